@@ -1,0 +1,202 @@
+"""What every client shares: where the service is, credentials, retries, and the service's own errors."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, Self, TypeVar
+
+import aiohttp
+import msgspec
+
+from safelight.errors import Code, Error
+from safelight.wire import encode
+
+T = TypeVar("T")
+
+Credentials = Callable[[str, str], Mapping[str, str]]
+"""Method and path to the headers that authenticate the request: the one place where a client adds its credentials."""
+
+Body = bytes | AsyncIterator[bytes] | aiohttp.Payload | aiohttp.MultipartWriter | None
+
+
+class Address(Protocol):
+    """Where a service is."""
+
+    async def resolve(self) -> str:
+        """Return a base URL without a trailing slash. Raises `Error(UNAVAILABLE)` while none is known."""
+        ...
+
+    def failed(self, url: str) -> None:
+        """Say that nothing answered there."""
+        ...
+
+
+class Fixed:
+    """An address that never changes: `host:port` or a URL."""
+
+    def __init__(self, address: str) -> None:
+        self._url = (address if "://" in address else f"http://{address}").rstrip("/")
+
+    async def resolve(self) -> str:
+        """Return the URL."""
+        return self._url
+
+    def failed(self, url: str) -> None:
+        """Nothing else could be tried."""
+
+
+def session(*, limit: int = 100) -> aiohttp.ClientSession:
+    """Open the one HTTP session of a program; close it by `async with`.
+
+    No total time-out, since blobs may be of any size: a connection must come up in 5 s, and `Connection` bounds the
+    silence between bytes.
+    """
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=limit, keepalive_timeout=30),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+def _no_credentials(_method: str, _path: str) -> Mapping[str, str]:
+    return {}
+
+
+class Connection:
+    """Requests to one service. Open the session elsewhere; this only uses it."""
+
+    def __init__(
+        self,
+        http: aiohttp.ClientSession,
+        address: Address,
+        *,
+        credentials: Credentials = _no_credentials,
+        patience: float = 15.0,
+        silence: float = 30.0,
+    ) -> None:
+        self._http = http
+        self._address = address
+        self._credentials = credentials
+        self._patience = patience
+        self._silence = silence
+
+    @asynccontextmanager
+    async def open(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Body = None,
+        headers: Mapping[str, str] | None = None,
+        wait: float = 0.0,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send one request once and hand out the answer, its body unread.
+
+        `wait` is the long poll's time, added to the silence allowed. Raises the service's `Error`, or
+        `Error(UNAVAILABLE)` where nothing answers.
+        """
+        base = await self._address.resolve()
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=self._silence + wait)
+        sent = {**(headers or {}), **self._credentials(method, path)}
+        query = {key: str(value) for key, value in (params or {}).items() if value is not None}
+        try:
+            async with self._http.request(
+                method, base + path, params=query, data=body, headers=sent, timeout=timeout, allow_redirects=False
+            ) as response:
+                if response.status >= 400:
+                    raise await _error_of(response)
+                yield response
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
+            self._address.failed(base)
+            reason = str(error) or type(error).__name__
+            raise Error(Code.UNAVAILABLE, f"No answer from {base}: {reason}. Is the service running?") from error
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        kind: type[T],
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: object = None,
+        headers: Mapping[str, str] | None = None,
+        wait: float = 0.0,
+        retry: bool = True,
+    ) -> T:
+        """Send JSON, read JSON. With `retry`, passing failures are tried again for `patience` seconds.
+
+        Every method of our services that is called with `retry` is safe to repeat.
+        """
+        body = None if json is None else json if isinstance(json, bytes) else encode(json)
+        sent = {**({} if body is None else {"Content-Type": "application/json"}), **(headers or {})}
+
+        async def attempt() -> T:
+            async with self.open(method, path, params=params, body=body, headers=sent, wait=wait) as response:
+                data = await response.read()
+            if kind is bytes:
+                return data  # type: ignore[return-value]
+            try:
+                return msgspec.json.decode(data or b"null", type=kind)
+            except msgspec.MsgspecError as error:
+                raise Error(Code.INTERNAL, f"The answer to {method} {path} was not understood: {error}.") from None
+
+        return await (retrying(attempt, patience=self._patience) if retry else attempt())
+
+
+async def retrying(attempt: Callable[[], Any], *, patience: float) -> Any:
+    """Call until it succeeds, fails for good, or `patience` seconds are over; pauses grow from 50 ms to 2 s."""
+    deadline = time.monotonic() + patience
+    pause = 0.05
+    while True:
+        try:
+            return await attempt()
+        except Error as error:
+            asked = float(error.extra.get("retry_after", 0.0))
+            delay = max(asked, pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
+            if not error.passing or error.code is Code.INTERNAL or time.monotonic() + delay > deadline:
+                raise
+        await asyncio.sleep(delay)
+        pause = min(pause * 2, 2.0)
+
+
+async def _error_of(response: aiohttp.ClientResponse) -> Error:
+    data = await response.content.read(65536)
+    try:
+        document = msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        document = {"detail": data.decode(errors="replace").strip()[:500]}
+    error = Error.from_problem(document, response.status)
+    if (after := response.headers.get("Retry-After", "")).isdigit():
+        error.extra.setdefault("retry_after", int(after))
+    return error
+
+
+class ServiceClient:
+    """Base of the clients: a connection, and nothing else."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls, address: str | Address, *, credentials: Credentials = _no_credentials
+    ) -> AsyncIterator[Self]:
+        """Open a client of its own for `host:port` or a URL."""
+        where = Fixed(address) if isinstance(address, str) else address
+        async with session() as http:
+            yield cls(Connection(http, where, credentials=credentials))
+
+    async def health(self) -> bool:
+        """Whether the service answers at all."""
+        try:
+            await self._connection.call("GET", "/healthz", bytes, retry=False)
+        except Error:
+            return False
+        return True

@@ -1,0 +1,128 @@
+"""db over HTTP: the same methods as `db.store.TaskStore`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from safelight.client.base import ServiceClient
+from safelight.wire import (
+    Delivery,
+    EventPage,
+    Heartbeat,
+    HeartbeatAnswer,
+    Lease,
+    LeaseRequest,
+    NamedRecipe,
+    NewTask,
+    Outcome,
+    Reference,
+    Settled,
+    State,
+    Summary,
+    Task,
+    TaskPage,
+)
+
+
+def _task(id: str, action: str = "") -> str:
+    return f"/task/{quote(id, safe='')}{action}"
+
+
+class DbClient(ServiceClient):
+    """Tasks, leases, events, saved recipes and webhook deliveries."""
+
+    async def create(self, tasks: Sequence[NewTask]) -> list[Task]:
+        """Create tasks in one durable commit; see the store. Safe to repeat where each has an idempotency key."""
+        safe = all(task.idempotency_key for task in tasks)
+        return await self._connection.call("POST", "/tasks", list[Task], json=list(tasks), retry=safe)
+
+    async def get(self, id: str) -> Task:
+        """Return a task by its own id or by the id of one of its leases. Raises NOT_FOUND."""
+        return await self._connection.call("GET", _task(id), Task)
+
+    async def find(
+        self,
+        *,
+        states: Sequence[State] = (),
+        recipe: str | None = None,
+        batch: str | None = None,
+        before: str | None = None,
+        limit: int = 100,
+    ) -> TaskPage:
+        """Return tasks that match every filter given, newest first."""
+        params = {
+            "state": ",".join(state.name.lower() for state in states) or None,
+            "recipe": recipe,
+            "batch": batch,
+            "before": before,
+            "limit": limit,
+        }
+        return await self._connection.call("GET", "/tasks", TaskPage, params=params)
+
+    async def lease(self, request: LeaseRequest) -> list[Lease]:
+        """Wait for tasks and take them."""
+        return await self._connection.call("POST", "/lease", list[Lease], json=request, wait=request.wait)
+
+    async def heartbeat(self, beat: Heartbeat) -> HeartbeatAnswer:
+        """Extend what a worker holds."""
+        return await self._connection.call("POST", "/heartbeat", HeartbeatAnswer, json=beat)
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> list[Settled]:
+        """End attempts; each is accepted only from the lease in force."""
+        return await self._connection.call("POST", "/outcomes", list[Settled], json=list(outcomes))
+
+    async def ready(self, id: str) -> Task:
+        """Let an uploading task wait for a worker (the classic protocol)."""
+        return await self._connection.call("POST", _task(id, "/ready"), Task, params={"full": "true"})
+
+    async def cancel(self, id: str) -> Task:
+        """Cancel a task that has not ended."""
+        return await self._connection.call("POST", _task(id, "/cancel"), Task)
+
+    async def retry(self, id: str) -> Task:
+        """Send a failed or cancelled task round again, its counts at zero."""
+        return await self._connection.call("POST", _task(id, "/retry"), Task)
+
+    async def release(self, id: str) -> Task:
+        """Send a quarantined task round again, its counts at zero."""
+        return await self._connection.call("POST", _task(id, "/release"), Task)
+
+    async def delete(self, id: str) -> None:
+        """Forget a task."""
+        await self._connection.call("DELETE", _task(id), bytes)
+
+    async def events(self, after: int, *, limit: int = 1000, wait: float = 0.0, task: str | None = None) -> EventPage:
+        """Return the changes after a number, waiting up to `wait` seconds for the first."""
+        params = {"after": after, "limit": limit, "wait": wait, "task": task}
+        return await self._connection.call("GET", "/events", EventPage, params=params, wait=wait)
+
+    async def summary(self) -> Summary:
+        """Return the queue and the workers at this moment."""
+        return await self._connection.call("GET", "/summary", Summary)
+
+    async def referenced(self, after: int = 0, *, limit: int = 10000) -> Reference:
+        """Return the names in storage that tasks point at, a page at a time."""
+        return await self._connection.call("GET", "/references", Reference, params={"after": after, "limit": limit})
+
+    async def recipes(self) -> list[NamedRecipe]:
+        """Return the saved recipes by name."""
+        return await self._connection.call("GET", "/recipes", list[NamedRecipe])
+
+    async def save_recipe(self, recipe: NamedRecipe) -> None:
+        """Save a recipe under its name, in place of what stood there."""
+        await self._connection.call("PUT", f"/recipes/{quote(recipe.name, safe='')}", bytes, json=recipe)
+
+    async def delete_recipe(self, name: str) -> None:
+        """Forget a saved recipe. Raises NOT_FOUND."""
+        await self._connection.call("DELETE", f"/recipes/{quote(name, safe='')}", bytes)
+
+    async def deliveries(self, *, n: int = 100, wait: float = 0.0, seconds: float = 60.0) -> list[Delivery]:
+        """Take webhook calls that are due; one not settled within `seconds` is due again."""
+        params = {"n": n, "wait": wait, "seconds": seconds}
+        return await self._connection.call("POST", "/deliveries", list[Delivery], params=params, wait=wait, retry=False)
+
+    async def settle_delivery(self, id: str, *, delivered: bool, retry_after: float | None = None) -> None:
+        """End a webhook call: delivered, again after `retry_after` seconds, or (None) given up."""
+        body = {"delivered": delivered, "retry_after": retry_after}
+        await self._connection.call("POST", f"/deliveries/{quote(id, safe='')}", bytes, json=body)

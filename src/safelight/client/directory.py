@@ -1,0 +1,123 @@
+"""Where the services are: found in the key-value store, followed there, chosen in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+
+from safelight.client.base import Connection, Fixed
+from safelight.client.keyvaluestore import KeyValueStoreClient
+from safelight.errors import Code, Error
+
+log = logging.getLogger(__name__)
+
+ENDPOINTS = {"db": "dbendpoint", "storage": "storageendpoint", "master": "masterendpoint"}
+"""Service names and the keys under which the classic protocol registers them."""
+
+_SHUNNED_FOR = 2.0
+
+
+class Directory:
+    """The endpoints in one key-value store, kept current by its watch.
+
+    What was learnt stays known while the key-value store is away.
+    """
+
+    def __init__(self, http: aiohttp.ClientSession, keyvaluestore: str) -> None:
+        self.keyvaluestore = keyvaluestore
+        self.store = KeyValueStoreClient(Connection(http, Fixed(keyvaluestore), patience=0.0))
+        self._known: dict[str, list[str]] = {}
+        self._shunned: dict[str, float] = {}
+        self._turn = itertools.count()
+        self._changed = asyncio.Event()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, http: aiohttp.ClientSession, keyvaluestore: str) -> AsyncIterator[Directory]:
+        """Follow the key-value store while the context lasts."""
+        directory = cls(http, keyvaluestore)
+        task = asyncio.create_task(directory._follow(), name="directory")
+        try:
+            yield directory
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def address(self, service: str) -> Endpoint:
+        """Return the address of a service, to be looked up at each request."""
+        return Endpoint(self, service)
+
+    async def wait_for(self, service: str) -> str:
+        """Wait until a service is known; return its `host:port`."""
+        key = ENDPOINTS[service]
+        while not self._known.get(key):
+            log.info("Waiting for %s to register at the key-value store %s", key, self.keyvaluestore)
+            await self._wait_change(10.0)
+        return self._known[key][0]
+
+    def lookup(self, service: str) -> str | None:
+        """Return one live instance's `host:port`, each in turn, those that failed just now last."""
+        known = self._known.get(ENDPOINTS[service], [])
+        if not known:
+            return None
+        now = time.monotonic()
+        well = [value for value in known if self._shunned.get(value, 0.0) < now] or known
+        return well[next(self._turn) % len(well)]
+
+    def shun(self, value: str) -> None:
+        """Avoid an instance for a moment."""
+        self._shunned[value] = time.monotonic() + _SHUNNED_FOR
+
+    async def _wait_change(self, timeout: float) -> None:
+        try:
+            await asyncio.wait_for(self._changed.wait(), timeout)
+        except TimeoutError:
+            return
+
+    async def _follow(self) -> None:
+        revision, silent_since = -1, 0.0
+        while True:
+            try:
+                page = await self.store.watch(revision, wait=30.0)
+            except Error as error:
+                if time.monotonic() - silent_since > 10.0:
+                    log.warning("Waiting for the key-value store at %s: %s", self.keyvaluestore, error.detail)
+                    silent_since = time.monotonic()
+                revision = -1
+                await asyncio.sleep(1.0)
+                continue
+            revision = page.revision
+            known: dict[str, list[str]] = {}
+            for entry in page.entries:
+                known.setdefault(entry.key, []).append(entry.value)
+            self._known = known
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+
+class Endpoint:
+    """An `Address` that a directory looks up."""
+
+    def __init__(self, directory: Directory, service: str) -> None:
+        self._directory = directory
+        self._service = service
+
+    async def resolve(self) -> str:
+        """Return the base URL of an instance. Raises UNAVAILABLE while none is registered."""
+        value = self._directory.lookup(self._service)
+        if value is None:
+            raise Error(
+                Code.UNAVAILABLE,
+                f"No {self._service} service is registered at the key-value store {self._directory.keyvaluestore} yet.",
+            )
+        return f"http://{value}"
+
+    def failed(self, url: str) -> None:
+        """Prefer another instance for a moment."""
+        self._directory.shun(url.removeprefix("http://"))

@@ -1,0 +1,1 @@
+"""db: tasks, leases, events, saved recipes and webhook deliveries."""

@@ -1,0 +1,157 @@
+"""The closed set of error codes, and the one table between them and HTTP.
+
+Every failure that crosses a border (a request, a task's end, a decoder's report) is an `Error` with one of the codes
+in `Code`. On the wire it is an RFC 9457 problem document; `Error.from_problem` reads it back, so a client raises what
+the service raised.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any
+
+
+class Code(StrEnum):
+    """What went wrong, for programs. The sentence for people is `Error.detail`."""
+
+    # what a request can get wrong
+    INVALID_REQUEST = "invalid_request"
+    INVALID_RECIPE = "invalid_recipe"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    CONFLICT = "conflict"
+    LEASE_LOST = "lease_lost"
+    PRECONDITION_FAILED = "precondition_failed"
+    RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
+    DIGEST_MISMATCH = "digest_mismatch"
+    TOO_LARGE = "too_large"
+    TOO_MANY_REQUESTS = "too_many_requests"
+    # what a picture can get wrong
+    NOT_AN_IMAGE = "not_an_image"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    DAMAGED_IMAGE = "damaged_image"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    OPERATION_FAILED = "operation_failed"
+    # what ends an attempt from outside
+    OUT_OF_MEMORY = "out_of_memory"
+    TIMED_OUT = "timed_out"
+    DECODER_CRASHED = "decoder_crashed"
+    WORKER_LOST = "worker_lost"
+    # what the system gets wrong
+    INTERNAL = "internal"
+    UNAVAILABLE = "unavailable"
+    STORAGE_FULL = "storage_full"
+    DAMAGED_BLOB = "damaged_blob"
+
+
+STATUS: dict[Code, int] = {
+    Code.INVALID_REQUEST: 400,
+    Code.INVALID_RECIPE: 422,
+    Code.UNAUTHENTICATED: 401,
+    Code.FORBIDDEN: 403,
+    Code.NOT_FOUND: 404,
+    Code.METHOD_NOT_ALLOWED: 405,
+    Code.CONFLICT: 409,
+    Code.LEASE_LOST: 409,
+    Code.PRECONDITION_FAILED: 412,
+    Code.RANGE_NOT_SATISFIABLE: 416,
+    Code.DIGEST_MISMATCH: 422,
+    Code.TOO_LARGE: 413,
+    Code.TOO_MANY_REQUESTS: 429,
+    Code.NOT_AN_IMAGE: 415,
+    Code.UNSUPPORTED_FORMAT: 415,
+    Code.DAMAGED_IMAGE: 422,
+    Code.TOO_MANY_PIXELS: 422,
+    Code.OPERATION_FAILED: 422,
+    Code.OUT_OF_MEMORY: 422,
+    Code.TIMED_OUT: 422,
+    Code.DECODER_CRASHED: 422,
+    Code.WORKER_LOST: 422,
+    Code.INTERNAL: 500,
+    Code.UNAVAILABLE: 503,
+    Code.STORAGE_FULL: 507,
+    Code.DAMAGED_BLOB: 500,
+}
+
+# A status that reaches us without a problem document (a proxy's page, a classic service) still gets a code.
+_FALLBACK: dict[int, Code] = {
+    400: Code.INVALID_REQUEST,
+    401: Code.UNAUTHENTICATED,
+    403: Code.FORBIDDEN,
+    404: Code.NOT_FOUND,
+    405: Code.METHOD_NOT_ALLOWED,
+    409: Code.CONFLICT,
+    412: Code.PRECONDITION_FAILED,
+    413: Code.TOO_LARGE,
+    415: Code.UNSUPPORTED_FORMAT,
+    416: Code.RANGE_NOT_SATISFIABLE,
+    422: Code.INVALID_REQUEST,
+    429: Code.TOO_MANY_REQUESTS,
+    500: Code.INTERNAL,
+    507: Code.STORAGE_FULL,
+}
+
+TITLE: dict[Code, str] = {code: code.value.replace("_", " ").capitalize() for code in Code}
+
+PASSING = frozenset({Code.UNAVAILABLE, Code.TOO_MANY_REQUESTS, Code.STORAGE_FULL, Code.INTERNAL})
+"""Codes worth a retry: the same request may succeed later."""
+
+
+class Error(Exception):
+    """A failure with a code for programs and a sentence for people that says what to do.
+
+    `extra` holds further members of the problem document (`position`, `retry_after` in seconds, `limit`, …); its
+    values are JSON values.
+    """
+
+    def __init__(self, code: Code, detail: str, **extra: Any) -> None:
+        super().__init__(code, detail)
+        self.code = code
+        self.detail = detail
+        self.extra = extra
+
+    def __str__(self) -> str:
+        return f"{self.detail} ({self.code.value})"
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of this error."""
+        return STATUS[self.code]
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.code in PASSING
+
+    def problem(self) -> dict[str, Any]:
+        """The RFC 9457 problem document."""
+        return {
+            "type": f"urn:safelight:problem:{self.code.value}",
+            "title": TITLE[self.code],
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code.value,
+            **self.extra,
+        }
+
+    @classmethod
+    def from_problem(cls, document: object, status: int) -> Error:
+        """Read a problem document, or make the best of what is none."""
+        fields: dict[str, Any] = dict(document) if isinstance(document, dict) else {}
+        try:
+            code = Code(fields.get("code", ""))
+        except ValueError:
+            code = _FALLBACK.get(status, Code.UNAVAILABLE if status >= 500 else Code.INVALID_REQUEST)
+        detail = str(fields.get("detail") or f"The service answered {status} {_phrase(status)}.")
+        known = {"type", "title", "status", "detail", "code"}
+        return cls(code, detail, **{key: value for key, value in fields.items() if key not in known})
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "(no standard status)"

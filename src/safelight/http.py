@@ -1,0 +1,176 @@
+"""HTTP as every service speaks it: problem documents, JSON bodies, authentication, health, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
+
+from safelight.errors import Code, Error
+from safelight.wire import decode, encode
+
+if TYPE_CHECKING:
+    from safelight.serve import Service
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Who sent a request."""
+
+    name: str = "anyone"
+
+
+Authenticate = Callable[[web.Request], Awaitable[Caller]]
+"""Says who sent a request, or raises UNAUTHENTICATED or FORBIDDEN: the one place where a request is authenticated."""
+
+CALLER = web.RequestKey("caller", Caller)
+SERVICE: web.AppKey[Service] = web.AppKey("service")
+
+_OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/shutdown"})
+
+
+async def anyone(_request: web.Request) -> Caller:
+    """Take every request: the network is trusted."""
+    return Caller()
+
+
+def classic(handler: Handler) -> Handler:
+    """Mark a handler of the classic protocol, whose errors are a plain sentence unless the client asks for JSON."""
+    handler.__dict__["classic"] = True
+    return handler
+
+
+def json_response(value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """Answer with JSON."""
+    return web.Response(body=encode(value), status=status, content_type="application/json", headers=headers)
+
+
+def problem_response(error: Error) -> web.Response:
+    """Answer with a problem document."""
+    headers = {"Retry-After": str(max(1, round(error.extra.get("retry_after", 1))))} if error.passing else None
+    return web.Response(
+        body=encode(error.problem()), status=error.status, content_type="application/problem+json", headers=headers
+    )
+
+
+async def read_json(request: web.Request, kind: type[T]) -> T:
+    """Read the body as JSON of a kind. Raises INVALID_REQUEST with the place of what does not fit."""
+    return decode(await request.read(), kind)
+
+
+def query(request: web.Request, kind: type[T]) -> T:
+    """Read the query string as a record; each parameter may be given once. Raises INVALID_REQUEST."""
+    values: dict[str, Any] = {}
+    for name, value in request.query.items():
+        if name in values:
+            raise Error(Code.INVALID_REQUEST, f"Give the parameter {name} once.", position=name)
+        values[name] = value
+    try:
+        return msgspec.convert(values, kind, strict=False)
+    except msgspec.ValidationError as error:
+        sentence, _, place = str(error).partition(" - at ")
+        position = place.strip("`").removeprefix("$.")
+        raise Error(Code.INVALID_REQUEST, f"The parameter {position}: {sentence}.", position=position) from None
+
+
+def prepare(app: web.Application, service: Service) -> None:
+    """Add what every service has: health, readiness, metrics, errors as problems, authentication."""
+    app[SERVICE] = service
+    app.router.add_get("/healthz", _healthz)
+    app.router.add_get("/readyz", _readyz)
+    app.router.add_get("/metrics", _metrics)
+    app.middlewares.append(_middleware(service))
+
+
+def _middleware(service: Service) -> Middleware:
+    requests = Counter(
+        "safelight_requests", "Requests answered", ["method", "route", "status"], registry=service.registry
+    )
+    seconds = Histogram("safelight_request_seconds", "Time to answer", ["method", "route"], registry=service.registry)
+
+    @web.middleware
+    async def handle(request: web.Request, handler: Handler) -> web.StreamResponse:
+        start = time.perf_counter()
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else "none"
+        status = 499  # the client left before the answer
+        try:
+            if route not in _OPEN:
+                request[CALLER] = await service.authenticate(request)
+            response = await _answer(request, handler)
+            status = response.status
+            return response
+        finally:
+            taken = time.perf_counter() - start
+            requests.labels(request.method, route, status).inc()
+            seconds.labels(request.method, route).observe(taken)
+            log.debug("%s %s", request.method, request.path, extra={"status": status, "seconds": round(taken, 4)})
+
+    return handle
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except Error as error:
+        if error.status >= 500:
+            log.warning("%s %s: %s", request.method, request.path, error)
+        if getattr(request.match_info.handler, "classic", False) and "json" not in request.headers.get("Accept", ""):
+            return web.Response(text=error.detail, status=error.status)
+        return problem_response(error)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return _translated(request, error)
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        log.exception("%s %s failed", request.method, request.path)
+        return problem_response(Error(Code.INTERNAL, "The service failed on this request; its log says why."))
+
+
+def _translated(request: web.Request, error: web.HTTPException) -> web.Response:
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return problem_response(Error(Code.TOO_LARGE, "The request's body is larger than this service takes."))
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = sorted(error.allowed_methods)
+        detail = f"{request.path} takes {', '.join(allowed)}, not {request.method}."
+        response = problem_response(Error(Code.METHOD_NOT_ALLOWED, detail))
+        response.headers["Allow"] = ", ".join(allowed)
+        return response
+    if error.status == 404:
+        return problem_response(Error(Code.NOT_FOUND, f"There is nothing at {request.path}."))
+    return problem_response(Error.from_problem({"detail": error.text or error.reason}, error.status))
+
+
+async def _healthz(_request: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
+
+
+async def _readyz(request: web.Request) -> web.Response:
+    service = request.app[SERVICE]
+    failures = {"service": "it is stopping"} if service.stopping.is_set() else {}
+    names = list(service.checks)
+    results = await asyncio.gather(*(service.checks[name]() for name in names), return_exceptions=True)
+    for name, result in zip(names, results, strict=True):
+        if isinstance(result, BaseException):
+            failures[name] = result.detail if isinstance(result, Error) else repr(result)
+    if not failures:
+        return web.Response(text="ready\n")
+    sentence = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+    return problem_response(Error(Code.UNAVAILABLE, f"Not ready. {sentence}", waiting_for=sorted(failures)))
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    body = await asyncio.to_thread(generate_latest, request.app[SERVICE].registry)
+    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,0 +1,1 @@
+"""The key-value store: where the services register and find one another."""

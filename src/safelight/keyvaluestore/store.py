@@ -1,0 +1,46 @@
+"""The contract of a key-value store."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from safelight.wire import Entry, EntryPage
+
+
+class KeyValueStore(Protocol):
+    """Values under keys; several live instances may stand under one key.
+
+    Every change raises the store's revision by one, an entry's end by its time to live included. A change is durable
+    when its call returns. Keys and instances are text of 1 to 200 printable characters, values up to 64 KiB.
+    """
+
+    async def get(self, key: str) -> str:
+        """Return a value; with several live instances, each in turn. Raises NOT_FOUND (`Key not found`)."""
+        ...
+
+    async def entries(self, key: str | None = None) -> EntryPage:
+        """Return the live entries of every key or of one, in order of key and instance."""
+        ...
+
+    async def set(self, key: str, value: str, *, instance: str = "", ttl: float | None = None) -> Entry:
+        """Set a value until `ttl` seconds from now, or for ever.
+
+        Without an instance it replaces all that stand under the key; with one, only that and the one without.
+        Setting what already stands, with a new time to live, is a renewal: it wakes nobody and keeps the revision.
+        """
+        ...
+
+    async def delete(self, key: str, *, instance: str | None = None) -> int:
+        """Delete what stands under a key, or one instance of it; return how many entries went (0 is no error)."""
+        ...
+
+    async def watch(self, after: int, *, key: str | None = None, wait: float = 30.0) -> EntryPage:
+        """Return the entries as soon as the store's revision differs from `after`, or after `wait` seconds.
+
+        A revision the store never had (after it was set up anew) returns at once.
+        """
+        ...
+
+    def wake(self) -> None:
+        """Let every watch return now; the service is stopping."""
+        ...

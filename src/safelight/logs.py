@@ -1,0 +1,62 @@
+"""Logs: readable on a terminal, one JSON object a line otherwise.
+
+Code logs a sentence and, in `extra`, the fields that a machine reads: `log.info("Listening", extra={"port": 8001})`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Any, Literal
+
+Format = Literal["auto", "text", "json"]
+Level = Literal["debug", "info", "warning", "error"]
+
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    return {key: value for key, value in vars(record).items() if key not in _OWN}
+
+
+class JsonFormatter(logging.Formatter):
+    """time (RFC 3339, UTC), level, service, message, the extra fields, and the traceback where there is one."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Make the line."""
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+        line = {"time": moment, "level": record.levelname.lower(), "service": self._service}
+        line |= {"logger": record.name, "message": record.getMessage()} | _fields(record)
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+class TextFormatter(logging.Formatter):
+    """The sentence, with a level where it is not information, and the extra fields behind it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Make the line."""
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        fields = " ".join(f"{key}={value}" for key, value in _fields(record).items())
+        text = f"{level}{record.getMessage()}" + (f"  [{fields}]" if fields else "")
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        return text
+
+
+def configure(service: str, format: Format = "auto", level: Level = "info") -> None:
+    """Send every log of this process to stderr, in the format that fits its reader."""
+    handler = logging.StreamHandler(sys.stderr)
+    text = format == "text" or (format == "auto" and sys.stderr.isatty())
+    handler.setFormatter(TextFormatter() if text else JsonFormatter(service))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    logging.getLogger("asyncio").setLevel(max(root.level, logging.WARNING))

@@ -1,0 +1,146 @@
+"""Settings, each declared once: flag, environment variable, TOML key and help come from one struct field.
+
+Precedence, strongest first: flag, `SAFELIGHT_<SERVICE>_<FIELD>`, `SAFELIGHT_<FIELD>`, the service's table in the TOML
+file, the file's top level, the default. The file is `--config FILE` or `SAFELIGHT_CONFIG`. (argparse and not the
+command's own parser: a machine boots for each service, and its import costs a thirtieth.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+C = TypeVar("C", bound=msgspec.Struct)
+
+_UNITS = {
+    "bytes": {"": 1, "B": 1} | {f"{p}{s}": 1024**n for n, p in enumerate("KMGT", 1) for s in ("", "B", "iB")},
+    "seconds": {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400},
+}
+
+Size = Annotated[int, Meta(ge=0, extra={"unit": "bytes"})]
+"""Bytes; people may write `64M` or `2GiB` (powers of 1024)."""
+Duration = Annotated[float, Meta(ge=0, extra={"unit": "seconds"})]
+"""Seconds; people may write `90s`, `5m`, `2h` or `30d`."""
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message names where it came from and says what is expected."""
+
+
+def load(
+    kind: type[C],
+    argv: Sequence[str] | None = None,
+    *,
+    section: str,
+    program: str,
+    environ: Mapping[str, str] = os.environ,
+) -> C:
+    """Read the settings of one program; a mistake ends it with status 2 and a sentence on stderr."""
+    parser = argparse.ArgumentParser(prog=program, description=(kind.__doc__ or "").strip(), allow_abbrev=False)
+    parser.add_argument("--config", metavar="FILE", default=environ.get("SAFELIGHT_CONFIG"), help="a TOML file")
+    for name, hint in _hints(kind).items():
+        _add_flag(parser, kind, name, hint)
+    given = vars(parser.parse_args(argv))
+    try:
+        return _merge(kind, given, section, environ)
+    except SettingsError as error:
+        parser.error(str(error))
+
+
+def _merge(kind: type[C], given: dict[str, Any], section: str, environ: Mapping[str, str]) -> C:
+    path = given.pop("config")
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    table = _read_file(path) if path else {}
+    for name, hint in _hints(kind).items():
+        candidates = [
+            (f"--{name.replace('_', '-')}", given.get(name)),
+            *((variable, environ.get(variable)) for variable in _variables(section, name)),
+            (f"{name} in [{section}] of {path}", table.get(section, {}).get(name)),
+            (f"{name} in {path}", None if isinstance(table.get(name), dict) else table.get(name)),
+        ]
+        for source, value in candidates:
+            if value is not None:
+                values[name], origin[name] = _in_units(value, hint, source), source
+                break
+    try:
+        return msgspec.convert(values, kind, strict=False)
+    except msgspec.ValidationError as error:
+        sentence, _, place = str(error).partition(" - at ")
+        field = place.strip("`").removeprefix("$.").partition("[")[0]
+        raise SettingsError(f"{origin.get(field, field)}: {sentence}") from None
+
+
+def _variables(section: str, name: str) -> list[str]:
+    return [f"SAFELIGHT_{section}_{name}".upper(), f"SAFELIGHT_{name}".upper()]
+
+
+def _read_file(path: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"the settings file {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the settings file {path} is not valid TOML: {error}") from None
+
+
+def _hints(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in msgspec.structs.fields(kind)}
+
+
+def _metas(hint: Any) -> list[Meta]:
+    if get_origin(hint) is Annotated:
+        return [item for item in hint.__metadata__ if isinstance(item, Meta)] + _metas(hint.__origin__)
+    return [meta for part in get_args(hint) for meta in _metas(part)]
+
+
+def _extra(hint: Any, key: str) -> Any:
+    return next((meta.extra[key] for meta in _metas(hint) if meta.extra and key in meta.extra), None)
+
+
+def _is_bool(hint: Any) -> bool:
+    return hint is bool or (get_origin(hint) is Annotated and hint.__origin__ is bool)
+
+
+def _add_flag(parser: argparse.ArgumentParser, kind: type[msgspec.Struct], name: str, hint: Any) -> None:
+    described = next((meta.description for meta in _metas(hint) if meta.description), "")
+    default = next(f.default for f in msgspec.structs.fields(kind) if f.name == name)
+    shown = "" if default in (None, msgspec.NODEFAULT, "") else f" (default: {default})"
+    text = f"{described}{shown}".replace("%", "%%")
+    if _extra(hint, "positional"):
+        parser.add_argument(name, nargs="?", default=None, metavar=_extra(hint, "positional"), help=text)
+    elif _is_bool(hint):
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", action=argparse.BooleanOptionalAction, default=None, help=text
+        )
+    else:
+        metavar = {"bytes": "BYTES", "seconds": "SECONDS"}.get(_extra(hint, "unit") or "", name.upper())
+        parser.add_argument(f"--{name.replace('_', '-')}", default=None, metavar=metavar, help=text)
+
+
+def _in_units(value: Any, hint: Any, source: str) -> Any:
+    unit = _extra(hint, "unit")
+    if unit is None or not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", value)
+    if match is None or match[2] not in _UNITS[unit]:
+        example = "64M or 1048576" if unit == "bytes" else "30, 5m or 2h"
+        raise SettingsError(f"{source}: write a number of {unit}, such as {example}, not {value!r}")
+    number = float(match[1]) * _UNITS[unit][match[2]]
+    return int(number) if unit == "bytes" else number
+
+
+def fail(sentence: str) -> NoReturn:
+    """End the program for a mistake that only a later look at the settings can find."""
+    sys.stderr.write(f"{sentence}\n")
+    raise SystemExit(2)

@@ -1,0 +1,1 @@
+"""Storage: immutable blobs, named by the SHA-256 of their bytes."""
