@@ -1,0 +1,118 @@
+"""What a guest is. Linux today; the interface holds nothing that only Linux has.
+
+Composing and running meet here: ``image`` asks a guest what a tree needs and what boots it, ``machine`` asks it for a
+boot plan. A guest never starts a process and never writes a file: it turns records into records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import msgspec
+
+from drumhead.manifest.records import Command
+
+if TYPE_CHECKING:
+    from drumhead.image.records import Filesystem, GuestName, Image, ImageFiles
+    from drumhead.tree import Tree
+
+
+class GuestNic(msgspec.Struct, frozen=True, kw_only=True):
+    """A network card as the guest sees it. No `address` (IPv4 with prefix, ``10.77.3.4/16``) means DHCP."""
+
+    mac: str
+    address: str = ""
+    gateway: str = ""
+    nameserver: str = ""
+
+
+class GuestMount(msgspec.Struct, frozen=True, kw_only=True):
+    """A data disk (by its virtio serial number) and the directory where the guest mounts it; formatted when blank."""
+
+    serial: str
+    path: str
+    readonly: bool = False
+
+
+class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a machine is told when it starts, in the guest's own terms. Delivered as JSON (``config.json``).
+
+    `hosts` maps names to IPv4 addresses (the generated /etc/hosts). `overlay` is the serial number of the disk that
+    takes writes; empty means memory. `stop_grace` is the number of seconds between the stop signal and the kill.
+    """
+
+    hostname: str
+    command: Command
+    nics: tuple[GuestNic, ...] = ()
+    hosts: dict[str, str] = {}
+    mounts: tuple[GuestMount, ...] = ()
+    overlay: str = ""
+    stop_grace: float = 10.0
+
+
+class Drive(msgspec.Struct, frozen=True, kw_only=True):
+    """A virtio-blk disk. `serial` (at most 20 bytes) is how the guest knows it whatever the order of the probe."""
+
+    path: Path
+    format: Literal["raw", "qcow2"]
+    serial: str
+    readonly: bool
+
+
+class Channel(msgspec.Struct, frozen=True, kw_only=True):
+    """A virtio-serial port. ``socket``: a Unix socket in the instance's directory; ``file``: the guest appends."""
+
+    name: str
+    kind: Literal["socket", "file"]
+    path: Path
+
+
+class BootPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """All that QEMU has to be told about a guest: pure data, put together without touching the host.
+
+    `files` are small files that must be written (path → contents) before the machine starts, an initrd with the run
+    configuration among them where the guest takes it that way.
+    """
+
+    kernel: Path
+    initrd: Path | None
+    cmdline: str
+    drives: tuple[Drive, ...]
+    channels: tuple[Channel, ...]
+    files: dict[Path, bytes] = {}
+
+
+class Guest(Protocol):
+    """One kind of guest. Implementations are stateless; ``guest.find_guest(name)`` returns them."""
+
+    @property
+    def name(self) -> GuestName: ...
+
+    @property
+    def filesystems(self) -> tuple[Filesystem, ...]:
+        """What its kernel reads; the first is the default."""
+        ...
+
+    def skeleton(self) -> Tree:
+        """The directories and files that the composer puts below every application (mount points, /etc/passwd)."""
+        ...
+
+    def check(self, tree: Tree) -> None:
+        """Refuse a tree that cannot run in this guest: DrumheadError(INCOMPLETE or UNSUPPORTED) naming the file."""
+        ...
+
+    def initrd(self, kernel_files: Mapping[str, bytes]) -> bytes | None:
+        """The initial RAM disk for a kernel package (path → contents), or None. The same input gives the same bytes."""
+        ...
+
+    def plan(
+        self, image: Image, files: ImageFiles, config: RunConfig, state: Path, data: tuple[Drive, ...]
+    ) -> BootPlan:
+        """How `image` boots with `config`.
+
+        `state` is the instance's directory (sockets and logs are named below it), `data` the overlay and volumes,
+        which follow the image's own drives. Raises DrumheadError(UNSUPPORTED) for what this guest cannot do.
+        """
+        ...

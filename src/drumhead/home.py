@@ -1,0 +1,63 @@
+"""Where drumhead keeps things: one directory, moved by ``DRUMHEAD_HOME``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Home:
+    """The layout under ``DRUMHEAD_HOME`` (default ``~/.drumhead``); docs/drumhead/design.md says what each file holds.
+
+    Only names: nothing is created here. Whoever writes a directory makes it.
+    """
+
+    root: Path
+
+    @property
+    def blobs(self) -> Path:
+        """Everything immutable, named by its SHA-256: ``blobs/sha256/HEX``."""
+        return self.root / "blobs" / "sha256"
+
+    @property
+    def packages(self) -> Path:
+        """One JSON record for each package version: ``packages/NAME/VERSION.json``."""
+        return self.root / "packages"
+
+    @property
+    def images(self) -> Path:
+        """``images/NAME/image.json``; a name may hold slashes."""
+        return self.root / "images"
+
+    @property
+    def instances(self) -> Path:
+        """``instances/NAME/``: record, sockets, logs and disks of a machine."""
+        return self.root / "instances"
+
+    @property
+    def fleets(self) -> Path:
+        """``fleets/NAME/``: what ``drumhead up`` started."""
+        return self.root / "fleets"
+
+    @property
+    def volumes(self) -> Path:
+        """``volumes/NAME.raw``: data disks that outlive their machine."""
+        return self.root / "volumes"
+
+    @property
+    def remotes(self) -> Path:
+        """``remotes.json``: where packages are searched, pulled and pushed."""
+        return self.root / "remotes.json"
+
+    @property
+    def cache(self) -> Path:
+        """May be deleted at any time: Debian packages, wheels, unpacked kernels, what was composed last."""
+        return self.root / "cache"
+
+
+def find_home() -> Home:
+    """The home of this process: ``DRUMHEAD_HOME`` or ``~/.drumhead``."""
+    named = os.environ.get("DRUMHEAD_HOME")
+    return Home(root=Path(named).expanduser().absolute() if named else Path.home() / ".drumhead")

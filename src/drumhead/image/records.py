@@ -1,0 +1,88 @@
+"""What an image is on disk: one JSON record and the blobs that it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from drumhead.manifest.records import Command
+
+GuestName = Literal["linux", "osv"]
+Filesystem = Literal["squashfs", "erofs", "rofs"]
+LayerKind = Literal["package", "libraries", "python", "node", "application"]
+
+
+class Blob(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of the blob store. `digest` is 64 hexadecimal digits (SHA-256), `size` is in bytes."""
+
+    digest: str
+    size: int
+
+
+class Layer(msgspec.Struct, frozen=True, kw_only=True):
+    """One read-only file system. Later layers cover earlier ones; the application is last.
+
+    `source` is the digest of the tree that the blob was written from: equal sources, equal blobs.
+    """
+
+    kind: LayerKind
+    name: str
+    """The package's name and version, or what the layer holds (``dependencies``, ``files``)."""
+    filesystem: Filesystem
+    source: str
+    blob: Blob
+    files: int
+    unpacked_size: int
+
+
+class Kernel(msgspec.Struct, frozen=True, kw_only=True):
+    """The kernel of an image. `vmlinux` is a zstd-compressed ELF file with a PVH note; `initrd` is a cpio archive."""
+
+    package: str
+    version: str
+    vmlinux: Blob
+    initrd: Blob | None
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """images/NAME/image.json: everything a machine is started from.
+
+    The record holds no time, no path of the host and no name of the host: the same inputs give the same bytes.
+    `overlay_size` is the size in bytes of the disk that a machine writes to; 0 means that writes stay in memory.
+    `commands` are the config sets by name; `default` names one, or is empty.
+    """
+
+    format: int = 1
+    name: str
+    title: str
+    version: str
+    guest: GuestName
+    kernel: Kernel
+    layers: tuple[Layer, ...]
+    commands: dict[str, Command] = {}
+    default: str = ""
+    overlay_size: int = 0
+
+
+class ImageFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """The files of an image on this host, ready for QEMU; from ``image.store``. `kernel` is the unpacked ELF file."""
+
+    kernel: Path
+    initrd: Path | None
+    layers: tuple[Path, ...]
+
+
+class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``drumhead info`` says (sizes in bytes). `disk_size` counts kernel, initrd and layers as stored."""
+
+    image: str
+    format: str
+    virtual_size: int
+    disk_size: int
+    guest: GuestName
+    kernel: str
+    layers: tuple[Layer, ...]
+    commands: dict[str, Command]
+    default: str

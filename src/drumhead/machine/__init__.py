@@ -1,0 +1,1 @@
+"""Machines: QEMU processes started from images, the networks between them, and what can be asked of them."""

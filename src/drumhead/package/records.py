@@ -1,0 +1,83 @@
+"""What a package is, and the recipe that it is built from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from drumhead.manifest.records import Command
+
+PackageKind = Literal["runtime", "tool", "libraries", "kernel", "application"]
+
+
+class PackageRef(msgspec.Struct, frozen=True, kw_only=True):
+    """How a package is asked for: ``python``, ``python@3.11.2-6+deb12u9``. An empty version means the newest."""
+
+    name: str
+    version: str = ""
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """A Debian package that a package was made from. `sha256` is the digest of the .deb, as the archive signs it."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+class Package(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a package, as stored and as sent: this record plus one blob.
+
+    `archive` is the digest of a zstd-compressed tar in the canonical form of ``drumhead.tree``; everything about the
+    package follows from it. `config_sets` are commands that an application inherits with ``base: NAME:SET``.
+    """
+
+    name: str
+    version: str
+    kind: PackageKind
+    description: str
+    created: str
+    """ISO 8601, UTC: the newest date among what the package was made from, never the time of the build."""
+    archive: str
+    archive_size: int
+    unpacked_size: int
+    requires: tuple[str, ...] = ()
+    config_sets: dict[str, Command] = {}
+    origins: tuple[Origin, ...] = ()
+
+
+class Demo(msgspec.Struct, frozen=True, kw_only=True):
+    """A recipe's proof: `command` runs in a guest with only this package, must end with 0 and print `output`."""
+
+    command: tuple[str, ...]
+    output: str
+    files: dict[str, str] = {}
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """package/recipes/NAME.yaml: how a package is made of Debian packages.
+
+    `version_of` names the Debian package that gives the version. `include` and `exclude` are globs over the paths of
+    the `debian` packages (``**`` crosses directories); libraries that the taken files need are added from those
+    packages' dependencies, found by reading ELF. `links` maps a new symlink to its target.
+    """
+
+    name: str
+    kind: PackageKind
+    description: str
+    version_of: str
+    debian: tuple[str, ...]
+    include: tuple[str, ...]
+    exclude: tuple[str, ...] = ()
+    links: dict[str, str] = {}
+    files: dict[str, str] = {}
+    requires: tuple[str, ...] = ()
+    config_sets: dict[str, Command] = {}
+    aliases: tuple[str, ...] = ()
+    """Regular expressions over old names that mean this package (``eu.mikelangelo-project.app.node-…``)."""
+    bytecode: bool = False
+    """Compile Python sources and ship only the result."""
+    modules: tuple[str, ...] = ()
+    """Kernels only: modules that the initramfs carries, by name; what they depend on is added."""
+    demo: Demo | None = None

@@ -1,0 +1,221 @@
+"""The files of a layer, in memory: paths, modes, contents. What every writer reads and every reader makes.
+
+A tree knows directories, regular files and symbolic links. There are no owners (everything is root's), no times, no
+devices and no hard links, so two trees with equal digests are the same file system on any machine and day.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import posixpath
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Literal
+
+from drumhead.errors import DrumheadError, ErrorCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MAX_LINKS = 40
+"""Symbolic links followed before a path counts as a loop, as in Linux."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One path. `mode` holds permission bits only. `source` is a file's contents, or the host file that has them.
+
+    `digest` is the SHA-256 of the contents in hexadecimal, `target` a symbolic link's text.
+    """
+
+    kind: Literal["directory", "file", "symlink"]
+    mode: int
+    size: int = 0
+    digest: str = ""
+    source: bytes | Path = b""
+    target: str = ""
+
+    def read(self) -> bytes:
+        """A regular file's contents. A host file that changed since it was listed is refused (CONFLICT)."""
+        if isinstance(self.source, bytes):
+            return self.source
+        contents = self.source.read_bytes()
+        if hashlib.sha256(contents).hexdigest() != self.digest:
+            raise DrumheadError(ErrorCode.CONFLICT, f"{self.source} changed while it was read; try again")
+        return contents
+
+
+def directory(mode: int = 0o755) -> Entry:
+    return Entry("directory", mode)
+
+
+def regular(contents: bytes, mode: int = 0o644) -> Entry:
+    return Entry("file", mode, len(contents), hashlib.sha256(contents).hexdigest(), contents)
+
+
+def host_file(path: Path, mode: int, size: int, digest: str) -> Entry:
+    """A file whose contents stay on the host until they are written into a layer."""
+    return Entry("file", mode, size, digest, path)
+
+
+def symlink(target: str) -> Entry:
+    return Entry("symlink", 0o777, target=target)
+
+
+class Tree:
+    """A mapping of paths to entries. Paths are relative, without ``.`` or ``..``: ``usr/bin/python3``.
+
+    Parents of a path appear by themselves as directories with mode 0755. Iteration is sorted by path, parents first.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._entries
+
+    def __getitem__(self, path: str) -> Entry:
+        return self._entries[path]
+
+    def __iter__(self) -> Iterator[tuple[str, Entry]]:
+        for path in sorted(self._entries, key=lambda name: name.split("/")):
+            yield path, self._entries[path]
+
+    def get(self, path: str) -> Entry | None:
+        return self._entries.get(path)
+
+    def add(self, path: str, entry: Entry) -> None:
+        """Put `entry` at `path`, replacing what is there; a directory over a directory only sets the mode."""
+        path = clean_path(path)
+        if not path:
+            return
+        parent = posixpath.dirname(path)
+        while parent and (known := self._entries.get(parent)) is None:
+            self._entries[parent] = directory()
+            parent = posixpath.dirname(parent)
+        if parent and known is not None and known.kind != "directory":
+            raise DrumheadError(ErrorCode.CONFLICT, f"/{path} cannot be placed: /{parent} is not a directory")
+        if entry.kind != "directory":
+            self.remove(path)
+        self._entries[path] = entry
+
+    def remove(self, path: str) -> None:
+        """Take out `path` and everything below it."""
+        old = self._entries.pop(path, None)
+        if old is not None and old.kind == "directory":
+            below = path + "/"
+            for name in [name for name in self._entries if name.startswith(below)]:
+                del self._entries[name]
+
+    def update(self, other: Tree) -> None:
+        """Copy all of `other` over this tree, through this tree's links to directories, as copying onto a disk does."""
+        for path, entry in other:
+            place = self.resolve(path, follow_last=entry.kind == "directory")
+            self.add(place, entry)
+
+    def filter(self, keep: Callable[[str], bool]) -> Tree:
+        """The files and links that `keep` accepts, with their directories (and directories that it accepts)."""
+        kept = Tree()
+        for path, entry in self:
+            if keep(path):
+                parent = posixpath.dirname(path)
+                while parent and parent not in kept:
+                    kept._entries[parent] = self._entries[parent]
+                    parent = posixpath.dirname(parent)
+                kept._entries[path] = entry
+        return kept
+
+    def resolve(self, path: str, *, follow_last: bool = True) -> str:
+        """Where `path` leads when links are followed inside this tree; what is missing is taken as it is named.
+
+        Raises DrumheadError(CONFLICT) for a loop.
+        """
+        done: list[str] = []
+        todo = [part for part in path.split("/") if part not in {"", "."}][::-1]
+        links = 0
+        while todo:
+            part = todo.pop()
+            if part == "..":
+                del done[-1:]
+                continue
+            here = "/".join([*done, part])
+            entry = self._entries.get(here)
+            if entry is None or entry.kind != "symlink" or not (todo or follow_last):
+                done.append(part)
+                continue
+            links += 1
+            if links > MAX_LINKS:
+                raise DrumheadError(ErrorCode.CONFLICT, f"/{path} is a loop of symbolic links")
+            if entry.target.startswith("/"):
+                done.clear()
+            todo.extend([part for part in entry.target.split("/") if part not in {"", "."}][::-1])
+        return "/".join(done)
+
+    @property
+    def size(self) -> int:
+        """The sum of the sizes of its files, in bytes."""
+        return sum(entry.size for entry in self._entries.values())
+
+    def digest(self) -> str:
+        """SHA-256 over every path, kind, mode and content: the name of this tree."""
+        state = hashlib.sha256()
+        for path, entry in self:
+            line = f"{path}\0{entry.kind}\0{entry.mode:o}\0{entry.digest or entry.target}\n"
+            state.update(line.encode(errors="surrogateescape"))
+        return state.hexdigest()
+
+
+def clean_path(path: str) -> str:
+    """`path` relative to the root and without ``.``; refuses ``..`` (USAGE)."""
+    parts = [part for part in path.split("/") if part not in {"", "."}]
+    if ".." in parts:
+        raise DrumheadError(ErrorCode.USAGE, f"{path} leads out of the tree")
+    return "/".join(parts)
+
+
+def write_tar(tree: Tree, out: IO[bytes]) -> None:
+    """The canonical tar of `tree`: sorted, owned by root, time 0. Equal trees give equal bytes."""
+    with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        for path, entry in tree:
+            info = tarfile.TarInfo(path)
+            info.mode = entry.mode
+            match entry.kind:
+                case "directory":
+                    info.type = tarfile.DIRTYPE
+                    archive.addfile(info)
+                case "symlink":
+                    info.type = tarfile.SYMTYPE
+                    info.linkname = entry.target
+                    archive.addfile(info)
+                case "file":
+                    info.size = entry.size
+                    archive.addfile(info, io.BytesIO(entry.read()))
+
+
+def read_tar(source: IO[bytes]) -> Tree:
+    """A tar stream as a tree. Owners and times are dropped, hard links become copies; devices are refused."""
+    tree = Tree()
+    try:
+        with tarfile.open(fileobj=source, mode="r|") as archive:
+            for info in archive:
+                path = clean_path(info.name)
+                if info.isdir():
+                    tree.add(path, directory(info.mode & 0o7777))
+                elif info.issym():
+                    tree.add(path, symlink(info.linkname))
+                elif info.islnk():
+                    tree.add(path, tree[clean_path(info.linkname)])
+                elif info.isreg():
+                    contents = archive.extractfile(info)
+                    assert contents is not None
+                    tree.add(path, regular(contents.read(), info.mode & 0o7777))
+                else:
+                    raise DrumheadError(ErrorCode.UNSUPPORTED, f"/{path} is a device or a pipe, which no layer holds")
+    except (tarfile.TarError, KeyError) as error:
+        raise DrumheadError(ErrorCode.UNVERIFIED, f"not a readable tar archive: {error}") from error
+    return tree
