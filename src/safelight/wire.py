@@ -137,6 +137,14 @@ class TaskPage(Record, frozen=True, kw_only=True):
     next: str | None = None
 
 
+class Uploaded(Record, frozen=True, kw_only=True):
+    """What became of one of several photos in a request: a task, or the problem that refused it."""
+
+    filename: str = ""
+    task: Task | None = None
+    problem: dict[str, Any] | None = None
+
+
 class WorkerInfo(Record, frozen=True, kw_only=True):
     """A worker as it describes itself. `id` is unique per start."""
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 import aiohttp
 import msgspec
+from aiohttp.payload import Payload
 
 from safelight.errors import Code, Error
 from safelight.wire import encode
@@ -20,7 +21,7 @@ T = TypeVar("T")
 Credentials = Callable[[str, str], Mapping[str, str]]
 """Method and path to the headers that authenticate the request: the one place where a client adds its credentials."""
 
-Body = bytes | AsyncIterator[bytes] | aiohttp.Payload | aiohttp.MultipartWriter | None
+Body = bytes | AsyncIterator[bytes] | Payload | aiohttp.MultipartWriter | None
 
 
 class Address(Protocol):
@@ -82,7 +83,7 @@ class Connection:
         self._http = http
         self._address = address
         self._credentials = credentials
-        self._patience = patience
+        self.patience = patience
         self._silence = silence
 
     @asynccontextmanager
@@ -146,7 +147,7 @@ class Connection:
             except msgspec.MsgspecError as error:
                 raise Error(Code.INTERNAL, f"The answer to {method} {path} was not understood: {error}.") from None
 
-        return await (retrying(attempt, patience=self._patience) if retry else attempt())
+        return await (retrying(attempt, patience=self.patience) if retry else attempt())
 
 
 async def retrying(attempt: Callable[[], Any], *, patience: float) -> Any:

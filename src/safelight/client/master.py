@@ -1,0 +1,246 @@
+"""The Python client of safelight: what a person or a worker asks of the master.
+
+async with Client.connect("localhost:8003") as safelight:
+    task = await safelight.upload(Path("photo.jpg"), recipe="web")
+    task = await safelight.wait(task.id)
+    await safelight.download(task, Path("results"))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+
+from safelight.client.base import ServiceClient, retrying
+from safelight.client.uploads import Source, Upload, multipart
+from safelight.errors import Code, Error
+from safelight.wire import (
+    ENDED,
+    Event,
+    EventPage,
+    Heartbeat,
+    HeartbeatAnswer,
+    Lease,
+    LeaseRequest,
+    NamedRecipe,
+    Outcome,
+    Settled,
+    State,
+    Summary,
+    Task,
+    TaskPage,
+    Uploaded,
+)
+
+_CHUNK = 1 << 18
+
+
+def _task(id: str, action: str = "") -> str:
+    return f"/task/{quote(id, safe='')}{action}"
+
+
+class Client(ServiceClient):
+    """Uploads, tasks, results, recipes and live events; leases for workers."""
+
+    async def upload(
+        self,
+        source: Source,
+        *,
+        recipe: str | Mapping[str, Any] | None = None,
+        filename: str | None = None,
+        priority: int = 0,
+        batch: str = "",
+        webhook: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Task:
+        """Upload one photo (a path, bytes, or a function that opens a stream anew at each try); return its task.
+
+        Once this returns, the task is durable. It is sent again after a passing failure, under one idempotency key,
+        so that it becomes one task however often the connection breaks. Raises the errors of a wrong image or recipe.
+        """
+        one = Upload(source=source, filename=filename)
+        headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
+        fields = _fields(recipe, priority=priority, batch=batch, webhook=webhook)
+
+        async def attempt() -> Task:
+            async with multipart([one], fields) as body:
+                return await self._connection.call("POST", "/task", Task, body=body, headers=headers, retry=False)
+
+        return await retrying(attempt, patience=self._connection.patience)  # type: ignore[no-any-return]
+
+    async def upload_many(
+        self,
+        uploads: Sequence[Upload],
+        *,
+        recipe: str | Mapping[str, Any] | None = None,
+        priority: int = 0,
+        batch: str = "",
+        webhook: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> list[Uploaded]:
+        """Upload several photos in one request; each becomes a task or a problem of its own, in the order given."""
+        headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
+        fields = _fields(recipe, priority=priority, batch=batch, webhook=webhook)
+
+        async def attempt() -> list[Uploaded]:
+            async with multipart(uploads, fields) as body:
+                return await self._connection.call(
+                    "POST", "/tasks", list[Uploaded], body=body, headers=headers, retry=False
+                )
+
+        return await retrying(attempt, patience=self._connection.patience)  # type: ignore[no-any-return]
+
+    async def task(self, id: str) -> Task:
+        """Return a task. Raises NOT_FOUND."""
+        return await self._connection.call("GET", _task(id), Task)
+
+    async def tasks(
+        self,
+        *,
+        states: Sequence[State] = (),
+        recipe: str | None = None,
+        batch: str | None = None,
+        before: str | None = None,
+        limit: int = 100,
+    ) -> TaskPage:
+        """Return tasks that match every filter given, newest first."""
+        names = ",".join(state.name.lower() for state in states) or None
+        params = {"state": names, "recipe": recipe, "batch": batch, "before": before, "limit": limit}
+        return await self._connection.call("GET", "/tasks", TaskPage, params=params)
+
+    async def wait(self, id: str, *, timeout: float | None = None) -> Task:
+        """Wait until a task has ended, told by its events. Raises TimeoutError."""
+        async with asyncio.timeout(timeout):
+            task = await self.task(id)
+            while task.state not in ENDED:
+                page = await self.changes(task.seq, wait=30.0, task=id)
+                if page.events:
+                    task = await self.task(id)
+            return task
+
+    async def changes(self, after: int, *, wait: float = 0.0, limit: int = 1000, task: str | None = None) -> EventPage:
+        """Return the changes after a number (of all tasks or of one), waiting up to `wait` seconds for the first."""
+        params = {"after": after, "wait": wait, "limit": limit, "task": task}
+        return await self._connection.call(
+            "GET", "/events", EventPage, params=params, headers={"Accept": "application/json"}, wait=wait
+        )
+
+    async def events(self, after: int) -> AsyncIterator[Event]:
+        """Follow all changes after a number, for ever; broken connections are resumed where they broke."""
+        while True:
+            page = await self.changes(after, wait=30.0)
+            for event in page.events:
+                yield event
+            after = page.last
+
+    @asynccontextmanager
+    async def result(
+        self, id: str, *, output: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Open an output's stream; without a name, the only or first one. Raises NOT_FOUND, CONFLICT before the end."""
+        params = {"output": output}
+        async with self._connection.open("GET", _task(id, "/result"), params=params, headers=headers) as response:
+            yield response
+
+    @asynccontextmanager
+    async def original(self, id: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Open the stream of the uploaded photo."""
+        async with self._connection.open("GET", _task(id, "/original")) as response:
+            yield response
+
+    async def save(self, id: str, path: Path, *, output: str | None = None) -> int:
+        """Save one output to a file, which appears whole or not at all; return its size in bytes."""
+        partial = path.with_name(f".{path.name}.part")
+        size = 0
+        try:
+            async with self.result(id, output=output) as response:
+                with await asyncio.to_thread(partial.open, "wb") as file:
+                    async for chunk in response.content.iter_chunked(_CHUNK):
+                        size += await asyncio.to_thread(file.write, chunk)
+            await asyncio.to_thread(partial.replace, path)
+        finally:
+            await asyncio.to_thread(partial.unlink, missing_ok=True)
+        return size
+
+    async def cancel(self, id: str) -> Task:
+        """Cancel a task that has not ended."""
+        return await self._connection.call("POST", _task(id, "/cancel"), Task)
+
+    async def retry(self, id: str) -> Task:
+        """Send a failed, cancelled or quarantined task round again."""
+        return await self._connection.call("POST", _task(id, "/retry"), Task)
+
+    async def release(self, id: str) -> Task:
+        """Send a quarantined task round again."""
+        return await self._connection.call("POST", _task(id, "/release"), Task)
+
+    async def delete(self, id: str) -> None:
+        """Forget a task, its original and its results."""
+        await self._connection.call("DELETE", _task(id), bytes)
+
+    async def recipes(self) -> list[NamedRecipe]:
+        """Return every recipe: built in, from the master's files, and saved."""
+        return await self._connection.call("GET", "/recipes", list[NamedRecipe])
+
+    async def recipe(self, name: str) -> NamedRecipe:
+        """Return one recipe. Raises NOT_FOUND."""
+        return await self._connection.call("GET", f"/recipes/{quote(name, safe='')}", NamedRecipe)
+
+    async def save_recipe(self, name: str, spec: Mapping[str, Any]) -> NamedRecipe:
+        """Save a recipe under a name. Raises INVALID_RECIPE with the place; CONFLICT for a built-in's name."""
+        return await self._connection.call("PUT", f"/recipes/{quote(name, safe='')}", NamedRecipe, json=spec)
+
+    async def delete_recipe(self, name: str) -> None:
+        """Forget a saved recipe."""
+        await self._connection.call("DELETE", f"/recipes/{quote(name, safe='')}", bytes)
+
+    async def check_recipe(self, spec: Mapping[str, Any]) -> NamedRecipe:
+        """Return a recipe in its canonical form. Raises INVALID_RECIPE with the place and the reason."""
+        return await self._connection.call("POST", "/recipes/check", NamedRecipe, json=spec)
+
+    async def summary(self) -> Summary:
+        """Return the queue and the workers at this moment."""
+        return await self._connection.call("GET", "/summary", Summary)
+
+    async def lease(self, request: LeaseRequest) -> list[Lease]:
+        """Wait for tasks and take them (for workers)."""
+        return await self._connection.call("POST", "/lease", list[Lease], json=request, wait=request.wait)
+
+    async def heartbeat(self, beat: Heartbeat) -> HeartbeatAnswer:
+        """Extend what a worker holds (for workers)."""
+        return await self._connection.call("POST", "/heartbeat", HeartbeatAnswer, json=beat)
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> list[Settled]:
+        """End attempts (for workers); safe to repeat."""
+        return await self._connection.call("POST", "/outcomes", list[Settled], json=list(outcomes))
+
+
+def _fields(recipe: str | Mapping[str, Any] | None, **others: Any) -> dict[str, str]:
+    fields = {name: str(value) for name, value in others.items() if value}
+    match recipe:
+        case None:
+            pass
+        case str():
+            fields["recipe"] = recipe
+        case _:
+            fields["recipe"] = msgspec.json.encode(dict(recipe)).decode()
+    return fields
+
+
+def output_filename(task: Task, output: str) -> str:
+    """Name a result's file after the photo: `photo.web-large.jpg`. Never a path, whatever the upload called itself."""
+    made = next((item for item in task.outputs if item.name == output), None)
+    if made is None:
+        raise Error(Code.NOT_FOUND, f"Task {task.id} has no output {output!r}.")
+    stem = Path(task.filename.replace("\\", "/")).stem or task.id
+    safe = "".join(c if c.isalnum() or c in "-_. " else "_" for c in stem).strip(". ")[:100] or task.id
+    extension = {"jpeg": "jpg", "svg+xml": "svg"}.get(kind := made.media_type.rpartition("/")[2], kind)
+    return f"{safe}.{output}.{extension}"
