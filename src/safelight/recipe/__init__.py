@@ -1,0 +1,8 @@
+"""Recipes: what to make of an upload. Records and their validation; nothing here touches a pixel."""
+
+from safelight.recipe.builtin import BUILTIN, DEFAULT
+from safelight.recipe.encoding import digest, encode, schema_components
+from safelight.recipe.parsing import load_file, parse
+from safelight.recipe.records import Output, Recipe
+
+__all__ = ["BUILTIN", "DEFAULT", "Output", "Recipe", "digest", "encode", "load_file", "parse", "schema_components"]

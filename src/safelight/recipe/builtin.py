@@ -1,0 +1,43 @@
+"""The recipes that are always there."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from safelight.recipe.operations import Grayscale, Invert, Resize
+from safelight.recipe.records import Output, Recipe
+
+DEFAULT: Final = "invert"
+"""The recipe of an upload that names none."""
+
+_RECIPES = (
+    Recipe(
+        name="invert",
+        description="Every colour turned into its opposite, in the format of the upload.",
+        outputs={"image": Output(operations=(Invert(),))},
+    ),
+    Recipe(
+        name="thumbnail",
+        description="A small preview that fits into 320 by 320 pixels, as WebP.",
+        outputs={"image": Output(operations=(Resize(width=320, height=320),), format="webp")},
+    ),
+    Recipe(
+        name="web",
+        description="Three sizes for a web page, each as WebP and as JPEG, from one decode.",
+        outputs={
+            f"{size}-{format_}": Output(
+                operations=(Resize(width=side, height=side),), format=format_, progressive=format_ == "jpeg"
+            )
+            for size, side in (("small", 480), ("medium", 1024), ("large", 2048))
+            for format_ in ("webp", "jpeg")
+        },
+    ),
+    Recipe(
+        name="grayscale",
+        description="Shades of grey, in the format of the upload.",
+        outputs={"image": Output(operations=(Grayscale(),))},
+    ),
+)
+
+BUILTIN: Final[dict[str, Recipe]] = {recipe.name: recipe for recipe in _RECIPES}
+"""The recipes that are always there, by name."""

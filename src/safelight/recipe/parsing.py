@@ -1,0 +1,194 @@
+"""Reading recipes from JSON and TOML, and saying exactly what is wrong with one."""
+
+from __future__ import annotations
+
+import base64
+import re
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+
+import msgspec
+
+from safelight.errors import Code, Error
+from safelight.recipe.operations import WATERMARK_IMAGE_BYTES, AnyOperation
+from safelight.recipe.records import MAX_OUTPUTS, NAME, Output, Recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_BYTES = 4 * 1024 * 1024
+"""A recipe document (or a file of recipes) is at most this long."""
+
+_S = TypeVar("_S", bound=msgspec.Struct)
+_OPERATIONS: dict[str, type[msgspec.Struct]] = {
+    str(kind.__struct_config__.tag): kind for kind in get_args(AnyOperation)
+}
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table of fields",
+    "null": "nothing",
+    "bytes": "base64 text",
+}
+_COLOR = "expected a colour: #rgb, #rrggbb, #rrggbbaa, black, white or transparent"
+_PATTERNS = {
+    "name": "a recipe's name has 1 to 64 of a-z, 0-9, - and _, and starts with a letter or digit",
+    "color": _COLOR,
+    "background": _COLOR,
+    "font": "a font's name has 1 to 64 of A-Z, a-z, 0-9, - and space",
+}
+
+
+def parse(document: bytes | str | Mapping[str, Any], format: Literal["json", "toml"] = "json") -> Recipe:
+    """Read one recipe from JSON or TOML text, or from a table already read.
+
+    Error(INVALID_RECIPE) for anything wrong, with `position` in its extra: "$.outputs.thumb.operations[2].width".
+    """
+    return _recipe(document if isinstance(document, Mapping) else _read(document, format), "$")
+
+
+def load_file(path: Path) -> dict[str, Recipe]:
+    """Read a TOML file of recipes, one top-level table each, by its name; its outputs are tables below it.
+
+    A watermark may give `image_file`, relative to this file, in place of `image`. Error(INVALID_RECIPE) as `parse`.
+    """
+    try:
+        document = _read(path.read_bytes(), "toml")
+    except OSError as error:
+        raise Error(Code.INVALID_RECIPE, f"The recipe file {path} cannot be read: {error.strerror}.") from error
+    recipes = {}
+    for name, table in document.items():
+        position = f"$.{name}"
+        if not isinstance(table, dict):
+            raise _wrong("expected a table, one for each recipe", position)
+        if table.setdefault("name", name) != name:
+            raise _wrong(f"the table is called {name!r}; leave this name out", f"{position}.name")
+        _embed_images(table, path.parent, position)
+        recipes[name] = _recipe(table, position)
+    return recipes
+
+
+def _read(document: bytes | str, format_: str) -> dict[str, Any]:
+    if len(document) > MAX_BYTES:
+        raise Error(Code.INVALID_RECIPE, f"The recipe is longer than {MAX_BYTES} bytes.", position="$")
+    try:
+        if format_ == "json":
+            content = msgspec.json.decode(document)
+        else:
+            content = tomllib.loads(document if isinstance(document, str) else document.decode())
+    except (msgspec.DecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Error(
+            Code.INVALID_RECIPE, f"The recipe is not valid {format_.upper()}: {error}.", position="$"
+        ) from error
+    except RecursionError:
+        raise Error(Code.INVALID_RECIPE, "The recipe is nested too deeply.", position="$") from None
+    if not isinstance(content, dict):
+        raise _wrong('expected a table of fields, such as {"outputs": {…}}', "$")
+    return content
+
+
+def _recipe(document: Mapping[str, Any], position: str) -> Recipe:
+    """Outputs are converted one at a time, because msgspec does not say which key of a mapping was wrong."""
+    fields = dict(document)
+    outputs = fields.get("outputs", {})
+    if not isinstance(outputs, Mapping):
+        raise _wrong("expected a table of outputs by name", f"{position}.outputs")
+    if not 1 <= len(outputs) <= MAX_OUTPUTS:
+        raise _wrong(f"a recipe has 1 to {MAX_OUTPUTS} outputs, this one has {len(outputs)}", f"{position}.outputs")
+    parsed = {}
+    for name, output in outputs.items():
+        place = f"{position}.outputs.{name}"
+        if not isinstance(name, str) or not re.match(NAME, name):
+            raise _wrong("an output's name has 1 to 64 of a-z, 0-9, - and _, and starts with a letter or digit", place)
+        parsed[name] = _convert(output, Output, place)
+    # any output will do to have the other fields checked; the real ones follow
+    shell = _convert(fields | {"outputs": {"shell": {}}}, Recipe, position)
+    return msgspec.structs.replace(shell, outputs=parsed)
+
+
+def _convert(value: object, kind: type[_S], position: str) -> _S:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at `$")
+        place = place.removesuffix("`")
+        raise _explained(reason, value, kind, position, place) from None
+    except RecursionError:
+        raise _wrong("nested too deeply", position) from None
+
+
+def _explained(reason: str, value: object, kind: type[msgspec.Struct], position: str, place: str) -> Error:
+    """The message of msgspec in a person's words, with the near miss where a name is misspelt."""
+    struct = _struct_at(value, place) or kind
+    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", reason, re.DOTALL):
+        fields = list(struct.__struct_fields__)
+        return _wrong(f"there is no such field{_suggest(unknown[1], fields)}", f"{position}{place}.{unknown[1]}")
+    if missing := re.fullmatch(r"Object missing required field `(.*)`", reason):
+        return _wrong("this field is needed", f"{position}{place}.{missing[1]}")
+    if invalid := re.fullmatch(r"Invalid (?:enum )?value '?(.*?)'?", reason, re.DOTALL):
+        choices = list(_OPERATIONS) if place.endswith(".op") else _choices(struct, place.rpartition(".")[2])
+        return _wrong(f"{invalid[1]!r} is not known{_suggest(invalid[1], choices)}", position + place)
+    if "matching regex" in reason:
+        return _wrong(_PATTERNS[place.rpartition(".")[2]], position + place)
+    plain = re.sub(r"`([^`]*)`", lambda quoted: _plain(quoted[1]), reason)
+    return _wrong(plain.replace("Expected", "expected"), position + place)
+
+
+def _struct_at(value: object, place: str) -> type[msgspec.Struct] | None:
+    """The kind of operation that a place inside an output belongs to, if it does."""
+    inside = re.match(r"\.operations\[(\d+)\]", place)
+    if not inside or not isinstance(value, Mapping):
+        return None
+    operation = value["operations"][int(inside[1])]
+    name = operation.get("op") if isinstance(operation, Mapping) else None
+    return _OPERATIONS.get(name) if isinstance(name, str) else None
+
+
+def _plain(types: str) -> str:
+    """`int | null` in a person's words; a field that may be left out is no news, so null is not mentioned."""
+    names = [name for name in types.split(" | ") if name != "null"] or ["null"]
+    return " or ".join(_WORDS.get(name, name) for name in names)
+
+
+def _choices(struct: type[msgspec.Struct], field: str) -> list[str]:
+    hint = msgspec.inspect.type_info(struct)
+    for item in getattr(hint, "fields", ()):
+        if item.encode_name == field and isinstance(item.type, msgspec.inspect.LiteralType):
+            return [str(value) for value in item.type.values]
+    return []
+
+
+def _suggest(word: str, choices: list[str]) -> str:
+    near = get_close_matches(word, choices, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]}?"
+    return f"; known are {', '.join(choices)}" if choices else ""
+
+
+def _wrong(reason: str, position: str) -> Error:
+    return Error(Code.INVALID_RECIPE, f"Wrong recipe at {position}: {reason.rstrip('.')}.", position=position)
+
+
+def _embed_images(table: dict[str, Any], folder: Path, position: str) -> None:
+    for name, output in _tables(table.get("outputs")):
+        operations = output.get("operations")
+        for index, operation in enumerate(operations if isinstance(operations, list) else ()):
+            if not isinstance(operation, dict) or not isinstance(file := operation.pop("image_file", None), str):
+                continue
+            place = f"{position}.outputs.{name}.operations[{index}].image_file"
+            try:
+                data = (folder / file).read_bytes()
+            except OSError as error:
+                raise _wrong(f"{file} cannot be read: {error.strerror}", place) from error
+            if len(data) > WATERMARK_IMAGE_BYTES:
+                raise _wrong(f"{file} has more than {WATERMARK_IMAGE_BYTES} bytes", place)
+            operation["image"] = base64.b64encode(data).decode()
+
+
+def _tables(value: object) -> list[tuple[str, dict[str, Any]]]:
+    return [(k, v) for k, v in value.items() if isinstance(v, dict)] if isinstance(value, dict) else []

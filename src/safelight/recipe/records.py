@@ -1,0 +1,76 @@
+"""A recipe and its outputs, as records."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+from msgspec.structs import force_setattr
+
+from safelight.recipe.operations import AnyOperation, Color, plain_color
+
+NAME = r"^[a-z0-9][a-z0-9_-]{0,63}(?![\s\S])"
+"""Names of recipes and outputs: safe in a URL, in a file name and as a metric's label."""
+
+MAX_OUTPUTS = 16
+MAX_OPERATIONS = 32
+
+Format = Literal["same", "jpeg", "png", "webp", "avif", "gif", "tiff", "jxl"]
+
+DEFAULT_QUALITY: dict[str, int] = {"jpeg": 80, "webp": 80, "avif": 50, "jxl": 75}
+"""Formats that lose detail, and the quality that looks good at a sensible size in each."""
+
+_LOSSLESS_OPTION = {"same", "webp", "avif", "jxl"}
+_ALWAYS_LOSSLESS = {"png", "gif", "tiff"}
+_DEEP = {"same", "png", "tiff"}
+
+
+class Output(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file to make: the operations in order, and how the result is written.
+
+    `format` `same` is the upload's own; where that cannot be written (HEIC), PNG for a picture with transparency and
+    JPEG for the rest. `quality` 1 to 100 and `effort` 1 (fast) to 10 (small) have a default for each format.
+    `metadata` `keep` carries EXIF, IPTC and XMP over, without position, maker notes and the embedded preview (and
+    without XMP, which repeats the position) unless `keep_gps`. `color` `keep` leaves colours in the upload's own
+    profile and embeds that. `bit_depth` 16 keeps 16 bits where upload and format have them. `background` lies
+    behind transparency where the format has none.
+    """
+
+    operations: Annotated[tuple[AnyOperation, ...], Meta(max_length=MAX_OPERATIONS)] = ()
+    format: Format = "same"
+    quality: Annotated[int, Meta(ge=1, le=100)] | None = None
+    effort: Annotated[int, Meta(ge=1, le=10)] | None = None
+    lossless: bool = False
+    progressive: bool = False
+    metadata: Literal["strip", "keep"] = "strip"
+    keep_gps: bool = False
+    color: Literal["srgb", "keep"] = "srgb"
+    bit_depth: Literal[8, 16] = 8
+    background: Color = "white"
+
+    def __post_init__(self) -> None:
+        if self.format in _ALWAYS_LOSSLESS and (self.quality is not None or self.lossless):
+            raise ValueError(f"{self.format} never loses detail; leave out quality and lossless")
+        if self.lossless and self.format not in _LOSSLESS_OPTION:
+            raise ValueError(f"{self.format} has no lossless mode; use png, webp, avif or jxl")
+        if self.lossless and self.quality is not None:
+            raise ValueError("quality means nothing where lossless is true; leave one of them out")
+        if self.bit_depth == 16 and self.format not in _DEEP:
+            raise ValueError(f"{self.format} has no 16 bits; use png or tiff")
+        if self.keep_gps and self.metadata != "keep":
+            raise ValueError('keep_gps needs metadata = "keep"')
+        if self.quality is None and not self.lossless and self.format in DEFAULT_QUALITY:
+            force_setattr(self, "quality", DEFAULT_QUALITY[self.format])
+        force_setattr(self, "background", plain_color(self.background))
+
+
+class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to make of one upload: one or more named outputs from a single decode.
+
+    `auto_orient` (before everything else) turns the picture upright as its orientation tag asks.
+    """
+
+    outputs: Annotated[dict[str, Output], Meta(min_length=1, max_length=MAX_OUTPUTS)]
+    name: Annotated[str, Meta(pattern=NAME)] = "custom"
+    description: Annotated[str, Meta(max_length=500)] = ""
+    auto_orient: bool = True
