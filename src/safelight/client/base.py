@@ -126,16 +126,19 @@ class Connection:
         *,
         params: Mapping[str, Any] | None = None,
         json: object = None,
+        body: Body = None,
         headers: Mapping[str, str] | None = None,
         wait: float = 0.0,
         retry: bool = True,
     ) -> T:
-        """Send JSON, read JSON. With `retry`, passing failures are tried again for `patience` seconds.
+        """Send JSON (or a body as it is), read JSON. With `retry`, passing failures are tried again for `patience` seconds.
 
         Every method of our services that is called with `retry` is safe to repeat.
         """
-        body = None if json is None else json if isinstance(json, bytes) else encode(json)
-        sent = {**({} if body is None else {"Content-Type": "application/json"}), **(headers or {})}
+        sent = {"Accept": "application/json", **(headers or {})}
+        if json is not None:
+            body = json if isinstance(json, bytes) else encode(json)
+            sent["Content-Type"] = "application/json"
 
         async def attempt() -> T:
             async with self.open(method, path, params=params, body=body, headers=sent, wait=wait) as response:
