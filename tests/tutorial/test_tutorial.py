@@ -1,0 +1,76 @@
+"""docs/tutorial.md, done command by command in separate processes."""
+
+import asyncio
+import os
+import random
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import skimage
+from PIL import Image, ImageChops
+from walkthrough import Walk, steps
+
+ROOT = Path(__file__).parents[2]
+PHOTOS = Path(skimage.__file__).parent / "data"
+pytestmark = pytest.mark.slow
+
+
+def free_ports(n: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture
+def walk(tmp_path: Path) -> Walk:
+    shutil.copy(PHOTOS / "astronaut.png", tmp_path / "photo.png")
+    shutil.copy(PHOTOS / "chelsea.png", tmp_path / "IMG_0995.PNG")
+    (tmp_path / "bin").symlink_to(ROOT / "bin")
+    ports = dict(zip((8000, 8001, 8002, 8003), free_ports(4), strict=True))
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "200"}
+    environment |= {"SAFELIGHT_LOG_FORMAT": "text", "PYTHONUNBUFFERED": "1"}
+    for name, port in zip(("KEYVALUESTORE", "DB", "STORAGE", "MASTER"), ports.values(), strict=True):
+        environment[f"SAFELIGHT_{name}_PORT"] = str(port)
+    # The command finds the store where the page says it is by default.
+    environment["SAFELIGHT_KEYVALUESTORE"] = f"localhost:{ports[8000]}"
+    return Walk(tmp_path, environment, ports)
+
+
+@pytest.mark.parametrize("order", ["as written", "shuffled"])
+async def test_every_command_of_the_tutorial_does_what_the_page_says(walk: Walk, order: str) -> None:
+    page = steps((ROOT / "docs" / "tutorial.md").read_text())
+    services, rest = page[:4], page[4:]
+    assert [step.serves for step in services] == ["keyvaluestore", "db", "storage", "master"]
+    async with walk:
+        if order == "shuffled":
+            random.shuffle(services)
+            # None can register before the store runs, so they start side by side.
+            await asyncio.gather(*(walk.do(step) for step in services))
+        else:
+            for step in services:
+                await walk.do(step)
+        for step in rest:
+            await walk.do(step)
+        await inverted_exactly_once(walk)
+
+
+async def inverted_exactly_once(walk: Walk) -> None:
+    """Every one of the 21 results is the inverse of its photo, and there is one result for each."""
+    script = "safelight tasks --json --limit 100 > tasks.json && safelight download $(seq 1 21) --output all"
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", script, cwd=walk.directory, env=walk.environment, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output
+    results = sorted((walk.directory / "all").iterdir())
+    assert len(results) == 21
+    for result in results:
+        source = "photo.png" if result.name.startswith("photo") else "IMG_0995.PNG"
+        with Image.open(walk.directory / source) as before, Image.open(result) as after:
+            expected = ImageChops.invert(before.convert("RGB"))
+            assert ImageChops.difference(expected, after.convert("RGB")).getbbox() is None
