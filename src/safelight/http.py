@@ -36,6 +36,11 @@ Authenticate = Callable[[web.Request], Awaitable[Caller]]
 CALLER = web.RequestKey("caller", Caller)
 SERVICE: web.AppKey[Service] = web.AppKey("service")
 
+
+class _Wait(msgspec.Struct, frozen=True, kw_only=True):
+    wait: float = 0.0
+
+
 _OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/shutdown"})
 
 
@@ -158,17 +163,27 @@ async def _healthz(_request: web.Request) -> web.Response:
 
 
 async def _readyz(request: web.Request) -> web.Response:
+    """Say whether the service can do its work; with `wait` in seconds, as soon as it can."""
     service = request.app[SERVICE]
+    deadline = time.monotonic() + min(query(request, _Wait).wait, 60.0)
+    while True:
+        failures = await _failures(service)
+        if not failures:
+            return web.Response(text="ready\n")
+        if service.stopping.is_set() or time.monotonic() >= deadline:
+            sentence = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+            return problem_response(Error(Code.UNAVAILABLE, f"Not ready. {sentence}", waiting_for=sorted(failures)))
+        await asyncio.sleep(0.05)
+
+
+async def _failures(service: Service) -> dict[str, str]:
     failures = {"service": "it is stopping"} if service.stopping.is_set() else {}
     names = list(service.checks)
     results = await asyncio.gather(*(service.checks[name]() for name in names), return_exceptions=True)
     for name, result in zip(names, results, strict=True):
         if isinstance(result, BaseException):
             failures[name] = result.detail if isinstance(result, Error) else repr(result)
-    if not failures:
-        return web.Response(text="ready\n")
-    sentence = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
-    return problem_response(Error(Code.UNAVAILABLE, f"Not ready. {sentence}", waiting_for=sorted(failures)))
+    return failures
 
 
 async def _metrics(request: web.Request) -> web.Response:

@@ -12,6 +12,7 @@ import re
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 _SERVES = re.compile(r"safelight (keyvaluestore|db|storage|master|worker)\b")
 TIMEOUT = 60.0
@@ -57,7 +58,7 @@ class Walk:
         self.ports = ports
         self._stack = contextlib.AsyncExitStack()
 
-    async def __aenter__(self) -> "Walk":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -204,3 +204,11 @@ class ServiceClient:
         except Error:
             return False
         return True
+
+    async def ready(self, *, wait: float = 0.0) -> bool:
+        """Whether the service can do its work, waiting up to `wait` seconds until it can."""
+        try:
+            await self._connection.call("GET", "/readyz", bytes, params={"wait": wait}, wait=wait, retry=False)
+        except Error:
+            return False
+        return True

@@ -1,0 +1,33 @@
+"""Real photographs for tests: those inside scikit-image's wheel, and copies of them made to differ."""
+
+import io
+from functools import cache
+from pathlib import Path
+
+import skimage
+from PIL import Image, ImageChops
+
+PHOTOS = Path(skimage.__file__).parent / "data"
+
+
+@cache
+def _photo(name: str, width: int) -> Image.Image:
+    with Image.open(PHOTOS / name) as photo:
+        rgb = photo.convert("RGB")
+    return rgb.resize((width, round(width * rgb.height / rgb.width)))
+
+
+def photo(number: int, *, width: int = 160, kind: str = "PNG") -> bytes:
+    """Return the number-th of any number of different photos, encoded."""
+    names = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+    made = ImageChops.offset(_photo(names[number % len(names)], width), number // len(names), number)
+    buffer = io.BytesIO()
+    made.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def is_inverse(before: bytes, after: bytes) -> bool:
+    """Whether a result shows the exact inverse of a photo (for lossless formats)."""
+    with Image.open(io.BytesIO(before)) as one, Image.open(io.BytesIO(after)) as other:
+        expected = ImageChops.invert(one.convert("RGB"))
+        return other.size == one.size and ImageChops.difference(expected, other.convert("RGB")).getbbox() is None
