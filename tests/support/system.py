@@ -1,6 +1,5 @@
 """The whole system as real processes that can be killed and started again at the same place."""
 
-import asyncio
 import contextlib
 import signal
 import socket
@@ -59,7 +58,7 @@ class System:
         """Wait until the master says that it is ready."""
         await self.running["master"].address()
         async with Client.connect(self.master) as client:
-            assert await client.ready(wait=60.0), "the master did not become ready"
+            assert await client.is_ready(wait=60.0), "the master did not become ready"
 
     async def aclose(self) -> None:
         for program in self.running.values():

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import skimage
 from PIL import Image, ImageChops
-from walkthrough import Walk, steps
+
+from tutorial.walkthrough import Walk, steps
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = Path(skimage.__file__).parent / "data"

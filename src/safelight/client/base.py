@@ -131,7 +131,7 @@ class Connection:
         wait: float = 0.0,
         retry: bool = True,
     ) -> T:
-        """Send JSON (or a body as it is), read JSON. With `retry`, passing failures are tried again for `patience` seconds.
+        """Send JSON (or a body as it is), read JSON. With `retry`, passing failures are tried again for `patience` s.
 
         Every method of our services that is called with `retry` is safe to repeat.
         """
@@ -205,7 +205,7 @@ class ServiceClient:
             return False
         return True
 
-    async def ready(self, *, wait: float = 0.0) -> bool:
+    async def is_ready(self, *, wait: float = 0.0) -> bool:
         """Whether the service can do its work, waiting up to `wait` seconds until it can."""
         try:
             await self._connection.call("GET", "/readyz", bytes, params={"wait": wait}, wait=wait, retry=False)

@@ -1,0 +1,112 @@
+"""What clients asked and were told, recorded as it happened, and the rules that every such history must obey."""
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+
+from safelight.wire import Event, State, Task
+
+
+@dataclass
+class Call:
+    """One upload: when it was sent, and when and with what it was answered (never, if it was not acknowledged)."""
+
+    photo: int
+    key: str
+    sent: float = field(default_factory=time.monotonic)
+    answered: float | None = None
+    task: str | None = None
+
+
+@dataclass
+class Sight:
+    """One look at a task."""
+
+    at: float
+    task: str
+    state: State
+    digests: tuple[str, ...]
+
+
+class History:
+    """Everything that was seen from outside."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.sights: list[Sight] = []
+        self.events: list[Event] = []
+        self.results: dict[str, bytes] = {}
+        self.final: dict[str, Task] = {}
+
+    def saw(self, task: Task) -> None:
+        digests = tuple(output.digest for output in task.outputs)
+        self.sights.append(Sight(time.monotonic(), task.id, task.state, digests))
+
+    @property
+    def acknowledged(self) -> list[Call]:
+        return [call for call in self.calls if call.task is not None]
+
+    def violations(self) -> list[str]:
+        """Return a sentence for every rule that this history breaks."""
+        return [
+            *self._acknowledged_are_finished(),
+            *self._one_key_one_task(),
+            *self._results_never_change(),
+            *self._events_are_numbered(),
+            *self._attempts_follow_one_another(),
+        ]
+
+    def _acknowledged_are_finished(self) -> list[str]:
+        broken = []
+        for call in self.acknowledged:
+            task = self.final.get(call.task or "")
+            if task is None:
+                broken.append(f"photo {call.photo}: task {call.task} was acknowledged and is gone")
+            elif task.state is not State.FINISHED:
+                broken.append(f"photo {call.photo}: task {task.id} ended as {task.state.name}: {task.failure}")
+            elif len(task.outputs) != 1:
+                broken.append(f"photo {call.photo}: task {task.id} has {len(task.outputs)} outputs")
+            elif hashlib.sha256(self.results[task.id]).hexdigest() != task.outputs[0].digest:
+                broken.append(f"photo {call.photo}: the bytes of task {task.id} are not those it names")
+        return broken
+
+    def _one_key_one_task(self) -> list[str]:
+        tasks: dict[str, set[str]] = {}
+        for call in self.acknowledged:
+            tasks.setdefault(call.key, set()).add(call.task or "")
+        return [f"key {key} became several tasks: {ids}" for key, ids in tasks.items() if len(ids) > 1]
+
+    def _results_never_change(self) -> list[str]:
+        broken, published = [], dict[str, Sight]()
+        for sight in self.sights:
+            before = published.get(sight.task)
+            if before is not None and (sight.state is not State.FINISHED or sight.digests != before.digests):
+                broken.append(f"task {sight.task} was finished with {before.digests}, later seen as {sight}")
+            if sight.state is State.FINISHED:
+                published.setdefault(sight.task, sight)
+        return broken
+
+    def _events_are_numbered(self) -> list[str]:
+        numbers = [event.seq for event in self.events]
+        return [] if numbers == sorted(set(numbers)) else ["the event numbers repeat or fall"]
+
+    def _attempts_follow_one_another(self) -> list[str]:
+        """No two attempts at a task overlap, and it is published once, by the attempt that holds the lease."""
+        broken, holding, finished = [], dict[str, int](), dict[str, int]()
+        for event in self.events:
+            held = holding.get(event.task)
+            if event.kind == "leased":
+                if held is not None:
+                    broken.append(f"task {event.task}: attempt {event.attempt} began while {held} held the lease")
+                if event.task in finished:
+                    broken.append(f"task {event.task} was leased after it had finished")
+                holding[event.task] = event.attempt
+            elif event.kind == "finished":
+                if held is None or held != event.attempt:
+                    broken.append(f"task {event.task}: attempt {event.attempt} finished while {held} held the lease")
+                finished[event.task] = finished.get(event.task, 0) + 1
+                holding.pop(event.task, None)
+            else:
+                holding.pop(event.task, None)
+        broken += [f"task {task} was published {n} times" for task, n in finished.items() if n != 1]
+        return broken

@@ -1,0 +1,70 @@
+"""The checker finds what it is there to find: a history that is broken in one way breaks one rule."""
+
+import hashlib
+
+from kills.history import Call, History
+from safelight.wire import Event, Output, State, Task
+
+
+def good() -> History:
+    history = History()
+    digest = hashlib.sha256(b"result").hexdigest()
+    output = Output(name="image", digest=digest, size=6, media_type="image/png")
+    task = Task(id="1-a", state=State.FINISHED, seq=3, created=0, changed=0, outputs=[output])
+    history.calls.append(Call(photo=0, key="k", answered=1.0, task="1-a"))
+    history.final["1-a"], history.results["1-a"] = task, b"result"
+    history.saw(task)
+    for seq, (kind, state, attempt) in enumerate(
+        [("created", State.WAITING, 0), ("leased", State.WORKING, 1), ("finished", State.FINISHED, 1)], 1
+    ):
+        history.events.append(Event(seq=seq, at=0, task="1-a", state=state, kind=kind, attempt=attempt))
+    return history
+
+
+def test_a_good_history_breaks_no_rule() -> None:
+    assert good().violations() == []
+
+
+def test_a_lost_acknowledged_upload_is_found() -> None:
+    history = good()
+    del history.final["1-a"]
+    assert "is gone" in history.violations()[0]
+
+
+def test_wrong_bytes_are_found() -> None:
+    history = good()
+    history.results["1-a"] = b"other"
+    assert "not those it names" in history.violations()[0]
+
+
+def test_a_result_that_changes_is_found() -> None:
+    history = good()
+    other = history.final["1-a"].outputs[0].evolve(digest="0" * 64)
+    history.saw(history.final["1-a"].evolve(outputs=[other]))
+    assert "later seen as" in history.violations()[0]
+
+
+def test_two_attempts_at_once_are_found() -> None:
+    history = good()
+    second = history.events[1].evolve(attempt=2)
+    history.events = [*history.events[:2], second.evolve(seq=3), history.events[2].evolve(seq=4, attempt=2)]
+    assert "held the lease" in history.violations()[0]
+
+
+def test_publication_by_a_stale_attempt_is_found() -> None:
+    history = good()
+    history.events.append(history.events[2].evolve(seq=4))
+    assert len(history.violations()) == 2
+
+
+def test_a_repeated_event_number_is_found() -> None:
+    history = good()
+    history.events[2] = history.events[2].evolve(seq=2)
+    assert history.violations() == ["the event numbers repeat or fall"]
+
+
+def test_a_key_that_became_two_tasks_is_found() -> None:
+    history = good()
+    history.calls.append(Call(photo=0, key="k", answered=2.0, task="2-b"))
+    history.final["2-b"], history.results["2-b"] = history.final["1-a"], b"result"
+    assert "several tasks" in " ".join(history.violations())
