@@ -28,10 +28,11 @@ from safelight.errors import Code, Error
 
 log = logging.getLogger(__name__)
 
-REGISTRATION_TTL = 15.0
-"""Seconds for which a registration lives; it is renewed three times as often."""
+_TITLE = {"keyvaluestore": "server", "db": "Database", "storage": "Storage", "master": "Master"}
+"""The names in the sentences of the classic protocol's services, "server is listening on 8000" first of all."""
 
-_TITLE = {"keyvaluestore": "Key-value store", "db": "Database", "storage": "Storage", "master": "Master"}
+Port = Annotated[int, Meta(ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")]
+DataDirectory = Annotated[str, Meta(description="directory for everything the service writes")]
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,16 +43,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="where the key-value store is", extra={"positional": "KEYVALUESTORE_HOST:PORT"}),
     ] = None
     host: Annotated[str, Meta(description="IPv4 address to listen on; 0.0.0.0 for every network")] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")] = 0
+    port: Port = 0
     advertise: Annotated[
         str | None, Meta(description="HOST:PORT that others reach (default: this machine's address on their network)")
     ] = None
-    data: Annotated[str, Meta(description="directory for everything the service writes")] = "data"
+    data: DataDirectory = "data"
     log_format: Annotated[logs.Format, Meta(description="auto, text or json")] = "auto"
     log_level: Annotated[logs.Level, Meta(description="debug, info, warning or error")] = "info"
     shutdown_token: Annotated[
         str | None, Meta(description="bearer token that allows POST /shutdown; without one nobody may")
     ] = None
+    registration_ttl: Annotated[
+        float,
+        Meta(ge=0.1, description="how long a registration outlives a service that died", extra={"unit": "seconds"}),
+    ] = 15.0
     drain: Annotated[settings.Duration, Meta(description="how long requests under way may take at a stop")] = 10.0
 
 
@@ -122,7 +127,21 @@ def run(name: str, kind: type[C], build: Build[C], argv: Sequence[str] | None = 
     """Be the program `python -m safelight.NAME`: run until SIGTERM, SIGINT or an authorised POST /shutdown."""
     config = settings.load(kind, argv, section=name, program=f"safelight {name}")
     logs.configure(name, config.log_format, config.log_level)
-    asyncio.run(_run(name, config, build))
+    _allow_many_connections()
+    try:
+        asyncio.run(_run(name, config, build))
+    except Error as error:
+        log.error("%s cannot start: %s", name, error.detail)  # noqa: TRY400 - the sentence says it all
+        raise SystemExit(1) from None
+
+
+def _allow_many_connections() -> None:
+    """Raise the soft limit of open files to the hard one: each long poll holds a connection."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource  # noqa: PLC0415 - not on every platform
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _run(name: str, config: C, build: Build[C]) -> None:
@@ -182,7 +201,7 @@ async def _register(service: Service, directory: Directory, key: str, value: str
     registered = False
     while True:
         try:
-            await directory.store.set(key, value, instance=value, ttl=REGISTRATION_TTL)
+            await directory.store.set(key, value, instance=value, ttl=service.config.registration_ttl)
         except Error as error:
             log.debug("Not registered: %s", error.detail)
             registered = False
@@ -191,7 +210,7 @@ async def _register(service: Service, directory: Directory, key: str, value: str
         if not registered:
             log.info("%s endpoint registered", service.title, extra={key: value})
             registered = True
-        await asyncio.sleep(REGISTRATION_TTL / 3)
+        await asyncio.sleep(service.config.registration_ttl / 3)
 
 
 def reachable_host(config: Config) -> str:

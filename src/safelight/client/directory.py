@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -81,7 +82,7 @@ class Directory:
             return
 
     async def _follow(self) -> None:
-        revision, silent_since = -1, 0.0
+        revision, silent_since = -1, -math.inf
         while True:
             try:
                 page = await self.store.watch(revision, wait=30.0)

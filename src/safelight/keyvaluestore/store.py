@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
+from safelight.errors import Code, Error
 from safelight.wire import Entry, EntryPage
+
+MAX_NAME = 200
+"""Characters of a key or an instance."""
+MAX_VALUE = 65536
+"""Bytes of a value in UTF-8."""
 
 
 class KeyValueStore(Protocol):
@@ -44,3 +51,21 @@ class KeyValueStore(Protocol):
     def wake(self) -> None:
         """Let every watch return now; the service is stopping."""
         ...
+
+
+def check_entry(key: str, value: str, instance: str, ttl: float | None) -> None:
+    """Raise INVALID_REQUEST with a sentence where the contract's limits are not kept; for every backend."""
+    if not 1 <= len(key) <= MAX_NAME or not key.isprintable():
+        raise Error(Code.INVALID_REQUEST, f"A key is 1 to {MAX_NAME} printable characters.", position="key")
+    if len(instance) > MAX_NAME or not instance.isprintable():
+        raise Error(Code.INVALID_REQUEST, f"An instance is up to {MAX_NAME} printable characters.", position="instance")
+    if len(value) > MAX_VALUE or len(value.encode(errors="replace")) > MAX_VALUE:
+        raise Error(Code.TOO_LARGE, f"A value is at most {MAX_VALUE} bytes.", position="value", limit=MAX_VALUE)
+    if ttl is not None and not 0 < ttl < math.inf:
+        raise Error(Code.INVALID_REQUEST, "A time to live is a number of seconds above 0.", position="ttl")
+
+
+def shown(entry: Entry) -> str:
+    """Return `key=value` as the listing and the log show it: one line, whatever the value."""
+    value = entry.value
+    return f"{entry.key}={value if value.isprintable() else value.encode('unicode_escape').decode()}"

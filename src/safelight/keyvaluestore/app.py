@@ -1,0 +1,126 @@
+"""The key-value store's routes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+from prometheus_client import CollectorRegistry, Gauge
+
+from safelight import http
+from safelight.errors import Code, Error
+from safelight.keyvaluestore.store import MAX_VALUE, KeyValueStore, shown
+from safelight.wire import EntryPage
+
+STORE: web.AppKey[KeyValueStore] = web.AppKey("store")
+WATCHERS: web.AppKey[Gauge] = web.AppKey("watchers")
+
+_OWN = frozenset({"healthz", "readyz", "metrics", "shutdown"})
+_UNREACHABLE = frozenset({".", ".."})
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """What the classic protocol posts."""
+
+    value: str
+
+
+class NewEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """What a registration puts. `ttl` in seconds, None for ever."""
+
+    value: str
+    instance: str = ""
+    ttl: float | None = None
+
+
+class Watch(msgspec.Struct, frozen=True, kw_only=True):
+    """Wait up to `wait` seconds until the store's revision differs from `after`."""
+
+    after: int | None = None
+    wait: Annotated[float, Meta(ge=0, le=60)] = 0.0
+
+
+class Which(msgspec.Struct, frozen=True, kw_only=True):
+    """One instance under a key, or all."""
+
+    instance: str | None = None
+
+
+def make(store: KeyValueStore, registry: CollectorRegistry) -> web.Application:
+    """Make the application that serves a store."""
+    app = web.Application(client_max_size=8 * MAX_VALUE)  # JSON may write one character in six
+    app[STORE] = store
+    app[WATCHERS] = Gauge("safelight_keyvaluestore_watchers", "Watches that wait", registry=registry)
+    app.router.add_get("/", listing)
+    app.router.add_get("/{key}/instances", instances)
+    for path in ("/{key}", "/{key}/"):
+        app.router.add_get(path, get)
+        app.router.add_post(path, post)
+        app.router.add_put(path, put)
+        app.router.add_delete(path, delete)
+    return app
+
+
+async def listing(request: web.Request) -> web.Response:
+    """Every entry: `key=value` lines for people, an `EntryPage` for programs."""
+    page = await _page(request, None)
+    if "json" in request.headers.get("Accept", ""):
+        return http.json_response(page)
+    return web.Response(text="".join(f"{shown(entry)}\n" for entry in page.entries))
+
+
+async def instances(request: web.Request) -> web.Response:
+    """Every live instance under a key."""
+    return http.json_response(await _page(request, request.match_info["key"]))
+
+
+@http.classic
+async def get(request: web.Request) -> web.Response:
+    """One value, as plain text."""
+    return web.Response(text=await request.app[STORE].get(request.match_info["key"]))
+
+
+@http.classic
+async def post(request: web.Request) -> web.Response:
+    """Set a value as the classic protocol does: JSON, or the form field `value`."""
+    if request.content_type in ("application/x-www-form-urlencoded", "multipart/form-data"):
+        value = (await request.post()).get("value")
+        if not isinstance(value, str):
+            raise Error(Code.INVALID_REQUEST, "Give the form field value.", position="value")
+    else:
+        value = (await http.read_json(request, Value)).value
+    await request.app[STORE].set(_new_key(request), value)
+    return web.Response()
+
+
+async def put(request: web.Request) -> web.Response:
+    """Set a value, one instance's or the only one, for a time or for ever."""
+    new = await http.read_json(request, NewEntry)
+    entry = await request.app[STORE].set(_new_key(request), new.value, instance=new.instance, ttl=new.ttl)
+    return http.json_response(entry)
+
+
+async def delete(request: web.Request) -> web.Response:
+    """Delete what stands under a key, or one instance; the answer is their number."""
+    which = http.query(request, Which)
+    return http.json_response(await request.app[STORE].delete(request.match_info["key"], instance=which.instance))
+
+
+async def _page(request: web.Request, key: str | None) -> EntryPage:
+    store = request.app[STORE]
+    watch = http.query(request, Watch)
+    if watch.after is None:
+        return await store.entries(key)
+    with request.app[WATCHERS].track_inprogress():
+        return await store.watch(watch.after, key=key, wait=watch.wait)
+
+
+def _new_key(request: web.Request) -> str:
+    key = request.match_info["key"]
+    if key in _OWN or key in _UNREACHABLE:
+        raise Error(
+            Code.INVALID_REQUEST, f"{key} cannot be a key: the service answers there itself. Take another name."
+        )
+    return key
