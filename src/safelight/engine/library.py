@@ -1,0 +1,57 @@
+"""libvips as this process uses it: only the readers we trust, nothing cached between pictures."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pyvips
+
+from safelight.engine.formats import FORMATS
+from safelight.errors import Code, Error
+from safelight.recipe import Recipe
+
+_REVISION = 1  # raise it when the same recipe starts to give different pixels or bytes
+
+VERSION = f"{_REVISION}+vips{pyvips.version(0)}.{pyvips.version(1)}.{pyvips.version(2)}"
+"""Names what computes results: a result is only used again for the same version."""
+
+# An allow list: everything that reads is blocked (SVG, PDF, ImageMagick, raw, …), then these are let through.
+pyvips.block_untrusted_set(True)  # noqa: FBT003 -- a C function's one argument
+pyvips.operation_block_set("VipsForeignLoad", True)  # noqa: FBT003
+for _reader in ("Jpeg", "Png", "Webp", "Nsgif", "Tiff", "Heif", "Jxl"):
+    pyvips.operation_block_set(f"VipsForeignLoad{_reader}", False)  # noqa: FBT003
+# Each picture comes once; a cache would only hold its memory.
+pyvips.cache_set_max(0)
+
+
+def set_concurrency(threads: int) -> None:
+    """How many threads one picture is computed with, from now on, in this process."""
+    pyvips.vips_lib.vips_concurrency_set(threads)
+
+
+def can_read(format_: str) -> bool:
+    """Whether the installed libvips reads that format."""
+    return format_ in FORMATS and _has(FORMATS[format_].reader)
+
+
+def can_write(format_: str) -> bool:
+    """Whether the installed libvips writes that format."""
+    writer = FORMATS[format_].writer if format_ in FORMATS else None
+    return writer is not None and _has(writer)
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse a recipe that asks for a format the installed libvips cannot write: Error(INVALID_RECIPE)."""
+    for name, output in recipe.outputs.items():
+        if output.format != "same" and not can_write(output.format):
+            usable = ", ".join(format_ for format_ in FORMATS if can_write(format_))
+            position = f"$.outputs.{name}.format"
+            detail = (
+                f"Wrong recipe at {position}: the libvips of this worker cannot write {output.format}; use {usable}."
+            )
+            raise Error(Code.INVALID_RECIPE, detail, position=position)
+
+
+@cache
+def _has(operation: str) -> bool:
+    return bool(pyvips.type_find("VipsOperation", operation))

@@ -1,0 +1,115 @@
+"""A picture on its way through a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import pyvips
+
+from safelight.engine.color import to_srgb
+
+_TURNS = {3: "d180", 4: "d180", 5: "d90", 6: "d90", 7: "d270", 8: "d270"}
+_MIRRORED = {2, 4, 5, 7}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """Pixels, and what has yet to happen to them.
+
+    `width` and `height` are those of one frame as a person sees it. Until the first resize the image may hold fewer
+    pixels than that (decoded straight to a smaller size) and lie on its side (`orientation`, the EXIF tag, still to
+    be obeyed) in its own colours (`color`); `ready` settles the latter two. Frames stand one below the other.
+    `streaming`: the pixels can be read only once, from top to bottom.
+    """
+
+    image: pyvips.Image
+    width: int
+    height: int
+    frames: int
+    orientation: int
+    color: Literal["srgb", "keep", "done"]
+    bit_depth: int
+    streaming: bool
+
+    def having(self, image: pyvips.Image) -> Picture:
+        """The same with other pixels, whose size then is the size."""
+        return replace(self, image=image, width=image.width, height=image.height // self.frames)
+
+    def in_memory(self) -> Picture:
+        """The same with its pixels computed and held, so that they can be read in any order."""
+        return replace(self, image=self.image.copy_memory(), streaming=False) if self.streaming else self
+
+    def ready(self) -> Picture:
+        """Upright and in the colours to work in."""
+        picture = self._colored() if self.color != "done" else self
+        return picture._upright() if picture.orientation != 1 else picture  # noqa: SLF001 -- its own class
+
+    def each_frame(self, change: Callable[[pyvips.Image], pyvips.Image]) -> Picture:
+        """Change every frame for itself, so that nothing bleeds from one into the next."""
+        if self.frames == 1:
+            return self.having(change(self.image))
+        held = self.in_memory()
+        height = held.image.height // self.frames
+        frames = [change(held.image.crop(0, index * height, held.image.width, height)) for index in range(self.frames)]
+        return held.having(pyvips.Image.arrayjoin(frames, across=1))
+
+    def first_frame(self) -> Picture:
+        """The same without its animation."""
+        if self.frames == 1:
+            return self
+        frame = self.image.crop(0, 0, self.image.width, self.image.height // self.frames)
+        return replace(self, image=frame, frames=1)
+
+    def _colored(self) -> Picture:
+        image = to_srgb(self.image, self.bit_depth, keep=self.color == "keep")
+        return replace(self, image=image, color="done")
+
+    def _upright(self) -> Picture:
+        turn, mirrored = _TURNS.get(self.orientation), self.orientation in _MIRRORED
+
+        def change(image: pyvips.Image) -> pyvips.Image:
+            turned = image.rot(turn) if turn else image
+            return turned.fliphor() if mirrored else turned
+
+        source = self.in_memory() if turn else self
+        turned = source.each_frame(change)
+        return replace(turned, orientation=1, width=self.width, height=self.height)
+
+
+def hold(values: list[float], image: pyvips.Image) -> list[float]:
+    """Values between 0 and 1 on the scale of the image's samples."""
+    return [value * top(image) for value in values]
+
+
+def top(image: pyvips.Image) -> float:
+    """The largest value of a sample."""
+    return 65535.0 if image.format == "ushort" else 255.0
+
+
+def on_colors(image: pyvips.Image, change: Callable[[pyvips.Image], pyvips.Image]) -> pyvips.Image:
+    """Change the colours and leave transparency as it is."""
+    if not image.hasalpha():
+        return change(image)
+    colors = image.extract_band(0, n=image.bands - 1)
+    return change(colors).bandjoin(image[image.bands - 1])
+
+
+def blended(image: pyvips.Image, change: Callable[[pyvips.Image], pyvips.Image]) -> pyvips.Image:
+    """Change with colours weighted by their opacity, so that what is transparent lends no colour to its neighbours."""
+    if not image.hasalpha():
+        return change(image)
+    return rounded(change(image.premultiply()).unpremultiply(), image)
+
+
+def rounded(image: pyvips.Image, like: Any) -> pyvips.Image:
+    """Back from computed values to the samples of another image."""
+    return (image + 0.5).cast(like.format).copy(interpretation=like.interpretation)
+
+
+def as_rgb(image: pyvips.Image) -> pyvips.Image:
+    """Grey as equal parts of three colours; colour unchanged."""
+    if image.interpretation in {"b-w", "grey16"}:
+        return image.colourspace("rgb16" if image.format == "ushort" else "srgb")
+    return image

@@ -1,0 +1,160 @@
+"""From one upload to all outputs of a recipe, with a single decode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pyvips
+
+from safelight.engine.encode import encode, resolve
+from safelight.engine.failures import computing
+from safelight.engine.formats import Format
+from safelight.engine.library import check
+from safelight.engine.limits import Limits, judge_decode, judge_output
+from safelight.engine.operations import apply
+from safelight.engine.original import Original
+from safelight.engine.picture import Picture
+from safelight.engine.records import Output, Probe
+from safelight.engine.scale import target
+from safelight.errors import Code, Error
+from safelight.recipe import Output as Wanted
+from safelight.recipe import Recipe
+from safelight.recipe.operations import Flip, Resize, Rotate, SmartCrop
+
+_Watch = Callable[[pyvips.Image], None]
+DEFAULT_LIMITS = Limits()
+
+
+class Stop:
+    """Ends a `process` call from another thread: it then fails with TIMED_OUT as soon as pixels are next computed."""
+
+    def __init__(self) -> None:
+        self._images: list[pyvips.Image] = []
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End it now."""
+        self._stopped = True
+        for image in list(self._images):
+            image.set_kill(True)
+
+    def watch(self, image: pyvips.Image) -> None:
+        """From now on, stopping stops whoever computes this image."""
+        self._images.append(image)
+        if self._stopped:
+            image.set_kill(True)
+
+
+def probe(source: Any, limits: Limits = DEFAULT_LIMITS) -> Probe:
+    """What the header of a picture says; no pixel is decoded. `source`: bytes (or any buffer), or a Path.
+
+    Errors: NOT_AN_IMAGE, UNSUPPORTED_FORMAT, DAMAGED_IMAGE, TOO_LARGE, TOO_MANY_PIXELS (all frames counted).
+    """
+    header = Original(source, limits).probe
+    judge_decode(header, header.frames, limits)
+    return header
+
+
+def process(source: Any, recipe: Recipe, limits: Limits = DEFAULT_LIMITS, *, stop: Stop | None = None) -> list[Output]:
+    """Make every output of the recipe, in its order. `source`: bytes (or any buffer), or a Path.
+
+    Errors: those of `probe`, INVALID_RECIPE, OPERATION_FAILED, OUT_OF_MEMORY; TIMED_OUT after `stop`.
+    """
+    check(recipe)
+    original = Original(source, limits)
+    header = original.probe
+    formats = {name: resolve(output, header) for name, output in recipe.outputs.items()}
+    frames = header.frames if any(format_.animated for format_ in formats.values()) else 1
+    shrink = _common_shrink(recipe, original) if frames == 1 else 1
+    several = len(recipe.outputs) > 1
+    judge_decode(header, frames, limits, shrink=shrink, whole=several or _needs_all(recipe, header, frames))
+    fresh = frames == 1 and shrink == 1
+    image = original.image if fresh else original.load(frames=frames > 1, shrink=shrink)
+    watch = stop.watch if stop else _ignore
+    watch(image)
+    if several:
+        with computing(original.format, next(iter(formats))):
+            image = image.copy_memory()
+        watch(image)
+    start = _start(image, header, frames, upright=recipe.auto_orient, streaming=not several)
+    outputs = []
+    for name, format_ in formats.items():
+        with computing(original.format, name):
+            outputs.append(_output(name, start, recipe, format_, limits, watch))
+    return outputs
+
+
+def _ignore(_image: pyvips.Image) -> None: ...
+
+
+def _start(image: pyvips.Image, header: Probe, frames: int, *, upright: bool, streaming: bool) -> Picture:
+    orientation = header.orientation if upright else 1
+    width, height = (header.height, header.width) if orientation >= 5 else (header.width, header.height)
+    return Picture(
+        image=image,
+        width=width,
+        height=height,
+        frames=frames,
+        orientation=orientation,
+        color="srgb",
+        bit_depth=8,
+        streaming=streaming,
+    )
+
+
+def _output(name: str, start: Picture, recipe: Recipe, format_: Format, limits: Limits, watch: _Watch) -> Output:
+    wanted = recipe.outputs[name]
+    picture = replace(start, color=wanted.color, bit_depth=wanted.bit_depth if format_.deep else 8)
+    if not format_.animated:
+        picture = picture.first_frame()
+    for index, operation in enumerate(wanted.operations):
+        try:
+            picture = apply(operation, picture)
+        except ValueError as error:
+            position = f"$.outputs.{name}.operations[{index}]"
+            detail = f"The output {name!r} could not be made: {error} (at {position})."
+            raise Error(Code.OPERATION_FAILED, detail, output=name, position=position) from error
+        judge_output(picture.width, picture.height, picture.frames, limits)
+    watch(picture.image)
+    finished = encode(name, picture, wanted, format_, upright=recipe.auto_orient)
+    if finished.size > limits.max_output_bytes:
+        detail = f"The output {name!r} has {finished.size} bytes; at most {limits.max_output_bytes} are allowed."
+        raise Error(Code.OPERATION_FAILED, detail, output=name, limit=limits.max_output_bytes)
+    return finished
+
+
+def _common_shrink(recipe: Recipe, original: Original) -> int:
+    """How much smaller the reader may decode, so that every output still scales down by half or more itself."""
+    header = original.probe
+    if not original.format.shrinks:
+        return 1
+    width, height = header.width, header.height
+    if recipe.auto_orient and header.orientation >= 5:
+        width, height = height, width
+    factor = min(_reduction(output, width, height) for output in recipe.outputs.values())
+    return next((shrink for shrink in (8, 4, 2) if factor >= 2 * shrink), 1)
+
+
+def _reduction(output: Wanted, width: int, height: int) -> float:
+    """By how much an output scales down before it does anything else."""
+    first = output.operations[0] if output.operations else None
+    if not isinstance(first, Resize | SmartCrop):
+        return 1.0
+    scaled = target(first, width, height).scaled
+    return min(width / scaled[0], height / scaled[1])
+
+
+def _needs_all(recipe: Recipe, header: Probe, frames: int) -> bool:
+    """Whether the only output reads pixels in another order than the file has them, before it has scaled down."""
+    (output,) = recipe.outputs.values()
+    if frames > 1:
+        return True
+    if output.operations and isinstance(output.operations[0], Resize | SmartCrop):
+        return False
+    turned = recipe.auto_orient and header.orientation > 2
+    return turned or any(
+        isinstance(operation, Rotate | SmartCrop) or operation == Flip(direction="vertical")
+        for operation in output.operations
+    )

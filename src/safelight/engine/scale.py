@@ -1,0 +1,84 @@
+"""Sizes and places: how large a picture becomes, which part of it stays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pyvips
+
+from safelight.engine.picture import Picture, blended
+from safelight.recipe.operations import Resize, SmartCrop
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The size (width, height) to scale to, and the size to cut that down to."""
+
+    scaled: Size
+    final: Size
+
+
+def target(operation: Resize | SmartCrop, width: int, height: int) -> Target:
+    """What a resize makes of a picture of that size."""
+    if isinstance(operation, SmartCrop):
+        return _covering(operation.width, operation.height, width, height, enlarge=operation.enlarge)
+    if operation.mode == "fit":
+        factors = [
+            wanted / side
+            for wanted, side in ((operation.width, width), (operation.height, height))
+            if wanted is not None
+        ]
+        factor = min(factors) if operation.enlarge else min(*factors, 1.0)
+        size = _side(width * factor), _side(height * factor)
+        return Target(size, size)
+    wide, high = operation.width or width, operation.height or height
+    if operation.mode == "fill":
+        return _covering(wide, high, width, height, enlarge=operation.enlarge)
+    size = (wide, high) if operation.enlarge else (min(wide, width), min(high, height))
+    return Target(size, size)
+
+
+def _covering(wide: int, high: int, width: int, height: int, *, enlarge: bool) -> Target:
+    factor = max(wide / width, high / height)
+    if factor > 1 and not enlarge:
+        return Target((width, height), (min(width, _side(wide / factor)), min(height, _side(high / factor))))
+    return Target((max(wide, _side(width * factor)), max(high, _side(height * factor))), (wide, high))
+
+
+def _side(length: float) -> int:
+    return max(1, round(length))
+
+
+def placed(inner: Size, outer: Size, position: str) -> Size:
+    """Where (left, top) the smaller of two rectangles lies in the larger one."""
+    free = (outer[0] - inner[0], outer[1] - inner[1])
+    words = position.split("-")
+    left = 0 if "left" in words else free[0] if "right" in words else free[0] // 2
+    top = 0 if "top" in words else free[1] if "bottom" in words else free[1] // 2
+    return left, top
+
+
+def cropped(picture: Picture, left: int, top: int, width: int, height: int) -> Picture:
+    """That rectangle of every frame."""
+    if (left, top, width, height) == (0, 0, picture.width, picture.height):
+        return picture
+    return picture.each_frame(lambda image: image.crop(left, top, width, height))
+
+
+def scaled_to(picture: Picture, width: int, height: int) -> Picture:
+    """Scale to a size as a person sees it; the pixels may still lie on their side, or be fewer already."""
+    if picture.orientation >= 5:
+        turned_width, turned_height = height, width
+    else:
+        turned_width, turned_height = width, height
+    now_width, now_height = picture.image.width, picture.image.height // picture.frames
+    if (now_width, now_height) != (turned_width, turned_height):
+
+        def change(image: pyvips.Image) -> pyvips.Image:
+            across, down = turned_width / now_width, turned_height / now_height
+            return blended(image, lambda colors: colors.resize(across, vscale=down))
+
+        picture = picture.each_frame(change)
+    return replace(picture, width=width, height=height)

@@ -1,0 +1,95 @@
+"""Watermarks: making the mark, and laying it over the picture."""
+
+from __future__ import annotations
+
+from html import escape
+
+import pyvips
+
+from safelight.engine.color import to_srgb
+from safelight.engine.limits import Limits, judge_decode
+from safelight.engine.original import Original
+from safelight.engine.picture import Picture, as_rgb, blended, rounded, top
+from safelight.engine.scale import placed
+from safelight.errors import Error
+from safelight.recipe.operations import Watermark
+
+_IMAGE_LIMITS = Limits(max_pixels=16_000_000, max_frames=1)
+_FIRST_FONT_SIZE = 32
+
+
+def marked(operation: Watermark, picture: Picture) -> Picture:
+    """The picture with its watermark, on every frame."""
+    gap = round(operation.margin * min(picture.width, picture.height))
+    room = (max(1, picture.width - 2 * gap), max(1, picture.height - 2 * gap))
+    mark = _mark(operation, max(1, round(operation.scale * room[0])), room[1])
+    if operation.tile:
+        mark = _tiled(mark, gap, picture.width, picture.height)
+        left = upper = 0
+    else:
+        mark = _within(mark, room)
+        left, upper = placed((mark.width, mark.height), room, operation.position)
+        left, upper = left + gap, upper + gap
+    if picture.frames > 1:
+        canvas = mark.embed(left, upper, picture.width, picture.height, background=[0, 0, 0, 0], extend="background")
+        mark, left, upper = canvas.replicate(1, picture.frames), 0, 0
+    return picture.having(_laid_over(picture.image, mark.copy_memory(), left, upper))
+
+
+def _laid_over(image: pyvips.Image, mark: pyvips.Image, left: int, upper: int) -> pyvips.Image:
+    image = as_rgb(image)
+    if image.format == "ushort":
+        mark = (mark * 257).cast("ushort").copy(interpretation="rgb16")
+    result = image.composite2(mark, "over", x=left, y=upper)
+    if not image.hasalpha():
+        result = result.extract_band(0, n=3)
+    return result if result.format == image.format else rounded(result, image)
+
+
+def _mark(operation: Watermark, width: int, height: int) -> pyvips.Image:
+    """The mark as sRGB with alpha, of that width, and not higher than that."""
+    mark = _text(operation, width, height) if operation.text is not None else _image(operation, width, height)
+    mark = mark.linear([1, 1, 1, operation.opacity], [0, 0, 0, 0], uchar=True)
+    if operation.angle % 360:
+        mark = blended(mark, lambda image: image.similarity(angle=operation.angle))
+    return mark.copy_memory()
+
+
+def _text(operation: Watermark, width: int, height: int) -> pyvips.Image:
+    # the text is Pango markup to libvips, and plain text to us
+    text = escape(operation.text or "", quote=False)
+    size = _FIRST_FONT_SIZE
+    first = pyvips.Image.text(text, font=f"{operation.font} {size}")
+    factor = min(width / first.width, height / first.height)
+    mask = pyvips.Image.text(text, font=f"{operation.font} {size}", dpi=max(1, int(72 * factor)))
+    red, green, blue, opacity = bytes.fromhex(operation.color[1:])
+    colors = mask.new_from_image([red, green, blue]).copy(interpretation="srgb")
+    return colors.bandjoin(mask.linear(opacity / 255, 0, uchar=True))
+
+
+def _image(operation: Watermark, width: int, height: int) -> pyvips.Image:
+    try:
+        original = Original(operation.image, _IMAGE_LIMITS)
+        judge_decode(original.probe, 1, _IMAGE_LIMITS, whole=True)
+        image = as_rgb(to_srgb(original.image.copy_memory(), 8, keep=False))
+    except Error as error:
+        raise ValueError(f"the watermark's image cannot be used. {error.detail}") from error
+    except pyvips.Error as error:
+        raise ValueError("the watermark's image is damaged") from error
+    image = image if image.hasalpha() else image.bandjoin(top(image))
+    factor = min(width / image.width, height / image.height)
+    return blended(image, lambda colors: colors.resize(factor))
+
+
+def _within(mark: pyvips.Image, room: tuple[int, int]) -> pyvips.Image:
+    """A turned mark may stand over the edges; scale it down to fit."""
+    factor = min(room[0] / mark.width, room[1] / mark.height)
+    return mark if factor >= 1 else blended(mark, lambda image: image.resize(factor))
+
+
+def _tiled(mark: pyvips.Image, gap: int, width: int, height: int) -> pyvips.Image:
+    tile = mark.embed(
+        gap // 2, gap // 2, mark.width + gap, mark.height + gap, background=[0, 0, 0, 0], extend="background"
+    )
+    across, down = -(-width // tile.width), -(-height // tile.height)
+    return tile.replicate(across, down).crop(0, 0, width, height)
