@@ -1,0 +1,122 @@
+"""Run a worker: `python -m safelight.worker KEYVALUESTORE_HOST:PORT`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+from aiohttp import web
+from msgspec import Meta, field
+
+from safelight import serve, settings
+from safelight.client.master import Client
+from safelight.client.storage import StorageClient
+from safelight.engine.limits import Limits
+from safelight.wire import WorkerInfo
+from safelight.worker import decoder
+from safelight.worker.attempts import Attempts
+from safelight.worker.inputs import Inputs, Scratch
+from safelight.worker.leases import Leases
+from safelight.worker.metrics import Metrics
+from safelight.worker.stock import Stock
+from safelight.worker.worker import Worker
+
+
+class Config(serve.Config, frozen=True, kw_only=True):
+    """Take tasks from the master, process their photos, store the results."""
+
+    data: Annotated[str, Meta(description="directory for everything the worker writes")] = "data/worker"
+    drain: Annotated[settings.Duration, Meta(description="how long images under way may take at a stop")] = 20.0
+    slots: Annotated[int, Meta(ge=1, le=1024, description="images processed at once (default: one for each core)")] = (
+        field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    )
+    ahead: Annotated[settings.Size, Meta(description="bytes of inputs fetched ahead at most")] = 64 << 20
+    lease_seconds: Annotated[
+        float,
+        Meta(ge=1, le=3600, description="how long a lease lasts without a heartbeat", extra={"unit": "seconds"}),
+    ] = 30.0
+    isolation: Annotated[
+        Literal["process", "thread"], Meta(description="decode in processes of their own, or in threads of this one")
+    ] = "process"
+    memory_limit: Annotated[settings.Size, Meta(description="what one decoder process may allocate")] = 2 << 30
+    time_limit: Annotated[settings.Duration, Meta(description="how long one image may take")] = 60.0
+    max_pixels: Annotated[int, Meta(ge=1, description="frames times width times height at most")] = Limits().max_pixels
+    max_frames: Annotated[int, Meta(ge=1, description="frames of an animation at most")] = Limits().max_frames
+    max_input: Annotated[settings.Size, Meta(description="bytes of an input at most")] = Limits().max_bytes
+    max_output_pixels: Annotated[int, Meta(ge=1, description="pixels of a result at most")] = Limits().max_output_pixels
+    max_output: Annotated[settings.Size, Meta(description="bytes of a result at most")] = Limits().max_output_bytes
+    max_memory: Annotated[settings.Size, Meta(description="what decoding one image may take by its header")] = (
+        Limits().max_memory
+    )
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(
+        max_bytes=config.max_input,
+        max_pixels=config.max_pixels,
+        max_frames=config.max_frames,
+        max_memory=config.max_memory,
+        max_output_pixels=config.max_output_pixels,
+        max_output_bytes=config.max_output,
+    )
+
+
+@asynccontextmanager
+async def build(config: Config, service: serve.Service) -> AsyncIterator[web.Application]:
+    """Start the decoders and the worker; leaving drains them."""
+    master, storage = service.needs("master"), service.needs("storage")
+    # The loops that use these retry in their own way.
+    master.patience = storage.patience = 0.0
+    assert service.directory is not None
+    host = socket.gethostname()
+    name = f"{host[:40]}-{secrets.token_hex(8)}"
+    scratch = await asyncio.to_thread(Scratch, Path(config.data) / "scratch", name)
+    pool_settings = decoder.Settings(isolation=config.isolation, count=config.slots, memory_limit=config.memory_limit)
+    stock = Stock(config.slots, config.ahead)
+    metrics = Metrics(service.registry, config.slots)
+    try:
+        async with decoder.open_pool(pool_settings) as pool:
+
+            def info() -> WorkerInfo:
+                return WorkerInfo(
+                    id=name,
+                    host=host,
+                    engine=pool.version,
+                    slots=config.slots,
+                    busy=stock.busy,
+                    isolation=config.isolation,
+                )
+
+            metrics.busy.set_function(lambda: stock.busy)
+            leases = Leases(Client(master), info, config.lease_seconds, metrics)
+            store = StorageClient(storage)
+            attempts = Attempts(
+                pool,
+                store,
+                Inputs(store, scratch),
+                limits=_limits(config),
+                time_limit=config.time_limit,
+                stock=stock,
+                metrics=metrics,
+            )
+            worker = Worker(leases, attempts, stock, service.directory, drain=config.drain)
+            service.on_stop(worker.stop)
+            async with worker.running():
+                yield web.Application()
+    finally:
+        await asyncio.to_thread(scratch.close)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Be the program."""
+    serve.run("worker", Config, build, argv)
+
+
+if __name__ == "__main__":
+    main()

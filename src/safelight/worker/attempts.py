@@ -1,0 +1,140 @@
+"""One attempt at one task: fetch the input, make every output, store them, say what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from safelight.client.base import retrying
+from safelight.client.storage import StorageClient
+from safelight.engine.limits import Limits
+from safelight.errors import Code, Error
+from safelight.recipe import Recipe, parse
+from safelight.wire import Died, Failed, Failure, Finished, Lease, Outcome, Output
+from safelight.worker import decoder
+from safelight.worker.inputs import Inputs, trouble
+from safelight.worker.leases import Held
+from safelight.worker.metrics import Metrics
+from safelight.worker.stock import Stock
+
+if TYPE_CHECKING:
+    from safelight import engine
+
+log = logging.getLogger(__name__)
+
+_DEATHS = frozenset({Code.OUT_OF_MEMORY, Code.TIMED_OUT, Code.DECODER_CRASHED})
+_PATIENCE = 10.0
+
+_recipe: Callable[[bytes], Recipe] = lru_cache(maxsize=256)(parse)
+
+
+class Attempts:
+    """Does the work of leases, as many at a time as there are slots; fetching and storing go on beside it."""
+
+    def __init__(
+        self,
+        pool: decoder.DecoderPool,
+        storage: StorageClient,
+        inputs: Inputs,
+        *,
+        limits: Limits,
+        time_limit: float,
+        stock: Stock,
+        metrics: Metrics,
+    ) -> None:
+        self._pool = pool
+        self._storage = storage
+        self._inputs = inputs
+        self._limits = limits
+        self._time_limit = time_limit
+        self._stock = stock
+        self._metrics = metrics
+
+    async def make(self, held: Held) -> Outcome:
+        """Do the work of a lease; whatever goes wrong is in the outcome. Cancelling stops the work at once."""
+        lease = held.lease
+        start = time.monotonic()
+        try:
+            result = await self._decoded(held)
+            outputs = await self._stored(result.outputs)
+        except Error as error:
+            outcome = _outcome_of(lease, error, time.monotonic() - start)
+            self._log_failure(lease, outcome)
+        except Exception as error:
+            log.exception("Task %s failed unforeseen", lease.task, extra={"task": lease.task})
+            detail = f"The worker failed on this photo: {type(error).__name__}. Its log says why."
+            failure = Failure(code=Code.INTERNAL, detail=detail)
+            outcome = Failed(lease=lease.id, failure=failure, permanent=False, seconds=time.monotonic() - start)
+        else:
+            outcome = Finished(lease=lease.id, outputs=outputs, engine=self._pool.version, seconds=result.seconds)
+            self._metrics.seconds.labels(lease.recipe).observe(result.seconds)
+            log.info("        done", extra={"task": lease.task, "seconds": round(result.seconds, 3)})
+        self._metrics.attempts.labels(type(outcome).__name__.lower(), lease.recipe).inc()
+        return outcome
+
+    async def _decoded(self, held: Held) -> decoder.Result:
+        lease = held.lease
+        recipe = _recipe(bytes(lease.spec))
+        async with AsyncExitStack() as stack:
+            async with self._stock.room(lease.input.size if lease.input else 0):
+                source = await stack.enter_async_context(self._inputs.opened(lease))
+                await stack.enter_async_context(self._stock.slot())
+            held.started = True
+            log.info("Working on task %s", lease.task, extra={"task": lease.task, "attempt": lease.attempt})
+            log.info("        processing %s", lease.filename or lease.task, extra={"task": lease.task})
+            size = len(source) if isinstance(source, bytes) else source.stat().st_size
+            self._metrics.bytes_in.inc(size)
+            job = decoder.Job(source=source, recipe=recipe, limits=self._limits, time_limit=self._time_limit)
+            result = await self._pool.process(job)
+            self._stock.learn(result.seconds)
+            return result
+
+    async def _stored(self, made: list[engine.Output]) -> list[Output]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._put(each)) for each in made]
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _put(self, made: engine.Output) -> Output:
+        try:
+            blob = await retrying(lambda: self._storage.put(made.data), patience=_PATIENCE)
+        except Error as error:
+            raise trouble(error) from error
+        self._metrics.bytes_out.inc(blob.size)
+        return Output(
+            name=made.name,
+            digest=blob.digest,
+            size=blob.size,
+            media_type=made.media_type,
+            width=made.width,
+            height=made.height,
+            frames=made.frames,
+        )
+
+    def _log_failure(self, lease: Lease, outcome: Outcome) -> None:
+        match outcome:
+            case Died(failure=failure):
+                self._metrics.decoders_ended.labels(failure.code).inc()
+                log.warning("        the decoder died: %s", failure.detail, extra=_fields(lease, failure))
+            case Failed(failure=failure, permanent=True):
+                log.info("        failed: %s", failure.detail, extra=_fields(lease, failure))
+            case Failed(failure=failure):
+                log.warning("        failed for now: %s", failure.detail, extra=_fields(lease, failure))
+
+
+def _fields(lease: Lease, failure: Failure) -> dict[str, str]:
+    return {"task": lease.task, "code": failure.code}
+
+
+def _outcome_of(lease: Lease, error: Error, seconds: float) -> Outcome:
+    failure = Failure.of(error)
+    if error.code in _DEATHS:
+        return Died(lease=lease.id, failure=failure, seconds=seconds)
+    return Failed(lease=lease.id, failure=failure, permanent=not error.passing, seconds=seconds)

@@ -1,0 +1,131 @@
+"""Inputs on their way from storage to a decoder: small ones in memory, large ones in a scratch file."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from safelight.client.base import retrying
+from safelight.client.storage import StorageClient
+from safelight.errors import Code, Error
+from safelight.wire import Blob, Lease
+
+_CHUNK = 1 << 20
+_IN_MEMORY = 16 << 20
+"""Larger inputs go through a file (bytes)."""
+_HASHED_INLINE = 1 << 18
+"""Smaller inputs are hashed faster than a thread is asked to (bytes)."""
+_STALE = 3600.0
+_PATIENCE = 10.0
+
+
+class Scratch:
+    """A directory for one worker's large inputs. What killed workers left there is removed after an hour."""
+
+    def __init__(self, directory: Path, worker: str) -> None:
+        self._own = directory / worker
+        _remove_stale(directory)
+
+    def path(self, name: str) -> Path:
+        """Return where to write, its directory made."""
+        self._own.mkdir(parents=True, exist_ok=True)
+        return self._own / name
+
+    def close(self) -> None:
+        """Remove everything of this worker."""
+        shutil.rmtree(self._own, ignore_errors=True)
+
+
+def _remove_stale(directory: Path) -> None:
+    if not directory.is_dir():
+        return
+    for left in directory.iterdir():
+        if left.is_dir() and time.time() - left.stat().st_mtime > _STALE:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+class Inputs:
+    """Fetches the inputs of leases; every byte is checked against the digest."""
+
+    def __init__(self, storage: StorageClient, scratch: Scratch) -> None:
+        self._storage = storage
+        self._scratch = scratch
+
+    @asynccontextmanager
+    async def opened(self, lease: Lease) -> AsyncIterator[bytes | Path]:
+        """Fetch an input, in memory or in a file that lasts as long as the context.
+
+        Raises NOT_FOUND and DAMAGED_BLOB, which trying again does not cure, and passing errors after some retries.
+        """
+        path: Path | None = None
+
+        async def fetch() -> bytes | Path:
+            nonlocal path
+            # A task of the classic protocol has its photo under its own name.
+            blob = lease.input or await self._storage.named(lease.task)
+            if blob.size <= _IN_MEMORY:
+                return await self._read(blob)
+            path = await asyncio.to_thread(self._scratch.path, lease.id)
+            await self._copy(blob, path)
+            return path
+
+        try:
+            try:
+                source = await retrying(fetch, patience=_PATIENCE)
+            except Error as error:
+                raise _explained(error) from error
+            yield source
+        finally:
+            if path is not None:
+                await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    async def _read(self, blob: Blob) -> bytes:
+        async with self._storage.open(blob.digest) as response:
+            data = await response.read()
+        if len(data) <= _HASHED_INLINE:
+            digest = hashlib.sha256(data).hexdigest()
+        else:
+            digest = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
+        _check(blob, digest)
+        return data
+
+    async def _copy(self, blob: Blob, path: Path) -> None:
+        digest = hashlib.sha256()
+        async with self._storage.open(blob.digest) as response:
+            with await asyncio.to_thread(path.open, "wb") as file:
+
+                def take(chunk: bytes) -> None:
+                    digest.update(chunk)
+                    file.write(chunk)
+
+                async for chunk in response.content.iter_chunked(_CHUNK):
+                    await asyncio.to_thread(take, chunk)
+        _check(blob, digest.hexdigest())
+
+
+def _check(blob: Blob, digest: str) -> None:
+    if digest != blob.digest:
+        raise Error(Code.DAMAGED_BLOB, f"The bytes of {blob.digest} are not what they were.")
+
+
+def _explained(error: Error) -> Error:
+    match error.code:
+        case Code.NOT_FOUND:
+            return Error(Code.NOT_FOUND, "The uploaded photo is no longer in storage. Upload it again.")
+        case Code.DAMAGED_BLOB | Code.DIGEST_MISMATCH:
+            detail = (
+                "The uploaded photo was damaged in storage: its bytes no longer match their checksum. Upload it again."
+            )
+            return Error(Code.DAMAGED_BLOB, detail)
+        case _:
+            return trouble(error)
+
+
+def trouble(error: Error) -> Error:
+    """Return storage's error as one that may pass: a photo is not to blame for what storage refuses us."""
+    return error if error.passing else Error(Code.UNAVAILABLE, f"Storage refused the worker: {error.detail}")

@@ -1,0 +1,224 @@
+"""The leases that a worker holds: taken, kept alive, and settled, each by one request for many.
+
+A lease is held from the answer that brought it until the answer that settled its outcome: only then may the worker
+stop naming it, because db takes back at once whatever its holder no longer names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NoReturn
+
+from safelight.client.master import Client
+from safelight.errors import Code, Error
+from safelight.wire import Failed, Failure, HandedBack, Heartbeat, Lease, LeaseRequest, Outcome, Settled, WorkerInfo
+from safelight.worker.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+_BATCH = 200
+"""Outcomes in one request at most."""
+_ABANDON = 0.25
+"""Seconds for which the answer to a lease request that is no longer wanted may still come."""
+
+
+class Held:
+    """One lease in this worker's hands. `deadline` is on the monotonic clock; `outcome` waits to be settled."""
+
+    def __init__(self, lease: Lease, deadline: float) -> None:
+        self.lease = lease
+        self.deadline = deadline
+        self.outcome: Outcome | None = None
+        self.lost = False
+        self.started = False
+        """Its decoding began: at a stop it may end, where others are handed back."""
+        self.work: asyncio.Task[None] | None = None
+
+    def abort(self) -> None:
+        """Stop the work under way."""
+        if self.work is not None:
+            self.work.cancel()
+
+
+class Leases:
+    """Takes leases and answers for them at the master."""
+
+    def __init__(self, client: Client, info: Callable[[], WorkerInfo], seconds: float, metrics: Metrics) -> None:
+        self._client = client
+        self._info = info
+        self._seconds = seconds
+        self._metrics = metrics
+        self._poll: asyncio.Task[list[Lease]] | None = None
+        self._outcomes = asyncio.Event()
+        self.held: dict[str, Held] = {}
+        self.changed = asyncio.Event()
+        """Set when a lease is no longer held."""
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Send heartbeats and settle outcomes while the context lasts."""
+        tasks = [
+            asyncio.create_task(_forever(self._beat), name="heartbeats"),
+            asyncio.create_task(_forever(self._settle), name="outcomes"),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def take(self, n: int, *, wait: float) -> list[Held]:
+        """Wait for leases and hold them. Raises the master's errors; `abandon` ends the wait with none."""
+        self._poll = asyncio.create_task(self._request(n, wait))
+        try:
+            leases = await self._poll
+        except asyncio.CancelledError:
+            if self._poll.cancelled() and not _being_cancelled():
+                return []
+            self._poll.cancel()
+            raise
+        finally:
+            self._poll = None
+        return [self._hold(lease) for lease in leases]
+
+    async def abandon(self) -> None:
+        """Want no more leases: end the request under way, and give back what was granted to it unseen."""
+        if self._poll is None:
+            return
+        await asyncio.wait([self._poll], timeout=_ABANDON)
+        if self._poll is None or self._poll.done():
+            return
+        self._poll.cancel()
+        # What the master granted in this moment never reached us; a last request, which names what is held, returns it.
+        with suppress(Error, TimeoutError):
+            async with asyncio.timeout(2.0):
+                for lease in await self._request(1, 0.0):
+                    self.settle(self._hold(lease), HandedBack(lease=lease.id))
+
+    def settle(self, held: Held, outcome: Outcome) -> None:
+        """End an attempt; the outcome goes to the master with all others that wait."""
+        held.outcome = outcome
+        self._outcomes.set()
+
+    async def settled(self, timeout: float) -> bool:
+        """Wait until nothing is held any more; False when that takes too long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self.held:
+                    self.changed.clear()
+                    await self.changed.wait()
+        return not self.held
+
+    async def _request(self, n: int, wait: float) -> list[Lease]:
+        request = LeaseRequest(worker=self._info(), n=n, wait=wait, seconds=self._seconds, holding=list(self.held))
+        return await self._client.lease(request)
+
+    def _hold(self, lease: Lease) -> Held:
+        held = self.held[lease.id] = Held(lease, time.monotonic() + self._seconds)
+        self._metrics.held.set(len(self.held))
+        return held
+
+    def _drop(self, held: Held) -> None:
+        self.held.pop(held.lease.id, None)
+        self._metrics.held.set(len(self.held))
+        self.changed.set()
+
+    def _lose(self, held: Held, reason: str) -> None:
+        held.lost = True
+        held.abort()
+        self._drop(held)
+        self._metrics.lost.inc()
+        task = held.lease.task
+        log.warning("Lost the lease on task %s: %s; its result is dropped", task, reason, extra={"task": task})
+
+    async def _beat(self) -> None:
+        """Extend every lease, three times as often as needed; stop at once what is no longer ours."""
+        interval = self._seconds / 3
+        sent = time.monotonic()
+        names = list(self.held)
+        try:
+            async with asyncio.timeout(interval):
+                answer = await self._client.heartbeat(
+                    Heartbeat(worker=self._info(), holding=names, seconds=self._seconds)
+                )
+        except (Error, TimeoutError) as error:
+            log.debug("No heartbeat: %s", error)
+            await asyncio.sleep(min(1.0, interval))
+            return
+        lost = set(answer.lost)
+        for name in names:
+            held = self.held.get(name)
+            if held is None:
+                continue
+            if name not in lost:
+                held.deadline = sent + self._seconds
+            elif held.outcome is None:  # an outcome on its way is answered for itself
+                self._lose(held, "it ran out, or the task was cancelled")
+        await asyncio.sleep(max(0.0, sent + interval - time.monotonic()))
+
+    async def _settle(self) -> None:
+        """Report the outcomes that wait, all in one request, until the master took them or their leases are over."""
+        await self._outcomes.wait()
+        self._outcomes.clear()
+        pause, size = 0.05, _BATCH
+        while waiting := [held for held in self.held.values() if held.outcome is not None][:size]:
+            try:
+                async with asyncio.timeout(max(1.0, self._seconds / 3)):
+                    answers = await self._client.settle([held.outcome for held in waiting if held.outcome is not None])
+            except (Error, TimeoutError) as error:
+                refused = isinstance(error, Error) and not error.passing
+                if isinstance(error, Error) and refused and len(waiting) == 1:
+                    self._refuse(waiting[0], error)
+                    continue
+                log.warning("Outcomes not reported yet: %s", error)
+                for held in waiting:
+                    if time.monotonic() > held.deadline:
+                        self._lose(held, "it ran out before the outcome could be reported")
+                # What is refused as a whole is reported one by one, so that one of them cannot hold up the rest.
+                size = 1 if refused else _BATCH
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 1.0)
+                continue
+            self._take_answers(answers)
+            pause = 0.05
+
+    def _take_answers(self, answers: list[Settled]) -> None:
+        for answer in answers:
+            held = self.held.get(answer.lease)
+            if held is None:
+                continue
+            if answer.problem is None:
+                self._drop(held)
+            elif answer.problem.get("code") == Code.LEASE_LOST:
+                self._lose(held, str(answer.problem.get("detail")))
+            else:
+                self._refuse(held, Error.from_problem(answer.problem, 400))
+
+    def _refuse(self, held: Held, error: Error) -> None:
+        """Make a failed attempt of an outcome that the master does not take: the task must not go round for ever."""
+        log.error("The outcome of task %s was refused: %s", held.lease.task, error, extra={"task": held.lease.task})
+        if isinstance(held.outcome, Failed):
+            self._drop(held)
+            return
+        failure = Failure(code=Code.INTERNAL, detail=f"The result could not be recorded: {error.detail}")
+        self.settle(held, Failed(lease=held.lease.id, failure=failure, permanent=False))
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _forever(step: Callable[[], Coroutine[Any, Any, None]]) -> NoReturn:
+    """Repeat a step; one that fails unforeseen is logged and repeated after a second."""
+    while True:
+        try:
+            await step()
+        except Exception:
+            log.exception("Unforeseen")
+            await asyncio.sleep(1.0)

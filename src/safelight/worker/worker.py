@@ -1,0 +1,132 @@
+"""The worker's life: wait for leases, keep the slots busy, and leave without a loss."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from safelight.client.directory import Directory
+from safelight.errors import Error
+from safelight.wire import HandedBack
+from safelight.worker.attempts import Attempts
+from safelight.worker.leases import Held, Leases
+from safelight.worker.stock import Stock
+
+log = logging.getLogger(__name__)
+
+_POLL = 20.0
+"""Seconds for which one lease request waits; a master that went away silently is noticed not much later."""
+_IDLE_AFTER = 0.25
+_FLUSH = 5.0
+"""Seconds for which the last outcomes may take to reach the master."""
+
+
+class Worker:
+    """Connects leases with the attempts at their tasks."""
+
+    def __init__(self, leases: Leases, attempts: Attempts, stock: Stock, directory: Directory, *, drain: float) -> None:
+        self._leases = leases
+        self._attempts = attempts
+        self._stock = stock
+        self._directory = directory
+        self._drain = drain
+        self._stopping = asyncio.Event()
+        self._complained = 0.0
+        self._idle = False
+
+    def stop(self) -> None:
+        """Take no more."""
+        self._stopping.set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Work while the context lasts; leaving it drains."""
+        async with self._leases.kept():
+            life = asyncio.create_task(self._live(), name="worker")
+            try:
+                yield
+            finally:
+                self.stop()
+                await life
+
+    async def _live(self) -> None:
+        leasing = asyncio.create_task(self._lease(), name="leasing")
+        await self._stopping.wait()
+        await self._leases.abandon()
+        leasing.cancel()
+        await asyncio.gather(leasing, return_exceptions=True)
+        await self._leave()
+
+    async def _lease(self) -> None:
+        for service in ("master", "storage"):
+            await self._directory.wait_for(service)
+        pause = 0.05
+        while not self._stopping.is_set():
+            n = self._stock.wanted(len(self._leases.held))
+            if not n:
+                self._leases.changed.clear()
+                await self._leases.changed.wait()
+                continue
+            idle = asyncio.get_running_loop().call_later(_IDLE_AFTER, self._say_idle)
+            try:
+                taken = await self._leases.take(n, wait=_POLL)
+            except Error as error:
+                self._complain(error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 1.0)
+                continue
+            except Exception:
+                log.exception("Unforeseen")
+                await asyncio.sleep(1.0)
+                continue
+            finally:
+                idle.cancel()
+            pause, self._complained = 0.05, 0.0
+            for held in taken:
+                self._start(held)
+
+    def _start(self, held: Held) -> None:
+        if self._stopping.is_set():
+            self._leases.settle(held, HandedBack(lease=held.lease.id))
+            return
+        self._idle = False
+        held.work = asyncio.create_task(self._work(held))
+
+    async def _work(self, held: Held) -> None:
+        try:
+            outcome = await self._attempts.make(held)
+        except asyncio.CancelledError:
+            if held.lost:
+                return
+            outcome = HandedBack(lease=held.lease.id)
+            log.info("Handed back task %s", held.lease.task, extra={"task": held.lease.task})
+        self._leases.settle(held, outcome)
+
+    def _say_idle(self) -> None:
+        if not self._idle and not self._leases.held:
+            self._idle = True
+            log.info("Nothing to do at the moment")
+
+    def _complain(self, error: Error) -> None:
+        if time.monotonic() - self._complained > 10.0:
+            self._complained = time.monotonic()
+            log.warning("Waiting for the master: %s", error.detail)
+
+    async def _leave(self) -> None:
+        """Hand back what has not begun, let the rest end in its time, and see every outcome told."""
+        for held in list(self._leases.held.values()):
+            if not held.started:
+                held.abort()
+        works = [held.work for held in self._leases.held.values() if held.work is not None]
+        if works:
+            log.info("Finishing %d under way", sum(held.started for held in self._leases.held.values()))
+            await asyncio.wait(works, timeout=self._drain)
+        for held in list(self._leases.held.values()):
+            held.abort()
+        if works:
+            await asyncio.wait(works, timeout=_FLUSH)
+        if not await self._leases.settled(_FLUSH):
+            log.warning("The master did not take the last %d outcomes; their leases run out", len(self._leases.held))
