@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
+from io import FileIO
 from typing import Protocol
 
 from safelight.wire import Blob, StorageInfo
 
+NAME_PREFIX = "name:"
+"""What `BlobStore.aged` puts before a name, to tell it from a digest."""
+
+
+class Stored(Blob, frozen=True, kw_only=True):
+    """What a `put` made of the bytes: `new` is False where they were there already."""
+
+    new: bool
+
 
 class Reading(Protocol):
-    """A blob that is open for reading."""
+    """A blob that is open for reading, and stays so when it is removed meanwhile."""
 
-    blob: Blob
-    path: Path | None
-    """The file that holds exactly the bytes, where there is one: HTTP then sends it by sendfile."""
+    @property
+    def blob(self) -> Blob:
+        """Its digest and size."""
+        ...
+
+    @property
+    def file(self) -> FileIO | None:
+        """The open file that holds exactly the bytes, where there is one: HTTP then sends it by sendfile."""
+        ...
 
     def chunks(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """Stream the bytes from `start` to before `end`."""
@@ -29,7 +44,9 @@ class BlobStore(Protocol):
     nothing that anybody sees.
     """
 
-    async def put(self, chunks: AsyncIterable[bytes], *, expected: str | None = None, limit: int | None = None) -> Blob:
+    async def put(
+        self, chunks: AsyncIterable[bytes], *, expected: str | None = None, limit: int | None = None
+    ) -> Stored:
         """Store bytes; durable when it returns.
 
         Bytes that are there already count as fresh again, so that a collection leaves them alone.
@@ -42,7 +59,7 @@ class BlobStore(Protocol):
         ...
 
     async def name(self, name: str, digest: str) -> None:
-        """Give a blob a name of the classic protocol, durably.
+        """Give a blob a name of the classic protocol, durably; both count as fresh again.
 
         Raises NOT_FOUND where there is no such blob, CONFLICT where the name stands for other bytes: nothing is
         ever overwritten.
@@ -53,14 +70,15 @@ class BlobStore(Protocol):
         """Return the blob with that name. Raises NOT_FOUND."""
         ...
 
-    def aged(self, older_than: float) -> AsyncIterator[tuple[str, float]]:
-        """List the digests and names last stored more than `older_than` seconds ago, with that time (Unix seconds).
+    def aged(self, before: float) -> AsyncIterator[str]:
+        """List what was last stored before a time (Unix seconds): a digest as it is, a name as `name:NAME`.
 
-        A digest is given as it is, a name as `name:NAME`.
+        Names come first. A blob is as fresh as the freshest of its names, so one whose names are all fresh is not
+        listed.
         """
         ...
 
-    async def remove(self, item: str, *, older_than: float) -> int | None:
+    async def remove(self, item: str, *, before: float) -> int | None:
         """Remove what `aged` gave, unless it was stored again since; return the bytes freed, None where it stays."""
         ...
 

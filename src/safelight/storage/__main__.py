@@ -1,0 +1,88 @@
+"""Storage as a program."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from aiohttp import web
+from msgspec import Meta
+from prometheus_client import Gauge
+
+from safelight import serve, settings
+from safelight.client.base import Connection
+from safelight.client.db import DbClient
+from safelight.storage import app
+from safelight.storage.collector import Collector, references
+
+
+class Config(serve.Config, frozen=True, kw_only=True):
+    """Storage: immutable blobs, named by the SHA-256 of their bytes."""
+
+    port: serve.Port = 8002
+    data: serve.DataDirectory = "data/storage"
+    store: Annotated[
+        str | None, Meta(description="URL of the store: file:///DIRECTORY (default: the data directory)")
+    ] = None
+    max_blob: Annotated[settings.Size, Meta(description="refuse blobs of more bytes than this")] = 2 << 30
+    keep_free: Annotated[settings.Size, Meta(description="refuse blobs that would leave less of the disk free")] = (
+        64 << 20
+    )
+    silence: Annotated[settings.Duration, Meta(description="drop an upload that stands still for so long")] = 30.0
+    grace: Annotated[
+        settings.Duration, Meta(description="keep blobs that nobody points at for so long after they were stored")
+    ] = 86400.0
+    collect_every: Annotated[
+        settings.Duration, Meta(description="remove blobs that nobody points at so often; 0 only when asked")
+    ] = 3600.0
+
+
+@asynccontextmanager
+async def build(config: Config, service: serve.Service) -> AsyncIterator[web.Application]:
+    """Open the backend that the store's URL names, and yield the application."""
+    scheme, _, place = (config.store or f"file://{config.data}").partition("://")
+    match scheme:
+        case "file":
+            from safelight.storage.directory import DirectoryStore  # noqa: PLC0415 - only what is chosen is imported
+
+            opened = DirectoryStore.at(Path(place), keep_free=config.keep_free)
+        case _:
+            settings.fail(f"--store: {config.store} is no backend of storage. Write file:///DIRECTORY.")
+    numbers = app.Numbers(service.registry)
+    limits = app.Limits(blob=config.max_blob, silence=config.silence)
+    async with opened as store:
+        free = Gauge("safelight_storage_free_bytes", "Bytes that still fit", registry=service.registry)
+        free.set_function(lambda: -1 if (left := store.free()) is None else left)
+        collector = None
+        if service.directory is not None:
+            # Not `service.needs`: storage serves without db, and only collects with it.
+            db = DbClient(Connection(service.session, service.directory.address("db")))
+            collector = Collector(store, partial(references, db), config.grace)
+        async with _collecting(collector, config.collect_every, numbers):
+            yield app.make(store, collector, limits, numbers)
+
+
+@asynccontextmanager
+async def _collecting(collector: Collector | None, every: float, numbers: app.Numbers) -> AsyncIterator[None]:
+    if collector is None or not every:
+        yield
+        return
+    task = asyncio.create_task(collector.run(every, numbers.count_collection), name="collector")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the service."""
+    serve.run("storage", Config, build, argv)
+
+
+if __name__ == "__main__":
+    main()

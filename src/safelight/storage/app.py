@@ -1,0 +1,216 @@
+"""Storage's routes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from typing import TypeVar
+
+import msgspec
+from aiohttp import BodyPartReader, web
+from prometheus_client import CollectorRegistry, Counter
+
+from safelight import http
+from safelight.errors import Code, Error
+from safelight.storage import download
+from safelight.storage.collector import Collector
+from safelight.storage.store import BlobStore, Stored
+from safelight.wire import Collected, Digest
+
+T = TypeVar("T")
+
+_CHUNK = 1 << 18
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What an upload may do: `blob` in bytes, `silence` (the longest pause between its bytes) in seconds."""
+
+    blob: int
+    silence: float
+
+
+class Numbers:
+    """What an operator counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str) -> Counter:
+            return Counter(f"safelight_storage_{name}", text, registry=registry)
+
+        self.received = counter("received_bytes", "Bytes of blobs received")
+        self.sent = counter("sent_bytes", "Bytes of blobs sent")
+        self.stored = counter("blobs_stored", "Blobs stored that were not there")
+        self.deduplicated = counter("blobs_deduplicated", "Blobs received that were there already")
+        self.collected = counter("blobs_collected", "Blobs and names removed by collections")
+        self.freed = counter("collected_bytes", "Bytes freed by collections")
+        self.damaged = counter("verification_failures", "Blobs found damaged")
+
+    def count_put(self, stored: Stored) -> None:
+        """Count one blob received."""
+        self.received.inc(stored.size)
+        (self.stored if stored.new else self.deduplicated).inc()
+
+    def count_collection(self, collected: Collected) -> None:
+        """Count what a collection removed."""
+        self.collected.inc(collected.removed)
+        self.freed.inc(collected.freed)
+
+
+STORE: web.AppKey[BlobStore] = web.AppKey("store")
+COLLECTOR: web.AppKey[Collector | None] = web.AppKey("collector")
+LIMITS: web.AppKey[Limits] = web.AppKey("limits")
+NUMBERS: web.AppKey[Numbers] = web.AppKey("numbers")
+
+MAX_NAME = 200
+"""Characters of a classic name."""
+
+
+class NewName(msgspec.Struct, frozen=True, kw_only=True):
+    """The blob that a name shall stand for."""
+
+    digest: Digest
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """How to read: with `verify`, the bytes are checked against their digest before the first is sent."""
+
+    verify: bool = False
+
+
+def make(store: BlobStore, collector: Collector | None, limits: Limits, numbers: Numbers) -> web.Application:
+    """Make the application that serves a store; without a collector, collections are refused."""
+    app = web.Application()
+    app[STORE], app[COLLECTOR], app[LIMITS], app[NUMBERS] = store, collector, limits, numbers
+    app.router.add_post("/blobs", put)
+    app.router.add_put("/blobs/{digest}", put)
+    app.router.add_get("/blobs/{digest}", get)
+    app.router.add_get("/names/{name}", named)
+    app.router.add_put("/names/{name}", name)
+    app.router.add_get("/info", info)
+    app.router.add_post("/collect", collect)
+    app.router.add_post("/upload/{name}", upload)
+    app.router.add_get("/download/{name}", classic_download)
+    return app
+
+
+async def put(request: web.Request) -> web.Response:
+    """Store the body; with a digest in the URL, only if it is that of the bytes."""
+    stored = await _store(request, _body(request), request.match_info.get("digest"))
+    return http.json_response(stored, status=201 if stored.new else 200, headers={"ETag": f'"{stored.digest}"'})
+
+
+async def get(request: web.Request) -> web.StreamResponse:
+    """Send a blob, whole or in part."""
+    options = http.query(request, Reading)
+    return await _send(request, request.match_info["digest"], verify=options.verify, immutable=True)
+
+
+async def named(request: web.Request) -> web.Response:
+    """Say which blob a classic name stands for."""
+    return http.json_response(await request.app[STORE].named(request.match_info["name"]))
+
+
+async def name(request: web.Request) -> web.Response:
+    """Give a stored blob a classic name."""
+    new = await http.read_json(request, NewName)
+    await request.app[STORE].name(_name(request), new.digest)
+    return web.Response(status=204)
+
+
+async def info(request: web.Request) -> web.Response:
+    """Say how much is stored and how much still fits."""
+    return http.json_response(await request.app[STORE].info())
+
+
+async def collect(request: web.Request) -> web.Response:
+    """Remove what nobody points at, now."""
+    collector = request.app[COLLECTOR]
+    if collector is None:
+        raise Error(
+            Code.UNAVAILABLE,
+            "Storage runs without a key-value store, and so cannot ask db what is still needed. Start it with one.",
+        )
+    collected = await collector.collect()
+    request.app[NUMBERS].count_collection(collected)
+    return http.json_response(collected)
+
+
+@http.classic
+async def upload(request: web.Request) -> web.Response:
+    """Store the multipart part `image` as a blob, under the name in the URL."""
+    name = _name(request)
+    try:
+        part = await _image_part(request)
+        stored = await _store(request, _part(request, part), None)
+    except ValueError as error:
+        raise Error(Code.INVALID_REQUEST, f"The multipart body cannot be read: {error}.") from None
+    await request.app[STORE].name(name, stored.digest)
+    return web.Response()
+
+
+@http.classic
+async def classic_download(request: web.Request) -> web.StreamResponse:
+    """Send the blob that a classic name stands for."""
+    blob = await request.app[STORE].named(request.match_info["name"])
+    return await _send(request, blob.digest, verify=False, immutable=False)
+
+
+async def _send(request: web.Request, digest: str, *, verify: bool, immutable: bool) -> web.StreamResponse:
+    numbers = request.app[NUMBERS]
+    try:
+        async with request.app[STORE].open(digest, verify=verify) as reading:
+            response, sent = await download.send(request, reading, immutable=immutable)
+    except Error as error:
+        if error.code is Code.DAMAGED_BLOB:
+            numbers.damaged.inc()
+        raise
+    numbers.sent.inc(sent)
+    return response
+
+
+async def _store(request: web.Request, chunks: AsyncIterator[bytes], expected: str | None) -> Stored:
+    limit = request.app[LIMITS].blob
+    if request.content_length is not None and request.content_length > limit + _CHUNK:
+        raise Error(Code.TOO_LARGE, f"Storage takes at most {limit} bytes at once.", limit=limit)
+    stored = await request.app[STORE].put(chunks, expected=expected, limit=limit)
+    request.app[NUMBERS].count_put(stored)
+    return stored
+
+
+def _name(request: web.Request) -> str:
+    name = request.match_info["name"]
+    if len(name) > MAX_NAME:
+        raise Error(Code.INVALID_REQUEST, f"A name is at most {MAX_NAME} characters.", position="id")
+    return name
+
+
+async def _in_time(request: web.Request, reading: Awaitable[T]) -> T:
+    silence = request.app[LIMITS].silence
+    try:
+        async with asyncio.timeout(silence):
+            return await reading
+    except TimeoutError:
+        raise Error(Code.INVALID_REQUEST, f"The upload stood still for {silence:g} s and was dropped.") from None
+    except web.RequestPayloadError as error:
+        raise Error(Code.INVALID_REQUEST, f"The upload broke off: {error}.") from None
+
+
+async def _body(request: web.Request) -> AsyncIterator[bytes]:
+    """Stream the body; a client that falls silent or leaves ends it with an error."""
+    content = request.content
+    while not content.at_eof():
+        yield await _in_time(request, content.readany())
+
+
+async def _part(request: web.Request, part: BodyPartReader) -> AsyncIterator[bytes]:
+    while not part.at_eof():
+        yield await _in_time(request, part.read_chunk(_CHUNK))
+
+
+async def _image_part(request: web.Request) -> BodyPartReader:
+    if request.content_type != "multipart/form-data":
+        raise Error(Code.INVALID_REQUEST, "Image not found")
+    reader = await request.multipart()
+    while (part := await _in_time(request, reader.next())) is not None:
+        if isinstance(part, BodyPartReader) and part.name == "image":
+            return part
+    raise Error(Code.INVALID_REQUEST, "Image not found")

@@ -1,0 +1,353 @@
+"""A blob store in a directory.
+
+    blobs/ab/abcd…    a blob, in the folder of its digest's first two digits
+    names/12/1234…    a classic name, in a file called by the SHA-256 of the name: a name never becomes a path
+    incoming/…        what is being written; emptied at every start
+    lock              held by the one process that uses the directory
+
+Bytes are hashed while they are written to `incoming`, flushed to disk, renamed to their digest, and the folder is
+flushed: a blob is either all there or not there. A file's modification time says when its bytes were last stored;
+that, putting and removing happen under the lock of the blob's folder, so that a collection never takes what was just
+put again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import re
+import threading
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from io import FileIO
+from pathlib import Path
+from typing import TypeVar
+
+from safelight.errors import Code, Error
+from safelight.storage.files import PIECE, Incoming, lock, older, pieces, sync, touch
+from safelight.storage.store import NAME_PREFIX, Stored
+from safelight.wire import Blob, StorageInfo
+
+T = TypeVar("T")
+
+_THREADS = 16
+"""More than cores: most of their time they wait for the disk, which flushes several files at the price of one."""
+
+_SHARDS = [f"{number:02x}" for number in range(256)]
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class _Shard:
+    """The lock of one folder of blobs (and that of names with the same digits), and what the folder holds.
+
+    `count` and `size` are None until somebody asks.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.count: int | None = None
+        self.size = 0
+
+    def add(self, count: int, size: int) -> None:
+        if self.count is not None:
+            self.count += count
+            self.size += size
+
+
+class OpenFile:
+    """A `Reading` of a file."""
+
+    def __init__(self, blob: Blob, file: FileIO, threads: ThreadPoolExecutor) -> None:
+        self.blob = blob
+        self.file = file
+        self._threads = threads
+
+    async def chunks(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Stream the bytes from `start` to before `end`."""
+        loop = asyncio.get_running_loop()
+        end = self.blob.size if end is None else min(end, self.blob.size)
+        while start < end:
+            piece = await loop.run_in_executor(
+                self._threads, os.pread, self.file.fileno(), min(PIECE, end - start), start
+            )
+            if not piece:
+                raise Error(Code.DAMAGED_BLOB, f"The blob {self.blob.digest} is shorter than it was.")
+            yield piece
+            start += len(piece)
+
+
+class DirectoryStore:
+    """`BlobStore` in a directory that one process has for itself."""
+
+    def __init__(self, root: Path, threads: ThreadPoolExecutor, keep_free: int) -> None:
+        self._blobs, self._names, self._incoming = root / "blobs", root / "names", root / "incoming"
+        self._threads = threads
+        self._keep_free = keep_free
+        self._shards = {digits: _Shard() for digits in _SHARDS}
+        self._damaged: set[str] = set()
+
+    @classmethod
+    @asynccontextmanager
+    async def at(cls, root: Path, *, keep_free: int = 0) -> AsyncIterator[DirectoryStore]:
+        """Open the directory, making it if there is none; refuse bytes that would leave less than `keep_free`.
+
+        Raises UNAVAILABLE where it cannot be used, or another process uses it.
+        """
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="storage") as threads:
+            store = cls(root, threads, keep_free)
+            held = await store._run(store._prepare, root)
+            try:
+                yield store
+            finally:
+                os.close(held)
+
+    async def put(
+        self, chunks: AsyncIterable[bytes], *, expected: str | None = None, limit: int | None = None
+    ) -> Stored:
+        """Store bytes; see the contract. While a thread hashes and writes a piece, the next one is gathered."""
+        incoming = Incoming(self._incoming)
+        busy: asyncio.Future[None] | None = None
+        last: bytes | bytearray = b""
+        try:
+            async for piece in pieces(chunks, limit):
+                if busy is not None:
+                    await busy
+                if last:
+                    busy = asyncio.ensure_future(self._run(self._take, incoming, last))
+                last = piece
+            if busy is not None:
+                await busy
+            return await self._run(self._finish, incoming, last, expected)
+        except BaseException:
+            # Failed or cancelled, and a thread may still be at it: `drop` waits for that one there.
+            if busy is not None:
+                busy.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._threads.submit(incoming.drop)
+            raise
+
+    @asynccontextmanager
+    async def open(self, digest: str, *, verify: bool = False) -> AsyncIterator[OpenFile]:
+        """Open a blob; see the contract."""
+        blob, file = await self._run(self._open, digest, verify)
+        with file:
+            yield OpenFile(blob, file, self._threads)
+
+    async def name(self, name: str, digest: str) -> None:
+        """Name a blob; see the contract."""
+        await self._run(self._put_name, name, digest)
+
+    async def named(self, name: str) -> Blob:
+        """Return the blob with a name; see the contract."""
+        return await self._run(self._named, name)
+
+    async def aged(self, before: float) -> AsyncIterator[str]:
+        """List what was last stored before a time; see the contract."""
+        for digits in _SHARDS:
+            for name in await self._run(self._aged_names, self._names / digits, before):
+                yield NAME_PREFIX + name
+        for digits in _SHARDS:
+            for digest in await self._run(older, self._blobs / digits, before):
+                yield digest
+
+    async def remove(self, item: str, *, before: float) -> int | None:
+        """Remove what `aged` gave; see the contract."""
+        return await self._run(self._remove, item, before)
+
+    async def info(self) -> StorageInfo:
+        """Count what is stored; the first time that means looking into every folder."""
+        for digits, shard in self._shards.items():
+            if shard.count is None:
+                await self._run(self._count, digits)
+        shards = self._shards.values()
+        free = await self._run(self.free)
+        return StorageInfo(blobs=sum(s.count or 0 for s in shards), size=sum(s.size for s in shards), free=free)
+
+    def free(self) -> int | None:
+        """Return how many bytes fit before `keep_free` is reached, or None where the system does not say."""
+        figures = os.statvfs(self._blobs)
+        return max(0, figures.f_bavail * figures.f_frsize - self._keep_free) if figures.f_blocks else None
+
+    async def _run(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _guarded, function, *arguments)
+
+    # What follows runs in threads.
+
+    def _prepare(self, root: Path) -> int:
+        root.mkdir(parents=True, exist_ok=True)
+        held = lock(root / "lock")
+        try:
+            self._incoming.mkdir(exist_ok=True)
+            for left in self._incoming.iterdir():
+                left.unlink()
+            for folder in (self._blobs, self._names):
+                folder.mkdir(exist_ok=True)
+                for digits in _SHARDS:
+                    (folder / digits).mkdir(exist_ok=True)
+            for folder in (self._blobs, self._names, root, root.parent):
+                sync(folder)
+        except BaseException:
+            os.close(held)
+            raise
+        return held
+
+    def _take(self, incoming: Incoming, piece: bytes | bytearray) -> None:
+        self._check_room(len(piece))
+        incoming.hash(piece)
+        incoming.write(piece)
+
+    def _finish(self, incoming: Incoming, last: bytes | bytearray, expected: str | None) -> Stored:
+        incoming.hash(last)
+        if expected is not None and incoming.digest != expected:
+            raise Error(
+                Code.DIGEST_MISMATCH,
+                f"The bytes that arrived have the digest {incoming.digest}, not {expected}. Send them again.",
+            )
+        blob = Blob(digest=incoming.digest, size=incoming.size)
+        shard, path = self._place(blob.digest)
+        with shard.lock:
+            known = self._freshen(path, blob)
+        if not known:
+            self._check_room(len(last))
+            incoming.write(last)
+            incoming.flush()
+            with shard.lock:
+                known = self._freshen(path, blob)  # another may have stored the same bytes meanwhile
+                if not known:
+                    incoming.path.replace(path)
+                    sync(path.parent)
+                    shard.add(1, blob.size)
+                    self._damaged.discard(blob.digest)
+        if known:
+            incoming.drop()
+        return Stored(digest=blob.digest, size=blob.size, new=not known)
+
+    def _freshen(self, path: Path, blob: Blob) -> bool:
+        """Let what is there count as just stored, durably; False where it is not there or cannot be right."""
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            return False
+        if size != blob.size or blob.digest in self._damaged:
+            self._shards[blob.digest[:2]].add(-1, -size)
+            return False
+        touch(path, time.time_ns())
+        return True
+
+    def _open(self, digest: str, verify: bool) -> tuple[Blob, FileIO]:  # noqa: FBT001 - called through `_run`
+        _, path = self._place(digest)
+        try:
+            file = path.open("rb", buffering=0)
+        except FileNotFoundError:
+            raise Error(Code.NOT_FOUND, f"There is no blob {digest}.") from None
+        try:
+            if verify:
+                self._verify(file, digest)
+            return Blob(digest=digest, size=os.fstat(file.fileno()).st_size), file
+        except BaseException:
+            file.close()
+            raise
+
+    def _verify(self, file: FileIO, digest: str) -> None:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            self._damaged.add(digest)
+            raise Error(Code.DAMAGED_BLOB, f"The bytes of {digest} are damaged on disk; store them again.")
+
+    def _put_name(self, name: str, digest: str) -> None:
+        moment = time.time_ns()
+        shard, blob = self._place(digest)
+        with shard.lock:
+            if not blob.exists():
+                raise Error(Code.NOT_FOUND, f"There is no blob {digest} to give a name to.")
+            touch(blob, moment)
+        shard, path = self._place_of_name(name)
+        with shard.lock:
+            known = _read_name(path)
+            if known is not None and known[0] == digest:
+                touch(path, moment)
+            elif known is not None and self._place(known[0])[1].exists():
+                raise Error(Code.CONFLICT, f"The name {name} stands for other bytes already.")
+            else:
+                self._write_name(path, f"{digest}\n{name}".encode(), moment)
+
+    def _write_name(self, path: Path, content: bytes, moment: int) -> None:
+        incoming = Incoming(self._incoming)
+        try:
+            incoming.write(content)
+            incoming.flush(moment)
+            incoming.path.replace(path)
+            sync(path.parent)
+        finally:
+            incoming.drop()
+
+    def _named(self, name: str) -> Blob:
+        known = _read_name(self._place_of_name(name)[1])
+        with suppress(FileNotFoundError):
+            if known is not None:
+                return Blob(digest=known[0], size=self._place(known[0])[1].stat().st_size)
+        raise Error(Code.NOT_FOUND, f"Nothing is stored under the name {name}.")
+
+    def _aged_names(self, folder: Path, before: float) -> list[str]:
+        found = (_read_name(folder / file) for file in older(folder, before))
+        return [known[1] for known in found if known is not None]
+
+    def _remove(self, item: str, before: float) -> int | None:
+        name = item.removeprefix(NAME_PREFIX) if item.startswith(NAME_PREFIX) else None
+        shard, path = self._place(item) if name is None else self._place_of_name(name)
+        with shard.lock:
+            try:
+                status = path.stat()
+                if status.st_mtime >= before:
+                    return None
+                path.unlink()
+            except FileNotFoundError:
+                return None
+            if name is None:
+                shard.add(-1, -status.st_size)
+        return status.st_size
+
+    def _count(self, digits: str) -> None:
+        shard = self._shards[digits]
+        with shard.lock, os.scandir(self._blobs / digits) as entries:
+            sizes = [entry.stat().st_size for entry in entries]
+            shard.count, shard.size = len(sizes), sum(sizes)
+
+    def _place(self, digest: str) -> tuple[_Shard, Path]:
+        if _DIGEST.fullmatch(digest) is None:
+            raise Error(Code.NOT_FOUND, "A blob is called by the SHA-256 of its bytes: 64 lower-case hex digits.")
+        return self._shards[digest[:2]], self._blobs / digest[:2] / digest
+
+    def _place_of_name(self, name: str) -> tuple[_Shard, Path]:
+        key = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
+        return self._shards[key[:2]], self._names / key[:2] / key
+
+    def _check_room(self, size: int) -> None:
+        free = self.free()
+        if free is not None and free < size:
+            raise _full()
+
+
+def _guarded(function: Callable[..., T], *arguments: object) -> T:
+    """Call; a disk's error becomes ours."""
+    try:
+        return function(*arguments)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise _full() from error
+        raise Error(Code.UNAVAILABLE, f"The storage directory failed: {error.strerror}.") from error
+
+
+def _full() -> Error:
+    return Error(Code.STORAGE_FULL, "The disk of storage is full: make room on it, or let a collection do so.")
+
+
+def _read_name(path: Path) -> tuple[str, str] | None:
+    try:
+        digest, _, name = path.read_text(encoding="utf-8").partition("\n")
+    except FileNotFoundError:
+        return None
+    return digest, name
