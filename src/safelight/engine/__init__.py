@@ -1,18 +1,27 @@
 """The image engine: libvips behind a handful of calls. It blocks, and knows nothing of services.
 
-Importing it configures libvips for the whole process (readers blocked, no cache).
+The records come without libvips, for those who only pass them on. The first use of anything else loads it, and
+configures it for the whole process (readers blocked, no cache).
 """
 
-from safelight.engine.library import VERSION, can_read, can_write, check, set_concurrency
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from safelight.engine.limits import Limits
-from safelight.engine.process import Stop, probe, process
-from safelight.engine.records import Output, Probe
+from safelight.engine.records import Output, Probe, Result
+
+if TYPE_CHECKING:
+    from safelight.engine.library import VERSION, can_read, can_write, check, set_concurrency
+    from safelight.engine.pipeline import Stop, probe, process
 
 __all__ = [
     "VERSION",
     "Limits",
     "Output",
     "Probe",
+    "Result",
     "Stop",
     "can_read",
     "can_write",
@@ -21,3 +30,11 @@ __all__ = [
     "process",
     "set_concurrency",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "pipeline" if name in {"Stop", "probe", "process"} else "library"
+    value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 
 import pyvips
@@ -20,6 +21,8 @@ pyvips.block_untrusted_set(True)  # noqa: FBT003 -- a C function's one argument
 pyvips.operation_block_set("VipsForeignLoad", True)  # noqa: FBT003
 for _reader in ("Jpeg", "Png", "Webp", "Nsgif", "Tiff", "Heif", "Jxl"):
     pyvips.operation_block_set(f"VipsForeignLoad{_reader}", False)  # noqa: FBT003
+# It reports every thread that ends, at a level that services print.
+logging.getLogger("pyvips").setLevel(logging.WARNING)
 # Each picture comes once; a cache would only hold its memory.
 pyvips.cache_set_max(0)
 

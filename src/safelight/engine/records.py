@@ -41,3 +41,10 @@ class Output(Struct, frozen=True, kw_only=True):
     def size(self) -> int:
         """Its length in bytes."""
         return len(self.data)
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """What a recipe made of an upload: the outputs in its order, and what the upload was."""
+
+    original: Probe
+    outputs: list[Output]

@@ -16,7 +16,7 @@ from safelight.engine.limits import Limits, judge_decode, judge_output
 from safelight.engine.operations import apply
 from safelight.engine.original import Original
 from safelight.engine.picture import Picture
-from safelight.engine.records import Output, Probe
+from safelight.engine.records import Output, Probe, Result
 from safelight.engine.scale import target
 from safelight.errors import Code, Error
 from safelight.recipe import Output as Wanted
@@ -57,7 +57,7 @@ def probe(source: Any, limits: Limits = DEFAULT_LIMITS) -> Probe:
     return header
 
 
-def process(source: Any, recipe: Recipe, limits: Limits = DEFAULT_LIMITS, *, stop: Stop | None = None) -> list[Output]:
+def process(source: Any, recipe: Recipe, limits: Limits = DEFAULT_LIMITS, *, stop: Stop | None = None) -> Result:
     """Make every output of the recipe, in its order. `source`: bytes (or any buffer), or a Path.
 
     Errors: those of `probe`, INVALID_RECIPE, OPERATION_FAILED, OUT_OF_MEMORY; TIMED_OUT after `stop`.
@@ -83,7 +83,7 @@ def process(source: Any, recipe: Recipe, limits: Limits = DEFAULT_LIMITS, *, sto
     for name, format_ in formats.items():
         with computing(original.format, name):
             outputs.append(_output(name, start, recipe, format_, limits, watch))
-    return outputs
+    return Result(original=header, outputs=outputs)
 
 
 def _ignore(_image: pyvips.Image) -> None: ...

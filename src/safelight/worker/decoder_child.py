@@ -1,0 +1,267 @@
+"""The worker's side of one decoder process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from safelight.errors import Code, Error
+from safelight.worker.decoder import Job, Result, Settings
+from safelight.worker.decoder_frames import (
+    Done,
+    Failed,
+    FromDecoder,
+    Ready,
+    Request,
+    Setup,
+    length_of,
+    memory_file,
+    pack,
+    unpack_from_decoder,
+)
+
+if TYPE_CHECKING:
+    pass
+
+_log = logging.getLogger(__name__)
+
+# What a decoder may know of the worker's environment: nothing secret.
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "FONTCONFIG_FILE", "FONTCONFIG_PATH", "HOME")
+_ALLOCATORS = (
+    "/usr/lib/*/libjemalloc.so.2",
+    "/usr/lib64/libjemalloc.so.2",
+    "/usr/lib/libjemalloc.so.2",
+    "/usr/local/lib/libjemalloc.so.2",
+)
+_NO_MEMORY = ("failed to allocate", "bad_alloc", "MemoryError", "out of memory", "Cannot allocate memory")
+_READ_INLINE = 1024 * 1024
+
+
+class Child:
+    """One decoder process, between its start and its end."""
+
+    def __init__(self, process: asyncio.subprocess.Process, channel: socket.socket, output: int) -> None:
+        self._process = process
+        self._channel = channel
+        self._output = output
+        self._last_words = b""
+        self._listening = asyncio.create_task(self._listen(), name="decoder's messages")
+        self._busy = False
+        self._jobs = 0
+        self._resident = 0
+        self._kills_seen = 0
+
+    @classmethod
+    async def start(cls, settings: Settings) -> tuple[Child, Ready]:
+        """Start one and wait until it is warm. Raises Error, or OSError."""
+        ours, theirs = socket.socketpair()
+        output = memory_file("safelight outputs")
+        try:
+            with theirs:
+                process = await _spawn(theirs.fileno(), output)
+        except BaseException:
+            ours.close()
+            os.close(output)
+            raise
+        ours.setblocking(False)  # noqa: FBT003 -- the socket module's signature
+        child = cls(process, ours, output)
+        setup = Setup(parent=os.getpid(), concurrency=settings.concurrency, memory_limit=settings.memory_limit)
+        try:
+            ready = await child._exchange(pack(setup), None, settings.start_limit)
+        except BaseException:
+            await child.end()
+            raise
+        if not isinstance(ready, Ready):
+            await child.end()
+            raise TypeError(f"a decoder began with {ready!r}")
+        return child, ready
+
+    async def run(self, job: Job) -> Result:
+        """Do a job. Raises Error: the engine's, or why the decoder is gone."""
+        self._jobs += 1
+        self._kills_seen = _kernel_kills()
+        cpu_limit = math.ceil(job.time_limit * 2) + 1
+        request = Request(recipe=job.recipe, limits=job.limits, cpu_limit=cpu_limit)
+        source = _opened(job.source)
+        try:
+            answer = await self._exchange(pack(request), source, job.time_limit)
+        finally:
+            os.close(source)
+        match answer:
+            case Done():
+                self._resident = answer.resident
+                return await self._result(answer)
+            case Failed():
+                self._resident = answer.resident
+                raise Error(answer.code, answer.detail, **answer.extra)
+            case _:
+                raise TypeError(f"a decoder answered {answer!r}")
+
+    def reusable(self, settings: Settings) -> bool:
+        """Whether it may take another job."""
+        return (
+            not self._busy
+            and self._process.returncode is None
+            and self._jobs < settings.recycle_after
+            and self._resident < settings.recycle_memory
+        )
+
+    async def end(self) -> None:
+        """Have it gone, whatever it is doing."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+        await self._listening
+        self._channel.close()
+        if self._output >= 0:
+            os.close(self._output)
+            self._output = -1
+
+    async def _exchange(self, frame: bytes, source: int | None, limit: float) -> FromDecoder:
+        """One frame there, one back. While it lasts the decoder is busy; it stays so if this is broken off."""
+        loop = asyncio.get_running_loop()
+        self._busy = True
+        try:
+            async with asyncio.timeout(limit):
+                if source is not None:
+                    socket.send_fds(self._channel, [frame[:4]], [source])
+                    await loop.sock_sendall(self._channel, memoryview(frame)[4:])
+                else:
+                    await loop.sock_sendall(self._channel, frame)
+                head = await self._receive(4)
+                answer = unpack_from_decoder(await self._receive(length_of(head)))
+        except TimeoutError:
+            await self._kill()
+            raise Error(
+                Code.TIMED_OUT, f"The decoder took longer than {limit:g} seconds and was stopped.", limit=limit
+            ) from None
+        except (EOFError, ConnectionError):
+            raise await self._cause() from None
+        except (ValueError, msgspec.MsgspecError) as error:
+            await self._kill()
+            raise Error(Code.DECODER_CRASHED, f"The decoder lost its head: {error}.") from None
+        self._busy = False
+        return answer
+
+    async def _receive(self, count: int) -> bytes:
+        loop = asyncio.get_running_loop()
+        data = bytearray()
+        while len(data) < count:
+            part = await loop.sock_recv(self._channel, count - len(data))
+            if not part:
+                raise EOFError
+            data += part
+        return bytes(data)
+
+    async def _result(self, done: Done) -> Result:
+        """Fetch the outputs. What the decoder says of sizes is checked against what there is."""
+        total = sum(done.sizes)
+        if len(done.sizes) != len(done.outputs) or min(done.sizes, default=0) < 0 or total > self._written():
+            self._busy = True
+            raise Error(Code.DECODER_CRASHED, "The decoder told of outputs that it did not make.")
+        data = self._fetch(done.sizes) if total <= _READ_INLINE else await asyncio.to_thread(self._fetch, done.sizes)
+        outputs = [msgspec.structs.replace(made, data=part) for made, part in zip(done.outputs, data, strict=True)]
+        return Result(outputs=outputs, original=done.original, seconds=done.seconds, peak_memory=done.peak_memory)
+
+    def _written(self) -> int:
+        return os.fstat(self._output).st_size
+
+    def _fetch(self, sizes: list[int]) -> list[bytes]:
+        data, at = [], 0
+        for size in sizes:
+            data.append(os.pread(self._output, size, at))
+            at += size
+        os.ftruncate(self._output, 0)
+        return data
+
+    async def _kill(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+
+    async def _cause(self) -> Error:
+        """Why a decoder that is gone went, as far as can be told."""
+        status = await self._process.wait()
+        await self._listening
+        last_words = self._last_words.decode(errors="replace")
+        _log.warning("decoder %d ended with status %d; its last words: %s", self._process.pid, status, last_words)
+        too_large = Error(
+            Code.OUT_OF_MEMORY, "The picture needs more memory than a decoder may use. Upload a smaller one."
+        )
+        if any(word in last_words for word in _NO_MEMORY):
+            return too_large
+        if status >= 0:
+            detail = f"The decoder ended with status {status} over this picture."
+            return Error(Code.DECODER_CRASHED, detail, exit_status=status, output=last_words[-500:])
+        name = signal.Signals(-status).name
+        if name == "SIGXCPU":
+            return Error(Code.TIMED_OUT, "The picture used up its processor time.")
+        if name == "SIGKILL" and _kernel_kills() > self._kills_seen:
+            return too_large
+        return Error(Code.DECODER_CRASHED, f"The decoder was ended by {name} over this picture.", signal=name)
+
+    async def _listen(self) -> None:
+        """Remember the end of what it says on its standard error, which libraries use for their complaints."""
+        stream = self._process.stderr
+        while stream is not None and (said := await stream.read(4096)):
+            self._last_words = (self._last_words + said)[-4096:]
+
+
+async def _spawn(channel: int, output: int) -> asyncio.subprocess.Process:
+    # A session of its own, so that Ctrl-C in a terminal reaches the worker alone, which then drains.
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "safelight.worker.decoder_process", str(channel), str(output)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env=_environment(),
+        pass_fds=(channel, output),
+        start_new_session=True,
+    )
+
+
+def _environment() -> dict[str, str]:
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    environment["PYTHONPATH"] = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path if entry)
+    environment["MALLOC_ARENA_MAX"] = "2"
+    if allocator := _allocator():
+        environment["LD_PRELOAD"] = allocator
+    return environment
+
+
+@cache
+def _allocator() -> str | None:
+    """A jemalloc of the system: glibc's allocator lets a long-lived libvips grow without end."""
+    found = (str(path) for pattern in _ALLOCATORS for path in Path("/").glob(pattern.removeprefix("/")))
+    return next(found, None)
+
+
+def _opened(source: bytes | Path) -> int:
+    """The input as an open file; what is no file is the caller's mistake."""
+    if isinstance(source, Path):
+        return os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    file = memory_file("safelight input")
+    rest = memoryview(source)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+    return file
+
+
+def _kernel_kills() -> int:
+    """How often the kernel has killed for want of memory, anywhere on the machine (proc(5), vmstat)."""
+    try:
+        statistics = Path("/proc/vmstat").read_bytes()
+    except OSError:
+        return 0
+    _, found, rest = statistics.partition(b"\noom_kill ")
+    return int(rest.split(maxsplit=1)[0]) if found else 0

@@ -1,0 +1,116 @@
+"""Decoders as separate processes: starting them, giving them jobs, and telling what became of one that died."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Self
+
+from safelight.errors import Code, Error
+from safelight.worker.decoder_child import Child
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from safelight.worker.decoder import Job, Result, Settings
+
+_log = logging.getLogger(__name__)
+
+_BACKOFF = (0.0, 0.2, 1.0, 5.0, 15.0)
+"""Seconds before a start, by how many starts have failed in a row."""
+
+
+class _Seat:
+    """The place of one decoder; whoever sits there may change."""
+
+    def __init__(self) -> None:
+        self.child: Child | None = None
+        self.failed_starts = 0
+        self.trouble = ""
+
+
+class ProcessPool:
+    """See `decoder.DecoderPool`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.count = settings.count
+        self.version = ""
+        self.protections: tuple[str, ...] = ()
+        self._settings = settings
+        # last in, first out: a decoder that has just worked has its memory at hand
+        self._free: asyncio.LifoQueue[_Seat] = asyncio.LifoQueue()
+        self._seats = [_Seat() for _ in range(settings.count)]
+        self._replacing: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._end)
+            await asyncio.gather(*(self._fill(seat) for seat in self._seats))
+            if all(seat.child is None for seat in self._seats):
+                raise Error(Code.UNAVAILABLE, f"No decoder process can be started: {self._seats[0].trouble}")
+            stack.pop_all()
+        _log.info("%d decoders ready; %s", self.count, "; ".join(self.protections))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._end()
+
+    async def process(self, job: Job) -> Result:
+        """See `decoder.DecoderPool`."""
+        seat, child = await self._take()
+        try:
+            return await child.run(job)
+        finally:
+            if child.reusable(self._settings):
+                self._free.put_nowait(seat)
+            else:
+                self._replace(seat)
+
+    async def _take(self) -> tuple[_Seat, Child]:
+        while True:
+            seat = await self._free.get()
+            if seat.child is None:
+                self._replace(seat)
+                raise Error(Code.UNAVAILABLE, f"No decoder process can be started: {seat.trouble}")
+            if seat.child.reusable(self._settings):
+                return seat, seat.child
+            self._replace(seat)  # it died while it had nothing to do
+
+    def _replace(self, seat: _Seat) -> None:
+        task = asyncio.create_task(self._refill(seat), name="decoder replacement")
+        self._replacing.add(task)
+        task.add_done_callback(self._replacing.discard)
+
+    async def _refill(self, seat: _Seat) -> None:
+        if seat.child is not None:
+            child, seat.child = seat.child, None
+            await child.end()
+        await asyncio.sleep(_BACKOFF[min(seat.failed_starts, len(_BACKOFF) - 1)])
+        await self._fill(seat)
+
+    async def _fill(self, seat: _Seat) -> None:
+        """Start a decoder there. If none at all works, empty seats are given out: their takers hear why."""
+        try:
+            seat.child, ready = await Child.start(self._settings)
+        except (Error, OSError) as error:
+            seat.failed_starts += 1
+            seat.trouble = str(error)
+            _log.error("a decoder did not start, %d times in a row: %s", seat.failed_starts, error)
+            if any(other.child is not None for other in self._seats):
+                self._replace(seat)
+                return
+        else:
+            seat.failed_starts = 0
+            self.version, self.protections = ready.version, ready.protections
+        self._free.put_nowait(seat)
+
+    async def _end(self) -> None:
+        for task in self._replacing:
+            task.cancel()
+        await asyncio.gather(*self._replacing, return_exceptions=True)
+        await asyncio.gather(*(seat.child.end() for seat in self._seats if seat.child is not None))
+        for seat in self._seats:
+            seat.child = None

@@ -1,0 +1,172 @@
+"""One decoder: a program that computes pictures for the worker that started it, confined to exactly that.
+
+Started by `decoder_pool` as `python -m safelight.worker.decoder_process SOCKET OUTPUT` with two inherited file
+descriptors. It ends when its worker closes the socket, or dies.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import mmap
+import os
+import resource
+import socket
+import sys
+import time
+
+import msgspec
+
+from safelight import engine
+from safelight.errors import Code, Error
+from safelight.recipe import BUILTIN, Output, Recipe
+from safelight.recipe.operations import Resize
+from safelight.worker import decoder_sandbox
+from safelight.worker.decoder_frames import (
+    Done,
+    Failed,
+    FromDecoder,
+    Ready,
+    Request,
+    Setup,
+    ToDecoder,
+    length_of,
+    pack,
+    unpack_to_decoder,
+)
+
+_PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"
+)
+"""A PNG of one black pixel."""
+_EVERYDAY = Recipe(outputs={"image": Output(operations=(Resize(width=1),), format="jpeg")})
+
+
+class Memory:
+    """What this process holds, read from files that were opened before it was confined."""
+
+    def __init__(self) -> None:
+        self._status = self._reset = -1
+        try:
+            self._status = os.open("/proc/self/status", os.O_RDONLY)
+            self._reset = os.open("/proc/self/clear_refs", os.O_WRONLY)
+        except OSError:
+            pass  # no /proc: no numbers
+
+    def forget_peak(self) -> None:
+        """Count the peak from now on."""
+        if self._reset >= 0:
+            os.pwrite(self._reset, b"5", 0)
+
+    def peak(self) -> int | None:
+        """The largest resident size since then (bytes)."""
+        return self._field(b"VmHWM:") if self._reset >= 0 else None
+
+    def resident(self) -> int:
+        """The resident size (bytes), 0 if unknown."""
+        return self._field(b"VmRSS:") or 0
+
+    def _field(self, name: bytes) -> int | None:
+        if self._status < 0:
+            return None
+        _, _, rest = os.pread(self._status, 8192, 0).partition(name)
+        return int(rest.split(maxsplit=1)[0]) * 1024
+
+
+def main() -> None:
+    """Serve until the worker hangs up."""
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    output = int(sys.argv[2])
+    setup, _ = _receive(channel)
+    if not isinstance(setup, Setup):
+        sys.exit("the first frame must be Setup")
+    memory = Memory()
+    protections = decoder_sandbox.confine(setup.parent, setup.memory_limit)
+    engine.set_concurrency(setup.concurrency)
+    # After confining, because the threads that this starts must be confined too.
+    _warm_up()
+    channel.sendall(pack(Ready(version=engine.VERSION, protections=tuple(protections))))
+    while True:
+        request, source = _receive(channel)
+        if not isinstance(request, Request) or source is None:
+            return
+        channel.sendall(pack(_serve(request, source, output, memory)))
+
+
+def _receive(channel: socket.socket) -> tuple[ToDecoder | None, int | None]:
+    """The next frame and the file that came with it; nothing when the worker has hung up."""
+    head, files, _, _ = socket.recv_fds(channel, 4, 1)
+    if not head:
+        return None, None
+    head += _exactly(channel, 4 - len(head))
+    return unpack_to_decoder(_exactly(channel, length_of(head))), files[0] if files else None
+
+
+def _exactly(channel: socket.socket, count: int) -> bytes:
+    data = bytearray()
+    while len(data) < count:
+        part = channel.recv(count - len(data))
+        if not part:
+            raise EOFError("the worker hung up in the middle of a frame")
+        data += part
+    return bytes(data)
+
+
+def _serve(request: Request, source: int, output: int, memory: Memory) -> FromDecoder:
+    memory.forget_peak()
+    _limit_processor(request.cpu_limit)
+    started = time.perf_counter()
+    try:
+        with _mapped(source) as data:
+            result = engine.process(data, request.recipe, request.limits)
+        sizes = _write(result.outputs, output)
+    except Error as error:
+        return Failed(code=error.code, detail=error.detail, extra=error.extra, resident=memory.resident())
+    except MemoryError:
+        detail = "The picture needs more memory than a decoder may use. Upload a smaller one."
+        return Failed(code=Code.OUT_OF_MEMORY, detail=detail, extra={}, resident=memory.resident())
+    finally:
+        os.close(source)
+    return Done(
+        original=result.original,
+        outputs=[msgspec.structs.replace(made, data=b"") for made in result.outputs],
+        sizes=sizes,
+        seconds=time.perf_counter() - started,
+        peak_memory=memory.peak(),
+        resident=memory.resident(),
+    )
+
+
+def _limit_processor(seconds: int) -> None:
+    """The kernel counts over the whole life of a process, so the limit moves on with each job."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    soft = math.ceil(usage.ru_utime + usage.ru_stime) + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+
+
+def _mapped(file: int) -> memoryview:
+    """The input as memory, without reading it; an empty file cannot be mapped."""
+    size = os.fstat(file).st_size
+    return memoryview(mmap.mmap(file, size, access=mmap.ACCESS_READ) if size else b"")
+
+
+def _write(outputs: list[engine.Output], file: int) -> list[int]:
+    """One after the other; the worker reads them and then empties the file."""
+    at = 0
+    for made in outputs:
+        rest = memoryview(made.data)
+        while rest:
+            written = os.pwrite(file, rest, at)
+            at, rest = at + written, rest[written:]
+    return [made.size for made in outputs]
+
+
+def _warm_up() -> None:
+    """Have libvips load and start whatever the first picture would have to wait for."""
+    engine.process(_PIXEL, BUILTIN["invert"])
+    photo = engine.process(_PIXEL, _EVERYDAY).outputs[0].data
+    engine.process(photo, BUILTIN["web"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Decoders as threads, where there are no processes to be had."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Self
+
+from safelight import engine
+from safelight.errors import Code, Error
+from safelight.worker.decoder import Result
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from safelight.worker.decoder import Job, Settings
+
+
+class ThreadPool:
+    """See `decoder.DecoderPool`. A job past its time is told to stop, and keeps its thread until it does."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.count = settings.count
+        self.version = engine.VERSION
+        self.protections: tuple[str, ...] = ()
+        self._free = asyncio.Semaphore(settings.count)
+        self._threads = ThreadPoolExecutor(settings.count, thread_name_prefix="decoder")
+        engine.set_concurrency(settings.concurrency)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self._threads.shutdown)
+
+    async def process(self, job: Job) -> Result:
+        """See `decoder.DecoderPool`."""
+        await self._free.acquire()
+        stop = engine.Stop()
+        work = asyncio.get_running_loop().run_in_executor(self._threads, _compute, job, stop)
+        work.add_done_callback(self._finished)
+        try:
+            async with asyncio.timeout(job.time_limit):
+                return await asyncio.shield(work)
+        except TimeoutError:
+            stop.stop()
+            detail = f"The picture took longer than {job.time_limit:g} seconds."
+            raise Error(Code.TIMED_OUT, detail, limit=job.time_limit) from None
+        except asyncio.CancelledError:
+            stop.stop()
+            raise
+
+    def _finished(self, work: asyncio.Future[Result]) -> None:
+        self._free.release()
+        if not work.cancelled():
+            work.exception()  # its caller may have gone; then nobody else asks for it
+
+
+def _compute(job: Job, stop: engine.Stop) -> Result:
+    started = time.perf_counter()
+    try:
+        made = engine.process(job.source, job.recipe, job.limits, stop=stop)
+    except MemoryError:
+        raise Error(Code.OUT_OF_MEMORY, "The picture needs more memory than there is. Upload a smaller one.") from None
+    seconds = time.perf_counter() - started
+    return Result(outputs=made.outputs, original=made.original, seconds=seconds, peak_memory=None)
