@@ -137,8 +137,8 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         if error.status < 400:
             raise
         return _translated(request, error)
-    except asyncio.CancelledError:
-        raise
+    except (asyncio.CancelledError, ConnectionResetError):
+        raise  # the client left, or its answer broke off half-way: nobody is there to be answered
     except Exception:
         log.exception("%s %s failed", request.method, request.path)
         return problem_response(Error(Code.INTERNAL, "The service failed on this request; its log says why."))

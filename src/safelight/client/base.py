@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -21,7 +22,9 @@ T = TypeVar("T")
 Credentials = Callable[[str, str], Mapping[str, str]]
 """Method and path to the headers that authenticate the request: the one place where a client adds its credentials."""
 
-Body = bytes | AsyncIterator[bytes] | Payload | aiohttp.MultipartWriter | None
+_LARGE = 1 << 20
+
+Body = bytes | io.BytesIO | AsyncIterator[bytes] | Payload | aiohttp.MultipartWriter | None
 
 
 class Address(Protocol):
@@ -105,6 +108,8 @@ class Connection:
         base = await self._address.resolve()
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=self._silence + wait)
         sent = {**(headers or {}), **self._credentials(method, path)}
+        if isinstance(body, bytes) and len(body) > _LARGE:
+            body = io.BytesIO(body)  # sent in pieces, between which others have their turn
         query = {key: str(value) for key, value in (params or {}).items() if value is not None}
         try:
             async with self._http.request(
@@ -113,7 +118,7 @@ class Connection:
                 if response.status >= 400:
                     raise await _error_of(response)
                 yield response
-        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
+        except (aiohttp.ClientError, TimeoutError) as error:
             self._address.failed(base)
             reason = str(error) or type(error).__name__
             raise Error(Code.UNAVAILABLE, f"No answer from {base}: {reason}. Is the service running?") from error

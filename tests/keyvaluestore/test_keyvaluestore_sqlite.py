@@ -1,0 +1,93 @@
+"""What only the SQLite backend can show: restarts, limits, one process at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from safelight.errors import Code, Error
+from safelight.keyvaluestore.sqlite import SqliteStore
+
+
+async def test_entries_and_revision_survive_a_restart(tmp_path):
+    path = tmp_path / "store.sqlite"
+    async with SqliteStore.open(path) as store:
+        await store.set("k", "1", instance="a")
+        await store.set("k", "2", instance="b")
+        await store.delete("k", instance="a")
+        before = await store.entries()
+    async with SqliteStore.open(path) as store:
+        assert await store.entries() == before
+
+
+async def test_after_a_restart_an_entry_has_its_whole_time_again_and_then_ends(tmp_path):
+    path = tmp_path / "store.sqlite"
+    async with SqliteStore.open(path) as store:
+        await store.set("k", "v", instance="a", ttl=0.4)
+    await asyncio.sleep(0.45)  # the store is away for longer than the entry lives: nothing happens to wait for
+    started = time.monotonic()
+    async with SqliteStore.open(path) as store:
+        page = await store.entries()
+        assert [entry.value for entry in page.entries] == ["v"]
+        assert (await store.watch(page.revision, wait=20)).entries == []
+        assert time.monotonic() - started >= 0.4
+
+
+async def test_a_store_set_up_anew_repeats_no_revision(tmp_path):
+    async with SqliteStore.open(tmp_path / "one.sqlite") as store:
+        for n in range(5):
+            last = await store.set("k", str(n))
+    async with SqliteStore.open(tmp_path / "two.sqlite") as store:
+        assert (await store.entries()).revision > last.revision - 5
+        assert (await store.watch(last.revision, wait=0)).revision != last.revision
+
+
+async def test_full_store_refuses_new_entries_only(tmp_path):
+    async with SqliteStore.open(tmp_path / "store.sqlite", max_entries=2) as store:
+        await store.set("a", "1")
+        await store.set("b", "1")
+        with pytest.raises(Error, match="--max-entries") as caught:
+            await store.set("c", "1")
+        assert caught.value.code is Code.STORAGE_FULL
+        await store.set("a", "2")
+        await store.delete("b")
+        await store.set("c", "1")
+        assert [entry.key for entry in (await store.entries()).entries] == ["a", "c"]
+
+
+async def test_a_file_belongs_to_one_process(tmp_path):
+    async with SqliteStore.open(tmp_path / "store.sqlite"):
+        with pytest.raises(Error, match="in use by another process"):
+            async with SqliteStore.open(tmp_path / "store.sqlite"):
+                raise AssertionError
+
+
+async def test_a_file_that_is_no_store_is_refused(tmp_path):
+    path = tmp_path / "store.sqlite"
+    path.write_text("something else, long enough to be looked at " * 40)
+    with pytest.raises(Error, match="cannot be opened"):
+        async with SqliteStore.open(path):
+            raise AssertionError
+
+
+async def test_wake_ends_every_watch(tmp_path):
+    async with SqliteStore.open(tmp_path / "store.sqlite") as store:
+        revision = (await store.entries()).revision
+        watchers = [asyncio.create_task(store.watch(revision, wait=60)) for _ in range(10)]
+        await asyncio.sleep(0)
+        store.wake()
+        async with asyncio.timeout(5):
+            pages = await asyncio.gather(*watchers)
+        assert {page.revision for page in pages} == {revision}
+
+
+async def test_a_writer_that_was_cancelled_harms_nobody(tmp_path):
+    async with SqliteStore.open(tmp_path / "store.sqlite") as store:
+        writes = [asyncio.create_task(store.set("k", str(n), instance=str(n))) for n in range(10)]
+        await asyncio.sleep(0)
+        for write in writes[::2]:
+            write.cancel()
+        done = await asyncio.gather(*writes, return_exceptions=True)
+        assert all(not isinstance(result, BaseException) for result in done[1::2])
+        assert {str(n) for n in range(1, 10, 2)} <= {entry.instance for entry in (await store.entries()).entries}
