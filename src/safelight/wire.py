@@ -341,6 +341,28 @@ class Collected(Record, frozen=True, kw_only=True):
     freed: int = 0
 
 
+class NewPartial(Record, frozen=True, kw_only=True):
+    """An upload that will come in pieces: how many bytes in all, and what its sender wants kept beside them."""
+
+    size: Annotated[int, Meta(ge=0)]
+    metadata: Annotated[dict[str, str], Meta(max_length=32)] = {}
+
+
+class Partial(Record, frozen=True, kw_only=True):
+    """An upload that comes in pieces, `offset` bytes of it durable so far.
+
+    `expires` moves with every piece. `outcome` is empty until the upload is closed: what became of it, in the words
+    of whoever closed it (the master: the task's id).
+    """
+
+    id: str
+    size: int
+    offset: int
+    metadata: dict[str, str] = {}
+    expires: float = 0.0
+    outcome: str = ""
+
+
 class StorageInfo(Record, frozen=True, kw_only=True):
     """What storage holds and what is left for it, in bytes."""
 

@@ -18,6 +18,9 @@ from safelight.client.base import Connection
 from safelight.client.db import DbClient
 from safelight.storage import app
 from safelight.storage.collector import Collector, references
+from safelight.storage.partial import PartialLimits
+from safelight.storage.partial_app import Partials
+from safelight.storage.partial_directory import PartialDirectory
 
 
 class Config(serve.Config, frozen=True, kw_only=True):
@@ -39,6 +42,10 @@ class Config(serve.Config, frozen=True, kw_only=True):
     collect_every: Annotated[
         settings.Duration, Meta(description="remove blobs that nobody points at so often; 0 only when asked")
     ] = 3600.0
+    keep_partial: Annotated[
+        settings.Duration, Meta(gt=0, description="remove an upload in pieces that nobody went on with for so long")
+    ] = 86400.0
+    max_partials: Annotated[int, Meta(ge=1, description="refuse uploads in pieces while so many are open")] = 10_000
 
 
 @asynccontextmanager
@@ -62,8 +69,14 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
             # Not `service.needs`: storage serves without db, and only collects with it.
             db = DbClient(Connection(service.session, service.directory.address("db")))
             collector = Collector(store, partial(references, db), config.grace)
-        async with _collecting(collector, config.collect_every, numbers):
-            yield app.make(store, collector, limits, numbers)
+        application = app.make(store, collector, limits, numbers)
+        kept = PartialLimits(count=config.max_partials, keep=config.keep_partial)
+        async with (
+            PartialDirectory.at(Path(config.data) / "partials", store, kept) as partials,
+            _collecting(collector, config.collect_every, numbers),
+        ):
+            application.add_routes(Partials(partials, config.silence).routes())
+            yield application
 
 
 @asynccontextmanager

@@ -173,7 +173,7 @@ class DirectoryStore:
         return max(0, figures.f_bavail * figures.f_frsize - self._keep_free) if figures.f_blocks else None
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _guarded, function, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, guarded, function, *arguments)
 
     # What follows runs in threads.
 
@@ -331,7 +331,7 @@ class DirectoryStore:
             raise _full()
 
 
-def _guarded(function: Callable[..., T], *arguments: object) -> T:
+def guarded(function: Callable[..., T], *arguments: object) -> T:
     """Call; a disk's error becomes ours."""
     try:
         return function(*arguments)

@@ -1,0 +1,98 @@
+"""Storage's routes for uploads that come in pieces."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from safelight import http
+from safelight.errors import Code, Error
+from safelight.storage.partial import CHECKSUMS, Checksum, PartialStore
+from safelight.wire import NewPartial
+
+_CHECKSUM = re.compile(rf"({'|'.join(CHECKSUMS)}):([0-9a-f]+)")
+
+
+class _Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a piece begins, and `algorithm:hex` of it where its sender said so."""
+
+    offset: Annotated[int, Meta(ge=0)]
+    checksum: str | None = None
+
+
+class _Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    outcome: Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class Partials:
+    """The handlers. A client that is silent for `silence` seconds is given up; what it sent counts."""
+
+    def __init__(self, store: PartialStore, silence: float) -> None:
+        self._store = store
+        self._silence = silence
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes."""
+        return [
+            web.post("/partials", self.create),
+            web.get("/partials/{id}", self.get),
+            web.patch("/partials/{id}", self.append),
+            web.post("/partials/{id}/finish", self.finish),
+            web.post("/partials/{id}/close", self.close),
+            web.delete("/partials/{id}", self.delete),
+        ]
+
+    async def create(self, request: web.Request) -> web.Response:
+        """Open an upload."""
+        return http.json_response(await self._store.create(await http.read_json(request, NewPartial)), status=201)
+
+    async def get(self, request: web.Request) -> web.Response:
+        """Say how far an upload has come."""
+        return http.json_response(await self._store.get(request.match_info["id"]))
+
+    async def append(self, request: web.Request) -> web.Response:
+        """Add the body to an upload."""
+        piece = http.query(request, _Piece)
+        body = self._body(request)
+        return http.json_response(
+            await self._store.append(request.match_info["id"], piece.offset, body, checksum=_checksum(piece.checksum))
+        )
+
+    async def finish(self, request: web.Request) -> web.Response:
+        """Make an upload a blob."""
+        return http.json_response(await self._store.finish(request.match_info["id"]))
+
+    async def close(self, request: web.Request) -> web.Response:
+        """Write down what became of an upload."""
+        given = await http.read_json(request, _Outcome)
+        return http.json_response(await self._store.close(request.match_info["id"], given.outcome))
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """Forget an upload."""
+        await self._store.delete(request.match_info["id"])
+        return web.Response(status=204)
+
+    async def _body(self, request: web.Request) -> AsyncIterator[bytes]:
+        try:
+            while not request.content.at_eof():
+                async with asyncio.timeout(self._silence):
+                    chunk = await request.content.readany()
+                yield chunk
+        except TimeoutError:
+            raise Error(Code.INVALID_REQUEST, "The upload fell silent. Go on with what is missing.") from None
+
+
+def _checksum(text: str | None) -> Checksum | None:
+    if text is None:
+        return None
+    match = _CHECKSUM.fullmatch(text)
+    if match is None:
+        sentence = f"A checksum is written algorithm:hex, with one of {', '.join(CHECKSUMS)}."
+        raise Error(Code.INVALID_REQUEST, sentence, position="checksum")
+    return Checksum(algorithm=match[1], digest=match[2])
