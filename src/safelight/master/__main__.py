@@ -1,0 +1,110 @@
+"""`python -m safelight.master`: the service that clients and workers talk to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+from aiohttp import web
+from msgspec import Meta
+
+from safelight import recipe, serve, settings
+from safelight.client.db import DbClient
+from safelight.client.storage import StorageClient
+from safelight.errors import Error
+from safelight.master import app
+from safelight.master.classic import Classic
+from safelight.master.creations import Creations
+from safelight.master.downloads import Downloads
+from safelight.master.events import Events
+from safelight.master.feed import Feed
+from safelight.master.intake import Intake
+from safelight.master.leases import Leases
+from safelight.master.metrics import Metrics
+from safelight.master.recipe_book import RecipeBook
+from safelight.master.recipes import Recipes
+from safelight.master.tasks import Tasks
+from safelight.master.uploads import Limits, Uploads
+from safelight.master.webhooks import Webhooks
+
+
+class Config(serve.Config, frozen=True, kw_only=True):
+    """The master: takes photos, hands out tasks, gives results."""
+
+    port: Annotated[int, Meta(ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")] = 8003
+    data: Annotated[str, Meta(description="directory for everything the service writes")] = "data/master"
+    recipes: Annotated[str | None, Meta(description="a TOML file of recipes, one table each")] = None
+    max_upload: Annotated[settings.Size, Meta(description="largest photo taken")] = 256 << 20
+    uploads: Annotated[int, Meta(ge=1, description="uploads at once; more are told to try again")] = 64
+    upload_silence: Annotated[settings.Duration, Meta(description="how long an upload may fall silent")] = 30.0
+    event_readers: Annotated[int, Meta(ge=0, description="event streams at once")] = 1000
+    event_patience: Annotated[
+        settings.Duration, Meta(description="how long a reader may leave events unread before it is cut off")
+    ] = 20.0
+    webhook_secret: Annotated[str | None, Meta(description="key with which webhook calls are signed")] = None
+    webhook_allow_private: Annotated[bool, Meta(description="let webhooks reach addresses inside the network")] = False
+    webhook_retry: Annotated[
+        settings.Duration, Meta(description="pause before a webhook's first retry; later ones grow up to 2880 times")
+    ] = 10.0
+
+
+@asynccontextmanager
+async def build(config: Config, service: serve.Service) -> AsyncIterator[web.Application]:
+    """Connect the parts; nothing here waits for db or storage to be there."""
+    connection = service.needs("db")
+    db, storage = DbClient(connection), StorageClient(service.needs("storage"))
+    metrics = Metrics(service.registry)
+    book = RecipeBook(db, _from_file(config.recipes))
+    feed = Feed(db)
+    events = Events(feed, db, metrics, patience=config.event_patience, readers=config.event_readers)
+    service.on_stop(events.stop)
+
+    async def take_summary() -> None:
+        metrics.take(await db.summary())
+
+    service.refreshers.append(take_summary)
+    downloads = Downloads(db, storage)
+    limits = Limits(
+        photo=config.max_upload,
+        uploads=config.uploads,
+        silence=config.upload_silence,
+        private_webhooks=config.webhook_allow_private,
+    )
+    parts = (
+        Uploads(Intake(storage, metrics, limit=config.max_upload), Creations(db), book, metrics, limits),
+        Classic(connection, storage, downloads),
+        Tasks(db),
+        downloads,
+        Recipes(book),
+        events,
+        Leases(connection, service.stopping),
+    )
+    webhooks = Webhooks(
+        db,
+        metrics,
+        secret=config.webhook_secret,
+        allow_private=config.webhook_allow_private,
+        first_pause=config.webhook_retry,
+    )
+    async with feed.following(), webhooks.delivering():
+        yield app.make([operation for part in parts for operation in part.operations()])
+
+
+def _from_file(path: str | None) -> dict[str, recipe.Recipe]:
+    if path is None:
+        return {}
+    try:
+        return recipe.load_file(Path(path))
+    except Error as error:
+        settings.fail(error.detail)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run until told to stop."""
+    serve.run("master", Config, build, argv)
+
+
+if __name__ == "__main__":
+    main()

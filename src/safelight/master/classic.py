@@ -1,0 +1,110 @@
+"""The classic protocol's requests to the master; the id in each may be a task's or a lease's.
+
+`GET /task/next` hands out the id of a lease, so that a classic worker carries its fencing token without knowing it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from aiohttp import web
+
+from safelight import http
+from safelight.client.base import Connection
+from safelight.client.db import DbClient
+from safelight.client.storage import StorageClient
+from safelight.errors import Code, Error
+from safelight.master.downloads import Downloads, result_file
+from safelight.master.operations import BINARY, JSON, TEXT, Operation
+from safelight.wire import Finished, Output, State
+
+ENGINE = "classic"
+"""The engine of results that classic workers made: never taken for those of another."""
+
+
+class Next(msgspec.Struct, frozen=True, kw_only=True):
+    """What `GET /task/next` hands out."""
+
+    id: str | int = -1
+    state: int = 0
+
+
+class Classic:
+    """The handlers that the classic protocol adds to `POST /task`."""
+
+    def __init__(self, connection: Connection, storage: StorageClient, downloads: Downloads) -> None:
+        self._connection = connection
+        self._db = DbClient(connection)
+        self._storage = storage
+        self._downloads = downloads
+
+    @http.classic
+    async def next(self, _request: web.Request) -> web.Response:
+        """`GET /task/next`: not repeated to db, since each answer hands out a task."""
+        try:
+            found = await self._connection.call("GET", "/task/next", Next, retry=False)
+        except Error as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+            return http.json_response(Next(), status=404)
+        return http.json_response(found)
+
+    @http.classic
+    async def download(self, request: web.Request) -> web.StreamResponse:
+        """`GET /task/{id}/download`: the upload to the worker that has the lease, the result once there is one."""
+        given = request.match_info["id"]
+        task = await self._db.get(given)
+        if task.state is not State.FINISHED and given != task.id:
+            return await self._downloads.send(request, await self._downloads.original_file(task))
+        return await self._downloads.send(request, result_file(task))
+
+    @http.classic
+    async def finish(self, request: web.Request) -> web.Response:
+        """`POST /task/{id}/finish`: publish what the worker stored under its lease's id."""
+        given = request.match_info["id"]
+        task = await self._db.get(given)
+        if given == task.id:
+            sentence = "Only the worker that holds this task can finish it, by the id that GET /task/next gave it."
+            raise Error(Code.LEASE_LOST, sentence)
+        try:
+            blob = await self._storage.named(given)
+        except Error as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+            sentence = "There is no result: upload it to storage as the part image at /upload/{id} first."
+            raise Error(Code.CONFLICT, sentence) from None
+        media_type = await self._downloads.media_type(blob)
+        output = Output(name="image", digest=blob.digest, size=blob.size, media_type=media_type)
+        settled = (await self._db.settle([Finished(lease=given, outputs=[output], engine=ENGINE)]))[0]
+        if settled.problem is not None:
+            raise Error.from_problem(settled.problem, 409)
+        return web.Response()
+
+    @http.classic
+    async def ready(self, request: web.Request) -> web.Response:
+        """`GET /task/{id}/ready`."""
+        task = await self._db.get(request.match_info["id"])
+        return web.Response(text="true" if task.state is State.FINISHED else "false")
+
+    def operations(self) -> list[Operation]:
+        """Return the routes."""
+        lost = (Code.NOT_FOUND, Code.LEASE_LOST, Code.UNAVAILABLE)
+        return [
+            Operation(
+                method="GET", path="/task/next", handler=self.next, tag="classic", summary="Take a task",
+                description="404 and the id -1 when none waits.", answer={JSON: Next},
+                errors=(Code.NOT_FOUND, Code.UNAVAILABLE),
+            ),
+            Operation(
+                method="GET", path="/task/{id}/download", handler=self.download, tag="classic",
+                summary="The photo to its worker; the result once finished", answer={"image/*": BINARY},
+                errors=(*lost, Code.CONFLICT, Code.OPERATION_FAILED, Code.RANGE_NOT_SATISFIABLE),
+            ),
+            Operation(
+                method="POST", path="/task/{id}/finish", handler=self.finish, tag="classic",
+                summary="Finish a task that was taken", errors=lost,
+            ),
+            Operation(
+                method="GET", path="/task/{id}/ready", handler=self.ready, tag="classic", summary="Is it finished?",
+                answer={TEXT: {"type": "string", "enum": ["true", "false"]}}, errors=(Code.NOT_FOUND, Code.UNAVAILABLE),
+            ),
+        ]  # fmt: skip

@@ -1,0 +1,77 @@
+"""New tasks on their way to db: whatever waits at the same time goes there in one call and one commit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+
+from safelight.client.db import DbClient
+from safelight.errors import Error
+from safelight.wire import NewTask, Task
+
+log = logging.getLogger(__name__)
+
+_TOGETHER = 256
+_TOGETHER_BYTES = 512 * 1024
+"""Bounds on one call; a recipe that came with its request may be large."""
+
+
+class Creations:
+    """Creates tasks; one call to db is under way at a time, and those that come meanwhile form the next."""
+
+    def __init__(self, db: DbClient) -> None:
+        self._db = db
+        self._waiting: deque[tuple[NewTask, asyncio.Future[Task]]] = deque()
+        self._sender: asyncio.Task[None] | None = None
+
+    async def create(self, task: NewTask) -> Task:
+        """Create a task, durable when this returns; one that names no idempotency key may not be passed."""
+        assert task.idempotency_key is not None, "the call to db may be repeated"
+        future: asyncio.Future[Task] = asyncio.get_running_loop().create_future()
+        self._waiting.append((task, future))
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send(), name="creations")
+        return await future
+
+    async def _send(self) -> None:
+        try:
+            while batch := self._next():
+                await self._create(batch)
+        finally:
+            self._sender = None
+
+    def _next(self) -> list[tuple[NewTask, asyncio.Future[Task]]]:
+        batch: list[tuple[NewTask, asyncio.Future[Task]]] = []
+        size = 0
+        while self._waiting and len(batch) < _TOGETHER and size < _TOGETHER_BYTES:
+            task, future = self._waiting.popleft()
+            if not future.done():  # whoever asked has left, and nobody was promised anything
+                batch.append((task, future))
+                size += len(bytes(task.spec))
+        return batch
+
+    async def _create(self, batch: list[tuple[NewTask, asyncio.Future[Task]]]) -> None:
+        try:
+            created = await self._db.create([task for task, _ in batch])
+        except Error as error:
+            if len(batch) > 1 and not error.passing:
+                # All were refused because of one: halve until it stands alone.
+                middle = len(batch) // 2
+                await self._create(batch[:middle])
+                await self._create(batch[middle:])
+            else:
+                _fail(batch, error)
+        except Exception as error:
+            log.exception("Creating %d tasks failed", len(batch))
+            _fail(batch, error)
+        else:
+            for (_, future), task in zip(batch, created, strict=True):
+                if not future.done():
+                    future.set_result(task)
+
+
+def _fail(batch: list[tuple[NewTask, asyncio.Future[Task]]], error: Exception) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)

@@ -1,0 +1,189 @@
+"""Results and originals on their way out: streamed from storage, and never able to run as a page."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Annotated
+from urllib.parse import quote
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from safelight import http
+from safelight.client.db import DbClient
+from safelight.client.master import output_filename
+from safelight.client.storage import StorageClient
+from safelight.errors import Code, Error
+from safelight.master.operations import BINARY, Operation
+from safelight.master.pictures import EXTENSIONS, LOOKED_AT, media_type_or_bytes
+from safelight.wire import Blob, State, Task
+
+log = logging.getLogger(__name__)
+
+_ASKED = ("Range", "If-Range", "If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
+_ANSWERED = ("Content-Length", "Content-Range", "ETag", "Accept-Ranges", "Last-Modified")
+_HARMLESS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "Cache-Control": "private, no-cache",
+}
+_STUCK = 60.0
+"""Seconds after which a reader that takes nothing is cut off."""
+
+
+class ResultQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which output, and how a browser should take it."""
+
+    output: Annotated[str, Meta(description="its name; without one, the first", max_length=64)] | None = None
+    download: Annotated[bool, Meta(description="let a browser save it rather than show it")] = False
+
+
+class OriginalQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a browser should take it."""
+
+    download: Annotated[bool, Meta(description="let a browser save it rather than show it")] = False
+
+
+class File(msgspec.Struct, frozen=True, kw_only=True):
+    """A blob as it goes out."""
+
+    digest: str
+    media_type: str
+    filename: str
+    size: int
+    attached: bool = False
+
+
+class Downloads:
+    """The handlers of results and originals."""
+
+    def __init__(self, db: DbClient, storage: StorageClient) -> None:
+        self._db = db
+        self._storage = storage
+
+    async def result(self, request: web.Request) -> web.StreamResponse:
+        """`GET /task/{id}/result`."""
+        query = http.query(request, ResultQuery)
+        task = await self._db.get(request.match_info["id"])
+        return await self.send(request, result_file(task, query.output, attached=query.download))
+
+    async def original(self, request: web.Request) -> web.StreamResponse:
+        """`GET /task/{id}/original`."""
+        query = http.query(request, OriginalQuery)
+        task = await self._db.get(request.match_info["id"])
+        return await self.send(request, await self.original_file(task, attached=query.download))
+
+    async def original_file(self, task: Task, *, attached: bool = False) -> File:
+        """Find the upload of a task; a classic one's is in storage under the task's id. Raises NOT_FOUND, CONFLICT."""
+        if task.input is not None:
+            blob, media_type = task.input, task.media_type
+        elif task.state is State.UPLOADING:
+            raise Error(Code.CONFLICT, "The photo of this task is still being uploaded.")
+        else:
+            blob = await self._storage.named(task.id)
+            media_type = await self.media_type(blob)
+        filename = task.filename or f"{task.id}.{EXTENSIONS.get(media_type, 'bin')}"
+        return File(digest=blob.digest, media_type=media_type, filename=filename, size=blob.size, attached=attached)
+
+    async def media_type(self, blob: Blob) -> str:
+        """Tell what a blob is by its first bytes."""
+        if blob.size == 0:
+            return media_type_or_bytes(b"")
+        headers = {"Range": f"bytes=0-{LOOKED_AT - 1}"}
+        async with self._storage.open(blob.digest, headers=headers) as answer:
+            head = await answer.content.read(LOOKED_AT)
+        return media_type_or_bytes(head)
+
+    async def send(self, request: web.Request, file: File) -> web.StreamResponse:
+        """Pass a blob through as it comes; Range and conditions are storage's to answer."""
+        asked = {name: request.headers[name] for name in _ASKED if name in request.headers}
+        try:
+            async with self._storage.open(file.digest, method=request.method, headers=asked) as answer:
+                response = web.StreamResponse(status=answer.status, headers=_HARMLESS)
+                for name in _ANSWERED:
+                    if name in answer.headers:
+                        response.headers[name] = answer.headers[name]
+                response.content_type = file.media_type
+                response.headers["Content-Disposition"] = content_disposition(file.filename, attached=file.attached)
+                await response.prepare(request)
+                try:
+                    async for piece in answer.content.iter_any():
+                        async with asyncio.timeout(_STUCK):
+                            await response.write(piece)
+                    await response.write_eof()
+                except (Error, OSError, asyncio.IncompleteReadError) as error:
+                    _cut_off(request, error)
+                return response
+        except Error as error:
+            if error.code is Code.RANGE_NOT_SATISFIABLE:
+                error.extra.setdefault("size", file.size)
+            raise
+
+    def operations(self) -> list[Operation]:
+        """Return the routes."""
+        errors = (
+            Code.INVALID_REQUEST, Code.NOT_FOUND, Code.CONFLICT, Code.PRECONDITION_FAILED, Code.RANGE_NOT_SATISFIABLE,
+            Code.OPERATION_FAILED, Code.UNSUPPORTED_FORMAT, Code.DAMAGED_BLOB, Code.UNAVAILABLE,
+        )  # fmt: skip
+        headers = {"Range": "bytes of it only", "If-None-Match": "the ETag that is known already"}
+        return [
+            Operation(
+                method="GET", path="/task/{id}/result", handler=self.result, tag="results",
+                summary="Download an output",
+                description="409 before the task has ended; the failure's own problem where it has failed.",
+                query=ResultQuery, request_headers=headers, answer={"image/*": BINARY}, errors=errors,
+            ),
+            Operation(
+                method="GET", path="/task/{id}/original", handler=self.original, tag="results",
+                summary="Download the photo as it was uploaded", query=OriginalQuery, request_headers=headers,
+                answer={"image/*": BINARY}, errors=errors,
+            ),
+        ]  # fmt: skip
+
+
+def result_file(task: Task, name: str | None = None, *, attached: bool = False) -> File:
+    """Find an output of a task. Raises NOT_FOUND; CONFLICT before the end; the task's failure."""
+    if task.state is not State.FINISHED:
+        raise _no_result(task)
+    output = next((made for made in task.outputs if name in (None, made.name)), None)
+    if output is None:
+        known = ", ".join(made.name for made in task.outputs) or "none"
+        raise Error(Code.NOT_FOUND, f"This task has no output {name!r}; its outputs: {known}.", position="output")
+    return File(
+        digest=output.digest,
+        media_type=output.media_type,
+        filename=output_filename(task, output.name),
+        size=output.size,
+        attached=attached,
+    )
+
+
+def _no_result(task: Task) -> Error:
+    if task.state in (State.FAILED, State.QUARANTINED) and task.failure is not None:
+        error = task.failure.error()
+        # A task that has ended is never worth the same request again, whatever its attempts failed of.
+        return Error(Code.CONFLICT, error.detail, failure=error.code.value) if error.passing else error
+    sentences = {
+        State.UPLOADING: "The photo of this task is still being uploaded.",
+        State.WAITING: "This task still waits for a worker. Follow it at its events, or ask again later.",
+        State.WORKING: "This task is being worked on. Follow it at its events, or ask again later.",
+        State.CANCELLED: "This task was cancelled and has no result. Retry it if you want one.",
+    }
+    return Error(Code.CONFLICT, sentences.get(task.state, "This task has no result."), state=task.state)
+
+
+def content_disposition(filename: str, *, attached: bool) -> str:
+    """Name a download for every browser: RFC 6266, the full name as RFC 5987 says."""
+    kind = "attachment" if attached else "inline"
+    plain = "".join(c if " " <= c <= "~" and c not in '"\\%;/' else "_" for c in filename)
+    exact = "" if plain == filename else f"; filename*=UTF-8''{quote(filename, safe='')}"
+    return f'{kind}; filename="{plain}"{exact}'
+
+
+def _cut_off(request: web.Request, error: BaseException) -> None:
+    """End a body that cannot be completed so that nobody takes it for whole."""
+    log.warning("A download of %s broke off: %s", request.path, error or type(error).__name__)
+    if request.transport is not None:
+        request.transport.abort()

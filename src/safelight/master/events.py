@@ -1,0 +1,165 @@
+"""Live events: server-sent events for browsers, long polls of JSON for programs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from safelight import http
+from safelight.client.db import DbClient
+from safelight.errors import Code, Error
+from safelight.master.feed import Feed
+from safelight.master.metrics import Metrics
+from safelight.master.operations import JSON, Operation
+from safelight.wire import EventPage
+
+log = logging.getLogger(__name__)
+
+_STREAM = "text/event-stream"
+_RETRY = b"retry: 2000\n\n"
+_KEEP_ALIVE = 15.0
+_PAGE = 500
+_BIGGEST = 2**63 - 1
+_HEADERS = {
+    "Content-Type": _STREAM,
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # a proxy in front must not hold events back
+    "X-Content-Type-Options": "nosniff",
+}
+
+After = Annotated[int, Meta(ge=0, le=_BIGGEST, description="the number of the last change that is known; default: now")]
+
+
+class TaskEventQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """From where to read a task's changes on; `wait` and `limit` are for JSON."""
+
+    after: After | None = None
+    wait: Annotated[float, Meta(ge=0, le=60, description="seconds to wait for the first change")] = 0.0
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+
+
+class EventQuery(TaskEventQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """From where to read changes on, and of which task."""
+
+    task: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+
+
+class Events:
+    """The handlers of live events."""
+
+    def __init__(self, feed: Feed, db: DbClient, metrics: Metrics, *, patience: float, readers: int) -> None:
+        """Cut off a reader that leaves events unread for `patience` seconds; have at most so many."""
+        self._feed = feed
+        self._db = db
+        self._metrics = metrics
+        self._patience = patience
+        self._most = readers
+        self._readers = 0
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """End every stream now."""
+        self._stopping.set()
+        self._feed.stop()
+
+    async def all(self, request: web.Request) -> web.StreamResponse:
+        """`GET /events`."""
+        query = http.query(request, EventQuery)
+        return await self._answer(request, query, query.task)
+
+    async def of_task(self, request: web.Request) -> web.StreamResponse:
+        """`GET /task/{id}/events`."""
+        query = http.query(request, TaskEventQuery)
+        task = await self._db.get(request.match_info["id"])
+        return await self._answer(request, query, task.id)
+
+    async def _answer(self, request: web.Request, query: TaskEventQuery, task: str | None) -> web.StreamResponse:
+        after = _resumed(request) if query.after is None else query.after
+        if after is None:
+            after = await self._feed.now()
+        accept = request.headers.get("Accept", "")
+        if JSON in accept and _STREAM not in accept:
+            page, _ = await self._feed.read(after, limit=query.limit, wait=query.wait, task=task)
+            return http.json_response(page)
+        if self._readers >= self._most:
+            sentence = f"{self._readers} event streams are open, which is all that this master keeps. Try again later."
+            raise Error(Code.TOO_MANY_REQUESTS, sentence, retry_after=5)
+        self._readers += 1
+        self._metrics.readers.set(self._readers)
+        try:
+            return await self._stream(request, after, task)
+        finally:
+            self._readers -= 1
+            self._metrics.readers.set(self._readers)
+
+    async def _stream(self, request: web.Request, after: int, task: str | None) -> web.StreamResponse:
+        response = web.StreamResponse(headers=_HEADERS)
+        await response.prepare(request)
+        data = _RETRY + b"id: %d\n\n" % after
+        try:
+            while not self._stopping.is_set():
+                # A reader that takes nothing must not hold what it was sent; it resumes where it was cut off.
+                async with asyncio.timeout(self._patience):
+                    await response.write(data)
+                after, data = await self._next(after, task)
+            await response.write_eof()
+        except TimeoutError:
+            log.info("An event stream was cut off: its reader takes nothing", extra={"remote": request.remote})
+            self._metrics.slow_readers.inc()
+            if request.transport is not None:
+                request.transport.abort()
+        except ConnectionError:
+            pass  # it left
+        return response
+
+    async def _next(self, after: int, task: str | None) -> tuple[int, bytes]:
+        try:
+            page, frames = await self._feed.read(after, limit=_PAGE, wait=_KEEP_ALIVE, task=task)
+        except Error as error:  # only what is far behind is read from db, which is away
+            log.debug("An event stream pauses: %s", error.detail)
+            await asyncio.sleep(1.0)
+            return after, b": %b\n\n" % error.code.value.encode()
+        missed = b""
+        if after < page.oldest:
+            missed = b'event: missed\ndata: {"oldest":%d}\n\n' % page.oldest
+        if frames:
+            return page.last, missed + b"".join(frames)
+        # An id alone is no event, but moves the place from which a broken stream resumes.
+        return page.last, missed + b": keep-alive\nid: %d\n\n" % page.last
+
+    def operations(self) -> list[Operation]:
+        """Return the routes."""
+        answer = {_STREAM: {"type": "string"}, JSON: EventPage}
+        description = (
+            "Server-sent events, each with its number as id and an Event as data; a broken stream resumes by "
+            "Last-Event-ID or `after`. An event named `missed` says that retention removed some: read the tasks anew. "
+            "With `Accept: application/json`, one page as a long poll."
+        )
+        headers = {"Last-Event-ID": "the number of the last change that is known, as browsers send it"}
+        errors = (Code.INVALID_REQUEST, Code.TOO_MANY_REQUESTS, Code.UNAVAILABLE)
+        return [
+            Operation(
+                method="GET", path="/events", handler=self.all, tag="events", summary="Follow the changes of all tasks",
+                description=description, query=EventQuery, request_headers=headers, answer=answer, errors=errors,
+            ),
+            Operation(
+                method="GET", path="/task/{id}/events", handler=self.of_task, tag="events",
+                summary="Follow the changes of one task", description=description, query=TaskEventQuery,
+                request_headers=headers, answer=answer, errors=(*errors, Code.NOT_FOUND),
+            ),
+        ]  # fmt: skip
+
+
+def _resumed(request: web.Request) -> int | None:
+    text = request.headers.get("Last-Event-ID", "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()) or int(text) > _BIGGEST:
+        sentence = "Last-Event-ID is the number of a change, as the stream gave it."
+        raise Error(Code.INVALID_REQUEST, sentence, position="Last-Event-ID")
+    return int(text)

@@ -1,0 +1,146 @@
+"""The changes of all tasks as they happen: one follower of db's feed for every reader of this master."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from bisect import bisect_right
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from safelight.client.db import DbClient
+from safelight.errors import Error
+from safelight.wire import Event, EventPage, encode
+
+log = logging.getLogger(__name__)
+
+_KEPT = 8192
+"""Changes in memory; a reader that is further behind is served by db."""
+_WAIT = 30.0
+_PAGE = 1000
+
+
+class Feed:
+    """Changes by number. A reader is only a number: it reads on from there, and nothing is kept for it."""
+
+    def __init__(self, db: DbClient) -> None:
+        self._db = db
+        self._events: list[Event] = []
+        self._frames: list[bytes] = []
+        self._numbers: list[int] = []
+        self._floor: int | None = None
+        self._last = 0
+        self._oldest = 0
+        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._stopped = False
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Follow db while the context lasts."""
+        follower = asyncio.create_task(self._follow(), name="feed")
+        try:
+            yield
+        finally:
+            follower.cancel()
+            await asyncio.gather(follower, return_exceptions=True)
+            self.stop()
+
+    def stop(self) -> None:
+        """Let every reader that waits return now, and none wait again."""
+        self._stopped = True
+        self._wake(set(self._waiting))
+
+    async def now(self) -> int:
+        """Return the number of the latest change. Raises UNAVAILABLE."""
+        return self._last if self._floor is not None else (await self._db.summary()).seq
+
+    async def read(
+        self, after: int, *, limit: int = _PAGE, wait: float = 0.0, task: str | None = None
+    ) -> tuple[EventPage, list[bytes]]:
+        """Return the changes after a number and each one's frame for event streams, waiting for the first."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        while True:
+            changed = self._await_change(task)
+            try:
+                found = self._kept(after, limit, task)
+                if found is None:
+                    page = await self._db.events(after, limit=limit, task=task)
+                    found = page, [frame(event) for event in page.events]
+                left = deadline - loop.time()
+                if found[0].events or self._stopped or left <= 0:
+                    return found
+                after = max(after, found[0].last)
+                await asyncio.wait((changed,), timeout=left)
+            finally:
+                self._forget(task, changed)
+
+    def _await_change(self, task: str | None) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(task or "", set()).add(future)
+        return future
+
+    def _forget(self, task: str | None, future: asyncio.Future[None]) -> None:
+        waiting = self._waiting.get(task or "")
+        if waiting is not None:
+            waiting.discard(future)
+            if not waiting:
+                del self._waiting[task or ""]
+
+    def _wake(self, keys: set[str]) -> None:
+        for key in keys & self._waiting.keys():
+            for future in self._waiting.pop(key):
+                if not future.done():
+                    future.set_result(None)
+
+    def _kept(self, after: int, limit: int, task: str | None) -> tuple[EventPage, list[bytes]] | None:
+        """Read from memory; None where that does not go back far enough, or not forward."""
+        if self._floor is None or after < self._floor or after > self._last:
+            return None
+        events: list[Event] = []
+        frames: list[bytes] = []
+        for at in range(bisect_right(self._numbers, after), len(self._numbers)):
+            if task is None or self._events[at].task == task:
+                events.append(self._events[at])
+                frames.append(self._frames[at])
+                if len(events) == limit:
+                    break
+        last = events[-1].seq if len(events) == limit else self._last
+        return EventPage(events=events, last=last, oldest=self._oldest), frames
+
+    async def _follow(self) -> None:
+        pause = 0.1
+        while True:
+            try:
+                if self._floor is None:
+                    self._last = self._floor = (await self._db.summary()).seq
+                page = await self._db.events(self._last, limit=_PAGE, wait=_WAIT)
+            except Error as error:
+                log.debug("The feed of changes pauses: %s", error.detail)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 2.0)
+                continue
+            pause = 0.1
+            self._take(page)
+
+    def _take(self, page: EventPage) -> None:
+        if page.last < self._last or page.oldest > self._last:
+            # db was set back, or has dropped what we had not read: what is kept has a gap and goes.
+            log.warning("The feed of changes begins anew at %d; it was at %d", page.last, self._last)
+            self._events, self._frames, self._numbers = [], [], []
+            self._floor = page.last if not page.events else page.events[0].seq - 1
+        self._last, self._oldest = page.last, page.oldest
+        self._events += page.events
+        self._frames += [frame(event) for event in page.events]
+        self._numbers += [event.seq for event in page.events]
+        if len(self._numbers) > 2 * _KEPT:
+            dropped = len(self._numbers) - _KEPT
+            self._floor = self._numbers[dropped - 1]
+            del self._events[:dropped], self._frames[:dropped], self._numbers[:dropped]
+        if page.events:
+            self._wake({"", *(event.task for event in page.events)})
+
+
+def frame(event: Event) -> bytes:
+    """Return a change as a server-sent event."""
+    return b"id: %d\ndata: %b\n\n" % (event.seq, encode(event))

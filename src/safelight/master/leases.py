@@ -1,0 +1,76 @@
+"""Workers' requests, passed to db and back as they are: what stands in them is between the worker and db."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from safelight.client.base import Connection
+from safelight.errors import Code
+from safelight.master.operations import JSON, Operation
+from safelight.wire import Heartbeat, HeartbeatAnswer, Lease, LeaseRequest, Outcome, Settled
+
+_LONGEST_WAIT = 60.0
+
+
+class Leases:
+    """The handlers for workers.
+
+    A worker that leaves while it waits cancels its request here, and so the one to db, which then takes back what it
+    was about to hand out. Nothing is sent twice: the worker repeats what got no answer.
+    """
+
+    def __init__(self, connection: Connection, stopping: asyncio.Event) -> None:
+        self._connection = connection
+        self._stopping = stopping
+
+    async def lease(self, request: web.Request) -> web.Response:
+        """`POST /lease`."""
+        body = await request.read()
+        passing = asyncio.ensure_future(self._pass("/lease", body, wait=_LONGEST_WAIT))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((passing, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not passing.done():
+                return _json(b"[]")
+            return _json(passing.result())
+        finally:
+            stopping.cancel()
+            passing.cancel()
+            await asyncio.gather(passing, stopping, return_exceptions=True)
+
+    async def heartbeat(self, request: web.Request) -> web.Response:
+        """`POST /heartbeat`."""
+        return _json(await self._pass("/heartbeat", await request.read()))
+
+    async def outcomes(self, request: web.Request) -> web.Response:
+        """`POST /outcomes`."""
+        return _json(await self._pass("/outcomes", await request.read()))
+
+    async def _pass(self, path: str, body: bytes, *, wait: float = 0.0) -> bytes:
+        headers = {"Content-Type": JSON}
+        return await self._connection.call("POST", path, bytes, body=body, headers=headers, wait=wait, retry=False)
+
+    def operations(self) -> list[Operation]:
+        """Return the routes."""
+        errors = (Code.INVALID_REQUEST, Code.UNAVAILABLE)
+        return [
+            Operation(
+                method="POST", path="/lease", handler=self.lease, tag="workers", summary="Wait for tasks and take them",
+                body={JSON: LeaseRequest}, answer={JSON: list[Lease]}, errors=errors,
+            ),
+            Operation(
+                method="POST", path="/heartbeat", handler=self.heartbeat, tag="workers",
+                summary="Say what is still being worked on", body={JSON: Heartbeat}, answer={JSON: HeartbeatAnswer},
+                errors=errors,
+            ),
+            Operation(
+                method="POST", path="/outcomes", handler=self.outcomes, tag="workers", summary="End attempts",
+                body={JSON: list[Outcome]}, answer={JSON: list[Settled]}, errors=errors,
+            ),
+        ]  # fmt: skip
+
+
+def _json(body: bytes) -> web.Response:
+    return web.Response(body=body, content_type=JSON)

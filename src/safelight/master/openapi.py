@@ -1,0 +1,141 @@
+"""The OpenAPI document, put together from the operations and what msgspec says of their records."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from safelight import __version__
+from safelight.errors import STATUS, TITLE, Code
+from safelight.master.operations import Operation
+
+_REFERENCE = "#/components/schemas/{name}"
+_PROBLEM = {
+    "type": "object",
+    "description": "RFC 9457 problem details. `code` is for programs, `detail` says what to do.",
+    "required": ["type", "title", "status", "detail", "code"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"type": "string", "enum": [code.value for code in Code]},
+    },
+}
+_TAGS = {
+    "uploads": "Photos come in",
+    "tasks": "What becomes of them",
+    "results": "What was made of them",
+    "recipes": "What to make of them",
+    "events": "Changes as they happen",
+    "workers": "For workers",
+    "classic": "The classic protocol",
+}
+
+
+def document(operations: Iterable[Operation]) -> dict[str, Any]:
+    """Describe an API as OpenAPI 3.1."""
+    operations = list(operations)
+    types = _types(operations)
+    schemas, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
+    known = {repr(kind): schema for kind, schema in zip(types, schemas, strict=True)}
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation, known)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "safelight",
+            "version": __version__,
+            "description": "Photos go in, workers process them, results come out. Errors are problem documents.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+        "paths": paths,
+        "components": {"schemas": {**components, "Problem": _PROBLEM}},
+    }
+
+
+def _types(operations: list[Operation]) -> list[Any]:
+    found: dict[str, Any] = {}
+    for operation in operations:
+        for kind in (*operation.body.values(), *operation.answer.values()):
+            if not isinstance(kind, Mapping):
+                found[repr(kind)] = kind
+    return list(found.values())
+
+
+def _described(operation: Operation, known: Mapping[str, Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": _id(operation),
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "responses": _responses(operation, known),
+    }
+    if operation.description:
+        described["description"] = operation.description
+    if parameters := _parameters(operation):
+        described["parameters"] = parameters
+    if operation.body:
+        described["requestBody"] = {"required": True, "content": _content(operation.body, known, operation.examples)}
+    return described
+
+
+def _id(operation: Operation) -> str:
+    words = re.findall(r"[a-z]+", operation.path)
+    return "-".join([operation.method.lower(), *words])
+
+
+def _content(kinds: Mapping[str, Any], known: Mapping[str, Any], examples: Mapping[str, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for media_type, kind in kinds.items():
+        content[media_type] = {"schema": kind if isinstance(kind, Mapping) else known[repr(kind)]}
+        if media_type in examples:
+            content[media_type]["example"] = examples[media_type]
+    return content
+
+
+def _parameters(operation: Operation) -> list[dict[str, Any]]:
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in re.findall(r"\{(\w+)\}", operation.path)
+    ]
+    if operation.query is not None:
+        _, components = msgspec.json.schema_components([operation.query])
+        for name, schema in components[operation.query.__name__]["properties"].items():
+            parameters.append({"name": name, "in": "query", "schema": _given(schema)})
+            if text := parameters[-1]["schema"].pop("description", None):
+                parameters[-1]["description"] = text
+    for name, text in operation.request_headers.items():
+        parameters.append({"name": name, "in": "header", "description": text, "schema": {"type": "string"}})
+    return parameters
+
+
+def _given(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter is left out rather than null."""
+    given = {key: value for key, value in schema.items() if not (key == "default" and value is None)}
+    if choices := [choice for choice in given.pop("anyOf", []) if choice != {"type": "null"}]:
+        given |= choices[0] if len(choices) == 1 else {"anyOf": choices}
+    return given
+
+
+def _responses(operation: Operation, known: Mapping[str, Any]) -> dict[str, Any]:
+    good: dict[str, Any] = {"description": "Done"}
+    if operation.answer:
+        good["content"] = _content(operation.answer, known, {})
+    responses = {str(operation.status): good}
+    by_status: dict[int, list[Code]] = {}
+    for code in operation.errors:
+        by_status.setdefault(STATUS[code], []).append(code)
+    for status, codes in sorted(by_status.items()):
+        responses[str(status)] = _problem(", ".join(f"{TITLE[code]} (`{code.value}`)" for code in codes))
+    responses["default"] = _problem("Any other problem")
+    return responses
+
+
+def _problem(text: str) -> dict[str, Any]:
+    schema = {"$ref": _REFERENCE.format(name="Problem")}
+    return {"description": text, "content": {"application/problem+json": {"schema": schema}}}

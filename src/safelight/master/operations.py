@@ -1,0 +1,48 @@
+"""One route of the API with what the documentation says about it; the router and the OpenAPI document come from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from safelight.errors import Code
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """A method on a path.
+
+    `query` is the record that its parameters are read into. `body` and `answer` map media types to what they hold: a
+    type that msgspec describes, or a JSON Schema as it is; an answer without content has none. `request_headers` are
+    header names with what they do, `errors` the codes that are particular to it, `examples` bodies by media type.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    tag: str
+    summary: str
+    description: str = ""
+    query: type[msgspec.Struct] | None = None
+    request_headers: Mapping[str, str] = {}
+    body: Mapping[str, Any] = {}
+    answer: Mapping[str, Any] = {}
+    status: int = 200
+    errors: tuple[Code, ...] = ()
+    examples: Mapping[str, Any] = {}
+
+
+JSON = "application/json"
+TEXT = "text/plain"
+BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
+
+
+def add(app: web.Application, operations: Iterable[Operation]) -> None:
+    """Put operations into an application's router; what answers GET answers HEAD too, but for event streams."""
+    for operation in operations:
+        app.router.add_route(operation.method, operation.path, operation.handler)
+        if operation.method == "GET" and "text/event-stream" not in operation.answer:
+            app.router.add_route("HEAD", operation.path, operation.handler)

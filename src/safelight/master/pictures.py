@@ -1,0 +1,107 @@
+"""What a file is by its first bytes: a picture of a kind that is worth a worker's time, or a refusal that says why.
+
+A file's name and declared type are never believed. This table only keeps out what is plainly wrong before it reaches
+storage; whether the picture is whole and within the limits is the worker's to find out.
+"""
+
+from __future__ import annotations
+
+import re
+
+from safelight.errors import Code, Error
+
+LOOKED_AT = 1024
+"""Bytes at the start of a file that decide."""
+
+EXTENSIONS = {
+    "image/jpeg": "jpg",
+    "image/png": "png",
+    "image/gif": "gif",
+    "image/webp": "webp",
+    "image/tiff": "tif",
+    "image/avif": "avif",
+    "image/heic": "heic",
+    "image/jxl": "jxl",
+}
+"""The kinds that are taken, and the extension that each one's files have."""
+
+_TAKEN = (
+    (rb"\xff\xd8\xff", "image/jpeg"),
+    (rb"\x89PNG\r\n\x1a\n", "image/png"),
+    (rb"GIF8[79]a", "image/gif"),
+    (rb"RIFF....WEBP", "image/webp"),
+    (rb"II[*+]\x00|MM\x00[*+]", "image/tiff"),
+    (rb"\xff\x0a|\x00\x00\x00\x0cJXL \r\n\x87\n", "image/jxl"),
+)
+_PICTURES_NOT_TAKEN = (
+    (rb"<svg\b|<(\?xml|!--|!DOCTYPE\s+svg).*<svg\b|<!DOCTYPE\s+svg", "SVG"),
+    (rb"%PDF-", "PDF"),
+    (rb"%!PS", "PostScript"),
+    (rb"BM.{4}\x00\x00\x00\x00", "BMP"),
+    (rb"8BPS", "Photoshop"),
+    (rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000"),
+    (rb"\x76\x2f\x31\x01", "OpenEXR"),
+    (rb"\x00\x00\x01\x00.\x00", "icon"),
+    (rb"#\?RADIANCE", "Radiance"),
+    (rb"P[1-7]\s", "PNM"),
+)
+_NO_PICTURES = (
+    (rb"<(!doctype html|html|head|body|script)", "a web page"),
+    (rb"<\?xml", "an XML document"),
+    (rb"#!", "a script"),
+    (rb"PK\x03\x04|PK\x05\x06", "a ZIP archive or an office document"),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ\x00|7z\xbc\xaf\x27\x1c|Rar!|\x28\xb5\x2f\xfd", "a compressed file"),
+    (rb"....ftyp|\x1a\x45\xdf\xa3|RIFF....AVI ", "a video"),
+    (rb"ID3|OggS|fLaC|RIFF....WAVE", "a sound"),
+    (rb"\x7fELF|MZ", "a program"),
+)
+_AVIF = frozenset({b"avif", b"avis"})
+_HEIC = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+
+_WHAT_TO_DO = "Upload a JPEG, PNG, WebP, AVIF, HEIC, GIF, TIFF or JPEG XL."
+
+
+def _compiled(table: tuple[tuple[bytes, str], ...], flags: int = 0) -> list[tuple[re.Pattern[bytes], str]]:
+    return [(re.compile(pattern, re.DOTALL | flags), name) for pattern, name in table]
+
+
+_TAKEN_PATTERNS = _compiled(_TAKEN)
+_NOT_TAKEN_PATTERNS = _compiled(_PICTURES_NOT_TAKEN, re.IGNORECASE)
+_NO_PICTURE_PATTERNS = _compiled(_NO_PICTURES, re.IGNORECASE)
+
+
+def media_type(head: bytes) -> str:
+    """Tell a picture's media type from the file's first `LOOKED_AT` bytes.
+
+    Raises UNSUPPORTED_FORMAT for a picture of a kind that is not taken, NOT_AN_IMAGE for anything else.
+    """
+    if not head:
+        raise Error(Code.NOT_AN_IMAGE, f"The file is empty. {_WHAT_TO_DO}")
+    if (kind := _kind(head)) is not None:
+        return kind
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for pattern, name in _NOT_TAKEN_PATTERNS:
+        if pattern.match(head) or pattern.match(text):
+            raise Error(Code.UNSUPPORTED_FORMAT, f"{name} files are not taken. {_WHAT_TO_DO}", format=name)
+    for pattern, name in _NO_PICTURE_PATTERNS:
+        if pattern.match(head) or pattern.match(text):
+            raise Error(Code.NOT_AN_IMAGE, f"The file is {name}, not a picture. {_WHAT_TO_DO}")
+    raise Error(Code.NOT_AN_IMAGE, f"The file is not a picture of any known kind. {_WHAT_TO_DO}")
+
+
+def media_type_or_bytes(head: bytes) -> str:
+    """Tell the media type, `application/octet-stream` where it is none that is taken."""
+    return _kind(head) or "application/octet-stream"
+
+
+def _kind(head: bytes) -> str | None:
+    for pattern, kind in _TAKEN_PATTERNS:
+        if pattern.match(head):
+            return kind
+    if head[4:8] != b"ftyp":
+        return None
+    end = min(int.from_bytes(head[:4], "big"), len(head))
+    brands = {head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))}
+    if brands & _AVIF:
+        return "image/avif"
+    return "image/heic" if brands & _HEIC else None

@@ -1,0 +1,140 @@
+"""The recipes that a name can mean: built in, from the master's file, and saved in db."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from safelight import recipe
+from safelight.client.db import DbClient
+from safelight.errors import Code, Error
+from safelight.recipe import Recipe
+from safelight.recipe.records import NAME
+from safelight.wire import NamedRecipe
+
+_FRESH = 1.0
+"""Seconds for which saved recipes are believed: what one master saves is in force at every other after this."""
+
+
+_RESERVED = frozenset({"check", "schema", "custom"})
+"""Names that are paths of the API, and the one under which recipes that came with their request are shown."""
+
+
+class Chosen(msgspec.Struct, frozen=True, kw_only=True):
+    """The recipe of one upload: the name that people see, its canonical JSON, the digest of what it does."""
+
+    name: str
+    spec: msgspec.Raw
+    digest: str
+    plain: bool
+    """Whether a classic worker, which can only invert, does the same."""
+
+
+class RecipeBook:
+    """Finds, saves and forgets recipes. Names that are built in or in the file are never saved over."""
+
+    def __init__(self, db: DbClient, from_file: Mapping[str, Recipe]) -> None:
+        self._db = db
+        self._fixed = {
+            name: NamedRecipe(name=name, spec=_spec(found)) for name, found in {**recipe.BUILTIN, **from_file}.items()
+        }
+        self._fixed_choices = {name: choose(found, name) for name, found in {**recipe.BUILTIN, **from_file}.items()}
+        self._saved: dict[str, NamedRecipe] = {}
+        self._choices: dict[str, Chosen] = {}
+        self._read = float("-inf")
+        self._reading = asyncio.Lock()
+
+    async def choose(self, wanted: str) -> Chosen:
+        """Return what an upload asks for: a name, a recipe as JSON, or nothing for the default.
+
+        Raises INVALID_RECIPE with place and reason; NOT_FOUND for a name that nobody knows.
+        """
+        text = wanted.strip()
+        if text.startswith("{"):
+            return choose(recipe.parse(text), "custom")
+        name = text or recipe.DEFAULT
+        if name in self._fixed_choices:
+            return self._fixed_choices[name]
+        saved = await self.find(name)
+        if name not in self._choices:
+            self._choices[name] = choose(recipe.parse(bytes(saved.spec)), name)
+        return self._choices[name]
+
+    async def all(self) -> list[NamedRecipe]:
+        """Return every recipe by name."""
+        await self._refresh(0.0)
+        return sorted({**self._saved, **self._fixed}.values(), key=lambda found: found.name)
+
+    async def find(self, name: str) -> NamedRecipe:
+        """Return one recipe. Raises NOT_FOUND."""
+        if name in self._fixed:
+            return self._fixed[name]
+        await self._refresh(_FRESH if name in self._saved else 0.0)
+        if name not in self._saved:
+            known = ", ".join(sorted({**self._saved, **self._fixed}))
+            raise Error(Code.NOT_FOUND, f"There is no recipe called {name[:64]!r}. Known are {known}.")
+        return self._saved[name]
+
+    async def save(self, name: str, found: Recipe) -> NamedRecipe:
+        """Save a recipe in place of what stood under its name. Raises CONFLICT for a fixed name."""
+        self._check_free(name)
+        saved = NamedRecipe(name=name, spec=_spec(found), changed=time.time())
+        await self._db.save_recipe(saved)
+        await self._refresh(0.0)
+        return self._saved.get(name, saved)
+
+    async def delete(self, name: str) -> None:
+        """Forget a saved recipe. Raises NOT_FOUND; CONFLICT for a fixed name."""
+        self._check_free(name)
+        await self._db.delete_recipe(name)
+        await self._refresh(0.0)
+
+    def _check_free(self, name: str) -> None:
+        if re.match(NAME, name) is None:
+            sentence = "A recipe's name has 1 to 64 of a-z, 0-9, - and _, and starts with a letter or digit."
+            raise Error(Code.INVALID_RECIPE, sentence, position="$.name")
+        if name in _RESERVED:
+            raise Error(Code.CONFLICT, f"The name {name} means something else here; choose another name.")
+        if name in self._fixed:
+            raise Error(Code.CONFLICT, f"The recipe {name} is built in and cannot be changed; choose another name.")
+
+    async def _refresh(self, older_than: float) -> None:
+        asked = time.monotonic()
+        async with self._reading:
+            if self._read >= asked - older_than:  # another request has just read them, or they are fresh enough
+                return
+            begun = time.monotonic()
+            saved = {found.name: found for found in await self._db.recipes()}
+            unchanged = {name for name, found in saved.items() if self._saved.get(name) == found}
+            self._choices = {name: choice for name, choice in self._choices.items() if name in unchanged}
+            self._saved, self._read = saved, begun
+
+
+def choose(found: Recipe, name: str) -> Chosen:
+    """Make a recipe an upload's."""
+    digest = _digest(found)
+    return Chosen(name=name, spec=_spec(found), digest=digest, plain=digest == _INVERT)
+
+
+def _digest(found: Recipe) -> str:
+    # The engine's version stays out of it: db keeps that beside each result.
+    return recipe.digest(found, "")
+
+
+def _spec(found: Recipe) -> msgspec.Raw:
+    return msgspec.Raw(recipe.encode(found))
+
+
+_INVERT = _digest(recipe.BUILTIN["invert"])
+
+
+def parse(document: bytes, *, toml: bool, name: str | None = None) -> Recipe:
+    """Read a recipe, to be called `name`. Raises INVALID_RECIPE with place and reason."""
+    found = recipe.parse(document, "toml" if toml else "json")
+    fields: dict[str, Any] = {"name": name} if name is not None else {}
+    return msgspec.structs.replace(found, **fields)

@@ -1,0 +1,88 @@
+"""Recipes over HTTP: list, look at, check, save and forget them."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from safelight import http, recipe
+from safelight.errors import Code
+from safelight.master.operations import JSON, Operation
+from safelight.master.recipe_book import RecipeBook, choose, parse
+from safelight.recipe import Recipe
+from safelight.wire import NamedRecipe
+
+_TOML = "application/toml"
+
+
+class Recipes:
+    """The handlers of recipes."""
+
+    def __init__(self, book: RecipeBook) -> None:
+        self._book = book
+
+    async def all(self, _request: web.Request) -> web.Response:
+        """`GET /recipes`."""
+        return http.json_response(await self._book.all())
+
+    async def get(self, request: web.Request) -> web.Response:
+        """`GET /recipes/{name}`."""
+        return http.json_response(await self._book.find(request.match_info["name"]))
+
+    async def put(self, request: web.Request) -> web.Response:
+        """`PUT /recipes/{name}`: the name is the URL's, whatever the recipe calls itself."""
+        name = request.match_info["name"]
+        found = parse(await request.read(), toml=request.content_type == _TOML, name=name)
+        return http.json_response(await self._book.save(name, found))
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """`DELETE /recipes/{name}`: tasks that were made with it keep theirs."""
+        await self._book.delete(request.match_info["name"])
+        return web.Response(status=204)
+
+    async def check(self, request: web.Request) -> web.Response:
+        """`POST /recipes/check`."""
+        found = parse(await request.read(), toml=request.content_type == _TOML)
+        return http.json_response(NamedRecipe(name=found.name, spec=choose(found, found.name).spec))
+
+    async def schema(self, _request: web.Request) -> web.Response:
+        """`GET /recipes/schema`: JSON Schema of a recipe."""
+        reference, definitions = recipe.schema_components("#/$defs/{name}")
+        document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **reference, "$defs": definitions}
+        return http.json_response(document)
+
+    def operations(self) -> list[Operation]:
+        """Return the routes."""
+        body = {JSON: Recipe, _TOML: {"type": "string"}}
+        example = {
+            "outputs": {"small": {"operations": [{"op": "resize", "width": 640, "height": 640}], "format": "webp"}}
+        }
+        wrong = (Code.INVALID_RECIPE, Code.TOO_LARGE)
+        return [
+            Operation(
+                method="GET", path="/recipes", handler=self.all, tag="recipes",
+                summary="Every recipe: built in, from the master's file, and saved", answer={JSON: list[NamedRecipe]},
+                errors=(Code.UNAVAILABLE,),
+            ),
+            Operation(
+                method="GET", path="/recipes/schema", handler=self.schema, tag="recipes",
+                summary="JSON Schema of a recipe", answer={JSON: {"type": "object"}},
+            ),
+            Operation(
+                method="POST", path="/recipes/check", handler=self.check, tag="recipes",
+                summary="Say what is wrong with a recipe, or give its canonical form", body=body,
+                answer={JSON: NamedRecipe}, errors=wrong, examples={JSON: example},
+            ),
+            Operation(
+                method="GET", path="/recipes/{name}", handler=self.get, tag="recipes", summary="Look at a recipe",
+                answer={JSON: NamedRecipe}, errors=(Code.NOT_FOUND, Code.UNAVAILABLE),
+            ),
+            Operation(
+                method="PUT", path="/recipes/{name}", handler=self.put, tag="recipes",
+                summary="Save a recipe under a name", body=body, answer={JSON: NamedRecipe},
+                errors=(*wrong, Code.CONFLICT, Code.UNAVAILABLE), examples={JSON: example},
+            ),
+            Operation(
+                method="DELETE", path="/recipes/{name}", handler=self.delete, tag="recipes",
+                summary="Forget a saved recipe", status=204, errors=(Code.NOT_FOUND, Code.CONFLICT, Code.UNAVAILABLE),
+            ),
+        ]  # fmt: skip

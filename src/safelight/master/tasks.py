@@ -1,0 +1,112 @@
+"""Tasks: look at them, cancel, retry, release and forget them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from safelight import http
+from safelight.client.db import DbClient
+from safelight.errors import Code, Error
+from safelight.master.operations import JSON, Operation
+from safelight.master.public import PublicPage, PublicTask, public, public_page
+from safelight.wire import State, Summary
+
+_STATES = {state.name.lower(): state for state in State}
+
+
+class TaskQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Filters of a list of tasks; a task must match all that are given."""
+
+    state: Annotated[str, Meta(description=f"states, separated by commas: {', '.join(_STATES)}")] = ""
+    recipe: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    batch: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    before: Annotated[str, Meta(description="`next` of the page before", max_length=128)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
+class Tasks:
+    """The handlers of tasks."""
+
+    def __init__(self, db: DbClient) -> None:
+        self._db = db
+
+    async def find(self, request: web.Request) -> web.Response:
+        """`GET /tasks`."""
+        query = http.query(request, TaskQuery)
+        page = await self._db.find(
+            states=_states(query.state), recipe=query.recipe, batch=query.batch, before=query.before, limit=query.limit
+        )
+        return http.json_response(public_page(page))
+
+    async def get(self, request: web.Request) -> web.Response:
+        """`GET /task/{id}`."""
+        return http.json_response(public(await self._db.get(request.match_info["id"])))
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """`POST /task/{id}/cancel`."""
+        return http.json_response(public(await self._db.cancel(request.match_info["id"])))
+
+    async def retry(self, request: web.Request) -> web.Response:
+        """`POST /task/{id}/retry`."""
+        return http.json_response(public(await self._db.retry(request.match_info["id"])))
+
+    async def release(self, request: web.Request) -> web.Response:
+        """`POST /task/{id}/release`."""
+        return http.json_response(public(await self._db.release(request.match_info["id"])))
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """`DELETE /task/{id}`: its blobs go with the next collection of storage, unless another task has them."""
+        await self._db.delete(request.match_info["id"])
+        return web.Response(status=204)
+
+    async def summary(self, _request: web.Request) -> web.Response:
+        """`GET /summary`."""
+        return http.json_response(await self._db.summary())
+
+    def operations(self) -> list[Operation]:
+        """Return the routes."""
+        found = {JSON: PublicTask}
+        gone, settled = (Code.NOT_FOUND, Code.UNAVAILABLE), (Code.NOT_FOUND, Code.CONFLICT, Code.UNAVAILABLE)
+        return [
+            Operation(
+                method="GET", path="/tasks", handler=self.find, tag="tasks", summary="List tasks, newest first",
+                query=TaskQuery, answer={JSON: PublicPage}, errors=(Code.INVALID_REQUEST, Code.UNAVAILABLE),
+            ),
+            Operation(
+                method="GET", path="/task/{id}", handler=self.get, tag="tasks", summary="Look at a task",
+                answer=found, errors=gone,
+            ),
+            Operation(
+                method="POST", path="/task/{id}/cancel", handler=self.cancel, tag="tasks",
+                summary="Cancel a task that has not ended", answer=found, errors=settled,
+            ),
+            Operation(
+                method="POST", path="/task/{id}/retry", handler=self.retry, tag="tasks",
+                summary="Send a failed, cancelled or quarantined task round again", answer=found, errors=settled,
+            ),
+            Operation(
+                method="POST", path="/task/{id}/release", handler=self.release, tag="tasks",
+                summary="Send a quarantined task round again", answer=found, errors=settled,
+            ),
+            Operation(
+                method="DELETE", path="/task/{id}", handler=self.delete, tag="tasks",
+                summary="Forget a task, its original and its results", status=204, errors=gone,
+            ),
+            Operation(
+                method="GET", path="/summary", handler=self.summary, tag="tasks",
+                summary="The queue and the workers now", answer={JSON: Summary}, errors=(Code.UNAVAILABLE,),
+            ),
+        ]  # fmt: skip
+
+
+def _states(text: str) -> list[State]:
+    names = [name for name in text.split(",") if name]
+    for name in names:
+        if name not in _STATES:
+            sentence = f"There is no state {name[:32]!r}; there are {', '.join(_STATES)}."
+            raise Error(Code.INVALID_REQUEST, sentence, position="state")
+    return [_STATES[name] for name in names]

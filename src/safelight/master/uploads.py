@@ -1,0 +1,268 @@
+"""Photos come in: `POST /task` for one, `POST /tasks` for many."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Annotated, Any
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from safelight.errors import Code, Error
+from safelight.http import classic, json_response
+from safelight.master.creations import Creations
+from safelight.master.form import Form, Part
+from safelight.master.intake import Intake, Stored, too_large
+from safelight.master.metrics import Metrics
+from safelight.master.operations import BINARY, JSON, Operation
+from safelight.master.public import PublicTask, PublicUploaded, public
+from safelight.master.recipe_book import Chosen, RecipeBook
+from safelight.master.webhook_address import check_url
+from safelight.wire import NewTask, Task, Uploaded
+
+_RECIPE_BYTES = 1 << 20
+_FIELD_BYTES = 4096
+_FIELDS_BYTES = 4 << 20
+_PHOTOS = 1000
+"""Photos in one request."""
+
+
+class Fields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an upload may say beside the photo."""
+
+    recipe: str = ""
+    priority: Annotated[int, Meta(ge=-100, le=100)] = 0
+    batch: Annotated[str, Meta(max_length=64)] = ""
+    webhook: Annotated[str, Meta(max_length=2048)] | None = None
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one master takes: bytes of a photo, uploads at once, seconds of a client's silence."""
+
+    photo: int
+    uploads: int
+    silence: float
+    private_webhooks: bool = False
+
+
+class Photo(msgspec.Struct, frozen=True, kw_only=True):
+    """One photo of a form: stored, or refused."""
+
+    filename: str
+    stored: Stored | None = None
+    refusal: Error | None = None
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole form, read and found to be right."""
+
+    photos: list[Photo]
+    fields: Fields
+    recipe: Chosen
+
+
+class Uploads:
+    """The handlers of uploads. Each answers when its tasks are durable, and not before."""
+
+    def __init__(
+        self, intake: Intake, creations: Creations, recipes: RecipeBook, metrics: Metrics, limits: Limits
+    ) -> None:
+        self._intake = intake
+        self._creations = creations
+        self._recipes = recipes
+        self._metrics = metrics
+        self._limits = limits
+        self._under_way = 0
+
+    @classic
+    async def one(self, request: web.Request) -> web.Response:
+        """`POST /task`."""
+        with self._admitted():
+            key = _idempotency_key(request)
+            self._check_length(request, self._limits.photo + _FIELDS_BYTES)
+            order = await self._read(request, limit=self._limits.photo + _FIELDS_BYTES, most=1)
+            photo = order.photos[0]
+            if photo.refusal is not None:
+                raise photo.refusal
+            task = await self._create(photo, order, key)
+            return json_response(public(task), headers={"Location": f"/task/{task.id}"})
+
+    async def many(self, request: web.Request) -> web.Response:
+        """`POST /tasks`."""
+        with self._admitted():
+            key = _idempotency_key(request)
+            order = await self._read(request, limit=self._limits.photo * _PHOTOS, most=_PHOTOS)
+            uploaded = (self._uploaded(photo, order, f"{key}.{n}") for n, photo in enumerate(order.photos))
+            return json_response(await asyncio.gather(*uploaded))
+
+    async def _uploaded(self, photo: Photo, order: Order, key: str) -> Any:
+        try:
+            if photo.refusal is not None:
+                raise photo.refusal
+            task = await self._create(photo, order, key)
+        except Error as error:
+            if error.passing:  # the client sends all of it again, under the same key
+                raise
+            return Uploaded(filename=photo.filename, problem=error.problem())
+        return PublicUploaded(filename=photo.filename, task=public(task))
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        """Take one of the places for uploads; count what becomes of it."""
+        start = time.perf_counter()
+        try:
+            with self._place():
+                yield
+        except Error as error:
+            self._metrics.refused.labels(error.code.value).inc()
+            raise
+        self._metrics.upload_seconds.observe(time.perf_counter() - start)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        if self._under_way >= self._limits.uploads:
+            sentence = f"{self._under_way} uploads are under way, which is all that this master takes. Try again soon."
+            raise Error(Code.TOO_MANY_REQUESTS, sentence, retry_after=1)
+        self._under_way += 1
+        self._metrics.uploading.set(self._under_way)
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            self._metrics.uploading.set(self._under_way)
+
+    def _check_length(self, request: web.Request, limit: int) -> None:
+        if (request.content_length or 0) > limit:
+            raise too_large(self._limits.photo)
+
+    async def _read(self, request: web.Request, *, limit: int, most: int) -> Order:
+        """Read the form; photos go to storage as they come."""
+        photos: list[Photo] = []
+        values: dict[str, str] = {}
+        recipe: Chosen | None = None
+        async with aclosing(Form(request, silence=self._limits.silence, limit=limit).parts()) as parts:
+            async for part in parts:
+                if part.name == "image":
+                    if len(photos) == most:
+                        raise _too_many(most)
+                    photos.append(await self._photo(part, alone=most == 1))
+                elif part.name in Fields.__struct_fields__:
+                    if part.name in values:
+                        raise Error(Code.INVALID_REQUEST, f"Give the field {part.name} once.", position=part.name)
+                    values[part.name] = await part.text(_RECIPE_BYTES if part.name == "recipe" else _FIELD_BYTES)
+                    if part.name == "recipe":  # a wrong one is refused before the photo that follows it is taken
+                        recipe = await self._recipes.choose(values[part.name])
+        if not photos:
+            raise Error(
+                Code.INVALID_REQUEST, "Image not found. Send the photo as the part named image.", position="image"
+            )
+        fields = _fields(values)
+        if fields.webhook is not None:
+            check_url(fields.webhook, allow_private=self._limits.private_webhooks)
+        return Order(photos=photos, fields=fields, recipe=recipe or await self._recipes.choose(""))
+
+    async def _photo(self, part: Part, *, alone: bool) -> Photo:
+        pieces: AsyncIterator[bytes] = part.pieces()
+        try:
+            return Photo(filename=part.filename, stored=await self._intake.store(pieces))
+        except Error as error:
+            if alone or error.code not in _OWN_FAULT:
+                raise
+            self._metrics.refused.labels(error.code.value).inc()
+            return Photo(filename=part.filename, refusal=error)
+
+    async def _create(self, photo: Photo, order: Order, key: str) -> Task:
+        assert photo.stored is not None, "refused photos become no task"
+        task = await self._creations.create(
+            NewTask(
+                input=photo.stored.blob,
+                filename=photo.filename,
+                media_type=photo.stored.media_type,
+                recipe=order.recipe.name,
+                recipe_digest=order.recipe.digest,
+                spec=order.recipe.spec,
+                plain=order.recipe.plain,
+                priority=order.fields.priority,
+                batch=order.fields.batch,
+                webhook=order.fields.webhook,
+                idempotency_key=key,
+            )
+        )
+        self._metrics.uploads.inc()
+        return task
+
+    def operations(self) -> list[Operation]:
+        """Return the routes."""
+        form = {
+            "type": "object",
+            "required": ["image"],
+            "properties": {
+                "image": {**BINARY, "description": "the photo; its name is kept for downloads"},
+                "recipe": {
+                    "type": "string",
+                    "description": "a recipe's name, or a recipe as JSON",
+                    "default": "invert",
+                },
+                "priority": {"type": "integer", "minimum": -100, "maximum": 100, "default": 0},
+                "batch": {"type": "string", "maxLength": 64, "description": "a word to find these tasks by"},
+                "webhook": {"type": "string", "description": "an http(s) URL that is told when the task has ended"},
+            },
+        }
+        images = {"type": "array", "items": BINARY, "maxItems": _PHOTOS}
+        several = {**form, "properties": {**form["properties"], "image": images}}  # type: ignore[dict-item]
+        header = {"Idempotency-Key": "1 to 100 visible ASCII characters; the same key again returns the task of then"}
+        errors = (
+            Code.INVALID_REQUEST, Code.INVALID_RECIPE, Code.NOT_FOUND, Code.CONFLICT, Code.TOO_LARGE, Code.NOT_AN_IMAGE,
+            Code.TOO_MANY_REQUESTS, Code.UNAVAILABLE, Code.STORAGE_FULL,
+        )  # fmt: skip
+        return [
+            Operation(
+                method="POST", path="/task", handler=self.one, tag="uploads", summary="Upload one photo",
+                description="Answers once the photo and its task are durable. Parts may come in any order.",
+                request_headers=header, body={"multipart/form-data": form}, answer={JSON: PublicTask}, errors=errors,
+            ),
+            Operation(
+                method="POST", path="/tasks", handler=self.many, tag="uploads", summary="Upload many photos",
+                description="Each part `image` becomes a task or a problem of its own, in the order given.",
+                request_headers=header, body={"multipart/form-data": several}, answer={JSON: list[PublicUploaded]},
+                errors=errors,
+            ),
+        ]  # fmt: skip
+
+
+_OWN_FAULT = frozenset({Code.NOT_AN_IMAGE, Code.UNSUPPORTED_FORMAT, Code.TOO_LARGE})
+"""What is wrong with one photo and says nothing of its neighbours."""
+
+
+def _too_many(most: int) -> Error:
+    if most == 1:
+        return Error(Code.INVALID_REQUEST, "This takes one photo; send several to POST /tasks.", position="image")
+    return Error(
+        Code.INVALID_REQUEST, f"One request takes at most {most} photos; send the rest in another.", limit=most
+    )
+
+
+def _idempotency_key(request: web.Request) -> str:
+    """The client's key, or one made up: the call to db may then be repeated."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return secrets.token_hex(16)
+    if re.fullmatch(r"[\x21-\x7e]{1,100}", key) is None:
+        sentence = "An Idempotency-Key has 1 to 100 visible ASCII characters."
+        raise Error(Code.INVALID_REQUEST, sentence, position="Idempotency-Key")
+    return key
+
+
+def _fields(values: dict[str, str]) -> Fields:
+    try:
+        return msgspec.convert(values, Fields, strict=False)
+    except msgspec.ValidationError as error:
+        sentence, _, place = str(error).partition(" - at ")
+        position = place.strip("`").removeprefix("$.")
+        raise Error(Code.INVALID_REQUEST, f"The field {position}: {sentence}.", position=position) from None

@@ -1,0 +1,126 @@
+"""Webhooks: whoever asked is told when a task has ended, until they have heard it or a day has passed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+
+from safelight import __version__
+from safelight.client.db import DbClient
+from safelight.errors import Error
+from safelight.master.metrics import Metrics
+from safelight.master.public import public
+from safelight.master.webhook_address import RefusedAddressError, guarded_socket
+from safelight.wire import Delivery, encode
+
+log = logging.getLogger(__name__)
+
+_PAUSES = (1, 3, 12, 60, 180, 360, 720, 1440, 2880, 2880)
+"""Times the first pause: with 10 s, retries after 10 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, 4 h, 8 h and 8 h."""
+_AT_ONCE = 32
+_ANSWER_TIME = aiohttp.ClientTimeout(total=15, sock_connect=5)
+_LEASE = 60.0
+_WAIT = 30.0
+_GONE = 410
+
+
+class Webhooks:
+    """Takes calls that are due from db and makes them; any number of masters may."""
+
+    def __init__(
+        self, db: DbClient, metrics: Metrics, *, secret: str | None, allow_private: bool, first_pause: float
+    ) -> None:
+        """Sign with `secret`; retry after `first_pause` seconds and then ever later."""
+        self._db = db
+        self._metrics = metrics
+        self._secret = secret
+        self._allow_private = allow_private
+        self._first_pause = first_pause
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def delivering(self) -> AsyncIterator[None]:
+        """Make calls while the context lasts; those under way at its end are due again."""
+        connector = aiohttp.TCPConnector(
+            limit=_AT_ONCE, force_close=True, socket_factory=None if self._allow_private else guarded_socket
+        )
+        # Proxies and cookies stay out, and so does everything else that a URL's owner could make us send.
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=_ANSWER_TIME, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+        ) as http:
+            taking = asyncio.create_task(self._take(http), name="webhooks")
+            try:
+                yield
+            finally:
+                taking.cancel()
+                for task in self._under_way:
+                    task.cancel()
+                await asyncio.gather(taking, *self._under_way, return_exceptions=True)
+
+    async def _take(self, http: aiohttp.ClientSession) -> None:
+        while True:
+            free = _AT_ONCE - len(self._under_way)
+            if free == 0:
+                await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+                continue
+            try:
+                due = await self._db.deliveries(n=free, wait=_WAIT, seconds=_LEASE)
+            except Error as error:
+                log.debug("Webhooks pause: %s", error.detail)
+                await asyncio.sleep(1.0)
+                continue
+            for delivery in due:
+                task = asyncio.create_task(self._deliver(http, delivery))
+                self._under_way.add(task)
+                task.add_done_callback(self._under_way.discard)
+
+    async def _deliver(self, http: aiohttp.ClientSession, delivery: Delivery) -> None:
+        outcome, reason = await self._call(http, delivery)
+        retry_after = None
+        if outcome == "failed":
+            retry_after = self._pause(delivery.attempt)
+            outcome = "given_up" if retry_after is None else outcome
+        self._metrics.webhooks.labels(outcome).inc()
+        fields = {"task": delivery.task.id, "attempt": delivery.attempt, "outcome": outcome, "reason": reason}
+        log.log(logging.INFO if outcome == "delivered" else logging.WARNING, "Webhook %s", outcome, extra=fields)
+        try:
+            await self._db.settle_delivery(delivery.id, delivered=outcome == "delivered", retry_after=retry_after)
+        except Error as error:
+            log.warning("A webhook's outcome could not be recorded, so it is called again: %s", error.detail)
+
+    def _pause(self, attempt: int) -> float | None:
+        return self._first_pause * _PAUSES[attempt - 1] if attempt <= len(_PAUSES) else None
+
+    async def _call(self, http: aiohttp.ClientSession, delivery: Delivery) -> tuple[str, str]:
+        """Make the call once; return what became of it and why."""
+        body = encode({"event": f"task.{delivery.task.state.name.lower()}", "task": public(delivery.task)})
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": f"safelight/{__version__}",
+            # The same for every attempt, so that a receiver can tell a repetition.
+            "Safelight-Delivery": f"{delivery.task.id}.{delivery.task.seq}",
+        }
+        if self._secret is not None:
+            headers["Safelight-Signature"] = signature(self._secret, body, int(time.time()))
+        try:
+            async with http.post(delivery.url, data=body, headers=headers, allow_redirects=False) as answer:
+                status = answer.status
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            refused = isinstance(error, RefusedAddressError) or isinstance(error.__cause__, RefusedAddressError)
+            return "refused" if refused else "failed", str(error) or type(error).__name__
+        if 200 <= status < 300:
+            return "delivered", ""
+        return "given_up" if status == _GONE else "failed", f"answered {status}"
+
+
+def signature(secret: str, body: bytes, moment: int) -> str:
+    """Return `t=…,v1=…`: Unix seconds, and the HMAC-SHA256 (hex) of `t`, a full stop and the body."""
+    signed = hmac.new(secret.encode(), b"%d.%b" % (moment, body), hashlib.sha256).hexdigest()
+    return f"t={moment},v1={signed}"
