@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Awaitable[web.StreamResponse]])
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +50,7 @@ async def anyone(_request: web.Request) -> Caller:
     return Caller()
 
 
-def classic(handler: Handler) -> Handler:
+def classic(handler: F) -> F:
     """Mark a handler of the classic protocol, whose errors are a plain sentence unless the client asks for JSON."""
     handler.__dict__["classic"] = True
     return handler
@@ -62,10 +63,16 @@ def json_response(value: object, *, status: int = 200, headers: dict[str, str] |
 
 def problem_response(error: Error) -> web.Response:
     """Answer with a problem document."""
-    headers = {"Retry-After": str(max(1, round(error.extra.get("retry_after", 1))))} if error.passing else None
     return web.Response(
-        body=encode(error.problem()), status=error.status, content_type="application/problem+json", headers=headers
+        body=encode(error.problem()),
+        status=error.status,
+        content_type="application/problem+json",
+        headers=_retry_after(error),
     )
+
+
+def _retry_after(error: Error) -> dict[str, str] | None:
+    return {"Retry-After": str(max(1, round(error.extra.get("retry_after", 1))))} if error.passing else None
 
 
 async def read_json(request: web.Request, kind: type[T]) -> T:
@@ -131,7 +138,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         if error.status >= 500:
             log.warning("%s %s: %s", request.method, request.path, error)
         if getattr(request.match_info.handler, "classic", False) and "json" not in request.headers.get("Accept", ""):
-            return web.Response(text=error.detail, status=error.status)
+            return web.Response(text=error.detail, status=error.status, headers=_retry_after(error))
         return problem_response(error)
     except web.HTTPException as error:
         if error.status < 400:
@@ -187,5 +194,7 @@ async def _failures(service: Service) -> dict[str, str]:
 
 
 async def _metrics(request: web.Request) -> web.Response:
+    refreshers = request.app[SERVICE].refreshers
+    await asyncio.gather(*(refresh() for refresh in refreshers), return_exceptions=True)
     body = await asyncio.to_thread(generate_latest, request.app[SERVICE].registry)
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -75,6 +75,8 @@ class Service:
         self.directory: Directory | None = None
         self.registry = CollectorRegistry()
         self.checks: dict[str, Check] = {}
+        self.refreshers: list[Check] = []
+        """Called before metrics are read, to bring up to date what is not counted as it happens."""
         self.stopping = asyncio.Event()
         self.authenticate: http.Authenticate = http.anyone
         self.port = 0
@@ -159,7 +161,8 @@ async def _run(name: str, config: C, build: Build[C]) -> None:
 async def running(name: str, config: C, build: Build[C]) -> AsyncIterator[Service]:
     """Run a service while the context lasts; on leaving, requests under way end first."""
     async with AsyncExitStack() as stack:
-        service = Service(name, config, await stack.enter_async_context(session()))
+        # Unlimited: what comes in is bounded, and long polls that are passed on must not starve the rest.
+        service = Service(name, config, await stack.enter_async_context(session(limit=0)))
         if config.keyvaluestore is not None:
             opened = Directory.open(service.session, config.keyvaluestore)
             service.directory = await stack.enter_async_context(opened)
