@@ -1,0 +1,187 @@
+"""One run of `safelight upload`: many photos on their way, and what became of each."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safelight.cli.photos import Photo
+from safelight.cli.progress import Progress
+from safelight.cli.results import Folder
+from safelight.client.master import Client
+from safelight.errors import Code, Error
+from safelight.wire import ENDED, State, Task
+
+_CHUNK = 1 << 18
+
+
+@dataclass(eq=False)
+class Entry:
+    """One photo of the batch. `problem` says why it came to nothing."""
+
+    photo: Photo
+    task: Task | None = None
+    problem: str = ""
+    saved: list[Path] = field(default_factory=list)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Its task has ended."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Nothing more happens to it in this run."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether its results are there."""
+        return self.task is not None and self.task.state is State.FINISHED
+
+    @property
+    def good(self) -> bool:
+        """Whether all went well so far."""
+        return self.task is not None and not self.problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is asked of a batch. `recipe` is a name or a document, None for the default; `folder` takes the results."""
+
+    recipe: str | Mapping[str, Any] | None = None
+    priority: int = 0
+    folder: Folder | None = None
+    waits: bool = False
+
+
+class Batch:
+    """Uploads photos, some at a time, each as a task of one batch; follows the tasks by the events of the master."""
+
+    def __init__(self, client: Client, photos: Sequence[Photo], options: Options, progress: Progress) -> None:
+        self.name = secrets.token_hex(4)
+        self.waits = options.waits
+        self.entries = [Entry(photo) for photo in photos]
+        self._client = client
+        self._options = options
+        self._progress = progress
+        self._by_task: dict[str, Entry] = {}
+        self._ended: set[str] = set()
+        self._gone: Error | None = None
+
+    async def run(self, *, at_once: int) -> None:
+        """Upload everything; where results are waited for, return when the last one is there.
+
+        What befalls one photo is in its entry; raises only what concerns all: a wrong recipe, no master.
+        """
+        match self._options.recipe:
+            case str() as name:
+                await self._client.recipe(name)
+            case Mapping() as document:
+                await self._client.check_recipe(document)
+        summary = await self._client.summary()
+        queue = iter(self.entries)
+        async with asyncio.TaskGroup() as group:
+            follower = group.create_task(self._follow(summary.seq)) if self.waits else None
+            uploads = [group.create_task(self._upload_from(queue, group)) for _ in range(at_once)]
+            await asyncio.wait(uploads)
+            await asyncio.gather(*(entry.over.wait() for entry in self.entries))
+            if follower is not None:
+                follower.cancel()
+
+    def report(self) -> dict[str, Any]:
+        """Return what became of each photo, as JSON values or records."""
+        return {
+            "batch": self.name,
+            "photos": [
+                {
+                    "photo": str(entry.photo.path),
+                    "task": entry.task,
+                    "problem": entry.problem or None,
+                    "saved": [str(path) for path in entry.saved],
+                }
+                for entry in self.entries
+            ],
+        }
+
+    async def _upload_from(self, queue: Iterator[Entry], group: asyncio.TaskGroup) -> None:
+        for entry in queue:
+            if self._gone is None:
+                await self._upload(entry)
+            else:
+                entry.problem = f"not sent: {self._gone.detail}"
+            if entry.task is not None and self.waits:
+                group.create_task(self._result(entry))
+            else:
+                self._over(entry)
+
+    async def _upload(self, entry: Entry) -> None:
+        sent = 0
+
+        async def pieces() -> AsyncIterator[bytes]:
+            nonlocal sent
+            self._progress.sent(-sent)  # a photo that is sent again counts once
+            sent = 0
+            with await asyncio.to_thread(entry.photo.path.open, "rb") as file:
+                while piece := await asyncio.to_thread(file.read, _CHUNK):
+                    yield piece
+                    sent += len(piece)
+                    self._progress.sent(len(piece))
+
+        try:
+            # A file that cannot be opened must not look like a connection that broke.
+            await asyncio.to_thread(lambda: entry.photo.path.open("rb").close())
+            entry.task = await self._client.upload(
+                pieces,
+                recipe=self._options.recipe,
+                filename=entry.photo.path.name,
+                priority=self._options.priority,
+                batch=self.name,
+            )
+        except OSError as error:
+            entry.problem = f"The file cannot be read: {error.strerror}."
+        except Error as error:
+            entry.problem = error.detail
+            if error.code in (Code.UNAVAILABLE, Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.STORAGE_FULL):
+                self._gone = error
+        else:
+            self._by_task[entry.task.id] = entry
+            if entry.task.state in ENDED or entry.task.id in self._ended:
+                entry.ended.set()
+
+    async def _follow(self, after: int) -> None:
+        """Learn from the events which tasks of this batch have ended."""
+        try:
+            while True:
+                page = await self._client.changes(after, wait=30.0)
+                after = page.last
+                for event in page.events:
+                    if event.batch == self.name and event.state in ENDED:
+                        self._ended.add(event.task)
+                        if event.task in self._by_task:
+                            self._by_task[event.task].ended.set()
+        except Error as error:
+            self._gone = error
+            for entry in self.entries:
+                entry.ended.set()
+
+    async def _result(self, entry: Entry) -> None:
+        assert entry.task is not None
+        await entry.ended.wait()
+        try:
+            entry.task = await self._client.task(entry.task.id)
+            if entry.task.state is not State.FINISHED:
+                failure = entry.task.failure
+                entry.problem = failure.detail if failure else f"The task is {entry.task.state.name.lower()}."
+            elif self._options.folder is not None:
+                entry.saved = await self._options.folder.save(self._client, entry.task)
+                for path in entry.saved:
+                    self._progress.saved(path)
+        except Error as error:
+            entry.problem = error.detail
+        self._over(entry)
+
+    def _over(self, entry: Entry) -> None:
+        if entry.problem:
+            self._progress.failed(entry.photo.path, entry.problem)
+        elif self.waits:
+            self._progress.finished()
+        entry.over.set()

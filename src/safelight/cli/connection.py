@@ -1,0 +1,71 @@
+"""Where the command finds the services."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from safelight.client.base import Connection, Fixed, session
+from safelight.client.keyvaluestore import KeyValueStoreClient
+from safelight.client.master import Client
+from safelight.errors import Code, Error
+
+DEFAULT_STORE = "localhost:8000"
+
+
+@Parameter(name="*", group="Where and how")
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """What every command that asks the system takes.
+
+    Parameters
+    ----------
+    master:
+        HOST:PORT of the master.
+    keyvaluestore:
+        HOST:PORT of the key-value store, which knows the master.
+    json:
+        Print JSON for programs.
+    """
+
+    master: Annotated[str | None, Parameter(env_var="SAFELIGHT_MASTER")] = None
+    keyvaluestore: Annotated[str, Parameter(env_var="SAFELIGHT_KEYVALUESTORE")] = DEFAULT_STORE
+    json: Annotated[bool, Parameter(negative="")] = False
+
+
+HERE = Where()
+
+
+@asynccontextmanager
+async def master(where: Where, *, patience: float = 5.0) -> AsyncIterator[Client]:
+    """Find the master and open a client; failures that may pass are tried again for `patience` seconds."""
+    async with session() as http:
+        address = where.master or await _ask_store(where)
+        yield Client(Connection(http, Fixed(address), patience=patience))
+
+
+@asynccontextmanager
+async def store(where: Where) -> AsyncIterator[KeyValueStoreClient]:
+    """Open a client of the key-value store."""
+    async with session() as http:
+        yield KeyValueStoreClient(Connection(http, Fixed(where.keyvaluestore), patience=2.0))
+
+
+async def _ask_store(where: Where) -> str:
+    address = where.keyvaluestore
+    try:
+        async with store(where) as client:
+            return await client.get("masterendpoint")
+    except Error as error:
+        if error.code is Code.NOT_FOUND:
+            detail = f"No master is registered at the key-value store {address} yet. Start one, or give --master."
+        else:
+            detail = (
+                f"Nothing answers at {address}, where the key-value store should be. Start the system with "
+                "`safelight up`, or say where it is with --keyvaluestore HOST:PORT or --master HOST:PORT."
+            )
+        raise Error(Code.UNAVAILABLE, detail) from None

@@ -1,0 +1,63 @@
+"""Results, downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from safelight.cli.connection import HERE, Where, master
+from safelight.cli.printing import complain, out, print_json, status_of
+from safelight.cli.results import Folder
+from safelight.cli.tasks import find
+from safelight.errors import Error
+
+
+async def download_command(
+    *id: str,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path(),
+    only: Annotated[list[str] | None, Parameter(negative="")] = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    wait: Annotated[bool, Parameter(negative="")] = False,
+    where: Where = HERE,
+) -> int:
+    """Download the results of tasks.
+
+    Parameters
+    ----------
+    id:
+        Ids of tasks, or the numbers that they begin with.
+    output:
+        Folder for the results.
+    only:
+        Only this output of the recipe; may be given several times.
+    overwrite:
+        Replace files of the same name; without it, results get names that are free.
+    wait:
+        Wait for tasks that have not ended yet.
+    """
+    if not id:
+        complain("Name at least one task.")
+        return 2
+    saved: list[Path] = []
+    status = 0
+    folder = Folder(output, overwrite=overwrite)
+    async with master(where) as client:
+        for each in id:
+            try:
+                task = await find(client, each)
+                if wait:
+                    task = await client.wait(task.id)
+                paths = await folder.save(client, task, only or ())
+            except Error as error:
+                complain(f"{each}: {error.detail}")
+                status = status_of(error)
+                continue
+            saved += paths
+            if not where.json:
+                for path in paths:
+                    out.print(str(path), markup=False, soft_wrap=True)
+    if where.json:
+        print_json([str(path) for path in saved])
+    return status

@@ -1,0 +1,106 @@
+"""How the command prints: tables for people, JSON for programs, one sentence for what went wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from safelight.errors import Code, Error
+from safelight.wire import State, Task
+
+STATE_STYLE = {
+    State.UPLOADING: "dim",
+    State.WAITING: "yellow",
+    State.WORKING: "cyan",
+    State.FINISHED: "green",
+    State.FAILED: "red",
+    State.QUARANTINED: "magenta",
+    State.CANCELLED: "dim",
+}
+
+_WIDE = 250
+"""Columns where nobody looks (a pipe or a file): nothing is cut off there."""
+
+
+def _console(*, stderr: bool = False) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _WIDE
+    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=False)
+
+
+out = _console()
+err = _console(stderr=True)
+
+
+def complain(sentence: str) -> None:
+    """Say on stderr what went wrong."""
+    err.print(f"[red]safelight:[/red] {escape(sentence)}", soft_wrap=True)
+
+
+def status_of(error: Error) -> int:
+    """Return the exit status for an error: 3 where nothing answers, 4 where nothing of that name is, else 1."""
+    return {Code.UNAVAILABLE: 3, Code.NOT_FOUND: 4}.get(error.code, 1)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document on stdout."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
+
+
+def table(*columns: str, rows: Iterable[Sequence[str | Text]], right: Sequence[str] = ()) -> Table:
+    """Make a plain table, without lines, that reads well and can be cut by programs."""
+    made = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="ellipsis", no_wrap=True)
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    return made
+
+
+def state_text(state: State) -> Text:
+    """Return a state's name in its colour."""
+    return Text(state.name.lower(), STATE_STYLE[state])
+
+
+def size(count: float) -> str:
+    """Write bytes for people: `4.2 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Write a time span for people: `0.4 s`, `3 min`, `2 h`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    for limit, divisor, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / divisor:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"
+
+
+def ago(moment: float) -> str:
+    """Write how long ago a Unix time is."""
+    return f"{duration(max(0.0, time.time() - moment))} ago"
+
+
+def reason(task: Task) -> str:
+    """Return why a task is where it is, where that needs a reason."""
+    if task.failure is not None:
+        return task.failure.detail
+    return "same photo and recipe as before" if task.reused else ""
+
+
+def counted(n: int, noun: str) -> str:
+    """Write `1 photo`, `2 photos`."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")

@@ -1,0 +1,90 @@
+"""Progress of an upload on a terminal: one bar for the bytes, one for the tasks. Elsewhere nothing is drawn."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich import progress
+from rich.markup import escape
+
+from safelight.cli.printing import err, out
+
+
+class Progress:
+    """Bars on stderr; saved files are listed on stdout, above the bars."""
+
+    def __init__(self, *, photos: int, size: int, waits: bool, quiet: bool = False) -> None:
+        self._bars = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=None),
+            progress.TextColumn("{task.fields[amount]}", justify="right"),
+            progress.TimeElapsedColumn(),
+            console=err,
+            disable=not err.is_terminal,
+            expand=True,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._photos = photos
+        self._quiet = quiet
+        self._start = time.monotonic()
+        self._end: float | None = None
+        self._size = size
+        self._failed = 0
+        self._sent = self._bars.add_task("Uploading ", total=size, amount="")
+        self._done = self._bars.add_task("Processing", total=photos, amount="") if waits else None
+        self.sent(0)
+        self._show_done(0)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    @property
+    def seconds(self) -> float:
+        """Time from the start to the end, or to now."""
+        return (self._end or time.monotonic()) - self._start
+
+    def sent(self, count: int) -> None:
+        """So many more bytes are sent (fewer, where a photo is sent again)."""
+        self._bars.advance(self._sent, count)
+        done = self._bars.tasks[self._sent].completed
+        self._bars.update(self._sent, amount=f"{done / 1e6:.1f}/{self._size / 1e6:.1f} MB")
+
+    def finished(self) -> None:
+        """One more task is finished."""
+        self._show_done(1)
+
+    def failed(self, photo: Path, why: str) -> None:
+        """Say what became of a photo that failed."""
+        self._failed += 1
+        if err.is_terminal:
+            err.print(f"[red]failed[/red] {escape(str(photo))}: {escape(why)}", soft_wrap=True)
+        self._show_done(1)
+
+    def saved(self, path: Path) -> None:
+        """Name a file that was saved."""
+        if not self._quiet:
+            out.print(str(path), markup=False, soft_wrap=True)
+
+    def end(self) -> None:
+        """Take the bars away."""
+        if self._end is None:
+            self._end = time.monotonic()
+            self._bars.stop()
+
+    def _show_done(self, count: int) -> None:
+        if self._done is not None:
+            self._bars.advance(self._done, count)
+            done = int(self._bars.tasks[self._done].completed)
+            failed = f", {self._failed} failed" if self._failed else ""
+            self._bars.update(self._done, amount=f"{done}/{self._photos}{failed}")

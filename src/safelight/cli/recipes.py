@@ -1,0 +1,98 @@
+"""Recipes: list, show, check, save, delete."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from safelight import recipe as recipes
+from safelight.cli.connection import HERE, Where, master
+from safelight.cli.printing import ago, counted, out, print_json, table
+from safelight.cli.recipe_files import document, read
+from safelight.wire import NamedRecipe
+
+
+async def list_command(*, where: Where = HERE) -> None:
+    """List every recipe that the master knows."""
+    async with master(where) as client:
+        found = await client.recipes()
+    if where.json:
+        print_json(found)
+        return
+    out.print(table("RECIPE", "OUTPUTS", "CHANGED", "WHAT IT DOES", rows=[_row(each) for each in found]))
+
+
+async def show_command(name: str, *, where: Where = HERE) -> None:
+    """Show one recipe as JSON.
+
+    Parameters
+    ----------
+    name:
+        Its name.
+    """
+    async with master(where) as client:
+        found = await client.recipe(name)
+    print_json(found if where.json else found.spec)
+
+
+async def check_command(file: str, *, offline: bool = False, where: Where = HERE) -> None:
+    """Check a recipe in a file; a mistake is told with its place.
+
+    Parameters
+    ----------
+    file:
+        FILE.toml, FILE.toml:NAME or FILE.json.
+    offline:
+        Check the file alone, without asking the master.
+    """
+    made = read(file)
+    if not offline:
+        async with master(where) as client:
+            await client.check_recipe(document(made))
+    if where.json:
+        print_json(document(made))
+    else:
+        out.print(f"{file} is a good recipe with {counted(len(made.outputs), 'output')}.", markup=False)
+
+
+async def save_command(file: str, *, name: str | None = None, where: Where = HERE) -> None:
+    """Save a recipe at the master, so that uploads can name it.
+
+    Parameters
+    ----------
+    file:
+        FILE.toml, FILE.toml:NAME or FILE.json.
+    name:
+        The name to save it under (default: the name it has).
+    """
+    made = read(file)
+    async with master(where) as client:
+        saved = await client.save_recipe(name or made.name, document(made))
+    if where.json:
+        print_json(saved)
+    else:
+        out.print(f"Saved recipe {saved.name}.", markup=False)
+
+
+async def delete_command(name: str, *, where: Where = HERE) -> None:
+    """Forget a saved recipe; tasks made with it keep theirs.
+
+    Parameters
+    ----------
+    name:
+        Its name.
+    """
+    async with master(where) as client:
+        await client.delete_recipe(name)
+    if not where.json:
+        out.print(f"Deleted recipe {name}.", markup=False)
+
+
+def _row(found: NamedRecipe) -> tuple[str, str, str, str]:
+    fields: dict[str, Any] = msgspec.json.decode(found.spec)
+    changed = ago(found.changed) if 0 < found.changed < time.time() else "built in"
+    if found.name not in recipes.BUILTIN and not found.changed:
+        changed = "from a file"
+    return found.name, ", ".join(fields.get("outputs", {})), changed, fields.get("description", "")

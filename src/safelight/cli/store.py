@@ -1,0 +1,120 @@
+"""The key-value store: get, set, delete, list, watch."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from safelight.cli.connection import HERE, Where
+from safelight.cli.connection import store as opened
+from safelight.cli.printing import counted, out, print_json, table
+from safelight.wire import Entry
+
+
+async def get_command(key: str, *, where: Where = HERE) -> None:
+    """Print the value under a key.
+
+    Parameters
+    ----------
+    key:
+        Its name.
+    """
+    async with opened(where) as client:
+        if where.json:
+            print_json((await client.entries(key)).entries)
+        else:
+            out.print(await client.get(key), markup=False, soft_wrap=True)
+
+
+async def set_command(
+    key: str,
+    value: str,
+    *,
+    instance: str = "",
+    ttl: Annotated[float | None, Parameter(help="Seconds until the entry goes, unless it is set again.")] = None,
+    where: Where = HERE,
+) -> None:
+    """Set a value.
+
+    Parameters
+    ----------
+    key:
+        Its name.
+    value:
+        What stands there from now on.
+    instance:
+        Set the value of this instance only, beside those of others under the same key.
+    """
+    async with opened(where) as client:
+        entry = await client.set(key, value, instance=instance, ttl=ttl)
+    if where.json:
+        print_json(entry)
+
+
+async def delete_command(key: str, *, instance: str | None = None, where: Where = HERE) -> int:
+    """Delete what stands under a key.
+
+    Parameters
+    ----------
+    key:
+        Its name.
+    instance:
+        Delete only this instance.
+    """
+    async with opened(where) as client:
+        gone = await client.delete(key, instance=instance)
+    if where.json:
+        print_json(gone)
+    else:
+        out.print(f"Deleted {counted(gone, 'value')}.")
+    return 0 if gone else 4
+
+
+async def list_command(*, where: Where = HERE) -> None:
+    """List every entry."""
+    async with opened(where) as client:
+        page = await client.entries()
+    if where.json:
+        print_json(page)
+        return
+    rows = [(entry.key, entry.value, entry.instance, _expiry(entry)) for entry in page.entries]
+    out.print(table("KEY", "VALUE", "INSTANCE", "EXPIRES", rows=rows))
+
+
+async def watch_command(key: str | None = None, *, where: Where = HERE) -> None:
+    """Print entries, and print them again whenever one changes, until Ctrl-C.
+
+    Parameters
+    ----------
+    key:
+        Only entries under this key.
+    """
+    shown: dict[tuple[str, str], str] | None = None
+    revision = -1
+    async with opened(where) as client:
+        while True:
+            page = await client.watch(revision, key=key)
+            revision = page.revision
+            now = {(entry.key, entry.instance): entry.value for entry in page.entries}
+            if where.json:
+                if now != shown:
+                    print_json(page)
+            else:
+                _print_changes(shown or {}, now)
+            shown = now
+
+
+def _print_changes(before: dict[tuple[str, str], str], now: dict[tuple[str, str], str]) -> None:
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) == now.get(name):
+            continue
+        sign, value = ("-", before[name]) if name not in now else ("+", now[name])
+        out.print(f"{sign} {name[0]}={value}", markup=False, soft_wrap=True, style="red" if sign == "-" else "green")
+
+
+def _expiry(entry: Entry) -> str:
+    if entry.expires is None:
+        return "never"
+    return datetime.fromtimestamp(entry.expires, UTC).astimezone().strftime("%H:%M:%S")

@@ -1,0 +1,232 @@
+"""Tasks: look at them, cancel, retry, release, delete."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from rich.table import Table
+from rich.text import Text
+
+from safelight.cli.connection import HERE, Where, master
+from safelight.cli.printing import (
+    STATE_STYLE,
+    ago,
+    complain,
+    counted,
+    duration,
+    out,
+    print_json,
+    reason,
+    size,
+    state_text,
+    status_of,
+    table,
+)
+from safelight.client.master import Client
+from safelight.errors import Code, Error
+from safelight.wire import State, Summary, Task
+
+StateName = Literal["uploading", "waiting", "working", "finished", "failed", "quarantined", "cancelled"]
+
+
+async def status_command(*, where: Where = HERE) -> None:
+    """Show the queue and the workers."""
+    async with master(where) as client:
+        summary = await client.summary()
+    if where.json:
+        print_json(summary)
+        return
+    out.print(counts_table(summary))
+    if summary.delayed:
+        out.print(f"{summary.delayed:,} of the waiting ones are held back until their next attempt.")
+    if summary.tasks.get("waiting"):
+        out.print(f"The oldest has waited for {duration(summary.oldest_waiting)}.")
+    out.print()
+    out.print(workers_table(summary) if summary.workers else "No worker is here. Start one with `safelight worker`.")
+
+
+def counts_table(summary: Summary) -> Table:
+    """Make a table of how many tasks are in which state."""
+    return table(
+        "TASKS",
+        "",
+        rows=[(state_text(state), f"{summary.tasks.get(state.name.lower(), 0):,}") for state in STATE_STYLE],
+        right=("",),
+    )
+
+
+def workers_table(summary: Summary) -> Table:
+    """Make a table of the workers that db knows."""
+    rows = [
+        (seen.worker.id, f"{seen.worker.busy}/{seen.worker.slots}", str(seen.holding), seen.worker.engine,
+         seen.worker.isolation, ago(seen.last_seen))
+        for seen in summary.workers
+    ]  # fmt: skip
+    return table("WORKER", "BUSY", "HOLDS", "ENGINE", "ISOLATION", "SEEN", rows=rows, right=("BUSY", "HOLDS"))
+
+
+async def tasks_command(
+    *,
+    state: Annotated[list[StateName] | None, Parameter(negative="")] = None,
+    recipe: str | None = None,
+    batch: str | None = None,
+    limit: Annotated[int, Parameter(name=["--limit", "-l"])] = 30,
+    where: Where = HERE,
+) -> None:
+    """List tasks, newest first.
+
+    Parameters
+    ----------
+    state:
+        Only tasks in this state; may be given several times.
+    recipe:
+        Only tasks of this recipe.
+    batch:
+        Only tasks of this batch (one `safelight upload` is one).
+    limit:
+        How many at most; 0 lists all.
+    """
+    states = [State[name.upper()] for name in state or ()]
+    found: list[Task] = []
+    before: str | None = None
+    async with master(where) as client:
+        while True:
+            room = limit - len(found) if limit else 1000
+            page = await client.tasks(states=states, recipe=recipe, batch=batch, before=before, limit=min(room, 1000))
+            found += page.tasks
+            before = page.next
+            if before is None or (limit and len(found) >= limit):
+                break
+    if where.json:
+        print_json(found)
+        return
+    out.print(tasks_table(found) if found else "No tasks.")
+    if before is not None:
+        out.print("[dim]There are more; --limit N shows more.[/dim]")
+
+
+def tasks_table(tasks: list[Task]) -> Table:
+    """Make a table of tasks."""
+    rows = [
+        (
+            task.id,
+            task.filename,
+            task.recipe,
+            state_text(task.state),
+            str(task.attempts),
+            ago(task.changed),
+            reason(task),
+        )
+        for task in tasks
+    ]
+    return table("TASK", "PHOTO", "RECIPE", "STATE", "ATTEMPTS", "CHANGED", "WHY", rows=rows, right=("ATTEMPTS",))
+
+
+async def task_command(id: str, *, wait: bool = False, where: Where = HERE) -> int:
+    """Show one task.
+
+    Parameters
+    ----------
+    id:
+        Its id, or the number that the id begins with.
+    wait:
+        Wait until it has ended; the exit status then says whether it finished.
+    """
+    async with master(where) as client:
+        task = await find(client, id)
+        if wait:
+            task = await client.wait(task.id)
+    if where.json:
+        print_json(task)
+    else:
+        print_task(task)
+    return 1 if wait and task.state is not State.FINISHED else 0
+
+
+def print_task(task: Task) -> None:
+    """Print what is known of a task."""
+    facts: list[tuple[str, str | Text]] = [
+        ("task", task.id),
+        ("photo", task.filename + (f" ({size(task.input.size)}, {task.media_type})" if task.input else "")),
+        ("recipe", task.recipe),
+        ("state", state_text(task.state)),
+        ("why", reason(task)),
+        ("created", ago(task.created)),
+        ("changed", ago(task.changed)),
+        ("attempts", f"{task.attempts} ({counted(task.errors, 'error')}, {counted(task.deaths, 'death')})"),
+        ("took", duration(task.seconds) if task.seconds else ""),
+        ("engine", task.engine),
+        ("batch", task.batch),
+    ]
+    out.print(table("", "", rows=[(name, value) for name, value in facts if str(value)]))
+    if task.outputs:
+        rows = [
+            (
+                each.name,
+                each.media_type,
+                f"{each.width} x {each.height}",
+                str(each.frames),
+                size(each.size),
+                each.digest,
+            )
+            for each in task.outputs
+        ]
+        out.print()
+        out.print(table("OUTPUT", "TYPE", "PIXELS", "FRAMES", "SIZE", "SHA-256", rows=rows, right=("FRAMES", "SIZE")))
+
+
+async def cancel_command(*id: str, where: Where = HERE) -> int:
+    """Cancel tasks that have not ended."""
+    return await _each(id, where, lambda client, task: client.cancel(task.id))
+
+
+async def retry_command(*id: str, where: Where = HERE) -> int:
+    """Send failed, cancelled or quarantined tasks round again."""
+    return await _each(id, where, lambda client, task: client.retry(task.id))
+
+
+async def release_command(*id: str, where: Where = HERE) -> int:
+    """Send quarantined tasks round again."""
+    return await _each(id, where, lambda client, task: client.release(task.id))
+
+
+async def delete_command(*id: str, where: Where = HERE) -> int:
+    """Forget tasks, their photos and their results."""
+    return await _each(id, where, lambda client, task: client.delete(task.id))
+
+
+async def _each(ids: tuple[str, ...], where: Where, action: Callable[[Client, Task], Awaitable[Task | None]]) -> int:
+    if not ids:
+        complain("Name at least one task.")
+        return 2
+    done: list[Task] = []
+    status = 0
+    async with master(where) as client:
+        for each in ids:
+            try:
+                task = await find(client, each)
+                now = await action(client, task)
+            except Error as error:
+                complain(f"{each}: {error.detail}")
+                status = status_of(error)
+                continue
+            done.append(now or task)
+            if not where.json:
+                out.print(Text(f"{task.id} is ") + (state_text(now.state) if now else Text("gone")))
+    if where.json:
+        print_json(done)
+    return status
+
+
+async def find(client: Client, id: str) -> Task:
+    """Return a task by its id, or by the number with which the id begins. Raises NOT_FOUND."""
+    if re.fullmatch(r"[1-9][0-9]*", id):
+        # Newest first from below the next number: the first one found has this number, if any has.
+        page = await client.tasks(before=f"{int(id) + 1}-{'a' * 10}", limit=1)
+        if page.tasks and page.tasks[0].id.startswith(f"{id}-"):
+            return page.tasks[0]
+        raise Error(Code.NOT_FOUND, f"There is no task {id}.")
+    return await client.task(id)

@@ -1,0 +1,142 @@
+"""The queue and the workers, live in the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from safelight.cli.connection import HERE, Where, master
+from safelight.cli.printing import STATE_STYLE, duration, err, out, print_json, table
+from safelight.client.master import Client
+from safelight.errors import Error
+from safelight.wire import ENDED, Event, State, Summary
+
+_WINDOW = 10.0
+"""Seconds over which the rate is taken."""
+
+
+class View:
+    """What `top` knows, and how it looks."""
+
+    def __init__(self) -> None:
+        self.summary: Summary | None = None
+        self.trouble = ""
+        self._ends: deque[float] = deque()
+        self._recent: deque[Event] = deque(maxlen=100)
+
+    def take(self, events: list[Event]) -> None:
+        """Take new events in."""
+        for event in events:
+            self._recent.appendleft(event)
+            if event.state in ENDED and event.kind != "deleted":
+                self._ends.append(event.at)
+
+    def rate(self) -> float:
+        """Tasks ended each second of late."""
+        now = time.time()
+        while self._ends and self._ends[0] < now - _WINDOW:
+            self._ends.popleft()
+        return len(self._ends) / _WINDOW
+
+    def render(self, console: Console) -> Group:
+        """Draw everything, as high as the terminal."""
+        summary = self.summary or Summary(tasks={})
+        parts: list[object] = [self._headline(summary), Text()]
+        rows = [
+            (seen.worker.id, f"{seen.worker.busy}/{seen.worker.slots}", str(seen.holding),
+             f"{max(0.0, time.time() - seen.last_seen):.0f} s", seen.worker.isolation, seen.worker.engine)
+            for seen in summary.workers
+        ]  # fmt: skip
+        right = ("BUSY", "HOLDS", "SEEN")
+        if rows:
+            parts.append(table("WORKER", "BUSY", "HOLDS", "SEEN", "ISOLATION", "ENGINE", rows=rows, right=right))
+        else:
+            parts.append(Text("No worker is here.", "yellow"))
+        room = console.height - len(rows) - 8
+        recent = [self._line(event) for event in list(self._recent)[: max(room, 3)]]
+        parts += [Text(), table("WHEN", "TASK", "RECIPE", "WHAT", "TOOK", "WHY", rows=recent, right=("TOOK",))]
+        return Group(*parts)  # type: ignore[arg-type]
+
+    def _headline(self, summary: Summary) -> Text:
+        line = Text()
+        for state in (State.WAITING, State.WORKING, State.FINISHED, State.FAILED, State.QUARANTINED, State.CANCELLED):
+            count = summary.tasks.get(state.name.lower(), 0)
+            line.append(f"{count:,} ", f"bold {STATE_STYLE[state]}").append(f"{state.name.lower()}   ")
+        line.append(f"\n{self.rate():.1f} a second")
+        if summary.tasks.get("waiting"):
+            line.append(f"   oldest waits {duration(summary.oldest_waiting)}")
+        if summary.delayed:
+            line.append(f"   {summary.delayed:,} delayed")
+        if self.trouble:
+            line.append(f"   {self.trouble}", "red")
+        return line
+
+    def _line(self, event: Event) -> tuple[str, str, str, Text, str, str]:
+        when = time.strftime("%H:%M:%S", time.localtime(event.at))
+        took = f"{event.seconds:.2f} s" if event.seconds else ""
+        what = Text(event.kind or event.state.name.lower(), STATE_STYLE[event.state])
+        return when, event.task, event.recipe, what, took, event.failure.detail if event.failure else ""
+
+
+async def top_command(
+    *,
+    interval: Annotated[float, Parameter(name=["--interval", "-i"])] = 1.0,
+    once: Annotated[bool, Parameter(negative="")] = False,
+    where: Where = HERE,
+) -> None:
+    """Show the queue and the workers, live, until Ctrl-C.
+
+    Parameters
+    ----------
+    interval:
+        Seconds between looks.
+    once:
+        Show them once and leave.
+    """
+    view = View()
+    async with master(where, patience=2.0) as client:
+        view.summary = await client.summary()
+        page = await client.changes(max(0, view.summary.seq - 50))
+        view.take(page.events)
+        if where.json:
+            print_json({"summary": view.summary, "events": page.events, "rate": view.rate()})
+            return
+        if once or not out.is_terminal:
+            out.print(view.render(out))
+            return
+        await _live(client, view, page.last, interval)
+
+
+async def _live(client: Client, view: View, after: int, interval: float) -> None:
+    with Live(view.render(out), console=out, screen=True, auto_refresh=False) as live:
+        follower = asyncio.create_task(_follow(client, view, after))
+        try:
+            while True:
+                try:
+                    view.summary = await client.summary()
+                    view.trouble = ""
+                except Error as error:
+                    view.trouble = error.detail
+                live.update(view.render(out), refresh=True)
+                await asyncio.sleep(max(interval, 0.1))
+        finally:
+            follower.cancel()
+            err.show_cursor()
+
+
+async def _follow(client: Client, view: View, after: int) -> None:
+    while True:
+        try:
+            page = await client.changes(after, wait=20.0)
+        except Error:
+            await asyncio.sleep(1.0)
+            continue
+        view.take(page.events)
+        after = page.last

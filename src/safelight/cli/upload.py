@@ -1,0 +1,96 @@
+"""Photos, uploaded; and their results, waited for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.types import PositiveInt
+
+from safelight.cli.batch import Batch, Entry, Options
+from safelight.cli.connection import HERE, Where, master
+from safelight.cli.photos import collect
+from safelight.cli.printing import complain, counted, duration, err, out, print_json, size, table
+from safelight.cli.progress import Progress
+from safelight.cli.recipe_files import recipe_argument
+from safelight.cli.results import Folder
+
+_PATIENCE = 30.0
+
+
+async def upload_command(
+    *path: Path,
+    recipe: Annotated[str | None, Parameter(name=["--recipe", "-r"])] = None,
+    n: Annotated[PositiveInt, Parameter(name=["-n", "--times"])] = 1,
+    wait: Annotated[bool, Parameter(name=["--wait", "-w"], negative="")] = False,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    priority: int = 0,
+    at_once: PositiveInt = 8,
+    where: Where = HERE,
+) -> int:
+    """Upload photos; with --wait or --output, wait for their results.
+
+    Parameters
+    ----------
+    path:
+        Files, and folders with everything in them that looks like a photo.
+    recipe:
+        Name of a recipe (see `safelight recipes list`), or a file with one: FILE.toml, FILE.toml:NAME, FILE.json.
+    n:
+        Upload each photo so many times.
+    wait:
+        Wait until every photo is processed.
+    output:
+        Save the results into this folder as they finish.
+    overwrite:
+        Replace files of the same name; without it, results get names that are free.
+    priority:
+        -100 to 100; higher ones are processed first.
+    at_once:
+        How many uploads at the same time.
+    """
+    if not path:
+        complain("Name at least one photo or folder.")
+        return 2
+    photos = collect(path) * n
+    asked = recipe_argument(recipe)
+    folder = None if output is None else Folder(output, overwrite=overwrite)
+    waits = wait or folder is not None
+    total = sum(photo.size for photo in photos)
+    with Progress(photos=len(photos), size=total, waits=waits, quiet=where.json) as progress:
+        async with master(where, patience=_PATIENCE) as client:
+            options = Options(recipe=asked, priority=priority, folder=folder, waits=waits)
+            batch = Batch(client, photos, options, progress)
+            try:
+                await batch.run(at_once=at_once)
+            finally:
+                progress.end()
+                if where.json:
+                    print_json(batch.report())
+                else:
+                    _print(batch, progress.seconds)
+    return 0 if all(entry.good for entry in batch.entries) else 1
+
+
+def _print(batch: Batch, seconds: float) -> None:
+    uploaded = [entry for entry in batch.entries if entry.task is not None]
+    sent = size(sum(entry.photo.size for entry in uploaded))
+    if len(batch.entries) == 1 and uploaded and not batch.waits:
+        out.print(f"{uploaded[0].photo.path} is task {uploaded[0].task.id}", markup=False, soft_wrap=True)  # type: ignore[union-attr]
+    elif uploaded:
+        out.print(f"Uploaded {counted(len(uploaded), 'photo')} ({sent}) as batch {batch.name}.", soft_wrap=True)
+    if batch.waits and uploaded:
+        done = sum(entry.finished for entry in batch.entries)
+        out.print(f"{counted(done, 'photo')} finished in {duration(seconds)}.")
+    bad = [entry for entry in batch.entries if entry.problem]
+    if bad:
+        err.print(f"[red]{counted(len(bad), 'photo')} failed:[/red]")
+        err.print(table("PHOTO", "TASK", "WHY", rows=[_row(entry) for entry in bad]))
+    elif len(uploaded) < len(batch.entries):
+        err.print(f"Stopped: {counted(len(batch.entries) - len(uploaded), 'photo')} not uploaded.")
+
+
+def _row(entry: Entry) -> tuple[str, str, str]:
+    return str(entry.photo.path), entry.task.id if entry.task else "", entry.problem
