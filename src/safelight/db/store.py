@@ -17,6 +17,7 @@ from safelight.wire import (
     NamedRecipe,
     NewTask,
     Outcome,
+    Output,
     Reference,
     Settled,
     State,
@@ -43,6 +44,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks whose upload never ended (the classic protocol's) are deleted after this."""
     max_waiting: int = 5_000_000
     """With so many tasks waiting, creation is refused with TOO_MANY_REQUESTS."""
+    oldest_every: int = 20
+    """Every so manieth lease goes to the oldest task whatever its priority, so that none waits for ever; 0: none."""
 
 
 class TaskStore(Protocol):
@@ -88,6 +91,16 @@ class TaskStore(Protocol):
 
     async def lease_plain(self) -> Lease | None:
         """Take the next task that a classic worker can do, for `Policy.plain_lease` seconds; None when none waits."""
+        ...
+
+    async def finish_plain(
+        self, id: str, outputs: Sequence[Output] = (), *, engine: str = "classic", seconds: float = 0.0
+    ) -> Task:
+        """End the attempt of a classic worker, named by its lease or, while a classic worker holds it, by the task.
+
+        Without outputs the result is the picture that storage keeps under the lease's id. Repeated, nothing. Raises
+        NOT_FOUND, LEASE_LOST.
+        """
         ...
 
     async def heartbeat(self, beat: Heartbeat) -> HeartbeatAnswer:

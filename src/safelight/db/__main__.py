@@ -1,0 +1,98 @@
+"""db as a program."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from safelight import serve, settings
+from safelight.db import app
+from safelight.db.metrics import Metrics, QueueCollector
+from safelight.db.store import Policy
+from safelight.settings import Duration
+from safelight.wire import NewTask, State
+
+_DEFAULT = Policy()
+_Count = Annotated[int, Meta(ge=1)]
+
+
+class Config(serve.Config, frozen=True, kw_only=True):
+    """db: tasks, leases and events."""
+
+    port: serve.Port = 8001
+    data: serve.DataDirectory = "data/db"
+    store: Annotated[
+        str | None, Meta(description="URL of the store: sqlite:///FILE (default: a file in the data directory)")
+    ] = None
+    max_errors: Annotated[_Count, Meta(description="errors after which a task has failed")] = _DEFAULT.max_errors
+    retry_first: Annotated[Duration, Meta(description="pause after a first error; it doubles")] = _DEFAULT.retry_first
+    retry_longest: Annotated[Duration, Meta(description="longest pause after an error")] = _DEFAULT.retry_longest
+    max_deaths: Annotated[_Count, Meta(description="deaths after which a task is quarantined")] = _DEFAULT.max_deaths
+    plain_max_deaths: Annotated[_Count, Meta(description="the same where classic workers only died on it")] = (
+        _DEFAULT.plain_max_deaths
+    )
+    plain_lease: Annotated[Duration, Meta(description="how long a classic worker may take")] = _DEFAULT.plain_lease
+    keep_tasks: Annotated[Duration, Meta(description="how long ended tasks are kept; 0: for ever")] = (
+        _DEFAULT.keep_tasks
+    )
+    keep_events: Annotated[Duration, Meta(description="how long events are kept; 0: for ever")] = _DEFAULT.keep_events
+    keep_uploading: Annotated[Duration, Meta(description="how long a task may wait for its upload; 0: for ever")] = (
+        _DEFAULT.keep_uploading
+    )
+    max_waiting: Annotated[_Count, Meta(description="waiting tasks above which none is taken")] = _DEFAULT.max_waiting
+    oldest_every: Annotated[
+        int, Meta(ge=0, description="every so manieth lease goes to the oldest task whatever its priority; 0: none")
+    ] = _DEFAULT.oldest_every
+
+
+def policy(config: Config) -> Policy:
+    """Return the policy in the settings."""
+    return Policy(**{field.name: getattr(config, field.name) for field in msgspec.structs.fields(Policy)})
+
+
+PLAIN = NewTask(
+    recipe="invert",
+    recipe_digest="c3b5601c09946bcb6f6632c327d80bfa38b9ec55b2b66aee8163348ccc39bd1e",
+    spec=msgspec.Raw(
+        b'{"auto_orient":true,"description":"Every colour turned into its opposite, in the format of the upload.",'
+        b'"name":"invert","outputs":{"image":{"background":"#ffffffff","bit_depth":8,"color":"srgb","effort":null,'
+        b'"format":"same","keep_gps":false,"lossless":false,"metadata":"strip","operations":[{"op":"invert"}],'
+        b'"progressive":false,"quality":null}}}'
+    ),
+    plain=True,
+    state=State.UPLOADING,
+)
+"""What a classic client's task becomes: the built-in recipe `invert`, here as it is stored, for db runs no recipes."""
+
+
+@asynccontextmanager
+async def build(config: Config, service: serve.Service) -> AsyncIterator[web.Application]:
+    """Open the backend that the store's URL names, and yield the application."""
+    metrics = Metrics(service.registry)
+    scheme, _, place = (config.store or f"sqlite://{config.data}/tasks.sqlite").partition("://")
+    match scheme:
+        case "sqlite":
+            from safelight.db.sqlite import SqliteStore  # noqa: PLC0415 - only what is chosen is imported
+
+            opened = SqliteStore.open(Path(place), policy=policy(config), observe=metrics.committed)
+        case _:
+            settings.fail(f"--store: {config.store} is no backend of db. Write sqlite:///FILE.")
+    async with opened as store:
+        service.registry.register(QueueCollector(store.summary, lambda: store.webhooks_due))
+        service.on_stop(store.wake)
+        yield app.make(store, PLAIN)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the service."""
+    serve.run("db", Config, build, argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""The routes of db: those of `client.db`, and the classic protocol's."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from safelight.db.store import TaskStore
+from safelight.errors import Code, Error
+from safelight.http import classic, json_response, query, read_json
+from safelight.wire import (
+    HandedBack,
+    Heartbeat,
+    Lease,
+    LeaseRequest,
+    NamedRecipe,
+    NewTask,
+    Outcome,
+    Output,
+    Record,
+    Seconds,
+    State,
+    Task,
+    decode,
+    encode,
+)
+
+MAX_BODY = 64 * 1024 * 1024
+STORE: web.AppKey[TaskStore] = web.AppKey("store")
+PLAIN: web.AppKey[NewTask] = web.AppKey("plain")
+
+_Wait = Annotated[float, Meta(ge=0, le=60)]
+_NewTasks = Annotated[list[NewTask], Meta(max_length=1000)]
+_Outcomes = Annotated[list[Outcome], Meta(max_length=1000)]
+_Outputs = Annotated[list[Output], Meta(max_length=100)]
+_STATES = {state.name.lower(): state for state in State}
+
+
+class _Get(Record, frozen=True, kw_only=True):
+    full: bool = False
+
+
+class _Find(Record, frozen=True, kw_only=True):
+    state: str = ""
+    recipe: str | None = None
+    batch: str | None = None
+    before: str | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
+class _Follow(Record, frozen=True, kw_only=True):
+    after: Annotated[int, Meta(ge=0, le=2**62)] = 0
+    limit: Annotated[int, Meta(ge=1, le=10000)] = 1000
+    wait: _Wait = 0.0
+    task: str | None = None
+
+
+class _References(Record, frozen=True, kw_only=True):
+    after: Annotated[int, Meta(ge=0, le=2**62)] = 0
+    limit: Annotated[int, Meta(ge=1, le=10000)] = 10000
+
+
+class _TakeDeliveries(Record, frozen=True, kw_only=True):
+    n: Annotated[int, Meta(ge=1, le=1000)] = 100
+    wait: _Wait = 0.0
+    seconds: Annotated[float, Meta(gt=0, le=3600)] = 60.0
+
+
+class _SettleDelivery(Record, frozen=True, kw_only=True):
+    delivered: bool
+    retry_after: Annotated[float, Meta(ge=0, le=30 * 86400)] | None = None
+
+
+class _Finish(msgspec.Struct, frozen=True, kw_only=True):
+    """What the master found a classic worker's result to be."""
+
+    outputs: _Outputs = []
+    engine: str = "classic"
+    seconds: Seconds = 0.0
+
+
+def make(store: TaskStore, plain: NewTask) -> web.Application:
+    """Make the application; `plain` is what a classic client's task becomes."""
+    app = web.Application(client_max_size=MAX_BODY)
+    app[STORE] = store
+    app[PLAIN] = plain
+    app.add_routes(
+        [
+            web.post("/task", _create_classic),
+            web.get("/task/next", _next_classic),
+            web.get("/task/{id}", _get),
+            web.post("/task/{id}/ready", _ready),
+            web.post("/task/{id}/finish", _finish_classic),
+            web.post("/task/{id}/cancel", _cancel),
+            web.post("/task/{id}/retry", _retry),
+            web.post("/task/{id}/release", _release),
+            web.delete("/task/{id}", _delete),
+            web.post("/tasks", _create),
+            web.get("/tasks", _find),
+            web.post("/lease", _lease),
+            web.post("/heartbeat", _heartbeat),
+            web.post("/outcomes", _settle),
+            web.get("/events", _events),
+            web.get("/summary", _summary),
+            web.get("/references", _references),
+            web.get("/recipes", _recipes),
+            web.put("/recipes/{name}", _save_recipe),
+            web.delete("/recipes/{name}", _delete_recipe),
+            web.post("/deliveries", _take_deliveries),
+            web.post("/deliveries/{id}", _settle_delivery),
+        ]
+    )
+    return app
+
+
+async def _create(request: web.Request) -> web.Response:
+    return json_response(await request.app[STORE].create(await read_json(request, _NewTasks)))
+
+
+async def _find(request: web.Request) -> web.Response:
+    wanted = query(request, _Find)
+    page = await request.app[STORE].find(
+        states=_states(wanted.state),
+        recipe=wanted.recipe,
+        batch=wanted.batch,
+        before=wanted.before,
+        limit=wanted.limit,
+    )
+    return json_response(page)
+
+
+def _states(text: str) -> list[State]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in _STATES:
+            expected = ", ".join(_STATES)
+            raise Error(Code.INVALID_REQUEST, f"The parameter state: {name} is none of {expected}.", position="state")
+    return [_STATES[name] for name in names]
+
+
+async def _lease(request: web.Request) -> web.Response:
+    store = request.app[STORE]
+    leases = await store.lease(await read_json(request, LeaseRequest))
+    await _hand_back_if_gone(request, leases)
+    return json_response(leases)
+
+
+async def _hand_back_if_gone(request: web.Request, leases: list[Lease]) -> None:
+    """Give leases back that were taken while their worker hung up; an answer would reach nobody."""
+    if leases and (request.transport is None or request.transport.is_closing()):
+        await request.app[STORE].settle([HandedBack(lease=lease.id) for lease in leases])
+
+
+async def _heartbeat(request: web.Request) -> web.Response:
+    return json_response(await request.app[STORE].heartbeat(await read_json(request, Heartbeat)))
+
+
+async def _settle(request: web.Request) -> web.Response:
+    return json_response(await request.app[STORE].settle(await read_json(request, _Outcomes)))
+
+
+async def _cancel(request: web.Request) -> web.Response:
+    return json_response(await request.app[STORE].cancel(request.match_info["id"]))
+
+
+async def _retry(request: web.Request) -> web.Response:
+    return json_response(await request.app[STORE].retry(request.match_info["id"]))
+
+
+async def _release(request: web.Request) -> web.Response:
+    return json_response(await request.app[STORE].release(request.match_info["id"]))
+
+
+async def _delete(request: web.Request) -> web.Response:
+    await request.app[STORE].delete(request.match_info["id"])
+    return web.Response(status=204)
+
+
+async def _events(request: web.Request) -> web.Response:
+    wanted = query(request, _Follow)
+    page = await request.app[STORE].events(wanted.after, limit=wanted.limit, wait=wanted.wait, task=wanted.task)
+    return json_response(page)
+
+
+async def _summary(request: web.Request) -> web.Response:
+    return json_response(await request.app[STORE].summary())
+
+
+async def _references(request: web.Request) -> web.Response:
+    wanted = query(request, _References)
+    return json_response(await request.app[STORE].referenced(wanted.after, limit=wanted.limit))
+
+
+async def _recipes(request: web.Request) -> web.Response:
+    return json_response(await request.app[STORE].recipes())
+
+
+async def _save_recipe(request: web.Request) -> web.Response:
+    recipe = await read_json(request, NamedRecipe)
+    if recipe.name != request.match_info["name"]:
+        raise Error(Code.INVALID_REQUEST, "The name in the body is not the one in the address.", position="$.name")
+    await request.app[STORE].save_recipe(recipe)
+    return web.Response(status=204)
+
+
+async def _delete_recipe(request: web.Request) -> web.Response:
+    await request.app[STORE].delete_recipe(request.match_info["name"])
+    return web.Response(status=204)
+
+
+async def _take_deliveries(request: web.Request) -> web.Response:
+    wanted = query(request, _TakeDeliveries)
+    return json_response(await request.app[STORE].deliveries(n=wanted.n, wait=wanted.wait, seconds=wanted.seconds))
+
+
+async def _settle_delivery(request: web.Request) -> web.Response:
+    body = await read_json(request, _SettleDelivery)
+    await request.app[STORE].settle_delivery(
+        request.match_info["id"], delivered=body.delivered, retry_after=body.retry_after
+    )
+    return web.Response(status=204)
+
+
+@classic
+async def _create_classic(request: web.Request) -> web.Response:
+    (task,) = await request.app[STORE].create([request.app[PLAIN]])
+    return web.Response(text=task.id)
+
+
+@classic
+async def _next_classic(request: web.Request) -> web.Response:
+    """Answer a lease with the state that the classic protocol wants; 404 with its JSON when no task waits."""
+    lease = await request.app[STORE].lease_plain()
+    if lease is None:
+        return json_response({"id": -1, "state": State.WAITING}, status=404)
+    await _hand_back_if_gone(request, [lease])
+    return json_response({**decode(encode(lease), dict), "state": State.WORKING})
+
+
+@classic
+async def _get(request: web.Request) -> web.Response:
+    """Answer a task under the id asked with, as classic callers know it; with `full=true` under its own."""
+    task = await request.app[STORE].get(request.match_info["id"])
+    return json_response(task if query(request, _Get).full else task.evolve(id=request.match_info["id"]))
+
+
+@classic
+async def _ready(request: web.Request) -> web.Response:
+    return _brief(request, await request.app[STORE].ready(request.match_info["id"]))
+
+
+@classic
+async def _finish_classic(request: web.Request) -> web.Response:
+    body = await read_json(request, _Finish) if request.content_type == "application/json" else _Finish()
+    task = await request.app[STORE].finish_plain(
+        request.match_info["id"], body.outputs, engine=body.engine, seconds=body.seconds
+    )
+    return _brief(request, task)
+
+
+def _brief(request: web.Request, task: Task) -> web.Response:
+    return json_response(task) if query(request, _Get).full else web.Response()

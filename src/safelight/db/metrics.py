@@ -1,0 +1,94 @@
+"""The numbers of db that an operator looks at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter as Tally
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from safelight.db.rows import EventRow
+from safelight.wire import Summary
+
+_MAX_RECIPES = 50
+"""Recipes with a series of their own; the others share `other`."""
+_PATIENCE = 5.0
+
+
+class Metrics:
+    """Counts what commits tell."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._recipes: set[str] = set()
+        self._changes = Counter(
+            "safelight_task_changes", "Changes of tasks (outcomes of leases among them)", ["kind"], registry=registry
+        )
+        self._deaths = Counter("safelight_deaths", "Attempts that ended by a death", registry=registry)
+        self._retries = Counter("safelight_retries", "Attempts put off after a passing error", registry=registry)
+        self._seconds = Histogram(
+            "safelight_processing_seconds",
+            "Time to process one picture",
+            ["recipe"],
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+            registry=registry,
+        )
+        self._commits = Counter("safelight_commits", "Commits to the database", registry=registry)
+        self._calls = Histogram(
+            "safelight_calls_per_commit",
+            "Calls that shared a commit",
+            buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
+            registry=registry,
+        )
+
+    def committed(self, calls: int, events: Sequence[EventRow]) -> None:
+        """Count one commit."""
+        self._commits.inc()
+        self._calls.observe(calls)
+        kinds = Tally(event.kind for event in events)
+        for kind, count in kinds.items():
+            self._changes.labels(kind).inc(count)
+        self._deaths.inc(kinds["lapsed"] + kinds["died"])
+        self._retries.inc(kinds["delayed"])
+        for event in events:
+            if event.kind == "finished":
+                self._seconds.labels(self._label(event.recipe)).observe(event.seconds)
+
+    def _label(self, recipe: str) -> str:
+        if recipe not in self._recipes:
+            if len(self._recipes) >= _MAX_RECIPES:
+                return "other"
+            self._recipes.add(recipe)
+        return recipe
+
+
+class QueueCollector(Collector):
+    """Asks the store for the queue when the metrics are read, which happens on a thread."""
+
+    def __init__(self, summary: Callable[[], Awaitable[Summary]], webhooks: Callable[[], int]) -> None:
+        self._summary = summary
+        self._webhooks = webhooks
+        self._loop = asyncio.get_running_loop()
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the registry would otherwise collect in order to know."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """Read the queue."""
+
+        async def ask() -> Summary:
+            return await self._summary()
+
+        summary = asyncio.run_coroutine_threadsafe(ask(), self._loop).result(_PATIENCE)
+        tasks = GaugeMetricFamily("safelight_tasks", "Tasks by state", labels=["state"])
+        for state, count in summary.tasks.items():
+            tasks.add_metric([state], count)
+        yield tasks
+        waiting = summary.oldest_waiting
+        yield GaugeMetricFamily("safelight_delayed_tasks", "Waiting tasks put off after an error", summary.delayed)
+        yield GaugeMetricFamily("safelight_oldest_waiting_seconds", "Age of the oldest waiting task", waiting)
+        yield GaugeMetricFamily("safelight_workers", "Workers heard of lately", len(summary.workers))
+        yield GaugeMetricFamily("safelight_webhooks_due", "Webhook calls not yet settled", self._webhooks())

@@ -1,0 +1,149 @@
+"""A task and an event as a database keeps them: one record each, in the order of the columns, times in milliseconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from safelight.db import ids
+from safelight.wire import Blob, Event, Failure, Lease, Output, State, Task
+
+
+class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """A task with everything that is known of it."""
+
+    n: int
+    key: str
+    state: State
+    seq: int = 0
+    created: int
+    changed: int
+    due: int | None = None
+    priority: int = 0
+    plain: int = 0
+    spec: int
+    recipe: str
+    input: str | None = None
+    input_size: int | None = None
+    filename: str = ""
+    media_type: str = ""
+    batch: str = ""
+    idempotency_key: str | None = None
+    webhook: str | None = None
+    attempts: int = 0
+    errors: int = 0
+    deaths: int = 0
+    plain_deaths: int = 0
+    lease: str | None = None
+    expires: int | None = None
+    lasts: int | None = None
+    worker: str | None = None
+    settled: str | None = None
+    settled_as: str | None = None
+    outputs: list[Output] | None = None
+    failure: Failure | None = None
+    engine: str = ""
+    seconds: float = 0.0
+    reused: int = 0
+
+    def evolve(self, **changes: Any) -> TaskRow:
+        """Return a copy with some columns replaced."""
+        return msgspec.structs.replace(self, **changes)
+
+    @property
+    def id(self) -> str:
+        """The task's id."""
+        return f"{self.n}-{self.key}"
+
+    @property
+    def lease_id(self) -> str:
+        """The id of the lease in force, or else of the one that ended last by an outcome."""
+        return f"{self.n}-{self.key}-{self.attempts}-{self.lease or self.settled}"
+
+    @property
+    def blob(self) -> Blob | None:
+        """The input."""
+        return None if self.input is None else Blob(digest=self.input, size=self.input_size or 0)
+
+    def held_under(self, lease: ids.Reference) -> bool:
+        """Whether that lease is in force."""
+        return (
+            self.lease is not None
+            and self.lease == lease.token
+            and self.attempts == lease.attempt
+            and self.key == lease.key
+        )
+
+    def task(self, recipe_digest: str) -> Task:
+        """Return the task as everybody sees it."""
+        return Task(
+            id=self.id,
+            state=self.state,
+            seq=self.seq,
+            created=self.created / 1000,
+            changed=self.changed / 1000,
+            input=self.blob,
+            filename=self.filename,
+            media_type=self.media_type,
+            recipe=self.recipe,
+            recipe_digest=recipe_digest,
+            priority=self.priority,
+            batch=self.batch,
+            attempts=self.attempts,
+            errors=self.errors,
+            deaths=self.deaths,
+            outputs=self.outputs or [],
+            failure=self.failure,
+            engine=self.engine,
+            seconds=self.seconds,
+            reused=bool(self.reused),
+            lease=self.lease_id if self.state is State.FINISHED and self.settled else None,
+        )
+
+    def lease_record(self, spec: str) -> Lease:
+        """Return the lease in force as its worker sees it."""
+        return Lease(
+            id=self.lease_id,
+            task=self.id,
+            attempt=self.attempts,
+            expires=(self.expires or 0) / 1000,
+            input=self.blob,
+            filename=self.filename,
+            media_type=self.media_type,
+            recipe=self.recipe,
+            spec=msgspec.Raw(spec),
+        )
+
+
+class EventRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """One change of one task."""
+
+    seq: int
+    at: int
+    n: int
+    key: str
+    state: State
+    recipe: str
+    batch: str
+    attempt: int
+    worker: str
+    kind: str
+    failure: Failure | None
+    seconds: float
+
+    def event(self) -> Event:
+        """Return the event as everybody sees it."""
+        return Event(
+            seq=self.seq,
+            at=self.at / 1000,
+            task=f"{self.n}-{self.key}",
+            state=self.state,
+            recipe=self.recipe,
+            batch=self.batch,
+            attempt=self.attempt,
+            worker=self.worker,
+            kind=self.kind,
+            failure=self.failure,
+            seconds=self.seconds,
+        )

@@ -1,0 +1,109 @@
+-- Times are Unix milliseconds. What is large and shared (a recipe's spec) is stored once.
+
+CREATE TABLE meta (
+  name TEXT PRIMARY KEY,
+  value ANY
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE spec (
+  id INTEGER PRIMARY KEY,
+  digest TEXT NOT NULL UNIQUE,
+  body TEXT NOT NULL,
+  until INTEGER NOT NULL -- no task with a larger number uses it
+) STRICT;
+
+-- The columns stand in the order of rows.TaskRow, those of events in the order of rows.EventRow.
+CREATE TABLE task (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  key TEXT NOT NULL, -- the random part of its id
+  state INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  created INTEGER NOT NULL,
+  changed INTEGER NOT NULL,
+  due INTEGER, -- of a waiting task: not to be leased before; NULL is now
+  priority INTEGER NOT NULL,
+  plain INTEGER NOT NULL,
+  spec INTEGER NOT NULL REFERENCES spec,
+  recipe TEXT NOT NULL,
+  input TEXT,
+  input_size INTEGER,
+  filename TEXT NOT NULL,
+  media_type TEXT NOT NULL,
+  batch TEXT NOT NULL,
+  idempotency_key TEXT,
+  webhook TEXT,
+  attempts INTEGER NOT NULL, -- never starts anew: it is part of the leases' ids
+  errors INTEGER NOT NULL,
+  deaths INTEGER NOT NULL,
+  plain_deaths INTEGER NOT NULL, -- those of the deaths that were lapses of classic workers
+  lease TEXT, -- the random part of the lease in force
+  expires INTEGER,
+  lasts INTEGER, -- how long the lease lasts without a heartbeat, milliseconds
+  worker TEXT, -- '' is a classic one
+  settled TEXT, -- the random part of the lease that ended last by an outcome, and which that was
+  settled_as TEXT,
+  outputs TEXT, -- NULL where there are none
+  failure TEXT,
+  engine TEXT NOT NULL,
+  seconds REAL NOT NULL,
+  reused INTEGER NOT NULL,
+  -- The row as one value; connection.py says why rows leave SQLite like this.
+  as_json TEXT GENERATED ALWAYS AS (json_array(
+    n, key, state, seq, created, changed, due, priority, plain, spec, recipe, input, input_size, filename, media_type,
+    batch, idempotency_key, webhook, attempts, errors, deaths, plain_deaths, lease, expires, lasts, worker, settled,
+    settled_as, json(outputs), json(failure), engine, seconds, reused
+  )) VIRTUAL
+) STRICT;
+
+-- What may be leased now: by priority, for classic workers, by age.
+CREATE INDEX task_waiting ON task (priority DESC, n) WHERE state = 0 AND due IS NULL;
+CREATE INDEX task_plain ON task (priority DESC, n) WHERE state = 0 AND due IS NULL AND plain = 1;
+CREATE INDEX task_oldest ON task (n) WHERE state = 0 AND due IS NULL;
+-- What happens by itself.
+CREATE INDEX task_delayed ON task (due) WHERE state = 0 AND due IS NOT NULL;
+CREATE INDEX task_expires ON task (expires) WHERE state = 1;
+CREATE INDEX task_ended ON task (changed) WHERE state >= 2;
+-- What is looked up.
+CREATE INDEX task_worker ON task (worker) WHERE state = 1;
+CREATE UNIQUE INDEX task_idempotency ON task (idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX task_result ON task (input, spec, engine) WHERE state = 2 AND outputs IS NOT NULL;
+CREATE INDEX task_state ON task (state, n);
+CREATE INDEX task_batch ON task (batch, n) WHERE batch <> '';
+CREATE INDEX task_recipe ON task (recipe, n);
+
+CREATE TABLE event (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  at INTEGER NOT NULL,
+  n INTEGER NOT NULL,
+  key TEXT NOT NULL,
+  state INTEGER NOT NULL,
+  recipe TEXT NOT NULL,
+  batch TEXT NOT NULL,
+  attempt INTEGER NOT NULL,
+  worker TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  failure TEXT,
+  seconds REAL NOT NULL,
+  as_json TEXT GENERATED ALWAYS AS (json_array(
+    seq, at, n, key, state, recipe, batch, attempt, worker, kind, json(failure), seconds
+  )) VIRTUAL
+) STRICT;
+CREATE INDEX event_task ON event (n, seq);
+
+-- A webhook call for each end of a task that wants one, with the task as it was then.
+CREATE TABLE delivery (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  created INTEGER NOT NULL,
+  due INTEGER NOT NULL,
+  url TEXT NOT NULL,
+  attempt INTEGER NOT NULL,
+  token TEXT,
+  task TEXT NOT NULL
+) STRICT;
+CREATE INDEX delivery_due ON delivery (due);
+
+CREATE TABLE recipe (
+  name TEXT PRIMARY KEY,
+  spec TEXT NOT NULL,
+  changed INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

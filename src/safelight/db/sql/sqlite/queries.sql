@@ -1,0 +1,265 @@
+-- The statements of the SQLite backend, each below its name.
+-- Many rows go in and out as one JSON array of arrays; connection.py says why.
+
+-- name: insert_tasks
+INSERT INTO task (
+  n, key, state, seq, created, changed, due, priority, plain, spec, recipe, input, input_size, filename, media_type,
+  batch, idempotency_key, webhook, attempts, errors, deaths, plain_deaths, lease, expires, lasts, worker, settled,
+  settled_as, outputs, failure, engine, seconds, reused
+)
+SELECT
+  value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7, value->>8, value->>9,
+  value->>10, value->>11, value->>12, value->>13, value->>14, value->>15, value->>16, value->>17, value->>18,
+  value->>19, value->>20, value->>21, value->>22, value->>23, value->>24, value->>25, value->>26, value->>27,
+  value->>28, value->>29, value->>30, value->>31, value->>32
+FROM json_each(?1);
+
+-- name: update_tasks
+UPDATE task SET
+  state = new.state, seq = new.seq, changed = new.changed, due = new.due, attempts = new.attempts, errors =
+  new.errors, deaths = new.deaths, plain_deaths = new.plain_deaths, lease = new.lease, expires = new.expires, lasts
+  = new.lasts, worker = new.worker, settled = new.settled, settled_as = new.settled_as, outputs = new.outputs,
+  failure = new.failure, engine = new.engine, seconds = new.seconds
+FROM (
+  SELECT
+    value->>0 AS n, value->>2 AS state, value->>3 AS seq, value->>5 AS changed, value->>6 AS due, value->>18 AS
+    attempts, value->>19 AS errors, value->>20 AS deaths, value->>21 AS plain_deaths, value->>22 AS lease,
+    value->>23 AS expires, value->>24 AS lasts, value->>25 AS worker, value->>26 AS settled, value->>27 AS
+    settled_as, value->>28 AS outputs, value->>29 AS failure, value->>30 AS engine, value->>31 AS seconds
+  FROM json_each(?1)
+) AS new
+WHERE task.n = new.n;
+
+-- name: delete_tasks
+DELETE FROM task WHERE n IN (SELECT value FROM json_each(?1));
+
+-- name: insert_events
+INSERT INTO event (
+  seq, at, n, key, state, recipe, batch, attempt, worker, kind, failure, seconds
+)
+SELECT
+  value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7, value->>8, value->>9,
+  value->>10, value->>11
+FROM json_each(?1);
+
+-- name: tasks_by_number
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
+  SELECT as_json FROM json_each(?1) AS wanted CROSS JOIN task ON task.n = wanted.value
+);
+
+-- name: tasks_by_idempotency_key
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
+  SELECT as_json FROM json_each(?1) AS wanted CROSS JOIN task INDEXED BY task_idempotency
+  ON task.idempotency_key = wanted.value
+);
+
+-- name: finished_alike
+-- ?1: pairs of input and spec; ?2: engine
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
+  SELECT as_json FROM task WHERE n IN (
+    SELECT (
+      SELECT n FROM task INDEXED BY task_result
+      WHERE state = 2 AND outputs IS NOT NULL
+        AND input = wanted.value->>0 AND spec = wanted.value->>1 AND engine = ?2
+      LIMIT 1
+    )
+    FROM json_each(?1) AS wanted
+  )
+);
+
+-- name: waiting
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
+  SELECT as_json FROM task INDEXED BY task_waiting
+  WHERE state = 0 AND due IS NULL ORDER BY priority DESC, n LIMIT ?1
+);
+
+-- name: waiting_oldest
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
+  SELECT as_json FROM task INDEXED BY task_oldest
+  WHERE state = 0 AND due IS NULL ORDER BY n LIMIT ?1
+);
+
+-- name: waiting_plain
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
+  SELECT as_json FROM task INDEXED BY task_plain
+  WHERE state = 0 AND due IS NULL AND plain = 1 ORDER BY priority DESC, n LIMIT ?1
+);
+
+-- name: held_by
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
+  SELECT as_json FROM task INDEXED BY task_worker WHERE state = 1 AND worker = ?1
+);
+
+-- name: holdings
+SELECT json_group_object(worker, held) FROM (
+  SELECT worker, count(*) AS held FROM task INDEXED BY task_worker WHERE state = 1 GROUP BY worker
+);
+
+-- name: extend
+-- ?1: numbers of tasks; ?2: expiry; ?3: milliseconds a lease lasts
+UPDATE task SET expires = ?2, lasts = ?3 WHERE n IN (SELECT value FROM json_each(?1));
+
+-- name: extend_all
+UPDATE task SET expires = max(expires, ?1 + lasts) WHERE n IN (
+  SELECT n FROM task INDEXED BY task_expires WHERE state = 1
+);
+
+-- name: expired
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
+  SELECT as_json FROM task INDEXED BY task_expires WHERE state = 1 AND expires <= ?1 ORDER BY expires LIMIT ?2
+);
+
+-- name: first_expiry
+SELECT expires FROM task INDEXED BY task_expires WHERE state = 1 ORDER BY expires LIMIT 1;
+
+-- name: fall_due
+-- Not a change that anybody sees: the task waited before and waits now.
+UPDATE task SET due = NULL WHERE n IN (
+  SELECT n FROM task INDEXED BY task_delayed WHERE state = 0 AND due IS NOT NULL AND due <= ?1 ORDER BY due LIMIT ?2
+);
+
+-- name: first_delayed
+SELECT due FROM task INDEXED BY task_delayed WHERE state = 0 AND due IS NOT NULL ORDER BY due LIMIT 1;
+
+-- name: oldest_waiting
+SELECT changed FROM task INDEXED BY task_oldest WHERE state = 0 AND due IS NULL ORDER BY n LIMIT 1;
+
+-- name: ended_before
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
+  SELECT as_json FROM task INDEXED BY task_ended WHERE state >= 2 AND changed < ?1 ORDER BY changed LIMIT ?2
+);
+
+-- name: first_ended
+SELECT changed FROM task INDEXED BY task_ended WHERE state >= 2 ORDER BY changed LIMIT 1;
+
+-- name: uploading_before
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
+  SELECT as_json FROM (SELECT * FROM task INDEXED BY task_state WHERE state = -1 ORDER BY n LIMIT ?2)
+  WHERE created < ?1
+);
+
+-- name: first_uploading
+SELECT created FROM task INDEXED BY task_state WHERE state = -1 ORDER BY n LIMIT 1;
+
+-- name: find
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (SELECT as_json FROM task WHERE n < ?1 ORDER BY n DESC LIMIT ?2);
+
+-- name: find_by_state
+-- ?3: state; ?4: recipe or NULL
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
+  SELECT as_json FROM task INDEXED BY task_state
+  WHERE state = ?3 AND n < ?1 AND (?4 IS NULL OR recipe = ?4) ORDER BY n DESC LIMIT ?2
+);
+
+-- name: find_by_recipe
+-- ?3: recipe
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
+  SELECT as_json FROM task INDEXED BY task_recipe WHERE recipe = ?3 AND n < ?1 ORDER BY n DESC LIMIT ?2
+);
+
+-- name: find_by_batch
+-- ?3: batch; ?4: recipe or NULL; ?5: states as a JSON array or NULL
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
+  SELECT as_json FROM task INDEXED BY task_batch
+  WHERE batch <> '' AND batch = ?3 AND n < ?1 AND (?4 IS NULL OR recipe = ?4)
+    AND (?5 IS NULL OR state IN (SELECT value FROM json_each(?5)))
+  ORDER BY n DESC LIMIT ?2
+);
+
+-- name: tasks_after
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (SELECT as_json FROM task WHERE n > ?1 ORDER BY n LIMIT ?2);
+
+-- name: first_task
+SELECT n FROM task ORDER BY n LIMIT 1;
+
+-- name: events_after
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (SELECT as_json FROM event WHERE seq > ?1 ORDER BY seq LIMIT ?2);
+
+-- name: task_events_after
+-- ?3: number of the task
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
+  SELECT as_json FROM event INDEXED BY event_task WHERE n = ?3 AND seq > ?1 ORDER BY seq LIMIT ?2
+);
+
+-- name: last_event_before
+-- ?1: a time; ?2: how many of the oldest to look at
+SELECT max(seq) FROM (SELECT seq, at FROM event ORDER BY seq LIMIT ?2) WHERE at < ?1;
+
+-- name: first_event_time
+SELECT at FROM event ORDER BY seq LIMIT 1;
+
+-- name: delete_events
+DELETE FROM event WHERE seq <= ?1;
+
+-- name: counts
+SELECT json_group_array(json_array(state, held)) FROM (
+  SELECT state, count(*) AS held FROM task INDEXED BY task_state GROUP BY state
+);
+
+-- name: count_delayed
+SELECT count(*) FROM task INDEXED BY task_delayed WHERE state = 0 AND due IS NOT NULL;
+
+-- name: last_number
+-- ?1: task, event or delivery
+SELECT seq FROM sqlite_sequence WHERE name = ?1;
+
+-- name: meta
+SELECT value FROM meta WHERE name = ?1;
+
+-- name: set_meta
+INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2;
+
+-- name: spec
+SELECT json_array(digest, body) FROM spec WHERE id = ?1;
+
+-- name: spec_by_digest
+SELECT id FROM spec WHERE digest = ?1;
+
+-- name: keep_spec
+INSERT INTO spec (digest, body, until) VALUES (?1, ?2, ?3) ON CONFLICT (digest) DO UPDATE SET until = ?3;
+
+-- name: delete_specs
+DELETE FROM spec WHERE until < ?1;
+
+-- name: insert_delivery
+INSERT INTO delivery (created, due, url, attempt, task) VALUES (?1, ?1, ?2, 0, ?3);
+
+-- name: due_deliveries
+SELECT json_group_array(json_array(n, url, attempt, json(task))) FROM (
+  SELECT * FROM delivery INDEXED BY delivery_due WHERE due <= ?1 ORDER BY due, n LIMIT ?2
+);
+
+-- name: take_deliveries
+-- ?1: pairs of number and token; ?2: when it is due again if nobody settles it
+UPDATE delivery SET due = ?2, attempt = attempt + 1, token = taken.token
+FROM (SELECT value->>0 AS n, value->>1 AS token FROM json_each(?1)) AS taken
+WHERE delivery.n = taken.n;
+
+-- name: delay_delivery
+-- ?1: number; ?2: attempt; ?3: token; ?4: when it is due again
+UPDATE delivery SET due = ?4, token = NULL WHERE n = ?1 AND attempt = ?2 AND token = ?3;
+
+-- name: delete_delivery
+DELETE FROM delivery WHERE n = ?1 AND attempt = ?2 AND token = ?3;
+
+-- name: delete_old_deliveries
+DELETE FROM delivery WHERE n IN (SELECT n FROM (SELECT n, created FROM delivery ORDER BY n LIMIT ?2) WHERE created < ?1);
+
+-- name: next_delivery
+SELECT due FROM delivery INDEXED BY delivery_due WHERE due > ?1 ORDER BY due LIMIT 1;
+
+-- name: first_delivery_created
+SELECT created FROM delivery ORDER BY n LIMIT 1;
+
+-- name: count_deliveries
+SELECT count(*) FROM delivery;
+
+-- name: recipes
+SELECT json_group_array(json_array(name, spec, changed)) FROM (SELECT * FROM recipe ORDER BY name);
+
+-- name: save_recipe
+INSERT INTO recipe (name, spec, changed) VALUES (?1, ?2, ?3)
+ON CONFLICT (name) DO UPDATE SET spec = ?2, changed = ?3;
+
+-- name: delete_recipe
+DELETE FROM recipe WHERE name = ?1;

@@ -1,0 +1,158 @@
+"""The SQLite connection on a thread of its own, many calls per commit.
+
+A call is a function of the transaction. All that wait are run one after another in one transaction, committed together
+with one flush to disk, and answered after it. A call that raises before it wrote anything (it was refused) costs the
+others nothing; one that fails after it wrote has the transaction rolled back and the others run anew without it. So
+a call may run more than once, and changes nothing but the transaction and what hangs on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safelight.db.sqlite.connection import Connection, wrapped
+from safelight.db.sqlite.transaction import Memory, Transaction
+from safelight.errors import Code, Error
+from safelight.wire import WorkerSeen
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_GROUP = 500
+"""Calls per commit at most, so that the first of them is not kept waiting for ever."""
+
+_OF_ONE_CALL = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH}
+"""Results of SQLite that are about what one call wanted; the others are about the file or the disk."""
+
+
+class _Call:
+    """A function of the transaction, and what became of it."""
+
+    def __init__(
+        self, work: Callable[[Transaction], Any], future: asyncio.Future[Any], lost: Callable[[Any], None] | None
+    ) -> None:
+        self.work = work
+        self.future = future
+        self.lost = lost
+        self.result: Any = None
+        self.error: Exception | None = None
+
+    def answer(self) -> None:
+        """Hand the result to whoever waits for it."""
+        if self.future.cancelled():
+            if self.lost is not None and self.error is None:
+                self.lost(self.result)
+        elif self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+class Database:
+    """The thread. `committed` hears of each commit on the event loop: the transaction, and how many calls it held."""
+
+    def __init__(
+        self, path: Path, *, clock: Callable[[], float], committed: Callable[[Transaction, int], None]
+    ) -> None:
+        self._connection = Connection(path)
+        self._clock = clock
+        self._committed = committed
+        self._workers: dict[str, WorkerSeen] = {}
+        self._queue: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self.memory = Memory(self._connection)
+        self._thread = threading.Thread(target=self._run, name="database", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[Transaction], T], *, lost: Callable[[T], None] | None = None) -> asyncio.Future[T]:
+        """Run a call in one of the next commits; if nobody waits for its result by then, `lost` gets it."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        if self._closed:
+            future.set_exception(Error(Code.UNAVAILABLE, "The database is stopping."))
+        else:
+            self._queue.put(_Call(work, future, lost))
+        return future
+
+    async def close(self) -> None:
+        """Commit what waits, then close the file."""
+        self._closed = True
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        await asyncio.sleep(0)  # the last answers
+
+    def _run(self) -> None:
+        running = True
+        while running:
+            taken = [self._queue.get()]
+            while len(taken) < MAX_GROUP and not self._queue.empty():
+                taken.append(self._queue.get())
+            running = None not in taken
+            calls = [call for call in taken if call is not None]
+            if calls:
+                transaction = self._commit(calls)
+                self._loop.call_soon_threadsafe(self._answer, calls, transaction)
+        self._connection.close()
+
+    def _commit(self, calls: list[_Call]) -> Transaction | None:
+        runnable = list(calls)
+        while runnable:
+            try:
+                self._connection.begin()
+                transaction = Transaction(self._connection, self.memory, self._workers, int(self._clock() * 1000))
+                failed = self._execute(runnable, transaction)
+                if failed is None:
+                    transaction.finish()
+                    self._connection.commit()
+                    return transaction
+                self._undo()
+            except sqlite3.Error as error:
+                log.exception("The database cannot commit")
+                self._fail(runnable, wrapped(error))
+                return None
+            runnable.remove(failed)
+        return None
+
+    def _execute(self, calls: list[_Call], transaction: Transaction) -> _Call | None:
+        """Run calls; return the one that failed after it wrote."""
+        for call in calls:
+            call.result, call.error = None, None
+            before = transaction.mark()
+            try:
+                call.result = call.work(transaction)
+            except Exception as error:
+                if isinstance(error, sqlite3.Error):
+                    if error.sqlite_errorcode & 0xFF not in _OF_ONE_CALL:
+                        raise
+                    log.exception("A call failed in the database")
+                    error = wrapped(error)
+                call.error = error
+                if transaction.mark() != before:
+                    return call
+        return None
+
+    def _undo(self) -> None:
+        self._connection.rollback()
+        self.memory = Memory(self._connection)
+
+    def _fail(self, calls: list[_Call], error: Error) -> None:
+        for call in calls:
+            call.error = error
+        try:
+            self._undo()
+        except sqlite3.Error:
+            log.exception("The database cannot roll back")
+
+    def _answer(self, calls: list[_Call], transaction: Transaction | None) -> None:
+        if transaction is not None:
+            self._committed(transaction, len(calls))
+        for call in calls:
+            call.answer()

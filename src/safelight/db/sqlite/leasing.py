@@ -1,0 +1,164 @@
+"""Leases are taken, extended and ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from safelight.db import ids, rules
+from safelight.db.rows import TaskRow
+from safelight.db.rules import Change
+from safelight.db.sqlite.transaction import Transaction, encoded
+from safelight.db.store import Policy
+from safelight.errors import Code, Error
+from safelight.wire import (
+    Finished,
+    Heartbeat,
+    HeartbeatAnswer,
+    Lease,
+    LeaseRequest,
+    Outcome,
+    Settled,
+    State,
+    Task,
+    WorkerInfo,
+    WorkerSeen,
+)
+
+WORKER_REMEMBERED = 120_000
+"""Milliseconds after which a worker that was not heard of is forgotten: twice the longest wait for a lease."""
+
+
+def arrive(transaction: Transaction, request: LeaseRequest) -> None:
+    """A worker asks for leases: those it does not know of were lost on the way to it and go back."""
+    _see(transaction, request.worker)
+    known = set(request.holding)
+    held = transaction.tasks("held_by", request.worker.id)
+    transaction.apply([rules.handed_back(row) for row in held if row.lease_id not in known])
+
+
+def claim(transaction: Transaction, request: LeaseRequest, policy: Policy) -> list[Lease]:
+    """Take waiting tasks for a worker."""
+    _see(transaction, request.worker)
+    rows = _next(transaction, min(request.n, transaction.memory.available), policy)
+    return _lease(transaction, rows, request.worker.id, request.seconds)
+
+
+def claim_plain(transaction: Transaction, policy: Policy) -> Lease | None:
+    """Take the next task that a classic worker can do."""
+    rows = transaction.tasks("waiting_plain", 1) if transaction.memory.available else []
+    return next(iter(_lease(transaction, rows, "", policy.plain_lease)), None)
+
+
+def _next(transaction: Transaction, n: int, policy: Policy) -> list[TaskRow]:
+    """Return the tasks whose turn it is; `rules` tells whose it is."""
+    if not n:
+        return []
+    rows = transaction.tasks("waiting", n)
+    memory = transaction.memory
+    turn, memory.leases = memory.leases, memory.leases + len(rows)
+    by_age = memory.leases // policy.oldest_every - turn // policy.oldest_every if policy.oldest_every else 0
+    if not by_age:
+        return rows
+    taken = {row.n for row in rows}
+    older = [row for row in transaction.tasks("waiting_oldest", by_age) if row.n not in taken]
+    return rows[: len(rows) - len(older)] + older
+
+
+def _lease(transaction: Transaction, rows: Sequence[TaskRow], worker: str, seconds: float) -> list[Lease]:
+    lasts = round(seconds * 1000)
+    changes = [
+        rules.leased(row, token=token, worker=worker, now=transaction.now, lasts=lasts)
+        for row, token in zip(rows, ids.randoms(len(rows)), strict=True)
+    ]
+    return [row.lease_record(transaction.spec(row).body) for row in transaction.apply(changes)]
+
+
+def heartbeat(transaction: Transaction, beat: Heartbeat) -> HeartbeatAnswer:
+    """Extend the leases that are in force, name the others."""
+    _see(transaction, beat.worker)
+    references = {lease: ids.parse(lease) for lease in beat.holding}
+    rows = transaction.tasks_by_number({reference.n for reference in references.values() if reference})
+    held = []
+    lost = []
+    for lease, reference in references.items():
+        row = rows.get(reference.n) if reference else None
+        if row is not None and reference is not None and row.held_under(reference):
+            held.append(row.n)
+        else:
+            lost.append(lease)
+    if held:
+        lasts = round(beat.seconds * 1000)
+        transaction.connection.run("extend", encoded(held), transaction.now + lasts, lasts)
+        transaction.happens(transaction.now + lasts)
+    return HeartbeatAnswer(lost=lost)
+
+
+def settle(transaction: Transaction, outcomes: Sequence[Outcome], policy: Policy) -> list[Settled]:
+    """End attempts, each for itself."""
+    references = [ids.parse(outcome.lease) for outcome in outcomes]
+    rows = transaction.tasks_by_number({reference.n for reference in references if reference})
+    changes: list[Change] = []
+    answers = []
+    for outcome, reference in zip(outcomes, references, strict=True):
+        row = rows.get(reference.n) if reference else None
+        if row is not None and reference is not None and row.held_under(reference):
+            change = rules.settled(row, outcome, policy, transaction.now)
+            assert change.new is not None
+            changes.append(change)
+            row = rows[row.n] = change.new
+        elif row is None or reference is None or not _settled_before(row, reference, outcome):
+            answers.append(Settled(lease=outcome.lease, problem=_lost(row, reference).problem()))
+            continue
+        answers.append(Settled(lease=outcome.lease, state=row.state))
+    transaction.apply(changes)
+    return answers
+
+
+def finish_plain(transaction: Transaction, id: str, finished: Finished, policy: Policy) -> Task:
+    """End the attempt of a classic worker, which may name the task instead of its lease."""
+    row = transaction.task(id)
+    reference = ids.parse(id)
+    named_task = reference is not None and reference.token is None
+    if named_task and (row.worker == "" or row.state is State.FINISHED):
+        finished = finished.evolve(lease=row.lease_id)
+    (answer,) = settle(transaction, [finished], policy)
+    if answer.problem is not None:
+        raise Error.from_problem(answer.problem, 409)
+    row = transaction.task(id)
+    return row.task(transaction.spec(row).digest)
+
+
+def _settled_before(row: TaskRow, reference: ids.Reference, outcome: Outcome) -> bool:
+    return (
+        row.key == reference.key
+        and row.settled is not None
+        and row.settled == reference.token
+        and row.settled_as == rules.KIND[type(outcome)]
+    )
+
+
+def _lost(row: TaskRow | None, reference: ids.Reference | None) -> Error:
+    if row is None or reference is None or row.key != reference.key:
+        return Error(Code.LEASE_LOST, "There is no task under this lease (any more).")
+    if reference.token is None:
+        return Error(Code.LEASE_LOST, "This is a task's id; an attempt is ended by the id of its lease.")
+    state = row.state.name.lower()
+    return Error(Code.LEASE_LOST, f"The lease is no longer in force; the task is {state} now.", state=state)
+
+
+def _see(transaction: Transaction, worker: WorkerInfo) -> None:
+    workers, now = transaction.workers, transaction.now / 1000
+    seen = workers.pop(worker.id, None)  # and put in again, so that the one seen last stands last
+    workers[worker.id] = WorkerSeen(worker=worker, first_seen=seen.first_seen if seen else now, last_seen=now)
+    if worker.engine and worker.engine != transaction.memory.engine:
+        transaction.memory.engine = worker.engine
+        transaction.set_meta("engine", worker.engine)
+
+
+def workers(transaction: Transaction) -> list[WorkerSeen]:
+    """Return the workers that were heard of lately, and how many leases each holds."""
+    oldest = (transaction.now - WORKER_REMEMBERED) / 1000
+    for seen in [seen for seen in transaction.workers.values() if seen.last_seen < oldest]:
+        del transaction.workers[seen.worker.id]
+    held = transaction.connection.read("holdings", dict[str, int])
+    return [seen.evolve(holding=held.get(seen.worker.id, 0)) for seen in transaction.workers.values()]

@@ -1,0 +1,286 @@
+"""The task store in a SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from safelight.db import rules
+from safelight.db.rows import EventRow, TaskRow
+from safelight.db.rules import Change
+from safelight.db.sqlite import creating, delivering, leasing, reading, recipes, upkeep
+from safelight.db.sqlite.database import Database
+from safelight.db.sqlite.transaction import Transaction
+from safelight.db.sqlite.waiting import Bell, LeaseLine
+from safelight.db.store import Policy
+from safelight.errors import Error
+from safelight.wire import (
+    Delivery,
+    EventPage,
+    Finished,
+    HandedBack,
+    Heartbeat,
+    HeartbeatAnswer,
+    Lease,
+    LeaseRequest,
+    NamedRecipe,
+    NewTask,
+    Outcome,
+    Output,
+    Reference,
+    Settled,
+    State,
+    Summary,
+    Task,
+    TaskPage,
+)
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Observe = Callable[[int, Sequence[EventRow]], None]
+"""Hears of each commit: how many calls it held, and the changes."""
+
+
+def _ignore(_calls: int, _events: Sequence[EventRow]) -> None:
+    pass
+
+
+class SqliteStore:
+    """`store.TaskStore` in a SQLite file. Open it with `open`."""
+
+    def __init__(
+        self, path: Path, *, policy: Policy, clock: Callable[[], float] = time.time, observe: Observe = _ignore
+    ) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._observe = observe
+        self._line = LeaseLine(self._claim, self._hand_back)
+        self._events = Bell()
+        self._webhooks = Bell()
+        self._next: int | None = None
+        self._sooner = asyncio.Event()
+        self._database = Database(path, clock=clock, committed=self._committed)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        path: Path,
+        *,
+        policy: Policy | None = None,
+        clock: Callable[[], float] = time.time,
+        observe: Observe = _ignore,
+    ) -> AsyncIterator[SqliteStore]:
+        """Open the file (made if it is not there) while the context lasts. Raises UNAVAILABLE with the reason."""
+        store = cls(path, policy=policy or Policy(), clock=clock, observe=observe)
+        timer = None
+        try:
+            await store._database.submit(upkeep.start)
+            timer = asyncio.create_task(store._keep_up(), name="upkeep")
+            yield store
+        finally:
+            store.wake()
+            if timer is not None:
+                timer.cancel()
+                await asyncio.gather(timer, return_exceptions=True)
+            await store._database.close()
+
+    async def create(self, tasks: Sequence[NewTask]) -> list[Task]:
+        """See the contract."""
+        return await self._do(creating.create, tasks, self._policy)
+
+    async def get(self, id: str) -> Task:
+        """See the contract."""
+        return await self._do(reading.get, id)
+
+    async def find(
+        self,
+        *,
+        states: Sequence[State] = (),
+        recipe: str | None = None,
+        batch: str | None = None,
+        before: str | None = None,
+        limit: int = 100,
+    ) -> TaskPage:
+        """See the contract."""
+        return await self._do(reading.find, states, recipe, batch, before, limit)
+
+    async def lease(self, request: LeaseRequest) -> list[Lease]:
+        """See the contract."""
+        nobody_waits = not self._line
+
+        def arrive(transaction: Transaction) -> list[Lease]:
+            leasing.arrive(transaction, request)
+            return leasing.claim(transaction, request, self._policy) if nobody_waits else []
+
+        leases = await self._database.submit(arrive, lost=self._hand_back)
+        if leases or request.wait <= 0:
+            return leases
+        return await self._line.wait(request)
+
+    async def lease_plain(self) -> Lease | None:
+        """See the contract."""
+
+        def lost(lease: Lease | None) -> None:
+            self._hand_back([lease] if lease else [])
+
+        return await self._database.submit(partial(leasing.claim_plain, policy=self._policy), lost=lost)
+
+    async def finish_plain(
+        self, id: str, outputs: Sequence[Output] = (), *, engine: str = "classic", seconds: float = 0.0
+    ) -> Task:
+        """See the contract."""
+        finished = Finished(lease=id, outputs=list(outputs), engine=engine, seconds=seconds)
+        return await self._do(leasing.finish_plain, id, finished, self._policy)
+
+    async def heartbeat(self, beat: Heartbeat) -> HeartbeatAnswer:
+        """See the contract."""
+        return await self._do(leasing.heartbeat, beat)
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> list[Settled]:
+        """See the contract."""
+        return await self._do(leasing.settle, outcomes, self._policy)
+
+    async def ready(self, id: str) -> Task:
+        """See the contract."""
+        return await self._do(_change, id, rules.ready)
+
+    async def cancel(self, id: str) -> Task:
+        """See the contract."""
+        return await self._do(_change, id, rules.cancelled)
+
+    async def retry(self, id: str) -> Task:
+        """See the contract."""
+        return await self._do(_change, id, rules.retried)
+
+    async def release(self, id: str) -> Task:
+        """See the contract."""
+        return await self._do(_change, id, rules.released)
+
+    async def delete(self, id: str) -> None:
+        """See the contract."""
+        await self._do(_delete, id)
+
+    async def events(self, after: int, *, limit: int = 1000, wait: float = 0.0, task: str | None = None) -> EventPage:
+        """See the contract."""
+        deadline = time.monotonic() + wait
+        while True:
+            rung = self._events.rung
+            page = await self._do(reading.events, after, limit, task)
+            if page.events or not await self._events.wait(rung, deadline - time.monotonic()):
+                return page
+
+    async def summary(self) -> Summary:
+        """See the contract."""
+        return await self._do(reading.summary)
+
+    async def referenced(self, after: int = 0, *, limit: int = 10000) -> Reference:
+        """See the contract."""
+        return await self._do(reading.referenced, after, limit)
+
+    async def recipes(self) -> list[NamedRecipe]:
+        """See the contract."""
+        return await self._do(recipes.every)
+
+    async def save_recipe(self, recipe: NamedRecipe) -> None:
+        """See the contract."""
+        await self._do(recipes.save, recipe)
+
+    async def delete_recipe(self, name: str) -> None:
+        """See the contract."""
+        await self._do(recipes.delete, name)
+
+    async def deliveries(self, *, n: int = 100, wait: float = 0.0, seconds: float = 60.0) -> list[Delivery]:
+        """See the contract."""
+        deadline = time.monotonic() + wait
+        while True:
+            rung = self._webhooks.rung
+            due = await self._do(delivering.take, n, seconds)
+            if due or not await self._webhooks.wait(rung, deadline - time.monotonic()):
+                return due
+
+    async def settle_delivery(self, id: str, *, delivered: bool, retry_after: float | None = None) -> None:
+        """See the contract."""
+        await self._do(delivering.settle, id, delivered=delivered, retry_after=retry_after)
+
+    def wake(self) -> None:
+        """See the contract."""
+        self._line.close()
+        self._events.close()
+        self._webhooks.close()
+
+    async def pass_time(self) -> None:
+        """Do now what is due by the clock; the store does it by itself in time."""
+        await self._do(upkeep.pass_time, self._policy)
+
+    @property
+    def webhooks_due(self) -> int:
+        """How many webhook calls are not settled."""
+        return self._database.memory.deliveries
+
+    async def _do(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._database.submit(lambda transaction: work(transaction, *args, **kwargs))
+
+    def _claim(self, request: LeaseRequest) -> asyncio.Future[list[Lease]]:
+        return self._database.submit(partial(leasing.claim, request=request, policy=self._policy))
+
+    def _hand_back(self, leases: Sequence[Lease]) -> None:
+        if leases:
+            outcomes = [HandedBack(lease=lease.id) for lease in leases]
+            back = self._database.submit(partial(leasing.settle, outcomes=outcomes, policy=self._policy))
+            back.add_done_callback(_forget)
+
+    def _committed(self, transaction: Transaction, calls: int) -> None:
+        self._observe(calls, transaction.events)
+        if transaction.passed:
+            self._next = transaction.foreseen
+        if transaction.soonest is not None and (self._next is None or transaction.soonest < self._next):
+            self._next = transaction.soonest
+            self._sooner.set()
+        if transaction.events:
+            self._events.ring()
+        if transaction.webhooks or (transaction.passed and self.webhooks_due):
+            self._webhooks.ring()
+        self._line.serve(transaction.available)
+
+    async def _keep_up(self) -> None:
+        """Do what is due, sleep until the next is, or until something sooner comes up."""
+        while True:
+            try:
+                await self.pass_time()
+            except Error as error:
+                log.warning("The upkeep of the database waits: %s", error)
+                await asyncio.sleep(1.0)
+                continue
+            while self._next is None or self._next > self._clock() * 1000:
+                self._sooner.clear()
+                seconds = None if self._next is None else self._next / 1000 - self._clock()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await self._sooner.wait()
+
+
+def _change(transaction: Transaction, id: str, rule: Callable[[TaskRow], Change | None]) -> Task:
+    row = transaction.task(id)
+    change = rule(row)
+    if change is not None:
+        (row,) = transaction.apply([change])
+    return row.task(transaction.spec(row).digest)
+
+
+def _delete(transaction: Transaction, id: str) -> None:
+    transaction.apply([Change(kind="deleted", old=transaction.task(id))])
+
+
+def _forget(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        log.warning("Leases that nobody took could not be handed back and will lapse: %s", error)

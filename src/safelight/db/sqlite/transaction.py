@@ -1,0 +1,201 @@
+"""One transaction of the SQLite backend: what the calls of one commit read and write through."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from safelight.db import ids
+from safelight.db.rows import EventRow, TaskRow
+from safelight.db.rules import Change
+from safelight.db.sqlite.connection import Connection
+from safelight.errors import Code, Error
+from safelight.wire import ENDED, State, WorkerSeen
+
+_SPEC_KEPT_FOR = 1000
+"""A spec is marked as needed for so many tasks more, so that most new tasks need not touch it."""
+_CACHED_SPECS = 500
+_CACHED_SPEC_SIZE = 65536
+
+
+class Spec(msgspec.Struct, array_like=True):
+    """What a recipe does: its digest and its JSON."""
+
+    digest: str
+    body: str
+
+
+class Memory:
+    """What the backend keeps in mind so as not to ask: as the last transaction left it."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Read it from the file."""
+        self.counts: Counter[State] = Counter(dict(connection.read("counts", list[tuple[State, int]])))
+        self.delayed: int = connection.value("count_delayed")
+        self.leases = 0
+        """How many were taken since the start."""
+        self.deliveries: int = connection.value("count_deliveries")
+        self.last_task: int = connection.value("last_number", "task") or 0
+        self.last_event: int = connection.value("last_number", "event") or 0
+        self.removed_event: int = connection.value("meta", "removed_event") or 0
+        self.engine: str = connection.value("meta", "engine") or ""
+        self.specs: dict[int, Spec] = {}
+        self.spec_ids: dict[str, tuple[int, int]] = {}
+        """By digest: its number, and the last task for which it is kept."""
+
+    @property
+    def available(self) -> int:
+        """How many tasks may be leased now."""
+        return self.counts[State.WAITING] - self.delayed
+
+    def forget_specs(self) -> None:
+        """Forget what is known of specs; some were removed."""
+        self.specs.clear()
+        self.spec_ids.clear()
+
+    def count(self, row: TaskRow, by: int) -> None:
+        """Count a row in or out."""
+        self.counts[row.state] += by
+        if row.due is not None:
+            self.delayed += by
+
+
+class Transaction:
+    """The calls of one commit. Times in milliseconds."""
+
+    def __init__(self, connection: Connection, memory: Memory, workers: dict[str, WorkerSeen], now: int) -> None:
+        self.connection = connection
+        self.memory = memory
+        self.workers = workers
+        self.now = now
+        self.events: list[EventRow] = []
+        self.soonest: int | None = None
+        """The earliest time, of those that this transaction set, at which something is to happen by itself."""
+        self.passed = False
+        """Whether it did what was due; `foreseen` is then when something is due next, None where nothing is."""
+        self.foreseen: int | None = None
+        self.webhooks = False
+        """Whether a webhook call came to be."""
+        self.available = 0
+        """How many tasks may be leased after it."""
+        self._unwritten = 0
+
+    def mark(self) -> tuple[int, int]:
+        """Return how much was written so far, in statements and events."""
+        return self.connection.writes, self.memory.last_event
+
+    def tasks(self, query: str, *values: object) -> list[TaskRow]:
+        """Read rows by a named statement."""
+        return self.connection.read(query, list[TaskRow], *values)
+
+    def tasks_by_number(self, numbers: Iterable[int]) -> dict[int, TaskRow]:
+        """Read rows by their numbers; those that are not there are left out."""
+        return {row.n: row for row in self.tasks("tasks_by_number", encoded(list(numbers)))}
+
+    def task(self, id: str) -> TaskRow:
+        """Read the row that an id of a task or a lease names. Raises NOT_FOUND."""
+        reference = ids.parse(id)
+        row = None if reference is None else self.tasks_by_number([reference.n]).get(reference.n)
+        if row is None or reference is None or row.key != reference.key:
+            raise Error(Code.NOT_FOUND, "Task not found")
+        return row
+
+    def apply(self, changes: Sequence[Change]) -> list[TaskRow]:
+        """Write changes, each with its event and, at an end, its webhook call; return the rows as they are now."""
+        changed = [self._number(change) for change in changes]
+        pairs = list(zip(changes, changed, strict=True))
+        self._write("insert_tasks", [row for change, row in pairs if change.old is None])
+        self._write("update_tasks", [row for change, row in pairs if change.old is not None and change.new is not None])
+        self._write("delete_tasks", [row.n for change, row in pairs if change.new is None])
+        for change, row in pairs:
+            ended = row.state in ENDED and (change.old is None or change.old.state not in ENDED)
+            if row.webhook is not None and ended:
+                self.connection.run("insert_delivery", self.now, row.webhook, encoded(row.task(self.spec(row).digest)))
+                self.memory.deliveries += 1
+                self.webhooks = True
+        return changed
+
+    def _number(self, change: Change) -> TaskRow:
+        memory = self.memory
+        memory.last_event += 1
+        row = change.new or change.old
+        assert row is not None
+        row = row.evolve(seq=memory.last_event, changed=self.now)
+        if change.old is not None:
+            memory.count(change.old, -1)
+        if change.new is not None:
+            memory.count(row, 1)
+            if row.expires is not None or row.due is not None:
+                self.happens(row.expires or row.due or 0)
+        held = change.old is not None and change.old.lease is not None
+        self.events.append(
+            EventRow(
+                seq=row.seq,
+                at=self.now,
+                n=row.n,
+                key=row.key,
+                state=row.state,
+                recipe=row.recipe,
+                batch=row.batch,
+                attempt=row.attempts,
+                worker=(change.old.worker if held and change.old else row.worker) or "",
+                kind=change.kind,
+                failure=change.failure,
+                seconds=change.seconds,
+            )
+        )
+        return row
+
+    def happens(self, at: int) -> None:
+        """Note a time at which something is to happen by itself."""
+        self.soonest = at if self.soonest is None else min(self.soonest, at)
+
+    def finish(self) -> None:
+        """Write what was put off, before the commit."""
+        self.write_events()
+        self.available = self.memory.available
+
+    def write_events(self) -> None:
+        """Write the events that were not written yet: before somebody reads them, and once for the whole commit."""
+        self._write("insert_events", self.events[self._unwritten :])
+        self._unwritten = len(self.events)
+
+    def _write(self, query: str, rows: Sequence[object]) -> None:
+        if rows:
+            self.connection.run(query, encoded(rows))
+
+    def spec(self, row: TaskRow) -> Spec:
+        """Return the spec of a task."""
+        known = self.memory.specs
+        spec = known.get(row.spec)
+        if spec is None:
+            spec = self.connection.read("spec", Spec, row.spec)
+            if len(spec.body) <= _CACHED_SPEC_SIZE:
+                if len(known) >= _CACHED_SPECS:
+                    known.clear()
+                known[row.spec] = spec
+        return spec
+
+    def spec_id(self, digest: str, body: msgspec.Raw, last_task: int) -> int:
+        """Return the number of a spec that tasks up to `last_task` will use; it is stored if it was not."""
+        known = self.memory.spec_ids
+        number, until = known.get(digest, (0, 0))
+        if until < last_task:
+            until = last_task + _SPEC_KEPT_FOR
+            self.connection.run("keep_spec", digest, bytes(body).decode(), until)
+            number = self.connection.value("spec_by_digest", digest)
+            if len(known) >= _CACHED_SPECS:
+                known.clear()
+            known[digest] = number, until
+        return number
+
+    def set_meta(self, name: str, value: object) -> None:
+        """Write a value of the database as a whole."""
+        self.connection.run("set_meta", name, value)
+
+
+def encoded(value: object) -> str:
+    """Encode a value as JSON text."""
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,71 @@
+"""What happens by itself: leases lapse, delayed tasks fall due, what is old is removed."""
+
+from __future__ import annotations
+
+from safelight.db import rules
+from safelight.db.rules import Change
+from safelight.db.sqlite.transaction import Transaction
+from safelight.db.store import Policy
+
+_SLICE = 500
+"""Rows of a kind that one call treats, so that requests are not kept waiting."""
+_OFTEN = 1000
+"""Milliseconds at least between two looks at what is to be removed."""
+
+
+def start(transaction: Transaction) -> None:
+    """Grant every lease in force its whole time anew: a worker is not to blame for the time db was away."""
+    transaction.connection.run("extend_all", transaction.now)
+
+
+def pass_time(transaction: Transaction, policy: Policy) -> None:
+    """Do a slice of what is due, and foresee when something is due next."""
+    lapse(transaction, policy)
+    transaction.memory.delayed -= transaction.connection.run("fall_due", transaction.now, _SLICE)
+    remove(transaction, policy)
+    transaction.foreseen = _next(transaction, policy)
+    transaction.passed = True
+
+
+def lapse(transaction: Transaction, policy: Policy) -> None:
+    """End leases that nobody extended in time."""
+    expired = transaction.tasks("expired", transaction.now, _SLICE)
+    transaction.apply([rules.lapsed(row, policy) for row in expired])
+
+
+def remove(transaction: Transaction, policy: Policy) -> None:
+    """Remove a slice of what is older than the policy keeps."""
+    now, connection, memory = transaction.now, transaction.connection, transaction.memory
+    old = transaction.tasks("ended_before", now - _ms(policy.keep_tasks), _SLICE) if policy.keep_tasks else []
+    if policy.keep_uploading:
+        old += transaction.tasks("uploading_before", now - _ms(policy.keep_uploading), _SLICE)
+    if old:
+        transaction.apply([Change(kind="deleted", old=row) for row in old])
+        if connection.run("delete_specs", connection.value("first_task") or memory.last_task + 1):
+            memory.forget_specs()
+    if policy.keep_events:
+        before = now - _ms(policy.keep_events)
+        connection.run("delete_old_deliveries", before, _SLICE)
+        memory.deliveries = connection.value("count_deliveries")
+        last = connection.value("last_event_before", before, 4 * _SLICE)
+        if last is not None:
+            connection.run("delete_events", last)
+            memory.removed_event = last
+            transaction.set_meta("removed_event", last)
+
+
+def _next(transaction: Transaction, policy: Policy) -> int | None:
+    value, now = transaction.connection.value, transaction.now
+    precise = [value("first_expiry"), value("first_delayed"), value("next_delivery", now)]
+    removals = [
+        (value("first_ended"), policy.keep_tasks),
+        (value("first_uploading"), policy.keep_uploading),
+        (value("first_event_time"), policy.keep_events),
+        (value("first_delivery_created"), policy.keep_events),
+    ]
+    slow = [max(since + _ms(keep), now + _OFTEN) for since, keep in removals if since is not None and keep]
+    return min([*(at for at in precise if at is not None), *slow], default=None)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
