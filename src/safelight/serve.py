@@ -54,8 +54,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str | None, Meta(description="bearer token that allows POST /shutdown; without one nobody may")
     ] = None
     registration_ttl: Annotated[
-        float,
-        Meta(ge=0.1, description="how long a registration outlives a service that died", extra={"unit": "seconds"}),
+        settings.Period, Meta(description="how long a registration outlives a service that died")
     ] = 15.0
     drain: Annotated[settings.Duration, Meta(description="how long requests under way may take at a stop")] = 10.0
 

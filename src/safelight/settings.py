@@ -30,6 +30,8 @@ Size = Annotated[int, Meta(ge=0, extra={"unit": "bytes"})]
 """Bytes; people may write `64M` or `2GiB` (powers of 1024)."""
 Duration = Annotated[float, Meta(ge=0, extra={"unit": "seconds"})]
 """Seconds; people may write `90s`, `5m`, `2h` or `30d`."""
+Period = Annotated[float, Meta(gt=0, extra={"unit": "seconds"})]
+"""A `Duration` above 0."""
 
 
 class SettingsError(Exception):

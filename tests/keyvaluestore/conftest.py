@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
+
 from safelight import serve
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.keyvaluestore.__main__ import Config, build

@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import pytest
+
 from safelight.errors import Code, Error
 from safelight.keyvaluestore.sqlite import SqliteStore
 

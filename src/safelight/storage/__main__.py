@@ -43,7 +43,7 @@ class Config(serve.Config, frozen=True, kw_only=True):
         settings.Duration, Meta(description="remove blobs that nobody points at so often; 0 only when asked")
     ] = 3600.0
     keep_partial: Annotated[
-        settings.Duration, Meta(gt=0, description="remove an upload in pieces that nobody went on with for so long")
+        settings.Period, Meta(description="remove an upload in pieces that nobody went on with for so long")
     ] = 86400.0
     max_partials: Annotated[int, Meta(ge=1, description="refuse uploads in pieces while so many are open")] = 10_000
 

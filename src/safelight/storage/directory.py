@@ -127,7 +127,7 @@ class DirectoryStore:
             # Failed or cancelled, and a thread may still be at it: `drop` waits for that one there.
             if busy is not None:
                 busy.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._threads.submit(incoming.drop)
+            await asyncio.shield(self._run(incoming.drop))
             raise
 
     @asynccontextmanager
@@ -218,9 +218,10 @@ class DirectoryStore:
             with shard.lock:
                 known = self._freshen(path, blob)  # another may have stored the same bytes meanwhile
                 if not known:
+                    damaged = path.stat().st_size if path.exists() else None
                     incoming.path.replace(path)
                     sync(path.parent)
-                    shard.add(1, blob.size)
+                    shard.add(damaged is None, blob.size - (damaged or 0))
                     self._damaged.discard(blob.digest)
         if known:
             incoming.drop()
@@ -233,7 +234,6 @@ class DirectoryStore:
         except FileNotFoundError:
             return False
         if size != blob.size or blob.digest in self._damaged:
-            self._shards[blob.digest[:2]].add(-1, -size)
             return False
         touch(path, time.time_ns())
         return True

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from safelight import serve
+from safelight.client import base
+from safelight.client.storage import StorageClient
+from safelight.storage.__main__ import Config, build
+from safelight.storage.directory import DirectoryStore
+from safelight.storage.store import BlobStore
+
+
+@pytest.fixture(params=["directory"])
+async def store(request, tmp_path) -> AsyncIterator[BlobStore]:
+    """Every backend: all keep the contract."""
+    match request.param:
+        case "directory":
+            async with DirectoryStore.at(tmp_path / "store") as opened:
+                yield opened
+
+
+@pytest.fixture
+async def service(tmp_path) -> AsyncIterator[serve.Service]:
+    """Storage, served in this process; small limits, so that they can be met."""
+    config = Config(port=0, data=str(tmp_path / "served"), max_blob=8 << 20, silence=0.5)
+    async with serve.running("storage", config, build) as running:
+        yield running
+
+
+@pytest.fixture
+async def http():
+    async with base.session() as session:
+        yield session
+
+
+@pytest.fixture
+async def client(service) -> AsyncIterator[StorageClient]:
+    async with StorageClient.connect(service.url) as connected:
+        yield connected

@@ -1,0 +1,134 @@
+"""What only a directory can show: files, damage, full disks, left-overs, one process at a time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from contextlib import contextmanager
+
+import pytest
+
+from safelight.errors import Code, Error
+from safelight.storage.directory import DirectoryStore
+from storage.content import chunks, digest_of, files, made, read
+
+MIB = 1 << 20
+
+
+async def test_everything_survives_a_restart(tmp_path):
+    data = made(2 * MIB)
+    async with DirectoryStore.at(tmp_path) as store:
+        stored = await store.put(chunks(data))
+        await store.name("7", stored.digest)
+    async with DirectoryStore.at(tmp_path) as store:
+        assert await read(store, stored.digest, verify=True) == data
+        assert (await store.named("7")).digest == stored.digest
+        assert (await store.info()).blobs == 1
+
+
+async def test_left_overs_are_removed_at_the_start(tmp_path):
+    async with DirectoryStore.at(tmp_path):
+        pass
+    (tmp_path / "incoming" / "half").write_bytes(b"half a blob")
+    async with DirectoryStore.at(tmp_path) as store:
+        assert files(tmp_path, "incoming") == []
+        assert (await store.info()).blobs == 0
+
+
+async def test_nothing_stays_in_incoming(tmp_path):
+    async def broken():
+        yield made(3 * MIB)
+        raise ConnectionResetError
+
+    async with DirectoryStore.at(tmp_path) as store:
+        await store.put(chunks(made(3 * MIB)))
+        await store.put(chunks(made(3 * MIB)))
+        for attempt in (store.put(chunks(b"x"), expected="0" * 64), store.put(chunks(made(2 * MIB)), limit=MIB)):
+            with pytest.raises(Error):
+                await attempt
+        with pytest.raises(ConnectionResetError):
+            await store.put(broken())
+    assert files(tmp_path, "incoming") == []
+
+
+async def test_a_directory_belongs_to_one_process(tmp_path):
+    async with DirectoryStore.at(tmp_path):
+        with pytest.raises(Error, match="in use by another process"):
+            async with DirectoryStore.at(tmp_path):
+                raise AssertionError
+
+
+async def test_damage_is_found_and_mended_by_storing_the_bytes_again(tmp_path):
+    data = made(2 * MIB)
+    async with DirectoryStore.at(tmp_path) as store:
+        stored = await store.put(chunks(data))
+        before = await store.info()
+        path = tmp_path / "blobs" / stored.digest[:2] / stored.digest
+        with path.open("r+b") as file:
+            file.seek(MIB)
+            file.write(b"damage")
+        with pytest.raises(Error) as caught:
+            await read(store, stored.digest, verify=True)
+        assert caught.value.code is Code.DAMAGED_BLOB
+        assert (await store.put(chunks(data))).new
+        assert await read(store, stored.digest, verify=True) == data
+        path.write_bytes(b"cut short")
+        assert (await store.put(chunks(data))).new
+        assert await read(store, stored.digest, verify=True) == data
+        assert (await store.info()).blobs == before.blobs == 1
+
+
+async def test_bytes_that_would_leave_too_little_room_are_refused(tmp_path):
+    async with DirectoryStore.at(tmp_path, keep_free=1 << 60) as store:
+        for size in (10, 3 * MIB):
+            with pytest.raises(Error) as caught:
+                await store.put(chunks(made(size)))
+            assert caught.value.code is Code.STORAGE_FULL
+        assert (await store.info()).free == 0
+    assert files(tmp_path, "blobs") + files(tmp_path, "incoming") == []
+
+
+@contextmanager
+def small_disk(path, size: str):
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+def _may_mount(tmp_path) -> bool:
+    try:
+        with small_disk(tmp_path / "probe", "1m"):
+            return True
+    except (OSError, subprocess.CalledProcessError):
+        return False
+
+
+async def test_a_full_disk_refuses_and_goes_on(tmp_path):
+    if not _may_mount(tmp_path):
+        return  # without the right to mount, the test before this one stands for it
+    with small_disk(tmp_path / "disk", "8m") as disk:
+        async with DirectoryStore.at(disk) as store:
+            kept = await store.put(chunks(made(5 * MIB)))
+            with pytest.raises(Error) as caught:
+                await store.put(chunks(made(5 * MIB, seed=1)))
+            assert caught.value.code is Code.STORAGE_FULL
+            assert (await store.put(chunks(made(MIB, seed=2)))).new
+            assert await read(store, kept.digest, verify=True) == made(5 * MIB)
+            assert (await store.info()).blobs == 2
+        assert files(disk, "incoming") == []
+
+
+async def test_a_name_never_becomes_a_path(tmp_path):
+    root = tmp_path / "deep" / "store"
+    async with DirectoryStore.at(root) as store:
+        stored = await store.put(chunks(b"picture"))
+        before = sorted(os.walk(tmp_path))
+        for name in ("../../escape", "/etc/escape", "a/../../b"):
+            await store.name(name, stored.digest)
+        after = sorted(os.walk(tmp_path))
+    assert [row[:2] for row in before] == [row[:2] for row in after]
+    assert len(files(root, "names")) == 3
+    assert digest_of(b"picture") == stored.digest
