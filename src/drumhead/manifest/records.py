@@ -45,10 +45,15 @@ class PackageManifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """meta/run.yaml: every config set resolved to the command that it stands for."""
+    """meta/run.yaml: every config set as the command that it stands for.
+
+    `bases` names, for config sets that inherit, whose command they start: ``PACKAGE:CONFIG_SET``. Their own argv is
+    empty until the image is composed.
+    """
 
     runtime: RuntimeName
     config_sets: dict[str, Command]
+    bases: dict[str, str] = {}
     default: str
     """The config set that runs when none is named; empty when several exist and none is the default."""
 

@@ -48,10 +48,14 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Demo(msgspec.Struct, frozen=True, kw_only=True):
-    """A recipe's proof: `command` runs in a guest with only this package, must end with 0 and print `output`."""
+    """A recipe's proof: `command` runs in a guest with only this package (and `require`), ends with 0, prints `output`.
+
+    ``{version}`` in `output` stands for the package's version.
+    """
 
     command: tuple[str, ...]
     output: str
+    require: tuple[str, ...] = ()
     files: dict[str, str] = {}
 
 
@@ -60,7 +64,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `version_of` names the Debian package that gives the version. `include` and `exclude` are globs over the paths of
     the `debian` packages (``**`` crosses directories); libraries that the taken files need are added from those
-    packages' dependencies, found by reading ELF. `links` maps a new symlink to its target.
+    packages' dependencies, found by reading ELF. `links` maps a new symlink to its target, `names` a file to
+    further names for it (words; links beside it), `files` a new file to its text, `concatenate` a new file to a glob
+    over the files that it is put together from.
     """
 
     name: str
@@ -68,16 +74,18 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     description: str
     version_of: str
     debian: tuple[str, ...]
-    include: tuple[str, ...]
+    include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     links: dict[str, str] = {}
+    names: dict[str, str] = {}
     files: dict[str, str] = {}
+    concatenate: dict[str, str] = {}
     requires: tuple[str, ...] = ()
     config_sets: dict[str, Command] = {}
     aliases: tuple[str, ...] = ()
     """Regular expressions over old names that mean this package (``eu.mikelangelo-project.app.node-…``)."""
-    bytecode: bool = False
-    """Compile Python sources and ship only the result."""
+    bytecode: int = -1
+    """0 to 2: compile Python sources at this level of optimisation and ship only the result; -1: leave them."""
     modules: tuple[str, ...] = ()
     """Kernels only: modules that the initramfs carries, by name; what they depend on is added."""
     demo: Demo | None = None

@@ -1,0 +1,107 @@
+"""The blob store: immutable files named by the SHA-256 of their bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.image.records import Blob
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from drumhead.home import Home
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` that takes its place when the block ends well, and is gone when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Blobs:
+    """The blobs under one home. Several processes may use it at once: a blob appears whole, by rename."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def path(self, digest: str) -> Path:
+        """Where a blob is, or would be."""
+        return self._home.blobs / digest
+
+    def find(self, digest: str) -> Path:
+        """A blob that is there; raises NOT_FOUND."""
+        path = self.path(digest)
+        if not path.is_file():
+            raise DrumheadError(ErrorCode.NOT_FOUND, f"the store has no blob {digest}; compose or pull again")
+        return path
+
+    def read(self, digest: str) -> bytes:
+        """A blob's bytes, verified; raises NOT_FOUND or UNVERIFIED."""
+        contents = self.find(digest).read_bytes()
+        if hashlib.sha256(contents).hexdigest() != digest:
+            raise DrumheadError(
+                ErrorCode.UNVERIFIED, f"{self.path(digest)} is damaged; delete it, then compose or pull again"
+            )
+        return contents
+
+    def put(self, contents: bytes) -> Blob:
+        """Store bytes; what is stored already stays as it is."""
+        digest = hashlib.sha256(contents).hexdigest()
+        path = self.path(digest)
+        if not path.is_file():
+            with replacing(path) as temporary:
+                temporary.write_bytes(contents)
+        return Blob(digest=digest, size=len(contents))
+
+    @contextmanager
+    def writing(self) -> Iterator[Writing]:
+        """A file to write; it becomes a blob when the block ends well (``writing.blob``)."""
+        self._home.blobs.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self._home.blobs, prefix=".new-")
+        os.close(handle)
+        writing = Writing(Path(name))
+        try:
+            yield writing
+            writing.blob = Blob(digest=file_digest(writing.path), size=writing.path.stat().st_size)
+            writing.path.chmod(0o644)
+            writing.path.replace(self.path(writing.blob.digest))
+        finally:
+            writing.path.unlink(missing_ok=True)
+
+    def sweep(self, keep: set[str]) -> int:
+        """Remove every blob that is not in `keep`; returns the bytes freed. The caller holds the home's lock."""
+        freed = 0
+        for path in self._home.blobs.glob("*") if self._home.blobs.is_dir() else ():
+            if path.name not in keep and not path.name.startswith("."):
+                freed += path.stat().st_size
+                path.unlink(missing_ok=True)
+        return freed
+
+
+class Writing:
+    """A blob being written: fill `path`; `blob` is set when its block has ended."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.blob: Blob | None = None

@@ -1,0 +1,171 @@
+"""Which shared libraries a tree needs, found by reading ELF files the way ld.so(8) would, never by running them."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from drumhead.elf import Needs, read_needs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from drumhead.tree import Entry, Tree
+
+LIBRARY_DIRECTORIES = ("usr/lib/x86_64-linux-gnu", "usr/lib", "usr/lib64")
+"""Where the loader of Debian's libc looks without a cache."""
+MERGED = ("bin", "sbin", "lib", "lib64")
+"""Names at the root that lead below usr/ in every guest."""
+PARTS = {"LIB": "lib/x86_64-linux-gnu", "PLATFORM": "x86_64"}
+
+
+class Node(msgspec.Struct, frozen=True, array_like=True):
+    """One path of an index."""
+
+    kind: Literal["directory", "file", "symlink"]
+    target: str = ""
+    needs: Needs | None = None
+
+
+Index = dict[str, Node]
+"""A tree without contents: all that is needed to follow links and find libraries. Small enough to be cached as JSON."""
+
+
+class Missing(msgspec.Struct, frozen=True, kw_only=True):
+    """A library (or an interpreter) that `path` needs and no directory has."""
+
+    path: str
+    library: str
+
+
+def index_of(tree: Tree) -> Index:
+    """The index of a tree; reads every file."""
+    return {path: index_entry(entry) for path, entry in tree}
+
+
+def index_entry(entry: Entry) -> Node:
+    return Node(entry.kind, entry.target, read_needs(entry.read()) if entry.kind == "file" else None)
+
+
+def merge(indexes: Iterable[Index]) -> Index:
+    """The index of stacked layers: later ones cover earlier ones, directories are united."""
+    whole: Index = {}
+    for index in indexes:
+        whole.update(index)
+    return whole
+
+
+def follow(index: Index, path: str) -> str:
+    """Where `path` leads in `index` when links are followed; empty when it leads nowhere or in a circle."""
+    done: list[str] = []
+    todo = _parts(index, path)
+    links = 0
+    while todo:
+        part = todo.pop()
+        if part == ".":
+            continue
+        if part == "..":
+            del done[-1:]
+            continue
+        here = "/".join([*done, part])
+        node = index.get(here)
+        if node is None:
+            return ""
+        if node.kind != "symlink":
+            done.append(part)
+            continue
+        links += 1
+        if links > 40:
+            return ""
+        if node.target.startswith("/"):
+            done.clear()
+            todo.extend(_parts(index, node.target))
+        else:
+            todo.extend([part for part in node.target.split("/") if part][::-1])
+    return "/".join(done)
+
+
+def _parts(index: Index, path: str) -> list[str]:
+    """The names of a path from the root, last first. Without its own /lib or /bin, a tree is one below usr/."""
+    parts = [part for part in path.split("/") if part]
+    if parts and parts[0] in MERGED and parts[0] not in index:
+        parts.insert(0, "usr")
+    return parts[::-1]
+
+
+def find_missing(index: Index) -> list[Missing]:
+    """Every library that a file of `index` needs and that the loader would not find, sorted by path.
+
+    A library that lies elsewhere in the tree counts as found: its wheel or program loads it before it is needed.
+    """
+    names = {posixpath.basename(path) for path in index}
+    found = []
+    for path, node in sorted(index.items()):
+        if node.needs is None:
+            continue
+        if node.needs.interpreter and not follow(index, node.needs.interpreter):
+            found.append(Missing(path=path, library=node.needs.interpreter))
+        found += [
+            Missing(path=path, library=library)
+            for library in node.needs.libraries
+            if library not in names and not _load(index, path, library, node.needs.search)
+        ]
+    return found
+
+
+def complete(index: Index, pool: Index) -> tuple[dict[str, str], list[Missing]]:
+    """The libraries of `pool` that make `index` whole, and what even the pool lacks.
+
+    The first result maps each path to add to the pool's file for it (an SONAME is usually a link in its package; the
+    file is placed under the name that is asked for).
+    """
+    added: dict[str, str] = {}
+    whole = dict(index)
+    while True:
+        missing = find_missing(whole)
+        progress = False
+        for lack in missing:
+            place, source = _in_pool(pool, lack.library)
+            if source and place not in whole:
+                added[place] = source
+                whole[place] = pool[source]
+                for parent in _parents(place):
+                    whole.setdefault(parent, Node("directory"))
+                progress = True
+        if not progress:
+            return added, missing
+
+
+def _in_pool(pool: Index, library: str) -> tuple[str, str]:
+    """Where a library goes, and which file of the pool it is."""
+    if library.startswith("/"):
+        source = follow(pool, library)
+        return f"usr/lib64/{posixpath.basename(library)}" if source else "", source
+    for folder in LIBRARY_DIRECTORIES:
+        if source := follow(pool, f"{folder}/{library}"):
+            return f"{folder}/{library}", source
+    return "", ""
+
+
+def _load(index: Index, path: str, library: str, search: tuple[str, ...]) -> str:
+    if "/" in library:
+        return follow(index, library)
+    origin = posixpath.dirname(path)
+    folders = [_expand(folder, origin) for folder in search]
+    for folder in (*folders, *LIBRARY_DIRECTORIES):
+        if found := follow(index, f"{folder}/{library}"):
+            return found
+    return ""
+
+
+def _expand(folder: str, origin: str) -> str:
+    for name, value in {"ORIGIN": "/" + origin, **PARTS}.items():
+        folder = folder.replace(f"${{{name}}}", value).replace(f"${name}", value)
+    return posixpath.normpath(folder)
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[: count + 1]) for count in range(len(parts))]

@@ -1,0 +1,66 @@
+"""Which mirror serves Debian: the host's apt configuration says so, or ``DRUMHEAD_DEBIAN_MIRROR``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from drumhead import host
+from drumhead.errors import DrumheadError, ErrorCode
+
+RELEASE = "bookworm"
+"""The Debian release that the recipes are written for: kernel 6.1, Python 3.11, Node.js 18."""
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+
+class Suite(msgspec.Struct, frozen=True, kw_only=True):
+    """One signed index of an archive: ``URI/dists/NAME/InRelease``. `uri` ends without a slash."""
+
+    uri: str
+    name: str
+    keyring: Path = KEYRING
+
+
+def find_suites() -> tuple[Suite, ...]:
+    """The suites to read, the release itself first.
+
+    ``DRUMHEAD_DEBIAN_MIRROR`` (and ``DRUMHEAD_DEBIAN_SECURITY_MIRROR``) name archives by URL; without them apt's
+    sources are asked, as far as they serve this release. ``DRUMHEAD_DEBIAN_KEYRING`` names another keyring for gpgv.
+    """
+    keyring = Path(os.environ.get("DRUMHEAD_DEBIAN_KEYRING", str(KEYRING)))
+    if not keyring.is_file():
+        raise DrumheadError(
+            ErrorCode.HOST_TOOL,
+            f"{keyring} is missing, so Debian's signatures cannot be checked; install debian-archive-keyring",
+        )
+    mirror = os.environ.get("DRUMHEAD_DEBIAN_MIRROR")
+    if mirror:
+        found = [Suite(uri=mirror.rstrip("/"), name=RELEASE, keyring=keyring)]
+        if security := os.environ.get("DRUMHEAD_DEBIAN_SECURITY_MIRROR"):
+            found.append(Suite(uri=security.rstrip("/"), name=f"{RELEASE}-security", keyring=keyring))
+        return tuple(found)
+    return _suites_of_apt(keyring)
+
+
+def _suites_of_apt(keyring: Path) -> tuple[Suite, ...]:
+    """Debian's suites among apt's sources. A host of another Debian release has the mirror, under its own name."""
+    listing = host.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"]
+    )
+    sources = [line.split() for line in listing.decode().splitlines()]
+    main = [(uri.rstrip("/"), name) for uri, name, component in sources if component == "main"]
+    security = {uri for uri, name in main if name.endswith("-security")}
+    updates = {uri for uri, name in main if name.endswith("-updates")} - security
+    if not updates:
+        updates = {uri for uri, name in main if "-" not in name} - security
+    if not updates:
+        raise DrumheadError(
+            ErrorCode.REMOTE,
+            "apt's sources name no Debian mirror; set DRUMHEAD_DEBIAN_MIRROR to one (the URL above its dists/)",
+        )
+    archive = min(updates)
+    names = [(archive, RELEASE), (archive, f"{RELEASE}-updates")]
+    names += [(uri, f"{RELEASE}-security") for uri in sorted(security)]
+    return tuple(Suite(uri=uri, name=name, keyring=keyring) for uri, name in names)

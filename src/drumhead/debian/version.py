@@ -1,0 +1,28 @@
+"""The order of Debian's version numbers (deb-version(7))."""
+
+from __future__ import annotations
+
+import re
+
+Key = tuple[int, tuple[tuple[tuple[int, ...], int], ...], tuple[tuple[tuple[int, ...], int], ...]]
+
+
+def version_key(version: str) -> Key:
+    """A key that sorts ``[epoch:]upstream[-revision]`` as dpkg does."""
+    epoch, colon, rest = version.partition(":")
+    if not colon:
+        epoch, rest = "0", version
+    upstream, _, revision = rest.rpartition("-") if "-" in rest else (rest, "", "0")
+    return int(epoch), _part_key(upstream), _part_key(revision)
+
+
+def _part_key(part: str) -> tuple[tuple[tuple[int, ...], int], ...]:
+    """Alternating runs of non-digits and digits. ``~`` is before the end, that before letters, those before others."""
+    runs = re.findall(r"(\D*)(\d*)", part)
+    return tuple(((*map(_character_key, letters), 0), int(digits or 0)) for letters, digits in runs)
+
+
+def _character_key(character: str) -> int:
+    if character == "~":
+        return -1
+    return ord(character) if character.isalpha() else ord(character) + 256

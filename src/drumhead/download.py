@@ -1,0 +1,101 @@
+"""Fetching files over HTTP into the cache: digest checked, time-outs, retries, written by rename."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from drumhead.blobs import file_digest, replacing
+from drumhead.errors import DrumheadError, ErrorCode
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    Report = Callable[[str, int, int], None]
+
+ATTEMPTS = 4
+FIRST_DELAY = 0.5
+CHUNK = 1 << 18
+TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=20, sock_read=60)
+
+
+def silent(_label: str, _done: int, _total: int) -> None:
+    """The report that tells nobody."""
+
+
+def new_client() -> aiohttp.ClientSession:
+    """The HTTP client of this package: proxies from the environment, no total time limit, but one for each read."""
+    return aiohttp.ClientSession(timeout=TIMEOUT, trust_env=True, headers={"User-Agent": "drumhead"})
+
+
+async def fetch_bytes(client: aiohttp.ClientSession, url: str, *, limit: int = 64 << 20) -> bytes:
+    """A small document. Raises NOT_FOUND for 404, REMOTE for anything else that is not an answer of 200."""
+    return b"".join([chunk async for chunk in _attempts(client, url, limit)])
+
+
+async def fetch_file(
+    client: aiohttp.ClientSession, url: str, path: Path, *, digest: str, size: int, report: Report = silent
+) -> Path:
+    """`url` at `path`, with SHA-256 `digest` and `size` bytes; nothing is fetched when it is there already.
+
+    Raises UNVERIFIED when the bytes are others than promised, NOT_FOUND, REMOTE. What fails leaves nothing behind.
+    """
+    if await asyncio.to_thread(_is_there, path, digest, size):
+        return path
+    label = url.rsplit("/", 1)[-1]
+    with replacing(path) as temporary:
+        state = hashlib.sha256()
+        done = 0
+        with temporary.open("wb") as out:
+            async for chunk in _attempts(client, url, size):
+                out.write(chunk)
+                state.update(chunk)
+                done += len(chunk)
+                report(label, done, size)
+        if state.hexdigest() != digest:
+            raise DrumheadError(
+                ErrorCode.UNVERIFIED,
+                f"{url} has SHA-256 {state.hexdigest()}, but {digest} was promised; nothing is kept",
+            )
+    return path
+
+
+def _is_there(path: Path, digest: str, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size and file_digest(path) == digest
+
+
+async def _attempts(client: aiohttp.ClientSession, url: str, limit: int) -> AsyncIterator[bytes]:
+    """The body of `url`, at most `limit` bytes; a broken transfer goes on where it stopped, with growing delays."""
+    done = 0
+    for attempt in range(ATTEMPTS):
+        try:
+            headers = {"Range": f"bytes={done}-"} if done else {}
+            async with client.get(url, headers=headers) as answer:
+                _check(answer, url)
+                skip = done if answer.status == 200 else 0
+                async for chunk in answer.content.iter_chunked(CHUNK):
+                    part = chunk[skip:]
+                    skip = max(0, skip - len(chunk))
+                    done += len(part)
+                    if done > limit:
+                        raise DrumheadError(ErrorCode.UNVERIFIED, f"{url} is longer than the {limit} bytes promised")
+                    if part:
+                        yield part
+                return
+        except (aiohttp.ClientError, TimeoutError) as error:
+            if attempt == ATTEMPTS - 1:
+                raise DrumheadError(ErrorCode.REMOTE, f"{url} cannot be fetched: {error or 'no answer'}") from error
+            await asyncio.sleep(FIRST_DELAY * 2**attempt)
+
+
+def _check(answer: aiohttp.ClientResponse, url: str) -> None:
+    if answer.status in {404, 410}:
+        raise DrumheadError(ErrorCode.NOT_FOUND, f"{url} is not there")
+    if answer.status >= 500 or answer.status in {408, 429}:
+        raise aiohttp.ClientResponseError(answer.request_info, (), status=answer.status, message=answer.reason or "")
+    if answer.status not in {200, 206}:
+        raise DrumheadError(ErrorCode.REMOTE, f"{url} answered {answer.status} {answer.reason}")

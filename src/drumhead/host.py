@@ -1,0 +1,87 @@
+"""Running programs of the host: one logged way, with a sentence when a program is missing or fails."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import shutil
+import subprocess
+from typing import IO, TYPE_CHECKING
+
+from drumhead.errors import DrumheadError, ErrorCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+DEBIAN_PACKAGE = {
+    "apt-get": "apt",
+    "gpgv": "gpgv",
+    "mkfs.erofs": "erofs-utils",
+    "mcopy": "mtools",
+    "mformat": "mtools",
+    "mmd": "mtools",
+    "musl-gcc": "musl-tools",
+    "qemu-img": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "sqfstar": "squashfs-tools",
+    "syslinux": "syslinux",
+}
+"""Which Debian package has a program, for the sentence that says what to install."""
+
+
+def find_program(name: str) -> str:
+    """The absolute path of a program in PATH (or in sbin, which a user's PATH may lack). Raises HOST_TOOL."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    if found is None:
+        package = DEBIAN_PACKAGE.get(name, name)
+        raise DrumheadError(
+            ErrorCode.HOST_TOOL, f"{name} is not on this host; install it (Debian: apt-get install {package})"
+        )
+    return found
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    feed: Callable[[IO[bytes]], None] | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float = 600,
+) -> bytes:
+    """Run a program to its end and return what it wrote to stdout. Blocks: call it in a thread.
+
+    `feed` writes to the program's stdin. A program that is missing, fails or takes longer than `timeout` seconds
+    raises HOST_TOOL with the end of what it said.
+    """
+    words = [find_program(str(command[0])), *map(str, command[1:])]
+    log.info("$ %s", shlex.join(words))
+    with subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL if feed is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if feed is not None else subprocess.PIPE,
+        env=env,
+        cwd=cwd,
+    ) as process:
+        try:
+            if feed is not None:
+                assert process.stdin is not None
+                with process.stdin:
+                    feed(process.stdin)
+                process.stdin = None
+            out, err = process.communicate(timeout=timeout)
+        except BrokenPipeError:
+            process.stdin = None
+            out, err = process.communicate(timeout=timeout)
+        except BaseException as error:
+            process.kill()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise DrumheadError(ErrorCode.HOST_TOOL, f"{words[0]} did not end within {timeout:.0f} s") from error
+            raise
+    if process.returncode != 0:
+        said = (err or out or b"").decode(errors="replace").strip()[-2000:]
+        raise DrumheadError(ErrorCode.HOST_TOOL, f"{words[0]} failed with status {process.returncode}: {said}")
+    return out

@@ -1,0 +1,130 @@
+"""YAML that remembers where everything stands, so that a wrong file can be refused by line.
+
+Values are taken as they are written (``version: 1.0`` is the text ``1.0``), as Capstan's reader does for text fields.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+import yaml
+
+from drumhead.errors import DrumheadError, ErrorCode, manifest_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+EMPTY = "tag:yaml.org,2002:null"
+
+
+class Section:
+    """One mapping of a YAML file. Every reader says what it expects and refuses the rest with FILE:LINE: reason."""
+
+    def __init__(self, file: str, node: yaml.Node, what: str) -> None:
+        self.file = file
+        self.line = node.start_mark.line + 1
+        self.what = what
+        self._items: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        if node.tag == EMPTY:
+            return
+        if not isinstance(node, yaml.MappingNode):
+            raise self.wrong(node, f"{what} must be a mapping (key: value)")
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise self.wrong(key, f"a key of {what} must be a word")
+            if key.value in self._items:
+                raise self.wrong(key, f"{key.value} is given twice")
+            self._items[key.value] = (key, value)
+
+    def wrong(self, node: yaml.Node, reason: str) -> DrumheadError:
+        return manifest_error(self.file, node.start_mark.line + 1, reason)
+
+    def refuse(self, key: str, reason: str) -> DrumheadError:
+        """The error for what stands under `key` (or for the whole section, when the key is not there)."""
+        found = self._items.get(key)
+        return self.wrong(found[0], reason) if found else manifest_error(self.file, self.line, reason)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._items
+
+    def keys(self) -> tuple[str, ...]:
+        return tuple(self._items)
+
+    def known(self, *names: str) -> Iterator[str]:
+        """Refuse keys that are nearly one of `names`; yield a notice for each other key that is not one."""
+        for key, (node, _) in self._items.items():
+            if key in names:
+                continue
+            near = difflib.get_close_matches(key.lower(), names, n=1, cutoff=0.75)
+            if near:
+                raise self.wrong(node, f"{self.what} has no key {key}; {near[0]} is meant?")
+            yield f"{self.file}:{node.start_mark.line + 1}: {key} means nothing here and is not used"
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """A word or sentence. Without a default it must be there and not be empty."""
+        found = self._items.get(key)
+        if found is None or found[1].tag == EMPTY:
+            if default is None:
+                raise self.refuse(key, f"{self.what} must give {key}")
+            return default
+        if not isinstance(found[1], yaml.ScalarNode):
+            raise self.wrong(found[1], f"{key} must be one value")
+        if default is None and not found[1].value:
+            raise self.wrong(found[1], f"{key} must not be empty")
+        return str(found[1].value)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of words."""
+        return tuple(text for text, _ in self.located_texts(key))
+
+    def located_texts(self, key: str) -> list[tuple[str, int]]:
+        """A list of words with the line of each."""
+        found = self._items.get(key)
+        if found is None or found[1].tag == EMPTY:
+            return []
+        if not isinstance(found[1], yaml.SequenceNode):
+            raise self.wrong(found[1], f"{key} must be a list (- one\\n- two)")
+        for item in found[1].value:
+            if not isinstance(item, yaml.ScalarNode) or not item.value:
+                raise self.wrong(item, f"each item of {key} must be one value")
+        return [(item.value, item.start_mark.line + 1) for item in found[1].value]
+
+    def pairs(self, key: str) -> dict[str, str]:
+        """A mapping of words to words."""
+        section = self.section(key, key)
+        return {name: section.text(name, "") for name in section.keys()}  # noqa: SIM118 - a Section is no dict
+
+    def flag(self, key: str) -> bool:
+        """``true`` or ``false``; false when it is not there."""
+        value = self.text(key, "false").lower()
+        if value not in {"true", "false", "yes", "no"}:
+            raise self.refuse(key, f"{key} must be true or false")
+        return value in {"true", "yes"}
+
+    def section(self, key: str, what: str) -> Section:
+        """The mapping below `key`; an empty one when the key is not there."""
+        found = self._items.get(key)
+        empty = yaml.ScalarNode(EMPTY, "", start_mark=yaml.Mark(self.file, 0, self.line - 1, 0, None, 0))
+        return Section(self.file, found[1] if found else empty, what)
+
+
+def read_yaml(path: Path, shown: str, what: str) -> Section:
+    """The mapping in a YAML file. `shown` is how the file is called in messages. Raises MANIFEST, NOT_FOUND."""
+    try:
+        text = path.read_text()
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except FileNotFoundError as error:
+        raise DrumheadError(ErrorCode.NOT_FOUND, f"{shown} is not there") from error
+    except UnicodeDecodeError as error:
+        raise manifest_error(shown, 1, f"it is not text in UTF-8 ({error.reason})") from error
+    except OSError as error:
+        raise manifest_error(shown, 1, f"it cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        reason = getattr(error, "problem", None) or str(error)
+        raise manifest_error(shown, mark.line + 1 if mark else 1, f"it is not YAML: {reason}") from error
+    if node is None:
+        raise manifest_error(shown, 1, "it is empty")
+    return Section(shown, node, what)

@@ -1,0 +1,87 @@
+"""Reading a project: its meta/package.yaml and meta/run.yaml together."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.manifest.position import Section, read_yaml
+from drumhead.manifest.records import PackageManifest, Project, PythonNeeds
+from drumhead.manifest.run_yaml import read_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+/-]*")
+PACKAGE_KEYS = ("name", "title", "author", "version", "require", "guest", "files", "python")
+CAPSTAN_ONLY = ("binary", "created", "platform")
+"""Keys that Capstan writes or reads and that decide nothing here."""
+
+
+def read_project(root: Path) -> Project:
+    """The project in directory `root`. Raises MANIFEST with file, line and reason; NOT_FOUND without package.yaml."""
+    file = root / "meta" / "package.yaml"
+    if not file.is_file():
+        raise DrumheadError(
+            ErrorCode.NOT_FOUND,
+            f"{file} is not there; `drumhead package init {root}` writes one",
+        )
+    section = read_yaml(file, "meta/package.yaml", "package.yaml")
+    notices = list(section.known(*PACKAGE_KEYS, *CAPSTAN_ONLY))
+    package = _package(section, root)
+    run = None
+    run_file = root / "meta" / "run.yaml"
+    if run_file.is_file():
+        run, more = read_run(read_yaml(run_file, "meta/run.yaml", "run.yaml"))
+        notices += more
+    return Project(root=str(root.absolute()), package=package, run=run, notices=tuple(notices))
+
+
+def _package(section: Section, root: Path) -> PackageManifest:
+    name = section.text("name")
+    if not NAME.fullmatch(name) or ".." in name:
+        raise section.refuse("name", f"{name!r} is no package name (letters, digits, and . _ + - / inside)")
+    guest = section.text("guest", "linux")
+    if guest not in {"linux", "osv"}:
+        raise section.refuse("guest", f"guest must be linux or osv, not {guest}")
+    for required, line in section.located_texts("require"):
+        if not NAME.fullmatch(required.partition("@")[0]):
+            raise section.refuse("require", f"line {line}: {required!r} is no package name")
+    return PackageManifest(
+        name=name,
+        title=section.text("title"),
+        author=section.text("author"),
+        version=section.text("version", ""),
+        require=section.texts("require"),
+        guest="osv" if guest == "osv" else "linux",
+        files=_files(section, root),
+        python=_python(section, root),
+    )
+
+
+def _files(section: Section, root: Path) -> dict[str, str]:
+    """``files``: where in the image → what of the project. Both stay inside; the second exists."""
+    files = section.pairs("files")
+    inside = section.section("files", "files")
+    for place, source in files.items():
+        if not place.startswith("/") or ".." in PurePosixPath(place).parts:
+            raise inside.refuse(place, f"{place} must be a path from the image's root (/srv/app)")
+        if not _is_inside(source) or not (root / source).exists():
+            raise inside.refuse(place, f"{source or 'it'} is not a file or directory of the project")
+    return files
+
+
+def _python(section: Section, root: Path) -> PythonNeeds:
+    python = section.section("python", "python")
+    for notice in python.known("lock", "extras"):
+        raise python.refuse(notice.split(": ")[1].split(" ")[0], "python has the keys lock and extras")
+    lock = python.text("lock", "")
+    if lock and not (_is_inside(lock) and (root / lock).is_file()):
+        raise python.refuse("lock", f"{lock} is not a file of the project")
+    return PythonNeeds(lock=lock, extras=python.texts("extras"))
+
+
+def _is_inside(path: str) -> bool:
+    return bool(path) and not path.startswith("/") and ".." not in PurePosixPath(path).parts

@@ -1,0 +1,141 @@
+"""meta/run.yaml: runtimes and config sets, as Capstan's documentation describes them (RuntimeNode, RuntimePython,
+RuntimeNative, ConfigurationFiles).
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.manifest.records import Command, RunManifest, RuntimeName
+
+if TYPE_CHECKING:
+    from drumhead.manifest.position import Section
+
+RUNTIMES: dict[str, str] = {
+    "native": "Run any program of the image",
+    "node": "Run a JavaScript application with Node.js",
+    "python": "Run a Python application",
+}
+COMMON_KEYS = ("env", "base", "cwd")
+KEYS: dict[RuntimeName, tuple[str, ...]] = {
+    "native": ("bootcmd",),
+    "node": ("main", "args", "node_args", "shell"),
+    "python": ("main", "module", "args", "python_args", "shell"),
+}
+INTERPRETER: dict[RuntimeName, str] = {"native": "", "node": "/usr/bin/node", "python": "/usr/bin/python3"}
+REQUIRES: dict[RuntimeName, tuple[str, ...]] = {"native": (), "node": ("node",), "python": ("python",)}
+"""The package that a runtime brings; a project need not require it."""
+ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+ENVIRONMENT_PREFIX = re.compile(r"--env=([A-Za-z_][A-Za-z0-9_]*)\??=(.*)", re.DOTALL)
+
+
+def read_run(section: Section) -> tuple[RunManifest, list[str]]:
+    """The config sets of a run.yaml, each as the command that it stands for, and notices. Raises MANIFEST."""
+    notices = list(section.known("runtime", "config_set", "config_set_default"))
+    runtime = _runtime(section)
+    sets = section.section("config_set", "config_set")
+    if not sets.keys():
+        raise section.refuse("config_set", "run.yaml must give at least one config_set")
+    commands, bases = {}, {}
+    for name in sets.keys():  # noqa: SIM118 - a Section is no dict
+        one = sets.section(name, f"config_set {name}")
+        notices += one.known(*COMMON_KEYS, *KEYS[runtime])
+        base = _base(runtime, one)
+        if base:
+            bases[name] = base
+        commands[name] = _command(runtime, one, inherits=bool(base))
+    default = section.text("config_set_default", "")
+    if default and default not in commands:
+        names = ", ".join(commands)
+        raise section.refuse("config_set_default", f"config_set_default {default} is none of: {names}")
+    if not default and len(commands) == 1:
+        (default,) = commands
+    return RunManifest(runtime=runtime, config_sets=commands, bases=bases, default=default), notices
+
+
+def _runtime(section: Section) -> RuntimeName:
+    match section.text("runtime"):
+        case "native":
+            return "native"
+        case "node":
+            return "node"
+        case "python":
+            return "python"
+        case "java":
+            raise section.refuse("runtime", "there is no Java package; runtimes are native, node and python")
+        case other:
+            raise section.refuse("runtime", f"{other} is no runtime; runtimes are native, node and python")
+
+
+def _command(runtime: RuntimeName, section: Section, *, inherits: bool) -> Command:
+    environment = section.pairs("env")
+    for name, value in environment.items():
+        if not ENVIRONMENT_NAME.fullmatch(name):
+            raise section.refuse("env", f"{name!r} is no name of an environment variable")
+        if "\0" in value:
+            raise section.refuse("env", f"the value of {name} holds a NUL character")
+    cwd = section.text("cwd", "/")
+    if not cwd.startswith("/"):
+        raise section.refuse("cwd", f"cwd must be a path from the image's root, not {cwd}")
+    if inherits:
+        return Command(argv=(), env=environment, cwd=cwd)
+    if runtime != "native":
+        return Command(argv=(INTERPRETER[runtime], *_arguments(runtime, section)), env=environment, cwd=cwd)
+    try:
+        command = parse_command(section.text("bootcmd"))
+    except DrumheadError as error:
+        raise error if error.code is ErrorCode.MANIFEST else section.refuse("bootcmd", error.message) from error
+    return Command(argv=command.argv, env=command.env | environment, cwd=cwd)
+
+
+def _base(runtime: RuntimeName, section: Section) -> str:
+    """``base: PACKAGE:SET``; empty when it names what the runtime does by itself (node-4.4.5:node)."""
+    base = section.text("base", "")
+    package, colon, name = base.partition(":")
+    if base and not (package and colon and name):
+        raise section.refuse("base", "base must have the form PACKAGE:CONFIG_SET")
+    if runtime == "native" and base and "bootcmd" in section:
+        raise section.refuse("base", "give base or bootcmd, not both")
+    return "" if runtime != "native" and runtime in package else base
+
+
+def _arguments(runtime: RuntimeName, section: Section) -> tuple[str, ...]:
+    options = section.texts(f"{runtime}_args")
+    if section.flag("shell"):
+        for key in ("main", "module", "args"):
+            if key in section:
+                raise section.refuse(key, f"shell: true starts the interpreter alone; it goes without {key}")
+        return options
+    arguments = section.texts("args")
+    if runtime == "python" and "module" in section:
+        if "main" in section:
+            raise section.refuse("module", "give main or module, not both")
+        return (*options, "-m", section.text("module"), *arguments)
+    return (*options, section.text("main"), *arguments)
+
+
+def parse_command(text: str) -> Command:
+    """A command line as Capstan writes it: ``--env=K=V … PROGRAM ARGUMENTS``. Raises USAGE.
+
+    Words are split as a shell does. OSv's ``;`` and ``&`` between programs are refused: a machine runs one command.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise DrumheadError(ErrorCode.USAGE, f"{text!r} cannot be split into words: {error}") from error
+    environment = {}
+    while words and (match := ENVIRONMENT_PREFIX.fullmatch(words[0])):
+        environment[match[1]] = match[2]
+        words.pop(0)
+    if not words:
+        raise DrumheadError(ErrorCode.USAGE, f"{text!r} names no program")
+    for word in words:
+        if word in {";", "&", "&&", "|"} or (word.endswith((";", "&")) and word == words[-1] and len(word) > 1):
+            raise DrumheadError(
+                ErrorCode.USAGE,
+                f"{word!r}: a machine runs one command; use a shell for more (sh -c '…' from package cli)",
+            )
+    return Command(argv=tuple(words), env=environment)

@@ -1,0 +1,78 @@
+"""Taking Debian's kernel package apart: the ELF kernel inside the bzImage, and the modules in load order."""
+
+from __future__ import annotations
+
+import lzma
+import posixpath
+import re
+import struct
+
+import lz4.block
+
+from drumhead.elf import shorten
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.tree import Tree, regular
+
+LZ4_MAGIC = b"\x02\x21\x4c\x18"
+LZ4_BLOCK = 8 << 20
+XZ_FILTERS: list[dict[str, int]] = [
+    {"id": lzma.FILTER_X86},
+    {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME},
+]
+
+
+def kernel_tree(files: Tree, modules: tuple[str, ...]) -> Tree:
+    """What a kernel package holds: ``vmlinux.xz``, ``vmlinuz`` (as Debian ships it) and ``modules/NN-NAME.ko``."""
+    images = [entry.read() for path, entry in files if path.startswith("boot/vmlinuz-")]
+    if len(images) != 1:
+        raise DrumheadError(ErrorCode.INCOMPLETE, f"a kernel package has one boot/vmlinuz-*, this one {len(images)}")
+    tree = Tree()
+    elf = shorten(unpack_bzimage(images[0]))
+    tree.add("vmlinux.xz", regular(lzma.compress(elf, format=lzma.FORMAT_XZ, filters=XZ_FILTERS)))
+    tree.add("vmlinuz", regular(images[0]))
+    for number, (name, contents) in enumerate(order_modules(files, modules).items()):
+        tree.add(f"modules/{number:02}-{name}.ko", regular(contents))
+    return tree
+
+
+def unpack_bzimage(image: bytes) -> bytes:
+    """The ELF kernel inside a bzImage with an LZ4 payload (Linux, Documentation/x86/boot.rst)."""
+    if image[0x202:0x206] != b"HdrS":
+        raise DrumheadError(ErrorCode.UNVERIFIED, "the kernel is not a bzImage")
+    setup_sectors = image[0x1F1] or 4
+    offset, length = struct.unpack_from("<II", image, 0x248)
+    start = (setup_sectors + 1) * 512 + offset
+    payload = image[start : start + length]
+    if payload[:4] != LZ4_MAGIC:
+        raise DrumheadError(ErrorCode.UNSUPPORTED, "the kernel's payload is not LZ4, as Debian's cloud kernel is")
+    blocks, at, end = [], 4, len(payload) - 4
+    while at < end:
+        (size,) = struct.unpack_from("<I", payload, at)
+        blocks.append(lz4.block.decompress(payload[at + 4 : at + 4 + size], uncompressed_size=LZ4_BLOCK))
+        at += 4 + size
+    return b"".join(blocks)
+
+
+def order_modules(files: Tree, names: tuple[str, ...]) -> dict[str, bytes]:
+    """Modules by name, each after those it depends on (``depends=`` in its .modinfo). Raises INCOMPLETE."""
+    found = {_plain(path): entry for path, entry in files if path.endswith(".ko")}
+    ordered: dict[str, bytes] = {}
+
+    def load(name: str) -> None:
+        if name in ordered:
+            return
+        if name not in found:
+            raise DrumheadError(ErrorCode.INCOMPLETE, f"the kernel package has no module {name}")
+        contents = found[name].read()
+        depends = re.search(rb"\0depends=([^\0]*)\0", contents)
+        for other in filter(None, depends[1].decode().split(",") if depends else []):
+            load(other.replace("-", "_"))
+        ordered[name] = contents
+
+    for name in names:
+        load(name)
+    return ordered
+
+
+def _plain(path: str) -> str:
+    return posixpath.basename(path).removesuffix(".ko").replace("-", "_")

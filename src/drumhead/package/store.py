@@ -1,0 +1,87 @@
+"""The local package store: a record for each version, and the archives that the records name."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import msgspec
+import zstandard
+
+from drumhead.blobs import Blobs, replacing
+from drumhead.debian.version import version_key
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.package.records import Package, PackageRef
+from drumhead.tree import read_tar, write_tar
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from drumhead.home import Home
+    from drumhead.tree import Tree
+
+ZSTD_LEVEL = 12
+
+
+class PackageStore:
+    """The packages under one home. Reading and writing need no lock: records and blobs appear by rename."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self.blobs = Blobs(home)
+
+    def list(self) -> list[Package]:
+        """Every version of every package, by name, then oldest first."""
+        files = self._home.packages.glob("*/*.json") if self._home.packages.is_dir() else ()
+        found = [msgspec.json.decode(file.read_bytes(), type=Package) for file in files]
+        return sorted(found, key=lambda package: (package.name, version_key(package.version)))
+
+    def find(self, ref: PackageRef) -> Package:
+        """The version asked for, else the newest. Raises NOT_FOUND."""
+        versions = [package for package in self.list() if package.name == ref.name]
+        if ref.version:
+            versions = [package for package in versions if package.version == ref.version]
+        if not versions:
+            asked = f"{ref.name}@{ref.version}" if ref.version else ref.name
+            raise DrumheadError(
+                ErrorCode.NOT_FOUND,
+                f"package {asked} is not in the local store; `drumhead package pull {asked}` or `… build {ref.name}`",
+            )
+        return versions[-1]
+
+    def add(self, tree: Tree, package: Package) -> Package:
+        """Keep `tree` as the archive of `package`; returns the record with the archive's digest and sizes."""
+        packed = io.BytesIO()
+        with zstandard.ZstdCompressor(level=ZSTD_LEVEL).stream_writer(packed, closefd=False) as out:
+            write_tar(tree, out)
+        blob = self.blobs.put(packed.getvalue())
+        record = msgspec.structs.replace(package, archive=blob.digest, archive_size=blob.size, unpacked_size=tree.size)
+        self.put(record)
+        return record
+
+    def put(self, package: Package) -> None:
+        """Keep a record whose archive is stored."""
+        self.blobs.find(package.archive)
+        with replacing(self._record(package)) as temporary:
+            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(package), indent=1) + b"\n")
+
+    def tree(self, package: Package) -> Tree:
+        """The files of a package; its archive is verified. Raises NOT_FOUND, UNVERIFIED."""
+        packed = self.blobs.read(package.archive)
+        try:
+            with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(packed)) as source:
+                return read_tar(source)
+        except zstandard.ZstdError as error:
+            raise DrumheadError(ErrorCode.UNVERIFIED, f"the archive of {package.name} is damaged: {error}") from error
+
+    def _record(self, package: Package) -> Path:
+        version = package.version.replace("/", "_")
+        return self._home.packages / package.name / f"{version}.json"
+
+
+def parse_ref(text: str) -> PackageRef:
+    """``NAME`` or ``NAME@VERSION``. Raises USAGE."""
+    name, _, version = text.partition("@")
+    if not name or name.startswith((".", "/")) or ".." in name:
+        raise DrumheadError(ErrorCode.USAGE, f"{text!r} is not a package name (NAME or NAME@VERSION)")
+    return PackageRef(name=name, version=version)

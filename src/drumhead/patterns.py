@@ -1,0 +1,40 @@
+"""Path patterns, as ignore files and recipes write them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+def match_any(patterns: Iterable[str]) -> Callable[[str], bool]:
+    """A test for paths (relative, without a leading slash) that any of `patterns` names, or that lie below such a path.
+
+    ``*`` and ``?`` stay within one name, ``**`` crosses directories (``a/**/b`` also means ``a/b``), ``[…]`` is a set.
+    """
+    expression = "|".join(f"(?:{_translate(pattern.strip('/'))})" for pattern in patterns)
+    if not expression:
+        return lambda _path: False
+    compiled = re.compile(f"(?:{expression})(?:/.*)?", re.DOTALL)
+    return lambda path: compiled.fullmatch(path) is not None
+
+
+def _translate(pattern: str) -> str:
+    out = []
+    for token in re.findall(r"\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]|.", pattern, re.DOTALL):
+        match token:
+            case "**/":
+                out.append("(?:.*/)?")
+            case "**":
+                out.append(".*")
+            case "*":
+                out.append("[^/]*")
+            case "?":
+                out.append("[^/]")
+            case _ if len(token) > 2:
+                out.append("[" + token[1:-1].replace("\\", r"\\").replace("!", "^", token[1] == "!") + "]")
+            case _:
+                out.append(re.escape(token))
+    return "".join(out)

@@ -1,0 +1,1 @@
+"""What Python projects need: their lock file, their wheels, their bytecode."""

@@ -1,0 +1,148 @@
+"""Python bytecode, made by the guest's own interpreter on the host, the same bytes every time.
+
+marshal writes what it saw of reference counts, so a file's bytecode depends on what its process did before. Each file
+is therefore compiled in a fresh fork of one and the same process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drumhead import host
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.tree import Tree, regular
+
+if TYPE_CHECKING:
+    from typing import IO
+
+    from drumhead.tree import Entry
+
+LIBRARIES = "usr/lib/x86_64-linux-gnu"
+LOADER = "usr/lib64/ld-linux-x86-64.so.2"
+COMPILER = """
+import importlib._bootstrap_external as external, importlib.util, os, sys
+hash_of, optimize = importlib.util.source_hash, int(sys.argv[1])
+failed = []
+def compile_file(source, target, name):
+    with open(source, 'rb') as file:
+        text = file.read()
+    try:
+        code = compile(text, name, 'exec', dont_inherit=True, optimize=optimize)
+    except (SyntaxError, ValueError):
+        return 1
+    with open(target, 'wb') as file:
+        file.write(external._code_to_hash_pyc(code, hash_of(text), False))
+    return 0
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        os._exit(compile_file(*line.rstrip('\\n').split('\\t')))
+    os.waitpid(child, 0)
+"""
+
+
+class Interpreter:
+    """The python of a package, unpacked on this host. `root` is the root directory of the package's files."""
+
+    def __init__(self, root: Path, version: str) -> None:
+        self._root = root
+        self.version = version
+
+    @classmethod
+    def unpack(cls, tree: Tree, root: Path) -> Interpreter:
+        """Write a python package's files below `root` (only contents matter here) and use them.
+
+        Raises INCOMPLETE when the tree holds no python.
+        """
+        programs = sorted(path for path, _ in tree if path.startswith("usr/bin/python3."))
+        if not programs or LOADER not in tree:
+            raise DrumheadError(ErrorCode.INCOMPLETE, "the package has no python and no loader to run it with")
+        for path, entry in tree:
+            place = root / path
+            match entry.kind:
+                case "directory":
+                    place.mkdir(parents=True, exist_ok=True)
+                case "symlink" if not entry.target.startswith("/"):
+                    place.symlink_to(entry.target)
+                case "file":
+                    place.write_bytes(entry.read())
+                    place.chmod(entry.mode | 0o600)
+        return cls(root, programs[0].removeprefix("usr/bin/python"))
+
+    def compile(self, sources: dict[str, Entry], *, optimize: int = 0) -> dict[str, bytes]:
+        """The bytecode (unchecked-hash .pyc) of each source that compiles, by path. `optimize` is 0, 1 or 2."""
+        with tempfile.TemporaryDirectory() as scratch:
+            names = sorted(sources)
+
+            def feed(pipe: IO[bytes]) -> None:
+                for number, name in enumerate(names):
+                    source = Path(scratch) / f"{number}.py"
+                    source.write_bytes(sources[name].read())
+                    pipe.write(f"{source}\t{scratch}/{number}.pyc\t/{name}\n".encode())
+
+            host.run(
+                [
+                    self._root / LOADER,
+                    "--library-path",
+                    self._root / LIBRARIES,
+                    self._root / f"usr/bin/python{self.version}",
+                    "-S",
+                    "-B",
+                    "-c",
+                    COMPILER,
+                    str(optimize),
+                ],
+                feed=feed,
+                env={"PYTHONHOME": str(self._root / "usr"), "PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},
+            )
+            made = {name: Path(scratch) / f"{number}.pyc" for number, name in enumerate(names)}
+            return {name: path.read_bytes() for name, path in made.items() if path.is_file()}
+
+    def cached_name(self, path: str) -> str:
+        """``a/b.py`` → ``a/__pycache__/b.cpython-311.pyc``."""
+        folder, name = posixpath.split(path)
+        tag = "cpython-" + self.version.replace(".", "")
+        return posixpath.join(folder, "__pycache__", f"{name.removesuffix('.py')}.{tag}.pyc")
+
+
+def is_source(path: str) -> bool:
+    """Whether a path is a module (a script without .py stays as it is)."""
+    return path.endswith(".py") and "/__pycache__/" not in path
+
+
+def only_bytecode(tree: Tree, interpreter: Interpreter, *, optimize: int = 0) -> Tree:
+    """`tree` with every module's source replaced by ``NAME.pyc`` beside where it was; what does not compile stays."""
+    sources = {path: entry for path, entry in tree if entry.kind == "file" and is_source(path)}
+    compiled = interpreter.compile(sources, optimize=optimize)
+    result = tree.filter(lambda path: path not in compiled and "__pycache__" not in path.split("/"))
+    for path, contents in compiled.items():
+        result.add(path + "c", regular(contents))
+    return result
+
+
+def with_bytecode(tree: Tree, interpreter: Interpreter, cache: Path, seed: str) -> Tree:
+    """`tree` with bytecode beside its sources, so that nothing is compiled when a machine starts.
+
+    What was compiled before is taken from `cache`, whose entries are named by `seed` (the interpreter) and the source.
+    """
+    sources = {path: entry for path, entry in tree if entry.kind == "file" and is_source(path)}
+    stored = {path: cache / _cache_name(seed, path, entry) for path, entry in sources.items()}
+    fresh = {path: entry for path, entry in sources.items() if not stored[path].is_file()}
+    if fresh:
+        cache.mkdir(parents=True, exist_ok=True)
+        compiled = interpreter.compile(fresh)
+        for path in fresh:
+            stored[path].write_bytes(compiled.get(path, b""))
+    result = tree.filter(lambda path: "__pycache__" not in path.split("/"))
+    for path in sources:
+        if contents := stored[path].read_bytes():
+            result.add(interpreter.cached_name(path), regular(contents))
+    return result
+
+
+def _cache_name(seed: str, path: str, entry: Entry) -> str:
+    return hashlib.sha256(f"{seed}\0{path}\0{entry.digest}".encode()).hexdigest()

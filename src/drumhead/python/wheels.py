@@ -1,0 +1,103 @@
+"""Installing wheels into a tree, hashes required. Pure source distributions become wheels; nothing is compiled."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drumhead import host
+from drumhead.elf import is_elf, shorten
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.patterns import match_any
+from drumhead.python.lock import PLATFORM, PYTHON, find_uv
+from drumhead.tree import Tree, regular, symlink
+
+if TYPE_CHECKING:
+    from drumhead.python.lock import Lock
+
+SITE = f"usr/local/lib/python{PYTHON}/dist-packages"
+BUILDERS = ("setuptools==80.9.0", "wheel==0.45.1", "hatchling==1.27.0", "flit-core==3.12.0", "poetry-core==2.1.3")
+"""The versions that turn a source distribution into a wheel, fixed so that a later day gives the same files."""
+LEFT_OUT = (
+    "bin",
+    "**/__pycache__",
+    # What only type checkers and compilers read.
+    "**/*.pyi",
+    "**/*.pyx",
+    "**/*.pxd",
+    "**/*.pxi",
+    "**/*.c",
+    "**/*.cpp",
+    "**/*.h",
+    "**/*.hash",
+    "**/*.a",
+    "multidict/_testcapi*",
+    "**/py.typed",
+    "*/tests",
+    "*/test",
+    # What an installer noted about this host.
+    "*.dist-info/RECORD",
+    "*.dist-info/INSTALLER",
+    "*.dist-info/REQUESTED",
+    "*.dist-info/WHEEL",
+    "*.dist-info/direct_url.json",
+    "*.dist-info/uv_cache.json",
+    "*.dist-info/sboms",
+)
+
+
+def install(lock: Lock, cache: Path) -> Tree:
+    """The files of every wheel in `lock`, below the guest's dist-packages. Blocks.
+
+    A wheel whose hash differs raises HOST_TOOL with uv's own words; `cache` keeps what was downloaded.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        name = "pylock.toml" if lock.file.endswith(".toml") else "requirements.txt"
+        requirements = Path(scratch) / name
+        requirements.write_text(lock.text)
+        constraints = Path(scratch) / "constraints.txt"
+        constraints.write_text("\n".join(BUILDERS))
+        target = Path(scratch) / "site"
+        host.run(
+            [
+                *(find_uv(), "pip", "install", "--quiet", "--python", sys.executable, "--target", target),
+                *("--python-version", PYTHON, "--python-platform", PLATFORM, "--build-constraints", constraints),
+                *("--require-hashes", "--no-deps", "--link-mode", "copy", "--cache-dir", cache / "uv"),
+                *("--requirements", requirements),
+            ]
+        )
+        refuse_compiled(target)
+        return _read(target)
+
+
+def refuse_compiled(site: Path) -> None:
+    """Refuse what was compiled on this host: it fits this host, not the guest, and differs from host to host.
+
+    PyPI takes no wheel with the bare tag ``linux_…``, so such a tag is a local build of a source distribution.
+    """
+    for wheel in sorted(site.glob("*.dist-info/WHEEL")):
+        if re.search(r"^Tag: .*-linux_\w+$", wheel.read_text(), re.MULTILINE):
+            name = wheel.parent.name.removesuffix(".dist-info")
+            raise DrumheadError(
+                ErrorCode.UNSUPPORTED,
+                f"{name} has no wheel for the guest and would be compiled on this host; choose a version with a wheel",
+            )
+
+
+def _read(site: Path) -> Tree:
+    left_out = match_any(LEFT_OUT)
+    tree = Tree()
+    for path in sorted(site.rglob("*")):
+        name = path.relative_to(site).as_posix()
+        if left_out(name) or name.startswith("."):
+            continue
+        if path.is_symlink():
+            tree.add(f"{SITE}/{name}", symlink(str(path.readlink())))
+        elif path.is_file():
+            mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
+            contents = path.read_bytes()
+            tree.add(f"{SITE}/{name}", regular(shorten(contents) if is_elf(contents) else contents, mode))
+    return tree
