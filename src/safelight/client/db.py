@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from safelight.client.base import ServiceClient
+from safelight.errors import Code, Error
 from safelight.wire import (
     Delivery,
     EventPage,
@@ -16,6 +17,7 @@ from safelight.wire import (
     NamedRecipe,
     NewTask,
     Outcome,
+    Output,
     Reference,
     Settled,
     State,
@@ -23,6 +25,10 @@ from safelight.wire import (
     Task,
     TaskPage,
 )
+
+# The classic protocol's routes answer more, and errors as problem documents, to those who ask.
+_FULL = {"full": "true"}
+_JSON = {"Accept": "application/json"}
 
 
 def _task(id: str, action: str = "") -> str:
@@ -39,7 +45,7 @@ class DbClient(ServiceClient):
 
     async def get(self, id: str) -> Task:
         """Return a task by its own id or by the id of one of its leases. Raises NOT_FOUND."""
-        return await self._connection.call("GET", _task(id), Task)
+        return await self._connection.call("GET", _task(id), Task, params=_FULL, headers=_JSON)
 
     async def find(
         self,
@@ -64,6 +70,22 @@ class DbClient(ServiceClient):
         """Wait for tasks and take them."""
         return await self._connection.call("POST", "/lease", list[Lease], json=request, wait=request.wait)
 
+    async def lease_plain(self) -> Lease | None:
+        """Take the next task that a classic worker can do; None when none waits. Not repeated on its own."""
+        try:
+            return await self._connection.call("GET", "/task/next", Lease, retry=False)
+        except Error as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+            return None
+
+    async def finish_plain(
+        self, id: str, outputs: Sequence[Output] = (), *, engine: str = "classic", seconds: float = 0.0
+    ) -> Task:
+        """End the attempt of a classic worker. Raises NOT_FOUND, LEASE_LOST."""
+        body = {"outputs": list(outputs), "engine": engine, "seconds": seconds}
+        return await self._connection.call("POST", _task(id, "/finish"), Task, params=_FULL, headers=_JSON, json=body)
+
     async def heartbeat(self, beat: Heartbeat) -> HeartbeatAnswer:
         """Extend what a worker holds."""
         return await self._connection.call("POST", "/heartbeat", HeartbeatAnswer, json=beat)
@@ -74,7 +96,7 @@ class DbClient(ServiceClient):
 
     async def ready(self, id: str) -> Task:
         """Let an uploading task wait for a worker (the classic protocol)."""
-        return await self._connection.call("POST", _task(id, "/ready"), Task, params={"full": "true"})
+        return await self._connection.call("POST", _task(id, "/ready"), Task, params=_FULL, headers=_JSON)
 
     async def cancel(self, id: str) -> Task:
         """Cancel a task that has not ended."""
