@@ -1,1 +1,19 @@
 """Guests: what can boot an image. One package per guest (``guest.linux``), one interface (``guest.contract``)."""
+
+from __future__ import annotations
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.guest.contract import Guest
+
+__all__ = ["Guest", "find_guest"]
+
+
+def find_guest(name: str) -> Guest:
+    """The guest that a manifest or an image names. Raises UNSUPPORTED."""
+    match name:
+        case "linux":
+            from drumhead.guest.linux import LinuxGuest  # noqa: PLC0415 - a guest is imported when it is used
+
+            return LinuxGuest()
+        case _:
+            raise DrumheadError(ErrorCode.UNSUPPORTED, f"this drumhead has no guest {name}; it has: linux")

@@ -1,0 +1,107 @@
+"""The Linux guest's answers to ``guest.contract.Guest``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import zstandard
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.guest.contract import BootPlan, Channel, Drive, RunConfig
+from drumhead.guest.linux import cpio
+from drumhead.guest.linux.program import init_program
+from drumhead.guest.linux.skeleton import skeleton
+
+if TYPE_CHECKING:
+    from drumhead.image.records import Filesystem, GuestName, Image, ImageFiles
+    from drumhead.tree import Tree
+
+CMDLINE = "console=ttyS0 quiet loglevel=4 reboot=t panic=-1 i8042.noaux i8042.nokbd audit=0 apparmor=0"
+"""A reset ends QEMU (-no-reboot), so a machine ends with its init, and a panic ends it too."""
+SESSIONS = 4
+"""Programs that may run beside the command at once (``drumhead exec``)."""
+LARGEST_LAYER_COUNT = 32
+MACHINE_X86_64 = 62
+
+
+class LinuxGuest:
+    """Stateless; see ``guest.contract.Guest``."""
+
+    @property
+    def name(self) -> GuestName:
+        return "linux"
+
+    @property
+    def filesystems(self) -> tuple[Filesystem, ...]:
+        return ("squashfs", "erofs")
+
+    def skeleton(self) -> Tree:
+        return skeleton()
+
+    def check(self, tree: Tree) -> None:
+        """Refuse programs and libraries of another machine; what is missing is found by the library closure."""
+        for path, entry in tree:
+            if entry.kind != "file" or entry.size < 20 or not (entry.mode & 0o111 or ".so" in path):
+                continue
+            head = entry.read()[:20]
+            if head[:4] == b"\x7fELF" and int.from_bytes(head[18:20], "little") != MACHINE_X86_64:
+                raise DrumheadError(
+                    ErrorCode.UNSUPPORTED, f"/{path} is made for another kind of machine; this guest runs x86-64"
+                )
+
+    def initrd(self, kernel_files: Mapping[str, bytes]) -> bytes | None:
+        entries = [
+            cpio.directory("dev"),
+            cpio.character_device("dev/console", 5, 1),
+            cpio.directory("modules"),
+            cpio.regular("init", init_program(), 0o755),
+        ]
+        modules = [path for path in sorted(kernel_files) if path.startswith("modules/")]
+        entries.extend(cpio.regular(path, kernel_files[path]) for path in modules)
+        return zstandard.ZstdCompressor(level=19).compress(cpio.write_cpio(entries))
+
+    def plan(
+        self, image: Image, files: ImageFiles, config: RunConfig, state: Path, data: tuple[Drive, ...]
+    ) -> BootPlan:
+        if files.initrd is None or not files.layers or len(files.layers) > LARGEST_LAYER_COUNT:
+            raise DrumheadError(
+                ErrorCode.UNSUPPORTED,
+                f"{image.name} has {len(files.layers)} layers; a Linux machine has an initrd and 1 to 32 layers",
+            )
+        layers = tuple(
+            Drive(path=path, format="raw", serial=f"layer-{number}", readonly=True)
+            for number, path in enumerate(files.layers)
+        )
+        initrd = state / "initrd"
+        return BootPlan(
+            kernel=files.kernel,
+            initrd=initrd,
+            cmdline=CMDLINE,
+            drives=layers + data,
+            channels=channels(state),
+            files={initrd: with_config(files.initrd.read_bytes(), config)},
+        )
+
+
+def channels(state: Path) -> tuple[Channel, ...]:
+    """The ports of a machine. `status` is the last: the init takes it as the sign that all are there."""
+    return (
+        Channel(name="org.drumhead.log", kind="file", path=state / "log"),
+        Channel(name="org.drumhead.control", kind="socket", path=state / "control.sock"),
+        *(
+            Channel(name=f"org.drumhead.exec.{number}", kind="socket", path=state / f"exec.{number}.sock")
+            for number in range(SESSIONS)
+        ),
+        Channel(name="org.drumhead.status", kind="file", path=state / "status"),
+    )
+
+
+def with_config(initrd: bytes, config: RunConfig) -> bytes:
+    """An initrd and, as a second archive after it, the configuration of one machine."""
+    archive = cpio.write_cpio(
+        [cpio.directory("drumhead"), cpio.regular("drumhead/config.json", msgspec.json.encode(config), 0o600)]
+    )
+    return initrd + bytes(-len(initrd) % 4) + archive

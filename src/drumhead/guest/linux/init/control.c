@@ -1,0 +1,67 @@
+/* What the host asks: JSON lines on the control port, each answered by one. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "init.h"
+
+static int port = -1;
+static bool connected = true; /* a port without a client polls as hung up: leave it alone until SIGIO */
+static char line[65536];
+static size_t length;
+
+void control_open(void) {
+    port = open_port("org.drumhead.control");
+    if (port < 0) return;
+    fcntl(port, F_SETOWN, getpid());
+    fcntl(port, F_SETFL, O_NONBLOCK | O_ASYNC);
+}
+
+static void answer(const char *text) { write_all(port, text, strlen(text)); }
+
+static void obey(char *text) {
+    struct json *order = json_parse(text);
+    const char *what = json_text(order, "do", "");
+    if (strcmp(what, "stop") == 0) {
+        answer("{\"ok\":true}\n");
+        begin_stop(json_number(order, "grace", -1));
+    } else if (strcmp(what, "hosts") == 0) {
+        write_hosts(NULL, json_get(order, "hosts"));
+        answer("{\"ok\":true}\n");
+    } else if (strcmp(what, "ping") == 0) {
+        answer("{\"ok\":true}\n");
+    } else {
+        answer("{\"ok\":false,\"reason\":\"not understood\"}\n");
+    }
+    json_free(order);
+}
+
+void control_wake(void) { connected = true; }
+
+int control_polls(struct pollfd *polls) {
+    polls[0] = (struct pollfd){.fd = connected ? port : -1, .events = POLLIN};
+    return 1;
+}
+
+void control_events(const struct pollfd *polls, int count) {
+    char *end;
+    if (count < 1 || !polls[0].revents) return;
+    ssize_t got = read(port, line + length, sizeof line - 1 - length);
+    if (got <= 0) {
+        if (got < 0 && errno == EAGAIN) return;
+        connected = false;
+        length = 0;
+        return;
+    }
+    length += (size_t)got;
+    line[length] = 0;
+    while ((end = memchr(line, '\n', length))) {
+        *end = 0;
+        obey(line);
+        length -= (size_t)(end + 1 - line);
+        memmove(line, end + 1, length);
+    }
+    if (length == sizeof line - 1) length = 0;
+}

@@ -1,0 +1,156 @@
+/* Network cards, found by hardware address; names. */
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <net/if.h>
+#include <net/route.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "init.h"
+
+static char own_name[256];
+
+static bool find_card(const char *mac, char *card) {
+    struct dirent *entry;
+    DIR *cards = opendir("/sys/class/net");
+    bool found = false;
+    while (cards && !found && (entry = readdir(cards))) {
+        char path[320];
+        snprintf(path, sizeof path, "/sys/class/net/%s/address", entry->d_name);
+        char *text = entry->d_name[0] == '.' ? NULL : read_file(path);
+        if (text) text[strcspn(text, "\n")] = 0;
+        found = text && strcasecmp(text, mac) == 0;
+        free(text);
+        if (found) snprintf(card, IFNAMSIZ, "%.15s", entry->d_name);
+    }
+    if (cards) closedir(cards);
+    return found;
+}
+
+static void set(int request, const char *card, uint32_t address) {
+    struct ifreq change = {0};
+    struct sockaddr_in value = {.sin_family = AF_INET, .sin_addr.s_addr = address};
+    int link = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    snprintf(change.ifr_name, sizeof change.ifr_name, "%s", card);
+    if (request == SIOCSIFFLAGS)
+        change.ifr_flags = IFF_UP;
+    else
+        memcpy(&change.ifr_addr, &value, sizeof value);
+    if (link < 0 || ioctl(link, request, &change) != 0) fail("cannot set up the card %s: %s", card, strerror(errno));
+    close(link);
+}
+
+static void set_gateway(const char *card, uint32_t gateway) {
+    char device[IFNAMSIZ];
+    struct rtentry route = {.rt_flags = RTF_UP | RTF_GATEWAY, .rt_dev = device};
+    struct sockaddr_in any = {.sin_family = AF_INET}, via = {.sin_family = AF_INET, .sin_addr.s_addr = gateway};
+    int link = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    snprintf(device, sizeof device, "%s", card);
+    memcpy(&route.rt_dst, &any, sizeof any);
+    memcpy(&route.rt_genmask, &any, sizeof any);
+    memcpy(&route.rt_gateway, &via, sizeof via);
+    if (ioctl(link, SIOCADDRT, &route) != 0 && errno != EEXIST) say("no way out by %s: %s", card, strerror(errno));
+    close(link);
+}
+
+static void bring_up(const char *card) {
+    char path[80];
+    snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", card);
+    write_file(path, "1"); /* addresses here are IPv4's; an interface that looks for routers only delays */
+    set(SIOCSIFFLAGS, card, 0);
+}
+
+void apply_lease(const char *card, const struct lease *lease) {
+    char text[80], address[INET_ADDRSTRLEN];
+    set(SIOCSIFADDR, card, lease->address);
+    set(SIOCSIFNETMASK, card, lease->netmask);
+    if (lease->gateway) set_gateway(card, lease->gateway);
+    if (lease->nameserver) {
+        inet_ntop(AF_INET, &lease->nameserver, address, sizeof address);
+        snprintf(text, sizeof text, "nameserver %s\n", address);
+        write_file("/etc/resolv.conf", text);
+    }
+    inet_ntop(AF_INET, &lease->address, address, sizeof address);
+    say("%s: %s", card, address);
+    char *quoted = json_quote(address);
+    report("{\"event\":\"address\",\"card\":\"%s\",\"address\":%s}\n", card, quoted ? quoted : "\"\"");
+    free(quoted);
+}
+
+static void use_dhcp(const char *card) {
+    struct lease lease;
+    if (!dhcp_acquire(card, &lease, 10)) {
+        say("%s: no answer from a DHCP server", card);
+        return;
+    }
+    apply_lease(card, &lease);
+    if (fork() == 0) dhcp_renew_forever(card, lease);
+}
+
+static void use_address(const char *card, const struct json *nic) {
+    char address[80];
+    struct lease lease = {0};
+    snprintf(address, sizeof address, "%s", json_text(nic, "address", ""));
+    char *slash = strchr(address, '/');
+    int bits = slash ? atoi(slash + 1) : 24;
+    if (slash) *slash = 0;
+    lease.address = inet_addr(address);
+    lease.netmask = htonl(bits <= 0 ? 0 : ~0U << (32 - bits));
+    if (*json_text(nic, "gateway", "")) lease.gateway = inet_addr(json_text(nic, "gateway", ""));
+    if (*json_text(nic, "nameserver", "")) lease.nameserver = inet_addr(json_text(nic, "nameserver", ""));
+    apply_lease(card, &lease);
+}
+
+static void use_every_card(void) {
+    struct dirent *entry;
+    DIR *cards = opendir("/sys/class/net");
+    while (cards && (entry = readdir(cards))) {
+        if (entry->d_name[0] == '.' || strcmp(entry->d_name, "lo") == 0) continue;
+        bring_up(entry->d_name);
+        use_dhcp(entry->d_name);
+    }
+    if (cards) closedir(cards);
+}
+
+/* Without `nics` (an exported disk) every card asks for an address. */
+void set_up_network(const struct json *nics) {
+    set(SIOCSIFFLAGS, "lo", 0);
+    if (!nics) use_every_card();
+    for (const struct json *nic = nics ? nics->child : NULL; nic; nic = nic->next) {
+        char card[IFNAMSIZ];
+        if (!find_card(json_text(nic, "mac", ""), card)) fail("the network card %s is missing", json_text(nic, "mac", ""));
+        bring_up(card);
+        if (*json_text(nic, "address", ""))
+            use_address(card, nic);
+        else
+            use_dhcp(card);
+    }
+}
+
+void write_hosts(const char *hostname, const struct json *hosts) {
+    size_t size = 1024;
+    if (hostname) {
+        snprintf(own_name, sizeof own_name, "%s", hostname);
+        make_directories("/etc");
+        write_file("/etc/hostname", own_name);
+        sethostname(own_name, strlen(own_name));
+    }
+    for (const struct json *host = hosts ? hosts->child : NULL; host; host = host->next)
+        size += strlen(host->name) + 20;
+    char *text = malloc(size);
+    if (!text) return;
+    bool known = json_get(hosts, own_name) != NULL; /* a name has one address: its own on the link, where it has one */
+    char *to = text + sprintf(text, "127.0.0.1 localhost\n");
+    if (!known) to += sprintf(to, "127.0.1.1 %s\n", own_name);
+    for (const struct json *host = hosts ? hosts->child : NULL; host; host = host->next)
+        if (host->kind == JSON_STRING) to += sprintf(to, "%.15s %s\n", host->text, host->name);
+    write_file("/etc/hosts", text);
+    free(text);
+}

@@ -1,0 +1,84 @@
+/* Starting a program: environment, working directory, search in PATH, a session of its own. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "init.h"
+
+static const char *const defaults[] = {
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "LANG=C.UTF-8", NULL};
+
+static size_t count_members(const struct json *value) {
+    size_t count = 0;
+    for (const struct json *member = value ? value->child : NULL; member; member = member->next) count++;
+    return count;
+}
+
+static char *assignment(const char *name, const char *value) {
+    char *text = malloc(strlen(name) + strlen(value) + 2);
+    if (text) sprintf(text, "%s=%s", name, value);
+    return text;
+}
+
+/* False when `command` holds no words. The words belong to `command`, the environment to `program`. */
+bool program_from(const struct json *command, struct program *program) {
+    const struct json *words = json_get(command, "argv"), *env = json_get(command, "env");
+    size_t count = 0, known = sizeof defaults / sizeof *defaults - 1;
+    *program = (struct program){.cwd = json_text(command, "cwd", "/")};
+    if (!count_members(words)) return false;
+    program->argv = calloc(count_members(words) + 1, sizeof(char *));
+    program->env = calloc(count_members(env) + known + 1, sizeof(char *));
+    if (!program->argv || !program->env) fail("out of memory");
+    for (const struct json *word = words->child; word; word = word->next)
+        if (word->kind == JSON_STRING) program->argv[count++] = word->text;
+    count = 0;
+    for (size_t i = 0; i < known; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(defaults[i], "="), defaults[i]);
+        if (!json_get(env, name)) program->env[count++] = strdup(defaults[i]);
+    }
+    for (const struct json *variable = env ? env->child : NULL; variable; variable = variable->next)
+        if (variable->kind == JSON_STRING) program->env[count++] = assignment(variable->name, variable->text);
+    return true;
+}
+
+void program_free(struct program *program) {
+    for (char **variable = program->env; variable && *variable; variable++) free(*variable);
+    free(program->env);
+    free(program->argv);
+    *program = (struct program){0};
+}
+
+static _Noreturn void become(const struct program *program) {
+    if (chdir(program->cwd) != 0) {
+        dprintf(STDERR_FILENO, "drumhead: cannot enter %s: %s\n", program->cwd, strerror(errno));
+        _exit(126);
+    }
+    environ = program->env; /* execvp searches the PATH of the program to be */
+    execvp(program->argv[0], program->argv);
+    int missing = errno == ENOENT;
+    dprintf(STDERR_FILENO, "drumhead: cannot start %s: %s\n", program->argv[0], strerror(errno));
+    _exit(missing ? 127 : 126);
+}
+
+/* `terminal`: `in` is a terminal and becomes the controlling one. Returns the process or -1. */
+pid_t start_program(const struct program *program, int in, int out, int err, bool terminal) {
+    pid_t pid = fork();
+    if (pid != 0) return pid;
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    signal(SIGPIPE, SIG_DFL);
+    setsid();
+    if (terminal) ioctl(in, TIOCSCTTY, 0);
+    if (dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0) _exit(126);
+    become(program);
+}
+
+int exit_code(int status) { return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status); }

@@ -1,0 +1,33 @@
+"""What lies below every application in a Linux guest: mount points, accounts, how names are looked up."""
+
+from __future__ import annotations
+
+from drumhead.tree import Tree, directory, regular, symlink
+
+FILES = {
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    "etc/group": "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
+    "etc/hosts": "127.0.0.1 localhost\n",
+    "etc/resolv.conf": "",
+    "etc/hostname": "drumhead\n",
+}
+MOUNT_POINTS = {"dev": 0o755, "proc": 0o555, "sys": 0o555, "run": 0o755, "tmp": 0o1777, "root": 0o700, "mnt": 0o755}
+MERGED = ("bin", "sbin", "lib", "lib64")
+"""Directories that Debian keeps in /usr; their old names are links."""
+
+
+def skeleton() -> Tree:
+    """A fresh tree; the composer adds the application to it."""
+    tree = Tree()
+    for path, mode in MOUNT_POINTS.items():
+        tree.add(path, directory(mode))
+    for name in MERGED:
+        tree.add(f"usr/{name}", directory())
+        tree.add(name, symlink(f"usr/{name}"))
+    for path in ("var/tmp", "var/log", "var/lib", "etc", "home"):
+        tree.add(path, directory(0o1777 if path == "var/tmp" else 0o755))
+    tree.add("var/run", symlink("/run"))
+    for path, text in FILES.items():
+        tree.add(path, regular(text.encode()))
+    return tree
