@@ -1,0 +1,83 @@
+"""Pictures for tests, made and read by Pillow, numpy and the programs of Debian: never by the code under test."""
+
+import importlib.util
+import io
+import struct
+import subprocess
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from safelight import engine
+from safelight.recipe import parse
+
+_SKIMAGE = importlib.util.find_spec("skimage").submodule_search_locations[0]
+PHOTOS = Path(_SKIMAGE) / "data"
+
+
+def photo(name="chelsea.png", mode="RGB"):
+    with Image.open(PHOTOS / name) as image:
+        return image.convert(mode)
+
+
+def encoded(image, format="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def opened(data):
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def array(data):
+    return np.asarray(opened(data))
+
+
+def outputs(data, document, limits=engine.Limits()):
+    return {output.name: output for output in engine.process(data, parse(document), limits).outputs}
+
+
+def made(data, *operations, format="png", auto_orient=True, **options):
+    """The one output of these operations."""
+    output = {"operations": [dict(operation) for operation in operations], "format": format, **options}
+    return outputs(data, {"auto_orient": auto_orient, "outputs": {"image": output}})["image"]
+
+
+def difference(one, other):
+    """Mean and largest difference of samples."""
+    delta = np.abs(np.asarray(one, dtype=float) - np.asarray(other, dtype=float))
+    return delta.mean(), delta.max()
+
+
+def png16(samples):
+    """A PNG of 16 bits by hand (PNG specification, 3rd edition), for grey or RGB(A) samples."""
+    height, width = samples.shape[:2]
+    kind = {1: 0, 3: 2, 4: 6}[1 if samples.ndim == 2 else samples.shape[2]]
+    rows = b"".join(b"\x00" + row.astype(">u2").tobytes() for row in samples)
+
+    def chunk(name, body):
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    head = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def run(*command, stdin=b""):
+    return subprocess.run(command, input=stdin, capture_output=True, check=True, timeout=60).stdout
+
+
+def vips(tmp_path, operation, data, *arguments, suffix="png"):
+    """What Debian's own vips makes of a picture."""
+    (tmp_path / f"in.{suffix}").write_bytes(data)
+    run("vips", operation, str(tmp_path / f"in.{suffix}"), str(tmp_path / "out.png"), *arguments)
+    return np.asarray(Image.open(tmp_path / "out.png"))
+
+
+def magick(data, *arguments):
+    """What ImageMagick makes of a PNG."""
+    return array(run("convert", "png:-", *arguments, "png:-", stdin=data))

@@ -1,0 +1,128 @@
+"""An animation stays one, frame for frame, where the format can hold it."""
+
+import io
+
+import numpy as np
+import pytest
+from engine.pictures import PHOTOS, encoded, made, opened, outputs
+from PIL import Image, ImageSequence
+
+from safelight import engine
+from safelight.errors import Code, Error
+
+COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
+DURATIONS = [50, 100, 150, 200]
+
+
+def animation(format, size=(60, 40), colors=COLORS):
+    """Each frame has its own colour in its left half, and white in its right."""
+    frames = []
+    for color in colors:
+        frame = Image.new("RGB", size, "white")
+        frame.paste(color, (0, 0, size[0] // 2, size[1]))
+        frames.append(frame)
+    options = {"lossless": True} if format == "WEBP" else {}
+    durations = (DURATIONS * len(colors))[: len(colors)]
+    return encoded(frames[0], format, save_all=True, append_images=frames[1:], duration=durations, loop=3, **options)
+
+
+def frames(data):
+    return [np.asarray(frame.convert("RGB"), int) for frame in ImageSequence.Iterator(Image.open(io.BytesIO(data)))]
+
+
+def durations(data):
+    image = opened(data)
+    found = []
+    for index in range(image.n_frames):
+        image.seek(index)
+        image.load()
+        found.append(image.info["duration"])
+    return found
+
+
+def plays(data):
+    """A GIF's number counts the repetitions, a WebP's how often it is shown."""
+    return opened(data).info["loop"] + data.startswith(b"GIF")
+
+
+@pytest.mark.parametrize("source", ["GIF", "WEBP"])
+@pytest.mark.parametrize("format", ["same", "gif", "webp"])
+def test_frames_times_and_repeats_stay(source, format):
+    data = animation(source)
+    assert engine.probe(data).frames == 4
+    output = made(data, format=format, **({"lossless": True} if format == "webp" else {}))
+    assert (output.width, output.height, output.frames) == (60, 40, 4)
+    result = opened(output.data)
+    assert (result.n_frames, result.size) == (4, (60, 40))
+    assert plays(output.data) == plays(data)
+    assert durations(output.data) == DURATIONS
+    for frame, color in zip(frames(output.data), COLORS, strict=True):
+        assert np.abs(frame[20, 10] - color).max() < 12
+        assert frame[20, 50].min() > 243
+
+
+SPATIAL = [
+    ({"op": "resize", "width": 30}, (30, 20), (5, 10)),
+    ({"op": "resize", "width": 20, "height": 20, "mode": "fill", "position": "left"}, (20, 20), (5, 5)),
+    ({"op": "crop", "width": 20, "height": 30, "left": 5, "top": 5}, (20, 30), (5, 5)),
+    ({"op": "smart_crop", "width": 40, "height": 40}, (40, 40), None),
+    ({"op": "rotate", "angle": 90}, (40, 60), (20, 10)),
+    ({"op": "rotate", "angle": 180}, (60, 40), (50, 20)),
+    ({"op": "flip", "direction": "vertical"}, (60, 40), (10, 20)),
+    ({"op": "flip", "direction": "horizontal"}, (60, 40), (50, 20)),
+    ({"op": "pad", "width": 80, "height": 60}, (80, 60), (20, 30)),
+    ({"op": "blur", "sigma": 2}, (60, 40), (10, 1)),
+    ({"op": "sharpen"}, (60, 40), (10, 1)),
+    ({"op": "watermark", "text": "x"}, (60, 40), (10, 5)),
+]
+
+
+@pytest.mark.parametrize(("operation", "size", "colored"), SPATIAL)
+@pytest.mark.parametrize("format", ["gif", "webp"])
+def test_each_frame_is_changed_for_itself(operation, size, colored, format):
+    output = made(animation("WEBP"), operation, format=format)
+    assert (output.width, output.height, output.frames) == (*size, 4)
+    result = frames(output.data)
+    assert len(result) == 4
+    assert durations(output.data) == DURATIONS
+    for frame, color in zip(result, COLORS, strict=True):
+        assert frame.shape == (size[1], size[0], 3)
+        if colored:
+            assert np.abs(frame[colored[1], colored[0]] - color).max() < 45, color
+            # nothing of its neighbours bleeds in at the edges
+            for row in (0, -1) if operation["op"] in {"resize", "blur"} else ():
+                assert np.abs(frame[row, colored[0]] - color).max() < 45
+
+
+def test_plain_operations_touch_all_frames():
+    for frame, color in zip(frames(made(animation("GIF"), {"op": "invert"}, format="same").data), COLORS, strict=True):
+        assert np.abs(frame[20, 10] - (255 - np.array(color))).max() < 12
+
+
+def test_other_formats_get_the_first_frame():
+    results = outputs(
+        animation("GIF"),
+        {"outputs": {"still": {"format": "png"}, "moving": {"format": "webp"}, "photo": {"format": "jpeg"}}},
+    )
+    assert [results[name].frames for name in ("still", "moving", "photo")] == [1, 4, 1]
+    assert opened(results["still"].data).convert("RGB").getpixel((10, 20)) == (255, 0, 0)
+    assert opened(results["still"].data).size == (60, 40)
+
+
+def test_a_real_animation():
+    data = (PHOTOS / "no_time_for_that_tiny.gif").read_bytes()
+    output = made(data, {"op": "resize", "width": 28, "enlarge": True}, format="same")
+    assert (opened(output.data).n_frames, opened(output.data).size) == (24, (28, 50))
+
+
+def test_frames_count_against_the_limits():
+    data = animation("GIF", colors=COLORS * 5)
+    header = engine.probe(data)
+    for limits in (engine.Limits(max_frames=19), engine.Limits(max_pixels=60 * 40 * 20 - 1)):
+        with pytest.raises(Error) as caught:
+            engine.probe(data, limits)
+        assert caught.value.code is Code.TOO_MANY_PIXELS
+        with pytest.raises(Error, match="frames"):
+            outputs(data, {"outputs": {"image": {"format": "gif"}}}, limits)
+        assert outputs(data, {"outputs": {"image": {"format": "png"}}}, limits)["image"].frames == 1
+    assert header.frames == 20

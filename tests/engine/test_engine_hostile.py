@@ -1,0 +1,205 @@
+"""Files that are no pictures, broken ones, and ones made to do harm: each refused with its code, at once."""
+
+import io
+import random
+import struct
+import zipfile
+import zlib
+
+import pytest
+from engine.pictures import encoded, made, outputs, photo
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from safelight import engine
+from safelight.errors import Code, Error
+from safelight.recipe import BUILTIN
+
+CAT = photo()
+SVG = b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><image href="/etc/passwd"/></svg>'
+
+
+def refused(data, recipe=BUILTIN["invert"], limits=engine.Limits()):
+    with pytest.raises(Error) as caught:
+        engine.process(data, recipe, limits)
+    assert caught.value.detail.endswith(".")
+    return caught.value.code
+
+
+def zipped():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("picture.jpg", encoded(CAT, "JPEG"))
+    return file.getvalue()
+
+
+NO_PICTURES = {
+    "nothing": b"",
+    "text": b"Hello, this is a letter.",
+    "html": b"<!DOCTYPE html><html><svg></svg></html>",
+    "zip": zipped(),
+    "gzip": b"\x1f\x8b\x08" + bytes(30),
+    "video": b"\x00\x00\x00\x18ftypmp42" + bytes(30),
+    "zeroes": bytes(5000),
+    "csv": b"1,2,3\n4,5,6\n",
+    "vips": b"\x08\xf2\xa6\xb6" + bytes(100),
+    "riff": b"RIFF\x10\x00\x00\x00WAVEfmt ",
+}
+PICTURES_NOT_READ = {
+    "svg": SVG,
+    "bare svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    "svg with a comment": b"<!-- hello -->\n" + SVG[22:],
+    "pdf": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n",
+    "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n",
+    "bmp": encoded(CAT, "BMP"),
+    "photoshop": b"8BPS\x00\x01" + bytes(50),
+    "jpeg 2000": encoded(CAT, "JPEG2000"),
+    "ico": encoded(CAT.resize((32, 32)), "ICO"),
+    "ppm": encoded(CAT, "PPM"),
+}
+
+
+@pytest.mark.parametrize("name", NO_PICTURES)
+def test_what_is_no_picture(name):
+    assert refused(NO_PICTURES[name]) is Code.NOT_AN_IMAGE
+
+
+@pytest.mark.parametrize("name", PICTURES_NOT_READ)
+def test_pictures_that_are_not_read(name):
+    assert refused(PICTURES_NOT_READ[name]) is Code.UNSUPPORTED_FORMAT
+
+
+def test_an_svg_cannot_hide_in_a_watermark_or_behind_a_head():
+    assert refused(b"\xff\xd8\xff" + SVG) is Code.DAMAGED_IMAGE
+    assert refused(b"\x89PNG\r\n\x1a\n" + SVG) is Code.DAMAGED_IMAGE
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("part", [0.02, 0.3, 0.9])
+def test_a_file_cut_off_is_damaged(format, part):
+    data = encoded(CAT, format)
+    cut = data[: max(16, int(len(data) * part))]
+    assert refused(cut) is Code.DAMAGED_IMAGE
+    assert refused(cut, BUILTIN["web"]) is Code.DAMAGED_IMAGE
+
+
+def test_a_progressive_jpeg_cut_off_is_damaged():
+    data = encoded(CAT, "JPEG", progressive=True)
+    assert refused(data[: len(data) // 2]) is Code.DAMAGED_IMAGE
+
+
+def test_an_animation_cut_off_is_damaged():
+    frames = [Image.effect_noise((50, 50), n) for n in (10, 50, 90)]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    for cut in (len(data) // 3, len(data) * 2 // 3, len(data) - 20):
+        assert refused(data[:cut]) is Code.DAMAGED_IMAGE
+    assert made(data[:-1], format="gif").frames == 3  # only the trailer is missing
+
+
+def jpeg_declaring(width, height, *, progressive=False):
+    """A small real JPEG whose header declares another size."""
+    data = bytearray(encoded(Image.new("RGB", (16, 16)), "JPEG", progressive=progressive))
+    at = data.index(b"\xff\xc2" if progressive else b"\xff\xc0")
+    data[at + 5 : at + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+def png_declaring(width, height):
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = b"IDAT" + zlib.compress(bytes(1000))
+    chunks = (struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) for body in (head, pixels))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+BOMBS = {
+    "jpeg": jpeg_declaring(64250, 64250),
+    "progressive jpeg": jpeg_declaring(64250, 64250, progressive=True),
+    "png": png_declaring(60000, 60000),
+    "gif": b"GIF89a" + struct.pack("<HH", 64250, 64250) + b"\x80\x00\x00" + bytes(6) + b",\0\0\0\0" + struct.pack("<HH", 64250, 64250) + b"\x00\x02\x02\x44\x01\x00;",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.parametrize("recipe", ["invert", "thumbnail", "web"])
+def test_a_bomb_is_refused_from_its_header(name, recipe):
+    assert refused(BOMBS[name], BUILTIN[recipe]) is Code.TOO_MANY_PIXELS
+    with pytest.raises(Error, match="at most 100000000 are allowed"):
+        engine.probe(BOMBS[name])
+
+
+def test_a_progressive_jpeg_counts_with_what_its_decoder_holds():
+    size = (9000, 9000)  # 81 megapixels, allowed as such
+    assert engine.probe(jpeg_declaring(*size)).width == 9000
+    limits = engine.Limits(max_memory=400 * 1024 * 1024)
+    assert engine.probe(jpeg_declaring(*size), limits).width == 9000
+    with pytest.raises(Error, match="progressive JPEG.*MiB.*baseline") as caught:
+        engine.probe(jpeg_declaring(*size, progressive=True), limits)
+    assert caught.value.code is Code.TOO_MANY_PIXELS
+
+
+def test_whole_pictures_in_memory_count():
+    data = jpeg_declaring(9000, 9000)
+    limits = engine.Limits(max_memory=200 * 1024 * 1024)
+    assert refused(data, BUILTIN["web"] if False else BUILTIN["invert"], limits) is Code.DAMAGED_IMAGE
+    with pytest.raises(Error, match="MiB"):
+        outputs(data, {"outputs": {"a": {}, "b": {}}}, limits)
+    with pytest.raises(Error, match="MiB"):
+        outputs(data, {"outputs": {"a": {"operations": [{"op": "rotate", "angle": 90}]}}}, limits)
+
+
+def test_bytes_count():
+    data = encoded(CAT)
+    with pytest.raises(Error, match="at most 1000 are allowed") as caught:
+        engine.probe(data, engine.Limits(max_bytes=1000))
+    assert caught.value.code is Code.TOO_LARGE
+    with pytest.raises(Error, match="at most 1000 are allowed"):
+        outputs(data, {"outputs": {"a": {}}}, engine.Limits(max_output_bytes=1000))
+
+
+RECIPES = [BUILTIN["invert"], BUILTIN["thumbnail"], BUILTIN["grayscale"]]
+SMALL = CAT.resize((48, 32))
+SEEDS = [encoded(SMALL, format) for format in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "AVIF")] + [
+    encoded(SMALL, "JPEG", progressive=True, exif=b"Exif\x00\x00II*\x00\x08\x00\x00\x00" + bytes(20)),
+    encoded(SMALL.convert("CMYK"), "JPEG"),
+    encoded(SMALL, "GIF", save_all=True, append_images=[SMALL.rotate(90), SMALL]),
+]
+
+
+def survived(data, recipe):
+    try:
+        result = engine.process(data, recipe, engine.Limits(max_pixels=4_000_000))
+    except Error as error:
+        assert error.code in {
+            Code.NOT_AN_IMAGE,
+            Code.UNSUPPORTED_FORMAT,
+            Code.DAMAGED_IMAGE,
+            Code.TOO_MANY_PIXELS,
+            Code.OPERATION_FAILED,
+        }
+    else:
+        assert all(output.data for output in result.outputs)
+
+
+@given(st.binary(max_size=2000))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_are_refused(data):
+    survived(data, BUILTIN["invert"])
+
+
+@given(st.sampled_from(SEEDS), st.randoms(use_true_random=False), st.sampled_from(RECIPES))
+@settings(max_examples=400, deadline=None)
+def test_any_damage_is_survived(seed, chance: random.Random, recipe):
+    data = bytearray(seed)
+    for _ in range(chance.randint(1, 8)):
+        at = chance.randrange(len(data))
+        match chance.randrange(3):
+            case 0:
+                data[at] = chance.randrange(256)
+            case 1:
+                del data[at : at + chance.randrange(40)]
+            case _:
+                data[at:at] = chance.randbytes(chance.randrange(20))
+        if not data:
+            break
+    survived(bytes(data), recipe)

@@ -1,0 +1,250 @@
+"""Every operation, compared with Pillow, numpy, scikit-image, ImageMagick or Debian's vips on real photographs."""
+
+import numpy as np
+import pytest
+from engine.pictures import array, difference, encoded, made, magick, opened, outputs, photo, vips
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from skimage import color
+
+from safelight import engine
+from safelight.errors import Code, Error
+
+CAT = photo()  # 451 by 300
+DATA = encoded(CAT)
+PIXELS = np.asarray(CAT)
+
+
+def test_no_operation_changes_nothing():
+    assert (array(made(DATA).data) == PIXELS).all()
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"),
+    [
+        ({"width": 200}, (200, 133)),
+        ({"height": 150}, (226, 150)),
+        ({"width": 100, "height": 100}, (100, 67)),
+        ({"width": 1000}, (451, 300)),
+        ({"width": 902, "enlarge": True}, (902, 600)),
+        ({"width": 100, "height": 100, "mode": "fill"}, (100, 100)),
+        ({"width": 900, "height": 300, "mode": "fill"}, (451, 150)),
+        ({"width": 600, "height": 600, "mode": "fill", "enlarge": True}, (600, 600)),
+        ({"width": 100, "height": 200, "mode": "exact"}, (100, 200)),
+        ({"width": 100, "height": 900, "mode": "exact"}, (100, 300)),
+        ({"width": 1}, (1, 1)),
+    ],
+)
+def test_resize_gives_the_size_asked_for(asked, size):
+    output = made(DATA, {"op": "resize", **asked})
+    assert opened(output.data).size == (output.width, output.height) == size
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("width", [40, 90, 226, 700])
+def test_resize_looks_as_pillows_does(kind, width):
+    """JPEG and WebP take the way of decoding to a smaller size."""
+    data = encoded(photo("hubble_deep_field.jpg"), kind, quality=95)  # 1000 by 872
+    source = opened(data).convert("RGB")
+    result = opened(made(data, {"op": "resize", "width": width}).data)
+    mean, _ = difference(result, source.resize(result.size, Image.Resampling.LANCZOS))
+    assert mean < 1.5
+
+
+def test_fill_keeps_the_middle_or_what_position_says():
+    middle = opened(made(DATA, {"op": "resize", "width": 150, "height": 150, "mode": "fill"}).data)
+    assert difference(middle, ImageOps.fit(CAT, (150, 150), Image.Resampling.LANCZOS))[0] < 2
+    for position, centering in (("left", (0, 0.5)), ("bottom-right", (1, 1))):
+        asked = {"op": "resize", "width": 150, "height": 150, "mode": "fill", "position": position}
+        expected = ImageOps.fit(CAT, (150, 150), Image.Resampling.LANCZOS, centering=centering)
+        assert difference(opened(made(DATA, asked).data), expected)[0] < 2
+
+
+def test_crop_cuts_exactly():
+    crop = {"op": "crop", "width": 100, "height": 50}
+    assert (array(made(DATA, crop | {"left": 30, "top": 40}).data) == PIXELS[40:90, 30:130]).all()
+    assert (array(made(DATA, crop | {"position": "bottom-right"}).data) == PIXELS[250:, 351:]).all()
+    assert (array(made(DATA, crop | {"left": 400, "top": 280}).data) == PIXELS[280:, 400:]).all()
+    with pytest.raises(Error, match="starts outside") as caught:
+        made(DATA, crop | {"left": 451, "top": 0})
+    assert caught.value.code is Code.OPERATION_FAILED
+    assert caught.value.extra["position"] == "$.outputs.image.operations[0]"
+
+
+@pytest.mark.parametrize("interest", ["attention", "entropy"])
+def test_smart_crop_finds_the_only_thing_there_is(interest):
+    scene = Image.new("RGB", (600, 200), "#808080")
+    scene.paste(photo("astronaut.png").resize((120, 120)), (430, 40))
+    result = array(made(encoded(scene), {"op": "smart_crop", "width": 200, "height": 200, "interest": interest}).data)
+    assert result.shape == (200, 200, 3)
+    interesting = (np.asarray(scene) != 128).any(axis=2).sum()
+    assert (result != 128).any(axis=2).sum() > 0.9 * interesting
+
+
+def test_smart_crop_as_vips_does(tmp_path):
+    result = array(made(DATA, {"op": "smart_crop", "width": 300, "height": 300}).data)
+    expected = vips(tmp_path, "smartcrop", DATA, "300", "300", "--interesting", "attention")
+    assert difference(result, expected) == (0, 0)
+
+
+@pytest.mark.parametrize("angle", [90, 180, 270, -90, 360])
+def test_right_angles_are_exact(angle):
+    result = array(made(DATA, {"op": "rotate", "angle": angle}).data)
+    assert (result == np.rot90(PIXELS, -angle // 90)).all()
+
+
+def test_other_angles_grow_the_canvas():
+    background = {"background": "#3366cc"}
+    result = opened(made(DATA, {"op": "rotate", "angle": 30, **background}).data)
+    expected = CAT.rotate(-30, Image.Resampling.BICUBIC, expand=True, fillcolor="#3366cc")
+    assert abs(result.width - expected.width) <= 2
+    assert abs(result.height - expected.height) <= 2
+    assert result.getpixel((2, 2)) == (0x33, 0x66, 0xCC)
+    mean, _ = difference(*(ImageOps.fit(image, (400, 350)) for image in (result, expected)))
+    assert mean < 3
+    transparent = opened(made(DATA, {"op": "rotate", "angle": 30}).data)
+    assert transparent.mode == "RGBA"
+    assert transparent.getpixel((2, 2))[3] == 0
+    assert transparent.getpixel((transparent.width // 2, transparent.height // 2))[3] == 255
+
+
+def test_flip_is_exact():
+    assert (array(made(DATA, {"op": "flip", "direction": "vertical"}).data) == PIXELS[::-1]).all()
+    assert (array(made(DATA, {"op": "flip", "direction": "horizontal"}).data) == PIXELS[:, ::-1]).all()
+
+
+def test_invert_is_exact_and_keeps_transparency():
+    assert (array(made(DATA, {"op": "invert"}).data) == 255 - PIXELS).all()
+    alpha = photo("logo.png", "RGBA")
+    result = array(made(encoded(alpha), {"op": "invert"}).data)
+    assert (result[..., :3] == 255 - np.asarray(alpha)[..., :3]).all()
+    assert (result[..., 3] == np.asarray(alpha)[..., 3]).all()
+    grey = photo("camera.png", "L")
+    assert (array(made(encoded(grey), {"op": "invert"}).data) == 255 - np.asarray(grey)).all()
+
+
+def test_grayscale_is_linear_luminance(tmp_path):
+    result = opened(made(DATA, {"op": "grayscale"}).data)
+    assert result.mode == "L"
+    linear = color.rgb2xyz(CAT)[..., 1]
+    encoded_again = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    assert difference(result, encoded_again * 255)[0] < 1
+    assert difference(result, vips(tmp_path, "colourspace", DATA, "b-w"))[0] < 1
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.4, 0.0])
+def test_sepia_is_the_known_matrix(strength):
+    matrix = np.array([[0.393, 0.769, 0.189], [0.349, 0.686, 0.168], [0.272, 0.534, 0.131]])
+    expected = np.clip(PIXELS @ (strength * matrix + (1 - strength) * np.eye(3)).T, 0, 255)
+    result = array(made(DATA, {"op": "sepia", "strength": strength}).data)
+    assert difference(result, expected)[1] <= 1
+    if strength == 1:
+        assert difference(result, CAT.convert("RGB", [*matrix[0], 0, *matrix[1], 0, *matrix[2], 0]))[1] <= 1
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_tint_keeps_lightness_and_takes_the_hue(strength):
+    result = array(made(DATA, {"op": "tint", "color": "#2060a0", "strength": strength}).data)
+    lab = color.rgb2lab(CAT)
+    hue = color.rgb2lab(np.array([[[0x20, 0x60, 0xA0]]], dtype=np.uint8))[0, 0]
+    lab[..., 1:] = (1 - strength) * lab[..., 1:] + strength * hue[1:]
+    with np.errstate(invalid="ignore"):
+        expected = np.clip(color.lab2rgb(lab), 0, 1) * 255
+    assert difference(result, expected)[0] < 1.5
+
+
+@pytest.mark.filterwarnings("ignore:Conversion from CIE-LAB:UserWarning")
+def test_tint_works_on_grey():
+    result = array(made(encoded(photo("camera.png", "L")), {"op": "tint", "color": "#2060a0"}).data)
+    assert result.ndim == 3
+    assert result[..., 2].mean() > result[..., 0].mean() + 20
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 1.7])
+def test_brightness_and_saturation_as_pillow_does(factor):
+    brighter = opened(made(DATA, {"op": "adjust", "brightness": factor}).data)
+    assert difference(brighter, ImageEnhance.Brightness(CAT).enhance(factor))[1] <= 1
+    colourful = opened(made(DATA, {"op": "adjust", "saturation": factor}).data)
+    assert difference(colourful, ImageEnhance.Color(CAT).enhance(factor))[1] <= 3  # Pillow rounds its grey first
+
+
+def test_contrast_and_gamma_as_imagemagick_does():
+    stretched = array(made(DATA, {"op": "adjust", "contrast": 1.5}).data)
+    assert difference(stretched, magick(DATA, "-function", "Polynomial", "1.5,-0.25"))[1] <= 1
+    lighter = array(made(DATA, {"op": "adjust", "gamma": 2.2}).data)
+    assert difference(lighter, magick(DATA, "-gamma", "2.2"))[1] <= 1
+
+
+@pytest.mark.parametrize("sigma", [0.8, 3, 12])
+def test_blur_as_imagemagick_and_pillow_do(sigma):
+    result = array(made(DATA, {"op": "blur", "sigma": sigma}).data)
+    # libvips' kernel has integer weights and ends at a fiftieth of its height
+    assert difference(result, magick(DATA, "-gaussian-blur", f"0x{sigma}"))[0] < 1
+    assert difference(result, CAT.filter(ImageFilter.GaussianBlur(sigma)))[0] < 1.5
+
+
+def test_blur_does_not_bleed_what_is_transparent():
+    image = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
+    image.paste((0, 0, 255, 255), (0, 0, 20, 40))
+    result = array(made(encoded(image), {"op": "blur", "sigma": 3}).data)
+    seen = result[result[..., 3] > 8]
+    assert seen[..., 0].max() <= 8
+
+
+def test_sharpen_as_vips_does(tmp_path):
+    result = array(made(DATA, {"op": "sharpen", "sigma": 1.5, "amount": 2, "flat": 0.5}).data)
+    expected = vips(tmp_path, "sharpen", DATA, "--sigma", "1.5", "--m1", "0.5", "--m2", "2")
+    assert difference(result, expected)[0] < 0.1
+    grey = opened(made(encoded(photo("camera.png", "L")), {"op": "sharpen"}).data)
+    assert grey.mode == "L"
+
+
+def test_pad_puts_the_picture_on_a_canvas():
+    result = array(made(DATA, {"op": "pad", "width": 600, "height": 200, "background": "#102030"}).data)
+    assert result.shape == (300, 600, 3)
+    assert (result[:, 74 : 74 + 451] == PIXELS).all()
+    assert (result[:, :74] == (0x10, 0x20, 0x30)).all()
+    clear = array(made(DATA, {"op": "pad", "width": 500, "height": 300, "background": "transparent"}).data)
+    assert clear.shape == (300, 500, 4)
+    assert (clear[:, :24, 3] == 0).all()
+    corner = {"op": "pad", "width": 500, "height": 400, "position": "top-left"}
+    assert (array(made(DATA, corner).data)[:300, :451] == PIXELS).all()
+
+
+def test_background_fills_what_is_transparent():
+    logo = photo("logo.png", "RGBA")
+    result = opened(made(encoded(logo), {"op": "background", "color": "#ff8000"}).data)
+    canvas = Image.new("RGBA", logo.size, "#ff8000")
+    assert result.mode == "RGB"
+    assert difference(result, Image.alpha_composite(canvas, logo).convert("RGB"))[1] <= 1
+
+
+def test_operations_run_in_order():
+    result = array(made(DATA, {"op": "crop", "width": 100, "height": 80, "left": 0, "top": 0}, {"op": "rotate", "angle": 90}).data)
+    assert (result == np.rot90(PIXELS[:80, :100], -1)).all()
+    twice = array(made(DATA, {"op": "invert"}, {"op": "invert"}).data)
+    assert (twice == PIXELS).all()
+
+
+def test_several_outputs_from_one_upload():
+    recipe = {
+        "outputs": {
+            "small": {"operations": [{"op": "resize", "width": 100}], "format": "jpeg"},
+            "same": {},
+            "upside-down": {"operations": [{"op": "rotate", "angle": 180}], "format": "webp", "lossless": True},
+        }
+    }
+    results = outputs(DATA, recipe)
+    assert list(results) == ["small", "same", "upside-down"]
+    assert (array(results["same"].data) == PIXELS).all()
+    assert (array(results["upside-down"].data) == PIXELS[::-1, ::-1]).all()
+    assert opened(results["small"].data).size == (100, 67)
+
+
+def test_a_step_too_large_is_refused():
+    enlarge = {"op": "resize", "width": 60000, "enlarge": True}
+    with pytest.raises(Error, match="at most 100000000") as caught:
+        made(DATA, enlarge)
+    assert caught.value.code is Code.TOO_MANY_PIXELS
+    with pytest.raises(Error, match="webp holds at most 16383"):
+        made(DATA, {"op": "resize", "width": 20000, "height": 10, "mode": "exact", "enlarge": True}, format="webp")
+    assert engine.Limits().max_output_pixels == 100_000_000

@@ -1,0 +1,154 @@
+"""What goes out: formats, quality, and what a file tells about where it was taken."""
+
+import struct
+
+import pytest
+from engine.pictures import PHOTOS, difference, encoded, made, opened, outputs, photo
+from PIL import Image
+
+from safelight import engine
+from safelight.errors import Code, Error
+from safelight.recipe import parse
+
+CAT = photo()
+DATA = encoded(CAT)
+WRITABLE = ["jpeg", "png", "webp", "avif", "gif", "tiff"]
+
+
+@pytest.mark.parametrize("format", WRITABLE)
+def test_every_format_is_written(format):
+    assert engine.can_read(format)
+    assert engine.can_write(format)
+    output = made(DATA, format=format)
+    image = opened(output.data)
+    assert image.format.lower() == output.format == format
+    assert output.media_type == f"image/{format}"
+    assert Image.registered_extensions()[f".{output.extension}"].lower() == format
+    assert output.size == len(output.data)
+    assert difference(image.convert("RGB"), CAT)[0] < 6
+    small = made(DATA, format=format, effort=10)
+    fast = made(DATA, format=format, effort=1)
+    assert small.size <= fast.size * 1.05
+    assert opened(small.data).size == (451, 300)
+
+
+@pytest.mark.parametrize("format", ["jpeg", "webp", "avif"])
+def test_quality_counts(format):
+    low, high = made(DATA, format=format, quality=20), made(DATA, format=format, quality=95)
+    assert low.size < high.size
+    assert difference(opened(high.data), CAT)[0] < difference(opened(low.data), CAT)[0]
+
+
+@pytest.mark.parametrize("format", ["webp", "avif"])
+def test_lossless_is(format):
+    assert difference(opened(made(DATA, format=format, lossless=True).data).convert("RGB"), CAT) == (0, 0)
+
+
+def test_progressive_is():
+    assert opened(made(DATA, format="jpeg", progressive=True).data).info["progressive"]
+    assert "progressive" not in opened(made(DATA, format="jpeg").data).info
+    assert opened(made(DATA, format="png", progressive=True).data).info["interlace"]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF"])
+def test_same_is_the_format_of_the_upload(kind):
+    output = made(encoded(CAT, kind), {"op": "invert"}, format="same")
+    assert output.format == kind.lower()
+
+
+def test_a_format_that_libvips_lacks_is_refused():
+    recipe = {"outputs": {"a": {}, "b": {"format": "jxl"}}}
+    if engine.can_write("jxl"):
+        assert outputs(DATA, recipe)["b"].format == "jxl"
+        return
+    for attempt in (lambda: engine.check(parse(recipe)), lambda: outputs(DATA, recipe)):
+        with pytest.raises(Error, match="cannot write jxl; use jpeg, png") as caught:
+            attempt()
+        assert caught.value.code is Code.INVALID_RECIPE
+        assert caught.value.extra["position"] == "$.outputs.b.format"
+
+
+SECRET = b"MAKERS-SECRET-52.5163"
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description xmlns:exif="http://ns.adobe.com/exif/1.0/" exif:GPSLatitude="52,30.978N"/></rdf:RDF></x:xmpmeta>'
+
+
+def taken_somewhere(format):
+    exif = Image.Exif()
+    exif[0x010F] = "Camera Maker"
+    exif[0x0112] = 1
+    exif.get_ifd(0x8769)[0x927C] = SECRET
+    exif.get_ifd(0x8769)[0x9003] = "2026:11:23 12:00:00"
+    exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 30.0, 58.68), 3: "E", 4: (13.0, 22.0, 39.36), 29: "2026:11:23"})
+    options = {} if format == "AVIF" else {"xmp": XMP}
+    data = encoded(CAT, format, exif=exif, **options)
+    assert SECRET in data
+    assert opened(data).getexif().get_ifd(0x8825)
+    return data
+
+
+@pytest.mark.parametrize("source", ["JPEG", "WEBP", "PNG", "TIFF", "AVIF"])
+@pytest.mark.parametrize("format", ["same", *WRITABLE])
+@pytest.mark.parametrize("metadata", ["strip", "keep"])
+def test_position_never_leaks(source, format, metadata):
+    output = made(taken_somewhere(source), format=format, metadata=metadata)
+    exif = opened(output.data).getexif()
+    assert not exif.get_ifd(0x8825)
+    assert SECRET not in output.data
+    assert b"GPSLatitude" not in output.data
+    rational = struct.pack("<II", 52, 1), struct.pack(">II", 52, 1)
+    assert not any(degrees in output.data for degrees in rational)
+    if metadata == "strip":
+        assert not exif.get(0x010F)
+        assert b"2026:11:23" not in output.data
+
+
+@pytest.mark.parametrize("format", ["jpeg", "webp", "png", "tiff", "avif"])
+def test_metadata_stays_when_asked_for(format):
+    kept = made(taken_somewhere("JPEG"), format=format, metadata="keep")
+    exif = opened(kept.data).getexif()
+    assert exif[0x010F] == "Camera Maker"
+    assert exif.get_ifd(0x8769)[0x9003] == "2026:11:23 12:00:00"
+    everything = made(taken_somewhere("JPEG"), format=format, metadata="keep", keep_gps=True)
+    if format != "tiff":  # libvips writes no position into a TIFF
+        assert opened(everything.data).getexif().get_ifd(0x8825)[1] == "N"
+
+
+def test_the_preview_inside_a_photo_goes():
+    """It shows what the recipe has changed or cut away."""
+    source = taken_somewhere("JPEG")
+    preview = encoded(CAT.resize((64, 48)), "JPEG")
+    tiff = b"II*\x00" + struct.pack("<IHI", 8, 0, 14) + struct.pack("<H", 3)
+    at = len(tiff) + 3 * 12 + 4
+    tiff += struct.pack("<HHII", 0x103, 3, 1, 6) + struct.pack("<HHII", 0x201, 4, 1, at)
+    tiff += struct.pack("<HHII", 0x202, 4, 1, len(preview)) + struct.pack("<I", 0) + preview
+    body = b"Exif\x00\x00" + tiff
+    plain = encoded(CAT, "JPEG")
+    source = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + plain[2:]
+    assert preview in source
+    for metadata in ("strip", "keep"):
+        output = made(source, {"op": "invert"}, format="jpeg", metadata=metadata)
+        assert preview[100:200] not in output.data
+        assert output.data.count(b"\xff\xd8\xff") == 1
+
+
+def test_comments_and_text_chunks_go():
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text("Comment", "at 52.5163 north")
+    for data in (encoded(CAT, "PNG", pnginfo=info), encoded(CAT, "JPEG", comment="at 52.5163 north"), encoded(CAT, "GIF", comment="at 52.5163 north")):
+        assert b"52.5163" in data
+        for metadata in ("strip", "keep"):
+            for format in ("same", "png", "jpeg", "gif"):
+                assert b"52.5163" not in made(data, format=format, metadata=metadata).data
+
+
+def test_real_photographs_go_through_the_builtin_recipes():
+    from safelight.recipe import BUILTIN
+
+    for name in ("astronaut.png", "camera.png", "rocket.jpg", "retina.jpg", "logo.png", "horse.png", "multipage.tif"):
+        for recipe in BUILTIN.values():
+            result = engine.process(PHOTOS / name, recipe)
+            assert [output.name for output in result.outputs] == list(recipe.outputs)
+            for output in result.outputs:
+                assert opened(output.data).size == (output.width, output.height)

@@ -1,0 +1,88 @@
+"""Watermarks: where they lie, how strong they are, and that a text stays a text."""
+
+import base64
+
+import numpy as np
+import pytest
+from engine.pictures import array, difference, encoded, made, opened, photo
+from PIL import Image
+
+from safelight.errors import Code, Error
+
+CAT = photo()
+DATA = encoded(CAT)
+MARK = photo("logo.png", "RGBA").resize((100, 100))
+
+
+def mark(**fields):
+    image = base64.b64encode(encoded(MARK)).decode()
+    return {"op": "watermark", "image": image, "scale": 100 / 451, "margin": 0, "opacity": 1, **fields}
+
+
+def changed(result):
+    """The box (left, top, right, bottom) of what differs from the photograph."""
+    return Image.fromarray((np.abs(np.asarray(result, int) - np.asarray(CAT, int)).max(axis=2) > 3)).getbbox()
+
+
+@pytest.mark.parametrize(
+    ("position", "corner"),
+    [("top-left", (0, 0)), ("bottom-right", (351, 200)), ("center", (175, 100)), ("left", (0, 100))],
+)
+@pytest.mark.parametrize("opacity", [1.0, 0.5])
+def test_an_image_lies_where_it_should_as_pillow_lays_it(position, corner, opacity):
+    result = opened(made(DATA, mark(position=position, opacity=opacity)).data)
+    faded = MARK.copy()
+    faded.putalpha(MARK.getchannel("A").point(lambda value: value * opacity))
+    expected = CAT.convert("RGBA")
+    expected.alpha_composite(faded, corner)
+    mean, most = difference(result, expected.convert("RGB"))
+    assert mean < 0.1
+    assert most <= 3
+
+
+def test_tiles_repeat():
+    result = array(made(DATA, mark(tile=True)).data)
+    blank = array(made(encoded(Image.new("RGB", (451, 300))), mark(tile=True)).data)
+    assert difference(blank[:100, :100], blank[100:200, 300:400]) == (0, 0)
+    assert blank.any()
+    assert difference(result, CAT)[0] > 5
+
+
+def test_a_text_is_drawn_with_its_width_and_colour():
+    result = opened(made(DATA, {"op": "watermark", "text": "safelight", "color": "#ff0000", "opacity": 1, "scale": 0.5}).data)
+    left, top, right, bottom = changed(result)
+    assert 0.42 * 451 < right - left < 0.52 * 451
+    assert 451 - 12 < right <= 451
+    assert 300 - 12 < bottom <= 300
+    assert top > 200
+    reds = np.asarray(result)[top:bottom, left:right]
+    assert ((reds[..., 0] > 250) & (reds[..., 1] < 5)).sum() > 200
+
+
+def test_markup_in_a_text_is_only_text():
+    plain = made(DATA, {"op": "watermark", "text": "<b>&amp;</b>"})
+    assert plain.data != made(DATA, {"op": "watermark", "text": "&"}).data
+    made(DATA, {"op": "watermark", "text": "a < b & <span size='999999'>"})
+
+
+@pytest.mark.parametrize("text", ["x", "line\nline", "漢字 عربى 🙂", "W" * 200, "'\"%s%n"])
+@pytest.mark.parametrize("angle", [0, 30])
+def test_any_text_fits(text, angle):
+    output = made(DATA, {"op": "watermark", "text": text, "scale": 1, "angle": angle, "position": "center"})
+    assert opened(output.data).size == (451, 300)
+
+
+def test_on_grey_on_transparent_and_on_16_bits():
+    assert opened(made(encoded(photo("camera.png", "L")), mark()).data).mode == "RGB"
+    logo = photo("logo.png", "RGBA")
+    result = array(made(encoded(logo), mark(position="center")).data)
+    assert result.shape[2] == 4
+    assert (result[0, 0] == np.asarray(logo)[0, 0]).all() or result[0, 0, 3] == 0
+
+
+@pytest.mark.parametrize("bytes_", [b"<svg/>", b"no picture", encoded(MARK)[:200]])
+def test_a_bad_image_is_the_recipes_fault(bytes_):
+    with pytest.raises(Error, match="watermark") as caught:
+        made(DATA, mark(image=base64.b64encode(bytes_).decode()))
+    assert caught.value.code is Code.OPERATION_FAILED
+    assert caught.value.extra["position"] == "$.outputs.image.operations[0]"

@@ -1,0 +1,215 @@
+"""Recipes are read from JSON and TOML, and a wrong one is refused with its place and the reason."""
+
+import base64
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from safelight.errors import Code, Error
+from safelight.recipe import BUILTIN, DEFAULT, Output, Recipe, encode, load_file, parse, schema_components
+from safelight.recipe.operations import Resize, Rotate, Watermark
+
+
+def thumb(*operations, **fields):
+    return {"outputs": {"thumb": {"operations": list(operations), **fields}}}
+
+
+def test_json_text_toml_text_and_a_table_mean_the_same():
+    table = {"auto_orient": False, **thumb({"op": "resize", "width": 320}, format="webp")}
+    toml = """
+        auto_orient = false
+        [outputs.thumb]
+        format = "webp"
+        operations = [{ op = "resize", width = 320 }]
+    """
+    expected = Recipe(auto_orient=False, outputs={"thumb": Output(operations=(Resize(width=320),), format="webp")})
+    assert parse(table) == parse(json.dumps(table)) == parse(json.dumps(table).encode()) == expected
+    assert parse(toml, "toml") == expected
+
+
+WRONG = [
+    # document, position, a part of the reason
+    (thumb({"op": "resize", "width": 0}), ".operations[0].width", ">= 1"),
+    (thumb({"op": "invert"}, {"op": "resize", "width": 70000}), ".operations[1].width", "<= 65535"),
+    (thumb({"op": "resize", "width": "wide"}), ".operations[0].width", "whole number"),
+    (thumb({"op": "resize", "width": True}), ".operations[0].width", "whole number"),
+    (thumb({"op": "resize", "widht": 10}), ".operations[0].widht", "did you mean width?"),
+    (thumb({"op": "resise"}), ".operations[0].op", "did you mean resize?"),
+    (thumb({"op": ["resize"]}), ".operations[0].op", "text"),
+    (thumb({"width": 10}), ".operations[0].op", "needed"),
+    (thumb(7), ".operations[0]", "table"),
+    (thumb({"op": "resize"}), ".operations[0]", "a width, a height, or both"),
+    (thumb({"op": "resize", "width": 5, "mode": "fill"}), ".operations[0]", "a width and a height"),
+    (thumb({"op": "resize", "width": 5, "mode": "fil"}), ".operations[0].mode", "did you mean fill?"),
+    (thumb({"op": "crop", "width": 5, "height": 5, "left": 1}), ".operations[0]", "both left and top"),
+    (thumb({"op": "blur", "sigma": math.nan}), ".operations[0].sigma", ">= 0.3"),
+    (thumb({"op": "blur", "sigma": math.inf}), ".operations[0].sigma", "<= 100"),
+    (thumb({"op": "blur", "sigma": 1e9}), ".operations[0].sigma", "<= 100"),
+    (thumb({"op": "tint", "color": "blue"}), ".operations[0].color", "colour"),
+    (thumb({"op": "tint", "color": "#fff\n"}), ".operations[0].color", "colour"),
+    (thumb({"op": "watermark"}), ".operations[0]", "a text or an image"),
+    (thumb({"op": "watermark", "text": "a\x00"}), ".operations[0]", "control characters"),
+    (thumb({"op": "watermark", "image": "%%%"}), ".operations[0].image", "base64"),
+    (thumb({"op": "watermark", "image": "A" * 800_000}), ".operations[0].image", "524288"),
+    (thumb({"op": "watermark", "text": "a", "font": "a,b"}), ".operations[0].font", "font"),
+    (thumb(*[{"op": "invert"}] * 33), ".operations", "32"),
+    (thumb(format="jpg"), ".format", "did you mean jpeg?"),
+    (thumb(formt="jpeg"), ".formt", "did you mean format?"),
+    (thumb(quality=101), ".quality", "<= 100"),
+    (thumb(bit_depth=12), ".bit_depth", "8, 16"),
+    (thumb(format="png", quality=50), "", "never loses detail"),
+    (thumb(format="jpeg", lossless=True), "", "no lossless mode"),
+    (thumb(format="jpeg", bit_depth=16), "", "no 16 bits"),
+    (thumb(keep_gps=True), "", "metadata"),
+]
+
+
+@pytest.mark.parametrize(("document", "place", "reason"), WRONG)
+def test_a_wrong_output_is_refused_with_place_and_reason(document, place, reason):
+    with pytest.raises(Error) as caught:
+        parse(document)
+    assert caught.value.code is Code.INVALID_RECIPE
+    assert caught.value.extra["position"] == f"$.outputs.thumb{place}"
+    assert reason in caught.value.detail
+    assert f"$.outputs.thumb{place}" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("document", "position"),
+    [
+        ({}, "$.outputs"),
+        ({"outputs": {}}, "$.outputs"),
+        ({"outputs": []}, "$.outputs"),
+        ({"outputs": {str(n): {} for n in range(17)}}, "$.outputs"),
+        ({"outputs": {"Big": {}}}, "$.outputs.Big"),
+        ({"outputs": {"a/b": {}}}, "$.outputs.a/b"),
+        ({"outputs": {"a\n": {}}}, "$.outputs.a\n"),
+        ({"outputs": {"a": 1}}, "$.outputs.a"),
+        ({"outputs": {"a": {}}, "nme": "x"}, "$.nme"),
+        ({"outputs": {"a": {}}, "name": "Bad Name"}, "$.name"),
+        ({"outputs": {"a": {}}, "auto_orient": 1}, "$.auto_orient"),
+        (b"[]", "$"),
+        (b"{", "$"),
+        (b"\xff", "$"),
+        (b"[" * 100_000, "$"),
+        (b" " * 5_000_000, "$"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_its_place(document, position):
+    with pytest.raises(Error) as caught:
+        parse(document)
+    assert (caught.value.code, caught.value.extra["position"]) == (Code.INVALID_RECIPE, position)
+
+
+def test_wrong_toml_says_where():
+    with pytest.raises(Error, match="TOML.*line 1"):
+        parse("a = = 1", "toml")
+
+
+nested = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["op", "width", "operations", "outputs", "format", "resize", "image", "text"]),
+            inner | st.sampled_from(["resize", "watermark", "jpeg", "crop"]),
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["outputs", "name", "auto_orient"]), nested, max_size=3))
+@settings(max_examples=300, deadline=None)
+def test_any_document_is_read_or_refused(document):
+    try:
+        assert parse(encode(parse(document))) == parse(document)
+    except Error as error:
+        assert error.code is Code.INVALID_RECIPE
+        assert error.extra["position"].startswith("$")
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=100, deadline=None)
+def test_any_bytes_are_read_or_refused(data):
+    for format_ in ("json", "toml"):
+        with pytest.raises(Error):
+            parse(data, format_)
+
+
+def test_a_file_holds_several_recipes_and_its_images_lie_beside_it(tmp_path):
+    (tmp_path / "logo.png").write_bytes(b"picture")
+    file = tmp_path / "recipes.toml"
+    file.write_text("""
+        [poster]
+        description = "Large."
+        [poster.outputs.print]
+        format = "tiff"
+        [marked.outputs.image]
+        operations = [{ op = "watermark", image_file = "logo.png", opacity = 1 }]
+    """)
+    recipes = load_file(file)
+    assert list(recipes) == ["poster", "marked"]
+    assert recipes["poster"].name == "poster"
+    assert recipes["marked"].outputs["image"].operations == (Watermark(image=b"picture", opacity=1.0),)
+
+
+@pytest.mark.parametrize(
+    ("text", "position"),
+    [
+        ("name = 'x'", "$.name"),
+        ("[Poster.outputs.a]", "$.Poster.name"),
+        ("[a]\nname = 'b'\n[a.outputs.x]", "$.a.name"),
+        ("[a.outputs.x]\nquality = 0", "$.a.outputs.x.quality"),
+        (
+            "[a.outputs.x]\noperations = [{ op = 'watermark', image_file = 'no.png' }]",
+            "$.a.outputs.x.operations[0].image_file",
+        ),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_place(tmp_path, text, position):
+    file = tmp_path / "recipes.toml"
+    file.write_text(text)
+    with pytest.raises(Error) as caught:
+        load_file(file)
+    assert caught.value.extra["position"] == position
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(Error, match="cannot be read"):
+        load_file(tmp_path / "none.toml")
+
+
+def test_a_request_cannot_read_files():
+    with pytest.raises(Error, match="image_file"):
+        parse(thumb({"op": "watermark", "image_file": "/etc/passwd"}))
+
+
+def test_builtin_recipes():
+    assert set(BUILTIN) >= {"invert", "thumbnail", "web", "grayscale"}
+    assert DEFAULT == "invert"
+    for name, recipe in BUILTIN.items():
+        assert recipe.name == name
+        assert recipe.description
+        assert parse(encode(recipe)) == recipe
+
+
+def test_spellings_of_the_same_value_are_equal():
+    assert Rotate(angle=-90.0) == Rotate(angle=270.0)
+    assert parse(thumb({"op": "pad", "width": 1, "height": 1, "background": "#FFF"})) == parse(
+        thumb({"op": "pad", "width": 1, "height": 1, "background": "white"})
+    )
+    image = base64.b64encode(b"abc").decode()
+    assert parse(thumb({"op": "watermark", "image": image})).outputs["thumb"].operations[0].image == b"abc"
+
+
+def test_json_schema_describes_every_operation():
+    reference, components = schema_components("#/components/schemas/{name}")
+    assert reference == {"$ref": "#/components/schemas/Recipe"}
+    assert {"Recipe", "Output", "Resize", "Watermark", "SmartCrop"} <= set(components)
+    assert components["Resize"]["properties"]["op"] == {"enum": ["resize"]}
+    assert components["Resize"]["additionalProperties"] is False
