@@ -26,18 +26,20 @@ PROGRAMS = {
 """Programs that read their own arguments (`safelight NAME --help` shows them), and what they are for."""
 
 COMMANDS = {
-    "safelight.cli.upload": "upload",
-    "safelight.cli.tasks": "status tasks task cancel retry release delete",
-    "safelight.cli.download": "download",
-    "safelight.cli.top": "top",
+    "upload": ("safelight.cli.upload:upload_command", "Upload photos; wait for their results, and save them."),
+    "status": ("safelight.cli.tasks:status_command", "Show the queue and the workers."),
+    "top": ("safelight.cli.top:top_command", "Show the queue and the workers, live."),
+    "tasks": ("safelight.cli.tasks:tasks_command", "List tasks, newest first."),
+    "task": ("safelight.cli.tasks:task_command", "Show one task."),
+    "download": ("safelight.cli.download:download_command", "Download the results of tasks."),
+    "cancel": ("safelight.cli.tasks:cancel_command", "Cancel tasks that have not ended."),
+    "retry": ("safelight.cli.tasks:retry_command", "Send failed, cancelled or quarantined tasks round again."),
+    "release": ("safelight.cli.tasks:release_command", "Send quarantined tasks round again."),
+    "delete": ("safelight.cli.tasks:delete_command", "Forget tasks, their photos and their results."),
+    "recipes": ("safelight.cli.recipes:app", "List, show, check and save what can be made of a photo."),
+    "store": ("safelight.cli.store:app", "Look into the key-value store, and change it."),
 }
-"""Modules and their commands. The function for `NAME` is `NAME_command`."""
-
-GROUPS = {
-    "recipes": ("safelight.cli.recipes", "What can be made of a photo.", "list show check save delete"),
-    "store": ("safelight.cli.store", "Look into the key-value store, and change it.", "get set delete list watch"),
-}
-"""Groups of commands: module, what it is about, commands."""
+"""Commands: where they are, and what they are for."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -85,16 +87,10 @@ def application() -> cyclopts.App:
         version=__version__,
         help_format="plaintext",
     )
-    for module, names in COMMANDS.items():
-        for name in names.split():
-            app.command(f"{module}:{name}_command", name=name)
-    for name, (module, about, names) in GROUPS.items():
-        group = cyclopts.App(name=name, help=about)
-        app.command(group)
-        for each in names.split():
-            group.command(f"{module}:{each}_command", name=each)
+    for order, (name, (target, about)) in enumerate(COMMANDS.items()):
+        app.command(target, name=name, help=about, sort_key=order)
     programs = cyclopts.Group("Programs", help="Each takes --help.", sort_key=2)
-    for name, (_, about) in PROGRAMS.items():
-        app.command(cyclopts.App(name=name, help=about, group=programs))
+    for order, (name, (_, about)) in enumerate(PROGRAMS.items()):
+        app.command(cyclopts.App(name=name, help=about, group=programs, sort_key=order))
     app.register_install_completion_command(help="Install shell completion.")
     return app

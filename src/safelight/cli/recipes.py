@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import msgspec
+from cyclopts import App
 
 from safelight import recipe as recipes
 from safelight.cli.connection import HERE, Where, master
@@ -13,7 +14,22 @@ from safelight.cli.printing import ago, counted, out, print_json, table
 from safelight.cli.recipe_files import document, read
 from safelight.wire import NamedRecipe
 
+app = App(name="recipes")
 
+
+@app.default
+async def recipes_command(name: str | None = None, *, where: Where = HERE) -> None:
+    """List what can be made of a photo, or show one recipe.
+
+    Parameters
+    ----------
+    name:
+        Its name; without one, all are listed.
+    """
+    await (list_command(where=where) if name is None else show_command(name, where=where))
+
+
+@app.command(name="list")
 async def list_command(*, where: Where = HERE) -> None:
     """List every recipe that the master knows."""
     async with master(where) as client:
@@ -24,6 +40,7 @@ async def list_command(*, where: Where = HERE) -> None:
     out.print(table("RECIPE", "OUTPUTS", "CHANGED", "WHAT IT DOES", rows=[_row(each) for each in found]))
 
 
+@app.command(name="show")
 async def show_command(name: str, *, where: Where = HERE) -> None:
     """Show one recipe as JSON.
 
@@ -37,6 +54,7 @@ async def show_command(name: str, *, where: Where = HERE) -> None:
     print_json(found if where.json else found.spec)
 
 
+@app.command(name="check")
 async def check_command(file: str, *, offline: bool = False, where: Where = HERE) -> None:
     """Check a recipe in a file; a mistake is told with its place.
 
@@ -57,6 +75,7 @@ async def check_command(file: str, *, offline: bool = False, where: Where = HERE
         out.print(f"{file} is a good recipe with {counted(len(made.outputs), 'output')}.", markup=False)
 
 
+@app.command(name="save")
 async def save_command(file: str, *, name: str | None = None, where: Where = HERE) -> None:
     """Save a recipe at the master, so that uploads can name it.
 
@@ -76,6 +95,7 @@ async def save_command(file: str, *, name: str | None = None, where: Where = HER
         out.print(f"Saved recipe {saved.name}.", markup=False)
 
 
+@app.command(name="delete")
 async def delete_command(name: str, *, where: Where = HERE) -> None:
     """Forget a saved recipe; tasks made with it keep theirs.
 

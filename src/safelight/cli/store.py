@@ -5,14 +5,17 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from safelight.cli.connection import HERE, Where
 from safelight.cli.connection import store as opened
 from safelight.cli.printing import counted, out, print_json, table
 from safelight.wire import Entry
 
+app = App(name="store", help="Look into the key-value store, and change it.")
 
+
+@app.command(name="get")
 async def get_command(key: str, *, where: Where = HERE) -> None:
     """Print the value under a key.
 
@@ -28,6 +31,7 @@ async def get_command(key: str, *, where: Where = HERE) -> None:
             out.print(await client.get(key), markup=False, soft_wrap=True)
 
 
+@app.command(name="set")
 async def set_command(
     key: str,
     value: str,
@@ -53,6 +57,7 @@ async def set_command(
         print_json(entry)
 
 
+@app.command(name="delete")
 async def delete_command(key: str, *, instance: str | None = None, where: Where = HERE) -> int:
     """Delete what stands under a key.
 
@@ -72,6 +77,7 @@ async def delete_command(key: str, *, instance: str | None = None, where: Where 
     return 0 if gone else 4
 
 
+@app.command(name="list")
 async def list_command(*, where: Where = HERE) -> None:
     """List every entry."""
     async with opened(where) as client:
@@ -83,6 +89,7 @@ async def list_command(*, where: Where = HERE) -> None:
     out.print(table("KEY", "VALUE", "INSTANCE", "EXPIRES", rows=rows))
 
 
+@app.command(name="watch")
 async def watch_command(key: str | None = None, *, where: Where = HERE) -> None:
     """Print entries, and print them again whenever one changes, until Ctrl-C.
 

@@ -1,0 +1,124 @@
+"""A child process that is kept running: started, forwarded, restarted when it dies, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+log = logging.getLogger("up")
+
+_FIRST_DELAY = 0.5
+_LONGEST_DELAY = 30.0
+_GOOD_RUN = 30.0
+"""Seconds after which a child counts as well again, so that its next death is followed by a short delay."""
+_PR_SET_PDEATHSIG = 1
+_USAGE = 2
+"""The exit status of a program whose settings are wrong."""
+
+
+class Child:
+    """One program. `name` is unique; `kind` says which program it is."""
+
+    def __init__(self, name: str, kind: str, argv: Sequence[str], forward: Callable[[str, str], None]) -> None:
+        self.name = name
+        self.kind = kind
+        self._argv = argv
+        self._forward = forward
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopped = asyncio.Event()
+
+    async def keep(self, wrong: Callable[[], None]) -> None:
+        """Run it until `stop`, again and again; `wrong` is called when its settings are why it does not start."""
+        delay = _FIRST_DELAY
+        first = True
+        while not self._stopped.is_set():
+            start = time.monotonic()
+            status = await self._once()
+            if self._stopped.is_set():
+                break
+            if first and status == _USAGE:
+                wrong()
+                break
+            first = False
+            if time.monotonic() - start > _GOOD_RUN:
+                delay = _FIRST_DELAY
+            log.warning("%s %s; starting it again in %.1f s", self.name, ended(status), delay)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), delay)
+            delay = min(delay * 2, _LONGEST_DELAY)
+
+    async def stop(self, patience: float) -> None:
+        """Ask it to stop; kill it when it has not after `patience` seconds."""
+        self._stopped.set()
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), patience)
+        except TimeoutError:
+            log.warning("%s did not stop within %.0f s; killing it", self.name, patience)
+            self.kill()
+            await process.wait()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._stopped.set()
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id while it runs."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    async def _once(self) -> int:
+        self._process = process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *self._argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            limit=1 << 20,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            process_group=0,  # Ctrl-C reaches this program alone, which stops its children in order
+            preexec_fn=_die_with_parent(os.getpid()),
+        )
+        if self._stopped.is_set():  # stopped while it was being started
+            process.kill()
+        assert process.stdout is not None
+        with suppress(ValueError):  # a line longer than the limit: its rest is not worth dying for
+            async for line in process.stdout:
+                self._forward(self.name, line.decode(errors="replace").rstrip("\n"))
+        return await process.wait()
+
+
+def ended(status: int) -> str:
+    """Say how a program ended."""
+    if status < 0:
+        with suppress(ValueError):
+            return f"was ended by {signal.Signals(-status).name}"
+    return f"ended with status {status}"
+
+
+def _die_with_parent(parent: int) -> Callable[[], None] | None:
+    """Let the kernel kill a child when this process is gone, however it went (Linux)."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+
+    def ask() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it went before we asked
+            os._exit(1)
+
+    return ask

@@ -1,0 +1,52 @@
+"""The logs of many programs as one: each line with the name of its program in front, or as JSON with a field for it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+from safelight.logs import JsonFormatter, TextFormatter
+
+_COLORS = {"keyvaluestore": 33, "db": 35, "storage": 34, "master": 32, "worker": 36, "up": 1}
+_WIDTH = 13
+
+
+class Forward:
+    """Writes lines to stderr."""
+
+    def __init__(self, *, json: bool, color: bool) -> None:
+        self.json = json
+        self._color = color
+
+    def line(self, name: str, text: str) -> None:
+        """Write one line of a program."""
+        sys.stderr.write((self._as_json(name, text) if self.json else self._as_text(name, text)) + "\n")
+        sys.stderr.flush()
+
+    def handler(self) -> logging.Handler:
+        """Return a handler for what this program has to say itself."""
+        return _Own(self)
+
+    def _as_text(self, name: str, text: str) -> str:
+        front = f"{name:<{_WIDTH}} |"
+        if self._color:
+            front = f"\x1b[{_COLORS.get(name.partition('-')[0], 0)}m{front}\x1b[0m"
+        return f"{front} {text}"
+
+    def _as_json(self, name: str, text: str) -> str:
+        try:
+            fields = json.loads(text)
+        except ValueError:
+            fields = None
+        return json.dumps({"program": name, **(fields if isinstance(fields, dict) else {"message": text})})
+
+
+class _Own(logging.Handler):
+    def __init__(self, forward: Forward) -> None:
+        super().__init__()
+        self._forward = forward
+        self.setFormatter(JsonFormatter("up") if forward.json else TextFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._forward.line("up", self.format(record))

@@ -1,0 +1,215 @@
+"""`safelight up`: every service and some workers on this machine, as child processes of this one."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import aiohttp
+import msgspec
+from msgspec import Meta
+
+from safelight import logs, serve, settings
+from safelight.cli.child import Child
+from safelight.cli.forward import Forward
+from safelight.client.base import Connection, Fixed, ServiceClient, session
+
+log = logging.getLogger("up")
+
+SERVICES = ("keyvaluestore", "db", "storage", "master")
+STOPS = (("worker",), ("master",), ("db", "storage"), ("keyvaluestore",))
+"""The order of a stop: first who asks, last who is asked."""
+
+_GRACE = 10.0
+"""Seconds that a service may take to stop; a worker has this on top of its time to drain."""
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Run all services and some workers on this machine, with one data directory, and restart what dies.
+
+    A settings file (--config) goes to every service as well; each has a table of its own there.
+    """
+
+    workers: Annotated[int, Meta(ge=0, le=256, description="how many worker processes")] = 1
+    slots: Annotated[
+        Annotated[int, Meta(ge=1, le=1024)] | None,
+        Meta(description="images that each worker processes at once (default: one for each core)"),
+    ] = None
+    data: Annotated[str, Meta(description="directory for everything")] = "data"
+    host: Annotated[str, Meta(description="IPv4 address to listen on; 0.0.0.0 for every network")] = "127.0.0.1"
+    port: Annotated[
+        int, Meta(ge=0, le=65532, description="first of four ports: key-value store, db, storage, master; 0: free ones")
+    ] = 8000
+    drain: Annotated[settings.Duration, Meta(description="how long images under way may take at a stop")] = 20.0
+    json: Annotated[bool, Meta(description="print the addresses as one line of JSON when all are ready")] = False
+    log_format: Annotated[logs.Format, Meta(description="auto, text or json")] = "auto"
+    log_level: Annotated[logs.Level, Meta(description="debug, info, warning or error")] = "info"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Be `safelight up`; return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    config = settings.load(Config, arguments, section="up", program="safelight up")
+    text = config.log_format == "text" or (config.log_format == "auto" and sys.stderr.isatty())
+    forward = Forward(json=not text, color=sys.stderr.isatty())
+    logging.basicConfig(level=config.log_level.upper(), handlers=[forward.handler()], force=True)
+    with _alone(Path(config.data)):
+        return asyncio.run(Up(config, forward, _passed(arguments)).run())
+
+
+class Up:
+    """The programs of one system, and where they are."""
+
+    def __init__(self, config: Config, forward: Forward, passed: list[str]) -> None:
+        self._config = config
+        self._forward = forward
+        self._passed = passed
+        names = [*SERVICES, *(f"worker-{number}" for number in range(1, config.workers + 1))]
+        self.ports = dict(zip(names, _ports(config.port, config.workers), strict=True))
+        self.children = [self._child(name) for name in names]
+        self._status = 0
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> int:
+        """Run everything until a signal; return the exit status."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._signalled)
+        keepers = [asyncio.create_task(child.keep(self._give_up), name=child.name) for child in self.children]
+        announcement = asyncio.create_task(self._announce())
+        try:
+            await self._stopping.wait()
+        finally:
+            announcement.cancel()
+            await self._stop()
+            await asyncio.gather(announcement, *keepers, return_exceptions=True)
+        log.info("Stopped")
+        return self._status
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """`host:port` of everything, as others reach it."""
+        host = _reachable(self._config.host)
+        return {name: f"{host}:{port}" for name, port in self.ports.items()}
+
+    def _child(self, name: str) -> Child:
+        kind = name.partition("-")[0]
+        config = self._config
+        argv = ["-m", f"safelight.{kind}", *self._passed]
+        if kind != "keyvaluestore":
+            argv.append(f"{_reachable(config.host)}:{self.ports['keyvaluestore']}")
+        argv += ["--host", config.host, "--port", str(self.ports[name]), "--data", str(Path(config.data, name))]
+        argv += ["--log-format", "json" if self._forward.json else "text", "--log-level", config.log_level]
+        if kind == "worker":
+            argv += ["--drain", str(config.drain)]
+            argv += [] if config.slots is None else ["--slots", str(config.slots)]
+        return Child(name, kind, argv, self._forward.line)
+
+    def _signalled(self) -> None:
+        if self._stopping.is_set():
+            log.warning("Killing everything")
+            for child in self.children:
+                child.kill()
+        else:
+            log.info("Stopping; the next Ctrl-C or SIGTERM kills")
+            self._stopping.set()
+
+    def _give_up(self) -> None:
+        self._status = 2
+        self._stopping.set()
+
+    async def _stop(self) -> None:
+        for kinds in STOPS:
+            patience = _GRACE + (self._config.drain if "worker" in kinds else 0.0)
+            await asyncio.gather(*(child.stop(patience) for child in self.children if child.kind in kinds))
+
+    async def _announce(self) -> None:
+        """Wait until everything is ready, then say where it is."""
+        start = time.monotonic()
+        async with session() as http:
+            waiting = {name: self._ready(http, name) for name in self.ports}
+            tasks = {asyncio.create_task(each): name for name, each in waiting.items()}
+            pending = set(tasks)
+            while pending:
+                _, pending = await asyncio.wait(pending, timeout=10.0)
+                if pending:
+                    log.info("Still waiting for %s", ", ".join(sorted(tasks[task] for task in pending)))
+        if self._config.json:
+            print(json.dumps(self.addresses), flush=True)
+        else:
+            print(self._where(time.monotonic() - start), flush=True)
+
+    async def _ready(self, http: aiohttp.ClientSession, name: str) -> None:
+        client = ServiceClient(Connection(http, Fixed(self.addresses[name])))
+        while not await client.is_ready(wait=10.0):  # noqa: ASYNC110 - nothing listens yet that could wake us
+            await asyncio.sleep(0.05)
+
+    def _where(self, seconds: float) -> str:
+        at = self.addresses
+        store = "" if at["keyvaluestore"].endswith(":8000") else f" --keyvaluestore {at['keyvaluestore']}"
+        return (
+            f"\nsafelight is ready after {seconds:.1f} s; data is in {Path(self._config.data).resolve()}\n"
+            f"  page     http://{at['master']}/\n"
+            f"  API      http://{at['master']}/docs\n"
+            f"  upload   safelight upload PHOTO --output results{store}\n"
+            f"  watch    safelight top{store}\n"
+        )
+
+
+def _reachable(host: str) -> str:
+    """Return the address under which what listens on `host` is reached."""
+    return serve.reachable_host(serve.Config(host=host))
+
+
+def _ports(first: int, workers: int) -> list[int]:
+    """Return ports for the four services and the workers: from `first` on, or free ones for 0."""
+    if first:
+        return [*range(first, first + 4), *range(first + 10, first + 10 + workers)]
+    with ExitStack() as stack:
+        taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4 + workers)]
+        return [each.getsockname()[1] for each in taken]
+
+
+@contextmanager
+def _alone(data: Path) -> Iterator[None]:
+    """Hold the data directory; the lock goes with its process, however that ends."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        file = (data / "up.lock").open("a+")
+    except OSError as error:
+        settings.fail(f"safelight up: {data} cannot be used as the data directory: {error.strerror}.")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            sys.stderr.write(
+                f"safelight up: another one (process {file.read().strip()}) runs on the data directory {data}. "
+                "Stop that one first, or give another --data.\n"
+            )
+            raise SystemExit(1) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _passed(arguments: list[str]) -> list[str]:
+    """Return the flag that names the settings file, for the children; a variable reaches them by itself."""
+    for index, argument in enumerate(arguments):
+        if argument == "--config":
+            return arguments[index : index + 2]
+        if argument.startswith("--config="):
+            return [argument]
+    return []
