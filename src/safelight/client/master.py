@@ -13,7 +13,7 @@ import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import aiohttp
@@ -121,7 +121,7 @@ class Client(ServiceClient):
         async with asyncio.timeout(timeout):
             task = await self.task(id)
             while task.state not in ENDED:
-                page = await self.changes(task.seq, wait=30.0, task=id)
+                page = await self.changes(task.seq, wait=30.0, task=task.id)
                 if page.events:
                     task = await self.task(id)
             return task
@@ -136,7 +136,13 @@ class Client(ServiceClient):
     async def events(self, after: int) -> AsyncIterator[Event]:
         """Follow all changes after a number, for ever; broken connections are resumed where they broke."""
         while True:
-            page = await self.changes(after, wait=30.0)
+            try:
+                page = await self.changes(after, wait=30.0)
+            except Error as error:
+                if not error.passing:
+                    raise
+                await asyncio.sleep(1.0)
+                continue
             for event in page.events:
                 yield event
             after = page.last
@@ -157,14 +163,28 @@ class Client(ServiceClient):
             yield response
 
     async def save(self, id: str, path: Path, *, output: str | None = None) -> int:
-        """Save one output to a file, which appears whole or not at all; return its size in bytes."""
+        """Save one output to a file, which appears whole or not at all; return its size in bytes.
+
+        A connection that breaks is resumed where it broke.
+        """
         partial = path.with_name(f".{path.name}.part")
-        size = 0
+        tag: str | None = None
         try:
-            async with self.result(id, output=output) as response:
-                with await asyncio.to_thread(partial.open, "wb") as file:
-                    async for chunk in response.content.iter_chunked(_CHUNK):
-                        size += await asyncio.to_thread(file.write, chunk)
+            with await asyncio.to_thread(partial.open, "wb") as file:
+
+                async def attempt() -> None:
+                    nonlocal tag
+                    size = file.tell()
+                    headers = {"Range": f"bytes={size}-", "If-Range": tag} if size and tag else {}
+                    async with self.result(id, output=output, headers=headers) as response:
+                        tag = response.headers.get("ETag")
+                        if response.status != 206 and size:
+                            await asyncio.to_thread(_empty, file)
+                        async for chunk in response.content.iter_chunked(_CHUNK):
+                            await asyncio.to_thread(file.write, chunk)
+
+                await retrying(attempt, patience=self._connection.patience)
+                size = file.tell()
             await asyncio.to_thread(partial.replace, path)
         finally:
             await asyncio.to_thread(partial.unlink, missing_ok=True)
@@ -221,6 +241,11 @@ class Client(ServiceClient):
     async def settle(self, outcomes: Sequence[Outcome]) -> list[Settled]:
         """End attempts (for workers); safe to repeat."""
         return await self._connection.call("POST", "/outcomes", list[Settled], json=list(outcomes))
+
+
+def _empty(file: BinaryIO) -> None:
+    file.seek(0)
+    file.truncate()
 
 
 def _fields(recipe: str | Mapping[str, Any] | None, **others: Any) -> dict[str, str]:

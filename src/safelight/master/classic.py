@@ -9,13 +9,12 @@ import msgspec
 from aiohttp import web
 
 from safelight import http
-from safelight.client.base import Connection
 from safelight.client.db import DbClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
-from safelight.master.downloads import Downloads, result_file
+from safelight.master.downloads import Downloads
 from safelight.master.operations import BINARY, JSON, TEXT, Operation
-from safelight.wire import Finished, Output, State
+from safelight.wire import State
 
 ENGINE = "classic"
 """The engine of results that classic workers made: never taken for those of another."""
@@ -31,22 +30,18 @@ class Next(msgspec.Struct, frozen=True, kw_only=True):
 class Classic:
     """The handlers that the classic protocol adds to `POST /task`."""
 
-    def __init__(self, connection: Connection, storage: StorageClient, downloads: Downloads) -> None:
-        self._connection = connection
-        self._db = DbClient(connection)
+    def __init__(self, db: DbClient, storage: StorageClient, downloads: Downloads) -> None:
+        self._db = db
         self._storage = storage
         self._downloads = downloads
 
     @http.classic
     async def next(self, _request: web.Request) -> web.Response:
-        """`GET /task/next`: not repeated to db, since each answer hands out a task."""
-        try:
-            found = await self._connection.call("GET", "/task/next", Next, retry=False)
-        except Error as error:
-            if error.code is not Code.NOT_FOUND:
-                raise
+        """`GET /task/next`."""
+        lease = await self._db.lease_plain()
+        if lease is None:
             return http.json_response(Next(), status=404)
-        return http.json_response(found)
+        return http.json_response(Next(id=lease.id, state=State.WORKING))
 
     @http.classic
     async def download(self, request: web.Request) -> web.StreamResponse:
@@ -55,15 +50,16 @@ class Classic:
         task = await self._db.get(given)
         if task.state is not State.FINISHED and given != task.id:
             return await self._downloads.send(request, await self._downloads.original_file(task))
-        return await self._downloads.send(request, result_file(task))
+        return await self._downloads.send(request, await self._downloads.result_file(task))
 
     @http.classic
     async def finish(self, request: web.Request) -> web.Response:
-        """`POST /task/{id}/finish`: publish what the worker stored under its lease's id."""
+        """`POST /task/{id}/finish`: publish what the worker stored under the id that it was given."""
         given = request.match_info["id"]
         task = await self._db.get(given)
-        if given == task.id:
-            sentence = "Only the worker that holds this task can finish it, by the id that GET /task/next gave it."
+        if given == task.id and task.input is None:
+            # Under this name storage keeps the upload, which nobody shall publish as its own result.
+            sentence = "Finish this task by the id that GET /task/next gave."
             raise Error(Code.LEASE_LOST, sentence)
         try:
             blob = await self._storage.named(given)
@@ -72,11 +68,8 @@ class Classic:
                 raise
             sentence = "There is no result: upload it to storage as the part image at /upload/{id} first."
             raise Error(Code.CONFLICT, sentence) from None
-        media_type = await self._downloads.media_type(blob)
-        output = Output(name="image", digest=blob.digest, size=blob.size, media_type=media_type)
-        settled = (await self._db.settle([Finished(lease=given, outputs=[output], engine=ENGINE)]))[0]
-        if settled.problem is not None:
-            raise Error.from_problem(settled.problem, 409)
+        output = await self._downloads.named_output(blob)
+        await self._db.finish_plain(given, [output], engine=ENGINE)
         return web.Response()
 
     @http.classic

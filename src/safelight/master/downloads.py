@@ -18,7 +18,7 @@ from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.master.operations import BINARY, Operation
 from safelight.master.pictures import EXTENSIONS, LOOKED_AT, media_type_or_bytes
-from safelight.wire import Blob, State, Task
+from safelight.wire import Blob, Output, State, Task
 
 log = logging.getLogger(__name__)
 
@@ -67,13 +67,36 @@ class Downloads:
         """`GET /task/{id}/result`."""
         query = http.query(request, ResultQuery)
         task = await self._db.get(request.match_info["id"])
-        return await self.send(request, result_file(task, query.output, attached=query.download))
+        return await self.send(request, await self.result_file(task, query.output, attached=query.download))
 
     async def original(self, request: web.Request) -> web.StreamResponse:
         """`GET /task/{id}/original`."""
         query = http.query(request, OriginalQuery)
         task = await self._db.get(request.match_info["id"])
         return await self.send(request, await self.original_file(task, attached=query.download))
+
+    async def result_file(self, task: Task, name: str | None = None, *, attached: bool = False) -> File:
+        """Find an output of a task. Raises NOT_FOUND; CONFLICT before the end; the task's failure."""
+        if task.state is not State.FINISHED:
+            raise _no_result(task)
+        if not task.outputs and task.lease is not None:
+            # A classic worker told db and not us: its result is in storage under its lease's id.
+            task = task.evolve(outputs=[await self.named_output(await self._storage.named(task.lease))])
+        output = next((made for made in task.outputs if name in (None, made.name)), None)
+        if output is None:
+            known = ", ".join(made.name for made in task.outputs) or "none"
+            raise Error(Code.NOT_FOUND, f"This task has no output {name!r}; its outputs: {known}.", position="output")
+        return File(
+            digest=output.digest,
+            media_type=output.media_type,
+            filename=output_filename(task, output.name),
+            size=output.size,
+            attached=attached,
+        )
+
+    async def named_output(self, blob: Blob) -> Output:
+        """Describe what a classic worker stored."""
+        return Output(name="image", digest=blob.digest, size=blob.size, media_type=await self.media_type(blob))
 
     async def original_file(self, task: Task, *, attached: bool = False) -> File:
         """Find the upload of a task; a classic one's is in storage under the task's id. Raises NOT_FOUND, CONFLICT."""
@@ -141,23 +164,6 @@ class Downloads:
                 answer={"image/*": BINARY}, errors=errors,
             ),
         ]  # fmt: skip
-
-
-def result_file(task: Task, name: str | None = None, *, attached: bool = False) -> File:
-    """Find an output of a task. Raises NOT_FOUND; CONFLICT before the end; the task's failure."""
-    if task.state is not State.FINISHED:
-        raise _no_result(task)
-    output = next((made for made in task.outputs if name in (None, made.name)), None)
-    if output is None:
-        known = ", ".join(made.name for made in task.outputs) or "none"
-        raise Error(Code.NOT_FOUND, f"This task has no output {name!r}; its outputs: {known}.", position="output")
-    return File(
-        digest=output.digest,
-        media_type=output.media_type,
-        filename=output_filename(task, output.name),
-        size=output.size,
-        attached=attached,
-    )
 
 
 def _no_result(task: Task) -> Error:

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from safelight import serve
+from safelight.client import base
+from safelight.client.db import DbClient
+from safelight.client.master import Client
+from safelight.client.storage import StorageClient
+from safelight.db.__main__ import Config as DbConfig
+from safelight.db.__main__ import build as build_db
+from safelight.keyvaluestore.__main__ import Config as KeyValueStoreConfig
+from safelight.keyvaluestore.__main__ import build as build_keyvaluestore
+from safelight.master.__main__ import Config as MasterConfig
+from safelight.master.__main__ import build as build_master
+from safelight.storage.__main__ import Config as StorageConfig
+from safelight.storage.__main__ import build as build_storage
+
+
+class System:
+    """A master with the real services behind it, all in this process."""
+
+    def __init__(self, stack: AsyncExitStack, data: Path) -> None:
+        self._stack = stack
+        self._data = data
+        self.services: dict[str, serve.Service] = {}
+        self.keyvaluestore = ""
+
+    async def start(self, name: str, build: Callable[..., Any], config: serve.Config) -> serve.Service:
+        running = await self._stack.enter_async_context(serve.running(name, config, build))
+        self.services[name] = running
+        return running
+
+    async def master(self, **settings: Any) -> serve.Service:
+        """Start a master (or another) and wait until it knows the services."""
+        config = MasterConfig(keyvaluestore=self.keyvaluestore, port=0, data=str(self._data / "master"), **settings)
+        running = await self.start("master", build_master, config)
+        assert running.directory is not None
+        for name in ("db", "storage"):
+            await running.directory.wait_for(name)
+        return running
+
+    def address(self, name: str) -> str:
+        return self.services[name].url
+
+
+@pytest.fixture
+async def system(tmp_path) -> AsyncIterator[System]:
+    """The services behind a master; tests start the master that they need."""
+    async with AsyncExitStack() as stack:
+        whole = System(stack, tmp_path)
+        first = await whole.start(
+            "keyvaluestore", build_keyvaluestore, KeyValueStoreConfig(port=0, data=str(tmp_path / "keyvaluestore"))
+        )
+        whole.keyvaluestore = first.url.removeprefix("http://")
+        common = {"keyvaluestore": whole.keyvaluestore, "port": 0}
+        await whole.start("db", build_db, DbConfig(data=str(tmp_path / "db"), **common))
+        await whole.start("storage", build_storage, StorageConfig(data=str(tmp_path / "storage"), **common))
+        yield whole
+
+
+@pytest.fixture
+async def master(system) -> serve.Service:
+    """A master with small limits, so that they can be met."""
+    return await system.master(max_upload=4 << 20, uploads=4, upload_silence=1.0, webhook_allow_private=True)
+
+
+@pytest.fixture
+async def client(master) -> AsyncIterator[Client]:
+    async with Client.connect(master.url) as connected:
+        yield connected
+
+
+@pytest.fixture
+async def db(system) -> AsyncIterator[DbClient]:
+    async with DbClient.connect(system.address("db")) as connected:
+        yield connected
+
+
+@pytest.fixture
+async def storage(system) -> AsyncIterator[StorageClient]:
+    async with StorageClient.connect(system.address("storage")) as connected:
+        yield connected
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with base.session() as session:
+        yield session
+
+

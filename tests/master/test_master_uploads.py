@@ -1,0 +1,345 @@
+"""Uploads: forms in any shape, refusals, idempotency, limits, broken connections."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+
+import aiohttp
+import pytest
+from safelight.client.uploads import Upload
+from safelight.errors import Code, Error
+from safelight.wire import State
+from support.photos import photo
+from support.tasks import digest_of
+
+BOUNDARY = "a-boundary"
+
+
+def part(name: str, data: bytes | str, *, filename: str | None = None, headers: str = "") -> bytes:
+    data = data.encode() if isinstance(data, str) else data
+    named = "" if filename is None else f'; filename="{filename}"'
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{named}\r\n{headers}\r\n'
+    return head.encode() + data + b"\r\n"
+
+
+def form(*parts: bytes) -> bytes:
+    return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
+
+
+FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+JSON = {**FORM, "Accept": "application/json"}
+
+
+async def test_a_photo_becomes_a_task(client, storage):
+    data = photo(1)
+    task = await client.upload(data, filename="holiday.png", recipe="thumbnail", priority=3, batch="may")
+    assert task.state is State.WAITING
+    assert (task.filename, task.media_type, task.recipe) == ("holiday.png", "image/png", "thumbnail")
+    assert (task.priority, task.batch) == (3, "may")
+    assert task.input is not None
+    assert (task.input.digest, task.input.size) == (digest_of(data), len(data))
+    assert await storage.read(task.input.digest) == data
+    assert await client.task(task.id) == task
+
+
+async def test_the_answer_is_public_json_with_its_place(master, http):
+    async with http.post(f"{master.url}/task", data=form(part("image", photo(1))), headers=FORM) as answer:
+        assert answer.status == 200
+        assert answer.content_type == "application/json"
+        task = await answer.json()
+        assert answer.headers["Location"] == f"/task/{task['id']}"
+    assert "lease" not in task
+    assert task["recipe"] == "invert"
+    async with http.get(f"{master.url}/task/{task['id']}") as answer:
+        assert await answer.json() == task
+    async with http.get(f"{master.url}/tasks") as answer:
+        assert await answer.json() == {"tasks": [task], "next": None}
+
+
+@pytest.mark.parametrize("first", ["image", "recipe", "batch", "other"])
+async def test_parts_in_any_order(master, http, first):
+    parts = {
+        "image": part("image", photo(1), filename="p.png"),
+        "recipe": part("recipe", "web"),
+        "batch": part("batch", "b"),
+        "other": part("something-else", "x" * 100_000),
+    }
+    body = form(parts.pop(first), *parts.values())
+    async with http.post(f"{master.url}/task", data=body, headers=JSON) as answer:
+        task = await answer.json()
+    assert (task["recipe"], task["batch"], task["filename"]) == ("web", "b", "p.png")
+
+
+async def test_a_recipe_may_come_with_the_request(client):
+    task = await client.upload(photo(1), recipe={"outputs": {"small": {"operations": [{"op": "resize", "width": 9}]}}})
+    assert task.recipe == "custom"
+    with pytest.raises(Error) as caught:
+        await client.upload(photo(1), recipe={"outputs": {"small": {"operations": [{"op": "resize", "width": -9}]}}})
+    assert caught.value.code is Code.INVALID_RECIPE
+    assert caught.value.extra["position"] == "$.outputs.small.operations[0].width"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("C:\\Users\\me\\photo.png", "photo.png"),
+        ("naïve 写真.png", "naïve 写真.png"),
+        ("..", ""),
+        ("a" * 400 + ".png", "a" * 200),
+        ("tab\there.png", "tabhere.png"),
+    ],
+)
+async def test_file_names_never_become_paths(client, name, expected):
+    assert (await client.upload(photo(1), filename=name)).filename == expected
+
+
+async def test_a_raw_hostile_name(master, http):
+    body = form(part("image", photo(1), filename='x\\".html'))
+    async with http.post(f"{master.url}/task", data=body, headers=JSON) as answer:
+        assert "/" not in (await answer.json())["filename"]
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "word"),
+    [
+        (b"", Code.NOT_AN_IMAGE, "empty"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', Code.UNSUPPORTED_FORMAT, "SVG"),
+        (b'\xef\xbb\xbf \n<?xml version="1.0"?>\n<!-- x -->\n<svg>', Code.UNSUPPORTED_FORMAT, "SVG"),
+        (b"%PDF-1.7 ...", Code.UNSUPPORTED_FORMAT, "PDF"),
+        (b"BM\x10\x00\x00\x00\x00\x00\x00\x00" + bytes(60), Code.UNSUPPORTED_FORMAT, "BMP"),
+        (b"<!DOCTYPE html><html>", Code.NOT_AN_IMAGE, "web page"),
+        (b"  <script>alert(1)</script>", Code.NOT_AN_IMAGE, "web page"),
+        (b"#!/bin/sh\nrm -rf /", Code.NOT_AN_IMAGE, "script"),
+        (b"PK\x03\x04" + bytes(60), Code.NOT_AN_IMAGE, "ZIP"),
+        (b"\x7fELF" + bytes(60), Code.NOT_AN_IMAGE, "program"),
+        (b"\x00\x00\x00\x20ftypisom" + bytes(60), Code.NOT_AN_IMAGE, "video"),
+        (b"just some words", Code.NOT_AN_IMAGE, "any known kind"),
+    ],
+)
+async def test_what_is_no_picture_never_reaches_storage(client, storage, data, code, word):
+    with pytest.raises(Error) as caught:
+        await client.upload(data)
+    assert caught.value.code is code
+    assert word in caught.value.detail
+    assert "Upload a JPEG" in caught.value.detail
+    assert (await storage.info()).blobs == 0
+    assert (await client.tasks()).tasks == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "media_type"),
+    [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("GIF", "image/gif"), ("WEBP", "image/webp"),
+     ("TIFF", "image/tiff"), ("AVIF", "image/avif")],
+)  # fmt: skip
+async def test_kinds_that_are_taken(client, kind, media_type):
+    assert (await client.upload(photo(1, kind=kind))).media_type == media_type
+
+
+async def test_a_classic_client_reads_sentences(master, http):
+    async with http.post(f"{master.url}/task", data=form(part("image", b"words")), headers=FORM) as answer:
+        assert (answer.status, answer.content_type) == (415, "text/plain")
+    async with http.post(f"{master.url}/task", data=form(part("picture", b"words")), headers=FORM) as answer:
+        assert answer.status == 400
+        assert (await answer.text()).startswith("Image not found")
+
+
+@pytest.mark.parametrize(
+    ("parts", "position"),
+    [
+        ([part("image", photo(1)), part("image", photo(2))], "image"),
+        ([part("image", photo(1)), part("priority", "1000")], "priority"),
+        ([part("image", photo(1)), part("priority", "high")], "priority"),
+        ([part("image", photo(1)), part("batch", "x" * 65)], "batch"),
+        ([part("batch", "a"), part("batch", "b"), part("image", photo(1))], "batch"),
+        ([part("batch", b"\xff\xfe"), part("image", photo(1))], "batch"),
+        ([part("image", photo(1)), part("webhook", "ftp://example.org/")], "webhook"),
+        ([part("image", photo(1)), part("webhook", "not a url")], "webhook"),
+    ],
+)
+async def test_wrong_fields_are_named(master, http, client, parts, position):
+    async with http.post(f"{master.url}/task", data=form(*parts), headers=JSON) as answer:
+        assert answer.status == 400
+        assert answer.content_type == "application/problem+json"
+        assert (await answer.json())["position"] == position
+    assert (await client.tasks()).tasks == []
+
+
+async def test_an_unknown_recipe(client):
+    with pytest.raises(Error) as caught:
+        await client.upload(photo(1), recipe="thumbnial")
+    assert caught.value.code is Code.NOT_FOUND
+    assert "thumbnail" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"Content-Type": "application/json"}, b"{}"),
+        ({"Content-Type": "multipart/form-data"}, b"no boundary"),
+        (FORM, b""),
+        (FORM, b"no boundary in it"),
+        (FORM, form(part("image", photo(1)))[:-200]),
+        (FORM, part("image", photo(1))),
+        (FORM, form(part("image", photo(1), headers="Content-Type: multipart/mixed; boundary=x\r\n"))),
+    ],
+)
+async def test_broken_forms(master, http, client, storage, headers, body):
+    async with http.post(f"{master.url}/task", data=body, headers={**headers, "Accept": "application/json"}) as answer:
+        assert answer.status == 400
+        assert (await answer.json())["code"] == "invalid_request"
+    assert (await client.tasks()).tasks == []
+
+
+async def test_too_large_by_length_and_by_count(master, http, client, storage):
+    big = photo(1) + bytes(5 << 20)
+    async with http.post(f"{master.url}/task", data=io.BytesIO(form(part("image", big))), headers=JSON) as answer:
+        assert answer.status == 413
+
+    async def pieces():
+        yield form(part("image", big))
+
+    async with http.post(f"{master.url}/task", data=pieces(), headers=JSON) as answer:
+        assert answer.status == 413
+        assert (await answer.json())["limit"] == 4 << 20
+    assert (await storage.info()).blobs == 0
+
+
+async def test_the_same_key_is_one_task(client):
+    first = await client.upload(photo(1), idempotency_key="mine")
+    assert await client.upload(photo(1), idempotency_key="mine") == first
+    with pytest.raises(Error) as caught:
+        await client.upload(photo(2), idempotency_key="mine")
+    assert caught.value.code is Code.CONFLICT
+    with pytest.raises(Error) as caught:
+        await client.upload(photo(1), idempotency_key="no blanks")
+    assert caught.value.extra["position"] == "Idempotency-Key"
+
+
+async def test_the_same_key_at_once(system, client):
+    tasks = await asyncio.gather(*(client.upload(photo(1), idempotency_key="mine") for _ in range(12)))
+    assert len({task.id for task in tasks}) == 1
+    assert len((await client.tasks()).tasks) == 1
+
+
+async def test_a_conflict_spoils_nobody_elses_task(client):
+    await client.upload(photo(1), idempotency_key="mine")
+    results = await asyncio.gather(
+        *(client.upload(photo(n), idempotency_key="mine" if n == 3 else f"key-{n}") for n in range(2, 10)),
+        return_exceptions=True,
+    )
+    refused = [result for result in results if isinstance(result, Error)]
+    assert [error.code for error in refused] == [Code.CONFLICT]
+    assert len((await client.tasks()).tasks) == 8
+
+
+async def test_many_in_one_request(client):
+    uploads = [
+        Upload(source=photo(1), filename="one.png"),
+        Upload(source=b"words", filename="two.txt"),
+        Upload(source=photo(3) + bytes(5 << 20), filename="three.png"),
+        Upload(source=photo(4), filename="four.png"),
+    ]
+    made = await client.upload_many(uploads, recipe="web", batch="b", idempotency_key="k")
+    assert [one.filename for one in made] == ["one.png", "two.txt", "three.png", "four.png"]
+    assert [one.problem and one.problem["code"] for one in made] == [None, "not_an_image", "too_large", None]
+    again = await client.upload_many(uploads, recipe="web", batch="b", idempotency_key="k")
+    assert [one.task and one.task.id for one in again] == [one.task and one.task.id for one in made]
+    page = await client.tasks(batch="b")
+    assert [task.filename for task in page.tasks] == ["four.png", "one.png"]
+
+
+async def test_one_too_many_is_told_to_come_again(master, http, client):
+    gate, inside = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def slow():
+        yield part("image", photo(1))[:200]
+        inside.release()
+        await gate.wait()
+        yield form(part("image", photo(1)))[200:]
+
+    async def upload() -> int:
+        async with http.post(f"{master.url}/task", data=slow(), headers=JSON) as answer:
+            return answer.status
+
+    async with asyncio.TaskGroup() as group:
+        uploads = [group.create_task(upload()) for _ in range(4)]
+        async with asyncio.timeout(10):
+            while await under_way(http, master) < 4:
+                await asyncio.sleep(0)
+        async with http.post(f"{master.url}/task", data=form(part("image", photo(1))), headers=FORM) as answer:
+            assert answer.status == 429
+            assert int(answer.headers["Retry-After"]) >= 1
+        gate.set()
+    assert {task.result() for task in uploads} == {200}
+    assert await under_way(http, master) == 0
+
+
+async def under_way(http: aiohttp.ClientSession, master) -> float:
+    async with http.get(f"{master.url}/metrics") as answer:
+        lines = (await answer.text()).splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("safelight_uploads_under_way "))
+
+
+async def test_a_silent_client_is_given_up(master, http, client, storage):
+    never = asyncio.Event()
+
+    async def silent():
+        yield part("image", photo(1) + bytes(2 << 20))[: 1 << 20]
+        await never.wait()
+
+    async with http.post(f"{master.url}/task", data=silent(), headers=JSON) as answer:
+        assert answer.status == 400
+        assert "silent" in (await answer.json())["detail"]
+    assert (await storage.info()).blobs == 0
+    assert (await client.tasks()).tasks == []
+
+
+@pytest.mark.parametrize("size", [1000, 2 << 20])
+async def test_a_client_that_vanishes_leaves_nothing(master, http, client, storage, size):
+    body = form(part("image", photo(1) + bytes(size)))
+    host, port = master.url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /task HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nContent-Type: {FORM['Content-Type']}\r\n\r\n"
+    writer.write(head.encode() + body[:-100])
+    await writer.drain()
+    async with asyncio.timeout(10):
+        while await under_way(http, master) < 1:
+            await asyncio.sleep(0)
+        writer.transport.abort()
+        while await under_way(http, master) > 0:
+            await asyncio.sleep(0)
+    assert (await storage.info()).blobs == 0
+    assert (await client.tasks()).tasks == []
+
+
+async def test_a_refusal_reaches_who_is_still_sending(master, http):
+    async def endless():
+        yield part("image", b"words " * 1000)
+        while True:
+            yield bytes(1 << 16)
+
+    async with http.post(f"{master.url}/task", data=endless(), headers=JSON) as answer:
+        assert answer.status == 415
+
+
+async def test_large_photos_are_streamed(client, storage):
+    data = photo(1) + bytes(3 << 20)
+
+    async def pieces():
+        for start in range(0, len(data), 10_000):
+            yield data[start : start + 10_000]
+
+    task = await client.upload(pieces)
+    assert task.input is not None
+    assert task.input.digest == digest_of(data)
+    assert await storage.read(task.input.digest) == data
+
+
+async def test_json_recipe_as_text(master, http):
+    spec = json.dumps({"outputs": {"a": {"format": "webp"}}})
+    body = form(part("image", photo(1)), part("recipe", spec))
+    async with http.post(f"{master.url}/task", data=body, headers=JSON) as answer:
+        assert (await answer.json())["recipe"] == "custom"
