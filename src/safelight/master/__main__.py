@@ -12,29 +12,36 @@ from msgspec import Meta
 
 from safelight import recipe, serve, settings
 from safelight.client.db import DbClient
+from safelight.client.partials import PartialClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Error
 from safelight.master import app
+from safelight.master.archive import Archive
 from safelight.master.classic import Classic
 from safelight.master.creations import Creations
 from safelight.master.downloads import Downloads
 from safelight.master.events import Events
 from safelight.master.feed import Feed
+from safelight.master.hour import Hour
 from safelight.master.intake import Intake
 from safelight.master.leases import Leases
 from safelight.master.metrics import Metrics
+from safelight.master.operations import Described
 from safelight.master.recipe_book import RecipeBook
 from safelight.master.recipes import Recipes
+from safelight.master.services import Services
 from safelight.master.tasks import Tasks
+from safelight.master.tus import Tus
 from safelight.master.uploads import Limits, Uploads
+from safelight.master.views import Views
 from safelight.master.webhooks import Webhooks
 
 
 class Config(serve.Config, frozen=True, kw_only=True):
     """The master: takes photos, hands out tasks, gives results."""
 
-    port: Annotated[int, Meta(ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")] = 8003
-    data: Annotated[str, Meta(description="directory for everything the service writes")] = "data/master"
+    port: serve.Port = 8003
+    data: serve.DataDirectory = "data/master"
     recipes: Annotated[str | None, Meta(description="a TOML file of recipes, one table each")] = None
     max_upload: Annotated[settings.Size, Meta(description="largest photo taken")] = 256 << 20
     uploads: Annotated[int, Meta(ge=1, description="uploads at once; more are told to try again")] = 64
@@ -54,7 +61,8 @@ class Config(serve.Config, frozen=True, kw_only=True):
 async def build(config: Config, service: serve.Service) -> AsyncIterator[web.Application]:
     """Connect the parts; nothing here waits for db or storage to be there."""
     connection = service.needs("db")
-    db, storage = DbClient(connection), StorageClient(service.needs("storage"))
+    blobs = service.needs("storage")
+    db, storage = DbClient(connection), StorageClient(blobs)
     metrics = Metrics(service.registry)
     book = RecipeBook(db, _from_file(config.recipes))
     feed = Feed(db)
@@ -65,20 +73,25 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         metrics.take(await db.summary())
 
     service.refreshers.append(take_summary)
-    downloads = Downloads(db, storage)
+    downloads, creations, hour = Downloads(db, storage), Creations(db), Hour(feed, db)
+    tus = Tus(PartialClient(blobs), creations, book, downloads, metrics, limit=config.max_upload)
     limits = Limits(
         photo=config.max_upload,
         uploads=config.uploads,
         silence=config.upload_silence,
         private_webhooks=config.webhook_allow_private,
     )
-    parts = (
-        Uploads(Intake(storage, metrics, limit=config.max_upload), Creations(db), book, metrics, limits),
-        Classic(connection, storage, downloads),
+    parts: tuple[Described, ...] = (
+        Uploads(Intake(storage, metrics, limit=config.max_upload), creations, book, metrics, limits),
+        Classic(db, storage, downloads),
         Tasks(db),
         downloads,
+        Archive(db, storage, downloads),
+        Views(db, downloads, creations, feed),
         Recipes(book),
         events,
+        hour,
+        *([Services(service.session, service.directory)] if service.directory is not None else []),
         Leases(connection, service.stopping),
     )
     webhooks = Webhooks(
@@ -88,8 +101,10 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         allow_private=config.webhook_allow_private,
         first_pause=config.webhook_retry,
     )
-    async with feed.following(), webhooks.delivering():
-        yield app.make([operation for part in parts for operation in part.operations()])
+    application = app.make([operation for part in parts for operation in part.operations()])
+    application.add_routes(tus.routes())
+    async with feed.following(), hour.counting(), webhooks.delivering():
+        yield application
 
 
 def _from_file(path: str | None) -> dict[str, recipe.Recipe]:

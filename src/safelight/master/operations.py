@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from aiohttp import web
@@ -33,6 +33,14 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     status: int = 200
     errors: tuple[Code, ...] = ()
     examples: Mapping[str, Any] = {}
+
+
+class Described(Protocol):
+    """A part of the master that has routes."""
+
+    def operations(self) -> list[Operation]:
+        """Return the routes."""
+        ...
 
 
 JSON = "application/json"

@@ -85,7 +85,7 @@ class Partials:
                     chunk = await request.content.readany()
                 yield chunk
         except TimeoutError:
-            raise Error(Code.INVALID_REQUEST, "The upload fell silent. Go on with what is missing.") from None
+            raise Error(Code.UNAVAILABLE, "The upload fell silent. Go on with what is missing.") from None
 
 
 def _checksum(text: str | None) -> Checksum | None:

@@ -1,21 +1,74 @@
-"""The web page that the master serves: static files that use the public API and nothing else."""
+"""The web page: what `scripts/web` builds from `web/` at the top of the repository, and the headers it goes with."""
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+from functools import cache
 from pathlib import Path
 
+import msgspec
 from aiohttp import web
 
 _STATIC = Path(__file__).with_name("static")
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
+}
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""Nothing inline, nothing from other hosts, no strings that become code."""
 
 
-def routes() -> list[web.AbstractRouteDef]:
-    """Return the page's routes; none where its files are not there."""
-    index = _STATIC / "index.html"
-    if not index.is_file():
+class _File(msgspec.Struct, frozen=True):
+    """A built file as it is sent."""
+
+    body: bytes
+    packed: bytes
+    media_type: str
+    etag: str
+
+
+def routes() -> list[web.RouteDef]:
+    """Return the page's routes: `/`, and what it loads below `/web/`; none where the page was not built."""
+    if not (_STATIC / "index.html").is_file():
         return []
+    names = sorted(path.name for path in _STATIC.iterdir() if path.suffix in _TYPES and path.name != "index.html")
+    return [web.get("/", _send), *(web.get(f"/web/{name}", _send) for name in names)]
 
-    async def home(_request: web.Request) -> web.FileResponse:
-        return web.FileResponse(index)
 
-    return [web.get("/", home), web.static("/static", _STATIC)]
+async def _send(request: web.Request) -> web.Response:
+    file = _read(request.path.removeprefix("/web/").strip("/") or "index.html")
+    # What is asked for by its version never changes; the page itself is looked at each time.
+    lasting = "v" in request.query
+    headers = {
+        **HEADERS,
+        "ETag": file.etag,
+        "Cache-Control": "public, max-age=31536000, immutable" if lasting else "no-cache",
+        "Vary": "Accept-Encoding",
+    }
+    if request.headers.get("If-None-Match") == file.etag:
+        return web.Response(status=304, headers=headers)
+    headers["Content-Type"] = file.media_type
+    if "gzip" in request.headers.get("Accept-Encoding", ""):
+        return web.Response(body=file.packed, headers={**headers, "Content-Encoding": "gzip"})
+    return web.Response(body=file.body, headers=headers)
+
+
+@cache
+def _read(name: str) -> _File:
+    body = (_STATIC / name).read_bytes()
+    etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+    return _File(body, gzip.compress(body, 9, mtime=0), _TYPES[Path(name).suffix], etag)

@@ -1,0 +1,182 @@
+"""Many results as one ZIP, streamed: stored and not compressed (pictures are), ZIP64 where it must be."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zipfile
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from safelight import http
+from safelight.client.db import DbClient
+from safelight.client.storage import StorageClient
+from safelight.errors import Code, Error
+from safelight.master.downloads import Downloads, File, content_disposition
+from safelight.master.operations import BINARY, Operation
+from safelight.wire import State, Task
+
+_PAGE = 500
+_ZIP = "application/zip"
+_FORM = "application/x-www-form-urlencoded"
+_STUCK = 60.0
+"""Seconds after which a reader that takes nothing is cut off."""
+
+
+class ArchiveQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which results; without any of these, those of every finished task."""
+
+    tasks: Annotated[str, Meta(description="ids of tasks, separated by commas")] = ""
+    recipe: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    batch: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    output: Annotated[str, Meta(description="only the outputs of this name", max_length=64)] | None = None
+
+
+class Archive:
+    """The handlers of archives."""
+
+    def __init__(self, db: DbClient, storage: StorageClient, downloads: Downloads) -> None:
+        self._db = db
+        self._storage = storage
+        self._downloads = downloads
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        """`GET /archive`."""
+        return await self._send(request, http.query(request, ArchiveQuery))
+
+    async def post(self, request: web.Request) -> web.StreamResponse:
+        """`POST /archive`: a form, for more ids than a URL holds."""
+        given = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+        try:
+            query = msgspec.convert(given, ArchiveQuery)
+        except msgspec.ValidationError as error:
+            raise Error(Code.INVALID_REQUEST, f"The form: {error}.") from None
+        return await self._send(request, query)
+
+    async def _send(self, request: web.Request, query: ArchiveQuery) -> web.StreamResponse:
+        members = self._members(query)
+        first = await anext(members, None)
+        if first is None:
+            raise Error(Code.NOT_FOUND, "None of these tasks has a result yet, so there is nothing to put together.")
+        response = web.StreamResponse(headers={"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"})
+        response.content_type = _ZIP
+        name = f"safelight-{time.strftime('%Y-%m-%d')}.zip"
+        response.headers["Content-Disposition"] = content_disposition(name, attached=True)
+        await response.prepare(request)
+        if request.method == "HEAD":
+            return response
+        try:
+            async for piece in zipped(self._storage, _joined(first, members)):
+                async with asyncio.timeout(_STUCK):
+                    await response.write(piece)
+            await response.write_eof()
+        except (Error, OSError) as error:
+            # Nobody may take half an archive for a whole one.
+            if request.transport is not None:
+                request.transport.abort()
+            if isinstance(error, Error):
+                raise
+        return response
+
+    async def _members(self, query: ArchiveQuery) -> AsyncIterator[tuple[Task, File]]:
+        async for task in self._tasks(query):
+            if task.state is State.FINISHED:
+                # A classic task has one result and no name for it.
+                names: list[str | None] = [output.name for output in task.outputs]
+                for name in names or [None]:
+                    if query.output in (None, name):
+                        yield task, await self._downloads.result_file(task, name)
+
+    async def _tasks(self, query: ArchiveQuery) -> AsyncIterator[Task]:
+        if query.tasks:
+            for id in query.tasks.split(","):  # noqa: A001 - a task's id is called id
+                task = await self._db.get(id.strip())
+                if query.recipe in (None, task.recipe) and query.batch in (None, task.batch):
+                    yield task
+            return
+        before: str | None = None
+        while True:
+            page = await self._db.find(
+                states=[State.FINISHED], recipe=query.recipe, batch=query.batch, before=before, limit=_PAGE
+            )
+            for task in page.tasks:
+                yield task
+            if (before := page.next) is None:
+                return
+
+    def operations(self) -> list[Operation]:
+        """Return the routes."""
+        form = {
+            "type": "object",
+            "properties": {name: {"type": "string"} for name in ArchiveQuery.__struct_fields__},
+            "additionalProperties": False,
+        }
+        errors = (Code.INVALID_REQUEST, Code.NOT_FOUND, Code.UNAVAILABLE)
+        description = "Streamed as it is read; nothing is compressed again. A task without a result is left out."
+        return [
+            Operation(
+                method="GET", path="/archive", handler=self.get, tag="results",
+                summary="Download many results as a ZIP", description=description, query=ArchiveQuery,
+                answer={_ZIP: BINARY}, errors=errors,
+            ),
+            Operation(
+                method="POST", path="/archive", handler=self.post, tag="results",
+                summary="Download many results as a ZIP, chosen by a form", description=description,
+                body={_FORM: form}, answer={_ZIP: BINARY}, errors=(*errors, Code.TOO_LARGE),
+            ),
+        ]  # fmt: skip
+
+
+async def _joined(first: tuple[Task, File], rest: AsyncIterator[tuple[Task, File]]) -> AsyncIterator[tuple[Task, File]]:
+    yield first
+    async for member in rest:
+        yield member
+
+
+class _Sink:
+    """What `zipfile` writes to: it cannot seek, and is emptied after each piece."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def write(self, data: bytes) -> int:
+        self._held += data
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+    def taken(self) -> bytes:
+        data, self._held = bytes(self._held), bytearray()
+        return data
+
+
+async def zipped(storage: StorageClient, members: AsyncIterator[tuple[Task, File]]) -> AsyncIterator[bytes]:
+    """Stream a ZIP of blobs; memory grows only by the directory at its end, some hundred bytes a file."""
+    sink = _Sink()
+    names: set[str] = set()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:  # type: ignore[call-overload]
+        async for task, file in members:
+            entry = zipfile.ZipInfo(_unique(file.filename, names), time.gmtime(task.changed)[:6])
+            entry.external_attr = 0o644 << 16
+            async with storage.open(file.digest) as answer:
+                with archive.open(entry, "w", force_zip64=file.size >= zipfile.ZIP64_LIMIT) as member:
+                    async for piece in answer.content.iter_any():
+                        member.write(piece)
+                        yield sink.taken()
+    yield sink.taken()
+
+
+def _unique(filename: str, names: set[str]) -> str:
+    """Give files of one name a number: `cat.image.png`, `cat.image-2.png`."""
+    stem, dot, extension = filename.rpartition(".")
+    found, number = filename, 1
+    while found in names:
+        number += 1
+        found = f"{stem}-{number}{dot}{extension}"
+    names.add(found)
+    return found

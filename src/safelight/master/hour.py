@@ -1,0 +1,193 @@
+"""The last hour in numbers, minute by minute, from the changes of the tasks; rebuilt from db's feed at every start."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+from aiohttp import web
+
+from safelight import http
+from safelight.client.db import DbClient
+from safelight.errors import Code, Error
+from safelight.master.feed import Feed
+from safelight.master.operations import JSON, Operation
+from safelight.wire import ENDED, Event, State
+
+log = logging.getLogger(__name__)
+
+MINUTES = 60
+_PAGE = 1000
+_PAUSE = 0.02
+"""Seconds between pages: a long past must not keep requests waiting."""
+_MOST = 1_000_000
+"""Changes that a start reads again at most; in a busier hour the charts begin later."""
+_SHORTEST, _PER_DOUBLING, _BINS = 0.001, 4, 96
+"""Processing times are counted in bins from 1 ms, four to each doubling: within 19 % of the truth, up to 5 hours."""
+
+
+class Minute(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened in a minute that begins at `at` (Unix seconds). `median` and `p95` are processing seconds.
+
+    `open` is how many tasks waited or were worked on at its end.
+    """
+
+    at: int
+    created: int = 0
+    finished: int = 0
+    failed: int = 0
+    quarantined: int = 0
+    deaths: int = 0
+    open: int = 0
+    median: float | None = None
+    p95: float | None = None
+
+
+class LastHour(msgspec.Struct, frozen=True, kw_only=True):
+    """The minutes, oldest first, the present one last. Before `since` (Unix seconds) nothing was counted."""
+
+    since: float
+    minutes: list[Minute]
+
+
+class _Counts:
+    """A minute while it is counted."""
+
+    def __init__(self) -> None:
+        self.created = self.finished = self.failed = self.quarantined = self.deaths = self.change = 0
+        self.times = [0] * _BINS
+
+    def add(self, event: Event) -> None:
+        self.created += event.kind == "created"
+        self.deaths += event.kind in ("lapsed", "died")
+        self.failed += event.kind == "failed"
+        self.quarantined += event.state is State.QUARANTINED and event.kind != "deleted"
+        self.change += _opens(event)
+        if event.state is State.FINISHED and event.kind in ("finished", "created"):
+            self.finished += 1
+        if event.kind == "finished":
+            place = math.log2(max(event.seconds, _SHORTEST) / _SHORTEST) * _PER_DOUBLING
+            self.times[min(int(place), _BINS - 1)] += 1
+
+    def percentile(self, part: float) -> float | None:
+        rank = part * sum(self.times)
+        for place, count in enumerate(self.times):
+            rank -= count
+            if count and rank <= 0:
+                return float(round(_SHORTEST * 2 ** ((place + 0.5) / _PER_DOUBLING), 4))
+        return None
+
+
+def _opens(event: Event) -> int:
+    """By how much a change moves the number of tasks that are not over (a deleted one is taken for over before)."""
+    if event.kind == "created":
+        return 0 if event.state in ENDED else 1
+    if event.kind in ("retried", "released"):
+        return 1
+    return -1 if event.state in ENDED and event.kind != "deleted" else 0
+
+
+class Hour:
+    """Counts of each minute; older ones are forgotten."""
+
+    def __init__(self, feed: Feed, db: DbClient) -> None:
+        self._feed = feed
+        self._db = db
+        self._counts: dict[int, _Counts] = {}
+        self._since = time.time()
+
+    @asynccontextmanager
+    async def counting(self) -> AsyncIterator[None]:
+        """Count while the context lasts."""
+        counter = asyncio.create_task(self._count(), name="hour")
+        try:
+            yield
+        finally:
+            counter.cancel()
+            await asyncio.gather(counter, return_exceptions=True)
+
+    async def get(self, _request: web.Request) -> web.Response:
+        """`GET /hour`."""
+        summary = await self._db.summary()
+        waiting = (summary.tasks.get(State(state).name.lower(), 0) for state in (State.WAITING, State.WORKING))
+        return http.json_response(self.told(sum(waiting)))
+
+    def told(self, left: int) -> LastHour:
+        """Put the hour together; `left` tasks are open now, and from there the counts lead back."""
+        self._forget()
+        now = int(time.time() // 60)
+        minutes: list[Minute] = []
+        for number in range(now, now - MINUTES, -1):
+            counts = self._counts.get(number) or _Counts()
+            minutes.append(
+                Minute(
+                    at=number * 60,
+                    created=counts.created,
+                    finished=counts.finished,
+                    failed=counts.failed,
+                    quarantined=counts.quarantined,
+                    deaths=counts.deaths,
+                    open=max(0, left),
+                    median=counts.percentile(0.5),
+                    p95=counts.percentile(0.95),
+                )
+            )
+            left -= counts.change
+        return LastHour(since=self._since, minutes=minutes[::-1])
+
+    async def _count(self) -> None:
+        after: int | None = None
+        while True:
+            try:
+                if after is None:
+                    after = await self._an_hour_ago()
+                page, _ = await self._feed.read(after, limit=_PAGE, wait=30.0)
+            except Error as error:
+                log.debug("The last hour's numbers wait: %s", error.detail)
+                await asyncio.sleep(2.0)
+                continue
+            if page.last < after:  # db was set back
+                self._counts.clear()
+                after = None
+                continue
+            after = page.last
+            for event in page.events:
+                self._counts.setdefault(int(event.at // 60), _Counts()).add(event)
+            if len(self._counts) > 2 * MINUTES:
+                self._forget()
+            await asyncio.sleep(_PAUSE)
+
+    async def _an_hour_ago(self) -> int:
+        """Find the number after which the last hour's changes begin, by halving."""
+        wanted = time.time() - 60 * MINUTES
+        last = (await self._db.summary()).seq
+        low, high = max(0, last - _MOST), last
+        while low < high:
+            middle = (low + high) // 2
+            page = await self._db.events(middle, limit=1)
+            if page.events and page.events[0].at < wanted:
+                low = page.events[0].seq
+            else:
+                high = middle
+        first = (await self._db.events(low, limit=1)).events if last > _MOST and low == last - _MOST else []
+        self._since = first[0].at if first else wanted
+        return low
+
+    def _forget(self) -> None:
+        oldest = int(time.time() // 60) - MINUTES
+        for number in [number for number in self._counts if number < oldest]:
+            del self._counts[number]
+
+    def operations(self) -> list[Operation]:
+        """Return the routes."""
+        return [
+            Operation(
+                method="GET", path="/hour", handler=self.get, tag="tasks", summary="The last hour, minute by minute",
+                answer={JSON: LastHour}, errors=(Code.UNAVAILABLE,),
+            ),
+        ]  # fmt: skip

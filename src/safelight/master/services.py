@@ -1,0 +1,74 @@
+"""Which services are there, and whether each is well."""
+
+from __future__ import annotations
+
+import asyncio
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from safelight import http
+from safelight.client.base import Connection, Fixed
+from safelight.client.directory import ENDPOINTS, Directory
+from safelight.errors import Code, Error
+from safelight.master.operations import JSON, Operation
+
+_WAIT = 3.0
+
+
+class ServiceSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """One instance of a service. `ready` says that it can do its work, `detail` why it cannot."""
+
+    name: str
+    address: str
+    ready: bool
+    detail: str = ""
+
+
+class Services:
+    """The handler of the list of services."""
+
+    def __init__(self, session: aiohttp.ClientSession, directory: Directory) -> None:
+        self._session = session
+        self._directory = directory
+
+    async def get(self, _request: web.Request) -> web.Response:
+        """`GET /services`."""
+        known = [("keyvaluestore", self._directory.keyvaluestore)]
+        names = {key: name for name, key in ENDPOINTS.items()}
+        found = [await self._look("keyvaluestore", self._directory.keyvaluestore)]
+        try:
+            page = await self._directory.store.entries()
+            known = sorted((names[entry.key], entry.value) for entry in page.entries if entry.key in names)
+        except Error as error:
+            return http.json_response([*found, *self._remembered(error)])
+        return http.json_response([*found, *await asyncio.gather(*(self._look(*each) for each in known))])
+
+    def _remembered(self, error: Error) -> list[ServiceSeen]:
+        return [
+            ServiceSeen(name=name, address="", ready=False, detail=error.detail)
+            for name in ENDPOINTS
+            if self._directory.lookup(name) is None
+        ]
+
+    async def _look(self, name: str, address: str) -> ServiceSeen:
+        connection = Connection(self._session, Fixed(address))
+        try:
+            async with asyncio.timeout(_WAIT):
+                await connection.call("GET", "/readyz", bytes, retry=False)
+        except Error as error:
+            return ServiceSeen(name=name, address=address, ready=False, detail=error.detail)
+        except TimeoutError:
+            return ServiceSeen(name=name, address=address, ready=False, detail="It does not answer in time.")
+        return ServiceSeen(name=name, address=address, ready=True)
+
+    def operations(self) -> list[Operation]:
+        """Return the routes."""
+        return [
+            Operation(
+                method="GET", path="/services", handler=self.get, tag="tasks",
+                summary="The services there are, and whether each is well", answer={JSON: list[ServiceSeen]},
+                errors=(Code.UNAVAILABLE,),
+            ),
+        ]  # fmt: skip

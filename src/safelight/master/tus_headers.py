@@ -1,0 +1,52 @@
+"""The headers of the tus protocol, read."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from aiohttp import web
+
+from safelight.errors import Code, Error
+
+TUS = {"Tus-Resumable": "1.0.0"}
+CHECKSUMS = ("sha1", "sha256", "sha512", "md5")
+
+
+def number(request: web.Request, name: str) -> int:
+    """Read a header that must be a whole number. Raises INVALID_REQUEST."""
+    text = request.headers.get(name, "")
+    if not (text.isascii() and text.isdigit()) or len(text) > 18:
+        raise Error(Code.INVALID_REQUEST, f"Give {name} as a whole number of bytes.", position=name)
+    return int(text)
+
+
+def metadata(request: web.Request) -> dict[str, str]:
+    """Read `Upload-Metadata`: names and base64 values. Raises INVALID_REQUEST."""
+    found: dict[str, str] = {}
+    for pair in filter(None, map(str.strip, request.headers.get("Upload-Metadata", "").split(","))):
+        name, _, value = pair.partition(" ")
+        if name in found:
+            raise Error(Code.INVALID_REQUEST, f"Upload-Metadata names {name[:64]} twice.", position="Upload-Metadata")
+        try:
+            found[name] = base64.b64decode(value.strip(), validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            sentence = f"The value of {name[:64]} in Upload-Metadata is not UTF-8 text in base64."
+            raise Error(Code.INVALID_REQUEST, sentence, position="Upload-Metadata") from None
+    return found
+
+
+def checksum(request: web.Request) -> str | None:
+    """Read `Upload-Checksum`, as `algorithm:hex`; None where there is none. Raises INVALID_REQUEST."""
+    given = request.headers.get("Upload-Checksum")
+    if given is None:
+        return None
+    algorithm, _, value = given.strip().partition(" ")
+    if algorithm not in CHECKSUMS:
+        sentence = f"Checksums are taken as {', '.join(CHECKSUMS)}, not as {algorithm[:32]}."
+        raise Error(Code.INVALID_REQUEST, sentence, position="Upload-Checksum")
+    try:
+        return f"{algorithm}:{base64.b64decode(value.strip(), validate=True).hex()}"
+    except binascii.Error:
+        sentence = "Upload-Checksum is an algorithm, a space and the digest in base64."
+        raise Error(Code.INVALID_REQUEST, sentence, position="Upload-Checksum") from None

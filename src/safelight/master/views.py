@@ -1,0 +1,188 @@
+"""Pictures for the web page: originals and results in a size and a format that every browser shows, and previews.
+
+A view is made by a worker like any task, under the batch `VIEWS`. What a browser shows already is sent as it is. A
+view's task is removed as soon as it is done; its bytes stay in storage until they are collected, and until then this
+master knows them. So views are a cache: they are in nobody's list, and never outlive what they show for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections import OrderedDict
+from typing import Annotated, Literal
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from safelight import http
+from safelight.client.db import DbClient
+from safelight.errors import Code, Error
+from safelight.master.creations import Creations
+from safelight.master.downloads import Downloads, File
+from safelight.master.feed import Feed
+from safelight.master.operations import BINARY, JSON, Operation
+from safelight.master.public import PublicTask, public
+from safelight.master.recipe_book import Chosen, choose
+from safelight.recipe import parse
+from safelight.wire import ENDED, Blob, NewTask, Task
+
+VIEWS = "view"
+_SHOWN = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif", "image/avif"})
+_SMALL_ENOUGH = {"small": 200_000, "large": 3_000_000}
+"""Bytes up to which a picture is sent as it is."""
+_SIDES = {"small": 480, "large": 2048}
+_WAIT = 15.0
+_PREVIEW_WAIT = 60.0
+_KNOWN = 10_000
+_AT_ONCE = 8
+_PRIORITY = 100
+
+Size = Literal["small", "large"]
+
+
+class ViewQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to show: an output by name, or (without one) the photo as it was uploaded."""
+
+    output: Annotated[str, Meta(max_length=64)] | None = None
+    size: Size = "small"
+
+
+class Preview(msgspec.Struct, frozen=True, kw_only=True):
+    """Try a recipe on the photo of a task."""
+
+    task: Annotated[str, Meta(min_length=1, max_length=128)]
+    recipe: msgspec.Raw
+
+
+class Views:
+    """The handlers of views and previews."""
+
+    def __init__(self, db: DbClient, downloads: Downloads, creations: Creations, feed: Feed) -> None:
+        self._db = db
+        self._downloads = downloads
+        self._creations = creations
+        self._feed = feed
+        self._made: OrderedDict[tuple[str, Size], File] = OrderedDict()
+        self._making: dict[tuple[str, Size], asyncio.Task[File]] = {}
+        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._recipes = {size: _view_recipe(side) for size, side in _SIDES.items()}
+
+    async def view(self, request: web.Request) -> web.StreamResponse:
+        """`GET /task/{id}/view`."""
+        query = http.query(request, ViewQuery)
+        task = await self._db.get(request.match_info["id"])
+        if query.output is None:
+            source = await self._downloads.original_file(task)
+        else:
+            source = await self._downloads.result_file(task, query.output)
+        if source.media_type in _SHOWN and source.size <= _SMALL_ENOUGH[query.size]:
+            return await self._downloads.send(request, source)
+        key = (source.digest, query.size)
+        for _ in range(2):
+            file = await self._view_of(source, query.size)
+            try:
+                return await self._downloads.send(request, file)
+            except Error as error:
+                if error.code is not Code.NOT_FOUND:
+                    raise
+                self._made.pop(key, None)  # collected meanwhile
+        raise Error(Code.UNAVAILABLE, "This view was removed while it was made. Ask again.")
+
+    async def preview(self, request: web.Request) -> web.Response:
+        """`POST /preview`."""
+        asked = await http.read_json(request, Preview)
+        chosen = choose(parse(bytes(asked.recipe)), "preview")
+        task = await self._db.get(asked.task)
+        source = await self._downloads.original_file(task)
+        made = await self._create(source, chosen)
+        try:
+            made = await self._ended(made, _PREVIEW_WAIT)
+        except BaseException:
+            await asyncio.shield(self._drop(made.id))
+            raise
+        return http.json_response(public(made))
+
+    async def _view_of(self, source: File, size: Size) -> File:
+        key = (source.digest, size)
+        if (file := self._made.get(key)) is not None:
+            self._made.move_to_end(key)
+            return file
+        making = self._making.get(key)
+        if making is None:
+            making = self._making[key] = asyncio.create_task(self._make(source, size), name="view")
+            making.add_done_callback(lambda done: self._forget(key, done))
+        return await asyncio.shield(making)
+
+    def _forget(self, key: tuple[str, Size], done: asyncio.Task[File]) -> None:
+        del self._making[key]
+        if not done.cancelled():
+            done.exception()  # whoever asked was told, or has left
+
+    async def _make(self, source: File, size: Size) -> File:
+        async with self._places:
+            task = await self._create(source, self._recipes[size])
+            try:
+                task = await self._ended(task, _WAIT)
+                file = await self._downloads.result_file(task)
+            finally:
+                await self._drop(task.id)
+        self._made[source.digest, size] = file
+        if len(self._made) > _KNOWN:
+            self._made.popitem(last=False)
+        return file
+
+    async def _create(self, source: File, chosen: Chosen) -> Task:
+        return await self._creations.create(
+            NewTask(
+                input=Blob(digest=source.digest, size=source.size),
+                filename=source.filename,
+                media_type=source.media_type,
+                recipe=chosen.name,
+                recipe_digest=chosen.digest,
+                spec=chosen.spec,
+                priority=_PRIORITY,
+                batch=VIEWS,
+                idempotency_key=f"view.{secrets.token_hex(16)}",
+            )
+        )
+
+    async def _ended(self, task: Task, patience: float) -> Task:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience
+        while task.state not in ENDED:
+            page, _ = await self._feed.read(task.seq, wait=max(0.0, deadline - loop.time()), task=task.id)
+            task = await self._db.get(task.id)
+            if not page.events and task.state not in ENDED:
+                sentence = "No worker has come to this yet. Ask again when one has."
+                raise Error(Code.UNAVAILABLE, sentence, retry_after=5)
+        return task
+
+    async def _drop(self, id: str) -> None:
+        with contextlib.suppress(Error):  # what stays is removed with other old tasks
+            await self._db.delete(id)
+
+    def operations(self) -> list[Operation]:
+        """Return the routes."""
+        errors = (Code.INVALID_REQUEST, Code.NOT_FOUND, Code.CONFLICT, Code.OPERATION_FAILED, Code.UNAVAILABLE)
+        return [
+            Operation(
+                method="GET", path="/task/{id}/view", handler=self.view, tag="results",
+                summary="See a photo or an output in a size and format for browsers",
+                query=ViewQuery, answer={"image/*": BINARY}, errors=(*errors, Code.UNSUPPORTED_FORMAT),
+            ),
+            Operation(
+                method="POST", path="/preview", handler=self.preview, tag="recipes",
+                summary="Try a recipe on the photo of a task",
+                description=f"Answers when it has ended, with a task of the batch `{VIEWS}`. Delete it once seen.",
+                body={JSON: Preview}, answer={JSON: PublicTask},
+                errors=(Code.INVALID_REQUEST, Code.INVALID_RECIPE, Code.NOT_FOUND, Code.CONFLICT, Code.UNAVAILABLE),
+            ),
+        ]  # fmt: skip
+
+
+def _view_recipe(side: int) -> Chosen:
+    output = {"operations": [{"op": "resize", "width": side, "height": side}], "format": "webp"}
+    return choose(parse({"outputs": {"view": output}}), VIEWS)
