@@ -117,10 +117,11 @@ def _middleware(service: Service) -> Middleware:
         route = resource.canonical if resource is not None else "none"
         status = 499  # the client left before the answer
         try:
-            if route not in _OPEN:
-                request[CALLER] = await service.authenticate(request)
-            response = await _answer(request, handler)
+            with service.request():
+                response = await _answer(request, handler, anyone if route in _OPEN else service.authenticate)
             status = response.status
+            if service.stopping.is_set():
+                response.force_close()
             return response
         finally:
             taken = time.perf_counter() - start
@@ -131,8 +132,9 @@ def _middleware(service: Service) -> Middleware:
     return handle
 
 
-async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _answer(request: web.Request, handler: Handler, authenticate: Authenticate) -> web.StreamResponse:
     try:
+        request[CALLER] = await authenticate(request)
         return await handler(request)
     except Error as error:
         if error.status >= 500:

@@ -11,8 +11,8 @@ import hmac
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Annotated, TypeVar
 
 import aiohttp
@@ -80,6 +80,9 @@ class Service:
         self.authenticate: http.Authenticate = http.anyone
         self.port = 0
         self._wake: list[Callable[[], None]] = []
+        self._under_way = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
 
     @property
     def title(self) -> str:
@@ -107,6 +110,22 @@ class Service:
             self.stopping.set()
             for wake in self._wake:
                 wake()
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count a request as under way, so that a stop waits for its end."""
+        self._under_way += 1
+        self._quiet.clear()
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._quiet.set()
+
+    async def quiet(self) -> None:
+        """Wait until no request is under way."""
+        await self._quiet.wait()
 
     def needs(self, service: str) -> Connection:
         """Return a connection to another service; until that one answers, this one is not ready."""
@@ -168,9 +187,10 @@ async def running(name: str, config: C, build: Build[C]) -> AsyncIterator[Servic
         app = await stack.enter_async_context(build(config, service))
         app.router.add_post("/shutdown", _shutdown)
         http.prepare(app, service)
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=config.drain)
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
+        stack.push_async_callback(_drain, runner, service)
         try:
             await web.TCPSite(runner, config.host, config.port, backlog=1024).start()
         except OSError as error:
@@ -183,6 +203,20 @@ async def running(name: str, config: C, build: Build[C]) -> AsyncIterator[Servic
             yield service
         finally:
             service.stop()
+
+
+async def _drain(runner: web.AppRunner, service: Service) -> None:
+    """Take no new connections and let requests under way end.
+
+    aiohttp's own clean-up drops what still arrives, so that an upload under way could never end.
+    """
+    for site in list(runner.sites):
+        await site.stop()
+    try:
+        async with asyncio.timeout(service.config.drain):
+            await service.quiet()
+    except TimeoutError:
+        log.warning("Requests under way did not end in %g s and are cancelled", service.config.drain)
 
 
 @asynccontextmanager

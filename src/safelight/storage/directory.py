@@ -214,7 +214,7 @@ class DirectoryStore:
         if not known:
             self._check_room(len(last))
             incoming.write(last)
-            incoming.flush()
+            incoming.flush(time.time_ns())
             with shard.lock:
                 known = self._freshen(path, blob)  # another may have stored the same bytes meanwhile
                 if not known:

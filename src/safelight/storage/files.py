@@ -46,13 +46,12 @@ class Incoming:
         with self._lock:
             self._opened().write(piece)
 
-    def flush(self, moment: int | None = None) -> None:
-        """Bring every byte to disk; `moment` (ns) becomes the file's time."""
+    def flush(self, moment: int) -> None:
+        """Bring every byte to disk; `moment` (ns) becomes the file's time: the system's own is coarse."""
         with self._lock:
             file = self._opened()
             file.flush()
-            if moment is not None:
-                os.utime(self.path, ns=(moment, moment))
+            os.utime(self.path, ns=(moment, moment))
             os.fsync(file.fileno())
             file.close()
 

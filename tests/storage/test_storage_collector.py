@@ -1,0 +1,136 @@
+"""Collections: what is referenced or fresh stays, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from safelight.errors import Code, Error
+from safelight.storage import collector as module
+from safelight.storage.collector import Collector
+from safelight.wire import Collected, Reference
+from storage.content import chunks, digest_of, made, read
+
+DAY = 86400.0
+
+
+def pages(*found: Reference):
+    async def references():
+        for page in found:
+            yield page
+
+    return references
+
+
+def reference(digests=(), names=()) -> Reference:
+    return Reference(digests=list(digests), names=list(names))
+
+
+async def put_all(store, count: int) -> list[str]:
+    return [(await store.put(chunks(made(100, seed)))).digest for seed in range(count)]
+
+
+async def there(store, digest: str) -> bool:
+    try:
+        return digest_of(await read(store, digest)) == digest
+    except Error:
+        return False
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 1000])
+async def test_only_what_nobody_points_at_goes(store, monkeypatch, at_once):
+    monkeypatch.setattr(module, "_AT_ONCE", at_once)
+    digests = await put_all(store, 10)
+    named = [(await store.put(chunks(data))).digest for data in (b"named and wanted", b"named once")]
+    for name, digest in zip(("wanted", "unwanted"), named, strict=True):
+        await store.name(name, digest)
+    found = pages(reference(digests[:2]), reference(digests[2:4], ["wanted", "unknown"]), reference())
+    collected = await Collector(store, found, grace=0).collect()
+    assert collected == Collected(examined=14, removed=8, freed=collected.freed)
+    assert [await there(store, digest) for digest in digests] == [True] * 4 + [False] * 6
+    assert await there(store, named[0])
+    assert (await store.named("wanted")).digest == named[0]
+    assert not await there(store, named[1])
+
+
+async def test_a_name_keeps_a_blob_that_no_digest_points_at_even_if_both_names_differ(store):
+    blob = await store.put(chunks(b"picture"))
+    await store.name("old", blob.digest)
+    await store.name("kept", blob.digest)
+    await Collector(store, pages(reference(names=["kept"])), grace=0).collect()
+    assert await there(store, blob.digest)
+    with pytest.raises(Error):
+        await store.named("old")
+
+
+async def test_within_the_grace_period_nothing_goes(store):
+    digests = await put_all(store, 3)
+    assert await Collector(store, pages(), grace=DAY).collect() == Collected()
+    assert all([await there(store, digest) for digest in digests])
+
+
+async def test_if_the_references_cannot_be_read_to_their_end_nothing_goes(store):
+    digests = await put_all(store, 5)
+
+    async def broken():
+        yield reference(digests[:1])
+        raise Error(Code.UNAVAILABLE, "db is away")
+
+    collector = Collector(store, broken, grace=0)
+    with pytest.raises(Error, match="db is away"):
+        await collector.collect()
+    assert all([await there(store, digest) for digest in digests])
+
+
+async def test_what_is_stored_again_during_a_collection_stays(store):
+    digests = await put_all(store, 5)
+
+    async def references():
+        yield reference()
+        assert not (await store.put(chunks(made(100, 3)))).new
+
+    await Collector(store, references, grace=0).collect()
+    assert [await there(store, digest) for digest in digests] == [False, False, False, True, False]
+
+
+async def test_puts_racing_with_removals_are_never_lost(store):
+    digests = await put_all(store, 150)
+    putting: list[asyncio.Task] = []
+
+    async def references():
+        yield reference()
+        putting.extend(asyncio.create_task(store.put(chunks(made(100, seed)))) for seed in range(150))
+        await asyncio.sleep(0)
+
+    await Collector(store, references, grace=0).collect()
+    stored = await asyncio.gather(*putting)
+    assert [one.digest for one in stored] == digests
+    assert all([await there(store, digest) for digest in digests])
+
+
+async def test_collections_take_turns_and_the_second_finds_nothing(store):
+    await put_all(store, 5)
+    collector = Collector(store, pages(), grace=0)
+    results = await asyncio.gather(collector.collect(), collector.collect())
+    assert [result.removed for result in results] == [5, 0]
+
+
+async def test_it_runs_from_time_to_time_and_survives_a_failure(store):
+    digests = await put_all(store, 1)
+    attempts = 0
+
+    async def references():
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            raise Error(Code.UNAVAILABLE, "db is away")
+        yield reference()
+
+    done = asyncio.Event()
+    task = asyncio.create_task(Collector(store, references, grace=0).run(0.01, lambda _collected: done.set()))
+    async with asyncio.timeout(20):
+        await done.wait()
+    task.cancel()
+    assert attempts >= 2
+    assert not await there(store, digests[0])

@@ -1,0 +1,101 @@
+"""Storage as a process: killed under uploads, stopped with one under way."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+
+from safelight.client.base import Connection, Fixed, session
+from safelight.client.storage import StorageClient
+from safelight.errors import Error
+from storage.content import digest_of, files, made
+from support.processes import service
+
+
+@pytest.mark.slow
+async def test_what_it_acknowledged_survives_kills_and_nothing_partial_is_seen(tmp_path):
+    acknowledged: dict[str, int] = {}
+    for number, kill_after in enumerate((3, 25, 60)):
+        async with service("storage", "--data", str(tmp_path)) as process, session() as http:
+            storage = StorageClient(Connection(http, Fixed(await process.address()), patience=0.0))
+            assert files(tmp_path, "incoming") == []
+            for digest, size in acknowledged.items():
+                async with storage.open(digest, verify=True) as answer:
+                    assert answer.content_length == size
+            seeds = iter(range(1000 * number, 1000 * number + 400))
+            count = len(acknowledged)
+
+            async def upload(storage=storage, process=process, seeds=seeds, enough=count + kill_after) -> None:
+                for seed in seeds:
+                    data = made((1000, 100_000, 3_000_000)[seed % 3], seed)
+                    try:
+                        blob = await storage.put(data)
+                    except Error:
+                        return
+                    acknowledged[blob.digest] = len(data)
+                    if len(acknowledged) == enough:
+                        process.send(signal.SIGKILL)
+
+            await asyncio.gather(*(upload() for _ in range(8)))
+            assert await process.ended() == -signal.SIGKILL
+        visible = {path.name: path.read_bytes() for path in files(tmp_path, "blobs")}
+        assert set(acknowledged) <= set(visible)
+        assert all(digest_of(data) == name for name, data in visible.items())
+
+
+async def test_sigterm_lets_an_upload_under_way_end(tmp_path):
+    data = made(2_000_000)
+    async with service("storage", "--data", str(tmp_path)) as process:
+        url = await process.address()
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        writer.write(b"POST /blobs HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2000000\r\n\r\n")
+        async with asyncio.timeout(20):
+            assert b" 100 " in await reader.readuntil(b"\r\n\r\n")  # it has begun
+        writer.write(data[:1_000_000])
+        process.send(signal.SIGTERM)
+        await process.log("is stopping")
+        writer.write(data[1_000_000:])
+        async with asyncio.timeout(20):
+            assert b" 201 " in await reader.readline()
+        writer.close()
+        assert await process.ended() == 0
+    (path,) = files(tmp_path, "blobs")
+    assert path.name == digest_of(data)
+
+
+async def test_without_db_a_collection_removes_nothing_and_says_why(tmp_path):
+    async with (
+        service("keyvaluestore", "--data", str(tmp_path / "keyvaluestore")) as keyvaluestore,
+        session() as http,
+    ):
+        address = (await keyvaluestore.address()).removeprefix("http://")
+        async with service("storage", address, "--data", str(tmp_path / "storage"), "--grace", "0") as process:
+            url = await process.address()
+            storage = StorageClient(Connection(http, Fixed(url), patience=0.0))
+            blob = await storage.put(b"picture")
+            with pytest.raises(Error, match="No db service is registered"):
+                await storage.collect()
+            assert await storage.read(blob.digest) == b"picture"
+            async with http.get(f"{url}/readyz") as answer:
+                assert answer.status == 200
+
+
+async def test_memory_stays_constant(tmp_path):
+    def resident(pid: int) -> int:
+        fields = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in fields if line.startswith("VmHWM"))) * 1024
+
+    async def zeros():
+        for _ in range(256):
+            yield bytes(1 << 20)
+
+    async with service("storage", "--data", str(tmp_path)) as process:
+        async with StorageClient.connect(await process.address()) as storage:
+            before = resident(process.process.pid)
+            blob = await storage.put(zeros())
+            async with storage.open(blob.digest, verify=True) as answer:
+                assert sum([len(chunk) async for chunk in answer.content.iter_any()]) == 256 << 20
+        assert resident(process.process.pid) - before < 48 << 20
