@@ -4,9 +4,9 @@ import io
 
 import numpy as np
 import pytest
-from engine.pictures import PHOTOS, encoded, made, opened, outputs
 from PIL import Image, ImageSequence
 
+from engine.pictures import PHOTOS, encoded, made, opened, outputs
 from safelight import engine
 from safelight.errors import Code, Error
 

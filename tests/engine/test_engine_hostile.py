@@ -7,11 +7,11 @@ import zipfile
 import zlib
 
 import pytest
-from engine.pictures import encoded, made, outputs, photo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from engine.pictures import encoded, made, outputs, photo
 from safelight import engine
 from safelight.errors import Code, Error
 from safelight.recipe import BUILTIN
@@ -116,7 +116,13 @@ BOMBS = {
     "jpeg": jpeg_declaring(64250, 64250),
     "progressive jpeg": jpeg_declaring(64250, 64250, progressive=True),
     "png": png_declaring(60000, 60000),
-    "gif": b"GIF89a" + struct.pack("<HH", 64250, 64250) + b"\x80\x00\x00" + bytes(6) + b",\0\0\0\0" + struct.pack("<HH", 64250, 64250) + b"\x00\x02\x02\x44\x01\x00;",
+    "gif": b"GIF89a"
+    + struct.pack("<HH", 64250, 64250)
+    + b"\x80\x00\x00"
+    + bytes(6)
+    + b",\0\0\0\0"
+    + struct.pack("<HH", 64250, 64250)
+    + b"\x00\x02\x02\x44\x01\x00;",
 }
 
 
@@ -141,7 +147,7 @@ def test_a_progressive_jpeg_counts_with_what_its_decoder_holds():
 def test_whole_pictures_in_memory_count():
     data = jpeg_declaring(9000, 9000)
     limits = engine.Limits(max_memory=200 * 1024 * 1024)
-    assert refused(data, BUILTIN["web"] if False else BUILTIN["invert"], limits) is Code.DAMAGED_IMAGE
+    assert made(data, {"op": "resize", "width": 20}, {"op": "rotate", "angle": 90}).width == 20
     with pytest.raises(Error, match="MiB"):
         outputs(data, {"outputs": {"a": {}, "b": {}}}, limits)
     with pytest.raises(Error, match="MiB"):

@@ -3,9 +3,9 @@
 import struct
 
 import pytest
-from engine.pictures import PHOTOS, difference, encoded, made, opened, outputs, photo
 from PIL import Image
 
+from engine.pictures import PHOTOS, difference, encoded, made, opened, outputs, photo
 from safelight import engine
 from safelight.errors import Code, Error
 from safelight.recipe import parse
@@ -26,10 +26,10 @@ def test_every_format_is_written(format):
     assert Image.registered_extensions()[f".{output.extension}"].lower() == format
     assert output.size == len(output.data)
     assert difference(image.convert("RGB"), CAT)[0] < 6
-    small = made(DATA, format=format, effort=10)
-    fast = made(DATA, format=format, effort=1)
-    assert small.size <= fast.size * 1.05
-    assert opened(small.data).size == (451, 300)
+    tiny = encoded(CAT.crop((150, 100, 250, 150)))
+    slow, fast = made(tiny, format=format, effort=10), made(tiny, format=format, effort=1)
+    assert slow.size <= fast.size * 1.05
+    assert opened(slow.data).size == (100, 50)
 
 
 @pytest.mark.parametrize("format", ["jpeg", "webp", "avif"])
@@ -81,8 +81,9 @@ def taken_somewhere(format):
     exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 30.0, 58.68), 3: "E", 4: (13.0, 22.0, 39.36), 29: "2026:11:23"})
     options = {} if format == "AVIF" else {"xmp": XMP}
     data = encoded(CAT, format, exif=exif, **options)
-    assert SECRET in data
-    assert opened(data).getexif().get_ifd(0x8825)
+    if format != "TIFF":  # there Pillow writes the XMP alone
+        assert SECRET in data
+        assert opened(data).getexif().get_ifd(0x8825)
     return data
 
 
@@ -102,15 +103,14 @@ def test_position_never_leaks(source, format, metadata):
         assert b"2026:11:23" not in output.data
 
 
-@pytest.mark.parametrize("format", ["jpeg", "webp", "png", "tiff", "avif"])
+@pytest.mark.parametrize("format", ["jpeg", "webp", "png", "avif"])  # libvips writes no EXIF into a TIFF
 def test_metadata_stays_when_asked_for(format):
     kept = made(taken_somewhere("JPEG"), format=format, metadata="keep")
     exif = opened(kept.data).getexif()
     assert exif[0x010F] == "Camera Maker"
     assert exif.get_ifd(0x8769)[0x9003] == "2026:11:23 12:00:00"
     everything = made(taken_somewhere("JPEG"), format=format, metadata="keep", keep_gps=True)
-    if format != "tiff":  # libvips writes no position into a TIFF
-        assert opened(everything.data).getexif().get_ifd(0x8825)[1] == "N"
+    assert opened(everything.data).getexif().get_ifd(0x8825)[1] == "N"
 
 
 def test_the_preview_inside_a_photo_goes():
@@ -136,7 +136,11 @@ def test_comments_and_text_chunks_go():
 
     info = PngInfo()
     info.add_text("Comment", "at 52.5163 north")
-    for data in (encoded(CAT, "PNG", pnginfo=info), encoded(CAT, "JPEG", comment="at 52.5163 north"), encoded(CAT, "GIF", comment="at 52.5163 north")):
+    for data in (
+        encoded(CAT, "PNG", pnginfo=info),
+        encoded(CAT, "JPEG", comment="at 52.5163 north"),
+        encoded(CAT, "GIF", comment="at 52.5163 north"),
+    ):
         assert b"52.5163" in data
         for metadata in ("strip", "keep"):
             for format in ("same", "png", "jpeg", "gif"):

@@ -4,9 +4,9 @@ import base64
 
 import numpy as np
 import pytest
-from engine.pictures import array, difference, encoded, made, opened, photo
 from PIL import Image
 
+from engine.pictures import array, difference, encoded, made, opened, photo
 from safelight.errors import Code, Error
 
 CAT = photo()
@@ -21,7 +21,7 @@ def mark(**fields):
 
 def changed(result):
     """The box (left, top, right, bottom) of what differs from the photograph."""
-    return Image.fromarray((np.abs(np.asarray(result, int) - np.asarray(CAT, int)).max(axis=2) > 3)).getbbox()
+    return Image.fromarray(np.abs(np.asarray(result, int) - np.asarray(CAT, int)).max(axis=2) > 3).getbbox()
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,9 @@ def test_tiles_repeat():
 
 
 def test_a_text_is_drawn_with_its_width_and_colour():
-    result = opened(made(DATA, {"op": "watermark", "text": "safelight", "color": "#ff0000", "opacity": 1, "scale": 0.5}).data)
+    result = opened(
+        made(DATA, {"op": "watermark", "text": "safelight", "color": "#ff0000", "opacity": 1, "scale": 0.5}).data
+    )
     left, top, right, bottom = changed(result)
     assert 0.42 * 451 < right - left < 0.52 * 451
     assert 451 - 12 < right <= 451

@@ -48,7 +48,7 @@ def computing(format_: Format, output: str) -> Iterator[None]:
 def _translated(error: pyvips.Error, format_: Format, otherwise: Code, **extra: str) -> Error:
     said = " ".join(str(error).split())
     lower = said.lower()
-    if any(word in lower for word in _MEMORY):
+    if any(word in lower for word in _MEMORY) and "security limit" not in lower:
         return _out_of_memory()
     if any(word in lower for word in _KILLED):
         return Error(Code.TIMED_OUT, "The picture took longer than its time limit.")

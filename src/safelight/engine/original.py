@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyvips
 
-from safelight.engine import gif
+from safelight.engine import gif, tiff
 from safelight.engine.failures import reading
 from safelight.engine.formats import Format, sniff
 from safelight.engine.library import can_read
@@ -41,6 +41,8 @@ class Original:
             raise Error(Code.UNSUPPORTED_FORMAT, detail, format=self.format.name)
         if self.format.name == "gif":
             gif.check_complete(view)
+        elif self.format.name == "tiff":
+            tiff.check_complete(view)
         self.image = self.load()
         self.probe = _probe(self.image, self.format)
 
@@ -55,11 +57,10 @@ class Original:
         if shrink > 1:
             options |= {"scale": 1 / shrink} if self.format.name == "webp" else {"shrink": shrink}
         with reading(self.format):
+            # Not "warning": sound photographs of many cameras and programs give some.
             # A source reads these very bytes, where the buffer loaders would copy them first.
             source = pyvips.Source.new_from_memory(self._data)
-            return pyvips.Operation.call(
-                self.format.reader, source, access="sequential", fail_on="truncated", **options
-            )
+            return pyvips.Operation.call(self.format.reader, source, access="sequential", fail_on="error", **options)
 
 
 def _mapped(path: Path) -> Any:
