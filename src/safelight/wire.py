@@ -170,11 +170,11 @@ class LeaseRequest(Record, frozen=True, kw_only=True):
 
     `holding` names every lease that the worker knows of. A lease that db counts as this worker's and that is not
     named was lost on the way to it: it goes back to the queue at once, and that is no death. So a worker has one
-    such request under way at a time.
+    such request under way at a time. With `n` 0 it takes nothing, and only says what is held.
     """
 
     worker: WorkerInfo
-    n: Annotated[int, Meta(ge=1, le=1000)] = 1
+    n: Annotated[int, Meta(ge=0, le=1000)] = 1
     wait: Annotated[float, Meta(ge=0, le=60)] = 0.0
     seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
     holding: list[str] = []

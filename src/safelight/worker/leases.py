@@ -24,6 +24,7 @@ _BATCH = 200
 """Outcomes in one request at most."""
 _ABANDON = 0.25
 """Seconds for which the answer to a lease request that is no longer wanted may still come."""
+_RECONCILE = 2.0
 
 
 class Held:
@@ -94,11 +95,13 @@ class Leases:
         if self._poll is None or self._poll.done():
             return
         self._poll.cancel()
-        # What the master granted in this moment never reached us; a last request, which names what is held, returns it.
+        await self.reconcile()
+
+    async def reconcile(self) -> None:
+        """Name what is held, so that what was granted and never reached us goes back to the queue now."""
         with suppress(Error, TimeoutError):
-            async with asyncio.timeout(2.0):
-                for lease in await self._request(1, 0.0):
-                    self.settle(self._hold(lease), HandedBack(lease=lease.id))
+            async with asyncio.timeout(_RECONCILE):
+                await self._request(0, 0.0)
 
     def settle(self, held: Held, outcome: Outcome) -> None:
         """End an attempt; the outcome goes to the master with all others that wait."""

@@ -128,5 +128,7 @@ class Worker:
             held.abort()
         if works:
             await asyncio.wait(works, timeout=_FLUSH)
-        if not await self._leases.settled(_FLUSH):
+        if await self._leases.settled(_FLUSH):
+            await self._leases.reconcile()
+        else:
             log.warning("The master did not take the last %d outcomes; their leases run out", len(self._leases.held))
