@@ -9,28 +9,18 @@ import msgspec
 from safelight.db import ids
 from safelight.wire import Blob, Event, Failure, Lease, Output, State, Task
 
+Value = int | float | str | None
+_PLAIN = frozenset({int, float, str})
+
 
 class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """A task with everything that is known of it."""
 
     n: int
-    key: str
     state: State
     seq: int = 0
-    created: int
     changed: int
     due: int | None = None
-    priority: int = 0
-    plain: int = 0
-    spec: int
-    recipe: str
-    input: str | None = None
-    input_size: int | None = None
-    filename: str = ""
-    media_type: str = ""
-    batch: str = ""
-    idempotency_key: str | None = None
-    webhook: str | None = None
     attempts: int = 0
     errors: int = 0
     deaths: int = 0
@@ -45,7 +35,29 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     failure: Failure | None = None
     engine: str = ""
     seconds: float = 0.0
+    # What follows never changes.
+    key: str
+    created: int
+    priority: int = 0
+    plain: int = 0
+    spec: int
+    recipe: str
+    input: str | None = None
+    input_size: int | None = None
+    filename: str = ""
+    media_type: str = ""
+    batch: str = ""
+    idempotency_key: str | None = None
+    webhook: str | None = None
     reused: int = 0
+
+    def values(self) -> list[Value]:
+        """Return the values of the columns."""
+        return _values(self)
+
+    def changing_values(self) -> list[Value]:
+        """Return the values of those columns that change, the number before them."""
+        return _values(self)[:_CHANGING]
 
     def evolve(self, **changes: Any) -> TaskRow:
         """Return a copy with some columns replaced."""
@@ -132,6 +144,10 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     failure: Failure | None
     seconds: float
 
+    def values(self) -> list[Value]:
+        """Return the values of the columns."""
+        return _values(self)
+
     def event(self) -> Event:
         """Return the event as everybody sees it."""
         return Event(
@@ -147,3 +163,18 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
             failure=self.failure,
             seconds=self.seconds,
         )
+
+
+_CHANGING = TaskRow.__struct_fields__.index("key")
+
+
+def _values(row: msgspec.Struct) -> list[Value]:
+    """Return the fields as a database takes them: numbers, texts, and JSON for what has a structure."""
+    return [
+        value
+        if value is None or type(value) in _PLAIN
+        else int(value)
+        if isinstance(value, int)
+        else msgspec.json.encode(value).decode()
+        for value in msgspec.structs.astuple(row)
+    ]

@@ -106,9 +106,10 @@ class Transaction:
         """Write changes, each with its event and, at an end, its webhook call; return the rows as they are now."""
         changed = [self._number(change) for change in changes]
         pairs = list(zip(changes, changed, strict=True))
-        self._write("insert_tasks", [row for change, row in pairs if change.old is None])
-        self._write("update_tasks", [row for change, row in pairs if change.old is not None and change.new is not None])
-        self._write("delete_tasks", [row.n for change, row in pairs if change.new is None])
+        self._write("insert_tasks", [row.values() for change, row in pairs if change.old is None])
+        self._write("update_tasks", [row.changing_values() for change, row in pairs if change.old and change.new])
+        if gone := [row.n for change, row in pairs if change.new is None]:
+            self.connection.run("delete_tasks", encoded(gone))
         for change, row in pairs:
             ended = row.state in ENDED and (change.old is None or change.old.state not in ENDED)
             if row.webhook is not None and ended:
@@ -159,12 +160,12 @@ class Transaction:
 
     def write_events(self) -> None:
         """Write the events that were not written yet: before somebody reads them, and once for the whole commit."""
-        self._write("insert_events", self.events[self._unwritten :])
+        self._write("insert_events", [event.values() for event in self.events[self._unwritten :]])
         self._unwritten = len(self.events)
 
-    def _write(self, query: str, rows: Sequence[object]) -> None:
+    def _write(self, query: str, rows: Sequence[Sequence[object]]) -> None:
         if rows:
-            self.connection.run(query, encoded(rows))
+            self.connection.write(query, rows)
 
     def spec(self, row: TaskRow) -> Spec:
         """Return the spec of a task."""

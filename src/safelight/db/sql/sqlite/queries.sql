@@ -1,34 +1,23 @@
 -- The statements of the SQLite backend, each below its name.
--- Many rows go in and out as one JSON array of arrays; connection.py says why.
+-- Many rows come out as one JSON array of arrays and go in where `:rows` stands; connection.py says why.
 
 -- name: insert_tasks
 INSERT INTO task (
-  n, key, state, seq, created, changed, due, priority, plain, spec, recipe, input, input_size, filename, media_type,
-  batch, idempotency_key, webhook, attempts, errors, deaths, plain_deaths, lease, expires, lasts, worker, settled,
-  settled_as, outputs, failure, engine, seconds, reused
+  n, state, seq, changed, due, attempts, errors, deaths, plain_deaths, lease, expires, lasts, worker, settled,
+  settled_as, outputs, failure, engine, seconds, key, created, priority, plain, spec, recipe, input, input_size,
+  filename, media_type, batch, idempotency_key, webhook, reused
 )
-SELECT
-  value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7, value->>8, value->>9,
-  value->>10, value->>11, value->>12, value->>13, value->>14, value->>15, value->>16, value->>17, value->>18,
-  value->>19, value->>20, value->>21, value->>22, value->>23, value->>24, value->>25, value->>26, value->>27,
-  value->>28, value->>29, value->>30, value->>31, value->>32
-FROM json_each(?1);
+VALUES :rows;
 
 -- name: update_tasks
+-- The columns of a row before `key`; the others never change.
 UPDATE task SET
-  state = new.state, seq = new.seq, changed = new.changed, due = new.due, attempts = new.attempts, errors =
-  new.errors, deaths = new.deaths, plain_deaths = new.plain_deaths, lease = new.lease, expires = new.expires, lasts
-  = new.lasts, worker = new.worker, settled = new.settled, settled_as = new.settled_as, outputs = new.outputs,
-  failure = new.failure, engine = new.engine, seconds = new.seconds
-FROM (
-  SELECT
-    value->>0 AS n, value->>2 AS state, value->>3 AS seq, value->>5 AS changed, value->>6 AS due, value->>18 AS
-    attempts, value->>19 AS errors, value->>20 AS deaths, value->>21 AS plain_deaths, value->>22 AS lease,
-    value->>23 AS expires, value->>24 AS lasts, value->>25 AS worker, value->>26 AS settled, value->>27 AS
-    settled_as, value->>28 AS outputs, value->>29 AS failure, value->>30 AS engine, value->>31 AS seconds
-  FROM json_each(?1)
-) AS new
-WHERE task.n = new.n;
+  state = new.column2, seq = new.column3, changed = new.column4, due = new.column5, attempts = new.column6, errors =
+  new.column7, deaths = new.column8, plain_deaths = new.column9, lease = new.column10, expires = new.column11, lasts
+  = new.column12, worker = new.column13, settled = new.column14, settled_as = new.column15, outputs = new.column16,
+  failure = new.column17, engine = new.column18, seconds = new.column19
+FROM (VALUES :rows) AS new
+WHERE task.n = new.column1;
 
 -- name: delete_tasks
 DELETE FROM task WHERE n IN (SELECT value FROM json_each(?1));
@@ -37,10 +26,7 @@ DELETE FROM task WHERE n IN (SELECT value FROM json_each(?1));
 INSERT INTO event (
   seq, at, n, key, state, recipe, batch, attempt, worker, kind, failure, seconds
 )
-SELECT
-  value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7, value->>8, value->>9,
-  value->>10, value->>11
-FROM json_each(?1);
+VALUES :rows;
 
 -- name: tasks_by_number
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (

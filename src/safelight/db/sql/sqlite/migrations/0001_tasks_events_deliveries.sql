@@ -15,23 +15,11 @@ CREATE TABLE spec (
 -- The columns stand in the order of rows.TaskRow, those of events in the order of rows.EventRow.
 CREATE TABLE task (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
-  key TEXT NOT NULL, -- the random part of its id
+  -- What changes:
   state INTEGER NOT NULL,
   seq INTEGER NOT NULL,
-  created INTEGER NOT NULL,
   changed INTEGER NOT NULL,
   due INTEGER, -- of a waiting task: not to be leased before; NULL is now
-  priority INTEGER NOT NULL,
-  plain INTEGER NOT NULL,
-  spec INTEGER NOT NULL REFERENCES spec,
-  recipe TEXT NOT NULL,
-  input TEXT,
-  input_size INTEGER,
-  filename TEXT NOT NULL,
-  media_type TEXT NOT NULL,
-  batch TEXT NOT NULL,
-  idempotency_key TEXT,
-  webhook TEXT,
   attempts INTEGER NOT NULL, -- never starts anew: it is part of the leases' ids
   errors INTEGER NOT NULL,
   deaths INTEGER NOT NULL,
@@ -46,12 +34,26 @@ CREATE TABLE task (
   failure TEXT,
   engine TEXT NOT NULL,
   seconds REAL NOT NULL,
+  -- What does not:
+  key TEXT NOT NULL, -- the random part of its id
+  created INTEGER NOT NULL,
+  priority INTEGER NOT NULL,
+  plain INTEGER NOT NULL,
+  spec INTEGER NOT NULL REFERENCES spec,
+  recipe TEXT NOT NULL,
+  input TEXT,
+  input_size INTEGER,
+  filename TEXT NOT NULL,
+  media_type TEXT NOT NULL,
+  batch TEXT NOT NULL,
+  idempotency_key TEXT,
+  webhook TEXT,
   reused INTEGER NOT NULL,
   -- The row as one value; connection.py says why rows leave SQLite like this.
   as_json TEXT GENERATED ALWAYS AS (json_array(
-    n, key, state, seq, created, changed, due, priority, plain, spec, recipe, input, input_size, filename, media_type,
-    batch, idempotency_key, webhook, attempts, errors, deaths, plain_deaths, lease, expires, lasts, worker, settled,
-    settled_as, json(outputs), json(failure), engine, seconds, reused
+    n, state, seq, changed, due, attempts, errors, deaths, plain_deaths, lease, expires, lasts, worker, settled,
+    settled_as, json(outputs), json(failure), engine, seconds, key, created, priority, plain, spec, recipe, input,
+    input_size, filename, media_type, batch, idempotency_key, webhook, reused
   )) VIRTUAL
 ) STRICT;
 

@@ -1,0 +1,197 @@
+"""Durable tasks per second through create, lease and finish, over HTTP, with 1 to 10^6 others waiting.
+
+    python benchmarks/queue [--seconds 4] [--runs 3] [--clients 6] [--batch 100] [--depths 1,1000,100000,1000000]
+
+The service is a process of its own (`python -m safelight.db`), as are the clients. Each client creates a batch of
+tasks, leases as many, finishes them, and begins again, so the number that wait stays what it is. Beside it, in the same
+run: the same with a batch of 1, and a bare loop that makes the same rows in the same schema with sqlite3 alone, one
+commit per batch, no HTTP, no ids, no checks. Runs alternate; the table shows medians.
+"""
+
+import argparse
+import asyncio
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from safelight.client.db import DbClient
+from safelight.db.sqlite import SqliteStore
+from safelight.db.sqlite.connection import Connection
+from safelight.wire import Blob, Finished, LeaseRequest, NewTask, Output, WorkerInfo
+
+SPEC = msgspec.Raw(b'{"name":"invert","outputs":{"image":{"operations":[{"op":"invert"}]}}}')
+
+
+def digest() -> str:
+    return os.urandom(32).hex()
+
+
+def new_task(*, key: bool = True) -> NewTask:
+    return NewTask(
+        input=Blob(digest=digest(), size=3_000_000),
+        filename="IMG_0001.JPG",
+        media_type="image/jpeg",
+        recipe="invert",
+        recipe_digest="a" * 64,
+        spec=SPEC,
+        plain=True,
+        idempotency_key=digest()[:32] if key else None,
+    )
+
+
+async def fill(path: Path, depth: int) -> None:
+    """Make a database in which that many tasks wait."""
+    async with SqliteStore.open(path) as store:
+        for start in range(0, depth, 1000):
+            await store.create([new_task(key=False) for _ in range(min(1000, depth - start))])
+
+
+@asynccontextmanager
+async def service(path: Path) -> AsyncIterator[str]:
+    """Run the real service; yield its URL."""
+    command = (sys.executable, "-m", "safelight.db", "--port", "0", "--store", f"sqlite://{path}", "--log-format", "json")
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    assert process.stderr is not None
+    try:
+        async for line in process.stderr:
+            if address := msgspec.json.decode(line).get("address"):
+                drain = asyncio.create_task(process.stderr.read())
+                yield address
+                break
+    finally:
+        process.terminate()
+        await process.wait()
+    await drain
+
+
+async def client(url: str, number: int, batch: int, until: float) -> int:
+    """Create, lease and finish batches until a moment; return how many tasks were finished."""
+    worker = WorkerInfo(id=f"bench-{number}-{digest()[:8]}", engine="bench")
+    done = 0
+    async with DbClient.connect(url) as db:
+        while time.perf_counter() < until:
+            await db.create([new_task() for _ in range(batch)])
+            leases = await db.lease(LeaseRequest(worker=worker, n=batch, wait=5))
+            output = [Output(name="image", digest=digest(), size=3_000_000, media_type="image/jpeg")]
+            answers = await db.settle(
+                [Finished(lease=lease.id, outputs=output, engine="bench", seconds=0.1) for lease in leases]
+            )
+            assert all(answer.problem is None for answer in answers)
+            done += len(leases)
+    return done
+
+
+async def over_http(path: Path, batch: int, clients: int, seconds: float) -> float:
+    """Return tasks per second."""
+    async with service(path) as url:
+        await asyncio.gather(*(client(url, n, batch, time.perf_counter() + 0.3) for n in range(clients)))
+        start = time.perf_counter()
+        done = await asyncio.gather(*(client(url, n, batch, start + seconds) for n in range(clients)))
+        return sum(done) / (time.perf_counter() - start)
+
+
+def bare(path: Path, batch: int, seconds: float) -> float:
+    """Return tasks per second of sqlite3 alone."""
+    Connection(path).close()
+    connection = sqlite_connect(path)
+    insert = (
+        "INSERT INTO task (key, state, seq, created, changed, priority, plain, spec, recipe, input, input_size, filename,"
+        " media_type, batch, idempotency_key, attempts, errors, deaths, plain_deaths, engine, seconds, reused)"
+        " VALUES (?, 0, ?, ?, ?, 0, 1, 1, 'invert', ?, 3000000, 'IMG_0001.JPG', 'image/jpeg', '', ?, 0, 0, 0, 0, '', 0, 0)"
+    )
+    event = (
+        "INSERT INTO event (at, n, key, state, recipe, batch, attempt, worker, kind, seconds)"
+        " VALUES (?, ?, 'abcdefghij', ?, 'invert', '', 1, 'bench', ?, 0)"
+    )
+    claim = (
+        "SELECT n FROM task INDEXED BY task_waiting WHERE state = 0 AND due IS NULL ORDER BY priority DESC, n LIMIT ?"
+    )
+    take = "UPDATE task SET state = 1, seq = ?, changed = ?, attempts = 1, lease = ?, expires = ?, worker = 'b' WHERE n = ?"
+    finish = (
+        "UPDATE task SET state = 2, seq = ?, changed = ?, lease = NULL, expires = NULL, worker = NULL, outputs = ?,"
+        " engine = 'bench' WHERE n = ?"
+    )
+    connection.execute("INSERT OR IGNORE INTO spec VALUES (1, 'a', '{}', 0)")
+    start, done, now = time.perf_counter(), 0, int(time.time() * 1000)
+    output = f'[{{"name":"image","digest":"{digest()}","size":3000000,"media_type":"image/jpeg"}}]'
+    while time.perf_counter() - start < seconds:
+        places = range(batch)
+        connection.execute("BEGIN")
+        connection.executemany(insert, [("abcdefghij", 1, now, now, digest(), digest()[:32]) for _ in places])
+        connection.executemany(event, [(now, done + i, 0, "created") for i in places])
+        connection.execute("COMMIT")
+        connection.execute("BEGIN")
+        rows = connection.execute(claim, (batch,)).fetchall()
+        connection.executemany(take, [(1, now, "abcdefghij", now + 30000, n) for (n,) in rows])
+        connection.executemany(event, [(now, n, 1, "leased") for (n,) in rows])
+        connection.execute("COMMIT")
+        connection.execute("BEGIN")
+        connection.executemany(finish, [(1, now, output, n) for (n,) in rows])
+        connection.executemany(event, [(now, n, 2, "finished") for (n,) in rows])
+        connection.execute("COMMIT")
+        done += len(rows)
+    taken = time.perf_counter() - start
+    connection.close()
+    return done / taken
+
+
+def sqlite_connect(path: Path):  # noqa: ANN201 - of the driver
+    import sqlite3  # noqa: PLC0415
+
+    connection = sqlite3.connect(path, isolation_level=None)
+    for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL", "cache_size = -65536"):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--clients", type=int, default=6)
+    parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--depths", default="1,1000,100000,1000000")
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = options()
+    depths = [int(depth) for depth in given.depths.split(",")]
+    results: dict[str, list[float]] = {}
+    folder = Path(tempfile.mkdtemp(prefix="safelight-queue-"))
+    try:
+        for depth in depths:
+            start = time.perf_counter()
+            asyncio.run(fill(folder / f"{depth}.sqlite", depth))
+            print(f"{depth} waiting: made in {time.perf_counter() - start:.1f} s", file=sys.stderr)
+        measures: dict[str, Callable[[], float]] = {"sqlite3 alone": lambda: bare(folder / "bare.sqlite", given.batch, given.seconds)}
+        for depth in depths:
+            path = folder / f"{depth}.sqlite"
+            for batch in (given.batch, 1):
+                clients = given.clients if batch > 1 else 32
+                measures[f"{depth} waiting, batch {batch}, {clients} clients"] = (
+                    lambda path=path, batch=batch, clients=clients: asyncio.run(
+                        over_http(path, batch, clients, given.seconds)
+                    )
+                )
+        for _ in range(given.runs):
+            for name, measure in measures.items():
+                results.setdefault(name, []).append(measure())
+                print(f"{name}: {results[name][-1]:.0f}/s", file=sys.stderr)
+    finally:
+        shutil.rmtree(folder)
+    print("| | tasks/s (median) | all runs |\n| --- | --- | --- |")
+    for name, rates in results.items():
+        print(f"| {name} | {statistics.median(rates):.0f} | {', '.join(f'{rate:.0f}' for rate in rates)} |")
+
+
+if __name__ == "__main__":
+    main()
