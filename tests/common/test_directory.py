@@ -1,0 +1,116 @@
+"""Services find one another: registered with a time to live, followed by a watch, in any order of start."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+
+import pytest
+
+from safelight import serve
+from safelight.client.base import session
+from safelight.client.directory import Directory
+from safelight.client.keyvaluestore import KeyValueStoreClient
+from safelight.errors import Code, Error
+from safelight.keyvaluestore.__main__ import Config, build
+from support.processes import service
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+async def until(store: KeyValueStoreClient, key: str, values: list[str]) -> None:
+    """Wait until exactly these values stand under a key."""
+    async with asyncio.timeout(30):
+        page = await store.entries(key)
+        while sorted(entry.value for entry in page.entries) != sorted(values):
+            page = await store.watch(page.revision, key=key, wait=30)
+
+
+@pytest.mark.slow
+async def test_order_of_start_does_not_matter_and_the_dead_disappear(tmp_path):
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    storage = [address, "--registration-ttl", "0.6"]
+    async with service("storage", *storage, "--data", str(tmp_path / "one")) as one:
+        first = (await one.address()).removeprefix("http://")
+        await one.log(f"Waiting for the key-value store at {address}")
+        async with (
+            service("keyvaluestore", "--port", str(port), "--data", str(tmp_path / "keyvaluestore")) as keyvaluestore,
+            service("storage", *storage, "--data", str(tmp_path / "two")) as two,
+            KeyValueStoreClient.connect(address) as store,
+        ):
+            await one.log("Storage endpoint registered")
+            await two.log("Storage endpoint registered")
+            second = (await two.address()).removeprefix("http://")
+            await until(store, "storageendpoint", [first, second])
+            await keyvaluestore.log(f"storageendpoint={first}")
+            assert await store.get("storageendpoint") in (first, second)
+            one.send(signal.SIGKILL)
+            await until(store, "storageendpoint", [second])
+            await keyvaluestore.log(f"storageendpoint={first} expired")
+            assert await two.stop() == 0
+            await until(store, "storageendpoint", [])
+            await keyvaluestore.log(f"storageendpoint={second} deleted")
+
+
+@pytest.mark.slow
+async def test_a_registration_outlives_a_restart_of_the_key_value_store(tmp_path):
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    start = ("keyvaluestore", "--port", str(port), "--data", str(tmp_path / "keyvaluestore"))
+    async with service("storage", address, "--data", str(tmp_path / "one"), "--registration-ttl", "1") as storage:
+        value = (await storage.address()).removeprefix("http://")
+        async with service(*start) as keyvaluestore:
+            await storage.log("Storage endpoint registered")
+            assert await keyvaluestore.stop(signal.SIGKILL) == -signal.SIGKILL
+        async with service(*start) as keyvaluestore, KeyValueStoreClient.connect(address) as store:
+            await keyvaluestore.address()
+            assert await store.get("storageendpoint") == value
+            revision = (await store.entries()).revision
+            # For longer than the entry lives without renewal, nothing changes.
+            assert (await store.watch(revision, wait=1.5)).revision == revision
+
+
+async def test_a_directory_follows_takes_turns_and_shuns(tmp_path):
+    async with (
+        serve.running("keyvaluestore", Config(port=0, data=str(tmp_path)), build) as running,
+        session() as http,
+        Directory.open(http, running.url) as directory,
+    ):
+        endpoint = directory.address("db")
+        with pytest.raises(Error, match="No db service is registered") as caught:
+            await endpoint.resolve()
+        assert caught.value.code is Code.UNAVAILABLE
+        waiting = asyncio.create_task(directory.wait_for("db"))
+        await directory.store.set("dbendpoint", "a:1", instance="a", ttl=60)
+        async with asyncio.timeout(20):
+            assert await waiting == "a:1"
+        page = await directory.store.entries()
+        await directory.store.set("dbendpoint", "b:2", instance="b", ttl=60)
+        await directory.store.watch(page.revision)
+        async with asyncio.timeout(20):
+            while {await endpoint.resolve() for _ in range(2)} != {"http://a:1", "http://b:2"}:
+                await directory._wait_change(1.0)
+        endpoint.failed("http://a:1")
+        assert {await endpoint.resolve() for _ in range(4)} == {"http://b:2"}
+        endpoint.failed("http://b:2")
+        assert {await endpoint.resolve() for _ in range(4)} == {"http://a:1", "http://b:2"}
+
+
+async def test_what_was_learnt_stays_known_while_the_store_is_away(tmp_path):
+    async with session() as http:
+        running = serve.running("keyvaluestore", Config(port=0, data=str(tmp_path)), build)
+        served = await running.__aenter__()
+        async with Directory.open(http, served.url) as directory:
+            await directory.store.set("dbendpoint", "a:1")
+            async with asyncio.timeout(20):
+                assert await directory.wait_for("db") == "a:1"
+            await running.__aexit__(None, None, None)
+            with pytest.raises(Error):
+                await directory.store.entries()
+            assert await directory.address("db").resolve() == "http://a:1"

@@ -1,0 +1,118 @@
+"""A service as a program: its address, its end, its sentences."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import sys
+
+import pytest
+
+from safelight import logs, serve
+from safelight.client.base import session
+from safelight.keyvaluestore.__main__ import Config, build
+from support.processes import service
+
+
+async def test_shutdown_by_token(tmp_path):
+    async with (
+        service("keyvaluestore", "--data", str(tmp_path), "--shutdown-token", "secret") as process,
+        session() as http,
+    ):
+        url = await process.address()
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer \xe9"}):
+            async with http.post(f"{url}/shutdown", headers=headers) as answer:
+                assert (answer.status, (await answer.json())["code"]) == (403, "forbidden")
+        async with http.post(f"{url}/shutdown", headers={"Authorization": "Bearer secret"}) as answer:
+            assert (answer.status, await answer.json()) == (202, {"stopping": True})
+        assert await process.ended() == 0
+        await process.log("server is stopping")
+
+
+async def test_a_port_in_use_is_a_sentence(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        async with service("keyvaluestore", "--data", str(tmp_path), "--port", port) as process:
+            await process.log(f"Cannot listen on 127.0.0.1:{port}: ")
+            assert await process.ended() == 2
+
+
+@pytest.mark.parametrize("argv", [("--store", "etcd2://x"), ("--port", "nope"), ("--nonsense",)])
+async def test_a_wrong_setting_is_a_sentence_and_no_traceback(tmp_path, argv):
+    async with service("keyvaluestore", "--data", str(tmp_path), *argv) as process:
+        assert await process.ended() == 2
+        text = "\n".join(line["message"] for line in process.lines)
+        assert argv[0] in text
+        assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("name", ["keyvaluestore", "storage"])
+async def test_a_data_directory_that_cannot_be_made_is_a_sentence(tmp_path, name):
+    (tmp_path / "file").write_text("in the way")
+    async with service(name, "--data", str(tmp_path / "file" / "below")) as process:
+        await process.log("cannot start")
+        assert await process.ended() == 1
+        assert not any("traceback" in line for line in process.lines)
+
+
+async def test_a_request_that_does_not_end_is_cancelled_after_the_drain(tmp_path):
+    config = Config(port=0, data=str(tmp_path), drain=0.1)
+    loop = asyncio.get_running_loop()
+    async with serve.running("keyvaluestore", config, build) as running:
+        _, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(b"PUT /key HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        async with session() as http, http.get(f"{running.url}/key") as answer:
+            assert answer.status == 404
+        started = loop.time()
+    assert loop.time() - started < 10
+    writer.close()
+
+
+def test_the_advertised_address_is_one_that_others_reach():
+    def reachable(**settings) -> str:
+        return serve.reachable_host(serve.Config(**settings))
+
+    assert reachable(host="10.1.2.3") == "10.1.2.3"
+    assert reachable(host="0.0.0.0", keyvaluestore="127.0.0.1:8000") == "127.0.0.1"
+    assert reachable(host="0.0.0.0", keyvaluestore="no.such.name.invalid:8000") == "127.0.0.1"
+
+
+@pytest.mark.parametrize("name", ["keyvaluestore", "storage"])
+def test_a_service_imports_little(name):
+    import subprocess
+
+    code = f"import sys, safelight.{name}.__main__; print(*sorted(sys.modules), sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    loaded = set(done.stdout.split())
+    assert not loaded & {
+        "rich",
+        "cyclopts",
+        "pyvips",
+        "numpy",
+        "subprocess_tests",
+        "multiprocessing",
+        "asyncpg",
+        "yaml",
+    }
+
+
+def record(message: str, **extra) -> logging.LogRecord:
+    logger = logging.getLogger("safelight.test")
+    return logger.makeRecord(logger.name, logging.INFO, "file", 1, message, (), None, extra=extra)
+
+
+def test_logs_for_programs_are_one_json_object_a_line():
+    line = logs.JsonFormatter("db").format(record("two\nlines", port=8001))
+    assert "\n" not in line
+    fields = json.loads(line)
+    assert (fields["service"], fields["message"], fields["level"], fields["port"]) == ("db", "two\nlines", "info", 8001)
+    assert fields["time"].endswith("Z")
+
+
+def test_logs_for_people_are_the_sentence():
+    assert logs.TextFormatter().format(record("Database is listening on 8001")) == "Database is listening on 8001"
+    assert logs.TextFormatter().format(record("Listening", port=1)) == "Listening  [port=1]"

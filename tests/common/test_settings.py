@@ -1,0 +1,127 @@
+"""Settings: what wins, what they mean, what a mistake says."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+import pytest
+from msgspec import Meta
+
+from safelight import settings
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """A program."""
+
+    place: Annotated[str | None, Meta(description="where", extra={"positional": "PLACE"})] = None
+    port: Annotated[int, Meta(ge=0, le=65535, description="100 % of ports")] = 8001
+    room: Annotated[settings.Size, Meta(description="room")] = 1024
+    pause: Annotated[settings.Duration, Meta(description="pause")] = 1.0
+    period: Annotated[settings.Period, Meta(description="period")] = 1.0
+    mode: Annotated[Literal["fast", "safe"], Meta(description="mode")] = "safe"
+    verify: Annotated[bool, Meta(description="verify")] = False
+    token: Annotated[str | None, Meta(description="secret")] = None
+
+
+def load(*argv: str, **environ: str) -> Config:
+    return settings.load(Config, argv, section="db", program="safelight db", environ=environ)
+
+
+def test_defaults():
+    assert load() == Config()
+
+
+def test_what_wins(tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text("port = 1\nmode = 'fast'\n[db]\nport = 2\n[storage]\nport = 9\n")
+    environ = {"SAFELIGHT_CONFIG": str(file)}
+    assert load(**environ).mode == "fast"
+    assert load(**environ).port == 2
+    environ["SAFELIGHT_PORT"] = "3"
+    assert load(**environ).port == 3
+    environ["SAFELIGHT_DB_PORT"] = "4"
+    assert load(**environ).port == 4
+    assert load("--port", "5", **environ).port == 5
+    other = tmp_path / "other.toml"
+    other.write_text("port = 6\n")
+    assert load("--config", str(other), SAFELIGHT_CONFIG=str(file)).port == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("64M", 64 << 20), ("2GiB", 2 << 30), ("1.5K", 1536), ("7", 7), ("10B", 10), (" 1 kB ", None)]
+)
+def test_sizes(text, size, capsys):
+    if size is None:
+        with pytest.raises(SystemExit):
+            load("--room", text)
+        assert "write a number of bytes, such as 64M" in capsys.readouterr().err
+    else:
+        assert load("--room", text).room == size
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("5m", 300), ("1.5h", 5400), ("30d", 2592000), ("0.5", 0.5)]
+)
+def test_durations(text, seconds):
+    assert load("--pause", text).pause == seconds
+    assert load(SAFELIGHT_PAUSE=text).pause == seconds
+
+
+def test_flags_positional_and_switches():
+    config = load("10.0.0.1:8000", "--verify", "--mode", "fast")
+    assert (config.place, config.verify, config.mode) == ("10.0.0.1:8000", True, "fast")
+    assert load("--no-verify", SAFELIGHT_VERIFY="true").verify is False
+    assert load(SAFELIGHT_VERIFY="1").verify is True
+
+
+def test_file_values_in_their_own_types(tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text("[db]\nroom = '1M'\npause = 2\nverify = true\n")
+    config = load("--config", str(file))
+    assert (config.room, config.pause, config.verify) == (1 << 20, 2.0, True)
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "sentence"),
+    [
+        (["--port", "x"], {}, "--port: Expected `int`"),
+        (["--port", "70000"], {}, "--port: Expected `int` <= 65535"),
+        ([], {"SAFELIGHT_PORT": "x"}, "SAFELIGHT_PORT: Expected `int`"),
+        ([], {"SAFELIGHT_DB_MODE": "slow"}, "SAFELIGHT_DB_MODE: Invalid enum value 'slow'"),
+        (["--pause", "soon"], {}, "--pause: write a number of seconds, such as 30, 5m or 2h, not 'soon'"),
+        (["--period", "0"], {}, "--period: Expected `float` > 0"),
+        (["--prot", "1"], {}, "unrecognized arguments: --prot"),
+        (["--config", "/nowhere.toml"], {}, "/nowhere.toml cannot be read: No such file"),
+    ],
+)
+def test_mistakes_end_it_with_a_sentence(argv, environ, sentence, capsys):
+    with pytest.raises(SystemExit) as caught:
+        load(*argv, **environ)
+    assert caught.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("port = [", "is not valid TOML"), ("[db]\nport = 'x'", "port in [db] of"), ("port = 'x'", "port in")],
+)
+def test_mistakes_in_the_file_name_the_file(tmp_path, text, sentence, capsys):
+    file = tmp_path / "settings.toml"
+    file.write_text(text)
+    with pytest.raises(SystemExit):
+        load("--config", str(file))
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert str(file) in error
+
+
+@pytest.mark.parametrize("service", ["keyvaluestore", "storage"])
+def test_every_service_reads_its_settings_and_prints_help(service, capsys):
+    module = __import__(f"safelight.{service}.__main__", fromlist=["Config"])
+    config = settings.load(module.Config, ["--port", "0"], section=service, program=service, environ={})
+    assert config.port == 0
+    with pytest.raises(SystemExit) as caught:
+        settings.load(module.Config, ["--help"], section=service, program=service, environ={})
+    assert caught.value.code == 0
+    assert "--registration-ttl SECONDS" in capsys.readouterr().out
