@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+
 from safelight import serve
 from safelight.client import base
 from safelight.client.db import DbClient
@@ -92,5 +93,3 @@ async def storage(system) -> AsyncIterator[StorageClient]:
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
     async with base.session() as session:
         yield session
-
-

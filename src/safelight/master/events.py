@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+from contextlib import suppress
 from typing import Annotated
 
 import msgspec
@@ -24,6 +26,7 @@ _STREAM = "text/event-stream"
 _RETRY = b"retry: 2000\n\n"
 _KEEP_ALIVE = 15.0
 _PAGE = 500
+_BUFFER = 128 * 1024
 _BIGGEST = 2**63 - 1
 _HEADERS = {
     "Content-Type": _STREAM,
@@ -100,6 +103,7 @@ class Events:
     async def _stream(self, request: web.Request, after: int, task: str | None) -> web.StreamResponse:
         response = web.StreamResponse(headers=_HEADERS)
         await response.prepare(request)
+        _bound_buffer(request)
         data = _RETRY + b"id: %d\n\n" % after
         try:
             while not self._stopping.is_set():
@@ -153,6 +157,14 @@ class Events:
                 request_headers=headers, answer=answer, errors=(*errors, Code.NOT_FOUND),
             ),
         ]  # fmt: skip
+
+
+def _bound_buffer(request: web.Request) -> None:
+    """Let the system hold little for a reader that falls behind; by itself it would hold megabytes for each."""
+    connected = request.transport.get_extra_info("socket") if request.transport is not None else None
+    if connected is not None:
+        with suppress(OSError):
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
 
 
 def _resumed(request: web.Request) -> int | None:

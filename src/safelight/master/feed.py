@@ -114,6 +114,7 @@ class Feed:
             try:
                 if self._floor is None:
                     self._last = self._floor = (await self._db.summary()).seq
+                    self._wake(set(self._waiting))  # what happened until now they read from db
                 page = await self._db.events(self._last, limit=_PAGE, wait=_WAIT)
             except Error as error:
                 log.debug("The feed of changes pauses: %s", error.detail)
@@ -128,7 +129,8 @@ class Feed:
             # db was set back, or has dropped what we had not read: what is kept has a gap and goes.
             log.warning("The feed of changes begins anew at %d; it was at %d", page.last, self._last)
             self._events, self._frames, self._numbers = [], [], []
-            self._floor = page.last if not page.events else page.events[0].seq - 1
+            self._floor = page.events[0].seq - 1 if page.events else page.last
+            self._wake(set(self._waiting))
         self._last, self._oldest = page.last, page.oldest
         self._events += page.events
         self._frames += [frame(event) for event in page.events]

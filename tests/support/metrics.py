@@ -1,0 +1,22 @@
+"""Read a service's metrics, and wait for one to change."""
+
+import asyncio
+from collections.abc import Callable
+
+import aiohttp
+
+
+async def metric(http: aiohttp.ClientSession, url: str, name: str) -> float:
+    """Return one number, by its name and labels as they stand in the text; 0 where it is not there."""
+    async with http.get(f"{url}/metrics") as answer:
+        lines = (await answer.text()).splitlines()
+    return next((float(line.removeprefix(f"{name} ")) for line in lines if line.startswith(f"{name} ")), 0.0)
+
+
+async def until(
+    http: aiohttp.ClientSession, url: str, name: str, fits: Callable[[float], bool], *, timeout: float = 20.0
+) -> None:
+    """Wait until a metric fits."""
+    async with asyncio.timeout(timeout):
+        while not fits(await metric(http, url, name)):
+            pass  # each look is a request, which yields to the service
