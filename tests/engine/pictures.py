@@ -14,6 +14,7 @@ from safelight import engine
 from safelight.recipe import parse
 
 _SKIMAGE = importlib.util.find_spec("skimage").submodule_search_locations[0]
+DEFAULT_LIMITS = engine.Limits()
 PHOTOS = Path(_SKIMAGE) / "data"
 
 
@@ -38,7 +39,7 @@ def array(data):
     return np.asarray(opened(data))
 
 
-def outputs(data, document, limits=engine.Limits()):
+def outputs(data, document, limits=DEFAULT_LIMITS):
     return {output.name: output for output in engine.process(data, parse(document), limits).outputs}
 
 

@@ -11,16 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.pictures import encoded, made, outputs, photo
+from engine.pictures import DEFAULT_LIMITS, encoded, made, outputs, photo
 from safelight import engine
 from safelight.errors import Code, Error
 from safelight.recipe import BUILTIN
 
 CAT = photo()
-SVG = b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><image href="/etc/passwd"/></svg>'
+SVG = (
+    b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9">'
+    b'<image href="/etc/passwd"/></svg>'
+)
 
 
-def refused(data, recipe=BUILTIN["invert"], limits=engine.Limits()):
+def refused(data, recipe=BUILTIN["invert"], limits=DEFAULT_LIMITS):
     with pytest.raises(Error) as caught:
         engine.process(data, recipe, limits)
     assert caught.value.detail.endswith(".")
@@ -165,7 +168,7 @@ def test_bytes_count():
 
 RECIPES = [BUILTIN["invert"], BUILTIN["thumbnail"], BUILTIN["grayscale"]]
 SMALL = CAT.resize((48, 32))
-SEEDS = [encoded(SMALL, format) for format in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "AVIF")] + [
+SEEDS = [encoded(SMALL, kind) for kind in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "AVIF")] + [
     encoded(SMALL, "JPEG", progressive=True, exif=b"Exif\x00\x00II*\x00\x08\x00\x00\x00" + bytes(20)),
     encoded(SMALL.convert("CMYK"), "JPEG"),
     encoded(SMALL, "GIF", save_all=True, append_images=[SMALL.rotate(90), SMALL]),

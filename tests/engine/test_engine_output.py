@@ -69,7 +69,10 @@ def test_a_format_that_libvips_lacks_is_refused():
 
 
 SECRET = b"MAKERS-SECRET-52.5163"
-XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description xmlns:exif="http://ns.adobe.com/exif/1.0/" exif:GPSLatitude="52,30.978N"/></rdf:RDF></x:xmpmeta>'
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description xmlns:exif="http://ns.adobe.com/exif/1.0/" exif:GPSLatitude="52,30.978N"/></rdf:RDF></x:xmpmeta>'
+)
 
 
 def taken_somewhere(format):
@@ -143,8 +146,8 @@ def test_comments_and_text_chunks_go():
     ):
         assert b"52.5163" in data
         for metadata in ("strip", "keep"):
-            for format in ("same", "png", "jpeg", "gif"):
-                assert b"52.5163" not in made(data, format=format, metadata=metadata).data
+            for wanted in ("same", "png", "jpeg", "gif"):
+                assert b"52.5163" not in made(data, format=wanted, metadata=metadata).data
 
 
 def test_real_photographs_go_through_the_builtin_recipes():

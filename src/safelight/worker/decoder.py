@@ -17,6 +17,7 @@ from safelight.engine import Limits, Output, Probe
 from safelight.recipe import Recipe
 
 if TYPE_CHECKING:
+    from collections import Counter
     from types import TracebackType
 
 _MIB = 1024 * 1024
@@ -65,12 +66,14 @@ class Result(Struct, frozen=True, kw_only=True):
 class DecoderPool(Protocol):
     """A number of decoders. Enter it to start them (Error UNAVAILABLE where they cannot), leave it to end them all.
 
-    `version` is the engine's, for the key of a stored result; `protections` says what confines a decoder.
+    `version` is the engine's, for the key of a stored result; `protections` says what confines a decoder;
+    `restarts` counts the decoders that were replaced, by reason (an error's code, recycled, cancelled, died_idle).
     """
 
     count: int
     version: str
     protections: tuple[str, ...]
+    restarts: Counter[str]
 
     async def process(self, job: Job) -> Result:
         """Compute a picture; waits while every decoder is busy.

@@ -44,7 +44,6 @@ _ALLOCATORS = (
     "/usr/local/lib/libjemalloc.so.2",
 )
 _NO_MEMORY = ("failed to allocate", "bad_alloc", "MemoryError", "out of memory", "Cannot allocate memory")
-_READ_INLINE = 1024 * 1024
 
 
 class Child:
@@ -60,6 +59,8 @@ class Child:
         self._jobs = 0
         self._resident = 0
         self._kills_seen = 0
+        self.end_reason = "recycled"
+        """Why it would be replaced now."""
 
     @classmethod
     async def start(cls, settings: Settings) -> tuple[Child, Ready]:
@@ -83,29 +84,23 @@ class Child:
             raise
         if not isinstance(ready, Ready):
             await child.end()
-            raise TypeError(f"a decoder began with {ready!r}")
+            raise Error(Code.DECODER_CRASHED, "The decoder answered out of turn.")
         return child, ready
 
     async def run(self, job: Job) -> Result:
         """Do a job. Raises Error: the engine's, or why the decoder is gone."""
         self._jobs += 1
-        self._kills_seen = _kernel_kills()
-        cpu_limit = math.ceil(job.time_limit * 2) + 1
-        request = Request(recipe=job.recipe, limits=job.limits, cpu_limit=cpu_limit)
-        source = _opened(job.source)
+        self._busy, self.end_reason = True, "cancelled"
         try:
-            answer = await self._exchange(pack(request), source, job.time_limit)
-        finally:
-            os.close(source)
-        match answer:
-            case Done():
-                self._resident = answer.resident
-                return await self._result(answer)
-            case Failed():
-                self._resident = answer.resident
-                raise Error(answer.code, answer.detail, **answer.extra)
-            case _:
-                raise TypeError(f"a decoder answered {answer!r}")
+            answer = await self._ask(job)
+            result = self._result(answer) if isinstance(answer, Done) else answer
+        except Error as error:
+            self.end_reason = error.code.value
+            raise
+        self._busy, self.end_reason = False, "recycled"
+        if isinstance(result, Failed):
+            raise Error(result.code, result.detail, **result.extra)
+        return result
 
     def reusable(self, settings: Settings) -> bool:
         """Whether it may take another job."""
@@ -127,10 +122,23 @@ class Child:
             os.close(self._output)
             self._output = -1
 
+    async def _ask(self, job: Job) -> Done | Failed:
+        self._kills_seen = _kernel_kills()
+        cpu_limit = math.ceil(job.time_limit * 2) + 1
+        request = Request(recipe=job.recipe, limits=job.limits, cpu_limit=cpu_limit)
+        source = _opened(job.source)
+        try:
+            answer = await self._exchange(pack(request), source, job.time_limit)
+        finally:
+            os.close(source)
+        if isinstance(answer, Ready):
+            raise Error(Code.DECODER_CRASHED, "The decoder answered out of turn.")
+        self._resident = answer.resident
+        return answer
+
     async def _exchange(self, frame: bytes, source: int | None, limit: float) -> FromDecoder:
-        """One frame there, one back. While it lasts the decoder is busy; it stays so if this is broken off."""
+        """One frame there, one back. If it is broken off, nothing more can be asked."""
         loop = asyncio.get_running_loop()
-        self._busy = True
         try:
             async with asyncio.timeout(limit):
                 if source is not None:
@@ -149,8 +157,7 @@ class Child:
             raise await self._cause() from None
         except (ValueError, msgspec.MsgspecError) as error:
             await self._kill()
-            raise Error(Code.DECODER_CRASHED, f"The decoder lost its head: {error}.") from None
-        self._busy = False
+            raise Error(Code.DECODER_CRASHED, f"The decoder's answer cannot be read: {error}.") from None
         return answer
 
     async def _receive(self, count: int) -> bytes:
@@ -163,18 +170,14 @@ class Child:
             data += part
         return bytes(data)
 
-    async def _result(self, done: Done) -> Result:
+    def _result(self, done: Done) -> Result:
         """Fetch the outputs. What the decoder says of sizes is checked against what there is."""
-        total = sum(done.sizes)
-        if len(done.sizes) != len(done.outputs) or min(done.sizes, default=0) < 0 or total > self._written():
-            self._busy = True
+        written = os.fstat(self._output).st_size
+        if len(done.sizes) != len(done.outputs) or min(done.sizes, default=0) < 0 or sum(done.sizes) > written:
             raise Error(Code.DECODER_CRASHED, "The decoder told of outputs that it did not make.")
-        data = self._fetch(done.sizes) if total <= _READ_INLINE else await asyncio.to_thread(self._fetch, done.sizes)
+        data = self._fetch(done.sizes)
         outputs = [msgspec.structs.replace(made, data=part) for made, part in zip(done.outputs, data, strict=True)]
         return Result(outputs=outputs, original=done.original, seconds=done.seconds, peak_memory=done.peak_memory)
-
-    def _written(self) -> int:
-        return os.fstat(self._output).st_size
 
     def _fetch(self, sizes: list[int]) -> list[bytes]:
         data, at = [], 0

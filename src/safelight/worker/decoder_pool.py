@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
 
@@ -37,6 +38,7 @@ class ProcessPool:
         self.count = settings.count
         self.version = ""
         self.protections: tuple[str, ...] = ()
+        self.restarts: Counter[str] = Counter()
         self._settings = settings
         # last in, first out: a decoder that has just worked has its memory at hand
         self._free: asyncio.LifoQueue[_Seat] = asyncio.LifoQueue()
@@ -77,7 +79,8 @@ class ProcessPool:
                 raise Error(Code.UNAVAILABLE, f"No decoder process can be started: {seat.trouble}")
             if seat.child.reusable(self._settings):
                 return seat, seat.child
-            self._replace(seat)  # it died while it had nothing to do
+            seat.child.end_reason = "died_idle"
+            self._replace(seat)
 
     def _replace(self, seat: _Seat) -> None:
         task = asyncio.create_task(self._refill(seat), name="decoder replacement")
@@ -87,6 +90,7 @@ class ProcessPool:
     async def _refill(self, seat: _Seat) -> None:
         if seat.child is not None:
             child, seat.child = seat.child, None
+            self.restarts[child.end_reason] += 1
             await child.end()
         await asyncio.sleep(_BACKOFF[min(seat.failed_starts, len(_BACKOFF) - 1)])
         await self._fill(seat)

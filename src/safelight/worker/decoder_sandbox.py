@@ -20,6 +20,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 
+_CAPSET = {"x86_64": 126, "aarch64": 91}
+_CAPABILITY_VERSION = 0x20080522
+
 
 def confine(parent: int, memory_limit: int) -> list[str]:
     """Give up everything a decoder does not need, for good; what held is returned, in words for the log.
@@ -31,6 +34,8 @@ def confine(parent: int, memory_limit: int) -> list[str]:
     protections = _limit_resources(memory_limit)
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0:
         protections.append("no new privileges")
+    if _drop_capabilities():
+        protections.append("no capabilities")
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     protections += _restrict_files(_readable())
     protections += _filter_calls()
@@ -58,6 +63,12 @@ def _limit_resources(memory_limit: int) -> list[str]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     return [f"memory limit {memory_limit // 1024**2} MiB", "processor time limit", "no core dumps"]
+
+
+def _drop_capabilities() -> bool:
+    """Root without them is nobody special: it cannot raise its own limits again (capset(2))."""
+    number = _CAPSET.get(platform.machine())
+    return number is not None and _libc.syscall(number, struct.pack("Ii", _CAPABILITY_VERSION, 0), bytes(24)) == 0
 
 
 # Landlock: an allow list of folders to read from; nothing can be written, no TCP, no signals to others.

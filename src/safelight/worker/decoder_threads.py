@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
@@ -24,6 +25,7 @@ class ThreadPool:
         self.count = settings.count
         self.version = engine.VERSION
         self.protections: tuple[str, ...] = ()
+        self.restarts: Counter[str] = Counter()
         self._free = asyncio.Semaphore(settings.count)
         self._threads = ThreadPoolExecutor(settings.count, thread_name_prefix="decoder")
         engine.set_concurrency(settings.concurrency)

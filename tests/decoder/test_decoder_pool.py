@@ -1,0 +1,258 @@
+"""Decoder pools: results, failures charged to one picture alone, replacement, and nothing left behind."""
+
+import asyncio
+import contextlib
+import importlib.util
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from safelight.engine import Limits
+from safelight.errors import Code, Error
+from safelight.recipe import BUILTIN, parse
+from safelight.worker.decoder import Job, Settings, open_pool
+
+MIB = 1024 * 1024
+PHOTO = Path(importlib.util.find_spec("skimage").submodule_search_locations[0]) / "data" / "rocket.jpg"
+# Minutes of work on any machine.
+ENDLESS = parse(
+    {"outputs": {"a": {"operations": [{"op": "resize", "width": 9000, "enlarge": True}, {"op": "blur", "sigma": 100}]}}}
+)
+TWO_FORMATS = parse({"outputs": {"a": {"format": "webp"}, "b": {"format": "png"}}})
+
+
+def job(source=PHOTO, recipe=BUILTIN["invert"], **fields):
+    return Job(source=source, recipe=recipe, **fields)
+
+
+def children():
+    found = []
+    for tasks in Path("/proc/self/task").iterdir():
+        found += [int(pid) for pid in (tasks / "children").read_text().split()]
+    return [pid for pid in found if b"decoder_process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def open_files():
+    found = []
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists
+            found.append(str(fd.readlink()).split(":")[0])
+    return sorted(found)
+
+
+async def started(work):
+    """Give a job time to reach its decoder: its frame is sent before the pool first waits."""
+    task = asyncio.create_task(work)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return task
+
+
+async def failure(awaitable):
+    with pytest.raises(Error) as caught:
+        async with asyncio.timeout(30):
+            await awaitable
+    return caught.value
+
+
+@pytest.fixture(params=["process", "thread"])
+async def pool(request):
+    async with open_pool(Settings(isolation=request.param, count=2)) as opened:
+        yield opened
+
+
+async def test_bytes_and_files_give_all_outputs(pool):
+    for source in (PHOTO, PHOTO.read_bytes()):
+        result = await pool.process(job(source, TWO_FORMATS))
+        assert [output.name for output in result.outputs] == ["a", "b"]
+        assert [Image.open(io.BytesIO(output.data)).format for output in result.outputs] == ["WEBP", "PNG"]
+        assert (result.original.format, result.original.width) == ("jpeg", 640)
+        assert 0 < result.seconds < 30
+    assert "vips" in pool.version
+
+
+async def test_many_at_once_and_large_outputs(pool):
+    enlarge = parse(
+        {"outputs": {"a": {"operations": [{"op": "resize", "width": 2000, "enlarge": True}], "format": "png"}}}
+    )
+    results = await asyncio.gather(*(pool.process(job(recipe=enlarge)) for _ in range(6)))
+    assert len({result.outputs[0].data for result in results}) == 1
+    assert results[0].outputs[0].size > MIB
+
+
+async def test_the_engines_errors_arrive_whole(pool):
+    error = await failure(pool.process(job(b"<html>")))
+    assert (error.code, error.detail.startswith("The file is a web page")) == (Code.NOT_AN_IMAGE, True)
+    error = await failure(pool.process(job(limits=Limits(max_pixels=10))))
+    assert (error.code, error.extra) == (Code.TOO_MANY_PIXELS, {"limit": 10})
+    error = await failure(pool.process(job(b"")))
+    assert error.code is Code.NOT_AN_IMAGE
+    assert (await pool.process(job())).outputs
+    assert not pool.restarts
+
+
+async def test_a_job_past_its_time_is_stopped_and_its_neighbour_is_not(pool):
+    endless, neighbour = await asyncio.gather(
+        failure(pool.process(job(recipe=ENDLESS, time_limit=0.5))), pool.process(job(recipe=BUILTIN["web"]))
+    )
+    assert endless.code is Code.TIMED_OUT
+    assert len(neighbour.outputs) == 6
+    await asyncio.gather(*(pool.process(job()) for _ in range(4)))
+
+
+async def test_cancelling_a_job_frees_its_decoder(pool):
+    tasks = [await started(pool.process(job(recipe=ENDLESS))) for _ in range(2)]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    async with asyncio.timeout(30):
+        assert (await pool.process(job())).outputs
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV", "SIGABRT", "SIGBUS"])
+async def test_a_crash_is_charged_to_one_job(name):
+    async with open_pool(Settings(count=2)) as pool:
+        before = children()
+        for pid in before:
+            os.kill(pid, signal.SIGSTOP)  # so that both jobs are under way for certain
+        tasks = [await started(pool.process(job())) for _ in range(2)]
+        os.kill(before[0], getattr(signal, name))
+        for pid in before:
+            os.kill(pid, signal.SIGCONT)
+        async with asyncio.timeout(30):
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*(pool.process(job()) for _ in range(4)))
+        (error,) = (outcome for outcome in outcomes if isinstance(outcome, Exception))
+        assert isinstance(error, Error)
+        assert (error.code, error.extra["signal"]) == (Code.DECODER_CRASHED, name)
+        assert not error.passing
+        assert pool.restarts == {"decoder_crashed": 1}
+        assert len(set(children()) - set(before)) == 1
+
+
+async def test_a_decoder_that_dies_idle_costs_no_job():
+    async with open_pool(Settings(count=1)) as pool:
+        (pid,) = children()
+        watch = os.pidfd_open(pid)
+        os.kill(pid, signal.SIGKILL)
+        await readable(watch)
+        results = await asyncio.gather(*(settled(pool.process(job())) for _ in range(3)))
+        # the first may meet it dying; then it is told so, and no other
+        assert sum(isinstance(result, Error) for result in results) <= 1
+        assert (await pool.process(job())).outputs
+
+
+async def settled(awaitable):
+    try:
+        return await awaitable
+    except Error as error:
+        return error
+
+
+async def readable(file):
+    loop, ready = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(file, ready.set)
+    try:
+        async with asyncio.timeout(20):
+            await ready.wait()
+    finally:
+        loop.remove_reader(file)
+        os.close(file)
+
+
+async def test_a_picture_over_the_memory_limit_fails_alone():
+    large = Image.new("RGB", (11000, 9000))
+    file = io.BytesIO()
+    large.save(file, "PNG")
+    limits = Limits(max_memory=4096 * MIB)
+    async with open_pool(Settings(count=1, memory_limit=256 * MIB)) as pool:
+        error = await failure(pool.process(job(file.getvalue(), TWO_FORMATS, limits=limits)))
+        assert error.code is Code.OUT_OF_MEMORY
+        assert (await pool.process(job(recipe=BUILTIN["web"]))).outputs
+
+
+async def test_decoders_are_recycled():
+    async with open_pool(Settings(count=1, recycle_after=3)) as pool:
+        seen = set()
+        for _ in range(7):
+            await pool.process(job())
+            seen |= set(children())
+        assert len(seen) >= 3
+        assert pool.restarts["recycled"] == 2
+
+
+async def test_peak_memory_is_that_of_the_job():
+    async with open_pool(Settings(count=1)) as pool:
+        small = await pool.process(job())
+        enlarge = {"op": "resize", "width": 6000, "enlarge": True}
+        large = await pool.process(
+            job(recipe=parse({"outputs": {"a": {"operations": [enlarge, {"op": "rotate", "angle": 90}]}}}))
+        )
+        again = await pool.process(job())
+        assert large.peak_memory > small.peak_memory + 50 * MIB
+        assert again.peak_memory < large.peak_memory
+
+
+async def test_nothing_is_left_behind(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    before = open_files()
+    async with open_pool(Settings(count=2)) as pool:
+        assert len(children()) == 2
+        await pool.process(job(PHOTO.read_bytes()))
+        await failure(pool.process(job(b"")))
+        during = open_files()
+        for _ in range(20):
+            await pool.process(job())
+        assert open_files() == during
+    assert children() == []
+    assert open_files() == before
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_pool_that_cannot_start_says_so():
+    error = await failure(open_pool(Settings(count=1, start_limit=0.001)).__aenter__())
+    assert error.code is Code.UNAVAILABLE
+    assert error.passing
+    assert children() == []
+
+
+PARENT = """
+import asyncio, os, sys
+from pathlib import Path
+from safelight.worker.decoder import Settings, open_pool
+async def main():
+    async with open_pool(Settings(count=2)) as pool:
+        assert "pyvips" not in sys.modules
+        tasks = Path("/proc/self/task").iterdir()
+        print(*(pid for task in tasks for pid in (task / "children").read_text().split()), flush=True)
+        await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+async def test_decoders_die_with_their_worker():
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", PARENT, stdout=subprocess.PIPE)
+    pids = [int(pid) for pid in (await parent.stdout.readline()).split()]
+    assert len(pids) == 2
+    watches = [os.pidfd_open(pid) for pid in pids]
+    parent.kill()
+    for watch in watches:
+        await readable(watch)
+    await parent.communicate()
+
+
+def environment(pid):
+    return Path(f"/proc/{pid}/environ").read_bytes()
+
+
+async def test_a_decoder_knows_no_secrets(monkeypatch):
+    monkeypatch.setenv("SAFELIGHT_KEY", "secret")
+    async with open_pool(Settings(count=1)):
+        (pid,) = children()
+        assert b"secret" not in environment(pid)
