@@ -6,11 +6,14 @@ import asyncio
 import signal
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from safelight.client.base import Connection, Fixed, session
+from safelight.client.db import DbClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Error
+from safelight.wire import NewTask
 from storage.content import digest_of, files, made
 from support.processes import service
 
@@ -81,6 +84,27 @@ async def test_without_db_a_collection_removes_nothing_and_says_why(tmp_path):
             assert await storage.read(blob.digest) == b"picture"
             async with http.get(f"{url}/readyz") as answer:
                 assert answer.status == 200
+
+
+@pytest.mark.slow
+async def test_a_collection_asks_db_what_is_still_needed(tmp_path):
+    async with service("keyvaluestore", "--data", str(tmp_path / "keyvaluestore")) as keyvaluestore:
+        address = (await keyvaluestore.address()).removeprefix("http://")
+        async with (
+            service("db", address, "--data", str(tmp_path / "db")) as db_process,
+            service("storage", address, "--data", str(tmp_path / "storage"), "--grace", "0") as process,
+            StorageClient.connect(await process.address()) as storage,
+            DbClient.connect(await db_process.address()) as db,
+        ):
+            await db_process.log("Database endpoint registered")
+            wanted, unwanted = await storage.put(b"wanted"), await storage.put(b"unwanted")
+            task = NewTask(input=wanted, recipe="invert", recipe_digest="0" * 64, spec=msgspec.Raw(b"{}"))
+            await db.create([task])
+            collected = await storage.collect()
+            assert (collected.removed, collected.freed) == (1, len(b"unwanted"))
+            assert await storage.read(wanted.digest) == b"wanted"
+            with pytest.raises(Error):
+                await storage.read(unwanted.digest)
 
 
 async def test_memory_stays_constant(tmp_path):
