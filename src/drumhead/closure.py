@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from drumhead.elf import Needs, read_needs
+from drumhead.elf import MAGIC, Needs, read_needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,15 +22,17 @@ PARTS = {"LIB": "lib/x86_64-linux-gnu", "PLATFORM": "x86_64"}
 
 
 class Node(msgspec.Struct, frozen=True, array_like=True):
-    """One path of an index."""
+    """One path of an index. `digest` is the SHA-256 of a file's contents."""
 
     kind: Literal["directory", "file", "symlink"]
+    mode: int = 0
+    digest: str = ""
     target: str = ""
     needs: Needs | None = None
 
 
 Index = dict[str, Node]
-"""A tree without contents: all that is needed to follow links and find libraries. Small enough to be cached as JSON."""
+"""A tree without contents: enough to follow links, find libraries and tell what changed. Kept as JSON in the cache."""
 
 
 class Missing(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,12 +43,13 @@ class Missing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def index_of(tree: Tree) -> Index:
-    """The index of a tree; reads every file."""
+    """The index of a tree; reads its ELF files."""
     return {path: index_entry(entry) for path, entry in tree}
 
 
 def index_entry(entry: Entry) -> Node:
-    return Node(entry.kind, entry.target, read_needs(entry.read()) if entry.kind == "file" else None)
+    needs = read_needs(entry.read()) if entry.kind == "file" and entry.starts_with(MAGIC) else None
+    return Node(entry.kind, entry.mode, entry.digest, entry.target, needs)
 
 
 def merge(indexes: Iterable[Index]) -> Index:

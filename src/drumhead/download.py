@@ -10,21 +10,18 @@ import aiohttp
 
 from drumhead.blobs import file_digest, replacing
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.report import silent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
-    Report = Callable[[str, int, int], None]
+    from drumhead.report import Report
 
 ATTEMPTS = 4
 FIRST_DELAY = 0.5
 CHUNK = 1 << 18
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=20, sock_read=60)
-
-
-def silent(_label: str, _done: int, _total: int) -> None:
-    """The report that tells nobody."""
 
 
 def new_client() -> aiohttp.ClientSession:
@@ -34,11 +31,18 @@ def new_client() -> aiohttp.ClientSession:
 
 async def fetch_bytes(client: aiohttp.ClientSession, url: str, *, limit: int = 64 << 20) -> bytes:
     """A small document. Raises NOT_FOUND for 404, REMOTE for anything else that is not an answer of 200."""
-    return b"".join([chunk async for chunk in _attempts(client, url, limit)])
+    return b"".join([chunk async for chunk in _attempts(client, url, limit, {})])
 
 
 async def fetch_file(
-    client: aiohttp.ClientSession, url: str, path: Path, *, digest: str, size: int, report: Report = silent
+    client: aiohttp.ClientSession,
+    url: str,
+    path: Path,
+    *,
+    digest: str,
+    size: int,
+    report: Report = silent,
+    headers: dict[str, str] | None = None,
 ) -> Path:
     """`url` at `path`, with SHA-256 `digest` and `size` bytes; nothing is fetched when it is there already.
 
@@ -51,7 +55,7 @@ async def fetch_file(
         state = hashlib.sha256()
         done = 0
         with temporary.open("wb") as out:
-            async for chunk in _attempts(client, url, size):
+            async for chunk in _attempts(client, url, size, headers or {}):
                 out.write(chunk)
                 state.update(chunk)
                 done += len(chunk)
@@ -68,13 +72,15 @@ def _is_there(path: Path, digest: str, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size and file_digest(path) == digest
 
 
-async def _attempts(client: aiohttp.ClientSession, url: str, limit: int) -> AsyncIterator[bytes]:
+async def _attempts(
+    client: aiohttp.ClientSession, url: str, limit: int, headers: dict[str, str]
+) -> AsyncIterator[bytes]:
     """The body of `url`, at most `limit` bytes; a broken transfer goes on where it stopped, with growing delays."""
     done = 0
     for attempt in range(ATTEMPTS):
         try:
-            headers = {"Range": f"bytes={done}-"} if done else {}
-            async with client.get(url, headers=headers) as answer:
+            resumed = {"Range": f"bytes={done}-"} if done else {}
+            async with client.get(url, headers=headers | resumed) as answer:
                 _check(answer, url)
                 skip = done if answer.status == 200 else 0
                 async for chunk in answer.content.iter_chunked(CHUNK):

@@ -46,6 +46,13 @@ class Entry:
             raise DrumheadError(ErrorCode.CONFLICT, f"{self.source} changed while it was read; try again")
         return contents
 
+    def starts_with(self, magic: bytes) -> bool:
+        """Whether a regular file's contents begin with `magic`; reads no more than that."""
+        if isinstance(self.source, bytes):
+            return self.source.startswith(magic)
+        with self.source.open("rb") as file:
+            return file.read(len(magic)) == magic
+
 
 def directory(mode: int = 0o755) -> Entry:
     return Entry("directory", mode)

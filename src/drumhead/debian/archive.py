@@ -18,14 +18,15 @@ import msgspec
 
 from drumhead import host
 from drumhead.debian.version import version_key
-from drumhead.download import fetch_bytes, fetch_file, silent
+from drumhead.download import fetch_bytes, fetch_file
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.report import silent
 
 if TYPE_CHECKING:
     import aiohttp
 
     from drumhead.debian.sources import Suite
-    from drumhead.download import Report
+    from drumhead.report import Report
 
 ARCHITECTURE = "amd64"
 INDEX = f"main/binary-{ARCHITECTURE}/Packages.xz"

@@ -14,19 +14,20 @@ from drumhead.closure import complete, index_of
 from drumhead.debian.archive import Archive
 from drumhead.debian.deb import read_deb
 from drumhead.debian.sources import find_suites
-from drumhead.download import new_client, silent
+from drumhead.download import new_client
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.package.records import Origin, Package
 from drumhead.patterns import match_any
 from drumhead.python.bytecode import Interpreter, only_bytecode
+from drumhead.report import silent
 from drumhead.tree import Tree, regular, symlink
 
 if TYPE_CHECKING:
     from drumhead.debian.archive import DebianPackage
-    from drumhead.download import Report
     from drumhead.home import Home
     from drumhead.package.records import Recipe
     from drumhead.package.store import PackageStore
+    from drumhead.report import Report
 
 LIBRARY_PACKAGE = re.compile(r"(lib|zlib)[^/]*")
 

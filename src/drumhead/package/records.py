@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from drumhead.manifest.records import Command
 
+PackageName = Annotated[str, msgspec.Meta(pattern=r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._+/-]*$")]
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 PackageKind = Literal["runtime", "tool", "libraries", "kernel", "application"]
 
 
@@ -33,13 +35,13 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     package follows from it. `config_sets` are commands that an application inherits with ``base: NAME:SET``.
     """
 
-    name: str
+    name: PackageName
     version: str
     kind: PackageKind
     description: str
     created: str
     """ISO 8601, UTC: the newest date among what the package was made from, never the time of the build."""
-    archive: str
+    archive: Digest
     archive_size: int
     unpacked_size: int
     requires: tuple[str, ...] = ()

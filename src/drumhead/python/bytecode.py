@@ -58,9 +58,6 @@ class Interpreter:
 
         Raises INCOMPLETE when the tree holds no python.
         """
-        programs = sorted(path for path, _ in tree if path.startswith("usr/bin/python3."))
-        if not programs or LOADER not in tree:
-            raise DrumheadError(ErrorCode.INCOMPLETE, "the package has no python and no loader to run it with")
         for path, entry in tree:
             place = root / path
             match entry.kind:
@@ -71,7 +68,15 @@ class Interpreter:
                 case "file":
                     place.write_bytes(entry.read())
                     place.chmod(entry.mode | 0o600)
-        return cls(root, programs[0].removeprefix("usr/bin/python"))
+        return cls.at(root)
+
+    @classmethod
+    def at(cls, root: Path) -> Interpreter:
+        """The python that was unpacked at `root`. Raises INCOMPLETE when there is none."""
+        programs = sorted(path.name for path in root.glob("usr/bin/python3.*"))
+        if not programs or not (root / LOADER).is_file():
+            raise DrumheadError(ErrorCode.INCOMPLETE, "the package has no python and no loader to run it with")
+        return cls(root, programs[0].removeprefix("python"))
 
     def compile(self, sources: dict[str, Entry], *, optimize: int = 0) -> dict[str, bytes]:
         """The bytecode (unchecked-hash .pyc) of each source that compiles, by path. `optimize` is 0, 1 or 2."""

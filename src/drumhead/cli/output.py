@@ -1,0 +1,83 @@
+"""What commands print: tables and facts (or JSON) to stdout, progress and notices to stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from drumhead.report import Report
+
+
+def print_json(value: Any) -> None:
+    """Records, lists and mappings as indented JSON."""
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns under their heads, as wide as they need to be; nothing is cut, so that lines can be searched."""
+    table = [list(heads), *map(list, rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(heads))]
+    for row in table:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def notice(text: str) -> None:
+    """A line for the person at the terminal, beside the result."""
+    print(text, file=sys.stderr)
+
+
+def size_text(size: int) -> str:
+    """Bytes as qemu-img prints them: ``33 MiB``."""
+    number, unit = float(size), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if number < 1024 or unit == "TiB":
+            break
+        number /= 1024
+    return f"{number:.3g} {unit}" if number < 1000 else f"{number:.0f} {unit}"
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Report]:
+    """A progress bar on stderr (``What 3016 / 3016 [=====] 100.00 % 4s``), when that is a terminal."""
+    if not sys.stderr.isatty():
+        yield _Lines(what)
+        return
+    from rich.console import Console  # noqa: PLC0415 - not needed when nobody watches
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    columns = (
+        TextColumn("{task.description}"),
+        TextColumn("{task.fields[amount]}"),
+        BarColumn(),
+        TaskProgressColumn("{task.percentage:>6.2f} %"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(label: str, done: int, total: int) -> None:
+            if label not in tasks:
+                tasks[label] = bars.add_task(label, amount="")
+            amount = f"{done} / {total}" if total < 1_000_000 else f"{size_text(done)} / {size_text(total)}"
+            bars.update(tasks[label], completed=done, total=total or None, amount=amount)
+
+        yield report
+
+
+class _Lines:
+    """The report for logs and pipes: one line for each thing that is complete."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._started = time.monotonic()
+
+    def __call__(self, label: str, done: int, total: int) -> None:
+        if done == total and total:
+            notice(f"{label}: {done} / {total}, {time.monotonic() - self._started:.1f} s since {self._what} began")

@@ -1,0 +1,318 @@
+"""``drumhead package …``: projects and packages."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from drumhead.cli.output import notice, print_json, print_table, progress, size_text
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.home import find_home
+
+if TYPE_CHECKING:
+    from drumhead.image.compose import Composition
+    from drumhead.package.records import Package
+
+Json = Annotated[bool, Parameter(name="--json", negative="")]
+Project = Annotated[Path, Parameter(name=["--project", "-C"])]
+
+
+def init_command(
+    path: Path = Path(),
+    *,
+    name: Annotated[str, Parameter(name=["--name", "-n"])] = "",
+    title: Annotated[str, Parameter(name=["--title", "-t"])] = "",
+    author: Annotated[str, Parameter(name=["--author", "-a"])] = "",
+    version: Annotated[str, Parameter(name="--version")] = "",
+    require: Annotated[tuple[str, ...], Parameter(name="--require")] = (),
+    runtime: Annotated[str, Parameter(name="--runtime")] = "",
+) -> None:
+    """Write meta/package.yaml (and meta/run.yaml for a runtime) into a project.
+
+    Parameters
+    ----------
+    path: The project's directory.
+    name: The package's name; the directory's name by default.
+    title: A few words for people.
+    author: Who made it.
+    version: The package's version.
+    require: A package that the project needs; repeatable.
+    runtime: native, node or python.
+    """
+    from drumhead.manifest.init import init_project  # noqa: PLC0415 - each command imports what it uses
+
+    for file in init_project(
+        path, name=name, title=title, author=author, version=version, require=require, runtime=runtime
+    ):
+        print(f"wrote {file}")
+
+
+async def compose_command(
+    image: str,
+    *,
+    project: Project = Path(),
+    update: Annotated[bool, Parameter(negative="")] = False,
+    fs: str = "",
+    size: Annotated[str, Parameter(name=["--size", "-s"])] = "",
+    run: Annotated[str, Parameter(name=["--run", "--boot"])] = "",
+    env: Annotated[tuple[str, ...], Parameter(name="--env")] = (),
+    require: Annotated[tuple[str, ...], Parameter(name="--require")] = (),
+    pull_missing: Annotated[bool, Parameter(name=["--pull-missing", "-p"], negative="", show=False)] = False,
+    json: Json = False,
+) -> None:
+    """Compose a project and the packages that it requires into an image.
+
+    Parameters
+    ----------
+    image: The image's name; slashes are allowed (node-micro/tutorial).
+    project: The project's directory.
+    update: Read again only what changed since the last time, and say what and why.
+    fs: The layers' file system: squashfs (small, the default) or erofs.
+    size: The size of a disk for what a machine writes (10G); without it, writes stay in memory.
+    run: The config set, or the command, that a machine runs by default.
+    env: A variable for every config set (NAME=value); repeatable.
+    require: A further package; repeatable.
+    pull_missing: Accepted as in Capstan; what is missing is pulled or built anyway.
+    json: Print what was composed as JSON.
+    """
+    from drumhead.image.compose import ComposeOptions, compose  # noqa: PLC0415
+    from drumhead.manifest.project import read_project  # noqa: PLC0415
+
+    if fs not in {"", "squashfs", "erofs", "rofs"}:
+        raise DrumheadError(ErrorCode.USAGE, f"--fs {fs}: the file systems are squashfs, erofs and rofs")
+    options = ComposeOptions(
+        filesystem=fs or None,  # type: ignore[arg-type]  # one of the three, as just checked
+        overlay_size=parse_size(size) if size else 0,
+        run=run,
+        env=parse_environment(env),
+        require=require,
+        update=update,
+    )
+    with progress("composing") as report:
+        made = await compose(find_home(), await asyncio.to_thread(read_project, project), image, options, report)
+    for text in made.notices:
+        notice(text)
+    if json:
+        print_json(made)
+    else:
+        _print_composition(made, update=update)
+
+
+def _print_composition(made: Composition, *, update: bool) -> None:
+    from drumhead.image.store import facts  # noqa: PLC0415
+
+    image, about = made.image, facts(made.image)
+    if update and made.changes is not None:
+        for change in made.changes:
+            print(f"{change.what}: {change.why}")
+        if not made.changes:
+            print("nothing changed")
+    print(
+        f"Composed {image.name}: {made.files} files in {len(image.layers)} layers ({made.reused} kept), "
+        f"{size_text(about.disk_size)}, {made.seconds:.1f} s"
+    )
+    default = image.commands.get(image.default)
+    print(f"Command line set to: {' '.join(default.argv)!r}" if default else "Command line set to: ''")
+
+
+async def collect_command(target: Path = Path("mpm-pkg"), *, project: Project = Path()) -> None:
+    """Write what an image of the project would hold into a directory, to look at.
+
+    Parameters
+    ----------
+    target: The directory; it must not exist or be empty. Inside the project by default.
+    project: The project's directory.
+    """
+    from drumhead.image.collect import collect  # noqa: PLC0415
+    from drumhead.manifest.project import read_project  # noqa: PLC0415
+
+    place = target if target.is_absolute() else project / target
+    with progress("collecting") as report:
+        count, notices = await collect(find_home(), await asyncio.to_thread(read_project, project), place, report)
+    for text in notices:
+        notice(text)
+    print(f"{count} files in {place}")
+
+
+def list_command(*, json: Json = False) -> None:
+    """List the packages of the local store."""
+    from drumhead.package.store import PackageStore  # noqa: PLC0415
+
+    _print_packages(PackageStore(find_home()).list(), json=json)
+
+
+async def search_command(name: str = "", *, json: Json = False) -> None:
+    """Search remotes, the local store and the recipes; part of a name is enough.
+
+    Parameters
+    ----------
+    name: Part of a package's name, today's or an old one.
+    json: Print JSON.
+    """
+    from drumhead.package.search import search  # noqa: PLC0415
+
+    found, notices = await search(find_home(), name)
+    for text in notices:
+        notice(text)
+    _print_packages(found, json=json)
+
+
+def _print_packages(packages: list[Package], *, json: bool) -> None:
+    if json:
+        print_json(packages)
+        return
+    rows = [(package.name, package.description, package.version, package.created) for package in packages]
+    print_table(("Name", "Description", "Version", "Created"), rows)
+
+
+async def describe_command(name: str, *, json: Json = False) -> None:
+    """Say what a package is, where it comes from and what is inside.
+
+    Parameters
+    ----------
+    name: NAME or NAME@VERSION.
+    json: Print JSON.
+    """
+    from drumhead.package.store import PackageStore, parse_ref  # noqa: PLC0415
+
+    store = PackageStore(find_home())
+    package = store.find(parse_ref(name))
+    files = [f"/{path}" for path, entry in store.tree(package) if entry.kind != "directory"]
+    if json:
+        print_json({"package": package, "files": files})
+        return
+    for key, value in (
+        ("Name", package.name),
+        ("Version", package.version),
+        ("Kind", package.kind),
+        ("Description", package.description),
+        ("Created", package.created),
+        ("Archive", f"sha256:{package.archive} ({size_text(package.archive_size)})"),
+        ("Unpacked", size_text(package.unpacked_size)),
+        ("Requires", ", ".join(package.requires) or "nothing"),
+        ("Config sets", ", ".join(package.config_sets) or "none"),
+        ("Made from", ", ".join(f"{origin.name} {origin.version}" for origin in package.origins)),
+        ("Files", str(len(files))),
+    ):
+        print(f"{key + ':':13} {value}")
+    print("\n".join(files))
+
+
+async def build_command(*names: str, recipe: Path | None = None, json: Json = False) -> None:
+    """Build packages from their recipes and today's Debian packages, every signature and digest checked.
+
+    Parameters
+    ----------
+    names: Recipes that come with drumhead (all of them when none is named).
+    recipe: A recipe of your own, in a file.
+    json: Print the packages' records.
+    """
+    from drumhead.package.build import build_package  # noqa: PLC0415
+    from drumhead.package.recipe import find_recipe, known_recipes, read_recipe  # noqa: PLC0415
+    from drumhead.package.store import PackageStore  # noqa: PLC0415
+
+    home = find_home()
+    recipes = [find_recipe(name) for name in names]
+    recipes += [await asyncio.to_thread(read_recipe, recipe)] if recipe else []
+    with progress("building") as report:
+        built = [
+            await build_package(home, PackageStore(home), one, report) for one in recipes or known_recipes().values()
+        ]
+    _print_packages(built, json=json)
+
+
+async def pull_command(name: str, *, remote: str = "", json: Json = False) -> None:
+    """Fetch a package from a remote into the local store.
+
+    Parameters
+    ----------
+    name: NAME or NAME@VERSION; old names work.
+    remote: Which remote; by default the first that has it.
+    json: Print the package's record.
+    """
+    from drumhead.package.names import resolve_names  # noqa: PLC0415
+    from drumhead.package.remote import find_remote, pull_package  # noqa: PLC0415
+    from drumhead.package.store import PackageStore  # noqa: PLC0415
+
+    home = find_home()
+    refs, notices = resolve_names([name])
+    for text in notices:
+        notice(text)
+    with progress("pulling") as report:
+        for ref in refs:
+            chosen = find_remote(home, remote) if remote else None
+            package = await pull_package(home, PackageStore(home), ref, report, remote=chosen)
+            if package is None:
+                raise DrumheadError(
+                    ErrorCode.NOT_FOUND, f"no remote has {name}; `drumhead package build {ref.name}` may make it"
+                )
+            _print_packages([package], json=json)
+
+
+async def push_command(name: str, *, remote: str = "", to: Path | None = None) -> None:
+    """Send a stored package to a remote.
+
+    Parameters
+    ----------
+    name: NAME or NAME@VERSION.
+    remote: Which remote; the only one by default.
+    to: Instead of a remote: a directory that an HTTP server serves as one.
+    """
+    from drumhead.package.http_remote import write_directory  # noqa: PLC0415
+    from drumhead.package.remote import push_package  # noqa: PLC0415
+    from drumhead.package.store import PackageStore, parse_ref  # noqa: PLC0415
+
+    home = find_home()
+    store, ref = PackageStore(home), parse_ref(name)
+    if to is not None:
+        package = store.find(ref)
+        store.blobs.read(package.archive)
+        await write_directory(to, [(package, store.blobs.find(package.archive))])
+    else:
+        with progress("pushing") as report:
+            package = await push_package(home, store, ref, remote, report)
+    print(f"pushed {package.name} {package.version} sha256:{package.archive}")
+
+
+async def test_command(*names: str, json: Json = False) -> int:
+    """Boot each package's demo and compare what it prints.
+
+    Parameters
+    ----------
+    names: Packages (all that have a recipe when none is named).
+    json: Print the outcomes as JSON.
+    """
+    from drumhead.package.demo import run_demo  # noqa: PLC0415
+    from drumhead.package.recipe import find_recipe, known_recipes  # noqa: PLC0415
+
+    recipes = [find_recipe(name) for name in names] or list(known_recipes().values())
+    with progress("testing") as report:
+        outcomes = [await run_demo(find_home(), recipe, report) for recipe in recipes if recipe.demo]
+    if json:
+        print_json(outcomes)
+    else:
+        print_table(("Package", "Outcome"), [(outcome.package, outcome.verdict) for outcome in outcomes])
+    return 0 if all(outcome.passed for outcome in outcomes) else 1
+
+
+def parse_size(text: str) -> int:
+    """``10G``, ``512M``, ``1.5g``, or bytes. Raises USAGE."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise DrumheadError(ErrorCode.USAGE, f"{text!r} is no size; write 512M or 10G")
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+
+
+def parse_environment(words: tuple[str, ...]) -> dict[str, str]:
+    """``NAME=value`` words as a mapping. Raises USAGE."""
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise DrumheadError(ErrorCode.USAGE, f"--env {word!r} must have the form NAME=value")
+        found[name] = value
+    return found

@@ -1,0 +1,52 @@
+"""``drumhead remote …``: where packages are searched, pulled from and pushed to."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from drumhead.cli.output import print_json, print_table
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.home import find_home
+
+Json = Annotated[bool, Parameter(name="--json", negative="")]
+
+
+def add_command(name: str, url: str) -> None:
+    """Add a remote.
+
+    Parameters
+    ----------
+    name: How you call it.
+    url: https://HOST/PATH (a directory), oci://HOST/PATH (a registry), http:// and oci+http:// without TLS.
+    """
+    from drumhead.package.remote import Remote, check_url, read_remotes, write_remotes  # noqa: PLC0415
+
+    home = find_home()
+    remotes = read_remotes(home)
+    if any(remote.name == name for remote in remotes):
+        raise DrumheadError(ErrorCode.CONFLICT, f"there is a remote {name} already; remove it first")
+    added = Remote(name=name, url=url)
+    check_url(added)
+    write_remotes(home, [*remotes, added])
+
+
+def list_command(*, json: Json = False) -> None:
+    """List the remotes in the order in which they are asked."""
+    from drumhead.package.remote import read_remotes  # noqa: PLC0415
+
+    remotes = read_remotes(find_home())
+    if json:
+        print_json(remotes)
+    else:
+        print_table(("Name", "URL"), [(remote.name, remote.url) for remote in remotes])
+
+
+def remove_command(name: str) -> None:
+    """Forget a remote."""
+    from drumhead.package.remote import find_remote, read_remotes, write_remotes  # noqa: PLC0415
+
+    home = find_home()
+    gone = find_remote(home, name)
+    write_remotes(home, [remote for remote in read_remotes(home) if remote != gone])

@@ -1,0 +1,39 @@
+"""Trees as erofs with lz4hc: half as large again as squashfs, and quicker to read."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drumhead import host
+
+if TYPE_CHECKING:
+    from drumhead.tree import Tree
+
+UUID = "00000000-0000-0000-0000-000000000000"
+
+
+def write_erofs(tree: Tree, path: Path) -> None:
+    """Write `tree` to `path`. Equal trees and equal mkfs.erofs give equal bytes.
+
+    mkfs.erofs of Debian 12 reads directories only, so the tree is laid out in a temporary one first.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch) / "root"
+        root.mkdir(mode=0o755)
+        folders = []
+        for name, entry in tree:
+            place = root / name
+            match entry.kind:
+                case "directory":
+                    place.mkdir()
+                    folders.append((place, entry.mode))
+                case "symlink":
+                    place.symlink_to(entry.target)
+                case "file":
+                    place.write_bytes(entry.read())
+                    place.chmod(entry.mode)
+        for place, mode in reversed(folders):
+            place.chmod(mode | 0o500)
+        host.run(["mkfs.erofs", "-zlz4hc,12", "-C65536", "-T0", f"-U{UUID}", "--all-root", "-x-1", path, root])

@@ -1,0 +1,86 @@
+"""Reading a project's files into a tree; what did not change since the last time is not read again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import stat
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from drumhead.blobs import file_digest, replacing
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.manifest.ignore import read_ignore
+from drumhead.tree import Tree, directory, host_file, symlink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from drumhead.manifest.records import Project
+
+Stamp = tuple[int, int, int, int, str]
+"""Size, mtime and ctime in nanoseconds, inode, and the SHA-256 that the file had then."""
+UNSETTLED_NS = 20_000_000
+"""A file changed this shortly before it was read may change again within its time stamp, so it is read anew."""
+
+
+class Scan:
+    """The files of one project. `cache` is a directory; with `trust` false every file is read."""
+
+    def __init__(self, project: Project, cache: Path, *, trust: bool) -> None:
+        self._root = Path(project.root)
+        self._project = project
+        self._ignored, _ = read_ignore(self._root)
+        self._file = cache / "scans" / f"{hashlib.sha256(project.root.encode()).hexdigest()}.json"
+        self._known = self._load() if trust else {}
+        self._seen: dict[str, Stamp] = {}
+
+    def tree(self) -> Tree:
+        """The project's files as its image shows them. Raises UNSUPPORTED for sockets, pipes and devices."""
+        tree = Tree()
+        for place, source in (self._project.package.files or {"/": "."}).items():
+            self._add(tree, place.strip("/"), posixpath.normpath(source))
+        with replacing(self._file) as temporary:
+            temporary.write_bytes(msgspec.json.encode(self._seen))
+        return tree
+
+    def _add(self, tree: Tree, place: str, source: str) -> None:
+        if source != "." and self._ignored(source):
+            return
+        path = self._root / source
+        facts = path.lstat()
+        mode = stat.S_IMODE(facts.st_mode) & ~0o022
+        if stat.S_ISDIR(facts.st_mode):
+            if place:
+                tree.add(place, directory(mode))
+            for name in sorted(os.listdir(path)):  # noqa: PTH208 - names only, many of them
+                self._add(tree, posixpath.join(place, name), posixpath.normpath(posixpath.join(source, name)))
+        elif stat.S_ISLNK(facts.st_mode):
+            tree.add(place, symlink(str(path.readlink())))
+        elif stat.S_ISREG(facts.st_mode):
+            tree.add(place, host_file(path, mode, facts.st_size, self._digest(path, source, facts)))
+        else:
+            raise DrumheadError(ErrorCode.UNSUPPORTED, f"{path} is no file, directory or link; ignore it or remove it")
+
+    def _digest(self, path: Path, source: str, facts: os.stat_result) -> str:
+        stamp = (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
+        known = self._known.get(source)
+        digest = known[4] if known and known[:4] == stamp else file_digest(path)
+        if max(facts.st_mtime_ns, facts.st_ctime_ns) < time.time_ns() - UNSETTLED_NS:
+            self._seen[source] = (*stamp, digest)
+        return digest
+
+    def _load(self) -> dict[str, Stamp]:
+        try:
+            return msgspec.json.decode(self._file.read_bytes(), type=dict[str, Stamp])
+        except (OSError, msgspec.DecodeError):
+            return {}
+
+
+def split(tree: Tree, belongs: Callable[[str], bool]) -> tuple[Tree, Tree]:
+    """The paths for which `belongs` holds, and the others."""
+    return tree.filter(belongs), tree.filter(lambda path: not belongs(path))

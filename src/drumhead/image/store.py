@@ -1,0 +1,142 @@
+"""The images of one home: their records, and the files that QEMU gets."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import lzma
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from drumhead.blobs import Blobs, replacing
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.image.records import Blob, Image, ImageFacts, ImageFiles
+from drumhead.package.store import PackageStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from drumhead.home import Home
+
+RECORD = "image.json"
+
+
+class ImageStore:
+    """Reading needs no lock. Composing holds ``using``, removing what is unused waits until nobody does."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._blobs = Blobs(home)
+
+    def list(self) -> list[Image]:
+        """Every image, by name."""
+        files = sorted(self._home.images.rglob(RECORD)) if self._home.images.is_dir() else []
+        return [_decode(file) for file in files]
+
+    def find(self, name: str) -> Image:
+        """The image called `name`. Raises NOT_FOUND."""
+        file = self._record(name)
+        if not file.is_file():
+            raise DrumheadError(
+                ErrorCode.NOT_FOUND, f"there is no image {name}; `drumhead package compose {name}` makes it"
+            )
+        return _decode(file)
+
+    def put(self, image: Image) -> str:
+        """Keep `image` under its name; returns the SHA-256 of its record, which names the image's exact contents."""
+        record = encode(image)
+        with replacing(self._record(image.name)) as temporary:
+            temporary.write_bytes(record)
+        return hashlib.sha256(record).hexdigest()
+
+    def remove(self, name: str) -> int:
+        """Delete an image and every blob that nothing else names; returns the bytes freed. Raises NOT_FOUND."""
+        self.find(name)
+        with self._lock(fcntl.LOCK_EX):
+            file = self._record(name)
+            file.unlink()
+            for folder in file.parents:
+                if folder == self._home.images or any(folder.iterdir()):
+                    break
+                folder.rmdir()
+            return self._blobs.sweep(self._named_blobs())
+
+    def files(self, image: Image) -> ImageFiles:
+        """The image's files on this host; unpacks the kernel the first time. Raises NOT_FOUND, UNVERIFIED. Blocks."""
+        kernel = self._home.cache / "kernels" / image.kernel.vmlinux.digest
+        if not kernel.is_file():
+            elf = lzma.decompress(self._blobs.read(image.kernel.vmlinux.digest))
+            with replacing(kernel) as temporary:
+                temporary.write_bytes(elf)
+        initrd = image.kernel.initrd
+        return ImageFiles(
+            kernel=kernel,
+            initrd=self._blobs.find(initrd.digest) if initrd else None,
+            layers=tuple(self._blobs.find(layer.blob.digest) for layer in image.layers),
+        )
+
+    @contextmanager
+    def using(self) -> Iterator[None]:
+        """While this lasts no blob is removed."""
+        with self._lock(fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def _lock(self, kind: int) -> Iterator[None]:
+        self._home.root.mkdir(parents=True, exist_ok=True)
+        with (self._home.root / "lock").open("a") as file:
+            fcntl.flock(file, kind)
+            yield
+
+    def _named_blobs(self) -> set[str]:
+        """What images, packages and the machines that were started from an image since removed still need."""
+        images = self.list()
+        if self._home.instances.is_dir():
+            images += [_decode(file) for file in self._home.instances.glob(f"*/{RECORD}")]
+        named = {package.archive for package in PackageStore(self._home).list()}
+        for image in images:
+            named |= {blob.digest for blob in blobs_of(image)}
+        return named
+
+    def _record(self, name: str) -> Path:
+        parts = name.split("/")
+        if not name or any(part in {"", ".", "..", RECORD} for part in parts):
+            raise DrumheadError(ErrorCode.USAGE, f"{name!r} is no image name (words, with slashes between them)")
+        return self._home.images.joinpath(*parts, RECORD)
+
+
+def encode(image: Image) -> bytes:
+    """The bytes of an image's record."""
+    return msgspec.json.format(msgspec.json.encode(image), indent=1) + b"\n"
+
+
+def blobs_of(image: Image) -> list[Blob]:
+    """Every blob of an image, once."""
+    kernel = [image.kernel.vmlinux, *([image.kernel.initrd] if image.kernel.initrd else [])]
+    return list({blob.digest: blob for blob in [*kernel, *(layer.blob for layer in image.layers)]}.values())
+
+
+def facts(image: Image) -> ImageFacts:
+    """What ``drumhead info`` says about an image."""
+    unpacked = sum(layer.unpacked_size for layer in image.layers)
+    return ImageFacts(
+        image=image.name,
+        format="drumhead",
+        virtual_size=unpacked + image.overlay_size,
+        disk_size=sum(blob.size for blob in blobs_of(image)) + len(encode(image)),
+        guest=image.guest,
+        kernel=f"{image.kernel.package} {image.kernel.version}",
+        layers=image.layers,
+        commands=image.commands,
+        default=image.default,
+    )
+
+
+def _decode(file: Path) -> Image:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Image)
+    except msgspec.DecodeError as error:
+        raise DrumheadError(ErrorCode.UNVERIFIED, f"{file} is damaged ({error}); compose the image again") from error

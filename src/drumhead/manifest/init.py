@@ -1,0 +1,92 @@
+"""Writing a project's first manifests, with what each line means."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from typing import TYPE_CHECKING
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.manifest.run_yaml import RUNTIMES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMON = """\
+    # OPTIONAL. Environment variables.
+    # env:
+    #   PORT: 8000
+    # OPTIONAL. The directory to start in.
+    # cwd: /
+"""
+TEMPLATES = {
+    "native": """\
+    # REQUIRED. The command to run. The project's root is / in the image.
+    bootcmd: /hello
+""",
+    "node": """\
+    # REQUIRED. The script to run. The project's root is / in the image. (Or shell: true for the interpreter.)
+    main: /server.js
+    # OPTIONAL. Arguments of the script, and of node itself.
+    # args:
+    #   - argument
+    # node_args:
+    #   - --max-old-space-size=64
+""",
+    "python": """\
+    # REQUIRED. The script to run (or module: NAME, or shell: true). The project's root is / in the image.
+    main: /main.py
+    # OPTIONAL. Arguments of the script, and of python itself.
+    # args:
+    #   - argument
+    # python_args:
+    #   - -O
+""",
+}
+
+
+def init_project(
+    root: Path,
+    *,
+    name: str = "",
+    title: str = "",
+    author: str = "",
+    version: str = "",
+    require: tuple[str, ...] = (),
+    runtime: str = "",
+) -> list[Path]:
+    """Write meta/package.yaml, and meta/run.yaml when a runtime is named. Raises CONFLICT when one is there."""
+    if runtime and runtime not in RUNTIMES:
+        raise DrumheadError(ErrorCode.USAGE, f"{runtime} is no runtime; runtimes are {', '.join(RUNTIMES)}")
+    name = name or root.absolute().name
+    lines = [f"name: {quote(name)}", f"title: {quote(title or name)}", f"author: {quote(author or getpass.getuser())}"]
+    lines += [f"version: {quote(version)}"] if version else []
+    lines += ["require:", *(f"- {quote(package)}" for package in require)] if require else []
+    texts = {"package.yaml": "\n".join(lines) + "\n"}
+    if runtime:
+        texts["run.yaml"] = run_template(runtime)
+    files = {root / "meta" / file: text for file, text in texts.items()}
+    for file in files:
+        if file.exists():
+            raise DrumheadError(ErrorCode.CONFLICT, f"{file} is there already; edit it, or delete it first")
+    for file, text in files.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return list(files)
+
+
+def run_template(runtime: str) -> str:
+    """A meta/run.yaml for `runtime`, with its keys explained. Raises USAGE."""
+    if runtime not in TEMPLATES:
+        raise DrumheadError(ErrorCode.USAGE, f"{runtime or 'it'} is no runtime; runtimes are {', '.join(TEMPLATES)}")
+    return (
+        f"runtime: {runtime}\n\nconfig_set:\n  # Add as many named sets as you need; `drumhead run --run NAME` chooses.\n"
+        f"  default:\n{TEMPLATES[runtime]}{COMMON}\n# OPTIONAL with one set. Which one runs when none is named.\n"
+        "config_set_default: default\n"
+    )
+
+
+def quote(text: str) -> str:
+    """`text` as a YAML scalar: plain where that is safe, else in JSON's quotes."""
+    plain = text and all(character.isalnum() or character in "._/@+-" for character in text) and text[0].isalnum()
+    return text if plain else json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,78 @@
+"""A remote that is a directory behind any HTTP server: ``index.json`` and ``blobs/sha256/HEX``."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from drumhead.blobs import replacing
+from drumhead.download import fetch_bytes, fetch_file
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.package.records import Package
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import aiohttp
+
+    from drumhead.report import Report
+
+INDEX = "index.json"
+
+
+class HttpRemote:
+    """See ``remote.Repository``. A directory is written where it lies (``write_directory``), not over HTTP."""
+
+    def __init__(self, client: aiohttp.ClientSession, url: str) -> None:
+        self._client = client
+        self._url = url.rstrip("/")
+
+    async def packages(self) -> list[Package]:
+        contents = await fetch_bytes(self._client, f"{self._url}/{INDEX}")
+        return decode_index(contents, self._url)
+
+    async def fetch(self, package: Package, path: Path, report: Report) -> None:
+        url = f"{self._url}/blobs/sha256/{package.archive}"
+        await fetch_file(
+            self._client, url, path, digest=package.archive, size=package.archive_size, report=_label(package, report)
+        )
+
+    async def push(self, package: Package, archive: Path, report: Report) -> None:  # noqa: ARG002 - the contract's
+        raise DrumheadError(
+            ErrorCode.UNSUPPORTED,
+            f"{self._url} is read over HTTP only; push to the directory that it serves "
+            f"(drumhead package push {package.name} --to DIRECTORY)",
+        )
+
+
+def _label(package: Package, report: Report) -> Report:
+    return lambda _name, done, total: report(f"{package.name} {package.version}", done, total)
+
+
+def decode_index(contents: bytes, where: str) -> list[Package]:
+    try:
+        return msgspec.json.decode(contents, type=list[Package])
+    except msgspec.DecodeError as error:
+        raise DrumheadError(ErrorCode.REMOTE, f"{where}/{INDEX} is no index of packages: {error}") from error
+
+
+async def write_directory(folder: Path, packages: Sequence[tuple[Package, Path]]) -> None:
+    """Add packages (with their archives) to a directory that an HTTP server can serve as a remote."""
+    await asyncio.to_thread(_write_directory, folder, packages)
+
+
+def _write_directory(folder: Path, packages: Sequence[tuple[Package, Path]]) -> None:
+    index = folder / INDEX
+    known = decode_index(index.read_bytes(), str(folder)) if index.is_file() else []
+    for package, archive in packages:
+        with replacing(folder / "blobs" / "sha256" / package.archive) as temporary:
+            shutil.copyfile(archive, temporary)
+        known = [other for other in known if (other.name, other.version) != (package.name, package.version)]
+        known.append(package)
+    known.sort(key=lambda package: (package.name, package.version))
+    with replacing(index) as temporary:
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(known), indent=1) + b"\n")

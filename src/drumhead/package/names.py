@@ -1,0 +1,92 @@
+"""From the names that a project requires to packages: today's names, old names, and what requires what."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.package.recipe import find_alias, known_recipes
+from drumhead.package.records import PackageRef
+from drumhead.package.store import parse_ref
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from drumhead.home import Home
+    from drumhead.package.records import Package
+    from drumhead.package.store import PackageStore
+    from drumhead.report import Report
+
+PART_OF_GUEST = re.compile(r"(eu\.mikelangelo-project\.)?(app\.)?osv\.(bootstrap|loader|mkfs|cpiod)")
+"""What Capstan's packages needed of OSv and every drumhead guest has by itself."""
+
+
+def resolve_names(required: Iterable[str]) -> tuple[list[PackageRef], list[str]]:
+    """The packages that the names in `require` mean today, in their order and each once, and notices for old names."""
+    refs: list[PackageRef] = []
+    notices = []
+    for text in required:
+        ref = parse_ref(text)
+        if PART_OF_GUEST.fullmatch(ref.name):
+            notices.append(f"{text} is part of every guest; it is not needed any more")
+            continue
+        if ref.name not in known_recipes() and (recipe := find_alias(ref.name)):
+            notices.append(f"{text} is an old name: the image gets today's {recipe.name} ({recipe.description})")
+            ref = PackageRef(name=recipe.name)
+        if all(other.name != ref.name for other in refs):
+            refs.append(ref)
+    return refs, notices
+
+
+async def gather_packages(
+    home: Home, store: PackageStore, refs: Iterable[PackageRef], report: Report
+) -> tuple[list[Package], list[str]]:
+    """The packages that `refs` name and all that they require, requirements first, and notices.
+
+    What is not in the local store is pulled from a remote, else built from its recipe. Raises NOT_FOUND.
+    """
+    found: dict[str, Package] = {}
+    notices: list[str] = []
+
+    async def take(ref: PackageRef, asked_by: str) -> None:
+        if ref.name in found:
+            return
+        package = await _obtain(home, store, ref, report, notices, asked_by)
+        for name in package.requires:
+            await take(parse_ref(name), f"package {package.name}")
+        found[ref.name] = package
+
+    for ref in refs:
+        await take(ref, "the project")
+    return list(found.values()), notices
+
+
+async def _obtain(
+    home: Home, store: PackageStore, ref: PackageRef, report: Report, notices: list[str], asked_by: str
+) -> Package:
+    try:
+        return store.find(ref)
+    except DrumheadError as error:
+        if error.code is not ErrorCode.NOT_FOUND:
+            raise
+    from drumhead.package.build import build_package  # noqa: PLC0415 - a warm store needs no network, nor its import
+    from drumhead.package.remote import pull_package  # noqa: PLC0415
+
+    if pulled := await pull_package(home, store, ref, report):
+        notices.append(f"package {pulled.name} {pulled.version} was pulled")
+        return pulled
+    recipe = known_recipes().get(ref.name)
+    if recipe is None or ref.version:
+        near = difflib.get_close_matches(ref.name, known_recipes(), n=1)
+        hint = f" ({near[0]} is meant?)" if near else ""
+        asked = f"{ref.name}@{ref.version}" if ref.version else ref.name
+        raise DrumheadError(
+            ErrorCode.NOT_FOUND,
+            f"{asked_by} requires {asked}, which no store, remote or recipe has{hint}; "
+            "`drumhead package search` lists what there is",
+        )
+    built = await build_package(home, store, recipe, report)
+    notices.append(f"package {built.name} {built.version} was built from Debian's packages")
+    return built

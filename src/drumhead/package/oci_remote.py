@@ -1,0 +1,97 @@
+"""A remote in an OCI registry: the package NAME VERSION is the artifact ``PATH/NAME:VERSION``."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import msgspec
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.package.records import Package
+from drumhead.package.registry import Descriptor, Manifest, Registry, describe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import aiohttp
+
+    from drumhead.report import Report
+
+PACKAGE_TYPE = "application/vnd.drumhead.package.v1+json"
+ARCHIVE_TYPE = "application/vnd.drumhead.package.v1.tar+zstd"
+
+
+class OciRemote:
+    """See ``remote.Repository``. `url` is ``https://HOST/PATH`` (or http)."""
+
+    def __init__(self, client: aiohttp.ClientSession, url: str) -> None:
+        parts = urlsplit(url)
+        self._url = url
+        self._path = parts.path.strip("/")
+        self._registry = Registry(client, f"{parts.scheme}://{parts.netloc}")
+
+    async def packages(self) -> list[Package]:
+        prefix = f"{self._path}/" if self._path else ""
+        names = [name for name in await self._registry.repositories() if name.startswith(prefix)]
+        tagged = await asyncio.gather(*(self._tags(name) for name in names))
+        found = await asyncio.gather(*(self._read(name, tag) for name, tags in tagged for tag in tags))
+        return sorted(filter(None, found), key=lambda package: (package.name, package.version))
+
+    async def fetch(self, package: Package, path: Path, report: Report) -> None:
+        blob = Descriptor(media_type=ARCHIVE_TYPE, digest=f"sha256:{package.archive}", size=package.archive_size)
+        await self._registry.fetch(self._repository(package.name), blob, path, _label(package, report))
+
+    async def push(self, package: Package, archive: Path, report: Report) -> None:
+        name = self._repository(package.name)
+        record = msgspec.json.encode(package)
+        config = describe(record, PACKAGE_TYPE)
+        layer = Descriptor(media_type=ARCHIVE_TYPE, digest=f"sha256:{package.archive}", size=package.archive_size)
+        await self._registry.push_blob(name, config, record)
+        await self._registry.push_blob(name, layer, archive, _label(package, report))
+        annotations = {
+            "org.opencontainers.image.title": package.name,
+            "org.opencontainers.image.version": package.version,
+            "org.opencontainers.image.created": package.created,
+            "org.opencontainers.image.description": package.description,
+        }
+        manifest = Manifest(artifact_type=PACKAGE_TYPE, config=config, layers=(layer,), annotations=annotations)
+        await self._registry.push_manifest(name, tag_of(package.version), manifest)
+
+    async def _tags(self, name: str) -> tuple[str, list[str]]:
+        try:
+            return name, await self._registry.tags(name)
+        except DrumheadError as error:
+            if error.code is ErrorCode.NOT_FOUND:
+                return name, []
+            raise
+
+    async def _read(self, name: str, tag: str) -> Package | None:
+        """The record behind a tag; None for what is no package of ours."""
+        manifest = await self._registry.manifest(name, tag)
+        if manifest.config.media_type != PACKAGE_TYPE:
+            return None
+        record = await self._registry.blob(name, manifest.config)
+        try:
+            package = msgspec.json.decode(record, type=Package)
+        except msgspec.DecodeError as error:
+            raise DrumheadError(ErrorCode.REMOTE, f"{self._url}: {name}:{tag} is no package: {error}") from error
+        if [layer.hexadecimal for layer in manifest.layers] != [package.archive]:
+            raise DrumheadError(
+                ErrorCode.UNVERIFIED, f"{self._url}: {name}:{tag} names another archive than its record"
+            )
+        return package
+
+    def _repository(self, name: str) -> str:
+        return f"{self._path}/{name.lower()}" if self._path else name.lower()
+
+
+def tag_of(version: str) -> str:
+    """A version as a tag: what a tag may not hold becomes ``_`` (tags are words of letters, digits, ``_ . -``)."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", version)[:128].lstrip(".-") or "latest"
+
+
+def _label(package: Package, report: Report) -> Report:
+    return lambda _name, done, total: report(f"{package.name} {package.version}", done, total)

@@ -1,0 +1,204 @@
+"""An OCI registry over HTTP: blobs and manifests, as the OCI distribution specification 1.1 has them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
+
+import aiohttp
+import msgspec
+
+from drumhead.download import CHUNK, fetch_file
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.report import silent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from drumhead.report import Report
+
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+PAGE = 100
+
+
+class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What a manifest says of a blob. `digest` is ``sha256:HEX``."""
+
+    media_type: str
+    digest: str
+    size: int
+    annotations: dict[str, str] = {}
+
+    @property
+    def hexadecimal(self) -> str:
+        return self.digest.removeprefix("sha256:")
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """An OCI image manifest that carries an artifact."""
+
+    schema_version: int = 2
+    media_type: str = MANIFEST_TYPE
+    artifact_type: str = ""
+    config: Descriptor
+    layers: tuple[Descriptor, ...] = ()
+    annotations: dict[str, str] = {}
+
+
+class Registry:
+    """A client of one registry. `url` has no path; credentials come from DRUMHEAD_REGISTRY_USER and …_PASSWORD."""
+
+    def __init__(self, client: aiohttp.ClientSession, url: str) -> None:
+        self._client = client
+        self._url = url.rstrip("/")
+        self._authorization = ""
+
+    async def repositories(self) -> list[str]:
+        """The names of all repositories (a registry may not allow it: REMOTE)."""
+        return [name async for name in self._pages("/v2/_catalog", "repositories")]
+
+    async def tags(self, name: str) -> list[str]:
+        return [tag async for tag in self._pages(f"/v2/{name}/tags/list", "tags")]
+
+    async def manifest(self, name: str, reference: str) -> Manifest:
+        """The manifest behind a tag or digest; a digest is checked. Raises NOT_FOUND, UNVERIFIED, REMOTE."""
+        async with await self._request(
+            "GET", f"/v2/{name}/manifests/{reference}", headers={"Accept": MANIFEST_TYPE}
+        ) as answer:
+            contents = await answer.read()
+        if reference.startswith("sha256:") and _digest(contents) != reference:
+            raise DrumheadError(ErrorCode.UNVERIFIED, f"{self._url}: the manifest of {name} is not {reference}")
+        try:
+            return msgspec.json.decode(contents, type=Manifest)
+        except msgspec.DecodeError as error:
+            raise DrumheadError(ErrorCode.REMOTE, f"{self._url}: {name}:{reference} is no image manifest") from error
+
+    async def blob(self, name: str, blob: Descriptor, *, limit: int = 1 << 20) -> bytes:
+        """A small blob's bytes, checked."""
+        if blob.size > limit:
+            raise DrumheadError(ErrorCode.REMOTE, f"{self._url}: a record of {name} is {blob.size} bytes long")
+        async with await self._request("GET", f"/v2/{name}/blobs/{blob.digest}") as answer:
+            contents = await answer.read()
+        if _digest(contents) != blob.digest:
+            raise DrumheadError(ErrorCode.UNVERIFIED, f"{self._url}: a blob of {name} is not {blob.digest}")
+        return contents
+
+    async def fetch(self, name: str, blob: Descriptor, path: Path, report: Report = silent) -> None:
+        """A blob into a file, checked, resumed when the transfer breaks."""
+        await self._authorize(name)
+        headers = {"Authorization": self._authorization} if self._authorization else {}
+        url = f"{self._url}/v2/{name}/blobs/{blob.digest}"
+        await fetch_file(
+            self._client, url, path, digest=blob.hexadecimal, size=blob.size, report=report, headers=headers
+        )
+
+    async def push_blob(self, name: str, blob: Descriptor, source: Path | bytes, report: Report = silent) -> None:
+        """Upload a blob in one piece, unless the registry has it."""
+        try:
+            async with await self._request("HEAD", f"/v2/{name}/blobs/{blob.digest}", scope="pull,push"):
+                return
+        except DrumheadError as error:
+            if error.code is not ErrorCode.NOT_FOUND:
+                raise
+        async with await self._request("POST", f"/v2/{name}/blobs/uploads/", scope="pull,push") as answer:
+            place = urljoin(str(answer.url), answer.headers["Location"])
+        place += ("&" if "?" in place else "?") + f"digest={blob.digest}"
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(blob.size)}
+        body = source if isinstance(source, bytes) else _chunks(source, blob.size, report)
+        async with await self._request("PUT", place, headers=headers, data=body, scope="pull,push"):
+            pass
+
+    async def push_manifest(self, name: str, tag: str, manifest: Manifest) -> str:
+        """Store a manifest under `tag`; returns its digest."""
+        contents = msgspec.json.encode(manifest)
+        headers = {"Content-Type": MANIFEST_TYPE}
+        path = f"/v2/{name}/manifests/{tag}"
+        async with await self._request("PUT", path, headers=headers, data=contents, scope="pull,push"):
+            return _digest(contents)
+
+    async def _pages(self, path: str, key: str) -> AsyncIterator[str]:
+        following = f"{path}?n={PAGE}"
+        while following:
+            async with await self._request("GET", following) as answer:
+                page: dict[str, Any] = json.loads(await answer.read())
+                link = re.match(r'<([^>]+)>;\s*rel="?next', answer.headers.get("Link", ""))
+                following = urljoin(str(answer.url), link[1]) if link else ""
+            for item in page.get(key) or ():
+                yield item
+
+    async def _request(
+        self, method: str, path: str, *, scope: str = "pull", headers: dict[str, str] | None = None, data: Any = None
+    ) -> aiohttp.ClientResponse:
+        """One request; asks for a token when the registry wants one. The caller closes the answer."""
+        url = path if path.startswith("http") else self._url + path
+        for attempt in range(2):
+            sent = dict(headers or {})
+            if self._authorization:
+                sent["Authorization"] = self._authorization
+            try:
+                answer = await self._client.request(method, url, headers=sent, data=data)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise DrumheadError(ErrorCode.REMOTE, f"{self._url} does not answer: {error}") from error
+            if answer.status == 401 and attempt == 0:
+                challenge = answer.headers.get("WWW-Authenticate", "")
+                answer.release()
+                self._authorization = await self._answer_challenge(challenge, scope)
+                continue
+            if answer.status >= 400:
+                said = (await answer.text())[:300]
+                code = ErrorCode.NOT_FOUND if answer.status == 404 else ErrorCode.REMOTE
+                raise DrumheadError(code, f"{method} {url} answered {answer.status} {answer.reason}: {said}")
+            return answer
+        raise DrumheadError(
+            ErrorCode.REMOTE, f"{self._url} refuses; set DRUMHEAD_REGISTRY_USER and DRUMHEAD_REGISTRY_PASSWORD"
+        )
+
+    async def _authorize(self, name: str) -> None:
+        """Have a token before a transfer that cannot ask for one."""
+        async with await self._request("GET", f"/v2/{name}/tags/list?n=1"):
+            pass
+
+    async def _answer_challenge(self, challenge: str, scope: str) -> str:
+        """The Authorization header that a registry's WWW-Authenticate asks for (Basic, or a Bearer token's)."""
+        user = os.environ.get("DRUMHEAD_REGISTRY_USER", "")
+        login = aiohttp.BasicAuth(user, os.environ.get("DRUMHEAD_REGISTRY_PASSWORD", "")) if user else None
+        if not challenge.lower().startswith("bearer"):
+            if login is None:
+                raise DrumheadError(
+                    ErrorCode.REMOTE, f"{self._url} wants a login; set DRUMHEAD_REGISTRY_USER and …_PASSWORD"
+                )
+            return login.encode()
+        fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+        query = {key: fields[key] for key in ("service", "scope") if key in fields}
+        if "scope" in query:
+            query["scope"] = re.sub(r":[a-z,*]+$", f":{scope}", query["scope"])
+        async with self._client.get(fields.get("realm", ""), params=query, auth=login) as answer:
+            body: dict[str, Any] = json.loads(await answer.read()) if answer.status == 200 else {}
+        token = body.get("token") or body.get("access_token")
+        if not token:
+            raise DrumheadError(ErrorCode.REMOTE, f"{self._url} gives no token; is the login right?")
+        return f"Bearer {token}"
+
+
+def describe(contents: bytes, media_type: str) -> Descriptor:
+    """The descriptor of bytes."""
+    return Descriptor(media_type=media_type, digest=_digest(contents), size=len(contents))
+
+
+def _digest(contents: bytes) -> str:
+    return "sha256:" + hashlib.sha256(contents).hexdigest()
+
+
+async def _chunks(path: Path, size: int, report: Report) -> AsyncIterator[bytes]:
+    done = 0
+    with path.open("rb") as file:
+        while chunk := await asyncio.to_thread(file.read, CHUNK):
+            done += len(chunk)
+            report(f"sending {path.name[:12]}", done, size)
+            yield chunk

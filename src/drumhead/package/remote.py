@@ -1,0 +1,136 @@
+"""Remotes: where packages are searched, pulled from and pushed to. One contract, an HTTP directory or a registry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from drumhead.blobs import replacing
+from drumhead.debian.version import version_key
+from drumhead.download import new_client
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.package.http_remote import HttpRemote
+from drumhead.package.oci_remote import OciRemote
+from drumhead.report import silent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import aiohttp
+
+    from drumhead.home import Home
+    from drumhead.package.records import Package, PackageRef
+    from drumhead.package.store import PackageStore
+    from drumhead.report import Report
+
+
+class Remote(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of remotes.json. `url` is ``http(s)://…`` (a directory), ``oci://HOST/PATH`` or ``oci+http://…``."""
+
+    name: str
+    url: str
+
+
+class Repository(Protocol):
+    """What can be asked of a remote. Everything that comes back was checked against its digest."""
+
+    async def packages(self) -> list[Package]:
+        """Every version of every package. Raises REMOTE."""
+        ...
+
+    async def fetch(self, package: Package, path: Path, report: Report) -> None:
+        """The archive of `package` at `path`. Raises NOT_FOUND, UNVERIFIED, REMOTE."""
+        ...
+
+    async def push(self, package: Package, archive: Path, report: Report) -> None:
+        """Store `package`. Pushing what is there already changes nothing. Raises REMOTE, UNSUPPORTED."""
+        ...
+
+
+def check_url(remote: Remote) -> None:
+    """Refuse a URL that no kind of remote has (USAGE)."""
+    scheme, _, rest = remote.url.partition("://")
+    if scheme not in {"http", "https", "oci", "oci+http"} or not rest.strip("/"):
+        raise DrumheadError(
+            ErrorCode.USAGE,
+            f"remote {remote.name}: {remote.url} must begin with http://, https:// or oci:// and a host",
+        )
+
+
+def open_remote(client: aiohttp.ClientSession, remote: Remote) -> Repository:
+    """The repository behind a remote's URL. Raises USAGE."""
+    check_url(remote)
+    scheme, _, rest = remote.url.partition("://")
+    match scheme:
+        case "http" | "https":
+            return HttpRemote(client, remote.url)
+        case "oci":
+            return OciRemote(client, f"https://{rest}")
+        case _:
+            return OciRemote(client, f"http://{rest}")
+
+
+def read_remotes(home: Home) -> list[Remote]:
+    """The remotes of this home, in the order in which they are asked."""
+    if not home.remotes.is_file():
+        return []
+    try:
+        return msgspec.json.decode(home.remotes.read_bytes(), type=list[Remote])
+    except msgspec.DecodeError as error:
+        raise DrumheadError(ErrorCode.MANIFEST, f"{home.remotes}:1: {error}") from error
+
+
+def write_remotes(home: Home, remotes: list[Remote]) -> None:
+    with replacing(home.remotes) as temporary:
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(remotes), indent=1) + b"\n")
+
+
+def find_remote(home: Home, name: str) -> Remote:
+    """The remote called `name`, or the only one when the name is empty. Raises NOT_FOUND, USAGE."""
+    remotes = read_remotes(home)
+    if not name and len(remotes) == 1:
+        return remotes[0]
+    for remote in remotes:
+        if remote.name == name:
+            return remote
+    names = ", ".join(remote.name for remote in remotes) or "none; `drumhead remote add NAME URL` adds one"
+    raise DrumheadError(ErrorCode.NOT_FOUND if name else ErrorCode.USAGE, f"say which remote; there are: {names}")
+
+
+async def search_remotes(home: Home) -> list[tuple[Remote, Package]]:
+    """Every package of every remote. Raises REMOTE when one does not answer."""
+    async with new_client() as client:
+        return [
+            (remote, package)
+            for remote in read_remotes(home)
+            for package in await open_remote(client, remote).packages()
+        ]
+
+
+async def pull_package(
+    home: Home, store: PackageStore, ref: PackageRef, report: Report = silent, *, remote: Remote | None = None
+) -> Package | None:
+    """The version asked for (else the newest) from the first remote that has it, into `store`; None when none has."""
+    async with new_client() as client:
+        for candidate in [remote] if remote else read_remotes(home):
+            repository = open_remote(client, candidate)
+            versions = [package for package in await repository.packages() if package.name == ref.name]
+            versions = [package for package in versions if ref.version in {"", package.version}]
+            if versions:
+                package = max(versions, key=lambda version: version_key(version.version))
+                path = store.blobs.path(package.archive)
+                await repository.fetch(package, path, report)
+                store.put(package)
+                return package
+    return None
+
+
+async def push_package(home: Home, store: PackageStore, ref: PackageRef, name: str, report: Report = silent) -> Package:
+    """Send a stored package to the remote called `name`."""
+    package = store.find(ref)
+    store.blobs.read(package.archive)
+    async with new_client() as client:
+        repository = open_remote(client, find_remote(home, name))
+        await repository.push(package, store.blobs.find(package.archive), report)
+    return package

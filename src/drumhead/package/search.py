@@ -1,0 +1,53 @@
+"""Searching packages: remotes, the local store, and recipes that were not built yet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from drumhead.debian.version import version_key
+from drumhead.package.names import resolve_names
+from drumhead.package.recipe import known_recipes
+from drumhead.package.records import Package
+from drumhead.package.remote import search_remotes
+from drumhead.package.store import PackageStore
+
+if TYPE_CHECKING:
+    from drumhead.home import Home
+
+
+async def search(home: Home, part: str) -> tuple[list[Package], list[str]]:
+    """Packages whose name or description holds `part` (or that an old name means), each version once, and notices.
+
+    A recipe of which no version exists yet appears with version ``(recipe)``. Raises REMOTE.
+    """
+    notices: list[str] = []
+    wanted = {part.lower()}
+    if part:
+        refs, notices = resolve_names([part])
+        wanted |= {ref.name.lower() for ref in refs}
+    packages = [package for _, package in await search_remotes(home)] + PackageStore(home).list()
+    names = {package.name for package in packages}
+    packages += [
+        Package(
+            name=recipe.name,
+            version="(recipe)",
+            kind=recipe.kind,
+            description=recipe.description,
+            created="",
+            archive="",
+            archive_size=0,
+            unpacked_size=0,
+        )
+        for recipe in known_recipes().values()
+        if recipe.name not in names
+    ]
+    found = {
+        (package.name, package.version): package
+        for package in packages
+        if any(word in package.name.lower() or word in package.description.lower() for word in wanted)
+    }
+    return sorted(found.values(), key=_order), notices
+
+
+def _order(package: Package) -> tuple[str, object]:
+    return package.name, version_key(package.version) if package.version[:1].isdigit() else (-1, (), ())
