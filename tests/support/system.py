@@ -22,7 +22,7 @@ class System:
     """Services and workers under names; each keeps its port and its data over its lives."""
 
     def __init__(self, data: Path, settings: dict[str, list[str]]) -> None:
-        self._data = data
+        self.data = data
         self._settings = settings
         self._stack = contextlib.AsyncExitStack()
         self.ports = {name: free_port() for name in SERVICES}
@@ -43,7 +43,7 @@ class System:
         argv = [] if kind == "keyvaluestore" else [self.keyvaluestore]
         if kind in self.ports:
             argv += ["--port", str(self.ports[kind])]
-        argv += ["--data", str(self._data / name), *self._settings.get(kind, [])]
+        argv += ["--data", str(self.data / name), *self._settings.get(kind, [])]
         self.running[name] = await self._stack.enter_async_context(service(kind, *argv))
         return self.running[name]
 

@@ -1,34 +1,52 @@
-"""What a worker does at the master, without the pictures."""
+"""Tasks, workers and outcomes for tests that need some."""
+
+from __future__ import annotations
 
 import hashlib
+import itertools
+from typing import Any
 
-from safelight.client.master import Client
-from safelight.client.storage import StorageClient
-from safelight.wire import Failed, Failure, Finished, Lease, LeaseRequest, Output, WorkerInfo
+import msgspec
 
-WORKER = WorkerInfo(id="worker-of-a-test", engine="test")
+from safelight.wire import Blob, Died, Failed, Failure, Finished, LeaseRequest, NewTask, Output, WorkerInfo
 
-
-async def take(client: Client, *, n: int = 1, wait: float = 5.0, worker: WorkerInfo = WORKER) -> list[Lease]:
-    """Take up to n tasks."""
-    return await client.lease(LeaseRequest(worker=worker, n=n, wait=wait))
+_numbers = itertools.count()
 
 
-async def finish(client: Client, storage: StorageClient, lease: Lease, results: dict[str, bytes]) -> None:
-    """Store results and end the attempt."""
-    outputs = []
-    for name, data in results.items():
-        blob = await storage.put(data)
-        outputs.append(Output(name=name, digest=blob.digest, size=blob.size, media_type="image/png", width=1, height=1))
-    (settled,) = await client.settle([Finished(lease=lease.id, outputs=outputs, engine=WORKER.engine)])
-    assert settled.problem is None, settled.problem
+def digest(of: object) -> str:
+    return hashlib.sha256(str(of).encode()).hexdigest()
 
 
-async def fail(client: Client, lease: Lease, failure: Failure) -> None:
-    """End the attempt for good."""
-    (settled,) = await client.settle([Failed(lease=lease.id, failure=failure, permanent=True)])
-    assert settled.problem is None, settled.problem
+def new_task(of: object = None, **changes: Any) -> NewTask:
+    """A task with an input of its own, unless `of` says which."""
+    content = of if of is not None else f"input {next(_numbers)}"
+    fields: dict[str, Any] = {
+        "input": Blob(digest=digest(content), size=1000),
+        "filename": "photo.jpg",
+        "media_type": "image/jpeg",
+        "recipe": "invert",
+        "recipe_digest": digest("invert"),
+        "spec": msgspec.Raw(b'{"name":"invert"}'),
+    }
+    return NewTask(**{**fields, **changes})
 
 
-def digest_of(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def request(worker: str = "w", n: int = 1, **fields: Any) -> LeaseRequest:
+    return LeaseRequest(worker=WorkerInfo(id=worker, engine="engine 1"), n=n, **fields)
+
+
+def output(name: str = "image") -> Output:
+    return Output(name=name, digest=digest(f"output {name}"), size=10, media_type="image/jpeg", width=4, height=3)
+
+
+def finished(lease: str, **fields: Any) -> Finished:
+    return Finished(**{"lease": lease, "outputs": [output()], "engine": "engine 1", "seconds": 0.5, **fields})
+
+
+def failed(lease: str, *, permanent: bool = False) -> Failed:
+    code = "damaged_image" if permanent else "unavailable"
+    return Failed(lease=lease, failure=Failure(code=code, detail="It went wrong."), permanent=permanent)
+
+
+def died(lease: str) -> Died:
+    return Died(lease=lease, failure=Failure(code="out_of_memory", detail="It took too much memory."))

@@ -57,12 +57,14 @@ class Walk:
         self.environment = environment
         self.ports = ports
         self._stack = contextlib.AsyncExitStack()
+        self._drains: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+        await asyncio.gather(*self._drains)
 
     def _here(self, text: str) -> str:
         for written, real in self.ports.items():
@@ -123,17 +125,12 @@ class Walk:
             except TimeoutError:
                 raise AssertionError(f"line {step.line}: waited for {expected!r}; printed {printed}") from None
         # What it goes on to print must not fill the pipe.
-        drain = asyncio.create_task(_drain(process.stdout))
-        self._stack.push_async_callback(_finished, drain)
+        self._drains.append(asyncio.create_task(_drain(process.stdout)))
 
 
 async def _drain(stream: asyncio.StreamReader) -> None:
     while await stream.read(65536):
         pass
-
-
-async def _finished(task: asyncio.Task[None]) -> None:
-    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
