@@ -84,6 +84,15 @@ class BootPlan(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[Path, bytes] = {}
 
 
+class ProbeBoot(msgspec.Struct, frozen=True, kw_only=True):
+    """The shortest boot of a guest: nothing but kernel and initrd, `sign` on the serial console, then off."""
+
+    kernel: Path
+    initrd: Path | None
+    cmdline: str
+    sign: str
+
+
 class Guest(Protocol):
     """One kind of guest. Implementations are stateless; ``guest.find_guest(name)`` returns them."""
 
@@ -115,4 +124,8 @@ class Guest(Protocol):
         `state` is the instance's directory (sockets and logs are named below it), `data` the overlay and volumes,
         which follow the image's own drives. Raises DrumheadError(UNSUPPORTED) for what this guest cannot do.
         """
+        ...
+
+    def probe(self, files: ImageFiles) -> ProbeBoot:
+        """What is booted to find out whether an accelerator works."""
         ...

@@ -10,7 +10,10 @@ from drumhead.manifest.records import Command
 
 Accelerator = Literal["kvm", "tcg"]
 NetworkMode = Literal["nat", "bridge", "tap", "vhost"]
-InstanceState = Literal["created", "running", "exited", "failed"]
+InstanceState = Literal["starting", "running", "exited", "failed"]
+"""starting: QEMU lives, the command does not yet. exited: the command ended by itself or was stopped. failed: the
+machine could not boot, or ended without saying how its command did.
+"""
 
 
 class PortForward(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +26,7 @@ class PortForward(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VolumeMount(msgspec.Struct, frozen=True, kw_only=True):
-    """``--volume NAME:/path[:ro]``: a named volume (made when missing, `size` bytes) or a path of an existing disk."""
+    """``--volume NAME:/path[:SIZE][:ro]``: a named volume (made when missing, `size` bytes) or the path of a disk."""
 
     source: str
     path: str
@@ -44,6 +47,7 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     cpus: int = 1
     network: NetworkMode = "nat"
     network_device: str = ""
+    """The host's bridge (bridge, vhost) or tap device (tap); empty means the usual one."""
     link: str = "default"
     """The private network shared with other instances of this host; a fleet has its own."""
     mac: str = ""
@@ -53,11 +57,12 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Further names under which its neighbours find it."""
 
 
-class Instance(msgspec.Struct, frozen=True, kw_only=True):
-    """instances/NAME/instance.json: what is known of a machine. Written by rename, so a reader sees a whole record.
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """instances/NAME/instance.json: how a machine was last started. Written before QEMU starts, and then left alone.
 
-    `address` is its IPv4 address on the link. `exit_status` is the command's (128 + n after signal n); `reason` says
-    why a machine failed. Times are seconds since the epoch.
+    What happens afterwards is written by others: QEMU keeps its pid file locked while it lives, the guest reports on
+    its status port. `mac` and `address` are those on the link; `forwards` have every host port filled in. `attached`
+    machines die with the command that started them. `started_at` is in seconds since the epoch.
     """
 
     spec: InstanceSpec
@@ -65,12 +70,25 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     accelerator: Accelerator
     mac: str
     address: str
-    pid: int
-    pid_start_time: int
-    """The process's start time in clock ticks (/proc/PID/stat field 22), so that a reused pid is not taken for it."""
+    forwards: tuple[PortForward, ...]
     started_at: float
+    attached: bool
+    fleet: str = ""
+
+
+class Instance(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a machine at one moment; put together by ``instances.Instances.read``, never stored.
+
+    `pid` is QEMU's, 0 when it is gone. `exit_status` is the command's (128 + n after signal n); `reason` says why a
+    machine failed. `addresses` maps the guest's cards to the addresses that it reported. `resident` is the memory
+    that the host spends on it, in bytes.
+    """
+
+    launch: Launch
+    state: InstanceState
+    pid: int = 0
     ended_at: float = 0.0
-    state: InstanceState = "created"
     exit_status: int | None = None
     reason: str = ""
-    fleet: str = ""
+    addresses: dict[str, str] = {}
+    resident: int = 0

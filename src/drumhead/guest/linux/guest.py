@@ -10,7 +10,7 @@ import msgspec
 import zstandard
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.guest.contract import BootPlan, Channel, Drive, RunConfig
+from drumhead.guest.contract import BootPlan, Channel, Drive, ProbeBoot, RunConfig
 from drumhead.guest.linux import cpio
 from drumhead.guest.linux.program import init_program
 from drumhead.guest.linux.skeleton import skeleton
@@ -83,6 +83,11 @@ class LinuxGuest:
             drives=layers + data,
             channels=channels(state),
             files={initrd: with_config(files.initrd.read_bytes(), config)},
+        )
+
+    def probe(self, files: ImageFiles) -> ProbeBoot:
+        return ProbeBoot(
+            kernel=files.kernel, initrd=files.initrd, cmdline=f"{CMDLINE} -- probe", sign="drumhead: booted"
         )
 
 

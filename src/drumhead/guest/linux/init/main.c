@@ -215,8 +215,12 @@ static void wait_for_events(int signals) {
     if (kill_at != 0 && now() >= kill_at && command) kill(command, SIGKILL);
 }
 
-int main(void) {
+int main(int count, char **words) {
     sigset_t watched;
+    if (count > 1 && strcmp(words[1], "probe") == 0) { /* the host only asks whether a kernel gets this far */
+        say("booted");
+        reboot(RB_AUTOBOOT);
+    }
     sigemptyset(&watched);
     sigaddset(&watched, SIGCHLD);
     sigaddset(&watched, SIGIO); /* a port's other end was opened or closed */

@@ -1,0 +1,318 @@
+"""``drumhead run`` and what can be done with machines then."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from drumhead.cli.output import notice, print_json, print_table, size_text
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.home import find_home
+
+if TYPE_CHECKING:
+    from drumhead.machine.launch import Started
+    from drumhead.machine.records import Instance, InstanceSpec
+
+Json = Annotated[bool, Parameter(name="--json", negative="")]
+Flag = Parameter(negative="")
+BOOT_TIME = 120.0
+"""Seconds that a detached machine has to start its command."""
+
+
+async def run_command(
+    name: str,
+    instance: str = "",
+    *,
+    image: Annotated[str, Parameter(name=["--image", "-i"])] = "",
+    memory: Annotated[str, Parameter(name=["--memory", "-m"])] = "256M",
+    cpus: Annotated[int, Parameter(name=["--cpus", "-c"])] = 1,
+    network: Annotated[Literal["nat", "bridge", "tap", "vhost"], Parameter(name=["--network", "-n"])] = "nat",
+    device: Annotated[str, Parameter(name=["--device", "-b"])] = "",
+    link: str = "default",
+    mac: str = "",
+    execute: Annotated[str, Parameter(name=["--execute", "-e"])] = "",
+    run: str = "",
+    env: tuple[str, ...] = (),
+    forward: Annotated[tuple[str, ...], Parameter(name=["--forward", "-f"])] = (),
+    volume: tuple[str, ...] = (),
+    detach: Annotated[bool, Parameter(name=["--detach", "-d"], negative="")] = False,
+) -> int:
+    """Run a machine: its command's output is this command's output, its exit status this command's.
+
+    Parameters
+    ----------
+    name: The image, and with -i the instance's name. Without -i the instance is called like the image.
+    instance: The instance's name.
+    image: The image, where the first word names the instance.
+    memory: Memory (200M, 1G).
+    cpus: Virtual CPUs.
+    network: nat needs no root; bridge, tap and vhost put the machine on a network of the host.
+    device: The host's bridge (bridge, vhost; virbr0 or br0 by default) or tap device (tap; tap0 by default).
+    link: The private network whose machines reach one another by name.
+    mac: The card's MAC; the same MAC has the same address at every launch. By default it follows from the name.
+    execute: The command to start instead of the image's own.
+    run: The config set to start instead of the default one.
+    env: A variable for the command (NAME=VALUE); repeatable.
+    forward: A port of the host that leads into the machine: HOST:GUEST[/udp]; repeatable.
+    volume: A data disk: NAME:/path[:SIZE][:ro], made when missing; repeatable.
+    detach: Leave the machine running and return when its command runs.
+    """
+    from drumhead.image.store import ImageStore  # noqa: PLC0415 - each command imports what it uses
+    from drumhead.machine import options  # noqa: PLC0415
+    from drumhead.machine.records import InstanceSpec  # noqa: PLC0415
+    from drumhead.machine.request import choose_command, default_instance_name  # noqa: PLC0415
+
+    if image and instance:
+        raise DrumheadError(ErrorCode.USAGE, f"the instance is called {name} or {instance}? give one name beside -i")
+    image_name = image or name
+    variables = options.read_variables(list(env))
+    found = ImageStore(find_home()).find(image_name)
+    spec = InstanceSpec(
+        name=options.read_instance_name(name if image else instance or default_instance_name(name)),
+        image=image_name,
+        command=choose_command(found, config_set=run, words=execute, env=variables),
+        memory=options.read_memory(memory),
+        cpus=cpus,
+        network=network,
+        network_device=device,
+        link=link,
+        mac=options.read_mac(mac) if mac else "",
+        forwards=tuple(map(options.read_forward, forward)),
+        volumes=tuple(map(options.read_volume, volume)),
+    )
+    return await _run(spec, detach=detach)
+
+
+async def _run(spec: InstanceSpec, *, detach: bool) -> int:
+    from drumhead.machine.attach import run_attached, started_guest  # noqa: PLC0415
+    from drumhead.machine.launch import start_machine  # noqa: PLC0415
+
+    if not detach:
+        return await run_attached(find_home(), spec, _announce)
+    started = await start_machine(find_home(), spec, attached=False)
+    _announce(started)
+    await started_guest(find_home(), started, time_limit=BOOT_TIME)
+    print(spec.name)
+    return 0
+
+
+def _announce(started: Started) -> None:
+    launch = started.launch
+    spec = launch.spec
+    notice(f"Created instance: {spec.name}")
+    notice(f"Setting cmdline: {' '.join(spec.command.argv)}")
+    words = {"kvm": "KVM", "tcg": f"software emulation ({started.acceleration.reason})"}[launch.accelerator]
+    notice(f"Running on {words}, {spec.memory} MiB, {spec.cpus} CPU{'s' if spec.cpus > 1 else ''}")
+    if launch.address:
+        notice(f"eth1: {launch.address} ({launch.mac}, link {spec.link})")
+    for forward in launch.forwards:
+        notice(f"{forward.host_address}:{forward.host_port} -> {forward.guest_port}/{forward.protocol}")
+
+
+def instances_command(*, json: Json = False) -> None:
+    """List the machines: state, address, uptime, memory.
+
+    Parameters
+    ----------
+    json: Print all that is known, as JSON.
+    """
+    from drumhead.machine.instances import Instances  # noqa: PLC0415
+
+    found = Instances(find_home()).all()
+    if json:
+        print_json(found)
+        return
+    heads = ("Name", "Image", "State", "Address", "Uptime", "Memory", "Ports")
+    print_table(heads, [_row(instance) for instance in found])
+
+
+def _row(instance: Instance) -> tuple[str, ...]:
+    launch = instance.launch
+    state: str = instance.state
+    if instance.exit_status is not None:
+        state = f"exited ({instance.exit_status})"
+    uptime = _duration(time.time() - launch.started_at) if instance.pid else ""
+    memory = f"{size_text(instance.resident)} of {launch.spec.memory} MiB" if instance.pid else ""
+    ports = ", ".join(f"{one.host_port}->{one.guest_port}/{one.protocol}" for one in launch.forwards)
+    address = launch.address or next(iter(list(instance.addresses.values())[1:]), "")
+    return launch.spec.name, launch.spec.image, state, address, uptime, memory, ports
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+
+
+async def stop_command(
+    *names: str, grace: Annotated[float, Parameter(name=["--grace", "-t"])] = 10.0, force: Annotated[bool, Flag] = False
+) -> None:
+    """Stop machines: SIGTERM for the command, SIGKILL after a while, then off.
+
+    Parameters
+    ----------
+    names: The instances.
+    grace: Seconds between SIGTERM and SIGKILL.
+    force: Switch off at once, as if the plug was pulled.
+    """
+    from drumhead.machine.instances import Instances  # noqa: PLC0415
+    from drumhead.machine.stop import destroy_machine, stop_machine  # noqa: PLC0415
+
+    instances = Instances(find_home())
+    if force:
+        await asyncio.gather(*[destroy_machine(instances, name) for name in names])
+    else:
+        await asyncio.gather(*[stop_machine(instances, name, grace=grace) for name in names])
+
+
+async def start_command(
+    name: str, *, attach: Annotated[bool, Parameter(name=["--attach", "-a"], negative="")] = False
+) -> int:
+    """Start a stopped machine again: the same image, flags, address and disk.
+
+    Parameters
+    ----------
+    name: The instance.
+    attach: Stay in the foreground, as run does.
+    """
+    from drumhead.machine.attach import restart_attached, started_guest  # noqa: PLC0415
+    from drumhead.machine.launch import restart_machine  # noqa: PLC0415
+
+    if attach:
+        return await restart_attached(find_home(), name, _announce)
+    started = await restart_machine(find_home(), name, attached=False)
+    _announce(started)
+    await started_guest(find_home(), started, time_limit=BOOT_TIME)
+    return 0
+
+
+async def delete_command(
+    *names: str, force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False
+) -> None:
+    """Delete stopped machines with their logs and disks; volumes stay.
+
+    Parameters
+    ----------
+    names: The instances.
+    force: Switch off those that run.
+    """
+    from drumhead.machine.instances import Instances  # noqa: PLC0415
+    from drumhead.machine.stop import destroy_machine  # noqa: PLC0415
+
+    instances = Instances(find_home())
+    for name in names:
+        if force:
+            await destroy_machine(instances, name)
+        instances.delete(name)
+
+
+async def logs_command(
+    name: str,
+    *,
+    follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative="")] = False,
+    tail: Annotated[int | None, Parameter(name=["--tail", "-n"])] = None,
+    console: Annotated[bool, Flag] = False,
+) -> None:
+    """Print what a machine's command wrote.
+
+    Parameters
+    ----------
+    name: The instance, or a fleet for the logs of all its machines.
+    follow: Go on until the machine ends.
+    tail: Only the last lines.
+    console: What the kernel and init wrote instead.
+    """
+    from drumhead.machine.instances import Instances  # noqa: PLC0415
+    from drumhead.machine.stop import wait_machine  # noqa: PLC0415
+    from drumhead.machine.watch import follow as follow_file  # noqa: PLC0415
+    from drumhead.machine.watch import read_from, tail_offset  # noqa: PLC0415
+
+    instances = Instances(find_home())
+    if instances.find(name) is None and (find_home().fleets / name).is_dir():
+        from drumhead.cli.fleet import print_logs  # noqa: PLC0415
+
+        await print_logs(name, follow=follow, tail=tail)
+        return
+    instances.read(name)
+    path = instances.directory(name) / ("console" if console else "log")
+    offset = 0 if tail is None else tail_offset(path, tail)
+    if not follow:
+        for part in read_from(path, offset):
+            sys.stdout.buffer.write(part)
+        return
+    async for part in follow_file(path, offset=offset, until=wait_machine(instances, name)):
+        sys.stdout.buffer.write(part)
+        sys.stdout.buffer.flush()
+
+
+async def console_command(name: str) -> None:
+    """Attach the terminal to a machine's serial console; Ctrl-] leaves it, any key starts a shell there.
+
+    Parameters
+    ----------
+    name: The instance.
+    """
+    from drumhead.machine.instances import Instances  # noqa: PLC0415
+    from drumhead.machine.terminal import run_console  # noqa: PLC0415
+    from drumhead.machine.watch import read_from, tail_offset  # noqa: PLC0415
+
+    instances = Instances(find_home())
+    instances.read_running(name)
+    path = instances.directory(name) / "console"
+    for part in read_from(path, tail_offset(path, 20)):
+        sys.stdout.buffer.write(part)
+    sys.stdout.buffer.flush()
+    notice(f"Console of {name}; Ctrl-] leaves it.")
+    await run_console(instances.directory(name))
+
+
+async def exec_command(
+    name: str,
+    *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    tty: Annotated[bool, Parameter(name=["--tty", "-t"], negative="")] = False,
+    env: Annotated[tuple[str, ...], Parameter(name="--env")] = (),
+    cwd: str = "/",
+) -> int:
+    """Run a program in a running machine, on this terminal; its exit status is this command's.
+
+    Parameters
+    ----------
+    name: The instance.
+    command: The program and its arguments (after --).
+    tty: Give the program a terminal.
+    env: A variable for it (NAME=VALUE); repeatable.
+    cwd: The directory that it starts in.
+    """
+    from drumhead.machine.instances import Instances  # noqa: PLC0415
+    from drumhead.machine.options import read_variables  # noqa: PLC0415
+    from drumhead.machine.terminal import run_session  # noqa: PLC0415
+    from drumhead.manifest.records import Command  # noqa: PLC0415
+
+    instances = Instances(find_home())
+    running = instances.read_running(name)
+    if not command:
+        raise DrumheadError(ErrorCode.USAGE, f"which program? drumhead exec {name} -- PROGRAM ARGUMENTS")
+    words = Command(argv=command, env={**running.launch.spec.command.env, **read_variables(list(env))}, cwd=cwd)
+    return await run_session(instances.directory(name), words, terminal=tty)
+
+
+async def wait_command(name: str, *, timeout: float | None = None) -> int:
+    """Wait until a machine has ended; its command's exit status is this command's.
+
+    Parameters
+    ----------
+    name: The instance.
+    timeout: Seconds to wait at most.
+    """
+    from drumhead.machine.instances import Instances  # noqa: PLC0415
+    from drumhead.machine.stop import exit_status, wait_machine  # noqa: PLC0415
+
+    try:
+        async with asyncio.timeout(timeout):
+            return exit_status(await wait_machine(Instances(find_home()), name))
+    except TimeoutError as error:
+        raise DrumheadError(ErrorCode.TIMEOUT, f"{name} still runs after {timeout} s") from error

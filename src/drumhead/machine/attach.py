@@ -1,0 +1,131 @@
+"""A machine in the foreground: its output is ours, our signals are its, its command's exit status is the result."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.machine.instances import Instances
+from drumhead.machine.launch import Started, restart_machine, start_machine
+from drumhead.machine.stop import destroy_machine, exit_status, stop_machine
+from drumhead.machine.watch import follow, read_from, watching
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from drumhead.home import Home
+    from drumhead.machine.records import Instance, InstanceSpec
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How a command in a machine ended, and what it wrote to stdout and stderr."""
+
+    status: int
+    output: bytes
+
+
+async def run_attached(home: Home, spec: InstanceSpec, announce: Callable[[Started], None]) -> int:
+    """Start a machine, copy its log to our stdout until it ends, return its command's exit status.
+
+    SIGINT, SIGTERM and SIGHUP stop it in order; a second one switches it off. Raises what ``start_machine`` raises,
+    and GUEST when the machine fails.
+    """
+    return await _attend(home, await start_machine(home, spec, attached=True), announce)
+
+
+async def restart_attached(home: Home, name: str, announce: Callable[[Started], None]) -> int:
+    """The same for a stopped machine; what its log held before is not repeated."""
+    return await _attend(home, await restart_machine(home, name, attached=True), announce)
+
+
+async def run_to_end(home: Home, spec: InstanceSpec, *, time_limit: float) -> Outcome:
+    """Run a command in a machine that is deleted afterwards. Raises TIMEOUT and what ``start_machine`` raises."""
+    instances = Instances(home)
+    started = await start_machine(home, spec, attached=True)
+    try:
+        async with asyncio.timeout(time_limit):
+            await started.process.wait()
+        status = exit_status(instances.read(spec.name))
+        output = b"".join(read_from(instances.directory(spec.name) / "log", 0))
+        return Outcome(status=status, output=output)
+    except TimeoutError as error:
+        raise DrumheadError(
+            ErrorCode.TIMEOUT, f"{' '.join(spec.command.argv)} did not end within {time_limit:.0f} s in its machine"
+        ) from error
+    finally:
+        await destroy_machine(instances, spec.name)
+        await started.process.wait()
+        instances.delete(spec.name)
+
+
+async def started_guest(home: Home, started: Started, *, time_limit: float) -> Instance:
+    """Wait until a machine's command runs. Raises GUEST when it fails before, TIMEOUT."""
+    instances, name = Instances(home), started.launch.spec.name
+    ended = asyncio.create_task(started.process.wait())
+    try:
+        with watching(instances.directory(name)) as changed:
+            async with asyncio.timeout(time_limit):
+                while (instance := instances.read(name)).state == "starting":
+                    wake = asyncio.create_task(changed.wait())
+                    await asyncio.wait({wake, ended}, return_when=asyncio.FIRST_COMPLETED)
+                    wake.cancel()
+                    changed.clear()
+    except TimeoutError as error:
+        raise DrumheadError(
+            ErrorCode.TIMEOUT, f"{name} did not boot within {time_limit:.0f} s; `drumhead logs --console {name}`"
+        ) from error
+    finally:
+        ended.cancel()
+    if instance.state == "failed":
+        exit_status(instance)
+    return instance
+
+
+async def _attend(home: Home, started: Started, announce: Callable[[Started], None]) -> int:
+    instances, name = Instances(home), started.launch.spec.name
+    log = instances.directory(name) / "log"
+    try:
+        with _stopping_on_signals(lambda: stop_machine(instances, name), lambda: destroy_machine(instances, name)):
+            announce(started)
+            async for part in follow(log, offset=started.log_offset, until=started.process.wait()):
+                await asyncio.to_thread(_write_out, part)
+    finally:
+        if started.process.returncode is None:
+            await stop_machine(instances, name)
+            await started.process.wait()
+    return exit_status(instances.read(name))
+
+
+def _write_out(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _stopping_on_signals(*stops: Callable[[], Awaitable[object]]) -> Iterator[None]:
+    """Each signal of SIGNALS does the next of `stops`."""
+    loop = asyncio.get_running_loop()
+    left = list(stops)
+    tasks: set[asyncio.Future[object]] = set()
+
+    def on_signal() -> None:
+        if left:
+            tasks.add(asyncio.ensure_future(left.pop(0)()))
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,194 @@
+"""The machines of a home: where each keeps its files, and what can be known of it without asking anybody.
+
+Nothing watches a detached machine, so nothing that watches can be killed: QEMU holds a lock on its pid file while it
+lives, the guest reports on its status port into a file, and reading those two gives the state at any time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import struct
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from drumhead.blobs import replacing
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.machine.records import Instance, Launch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from drumhead.home import Home
+
+RECORD = "instance.json"
+FLOCK = struct.Struct("hhqqi4x")
+"""struct flock on 64-bit Linux: type, whence, start, length, pid."""
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class StatusLine(msgspec.Struct, kw_only=True):
+    """One line of the status port."""
+
+    event: str = ""
+    code: int = 0
+    reason: str = ""
+    card: str = ""
+    address: str = ""
+
+
+class Instances:
+    """instances/ of one home. Several processes may use it at once; whoever changes an instance holds its lock."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+
+    def directory(self, name: str) -> Path:
+        return self.home.instances / name
+
+    def names(self) -> list[str]:
+        return sorted(path.parent.name for path in self.home.instances.glob(f"*/{RECORD}"))
+
+    def launches(self) -> list[Launch]:
+        return [launch for name in self.names() if (launch := self._find_launch(name))]
+
+    def all(self) -> list[Instance]:
+        return [observe(self.directory(launch.spec.name), launch) for launch in self.launches()]
+
+    def find(self, name: str) -> Instance | None:
+        launch = self._find_launch(name)
+        return observe(self.directory(name), launch) if launch else None
+
+    def read(self, name: str) -> Instance:
+        """What is known of an instance. Raises NOT_FOUND."""
+        instance = self.find(name)
+        if instance is None:
+            known = ", ".join(self.names()) or "none"
+            raise DrumheadError(ErrorCode.NOT_FOUND, f"there is no instance {name}; there are: {known}")
+        return instance
+
+    def read_running(self, name: str) -> Instance:
+        """An instance that lives. Raises NOT_FOUND, CONFLICT."""
+        instance = self.read(name)
+        if not instance.pid:
+            raise DrumheadError(ErrorCode.CONFLICT, f"{name} is not running; `drumhead start {name}` starts it")
+        return instance
+
+    def write(self, launch: Launch) -> None:
+        """Note how a machine is about to be started, and forget how it ended before. The caller holds its lock."""
+        directory = self.directory(launch.spec.name)
+        for old in ("status", "pid"):
+            (directory / old).unlink(missing_ok=True)
+        with replacing(directory / RECORD) as temporary:
+            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(launch)))
+
+    def delete(self, name: str) -> None:
+        """Remove an instance with all of its files but its volumes. Raises CONFLICT while it runs, NOT_FOUND."""
+        with self.lock(name):
+            if self.read(name).pid:
+                raise DrumheadError(ErrorCode.CONFLICT, f"{name} is running; stop it first, or delete it with --force")
+            # The record goes first: what is left of a removal that was cut short is no instance any more.
+            (self.directory(name) / RECORD).unlink()
+            shutil.rmtree(self.directory(name))
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Be the only one to change an instance. The kernel lets go of it when we end, however we end.
+
+        Raises CONFLICT when somebody else is at it.
+        """
+        directory = self.directory(name)
+        directory.mkdir(parents=True, exist_ok=True)
+        handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise DrumheadError(
+                    ErrorCode.CONFLICT, f"{name} is just being started, stopped or deleted by another command"
+                ) from error
+            yield
+        finally:
+            os.close(handle)
+
+    def _find_launch(self, name: str) -> Launch | None:
+        path = self.directory(name) / RECORD
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Launch)
+        except FileNotFoundError:
+            return None
+        except msgspec.DecodeError as error:
+            raise DrumheadError(
+                ErrorCode.CONFLICT, f"{path} is not readable ({error}); delete {path.parent}"
+            ) from error
+
+
+def observe(directory: Path, launch: Launch) -> Instance:
+    """The state of a machine, from its pid file and its status file."""
+    # In this order: a machine that ends in between has written its status before it let go of its pid.
+    pid = lock_holder(directory / "pid")
+    lines = status_lines(directory / "status")
+    addresses = {line.card: line.address for line in lines if line.event == "address"}
+    last = next((line for line in reversed(lines) if line.event in {"exit", "failed", "started"}), StatusLine())
+    if pid:
+        return Instance(
+            launch=launch,
+            state="starting" if not last.event else "running",
+            pid=pid,
+            addresses=addresses,
+            resident=resident_memory(pid),
+        )
+    return Instance(
+        launch=launch,
+        state="exited" if last.event == "exit" else "failed",
+        exit_status=last.code if last.event == "exit" else None,
+        reason=last.reason or ("" if last.event == "exit" else "the machine ended without a word; see its console"),
+        ended_at=end_time(directory),
+        addresses=addresses,
+    )
+
+
+def lock_holder(path: Path) -> int:
+    """The process that holds QEMU's lock on its pid file; 0 when nobody does."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    try:
+        answer = fcntl.fcntl(handle, fcntl.F_GETLK, FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    finally:
+        os.close(handle)
+    kind, _, _, _, pid = FLOCK.unpack(answer)
+    return 0 if kind == fcntl.F_UNLCK else pid
+
+
+def status_lines(path: Path) -> list[StatusLine]:
+    """What the guest reported; a line that is not whole yet is left out."""
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    lines = []
+    for line in text.split(b"\n")[:-1]:
+        try:
+            lines.append(msgspec.json.decode(line, type=StatusLine))
+        except msgspec.DecodeError:
+            continue  # a guest may write what it likes; what is no report of ours is none
+    return lines
+
+
+def end_time(directory: Path) -> float:
+    """When a machine wrote for the last time."""
+    times = [path.stat().st_mtime for name in ("status", "console", "log") if (path := directory / name).exists()]
+    return max(times, default=0.0)
+
+
+def resident_memory(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+    except (FileNotFoundError, ProcessLookupError):
+        return 0

@@ -1,0 +1,195 @@
+"""Starting a machine: from what was asked for to a QEMU process. Everything is settled and noted before it starts."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from drumhead.blobs import replacing
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.guest import find_guest
+from drumhead.guest.contract import Drive, GuestMount, GuestNic, RunConfig
+from drumhead.image.records import Image
+from drumhead.image.store import ImageStore, encode
+from drumhead.machine import link
+from drumhead.machine.acceleration import Acceleration, find_acceleration
+from drumhead.machine.channel import control
+from drumhead.machine.host_network import host_netdev
+from drumhead.machine.instances import Instances
+from drumhead.machine.qemu import (
+    USER_ADDRESS,
+    USER_GATEWAY,
+    USER_NAMESERVER,
+    Card,
+    command_line,
+    link_netdev,
+    user_netdev,
+)
+from drumhead.machine.records import Instance, InstanceSpec, Launch, PortForward
+from drumhead.machine.spawn import spawn
+from drumhead.machine.volumes import OVERLAY_SERIAL, open_overlay, open_volumes, refuse_shared_disks
+from drumhead.machine.watch import file_size
+
+if TYPE_CHECKING:
+    from drumhead.home import Home
+
+IMAGE = "image.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """A machine whose QEMU runs; what its guest does is not known yet. `process` is QEMU's."""
+
+    launch: Launch
+    acceleration: Acceleration
+    process: asyncio.subprocess.Process
+    log_offset: int
+    """Where in its log this start begins."""
+
+
+async def start_machine(home: Home, spec: InstanceSpec, *, attached: bool, fleet: str = "") -> Started:
+    """Start a machine under its name, in place of a stopped one of that name (whose own disk goes with it).
+
+    An attached machine is killed by the kernel when this process ends. Raises NOT_FOUND (image), CONFLICT (it runs, a
+    volume or an address is taken), UNSUPPORTED, GUEST (QEMU would not start), HOST_TOOL.
+    """
+    image = ImageStore(home).find(spec.image)
+    instances = Instances(home)
+    with instances.lock(spec.name):
+        refuse_running(instances.find(spec.name))
+        directory = instances.directory(spec.name)
+        for old in ("log", "console", "overlay.raw"):
+            (directory / old).unlink(missing_ok=True)
+        with replacing(directory / IMAGE) as temporary:
+            temporary.write_bytes(encode(image))
+        started = await _start(instances, image, spec, attached=attached, fleet=fleet)
+    await tell_neighbours(instances, started.launch)
+    return started
+
+
+async def restart_machine(home: Home, name: str, *, attached: bool) -> Started:
+    """Start a stopped machine as it was started before: the same image, flags, address, ports and disk."""
+    instances = Instances(home)
+    with instances.lock(name):
+        instance = instances.read(name)
+        refuse_running(instance)
+        image = msgspec.json.decode((instances.directory(name) / IMAGE).read_bytes(), type=Image)
+        launch = instance.launch
+        spec = msgspec.structs.replace(launch.spec, forwards=launch.forwards)
+        started = await _start(instances, image, spec, attached=attached, fleet=launch.fleet)
+    await tell_neighbours(instances, started.launch)
+    return started
+
+
+def refuse_running(instance: Instance | None) -> None:
+    if instance is not None and instance.pid:
+        name = instance.launch.spec.name
+        raise DrumheadError(ErrorCode.CONFLICT, f"{name} is running; stop it first, or give the new one another name")
+
+
+async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, attached: bool, fleet: str) -> Started:
+    home, directory = instances.home, instances.directory(spec.name)
+    refuse_shared_disks(home, spec.volumes, spec.name, instances.all())
+    guest, files = find_guest(image.guest), await asyncio.to_thread(ImageStore(home).files, image)
+    acceleration = await find_acceleration(home, guest.probe(files))
+    mac = spec.mac or link.derive_mac(spec.link, spec.name)
+    launch = Launch(
+        spec=spec,
+        image_digest=hashlib.sha256(encode(image)).hexdigest(),
+        accelerator=acceleration.accelerator,
+        mac=mac,
+        address=link.derive_address(mac) if spec.network == "nat" else "",
+        forwards=tuple(map(find_port, spec.forwards)),
+        started_at=time.time(),
+        attached=attached,
+        fleet=fleet,
+    )
+    others = [one for one in instances.launches() if one.spec.name != spec.name]
+    link.refuse_taken_address(others, spec.name, spec.link, launch.address)
+    drives, mounts = await open_volumes(home, spec.volumes)
+    if image.overlay_size:
+        drives = (await open_overlay(directory, image.overlay_size), *drives)
+    config = run_config(launch, link.link_hosts([*others, launch], spec.link), drives, mounts)
+    boot = guest.plan(image, files, config, directory, drives)
+    words = command_line(
+        boot,
+        name=spec.name,
+        memory=spec.memory,
+        cpus=spec.cpus,
+        accelerator=launch.accelerator,
+        cards=cards(home, launch),
+        state=directory,
+    )
+    instances.write(launch)
+    log_offset = file_size(directory / "log")
+    process = await spawn(words, boot, directory, attached=attached)
+    return Started(launch=launch, acceleration=acceleration, process=process, log_offset=log_offset)
+
+
+def run_config(
+    launch: Launch, hosts: dict[str, str], drives: tuple[Drive, ...], mounts: tuple[GuestMount, ...]
+) -> RunConfig:
+    """What the guest is told."""
+    way_out = GuestNic(mac=way_out_mac(launch), address=USER_ADDRESS, gateway=USER_GATEWAY, nameserver=USER_NAMESERVER)
+    between = GuestNic(mac=launch.mac, address=f"{launch.address}/{link.PREFIX}" if launch.address else "")
+    return RunConfig(
+        hostname=link.host_name(launch.spec.name),
+        command=launch.spec.command,
+        nics=(way_out, between),
+        hosts=hosts,
+        mounts=mounts,
+        overlay=OVERLAY_SERIAL if any(drive.serial == OVERLAY_SERIAL for drive in drives) else "",
+    )
+
+
+def cards(home: Home, launch: Launch) -> tuple[Card, ...]:
+    """QEMU's own network for the way out and for forwards, and the link or a network of the host beside it."""
+    spec = launch.spec
+    if spec.network == "nat":
+        beside = link_netdev(link.link_group(home, spec.link))
+    else:
+        beside = host_netdev(spec.network, spec.network_device)
+    return Card(netdev=user_netdev(launch.forwards), mac=way_out_mac(launch)), Card(netdev=beside, mac=launch.mac)
+
+
+def way_out_mac(launch: Launch) -> str:
+    """The MAC of the first card; nobody but QEMU ever sees it."""
+    return link.derive_mac(f"{launch.spec.link}/out", launch.spec.name)
+
+
+def find_port(forward: PortForward) -> PortForward:
+    """A forward with its host port filled in. Raises CONFLICT when the port is taken."""
+    kind = socket.SOCK_STREAM if forward.protocol == "tcp" else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET, kind) as probe:
+        if forward.protocol == "tcp":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((forward.host_address, forward.host_port))
+        except OSError as error:
+            where = f"{forward.host_address}:{forward.host_port}"
+            raise DrumheadError(
+                ErrorCode.CONFLICT, f"the port {where} of this host cannot be used: {error.strerror}"
+            ) from error
+        return msgspec.structs.replace(forward, host_port=probe.getsockname()[1])
+
+
+async def tell_neighbours(instances: Instances, newcomer: Launch) -> None:
+    """Give the running machines of a link the names on it. One that does not answer learns them at its next start."""
+    hosts = link.link_hosts(instances.launches(), newcomer.spec.link)
+
+    async def tell(name: str) -> None:
+        with suppress(DrumheadError):
+            await control(instances.directory(name), {"do": "hosts", "hosts": hosts}, time_limit=5)
+
+    running = [one for one in instances.all() if one.state == "running" and one.launch.spec.link == newcomer.spec.link]
+    names = [
+        one.launch.spec.name for one in running if one.launch.address and one.launch.spec.name != newcomer.spec.name
+    ]
+    await asyncio.gather(*map(tell, names))

@@ -1,0 +1,102 @@
+"""QEMU's command line, from records alone. Nothing here touches the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from drumhead.guest.contract import BootPlan, Channel, Drive
+    from drumhead.machine.link import Group
+    from drumhead.machine.records import Accelerator, PortForward
+
+PROGRAM = "qemu-system-x86_64"
+USER_ADDRESS, USER_GATEWAY, USER_NAMESERVER = "10.0.2.15/24", "10.0.2.2", "10.0.2.3"
+"""What QEMU's user network gives its one guest; told to the guest, which then need not ask for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A network card: QEMU's -netdev without its id, and the MAC."""
+
+    netdev: str
+    mac: str
+
+
+def user_netdev(forwards: tuple[PortForward, ...]) -> str:
+    """The network of QEMU itself: the way out, and ports of the host that lead in."""
+    rules = [f"hostfwd={one.protocol}:{one.host_address}:{one.host_port}-:{one.guest_port}" for one in forwards]
+    return ",".join(["user", *rules])
+
+
+def link_netdev(group: Group) -> str:
+    """The link between machines: frames as datagrams to a multicast group that never leaves the loopback interface."""
+    return f"socket,mcast={group.address}:{group.port},localaddr=127.0.0.1"
+
+
+def command_line(
+    boot: BootPlan,
+    *,
+    name: str,
+    memory: int,
+    cpus: int,
+    accelerator: Accelerator,
+    cards: tuple[Card, ...],
+    state: Path,
+) -> list[str]:
+    """The words that start a machine. QEMU is to be started in `state`: sockets and logs are named from there, as a
+    socket's path may not be longer than 107 bytes. `memory` is in MiB.
+    """
+    words = [PROGRAM, "-name", f"{_escape(name)},process=drumhead:{_escape(name)}"]
+    words += ["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-pidfile", "pid"]
+    words += ["-machine", "q35", "-m", f"{memory}M", "-smp", str(cpus), *accelerator_words(accelerator)]
+    words += ["-qmp", "unix:qmp.sock,server=on,wait=off"]
+    words += ["-chardev", "socket,id=console,path=console.sock,server=on,wait=off,logfile=console,logappend=on"]
+    words += ["-serial", "chardev:console"]
+    words += ["-kernel", str(boot.kernel), "-append", boot.cmdline]
+    if boot.initrd is not None:
+        words += ["-initrd", str(boot.initrd)]
+    for number, drive in enumerate(boot.drives):
+        words += _drive(number, drive)
+    if boot.channels:
+        words += ["-device", "virtio-serial-pci"]
+    for number, channel in enumerate(boot.channels):
+        words += _channel(number, channel, state)
+    for number, card in enumerate(cards):
+        words += ["-netdev", f"{card.netdev},id=net{number}"]
+        words += ["-device", f"virtio-net-pci,netdev=net{number},mac={card.mac},romfile="]
+    return words
+
+
+def accelerator_words(accelerator: Accelerator) -> list[str]:
+    """-accel and -cpu."""
+    if accelerator == "kvm":
+        return ["-accel", "kvm", "-cpu", "host"]
+    return ["-accel", "tcg,thread=multi", "-cpu", "max"]
+
+
+def _drive(number: int, drive: Drive) -> list[str]:
+    readonly = "on" if drive.readonly else "off"
+    # discard lets a volume shrink again on the host when the guest deletes.
+    options = f"if=none,id=disk{number},format={drive.format},readonly={readonly},discard=unmap"
+    return [
+        "-drive",
+        f"file={_escape(str(drive.path))},{options}",
+        "-device",
+        f"virtio-blk-pci,drive=disk{number},serial={drive.serial}",
+    ]
+
+
+def _channel(number: int, channel: Channel, state: Path) -> list[str]:
+    path = _escape(str(channel.path.relative_to(state)))
+    kinds = {
+        "file": f"file,id=channel{number},path={path},append=on",
+        "socket": f"socket,id=channel{number},path={path},server=on,wait=off",
+    }
+    return ["-chardev", kinds[channel.kind], "-device", f"virtserialport,chardev=channel{number},name={channel.name}"]
+
+
+def _escape(text: str) -> str:
+    """A value inside QEMU's comma-separated options."""
+    return text.replace(",", ",,")

@@ -1,0 +1,141 @@
+"""The host's end of an exec session: a program beside a machine's command. Frames: guest/linux/init/session.c."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import struct
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.machine.channel import connect
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from drumhead.manifest.records import Command
+
+SESSIONS = 4
+HEADER = struct.Struct(">cI")
+ATTEMPTS = 3
+START_TIME = 5.0
+"""Seconds to the first frame. A port whose last client was killed may need a second attempt."""
+LONGEST_INPUT = 32768
+
+FrameKind = Literal["output", "errors", "exit"]
+KINDS: dict[bytes, FrameKind] = {b"1": "output", b"2": "errors", b"x": "exit"}
+
+
+class Terminal(msgspec.Struct, frozen=True):
+    """The size of the terminal that a program gets."""
+
+    rows: int
+    cols: int
+
+
+class Session:
+    """A program that runs in a machine. `frames` ends with its exit."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def frames(self) -> AsyncIterator[tuple[FrameKind, bytes]]:
+        """What the program writes, and last its exit status as one byte. Raises GUEST when the machine ends first."""
+        while True:
+            try:
+                kind, size = HEADER.unpack(await self._reader.readexactly(HEADER.size))
+                payload = await self._reader.readexactly(size)
+            except (asyncio.IncompleteReadError, OSError) as error:
+                raise DrumheadError(ErrorCode.GUEST, "the machine ended before the program did") from error
+            yield KINDS[kind], payload
+            if kind == b"x":
+                return
+
+    async def send_input(self, data: bytes) -> None:
+        """Input for the program; empty means the end of it. Waits while the program does not read."""
+        for start in range(0, max(len(data), 1), LONGEST_INPUT):
+            await self._send(b"0", data[start : start + LONGEST_INPUT])
+
+    async def resize(self, size: Terminal) -> None:
+        await self._send(b"r", struct.pack(">HH", size.rows, size.cols))
+
+    async def signal(self, number: int) -> None:
+        await self._send(b"s", bytes([number]))
+
+    async def leave(self) -> None:
+        """The last frame; a program that still runs gets SIGHUP."""
+        await self._send(b"q", b"")
+
+    async def _send(self, kind: bytes, payload: bytes) -> None:
+        self._writer.write(HEADER.pack(kind, len(payload)) + payload)
+        await self._writer.drain()
+
+
+@asynccontextmanager
+async def open_session(directory: Path, command: Command, terminal: Terminal | None = None) -> AsyncIterator[Session]:
+    """Start a program in the machine whose directory this is. Raises CONFLICT when all ports are taken, GUEST."""
+    with _free_port(directory) as port:
+        for attempt in range(ATTEMPTS):
+            async with connect(directory, f"{port}.sock") as (reader, writer):
+                if not await _begin(reader, writer, command, terminal, last=attempt == ATTEMPTS - 1):
+                    continue
+                session = Session(reader, writer)
+                try:
+                    yield session
+                finally:
+                    try:
+                        async with asyncio.timeout(1):
+                            await session.leave()
+                    except (TimeoutError, OSError):
+                        pass  # hanging up says the same
+                return
+
+
+async def _begin(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    command: Command,
+    terminal: Terminal | None,
+    *,
+    last: bool,
+) -> bool:
+    token = secrets.token_hex(16)
+    request: dict[str, object] = {"argv": command.argv, "env": command.env, "cwd": command.cwd, "token": token}
+    if terminal is not None:
+        request |= {"tty": True, "rows": terminal.rows, "cols": terminal.cols}
+    writer.write(msgspec.json.encode(request) + b"\n")
+    try:
+        async with asyncio.timeout(START_TIME):
+            await writer.drain()
+            # What comes before is left over from a client that was killed.
+            await reader.readuntil(token.encode())
+    except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError) as error:
+        if last:
+            raise DrumheadError(ErrorCode.GUEST, "the machine does not start programs; see its console") from error
+        return False
+    return True
+
+
+@contextmanager
+def _free_port(directory: Path) -> Iterator[str]:
+    """The name of a port that no other command uses, for as long as the block lasts."""
+    for number in range(SESSIONS):
+        handle = os.open(directory / f"exec.{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            continue
+        try:
+            yield f"exec.{number}"
+        finally:
+            os.close(handle)
+        return
+    raise DrumheadError(ErrorCode.CONFLICT, f"{SESSIONS} programs run in {directory.name} already; end one first")

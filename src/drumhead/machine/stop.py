@@ -1,0 +1,83 @@
+"""Ending machines: the command is asked, then killed; QEMU is asked, then killed. And waiting for an end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.machine.channel import control, quit_qemu
+from drumhead.machine.process import kill, process_end
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from drumhead.machine.instances import Instances
+    from drumhead.machine.records import Instance
+
+GRACE = 10.0
+"""Seconds between SIGTERM and SIGKILL for the guest's command."""
+END_TIME = 10.0
+"""Seconds that a guest has to switch off after its command ended, and QEMU after it was told to quit."""
+KILLED = 137
+"""The exit status of a command that ended with SIGKILL, and so of one whose machine was switched off."""
+
+
+async def stop_machine(instances: Instances, name: str, *, grace: float = GRACE) -> Instance:
+    """SIGTERM for the command, SIGKILL after `grace` seconds, then off; a machine that does not answer is switched off.
+
+    A machine that has ended already stays as it is. Raises NOT_FOUND.
+    """
+    instance = instances.read(name)
+    if not instance.pid:
+        return instance
+    directory = instances.directory(name)
+    try:
+        await control(directory, {"do": "stop", "grace": grace}, time_limit=END_TIME)
+        async with asyncio.timeout(grace + END_TIME):
+            await process_end(instance.pid)
+    except (DrumheadError, TimeoutError):
+        # No order reaches a guest that still boots or that hangs.
+        return await destroy_machine(instances, name)
+    return instances.read(name)
+
+
+async def destroy_machine(instances: Instances, name: str) -> Instance:
+    """Switch a machine off as if its plug was pulled. Raises NOT_FOUND."""
+    instance = instances.read(name)
+    if instance.pid:
+        directory = instances.directory(name)
+        if not await quit_qemu(directory, time_limit=END_TIME / 2):
+            kill(instance.pid)
+        try:
+            async with asyncio.timeout(END_TIME / 2):
+                await process_end(instance.pid)
+        except TimeoutError:
+            kill(instance.pid)
+            await process_end(instance.pid)
+        if instances.read(name).exit_status is None:
+            note_end(directory, KILLED)
+    return instances.read(name)
+
+
+def note_end(directory: Path, status: int) -> None:
+    """The last line of the status file, where the guest could not write it."""
+    with (directory / "status").open("ab") as file:
+        file.write(msgspec.json.encode({"event": "exit", "code": status}) + b"\n")
+
+
+async def wait_machine(instances: Instances, name: str) -> Instance:
+    """Wait until a machine has ended. Raises NOT_FOUND."""
+    instance = instances.read(name)
+    if instance.pid:
+        await process_end(instance.pid)
+    return instances.read(name)
+
+
+def exit_status(instance: Instance) -> int:
+    """The command's exit status. Raises GUEST when the machine failed to tell one."""
+    if instance.exit_status is None:
+        raise DrumheadError(ErrorCode.GUEST, f"{instance.launch.spec.name} failed: {instance.reason}")
+    return instance.exit_status

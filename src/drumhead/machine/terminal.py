@@ -1,0 +1,135 @@
+"""Our own terminal and standard input, for programs and consoles in machines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import termios
+import threading
+import tty
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from drumhead.machine.channel import connect
+from drumhead.machine.session import Terminal, open_session
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+    from pathlib import Path
+
+    from drumhead.machine.session import Session
+    from drumhead.manifest.records import Command
+
+CHUNK = 1 << 15
+LEAVE = b"\x1d"
+"""Ctrl-], which leaves a console, as in telnet and virsh."""
+
+
+def terminal_size() -> Terminal:
+    try:
+        columns, lines = os.get_terminal_size(sys.stdin.fileno())
+    except OSError:
+        columns, lines = 80, 24
+    return Terminal(rows=lines, cols=columns)
+
+
+@contextmanager
+def raw_terminal() -> Iterator[None]:
+    """Every key goes to the machine as it is, Ctrl-C too. Nothing changes when stdin is no terminal."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    tty.setraw(sys.stdin)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+@asynccontextmanager
+async def pumping_input(send: Callable[[bytes], Awaitable[None]]) -> AsyncIterator[None]:
+    """Give what comes on stdin to `send` (an empty piece at its end), which may take its time.
+
+    A thread reads: stdin may be a file, which no event loop waits for.
+    """
+    loop = asyncio.get_running_loop()
+
+    async def give(data: bytes) -> None:
+        await send(data)
+
+    def read() -> None:
+        try:
+            while True:
+                data = os.read(sys.stdin.fileno(), CHUNK)
+                asyncio.run_coroutine_threadsafe(give(data), loop).result()
+                if not data:
+                    return
+        except (OSError, RuntimeError, asyncio.CancelledError):
+            return  # the session is over
+
+    threading.Thread(target=read, daemon=True, name="stdin").start()
+    yield
+
+
+async def run_session(directory: Path, command: Command, *, terminal: bool) -> int:
+    """Run a program in a machine on our stdin, stdout and stderr. Returns its exit status."""
+    size = terminal_size() if terminal else None
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def later(call: Coroutine[None, None, None]) -> None:
+        tasks.add(loop.create_task(call))
+
+    async with open_session(directory, command, size) as session:
+        if terminal:
+            loop.add_signal_handler(signal.SIGWINCH, lambda: later(session.resize(terminal_size())))
+        else:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, lambda sent: later(session.signal(sent)), number)
+        with raw_terminal() if terminal else nullcontext():
+            async with pumping_input(session.send_input):
+                return await _copy_output(session)
+
+
+async def _copy_output(session: Session) -> int:
+    async for kind, payload in session.frames():
+        match kind:
+            case "output":
+                await asyncio.to_thread(_write, sys.stdout.fileno(), payload)
+            case "errors":
+                await asyncio.to_thread(_write, sys.stderr.fileno(), payload)
+            case "exit":
+                return payload[0]
+    return 0
+
+
+async def run_console(directory: Path) -> None:
+    """Our terminal as the machine's serial console, until Ctrl-] or the machine's end."""
+    left = asyncio.Event()
+    async with connect(directory, "console.sock") as (reader, writer):
+
+        async def send(data: bytes) -> None:
+            keys, leave, _ = data.partition(LEAVE)
+            writer.write(keys)
+            await writer.drain()
+            if leave:
+                left.set()
+
+        async def copy() -> None:
+            while data := await reader.read(CHUNK):
+                await asyncio.to_thread(_write, sys.stdout.fileno(), data)
+
+        with raw_terminal():
+            async with pumping_input(send):
+                copying, leaving = asyncio.create_task(copy()), asyncio.create_task(left.wait())
+                await asyncio.wait({copying, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                copying.cancel()
+                leaving.cancel()
+
+
+def _write(handle: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(handle, data) :]

@@ -1,0 +1,100 @@
+"""Files that others write: being woken by the kernel when they grow (inotify), instead of looking again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from drumhead.machine.process import LIBC
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Iterator
+    from pathlib import Path
+
+IN_MODIFY, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x2, 0x80, 0x100, 0x200
+CHUNK = 1 << 16
+
+
+@contextmanager
+def watching(directory: Path) -> Iterator[asyncio.Event]:
+    """An event that is set whenever a file in `directory` is written, appears or goes."""
+    handle = LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    if handle < 0:
+        raise OSError(ctypes.get_errno(), "inotify_init1")
+    loop = asyncio.get_running_loop()
+    changed = asyncio.Event()
+
+    def on_change() -> None:
+        os.read(handle, 1 << 16)
+        changed.set()
+
+    try:
+        if LIBC.inotify_add_watch(handle, os.fsencode(directory), IN_MODIFY | IN_MOVED_TO | IN_CREATE | IN_DELETE) < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(directory))
+        loop.add_reader(handle, on_change)
+        yield changed
+    finally:
+        loop.remove_reader(handle)
+        os.close(handle)
+
+
+async def follow(path: Path, *, offset: int = 0, until: Awaitable[object]) -> AsyncIterator[bytes]:
+    """What is in a file from `offset` on and what is added to it, until `until` is done and all of it was read.
+
+    A file that is not there yet is waited for; one that was cut short is read from its start.
+    """
+    ended = asyncio.ensure_future(until)
+    try:
+        with watching(path.parent) as changed:
+            while True:
+                last = ended.done()
+                changed.clear()
+                for part in read_from(path, offset):
+                    offset += len(part)
+                    yield part
+                if file_size(path) < offset:
+                    offset = 0
+                    continue
+                if last:
+                    return
+                wake = asyncio.ensure_future(changed.wait())
+                await asyncio.wait({wake, ended}, return_when=asyncio.FIRST_COMPLETED)
+                wake.cancel()
+    finally:
+        ended.cancel()
+
+
+def read_from(path: Path, offset: int) -> Iterator[bytes]:
+    """The bytes of a file from `offset` on, in pieces; nothing when it is not there."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        file.seek(offset)
+        while part := file.read(CHUNK):
+            yield part
+
+
+def file_size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def tail_offset(path: Path, lines: int) -> int:
+    """Where the last `lines` lines of a file begin."""
+    if not path.exists():
+        return 0
+    at = path.stat().st_size
+    tail = b""
+    with path.open("rb") as file:
+        while at > 0 and tail.count(b"\n") <= lines:
+            step = min(CHUNK, at)
+            at -= step
+            file.seek(at)
+            tail = file.read(step) + tail
+    kept = tail.splitlines(keepends=True)[-lines:] if lines else []
+    return at + len(tail) - sum(map(len, kept))
