@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from safelight.client.master import Client
 from safelight.errors import Code, Error
-from safelight.wire import Failed, Failure, HandedBack, Heartbeat, Lease, LeaseRequest, Outcome, Settled, WorkerInfo
+from safelight.wire import Failed, Failure, Heartbeat, Lease, LeaseRequest, Outcome, Settled, WorkerInfo
 from safelight.worker.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ _BATCH = 200
 _ABANDON = 0.25
 """Seconds for which the answer to a lease request that is no longer wanted may still come."""
 _RECONCILE = 2.0
+_LONGEST_WAIT = 20.0
 
 
 class Held:
@@ -73,9 +74,13 @@ class Leases:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def take(self, n: int, *, wait: float) -> list[Held]:
-        """Wait for leases and hold them. Raises the master's errors; `abandon` ends the wait with none."""
-        self._poll = asyncio.create_task(self._request(n, wait))
+    async def take(self, n: int) -> list[Held]:
+        """Wait a while for leases and hold them. Raises the master's errors; `abandon` ends the wait with none.
+
+        The wait is shorter than any lease has left after its last heartbeat: the request of a worker that froze is
+        over before its leases lapse, and so cannot be what they are given to next.
+        """
+        self._poll = asyncio.create_task(self._request(n, min(_LONGEST_WAIT, self._seconds / 2)))
         try:
             leases = await self._poll
         except asyncio.CancelledError:

@@ -17,8 +17,6 @@ from safelight.worker.stock import Stock
 
 log = logging.getLogger(__name__)
 
-_POLL = 20.0
-"""Seconds for which one lease request waits; a master that went away silently is noticed not much later."""
 _IDLE_AFTER = 0.25
 _FLUSH = 5.0
 """Seconds for which the last outcomes may take to reach the master."""
@@ -72,7 +70,7 @@ class Worker:
                 continue
             idle = asyncio.get_running_loop().call_later(_IDLE_AFTER, self._say_idle)
             try:
-                taken = await self._leases.take(n, wait=_POLL)
+                taken = await self._leases.take(n)
             except Error as error:
                 self._complain(error)
                 await asyncio.sleep(pause)
@@ -128,6 +126,9 @@ class Worker:
             held.abort()
         if works:
             await asyncio.wait(works, timeout=_FLUSH)
+        for held in self._leases.held.values():
+            if held.outcome is None:  # it was stopped before its first step
+                self._leases.settle(held, HandedBack(lease=held.lease.id))
         if await self._leases.settled(_FLUSH):
             await self._leases.reconcile()
         else:

@@ -1,0 +1,170 @@
+"""Workers that stop, freeze, lose what they need, and whose decoders die."""
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from safelight.client.master import Client
+from safelight.wire import State, Task
+from support.photos import photo
+from support.system import System
+from worker.conftest import Start
+from worker.work import LONG, begun, children, gone, kinds, slow
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
+
+async def died_of(client: Client, task: Task) -> str:
+    """Wait for a death of a task; return its reason's code."""
+    after = 0
+    while True:
+        page = await client.changes(after, wait=20.0, task=task.id)
+        for event in page.events:
+            if event.kind == "died":
+                assert event.failure is not None
+                return event.failure.code
+        assert page.events or page.last != after, "no death"
+        after = page.last
+
+
+async def test_at_sigterm_it_finishes_what_decodes_and_hands_back_the_rest(client: Client, start: Start) -> None:
+    worker = await start()
+    tasks = [await slow(client, number) for number in (100, 101, 102)]
+    await begun(worker, tasks[0])
+    worker.send(signal.SIGTERM)
+    assert await worker.ended() == 0
+    first, *rest = [await client.task(task.id) for task in tasks]
+    assert first.state is State.FINISHED
+    for task in rest:
+        assert task.state is State.WAITING
+        assert (task.errors, task.deaths) == (0, 0)
+    await start()
+    for task in rest:
+        assert (await client.wait(task.id, timeout=30)).state is State.FINISHED
+
+
+async def test_what_takes_longer_than_the_drain_is_handed_back(client: Client, start: Start) -> None:
+    worker = await start("--drain", "0.2")
+    task = await slow(client, 110, LONG)
+    await begun(worker, task)
+    told = time.monotonic()
+    assert await worker.stop() == 0
+    assert time.monotonic() - told < 5
+    assert await kinds(client, task) == ["created", "leased", "handed_back"]
+    await client.cancel(task.id)
+
+
+async def test_an_idle_worker_leaves_at_once_and_its_long_poll_with_it(client: Client, start: Start) -> None:
+    worker = await start()
+    await worker.log("Nothing to do at the moment")
+    told = time.monotonic()
+    assert await worker.stop(signal.SIGINT) == 0
+    assert time.monotonic() - told < 3
+    assert [line["message"] for line in worker.lines].count("Nothing to do at the moment") == 1
+    # Nobody takes a task on behalf of the worker that left.
+    task = await client.upload(photo(120))
+    assert (await client.task(task.id)).state is State.WAITING
+    await client.cancel(task.id)
+
+
+async def test_a_worker_frozen_past_its_lease_is_refused_and_goes_on(client: Client, start: Start) -> None:
+    frozen = await start("--lease-seconds", "2")
+    task = await slow(client, 130)
+    await begun(frozen, task)
+    frozen.send(signal.SIGSTOP)
+    other = await start("--lease-seconds", "2")
+    done = await client.wait(task.id, timeout=30)
+    await other.stop()
+    frozen.send(signal.SIGCONT)
+    await frozen.log(lambda line: "Lost the lease" in line["message"] and line.get("task") == task.id)
+    assert (await client.task(task.id)).outputs == done.outputs
+    assert await kinds(client, task) == ["created", "leased", "lapsed", "leased", "finished"]
+    after = await client.upload(photo(131))
+    assert (await client.wait(after.id, timeout=20)).state is State.FINISHED
+
+
+async def test_work_on_a_cancelled_task_is_aborted(client: Client, start: Start) -> None:
+    worker = await start("--lease-seconds", "1")
+    task = await slow(client, 140, LONG)
+    await begun(worker, task)
+    await client.cancel(task.id)
+    await worker.log(lambda line: "Lost the lease" in line["message"] and line.get("task") == task.id)
+    told = time.monotonic()
+    after = await client.upload(photo(141))
+    assert (await client.wait(after.id, timeout=20)).state is State.FINISHED
+    assert time.monotonic() - told < 5, "the cancelled photo still held the only slot"
+
+
+async def test_a_decoder_that_crashes_is_charged_to_its_image_only(client: Client, start: Start) -> None:
+    worker = await start("--slots", "2")
+    victim = await slow(client, 150, LONG)
+    await begun(worker, victim)
+    before = children(worker.process.pid)
+    busy = await _busiest(before)
+    beside = await slow(client, 151)
+    await begun(worker, beside)
+    os.kill(busy, signal.SIGKILL)
+    assert await died_of(client, victim) == "decoder_crashed"
+    done = await client.wait(beside.id, timeout=30)
+    assert (done.state, done.deaths, done.attempts) == (State.FINISHED, 0, 1)
+    assert worker.running
+    await client.cancel(victim.id)
+
+
+async def test_an_image_that_takes_too_long_twice_is_quarantined_with_the_reason(client: Client, start: Start) -> None:
+    worker = await start("--time-limit", "0.5")
+    task = await client.wait((await slow(client, 160, LONG)).id, timeout=30)
+    assert task.state is State.QUARANTINED
+    assert task.failure is not None
+    assert task.failure.code == "timed_out"
+    assert task.deaths == 2
+    after = await client.upload(photo(161))
+    assert (await client.wait(after.id, timeout=20)).state is State.FINISHED
+    assert worker.running
+
+
+async def test_services_may_come_and_go(whole: System, client: Client, start: Start) -> None:
+    worker = await start("--lease-seconds", "10")
+    task = await slow(client, 170)
+    await begun(worker, task)
+    for name in ("master", "storage", "db"):
+        await whole.kill(name)
+    for name in ("db", "storage", "master"):
+        await (await whole.start(name)).address()
+    await whole.ready()
+    done = await client.wait(task.id, timeout=30)
+    assert (done.state, done.attempts) == (State.FINISHED, 1), await kinds(client, task)
+    after = await client.upload(photo(171))
+    assert (await client.wait(after.id, timeout=20)).state is State.FINISHED
+
+
+async def test_decoders_go_with_a_worker_that_is_killed(client: Client, start: Start) -> None:
+    worker = await start()
+    task = await slow(client, 180, LONG)
+    await begun(worker, task)
+    decoders = children(worker.process.pid)
+    assert decoders
+    worker.send(signal.SIGKILL)
+    await worker.ended()
+    for pid in decoders:
+        await gone(pid)
+    await client.cancel(task.id)
+
+
+async def _busiest(pids: list[int]) -> int:
+    """Return the process that computes: the one whose processor time grows."""
+
+    def ticks(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
+
+    start = {pid: ticks(pid) for pid in pids}
+    async with asyncio.timeout(10):
+        while True:
+            grown = {pid: ticks(pid) - start[pid] for pid in pids}
+            if max(grown.values()) >= 20:
+                return max(grown, key=lambda pid: grown[pid])
+            await asyncio.sleep(0.02)  # nothing tells when a process has computed for a while

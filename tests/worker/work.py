@@ -1,0 +1,55 @@
+"""Photos that take a known while, and what became of them."""
+
+import asyncio
+import os
+from pathlib import Path
+
+from safelight.client.master import Client
+from safelight.wire import Task
+from support.photos import photo
+from support.processes import Program
+
+# AV1 with the greatest effort: about 1 s and about 8 s on one core.
+SLOW = {"outputs": {"image": {"format": "avif", "effort": 10}}}
+WHILE, LONG = 200, 600
+
+
+async def slow(client: Client, number: int, width: int = WHILE) -> Task:
+    return await client.upload(photo(number, width=width), filename=f"{number}.png", recipe=SLOW)
+
+
+async def kinds(client: Client, task: Task) -> list[str]:
+    """Return what happened to a task, in order."""
+    return [event.kind for event in (await client.changes(0, task=task.id)).events]
+
+
+async def begun(worker: Program, task: Task) -> None:
+    """Wait until a worker decodes a task."""
+    await worker.log(lambda line: line.get("task") == task.id and "processing" in line["message"])
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process started."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+
+
+async def gone(pid: int) -> None:
+    """Wait until a process has ended, ours or not."""
+    try:
+        file = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        async with asyncio.timeout(20):
+            ended = asyncio.Event()
+            asyncio.get_running_loop().add_reader(file, ended.set)
+            await ended.wait()
+    finally:
+        asyncio.get_running_loop().remove_reader(file)
+        os.close(file)
+
+
+def blob(data: Path, digest: str) -> Path:
+    """Return the file in which storage keeps a blob."""
+    return next(path for path in data.rglob(f"*{digest[-20:]}*") if path.is_file())
