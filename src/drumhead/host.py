@@ -21,12 +21,14 @@ DEBIAN_PACKAGE = {
     "gpgv": "gpgv",
     "mkfs.erofs": "erofs-utils",
     "mcopy": "mtools",
-    "mformat": "mtools",
+    "mkfs.vfat": "dosfstools",
+    "mksquashfs": "squashfs-tools",
     "mmd": "mtools",
+    "sfdisk": "fdisk",
+    "unsquashfs": "squashfs-tools",
     "musl-gcc": "musl-tools",
     "qemu-img": "qemu-utils",
     "qemu-system-x86_64": "qemu-system-x86",
-    "sqfstar": "squashfs-tools",
     "syslinux": "syslinux",
 }
 """Which Debian package has a program, for the sentence that says what to install."""
@@ -46,7 +48,7 @@ def find_program(name: str) -> str:
 def run(
     command: Sequence[str | Path],
     *,
-    feed: Callable[[IO[bytes]], None] | None = None,
+    feed: Callable[[IO[bytes]], object] | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout: float = 600,

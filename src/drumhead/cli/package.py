@@ -61,7 +61,7 @@ async def compose_command(
     run: Annotated[str, Parameter(name=["--run", "--boot"])] = "",
     env: Annotated[tuple[str, ...], Parameter(name="--env")] = (),
     require: Annotated[tuple[str, ...], Parameter(name="--require")] = (),
-    pull_missing: Annotated[bool, Parameter(name=["--pull-missing", "-p"], negative="", show=False)] = False,
+    pull_missing: Annotated[bool, Parameter(name=["--pull-missing", "-p"], negative="", show=False)] = False,  # noqa: ARG001 - Capstan scripts pass it
     json: Json = False,
 ) -> None:
     """Compose a project and the packages that it requires into an image.
@@ -278,7 +278,7 @@ async def push_command(name: str, *, remote: str = "", to: Path | None = None) -
     print(f"pushed {package.name} {package.version} sha256:{package.archive}")
 
 
-async def test_command(*names: str, json: Json = False) -> int:
+async def test_command(*names: str, json: Json = False) -> int:  # noqa: PT028 - a command, not a test
     """Boot each package's demo and compare what it prints.
 
     Parameters
@@ -286,7 +286,7 @@ async def test_command(*names: str, json: Json = False) -> int:
     names: Packages (all that have a recipe when none is named).
     json: Print the outcomes as JSON.
     """
-    from drumhead.package.demo import run_demo  # noqa: PLC0415
+    from drumhead.demo import run_demo  # noqa: PLC0415
     from drumhead.package.recipe import find_recipe, known_recipes  # noqa: PLC0415
 
     recipes = [find_recipe(name) for name in names] or list(known_recipes().values())

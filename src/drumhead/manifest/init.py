@@ -80,7 +80,7 @@ def run_template(runtime: str) -> str:
     if runtime not in TEMPLATES:
         raise DrumheadError(ErrorCode.USAGE, f"{runtime or 'it'} is no runtime; runtimes are {', '.join(TEMPLATES)}")
     return (
-        f"runtime: {runtime}\n\nconfig_set:\n  # Add as many named sets as you need; `drumhead run --run NAME` chooses.\n"
+        f"runtime: {runtime}\n\nconfig_set:\n  # Add as many named sets as you need.\n"
         f"  default:\n{TEMPLATES[runtime]}{COMMON}\n# OPTIONAL with one set. Which one runs when none is named.\n"
         "config_set_default: default\n"
     )

@@ -1,0 +1,87 @@
+"""``drumhead images``, ``rmi``, ``info``, ``export``: what was composed."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from drumhead.cli.output import print_json, print_table, size_text
+from drumhead.home import find_home
+from drumhead.image.store import ImageStore, facts
+
+Json = Annotated[bool, Parameter(name="--json", negative="")]
+
+
+def images_command(*, json: Json = False) -> None:
+    """List the images of the local store."""
+    found = [facts(image) for image in ImageStore(find_home()).list()]
+    if json:
+        print_json(found)
+        return
+    rows = [
+        (one.image, one.guest, str(len(one.layers)), size_text(one.disk_size), one.default or "none") for one in found
+    ]
+    print_table(("Name", "Guest", "Layers", "Disk size", "Default command"), rows)
+
+
+def rmi_command(*names: str) -> None:
+    """Delete images, and what nothing else needs of them.
+
+    Parameters
+    ----------
+    names: The images' names.
+    """
+    store = ImageStore(find_home())
+    for name in names:
+        freed = store.remove(name)
+        print(f"deleted {name}, {size_text(freed)} freed")
+
+
+def info_command(name: str, *, json: Json = False) -> None:
+    """Say what an image is: its size and format (as qemu-img info does), and what is inside.
+
+    Parameters
+    ----------
+    name: The image's name.
+    json: Print JSON; sizes are in bytes.
+    """
+    about = facts(ImageStore(find_home()).find(name))
+    if json:
+        print_json(about)
+        return
+    print(f"image: {about.image}")
+    print(f"file format: {about.format}")
+    print(f"virtual size: {size_text(about.virtual_size)} ({about.virtual_size} bytes)")
+    print(f"disk size: {size_text(about.disk_size)}")
+    print(f"guest: {about.guest}")
+    print(f"kernel: {about.kernel}")
+    print("layers:")
+    for layer in about.layers:
+        print(f"    {layer.name}: {size_text(layer.blob.size)} {layer.filesystem}, {layer.files} files")
+    print("commands:" if about.commands else "commands: none")
+    for key, command in about.commands.items():
+        print(f"    {key}{' (default)' if key == about.default else ''}: {shlex.join(command.argv)}")
+
+
+async def export_command(
+    name: str,
+    out: Path,
+    *,
+    format: Annotated[Literal["qcow2", "raw", "oci"], Parameter(name=["--format", "-f"])] = "qcow2",
+) -> None:
+    """Write an image as a bootable disk (BIOS and UEFI) or as an OCI layout.
+
+    Parameters
+    ----------
+    name: The image's name.
+    out: The file to write (oci: a directory).
+    format: qcow2, raw or oci.
+    """
+    from drumhead.image.export import export_image  # noqa: PLC0415 - only this command writes disks
+
+    await asyncio.to_thread(export_image, find_home(), name, format, out)
+    print(f"wrote {out}")

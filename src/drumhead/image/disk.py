@@ -1,0 +1,101 @@
+"""An image as one disk that boots by itself, by BIOS (syslinux) and UEFI (systemd-boot); no root, no loop devices.
+
+GPT: a boot partition (FAT) with both loaders, Debian's kernel and the initrd, then one partition for each layer, named
+``layer-0`` and so on. The guest finds its layers by those names and its command in /etc/drumhead/run.json.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drumhead import host
+from drumhead.blobs import replacing
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.image.store import encode
+
+if TYPE_CHECKING:
+    from drumhead.image.records import Image, ImageFiles
+
+SECTOR = 512
+ALIGN = 2048
+"""Sectors: partitions begin at whole mebibytes."""
+BOOT_TYPE = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+LAYER_TYPE = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
+BIOS_CODE = Path("/usr/lib/syslinux/mbr/gptmbr.bin")
+UEFI_LOADER = Path("/usr/lib/systemd/boot/efi/systemd-bootx64.efi")
+LOADERS = {BIOS_CODE: "syslinux-common", UEFI_LOADER: "systemd-boot-efi"}
+SYSLINUX = "DEFAULT linux\nPROMPT 0\nLABEL linux\nLINUX /vmlinuz\nINITRD /initrd\nAPPEND {cmdline}\n"
+FIXED_TIME = "315532800"
+"""1980-01-01, the first time that FAT can tell."""
+
+
+def write_raw(image: Image, files: ImageFiles, bzimage: bytes, cmdline: str, out: Path) -> None:
+    """A raw disk at `out`. `bzimage` is the kernel as loaders start it. Blocks. Raises HOST_TOOL."""
+    for loader, package in LOADERS.items():
+        if not loader.is_file():
+            raise DrumheadError(
+                ErrorCode.HOST_TOOL, f"{loader} is not on this host; install it (Debian: apt-get install {package})"
+            )
+    with tempfile.TemporaryDirectory(dir=out.parent) as scratch, replacing(out) as temporary:
+        boot = Path(scratch) / "boot.img"
+        _write_boot(boot, files, bzimage, cmdline, Path(scratch))
+        parts = [boot, *files.layers]
+        sizes = [-(-part.stat().st_size // (ALIGN * SECTOR)) * ALIGN for part in parts]
+        starts = [ALIGN + sum(sizes[:number]) for number in range(len(parts))]
+        os.truncate(temporary, (starts[-1] + sizes[-1] + ALIGN) * SECTOR)
+        _write_table(temporary, image, starts, sizes)
+        with temporary.open("r+b") as disk:
+            disk.write(BIOS_CODE.read_bytes()[:440])
+            for part, start in zip(parts, starts, strict=True):
+                disk.seek(start * SECTOR)
+                with part.open("rb") as source:
+                    shutil.copyfileobj(source, disk, 1 << 20)
+
+
+def write_qcow2(raw: Path, out: Path) -> None:
+    """`raw` as a compressed qcow2 file at `out`. Blocks."""
+    with replacing(out) as temporary:
+        host.run(["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", raw, temporary])
+
+
+def _write_table(disk: Path, image: Image, starts: list[int], sizes: list[int]) -> None:
+    """The partition table. Its identifiers follow from the image, so that the same image gives the same disk."""
+    names = ["boot", *(f"layer-{number}" for number in range(len(starts) - 1))]
+    identity = uuid.uuid5(uuid.NAMESPACE_OID, encode(image).hex())
+    lines = ["label: gpt", f"label-id: {identity}", "unit: sectors"]
+    for name, start, size in zip(names, starts, sizes, strict=True):
+        kind = f'type={BOOT_TYPE}, attrs="LegacyBIOSBootable"' if name == "boot" else f"type={LAYER_TYPE}"
+        lines.append(f'start={start}, size={size}, {kind}, uuid={uuid.uuid5(identity, name)}, name="{name}"')
+    host.run(
+        ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", disk],
+        feed=lambda pipe: pipe.write(("\n".join(lines) + "\n").encode()),
+    )
+
+
+def _write_boot(boot: Path, files: ImageFiles, bzimage: bytes, cmdline: str, scratch: Path) -> None:
+    """The FAT partition: loaders, their configuration, kernel and initrd."""
+    contents = {
+        "vmlinuz": bzimage,
+        "initrd": files.initrd.read_bytes() if files.initrd else b"",
+        "syslinux.cfg": SYSLINUX.format(cmdline=cmdline).encode(),
+        "EFI/BOOT/BOOTX64.EFI": UEFI_LOADER.read_bytes(),
+        "loader/loader.conf": b"timeout 0\ndefault linux.conf\n",
+        "loader/entries/linux.conf": f"title drumhead\nlinux /vmlinuz\ninitrd /initrd\noptions {cmdline}\n".encode(),
+    }
+    size = sum(-(-len(part) // 4096) * 4096 for part in contents.values()) + (1 << 20)
+    os.close(os.open(boot, os.O_CREAT | os.O_WRONLY, 0o600))
+    os.truncate(boot, -(-size // (ALIGN * SECTOR)) * ALIGN * SECTOR)
+    fixed = {**os.environ, "SOURCE_DATE_EPOCH": FIXED_TIME, "TZ": "UTC", "MTOOLS_SKIP_CHECK": "1"}
+    host.run(["mkfs.vfat", "--invariant", "-F", "16", "-n", "DRUMHEAD", boot])
+    host.run(["mmd", "-i", boot, "::EFI", "::EFI/BOOT", "::loader", "::loader/entries"], env=fixed)
+    for name, part in contents.items():
+        file = scratch / "part"
+        file.write_bytes(part)
+        os.utime(file, (int(FIXED_TIME), int(FIXED_TIME)))
+        host.run(["mcopy", "-m", "-i", boot, file, f"::{name}"], env=fixed)
+    host.run(["syslinux", "--install", boot], env=fixed)
