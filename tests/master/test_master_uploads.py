@@ -185,7 +185,7 @@ async def test_an_unknown_recipe(client):
         (FORM, b"no boundary in it"),
         (FORM, form(part("image", photo(1)))[:-200]),
         (FORM, part("image", photo(1))),
-        (FORM, form(part("image", photo(1), headers="Content-Type: multipart/mixed; boundary=x\r\n"))),
+        (FORM, form(part("image", photo(1)).replace(b"name=", b"nome="))),
     ],
 )
 async def test_broken_forms(master, http, client, storage, headers, body):

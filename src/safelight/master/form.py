@@ -4,74 +4,91 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
 
-from aiohttp import BodyPartReader, MultipartReader, web
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from safelight.errors import Code, Error
 
-_PIECE = 1 << 18
 _SLOWEST = 1024
 """Bytes per second that a client must send on average, once the grace is over: a place among the uploads is scarce."""
 _GRACE = 60.0
+_PARTS = 2000
+
+_Event = Any
+"""What the parser says: a `MultipartSegment` where a part begins, its bytes, None at its end."""
 
 
 class Form:
     """The parts of one request's body."""
 
     def __init__(self, request: web.Request, *, silence: float, limit: int) -> None:
-        """Give up after `silence` seconds without a byte, or when all parts together have more than `limit` bytes.
+        """Give up after `silence` seconds without a byte, or when the body has more than `limit` bytes.
 
         Raises INVALID_REQUEST for a body that is no form.
         """
-        if request.content_type != "multipart/form-data":
-            raise Error(
-                Code.INVALID_REQUEST,
-                "Send the photo as multipart/form-data with a part named image (curl -F image=@photo.jpg).",
-            )
-        self._request = request
+        kind, options = parse_options_header(request.headers.get("Content-Type", ""))
+        if kind != "multipart/form-data" or not options.get("boundary"):
+            sentence = "Send the photo as multipart/form-data with a part named image (curl -F image=@photo.jpg)."
+            raise Error(Code.INVALID_REQUEST, sentence)
+        self._content = request.content
+        self._boundary = options["boundary"]
         self._pace = _Pace(silence, limit)
 
     async def parts(self) -> AsyncGenerator[Part]:
-        """Go through the parts; what is left unread of one is skipped. Raises INVALID_REQUEST where it is broken."""
-        with _explained():
-            reader = await self._request.multipart()
-        while True:
-            with _explained():
-                async with self._pace.wait():
-                    found = await reader.next()
-                if found is None:
-                    return
-                if isinstance(found, MultipartReader):
-                    raise Error(
-                        Code.INVALID_REQUEST, "A part of the form is a form itself; send the photos side by side."
-                    )
-                part = Part(found, self._pace)
-            yield part
-            await part.skip()
+        """Go through the parts; what is left unread of one is skipped.
+
+        Raises INVALID_REQUEST where the form is broken, incomplete or too slow, TOO_LARGE.
+        """
+        events = self._events()
+        async for event in events:
+            if isinstance(event, MultipartSegment):
+                part = Part(event, events)
+                yield part
+                await part.skip()
+
+    async def _events(self) -> AsyncGenerator[_Event]:
+        try:
+            with PushMultipartParser(self._boundary, max_segment_count=_PARTS) as parser:
+                while piece := await self._read():
+                    for event in parser.parse(piece):
+                        yield event
+        except MultipartError as error:
+            raise Error(Code.INVALID_REQUEST, f"The form is broken or incomplete: {error}.") from None
+
+    async def _read(self) -> bytes:
+        try:
+            async with asyncio.timeout(self._pace.silence):
+                piece = await self._content.readany()
+        except TimeoutError:
+            sentence = "The upload fell silent and was given up. Send it again."
+            raise Error(Code.INVALID_REQUEST, sentence) from None
+        except (web.RequestPayloadError, HttpProcessingError, ConnectionError) as error:
+            raise Error(Code.INVALID_REQUEST, f"The request's body broke off: {error}.") from None
+        self._pace.came(len(piece))
+        return piece
 
 
 class Part:
     """One part. Its bytes can be read once."""
 
-    def __init__(self, reader: BodyPartReader, pace: _Pace) -> None:
-        with _explained():
-            self.name = reader.name or ""
-            self.filename = clean_filename(reader.filename or "")
-        self._reader = reader
-        self._pace = pace
+    def __init__(self, segment: MultipartSegment, events: AsyncGenerator[_Event]) -> None:
+        self.name = segment.name or ""
+        self.filename = clean_filename(segment.filename or "")
+        self._events = events
+        self._ended = False
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Stream the bytes. Raises INVALID_REQUEST when the body breaks off or comes too slowly."""
-        while not self._reader.at_eof():
-            with _explained():
-                async with self._pace.wait():
-                    piece = await self._reader.read_chunk(_PIECE)
-                self._pace.came(len(piece))
-            if piece:
-                yield piece
+        """Stream the bytes; raises what `Form.parts` raises."""
+        while not self._ended:
+            event = await anext(self._events)
+            if event is None:
+                self._ended = True
+            elif not isinstance(event, MultipartSegment):
+                yield bytes(event)
 
     async def text(self, limit: int) -> str:
         """Read a field of at most `limit` bytes. Raises TOO_LARGE, INVALID_REQUEST."""
@@ -95,13 +112,10 @@ class _Pace:
     """How slowly a client may send, and how much."""
 
     def __init__(self, silence: float, limit: int) -> None:
-        self._silence = silence
+        self.silence = silence
         self._limit = limit
         self._start = time.monotonic()
         self._bytes = 0
-
-    def wait(self) -> asyncio.Timeout:
-        return asyncio.timeout(self._silence)
 
     def came(self, size: int) -> None:
         self._bytes += size
@@ -110,20 +124,6 @@ class _Pace:
         taken = time.monotonic() - self._start
         if taken > _GRACE and self._bytes < (taken - _GRACE) * _SLOWEST:
             raise Error(Code.INVALID_REQUEST, f"The upload came more slowly than {_SLOWEST} bytes a second.")
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError:
-        raise Error(Code.INVALID_REQUEST, "The upload fell silent and was given up. Send it again.") from None
-    except (ValueError, AssertionError, RuntimeError, LookupError, HttpProcessingError) as error:
-        raise Error(
-            Code.INVALID_REQUEST, f"The form is broken or incomplete: {error or type(error).__name__}."
-        ) from None
-    except web.RequestPayloadError as error:
-        raise Error(Code.INVALID_REQUEST, f"The request's body broke off: {error}.") from None
 
 
 def clean_filename(name: str) -> str:

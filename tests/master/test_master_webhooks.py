@@ -1,0 +1,164 @@
+"""Webhooks against a real server: signed, retried, never into the network."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import socket
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from safelight.client.master import Client
+from safelight.errors import Error
+from safelight.master.webhook_address import RefusedAddressError, check_url, guarded_socket, is_public
+from safelight.wire import Failure
+from support.leases import fail, finish, take
+from support.metrics import until
+from support.photos import photo
+
+SECRET = "a secret"
+
+
+class Receiver:
+    """A server that keeps what it is sent and answers as it is told."""
+
+    def __init__(self) -> None:
+        self.calls: asyncio.Queue[tuple[web.Request, bytes]] = asyncio.Queue()
+        self.answers: list[web.Response] = []
+        self.url = ""
+
+    async def handle(self, request: web.Request) -> web.Response:
+        self.calls.put_nowait((request, await request.read()))
+        return self.answers.pop(0) if self.answers else web.Response(status=204)
+
+    async def next(self) -> tuple[web.Request, bytes]:
+        return await asyncio.wait_for(self.calls.get(), 15.0)
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    receiving = Receiver()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", receiving.handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    receiving.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
+    yield receiving
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def client(system) -> AsyncIterator[Client]:
+    master = await system.master(webhook_allow_private=True, webhook_secret=SECRET, webhook_retry=0.05)
+    async with Client.connect(master.url) as connected:
+        yield connected
+
+
+async def end_one(client: Client, storage, url: str) -> str:
+    task = await client.upload(photo(1), webhook=url)
+    (lease,) = await take(client)
+    await finish(client, storage, lease, {"image": b"x"})
+    return task.id
+
+
+async def test_the_end_of_a_task_is_told_signed(client, storage, receiver):
+    made = await end_one(client, storage, receiver.url)
+    request, body = await receiver.next()
+    told = msgspec.json.decode(body)
+    assert told["event"] == "task.finished"
+    assert told["task"]["id"] == made
+    assert told["task"]["outputs"][0]["name"] == "image"
+    assert "lease" not in told["task"]
+    assert request.headers["Content-Type"] == "application/json"
+    parts = dict(piece.split("=", 1) for piece in request.headers["Safelight-Signature"].split(","))
+    expected = hmac.new(SECRET.encode(), f"{parts['t']}.".encode() + body, hashlib.sha256).hexdigest()
+    assert hmac.compare_digest(parts["v1"], expected)
+
+
+async def test_a_failure_is_told(client, receiver):
+    await client.upload(photo(1), webhook=receiver.url)
+    (lease,) = await take(client)
+    await fail(client, lease, Failure(code="damaged_image", detail="It is broken."))
+    _, body = await receiver.next()
+    told = msgspec.json.decode(body)
+    assert (told["event"], told["task"]["failure"]["code"]) == ("task.failed", "damaged_image")
+
+
+async def test_refused_calls_are_made_again_and_redirects_are_not_followed(client, storage, receiver):
+    receiver.answers = [
+        web.Response(status=500),
+        web.Response(status=302, headers={"Location": receiver.url + "/elsewhere"}),
+    ]
+    await end_one(client, storage, receiver.url)
+    calls = [await receiver.next() for _ in range(3)]
+    assert {request.path for request, _ in calls} == {"/hook"}
+    assert len({request.headers["Safelight-Delivery"] for request, _ in calls}) == 1
+    assert len({body for _, body in calls}) == 1
+
+
+def outcome(name: str) -> str:
+    return f'safelight_webhooks_total{{outcome="{name}"}}'
+
+
+async def test_gone_means_gone(system, client, storage, receiver, http):
+    receiver.answers = [web.Response(status=410)]
+    await end_one(client, storage, receiver.url)
+    await until(http, system.address("master"), outcome("given_up"), lambda count: count == 1)
+    assert receiver.calls.qsize() == 1
+
+
+async def test_a_name_that_leads_inside_is_refused_when_called(system, storage, receiver, http):
+    """This machine's own name is one like any other, and resolves to an address inside."""
+    master = await system.master()
+    url = receiver.url.replace("127.0.0.1", socket.gethostname())
+    async with Client.connect(master.url) as client:
+        await end_one(client, storage, url)
+        await until(http, master.url, outcome("refused"), lambda count: count == 1)
+    assert receiver.calls.empty()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1/", "http://localhost:8001/task", "http://10.0.0.1/", "http://192.168.1.1/", "http://[::1]/",
+        "http://169.254.169.254/latest/meta-data", "http://0.0.0.0/", "http://[::ffff:127.0.0.1]/",
+        "ftp://example.org/",
+        "file:///etc/passwd", "http://user:pass@example.org/", "http:///nothing", "example.org",
+        "http://exa mple.org:x/",
+    ],
+)  # fmt: skip
+async def test_addresses_that_are_never_called(url):
+    with pytest.raises(Error):
+        check_url(url, allow_private=False)
+
+
+def test_addresses_that_may_be_called():
+    check_url("https://example.org/hook?x=1", allow_private=False)
+    check_url("http://93.184.216.34:8080/", allow_private=False)
+    check_url("http://127.0.0.1:8080/", allow_private=True)
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("93.184.216.34", True), ("2606:2800:220:1::1", True), ("127.0.0.1", False), ("10.1.2.3", False),
+        ("172.16.0.1", False), ("192.168.0.1", False), ("169.254.169.254", False), ("100.64.0.1", False),
+        ("0.0.0.0", False), ("255.255.255.255", False), ("224.0.0.1", False), ("::1", False), ("::", False),
+        ("fe80::1%eth0", False), ("fc00::1", False), ("::ffff:10.0.0.1", False), ("::ffff:93.184.216.34", True),
+        ("64:ff9b::a00:1", False), ("2002:a00:1::", False),
+    ],
+)  # fmt: skip
+def test_which_addresses_are_out_on_the_internet(address, public):
+    assert is_public(address) is public
+
+
+def test_no_socket_is_opened_to_an_address_inside():
+    with pytest.raises(RefusedAddressError):
+        guarded_socket((2, 1, 6, "", ("127.0.0.1", 80)))
+    with guarded_socket((2, 1, 6, "", ("93.184.216.34", 80))) as opened:
+        assert opened.fileno() >= 0
