@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from safelight import engine
 from safelight.engine import Limits
 from safelight.errors import Code, Error
 from safelight.recipe import BUILTIN, parse
@@ -75,6 +76,13 @@ async def test_bytes_and_files_give_all_outputs(pool):
         assert (result.original.format, result.original.width) == ("jpeg", 640)
         assert 0 < result.seconds < 30
     assert "vips" in pool.version
+
+
+async def test_a_confined_decoder_makes_what_the_engine_makes(pool):
+    mark = {"op": "watermark", "text": "safelight", "font": "serif"}
+    recipe = parse({"outputs": {"a": {"operations": [mark]}, "b": {"format": "avif", "effort": 1}}})
+    result = await pool.process(job(recipe=recipe))
+    assert result.outputs == engine.process(PHOTO, recipe).outputs
 
 
 async def test_many_at_once_and_large_outputs(pool):

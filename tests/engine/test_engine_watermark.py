@@ -1,6 +1,9 @@
 """Watermarks: where they lie, how strong they are, and that a text stays a text."""
 
 import base64
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -88,3 +91,25 @@ def test_a_bad_image_is_the_recipes_fault(bytes_):
         made(DATA, mark(image=base64.b64encode(bytes_).decode()))
     assert caught.value.code is Code.OPERATION_FAILED
     assert caught.value.extra["position"] == "$.outputs.image.operations[0]"
+
+
+WITHOUT_FONTS = """
+import sys
+from safelight import engine
+from safelight.errors import Error
+from safelight.recipe import parse
+try:
+    mark = {"op": "watermark", "text": "safelight"}
+    engine.process(sys.stdin.buffer.read(), parse({"outputs": {"a": {"operations": [mark]}}}))
+except Error as error:
+    print(error)
+"""
+
+
+def test_without_fonts_a_text_is_refused_with_what_to_do(tmp_path):
+    (tmp_path / "fonts.conf").write_text(f"<fontconfig><cachedir>{tmp_path}</cachedir></fontconfig>")
+    environment = {**os.environ, "FONTCONFIG_FILE": str(tmp_path / "fonts.conf")}
+    command = [sys.executable, "-c", WITHOUT_FONTS]
+    said = subprocess.run(command, input=DATA, capture_output=True, check=True, env=environment, timeout=60).stdout
+    assert b"no fonts" in said
+    assert b"fonts-dejavu-core" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from html import escape
 
 import pyvips
@@ -56,6 +57,11 @@ def _mark(operation: Watermark, width: int, height: int) -> pyvips.Image:
 
 
 def _text(operation: Watermark, width: int, height: int) -> pyvips.Image:
+    if not _has_letters():
+        raise ValueError(
+            "this worker has no fonts to draw a text with; install some (fonts-dejavu-core on Debian), "
+            "or give the watermark an image"
+        )
     # the text is Pango markup to libvips, and plain text to us
     text = escape(operation.text or "", quote=False)
     size = _FIRST_FONT_SIZE
@@ -65,6 +71,13 @@ def _text(operation: Watermark, width: int, height: int) -> pyvips.Image:
     red, green, blue, opacity = bytes.fromhex(operation.color[1:])
     colors = mask.new_from_image([red, green, blue]).copy(interpretation="srgb")
     return colors.bandjoin(mask.linear(opacity / 255, 0, uchar=True))
+
+
+@cache
+def _has_letters() -> bool:
+    """Without fonts every letter is drawn as the same box."""
+    narrow, wide = (pyvips.Image.text(letter, font=f"sans {_FIRST_FONT_SIZE}") for letter in "iW")
+    return bool(narrow.width != wide.width)
 
 
 def _image(operation: Watermark, width: int, height: int) -> pyvips.Image:
