@@ -17,6 +17,7 @@ from safelight.client.db import DbClient
 from safelight.errors import Code, Error
 from safelight.master.feed import Feed
 from safelight.master.operations import JSON, Operation
+from safelight.master.views import VIEWS
 from safelight.wire import ENDED, Event, State
 
 log = logging.getLogger(__name__)
@@ -157,7 +158,8 @@ class Hour:
                 continue
             after = page.last
             for event in page.events:
-                self._counts.setdefault(int(event.at // 60), _Counts()).add(event)
+                if event.batch != VIEWS:
+                    self._counts.setdefault(int(event.at // 60), _Counts()).add(event)
             if len(self._counts) > 2 * MINUTES:
                 self._forget()
             await asyncio.sleep(_PAUSE)

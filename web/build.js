@@ -1,0 +1,33 @@
+// Builds the page into the Python package. The same sources and the same lock file give the same bytes.
+import { createHash } from "node:crypto";
+import { copyFile, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+
+const here = fileURLToPath(new URL(".", import.meta.url));
+const target = process.argv[2] ?? fileURLToPath(new URL("../src/safelight/web/static/", import.meta.url));
+
+await rm(target, { recursive: true, force: true });
+await mkdir(target, { recursive: true });
+await build({
+  absWorkingDir: here,
+  entryPoints: { app: "src/main.tsx", style: "src/style/index.css" },
+  outdir: target,
+  bundle: true,
+  minify: true,
+  format: "esm",
+  target: ["chrome123", "firefox120", "safari17.5"],
+  jsx: "automatic",
+  jsxImportSource: "preact",
+  legalComments: "none",
+  define: { "process.env.NODE_ENV": '"production"' },
+});
+
+const version = async (name) =>
+  createHash("sha256").update(await readFile(`${target}/${name}`)).digest("hex").slice(0, 12);
+let page = await readFile(`${here}/index.html`, "utf8");
+for (const name of ["app.js", "style.css", "icon.svg"]) {
+  if (name === "icon.svg") await copyFile(`${here}/${name}`, `${target}/${name}`);
+  page = page.replaceAll(`/web/${name}`, `/web/${name}?v=${await version(name)}`);
+}
+await writeFile(`${target}/index.html`, page);

@@ -1,0 +1,76 @@
+// The changes of all tasks as they happen: one stream of server-sent events for the whole page.
+
+import { signal } from "@preact/signals";
+import type { TaskEvent } from "./api";
+import { VIEWS } from "./api";
+
+export type Connection = "connecting" | "live" | "lost";
+export const connection = signal<Connection>("connecting");
+
+export interface Follower {
+  /** Changes since the last call, in order. */
+  changed(events: TaskEvent[]): void;
+  /** Something may have been missed: read anew. */
+  missed(): void;
+}
+
+const FLUSH_EVERY = 200;
+const RETRY_AFTER = 1500;
+
+const followers = new Set<Follower>();
+let source: EventSource | undefined;
+let last: string | undefined;
+let waiting: TaskEvent[] = [];
+let flush: number | undefined;
+let retry: number | undefined;
+
+export function follow(follower: Follower): () => void {
+  followers.add(follower);
+  return () => followers.delete(follower);
+}
+
+function open(): void {
+  clearTimeout(retry);
+  source?.close();
+  const resumed = last !== undefined;
+  source = new EventSource(resumed ? `/events?after=${last}` : "/events");
+  source.onopen = () => {
+    connection.value = "live";
+    if (!resumed) for (const follower of followers) follower.missed();
+  };
+  source.onmessage = (message: MessageEvent<string>) => {
+    last = message.lastEventId;
+    const event = JSON.parse(message.data) as TaskEvent;
+    if (event.batch === VIEWS) return;
+    waiting.push(event);
+    flush ??= window.setTimeout(hand, FLUSH_EVERY);
+  };
+  source.addEventListener("missed", () => {
+    for (const follower of followers) follower.missed();
+  });
+  source.onerror = () => {
+    source?.close();
+    connection.value = "lost";
+    retry = window.setTimeout(open, RETRY_AFTER);
+  };
+}
+
+function hand(): void {
+  flush = undefined;
+  const events = waiting;
+  waiting = [];
+  for (const follower of followers) follower.changed(events);
+}
+
+/** Follow while the page is looked at; a hidden page gives its connection back and catches up later. */
+export function start(): void {
+  open();
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState === "visible") open();
+    else {
+      clearTimeout(retry);
+      source?.close();
+    }
+  });
+  window.addEventListener("online", open);
+}

@@ -1,0 +1,152 @@
+// Lists of tasks, newest first, read page by page and kept current by the stream of changes.
+
+import { signal } from "@preact/signals";
+import type { StateName, Task, TaskEvent } from "./api";
+import { findTasks, getTask, Problem, stateName, VIEWS } from "./api";
+import { follow } from "./live";
+
+const HEAD_EVERY = 700;
+const ONE_BY_ONE = 4;
+
+const newestFirst = (one: Task, other: Task) => other.created - one.created || (one.id < other.id ? 1 : -1);
+
+export class TaskList {
+  readonly items = signal<Task[]>([]);
+  readonly complete = signal(false);
+  readonly loaded = signal(false);
+  readonly error = signal("");
+  private next: string | undefined;
+  private reading = false;
+  private stale = false;
+  private timer: number | undefined;
+  private stopFollowing: (() => void) | undefined;
+
+  constructor(
+    private readonly states: readonly StateName[] = [],
+    private readonly limit = 100,
+  ) {}
+
+  start(): () => void {
+    this.stopFollowing = follow({
+      changed: (events) => void this.apply(events),
+      missed: () => void this.head(),
+    });
+    void this.head();
+    return () => {
+      clearTimeout(this.timer);
+      this.stopFollowing?.();
+    };
+  }
+
+  /** Read the next older page. */
+  async more(): Promise<void> {
+    if (this.reading || this.complete.value || !this.loaded.value) return;
+    await this.read(async () => {
+      const page = await findTasks({ state: this.states.join(","), limit: this.limit, before: this.next ?? "" });
+      this.next = page.next ?? undefined;
+      this.complete.value = !page.next;
+      this.merge(page.tasks);
+    });
+  }
+
+  /** Read the newest page; where it does not reach down to what is known, begin anew from it. */
+  async head(): Promise<void> {
+    if (this.reading) {
+      this.stale = true;
+      return;
+    }
+    await this.read(async () => {
+      const page = await findTasks({ state: this.states.join(","), limit: this.limit });
+      const known = new Set(this.items.value.map((task) => task.id));
+      const joins = page.tasks.some((task) => known.has(task.id));
+      if (!this.loaded.value || (page.next && !joins)) {
+        this.items.value = [];
+        this.next = page.next ?? undefined;
+        this.complete.value = !page.next;
+      }
+      this.loaded.value = true;
+      this.merge(page.tasks);
+    });
+  }
+
+  forget(id: string): void {
+    this.items.value = this.items.value.filter((task) => task.id !== id);
+  }
+
+  put(task: Task): void {
+    this.merge([task]);
+  }
+
+  private wants(state: number): boolean {
+    return this.states.length === 0 || this.states.includes(stateName(state));
+  }
+
+  private async read(reader: () => Promise<void>): Promise<void> {
+    this.reading = true;
+    try {
+      await reader();
+      this.error.value = "";
+    } catch (error) {
+      this.error.value = error instanceof Problem ? error.message : String(error);
+      this.soon();
+    } finally {
+      this.reading = false;
+      if (this.stale) {
+        this.stale = false;
+        this.soon();
+      }
+    }
+  }
+
+  private soon(): void {
+    this.timer ??= window.setTimeout(() => {
+      this.timer = undefined;
+      void this.head();
+    }, HEAD_EVERY);
+  }
+
+  private async apply(events: TaskEvent[]): Promise<void> {
+    const last = new Map(events.map((event) => [event.task, event]));
+    let touched = false;
+    const unknown = new Set(last.keys());
+    const items = this.items.value.flatMap((task) => {
+      const event = last.get(task.id);
+      unknown.delete(task.id);
+      if (!event || event.seq <= task.seq) return [task];
+      touched = true;
+      return event.kind === "deleted" || !this.wants(event.state) ? [] : [changed(task, event)];
+    });
+    if (touched) this.items.value = items;
+    const wanted = [...unknown].filter((id) => {
+      const event = last.get(id)!;
+      return event.kind !== "deleted" && this.wants(event.state);
+    });
+    if (wanted.length > ONE_BY_ONE) this.soon();
+    else this.merge(await Promise.all(wanted.map((id) => getTask(id).catch(() => undefined))));
+  }
+
+  private merge(found: (Task | undefined)[]): void {
+    const known = new Map(this.items.value.map((task) => [task.id, task]));
+    const oldest = this.complete.value ? undefined : this.items.value.at(-1);
+    for (const task of found) {
+      if (!task || task.batch === VIEWS) continue;
+      const before = known.get(task.id);
+      if (!this.wants(task.state)) known.delete(task.id);
+      else if (before ? before.seq <= task.seq : found.length > 1 || !oldest || task.created >= oldest.created)
+        known.set(task.id, task);
+    }
+    this.items.value = [...known.values()].sort(newestFirst);
+  }
+}
+
+function changed(task: Task, event: TaskEvent): Task {
+  return {
+    ...task,
+    state: event.state,
+    seq: event.seq,
+    changed: event.at,
+    attempts: event.attempt || task.attempts,
+    failure: event.failure,
+    seconds: event.seconds || task.seconds,
+  };
+}

@@ -1,0 +1,194 @@
+// A recipe by hand: outputs, their operations in order, and what they make of a photo.
+
+import { signal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { type Operation, type OutputSpec } from "../api";
+import { plural, spoken } from "../format";
+import { Fields, sketch } from "../parts/fields";
+import { Icon } from "../parts/icons";
+import { schema, loadSchema } from "../schema";
+import { Preview } from "./preview";
+import { draft, edit } from "./recipes";
+
+export const tab = signal("");
+const dragged = signal<number | undefined>(undefined);
+const OUTPUT_FIELDS = ["format", "quality", "effort", "lossless", "progressive", "metadata", "background"];
+
+export function Editor() {
+  useEffect(() => void loadSchema(), []);
+  const outputs = draft.value.outputs;
+  const names = Object.keys(outputs);
+  const current = names.includes(tab.value) ? tab.value : (names[0] ?? "");
+  const output = outputs[current];
+  if (!schema.value || !output) return null;
+  const change = (next: OutputSpec) => edit({ ...draft.value, outputs: { ...outputs, [current]: next } });
+  return (
+    <div class="editor">
+      <div class="steps">
+        <Tabs names={names} current={current} />
+        <Operations output={output} change={change} />
+        <details class="panel written">
+          <summary>
+            How it is written: {String(output.format ?? "same")}
+            {output.quality ? `, quality ${String(output.quality)}` : ""}
+          </summary>
+          <Fields of={schema.value.Output!} only={OUTPUT_FIELDS} value={output} change={change} />
+        </details>
+      </div>
+      <Preview output={current} />
+    </div>
+  );
+}
+
+function Tabs({ names, current }: { names: string[]; current: string }) {
+  const outputs = draft.value.outputs;
+  const rename = (to: string) => {
+    if (!/^[a-z0-9][a-z0-9_-]{0,63}$/.test(to) || names.includes(to)) return;
+    tab.value = to;
+    edit({
+      ...draft.value,
+      outputs: Object.fromEntries(names.map((name) => [name === current ? to : name, outputs[name]!])),
+    });
+  };
+  const add = () => {
+    const name = [...Array(17).keys()].map((n) => `output-${n + 1}`).find((free) => !names.includes(free))!;
+    tab.value = name;
+    edit({ ...draft.value, outputs: { ...outputs, [name]: structuredClone(outputs[current]!) } });
+  };
+  const remove = () => {
+    const { [current]: _, ...others } = outputs;
+    edit({ ...draft.value, outputs: others });
+  };
+  return (
+    <div class="tabs">
+      <div role="group" aria-label="Outputs" class="filters">
+        {names.map((name) => (
+          <button key={name} aria-pressed={name === current} onClick={() => (tab.value = name)}>
+            {name}
+          </button>
+        ))}
+        <button class="plain" onClick={add} disabled={names.length >= 16}>
+          <Icon name="plus" /> Output
+        </button>
+      </div>
+      <div class="naming">
+        <label>
+          <span>Output</span>
+          <input value={current} onChange={(event) => rename(event.currentTarget.value)} />
+        </label>
+        {names.length > 1 && (
+          <button class="plain round" aria-label={`Remove the output ${current}`} onClick={remove}>
+            <Icon name="trash" />
+          </button>
+        )}
+      </div>
+    </div>
+  );
+}
+
+function Operations({ output, change }: { output: OutputSpec; change: (next: OutputSpec) => void }) {
+  const operations = output.operations ?? [];
+  const put = (next: Operation[]) => change({ ...output, operations: next });
+  const move = (from: number, to: number) => {
+    if (to < 0 || to >= operations.length || from === to) return;
+    const next = [...operations];
+    next.splice(to, 0, ...next.splice(from, 1));
+    put(next);
+  };
+  return (
+    <>
+      <ol class="operations" aria-label="Operations, in order">
+        {operations.map((operation, place) => (
+          <Step
+            key={`${place}-${operation.op}`}
+            operation={operation}
+            place={place}
+            last={operations.length - 1}
+            move={move}
+            remove={() => put(operations.filter((_, other) => other !== place))}
+            change={(next) => put(operations.map((one, other) => (other === place ? next : one)))}
+          />
+        ))}
+        {operations.length === 0 && <li class="none quiet">No operations: the photo stays as it is.</li>}
+      </ol>
+      <Add add={(operation) => put([...operations, operation])} full={operations.length >= 32} />
+      <p class="hidden" role="status">
+        {plural(operations.length, "operation")}
+      </p>
+    </>
+  );
+}
+
+interface StepProps {
+  operation: Operation;
+  place: number;
+  last: number;
+  move: (from: number, to: number) => void;
+  remove: () => void;
+  change: (next: Operation) => void;
+}
+
+function Step({ operation, place, last, move, remove, change }: StepProps) {
+  const name = spoken(operation.op);
+  const found = schema.value?.byOp[operation.op];
+  const drop = (event: DragEvent) => {
+    event.preventDefault();
+    if (dragged.value !== undefined) move(dragged.value, place);
+    dragged.value = undefined;
+  };
+  return (
+    <li
+      class={`step ${dragged.value === place ? "dragged" : ""}`}
+      onDragOver={(event) => dragged.value !== undefined && event.preventDefault()}
+      onDrop={drop}
+    >
+      <div class="head">
+        <span
+          class="grip"
+          draggable
+          aria-hidden="true"
+          onDragStart={() => (dragged.value = place)}
+          onDragEnd={() => (dragged.value = undefined)}
+        >
+          <Icon name="grip" />
+        </span>
+        <h3>{name}</h3>
+        <span class="actions">
+          <button class="plain round" aria-label={`Move ${name} up`} disabled={place === 0} onClick={() => move(place, place - 1)}>
+            <Icon name="up" />
+          </button>
+          <button
+            class="plain round"
+            aria-label={`Move ${name} down`}
+            disabled={place === last}
+            onClick={() => move(place, place + 1)}
+          >
+            <Icon name="down" />
+          </button>
+          <button class="plain round" aria-label={`Remove ${name}`} onClick={remove}>
+            <Icon name="close" />
+          </button>
+        </span>
+      </div>
+      {found && <Fields of={found} value={operation} change={(next) => change(next as Operation)} />}
+    </li>
+  );
+}
+
+function Add({ add, full }: { add: (operation: Operation) => void; full: boolean }) {
+  const known = Object.entries(schema.value?.byOp ?? {});
+  return (
+    <details class="add">
+      <summary class={full ? "off" : ""}>
+        <Icon name="plus" /> Add an operation
+      </summary>
+      <div class="choices">
+        {known.map(([op, found]) => (
+          <button key={op} title={found.description?.split("\n")[0]} disabled={full} onClick={() => add(sketch(op, found))}>
+            {spoken(op)}
+          </button>
+        ))}
+      </div>
+    </details>
+  );
+}
