@@ -89,7 +89,7 @@ class Child:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             limit=1 << 20,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env=_environment(),
             process_group=0,  # Ctrl-C reaches this program alone, which stops its children in order
             preexec_fn=_die_with_parent(os.getpid()),
         )
@@ -108,6 +108,12 @@ def ended(status: int) -> str:
         with suppress(ValueError):
             return f"was ended by {signal.Signals(-status).name}"
     return f"ended with status {status}"
+
+
+def _environment() -> dict[str, str]:
+    # Where the command looks for a key-value store says nothing about the one that we run.
+    inherited = {name: value for name, value in os.environ.items() if name != "SAFELIGHT_KEYVALUESTORE"}
+    return {**inherited, "PYTHONUNBUFFERED": "1"}
 
 
 def _die_with_parent(parent: int) -> Callable[[], None] | None:

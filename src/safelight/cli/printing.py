@@ -55,13 +55,24 @@ def print_json(value: object) -> None:
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
 
 
-def table(*columns: str, rows: Iterable[Sequence[str | Text]], right: Sequence[str] = ()) -> Table:
-    """Make a plain table, without lines, that reads well and can be cut by programs."""
+def table(*columns: str, rows: Iterable[Sequence[str | Text]], right: Sequence[str] = (), wrap: bool = False) -> Table:
+    """Make a plain table, without lines, that reads well and can be cut by programs.
+
+    Where the terminal is too narrow, the last column is cut off, or with `wrap` goes on in the next line.
+    """
+    cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
     made = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, show_header=any(columns))
-    for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="ellipsis", no_wrap=True)
-    for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    for index, column in enumerate(columns):
+        last = index == len(columns) - 1
+        made.add_column(
+            column,
+            justify="right" if column in right else "left",
+            overflow="fold" if wrap else "ellipsis",
+            no_wrap=not (last and wrap),
+            min_width=None if last else max([len(column), *(row[index].cell_len for row in cells)]),
+        )
+    for row in cells:
+        made.add_row(*row)
     return made
 
 

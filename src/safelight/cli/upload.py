@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -65,6 +66,10 @@ async def upload_command(
             batch = Batch(client, photos, options, progress)
             try:
                 await batch.run(at_once=at_once)
+            except asyncio.CancelledError:
+                progress.end()
+                complain(f"Stopped. What is uploaded goes on being processed: safelight tasks --batch {batch.name}")
+                raise
             finally:
                 progress.end()
                 if where.json:
@@ -87,9 +92,7 @@ def _print(batch: Batch, seconds: float) -> None:
     bad = [entry for entry in batch.entries if entry.problem]
     if bad:
         err.print(f"[red]{counted(len(bad), 'photo')} failed:[/red]")
-        err.print(table("PHOTO", "TASK", "WHY", rows=[_row(entry) for entry in bad]))
-    elif len(uploaded) < len(batch.entries):
-        err.print(f"Stopped: {counted(len(batch.entries) - len(uploaded), 'photo')} not uploaded.")
+        err.print(table("PHOTO", "TASK", "WHY", rows=[_row(entry) for entry in bad], wrap=True))
 
 
 def _row(entry: Entry) -> tuple[str, str, str]:
