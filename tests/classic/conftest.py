@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from support.system import System, system
+
+
+@pytest.fixture
+async def running(tmp_path) -> AsyncIterator[System]:
+    """The services as processes; a classic worker may hold a task for one second."""
+    async with system(tmp_path, settings={"db": ["--plain-lease", "1s"]}) as whole:
+        yield whole
