@@ -12,7 +12,7 @@ from safelight import http
 from safelight.client.db import DbClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
-from safelight.master.downloads import Downloads
+from safelight.master.downloads import PARTLY, Downloads
 from safelight.master.operations import BINARY, JSON, TEXT, Operation
 from safelight.wire import State
 
@@ -84,12 +84,12 @@ class Classic:
         return [
             Operation(
                 method="GET", path="/task/next", handler=self.next, tag="classic", summary="Take a task",
-                description="404 and the id -1 when none waits.", answer={JSON: Next},
+                description="404 and the id -1 when none waits.", answer={JSON: Next}, also={404: {JSON: Next}},
                 errors=(Code.NOT_FOUND, Code.UNAVAILABLE),
             ),
             Operation(
                 method="GET", path="/task/{id}/download", handler=self.download, tag="classic",
-                summary="The photo to its worker; the result once finished", answer={"image/*": BINARY},
+                summary="The photo to its worker; the result once finished", answer={"image/*": BINARY}, also=PARTLY,
                 errors=(*lost, Code.CONFLICT, Code.OPERATION_FAILED, Code.RANGE_NOT_SATISFIABLE),
             ),
             Operation(

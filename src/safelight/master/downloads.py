@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import msgspec
@@ -29,6 +29,8 @@ _HARMLESS = {
     "Content-Security-Policy": "sandbox; default-src 'none'",
     "Cache-Control": "private, no-cache",
 }
+PARTLY: dict[int, dict[str, Any]] = {206: {"image/*": BINARY}, 304: {}}
+"""The answers to Range and to conditions."""
 _STUCK = 60.0
 """Seconds after which a reader that takes nothing is cut off."""
 
@@ -156,12 +158,12 @@ class Downloads:
                 method="GET", path="/task/{id}/result", handler=self.result, tag="results",
                 summary="Download an output",
                 description="409 before the task has ended; the failure's own problem where it has failed.",
-                query=ResultQuery, request_headers=headers, answer={"image/*": BINARY}, errors=errors,
+                query=ResultQuery, request_headers=headers, answer={"image/*": BINARY}, also=PARTLY, errors=errors,
             ),
             Operation(
                 method="GET", path="/task/{id}/original", handler=self.original, tag="results",
                 summary="Download the photo as it was uploaded", query=OriginalQuery, request_headers=headers,
-                answer={"image/*": BINARY}, errors=errors,
+                answer={"image/*": BINARY}, also=PARTLY, errors=errors,
             ),
         ]  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -62,7 +63,8 @@ def document(operations: Iterable[Operation]) -> dict[str, Any]:
 def _types(operations: list[Operation]) -> list[Any]:
     found: dict[str, Any] = {}
     for operation in operations:
-        for kind in (*operation.body.values(), *operation.answer.values()):
+        others = (kind for content in operation.also.values() for kind in content.values())
+        for kind in (*operation.body.values(), *operation.answer.values(), *others):
             if not isinstance(kind, Mapping):
                 found[repr(kind)] = kind
     return list(found.values())
@@ -123,19 +125,26 @@ def _given(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _responses(operation: Operation, known: Mapping[str, Any]) -> dict[str, Any]:
-    good: dict[str, Any] = {"description": "Done"}
-    if operation.answer:
-        good["content"] = _content(operation.answer, known, {})
-    responses = {str(operation.status): good}
+    responses: dict[str, Any] = {}
+    for status, content in {operation.status: operation.answer, **operation.also}.items():
+        responses[str(status)] = {"description": HTTPStatus(status).phrase}
+        if content:
+            responses[str(status)]["content"] = _content(content, known, {})
     by_status: dict[int, list[Code]] = {}
     for code in operation.errors:
         by_status.setdefault(STATUS[code], []).append(code)
+    classic = getattr(operation.handler, "classic", False)
     for status, codes in sorted(by_status.items()):
-        responses[str(status)] = _problem(", ".join(f"{TITLE[code]} (`{code.value}`)" for code in codes))
-    responses["default"] = _problem("Any other problem")
+        problem = _problem(", ".join(f"{TITLE[code]} (`{code.value}`)" for code in codes), plain=classic)
+        problem["content"].update(responses.get(str(status), {}).get("content", {}))
+        responses[str(status)] = problem
+    responses["default"] = _problem("Any other problem", plain=classic)
     return responses
 
 
-def _problem(text: str) -> dict[str, Any]:
-    schema = {"$ref": _REFERENCE.format(name="Problem")}
-    return {"description": text, "content": {"application/problem+json": {"schema": schema}}}
+def _problem(text: str, *, plain: bool) -> dict[str, Any]:
+    """A problem document; of the classic protocol a sentence, unless JSON is asked for."""
+    content: dict[str, Any] = {"application/problem+json": {"schema": {"$ref": _REFERENCE.format(name="Problem")}}}
+    if plain:
+        content["text/plain"] = {"schema": {"type": "string"}}
+    return {"description": text, "content": content}

@@ -17,7 +17,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
     `query` is the record that its parameters are read into. `body` and `answer` map media types to what they hold: a
     type that msgspec describes, or a JSON Schema as it is; an answer without content has none. `request_headers` are
-    header names with what they do, `errors` the codes that are particular to it, `examples` bodies by media type.
+    header names with what they do, `errors` the codes that are particular to it, `examples` bodies by media type,
+    `also` further answers by status.
     """
 
     method: str
@@ -31,6 +32,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     body: Mapping[str, Any] = {}
     answer: Mapping[str, Any] = {}
     status: int = 200
+    also: Mapping[int, Mapping[str, Any]] = {}
     errors: tuple[Code, ...] = ()
     examples: Mapping[str, Any] = {}
 
