@@ -88,14 +88,15 @@ async def run_command(
 
 
 async def _run(spec: InstanceSpec, *, detach: bool) -> int:
-    from drumhead.machine.attach import run_attached, started_guest  # noqa: PLC0415
+    from drumhead.machine.attach import run_attached, wait_started  # noqa: PLC0415
+    from drumhead.machine.instances import Instances  # noqa: PLC0415
     from drumhead.machine.launch import start_machine  # noqa: PLC0415
 
     if not detach:
         return await run_attached(find_home(), spec, _announce)
     started = await start_machine(find_home(), spec, attached=False)
     _announce(started)
-    await started_guest(find_home(), started, time_limit=BOOT_TIME)
+    await wait_started(Instances(find_home()), spec.name, time_limit=BOOT_TIME)
     print(spec.name)
     return 0
 
@@ -179,14 +180,15 @@ async def start_command(
     name: The instance.
     attach: Stay in the foreground, as run does.
     """
-    from drumhead.machine.attach import restart_attached, started_guest  # noqa: PLC0415
+    from drumhead.machine.attach import restart_attached, wait_started  # noqa: PLC0415
+    from drumhead.machine.instances import Instances  # noqa: PLC0415
     from drumhead.machine.launch import restart_machine  # noqa: PLC0415
 
     if attach:
         return await restart_attached(find_home(), name, _announce)
     started = await restart_machine(find_home(), name, attached=False)
     _announce(started)
-    await started_guest(find_home(), started, time_limit=BOOT_TIME)
+    await wait_started(Instances(find_home()), name, time_limit=BOOT_TIME)
     return 0
 
 

@@ -8,6 +8,10 @@ import msgspec
 
 from drumhead.machine.records import PortForward, VolumeMount
 
+RestartPolicy = Literal["no", "on-failure", "always"]
+Health = Literal["waiting", "starting", "healthy", "restarting", "ended", "failed"]
+"""waiting: for members that it comes after. ended: well and for good. failed: not well, and not started again."""
+
 
 class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
     """When a member counts as up: a GET of `path` on `port` answers 2xx, or (empty path) the port accepts. Seconds."""
@@ -19,7 +23,11 @@ class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the fleet: `count` machines named ``FLEET-NAME`` (or ``FLEET-NAME-1`` … when count may exceed 1)."""
+    """One line of the fleet: `count` machines named ``FLEET-NAME``, ``FLEET-NAME-2``, ``FLEET-NAME-3`` …
+
+    `command` (words) or `config_set` (``run:`` in the file) says what they start; without both, the image's default.
+    A named volume belongs to the fleet and, beyond the first machine, to one machine: ``FLEET-VOLUME-2``.
+    """
 
     image: str
     config_set: str = ""
@@ -31,13 +39,33 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     after: tuple[str, ...] = ()
     """Members that must be healthy before this one starts."""
     health: HealthCheck | None = None
-    restart: Literal["no", "on-failure", "always"] = "on-failure"
+    restart: RestartPolicy = "on-failure"
     forwards: tuple[PortForward, ...] = ()
     volumes: tuple[VolumeMount, ...] = ()
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
-    """fleet.yaml. Members reach one another by their member name (``http://db:8001``)."""
+    """fleet.yaml, and fleets/NAME/fleet.json. Members reach one another by their member name (``http://db:8001``).
+
+    `revision` counts the changes (``up`` again, ``scale``), so that whoever makes one can see that it was taken up.
+    """
 
     name: str
     members: dict[str, Member]
+    revision: int = 0
+
+
+class MachineState(msgspec.Struct, frozen=True, kw_only=True):
+    """What the keeper of a fleet knows of one of its machines."""
+
+    member: str
+    health: Health
+    restarts: int = 0
+    reason: str = ""
+
+
+class FleetState(msgspec.Struct, frozen=True, kw_only=True):
+    """fleets/NAME/state.json: written by the keeper at every change. `revision` is that of the fleet it works on."""
+
+    revision: int = 0
+    machines: dict[str, MachineState] = {}

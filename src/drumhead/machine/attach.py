@@ -13,6 +13,7 @@ import msgspec
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.machine.instances import Instances
 from drumhead.machine.launch import Started, restart_machine, start_machine
+from drumhead.machine.process import process_end
 from drumhead.machine.stop import destroy_machine, exit_status, stop_machine
 from drumhead.machine.watch import follow, read_from, watching
 
@@ -52,7 +53,7 @@ async def run_to_end(home: Home, spec: InstanceSpec, *, time_limit: float) -> Ou
     started = await start_machine(home, spec, attached=True)
     try:
         async with asyncio.timeout(time_limit):
-            await started.process.wait()
+            await process_end(started.pid)
         status = exit_status(instances.read(spec.name))
         output = b"".join(read_from(instances.directory(spec.name) / "log", 0))
         return Outcome(status=status, output=output)
@@ -62,28 +63,29 @@ async def run_to_end(home: Home, spec: InstanceSpec, *, time_limit: float) -> Ou
         ) from error
     finally:
         await destroy_machine(instances, spec.name)
-        await started.process.wait()
         instances.delete(spec.name)
 
 
-async def started_guest(home: Home, started: Started, *, time_limit: float) -> Instance:
-    """Wait until a machine's command runs. Raises GUEST when it fails before, TIMEOUT."""
-    instances, name = Instances(home), started.launch.spec.name
-    ended = asyncio.create_task(started.process.wait())
+async def wait_started(instances: Instances, name: str, *, time_limit: float) -> Instance:
+    """Wait until a machine's command runs (or has run). Raises GUEST when the machine fails before, TIMEOUT."""
+    pid = instances.read(name).pid
+    ended = asyncio.create_task(process_end(pid)) if pid else None
     try:
         with watching(instances.directory(name)) as changed:
             async with asyncio.timeout(time_limit):
                 while (instance := instances.read(name)).state == "starting":
                     wake = asyncio.create_task(changed.wait())
-                    await asyncio.wait({wake, ended}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait({wake, *([ended] if ended else [])}, return_when=asyncio.FIRST_COMPLETED)
                     wake.cancel()
                     changed.clear()
     except TimeoutError as error:
         raise DrumheadError(
-            ErrorCode.TIMEOUT, f"{name} did not boot within {time_limit:.0f} s; `drumhead logs --console {name}`"
+            ErrorCode.TIMEOUT,
+            f"{name} did not boot within {time_limit:.0f} s; see `drumhead logs --console {name}`",
         ) from error
     finally:
-        ended.cancel()
+        if ended:
+            ended.cancel()
     if instance.state == "failed":
         exit_status(instance)
     return instance
@@ -95,12 +97,11 @@ async def _attend(home: Home, started: Started, announce: Callable[[Started], No
     try:
         with _stopping_on_signals(lambda: stop_machine(instances, name), lambda: destroy_machine(instances, name)):
             announce(started)
-            async for part in follow(log, offset=started.log_offset, until=started.process.wait()):
+            async for part in follow(log, offset=started.log_offset, until=process_end(started.pid)):
                 await asyncio.to_thread(_write_out, part)
     finally:
-        if started.process.returncode is None:
+        if instances.read(name).pid == started.pid:
             await stop_machine(instances, name)
-            await started.process.wait()
     return exit_status(instances.read(name))
 
 

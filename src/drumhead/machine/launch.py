@@ -45,17 +45,21 @@ IMAGE = "image.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """A machine whose QEMU runs; what its guest does is not known yet. `process` is QEMU's."""
+    """A machine whose QEMU runs (`pid`); what its guest does is not known yet."""
 
     launch: Launch
     acceleration: Acceleration
-    process: asyncio.subprocess.Process
+    pid: int
     log_offset: int
     """Where in its log this start begins."""
 
 
-async def start_machine(home: Home, spec: InstanceSpec, *, attached: bool, fleet: str = "") -> Started:
-    """Start a machine under its name, in place of a stopped one of that name (whose own disk goes with it).
+async def start_machine(
+    home: Home, spec: InstanceSpec, *, attached: bool, fleet: str = "", fresh: bool = True
+) -> Started:
+    """Start a machine under its name, in place of a stopped one of that name.
+
+    A `fresh` one has nothing of that: neither its log nor its own disk.
 
     An attached machine is killed by the kernel when this process ends. Raises NOT_FOUND (image), CONFLICT (it runs, a
     volume or an address is taken), UNSUPPORTED, GUEST (QEMU would not start), HOST_TOOL.
@@ -65,7 +69,7 @@ async def start_machine(home: Home, spec: InstanceSpec, *, attached: bool, fleet
     with instances.lock(spec.name):
         refuse_running(instances.find(spec.name))
         directory = instances.directory(spec.name)
-        for old in ("log", "console", "overlay.raw"):
+        for old in ("log", "console", "overlay.raw") if fresh else ():
             (directory / old).unlink(missing_ok=True)
         with replacing(directory / IMAGE) as temporary:
             temporary.write_bytes(encode(image))
@@ -88,6 +92,11 @@ async def restart_machine(home: Home, name: str, *, attached: bool) -> Started:
     return started
 
 
+def image_digest(image: Image) -> str:
+    """The name of an image's exact contents: SHA-256 of its record, in hexadecimal."""
+    return hashlib.sha256(encode(image)).hexdigest()
+
+
 def refuse_running(instance: Instance | None) -> None:
     if instance is not None and instance.pid:
         name = instance.launch.spec.name
@@ -102,7 +111,7 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
     mac = spec.mac or link.derive_mac(spec.link, spec.name)
     launch = Launch(
         spec=spec,
-        image_digest=hashlib.sha256(encode(image)).hexdigest(),
+        image_digest=image_digest(image),
         accelerator=acceleration.accelerator,
         mac=mac,
         address=link.derive_address(mac) if spec.network == "nat" else "",
@@ -129,8 +138,8 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
     )
     instances.write(launch)
     log_offset = file_size(directory / "log")
-    process = await spawn(words, boot, directory, attached=attached)
-    return Started(launch=launch, acceleration=acceleration, process=process, log_offset=log_offset)
+    pid = await spawn(words, boot, directory, attached=attached)
+    return Started(launch=launch, acceleration=acceleration, pid=pid, log_offset=log_offset)
 
 
 def run_config(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-import select
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def die_with_parent() -> Callable[[], None]:
 
 
 async def process_end(pid: int) -> None:
-    """Wait for the end of any process, a child or not. At once when there is none."""
+    """Wait for the end of any process, a child or not (a child is reaped). At once when there is none."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -45,18 +45,8 @@ async def process_end(pid: int) -> None:
     finally:
         loop.remove_reader(handle)
         os.close(handle)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs (a zombie does not)."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return False
-    try:
-        return not select.select([handle], [], [], 0)[0]
-    finally:
-        os.close(handle)
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - it does not wait, it reaps
 
 
 def kill(pid: int) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from typing import TYPE_CHECKING
 
 from drumhead import host
 from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.machine.channel import greet_qemu
-from drumhead.machine.process import die_with_parent
+from drumhead.machine.process import die_with_parent, kill, process_end
 from drumhead.machine.watch import watching
 
 if TYPE_CHECKING:
@@ -22,43 +23,49 @@ START_TIME = 30.0
 """Seconds that QEMU has to set up its devices before the guest runs; it takes a tenth of one."""
 
 
-async def spawn(words: list[str], boot: BootPlan, directory: Path, *, attached: bool) -> asyncio.subprocess.Process:
-    """Write the plan's files and start QEMU; returns when its devices are set up. Raises GUEST with what it said."""
+async def spawn(words: list[str], boot: BootPlan, directory: Path, *, attached: bool) -> int:
+    """Write the plan's files and start QEMU; returns its process id when its devices are set up.
+
+    Raises GUEST with what QEMU said when it would not start.
+    """
     for path, contents in boot.files.items():
         with replacing(path) as temporary:
             temporary.write_bytes(contents)
     (directory / MONITOR).unlink(missing_ok=True)
-    process = await _start_process(words, directory, attached=attached)
+    pid = _start_process(words, directory, attached=attached)
+    answers = asyncio.create_task(_monitor_answers(directory))
+    ended = asyncio.create_task(process_end(pid))
     try:
         async with asyncio.timeout(START_TIME):
-            answers = asyncio.create_task(_monitor_answers(directory))
-            ended = asyncio.create_task(process.wait())
             await asyncio.wait({answers, ended}, return_when=asyncio.FIRST_COMPLETED)
-            answers.cancel()
-            if not ended.done():
-                ended.cancel()
-                return process
     except BaseException:
-        process.kill()
-        await process.wait()
+        kill(pid)
         raise
+    finally:
+        answers.cancel()
+        ended.cancel()
+    if not ended.done():
+        return pid
     said = (directory / "qemu.log").read_text(errors="replace").strip().splitlines()[-3:]
     raise DrumheadError(ErrorCode.GUEST, f"QEMU would not start {directory.name}: {' '.join(said) or 'no message'}")
 
 
-async def _start_process(words: list[str], directory: Path, *, attached: bool) -> asyncio.subprocess.Process:
+def _start_process(words: list[str], directory: Path, *, attached: bool) -> int:
     program = host.find_program(words[0])
     with (directory / "qemu.log").open("wb") as said:
-        return await asyncio.create_subprocess_exec(
-            *[program, *words[1:]],
+        process = subprocess.Popen(
+            [program, *words[1:]],
             cwd=directory,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,
             # A session of its own: Ctrl-C on our terminal is for us, who then stop the machine in order.
             start_new_session=True,
-            preexec_fn=die_with_parent() if attached else None,
+            preexec_fn=die_with_parent() if attached else None,  # noqa: PLW1509 - it makes one system call
         )
+    # From here on the process is known by its id (``process_end``); its end is nobody's return code.
+    process.returncode = 0
+    return process.pid
 
 
 async def _monitor_answers(directory: Path) -> None:

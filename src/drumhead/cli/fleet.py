@@ -1,0 +1,247 @@
+"""``drumhead up``, ``down``, ``ps``, ``scale``: the machines of one application together."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from drumhead.cli.output import notice, print_json, print_table
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.home import find_home
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from drumhead.fleet.records import Fleet, FleetState
+    from drumhead.fleet.store import FleetStore
+    from drumhead.machine.instances import Instances
+
+Json = Annotated[bool, Parameter(name="--json", negative="")]
+File = Annotated[Path | None, Parameter(name=["--file", "-f"])]
+USUAL_FILES = (Path("fleet.yaml"), Path("deploy/fleet.yaml"))
+UP_TIME = 600.0
+"""Seconds that a fleet has to come up."""
+
+
+async def up_command(
+    *,
+    file: File = None,
+    detach: Annotated[bool, Parameter(name=["--detach", "-d"], negative="")] = False,
+    timeout: float = UP_TIME,
+) -> None:
+    """Start the machines of a fleet file, each when those before it are healthy, and keep them running.
+
+    In the foreground until Ctrl-C, which stops them. Of a fleet that is up, what the file changed is changed.
+
+    Parameters
+    ----------
+    file: The fleet file; fleet.yaml or deploy/fleet.yaml by default.
+    detach: Leave them running and return when all are healthy.
+    timeout: Seconds that a detached fleet has to come up.
+    """
+    from drumhead.fleet.operations import check_images, start_keeper, wait_settled  # noqa: PLC0415
+    from drumhead.fleet.store import FleetStore  # noqa: PLC0415
+
+    fleet = _read(file)
+    store = FleetStore(find_home(), fleet.name)
+    check_images(store, fleet)
+    keeper = store.keeper()
+    if not detach and not keeper:
+        await _keep_here(store, store.write(fleet))
+        return
+    fleet = store.write(fleet)
+    if not store.wake_keeper():
+        keeper = start_keeper(store)
+    await wait_settled(store, fleet, keeper, time_limit=timeout, show=_progress())
+
+
+async def _keep_here(store: FleetStore, fleet: Fleet) -> None:
+    from drumhead.fleet.keeper import Keeper  # noqa: PLC0415
+
+    with store.keeping():
+        printing = asyncio.create_task(_print_all_logs(store, from_start=False))
+        try:
+            await Keeper(store, attached=True).run()
+        finally:
+            printing.cancel()
+    notice(f"Fleet {fleet.name} is stopped; `drumhead down {fleet.name}` deletes its machines.")
+
+
+async def down_command(name: str = "", *, file: File = None) -> None:
+    """Stop and delete the machines of a fleet, and no others. Volumes stay.
+
+    Parameters
+    ----------
+    name: The fleet; that of the fleet file by default.
+    file: The fleet file.
+    """
+    from drumhead.fleet.operations import take_down  # noqa: PLC0415
+
+    store = _find(name, file)
+    store.read()
+    for machine in await take_down(store):
+        notice(f"Deleted instance: {machine}")
+
+
+def ps_command(name: str = "", *, file: File = None, json: Json = False) -> None:
+    """List the machines of a fleet.
+
+    Parameters
+    ----------
+    name: The fleet; that of the fleet file by default.
+    file: The fleet file.
+    json: Print all that is known, as JSON.
+    """
+    from drumhead.fleet.plan import wanted_machines  # noqa: PLC0415
+
+    store = _find(name, file)
+    fleet, state = store.read(), store.read_state()
+    instances = {one.launch.spec.name: one for one in store.instances()}
+    kept = bool(store.keeper())
+    if json:
+        print_json({"fleet": fleet, "kept": kept, "state": state, "instances": instances})
+        return
+    rows = []
+    for machine, wanted in wanted_machines(fleet).items():
+        known, instance = state.machines.get(machine), instances.get(machine)
+        alive = instance is not None and instance.pid
+        launch = instance.launch if instance else None
+        rows.append(
+            (
+                machine,
+                wanted.member_name,
+                instance.state if instance else "",
+                known.health if known and (kept or alive) else "",
+                str(known.restarts) if known else "0",
+                launch.address if launch else "",
+                f"{time.time() - launch.started_at:.0f}s" if launch and alive else "",
+                ", ".join(f"{one.host_port}->{one.guest_port}" for one in launch.forwards) if launch else "",
+            )
+        )
+    print_table(("Name", "Member", "State", "Health", "Restarts", "Address", "Uptime", "Ports"), rows)
+    if not kept:
+        notice(f"Nobody keeps fleet {fleet.name} running; `drumhead up --detach` does.")
+
+
+async def scale_command(*counts: str, name: Annotated[str, Parameter(name="--fleet")] = "", file: File = None) -> None:
+    """Change how many machines a member has: scale worker=5.
+
+    Parameters
+    ----------
+    counts: MEMBER=NUMBER; repeatable.
+    name: The fleet; that of the fleet file by default.
+    file: The fleet file.
+    """
+    from drumhead.fleet.keeper import scaled  # noqa: PLC0415
+    from drumhead.fleet.operations import check_images, wait_settled  # noqa: PLC0415
+
+    store = _find(name, file)
+    fleet = store.read()
+    wanted = {}
+    for text in counts:
+        member, _, number = text.partition("=")
+        if member not in fleet.members or not number.isdigit():
+            known = ", ".join(fleet.members)
+            raise DrumheadError(ErrorCode.USAGE, f"{text!r}: write MEMBER=NUMBER; the members are {known}")
+        if int(number) > 1 and any(one.host_port for one in fleet.members[member].forwards):
+            raise DrumheadError(ErrorCode.USAGE, f"{member} has a port of the host, which only one machine can have")
+        wanted[member] = int(number)
+    fleet = scaled(fleet, wanted)
+    check_images(store, fleet)
+    keeper = store.keeper()
+    if not keeper:
+        raise DrumheadError(ErrorCode.CONFLICT, f"nobody keeps fleet {fleet.name} running; `drumhead up` first")
+    fleet = store.write(fleet)
+    store.wake_keeper()
+    await wait_settled(store, fleet, keeper, time_limit=UP_TIME, show=_progress())
+
+
+async def print_logs(name: str, *, follow: bool, tail: int | None) -> None:
+    """The logs of a fleet's machines, each line under its machine's name."""
+    from drumhead.fleet.store import FleetStore  # noqa: PLC0415
+    from drumhead.machine.instances import Instances  # noqa: PLC0415
+    from drumhead.machine.watch import read_from, tail_offset  # noqa: PLC0415
+
+    store = FleetStore(find_home(), name)
+    if follow:
+        await _print_all_logs(store, from_start=tail is None)
+        return
+    for instance in store.instances():
+        machine = instance.launch.spec.name
+        path = Instances(store.home).directory(machine) / "log"
+        offset = 0 if tail is None else tail_offset(path, tail)
+        _print_lines(machine, b"".join(read_from(path, offset)))
+
+
+async def _print_all_logs(store: FleetStore, *, from_start: bool) -> None:
+    """Follow the logs of all machines that the fleet has or gets, until cancelled or until nobody keeps it."""
+    from drumhead.machine.instances import Instances  # noqa: PLC0415
+    from drumhead.machine.watch import file_size, watching  # noqa: PLC0415
+
+    instances = Instances(store.home)
+    names = [] if from_start else [one.launch.spec.name for one in store.instances()]
+    offsets = {name: file_size(instances.directory(name) / "log") for name in names}
+    following: dict[str, asyncio.Task[None]] = {}
+    try:
+        with watching(store.directory) as changed:
+            while True:
+                found = store.instances()
+                for machine in [one.launch.spec.name for one in found]:
+                    if machine not in following or following[machine].done():
+                        following[machine] = asyncio.create_task(_follow_log(instances, machine, offsets))
+                if not store.keeper() and not any(one.pid for one in found):
+                    return
+                await changed.wait()
+                changed.clear()
+    finally:
+        for task in following.values():
+            task.cancel()
+
+
+async def _follow_log(instances: Instances, machine: str, offsets: dict[str, int]) -> None:
+    from drumhead.machine.stop import wait_machine  # noqa: PLC0415
+    from drumhead.machine.watch import follow  # noqa: PLC0415
+
+    rest = b""
+    path = instances.directory(machine) / "log"
+    async for part in follow(path, offset=offsets.get(machine, 0), until=wait_machine(instances, machine)):
+        offsets[machine] = offsets.get(machine, 0) + len(part)
+        *lines, rest = (rest + part).split(b"\n")
+        _print_lines(machine, b"\n".join([*lines, b""]))
+    _print_lines(machine, rest)
+
+
+def _print_lines(machine: str, text: bytes) -> None:
+    for line in text.splitlines():
+        sys.stdout.buffer.write(machine.encode() + b" | " + line + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _progress() -> Callable[[FleetState], None]:
+    shown: dict[str, str] = {}
+
+    def show(state: FleetState) -> None:
+        for name, one in state.machines.items():
+            if shown.get(name) != one.health:
+                shown[name] = one.health
+                notice(f"{name}: {one.health}{f' ({one.reason})' if one.reason else ''}")
+
+    return show
+
+
+def _read(file: Path | None) -> Fleet:
+    from drumhead.fleet.file import read_fleet  # noqa: PLC0415
+
+    found = file or next((path for path in USUAL_FILES if path.is_file()), USUAL_FILES[0])
+    return read_fleet(found, str(found))
+
+
+def _find(name: str, file: Path | None) -> FleetStore:
+    from drumhead.fleet.store import FleetStore  # noqa: PLC0415
+
+    return FleetStore(find_home(), name or _read(file).name)

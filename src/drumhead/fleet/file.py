@@ -1,0 +1,124 @@
+"""Reading fleet.yaml. What is wrong is refused with file, line and reason."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, TypeVar, get_args
+
+from drumhead.errors import DrumheadError
+from drumhead.fleet.plan import start_order
+from drumhead.fleet.records import Fleet, HealthCheck, Member, RestartPolicy
+from drumhead.machine import options
+from drumhead.manifest.position import Section, read_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+T = TypeVar("T")
+MEMBER_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+KEYS = ("image", "run", "command", "count", "memory", "cpus", "env", "after", "health", "restart", "forward", "volumes")
+HEALTH_KEYS = ("port", "path", "interval", "timeout")
+
+
+def read_fleet(path: Path, shown: str) -> Fleet:
+    """The fleet in a file; `shown` is how messages call the file. Raises MANIFEST, NOT_FOUND."""
+    top = read_yaml(path, shown, "the fleet file")
+    _refuse_unknown(top, ("name", "members"))
+    name = top.text("name")
+    if not MEMBER_NAME.fullmatch(name):
+        raise top.refuse("name", f"{name!r} is no name for a fleet; use lower-case letters, digits and - inside")
+    sections = top.section("members", "members")
+    if not sections.keys():
+        raise top.refuse("members", "a fleet has at least one member")
+    members = {name: _member(sections.section(name, f"member {name}"), name) for name in sections.keys()}  # noqa: SIM118 - a Section is no dict
+    for member_name, member in members.items():
+        for other in member.after:
+            if other not in members:
+                raise sections.section(member_name, member_name).refuse("after", f"there is no member {other}")
+    fleet = Fleet(name=name, members=members)
+    try:
+        start_order(fleet)
+    except DrumheadError as error:
+        raise top.refuse("members", error.message) from error
+    return fleet
+
+
+def _member(section: Section, name: str) -> Member:
+    _refuse_unknown(section, KEYS)
+    if not MEMBER_NAME.fullmatch(name):
+        raise section.refuse("", f"{name!r} is no name for a member; use lower-case letters, digits and - inside")
+    restart = section.text("restart", "on-failure")
+    if restart not in get_args(RestartPolicy):
+        raise section.refuse("restart", f"restart is one of: {', '.join(get_args(RestartPolicy))}; not {restart}")
+    forwards = tuple(_parsed(section, "forward", options.read_forward))
+    count = _number(section, "count", 1, 0, 100)
+    if count > 1 and any(forward.host_port for forward in forwards):
+        raise section.refuse("forward", "several machines cannot share a port of the host; use 0:GUEST, or count: 1")
+    return Member(
+        image=section.text("image"),
+        config_set=section.text("run", ""),
+        command=section.text("command", ""),
+        count=count,
+        memory=_value(section, "memory", options.read_memory, 256),
+        cpus=_number(section, "cpus", 1, 1, 64),
+        env=section.pairs("env"),
+        after=section.texts("after"),
+        health=_health(section.section("health", "health")) if "health" in section else None,
+        restart=restart,  # type: ignore[arg-type]  # one of the literals, as just checked
+        forwards=forwards,
+        volumes=tuple(_parsed(section, "volumes", options.read_volume)),
+    )
+
+
+def _health(section: Section) -> HealthCheck:
+    _refuse_unknown(section, HEALTH_KEYS)
+    section.text("port")
+    path = section.text("path", "")
+    if path and not path.startswith("/"):
+        raise section.refuse("path", f"path starts with a slash, like /readyz; not {path}")
+    return HealthCheck(
+        port=_number(section, "port", 0, 1, 65535),
+        path=path,
+        interval=_value(section, "interval", _seconds, 0.25),
+        timeout=_value(section, "timeout", _seconds, 120.0),
+    )
+
+
+def _refuse_unknown(section: Section, known: tuple[str, ...]) -> None:
+    for key in section.keys():  # noqa: SIM118
+        if key not in known:
+            raise section.refuse(key, f"{section.what} has no key {key}; it has: {', '.join(known)}")
+
+
+def _number(section: Section, key: str, default: int, least: int, most: int) -> int:
+    text = section.text(key, str(default))
+    if not text.isdigit() or not least <= int(text) <= most:
+        raise section.refuse(key, f"{key} is a number from {least} to {most}, not {text}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text.removesuffix("s"))
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds <= 3600:
+        raise options.usage(f"{text!r} is no time in seconds, like 0.5 or 30")
+    return seconds
+
+
+def _value(section: Section, key: str, read: Callable[[str], T], default: T) -> T:
+    if key not in section:
+        return default
+    try:
+        return read(section.text(key))
+    except DrumheadError as error:
+        raise section.refuse(key, error.message) from error
+
+
+def _parsed(section: Section, key: str, read: Callable[[str], T]) -> list[T]:
+    try:
+        return [read(text) for text in section.texts(key)]
+    except DrumheadError as error:
+        raise section.refuse(key, error.message) from error

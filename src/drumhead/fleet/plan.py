@@ -1,0 +1,80 @@
+"""Which machines a fleet consists of, and in which order they start. Nothing here touches the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.machine.records import InstanceSpec, PortForward, VolumeMount
+from drumhead.machine.request import choose_command
+
+if TYPE_CHECKING:
+    from drumhead.fleet.records import Fleet, Member
+    from drumhead.image.records import Image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """One machine of a fleet. `number` counts from 1 within its member."""
+
+    name: str
+    member_name: str
+    number: int
+    member: Member
+
+
+def start_order(fleet: Fleet) -> list[str]:
+    """Member names, each after those it waits for. Raises USAGE for members that wait for one another."""
+    try:
+        return list(TopologicalSorter({name: member.after for name, member in fleet.members.items()}).static_order())
+    except CycleError as error:
+        raise DrumheadError(ErrorCode.USAGE, f"members wait for one another: {' -> '.join(error.args[1])}") from error
+
+
+def wanted_machines(fleet: Fleet) -> dict[str, Wanted]:
+    """Every machine of a fleet by its name, in the order of start."""
+    machines = {}
+    for member_name in start_order(fleet):
+        member = fleet.members[member_name]
+        for number in range(1, member.count + 1):
+            name = machine_name(fleet.name, member_name, number)
+            machines[name] = Wanted(name=name, member_name=member_name, number=number, member=member)
+    return machines
+
+
+def machine_name(fleet: str, member: str, number: int) -> str:
+    return f"{fleet}-{member}" + (f"-{number}" if number > 1 else "")
+
+
+def machine_spec(fleet: str, wanted: Wanted, image: Image) -> InstanceSpec:
+    """What to ask of the machine. A health check without a forward to its port gets one to a free port of the host."""
+    member = wanted.member
+    forwards = member.forwards
+    if member.health is not None and find_forward(forwards, member.health.port) is None:
+        forwards = (*forwards, PortForward(host_port=0, guest_port=member.health.port))
+    return InstanceSpec(
+        name=wanted.name,
+        image=member.image,
+        command=choose_command(image, config_set=member.config_set, words=member.command, env=member.env),
+        memory=member.memory,
+        cpus=member.cpus,
+        link=fleet,
+        forwards=forwards,
+        volumes=tuple(_own_volume(fleet, wanted, volume) for volume in member.volumes),
+        aliases=(wanted.member_name,) if wanted.number == 1 else (),
+    )
+
+
+def find_forward(forwards: tuple[PortForward, ...], port: int) -> PortForward | None:
+    """The way from the host to a TCP port of the guest."""
+    return next((one for one in forwards if one.guest_port == port and one.protocol == "tcp"), None)
+
+
+def _own_volume(fleet: str, wanted: Wanted, volume: VolumeMount) -> VolumeMount:
+    if "/" in volume.source:
+        return volume
+    return msgspec.structs.replace(volume, source=machine_name(fleet, volume.source, wanted.number))
