@@ -50,10 +50,10 @@ class Archive:
 
     async def post(self, request: web.Request) -> web.StreamResponse:
         """`POST /archive`: a form, for more ids than a URL holds."""
-        given = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
         try:
+            given = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
             query = msgspec.convert(given, ArchiveQuery)
-        except msgspec.ValidationError as error:
+        except ValueError as error:  # no form, or not this one
             raise Error(Code.INVALID_REQUEST, f"The form: {error}.") from None
         return await self._send(request, query)
 
