@@ -37,7 +37,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def run_demo(home: Home, recipe: Recipe, report: Report) -> Outcome:
-    """Boot the demo of `recipe` and compare. Raises USAGE when it has none, and whatever composing and starting raise."""
+    """Boot the demo of `recipe` and compare. Raises USAGE without one, and what composing and starting raise."""
     demo = recipe.demo
     if demo is None:
         raise DrumheadError(ErrorCode.USAGE, f"recipe {recipe.name} has no demo")

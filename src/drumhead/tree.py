@@ -185,10 +185,17 @@ def clean_path(path: str) -> str:
     return "/".join(parts)
 
 
-def write_tar(tree: Tree, out: IO[bytes]) -> None:
-    """The canonical tar of `tree`: sorted, owned by root, time 0. Equal trees give equal bytes."""
+def write_tar(tree: Tree, out: IO[bytes], written: Callable[[int], None] | None = None) -> None:
+    """The canonical tar of `tree`: sorted, owned by root, time 0. Equal trees give equal bytes.
+
+    `written` is told how many files and links have been written, as they are.
+    """
+    count = 0
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as archive:
         for path, entry in tree:
+            if written and entry.kind != "directory":
+                count += 1
+                written(count)
             info = tarfile.TarInfo(path)
             info.mode = entry.mode
             match entry.kind:

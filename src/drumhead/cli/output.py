@@ -72,12 +72,12 @@ def progress(what: str) -> Iterator[Report]:
 
 
 class _Lines:
-    """The report for logs and pipes: one line for each thing that is complete."""
+    """The report for logs and pipes: one line for each thing that was packed; what was fetched goes without saying."""
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._started = time.monotonic()
 
     def __call__(self, label: str, done: int, total: int) -> None:
-        if done == total and total:
-            notice(f"{label}: {done} / {total}, {time.monotonic() - self._started:.1f} s since {self._what} began")
+        if done == total and label.startswith("packing"):
+            notice(f"{label}: {done} / {total} files, {self._what} for {time.monotonic() - self._started:.1f} s")

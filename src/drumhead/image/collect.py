@@ -36,7 +36,7 @@ async def collect(home: Home, project: Project, target: Path, report: Report) ->
             await asyncio.to_thread(_unpack, layer, target)
     finally:
         await asyncio.to_thread(images.remove, name)
-    return sum(1 for path in target.rglob("*") if not path.is_dir()), made.notices
+    return await asyncio.to_thread(lambda: sum(not path.is_dir() for path in target.rglob("*"))), made.notices
 
 
 def _unpack(layer: Path, target: Path) -> None:

@@ -86,7 +86,14 @@ class Layers:
         files = sum(entry.kind != "directory" for _, entry in tree)
         self._report(f"packing {name}", 0, files)
         with self._blobs.writing() as writing:
-            write_layer(tree, writing.path, self._filesystem, APPLICATION_LEVEL if kind == "application" else LEVEL)
+            level = APPLICATION_LEVEL if kind == "application" else LEVEL
+            write_layer(
+                tree,
+                writing.path,
+                self._filesystem,
+                level,
+                lambda done: self._report(f"packing {name}", min(done, files - 1), files),
+            )
         assert writing.blob is not None
         old = self.record(source)
         record = LayerRecord(
@@ -113,11 +120,13 @@ class Layers:
         )
 
 
-def write_layer(tree: Tree, path: Path, filesystem: Filesystem, level: int) -> None:
-    """Write `tree` as a file system of the given kind. Blocks. Raises HOST_TOOL, UNSUPPORTED."""
+def write_layer(
+    tree: Tree, path: Path, filesystem: Filesystem, level: int, written: Callable[[int], None] | None = None
+) -> None:
+    """Write `tree` as a file system of the given kind; `written` is told the files done. Raises HOST_TOOL."""
     match filesystem:
         case "squashfs":
-            write_squashfs(tree, path, level=level)
+            write_squashfs(tree, path, level=level, written=written)
         case "erofs":
             write_erofs(tree, path)
         case "rofs":

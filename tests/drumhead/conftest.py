@@ -1,0 +1,136 @@
+"""Shared by drumhead's tests: the command, a store of real packages that is built once, projects, and servers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from drumhead.home import Home
+from drumhead.package.build import build_package
+from drumhead.package.recipe import find_recipe
+from drumhead.package.store import PackageStore, parse_ref
+
+COMMAND = [sys.executable, "-c", "import sys; from drumhead.cli import main; sys.exit(main())"]
+
+
+@dataclass
+class Drumhead:
+    """The drumhead command with one DRUMHEAD_HOME."""
+
+    home: Home
+
+    def __call__(self, *arguments, status=0, cwd=None):
+        """What the command printed to stdout; its exit status must be `status`."""
+        done = self.run(*arguments, cwd=cwd)
+        assert done.returncode == status, f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def run(self, *arguments, cwd=None):
+        env = {**os.environ, "DRUMHEAD_HOME": str(self.home.root), "COLUMNS": "200"}
+        words = [*COMMAND, *map(str, arguments)]
+        return subprocess.run(words, env=env, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
+
+    def refused(self, *arguments, status, cwd=None):
+        """The one sentence with which the command refuses, ending with `status`."""
+        done = self.run(*arguments, cwd=cwd)
+        assert done.returncode == status, f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done.stderr.strip()
+
+    def json(self, *arguments, cwd=None):
+        return json.loads(self(*arguments, "--json", cwd=cwd))
+
+    def package(self, name):
+        """A package of the store, built from its recipe when it is not there yet."""
+        store = PackageStore(self.home)
+        try:
+            return store.find(parse_ref(name))
+        except Exception:  # noqa: BLE001
+            return asyncio.run(build_package(self.home, store, find_recipe(name)))
+
+
+@pytest.fixture(scope="session")
+def drumhead(tmp_path_factory):
+    """The command over a store with the kernel, the shell and Python, built from Debian's packages once per run.
+
+    DRUMHEAD_TEST_HOME names a directory that is kept and used again, which saves a minute while developing.
+    """
+    kept = os.environ.get("DRUMHEAD_TEST_HOME")
+    home = Home(root=Path(kept) if kept else tmp_path_factory.mktemp("drumhead-home"))
+    command = Drumhead(home)
+    for name in ("linux", "cli", "ca-certificates", "python"):
+        command.package(name)
+    return command
+
+
+@pytest.fixture
+def empty(tmp_path):
+    """The command over an empty store."""
+    return Drumhead(Home(root=tmp_path / "empty-home"))
+
+
+def write_files(root, files):
+    for name, text in files.items():
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(text, bytes):
+            file.write_bytes(text)
+        else:
+            file.write_text(text)
+    return root
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A small project in Python with two config sets."""
+    return write_files(
+        tmp_path / "project",
+        {
+            "meta/package.yaml": "name: small\ntitle: Small\nauthor: somebody\nversion: 1.0\nrequire:\n- python\n",
+            "meta/run.yaml": (
+                "runtime: python\nconfig_set:\n  hello:\n    main: /main.py\n    args: [world]\n"
+                "  module:\n    module: part.one\n    env:\n      DEPTH: 3\nconfig_set_default: hello\n"
+            ),
+            "main.py": "import sys\nprint('hello', *sys.argv[1:])\n",
+            "part/__init__.py": "",
+            "part/one.py": "print('one')\n",
+            "part/two.py": "print('two')\n",
+            "bin/tool.sh": "#!/bin/sh\necho tool\n",
+            "lib/notes.txt": "a directory called lib, as many projects have\n",
+        },
+    )
+
+
+@pytest.fixture
+async def serve():
+    """Serve a directory over HTTP on a free port; returns its URL."""
+    runners = []
+
+    async def start(folder, *, change=None):
+        async def handle(request):
+            file = folder / request.match_info["path"]
+            if not file.is_file():
+                raise web.HTTPNotFound
+            body = file.read_bytes()
+            return web.Response(body=change(request.path, body) if change else body)
+
+        app = web.Application()
+        app.router.add_get("/{path:.*}", handle)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        runners.append(runner)
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        return f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+
+    yield start
+    for runner in runners:
+        await runner.cleanup()

@@ -1,0 +1,244 @@
+"""Manifests are read as Capstan reads them, and wrong ones refused by file, line and reason."""
+
+import pytest
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.manifest.ignore import read_ignore
+from drumhead.manifest.init import init_project
+from drumhead.manifest.project import read_project
+from drumhead.manifest.records import Command
+from drumhead.manifest.run_yaml import parse_command
+from drumhead.package.names import resolve_names
+from drumhead.patterns import match_any
+
+from .conftest import write_files
+
+PACKAGE = "name: demo\ntitle: DEMO App\nauthor: lemmy (lemmy@email.com)\n"
+
+
+def read(tmp_path, package=PACKAGE, run=None):
+    files = {"meta/package.yaml": package, "pyproject.toml": "", "server.js": ""}
+    if run is not None:
+        files["meta/run.yaml"] = run
+    return read_project(write_files(tmp_path, files))
+
+
+def refusal(tmp_path, package=PACKAGE, run=None):
+    with pytest.raises(DrumheadError) as caught:
+        read(tmp_path, package, run)
+    assert caught.value.code is ErrorCode.MANIFEST
+    return caught.value.message
+
+
+def test_the_seeds_package_yaml(tmp_path):
+    project = read(
+        tmp_path,
+        "name: node-micro\ntitle: Node Microservices\nauthor: lemmy\nrequire:\n- eu.mikelangelo-project.app.node-4.2.6\n",
+    )
+    assert project.package.name == "node-micro"
+    assert project.package.require == ("eu.mikelangelo-project.app.node-4.2.6",)
+    assert project.run is None
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("eu.mikelangelo-project.app.node-4.2.6", "node"),
+        ("eu.mikelangelo-project.app.node-4.4.5", "node"),
+        ("app.node-4.4.5", "node"),
+        ("node-6.10.2", "node"),
+        ("eu.mikelangelo-project.osv.cli", "cli"),
+        ("osv.cli", "cli"),
+        ("python-2.7", "python"),
+        ("osv.python3x", "python"),
+        ("eu.mikelangelo-project.app.python-3.6", "python"),
+    ],
+)
+def test_old_names_mean_todays_packages_with_a_notice(name, package):
+    refs, notices = resolve_names([name])
+    assert [ref.name for ref in refs] == [package]
+    assert name in notices[0]
+
+
+def test_what_every_guest_has_is_not_required():
+    refs, notices = resolve_names(["osv.bootstrap", "python", "python"])
+    assert [ref.name for ref in refs] == ["python"]
+    assert "osv.bootstrap is part of every guest" in notices[0]
+
+
+def test_values_are_taken_as_written(tmp_path):
+    project = read(tmp_path, PACKAGE + "version: 1.0\ncreated: 2016-11-01\n")
+    assert project.package.version == "1.0"
+    assert project.notices == ()
+
+
+@pytest.mark.parametrize(
+    ("run", "name", "command"),
+    [
+        (
+            "runtime: node\nconfig_set:\n  hello:\n    main: /greeting.js\n    args:\n      - Johnny\n",
+            "hello",
+            Command(argv=("/usr/bin/node", "/greeting.js", "Johnny")),
+        ),
+        (
+            "runtime: node\nconfig_set:\n  interpreter:\n    shell: true\n",
+            "interpreter",
+            Command(argv=("/usr/bin/node",)),
+        ),
+        (
+            "runtime: python\nconfig_set:\n  a:\n    main: /s.py\n    python_args: [-O]\n    base: python-2.7:python\n",
+            "a",
+            Command(argv=("/usr/bin/python3", "-O", "/s.py")),
+        ),
+        (
+            "runtime: python\nconfig_set:\n  a:\n    module: pack.age\n    env:\n      PORT: 8000\n      ON: yes\n",
+            "a",
+            Command(argv=("/usr/bin/python3", "-m", "pack.age"), env={"PORT": "8000", "ON": "yes"}),
+        ),
+        (
+            "runtime: native\nconfig_set:\n  d:\n    bootcmd: --env=A=1 /ls -l 'a b'\n    env:\n      B: 2\n",
+            "d",
+            Command(argv=("/ls", "-l", "a b"), env={"A": "1", "B": "2"}),
+        ),
+    ],
+)
+def test_config_sets_of_capstans_documentation(tmp_path, run, name, command):
+    project = read(tmp_path, run=run)
+    assert project.run.config_sets[name] == command
+    assert project.run.default == name
+
+
+def test_the_default_config_set(tmp_path):
+    run = "runtime: node\nconfig_set:\n  a: {main: /a.js}\n  b: {main: /b.js}\n"
+    assert read(tmp_path, run=run).run.default == ""
+    assert read(tmp_path, run=run + "config_set_default: b\n").run.default == "b"
+
+
+def test_a_config_set_inherits_a_packages_command(tmp_path):
+    run = read(tmp_path, run="runtime: native\nconfig_set:\n  s:\n    base: osv.cli:cli\n    env: {A: b}\n").run
+    assert run.bases == {"s": "osv.cli:cli"}
+    assert run.config_sets["s"].env == {"A": "b"}
+
+
+@pytest.mark.parametrize(
+    ("package", "line", "reason"),
+    [
+        ("title: t\nauthor: a\n", 1, "must give name"),
+        ("name: a\nauthor: a\n", 1, "must give title"),
+        ("name: a\ntitle: t\n", 1, "must give author"),
+        (PACKAGE + "requires:\n- x\n", 4, "no key requires; require is meant?"),
+        (PACKAGE + "require: python\n", 4, "require must be a list"),
+        (PACKAGE + "require:\n- a\n- [b]\n", 6, "must be one value"),
+        (PACKAGE + "name: again\n", 4, "given twice"),
+        ("name: ../x\ntitle: t\nauthor: a\n", 1, "no package name"),
+        (PACKAGE + "  x: [\n", 4, "not YAML"),
+        (PACKAGE + "guest: windows\n", 4, "linux or osv"),
+        (PACKAGE + "files:\n  /srv: nowhere\n", 5, "not a file or directory"),
+        (PACKAGE + "files:\n  /srv: ../..\n", 5, "not a file or directory"),
+        (PACKAGE + "python:\n  lock: no.lock\n", 5, "not a file of the project"),
+        ("- a\n", 1, "must be a mapping"),
+        ("", 1, "empty"),
+    ],
+)
+def test_a_wrong_package_yaml_is_refused_by_line(tmp_path, package, line, reason):
+    message = refusal(tmp_path, package)
+    assert message.startswith(f"meta/package.yaml:{line}: ")
+    assert reason in message
+
+
+@pytest.mark.parametrize(
+    ("run", "line", "reason"),
+    [
+        ("config_set:\n  a: {main: /a}\n", 1, "must give runtime"),
+        ("runtime: java\nconfig_set:\n  a: {main: A}\n", 1, "no Java package"),
+        ("runtime: ruby\nconfig_set:\n  a: {main: A}\n", 1, "ruby is no runtime"),
+        ("runtime: node\n", 1, "at least one config_set"),
+        ("runtime: node\nconfig_set:\n  a:\n    args: [x]\n", 4, "must give main"),
+        ("runtime: node\nconfig_set:\n  a:\n    main: /a\n    arg: [x]\n", 5, "no key arg; args is meant?"),
+        ("runtime: node\nconfig_set:\n  a:\n    main: /a\n    env: {1A: x}\n", 5, "no name of an environment"),
+        ("runtime: node\nconfig_set:\n  a: {main: /a}\nconfig_set_default: b\n", 4, "is none of: a"),
+        ("runtime: node\nconfig_set:\n  a:\n    shell: maybe\n", 4, "true or false"),
+        ("runtime: native\nconfig_set:\n  a:\n    bootcmd: '/a; /b'\n    cwd: x\n", 5, "cwd must be a path"),
+        ("runtime: native\nconfig_set:\n  a:\n    bootcmd: /a & /b\n", 4, "runs one command"),
+        ("runtime: native\nconfig_set:\n  a:\n    bootcmd: '/a \"b'\n", 4, "cannot be split"),
+        ("runtime: native\nconfig_set:\n  a:\n    base: nothing\n", 4, "PACKAGE:CONFIG_SET"),
+    ],
+)
+def test_a_wrong_run_yaml_is_refused_by_line(tmp_path, run, line, reason):
+    message = refusal(tmp_path, run=run)
+    assert message.startswith(f"meta/run.yaml:{line}: ")
+    assert reason in message
+
+
+def test_an_unknown_key_is_only_noted(tmp_path):
+    assert read(tmp_path, PACKAGE + "homepage: x\n").notices == (
+        "meta/package.yaml:4: homepage means nothing here and is not used",
+    )
+
+
+def test_a_directory_without_manifest_says_what_to_do(tmp_path):
+    with pytest.raises(DrumheadError, match="drumhead package init"):
+        read_project(tmp_path)
+
+
+@pytest.mark.parametrize("runtime", ["native", "node", "python"])
+def test_what_init_writes_is_read_again(tmp_path, runtime):
+    init_project(tmp_path, name="a/b", title="Über: all", author="", require=("cli",), runtime=runtime)
+    project = read_project(tmp_path)
+    assert (project.package.name, project.package.title, project.package.require) == ("a/b", "Über: all", ("cli",))
+    assert project.run.default == "default"
+    with pytest.raises(DrumheadError, match="is there already"):
+        init_project(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "ignored"),
+    [
+        ("/myfile.txt", "myfile.txt", True),
+        ("/myfile.txt", "myfolder/myfile.txt", False),
+        ("/myfolder/myfile.txt", "myfolder/myfile.txt", True),
+        ("/*.txt", "myfile.txt", True),
+        ("/*.txt", "myfolder/myfile.txt", False),
+        ("/myfolder/*.txt", "myfolder/myfile.txt", True),
+        ("/myfolder/*.txt", "myfolder/sub/myfile.txt", False),
+        ("/**/myfile.txt", "myfile.txt", True),
+        ("/**/myfile.txt", "myfolder/sub/myfile.txt", True),
+        ("/myfolder/*", "myfolder/myfile.txt", True),
+        ("/myfolder/*", "myfolder", False),
+        ("/myfolder/*", "myfolder/sub/myfile.txt", True),
+        ("/myfolder/*/*", "myfolder/sub", False),
+        ("/myfolder/*/*", "myfolder/sub/myfile.txt", True),
+        ("/**/*.txt", "myfile.txt", True),
+        ("/**/*.txt", "a/b/myfile.txt", True),
+        ("/sub/*", "myfolder/sub/myfile.txt", False),
+        ("/myfolder/*.txt", "myfolder/myfileXtxt", False),
+        ("/myfolder", "myfolder2", False),
+        ("/[ab].txt", "b.txt", True),
+        ("/[!ab].txt", "b.txt", False),
+    ],
+)
+def test_ignore_patterns_as_capstan_documents_them(pattern, path, ignored):
+    assert match_any([pattern])(path) is ignored
+
+
+def test_the_ignore_file(tmp_path):
+    write_files(tmp_path, {".capstanignore": "# comment\n\n/doc/*\n", ".drumheadignore": "/**/*.log\n"})
+    ignored, _ = read_ignore(tmp_path)
+    for path in ("doc/a.png", "x/y.log", "meta/package.yaml", ".git/HEAD", "mpm-pkg/x", ".venv/bin/python"):
+        assert ignored(path)
+    assert not ignored("src/doc")
+
+
+@pytest.mark.parametrize(("text", "reason"), [("!/a\n", "negation"), ("\na.txt\n", "starts with a slash")])
+def test_a_wrong_ignore_file_is_refused_by_line(tmp_path, text, reason):
+    write_files(tmp_path, {".capstanignore": text})
+    with pytest.raises(DrumheadError, match=rf"\.capstanignore:{text.count(chr(10))}: .*{reason}"):
+        read_ignore(tmp_path)
+
+
+def test_command_lines():
+    assert parse_command("/node keyvaluestore.js") == Command(argv=("/node", "keyvaluestore.js"))
+    assert parse_command("--env=A?=b /x").env == {"A": "b"}
+    for wrong in ("", "--env=A=b", "/a ; /b"):
+        with pytest.raises(DrumheadError):
+            parse_command(wrong)

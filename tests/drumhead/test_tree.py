@@ -1,0 +1,149 @@
+"""Trees, their canonical form, ELF files and the closure of libraries."""
+
+import io
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drumhead.closure import Missing, complete, find_missing, follow, index_of, merge
+from drumhead.elf import Needs, read_needs, shorten
+from drumhead.errors import DrumheadError
+from drumhead.tree import Tree, directory, host_file, read_tar, regular, symlink, write_tar
+
+LIBC = Path("/lib/x86_64-linux-gnu/libc.so.6")
+names = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), min_size=1, max_size=40)
+paths = st.lists(names.filter(lambda name: name not in {".", ".."}), min_size=1, max_size=4).map("/".join)
+entries = st.one_of(
+    st.builds(regular, st.binary(max_size=600), st.integers(0, 0o7777)),
+    st.builds(
+        symlink,
+        st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), min_size=1, max_size=200),
+    ),
+    st.builds(directory, st.integers(0, 0o7777)),
+)
+
+
+def pack(tree):
+    out = io.BytesIO()
+    write_tar(tree, out)
+    return out.getvalue()
+
+
+@given(st.dictionaries(paths, entries, max_size=12))
+def test_any_tree_survives_its_tar(contents):
+    tree = Tree()
+    for path, entry in contents.items():
+        try:
+            tree.add(path, entry)
+        except DrumheadError:
+            continue
+    again = read_tar(io.BytesIO(pack(tree)))
+    assert list(again) == list(tree)
+    assert again.digest() == tree.digest()
+    assert pack(again) == pack(tree)
+
+
+def test_the_order_of_adding_does_not_matter():
+    one, two = Tree(), Tree()
+    files = {"b/c": regular(b"1"), "b.d": regular(b"2"), "a": symlink("b")}
+    for path, entry in files.items():
+        one.add(path, entry)
+    for path, entry in reversed(files.items()):
+        two.add(path, entry)
+    assert pack(one) == pack(two)
+
+
+def test_copying_goes_through_links_as_on_a_disk():
+    base = Tree()
+    base.add("usr/bin", directory())
+    base.add("bin", symlink("usr/bin"))
+    base.add("usr/bin/sh", regular(b"shell"))
+    project = Tree()
+    project.add("bin/upload.sh", regular(b"up"))
+    base.update(project)
+    assert base["bin"].kind == "symlink"
+    assert base["usr/bin/upload.sh"].read() == b"up"
+    assert base["usr/bin/sh"].read() == b"shell"
+
+
+def test_a_file_cannot_hold_files_and_a_loop_is_found():
+    tree = Tree()
+    tree.add("a", regular(b""))
+    with pytest.raises(DrumheadError, match="not a directory"):
+        tree.add("a/b", regular(b""))
+    tree.add("x", symlink("y"))
+    tree.add("y", symlink("x"))
+    with pytest.raises(DrumheadError, match="loop"):
+        tree.resolve("x/z")
+    with pytest.raises(DrumheadError, match="out of the tree"):
+        tree.add("../x", regular(b""))
+
+
+def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path):
+    file = tmp_path / "f"
+    file.write_text("now")
+    with pytest.raises(DrumheadError, match="changed while"):
+        host_file(file, 0o644, 3, "0" * 64).read()
+
+
+def test_a_device_in_an_archive_is_refused():
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        info = tarfile.TarInfo("dev/sda")
+        info.type = tarfile.BLKTYPE
+        archive.addfile(info)
+    with pytest.raises(DrumheadError, match="device"):
+        read_tar(io.BytesIO(out.getvalue()))
+    with pytest.raises(DrumheadError, match="tar"):
+        read_tar(io.BytesIO(b"x" * 2000))
+
+
+def test_needs_are_read_from_elf():
+    needs = read_needs(Path("/bin/sh").resolve().read_bytes())
+    assert needs == Needs(interpreter="/lib64/ld-linux-x86-64.so.2", libraries=("libc.so.6",))
+    assert read_needs(b"#!/bin/sh") is None
+    assert read_needs(b"\x7fELF" + b"\x02" * 14 + b"\x3e\x00" + b"\xff" * 60) is None
+
+
+def test_a_shortened_program_still_runs(tmp_path):
+    whole = Path("/bin/echo").read_bytes()
+    short = tmp_path / "echo"
+    short.write_bytes(shorten(whole))
+    short.chmod(0o755)
+    assert short.stat().st_size < len(whole)
+    assert subprocess.run([short, "still here"], capture_output=True, check=True).stdout == b"still here\n"
+
+
+def test_the_closure_takes_what_is_missing_and_nothing_else():
+    tree, pool = Tree(), Tree()
+    tree.add("usr/bin/sh", regular(Path("/bin/sh").resolve().read_bytes(), 0o755))
+    pool.add("usr/lib/x86_64-linux-gnu/libc.so.6", regular(LIBC.resolve().read_bytes()))
+    pool.add("usr/lib/x86_64-linux-gnu/ld-real.so", regular(LIBC.with_name("ld-linux-x86-64.so.2").read_bytes()))
+    pool.add("usr/lib/x86_64-linux-gnu/libunused.so.1", regular(b"x"))
+    pool.add("usr/lib64/ld-linux-x86-64.so.2", symlink("/lib/x86_64-linux-gnu/ld-real.so"))
+    assert find_missing(index_of(tree)) == [
+        Missing(path="usr/bin/sh", library="/lib64/ld-linux-x86-64.so.2"),
+        Missing(path="usr/bin/sh", library="libc.so.6"),
+    ]
+    added, missing = complete(index_of(tree), index_of(pool))
+    assert missing == []
+    assert added == {
+        "usr/lib64/ld-linux-x86-64.so.2": "usr/lib/x86_64-linux-gnu/ld-real.so",
+        "usr/lib/x86_64-linux-gnu/libc.so.6": "usr/lib/x86_64-linux-gnu/libc.so.6",
+    }
+
+
+def test_links_in_an_index_lead_where_they_do_in_a_guest():
+    tree = Tree()
+    tree.add("usr/lib/real/x.so", regular(b"x"))
+    tree.add("usr/lib/x.so", symlink("real/x.so"))
+    tree.add("opt/x", symlink("/lib/x.so"))
+    tree.add("round", symlink("round"))
+    index = merge([index_of(tree)])
+    assert follow(index, "/opt/x") == "usr/lib/real/x.so"
+    assert follow(index, "round") == ""
+    assert follow(index, "usr/../usr/lib/./x.so") == "usr/lib/real/x.so"
