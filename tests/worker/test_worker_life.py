@@ -11,9 +11,10 @@ import pytest
 from safelight.client.master import Client
 from safelight.wire import State, Task
 from support.photos import photo
+from support.pids import children, gone
 from support.system import System
 from worker.conftest import Start
-from worker.work import LONG, begun, children, gone, kinds, slow
+from worker.work import LONG, begun, kinds, slow
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

@@ -1,7 +1,5 @@
 """Photos that take a known while, and what became of them."""
 
-import asyncio
-import os
 from pathlib import Path
 
 from safelight.client.master import Client
@@ -26,28 +24,6 @@ async def kinds(client: Client, task: Task) -> list[str]:
 async def begun(worker: Program, task: Task) -> None:
     """Wait until a worker decodes a task."""
     await worker.log(lambda line: line.get("task") == task.id and "processing" in line["message"])
-
-
-def children(pid: int) -> list[int]:
-    """Return the processes that a process started."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
-
-
-async def gone(pid: int) -> None:
-    """Wait until a process has ended, ours or not."""
-    try:
-        file = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        async with asyncio.timeout(20):
-            ended = asyncio.Event()
-            asyncio.get_running_loop().add_reader(file, ended.set)
-            await ended.wait()
-    finally:
-        asyncio.get_running_loop().remove_reader(file)
-        os.close(file)
 
 
 def blob(data: Path, digest: str) -> Path:

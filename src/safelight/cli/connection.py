@@ -41,7 +41,7 @@ HERE = Where()
 
 
 @asynccontextmanager
-async def master(where: Where, *, patience: float = 5.0) -> AsyncIterator[Client]:
+async def master(where: Where, *, patience: float = 2.0) -> AsyncIterator[Client]:
     """Find the master and open a client; failures that may pass are tried again for `patience` seconds."""
     async with session() as http:
         address = where.master or await _ask_store(where)
@@ -52,7 +52,7 @@ async def master(where: Where, *, patience: float = 5.0) -> AsyncIterator[Client
 async def store(where: Where) -> AsyncIterator[KeyValueStoreClient]:
     """Open a client of the key-value store."""
     async with session() as http:
-        yield KeyValueStoreClient(Connection(http, Fixed(where.keyvaluestore), patience=2.0))
+        yield KeyValueStoreClient(Connection(http, Fixed(where.keyvaluestore), patience=1.0))
 
 
 async def _ask_store(where: Where) -> str:

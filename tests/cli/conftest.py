@@ -1,0 +1,40 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from support.command import everything, safelight
+from support.photos import photo
+
+Run = Callable[..., "CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="package")
+def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """One system for all these tests."""
+    with everything(tmp_path_factory.mktemp("system") / "data", "--slots", 2) as found:
+        yield found
+
+
+@pytest.fixture
+def run(addresses: dict[str, str], tmp_path: Path) -> Run:
+    """Run the command against that system, in a directory of the test."""
+
+    def command(*argv: object, **env: str) -> "CompletedProcess[str]":
+        return safelight(*argv, cwd=tmp_path, **{"SAFELIGHT_KEYVALUESTORE": addresses["keyvaluestore"], **env})
+
+    return command
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with three photos, one of them in a folder below, and things that are none."""
+    folder = tmp_path / "photos"
+    (folder / "below" / ".hidden").mkdir(parents=True)
+    (folder / "one.png").write_bytes(photo(1))
+    (folder / "two.jpg").write_bytes(photo(2, kind="JPEG"))
+    (folder / "below" / "three.PNG").write_bytes(photo(3))
+    (folder / "below" / ".hidden" / "four.png").write_bytes(photo(4))
+    (folder / "notes.txt").write_text("not a photo")
+    return folder

@@ -1,0 +1,147 @@
+"""Commands that look at tasks, recipes, the queue and the key-value store, and that change tasks."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Run
+from support.command import safelight, terminal
+from support.photos import photo
+
+
+@pytest.fixture
+def task(run: Run, tmp_path: Path) -> dict[str, object]:
+    (tmp_path / "look.png").write_bytes(photo(40))
+    report = json.loads(run("upload", "look.png", "--wait", "--json").stdout)
+    found: dict[str, object] = report["photos"][0]["task"]
+    return found
+
+
+def test_status_counts_tasks_and_shows_workers(run: Run, task: dict[str, object]) -> None:
+    text = run("status").stdout
+    assert "finished" in text
+    assert "process" in text
+    summary = json.loads(run("status", "--json").stdout)
+    assert summary["tasks"]["finished"] >= 1
+    assert summary["workers"][0]["worker"]["slots"] == 2
+
+
+def test_tasks_are_listed_and_filtered(run: Run, task: dict[str, object]) -> None:
+    text = run("tasks").stdout
+    row = next(line for line in text.splitlines() if str(task["id"]) in line)
+    assert "look.png" in row
+    assert "finished" in row
+    found = json.loads(run("tasks", "--batch", task["batch"], "--json").stdout)
+    assert [each["id"] for each in found] == [task["id"]]
+    assert json.loads(run("tasks", "--state", "failed", "--batch", task["batch"], "--json").stdout) == []
+    assert "No tasks" in run("tasks", "--recipe", "web", "--batch", task["batch"]).stdout
+    assert run("tasks", "--state", "bogus").returncode == 2
+    assert len(json.loads(run("tasks", "--limit", "1", "--json").stdout)) == 1
+
+
+def test_one_task_is_shown_by_id_or_number(run: Run, task: dict[str, object]) -> None:
+    text = run("task", task["id"]).stdout
+    assert "look.png" in text
+    assert "image/png" in text
+    number = str(task["id"]).partition("-")[0]
+    assert json.loads(run("task", number, "--json").stdout)["id"] == task["id"]
+    assert run("task", "123456").returncode == 4
+
+
+def test_tasks_are_deleted_and_what_cannot_be_done_is_said(run: Run, task: dict[str, object]) -> None:
+    done = run("cancel", task["id"])
+    assert done.returncode == 1
+    assert str(task["id"]) in done.stderr
+    assert "is gone" in run("delete", task["id"]).stdout
+    assert run("task", task["id"]).returncode == 4
+    assert run("retry").returncode == 2
+
+
+def test_recipes_are_listed_shown_checked_saved_and_deleted(run: Run, tmp_path: Path) -> None:
+    assert "thumbnail" in run("recipes").stdout
+    assert {each["name"] for each in json.loads(run("recipes", "list", "--json").stdout)} >= {"invert", "web"}
+    assert "outputs" in json.loads(run("recipes", "invert").stdout)
+    assert run("recipes", "show", "nothing").returncode == 4
+    (tmp_path / "r.toml").write_text(
+        '[mine]\ndescription = "Grey"\n[[mine.outputs.image.operations]]\nop = "grayscale"\n'
+    )
+    assert "good recipe with 1 output" in run("recipes", "check", "r.toml").stdout
+    assert run("recipes", "check", "r.toml", "--offline", SAFELIGHT_KEYVALUESTORE="127.0.0.1:1").returncode == 0
+    assert run("recipes", "save", "r.toml").stdout == "Saved recipe mine.\n"
+    assert json.loads(run("recipes", "mine").stdout)["description"] == "Grey"
+    assert run("recipes", "delete", "mine").returncode == 0
+    (tmp_path / "bad.toml").write_text('[[bad.outputs.image.operations]]\nop = "explode"\n')
+    bad = run("recipes", "check", "bad.toml")
+    assert bad.returncode == 1
+    assert "explode" in bad.stderr
+    assert "cannot be read" in run("recipes", "check", "none.toml").stderr
+
+
+def test_the_key_value_store_is_read_and_changed(run: Run, addresses: dict[str, str]) -> None:
+    assert run("store", "get", "masterendpoint").stdout.strip() == addresses["master"]
+    assert run("store", "set", "colour", "blue").returncode == 0
+    assert run("store", "get", "colour").stdout == "blue\n"
+    assert "colour" in run("store", "list").stdout
+    assert {entry["key"] for entry in json.loads(run("store", "list", "--json").stdout)["entries"]} >= {"colour"}
+    assert "Deleted 1 value" in run("store", "delete", "colour").stdout
+    assert run("store", "get", "colour").returncode == 4
+    assert run("store", "delete", "colour").returncode == 4
+
+
+def test_the_store_is_watched(run: Run, addresses: dict[str, str]) -> None:
+    with terminal("store", "watch", "mood", SAFELIGHT_KEYVALUESTORE=addresses["keyvaluestore"]) as shown:
+        with terminal("store", "watch", SAFELIGHT_KEYVALUESTORE=addresses["keyvaluestore"]) as whole:
+            whole.until(lambda text: "masterendpoint=" in text)
+        run("store", "set", "mood", "good")
+        shown.until(lambda text: "mood=good" in text)
+        run("store", "delete", "mood")
+        shown.until(lambda text: "- mood=good" in text)
+        shown.press(b"\x03")
+        assert shown.ended() == 130
+
+
+def test_top_is_live(run: Run, addresses: dict[str, str], tmp_path: Path) -> None:
+    where = {"SAFELIGHT_KEYVALUESTORE": addresses["keyvaluestore"]}
+    with terminal("top", "--interval", "0.1", **where) as shown:
+        shown.until(lambda text: "waiting" in text and "WORKER" in text)
+        (tmp_path / "live.png").write_bytes(photo(41))
+        name = run("upload", "live.png").stdout.split()[-1]
+        shown.until(lambda text: name in text)
+        shown.press(b"\x03")
+        assert shown.ended() == 130
+    assert "Traceback" not in shown.shown
+    once = run("top", "--once").stdout
+    assert name in once
+    assert json.loads(run("top", "--json").stdout)["summary"]["workers"]
+
+
+def test_help_names_every_command_and_completion_is_installed(tmp_path: Path) -> None:
+    text = safelight("--help").stdout
+    for name in ("upload", "status", "top", "tasks", "recipes", "store", "up", "worker", "--install-completion"):
+        assert name in text
+    assert "--recipe" in safelight("upload", "--help").stdout
+    done = safelight("--install-completion", "--shell", "bash", HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    scripts = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any("upload" in path.read_text() for path in scripts)
+
+
+def test_programs_get_their_own_arguments() -> None:
+    done = safelight("worker", "--help")
+    assert done.returncode == 0
+    assert "--lease-seconds" in done.stdout
+    assert safelight("worker").returncode == 2
+    assert "KEYVALUESTORE_HOST:PORT" in safelight("db", "--help").stdout
+
+
+def test_services_start_without_the_command_s_libraries() -> None:
+    script = (
+        "import sys; from safelight.cli import main\n"
+        "try: main(['db', '--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'rich', 'cyclopts'} & set(sys.modules), sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)

@@ -1,0 +1,161 @@
+"""`safelight upload` and `safelight download`, as people use them."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Run
+from support.command import COMMAND, environment, terminal
+from support.photos import is_inverse, photo
+
+
+def test_one_photo_becomes_a_task(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(photo(20))
+    done = run("upload", "photo.png")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("photo.png is task ")
+    name = done.stdout.split()[-1]
+    assert run("task", name, "--wait").returncode == 0
+    number = name.partition("-")[0]
+    saved = run("download", number, "--output", "results")
+    assert saved.stdout == "results/photo.image.png\n"
+    assert is_inverse(photo(20), (tmp_path / "results" / "photo.image.png").read_bytes())
+
+
+def test_a_folder_is_uploaded_and_its_results_are_saved(run: Run, photos: Path, tmp_path: Path) -> None:
+    done = run("upload", "photos", "--output", "results")
+    assert done.returncode == 0, done.stderr
+    results = tmp_path / "results"
+    assert sorted(path.name for path in results.iterdir()) == ["one.image.png", "three.image.png", "two.image.jpg"]
+    assert is_inverse(photo(1), (results / "one.image.png").read_bytes())
+    assert is_inverse(photo(3), (results / "three.image.png").read_bytes())
+    assert "3 photos finished" in done.stdout
+
+
+def test_results_never_take_the_place_of_other_files_unless_told(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(photo(21))
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "a.image.png").write_text("mine")
+    assert run("upload", "a.png", "-n", "2", "-o", "r").returncode == 0
+    assert (tmp_path / "r" / "a.image.png").read_text() == "mine"
+    assert sorted(path.name for path in (tmp_path / "r").iterdir()) == [
+        "a.image-2.png", "a.image-3.png", "a.image.png",
+    ]  # fmt: skip
+    assert run("upload", "a.png", "-o", "r", "--overwrite").returncode == 0
+    assert is_inverse(photo(21), (tmp_path / "r" / "a.image.png").read_bytes())
+
+
+def test_json_tells_of_each_photo_and_the_status_whether_all_went_well(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "good.png").write_bytes(photo(22))
+    (tmp_path / "text.png").write_text("no photo")
+    data = photo(23, width=400, kind="JPEG")
+    (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])
+    done = run("upload", "good.png", "text.png", "cut.jpg", "--wait", "--json")
+    assert done.returncode == 1
+    good, text, cut = json.loads(done.stdout)["photos"]
+    assert good["task"]["state"] == 2
+    assert good["problem"] is None
+    assert text["task"] is None
+    assert "not a picture" in text["problem"]
+    assert cut["task"]["state"] == 3
+    assert "damaged" in cut["problem"]
+
+
+def test_failures_are_told_in_a_table(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no photo")
+    done = run("upload", "text.png", "--wait")
+    assert done.returncode == 1
+    assert "1 photo failed" in done.stderr
+    assert "text.png" in done.stderr
+    assert "not a picture" in done.stderr
+
+
+def test_recipes_come_by_name_or_from_a_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(photo(24))
+    assert run("upload", "a.png", "-r", "thumbnail", "-o", "r").stdout.startswith("r/a.image.webp\n")
+    (tmp_path / "mine.toml").write_text(
+        '[small.outputs.tiny]\nformat = "jpeg"\n[[small.outputs.tiny.operations]]\nop = "resize"\nwidth = 20\n'
+    )
+    done = run("upload", "a.png", "-r", "mine.toml", "-o", "r")
+    assert done.stdout.startswith("r/a.tiny.jpg\n"), done.stderr
+    wrong = run("upload", "a.png", "-r", "nothing")
+    assert wrong.returncode in (1, 4)
+    assert "nothing" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "words"),
+    [
+        (["upload"], 2, "at least one photo"),
+        (["upload", "missing.png"], 4, "no file or folder missing.png"),
+        (["upload", "."], 4, "no photo"),
+        (["upload", "x", "-n", "0"], 2, "-n"),
+        (["upload", "--bogus"], 2, "--bogus"),
+        (["download"], 2, "at least one task"),
+        (["download", "999999"], 4, "no task 999999"),
+        (["download", "nonsense"], 4, ""),
+        (["bogus"], 2, "bogus"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_a_status(run: Run, argv: list[str], status: int, words: str) -> None:
+    done = run(*argv)
+    assert done.returncode == status, done.stderr
+    assert words in done.stderr
+    assert done.stderr.startswith("safelight: ") or ": " in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_nothing_there_is_said_with_what_to_do(run: Run) -> None:
+    done = run("status", SAFELIGHT_KEYVALUESTORE="127.0.0.1:1")
+    assert done.returncode == 3
+    assert "safelight up" in done.stderr
+    assert run("status", "--master", "127.0.0.1:1").returncode == 3
+
+
+def test_bars_for_bytes_and_for_tasks_on_a_terminal(addresses: dict[str, str], photos: Path, tmp_path: Path) -> None:
+    where = {"SAFELIGHT_KEYVALUESTORE": addresses["keyvaluestore"]}
+    with terminal("upload", photos, "-n", 5, "--output", tmp_path / "r", **where) as shown:
+        assert shown.ended() == 0
+    assert "Uploading" in shown.shown
+    assert "Processing" in shown.shown
+    assert "15/15" in shown.shown
+    assert "15 photos finished" in shown.shown
+
+
+def test_control_c_leaves_nothing_half_done(addresses: dict[str, str], run: Run, tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / f"{number}.png").write_bytes(photo(30 + number, width=600))
+    slow = tmp_path / "slow.json"
+    slow.write_text(json.dumps({"outputs": {"image": {"format": "avif", "effort": 10}}}))
+    where = {"SAFELIGHT_KEYVALUESTORE": addresses["keyvaluestore"]}
+    with terminal("upload", tmp_path, "-r", slow, "--output", tmp_path / "r", **where) as shown:
+        shown.until(lambda text: "0/4" in text and text.count("Uploading") > 2)
+        shown.press(b"\x03")
+        told = time.monotonic()
+        assert shown.ended() == 130
+        assert time.monotonic() - told < 5
+    assert "goes on being processed" in shown.shown
+    assert "Traceback" not in shown.shown
+    left = list((tmp_path / "r").iterdir()) if (tmp_path / "r").exists() else []
+    assert all(path.stat().st_size for path in left)
+    tasks = json.loads(run("tasks", "--state", "waiting", "--state", "working", "--json").stdout)
+    assert run("cancel", *(task["id"] for task in tasks)).returncode == 0
+
+
+def test_a_pipe_that_closes_is_no_error(addresses: dict[str, str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.Popen(
+        [COMMAND, "tasks", "--json", "--keyvaluestore", addresses["keyvaluestore"]],
+        stdout=writer, stderr=subprocess.PIPE, env=environment(), text=True,
+    )  # fmt: skip
+    os.close(writer)
+    _, told = process.communicate(timeout=30)
+    assert "Traceback" not in told
+    assert process.returncode in (141, -signal.SIGPIPE)

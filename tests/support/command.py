@@ -1,0 +1,115 @@
+"""The `safelight` command, run as people run it."""
+
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+COMMAND = str(Path(sys.executable).with_name("safelight"))
+TIMEOUT = 60.0
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return this process's environment without what would point the command elsewhere."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("SAFELIGHT_", "COLUMNS", "LINES"))
+    }
+    return {**kept, "TERM": "xterm-256color", **more}
+
+
+def safelight(*argv: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [COMMAND, *map(str, argv)], cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=TIMEOUT
+    )
+
+
+class Terminal:
+    """A command that runs in a terminal; `shown` is everything that it wrote, escape codes included."""
+
+    def __init__(self, process: subprocess.Popen[bytes], descriptor: int) -> None:
+        self.process = process
+        self.shown = ""
+        self._descriptor = descriptor
+
+    def until(self, satisfied: Callable[[str], bool]) -> str:
+        """Read until what was shown satisfies a condition, or the command has ended."""
+        deadline = time.monotonic() + TIMEOUT
+        while not satisfied(self.shown):
+            assert time.monotonic() < deadline, self.shown
+            ready, _, _ = select.select([self._descriptor], [], [], 1.0)
+            if not ready:
+                continue
+            try:
+                data = os.read(self._descriptor, 65536)
+            except OSError:  # Linux' way to tell that the other side of a terminal is closed
+                break
+            if not data:
+                break
+            self.shown += data.decode(errors="replace")
+        return self.shown
+
+    def press(self, key: bytes) -> None:
+        os.write(self._descriptor, key)
+
+    def ended(self) -> int:
+        """Read all that is left; return the exit status."""
+        self.until(lambda _: False)
+        return self.process.wait(TIMEOUT)
+
+
+@contextmanager
+def terminal(*argv: object, columns: int = 120, lines: int = 30, **env: str) -> Iterator[Terminal]:
+    """Run the command in a terminal of its own."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        [COMMAND, *map(str, argv)], stdin=theirs, stdout=theirs, stderr=theirs, env=environment(**env),
+        preexec_fn=take_terminal,
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        yield Terminal(process, ours)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+@contextmanager
+def everything(data: Path, *argv: object) -> Iterator[dict[str, Any]]:
+    """Run `safelight up` on free ports; yield the addresses that it printed. On leaving it stops cleanly."""
+    with (data.parent / f"{data.name}.log").open("w+") as log:
+        process = subprocess.Popen(
+            [COMMAND, "up", "--port", "0", "--json", "--data", str(data), *map(str, argv)],
+            stdout=subprocess.PIPE, stderr=log, text=True, env=environment(),
+        )  # fmt: skip
+        try:
+            assert process.stdout is not None
+            ready, _, _ = select.select([process.stdout], [], [], TIMEOUT)
+            assert ready, "it did not become ready"
+            line = process.stdout.readline()
+            assert line, (data.parent / f"{data.name}.log").read_text()
+            yield {**json.loads(line), "pid": process.pid}
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(TIMEOUT) == 0
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()

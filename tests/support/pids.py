@@ -1,0 +1,27 @@
+"""Processes known by their number alone."""
+
+import asyncio
+import os
+from pathlib import Path
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process started."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+
+
+async def gone(pid: int) -> None:
+    """Wait until a process has ended, ours or not."""
+    try:
+        file = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        async with asyncio.timeout(20):
+            ended = asyncio.Event()
+            asyncio.get_running_loop().add_reader(file, ended.set)
+            await ended.wait()
+    finally:
+        asyncio.get_running_loop().remove_reader(file)
+        os.close(file)

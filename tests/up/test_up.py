@@ -1,0 +1,180 @@
+"""`safelight up`: everything on one machine, for as long as it is wanted."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safelight.client.master import Client
+from safelight.wire import State
+from support.command import COMMAND, environment, everything, safelight, terminal
+from support.photos import is_inverse, photo
+from support.pids import children, gone
+from support.processes import Program, program
+
+pytestmark = pytest.mark.slow
+
+SLOW = {"outputs": {"image": {"format": "avif", "effort": 10}}}
+
+
+def up(data: Path, *argv: object) -> Any:
+    """Run it as a program whose log can be waited for."""
+    own = {name: value for name, value in environment().items() if name not in os.environ}
+    return program(COMMAND, "up", "--port", "0", "--json", "--data", str(data), *map(str, argv), env=own, name="up")
+
+
+async def addresses(running: Program) -> dict[str, str]:
+    """Wait until everything is ready; return where it is."""
+    async with asyncio.timeout(60):
+        while not running.output:
+            assert running.running, running.lines
+            await asyncio.wait(running._tasks, timeout=0.05)
+    found: dict[str, str] = json.loads(running.output[0])
+    return found
+
+
+def said(running: Program, name: str, text: str) -> int:
+    """Return the position of a program's log line."""
+    return next(
+        index for index, line in enumerate(running.lines) if line.get("program") == name and text in line["message"]
+    )
+
+
+async def finish_all(client: Client, ids: list[str]) -> None:
+    for name in ids:
+        task = await client.wait(name, timeout=60)
+        while task.state is State.QUARANTINED:
+            await client.release(name)
+            task = await client.wait(name, timeout=60)
+        assert task.state is State.FINISHED, task
+
+
+async def test_everything_runs_and_stops_in_order(tmp_path: Path) -> None:
+    async with up(tmp_path / "data", "--workers", 2, "--slots", 1) as running:
+        where = await addresses(running)
+        assert set(where) == {"keyvaluestore", "db", "storage", "master", "worker-1", "worker-2"}
+        async with Client.connect(where["master"]) as client:
+            task = await client.upload(photo(1))
+            await client.wait(task.id, timeout=20)
+            async with client.result(task.id) as response:
+                assert is_inverse(photo(1), await response.read())
+            assert len((await client.summary()).workers) == 2
+        assert await running.stop() == 0
+        stops = [
+            said(running, "worker-1", "is stopping"), said(running, "master", "is stopping"),
+            said(running, "db", "is stopping"), said(running, "keyvaluestore", "is stopping"),
+        ]  # fmt: skip
+        assert stops == sorted(stops)
+        assert running.lines[-1]["message"] == "Stopped"
+    assert sorted(path.name for path in (tmp_path / "data").iterdir() if path.is_dir()) == [
+        "db", "keyvaluestore", "master", "storage", "worker-1", "worker-2",
+    ] or not (tmp_path / "data" / "master").exists()  # fmt: skip
+
+
+async def test_a_second_one_on_the_same_data_is_refused(tmp_path: Path) -> None:
+    async with up(tmp_path / "data", "--workers", 0) as running:
+        await addresses(running)
+        second = await asyncio.to_thread(safelight, "up", "--port", "0", "--data", tmp_path / "data")
+        assert second.returncode == 1
+        assert f"process {running.process.pid}" in second.stderr
+        assert "--data" in second.stderr
+        assert await running.stop() == 0
+
+
+async def test_what_dies_is_started_again(tmp_path: Path) -> None:
+    async with up(tmp_path / "data", "--slots", 1) as running:
+        where = await addresses(running)
+        for pid in children(running.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        for name in where:
+            await running.log(
+                lambda line, name=name: f"{name} was ended by SIGKILL; starting it again" in line["message"]
+            )
+        async with Client.connect(where["master"]) as client:
+            task = await client.upload(photo(2))  # tried again until the master is back
+            assert (await client.wait(task.id, timeout=30)).state is State.FINISHED
+        assert await running.stop() == 0
+
+
+async def test_after_a_kill_of_everything_every_task_is_picked_up(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    settings = tmp_path / "safelight.toml"
+    settings.write_text("[worker]\nlease_seconds = 4\n")
+    async with up(data, "--slots", 1, "--config", settings) as running:
+        where = await addresses(running)
+        async with Client.connect(where["master"]) as client:
+            ids = [(await client.upload(photo(number), filename=f"{number}.png")).id for number in range(10, 30)]
+        family = children(running.process.pid)
+        running.send(signal.SIGKILL)
+        await running.ended()
+        for pid in family:
+            await gone(pid)
+    async with up(data, "--slots", 2, "--config", settings) as running:
+        where = await addresses(running)
+        async with Client.connect(where["master"]) as client:
+            await finish_all(client, ids)
+            for number, name in zip(range(10, 30), ids, strict=True):
+                async with client.result(name) as response:
+                    assert is_inverse(photo(number), await response.read())
+        assert await running.stop() == 0
+
+
+async def test_settings_come_from_a_file_too_and_go_to_the_services(tmp_path: Path) -> None:
+    settings = tmp_path / "safelight.toml"
+    settings.write_text('[up]\nworkers = 2\n[worker]\nslots = 3\nisolation = "thread"\n')
+    async with up(tmp_path / "data", "--config", settings) as running:
+        where = await addresses(running)
+        async with Client.connect(where["master"]) as client, asyncio.timeout(20):
+            after = 0
+            while len(workers := (await client.summary()).workers) < 2:
+                after = (await client.changes(after, wait=0.1)).last
+        assert {(seen.worker.slots, seen.worker.isolation) for seen in workers} == {(3, "thread")}
+        assert await running.stop() == 0
+
+
+def test_settings_that_are_wrong_end_it_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "safelight.toml").write_text('[worker]\nslots = "many"\n')
+    wrong = safelight("up", "--port", 0, "--data", tmp_path / "d", "--config", tmp_path / "safelight.toml")
+    assert wrong.returncode == 2
+    assert "slots in [worker]" in wrong.stderr
+    assert safelight("up", "--workers", "few").returncode == 2
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        busy = safelight("up", "--port", min(port, 65000), "--data", tmp_path / "d", "--workers", 0)
+    if port <= 65000:
+        assert busy.returncode == 2
+        assert "Cannot listen" in busy.stderr
+
+
+async def test_a_second_signal_kills(tmp_path: Path) -> None:
+    async with up(tmp_path / "data", "--slots", 1, "--drain", 60) as running:
+        where = await addresses(running)
+        async with Client.connect(where["master"]) as client:
+            await client.upload(photo(3, width=600), recipe=SLOW)
+        await running.log("processing")
+        running.send(signal.SIGINT)
+        await running.log("Finishing 1 under way")
+        running.send(signal.SIGINT)
+        assert await running.ended(timeout=5) == 0
+
+
+def test_on_a_terminal_each_line_has_its_program_in_front(tmp_path: Path) -> None:
+    with terminal("up", "--port", 0, "--data", tmp_path / "data", columns=200) as shown:
+        shown.until(lambda text: "safelight upload PHOTO" in text)
+        assert "http://127.0.0.1:" in shown.shown
+        assert "\x1b[32mmaster        |\x1b[0m Master is listening on" in shown.shown
+        shown.press(b"\x03")
+        assert shown.ended() == 0
+        assert "Stopped" in shown.shown
+
+
+def test_addresses_are_those_that_others_reach(tmp_path: Path) -> None:
+    with everything(tmp_path / "data", "--host", "0.0.0.0", "--workers", 0) as found:
+        assert not found["master"].startswith("0.0.0.0")
+        told = safelight("store", "get", "masterendpoint", "--keyvaluestore", found["keyvaluestore"])
+        assert told.stdout.strip() == found["master"]
