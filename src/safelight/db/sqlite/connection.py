@@ -144,8 +144,8 @@ class Connection:
         return msgspec.json.decode(self.value(name, *values) or "null", type=kind)
 
 
-def wrapped(error: sqlite3.Error) -> Error:
-    """Return what a failure of SQLite is to everybody else."""
+def wrapped(error: Exception) -> Error:
+    """Return what a failure of SQLite, or of its thread, is to everybody else."""
     if getattr(error, "sqlite_errorname", "").startswith("SQLITE_FULL"):
         return Error(Code.STORAGE_FULL, "The database's disk is full; make room on it.", retry_after=5)
     return Error(Code.UNAVAILABLE, f"The database failed: {error}.")

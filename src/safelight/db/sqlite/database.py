@@ -114,7 +114,7 @@ class Database:
                     self._connection.commit()
                     return transaction
                 self._undo()
-            except sqlite3.Error as error:
+            except Exception as error:  # the thread must go on, whatever it was
                 log.exception("The database cannot commit")
                 self._fail(runnable, wrapped(error))
                 return None
@@ -130,7 +130,7 @@ class Database:
                 call.result = call.work(transaction)
             except Exception as error:
                 if isinstance(error, sqlite3.Error):
-                    if error.sqlite_errorcode & 0xFF not in _OF_ONE_CALL:
+                    if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF not in _OF_ONE_CALL:
                         raise
                     log.exception("A call failed in the database")
                     error = wrapped(error)

@@ -63,7 +63,8 @@ def _next(transaction: Transaction, policy: Policy) -> int | None:
         (value("first_event_time"), policy.keep_events),
         (value("first_delivery_created"), policy.keep_events),
     ]
-    slow = [max(since + _ms(keep), now + _OFTEN) for since, keep in removals if since is not None and keep]
+    # Where there is nothing yet, nothing will be old enough before it was kept for as long.
+    slow = [max((now if since is None else since) + _ms(keep), now + _OFTEN) for since, keep in removals if keep]
     return min([*(at for at in precise if at is not None), *slow], default=None)
 
 

@@ -1,0 +1,243 @@
+"""What is particular to the SQLite backend."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+
+import pytest
+from support.tasks import finished, new_task, request
+
+from safelight.db.sqlite import SqliteStore
+from safelight.db.sqlite.connection import Connection, migrations, queries
+from safelight.db.store import Policy
+from safelight.errors import Code, Error
+from safelight.wire import State
+
+
+@pytest.fixture
+async def store(tmp_path):
+    async with SqliteStore.open(tmp_path / "tasks.sqlite") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("version", range(len(migrations()) + 1))
+async def test_a_file_of_any_version_is_migrated(tmp_path, version):
+    path = tmp_path / "tasks.sqlite"
+    with sqlite3.connect(path) as old:
+        for script in migrations()[:version]:
+            old.executescript(script)
+        old.execute(f"PRAGMA user_version = {version}")
+    old.close()
+    async with SqliteStore.open(path) as store:
+        (made,) = await store.create([new_task()])
+        assert (await store.get(made.id)).state is State.WAITING
+
+
+def test_a_file_of_a_newer_version_is_refused(tmp_path):
+    path = tmp_path / "tasks.sqlite"
+    with sqlite3.connect(path) as newer:
+        newer.execute("PRAGMA user_version = 9999")
+    newer.close()
+    with pytest.raises(Error, match="newer safelight"):
+        Connection(path)
+
+
+async def test_a_file_in_use_is_refused(store, tmp_path):
+    with pytest.raises(Error, match="another process uses it") as caught:
+        Connection(tmp_path / "tasks.sqlite")
+    assert caught.value.code is Code.UNAVAILABLE
+
+
+_BY_INDEX = {
+    "waiting": "task_waiting",
+    "waiting_oldest": "task_oldest",
+    "waiting_plain": "task_plain",
+    "held_by": "task_worker",
+    "holdings": "task_worker",
+    "expired": "task_expires",
+    "extend_all": "task_expires",
+    "first_expiry": "task_expires",
+    "fall_due": "task_delayed",
+    "first_delayed": "task_delayed",
+    "oldest_waiting": "task_oldest",
+    "ended_before": "task_ended",
+    "first_ended": "task_ended",
+    "uploading_before": "task_state",
+    "find_by_state": "task_state",
+    "find_by_recipe": "task_recipe",
+    "find_by_batch": "task_batch",
+    "finished_alike": "task_result",
+    "tasks_by_idempotency_key": "task_idempotency",
+    "task_events_after": "event_task",
+    "due_deliveries": "delivery_due",
+    "tasks_by_number": "PRIMARY KEY",
+    "update_tasks": "PRIMARY KEY",
+    "delete_tasks": "PRIMARY KEY",
+    "extend": "PRIMARY KEY",
+    "tasks_after": "PRIMARY KEY",
+    "find": "PRIMARY KEY",
+    "events_after": "PRIMARY KEY",
+}
+
+
+@pytest.mark.parametrize("name", _BY_INDEX)
+def test_a_statement_uses_its_index_and_sorts_nothing(tmp_path, name):
+    Connection(tmp_path / "tasks.sqlite").close()
+    connection = sqlite3.connect(tmp_path / "tasks.sqlite")
+    query = queries()[name].replace(":rows", f"({', '.join(['NULL'] * 19)})")
+    parameters = ["[]"] * query.count("?")
+    count = max((int(part[0]) for part in query.split("?")[1:]), default=0)
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", parameters[:count])]
+    connection.close()
+    assert any(_BY_INDEX[name] in step for step in plan), plan
+    for step in plan:
+        assert "TEMP B-TREE" not in step, plan
+        assert not (step.startswith(("SCAN task", "SCAN event", "SCAN delivery")) and "INDEX" not in step), plan
+
+
+async def test_a_call_that_fails_after_it_wrote_costs_the_others_nothing(store):
+    def fails(transaction):
+        transaction.set_meta("engine", "broken")
+        raise ValueError("a mistake")
+
+    calls = [store.create([new_task()]) for _ in range(3)]
+    calls.insert(1, store._database.submit(fails))
+    calls.insert(3, store._database.submit(lambda transaction: transaction.connection.run("set_meta", 1, object)))
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(results[1], ValueError)
+    assert isinstance(results[3], Exception)
+    made = [task for place in (0, 2, 4) for task in results[place]]
+    assert len({task.id for task in made}) == 3
+    assert sorted(event.seq for event in (await store.events(0)).events) == sorted(task.seq for task in made)
+    assert store._database.memory.engine == ""
+    assert (await store.summary()).tasks["waiting"] == 3
+
+
+async def test_a_failed_commit_is_told_to_all_and_recovered_from(store, monkeypatch):
+    (before,) = await store.create([new_task()])
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode, full.sqlite_errorname = sqlite3.SQLITE_FULL, "SQLITE_FULL"
+
+    def fail(_connection):
+        monkeypatch.undo()
+        raise full
+
+    monkeypatch.setattr(Connection, "commit", fail)
+    with pytest.raises(Error) as caught:
+        await store.create([new_task()])
+    assert caught.value.code is Code.STORAGE_FULL
+    (after,) = await store.create([new_task()])
+    assert (after.seq, (await store.summary()).tasks["waiting"]) == (before.seq + 1, 2)
+
+
+async def test_leases_in_force_get_their_time_anew_at_a_start(tmp_path):
+    now = 1000.0
+    path = tmp_path / "tasks.sqlite"
+    async with SqliteStore.open(path, clock=lambda: now) as store:
+        await store.create([new_task()])
+        (lease,) = await store.lease(request(seconds=30))
+    now += 3600.0
+    async with SqliteStore.open(path, clock=lambda: now) as store:
+        now += 29.0
+        await store.pass_time()
+        assert (await store.get(lease.task)).state is State.WORKING
+        now += 2.0
+        await store.pass_time()
+        task = await store.get(lease.task)
+        assert (task.state, task.deaths) == (State.WAITING, 1)
+
+
+async def test_who_waits_first_is_served_first(store):
+    order = []
+
+    async def worker(name: str) -> None:
+        await store.lease(request(name, wait=30))
+        order.append(name)
+
+    workers = []
+    for number in range(5):
+        workers.append(asyncio.create_task(worker(f"w{number}")))
+        while len(store._line) <= number:
+            await asyncio.sleep(0)
+    for served in range(1, 6):
+        await store.create([new_task()])
+        while len(order) < served:
+            await asyncio.sleep(0.001)
+    assert order == [f"w{number}" for number in range(5)]
+    await asyncio.gather(*workers)
+
+
+async def test_only_as_many_are_woken_as_there_are_tasks(store):
+    waiting = [asyncio.create_task(store.lease(request(f"w{number}", wait=30))) for number in range(50)]
+    while len(store._line) < 50:
+        await asyncio.sleep(0)
+    asked = 0
+    claim = store._line._claim
+
+    def count(wanted):
+        nonlocal asked
+        asked += 1
+        return claim(wanted)
+
+    store._line._claim = count
+    await store.create([new_task() for _ in range(3)])
+    while sum(task.done() for task in waiting) < 3:
+        await asyncio.sleep(0.001)
+    assert asked == 3
+    store.wake()
+    leases = await asyncio.gather(*waiting)
+    assert sum(len(taken) for taken in leases) == 3
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_what_a_caller_who_left_had_taken_goes_back(store, waits):
+    if not waits:
+        await store.create([new_task()])
+    call = asyncio.create_task(store.lease(request("gone", wait=30 if waits else 0)))
+    while not (store._line if waits else not store._database._queue.empty() or call.done()):
+        await asyncio.sleep(0)
+    if waits:
+        await store.create([new_task()])
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    (lease,) = await store.lease(request("next", wait=10))
+    assert (await store.get(lease.task)).deaths == 0
+
+
+async def test_specs_are_stored_once_and_removed_with_their_tasks(tmp_path):
+    now = 1000.0
+    path = tmp_path / "tasks.sqlite"
+    policy = Policy(keep_tasks=60)
+    async with SqliteStore.open(path, clock=lambda: now, policy=policy) as store:
+        made = await store.create([new_task() for _ in range(1500)])
+        made += await store.create([new_task(recipe_digest="b" * 64) for _ in range(1500)])
+        for task in made[:1500]:
+            await store.cancel(task.id)
+        now += 100.0
+        for _ in range(4):
+            await store.pass_time()
+        (left,) = await store.create([new_task()])
+        assert (await store.get(left.id)).recipe_digest == left.recipe_digest
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT count(*) FROM spec").fetchone() == (2,)
+    connection.close()
+
+
+async def test_the_counts_are_those_of_the_rows(store):
+    made = await store.create([new_task() for _ in range(6)])
+    leases = await store.lease(request(n=3))
+    await store.settle([finished(leases[0].id)])
+    await store.cancel(made[5].id)
+    await store.delete(made[4].id)
+
+    def compare(transaction):
+        from safelight.db.sqlite.transaction import Memory
+
+        fresh, kept = Memory(transaction.connection), transaction.memory
+        assert +fresh.counts == +kept.counts
+        assert (fresh.delayed, fresh.last_event, fresh.last_task) == (kept.delayed, kept.last_event, kept.last_task)
+
+    transaction_events = await store.events(0)
+    assert transaction_events.events
+    await store._database.submit(compare)
