@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from safelight.client.master import Client
-from safelight.wire import State, Task
+from safelight.wire import State, Summary, Task
 from support.photos import photo
 from support.pids import children, gone
 from support.system import System
@@ -154,6 +154,33 @@ async def test_decoders_go_with_a_worker_that_is_killed(client: Client, start: S
     for pid in decoders:
         await gone(pid)
     await client.cancel(task.id)
+
+
+async def test_what_a_killed_worker_had_not_begun_is_given_back_at_once(
+    whole: System, start: Start, client: Client
+) -> None:
+    killed = await start()
+    begun_one, fetched_one = await slow(client, 190, LONG), await slow(client, 191)
+    await begun(killed, begun_one)
+    async with asyncio.timeout(20):
+        after = 0
+        while "leased" not in await kinds(client, fetched_one):
+            after = (await client.changes(after, wait=20.0, task=fetched_one.id)).last
+    await whole.kill("worker-0")
+    successor = await whole.start("worker-0")
+    assert (await client.wait(fetched_one.id, timeout=20)).state is State.FINISHED
+    assert await kinds(client, fetched_one) == ["created", "leased", "handed_back", "leased", "finished"]
+    # The one that was being decoded may be why it died: it stays with the dead until its lease lapses.
+    assert await kinds(client, begun_one) == ["created", "leased"]
+    assert [path.name for path in (whole.data / "worker-0").iterdir()] == [successor_id(await client.summary())]
+    await client.cancel(begun_one.id)
+    assert await successor.stop() == 0
+    assert list((whole.data / "worker-0").iterdir()) == []
+
+
+def successor_id(summary: Summary) -> str:
+    """Return the worker that was heard of last."""
+    return max(summary.workers, key=lambda seen: seen.first_seen).worker.id
 
 
 async def _busiest(pids: list[int]) -> int:

@@ -98,10 +98,10 @@ async def test_a_large_input_goes_through_a_file_that_is_removed(whole: System, 
     assert len(buffer.getvalue()) > 16 << 20
     task = await client.wait((await client.upload(buffer.getvalue(), recipe="thumbnail")).id, timeout=30)
     assert task.state is State.FINISHED, task.failure
-    scratch = whole.data / "worker-0" / "scratch"
-    assert [path for path in scratch.rglob("*") if path.is_file()] == []
+    home = whole.data / "worker-0"
+    assert {path.name for path in home.rglob("*") if path.is_file()} == {"lock", "decoding"}
     assert await worker.stop() == 0
-    assert list(scratch.iterdir()) == []
+    assert list(home.iterdir()) == []
 
 
 async def test_threads_instead_of_processes(client: Client, start: Start) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 import socket
@@ -21,7 +20,8 @@ from safelight.engine.limits import Limits
 from safelight.wire import WorkerInfo
 from safelight.worker import decoder
 from safelight.worker.attempts import Attempts
-from safelight.worker.inputs import Inputs, Scratch
+from safelight.worker.home import Home
+from safelight.worker.inputs import Inputs
 from safelight.worker.leases import Leases
 from safelight.worker.metrics import Metrics
 from safelight.worker.stock import Stock
@@ -76,11 +76,11 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
     assert service.directory is not None
     host = socket.gethostname()
     name = f"{host[:40]}-{secrets.token_hex(8)}"
-    scratch = await asyncio.to_thread(Scratch, Path(config.data) / "scratch", name)
     pool_settings = decoder.Settings(isolation=config.isolation, count=config.slots, memory_limit=config.memory_limit)
     stock = Stock(config.slots, config.ahead)
     metrics = Metrics(service.registry, config.slots)
-    try:
+    metrics.busy.set_function(lambda: stock.busy)
+    with Home.open(Path(config.data), name, config.slots) as home:
         async with decoder.open_pool(pool_settings) as pool:
 
             def info() -> WorkerInfo:
@@ -93,24 +93,22 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
                     isolation=config.isolation,
                 )
 
-            metrics.busy.set_function(lambda: stock.busy)
             leases = Leases(Client(master), info, config.lease_seconds, metrics)
             store = StorageClient(storage)
             attempts = Attempts(
                 pool,
                 store,
-                Inputs(store, scratch),
+                Inputs(store, home),
+                home,
                 limits=_limits(config),
                 time_limit=config.time_limit,
                 stock=stock,
                 metrics=metrics,
             )
-            worker = Worker(leases, attempts, stock, service.directory, drain=config.drain)
+            worker = Worker(leases, attempts, stock, service.directory, home, drain=config.drain)
             service.on_stop(worker.stop)
             async with worker.running():
                 yield web.Application()
-    finally:
-        await asyncio.to_thread(scratch.close)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -17,6 +17,7 @@ from safelight.errors import Code, Error
 from safelight.recipe import Recipe, parse
 from safelight.wire import Died, Failed, Failure, Finished, Lease, Outcome, Output
 from safelight.worker import decoder
+from safelight.worker.home import Home
 from safelight.worker.inputs import Inputs, trouble
 from safelight.worker.leases import Held
 from safelight.worker.metrics import Metrics
@@ -41,6 +42,7 @@ class Attempts:
         pool: decoder.DecoderPool,
         storage: StorageClient,
         inputs: Inputs,
+        home: Home,
         *,
         limits: Limits,
         time_limit: float,
@@ -50,6 +52,7 @@ class Attempts:
         self._pool = pool
         self._storage = storage
         self._inputs = inputs
+        self._home = home
         self._limits = limits
         self._time_limit = time_limit
         self._stock = stock
@@ -90,7 +93,8 @@ class Attempts:
             size = len(source) if isinstance(source, bytes) else source.stat().st_size
             self._metrics.bytes_in.inc(size)
             job = decoder.Job(source=source, recipe=recipe, limits=self._limits, time_limit=self._time_limit)
-            result = await self._pool.process(job)
+            with self._home.decoding(lease.id):
+                result = await self._pool.process(job)
             self._stock.learn(result.seconds)
             return result
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import shutil
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,47 +12,22 @@ from safelight.client.base import retrying
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.wire import Blob, Lease
+from safelight.worker.home import Home
 
 _CHUNK = 1 << 20
 _IN_MEMORY = 16 << 20
 """Larger inputs go through a file (bytes)."""
 _HASHED_INLINE = 1 << 18
 """Smaller inputs are hashed faster than a thread is asked to (bytes)."""
-_STALE = 3600.0
 _PATIENCE = 10.0
-
-
-class Scratch:
-    """A directory for one worker's large inputs. What killed workers left there is removed after an hour."""
-
-    def __init__(self, directory: Path, worker: str) -> None:
-        self._own = directory / worker
-        _remove_stale(directory)
-
-    def path(self, name: str) -> Path:
-        """Return where to write, its directory made."""
-        self._own.mkdir(parents=True, exist_ok=True)
-        return self._own / name
-
-    def close(self) -> None:
-        """Remove everything of this worker."""
-        shutil.rmtree(self._own, ignore_errors=True)
-
-
-def _remove_stale(directory: Path) -> None:
-    if not directory.is_dir():
-        return
-    for left in directory.iterdir():
-        if left.is_dir() and time.time() - left.stat().st_mtime > _STALE:
-            shutil.rmtree(left, ignore_errors=True)
 
 
 class Inputs:
     """Fetches the inputs of leases; every byte is checked against the digest."""
 
-    def __init__(self, storage: StorageClient, scratch: Scratch) -> None:
+    def __init__(self, storage: StorageClient, home: Home) -> None:
         self._storage = storage
-        self._scratch = scratch
+        self._home = home
 
     @asynccontextmanager
     async def opened(self, lease: Lease) -> AsyncIterator[bytes | Path]:
@@ -70,7 +43,7 @@ class Inputs:
             blob = lease.input or await self._storage.named(lease.task)
             if blob.size <= _IN_MEMORY:
                 return await self._read(blob)
-            path = await asyncio.to_thread(self._scratch.path, lease.id)
+            path = self._home.path(lease.id)
             await self._copy(blob, path)
             return path
 

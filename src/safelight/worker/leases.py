@@ -108,6 +108,10 @@ class Leases:
             async with asyncio.timeout(_RECONCILE):
                 await self._request(0, 0.0)
 
+    async def hand_back_of(self, worker: str, decoding: list[str]) -> None:
+        """Give back what a worker that died holds, but for what it was decoding. Raises the master's errors."""
+        await self._client.lease(LeaseRequest(worker=WorkerInfo(id=worker), n=0, holding=decoding))
+
     def settle(self, held: Held, outcome: Outcome) -> None:
         """End an attempt; the outcome goes to the master with all others that wait."""
         held.outcome = outcome

@@ -7,17 +7,22 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
+from safelight.client.base import retrying
 from safelight.client.directory import Directory
 from safelight.errors import Error
 from safelight.wire import HandedBack
 from safelight.worker.attempts import Attempts
+from safelight.worker.home import Home
 from safelight.worker.leases import Held, Leases
 from safelight.worker.stock import Stock
 
 log = logging.getLogger(__name__)
 
 _IDLE_AFTER = 0.25
+_INHERIT = 120.0
+"""Seconds for which the leases of a dead worker are worth handing back; later they have run out."""
 _FLUSH = 5.0
 """Seconds for which the last outcomes may take to reach the master."""
 
@@ -25,11 +30,14 @@ _FLUSH = 5.0
 class Worker:
     """Connects leases with the attempts at their tasks."""
 
-    def __init__(self, leases: Leases, attempts: Attempts, stock: Stock, directory: Directory, *, drain: float) -> None:
+    def __init__(
+        self, leases: Leases, attempts: Attempts, stock: Stock, directory: Directory, home: Home, *, drain: float
+    ) -> None:
         self._leases = leases
         self._attempts = attempts
         self._stock = stock
         self._directory = directory
+        self._home = home
         self._drain = drain
         self._stopping = asyncio.Event()
         self._complained = 0.0
@@ -52,11 +60,27 @@ class Worker:
 
     async def _live(self) -> None:
         leasing = asyncio.create_task(self._lease(), name="leasing")
+        inheriting = asyncio.create_task(self._inherit(), name="inheriting")
         await self._stopping.wait()
         await self._leases.abandon()
         leasing.cancel()
-        await asyncio.gather(leasing, return_exceptions=True)
+        inheriting.cancel()
+        await asyncio.gather(leasing, inheriting, return_exceptions=True)
         await self._leave()
+
+    async def _inherit(self) -> None:
+        """Give back what workers that died here held, so that nobody has to wait until their leases lapse."""
+        try:
+            for dead in await asyncio.to_thread(self._home.predecessors):
+                if dead.decoding is not None:
+                    hand_back = partial(self._leases.hand_back_of, dead.id, dead.decoding)
+                    await retrying(hand_back, patience=_INHERIT)
+                    log.info("Handed back what the worker %s left", dead.id)
+                await asyncio.to_thread(dead.forget)
+        except Error as error:
+            log.warning("What an earlier worker left was not handed back; its leases run out: %s", error.detail)
+        except Exception:
+            log.exception("Unforeseen")
 
     async def _lease(self) -> None:
         for service in ("master", "storage"):
