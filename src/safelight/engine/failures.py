@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from safelight.engine.formats import Format
 
 _MEMORY = ("out of memory", "insufficient memory", "unable to allocate", "memory allocation", "cannot allocate")
+# said of numbers in a damaged file, when nothing was allocated yet
+_NO_MEMORY_MATTER = ("security limit", "out of memory reading of")
 _KILLED = ("killed for image",)
 _CODEC = ("unsupported codec", "unsupported feature", "decoder plugin", "no decoding plugin")
 # What libvips' readers put before their messages.
@@ -48,7 +50,7 @@ def computing(format_: Format, output: str) -> Iterator[None]:
 def _translated(error: pyvips.Error, format_: Format, otherwise: Code, **extra: str) -> Error:
     said = " ".join(str(error).split())
     lower = said.lower()
-    if any(word in lower for word in _MEMORY) and "security limit" not in lower:
+    if any(word in lower for word in _MEMORY) and not any(word in lower for word in _NO_MEMORY_MATTER):
         return _out_of_memory()
     if any(word in lower for word in _KILLED):
         return Error(Code.TIMED_OUT, "The picture took longer than its time limit.")

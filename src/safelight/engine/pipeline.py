@@ -80,9 +80,14 @@ def process(source: Any, recipe: Recipe, limits: Limits = DEFAULT_LIMITS, *, sto
         watch(image)
     start = _start(image, header, frames, upright=recipe.auto_orient, streaming=not several)
     outputs = []
-    for name, format_ in formats.items():
-        with computing(original.format, name):
-            outputs.append(_output(name, start, recipe, format_, limits, watch))
+    try:
+        for name, format_ in formats.items():
+            with computing(original.format, name):
+                outputs.append(_output(name, start, recipe, format_, limits, watch))
+    except Error as error:
+        if error.code is Code.OPERATION_FAILED and isinstance(error.__cause__, pyvips.Error):
+            original.verify()  # some readers fail without a word, and the encoder gets the blame
+        raise
     return Result(original=header, outputs=outputs)
 
 

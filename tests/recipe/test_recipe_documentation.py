@@ -1,0 +1,31 @@
+"""The examples of docs/recipes.md are read, and its tables name what there is."""
+
+import re
+from pathlib import Path
+from typing import get_args
+
+from safelight.recipe import BUILTIN, Output, Recipe, load_file, parse
+from safelight.recipe.operations import AnyOperation
+
+PAGE = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_its_examples_are_recipes(tmp_path):
+    file = tmp_path / "recipes.toml"
+    file.write_text(blocks("toml")[0])
+    poster = load_file(file)["poster"]
+    assert list(poster.outputs) == ["print", "preview"]
+    assert parse(blocks("json")[0]).outputs["preview"] == poster.outputs["preview"]
+
+
+def test_it_names_every_operation_and_field():
+    for operation in get_args(AnyOperation):
+        name = operation.__struct_config__.tag
+        rows = [line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |")]
+        assert any(all(f"`{field}`" in row for field in operation.__struct_fields__) for row in rows), name
+    for field in (*Output.__struct_fields__, *Recipe.__struct_fields__, *BUILTIN):
+        assert f"`{field}`" in PAGE
