@@ -6,7 +6,7 @@ import asyncio
 import logging
 from bisect import bisect_right
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from safelight.client.db import DbClient
 from safelight.errors import Error
@@ -18,6 +18,9 @@ _KEPT = 8192
 """Changes in memory; a reader that is further behind is served by db."""
 _WAIT = 30.0
 _PAGE = 1000
+_HURRIED = 0.002
+_CALM = 0.1
+"""Seconds between two requests to db, with a reader waiting and without: each fetches what has gathered meanwhile."""
 
 
 class Feed:
@@ -32,6 +35,7 @@ class Feed:
         self._last = 0
         self._oldest = 0
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._wanted = asyncio.Event()
         self._stopped = False
 
     @asynccontextmanager
@@ -64,7 +68,7 @@ class Feed:
             changed = self._await_change(task)
             try:
                 found = self._kept(after, limit, task)
-                if found is None:
+                if found is None or (wait <= 0 and not found[0].events):  # who does not wait is told what db knows now
                     page = await self._db.events(after, limit=limit, task=task)
                     found = page, [frame(event) for event in page.events]
                 left = deadline - loop.time()
@@ -78,6 +82,7 @@ class Feed:
     def _await_change(self, task: str | None) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(task or "", set()).add(future)
+        self._wanted.set()
         return future
 
     def _forget(self, task: str | None, future: asyncio.Future[None]) -> None:
@@ -123,6 +128,16 @@ class Feed:
                 continue
             pause = 0.1
             self._take(page)
+            await self._rest()
+
+    async def _rest(self) -> None:
+        if self._waiting:
+            await asyncio.sleep(_HURRIED)
+            return
+        self._wanted.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CALM):
+                await self._wanted.wait()
 
     def _take(self, page: EventPage) -> None:
         if page.last < self._last or page.oldest > self._last:
