@@ -5,11 +5,12 @@ Code logs a sentence and, in `extra`, the fields that a machine reads: `log.info
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
 from typing import Any, Literal
+
+import msgspec
 
 Format = Literal["auto", "text", "json"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -35,7 +36,7 @@ class JsonFormatter(logging.Formatter):
         line |= {"logger": record.name, "message": record.getMessage()} | _fields(record)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return msgspec.json.encode(line, enc_hook=str).decode()
 
 
 class TextFormatter(logging.Formatter):
