@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-disable_created_metrics()  # a second figure beside every counter, which nobody reads
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second figure beside every counter, which nobody reads
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Awaitable[web.StreamResponse]])
