@@ -33,7 +33,8 @@ def refusal(tmp_path, package=PACKAGE, run=None):
 def test_the_seeds_package_yaml(tmp_path):
     project = read(
         tmp_path,
-        "name: node-micro\ntitle: Node Microservices\nauthor: lemmy\nrequire:\n- eu.mikelangelo-project.app.node-4.2.6\n",
+        "name: node-micro\ntitle: Node Microservices\nauthor: lemmy\n"
+        "require:\n- eu.mikelangelo-project.app.node-4.2.6\n",
     )
     assert project.package.name == "node-micro"
     assert project.package.require == ("eu.mikelangelo-project.app.node-4.2.6",)

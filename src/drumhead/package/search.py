@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from drumhead.debian.version import version_key
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 async def search(home: Home, part: str) -> tuple[list[Package], list[str]]:
-    """Packages whose name or description holds `part` (or that an old name means), each version once, and notices.
+    """Packages whose name holds `part`, whose description has it as a word, or that it is an old name of; and notices.
 
     A recipe of which no version exists yet appears with version ``(recipe)``. Raises REMOTE.
     """
@@ -44,9 +45,13 @@ async def search(home: Home, part: str) -> tuple[list[Package], list[str]]:
     found = {
         (package.name, package.version): package
         for package in packages
-        if any(word in package.name.lower() or word in package.description.lower() for word in wanted)
+        if any(_matches(package, word) for word in wanted)
     }
     return sorted(found.values(), key=_order), notices
+
+
+def _matches(package: Package, word: str) -> bool:
+    return word in package.name.lower() or re.search(rf"\b{re.escape(word)}\b", package.description.lower()) is not None
 
 
 def _order(package: Package) -> tuple[str, object]:

@@ -1,0 +1,175 @@
+"""Packages from recipes, and remotes: HTTP directories and a real registry (Debian's docker-registry)."""
+
+import asyncio
+import re
+import shutil
+import socket
+
+import pytest
+
+from drumhead.home import Home
+from drumhead.package.recipe import known_recipes, read_recipe
+from drumhead.package.store import PackageStore, parse_ref
+
+from .conftest import Drumhead, write_files
+
+
+def test_a_package_says_what_it_was_made_from(drumhead):
+    facts = drumhead.json("package", "describe", "python")
+    package = facts["package"]
+    assert package["version"].startswith("3.11.2-")
+    assert {"python3.11-minimal", "libc6", "libssl3", "libsqlite3-0"} <= {
+        origin["name"] for origin in package["origins"]
+    }
+    assert all(re.fullmatch("[0-9a-f]{64}", origin["sha256"]) for origin in package["origins"])
+    files = set(facts["files"])
+    assert {"/usr/bin/python3.11", "/usr/lib64/ld-linux-x86-64.so.2", "/python3"} <= files
+    assert "/usr/lib/python3.11/json/__init__.pyc" in files
+    assert not [file for file in files if file.endswith(".py")]
+    assert "Made from:" in drumhead("package", "describe", "python")
+
+
+def test_the_kernel_package_can_be_booted_both_ways(drumhead):
+    tree = PackageStore(drumhead.home).tree(drumhead.package("linux"))
+    modules = [path for path, _ in tree if path.startswith("modules/")]
+    assert modules == sorted(modules)
+    order = {re.sub(r"modules/\d+-(.*)\.ko", r"\1", path): number for number, path in enumerate(modules)}
+    assert order["virtio_ring"] < order["virtio_pci"]
+    assert order["failover"] < order["net_failover"] < order["virtio_net"]
+    assert tree["vmlinuz"].read()[0x202:0x206] == b"HdrS"
+    assert tree["vmlinux.xz"].size < 8_500_000
+
+
+def test_every_recipe_has_a_demo():
+    assert set(known_recipes()) == {"python", "node", "cli", "ca-certificates", "libraries", "linux"}
+    assert all(recipe.demo for recipe in known_recipes().values())
+
+
+def test_a_recipe_of_ones_own(drumhead, tmp_path):
+    text = (
+        "name: tree\nkind: tool\ndescription: Shows directories\nversion_of: tree\ndebian: [tree]\n"
+        "include: [usr/bin/tree]\n"
+    )
+    (built,) = drumhead.json("package", "build", "--recipe", write_files(tmp_path, {"r.yaml": text}) / "r.yaml")
+    again = Drumhead(Home(root=tmp_path / "other"))
+    shutil.copytree(drumhead.home.cache / "debian", again.home.cache / "debian")
+    (twice,) = again.json("package", "build", "--recipe", tmp_path / "r.yaml")
+    assert twice == built
+    write_files(tmp_path, {"r.yaml": text.replace("usr/bin/tree", "usr/bin/bush")})
+    assert "no file matches usr/bin/bush" in drumhead.refused(
+        "package", "build", "--recipe", tmp_path / "r.yaml", status=6
+    )
+    write_files(tmp_path, {"r.yaml": text + "inclde: []\n"})
+    assert "inclde" in drumhead.refused("package", "build", "--recipe", tmp_path / "r.yaml", status=2)
+    with pytest.raises(Exception, match="r.yaml"):
+        read_recipe(write_files(tmp_path, {"r.yaml": "a: ["}) / "r.yaml")
+
+
+def test_search_prints_the_seeds_columns(drumhead):
+    lines = drumhead("package", "search", "python").splitlines()
+    assert re.fullmatch(r"Name +Description +Version +Created", lines[0])
+    assert re.fullmatch(r"python +Python 3\.11 .* +3\.11\.2-\S+ +20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", lines[1])
+    done = drumhead.run("package", "search", "eu.mikelangelo-project.app.node-4.2.6")
+    assert "old name" in done.stderr
+    assert done.stdout.splitlines()[1].startswith("node ")
+    assert [package["name"] for package in drumhead.json("package", "search", "shell")] == ["cli"]
+    assert "cli" in drumhead("package", "list")
+
+
+async def test_an_http_directory_is_a_remote(drumhead, empty, serve, tmp_path):
+    folder = tmp_path / "www"
+    pushed = await asyncio.to_thread(drumhead, "package", "push", "cli", "--to", folder)
+    assert "pushed cli 1:1.35" in pushed
+    url = await serve(folder)
+    await asyncio.to_thread(empty, "remote", "add", "web", url)
+    found = await asyncio.to_thread(empty.json, "package", "search", "cli")
+    assert found[0]["version"].startswith("1:1.35")
+    (pulled,) = await asyncio.to_thread(empty.json, "package", "pull", "osv.cli")
+    assert pulled == drumhead.json("package", "describe", "cli")["package"]
+    assert PackageStore(empty.home).tree(PackageStore(empty.home).find(parse_ref("cli"))).size > 1_000_000
+    assert "read over HTTP only" in await asyncio.to_thread(empty.refused, "package", "push", "cli", status=7)
+    assert "no remote has node" in await asyncio.to_thread(empty.refused, "package", "pull", "node", status=3)
+
+
+@pytest.mark.parametrize("part", ["blobs", "index"])
+async def test_what_a_remote_changed_is_refused(drumhead, empty, serve, tmp_path, part):
+    await asyncio.to_thread(drumhead, "package", "push", "cli", "--to", tmp_path / "www")
+
+    def change(path, body):
+        if part == "index" and "index" in path:
+            return re.sub(rb'"archive": "[0-9a-f]{64}"', b'"archive": "../../../../evil"', body)
+        return body[:-1] + b"?" if part in path else body
+
+    await asyncio.to_thread(empty, "remote", "add", "web", await serve(tmp_path / "www", change=change))
+    status = 5 if part == "blobs" else 9
+    await asyncio.to_thread(empty.refused, "package", "pull", "cli", status=status)
+    assert not list(empty.home.blobs.glob("*"))
+
+
+def test_remotes_are_added_listed_and_removed(empty):
+    empty("remote", "add", "one", "https://one.test/packages")
+    assert "there is a remote one" in empty.refused("remote", "add", "one", "https://x.test", status=4)
+    assert "must begin with" in empty.refused("remote", "add", "two", "ftp://two.test", status=2)
+    assert empty.json("remote", "list") == [{"name": "one", "url": "https://one.test/packages"}]
+    empty("remote", "remove", "one")
+    assert empty.json("remote", "list") == []
+    assert "say which remote" in empty.refused("remote", "remove", "one", status=3)
+
+
+@pytest.fixture
+async def registry(tmp_path):
+    """Debian's docker-registry on a free port; gives its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    config = (
+        f"version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/registry}}}}\n"
+        f"http: {{addr: {address}}}\n"
+    )
+    write_files(tmp_path, {"registry.yml": config})
+    words = ["docker-registry", "serve", str(tmp_path / "registry.yml")]
+    process = await asyncio.create_subprocess_exec(
+        *words, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(20):
+        while b"listening on" not in (line := await process.stderr.readline()):
+            assert line, "the registry ended"
+    rest = asyncio.create_task(process.stderr.read())
+    yield address
+    process.terminate()
+    await process.wait()
+    await rest
+
+
+async def test_a_registry_is_a_remote(drumhead, empty, registry, tmp_path):
+    url = f"oci+http://{registry}/team/packages"
+    sender = Drumhead(Home(root=tmp_path / "sender"))
+    shutil.copytree(drumhead.home.packages / "cli", sender.home.packages / "cli")
+    archive = drumhead.json("package", "describe", "cli")["package"]["archive"]
+    sender.home.blobs.mkdir(parents=True)
+    shutil.copy(drumhead.home.blobs / archive, sender.home.blobs)
+    for command in (sender, empty):
+        await asyncio.to_thread(command, "remote", "add", "registry", url)
+    for _ in range(2):
+        assert "pushed cli" in await asyncio.to_thread(sender, "package", "push", "cli")
+    found, *_ = await asyncio.to_thread(empty.json, "package", "search", "cli")
+    (pulled,) = await asyncio.to_thread(empty.json, "package", "pull", f"cli@{found['version']}")
+    assert pulled["archive"] == archive
+    assert (empty.home.blobs / archive).read_bytes() == (drumhead.home.blobs / archive).read_bytes()
+    stored = next((tmp_path / "registry").rglob(f"blobs/sha256/*/{archive}/data"))
+    stored.write_bytes(stored.read_bytes()[:-1] + b"?")
+    (empty.home.blobs / archive).unlink()
+    await asyncio.to_thread(empty.refused, "package", "pull", "cli", status=5)
+
+
+def test_a_remote_that_does_not_answer_is_said(empty):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        empty("remote", "add", "gone", f"oci+http://127.0.0.1:{closed.getsockname()[1]}/x")
+        assert "does not answer" in empty.refused("package", "search", "cli", status=9)
+
+
+@pytest.mark.slow
+def test_the_demos_run_in_machines(drumhead):
+    outcomes = drumhead.json("package", "test", "cli", "python", "ca-certificates", "linux")
+    assert [outcome["verdict"] for outcome in outcomes] == ["passed"] * 4
