@@ -1,8 +1,10 @@
 """`safelight up`: everything on one machine, for as long as it is wanted."""
 
 import asyncio
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 from pathlib import Path
@@ -22,10 +24,22 @@ pytestmark = pytest.mark.slow
 SLOW = {"outputs": {"image": {"format": "avif", "effort": 10}}}
 
 
-def up(data: Path, *argv: object) -> Any:
+def first_of_free_ports() -> int:
+    """Return the first of some ports in a row that are free, below those that the system hands out."""
+    for first in random.sample(range(20000, 30000, 20), 500):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in (*range(first, first + 4), first + 10, first + 11):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+    raise AssertionError("no free ports")
+
+
+def up(data: Path, *argv: object, port: int = 0) -> Any:
     """Run it as a program whose log can be waited for."""
     own = {name: value for name, value in environment().items() if name not in os.environ}
-    return program(COMMAND, "up", "--port", "0", "--json", "--data", str(data), *map(str, argv), env=own, name="up")
+    return program(
+        COMMAND, "up", "--port", str(port), "--json", "--data", str(data), *map(str, argv), env=own, name="up"
+    )
 
 
 async def addresses(running: Program) -> dict[str, str]:
@@ -71,9 +85,7 @@ async def test_everything_runs_and_stops_in_order(tmp_path: Path) -> None:
         ]  # fmt: skip
         assert stops == sorted(stops)
         assert running.lines[-1]["message"] == "Stopped"
-    assert sorted(path.name for path in (tmp_path / "data").iterdir() if path.is_dir()) == [
-        "db", "keyvaluestore", "master", "storage", "worker-1", "worker-2",
-    ] or not (tmp_path / "data" / "master").exists()  # fmt: skip
+    assert {path.name for path in (tmp_path / "data").iterdir()} >= {"db", "keyvaluestore", "storage", "worker-2"}
 
 
 async def test_a_second_one_on_the_same_data_is_refused(tmp_path: Path) -> None:
@@ -102,10 +114,10 @@ async def test_what_dies_is_started_again(tmp_path: Path) -> None:
 
 
 async def test_after_a_kill_of_everything_every_task_is_picked_up(tmp_path: Path) -> None:
-    data = tmp_path / "data"
+    data, port = tmp_path / "data", first_of_free_ports()
     settings = tmp_path / "safelight.toml"
     settings.write_text("[worker]\nlease_seconds = 4\n")
-    async with up(data, "--slots", 1, "--config", settings) as running:
+    async with up(data, "--slots", 1, "--config", settings, port=port) as running:
         where = await addresses(running)
         async with Client.connect(where["master"]) as client:
             ids = [(await client.upload(photo(number), filename=f"{number}.png")).id for number in range(10, 30)]
@@ -114,7 +126,7 @@ async def test_after_a_kill_of_everything_every_task_is_picked_up(tmp_path: Path
         await running.ended()
         for pid in family:
             await gone(pid)
-    async with up(data, "--slots", 2, "--config", settings) as running:
+    async with up(data, "--slots", 2, "--config", settings, port=port) as running:
         where = await addresses(running)
         async with Client.connect(where["master"]) as client:
             await finish_all(client, ids)
@@ -143,12 +155,11 @@ def test_settings_that_are_wrong_end_it_with_the_reason(tmp_path: Path) -> None:
     assert wrong.returncode == 2
     assert "slots in [worker]" in wrong.stderr
     assert safelight("up", "--workers", "few").returncode == 2
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        busy = safelight("up", "--port", min(port, 65000), "--data", tmp_path / "d", "--workers", 0)
-    if port <= 65000:
-        assert busy.returncode == 2
-        assert "Cannot listen" in busy.stderr
+    port = first_of_free_ports()
+    with socket.create_server(("127.0.0.1", port)):
+        busy = safelight("up", "--port", port, "--data", tmp_path / "d", "--workers", 0)
+    assert busy.returncode == 2
+    assert "Cannot listen" in busy.stderr
 
 
 async def test_a_second_signal_kills(tmp_path: Path) -> None:
