@@ -223,6 +223,28 @@ async def test_nothing_is_left_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_leaving_ends_the_jobs_at_work():
+    async with open_pool(Settings(count=2)) as pool:
+        tasks = [await started(pool.process(job(recipe=ENDLESS))) for _ in range(3)]
+    errors = [await failure(task) for task in tasks[:2]]
+    assert [error.code for error in errors] == [Code.DECODER_CRASHED] * 2
+    assert children() == []
+    tasks[2].cancel()
+
+
+async def test_starting_can_be_cancelled():
+    before = open_files()
+    for turns in range(12):
+        entering = asyncio.create_task(open_pool(Settings(count=2)).__aenter__())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        entering.cancel()
+        async with asyncio.timeout(30):
+            await asyncio.gather(entering, return_exceptions=True)
+    assert children() == []
+    assert open_files() == before
+
+
 async def test_a_pool_that_cannot_start_says_so():
     error = await failure(open_pool(Settings(count=1, start_limit=0.001)).__aenter__())
     assert error.code is Code.UNAVAILABLE

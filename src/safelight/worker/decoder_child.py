@@ -8,7 +8,9 @@ import math
 import os
 import signal
 import socket
+import subprocess
 import sys
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,16 +47,19 @@ _ALLOCATORS = (
 )
 _NO_MEMORY = ("failed to allocate", "bad_alloc", "MemoryError", "out of memory", "Cannot allocate memory")
 
+_HANG_UP_GRACE = 2.0  # seconds until a decoder that has hung up must be gone
+
 
 class Child:
     """One decoder process, between its start and its end."""
 
-    def __init__(self, process: asyncio.subprocess.Process, channel: socket.socket, output: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], channel: socket.socket, output: int, messages: int) -> None:
         self._process = process
         self._channel = channel
         self._output = output
+        self._messages = messages
         self._last_words = b""
-        self._listening = asyncio.create_task(self._listen(), name="decoder's messages")
+        self._line = asyncio.Lock()
         self._busy = False
         self._jobs = 0
         self._resident = 0
@@ -65,27 +70,17 @@ class Child:
     @classmethod
     async def start(cls, settings: Settings) -> tuple[Child, Ready]:
         """Start one and wait until it is warm. Raises Error, or OSError."""
-        ours, theirs = socket.socketpair()
-        output = memory_file("safelight outputs")
-        try:
-            with theirs:
-                process = await _spawn(theirs.fileno(), output)
-        except BaseException:
-            ours.close()
-            os.close(output)
-            raise
-        ours.setblocking(False)  # noqa: FBT003 -- the socket module's signature
-        child = cls(process, ours, output)
+        child = cls(*_spawn())
         setup = Setup(parent=os.getpid(), concurrency=settings.concurrency, memory_limit=settings.memory_limit)
         try:
             ready = await child._exchange(pack(setup), None, settings.start_limit)
+            if isinstance(ready, Ready):
+                return child, ready
         except BaseException:
             await child.end()
             raise
-        if not isinstance(ready, Ready):
-            await child.end()
-            raise Error(Code.DECODER_CRASHED, "The decoder answered out of turn.")
-        return child, ready
+        await child.end()
+        raise Error(Code.DECODER_CRASHED, "The decoder answered out of turn.")
 
     async def run(self, job: Job) -> Result:
         """Do a job. Raises Error: the engine's, or why the decoder is gone."""
@@ -106,21 +101,20 @@ class Child:
         """Whether it may take another job."""
         return (
             not self._busy
-            and self._process.returncode is None
+            and self._process.poll() is None
             and self._jobs < settings.recycle_after
             and self._resident < settings.recycle_memory
         )
 
     async def end(self) -> None:
-        """Have it gone, whatever it is doing."""
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
-        await self._listening
-        self._channel.close()
-        if self._output >= 0:
-            os.close(self._output)
-            self._output = -1
+        """Have it gone, whatever it is doing. Doing so twice does no harm."""
+        await self._kill()
+        async with self._line:  # whoever waits for an answer must have heard of the end first
+            self._channel.close()
+            for file in (self._output, self._messages):
+                if file >= 0:
+                    os.close(file)
+            self._output = self._messages = -1
 
     async def _ask(self, job: Job) -> Done | Failed:
         self._kills_seen = _kernel_kills()
@@ -134,31 +128,31 @@ class Child:
         if isinstance(answer, Ready):
             raise Error(Code.DECODER_CRASHED, "The decoder answered out of turn.")
         self._resident = answer.resident
+        self._listen()
         return answer
 
     async def _exchange(self, frame: bytes, source: int | None, limit: float) -> FromDecoder:
         """One frame there, one back. If it is broken off, nothing more can be asked."""
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(limit):
-                if source is not None:
-                    socket.send_fds(self._channel, [frame[:4]], [source])
-                    await loop.sock_sendall(self._channel, memoryview(frame)[4:])
-                else:
-                    await loop.sock_sendall(self._channel, frame)
-                head = await self._receive(4)
-                answer = unpack_from_decoder(await self._receive(length_of(head)))
-        except TimeoutError:
-            await self._kill()
-            raise Error(
-                Code.TIMED_OUT, f"The decoder took longer than {limit:g} seconds and was stopped.", limit=limit
-            ) from None
-        except (EOFError, ConnectionError):
-            raise await self._cause() from None
-        except (ValueError, msgspec.MsgspecError) as error:
-            await self._kill()
-            raise Error(Code.DECODER_CRASHED, f"The decoder's answer cannot be read: {error}.") from None
-        return answer
+        async with self._line:
+            try:
+                async with asyncio.timeout(limit):
+                    await self._send(frame, source)
+                    head = await self._receive(4)
+                    return unpack_from_decoder(await self._receive(length_of(head)))
+            except TimeoutError:
+                await self._kill()
+                detail = f"The decoder took longer than {limit:g} seconds and was stopped."
+                raise Error(Code.TIMED_OUT, detail, limit=limit) from None
+            except (EOFError, ConnectionError):
+                raise await self._cause() from None
+            except (ValueError, msgspec.MsgspecError) as error:
+                await self._kill()
+                raise Error(Code.DECODER_CRASHED, f"The decoder's answer cannot be read: {error}.") from None
+
+    async def _send(self, frame: bytes, source: int | None) -> None:
+        head, rest = frame[:4], memoryview(frame)[4:]
+        socket.send_fds(self._channel, [head], [] if source is None else [source])
+        await asyncio.get_running_loop().sock_sendall(self._channel, rest)
 
     async def _receive(self, count: int) -> bytes:
         loop = asyncio.get_running_loop()
@@ -188,49 +182,74 @@ class Child:
         return data
 
     async def _kill(self) -> None:
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
+        self._process.kill()
+        await asyncio.to_thread(self._process.wait)
 
     async def _cause(self) -> Error:
-        """Why a decoder that is gone went, as far as can be told."""
-        status = await self._process.wait()
-        await self._listening
+        """Why a decoder that has hung up did so, as far as can be told."""
+        try:
+            status = await asyncio.to_thread(self._process.wait, _HANG_UP_GRACE)
+        except subprocess.TimeoutExpired:
+            await self._kill()
+            return Error(Code.DECODER_CRASHED, "The decoder hung up over this picture.")
+        self._listen()
         last_words = self._last_words.decode(errors="replace")
         _log.warning("decoder %d ended with status %d; its last words: %s", self._process.pid, status, last_words)
-        too_large = Error(
-            Code.OUT_OF_MEMORY, "The picture needs more memory than a decoder may use. Upload a smaller one."
-        )
         if any(word in last_words for word in _NO_MEMORY):
-            return too_large
+            return _too_large()
         if status >= 0:
             detail = f"The decoder ended with status {status} over this picture."
-            return Error(Code.DECODER_CRASHED, detail, exit_status=status, output=last_words[-500:])
+            return Error(Code.DECODER_CRASHED, detail, exit_status=status)
         name = signal.Signals(-status).name
         if name == "SIGXCPU":
             return Error(Code.TIMED_OUT, "The picture used up its processor time.")
         if name == "SIGKILL" and _kernel_kills() > self._kills_seen:
-            return too_large
+            return _too_large()
         return Error(Code.DECODER_CRASHED, f"The decoder was ended by {name} over this picture.", signal=name)
 
-    async def _listen(self) -> None:
-        """Remember the end of what it says on its standard error, which libraries use for their complaints."""
-        stream = self._process.stderr
-        while stream is not None and (said := await stream.read(4096)):
-            self._last_words = (self._last_words + said)[-4096:]
+    def _listen(self) -> None:
+        """Take what it said on its standard error, which libraries use for complaints, and remember the end of it."""
+        try:
+            while self._messages >= 0 and (said := os.read(self._messages, 65536)):
+                self._last_words = (self._last_words + said)[-4096:]
+        except BlockingIOError:
+            return
 
 
-async def _spawn(channel: int, output: int) -> asyncio.subprocess.Process:
-    # A session of its own, so that Ctrl-C in a terminal reaches the worker alone, which then drains.
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "safelight.worker.decoder_process", str(channel), str(output)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env=_environment(),
-        pass_fds=(channel, output),
-        start_new_session=True,
-    )
+def _spawn() -> tuple[subprocess.Popen[bytes], socket.socket, int, int]:
+    """Start the program; also our end of its socket, the file its outputs go to, and what it says on stderr.
+
+    Without asyncio's help, which in some versions waits for ever when it is cancelled half-way.
+    """
+    with ExitStack() as on_failure, ExitStack() as afterwards:
+        ours, theirs = socket.socketpair()
+        on_failure.callback(ours.close)
+        afterwards.callback(theirs.close)
+        ours.setblocking(False)  # noqa: FBT003 -- the socket module's signature
+        output = memory_file("safelight outputs")
+        on_failure.callback(os.close, output)
+        messages, write = os.pipe()
+        on_failure.callback(os.close, messages)
+        afterwards.callback(os.close, write)
+        for end in (messages, write):  # a decoder must never wait for us to listen
+            os.set_blocking(end, False)
+        # A session of its own, so that Ctrl-C in a terminal reaches the worker alone, which then drains.
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "safelight.worker.decoder_process", str(theirs.fileno()), str(output)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=write,
+            env=_environment(),
+            pass_fds=(theirs.fileno(), output),
+            start_new_session=True,
+        )
+        on_failure.pop_all()
+    return process, ours, output, messages
+
+
+def _too_large() -> Error:
+    detail = "The picture needs more memory than a decoder may use. Upload a smaller one."
+    return Error(Code.OUT_OF_MEMORY, detail)
 
 
 def _environment() -> dict[str, str]:

@@ -44,11 +44,14 @@ class ProcessPool:
         self._free: asyncio.LifoQueue[_Seat] = asyncio.LifoQueue()
         self._seats = [_Seat() for _ in range(settings.count)]
         self._replacing: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._end)
-            await asyncio.gather(*(self._fill(seat) for seat in self._seats))
+            async with asyncio.TaskGroup() as starting:
+                for seat in self._seats:
+                    starting.create_task(self._fill(seat))
             if all(seat.child is None for seat in self._seats):
                 raise Error(Code.UNAVAILABLE, f"No decoder process can be started: {self._seats[0].trouble}")
             stack.pop_all()
@@ -83,6 +86,8 @@ class ProcessPool:
             self._replace(seat)
 
     def _replace(self, seat: _Seat) -> None:
+        if self._closed:
+            return
         task = asyncio.create_task(self._refill(seat), name="decoder replacement")
         self._replacing.add(task)
         task.add_done_callback(self._replacing.discard)
@@ -112,6 +117,7 @@ class ProcessPool:
         self._free.put_nowait(seat)
 
     async def _end(self) -> None:
+        self._closed = True
         for task in self._replacing:
             task.cancel()
         await asyncio.gather(*self._replacing, return_exceptions=True)
