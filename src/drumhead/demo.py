@@ -12,8 +12,7 @@ import msgspec
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.image.compose import ComposeOptions, compose
 from drumhead.image.store import ImageStore
-from drumhead.machine.instances import Instances
-from drumhead.machine.launch import start_machine
+from drumhead.machine.attach import run_to_end
 from drumhead.machine.records import InstanceSpec
 from drumhead.manifest.records import Command, PackageManifest, Project
 from drumhead.package.records import PackageRef
@@ -21,7 +20,7 @@ from drumhead.package.store import PackageStore
 
 if TYPE_CHECKING:
     from drumhead.home import Home
-    from drumhead.package.records import Demo, Recipe
+    from drumhead.package.records import Recipe
     from drumhead.report import Report
 
 TIME_LIMIT = 120.0
@@ -52,31 +51,14 @@ async def run_demo(home: Home, recipe: Recipe, report: Report) -> Outcome:
         project = Project(root=scratch, package=manifest, run=None)
         await compose(home, project, name, ComposeOptions(), report)
         try:
-            status, output = await _boot(home, name, demo)
+            spec = InstanceSpec(name=name, image=name, command=Command(argv=demo.command))
+            ended = await run_to_end(home, spec, time_limit=TIME_LIMIT)
         finally:
             await asyncio.to_thread(ImageStore(home).remove, name)
     version = PackageStore(home).find(PackageRef(name=recipe.name)).version
     expected = demo.output.replace("{version}", version)
-    if status != 0 or output.strip() != expected:
-        verdict = f"ended with {status} and printed {output.strip()!r}, expected {expected!r}"
+    printed = ended.output.decode(errors="replace").strip()
+    if ended.status != 0 or printed != expected:
+        verdict = f"ended with {ended.status} and printed {printed!r}, expected {expected!r}"
         return Outcome(package=recipe.name, passed=False, verdict=verdict)
     return Outcome(package=recipe.name, passed=True, verdict="passed")
-
-
-async def _boot(home: Home, name: str, demo: Demo) -> tuple[int | None, str]:
-    """The exit status of the demo's command, and what it printed."""
-    instances = Instances(home)
-    spec = InstanceSpec(name=name, image=name, command=Command(argv=demo.command))
-    started = await start_machine(home, spec, attached=True)
-    try:
-        async with asyncio.timeout(TIME_LIMIT):
-            await started.process.wait()
-    except TimeoutError:
-        started.process.kill()
-        await started.process.wait()
-    try:
-        log = instances.directory(name) / "log"
-        output = await asyncio.to_thread(log.read_text) if await asyncio.to_thread(log.exists) else ""
-        return instances.read(name).exit_status, output
-    finally:
-        await asyncio.to_thread(instances.delete, name)

@@ -12,7 +12,14 @@ from drumhead.python.wheels import SITE, refuse_compiled
 from .conftest import write_files
 from .test_compose import listing
 
-PYPROJECT = '[project]\nname = "x"\nversion = "1"\ndependencies = ["idna"]\n[project.optional-dependencies]\nmore = ["sniffio"]\n'
+PYPROJECT = """
+[project]
+name = "x"
+version = "1"
+dependencies = ["idna"]
+[project.optional-dependencies]
+more = ["sniffio"]
+"""
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ See Debian's wiki, RepositoryFormat, and apt-secure(8).
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import lzma
 import re
 import tempfile
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from drumhead import host
+from drumhead.blobs import replacing
 from drumhead.debian.version import version_key
 from drumhead.download import fetch_bytes, fetch_file
 from drumhead.errors import DrumheadError, ErrorCode
@@ -109,7 +111,19 @@ async def _fetch_index(client: aiohttp.ClientSession, cache: Path, suite: Suite)
     digest, size = _index_in(release, suite)
     url = f"{base}/main/binary-{ARCHITECTURE}/by-hash/SHA256/{digest}"
     path = await fetch_file(client, url, cache / "indexes" / digest, digest=digest, size=size)
-    return await asyncio.to_thread(lambda: parse_packages(lzma.decompress(path.read_bytes()).decode(), suite.uri))
+    return await asyncio.to_thread(_read_index, path, suite.uri)
+
+
+def _read_index(path: Path, uri: str) -> list[DebianPackage]:
+    """The entries of a verified index; what was parsed is kept beside it, as parsing takes a second."""
+    parsed = path.with_name(f"{path.name}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}.msgpack")
+    try:
+        return msgspec.msgpack.decode(parsed.read_bytes(), type=list[DebianPackage])
+    except (OSError, msgspec.DecodeError):
+        packages = parse_packages(lzma.decompress(path.read_bytes()).decode(), uri)
+    with replacing(parsed) as temporary:
+        temporary.write_bytes(msgspec.msgpack.encode(packages))
+    return packages
 
 
 def verify_release(signed: bytes, suite: Suite) -> str:

@@ -76,6 +76,7 @@ async def compose(
     """
     started = time.monotonic()
     store, images, guest = PackageStore(home), ImageStore(home), find_guest(project.package.guest)
+    old = _find_old(images, name)
     filesystem = options.filesystem or guest.filesystems[0]
     if filesystem not in guest.filesystems:
         raise DrumheadError(
@@ -103,7 +104,6 @@ async def compose(
         image, notes, reused = await asyncio.to_thread(
             _assemble, contents, packages, kernel_packages[-1], name, options
         )
-        old = _find_old(images, name)
         digest = images.put(image)
     return Composition(
         image=image,

@@ -38,7 +38,7 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Kernel(msgspec.Struct, frozen=True, kw_only=True):
-    """The kernel of an image. `vmlinux` is a zstd-compressed ELF file with a PVH note; `initrd` is a cpio archive."""
+    """The kernel of an image. `vmlinux` is an xz-compressed ELF file with a PVH note; `initrd` is a cpio archive."""
 
     package: str
     version: str

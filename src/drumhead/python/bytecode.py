@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from drumhead import host
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.tree import Tree, regular
+from drumhead.tree import Tree, regular, symlink
 
 if TYPE_CHECKING:
     from typing import IO
@@ -123,9 +123,13 @@ def only_bytecode(tree: Tree, interpreter: Interpreter, *, optimize: int = 0) ->
     """`tree` with every module's source replaced by ``NAME.pyc`` beside where it was; what does not compile stays."""
     sources = {path: entry for path, entry in tree if entry.kind == "file" and is_source(path)}
     compiled = interpreter.compile(sources, optimize=optimize)
-    result = tree.filter(lambda path: path not in compiled and "__pycache__" not in path.split("/"))
+    links = {path: entry.target for path, entry in tree if entry.kind == "symlink" and is_source(path)}
+    gone = compiled.keys() | links.keys()
+    result = tree.filter(lambda path: path not in gone and "__pycache__" not in path.split("/"))
     for path, contents in compiled.items():
         result.add(path + "c", regular(contents))
+    for path, target in links.items():
+        result.add(path + "c", symlink(target + "c"))
     return result
 
 
