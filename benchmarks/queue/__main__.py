@@ -1,3 +1,4 @@
+# ruff: noqa: A005 - a directory that is run, never imported; as a file it would shadow the standard queue
 """Durable tasks per second through create, lease and finish, over HTTP, with 1 to 10^6 others waiting.
 
     python benchmarks/queue [--seconds 4] [--runs 3] [--clients 6] [--batch 100] [--depths 1,1000,100000,1000000]
@@ -55,16 +56,26 @@ async def fill(path: Path, depth: int) -> None:
 
 
 @asynccontextmanager
-async def service(path: Path) -> AsyncIterator[str]:
-    """Run the real service; yield its URL."""
-    command = (sys.executable, "-m", "safelight.db", "--port", "0", "--store", f"sqlite://{path}", "--log-format", "json")
+async def service(path: Path) -> AsyncIterator[tuple[str, int]]:
+    """Run the real service; yield its URL and process id."""
+    command = (
+        sys.executable,
+        "-m",
+        "safelight.db",
+        "--port",
+        "0",
+        "--store",
+        f"sqlite://{path}",
+        "--log-format",
+        "json",
+    )
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     assert process.stderr is not None
     try:
         async for line in process.stderr:
             if address := msgspec.json.decode(line).get("address"):
                 drain = asyncio.create_task(process.stderr.read())
-                yield address
+                yield address, process.pid
                 break
     finally:
         process.terminate()
@@ -89,23 +100,31 @@ async def client(url: str, number: int, batch: int, until: float) -> int:
     return done
 
 
-async def over_http(path: Path, batch: int, clients: int, seconds: float) -> float:
-    """Return tasks per second."""
-    async with service(path) as url:
+def processor_time(pid: int) -> float:
+    """Return the seconds of processor time a process has had."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+async def over_http(path: Path, batch: int, clients: int, seconds: float) -> tuple[float, float, float]:
+    """Return tasks per second, and the processor time of a task in the service and in the clients, microseconds."""
+    async with service(path) as (url, pid):
         await asyncio.gather(*(client(url, n, batch, time.perf_counter() + 0.3) for n in range(clients)))
-        start = time.perf_counter()
-        done = await asyncio.gather(*(client(url, n, batch, start + seconds) for n in range(clients)))
-        return sum(done) / (time.perf_counter() - start)
+        start, served, asked = time.perf_counter(), processor_time(pid), time.process_time()
+        done = sum(await asyncio.gather(*(client(url, n, batch, start + seconds) for n in range(clients))))
+        taken = time.perf_counter() - start
+        return done / taken, (processor_time(pid) - served) / done * 1e6, (time.process_time() - asked) / done * 1e6
 
 
-def bare(path: Path, batch: int, seconds: float) -> float:
-    """Return tasks per second of sqlite3 alone."""
+def bare(path: Path, batch: int, seconds: float) -> tuple[float, float, float]:
+    """Return tasks per second of sqlite3 alone, and the processor time of a task."""
     Connection(path).close()
     connection = sqlite_connect(path)
     insert = (
-        "INSERT INTO task (key, state, seq, created, changed, priority, plain, spec, recipe, input, input_size, filename,"
-        " media_type, batch, idempotency_key, attempts, errors, deaths, plain_deaths, engine, seconds, reused)"
-        " VALUES (?, 0, ?, ?, ?, 0, 1, 1, 'invert', ?, 3000000, 'IMG_0001.JPG', 'image/jpeg', '', ?, 0, 0, 0, 0, '', 0, 0)"
+        "INSERT INTO task (key, state, seq, created, changed, priority, plain, spec, recipe, input, input_size,"
+        " filename, media_type, batch, idempotency_key, attempts, errors, deaths, plain_deaths, engine, seconds, reused)"
+        " VALUES (?, 0, ?, ?, ?, 0, 1, 1, 'invert', ?, 3000000,"
+        " 'IMG_0001.JPG', 'image/jpeg', '', ?, 0, 0, 0, 0, '', 0, 0)"
     )
     event = (
         "INSERT INTO event (at, n, key, state, recipe, batch, attempt, worker, kind, seconds)"
@@ -120,7 +139,8 @@ def bare(path: Path, batch: int, seconds: float) -> float:
         " engine = 'bench' WHERE n = ?"
     )
     connection.execute("INSERT OR IGNORE INTO spec VALUES (1, 'a', '{}', 0)")
-    start, done, now = time.perf_counter(), 0, int(time.time() * 1000)
+    start, used = time.perf_counter(), time.process_time()
+    done, now = 0, int(time.time() * 1000)
     output = f'[{{"name":"image","digest":"{digest()}","size":3000000,"media_type":"image/jpeg"}}]'
     while time.perf_counter() - start < seconds:
         places = range(batch)
@@ -140,7 +160,7 @@ def bare(path: Path, batch: int, seconds: float) -> float:
         done += len(rows)
     taken = time.perf_counter() - start
     connection.close()
-    return done / taken
+    return done / taken, (time.process_time() - used) / done * 1e6, 0.0
 
 
 def sqlite_connect(path: Path):  # noqa: ANN201 - of the driver
@@ -165,14 +185,16 @@ def options() -> argparse.Namespace:
 def main() -> None:
     given = options()
     depths = [int(depth) for depth in given.depths.split(",")]
-    results: dict[str, list[float]] = {}
+    results: dict[str, list[tuple[float, float, float]]] = {}
     folder = Path(tempfile.mkdtemp(prefix="safelight-queue-"))
     try:
         for depth in depths:
             start = time.perf_counter()
             asyncio.run(fill(folder / f"{depth}.sqlite", depth))
             print(f"{depth} waiting: made in {time.perf_counter() - start:.1f} s", file=sys.stderr)
-        measures: dict[str, Callable[[], float]] = {"sqlite3 alone": lambda: bare(folder / "bare.sqlite", given.batch, given.seconds)}
+        measures: dict[str, Callable[[], tuple[float, float, float]]] = {
+            "sqlite3 alone": lambda: bare(folder / "bare.sqlite", given.batch, given.seconds)
+        }
         for depth in depths:
             path = folder / f"{depth}.sqlite"
             for batch in (given.batch, 1):
@@ -185,12 +207,14 @@ def main() -> None:
         for _ in range(given.runs):
             for name, measure in measures.items():
                 results.setdefault(name, []).append(measure())
-                print(f"{name}: {results[name][-1]:.0f}/s", file=sys.stderr)
+                print(f"{name}: {results[name][-1][0]:.0f}/s", file=sys.stderr)
     finally:
         shutil.rmtree(folder)
-    print("| | tasks/s (median) | all runs |\n| --- | --- | --- |")
-    for name, rates in results.items():
-        print(f"| {name} | {statistics.median(rates):.0f} | {', '.join(f'{rate:.0f}' for rate in rates)} |")
+    print("| | tasks/s, median | all runs | processor in the service, µs a task | in the clients |")
+    print("| --- | --- | --- | --- | --- |")
+    for name, runs in results.items():
+        rate, served, asked = (statistics.median(column) for column in zip(*runs, strict=True))
+        print(f"| {name} | {rate:.0f} | {', '.join(f'{run[0]:.0f}' for run in runs)} | {served:.0f} | {asked:.0f} |")
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ import json
 
 import aiohttp
 import pytest
-from support.tasks import new_task, request
 
 from safelight import recipe
 from safelight.client.db import DbClient
 from safelight.db.__main__ import PLAIN
 from safelight.wire import State, encode
+from support.tasks import new_task, request
 
 
 @pytest.fixture
@@ -26,27 +26,27 @@ async def test_the_classic_protocol_from_end_to_end(http):
         assert (response.status, await response.json()) == (404, {"id": -1, "state": 0})
     async with http.post("/task") as response:
         assert response.status == 200
-        id = await response.text()
-    async with http.get(f"/task/{id}") as response:
+        task_id = await response.text()
+    async with http.get(f"/task/{task_id}") as response:
         task = await response.json()
-        assert (task["id"], task["state"]) == (id, -1)
+        assert (task["id"], task["state"]) == (task_id, -1)
     async with http.get("/task/next") as response:
         assert response.status == 404
     for _ in range(2):
-        async with http.post(f"/task/{id}/ready") as response:
+        async with http.post(f"/task/{task_id}/ready") as response:
             assert (response.status, await response.read()) == (200, b"")
     async with http.get("/task/next") as response:
         assert response.status == 200
         given = await response.json()
     assert given["state"] == 1
-    assert given["id"] != id
+    assert given["id"] != task_id
     async with http.get(f"/task/{given['id']}") as response:
         task = await response.json()
         assert (task["id"], task["state"]) == (given["id"], 1)
     for _ in range(2):
         async with http.post(f"/task/{given['id']}/finish") as response:
             assert (response.status, await response.read()) == (200, b"")
-    async with http.get(f"/task/{id}") as response:
+    async with http.get(f"/task/{task_id}") as response:
         assert (await response.json())["state"] == 2
     async with http.get("/task/nothing") as response:
         assert (response.status, await response.text()) == (404, "Task not found")
@@ -54,21 +54,21 @@ async def test_the_classic_protocol_from_end_to_end(http):
 
 async def test_a_classic_worker_that_lost_its_task_is_refused(http, service):
     async with http.post("/task") as response:
-        id = await response.text()
-    await (await http.post(f"/task/{id}/ready")).read()
+        task_id = await response.text()
+    await (await http.post(f"/task/{task_id}/ready")).read()
     async with http.get("/task/next") as response:
         lease = (await response.json())["id"]
     async with DbClient.connect(service.url) as db:
-        await db.cancel(id)
+        await db.cancel(task_id)
     async with http.post(f"/task/{lease}/finish") as response:
         assert response.status == 409
         assert "no longer in force" in await response.text()
-    async with http.get(f"/task/{id}") as response:
+    async with http.get(f"/task/{task_id}") as response:
         assert (await response.json())["state"] == State.CANCELLED
 
 
 def test_the_task_of_a_classic_client_has_the_recipe_invert():
-    assert PLAIN.spec == recipe.encode(recipe.BUILTIN["invert"])
+    assert bytes(PLAIN.spec) == recipe.encode(recipe.BUILTIN["invert"])
 
 
 def _with(**changes: object) -> dict[str, object]:
@@ -87,7 +87,7 @@ def _with(**changes: object) -> dict[str, object]:
         ("POST", "/tasks", [_with() for _ in range(1001)], "$"),
         ("POST", "/tasks", b"{", None),
         ("POST", "/tasks", b'[{"recipe": "\\ud800"}]', None),
-        ("POST", "/lease", {"worker": {"id": "w"}, "n": 0}, "$.n"),
+        ("POST", "/lease", {"worker": {"id": "w"}, "n": 1001}, "$.n"),
         ("POST", "/lease", {"worker": {"id": "w"}, "wait": 61}, "$.wait"),
         ("POST", "/lease", {"worker": {"id": ""}}, "$.worker.id"),
         ("POST", "/heartbeat", {}, "$"),

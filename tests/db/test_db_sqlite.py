@@ -6,13 +6,14 @@ import asyncio
 import sqlite3
 
 import pytest
-from support.tasks import finished, new_task, request
 
 from safelight.db.sqlite import SqliteStore
 from safelight.db.sqlite.connection import Connection, migrations, queries
+from safelight.db.sqlite.transaction import Memory
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
 from safelight.wire import State
+from support.tasks import finished, new_task, request
 
 
 @pytest.fixture
@@ -148,59 +149,53 @@ async def test_leases_in_force_get_their_time_anew_at_a_start(tmp_path):
         assert (task.state, task.deaths) == (State.WAITING, 1)
 
 
+async def in_line(store, number: int) -> None:
+    """Wait until the calls begun so far stand in the line for leases: what db is asked later is answered later."""
+    await asyncio.sleep(0)
+    await store.summary()
+    assert len(store._line) == number
+
+
 async def test_who_waits_first_is_served_first(store):
-    order = []
-
-    async def worker(name: str) -> None:
-        await store.lease(request(name, wait=30))
-        order.append(name)
-
-    workers = []
+    waiting = []
     for number in range(5):
-        workers.append(asyncio.create_task(worker(f"w{number}")))
-        while len(store._line) <= number:
-            await asyncio.sleep(0)
-    for served in range(1, 6):
+        waiting.append(asyncio.create_task(store.lease(request(f"w{number}", wait=30))))
+        await in_line(store, number + 1)
+    for first in list(waiting):
         await store.create([new_task()])
-        while len(order) < served:
-            await asyncio.sleep(0.001)
-    assert order == [f"w{number}" for number in range(5)]
-    await asyncio.gather(*workers)
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert done == {first}
+        waiting.remove(first)
 
 
-async def test_only_as_many_are_woken_as_there_are_tasks(store):
+async def test_only_as_many_are_woken_as_there_are_tasks(store, monkeypatch):
     waiting = [asyncio.create_task(store.lease(request(f"w{number}", wait=30))) for number in range(50)]
-    while len(store._line) < 50:
-        await asyncio.sleep(0)
-    asked = 0
+    await in_line(store, 50)
+    asked = []
     claim = store._line._claim
-
-    def count(wanted):
-        nonlocal asked
-        asked += 1
-        return claim(wanted)
-
-    store._line._claim = count
+    monkeypatch.setattr(store._line, "_claim", lambda wanted: asked.append(wanted) or claim(wanted))
     await store.create([new_task() for _ in range(3)])
-    while sum(task.done() for task in waiting) < 3:
-        await asyncio.sleep(0.001)
-    assert asked == 3
+    assert [len(taken) for taken in await asyncio.gather(*waiting[:3])] == [1, 1, 1]
+    assert len(asked) == 3
     store.wake()
-    leases = await asyncio.gather(*waiting)
-    assert sum(len(taken) for taken in leases) == 3
+    assert await asyncio.gather(*waiting[3:]) == [[]] * 47
 
 
-@pytest.mark.parametrize("waits", [False, True])
-async def test_what_a_caller_who_left_had_taken_goes_back(store, waits):
-    if not waits:
-        await store.create([new_task()])
-    call = asyncio.create_task(store.lease(request("gone", wait=30 if waits else 0)))
-    while not (store._line if waits else not store._database._queue.empty() or call.done()):
-        await asyncio.sleep(0)
-    if waits:
-        await store.create([new_task()])
+async def test_what_a_caller_who_left_had_taken_goes_back(store):
+    await store.create([new_task()])
+    call = asyncio.create_task(store.lease(request("gone")))
+    await asyncio.sleep(0)  # the database has the call now
     call.cancel()
-    await asyncio.gather(call, return_exceptions=True)
+    (lease,) = await store.lease(request("next", wait=10))
+    assert call.cancelled()
+    assert (await store.get(lease.task)).deaths == 0
+
+
+async def test_what_a_caller_who_left_the_line_had_taken_goes_back(store):
+    call = asyncio.create_task(store.lease(request("gone", wait=30)))
+    await in_line(store, 1)
+    await store.create([new_task()])
+    call.cancel()
     (lease,) = await store.lease(request("next", wait=10))
     assert (await store.get(lease.task)).deaths == 0
 
@@ -232,12 +227,8 @@ async def test_the_counts_are_those_of_the_rows(store):
     await store.delete(made[4].id)
 
     def compare(transaction):
-        from safelight.db.sqlite.transaction import Memory
-
         fresh, kept = Memory(transaction.connection), transaction.memory
         assert +fresh.counts == +kept.counts
         assert (fresh.delayed, fresh.last_event, fresh.last_task) == (kept.delayed, kept.last_event, kept.last_task)
 
-    transaction_events = await store.events(0)
-    assert transaction_events.events
     await store._database.submit(compare)

@@ -6,10 +6,10 @@ import asyncio
 
 import msgspec
 import pytest
-from support.tasks import died, digest, failed, finished, new_task, output, request
 
 from safelight.errors import Code, Error
 from safelight.wire import HandedBack, Heartbeat, NamedRecipe, State, WorkerInfo
+from support.tasks import died, digest, failed, finished, new_task, output, request
 
 
 async def refused(code: Code, call) -> Error:
@@ -89,9 +89,7 @@ async def test_an_idempotency_key_names_one_task(store):
     for changed in (new_task("z", idempotency_key="k"), new_task("a", idempotency_key="k", recipe_digest=digest("q"))):
         error = await refused(Code.CONFLICT, store.create([new_task("c"), changed]))
         assert error.extra["position"] == "$[1].idempotency_key"
-    await refused(
-        Code.CONFLICT, store.create([new_task("a", idempotency_key="n"), new_task("b", idempotency_key="n")])
-    )
+    await refused(Code.CONFLICT, store.create([new_task("a", idempotency_key="n"), new_task("b", idempotency_key="n")]))
     assert len((await store.find()).tasks) == 2
 
 
@@ -163,7 +161,7 @@ async def test_an_outcome_of_an_unknown_lease_changes_nothing(store):
     (made,) = await store.create([new_task()])
     (lease,) = await store.lease(request())
     forged = [lease.id[:-1] + "a", lease.id[:-1] + "b", lease.id.replace("-1-", "-2-", 1), made.id, "nonsense", ""]
-    answers = await store.settle([finished(id) for id in forged if id != lease.id])
+    answers = await store.settle([finished(name) for name in forged if name != lease.id])
     assert {answer.problem["code"] for answer in answers} == {"lease_lost"}
     assert (await store.get(made.id)).state is State.WORKING
 
@@ -283,9 +281,9 @@ async def test_cancel_ends_a_task_and_its_lease(store):
     waiting, working, done = await store.create([new_task(priority=p) for p in (0, 1, 2)])
     leases = {lease.task: lease.id for lease in await store.lease(request(n=2))}
     await store.settle([finished(leases[done.id])])
-    for id in (waiting.id, leases[working.id]):
-        assert (await store.cancel(id)).state is State.CANCELLED
-        assert (await store.cancel(id)).state is State.CANCELLED
+    for name in (waiting.id, leases[working.id]):
+        assert (await store.cancel(name)).state is State.CANCELLED
+        assert (await store.cancel(name)).state is State.CANCELLED
     await refused(Code.CONFLICT, store.cancel(done.id))
     assert (await store.settle([finished(leases[working.id])]))[0].problem["code"] == "lease_lost"
     assert await store.lease(request("b", n=3)) == []
@@ -319,7 +317,9 @@ async def test_a_deleted_task_is_forgotten(store):
     assert (summary.tasks["waiting"], summary.tasks["working"]) == (2, 0)
 
 
-@pytest.mark.parametrize("id", ["", "1", "x", "1-aaaaaaaaaa", "0-aaaaaaaaaa", "99999999999999999999-aaaaaaaaaa", "१-aaaaaaaaaa"])
+@pytest.mark.parametrize(
+    "id", ["", "1", "x", "1-aaaaaaaaaa", "0-aaaaaaaaaa", "99999999999999999999-aaaaaaaaaa", "१-aaaaaaaaaa"]
+)
 async def test_an_unknown_id_is_not_found(store, id):
     await store.create([new_task()])
     if id:
@@ -416,7 +416,7 @@ async def test_too_many_waiting_tasks_are_refused(opened):
     store = await opened(max_waiting=3)
     await store.create([new_task(), new_task("a", idempotency_key="k")])
     if type(store).__name__ == "DbClient":
-        store._connection._patience = 0.0
+        store._connection.patience = 0.0
     error = await refused(Code.TOO_MANY_REQUESTS, store.create([new_task(), new_task()]))
     assert error.extra["retry_after"] > 0
     assert len(await store.create([new_task("a", idempotency_key="k"), new_task()])) == 2
@@ -452,8 +452,8 @@ async def test_classic_workers_take_only_plain_tasks(store):
     assert await store.finish_plain(first.id) == task
     assert (await store.finish_plain(one.id)).lease == second.id
     (rich,) = await store.lease(request())
-    for id in (rich.task, rich.id[:-1] + ("a" if rich.id[-1] != "a" else "b")):
-        await refused(Code.LEASE_LOST, store.finish_plain(id))
+    for name in (rich.task, rich.id[:-1] + ("a" if rich.id[-1] != "a" else "b")):
+        await refused(Code.LEASE_LOST, store.finish_plain(name))
 
 
 async def test_classic_lapses_count_apart(opened):
@@ -534,4 +534,3 @@ async def test_retention_removes_what_is_old(opened):
     while (page := await store.events(0, wait=0.1)).events:
         assert page.last <= (await store.summary()).seq
     assert page.oldest == page.last == (await store.summary()).seq
-

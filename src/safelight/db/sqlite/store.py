@@ -123,7 +123,7 @@ class SqliteStore:
             return leasing.claim(transaction, request, self._policy) if nobody_waits else []
 
         leases = await self._database.submit(arrive, lost=self._hand_back)
-        if leases or request.wait <= 0:
+        if leases or request.wait <= 0 or request.n == 0:
             return leases
         return await self._line.wait(request)
 
