@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import msgspec
 from cyclopts import Parameter
 
 from drumhead.cli.output import notice, print_json, print_table, size_text
@@ -65,16 +66,16 @@ async def run_command(
     from drumhead.machine import options  # noqa: PLC0415
     from drumhead.machine.records import InstanceSpec  # noqa: PLC0415
     from drumhead.machine.request import choose_command, default_instance_name  # noqa: PLC0415
+    from drumhead.manifest.records import Command  # noqa: PLC0415
 
     if image and instance:
         raise DrumheadError(ErrorCode.USAGE, f"the instance is called {name} or {instance}? give one name beside -i")
     image_name = image or name
     variables = options.read_variables(list(env))
-    found = ImageStore(find_home()).find(image_name)
     spec = InstanceSpec(
         name=options.read_instance_name(name if image else instance or default_instance_name(name)),
         image=image_name,
-        command=choose_command(found, config_set=run, words=execute, env=variables),
+        command=Command(argv=()),
         memory=options.read_memory(memory),
         cpus=cpus,
         network=network,
@@ -84,7 +85,10 @@ async def run_command(
         forwards=tuple(map(options.read_forward, forward)),
         volumes=tuple(map(options.read_volume, volume)),
     )
-    return await _run(spec, detach=detach)
+    # The image comes last: what is wrong with a flag is said whether there is such an image or not.
+    found = ImageStore(find_home()).find(image_name)
+    command = choose_command(found, config_set=run, words=execute, env=variables)
+    return await _run(msgspec.structs.replace(spec, command=command), detach=detach)
 
 
 async def _run(spec: InstanceSpec, *, detach: bool) -> int:

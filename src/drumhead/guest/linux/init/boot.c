@@ -24,9 +24,10 @@ struct netlink_address {
 
 static int events = -1; /* the kernel's device events */
 
-static void mount_or_fail(const char *what, const char *where, const char *type, unsigned long flags, const char *data) {
+static void mount_or_fail(const char *what, const char *where, const char *type, unsigned long flags,
+                          const char *options) {
     make_directories(where);
-    if (mount(what, where, type, flags, data) != 0) fail("cannot mount %s on %s: %s", what, where, strerror(errno));
+    if (mount(what, where, type, flags, options) != 0) fail("cannot mount %s on %s: %s", what, where, strerror(errno));
 }
 
 void mount_kernel_file_systems(void) {

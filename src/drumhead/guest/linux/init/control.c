@@ -40,14 +40,13 @@ static void obey(char *text) {
 
 void control_wake(void) { connected = true; }
 
-int control_polls(struct pollfd *polls) {
+void control_polls(struct pollfd *polls) {
     polls[0] = (struct pollfd){.fd = connected ? port : -1, .events = POLLIN};
-    return 1;
 }
 
-void control_events(const struct pollfd *polls, int count) {
+void control_events(const struct pollfd *polls) {
     char *end;
-    if (count < 1 || !polls[0].revents) return;
+    if (!polls[0].revents) return;
     ssize_t got = read(port, line + length, sizeof line - 1 - length);
     if (got <= 0) {
         if (got < 0 && errno == EAGAIN) return;

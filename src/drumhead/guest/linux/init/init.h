@@ -5,7 +5,7 @@
  *   network.c   cards, addresses, names;  dhcp.c  leases
  *   ports.c     virtio-serial ports;      control.c  what the host asks on one of them
  *   process.c   starting a program;       session.c  programs that the host starts beside the command
- *   json.c      reading JSON
+ *   console.c   a shell on the serial console;  json.c  reading JSON
  */
 #pragma once
 
@@ -72,15 +72,19 @@ pid_t start_program(const struct program *, int in, int out, int err, bool termi
 struct buffer { size_t from, to; char bytes[32768]; };
 bool buffer_send(struct buffer *, int fd); /* false: the other end is gone */
 
-/* control.c, session.c: each fills in what it waits for (at most its limit) and is then told what came. */
+/* Each fills in what it waits for (one entry, a session SESSION_POLLS) and is then told what came. */
 void control_open(void);
-int control_polls(struct pollfd *);
-void control_events(const struct pollfd *, int count);
+void control_polls(struct pollfd *);
+void control_events(const struct pollfd *);
 void control_wake(void); /* a port changed: a client may have come or gone */
 enum { SESSIONS = 4, SESSION_POLLS = 4 };
 void sessions_open(void);
-int session_polls(int index, struct pollfd *);
-void session_events(int index, const struct pollfd *, int count);
+void session_polls(int index, struct pollfd *);
+void session_events(int index, const struct pollfd *);
 void sessions_wake(void);
-bool sessions_reap(pid_t, int status);
+void sessions_reap(pid_t, int status);
+void console_open(void);
+void console_polls(struct pollfd *);
+void console_events(const struct pollfd *);
+void console_reap(pid_t);
 int exit_code(int wait_status); /* 128 + n after signal n */

@@ -134,6 +134,7 @@ static void reap(void) {
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         if (pid == command) command_ended(status);
         sessions_reap(pid, status);
+        console_reap(pid);
     }
 }
 
@@ -183,35 +184,34 @@ static void boot(void) {
     mount_volumes(json_get(config, "mounts"));
     control_open();
     sessions_open();
+    console_open();
     start_command(config ? json_get(config, "command") : read_own_command());
 }
 
+enum { SIGNALS, OUTPUT, CONSOLE, CONTROL, FIRST_SESSION, ALL_POLLS = FIRST_SESSION + SESSIONS * SESSION_POLLS };
+
+static void read_signals(int signals) {
+    struct signalfd_siginfo signal;
+    while (read(signals, &signal, sizeof signal) == sizeof signal)
+        if (signal.ssi_signo == SIGTERM || signal.ssi_signo == SIGINT) begin_stop(-1);
+    control_wake();
+    sessions_wake();
+    reap();
+}
+
 static void wait_for_events(int signals) {
-    struct pollfd wanted[4 + SESSIONS * SESSION_POLLS];
-    int from[SESSIONS + 1], count = 0, session_count[SESSIONS];
-    wanted[count++] = (struct pollfd){.fd = signals, .events = POLLIN};
-    wanted[count++] = (struct pollfd){.fd = output, .events = POLLIN};
-    int control_count = control_polls(wanted + count);
-    from[SESSIONS] = count;
-    count += control_count;
-    for (int i = 0; i < SESSIONS; i++) {
-        from[i] = count;
-        count += session_count[i] = session_polls(i, wanted + count);
-    }
+    struct pollfd wanted[ALL_POLLS] = {[SIGNALS] = {.fd = signals, .events = POLLIN},
+                                       [OUTPUT] = {.fd = output, .events = POLLIN}};
+    console_polls(wanted + CONSOLE);
+    control_polls(wanted + CONTROL);
+    for (int i = 0; i < SESSIONS; i++) session_polls(i, wanted + FIRST_SESSION + i * SESSION_POLLS);
     double left = kill_at - now();
-    if (poll(wanted, (nfds_t)count, kill_at == 0 ? -1 : left > 0 ? (int)(left * 1000) + 1 : 0) < 0) return;
-    if (wanted[1].revents) relay_output();
-    control_events(wanted + from[SESSIONS], control_count);
-    for (int i = 0; i < SESSIONS; i++) session_events(i, wanted + from[i], session_count[i]);
-    if (wanted[0].revents) {
-        struct signalfd_siginfo signal;
-        while (read(signals, &signal, sizeof signal) == sizeof signal) {
-            if (signal.ssi_signo == SIGTERM || signal.ssi_signo == SIGINT) begin_stop(-1);
-        }
-        control_wake();
-        sessions_wake();
-        reap();
-    }
+    if (poll(wanted, ALL_POLLS, kill_at == 0 ? -1 : left > 0 ? (int)(left * 1000) + 1 : 0) < 0) return;
+    if (wanted[OUTPUT].revents) relay_output();
+    console_events(wanted + CONSOLE);
+    control_events(wanted + CONTROL);
+    for (int i = 0; i < SESSIONS; i++) session_events(i, wanted + FIRST_SESSION + i * SESSION_POLLS);
+    if (wanted[SIGNALS].revents) read_signals(signals);
     if (kill_at != 0 && now() >= kill_at && command) kill(command, SIGKILL);
 }
 

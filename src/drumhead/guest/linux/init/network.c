@@ -125,7 +125,8 @@ void set_up_network(const struct json *nics) {
     if (!nics) use_every_card();
     for (const struct json *nic = nics ? nics->child : NULL; nic; nic = nic->next) {
         char card[IFNAMSIZ];
-        if (!find_card(json_text(nic, "mac", ""), card)) fail("the network card %s is missing", json_text(nic, "mac", ""));
+        const char *mac = json_text(nic, "mac", "");
+        if (!find_card(mac, card)) fail("the network card %s is missing", mac);
         bring_up(card);
         if (*json_text(nic, "address", ""))
             use_address(card, nic);

@@ -57,7 +57,8 @@ void report(const char *format, ...) {
     int size = vsnprintf(line, sizeof line, format, values);
     va_end(values);
     if (status_port < 0) status_port = open_port("org.drumhead.status");
-    if (status_port >= 0 && size > 0) write_all(status_port, line, (size_t)size < sizeof line ? (size_t)size : sizeof line - 1);
+    if (size >= (int)sizeof line) size = sizeof line - 1;
+    if (status_port >= 0 && size > 0) write_all(status_port, line, (size_t)size);
 }
 
 bool buffer_send(struct buffer *buffer, int fd) {

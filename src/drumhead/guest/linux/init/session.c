@@ -226,7 +226,7 @@ static void relay(struct session *session, int *end, char type) {
         close_end(end);
 }
 
-/* The program ended: when nothing it wrote is left, say so. Others may hold its output open; they are not waited for. */
+/* The program ended: say so when nothing it wrote is left. Others may hold its output open; nobody waits for them. */
 static void finish(struct session *session) {
     struct pollfd left[2] = {{.fd = session->out, .events = POLLIN}, {.fd = session->err, .events = POLLIN}};
     unsigned char code = (unsigned char)session->code;
@@ -236,7 +236,7 @@ static void finish(struct session *session) {
     advance(session);
 }
 
-int session_polls(int index, struct pollfd *polls) {
+void session_polls(int index, struct pollfd *polls) {
     struct session *session = &sessions[index];
     bool clear = session->outgoing.to == 0;
     short port = (short)((session->blocked ? 0 : POLLIN) | (clear ? 0 : POLLOUT));
@@ -244,12 +244,10 @@ int session_polls(int index, struct pollfd *polls) {
     polls[IN] = (struct pollfd){.fd = session->blocked ? session->in : -1, .events = POLLOUT};
     polls[OUT] = (struct pollfd){.fd = clear ? session->out : -1, .events = POLLIN};
     polls[ERR] = (struct pollfd){.fd = clear ? session->err : -1, .events = POLLIN};
-    return SESSION_POLLS;
 }
 
-void session_events(int index, const struct pollfd *polls, int count) {
+void session_events(int index, const struct pollfd *polls) {
     struct session *session = &sessions[index];
-    if (count < SESSION_POLLS) return;
     if (polls[PORT].revents & POLLOUT) buffer_send(&session->outgoing, session->port);
     if (polls[PORT].revents & (POLLIN | POLLERR))
         receive(session);
@@ -257,17 +255,16 @@ void session_events(int index, const struct pollfd *polls, int count) {
         hang_up(session);
     if (polls[IN].revents && session->in == polls[IN].fd) advance(session);
     if (polls[OUT].revents && session->out == polls[OUT].fd) relay(session, &session->out, '1');
-    if (polls[ERR].revents && session->err == polls[ERR].fd && session->outgoing.to == 0) relay(session, &session->err, '2');
+    if (polls[ERR].revents && session->err == polls[ERR].fd && session->outgoing.to == 0)
+        relay(session, &session->err, '2');
     if (session->state == RUNNING && session->pid == 0) finish(session);
 }
 
-bool sessions_reap(pid_t pid, int status) {
+void sessions_reap(pid_t pid, int status) {
     for (int i = 0; i < SESSIONS; i++) {
         if (sessions[i].pid != pid) continue;
         sessions[i].pid = 0;
         sessions[i].code = exit_code(status);
         finish(&sessions[i]);
-        return true;
     }
-    return false;
 }

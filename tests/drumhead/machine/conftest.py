@@ -1,0 +1,75 @@
+"""Machines that several tests look at: booted once, as booting takes seconds."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from drumhead.machine.instances import Instances
+from support.machines import find, wait_log
+
+SERVER = """
+import http.server, json, os, signal, socket, socketserver, sys, threading, time
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self):
+        facts = {
+            "argv": sys.argv, "env": dict(os.environ), "cwd": os.getcwd(), "host": socket.gethostname(),
+            "cpus": os.cpu_count(), "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        }
+        body = json.dumps(facts).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+class Echo(socketserver.BaseRequestHandler):
+    def handle(self):
+        data, sock = self.request
+        sock.sendto(data.upper(), self.client_address)
+
+def bye(*_):
+    print("bye", flush=True)
+    os._exit(5)
+
+signal.signal(signal.SIGTERM, bye)
+threading.Thread(target=socketserver.UDPServer(("", 9000), Echo).serve_forever, daemon=True).start()
+server = http.server.ThreadingHTTPServer(("", 8000), Handler)
+print("serving", flush=True)
+print("to stderr", file=sys.stderr, flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.fixture(scope="session")
+def machine_image(drumhead, tmp_path_factory):
+    """The name of an image with Python, a shell and a small server; what its machines write stays on a disk."""
+    root = tmp_path_factory.mktemp("machine-project")
+    (root / "meta").mkdir()
+    (root / "meta/package.yaml").write_text("name: m\ntitle: M\nauthor: a\nrequire: [python, cli]\n")
+    (root / "meta/run.yaml").write_text(
+        "runtime: python\nconfig_set:\n  serve:\n    main: /server.py\n    args: [one, 'two words']\n"
+        "    env:\n      KEPT: from the set\n      GIVEN: from the set\nconfig_set_default: serve\n"
+    )
+    (root / "server.py").write_text(SERVER)
+    drumhead("package", "compose", "-C", root, "--size", "64M", "test/machine")
+    return "test/machine"
+
+
+@pytest.fixture(scope="session")
+def instances(drumhead):
+    return Instances(drumhead.home)
+
+
+@pytest.fixture(scope="session")
+def server(drumhead, machine_image):
+    """A detached machine with the server, on the link `shared`: its record as ``instances --json`` prints it."""
+    drumhead(
+        *["run", "-d", "-i", machine_image, "server", "-m", "160M", "-c", "2", "--link", "shared"],
+        *["--mac", "A2:13:15:00:80:01", "-f", "0:8000", "-f", "0:9000/udp", "--volume", "first:/data:32M"],
+        *["--env", "GIVEN=by hand", "--env", 'ODD=a "b" \\ ü\n\tx', "--env", "EMPTY="],
+    )
+    asyncio.run(wait_log(drumhead.home, "server", "serving"))
+    yield find(drumhead, "server")
+    drumhead("delete", "--force", "server")

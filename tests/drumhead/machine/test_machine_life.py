@@ -1,0 +1,86 @@
+"""Beginnings and ends of machines: statuses, signals, killed commands, disks that stay."""
+
+import signal
+
+import pytest
+
+from support.machines import command, find, wait_gone, wait_log, wait_running
+
+pytestmark = pytest.mark.slow
+
+
+def sh(text):
+    return f"sh -c '{text}'"
+
+
+def test_run_ends_with_the_command_s_output_and_status(drumhead, machine_image):
+    done = drumhead.run("run", "-m", "96M", "-e", sh("echo out; echo err >&2; exit 7"), machine_image)
+    assert (done.returncode, done.stdout) == (7, "out\nerr\n")
+    assert "Created instance: test-machine" in done.stderr
+    assert "Setting cmdline: sh -c" in done.stderr
+    assert "KVM" in done.stderr or "software emulation (" in done.stderr
+    assert find(drumhead, "test-machine")["exit_status"] == 7
+    assert drumhead.run("wait", "test-machine").returncode == 7
+    drumhead("delete", "test-machine")
+
+
+def test_a_program_that_is_not_there_and_an_image_that_is_not(drumhead, machine_image):
+    done = drumhead.run("run", "-m", "96M", "-e", "/no/such program", machine_image)
+    assert done.returncode == 127
+    assert "cannot start /no/such" in done.stdout
+    drumhead("delete", "test-machine")
+    assert "no image nothing" in drumhead.refused("run", "nothing", status=3)
+    assert "serve" in drumhead.refused("run", "--run", "other", machine_image, status=3)
+
+
+async def test_a_killed_run_leaves_no_machine_behind(drumhead, machine_image):
+    with command(drumhead.home, "run", "-i", machine_image, "doomed", "-m", "96M") as process:
+        pid = await wait_running(drumhead.home, "doomed")
+        process.send_signal(signal.SIGKILL)
+        await wait_gone(pid)
+    assert find(drumhead, "doomed")["state"] == "failed"
+    # Nor a lock: the name can be used and deleted at once.
+    drumhead("delete", "doomed")
+
+
+async def test_a_terminated_run_stops_its_machine_in_order(drumhead, machine_image):
+    with command(drumhead.home, "run", "-i", machine_image, "polite", "-m", "128M") as process:
+        await wait_log(drumhead.home, "polite", "serving")
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 5
+    assert out.endswith(b"bye\n")
+    drumhead("delete", "polite")
+
+
+async def test_what_was_synced_survives_a_pulled_plug_on_volume_and_own_disk(drumhead, machine_image):
+    write = sh("trap : TERM; echo 1 >/vol/f; echo 2 >/own; sync; echo done; while :; do sleep 1; done")
+    drumhead("run", "-d", "-i", machine_image, "stays", "-m", "96M", "--volume", "kept:/vol:32M", "-e", write)
+    await wait_log(drumhead.home, "stays", "done")
+    before = find(drumhead, "stays")
+    drumhead("stop", "--force", "stays")
+    assert find(drumhead, "stays")["exit_status"] == 137
+    drumhead("start", "stays")
+    after = find(drumhead, "stays")
+    assert after["launch"]["address"] == before["launch"]["address"]
+    with command(drumhead.home, "exec", "stays", "--", "cat", "/vol/f", "/own") as process:
+        assert process.communicate(timeout=120)[0] == b"1\n2\n"
+    # It ignores SIGTERM, so that it is killed after the grace.
+    drumhead("stop", "--grace", "0.2", "stays")
+    assert drumhead.run("wait", "stays").returncode == 137
+    # A volume outlives its machine, a machine's own disk does not.
+    drumhead("delete", "stays")
+    read = sh("cat /vol/f; cat /own; touch /vol/new")
+    mounts = ["--volume", "kept:/vol:ro"]
+    done = drumhead.run("run", "-i", machine_image, "stays", "-m", "96M", *mounts, "-e", read)
+    assert done.stdout.startswith("1\n")
+    assert "'/own': No such file" in done.stdout
+    assert "Read-only file system" in done.stdout
+    drumhead("delete", "stays")
+
+
+def test_instances_that_are_not_there_or_do_not_run(drumhead):
+    assert "no instance ghost" in drumhead.refused("stop", "ghost", status=3)
+    assert "no instance ghost" in drumhead.refused("logs", "ghost", status=3)
+    assert "no instance ghost" in drumhead.refused("exec", "ghost", "--", "true", status=3)
+    assert "write it as HOST:GUEST" in drumhead.refused("run", "-f", "80", "x", status=2)

@@ -1,0 +1,75 @@
+"""What people write for sizes, ports, volumes, addresses."""
+
+import pytest
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.machine import options
+from drumhead.machine.records import PortForward, VolumeMount
+
+
+@pytest.mark.parametrize(
+    ("text", "mib"), [("200M", 200), ("200", 200), ("1G", 1024), ("1g", 1024), ("512MiB", 512), ("65536K", 64)]
+)
+def test_memory_is_read(text, mib):
+    assert options.read_memory(text) == mib
+
+
+@pytest.mark.parametrize(
+    ("text", "forward"),
+    [
+        ("8080:80", PortForward(host_port=8080, guest_port=80)),
+        ("0:80/tcp", PortForward(host_port=0, guest_port=80)),
+        ("5353:53/udp", PortForward(host_port=5353, guest_port=53, protocol="udp")),
+        ("0.0.0.0:8080:80", PortForward(host_port=8080, guest_port=80, host_address="0.0.0.0")),
+    ],
+)
+def test_forward_is_read(text, forward):
+    assert options.read_forward(text) == forward
+
+
+@pytest.mark.parametrize(
+    ("text", "volume"),
+    [
+        ("data:/data", VolumeMount(source="data", path="/data")),
+        ("data:/data/:ro", VolumeMount(source="data", path="/data", readonly=True)),
+        ("data:/var/db:2G", VolumeMount(source="data", path="/var/db", size=2 << 30)),
+        ("./disk.raw:/data", VolumeMount(source="./disk.raw", path="/data")),
+    ],
+)
+def test_volume_is_read(text, volume):
+    assert options.read_volume(text) == volume
+
+
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [
+        (options.read_memory, "much"),
+        (options.read_memory, "16M"),
+        (options.read_memory, "-1"),
+        (options.read_forward, "8080"),
+        (options.read_forward, "8080:0"),
+        (options.read_forward, "70000:80"),
+        (options.read_forward, "80:80/sctp"),
+        (options.read_forward, "localhost:80:80"),
+        (options.read_volume, "data"),
+        (options.read_volume, "data:/"),
+        (options.read_volume, "data:relative"),
+        (options.read_volume, "da ta:/data"),
+        (options.read_mac, "A2:13:15:00:80"),
+        (options.read_mac, "A3:13:15:00:80:01"),
+        (options.read_instance_name, "a/b"),
+        (options.read_instance_name, "../up"),
+        (options.read_instance_name, ""),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_what_was_written(read, text):
+    with pytest.raises(DrumheadError) as refused:
+        read(text)
+    assert refused.value.code is ErrorCode.USAGE
+    assert text.partition(":")[0] in refused.value.message
+
+
+def test_variables_keep_everything_after_the_first_equals_sign():
+    assert options.read_variables(["A=b=c", "EMPTY="]) == {"A": "b=c", "EMPTY": ""}
+    with pytest.raises(DrumheadError):
+        options.read_variables(["A"])

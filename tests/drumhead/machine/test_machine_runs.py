@@ -1,0 +1,188 @@
+"""One machine that runs, looked at from all sides; it is booted once."""
+
+import asyncio
+import hashlib
+import json
+import os
+import pty
+import random
+import signal
+import socket
+import subprocess
+import urllib.request
+
+import pytest
+
+from drumhead.machine.session import open_session
+from drumhead.manifest.records import Command
+from support.machines import command, find, forwarded
+
+pytestmark = pytest.mark.slow
+
+
+def execute(drumhead, *words, data=b"", status=0):
+    """What a program in the machine wrote to stdout and stderr."""
+    with command(drumhead.home, "exec", "server", "--", *words) as process:
+        out, err = process.communicate(data, timeout=120)
+    assert process.returncode == status, err.decode()
+    return out, err
+
+
+@pytest.fixture(scope="module")
+def facts(server):
+    """What the program in the machine sees of itself."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{forwarded(server, 8000)}/", timeout=60) as answer:
+        return json.load(answer)
+
+
+def test_command_gets_its_words_and_its_environment(facts):
+    assert facts["argv"] == ["/server.py", "one", "two words"]
+    assert facts["env"]["KEPT"] == "from the set"
+    assert facts["env"]["GIVEN"] == "by hand"
+    assert facts["env"]["ODD"] == 'a "b" \\ ü\n\tx'
+    assert facts["env"]["EMPTY"] == ""
+    assert facts["cwd"] == "/"
+
+
+def test_machine_has_the_size_that_was_asked_for(facts):
+    assert facts["cpus"] == 2
+    assert 100 << 20 < facts["memory"] < 160 << 20
+    assert facts["host"] == "server"
+
+
+def test_a_mac_gives_its_address(server, drumhead):
+    assert server["launch"]["mac"] == "a2:13:15:00:80:01"
+    assert server["launch"]["address"] == "10.64.128.1"
+    out, _ = execute(drumhead, "ip", "address")
+    assert b"a2:13:15:00:80:01" in out
+    assert b"10.64.128.1/10" in out
+
+
+def test_ports_of_the_host_lead_in_by_tcp_and_udp(server, facts):
+    assert facts
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.settimeout(30)
+        sender.sendto(b"hello", ("127.0.0.1", forwarded(server, 9000)))
+        assert sender.recv(100) == b"HELLO"
+
+
+def test_listing_tells_state_and_memory(server, drumhead):
+    assert server["state"] == "running"
+    assert server["resident"] > 16 << 20
+    (line,) = [line for line in drumhead("instances").splitlines() if line.startswith("server ")]
+    assert "running" in line
+    assert "10.64.128.1" in line
+    assert "of 160 MiB" in line
+
+
+def test_logs_hold_both_streams_of_the_command_and_nothing_of_the_kernel(server, drumhead, facts):
+    assert drumhead("logs", "server").splitlines()[:2] == ["serving", "to stderr"]
+    assert drumhead("logs", "--tail", "1", "server").count("\n") == 1
+    assert "eth1: 10.64.128.1" in drumhead("logs", "--console", "server")
+
+
+def test_exec_has_streams_and_status_of_its_own(server, drumhead):
+    out, err = execute(drumhead, "sh", "-c", "cat; echo wrong >&2; exit 9", data=b"some input\n", status=9)
+    assert (out, err) == (b"some input\n", b"wrong\n")
+    execute(drumhead, "sh", "-c", "kill -9 $$", status=137)
+    _, err = execute(drumhead, "no-such-program", status=127)
+    assert b"no-such-program" in err
+
+
+def test_exec_carries_much_in_both_directions(server, drumhead):
+    data = random.Random(1).randbytes(1_500_000)
+    out, _ = execute(drumhead, "cat", data=data)
+    assert hashlib.sha256(out).digest() == hashlib.sha256(data).digest()
+
+
+def test_exec_waits_for_a_program_that_reads_late(server, drumhead):
+    data = bytes(400_000)
+    out, _ = execute(drumhead, "sh", "-c", "sleep 1; wc -c", data=data)
+    assert int(out) == len(data)
+
+
+def test_exec_on_a_terminal(server, drumhead):
+    outer, inner = pty.openpty()
+    with command(
+        drumhead.home, "exec", "-t", "server", "--", "sh", "-c", "tty; read a; echo got $a", stdin=inner, stdout=inner
+    ) as process:
+        os.close(inner)
+        os.write(outer, b"word\n")
+        said = b""
+        while b"got word" not in said:
+            said += os.read(outer, 65536)
+        assert process.wait(120) == 0
+    os.close(outer)
+    assert b"/dev/pts/0" in said
+
+
+async def test_four_programs_at_once_and_the_fifth_is_refused(server, instances, drumhead):
+    directory = instances.directory("server")
+    async with (
+        open_session(directory, Command(argv=("cat",))) as one,
+        open_session(directory, Command(argv=("cat",))),
+        open_session(directory, Command(argv=("cat",))),
+        open_session(directory, Command(argv=("cat",))),
+    ):
+        assert "4 programs" in await asyncio.to_thread(drumhead.refused, "exec", "server", "--", "true", status=4)
+        await one.send_input(b"still here")
+        await one.send_input(b"")
+        assert [frame async for frame in one.frames()] == [("output", b"still here"), ("exit", b"\0")]
+
+
+def test_a_killed_exec_takes_its_program_along_and_frees_its_port(server, drumhead):
+    for _ in range(5):  # more often than there are ports
+        with command(drumhead.home, "exec", "server", "--", "sh", "-c", "echo on; exec sleep 987") as process:
+            assert process.stdout.readline() == b"on\n"
+            process.send_signal(signal.SIGKILL)
+    out, _ = execute(
+        drumhead, "sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do pgrep -f 'sleep 98[7]' || exit 0; sleep 1; done"
+    )
+    assert out.count(b"\n") < 40
+
+
+def test_exec_passes_signals_on(server, drumhead):
+    words = ["sh", "-c", "trap 'echo caught; exit 3' INT; echo on; while :; do sleep 0.1; done"]
+    with command(drumhead.home, "exec", "server", "--", *words) as process:
+        assert process.stdout.readline() == b"on\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 3
+        assert process.stdout.read() == b"caught\n"
+
+
+def test_console_has_a_shell_for_whoever_presses_a_key(server, drumhead):
+    with command(drumhead.home, "console", "server", stdout=subprocess.PIPE) as process:
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        seen = b""
+        while not seen.endswith(b"# "):
+            seen += os.read(process.stdout.fileno(), 1)
+        process.stdin.write(b"echo $((6 * 7))\n")
+        process.stdin.flush()
+        while b"\n42" not in seen:
+            seen += os.read(process.stdout.fileno(), 1)
+        process.stdin.write(b"exit\n\x1d")
+        process.stdin.flush()
+        assert process.wait(60) == 0
+
+
+def test_a_running_machine_s_name_and_volume_are_taken(server, drumhead, machine_image):
+    assert "is running" in drumhead.refused("run", "-i", machine_image, "server", status=4)
+    said = drumhead.refused("run", "-i", machine_image, "another", "--volume", "first:/x", status=4)
+    assert said == "drumhead: volume first is in use by server; stop it first"
+    port = forwarded(server, 8000)
+    assert str(port) in drumhead.refused("run", "-i", machine_image, "another", "-f", f"{port}:80", status=4)
+    assert "stop it first" in drumhead.refused("delete", "server", status=4)
+    assert "another" not in [one["launch"]["spec"]["name"] for one in drumhead.json("instances")]
+
+
+def test_neighbours_find_each_other_by_name_and_strangers_do_not(server, drumhead, machine_image):
+    fetch = "wget -q -O - http://server:8000/ | head -c 8; hostname; nslookup localhost >/dev/null; exit 0"
+    told = drumhead("run", "-i", machine_image, "neighbour", "--link", "shared", "-m", "96M", "-e", f'sh -c "{fetch}"')
+    assert told.endswith("neighbour\n")
+    assert told.startswith('{"argv":')
+    out, _ = execute(drumhead, "cat", "/etc/hosts")
+    assert f"{find(drumhead, 'neighbour')['launch']['address']} neighbour".encode() in out
+    drumhead.run("run", "-i", machine_image, "stranger", "-m", "96M", "-e", "cat /etc/hosts")
+    assert "server" not in drumhead("logs", "stranger")
+    drumhead("delete", "neighbour", "stranger")

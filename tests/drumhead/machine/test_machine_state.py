@@ -1,0 +1,117 @@
+"""What is known of a machine from the files that it leaves."""
+
+import subprocess
+import sys
+
+import pytest
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.home import Home
+from drumhead.machine.instances import Instances, lock_holder
+from drumhead.machine.records import InstanceSpec, Launch
+from drumhead.machine.stop import exit_status
+from drumhead.manifest.records import Command
+
+HOLD = (
+    "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+)
+LAUNCH = Launch(
+    spec=InstanceSpec(name="one", image="i", command=Command(argv=("x",))),
+    image_digest="",
+    accelerator="tcg",
+    mac="02:00:00:00:00:01",
+    address="10.64.0.1",
+    forwards=(),
+    started_at=1.0,
+    attached=False,
+)
+
+
+@pytest.fixture
+def instances(tmp_path):
+    found = Instances(Home(root=tmp_path))
+    with found.lock("one"):
+        found.write(LAUNCH)
+    return found
+
+
+@pytest.fixture
+def alive(instances):
+    """A process that holds the pid file, as QEMU does."""
+    path = instances.directory("one") / "pid"
+    words = [sys.executable, "-c", HOLD, path]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"\n"
+        yield process
+        process.kill()
+
+
+def report(instances, *lines):
+    (instances.directory("one") / "status").write_text("".join(f"{line}\n" for line in lines))
+
+
+def test_a_machine_that_boots_is_starting_until_its_command_runs(instances, alive):
+    assert instances.read("one").state == "starting"
+    report(instances, '{"event":"address","card":"eth1","address":"10.64.0.1"}', '{"event":"started","pid":7}')
+    running = instances.read("one")
+    assert running.state == "running"
+    assert running.pid == alive.pid
+    assert running.addresses == {"eth1": "10.64.0.1"}
+    assert running.resident > 0
+
+
+def test_a_lock_goes_with_its_process(instances, alive):
+    path = instances.directory("one") / "pid"
+    assert lock_holder(path) == alive.pid
+    alive.kill()
+    alive.wait()
+    assert lock_holder(path) == 0
+    assert lock_holder(path.with_name("nothing")) == 0
+
+
+def test_the_command_s_status_is_what_the_guest_reported(instances):
+    report(instances, '{"event":"started","pid":7}', '{"event":"exit","code":3}')
+    ended = instances.read("one")
+    assert (ended.state, ended.exit_status, exit_status(ended)) == ("exited", 3, 3)
+
+
+def test_a_machine_that_says_nothing_has_failed(instances):
+    report(instances, '{"event":"started","pid":7}')
+    assert instances.read("one").state == "failed"
+    with pytest.raises(DrumheadError) as error:
+        exit_status(instances.read("one"))
+    assert error.value.code is ErrorCode.GUEST
+
+
+def test_what_a_guest_should_not_write_harms_nobody(instances):
+    report(instances, "\x00 no json", '["list"]', '{"event":7}', '{"event":"failed","reason":"no disk"}', '{"eve')
+    assert instances.read("one").reason == "no disk"
+
+
+def test_a_new_launch_forgets_the_old_end(instances):
+    report(instances, '{"event":"exit","code":3}')
+    with instances.lock("one"):
+        instances.write(LAUNCH)
+    assert instances.read("one").exit_status is None
+
+
+def test_one_command_changes_an_instance_at_a_time(instances):
+    with instances.lock("one"), pytest.raises(DrumheadError) as error, instances.lock("one"):
+        pass
+    assert error.value.code is ErrorCode.CONFLICT
+    with instances.lock("one"):
+        pass
+
+
+def test_a_running_instance_is_not_deleted_and_a_stopped_one_wholly(instances, alive):
+    with pytest.raises(DrumheadError) as error:
+        instances.delete("one")
+    assert error.value.code is ErrorCode.CONFLICT
+    alive.kill()
+    alive.wait()
+    instances.delete("one")
+    assert instances.names() == []
+    assert not instances.directory("one").exists()
+    with pytest.raises(DrumheadError) as error:
+        instances.read("one")
+    assert error.value.code is ErrorCode.NOT_FOUND

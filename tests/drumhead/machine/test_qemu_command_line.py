@@ -1,0 +1,76 @@
+"""The words that QEMU is started with."""
+
+from pathlib import Path
+
+from drumhead.guest.contract import BootPlan, Channel, Drive
+from drumhead.machine.link import Group
+from drumhead.machine.qemu import Card, command_line, link_netdev, user_netdev
+from drumhead.machine.records import PortForward
+
+STATE = Path("/state")
+BOOT = BootPlan(
+    kernel=Path("/blobs/kernel"),
+    initrd=Path("/state/initrd"),
+    cmdline="console=ttyS0 quiet",
+    drives=(
+        Drive(path=Path("/blobs/a,b"), format="raw", serial="layer-0", readonly=True),
+        Drive(path=Path("/volumes/data.qcow2"), format="qcow2", serial="volume-0", readonly=False),
+    ),
+    channels=(
+        Channel(name="org.drumhead.log", kind="file", path=STATE / "log"),
+        Channel(name="org.drumhead.control", kind="socket", path=STATE / "control.sock"),
+    ),
+)
+CARDS = (Card(netdev="user", mac="02:00:00:00:00:01"), Card(netdev="tap,ifname=t", mac="02:00:00:00:00:02"))
+
+
+def words(accelerator="tcg"):
+    return command_line(BOOT, name="a,b", memory=96, cpus=2, accelerator=accelerator, cards=CARDS, state=STATE)
+
+
+def after(flag):
+    line = words()
+    return [line[number + 1] for number, word in enumerate(line) if word == flag]
+
+
+def test_machine_has_what_was_asked_for_and_no_more():
+    assert after("-m") == ["96M"]
+    assert after("-smp") == ["2"]
+    assert after("-append") == ["console=ttyS0 quiet"]
+    assert {"-nodefaults", "-no-user-config", "-no-reboot"} <= set(words())
+
+
+def test_disks_are_known_by_serial_number_and_layers_cannot_be_written():
+    assert [part for part in after("-drive")[0].split(",") if part in {"readonly=on", "format=raw"}] == [
+        "format=raw",
+        "readonly=on",
+    ]
+    assert after("-drive")[0].startswith("file=/blobs/a,,b,")
+    assert "readonly=off" in after("-drive")[1]
+    assert "virtio-blk-pci,drive=disk1,serial=volume-0" in after("-device")
+
+
+def test_sockets_are_named_from_the_directory_as_their_paths_are_short():
+    assert all("/state" not in value for value in after("-chardev"))
+    assert "file,id=channel0,path=log,append=on" in after("-chardev")
+    assert "virtserialport,chardev=channel1,name=org.drumhead.control" in after("-device")
+
+
+def test_cards_keep_their_order():
+    assert after("-netdev") == ["user,id=net0", "tap,ifname=t,id=net1"]
+    assert "virtio-net-pci,netdev=net1,mac=02:00:00:00:00:02,romfile=" in after("-device")
+
+
+def test_acceleration():
+    assert after("-accel") == ["tcg,thread=multi"]
+    line = words("kvm")
+    assert line[line.index("-accel") + 1 : line.index("-accel") + 4] == ["kvm", "-cpu", "host"]
+
+
+def test_networks_of_users():
+    forwards = (
+        PortForward(host_port=8080, guest_port=80),
+        PortForward(host_port=5353, guest_port=53, protocol="udp", host_address="0.0.0.0"),
+    )
+    assert user_netdev(forwards) == "user,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp:0.0.0.0:5353-:53"
+    assert link_netdev(Group("239.1.2.3", 20001)) == "socket,mcast=239.1.2.3:20001,localaddr=127.0.0.1"

@@ -1,0 +1,76 @@
+"""drumhead's machines, as tests look at them and signal the commands that run them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from drumhead.machine.instances import Instances, lock_holder
+from drumhead.machine.process import process_end
+from drumhead.machine.watch import watching
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from drumhead.home import Home
+
+COMMAND = [sys.executable, "-c", "import sys; from drumhead.cli import main; sys.exit(main())"]
+LIMIT = 120.0
+"""Seconds for anything that a test waits for: a boot takes two alone, and twenty beside other work."""
+
+
+@contextmanager
+def command(home: Home, *arguments: object, **more: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """The drumhead command as a process that the test can signal; killed when the block ends."""
+    env = {**os.environ, "DRUMHEAD_HOME": str(home.root)}
+    words = [*COMMAND, *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.PIPE}
+    with subprocess.Popen(words, env=env, **{**pipes, **more}) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def find(drumhead: Any, name: str) -> dict[str, Any]:
+    """What ``instances --json`` says about an instance."""
+    return next(one for one in drumhead.json("instances") if one["launch"]["spec"]["name"] == name)
+
+
+def forwarded(record: dict[str, Any], guest_port: int) -> int:
+    """The host's port that leads to a port of a machine."""
+    return next(one["host_port"] for one in record["launch"]["forwards"] if one["guest_port"] == guest_port)
+
+
+async def wait_until(directory: Path, ready: Callable[[], Any]) -> Any:
+    """What `ready` says as soon as it is true; it is asked whenever something in `directory` changes."""
+    with watching(directory) as changed:
+        async with asyncio.timeout(LIMIT):
+            while not (answer := ready()):
+                await changed.wait()
+                changed.clear()
+    return answer
+
+
+async def wait_running(home: Home, name: str) -> int:
+    """Wait until a machine's QEMU runs; its process id."""
+    directory = Instances(home).directory(name)
+    directory.mkdir(parents=True, exist_ok=True)
+    return await wait_until(directory, lambda: lock_holder(directory / "pid"))
+
+
+async def wait_log(home: Home, name: str, text: str) -> None:
+    """Wait until a machine's command has written `text`."""
+    log = Instances(home).directory(name) / "log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    await wait_until(log.parent, lambda: log.exists() and text.encode() in log.read_bytes())
+
+
+async def wait_gone(pid: int) -> None:
+    async with asyncio.timeout(LIMIT):
+        await process_end(pid)
