@@ -18,14 +18,8 @@ class PartialLimits(msgspec.Struct, frozen=True, kw_only=True):
     keep: Annotated[float, Meta(gt=0)] = 86400.0
 
 
-class Checksum(msgspec.Struct, frozen=True, kw_only=True):
-    """What a piece must hash to: an algorithm of `CHECKSUMS` and the digest in lower-case hex."""
-
-    algorithm: str
-    digest: str
-
-
 CHECKSUMS = ("sha1", "sha256", "sha512", "md5")
+"""The algorithms of a piece's checksum, which is written `algorithm:hex`."""
 
 
 class PartialStore(Protocol):
@@ -43,24 +37,28 @@ class PartialStore(Protocol):
         ...
 
     async def append(
-        self, id: str, offset: int, chunks: AsyncIterable[bytes], *, checksum: Checksum | None = None
+        self, id: str, offset: int, chunks: AsyncIterable[bytes], *, checksum: str | None = None
     ) -> Partial:
         """Add a piece at the end of what is there.
 
         When `chunks` fails, what came before counts (without a checksum), and the failure passes on. Raises CONFLICT
         where the upload does not end at `offset` (with `offset` in the error), or (with `busy`) where another call
-        changes it or it is closed; TOO_LARGE past its size; DIGEST_MISMATCH, then nothing of the piece counts.
+        changes it or it is closed; TOO_LARGE past its size; DIGEST_MISMATCH, then nothing of the piece counts;
+        INVALID_REQUEST for a checksum that is none.
         """
         ...
 
     async def finish(self, id: str) -> Blob:
-        """Store the whole as a blob, which counts as fresh; again where it was already. CONFLICT before the end."""
+        """Store the whole as a blob, which counts as fresh; again where it was already.
+
+        Raises CONFLICT before the end and after `close`.
+        """
         ...
 
     async def close(self, id: str, outcome: str) -> Partial:
         """Write down what became of a whole upload and let its bytes go; only its record stays until it expires.
 
-        Closed already, it keeps the first outcome.
+        Closed already, it keeps the first outcome. Raises CONFLICT before the end.
         """
         ...
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -13,10 +12,8 @@ from msgspec import Meta
 
 from safelight import http
 from safelight.errors import Code, Error
-from safelight.storage.partial import CHECKSUMS, Checksum, PartialStore
+from safelight.storage.partial import PartialStore
 from safelight.wire import NewPartial
-
-_CHECKSUM = re.compile(rf"({'|'.join(CHECKSUMS)}):([0-9a-f]+)")
 
 
 class _Piece(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +58,7 @@ class Partials:
         piece = http.query(request, _Piece)
         body = self._body(request)
         return http.json_response(
-            await self._store.append(request.match_info["id"], piece.offset, body, checksum=_checksum(piece.checksum))
+            await self._store.append(request.match_info["id"], piece.offset, body, checksum=piece.checksum)
         )
 
     async def finish(self, request: web.Request) -> web.Response:
@@ -86,13 +83,3 @@ class Partials:
                 yield chunk
         except TimeoutError:
             raise Error(Code.UNAVAILABLE, "The upload fell silent. Go on with what is missing.") from None
-
-
-def _checksum(text: str | None) -> Checksum | None:
-    if text is None:
-        return None
-    match = _CHECKSUM.fullmatch(text)
-    if match is None:
-        sentence = f"A checksum is written algorithm:hex, with one of {', '.join(CHECKSUMS)}."
-        raise Error(Code.INVALID_REQUEST, sentence, position="checksum")
-    return Checksum(algorithm=match[1], digest=match[2])

@@ -15,7 +15,7 @@ from typing import TypeVar
 from safelight.errors import Code, Error
 from safelight.storage.directory import guarded
 from safelight.storage.files import PIECE
-from safelight.storage.partial import Checksum, PartialLimits
+from safelight.storage.partial import PartialLimits
 from safelight.storage.partial_files import PartialFiles, Piece
 from safelight.storage.store import BlobStore
 from safelight.wire import Blob, NewPartial, Partial
@@ -40,7 +40,7 @@ class PartialDirectory:
         self._count = 0
         self._busy: dict[str, int | None] = {}
         """Uploads that a call changes; while a piece comes, the offset at which it began."""
-        self._closing: set[asyncio.Task[Partial]] = set()
+        self._ending: set[asyncio.Task[Partial]] = set()
 
     @classmethod
     @asynccontextmanager
@@ -54,7 +54,7 @@ class PartialDirectory:
                 yield store
             finally:
                 sweeping.cancel()
-                await asyncio.gather(sweeping, *store._closing, return_exceptions=True)
+                await asyncio.gather(sweeping, *store._ending, return_exceptions=True)
 
     async def create(self, new: NewPartial) -> Partial:
         """Open an upload; see the contract."""
@@ -76,13 +76,13 @@ class PartialDirectory:
         return await self._run(self._files.get, id, self._busy.get(id))
 
     async def append(
-        self, id: str, offset: int, chunks: AsyncIterable[bytes], *, checksum: Checksum | None = None
+        self, id: str, offset: int, chunks: AsyncIterable[bytes], *, checksum: str | None = None
     ) -> Partial:
         """Add a piece; see the contract."""
         self._take(id)
         opening = asyncio.ensure_future(self._run(self._files.open, id, offset, checksum))
         writing: asyncio.Future[None] | None = None
-        whole = False
+        failure: Exception | None = None
         try:
             piece = await asyncio.shield(opening)
             self._busy[id] = offset
@@ -91,29 +91,35 @@ class PartialDirectory:
                 if len(piece.gathered) >= PIECE:
                     writing = asyncio.ensure_future(self._run(piece.write, piece.handed()))
                     await asyncio.shield(writing)
-            whole = True
-        finally:
-            # On its own, so that the bytes are safe and the upload is free again however this call is broken off:
-            # threads go on when a call is cancelled.
-            closing = asyncio.create_task(self._close_piece(id, opening, writing, whole=whole))
-            self._closing.add(closing)
-            closing.add_done_callback(self._closed)
-        return await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            self._end(id, opening, writing, whole=False)
+            raise
+        except Exception as error:  # noqa: BLE001 - raised again below, once the bytes are safe
+            failure = error
+        ended = self._end(id, opening, writing, whole=failure is None)
+        if failure is None:
+            return await asyncio.shield(ended)
+        await asyncio.wait([ended])
+        raise failure
 
     async def finish(self, id: str) -> Blob:
         """Store the whole as a blob; see the contract."""
         with self._alone(id):
-            whole = await self._run(self._files.get, id)
-            if whole.outcome or whole.offset != whole.size:
-                raise Error(Code.CONFLICT, f"{whole.offset} of {whole.size} bytes have come.", offset=whole.offset)
+            found = await self._run(self._files.get, id)
+            if found.outcome:
+                raise Error(Code.CONFLICT, "This upload is closed.", offset=found.offset)
+            _check_whole(found)
             stored = await self._blobs.put(self._read(id))
         return Blob(digest=stored.digest, size=stored.size)
 
     async def close(self, id: str, outcome: str) -> Partial:
         """Write down what became of an upload; see the contract."""
         with self._alone(id):
-            closed = await self._run(self._files.get, id)
-            return closed if closed.outcome else await self._run(self._files.close, id, outcome)
+            found = await self._run(self._files.get, id)
+            if found.outcome:
+                return found
+            _check_whole(found)
+            return await self._run(self._files.close, id, outcome)
 
     async def delete(self, id: str) -> None:
         """Forget an upload; see the contract."""
@@ -152,20 +158,28 @@ class PartialDirectory:
         finally:
             del self._busy[id]
 
-    async def _close_piece(
+    def _end(
         self, id: str, opening: asyncio.Future[Piece], writing: asyncio.Future[None] | None, *, whole: bool
-    ) -> Partial:
-        try:
-            piece = await opening
-            if writing is not None:
-                await asyncio.wait([writing])
-            await self._run(partial(piece.close, whole=whole))
-        finally:
-            del self._busy[id]
-        return await self.get(id)
+    ) -> asyncio.Task[Partial]:
+        """Bring a piece to its end, on its own: threads go on when a call is cancelled, and so must this."""
 
-    def _closed(self, task: asyncio.Task[Partial]) -> None:
-        self._closing.discard(task)
+        async def end() -> Partial:
+            try:
+                piece = await opening
+                if writing is not None:
+                    await asyncio.wait([writing])
+                await self._run(partial(piece.close, whole=whole))
+            finally:
+                del self._busy[id]
+            return await self.get(id)
+
+        task = asyncio.create_task(end(), name="piece")
+        self._ending.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Partial]) -> None:
+        self._ending.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.debug("A piece was not taken: %s", error)
 
@@ -177,3 +191,8 @@ class PartialDirectory:
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, guarded, function, *arguments)
+
+
+def _check_whole(found: Partial) -> None:
+    if found.offset != found.size:
+        raise Error(Code.CONFLICT, f"{found.offset} of {found.size} bytes have come.", offset=found.offset)

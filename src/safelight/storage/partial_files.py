@@ -23,10 +23,11 @@ import msgspec
 
 from safelight.errors import Code, Error
 from safelight.storage.files import sync
-from safelight.storage.partial import Checksum
+from safelight.storage.partial import CHECKSUMS
 from safelight.wire import NewPartial, Partial, Record, encode
 
 _ID = re.compile(r"[0-9a-f]{32}")
+_CHECKSUM = re.compile(rf"({'|'.join(CHECKSUMS)}):([0-9a-f]+)")
 
 
 class _Kept(Record, frozen=True, kw_only=True):
@@ -89,8 +90,9 @@ class PartialFiles:
             outcome=kept.outcome,
         )
 
-    def open(self, id: str, offset: int, checksum: Checksum | None) -> Piece:
-        """Open an upload for a piece at `offset`. Raises NOT_FOUND, CONFLICT."""
+    def open(self, id: str, offset: int, checksum: str | None) -> Piece:
+        """Open an upload for a piece at `offset`. Raises NOT_FOUND, CONFLICT, INVALID_REQUEST."""
+        wanted = _checksum(checksum) if checksum is not None else None
         partial = self.get(id)
         if partial.outcome:
             raise Error(Code.CONFLICT, "This upload is complete; nothing can be added.", offset=partial.offset)
@@ -100,7 +102,7 @@ class PartialFiles:
         folder = self._folder(id)
         if checksum is not None:
             self._write(folder / "verified", str(offset).encode())
-        return Piece(id, folder, offset, partial.size, checksum)
+        return Piece(id, folder, offset, partial.size, wanted)
 
     def bytes_of(self, id: str) -> Path:
         """Return the file that holds what has come."""
@@ -170,13 +172,14 @@ class PartialFiles:
 class Piece:
     """Bytes on their way to the end of an upload. `gather` and `handed` may be called on the event loop."""
 
-    def __init__(self, id: str, folder: Path, offset: int, size: int, checksum: Checksum | None) -> None:
+    def __init__(self, id: str, folder: Path, offset: int, size: int, checksum: tuple[str, str] | None) -> None:
+        """With a checksum, an algorithm and a digest in hex, the piece counts only where it has that."""
         self.id = id
         self._folder = folder
         self._offset = offset
         self._room = size - offset
-        self._checksum = checksum
-        self._hash = hashlib.new(checksum.algorithm, usedforsecurity=False) if checksum is not None else None
+        self._digest = checksum[1] if checksum is not None else None
+        self._hash = hashlib.new(checksum[0], usedforsecurity=False) if checksum is not None else None
         self._file = (folder / "bytes").open("r+b", buffering=0)
         self._file.seek(offset)
         self.gathered = bytearray()
@@ -207,9 +210,7 @@ class Piece:
         with self._file as file:
             try:
                 self.write(self.handed())
-                right = self._hash is None or (
-                    whole and self._checksum is not None and self._hash.hexdigest() == self._checksum.digest
-                )
+                right = self._hash is None or (whole and self._hash.hexdigest() == self._digest)
             except OSError:
                 right = self._hash is None  # what was written counts; the disk's error passes on
                 raise
@@ -220,6 +221,14 @@ class Piece:
                 (self._folder / "verified").unlink(missing_ok=True)
         if whole and not right:
             raise Error(Code.DIGEST_MISMATCH, "The piece does not have the checksum that came with it. Send it again.")
+
+
+def _checksum(text: str) -> tuple[str, str]:
+    match = _CHECKSUM.fullmatch(text)
+    if match is None:
+        sentence = f"A checksum is written algorithm:hex, with one of {', '.join(CHECKSUMS)}."
+        raise Error(Code.INVALID_REQUEST, sentence, position="checksum")
+    return match[1], match[2]
 
 
 def unknown(id: str) -> Error:

@@ -1,0 +1,91 @@
+"""A network between a client and a service that breaks when a test says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+
+class Network:
+    """A TCP relay. `cuts` holds, for each of the next connections that carry so much, after how many bytes from the
+    client it is reset; `held` lets bytes from clients wait."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._relays: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.cuts: list[int] = []
+        self.cut = 0
+        """How many connections were reset."""
+        self.flowing = asyncio.Event()
+        self.flowing.set()
+        self.slow = False
+        self.address = ""
+
+    def reset(self) -> None:
+        """Break every connection now."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._relays.add(task)
+        task.add_done_callback(self._relays.discard)
+        try:
+            upstream_reader, upstream_writer = await asyncio.open_connection(*self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        pair = {writer, upstream_writer}
+        self._writers |= pair
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._carry(reader, upstream_writer, counted=True))
+                both.create_task(self._carry(upstream_reader, writer, counted=False))
+        except* (OSError, EOFError):
+            pass
+        finally:
+            self._writers -= pair
+            for one in pair:
+                one.transport.abort()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counted: bool) -> None:
+        carried = 0
+        while data := await reader.read(65536):
+            if counted:
+                await self.flowing.wait()
+                carried += len(data)
+                if self.slow:
+                    await asyncio.sleep(0.01)
+                if self.cuts and carried >= self.cuts[0]:
+                    del self.cuts[0]
+                    self.cut += 1
+                    raise ConnectionResetError
+            writer.write(data)
+            await writer.drain()
+        raise EOFError
+
+    async def aclose(self) -> None:
+        self.reset()
+        for relay in self._relays:
+            relay.cancel()
+        await asyncio.gather(*self._relays, return_exceptions=True)
+
+
+@asynccontextmanager
+async def network(target: str) -> AsyncIterator[Network]:
+    """Relay to `host:port` from a free port."""
+    host, _, port = target.removeprefix("http://").rpartition(":")
+    relay = Network(host, int(port))
+    server = await asyncio.start_server(relay._connected, "127.0.0.1", 0)
+    relay.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield relay
+    finally:
+        server.close()
+        await relay.aclose()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                await server.wait_closed()

@@ -1,0 +1,208 @@
+"""Uploads in pieces, at their store: in the process itself, and through the client over HTTP."""
+
+import asyncio
+import hashlib
+
+import pytest
+
+from safelight import serve
+from safelight.client.partials import PartialClient
+from safelight.errors import Code, Error
+from safelight.storage.__main__ import Config, build
+from safelight.storage.directory import DirectoryStore
+from safelight.storage.partial import PartialLimits
+from safelight.storage.partial_directory import PartialDirectory
+from safelight.wire import NewPartial
+from support.pieces import broken, stream
+from support.until import until
+
+DATA = bytes(range(256)) * 12_000  # three pieces for the disk
+
+
+@pytest.fixture(params=["embedded", "http"])
+async def store(request, tmp_path):
+    if request.param == "embedded":
+        async with (
+            DirectoryStore.at(tmp_path / "blobs") as blobs,
+            PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as partials,
+        ):
+            yield partials
+    else:
+        async with (
+            serve.running("storage", Config(port=0, data=str(tmp_path / "storage")), build) as storage,
+            PartialClient.connect(storage.url) as client,
+        ):
+            yield client
+
+
+async def refused(code, call):
+    with pytest.raises(Error) as caught:
+        await call
+    assert caught.value.code is code
+    return caught.value
+
+
+async def test_pieces_become_a_blob(store):
+    opened = await store.create(NewPartial(size=len(DATA), metadata={"filename": "ä.png"}))
+    assert (opened.offset, opened.size, opened.metadata) == (0, len(DATA), {"filename": "ä.png"})
+    await store.append(opened.id, 0, stream(DATA[:10], DATA[10:1000]))
+    taken = await store.append(opened.id, 1000, stream(DATA[1000:]))
+    assert taken.offset == len(DATA)
+    blob = await store.finish(opened.id)
+    assert blob.digest == hashlib.sha256(DATA).hexdigest()
+    assert blob.size == len(DATA)
+    assert await store.finish(opened.id) == blob
+    closed = await store.close(opened.id, "task-1")
+    assert (closed.outcome, closed.offset) == ("task-1", len(DATA))
+    assert (await store.close(opened.id, "task-2")).outcome == "task-1"
+    error = await refused(Code.CONFLICT, store.append(opened.id, len(DATA), stream(b"")))
+    assert error.extra["offset"] == len(DATA)
+
+
+async def test_a_piece_begins_where_the_last_one_ended(store):
+    opened = await store.create(NewPartial(size=10))
+    await store.append(opened.id, 0, stream(b"0123"))
+    for wrong in (0, 3, 5):
+        error = await refused(Code.CONFLICT, store.append(opened.id, wrong, stream(b"4")))
+        assert error.extra["offset"] == 4
+    assert (await store.get(opened.id)).offset == 4
+
+
+async def test_not_more_than_announced(store):
+    opened = await store.create(NewPartial(size=4))
+    await refused(Code.TOO_LARGE, store.append(opened.id, 0, stream(b"01", b"2345")))
+    assert (await store.get(opened.id)).offset in (0, 2)  # the network may join chunks
+    await refused(Code.CONFLICT, store.finish(opened.id))
+
+
+async def test_what_came_before_a_break_counts(store):
+    opened = await store.create(NewPartial(size=len(DATA)))
+    with pytest.raises((Error, ConnectionError)):
+        await store.append(opened.id, 0, broken(DATA[:2_000_000], DATA[2_000_000:2_000_100]))
+
+    async def has_all():  # over HTTP the service notices the break in its own time
+        return (await store.get(opened.id)).offset == 2_000_100
+
+    await until(has_all)
+    await store.append(opened.id, 2_000_100, stream(DATA[2_000_100:]))
+    assert (await store.finish(opened.id)).digest == hashlib.sha256(DATA).hexdigest()
+
+
+async def test_a_piece_with_a_wrong_checksum_does_not_count(store):
+    opened = await store.create(NewPartial(size=len(DATA)))
+    await store.append(opened.id, 0, stream(b"abc"))
+    for algorithm in ("sha1", "sha256", "sha512", "md5"):
+        wrong = f"{algorithm}:{hashlib.new(algorithm, b'x').hexdigest()}"
+        await refused(Code.DIGEST_MISMATCH, store.append(opened.id, 3, stream(DATA[3:]), checksum=wrong))
+        assert (await store.get(opened.id)).offset == 3
+    right = f"sha256:{hashlib.sha256(DATA[3:]).hexdigest()}"
+    assert (await store.append(opened.id, 3, stream(DATA[3:]), checksum=right)).offset == len(DATA)
+    await refused(Code.INVALID_REQUEST, store.append(opened.id, len(DATA), stream(b""), checksum="crc32:00"))
+
+
+async def test_one_piece_at_a_time(store):
+    opened = await store.create(NewPartial(size=8))
+    gate = asyncio.Event()
+
+    async def arrive():
+        while True:
+            try:
+                return await store.append(opened.id, 0, stream(b"0123", b"4567", gate=gate))
+            except Error as error:  # what asks below whether this has begun was first
+                assert error.extra.get("busy")
+                await asyncio.sleep(0.01)
+
+    arriving = asyncio.create_task(arrive())
+
+    async def is_busy():
+        return "busy" in (await refused(Code.CONFLICT, store.append(opened.id, 5, stream(b"x")))).extra
+
+    await until(is_busy)
+    for call in (store.append(opened.id, 0, stream(b"x")), store.finish(opened.id), store.close(opened.id, "early")):
+        assert (await refused(Code.CONFLICT, call)).extra["busy"] is True
+    assert (await store.get(opened.id)).offset == 0
+    gate.set()
+    assert (await arriving).offset == 8
+
+
+async def test_deleted_is_gone(store):
+    opened = await store.create(NewPartial(size=8))
+    await store.append(opened.id, 0, stream(b"0123"))
+    await store.delete(opened.id)
+    for call in (store.get(opened.id), store.finish(opened.id), store.delete(opened.id), store.get("../etc")):
+        await refused(Code.NOT_FOUND, call)
+
+
+async def test_so_many_and_no_more(tmp_path):
+    async with (
+        DirectoryStore.at(tmp_path / "blobs") as blobs,
+        PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits(count=2)) as store,
+    ):
+        first = await store.create(NewPartial(size=1))
+        await store.create(NewPartial(size=1))
+        await refused(Code.TOO_MANY_REQUESTS, store.create(NewPartial(size=1)))
+        await store.delete(first.id)
+        await refused(Code.STORAGE_FULL, store.create(NewPartial(size=1 << 60)))
+
+
+async def test_abandoned_ones_expire_and_touched_ones_stay(tmp_path):
+    async with DirectoryStore.at(tmp_path / "blobs") as blobs:
+        async with PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store:
+            left = await store.create(NewPartial(size=2))
+            held = await store.create(NewPartial(size=2))
+            (tmp_path / "partials" / ("f" * 32)).mkdir()
+        async with PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits(keep=0.5)) as store:
+            gate = asyncio.Event()
+            arriving = asyncio.create_task(store.append(held.id, 0, stream(b"0", b"1", gate=gate)))
+            await until(lambda: not (tmp_path / "partials" / left.id).exists())
+            gate.set()
+            assert (await arriving).offset == 2
+            await refused(Code.NOT_FOUND, store.get(left.id))
+
+
+async def test_after_a_crash_an_unproven_piece_is_cut_off(tmp_path):
+    """The files are what a kill leaves: a piece with a checksum half written, one without wholly."""
+    async with DirectoryStore.at(tmp_path / "blobs") as blobs:
+        async with PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store:
+            opened = await store.create(NewPartial(size=10))
+            await store.append(opened.id, 0, stream(b"0123"))
+            files = tmp_path / "partials" / opened.id
+        (files / "verified").write_text("4")
+        (files / "bytes").write_bytes(b"0123xx")
+        async with PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store:
+            assert (await store.get(opened.id)).offset == 4
+        (files / "bytes").write_bytes(b"012345")
+        async with PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store:
+            assert (await store.get(opened.id)).offset == 6
+            await store.append(opened.id, 6, stream(b"6789"))
+            assert (await store.finish(opened.id)).digest == hashlib.sha256(b"0123456789").hexdigest()
+
+
+async def test_cancelled_in_the_middle_it_keeps_order(tmp_path):
+    async with (
+        DirectoryStore.at(tmp_path / "blobs") as blobs,
+        PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store,
+    ):
+        opened = await store.create(NewPartial(size=len(DATA)))
+        offset = 0
+        for end in (700_000, 1_900_000, 2_500_000):
+            arriving = asyncio.create_task(
+                store.append(opened.id, offset, stream(DATA[offset:end], b"never", gate=asyncio.Event()))
+            )
+            for _ in range(end % 7):  # somewhere in the middle
+                await asyncio.sleep(0)
+            arriving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await arriving
+
+            async def is_free():  # the last of it is written after the call has gone
+                try:
+                    await store.append(opened.id, (await store.get(opened.id)).offset, stream())
+                except Error as error:
+                    return not error.extra["busy"]
+                return True
+
+            await until(is_free)
+            offset = (await store.get(opened.id)).offset
+        await store.append(opened.id, offset, stream(DATA[offset:]))
+        assert (await store.finish(opened.id)).digest == hashlib.sha256(DATA).hexdigest()

@@ -1,0 +1,144 @@
+"""The tus protocol at the master, request by request."""
+
+import asyncio
+import hashlib
+import json
+from email.utils import parsedate_to_datetime
+
+from safelight.errors import Code
+from support.pieces import stream
+from support.tus import encoded, sha1
+from support.until import until
+
+
+async def test_says_what_it_speaks(tus):
+    answer = await tus.send("OPTIONS", "/uploads")
+    assert answer.status == 204
+    assert answer.headers["Tus-Version"] == "1.0.0"
+    assert set(answer.headers["Tus-Extension"].split(",")) == {
+        "creation", "creation-with-upload", "checksum", "expiration", "termination",
+    }  # fmt: skip
+    assert answer.headers["Tus-Max-Size"] == str(4 << 20)
+    assert "sha1" in answer.headers["Tus-Checksum-Algorithm"].split(",")
+
+
+async def test_another_version_is_refused(tus):
+    answer = await tus.send("POST", "/uploads", Upload_Length="5", Tus_Resumable="0.2.2")
+    assert answer.status == 412
+    assert answer.headers["Tus-Version"] == "1.0.0"
+
+
+async def test_pieces_become_one_task(tus, client, picture):
+    path = await tus.opened(len(picture), filename="kätzchen.png", recipe="grayscale", batch="b1", priority="7")
+    head = await tus.send("HEAD", path)
+    assert (head.headers["Upload-Offset"], head.headers["Upload-Length"]) == ("0", str(len(picture)))
+    assert head.headers["Cache-Control"] == "no-store"
+    assert f"filename {encoded('kätzchen.png')}" in head.headers["Upload-Metadata"]
+    assert parsedate_to_datetime(head.headers["Upload-Expires"]) is not None
+    first = await tus.patch(path, 0, picture[:1500])
+    assert (first.status, first.headers["Upload-Offset"]) == (204, "1500")
+    assert "Safelight-Task" not in first.headers
+    last = await tus.patch(path, 1500, picture[1500:])
+    assert (last.status, last.headers["Upload-Offset"]) == (204, str(len(picture)))
+    task = await client.task(last.headers["Safelight-Task"])
+    assert (task.filename, task.recipe, task.batch, task.priority) == ("kätzchen.png", "grayscale", "b1", 7)
+    assert task.media_type == "image/png"
+    assert task.input is not None
+    assert task.input.digest == hashlib.sha256(picture).hexdigest()
+    for answer in (await tus.send("HEAD", path), await tus.patch(path, len(picture), b"")):
+        assert answer.headers.get("Safelight-Task", task.id) == task.id
+    assert len((await client.tasks()).tasks) == 1
+
+
+async def test_created_and_sent_in_one_request(tus, client, picture):
+    answer = await tus.create(len(picture), body=picture, filename="one.png")
+    assert answer.status == 201
+    assert (await client.task(answer.headers["Safelight-Task"])).filename == "one.png"
+
+
+async def test_an_upload_that_ended_stays_ended_when_its_task_is_gone(tus, client, picture):
+    answer = await tus.create(len(picture), body=picture)
+    await client.delete(answer.headers["Safelight-Task"])
+    again = await tus.send("HEAD", answer.headers["Location"])
+    assert again.headers["Safelight-Task"] == answer.headers["Safelight-Task"]
+    assert (await client.tasks()).tasks == []
+
+
+async def test_wrong_place_and_two_at_once(tus, picture):
+    path = await tus.opened(len(picture))
+    answer = await tus.patch(path, 10, picture[10:])
+    assert (answer.status, answer.headers["Upload-Offset"]) == (409, "0")
+    gate = asyncio.Event()
+
+    async def arrive():
+        while (answer := await tus.patch(path, 0, stream(picture[:3000], picture[3000:], gate=gate))).status == 423:
+            pass  # what asks below whether this has begun was first
+        return answer
+
+    slow = asyncio.create_task(arrive())
+
+    async def is_refused():
+        return (await tus.patch(path, 0, stream())).status == 423
+
+    await until(is_refused)
+    assert await tus.offset(path) == 0
+    gate.set()
+    assert (await slow).headers["Safelight-Task"]
+
+
+async def test_checksums(tus, picture):
+    path = await tus.opened(len(picture))
+    wrong = await tus.patch(path, 0, picture[:2000], Upload_Checksum=sha1(b"other"))
+    assert (wrong.status, wrong.reason) == (460, "Checksum Mismatch")
+    assert await tus.offset(path) == 0
+    for bad in ("crc32 AAAA", "sha1 ***", "sha1"):
+        assert (await tus.patch(path, 0, picture[:2000], Upload_Checksum=bad)).status == 400 or bad == "sha1"
+    right = await tus.patch(path, 0, picture[:2000], Upload_Checksum=sha1(picture[:2000]))
+    assert (right.status, right.headers["Upload-Offset"]) == (204, "2000")
+
+
+async def test_what_is_no_picture_is_refused_at_its_first_bytes(tus, client):
+    for text in (b"<html>" + b"x" * 5000, b"%PDF-1.7" + b"x" * 5000, b"<svg xmlns='x'/>", b"MZ"):
+        path = await tus.opened(len(text), filename="photo.jpg", filetype="image/jpeg")
+        answer = await tus.patch(path, 0, text)
+        assert answer.status == 415
+        assert json.loads(await answer.text())["code"] in (Code.NOT_AN_IMAGE, Code.UNSUPPORTED_FORMAT)
+        assert (await tus.send("HEAD", path)).status == 404
+    path = await tus.opened(6)
+    assert (await tus.patch(path, 0, b"hel")).status == 204
+    assert (await tus.patch(path, 3, b"lo!")).status == 415
+    assert (await client.tasks()).tasks == []
+
+
+async def test_what_cannot_be_taken_is_refused_before_a_byte_is_sent(tus):
+    assert (await tus.create(5 << 20)).status == 413
+    assert (await tus.create(0)).status == 415
+    assert (await tus.create(10, recipe="no-such")).status == 404
+    assert (await tus.create(10, recipe='{"outputs": {}}')).status == 422
+    assert (await tus.create(10, priority="high")).status == 400
+    for headers in ({"Upload_Length": "ten"}, {}, {"Upload_Length": "10", "Upload_Metadata": "filename *"}):
+        assert (await tus.send("POST", "/uploads", **headers)).status == 400
+
+
+async def test_more_than_announced_is_refused(tus, picture):
+    path = await tus.opened(100)
+    assert (await tus.patch(path, 0, picture)).status == 413
+    assert (await tus.patch(path, 0, stream(picture[:50], picture[50:]))).status == 413
+    assert (await tus.patch(path, 0, picture[:50], Content_Type="image/png")).status == 415
+
+
+async def test_terminated_is_gone(tus, picture):
+    path = await tus.opened(len(picture))
+    await tus.patch(path, 0, picture[:100])
+    assert (await tus.send("POST", path, X_HTTP_Method_Override="DELETE")).status == 204
+    assert (await tus.send("HEAD", path)).status == 404
+    assert (await tus.patch(path, 100, picture[100:])).status == 404
+    assert (await tus.send("DELETE", path)).status == 404
+
+
+async def test_a_client_that_falls_silent_may_go_on(tus, picture):
+    path = await tus.opened(len(picture))
+    answer = await tus.patch(path, 0, stream(picture[:3000], b"", gate=asyncio.Event()))
+    assert answer.status == 503
+    assert await tus.offset(path) == 3000
+    assert (await tus.patch(path, 3000, picture[3000:])).headers["Safelight-Task"]
