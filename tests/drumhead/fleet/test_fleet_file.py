@@ -1,0 +1,133 @@
+"""Fleet files: what they say, which machines that means, what is refused."""
+
+import pytest
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.fleet.file import read_fleet
+from drumhead.fleet.keeper import all_settled, failures, scaled
+from drumhead.fleet.plan import find_forward, machine_spec, start_order, wanted_machines
+from drumhead.fleet.records import FleetState, HealthCheck, MachineState
+from drumhead.image.records import Blob, Image, Kernel
+from drumhead.machine.records import PortForward, VolumeMount
+from drumhead.manifest.records import Command
+
+TEXT = """
+name: shop
+members:
+  web:
+    image: shop
+    run: web
+    after: [db]
+    forward: ["8080:80"]
+  db:
+    image: shop
+    run: db
+    memory: 96M
+    env: {LEVEL: 3}
+    health: {port: 8001, path: /readyz, timeout: 30s}
+    volumes: ["data:/data:2G", "./seed.raw:/seed:ro"]
+    restart: always
+  worker:
+    image: shop
+    command: /worker --fast
+    count: 3
+    after: [db, web]
+"""
+IMAGE = Image(
+    name="shop",
+    title="",
+    version="",
+    guest="linux",
+    kernel=Kernel(package="linux", version="6", vmlinux=Blob(digest="a", size=1), initrd=None),
+    layers=(),
+    commands={"web": Command(argv=("/web",)), "db": Command(argv=("/db",), env={"LEVEL": "1", "KEPT": "x"})},
+)
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(text):
+        (tmp_path / "fleet.yaml").write_text(text)
+        return read_fleet(tmp_path / "fleet.yaml", "fleet.yaml")
+
+    return read
+
+
+def test_members_start_after_those_they_need(read):
+    assert start_order(read(TEXT)) == ["db", "web", "worker"]
+    assert list(wanted_machines(read(TEXT))) == [
+        "shop-db",
+        "shop-web",
+        "shop-worker",
+        "shop-worker-2",
+        "shop-worker-3",
+    ]
+
+
+def specs(fleet):
+    return {name: machine_spec(fleet.name, wanted, IMAGE) for name, wanted in wanted_machines(fleet).items()}
+
+
+def test_machines_get_what_the_file_says(read):
+    found = specs(read(TEXT))
+    db = found["shop-db"]
+    assert (db.memory, db.link, db.aliases) == (96, "shop", ("db",))
+    assert db.command == Command(argv=("/db",), env={"LEVEL": "3", "KEPT": "x"})
+    assert db.volumes == (
+        VolumeMount(source="shop-data", path="/data", size=2 << 30),
+        VolumeMount(source="./seed.raw", path="/seed", readonly=True),
+    )
+    assert found["shop-worker-2"].command == Command(argv=("/worker", "--fast"))
+    assert found["shop-worker-2"].aliases == ()
+    assert found["shop-web"].forwards == (PortForward(host_port=8080, guest_port=80),)
+
+
+def test_health_check_gets_a_way_in(read):
+    fleet = read(TEXT)
+    assert fleet.members["db"].health == HealthCheck(port=8001, path="/readyz", timeout=30)
+    assert find_forward(specs(fleet)["shop-db"].forwards, 8001) == PortForward(host_port=0, guest_port=8001)
+
+
+def test_scaling_changes_numbers_only(read):
+    fleet = scaled(read(TEXT), {"worker": 1})
+    assert list(wanted_machines(fleet)) == ["shop-db", "shop-web", "shop-worker"]
+    assert scaled(fleet, {"worker": 3}) == read(TEXT)
+
+
+def test_a_fleet_is_settled_when_every_machine_is_and_the_keeper_knows_the_latest(read):
+    fleet = scaled(read(TEXT), {"worker": 0})
+    machines = {name: MachineState(member="m", health="healthy") for name in wanted_machines(fleet)}
+    assert all_settled(FleetState(machines=machines), fleet)
+    machines["shop-db"] = MachineState(member="db", health="starting")
+    assert not all_settled(FleetState(machines=machines), fleet)
+    machines["shop-db"] = MachineState(member="db", health="failed", reason="why")
+    assert all_settled(FleetState(machines=machines), fleet)
+    assert failures(FleetState(machines=machines)) == {"shop-db": "why"}
+    assert not all_settled(FleetState(machines=machines), scaled(fleet, {"worker": 1}))
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "told"),
+    [
+        (("after: [db]", "after: [store]"), 7, "there is no member store"),
+        (("after: [db]", "after: [worker]"), 3, "wait for one another"),
+        (("memory: 96M", "memory: much"), 12, "'much' is no amount of memory"),
+        (("memory: 96M", "memroy: 96M"), 12, "has no key memroy"),
+        (("count: 3", "count: many"), 20, "count is a number"),
+        (("count: 3", 'count: 3\n    forward: ["80:80"]'), 21, "cannot share a port"),
+        (('["8080:80"]', '["8080"]'), 8, "no forwarded port"),
+        (("restart: always", "restart: sometimes"), 16, "restart is one of"),
+        (("port: 8001", "port: 0"), 14, "port is a number"),
+        (("path: /readyz", "path: readyz"), 14, "starts with a slash"),
+        (("timeout: 30s", "timeout: never"), 14, "no time in seconds"),
+        (("name: shop", "name: My Shop"), 2, "no name for a fleet"),
+        (("  worker:", "  Wor_ker:"), 17, "no name for a member"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_line(read, change, line, told):
+    with pytest.raises(DrumheadError) as error:
+        read(TEXT.replace(*change))
+    assert error.value.code is ErrorCode.MANIFEST
+    assert told in error.value.message
+    assert error.value.message.startswith("fleet.yaml:")
+    assert abs(int(error.value.message.split(":")[1]) - line) <= 3

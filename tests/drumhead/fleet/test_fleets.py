@@ -1,0 +1,125 @@
+"""A fleet of real machines: order, names, scaling, restarts, and a keeper that is killed."""
+
+import os
+import signal
+import subprocess
+
+import pytest
+
+from drumhead.fleet.store import FleetStore
+from support.machines import command, find, wait_gone, wait_until
+
+pytestmark = pytest.mark.slow
+
+FLEET = """
+name: pair
+members:
+  client:
+    image: test/pair
+    memory: 96M
+    command: sh -c 'wget -q -O - http://server:8000/etc/hostname; echo; exec sleep 9999'
+    after: [server]
+    restart: "no"
+  server:
+    image: test/pair
+    memory: 112M
+    command: python3 -m http.server 8000
+    health: {port: 8000, path: /}
+    volumes: ["data:/data:32M"]
+"""
+
+
+@pytest.fixture(scope="module")
+def up(drumhead, tmp_path_factory):
+    """The fleet, up in the background; the directory of its file."""
+    root = tmp_path_factory.mktemp("pair")
+    (root / "meta").mkdir()
+    (root / "meta/package.yaml").write_text("name: pair\ntitle: Pair\nauthor: a\nrequire: [python, cli]\n")
+    (root / "fleet.yaml").write_text(FLEET)
+    drumhead("package", "compose", "-C", root, "test/pair")
+    drumhead("up", "--detach", cwd=root)
+    yield root
+    drumhead.run("down", "pair", cwd=root)
+
+
+def state(drumhead):
+    return {name: one["health"] for name, one in drumhead.json("ps", "pair")["state"]["machines"].items()}
+
+
+async def until(drumhead, ready):
+    store = FleetStore(drumhead.home, "pair")
+    return await wait_until(store.directory, lambda: ready(store.read_state().machines))
+
+
+async def test_the_client_starts_when_the_server_is_healthy_and_finds_it_by_name(drumhead, up):
+    assert state(drumhead) == {"pair-server": "healthy", "pair-client": "healthy"}
+    server, client = find(drumhead, "pair-server"), find(drumhead, "pair-client")
+    assert server["launch"]["started_at"] < client["launch"]["started_at"]
+    with command(drumhead.home, "logs", "--follow", "pair") as process:
+        for line in process.stdout:
+            if line == b"pair-client | pair-server\n":
+                break
+        else:
+            pytest.fail("the client did not reach the server")
+    table = drumhead("ps", cwd=up).splitlines()
+    assert [line.split()[:4] for line in table[1:]] == [
+        ["pair-server", "server", "running", "healthy"],
+        ["pair-client", "client", "running", "healthy"],
+    ]
+
+
+async def test_scaling_adds_and_removes_and_touches_nothing_else(drumhead, up):
+    before = find(drumhead, "pair-server")["pid"], find(drumhead, "pair-client")["pid"]
+    drumhead("scale", "client=2", "--fleet", "pair")
+    assert find(drumhead, "pair-client-2")["state"] == "running"
+    drumhead("scale", "client=1", cwd=up)
+    assert "pair-client-2" not in [one["launch"]["spec"]["name"] for one in drumhead.json("instances")]
+    assert (find(drumhead, "pair-server")["pid"], find(drumhead, "pair-client")["pid"]) == before
+    assert "write MEMBER=NUMBER" in drumhead.refused("scale", "ghost=1", cwd=up, status=2)
+
+
+async def test_a_machine_that_is_destroyed_comes_back_at_its_address(drumhead, up):
+    before = find(drumhead, "pair-server")
+    os.kill(before["pid"], signal.SIGKILL)
+    await until(drumhead, lambda machines: machines["pair-server"].health == "restarting")
+    await until(drumhead, lambda machines: machines["pair-server"].health == "healthy")
+    after = find(drumhead, "pair-server")
+    assert after["launch"]["address"] == before["launch"]["address"]
+    assert drumhead.json("ps", "pair")["state"]["machines"]["pair-server"]["restarts"] == 1
+
+
+async def test_machines_outlive_their_keeper_and_the_next_one_takes_them_over(drumhead, up):
+    store = FleetStore(drumhead.home, "pair")
+    pids = {name: find(drumhead, name)["pid"] for name in ("pair-server", "pair-client")}
+    keeper = store.keeper()
+    os.kill(keeper, signal.SIGKILL)
+    await wait_gone(keeper)
+    assert "Nobody keeps fleet pair" in drumhead.run("ps", "pair").stderr
+    assert "nobody keeps" in drumhead.refused("scale", "client=2", cwd=up, status=4)
+    drumhead("up", "--detach", cwd=up)
+    assert {name: find(drumhead, name)["pid"] for name in pids} == pids
+    assert store.keeper() not in {0, keeper}
+
+
+async def test_down_takes_only_what_is_the_fleet_s(drumhead, up):
+    drumhead("run", "-d", "-i", "test/pair", "pair-stranger", "-m", "96M", "-e", "sleep 9999")
+    told = drumhead.run("down", cwd=up)
+    assert told.returncode == 0
+    assert sorted(told.stderr.splitlines()) == ["Deleted instance: pair-client", "Deleted instance: pair-server"]
+    assert find(drumhead, "pair-stranger")["state"] == "running"
+    assert (drumhead.home.volumes / "pair-data.raw").is_file()
+    assert "there is no fleet pair" in drumhead.refused("ps", "pair", status=3)
+    drumhead("delete", "--force", "pair-stranger")
+
+
+async def test_a_fleet_in_the_foreground_dies_with_its_command(drumhead, up, tmp_path):
+    (tmp_path / "fleet.yaml").write_text(FLEET.replace("name: pair", "name: brief"))
+    with command(drumhead.home, "up", cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
+        store = FleetStore(drumhead.home, "brief")
+        store.directory.mkdir(parents=True, exist_ok=True)
+        (machine,) = await wait_until(store.directory, lambda: [one for one in store.instances() if one.pid])
+        process.send_signal(signal.SIGKILL)
+        await wait_gone(machine.pid)
+    assert store.keeper() == 0
+    drumhead("down", "brief", cwd=tmp_path)
+    assert "brief" not in drumhead("instances")
