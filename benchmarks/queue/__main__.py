@@ -122,7 +122,8 @@ def bare(path: Path, batch: int, seconds: float) -> tuple[float, float, float]:
     connection = sqlite_connect(path)
     insert = (
         "INSERT INTO task (key, state, seq, created, changed, priority, plain, spec, recipe, input, input_size,"
-        " filename, media_type, batch, idempotency_key, attempts, errors, deaths, plain_deaths, engine, seconds, reused)"
+        " filename, media_type, batch, idempotency_key, attempts, errors, deaths, plain_deaths, engine, seconds,"
+        " reused)"
         " VALUES (?, 0, ?, ?, ?, 0, 1, 1, 'invert', ?, 3000000,"
         " 'IMG_0001.JPG', 'image/jpeg', '', ?, 0, 0, 0, 0, '', 0, 0)"
     )
@@ -133,7 +134,10 @@ def bare(path: Path, batch: int, seconds: float) -> tuple[float, float, float]:
     claim = (
         "SELECT n FROM task INDEXED BY task_waiting WHERE state = 0 AND due IS NULL ORDER BY priority DESC, n LIMIT ?"
     )
-    take = "UPDATE task SET state = 1, seq = ?, changed = ?, attempts = 1, lease = ?, expires = ?, worker = 'b' WHERE n = ?"
+    take = (
+        "UPDATE task SET state = 1, seq = ?, changed = ?, attempts = 1, lease = ?, expires = ?, worker = 'b'"
+        " WHERE n = ?"
+    )
     finish = (
         "UPDATE task SET state = 2, seq = ?, changed = ?, lease = NULL, expires = NULL, worker = NULL, outputs = ?,"
         " engine = 'bench' WHERE n = ?"
