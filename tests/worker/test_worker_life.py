@@ -14,7 +14,7 @@ from support.photos import photo
 from support.pids import children, gone
 from support.system import System
 from worker.conftest import Start
-from worker.work import LONG, begun, kinds, slow
+from worker.work import LONG, begun, kinds, metrics, slow
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -123,6 +123,7 @@ async def test_an_image_that_takes_too_long_twice_is_quarantined_with_the_reason
     assert task.failure is not None
     assert task.failure.code == "timed_out"
     assert task.deaths == 2
+    assert 'safelight_worker_decoder_restarts_total{reason="timed_out"} 2.0' in await metrics(worker)
     after = await client.upload(photo(161))
     assert (await client.wait(after.id, timeout=20)).state is State.FINISHED
     assert worker.running

@@ -11,10 +11,10 @@ from PIL import Image
 from safelight.client.master import Client
 from safelight.wire import State
 from support.photos import is_inverse, photo
-from support.processes import Program, service
+from support.processes import service
 from support.system import System, free_port
 from worker.conftest import Start
-from worker.work import blob, kinds
+from worker.work import blob, kinds, metrics
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -22,11 +22,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def result_of(client: Client, id: str, output: str | None = None) -> bytes:
     async with client.result(id, output=output) as response:
         return await response.read()
-
-
-async def metrics(worker: Program) -> str:
-    async with aiohttp.ClientSession() as http, http.get(await worker.address() + "/metrics") as response:
-        return await response.text()
 
 
 async def test_photos_are_processed_and_told_in_the_log_and_the_metrics(client: Client, start: Start) -> None:

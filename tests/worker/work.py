@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import aiohttp
+
 from safelight.client.master import Client
 from safelight.wire import Task
 from support.photos import photo
@@ -24,6 +26,11 @@ async def kinds(client: Client, task: Task) -> list[str]:
 async def begun(worker: Program, task: Task) -> None:
     """Wait until a worker decodes a task."""
     await worker.log(lambda line: line.get("task") == task.id and "processing" in line["message"])
+
+
+async def metrics(worker: Program) -> str:
+    async with aiohttp.ClientSession() as http, http.get(await worker.address() + "/metrics") as response:
+        return await response.text()
 
 
 def blob(data: Path, digest: str) -> Path:

@@ -23,7 +23,7 @@ from safelight.worker.attempts import Attempts
 from safelight.worker.home import Home
 from safelight.worker.inputs import Inputs
 from safelight.worker.leases import Leases
-from safelight.worker.metrics import Metrics
+from safelight.worker.metrics import DecoderRestarts, Metrics
 from safelight.worker.stock import Stock
 from safelight.worker.worker import Worker
 
@@ -44,8 +44,13 @@ class Config(serve.Config, frozen=True, kw_only=True):
     isolation: Annotated[
         Literal["process", "thread"], Meta(description="decode in processes of their own, or in threads of this one")
     ] = "process"
-    memory_limit: Annotated[settings.Size, Meta(description="what one decoder process may allocate")] = 2 << 30
-    time_limit: Annotated[settings.Duration, Meta(description="how long one image may take")] = 60.0
+    memory_limit: Annotated[
+        int,
+        Meta(ge=256 << 20, description="what one decoder process may allocate", extra={"unit": "bytes"}),
+    ] = 2 << 30
+    time_limit: Annotated[float, Meta(gt=0, description="how long one image may take", extra={"unit": "seconds"})] = (
+        60.0
+    )
     max_pixels: Annotated[int, Meta(ge=1, description="frames times width times height at most")] = Limits().max_pixels
     max_frames: Annotated[int, Meta(ge=1, description="frames of an animation at most")] = Limits().max_frames
     max_input: Annotated[settings.Size, Meta(description="bytes of an input at most")] = Limits().max_bytes
@@ -82,6 +87,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
     metrics.busy.set_function(lambda: stock.busy)
     with Home.open(Path(config.data), name, config.slots) as home:
         async with decoder.open_pool(pool_settings) as pool:
+            service.registry.register(DecoderRestarts(pool.restarts))
 
             def info() -> WorkerInfo:
                 return WorkerInfo(

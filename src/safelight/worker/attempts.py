@@ -125,7 +125,6 @@ class Attempts:
     def _log_failure(self, lease: Lease, outcome: Outcome) -> None:
         match outcome:
             case Died(failure=failure):
-                self._metrics.decoders_ended.labels(failure.code).inc()
                 log.warning("        the decoder died: %s", failure.detail, extra=_fields(lease, failure))
             case Failed(failure=failure, permanent=True):
                 log.info("        failed: %s", failure.detail, extra=_fields(lease, failure))

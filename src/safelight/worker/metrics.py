@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -27,9 +31,22 @@ class Metrics:
         self.bytes_in = Counter("safelight_worker_input_bytes", "Bytes fetched from storage", registry=registry)
         self.bytes_out = Counter("safelight_worker_output_bytes", "Bytes put into storage", registry=registry)
         self.lost = Counter("safelight_worker_leases_lost", "Leases that ran out or were taken away", registry=registry)
-        self.decoders_ended = Counter(
-            "safelight_worker_decoder_deaths", "Decoders ended by an image, by reason", ["code"], registry=registry
-        )
         self.busy = Gauge("safelight_worker_slots_busy", "Slots that process an image now", registry=registry)
         self.held = Gauge("safelight_worker_leases_held", "Leases held now", registry=registry)
         Gauge("safelight_worker_slots", "Images processed at once at most", registry=registry).set(slots)
+
+
+class DecoderRestarts(Collector):
+    """The decoders that were replaced, by reason, as the pool counts them."""
+
+    def __init__(self, counts: Mapping[str, int]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Read the pool's counts."""
+        family = CounterMetricFamily(
+            "safelight_worker_decoder_restarts", "Decoders replaced, by reason", labels=["reason"]
+        )
+        for reason, count in dict(self._counts).items():
+            family.add_metric([reason], count)
+        yield family
