@@ -55,8 +55,8 @@ class Feed:
         self._wake(set(self._waiting))
 
     async def now(self) -> int:
-        """Return the number of the latest change. Raises UNAVAILABLE."""
-        return self._last if self._floor is not None else (await self._db.summary()).seq
+        """Return the number of the latest change, as db knows it. Raises UNAVAILABLE."""
+        return (await self._db.summary()).seq
 
     async def read(
         self, after: int, *, limit: int = _PAGE, wait: float = 0.0, task: str | None = None
