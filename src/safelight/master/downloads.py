@@ -17,7 +17,7 @@ from safelight.client.master import output_filename
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.master.operations import BINARY, Operation
-from safelight.master.pictures import EXTENSIONS, LOOKED_AT, media_type_or_bytes
+from safelight.pictures import EXTENSIONS, LOOKED_AT, media_type_or_bytes
 from safelight.wire import Blob, Output, State, Task
 
 log = logging.getLogger(__name__)

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
+from safelight import pictures
 from safelight.client.base import retrying
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
-from safelight.master import pictures
 from safelight.master.metrics import Metrics
 from safelight.wire import Blob
 

@@ -13,10 +13,10 @@ from email.utils import formatdate
 import msgspec
 from aiohttp import web
 
+from safelight import pictures
 from safelight.client.partials import PartialClient
 from safelight.errors import Code, Error
 from safelight.http import problem_response
-from safelight.master import pictures
 from safelight.master.creations import Creations
 from safelight.master.downloads import Downloads
 from safelight.master.form import clean_filename

@@ -1,7 +1,7 @@
 """What a file is by its first bytes: a picture of a kind that is worth a worker's time, or a refusal that says why.
 
-A file's name and declared type are never believed. This table only keeps out what is plainly wrong before it reaches
-storage; whether the picture is whole and within the limits is the worker's to find out.
+A file's name and declared type are never believed. The master keeps out by it what is plainly wrong before that reaches
+storage; whether the picture is whole and within the limits is the engine's to find out.
 """
 
 from __future__ import annotations
