@@ -1,0 +1,73 @@
+"""How much longer than the bare processing it takes from the end of an upload to the result, on an idle system.
+
+    python benchmarks/latency.py [--photos 40]
+
+One photo at a time: the clock starts when the client hands its last byte to the network, and stops when the event
+says that the result is ready. Beside it, in turn, the same recipe on the same bytes in this process.
+"""
+
+import argparse
+import asyncio
+import statistics
+import time
+
+import photos
+from running import running
+from safelight import engine
+from safelight.client.master import Client
+from safelight.client.uploads import Upload
+from safelight.recipe import BUILTIN
+from safelight.wire import ENDED
+
+
+async def through(client: Client, data: bytes, batch: str) -> float:
+    """Return the seconds from the last byte of the upload to the event of its end."""
+    sent = 0.0
+
+    def progress(_: int) -> None:
+        nonlocal sent
+        sent = time.perf_counter()
+
+    after = (await client.summary()).seq
+    upload = asyncio.create_task(client.upload_many([Upload(source=data, progress=progress)], batch=batch))
+    while True:
+        page = await client.changes(after, wait=30.0)
+        after = page.last
+        if any(event.batch == batch and event.state in ENDED for event in page.events):
+            ready = time.perf_counter()
+            await upload
+            return ready - sent
+
+
+def bare(data: bytes) -> float:
+    """Return the seconds of the processing alone."""
+    start = time.perf_counter()
+    engine.process(data, BUILTIN["invert"])
+    return time.perf_counter() - start
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=int, default=40)
+    options = parser.parse_args()
+    engine.set_concurrency(1)
+    print("| format | megapixels | bare processing, ms | upload's end to result, ms | added, ms | 90th percentile |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    async with running() as master, Client.connect(master) as client:
+        for size, kind in [(0.25, "JPEG"), (2, "JPEG"), (2, "PNG")]:
+            originals = photos.photos(size, kind)
+            await through(client, photos.copies(originals, 1, f"{kind}{size}-warm")[0], f"{kind}{size}-warm")
+            alone, whole = [], []
+            for number, data in enumerate(photos.copies(originals, options.photos, f"{kind}{size}")):
+                alone.append(await asyncio.to_thread(bare, data) * 1e3)
+                whole.append(await through(client, data, f"{kind}{size}-{number}") * 1e3)
+            added = sorted(b - a for a, b in zip(alone, whole, strict=True))
+            print(
+                f"| {kind} | {size} | {statistics.median(alone):.1f} | {statistics.median(whole):.1f} | "
+                f"**{statistics.median(added):.1f}** | {added[len(added) * 9 // 10]:.1f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
