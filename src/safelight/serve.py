@@ -181,7 +181,7 @@ async def running(name: str, config: C, build: Build[C]) -> AsyncIterator[Servic
     async with AsyncExitStack() as stack:
         # Unlimited: what comes in is bounded, and long polls that are passed on must not starve the rest.
         service = Service(name, config, await stack.enter_async_context(session(limit=0)))
-        if config.keyvaluestore is not None:
+        if config.keyvaluestore is not None and name != "keyvaluestore":  # the store itself looks for nobody
             opened = Directory.open(service.session, config.keyvaluestore)
             service.directory = await stack.enter_async_context(opened)
         app = await stack.enter_async_context(build(config, service))

@@ -292,11 +292,12 @@ class Summary(Record, frozen=True, kw_only=True):
 
 
 class Reference(Record, frozen=True, kw_only=True):
-    """Names in storage that one page of tasks points at."""
+    """Names in storage that one page of tasks points at. `db` tells one database from another, set up anew."""
 
     digests: list[str]
     names: list[str]
     next: int | None = None
+    db: str = ""
 
 
 class NamedRecipe(Record, frozen=True, kw_only=True):

@@ -39,14 +39,14 @@ async def there(store, digest: str) -> bool:
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 1000])
-async def test_only_what_nobody_points_at_goes(store, monkeypatch, at_once):
+async def test_only_what_nobody_points_at_goes(store, tmp_path, monkeypatch, at_once):
     monkeypatch.setattr(module, "_AT_ONCE", at_once)
     digests = await put_all(store, 10)
     named = [(await store.put(chunks(data))).digest for data in (b"named and wanted", b"named once")]
     for name, digest in zip(("wanted", "unwanted"), named, strict=True):
         await store.name(name, digest)
     found = pages(reference(digests[:2]), reference(digests[2:4], ["wanted", "unknown"]), reference())
-    collected = await Collector(store, found, grace=0).collect()
+    collected = await Collector(store, found, grace=0, known_db=tmp_path / "db").collect()
     assert collected == Collected(examined=14, removed=8, freed=collected.freed)
     assert [await there(store, digest) for digest in digests] == [True] * 4 + [False] * 6
     assert await there(store, named[0])
@@ -54,47 +54,47 @@ async def test_only_what_nobody_points_at_goes(store, monkeypatch, at_once):
     assert not await there(store, named[1])
 
 
-async def test_a_name_keeps_a_blob_that_no_digest_points_at_even_if_both_names_differ(store):
+async def test_a_name_keeps_a_blob_that_no_digest_points_at_even_if_both_names_differ(store, tmp_path):
     blob = await store.put(chunks(b"picture"))
     await store.name("old", blob.digest)
     await store.name("kept", blob.digest)
-    await Collector(store, pages(reference(names=["kept"])), grace=0).collect()
+    await Collector(store, pages(reference(names=["kept"])), grace=0, known_db=tmp_path / "db").collect()
     assert await there(store, blob.digest)
     with pytest.raises(Error):
         await store.named("old")
 
 
-async def test_within_the_grace_period_nothing_goes(store):
+async def test_within_the_grace_period_nothing_goes(store, tmp_path):
     digests = await put_all(store, 3)
-    assert await Collector(store, pages(), grace=DAY).collect() == Collected()
+    assert await Collector(store, pages(), grace=DAY, known_db=tmp_path / "db").collect() == Collected()
     assert all([await there(store, digest) for digest in digests])
 
 
-async def test_if_the_references_cannot_be_read_to_their_end_nothing_goes(store):
+async def test_if_the_references_cannot_be_read_to_their_end_nothing_goes(store, tmp_path):
     digests = await put_all(store, 5)
 
     async def broken():
         yield reference(digests[:1])
         raise Error(Code.UNAVAILABLE, "db is away")
 
-    collector = Collector(store, broken, grace=0)
+    collector = Collector(store, broken, grace=0, known_db=tmp_path / "db")
     with pytest.raises(Error, match="db is away"):
         await collector.collect()
     assert all([await there(store, digest) for digest in digests])
 
 
-async def test_what_is_stored_again_during_a_collection_stays(store):
+async def test_what_is_stored_again_during_a_collection_stays(store, tmp_path):
     digests = await put_all(store, 5)
 
     async def references():
         yield reference()
         assert not (await store.put(chunks(made(100, 3)))).new
 
-    await Collector(store, references, grace=0).collect()
+    await Collector(store, references, grace=0, known_db=tmp_path / "db").collect()
     assert [await there(store, digest) for digest in digests] == [False, False, False, True, False]
 
 
-async def test_puts_racing_with_removals_are_never_lost(store):
+async def test_puts_racing_with_removals_are_never_lost(store, tmp_path):
     digests = await put_all(store, 150)
     putting: list[asyncio.Task] = []
 
@@ -103,20 +103,20 @@ async def test_puts_racing_with_removals_are_never_lost(store):
         putting.extend(asyncio.create_task(store.put(chunks(made(100, seed)))) for seed in range(150))
         await asyncio.sleep(0)
 
-    await Collector(store, references, grace=0).collect()
+    await Collector(store, references, grace=0, known_db=tmp_path / "db").collect()
     stored = await asyncio.gather(*putting)
     assert [one.digest for one in stored] == digests
     assert all([await there(store, digest) for digest in digests])
 
 
-async def test_collections_take_turns_and_the_second_finds_nothing(store):
+async def test_collections_take_turns_and_the_second_finds_nothing(store, tmp_path):
     await put_all(store, 5)
-    collector = Collector(store, pages(), grace=0)
+    collector = Collector(store, pages(), grace=0, known_db=tmp_path / "db")
     results = await asyncio.gather(collector.collect(), collector.collect())
     assert [result.removed for result in results] == [5, 0]
 
 
-async def test_it_runs_from_time_to_time_and_survives_a_failure(store):
+async def test_it_runs_from_time_to_time_and_survives_a_failure(store, tmp_path):
     digests = await put_all(store, 1)
     attempts = 0
 
@@ -128,9 +128,25 @@ async def test_it_runs_from_time_to_time_and_survives_a_failure(store):
         yield reference()
 
     done = asyncio.Event()
-    task = asyncio.create_task(Collector(store, references, grace=0).run(0.01, lambda _collected: done.set()))
+    task = asyncio.create_task(
+        Collector(store, references, grace=0, known_db=tmp_path / "db").run(0.01, lambda _collected: done.set())
+    )
     async with asyncio.timeout(20):
         await done.wait()
     task.cancel()
     assert attempts >= 2
     assert not await there(store, digests[0])
+
+
+async def test_a_database_set_up_anew_is_not_believed(store, tmp_path):
+    digests = await put_all(store, 3)
+    before = reference(digests[:2]).evolve(db="one")
+    await Collector(store, pages(before), grace=0, known_db=tmp_path / "db").collect()
+    anew = Collector(store, pages(reference().evolve(db="another")), grace=0, known_db=tmp_path / "db")
+    with pytest.raises(Error) as refused:
+        await anew.collect()
+    assert refused.value.code is Code.CONFLICT
+    assert "remove" in refused.value.detail
+    assert [await there(store, digest) for digest in digests] == [True, True, False]
+    (tmp_path / "db").unlink()
+    assert (await anew.collect()).removed == 2

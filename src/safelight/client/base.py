@@ -22,6 +22,7 @@ T = TypeVar("T")
 Credentials = Callable[[str, str], Mapping[str, str]]
 """Method and path to the headers that authenticate the request: the one place where a client adds its credentials."""
 
+_SAFE = ("GET", "HEAD")
 _LARGE = 1 << 20
 
 Body = bytes | io.BytesIO | AsyncIterator[bytes] | Payload | aiohttp.MultipartWriter | None
@@ -100,28 +101,47 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         wait: float = 0.0,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send one request once and hand out the answer, its body unread.
+        """Send a request and hand out the answer, its body unread.
 
         `wait` is the long poll's time, added to the silence allowed. Raises the service's `Error`, or
-        `Error(UNAVAILABLE)` where nothing answers.
+        `Error(UNAVAILABLE)` where nothing answers. A GET or HEAD that an instance does not answer goes to another one.
         """
-        base = await self._address.resolve()
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=self._silence + wait)
         sent = {**(headers or {}), **self._credentials(method, path)}
         if isinstance(body, bytes) and len(body) > _LARGE:
             body = io.BytesIO(body)  # sent in pieces, between which others have their turn
         query = {key: str(value) for key, value in (params or {}).items() if value is not None}
+        options: dict[str, Any] = {
+            "params": query,
+            "data": body,
+            "headers": sent,
+            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=self._silence + wait),
+            "allow_redirects": False,
+        }
+        base, response = await self._send(method, path, options)
         try:
-            async with self._http.request(
-                method, base + path, params=query, data=body, headers=sent, timeout=timeout, allow_redirects=False
-            ) as response:
+            async with response:
                 if response.status >= 400:
                     raise await _error_of(response)
                 yield response
         except (aiohttp.ClientError, TimeoutError) as error:
-            self._address.failed(base)
-            reason = str(error) or type(error).__name__
-            raise Error(Code.UNAVAILABLE, f"No answer from {base}: {reason}. Is the service running?") from error
+            raise self._no_answer(base, error) from error
+
+    async def _send(self, method: str, path: str, options: dict[str, Any]) -> tuple[str, aiohttp.ClientResponse]:
+        tried: set[str] = set()
+        while True:
+            base = await self._address.resolve()
+            try:
+                return base, await self._http.request(method, base + path, **options)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                failure = self._no_answer(base, error)
+                if not isinstance(error, aiohttp.ClientConnectorError) or method not in _SAFE or base in tried:
+                    raise failure from error
+                tried.add(base)
+
+    def _no_answer(self, base: str, error: Exception) -> Error:
+        self._address.failed(base)
+        reason = str(error) or type(error).__name__
+        return Error(Code.UNAVAILABLE, f"No answer from {base}: {reason}. Is the service running?")
 
     async def call(
         self,

@@ -68,7 +68,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         if service.directory is not None:
             # Not `service.needs`: storage serves without db, and only collects with it.
             db = DbClient(Connection(service.session, service.directory.address("db"), patience=2.0))
-            collector = Collector(store, partial(references, db), config.grace)
+            collector = Collector(store, partial(references, db), config.grace, Path(config.data, "db"))
         application = app.make(store, collector, limits, numbers)
         kept = PartialLimits(count=config.max_partials, keep=config.keep_partial)
         async with (

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
@@ -38,8 +39,9 @@ async def references(db: DbClient) -> AsyncIterator[Reference]:
 class Collector:
     """Collects on request and from time to time, one collection at once."""
 
-    def __init__(self, store: BlobStore, references: References, grace: float) -> None:
+    def __init__(self, store: BlobStore, references: References, grace: float, known_db: Path) -> None:
         self._store = store
+        self._known_db = known_db
         self._references = references
         self._grace = grace
         self._lock = asyncio.Lock()
@@ -79,6 +81,7 @@ class Collector:
     async def _judge(self, candidates: set[str], named: set[bytes], before: float) -> Collected:
         examined = len(candidates)
         async for page in self._references():
+            await asyncio.to_thread(self._check_db, page.db)
             for name in page.names:
                 if NAME_PREFIX + name in candidates:
                     candidates.discard(NAME_PREFIX + name)
@@ -95,6 +98,17 @@ class Collector:
             elif item.startswith(NAME_PREFIX):
                 await self._keep_blob_of(item.removeprefix(NAME_PREFIX), named)
         return Collected(examined=examined, removed=removed, freed=freed)
+
+    def _check_db(self, db: str) -> None:
+        """Refuse to believe a database that is not that of the collections before, but set up anew, or a wrong one."""
+        if not self._known_db.exists():
+            self._known_db.write_text(f"{db}\n")
+        elif self._known_db.read_text().strip() != db:
+            detail = (
+                "db is not the database of the collections before, so what it does not know of may still be needed. "
+                f"Bring the old one back; or, if it is meant to be gone, remove {self._known_db} and collect again."
+            )
+            raise Error(Code.CONFLICT, detail)
 
     async def _keep_blob_of(self, name: str, named: set[bytes]) -> None:
         try:

@@ -100,4 +100,6 @@ def referenced(transaction: Transaction, after: int, limit: int) -> Reference:
         digests.update((output.digest, None) for output in row.outputs or ())
         if row.worker == "" or (row.state is State.FINISHED and not row.outputs):
             names.append(row.lease_id)
-    return Reference(digests=list(digests), names=names, next=rows[-1].n if len(rows) == limit else None)
+    return Reference(
+        digests=list(digests), names=names, next=rows[-1].n if len(rows) == limit else None, db=transaction.memory.id
+    )

@@ -40,6 +40,7 @@ class Memory:
         self.last_task: int = connection.value("last_number", "task") or 0
         self.last_event: int = connection.value("last_number", "event") or 0
         self.removed_event: int = connection.value("meta", "removed_event") or 0
+        self.id: str = connection.value("meta", "id")
         self.engine: str = connection.value("meta", "engine") or ""
         self.specs: dict[int, Spec] = {}
         self.spec_ids: dict[str, tuple[int, int]] = {}

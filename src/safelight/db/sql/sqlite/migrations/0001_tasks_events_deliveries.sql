@@ -5,6 +5,8 @@ CREATE TABLE meta (
   value ANY
 ) STRICT, WITHOUT ROWID;
 
+INSERT INTO meta VALUES ('id', lower(hex(randomblob(16)))); -- tells this database from one set up anew
+
 CREATE TABLE spec (
   id INTEGER PRIMARY KEY,
   digest TEXT NOT NULL UNIQUE,
