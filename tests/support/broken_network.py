@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 
 class Network:
     """A TCP relay. `cuts` holds, for each of the next connections that carry so much, after how many bytes from the
-    client it is reset; `held` lets bytes from clients wait."""
+    client it is reset. Once clients have sent `hold_after` bytes, nothing more goes to the service until `flow`."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -18,10 +19,20 @@ class Network:
         self.cuts: list[int] = []
         self.cut = 0
         """How many connections were reset."""
-        self.flowing = asyncio.Event()
-        self.flowing.set()
-        self.slow = False
+        self.hold_after: int | None = None
         self.address = ""
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._sent = 0
+
+    def hold(self, after: int) -> None:
+        """Carry so many bytes more from clients, then hold the rest."""
+        self._sent, self.hold_after = 0, after
+
+    def flow(self) -> None:
+        """Carry everything again."""
+        self.hold_after = None
+        self._flowing.set()
 
     def reset(self) -> None:
         """Break every connection now."""
@@ -55,10 +66,11 @@ class Network:
         carried = 0
         while data := await reader.read(65536):
             if counted:
-                await self.flowing.wait()
                 carried += len(data)
-                if self.slow:
-                    await asyncio.sleep(0.01)
+                self._sent += len(data)
+                if self.hold_after is not None and self._sent >= self.hold_after and len(data) > 1024:
+                    self._flowing.clear()  # bodies wait; small requests (how far is it?) go through
+                    await self._flowing.wait()
                 if self.cuts and carried >= self.cuts[0]:
                     del self.cuts[0]
                     self.cut += 1
@@ -79,8 +91,11 @@ async def network(target: str) -> AsyncIterator[Network]:
     """Relay to `host:port` from a free port."""
     host, _, port = target.removeprefix("http://").rpartition(":")
     relay = Network(host, int(port))
-    server = await asyncio.start_server(relay._connected, "127.0.0.1", 0)
-    relay.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)  # what is held must not hide in buffers
+    listening.bind(("127.0.0.1", 0))
+    server = await asyncio.start_server(relay._connected, sock=listening)
+    relay.address = f"127.0.0.1:{listening.getsockname()[1]}"
     try:
         yield relay
     finally:

@@ -8,8 +8,6 @@ import { follow } from "./live";
 const HEAD_EVERY = 700;
 const ONE_BY_ONE = 4;
 
-const newestFirst = (one: Task, other: Task) => other.created - one.created || (one.id < other.id ? 1 : -1);
-
 export class TaskList {
   readonly items = signal<Task[]>([]);
   readonly complete = signal(false);
@@ -45,7 +43,7 @@ export class TaskList {
       const page = await findTasks({ state: this.states.join(","), limit: this.limit, before: this.next ?? "" });
       this.next = page.next ?? undefined;
       this.complete.value = !page.next;
-      this.merge(page.tasks);
+      this.merge(page.tasks, "back");
     });
   }
 
@@ -125,17 +123,21 @@ export class TaskList {
     else this.merge(await Promise.all(wanted.map((id) => getTask(id).catch(() => undefined))));
   }
 
-  private merge(found: (Task | undefined)[]): void {
+  /** Put in what was read. Tasks of one moment stay in the service's order: newer ones in front, older ones behind. */
+  private merge(found: (Task | undefined)[], where: "front" | "back" = "front"): void {
     const known = new Map(this.items.value.map((task) => [task.id, task]));
-    const oldest = this.complete.value ? undefined : this.items.value.at(-1);
+    const oldest = this.complete.value || found.length > 1 ? undefined : this.items.value.at(-1);
+    const added: Task[] = [];
     for (const task of found) {
       if (!task || task.batch === VIEWS) continue;
       const before = known.get(task.id);
       if (!this.wants(task.state)) known.delete(task.id);
-      else if (before ? before.seq <= task.seq : found.length > 1 || !oldest || task.created >= oldest.created)
-        known.set(task.id, task);
+      else if (before) known.set(task.id, before.seq <= task.seq ? task : before);
+      else if (!oldest || task.created >= oldest.created) added.push(task);
     }
-    this.items.value = [...known.values()].sort(newestFirst);
+    const there = [...known.values()];
+    const all = where === "front" ? [...added, ...there] : [...there, ...added];
+    this.items.value = all.sort((one, other) => other.created - one.created);
   }
 }
 

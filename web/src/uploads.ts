@@ -39,7 +39,14 @@ export const overall = computed(() => {
   return { total, sent, files: rows.value.length + done.value.files };
 });
 
-const uppy = new Uppy<Meta, TusBody>({ id: "safelight", autoProceed: true, restrictions: { minFileSize: 1 } });
+/** What goes wrong is told in the tray. */
+const silent = { debug: () => undefined, warn: () => undefined, error: () => undefined };
+const uppy = new Uppy<Meta, TusBody>({
+  id: "safelight",
+  autoProceed: true,
+  logger: silent,
+  restrictions: { minFileSize: 1 },
+});
 const failures = new Map<string, { words: string; passing: boolean }>();
 
 uppy.use(Tus, {

@@ -36,7 +36,7 @@ export function Chart({ title, times, series, bars, words }: Props) {
   return (
     <figure class="chart">
       <figcaption>
-        <h3>{title}</h3>
+        <h2>{title}</h2>
         <p class="legend">
           <time>{at === undefined ? "Now" : clock(times[shown]!)}</time>
           {series.map((one) => {

@@ -1,0 +1,51 @@
+"""Debian's chromium, and the page in it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from playwright.async_api import Browser, Page, async_playwright
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 45_000
+"""Milliseconds that the page may take for what it is waited for: the machine may be busy with other things."""
+TOLERATED = ("net::ERR_", "status of 4", "status of 5")
+"""What a browser logs of a broken network and of refusals; anything else on its console fails a test."""
+
+
+@contextlib.asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """Run a browser with an empty profile."""
+    async with async_playwright() as playwright:
+        running = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        try:
+            yield running
+        finally:
+            await running.close()
+
+
+@contextlib.asynccontextmanager
+async def opened(browser: Browser, address: str, **options) -> AsyncIterator[Page]:
+    """Open the page in a fresh profile; whatever it complains of on its console is an error."""
+    context = await browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
+    context.set_default_timeout(PATIENCE)
+    page = await context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    try:
+        await page.goto(f"http://{address}/")
+        yield page
+        assert [text for text in complaints if not any(known in text for known in TOLERATED)] == []
+    finally:
+        await context.close()

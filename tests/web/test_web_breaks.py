@@ -1,0 +1,157 @@
+"""What breaks while the page looks: connections, the page itself, workers; and a thousand tasks."""
+
+import hashlib
+import re
+import time
+
+import msgspec
+import pytest
+import pytest_asyncio
+from playwright.async_api import expect
+
+from safelight import recipe
+from safelight.client.db import DbClient
+from safelight.client.storage import StorageClient
+from safelight.wire import NewTask, State
+from support.broken_network import network
+from support.browser import opened
+from support.photos import photo
+from support.until import until
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+expect.set_options(timeout=45_000)
+
+
+@pytest.fixture
+def large(folder):
+    """More than the buffers on the way hold."""
+    path = folder / "large.tif"
+    path.write_bytes(photo(0, width=2400, kind="TIFF"))
+    return path
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def between(whole):
+    """The network between the page and the master."""
+    async with network(whole.master) as relay:
+        yield relay
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(browser, client, between):
+    async with opened(browser, between.address) as shown:
+        yield shown
+
+
+async def start_upload(page, between, path):
+    """Begin an upload, and hold the network when a part of it has come."""
+    between.hold(2_000_000)
+    await page.get_by_label("Choose photos").set_input_files(path)
+    await expect(page.locator(".tray li")).to_contain_text(re.compile("[1-9][0-9]* %"))
+
+
+async def arrived(client, path):
+    async def one():
+        return len((await client.tasks()).tasks) >= 1
+
+    await until(one, timeout=45)
+    tasks = (await client.tasks()).tasks
+    assert len(tasks) == 1
+    assert tasks[0].input.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+async def test_cut_in_the_middle(page, client, between, large):
+    await start_upload(page, between, large)
+    between.reset()
+    between.flow()
+    await expect(page.locator(".card:not(.developing-card)")).to_have_count(1)
+    await arrived(client, large)
+
+
+async def test_paused_and_resumed(page, client, between, large):
+    await start_upload(page, between, large)
+    await page.get_by_role("button", name="Pause all").click()
+    await expect(page.locator(".tray li")).to_contain_text("Paused")
+    between.flow()
+    await page.get_by_role("button", name="Resume all").click()
+    await expect(page.locator(".tray")).to_have_count(0)
+    await arrived(client, large)
+
+
+async def test_reloaded_in_the_middle(page, client, between, large):
+    await start_upload(page, between, large)
+    await page.wait_for_function(STORED)
+    await page.reload()
+    between.flow()
+    await expect(page.get_by_text("Going on with the uploads from before the reload.")).to_be_visible()
+    await expect(page.locator(".card:not(.developing-card)")).to_have_count(1)
+    await arrived(client, large)
+
+
+STORED = """() => new Promise((resolve) => {
+  const opening = indexedDB.open("uppy-blobs");
+  opening.onerror = () => resolve(false);
+  opening.onsuccess = () => {
+    const names = [...opening.result.objectStoreNames];
+    if (!names.length) return resolve(false);
+    const counting = opening.result.transaction(names).objectStore(names[0]).count();
+    counting.onsuccess = () => { opening.result.close(); resolve(counting.result > 0); };
+  };
+})"""
+"""Whether the browser's own database has the file."""
+
+
+async def test_a_worker_killed_while_the_page_watches(page, whole, client):
+    await page.get_by_role("link", name="Tasks").click()
+    slow = {"outputs": {"image": {"operations": [{"op": "blur", "sigma": 90}], "format": "avif", "effort": 10}}}
+    await client.upload(photo(4, width=3600, kind="JPEG"), recipe=slow, filename="heavy.jpg")
+    row = page.get_by_role("row").filter(has_text="heavy.jpg")
+    for _ in range(2):
+        await expect(row.get_by_text("Developing")).to_be_visible()
+        await whole.kill("worker-0")
+        await expect(row.get_by_text("Developing")).to_have_count(0)
+        await whole.start("worker-0")
+    await expect(row.get_by_text("Quarantined")).to_be_visible()
+    await page.get_by_role("link", name="System").click()
+    section = page.get_by_role("region", name="In quarantine")
+    await expect(section).to_contain_text("2 deaths")
+    assert (await client.tasks()).tasks[0].failure.detail in await section.inner_text()
+    await section.get_by_role("button", name="Release").click()
+    await expect(section).to_have_count(0)
+    task = (await client.tasks()).tasks[0]
+    assert task.state in (State.WAITING, State.WORKING)
+    await client.cancel(task.id)
+
+
+async def test_a_thousand_tasks(page, whole, client):
+    await whole.kill("worker-0")
+    try:
+        async with (
+            StorageClient.connect(f"127.0.0.1:{whole.ports['storage']}") as storage,
+            DbClient.connect(f"127.0.0.1:{whole.ports['db']}") as db,
+        ):
+            blob = await storage.put(photo(0))
+            invert = recipe.BUILTIN["invert"]
+            new = NewTask(
+                input=blob,
+                recipe="invert",
+                recipe_digest=recipe.digest(invert, "thousand"),
+                spec=msgspec.Raw(recipe.encode(invert)),
+            )
+            await page.get_by_role("link", name="Tasks").click()
+            await db.create([new.evolve(filename=f"photo-{n}.png", idempotency_key=f"t-{n}") for n in range(1000)])
+        await expect(page.get_by_text("photo-999.png")).to_be_visible()
+        asked = await page.evaluate("performance.getEntriesByType('resource').length")
+        assert asked < 60
+        for _ in range(12):  # to the end, page by page
+            await page.evaluate("scrollTo(0, document.body.scrollHeight)")
+            await page.wait_for_timeout(250)
+        await expect(page.get_by_text("photo-0.png", exact=True)).to_be_visible()
+        assert await page.locator(".virtual .row").count() < 80
+        start = time.monotonic()
+        for place in range(0, 60_000, 3000):
+            await page.evaluate(f"new Promise((done) => (scrollTo(0, {place}), requestAnimationFrame(done)))")
+        assert time.monotonic() - start < 10
+        assert await page.locator(".virtual .row").count() < 80
+    finally:
+        await whole.start("worker-0")

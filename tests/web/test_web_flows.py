@@ -1,0 +1,247 @@
+"""What people do on the page, in a real browser against the running system."""
+
+import base64
+import io
+import json
+import re
+import zipfile
+
+import pytest
+from PIL import Image
+from playwright.async_api import expect
+
+from safelight.wire import State
+from support.photos import photo
+from support.until import until
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+expect.set_options(timeout=45_000)
+
+DROP = """async ([selector, type, files]) => {
+  const transfer = new DataTransfer();
+  for (const [name, base64] of files) {
+    const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+    transfer.items.add(new File([bytes], name, { type: name.endsWith("png") ? "image/png" : "text/plain" }));
+  }
+  const given = { bubbles: true, cancelable: true };
+  const event = type === "paste"
+    ? new ClipboardEvent(type, { ...given, clipboardData: transfer })
+    : new DragEvent(type, { ...given, dataTransfer: transfer });
+  document.querySelector(selector).dispatchEvent(event);
+}"""
+
+
+def saved(folder, count, *, start=0):
+    paths = []
+    for number in range(start, start + count):
+        path = folder / f"photo-{number}.png"
+        path.write_bytes(photo(number, width=300))
+        paths.append(path)
+    return paths
+
+
+async def choose(page, *paths):
+    await page.get_by_label("Choose photos").set_input_files(paths)
+
+
+async def given(page, kind, **files):
+    pairs = [[f"{name}.{ext}", base64.b64encode(data).decode()] for name, (ext, data) in files.items()]
+    await page.evaluate(DROP, [".drop", kind, pairs])
+
+
+async def test_upload_watch_look_download(page, client, folder):
+    paths = saved(folder, 3)
+    await choose(page, *paths)
+    cards = page.locator(".card:not(.developing-card)")
+    await expect(cards).to_have_count(3)
+    tasks = {task.filename: task for task in (await client.tasks()).tasks}
+    assert set(tasks) == {path.name for path in paths}
+
+    # one, large: the slider by keyboard, the outputs, a download
+    await page.get_by_role("link", name="photo-1.png").click()
+    dialog = page.get_by_role("dialog")
+    slider = dialog.get_by_role("slider")
+    await slider.focus()
+    await page.keyboard.press("Home")
+    await expect(dialog.locator(".before")).to_have_css("clip-path", "inset(0px 100% 0px 0px)")
+    await expect(dialog.get_by_text("PNG · 300 × 200")).to_be_visible()
+    async with page.expect_download() as download:
+        await dialog.get_by_role("link", name="Download image").click()
+    made = (await (await download.value).path()).read_bytes()
+    assert Image.open(io.BytesIO(made)).size == (300, 200)
+    assert (await download.value).suggested_filename == "photo-1.image.png"
+    await page.keyboard.press("Escape")
+    await expect(dialog).to_be_hidden()
+
+    # a selection and everything, as ZIP
+    for name in ("photo-0.png", "photo-2.png"):
+        await page.get_by_role("checkbox", name=f"Select {name}").check()
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="Download ZIP").click()
+    with zipfile.ZipFile(await (await download.value).path()) as archive:
+        assert archive.testzip() is None
+        assert sorted(archive.namelist()) == ["photo-0.image.png", "photo-2.image.png"]
+    await page.get_by_role("button", name="Clear").click()
+    async with page.expect_download() as download:
+        await page.get_by_role("link", name="Download all").click()
+    with zipfile.ZipFile(await (await download.value).path()) as archive:
+        assert len(archive.namelist()) == 3
+
+
+async def test_delete_asks_first(page, client, folder):
+    await choose(page, *saved(folder, 2))
+    await expect(page.locator(".card:not(.developing-card)")).to_have_count(2)
+    await page.get_by_role("checkbox", name="Select photo-0.png").check()
+    await page.get_by_role("button", name="Delete", exact=True).click()
+    await page.get_by_role("button", name="Keep").click()
+    assert len((await client.tasks()).tasks) == 2
+    await page.get_by_role("button", name="Delete", exact=True).click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    await expect(page.locator(".card")).to_have_count(1)
+    assert [task.filename for task in (await client.tasks()).tasks] == ["photo-1.png"]
+
+
+async def test_drop_paste_and_folder(page, client, folder):
+    await given(page, "drop", dropped=("png", photo(0)), notes=("txt", b"no picture"))
+    await expect(page.get_by_text("One file is no picture and was left out.")).to_be_visible()
+    await given(page, "paste", pasted=("png", photo(1)))
+    inside = folder / "summer"
+    inside.mkdir()
+    (inside / "beach.png").write_bytes(photo(2))
+    (inside / "list.txt").write_text("no picture")
+    await page.get_by_label("A folder").set_input_files(folder)
+    await expect(page.locator(".card:not(.developing-card)")).to_have_count(3)
+    names = {task.filename for task in (await client.tasks()).tasks}
+    assert names == {"dropped.png", "pasted.png", "beach.png"}
+
+
+async def test_a_refusal_in_words(page, folder):
+    path = folder / "report.png"
+    path.write_bytes(b"%PDF-1.7" + b" " * 4000)
+    await choose(page, path)
+    await expect(page.locator(".tray .error")).to_have_text(re.compile("PDF files are not taken"))
+    await page.get_by_role("button", name="Clear failed").click()
+    await expect(page.locator(".tray")).to_have_count(0)
+
+
+async def test_a_failure_in_words_and_retry(page, client, folder):
+    path = folder / "cut-off.png"
+    path.write_bytes(photo(0, width=300)[:9000])
+    await choose(page, path)
+    await page.get_by_role("link", name="Tasks").click()
+    row = page.get_by_role("row").filter(has_text="cut-off.png")
+    await expect(row.get_by_text("Failed")).to_be_visible()
+    await expect(row).to_contain_text("damaged")
+    before = (await client.tasks()).tasks[0].seq
+    await row.get_by_role("button", name="Retry cut-off.png").click()
+    await expect(row.get_by_text("Failed")).to_be_visible()
+
+    async def tried_again():
+        return (await client.tasks()).tasks[0].seq > before + 1
+
+    await until(tried_again)
+    await row.get_by_role("button", name="Delete cut-off.png").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    await expect(row).to_have_count(0)
+
+
+async def test_cancel_what_waits(page, whole, client, folder):
+    await whole.kill("worker-0")
+    try:
+        await choose(page, *saved(folder, 1))
+        await page.get_by_role("link", name="Tasks").click()
+        row = page.get_by_role("row").filter(has_text="photo-0.png")
+        await expect(row.get_by_text("Waiting")).to_be_visible()
+        await row.get_by_role("button", name="Cancel photo-0.png").click()
+        await expect(row.get_by_text("Cancelled")).to_be_visible()
+        assert (await client.tasks()).tasks[0].state is State.CANCELLED
+        await page.get_by_role("button", name="Failed").click()
+        await expect(page.get_by_text("No tasks here.")).to_be_visible()
+    finally:
+        await whole.start("worker-0")
+
+
+async def test_edit_a_recipe_with_preview_save_it_and_use_it(page, client, folder):
+    await choose(page, *saved(folder, 1))
+    await expect(page.locator(".card:not(.developing-card)")).to_have_count(1)
+    await page.get_by_role("link", name="Recipes").click()
+    await page.get_by_role("link", name="thumbnail").click()
+    preview = page.get_by_label("Preview")
+    await expect(preview.get_by_text("WEBP · 300 × 300")).to_be_visible()
+    await page.get_by_text("Add an operation").click()
+    await page.get_by_role("button", name="Sepia").click()
+    await page.get_by_role("button", name="Move Sepia up").click()
+    await expect(page.locator(".step h3")).to_have_text(["Sepia", "Resize"])
+    await page.get_by_role("spinbutton", name="Width").fill("120")
+    await page.keyboard.press("Tab")
+    await expect(preview.get_by_text("WEBP · 120 × 120")).to_be_visible()
+    await page.get_by_label("Name to save under").fill("Old Style")
+    await page.get_by_role("button", name="Save").click()
+    await page.get_by_label("Name to save under").fill("old-style")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_role("heading", name="old-style")).to_be_visible()
+    spec = json.loads(bytes((await client.recipe("old-style")).spec))
+    assert [operation["op"] for operation in spec["outputs"]["image"]["operations"]] == ["sepia", "resize"]
+    await page.get_by_role("button", name="Use for uploads").click()
+    await page.get_by_role("link", name="Photos").click()
+    await choose(page, *saved(folder, 1, start=5))
+    await expect(page.locator(".card:not(.developing-card)")).to_have_count(2)
+    assert (await client.tasks()).tasks[0].recipe == "old-style"
+    await page.get_by_role("link", name="Recipes").click()
+    await page.get_by_role("button", name="Delete the recipe old-style").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    await expect(page.get_by_role("link", name="old-style")).to_have_count(0)
+    await page.get_by_role("link", name="Photos").click()  # and so the last preview is cleaned up
+
+
+async def test_the_system_in_numbers(page, client, folder):
+    await choose(page, *saved(folder, 2, start=20))
+    await expect(page.locator(".card:not(.developing-card)")).to_have_count(2)
+    await page.get_by_role("link", name="System").click()
+    services = page.get_by_role("region", name="Services")
+    await expect(services.get_by_text("Well")).to_have_count(4)
+    await expect(page.get_by_role("region", name="Workers").get_by_text("Idle")).to_have_count(1)
+    table = page.get_by_role("table", name=re.compile("Throughput"))
+    await expect(table.get_by_role("row")).not_to_have_count(1)
+    hour = await page.evaluate("fetch('/hour').then((answer) => answer.json())")
+    assert len(hour["minutes"]) == 60
+    assert sum(minute["finished"] for minute in hour["minutes"]) >= 2
+    assert hour["minutes"][-1]["open"] == 0
+
+
+async def test_the_whole_page_by_keyboard(page, folder):
+    await choose(page, *saved(folder, 1))
+    await expect(page.locator(".card:not(.developing-card)")).to_have_count(1)
+    await page.reload()
+    await expect(page.locator(".card")).to_have_count(1)
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("main")).to_be_focused()
+    for _ in range(12):
+        await page.keyboard.press("Tab")
+        if await page.evaluate("document.activeElement.closest('.card') !== null"):
+            break
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("dialog")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+async def test_nothing_foreign_and_nothing_inline(page, whole):
+    answer = await page.request.get(f"http://{whole.master}/")
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    asked = await page.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert asked
+    assert all(url.startswith(f"http://{whole.master}/") for url in asked)
+
+
+async def test_a_photo_never_runs_as_a_page(page, whole, client):
+    task = await client.wait((await client.upload(photo(0), filename="<b>.png")).id, timeout=45)
+    for path in ("original", "result", "view", "view?output=image", "original?download=true"):
+        answer = await page.request.get(f"http://{whole.master}/task/{task.id}/{path}")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "sandbox" in answer.headers["content-security-policy"]
