@@ -19,8 +19,13 @@ if TYPE_CHECKING:
     from drumhead.image.records import Filesystem, GuestName, Image, ImageFiles
     from drumhead.tree import Tree
 
-CMDLINE = "console=ttyS0 quiet loglevel=4 reboot=t panic=-1 i8042.noaux i8042.nokbd audit=0 apparmor=0"
-"""A reset ends QEMU (-no-reboot), so a machine ends with its init, and a panic ends it too."""
+CMDLINE = (
+    "console=ttyS0 quiet loglevel=4 reboot=t panic=-1 i8042.noaux i8042.nokbd audit=0 apparmor=0 "
+    "lockdown=confidentiality"
+)
+"""A reset ends QEMU (-no-reboot), so a machine ends with its init, and a panic ends it too. Locked down, the kernel
+makes no files for tracing: 10 MB of memory and a fifth of a second of every boot.
+"""
 SESSIONS = 4
 """Programs that may run beside the command at once (``drumhead exec``)."""
 LARGEST_LAYER_COUNT = 32
