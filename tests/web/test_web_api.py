@@ -1,0 +1,122 @@
+"""What the master does for the page alone: archives, views, previews, the last hour, services."""
+
+import asyncio
+import hashlib
+import io
+import json
+import zipfile
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from PIL import Image
+
+from safelight.client.db import DbClient
+from support.photos import photo
+from support.until import until
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def ask(whole):
+    async with aiohttp.ClientSession(f"http://{whole.master}") as session:
+
+        async def send(method, path, **options):
+            async with session.request(method, path, **options) as answer:
+                return answer, await answer.read()
+
+        yield send
+
+
+async def finished(client, data, **options):
+    task = await client.wait((await client.upload(data, **options)).id, timeout=45)
+    assert task.failure is None
+    return task
+
+
+async def test_an_archive_holds_what_was_asked_for(client, ask):
+    first = await finished(client, photo(0), filename="../../cat.png", recipe="web", batch="b1")
+    second = await finished(client, photo(1), filename="cat.png", recipe="invert")
+    third = await finished(client, photo(2), filename="cat.png", recipe="invert")
+    _, body = await ask("GET", "/archive")
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        assert archive.testzip() is None
+        names = archive.namelist()
+        assert len(names) == 8
+        assert {"cat.image.png", "cat.image-2.png", "cat.small-webp.webp"} <= set(names)
+        assert all(info.compress_type == zipfile.ZIP_STORED for info in archive.infolist())
+        digests = {hashlib.sha256(archive.read(name)).hexdigest() for name in names}
+    assert digests == {output.digest for task in (first, second, third) for output in task.outputs}
+    for query, count in ((f"tasks={second.id},{third.id}", 2), ("batch=b1&output=small-webp", 1), ("recipe=web", 6)):
+        _, body = await ask("GET", f"/archive?{query}")
+        assert len(zipfile.ZipFile(io.BytesIO(body)).namelist()) == count, query
+    answer, body = await ask("POST", "/archive", data={"tasks": second.id})
+    assert answer.headers["Content-Disposition"].startswith("attachment")
+    assert zipfile.ZipFile(io.BytesIO(body)).namelist() == ["cat.image.png"]
+    assert (await ask("GET", "/archive?batch=none"))[0].status == 404
+    assert (await ask("POST", "/archive", data={"no": "such"}))[0].status == 400
+    assert (await ask("HEAD", "/archive"))[1] == b""
+
+
+async def test_a_view_is_small_shown_everywhere_and_in_nobodys_list(client, whole, ask):
+    task = await finished(client, photo(0, width=1200, kind="TIFF"), recipe="invert", filename="scan.tif")
+    views = await asyncio.gather(*(ask("GET", f"/task/{task.id}/view") for _ in range(4)))
+    assert len({body for _, body in views}) == 1
+    answer, body = views[0]
+    assert (answer.status, answer.content_type) == (200, "image/webp")
+    assert max(Image.open(io.BytesIO(body)).size) == 480
+    _, body = await ask("GET", f"/task/{task.id}/view?output=image&size=large")
+    assert Image.open(io.BytesIO(body)).size == (1200, 1200)
+    async with DbClient.connect(f"127.0.0.1:{whole.ports['db']}") as db:
+        assert [found.id for found in (await db.find()).tasks] == [task.id]
+    assert (await ask("GET", f"/task/{task.id}/view?output=none"))[0].status == 404
+
+
+async def test_a_preview_is_made_by_the_engine(client, ask):
+    task = await finished(client, photo(1, width=300))
+    recipe = {"outputs": {"try": {"operations": [{"op": "resize", "width": 50}], "format": "png"}}}
+    answer, _ = await ask("POST", "/preview", json={"task": task.id, "recipe": recipe})
+    made = await answer.json()
+    assert (made["batch"], made["outputs"][0]["width"]) == ("view", 50)
+    assert [found.id for found in (await client.tasks()).tasks] == [task.id]
+    await client.delete(made["id"])
+    recipe["outputs"]["try"]["operations"][0]["width"] = 0
+    answer, _ = await ask("POST", "/preview", json={"task": task.id, "recipe": recipe})
+    assert answer.status == 422
+    assert (await answer.json())["position"] == "$.outputs.try.operations[0].width"
+
+
+async def test_the_hour_is_known_again_after_a_restart(client, whole, ask):
+    await finished(client, photo(3))
+    failed = await client.wait((await client.upload(photo(0)[:5000])).id, timeout=45)
+    assert failed.failure is not None
+
+    async def counted():
+        _, body = await ask("GET", "/hour")
+        minutes = json.loads(body)["minutes"]
+        return {name: sum(minute[name] for minute in minutes) for name in ("finished", "failed", "created")}
+
+    before = await counted()
+    assert before["finished"] >= 1
+    assert before["failed"] >= 1
+    await whole.kill("master")
+    await whole.start("master")
+    await whole.ready()
+
+    async def known_again():
+        return await counted() == before
+
+    await until(known_again)
+
+
+async def test_a_service_that_is_away_is_told(client, whole, ask):
+    await whole.kill("storage")
+    try:
+        answer, _ = await ask("GET", "/services")
+        found = {service["name"]: service["ready"] for service in await answer.json()}
+        assert found["storage"] is False
+        assert found["db"] is True
+    finally:
+        await whole.start("storage")
+        await whole.ready()
