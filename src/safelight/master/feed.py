@@ -21,6 +21,9 @@ _PAGE = 1000
 _HURRIED = 0.002
 _CALM = 0.1
 """Seconds between two requests to db, with a reader waiting and without: each fetches what has gathered meanwhile."""
+_BURST = 10
+_PAGES_PER_SECOND = 40
+"""So many pages are read as they come; in the long run so many a second, each with more events in it."""
 
 
 class Feed:
@@ -37,6 +40,8 @@ class Feed:
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._wanted = asyncio.Event()
         self._stopped = False
+        self._credit = float(_BURST)
+        self._credited = 0.0
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
@@ -131,8 +136,11 @@ class Feed:
             await self._rest()
 
     async def _rest(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._credit = min(_BURST, self._credit + (now - self._credited) * _PAGES_PER_SECOND) - 1
+        self._credited = now
         if self._waiting:
-            await asyncio.sleep(_HURRIED)
+            await asyncio.sleep(_HURRIED if self._credit > 0 else 1 / _PAGES_PER_SECOND)
             return
         self._wanted.clear()
         with suppress(TimeoutError):

@@ -37,6 +37,10 @@ T = TypeVar("T")
 _THREADS = 16
 """More than cores: most of their time they wait for the disk, which flushes several files at the price of one."""
 
+_PLENTY = 1 << 30
+_LOOK_AGAIN = 0.2
+"""With more than so many bytes free, the disk is asked for its free room only every so many seconds."""
+
 _SHARDS = [f"{number:02x}" for number in range(256)]
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -52,6 +56,17 @@ class _Shard:
         self.lock = threading.Lock()
         self.count: int | None = None
         self.size = 0
+        self._folder: int | None = None
+
+    def folder(self, path: Path) -> int:
+        """Return a descriptor of the folder of blobs, for flushing it; it stays open."""
+        if self._folder is None:
+            self._folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return self._folder
+
+    def close(self) -> None:
+        if self._folder is not None:
+            os.close(self._folder)
 
     def add(self, count: int, size: int) -> None:
         if self.count is not None:
@@ -90,6 +105,8 @@ class DirectoryStore:
         self._keep_free = keep_free
         self._shards = {digits: _Shard() for digits in _SHARDS}
         self._damaged: set[str] = set()
+        self._looked = 0.0
+        self._plenty = 0
 
     @classmethod
     @asynccontextmanager
@@ -104,6 +121,8 @@ class DirectoryStore:
             try:
                 yield store
             finally:
+                for shard in store._shards.values():
+                    shard.close()
                 os.close(held)
 
     async def put(
@@ -210,33 +229,32 @@ class DirectoryStore:
         blob = Blob(digest=incoming.digest, size=incoming.size)
         shard, path = self._place(blob.digest)
         with shard.lock:
-            known = self._freshen(path, blob)
+            known, _ = self._freshen(path, blob)
         if not known:
             self._check_room(len(last))
             incoming.write(last)
             incoming.flush(time.time_ns())
             with shard.lock:
-                known = self._freshen(path, blob)  # another may have stored the same bytes meanwhile
+                known, damaged = self._freshen(path, blob)  # another may have stored the same bytes meanwhile
                 if not known:
-                    damaged = path.stat().st_size if path.exists() else None
-                    incoming.path.replace(path)
-                    sync(path.parent)
+                    os.replace(incoming.path, path)  # noqa: PTH105 - every call less is a lock of the interpreter less
+                    os.fsync(shard.folder(path.parent))
                     shard.add(damaged is None, blob.size - (damaged or 0))
                     self._damaged.discard(blob.digest)
         if known:
             incoming.drop()
         return Stored(digest=blob.digest, size=blob.size, new=not known)
 
-    def _freshen(self, path: Path, blob: Blob) -> bool:
-        """Let what is there count as just stored, durably; False where it is not there or cannot be right."""
+    def _freshen(self, path: Path, blob: Blob) -> tuple[bool, int | None]:
+        """Let what is there count as just stored, durably, unless it cannot be right; tell its size, or None."""
         try:
             size = path.stat().st_size
         except FileNotFoundError:
-            return False
+            return False, None
         if size != blob.size or blob.digest in self._damaged:
-            return False
+            return False, size
         touch(path, time.time_ns())
-        return True
+        return True, size
 
     def _open(self, digest: str, verify: bool) -> tuple[Blob, FileIO]:  # noqa: FBT001 - called through `_run`
         _, path = self._place(digest)
@@ -326,9 +344,15 @@ class DirectoryStore:
         return self._shards[key[:2]], self._names / key[:2] / key
 
     def _check_room(self, size: int) -> None:
+        """Refuse what would not fit. Where there is plenty of room, the system is asked only now and then."""
+        now = time.monotonic()
+        self._plenty -= size
+        if self._plenty > 0 and now < self._looked + _LOOK_AGAIN:
+            return
         free = self.free()
         if free is not None and free < size:
             raise _full()
+        self._looked, self._plenty = now, 0 if free is None else free - _PLENTY
 
 
 def guarded(function: Callable[..., T], *arguments: object) -> T:

@@ -11,8 +11,8 @@ import secrets
 import threading
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from safelight.errors import Code, Error
 
@@ -27,7 +27,7 @@ class Incoming:
         self.path = folder / secrets.token_hex(16)
         self.size = 0
         self._hash = hashlib.sha256()
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
         self._lock = threading.Lock()
         self._dropped = False
 
@@ -44,14 +44,15 @@ class Incoming:
     def write(self, piece: bytes | bytearray) -> None:
         """Write bytes to the temporary file."""
         with self._lock:
-            self._opened().write(piece)
+            file, rest = self._opened(), memoryview(piece)
+            while rest:
+                rest = rest[file.write(rest) :]
 
     def flush(self, moment: int) -> None:
         """Bring every byte to disk; `moment` (ns) becomes the file's time: the system's own is coarse."""
         with self._lock:
             file = self._opened()
-            file.flush()
-            os.utime(self.path, ns=(moment, moment))
+            os.utime(file.fileno(), ns=(moment, moment))
             os.fsync(file.fileno())
             file.close()
 
@@ -64,11 +65,11 @@ class Incoming:
                     self._file.close()
                 self.path.unlink(missing_ok=True)
 
-    def _opened(self) -> BinaryIO:
+    def _opened(self) -> FileIO:
         if self._dropped:
             raise ValueError("dropped")
         if self._file is None:
-            self._file = self.path.open("xb")
+            self._file = self.path.open("xb", buffering=0)
         return self._file
 
 

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 _BATCH = 200
 """Outcomes in one request at most."""
+_GATHER = 0.02
+"""Seconds for which outcomes are gathered into one request while other attempts are under way."""
 _ABANDON = 0.25
 """Seconds for which the answer to a lease request that is no longer wanted may still come."""
 _RECONCILE = 2.0
@@ -176,6 +178,8 @@ class Leases:
     async def _settle(self) -> None:
         """Report the outcomes that wait, all in one request, until the master took them or their leases are over."""
         await self._outcomes.wait()
+        if any(held.outcome is None for held in self.held.values()):
+            await asyncio.sleep(_GATHER)  # more will follow at once; the last one, or the only one, never waits
         self._outcomes.clear()
         pause, size = 0.05, _BATCH
         while waiting := [held for held in self.held.values() if held.outcome is not None][:size]:
