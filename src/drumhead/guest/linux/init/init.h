@@ -1,7 +1,7 @@
 /* The first process of a Linux guest. docs/drumhead/design.md, "Guest (Linux)", says what it owes its host.
  *
  *   main.c      the order of things, the loop that waits for events, the end
- *   boot.c      modules, disks, the root file system, volumes
+ *   boot.c      modules, disks, the root file system, volumes;  swap.c  compressed memory
  *   network.c   cards, addresses, names;  dhcp.c  leases
  *   ports.c     virtio-serial ports;      control.c  what the host asks on one of them
  *   process.c   starting a program;       session.c  programs that the host starts beside the command
@@ -46,6 +46,9 @@ void wait_for_devices(bool (*ready)(void), const char *what, double seconds);
 void mount_root(const char *overlay_serial); /* layers under an overlay become / */
 void mount_volumes(const struct json *mounts);
 void unmount_all(void);
+
+/* swap.c */
+void set_up_swap(void);
 
 /* network.c */
 struct lease { uint32_t address, netmask, gateway, nameserver, server, seconds; }; /* network byte order, but seconds */

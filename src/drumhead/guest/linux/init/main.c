@@ -177,6 +177,7 @@ static void boot(void) {
     if (config) wait_for_devices(ports_ready, "the channel to the host", 10);
     log_port = open_port("org.drumhead.log");
     if (log_port < 0) log_port = STDERR_FILENO;
+    set_up_swap();
     mount_root(json_text(config, "overlay", ""));
     stop_grace = json_number(config, "stop_grace", 10);
     write_hosts(json_text(config, "hostname", "drumhead"), json_get(config, "hosts"));
