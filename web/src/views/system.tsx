@@ -14,7 +14,9 @@ import { DROP } from "./queue";
 
 const AFTER_CHANGES = 1500;
 const AT_LEAST_EVERY = 15000;
-const ALIVE_FOR = 60;
+/** Seconds after which a worker that says nothing is called silent, and after which it is gone. */
+const SILENT_AFTER = 30;
+const GONE_AFTER = 90;
 
 const summary = signal<Summary | undefined>(undefined);
 const minutes = signal<Minute[]>([]);
@@ -162,7 +164,7 @@ function Services() {
 
 function Workers() {
   const now = Date.now() / 1000;
-  const alive = (summary.value?.workers ?? []).filter((one) => now - one.last_seen < ALIVE_FOR);
+  const alive = (summary.value?.workers ?? []).filter((one) => now - one.last_seen < GONE_AFTER);
   return (
     <section class="panel" aria-labelledby="workers">
       <h2 id="workers">Workers</h2>
@@ -178,10 +180,11 @@ function Workers() {
 
 function WorkerRow({ one }: { one: Worker }) {
   const busy = Math.min(one.holding, one.worker.slots);
+  const silent = Date.now() / 1000 - one.last_seen > SILENT_AFTER;
   return (
     <li>
-      <span class={`state ${busy ? "working" : "finished"}`}>
-        <i /> {busy ? "Busy" : "Idle"}
+      <span class={`state ${silent ? "failed" : busy ? "working" : "finished"}`}>
+        <i /> {silent ? "Silent" : busy ? "Busy" : "Idle"}
       </span>
       <b>{one.worker.host || one.worker.id}</b>
       <span class="quiet">
