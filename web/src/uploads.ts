@@ -23,6 +23,7 @@ export interface Row {
 }
 
 const SHOW_EVERY = 120;
+const SMALL = 1024 ** 2;
 /** Passing failures are tried again for about ten minutes; after that, a person or a new connection does it. */
 const RETRY_AFTER = [0, 300, 1000, 2000, 4000, 8000, ...Array<number>(36).fill(15000)];
 const PICTURE = /\.(jpe?g|png|webp|avif|hei[cf]|gif|tiff?|jxl)$/i;
@@ -55,6 +56,11 @@ uppy.use(Tus, {
   retryDelays: RETRY_AFTER,
   removeFingerprintOnSuccess: true,
   allowedMetaFields: ["name", "type", "recipe"],
+});
+
+// A small file goes with the request that announces it; there is little to resume.
+uppy.on("file-added", (file) => {
+  if ((file.size ?? 0) <= SMALL) uppy.setFileState(file.id, { tus: { uploadDataDuringCreation: true } });
 });
 
 uppy.on("upload-success", (file) => {

@@ -94,7 +94,12 @@ class Archive:
     async def _tasks(self, query: ArchiveQuery) -> AsyncIterator[Task]:
         if query.tasks:
             for id in query.tasks.split(","):  # noqa: A001 - a task's id is called id
-                task = await self._db.get(id.strip())
+                try:
+                    task = await self._db.get(id.strip())
+                except Error as error:
+                    if error.code is not Code.NOT_FOUND:
+                        raise
+                    continue  # deleted since it was chosen; the others are wanted all the same
                 if query.recipe in (None, task.recipe) and query.batch in (None, task.batch):
                     yield task
             return
