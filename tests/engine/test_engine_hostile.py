@@ -7,6 +7,7 @@ import zipfile
 import zlib
 
 import pytest
+import pyvips
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -194,6 +195,13 @@ def survived(data, recipe):
 @settings(max_examples=200, deadline=None)
 def test_any_bytes_are_refused(data):
     survived(data, BUILTIN["invert"])
+
+
+def test_a_warning_that_is_no_utf8_is_logged_all_the_same(caplog):
+    message = pyvips.ffi.new("char[]", b"bad \xd5 header")
+    domain = pyvips.ffi.new("char[]", b"VIPS")
+    pyvips._log_handler_callback(domain, pyvips.GLogLevelFlags.LEVEL_WARNING, message, pyvips.ffi.NULL)
+    assert "bad \ufffd header" in caplog.text
 
 
 @given(st.sampled_from(SEEDS), st.randoms(use_true_random=False), st.sampled_from(RECIPES))

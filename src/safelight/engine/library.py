@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import cache
+from typing import Any
 
 import pyvips
 
@@ -21,6 +22,14 @@ pyvips.block_untrusted_set(True)  # noqa: FBT003 -- a C function's one argument
 pyvips.operation_block_set("VipsForeignLoad", True)  # noqa: FBT003
 for _reader in ("Jpeg", "Png", "Webp", "Nsgif", "Tiff", "Heif", "Jxl"):
     pyvips.operation_block_set(f"VipsForeignLoad{_reader}", False)  # noqa: FBT003
+
+
+def _text(message: Any) -> str:
+    """Decode what libvips says: a damaged file may put any bytes into a warning, and pyvips expects UTF-8."""
+    return "" if message == pyvips.ffi.NULL else bytes(pyvips.ffi.string(message)).decode(errors="replace")
+
+
+pyvips._to_string = pyvips.error._to_string = _text  # noqa: SLF001 - by which its log handler and its errors read
 # It reports every thread that ends, at a level that services print.
 logging.getLogger("pyvips").setLevel(logging.WARNING)
 # Each picture comes once; a cache would only hold its memory.
