@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 DEBIAN_PACKAGE = {
     "apt-get": "apt",
     "gpgv": "gpgv",
+    "mke2fs": "e2fsprogs",
     "mkfs.erofs": "erofs-utils",
     "mcopy": "mtools",
     "mkfs.vfat": "dosfstools",
