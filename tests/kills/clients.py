@@ -1,0 +1,61 @@
+"""Clients that upload and look on while things are killed, and record what they were told."""
+
+import asyncio
+import itertools
+import secrets
+import time
+
+from kills.history import Call, History
+from safelight.client.master import Client
+from safelight.errors import Error
+from safelight.wire import ENDED, State
+from support.photos import photo
+
+
+async def upload_until(stop: asyncio.Event, client: Client, history: History, numbers: "itertools.count[int]") -> None:
+    """Upload one photo after another; a call that fails is sent again under the same key, as a client would."""
+    while not stop.is_set():
+        number = next(numbers)
+        call = Call(photo=number, key=secrets.token_hex(16))
+        history.calls.append(call)
+        try:
+            task = await client.upload(photo(number), filename=f"{number}.png", idempotency_key=call.key)
+        except Error:
+            continue
+        call.answered, call.task = time.monotonic(), task.id
+        history.saw(task)
+
+
+async def watch(client: Client, history: History) -> None:
+    """Follow every event for as long as the test lasts, over all restarts; look at what each is about."""
+    after = 0
+    while True:
+        try:
+            page = await client.changes(after, wait=5.0)
+            history.events += page.events
+            after = page.last
+            for event in page.events[-3:]:
+                history.saw(await client.task(event.task))
+        except Error:
+            continue
+
+
+async def settled(client: Client, history: History, *, time_limit: float = 90.0) -> None:
+    """Wait until every acknowledged task has ended; release what the kills had quarantined, as a person would.
+
+    `time_limit` is in seconds, for each task.
+    """
+    for call in history.acknowledged:
+        assert call.task is not None
+        async with asyncio.timeout(time_limit):
+            task = await client.wait(call.task)
+            while task.state is State.QUARANTINED:
+                assert task.failure is not None
+                await client.release(task.id)
+                task = await client.wait(task.id)
+        assert task.state in ENDED
+        history.final[task.id] = task
+        history.saw(task)
+        if task.state is State.FINISHED:
+            async with client.result(task.id) as response:
+                history.results[task.id] = await response.read()
