@@ -57,7 +57,11 @@ def host_name(name: str) -> str:
 
 
 def link_hosts(launches: Iterable[Launch], link: str) -> dict[str, str]:
-    """The names on a link and their addresses. An alias of several machines means the first that has it."""
+    """The names on a link and their addresses. An alias of several machines means the first that has it.
+
+    Each is there as NAME.localhost too: on the host such a name means 127.0.0.1 (RFC 6761), where forwarded ports
+    are, so that an address like ``db.localhost:8001`` leads to the machine from both sides.
+    """
     hosts: dict[str, str] = {}
     members = sorted((one for one in launches if one.spec.link == link and one.address), key=lambda one: one.spec.name)
     for launch in members:
@@ -65,7 +69,7 @@ def link_hosts(launches: Iterable[Launch], link: str) -> dict[str, str]:
     for launch in members:
         for alias in launch.spec.aliases:
             hosts.setdefault(alias, launch.address)
-    return hosts
+    return hosts | {f"{name}.localhost": address for name, address in hosts.items()}
 
 
 def refuse_taken_address(launches: Iterable[Launch], name: str, link: str, address: str) -> None:
