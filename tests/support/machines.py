@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from drumhead.fleet.store import FleetStore
 from drumhead.machine.instances import Instances, lock_holder
 from drumhead.machine.process import process_end
 from drumhead.machine.watch import watching
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from drumhead.home import Home
 
 COMMAND = [sys.executable, "-c", "import sys; from drumhead.cli import main; sys.exit(main())"]
-LIMIT = 120.0
+LIMIT = 180.0
 """Seconds for anything that a test waits for: a boot takes two alone, and twenty beside other work."""
 
 
@@ -69,6 +70,17 @@ async def wait_log(home: Home, name: str, text: str) -> None:
     log = Instances(home).directory(name) / "log"
     log.parent.mkdir(parents=True, exist_ok=True)
     await wait_until(log.parent, lambda: log.exists() and text.encode() in log.read_bytes())
+
+
+async def wait_healthy(home: Home, fleet: str, machine: str, *, restarts: int) -> None:
+    """Wait until a fleet's keeper says that a machine is well after so many restarts."""
+    store = FleetStore(home, fleet)
+
+    def well() -> bool:
+        state = store.read_state().machines[machine]
+        return (state.health, state.restarts) == ("healthy", restarts)
+
+    await wait_until(store.directory, well)
 
 
 async def wait_gone(pid: int) -> None:

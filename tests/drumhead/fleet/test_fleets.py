@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from drumhead.fleet.store import FleetStore
-from support.machines import command, find, wait_gone, wait_until
+from support.machines import command, find, wait_gone, wait_healthy, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -46,11 +46,6 @@ def state(drumhead):
     return {name: one["health"] for name, one in drumhead.json("ps", "pair")["state"]["machines"].items()}
 
 
-async def until(drumhead, ready):
-    store = FleetStore(drumhead.home, "pair")
-    return await wait_until(store.directory, lambda: ready(store.read_state().machines))
-
-
 async def test_the_client_starts_when_the_server_is_healthy_and_finds_it_by_name(drumhead, up):
     assert state(drumhead) == {"pair-server": "healthy", "pair-client": "healthy"}
     server, client = find(drumhead, "pair-server"), find(drumhead, "pair-client")
@@ -81,11 +76,9 @@ async def test_scaling_adds_and_removes_and_touches_nothing_else(drumhead, up):
 async def test_a_machine_that_is_destroyed_comes_back_at_its_address(drumhead, up):
     before = find(drumhead, "pair-server")
     os.kill(before["pid"], signal.SIGKILL)
-    await until(drumhead, lambda machines: machines["pair-server"].health == "restarting")
-    await until(drumhead, lambda machines: machines["pair-server"].health == "healthy")
+    await wait_healthy(drumhead.home, "pair", "pair-server", restarts=1)
     after = find(drumhead, "pair-server")
     assert after["launch"]["address"] == before["launch"]["address"]
-    assert drumhead.json("ps", "pair")["state"]["machines"]["pair-server"]["restarts"] == 1
 
 
 async def test_machines_outlive_their_keeper_and_the_next_one_takes_them_over(drumhead, up):

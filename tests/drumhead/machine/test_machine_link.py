@@ -52,12 +52,14 @@ def test_a_mac_has_the_same_address_at_every_launch():
 def test_names_and_aliases_of_one_link_only():
     worker, second = launched("f-worker", aliases=("worker",)), launched("f-worker-2")
     db, stranger = launched("db.one", aliases=("worker",)), launched("stranger", on="other")
-    assert link.link_hosts([worker, second, db, stranger], "one") == {
+    names = {
         "db-one": db.address,
         "f-worker": worker.address,
         "f-worker-2": second.address,
         "worker": db.address,
     }
+    on_both_sides = {f"{name}.localhost": address for name, address in names.items()}
+    assert link.link_hosts([worker, second, db, stranger], "one") == names | on_both_sides
 
 
 def test_two_machines_with_one_address_are_refused():

@@ -1,0 +1,151 @@
+"""safelight as a fleet of machines, which are destroyed while it works; nothing acknowledged is lost."""
+
+import asyncio
+import io
+import itertools
+import os
+import signal
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from drumhead.fleet.store import FleetStore
+from kills.clients import settled, upload_until, watch
+from kills.history import History
+from safelight.client.master import Client
+from safelight.wire import State
+from support.machines import LIMIT, find, forwarded, wait_gone, wait_healthy
+from support.photos import is_inverse, photo
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[3]
+TWELVE_MEGAPIXELS = (4000, 3000)
+LONGEST = 300.0
+"""Seconds for whatever is started again: a boot, and pauses before it that grow with every restart."""
+
+
+@pytest.fixture(scope="module")
+def fleet(drumhead, tmp_path_factory):
+    """safelight's own image and fleet file, with free ports of the host and leases that end within a test."""
+    drumhead("package", "compose", "-C", ROOT, "safelight")
+    content = yaml.safe_load((ROOT / "deploy/fleet.yaml").read_text()) | {"name": "proof"}
+    for member in content["members"].values():
+        member["forward"] = [f"0:{member['health']['port']}"]
+    content["members"]["worker"]["env"] = {"SAFELIGHT_WORKER_LEASE_SECONDS": "5"}
+    root = tmp_path_factory.mktemp("proof")
+    (root / "fleet.yaml").write_text(yaml.safe_dump(content))
+    drumhead("up", "--detach", cwd=root)
+    yield FleetStore(drumhead.home, "proof")
+    drumhead.run("down", cwd=root)
+    for volume in drumhead.home.volumes.glob("proof-*"):
+        volume.unlink()
+
+
+@asynccontextmanager
+async def connected(drumhead):
+    port = forwarded(find(drumhead, "proof-master"), 8003)
+    async with Client.connect(f"127.0.0.1:{port}") as client:
+        yield client
+
+
+def large_photo(number):
+    """A photo of twelve megapixels as JPEG."""
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(photo(number))) as small:
+        small.resize(TWELVE_MEGAPIXELS).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def machine_of(worker):
+    """The machine of a worker, whose id is its host's name and something random."""
+    return worker.rpartition("-")[0]
+
+
+async def destroy(drumhead, machine):
+    """Kill a machine's QEMU, as if its plug were pulled."""
+    pid = find(drumhead, machine)["pid"]
+    os.kill(pid, signal.SIGKILL)
+    await wait_gone(pid)
+
+
+async def until_event(client, after, ready):
+    """The first event after number `after` of which `ready` is true."""
+    async with asyncio.timeout(LONGEST):
+        while True:
+            page = await client.changes(after, wait=5.0)
+            if found := next(filter(ready, page.events), None):
+                return found
+            after = page.last
+
+
+async def test_a_photo_goes_in_and_its_inverse_comes_out(drumhead, fleet):
+    async with connected(drumhead) as client:
+        task = await client.upload(photo(1), filename="one.png")
+        task = await client.wait(task.id, timeout=LIMIT)
+        assert task.state is State.FINISHED
+        async with client.result(task.id) as response:
+            assert is_inverse(photo(1), await response.read())
+
+
+async def test_another_worker_finishes_the_task_of_one_that_is_destroyed(drumhead, fleet):
+    await asyncio.to_thread(drumhead, "scale", "worker=2", "--fleet", "proof")
+    async with connected(drumhead) as client:
+        task = await client.upload(large_photo(2), filename="two.jpg")
+        leased = await until_event(client, task.seq, lambda event: (event.task, event.kind) == (task.id, "leased"))
+        victim = machine_of(leased.worker)
+        await destroy(drumhead, victim)
+        task = await client.wait(task.id, timeout=LONGEST)
+        assert task.state is State.FINISHED
+        assert task.attempts == 2
+        assert (task.outputs[0].width, task.outputs[0].height) == TWELVE_MEGAPIXELS
+        page = await client.changes(leased.seq, task=task.id)
+        assert machine_of(next(event.worker for event in page.events if event.kind == "finished")) != victim
+    await wait_healthy(drumhead.home, "proof", victim, restarts=1)
+    await asyncio.to_thread(drumhead, "scale", "worker=1", "--fleet", "proof")
+    assert "proof-worker-2" not in drumhead("instances")
+
+
+async def test_destroyed_stores_lose_nothing_that_was_acknowledged(drumhead, fleet):
+    history, stop = History(), asyncio.Event()
+    async with connected(drumhead) as client:
+        numbers = itertools.count(10)
+        uploads = [asyncio.create_task(upload_until(stop, client, history, numbers)) for _ in range(2)]
+        watcher = asyncio.create_task(watch(client, history))
+        for victim in ("proof-storage", "proof-db"):
+            await acknowledged(history, len(history.acknowledged) + 2, uploads)
+            await destroy(drumhead, victim)
+            await wait_healthy(drumhead.home, "proof", victim, restarts=1)
+        await acknowledged(history, len(history.acknowledged) + 1, uploads)
+        stop.set()
+        await asyncio.gather(*uploads)
+        await settled(client, history, time_limit=LONGEST)
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
+    assert history.violations() == []
+    for call in history.acknowledged:
+        assert is_inverse(photo(call.photo), history.results[call.task]), f"photo {call.photo} came out wrong"
+
+
+async def acknowledged(history, number, uploads):
+    """Wait until so many uploads were acknowledged."""
+    async with asyncio.timeout(LONGEST):
+        while len(history.acknowledged) < number:
+            await asyncio.wait(uploads, timeout=0.05)
+            assert not any(task.done() for task in uploads)
+
+
+async def test_down_leaves_nothing_behind_but_volumes(drumhead, fleet):
+    pids = [one.pid for one in fleet.instances()]
+    keeper = fleet.keeper()
+    assert len(pids) == 5
+    await asyncio.to_thread(drumhead, "down", "proof")
+    for pid in (*pids, keeper):
+        await wait_gone(pid)
+    assert fleet.instances() == []
+    assert not fleet.directory.exists()
+    assert sorted(path.name for path in drumhead.home.volumes.glob("proof-*")) == [
+        "proof-db.raw", "proof-keyvaluestore.raw", "proof-storage.raw",
+    ]  # fmt: skip
