@@ -1,6 +1,6 @@
 """safelight as one image and as machines: its size, composing it, how soon it answers, how little memory it needs.
 
-    python benchmarks/machines.py [--rounds 3] [--store ~/.drumhead] [--only image|start|memory|photos]
+    python benchmarks/machines.py [--rounds 3] [--seconds 300] [--store ~/.drumhead] [--only image|start|memory|photos]
 
 Works in a temporary copy of a package store and of the project. What is compared takes turns; rows show medians and
 each round. The first answer is timed from the start of the QEMU process; beside it are Python's own http.server in the
@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,11 +81,19 @@ SERVICES = (
 class Bench:
     """A warm store and a project of its own, and what was measured with them."""
 
-    def __init__(self, directory: Path, rounds: int) -> None:
+    def __init__(self, directory: Path, rounds: int, seconds: float) -> None:
         self.home = Home(root=directory / "home")
         self.project = directory / "project"
-        self.rounds = rounds
+        self._rounds = rounds
+        self._seconds = seconds
         self._edits = itertools.count(1)
+
+    def rounds(self) -> Iterator[int]:
+        """Number the rounds; none begins when the time for them is used up, but the first."""
+        end = time.monotonic() + self._seconds
+        for number in range(self._rounds):
+            if number == 0 or time.monotonic() < end:
+                yield number
 
     def prepare(self, store: Path) -> None:
         """Copy the packages and caches of a store, and what an image of safelight is made from."""
@@ -131,7 +139,7 @@ class Bench:
         row("image size", "at most 33 MB, better 25", size, f"{len(about.layers)} layers")
         taken: dict[str, list[tuple[float, float]]] = {"same": [], "update": [], "removed": [], "anew": []}
         await self.compose(name=KEPT)
-        for number in range(self.rounds):
+        for number in self.rounds():
             taken["same"].append(await self.compose())
             self.edit()
             taken["update"].append(await self.compose("--update"))
@@ -209,7 +217,7 @@ class Bench:
         taken |= {service.name: [] for service in SERVICES}
         async with self.machine(SERVICES[0], "keyvaluestore", 96) as beside:
             await answered(beside.launch.forwards[0].host_port, "/healthz")
-            for _ in range(self.rounds):
+            for _ in self.rounds():
                 taken["empty init"].append(await self.empty_init())
                 for server in (HTTP_SERVER, *SERVICES):
                     taken[server.name].append(await self.first_answer(server, "measured", server.memory))
@@ -330,12 +338,13 @@ def row(*cells: str) -> None:
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=300.0, help="after these no further round of a part begins")
     parser.add_argument("--store", type=Path, default=find_home().root, help="whose packages are copied")
     parser.add_argument("--only", choices=("image", "start", "memory", "photos"), default="")
     options = parser.parse_args()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
     with tempfile.TemporaryDirectory(prefix="machines-", ignore_cleanup_errors=True) as directory:
-        bench = Bench(Path(directory), options.rounds)
+        bench = Bench(Path(directory), options.rounds, options.seconds)
         os.environ["DRUMHEAD_HOME"] = str(bench.home.root)
         bench.prepare(options.store)
         await bench.compose()
