@@ -12,7 +12,7 @@ import pytest
 import skimage
 from PIL import Image, ImageChops
 
-from tutorial.walkthrough import Walk, steps
+from support.walkthrough import Walk, steps
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = Path(skimage.__file__).parent / "data"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-_SERVES = re.compile(r"safelight (keyvaluestore|db|storage|master|worker)\b")
+_SERVES = re.compile(r"safelight (keyvaluestore|db|storage|master|worker)\b|drumhead (run)\b(?!.* -d )")
 TIMEOUT = 60.0
 
 
@@ -27,7 +27,7 @@ class Step:
     @property
     def serves(self) -> str | None:
         match = _SERVES.match(self.command)
-        return match[1] if match else None
+        return match[1] or match[2] if match else None
 
 
 def steps(page: str) -> list[Step]:
@@ -52,10 +52,14 @@ def pattern(expected: str) -> re.Pattern[str]:
 class Walk:
     """One walk through a page, in a directory, with an environment that grows by what commands set."""
 
-    def __init__(self, directory: Path, environment: dict[str, str], ports: dict[int, int]) -> None:
+    def __init__(
+        self, directory: Path, environment: dict[str, str], ports: dict[int, int], *, timeout: float = TIMEOUT
+    ) -> None:
+        """`timeout` is how long one command, or one line of one that serves, may take (seconds)."""
         self.directory = directory
         self.environment = environment
         self.ports = ports
+        self.timeout = timeout
         self._stack = contextlib.AsyncExitStack()
         self._drains: list[asyncio.Task[None]] = []
 
@@ -85,7 +89,7 @@ class Walk:
             "bash", "-ac", script, cwd=self.directory, env=self.environment,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(self.timeout):
             output, _ = await process.communicate()
         printed = output.decode(errors="replace").splitlines()
         assert process.returncode == 0, f"line {step.line}: {step.command} ended with {process.returncode}: {printed}"
@@ -109,13 +113,13 @@ class Walk:
         for expected in step.expected:
             if expected == "^C":
                 process.send_signal(signal.SIGINT)
-                async with asyncio.timeout(TIMEOUT):
+                async with asyncio.timeout(self.timeout):
                     await process.communicate()
                 assert process.returncode == 0, f"line {step.line}: {step.command} ended with {process.returncode}"
                 return
             wanted = pattern(self._here(expected))
             try:
-                async with asyncio.timeout(TIMEOUT):
+                async with asyncio.timeout(self.timeout):
                     while True:
                         text = (await process.stdout.readline()).decode(errors="replace")
                         assert text, f"line {step.line}: {step.command} ended; it printed {printed}"

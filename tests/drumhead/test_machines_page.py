@@ -1,0 +1,50 @@
+"""docs/machines.md, done command by command: real machines, under software emulation where there is no KVM."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import skimage
+
+from support.photos import is_inverse
+from support.system import free_port
+from support.walkthrough import Walk, steps
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+PORTS = (8000, 8003)
+"""The ports of the host on the page; the test takes free ones, in the project's files too."""
+LONGEST = 300.0
+
+
+@pytest.fixture
+def walk(drumhead, tmp_path):
+    """A walk in a copy of the project, which the page edits."""
+    for folder in ("meta", "locks", "bin"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "src/safelight", tmp_path / "src/safelight", ignore=ignore)
+    shutil.copy(Path(skimage.__file__).parent / "data/astronaut.png", tmp_path / "photo.png")
+    ports = {port: free_port() for port in PORTS}
+    run_yaml = tmp_path / "meta/run.yaml"
+    text = run_yaml.read_text()
+    for written, real in ports.items():
+        text = text.replace(str(written), str(real))
+    run_yaml.write_text(text)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "200"}
+    environment["DRUMHEAD_HOME"] = str(drumhead.home.root)
+    yield Walk(tmp_path, environment, ports, timeout=LONGEST)
+    drumhead.run("delete", "--force", "keyvaluestore", "db", "storage", "master", "worker")
+    for volume in ("tasks", "photos"):
+        (drumhead.home.volumes / f"{volume}.raw").unlink(missing_ok=True)
+
+
+async def test_every_command_of_the_page_does_what_the_page_says(walk):
+    async with walk:
+        for step in steps((ROOT / "docs/machines.md").read_text()):
+            await walk.do(step)
+    photo, results = walk.directory / "photo.png", sorted((walk.directory / "results").iterdir())
+    assert len(results) == 1
+    assert is_inverse(photo.read_bytes(), results[0].read_bytes())
