@@ -11,6 +11,8 @@ from cli.conftest import Run
 from support.command import safelight, terminal
 from support.photos import photo
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def task(run: Run, tmp_path: Path) -> dict[str, object]:

@@ -13,6 +13,8 @@ from cli.conftest import Run
 from support.command import COMMAND, environment, terminal
 from support.photos import is_inverse, photo
 
+pytestmark = pytest.mark.slow
+
 
 def test_one_photo_becomes_a_task(run: Run, tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(photo(20))
