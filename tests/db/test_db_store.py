@@ -508,7 +508,7 @@ async def test_webhooks_are_due_once_for_each_end(store):
 async def test_everything_survives_a_restart(opened):
     store = await opened()
     made = await store.create([new_task(), new_task("a", idempotency_key="k"), new_task()])
-    (lease, other) = await store.lease(request(n=2, seconds=0.05))
+    (lease, other) = await store.lease(request(n=2, seconds=30.0))
     last = (await store.events(0)).last
     store = await opened()
     assert (await store.settle([finished(lease.id)]))[0].state is State.FINISHED
