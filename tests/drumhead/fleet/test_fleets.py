@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from drumhead.fleet.store import FleetStore
-from support.machines import command, find, wait_gone, wait_healthy, wait_until
+from support.machines import command, find, restarts_of, wait_gone, wait_healthy_again, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -75,8 +75,9 @@ async def test_scaling_adds_and_removes_and_touches_nothing_else(drumhead, up):
 
 async def test_a_machine_that_is_destroyed_comes_back_at_its_address(drumhead, up):
     before = find(drumhead, "pair-server")
+    restarts = restarts_of(drumhead.home, "pair", "pair-server")
     os.kill(before["pid"], signal.SIGKILL)
-    await wait_healthy(drumhead.home, "pair", "pair-server", restarts=1)
+    await wait_healthy_again(drumhead.home, "pair", "pair-server", restarts=restarts)
     after = find(drumhead, "pair-server")
     assert after["launch"]["address"] == before["launch"]["address"]
 

@@ -17,7 +17,7 @@ from kills.clients import settled, upload_until, watch
 from kills.history import History
 from safelight.client.master import Client
 from safelight.wire import State
-from support.machines import LIMIT, find, forwarded, wait_gone, wait_healthy
+from support.machines import LIMIT, find, forwarded, restarts_of, wait_gone, wait_healthy_again
 from support.photos import is_inverse, photo
 
 pytestmark = pytest.mark.slow
@@ -96,6 +96,7 @@ async def test_another_worker_finishes_the_task_of_one_that_is_destroyed(drumhea
         task = await client.upload(large_photo(2), filename="two.jpg")
         leased = await until_event(client, task.seq, lambda event: (event.task, event.kind) == (task.id, "leased"))
         victim = machine_of(leased.worker)
+        restarts = restarts_of(drumhead.home, "proof", victim)
         await destroy(drumhead, victim)
         task = await client.wait(task.id, timeout=LONGEST)
         assert task.state is State.FINISHED
@@ -103,7 +104,7 @@ async def test_another_worker_finishes_the_task_of_one_that_is_destroyed(drumhea
         assert (task.outputs[0].width, task.outputs[0].height) == TWELVE_MEGAPIXELS
         page = await client.changes(leased.seq, task=task.id)
         assert machine_of(next(event.worker for event in page.events if event.kind == "finished")) != victim
-    await wait_healthy(drumhead.home, "proof", victim, restarts=1)
+    await wait_healthy_again(drumhead.home, "proof", victim, restarts=restarts)
     await asyncio.to_thread(drumhead, "scale", "worker=1", "--fleet", "proof")
     assert "proof-worker-2" not in drumhead("instances")
 
@@ -116,8 +117,9 @@ async def test_destroyed_stores_lose_nothing_that_was_acknowledged(drumhead, fle
         watcher = asyncio.create_task(watch(client, history))
         for victim in ("proof-storage", "proof-db"):
             await acknowledged(history, len(history.acknowledged) + 2, uploads)
+            restarts = restarts_of(drumhead.home, "proof", victim)
             await destroy(drumhead, victim)
-            await wait_healthy(drumhead.home, "proof", victim, restarts=1)
+            await wait_healthy_again(drumhead.home, "proof", victim, restarts=restarts)
         await acknowledged(history, len(history.acknowledged) + 1, uploads)
         stop.set()
         await asyncio.gather(*uploads)
