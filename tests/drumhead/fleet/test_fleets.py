@@ -76,6 +76,7 @@ async def test_scaling_adds_and_removes_and_touches_nothing_else(drumhead, up):
 async def test_a_machine_that_is_destroyed_comes_back_at_its_address(drumhead, up):
     before = find(drumhead, "pair-server")
     restarts = restarts_of(drumhead.home, "pair", "pair-server")
+    assert before["pid"], "the server does not run"  # 0 would be this very process and its siblings
     os.kill(before["pid"], signal.SIGKILL)
     await wait_healthy_again(drumhead.home, "pair", "pair-server", restarts=restarts)
     after = find(drumhead, "pair-server")
@@ -86,6 +87,7 @@ async def test_machines_outlive_their_keeper_and_the_next_one_takes_them_over(dr
     store = FleetStore(drumhead.home, "pair")
     pids = {name: find(drumhead, name)["pid"] for name in ("pair-server", "pair-client")}
     keeper = store.keeper()
+    assert keeper
     os.kill(keeper, signal.SIGKILL)
     await wait_gone(keeper)
     assert "Nobody keeps fleet pair" in drumhead.run("ps", "pair").stderr

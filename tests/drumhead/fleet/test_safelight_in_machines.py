@@ -67,6 +67,7 @@ def machine_of(worker):
 async def destroy(drumhead, machine):
     """Kill a machine's QEMU, as if its plug were pulled."""
     pid = find(drumhead, machine)["pid"]
+    assert pid, f"{machine} does not run"  # 0 would be this very process and its siblings
     os.kill(pid, signal.SIGKILL)
     await wait_gone(pid)
 
