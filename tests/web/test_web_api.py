@@ -80,8 +80,18 @@ async def test_a_preview_is_made_by_the_engine(client, ask):
     answer, _ = await ask("POST", "/preview", json={"task": task.id, "recipe": recipe})
     made = await answer.json()
     assert (made["batch"], made["outputs"][0]["width"]) == ("view", 50)
-    assert [found.id for found in (await client.tasks()).tasks] == [task.id]
-    await client.delete(made["id"])
+    _, body = await ask("GET", "/archive")
+    assert len(zipfile.ZipFile(io.BytesIO(body)).namelist()) == len(task.outputs)
+    later = await finished(client, photo(2), recipe="invert")
+    answer, _ = await ask("POST", "/preview", json={"task": later.id, "recipe": recipe})
+    newest = await answer.json()
+    # The two previews, newest and in between, take no place in a page of one photo.
+    first = await client.tasks(limit=1)
+    assert [found.id for found in first.tasks] == [later.id]
+    second = await client.tasks(limit=1, before=first.next)
+    assert [found.id for found in second.tasks] == [task.id]
+    for preview in (made, newest):
+        await client.delete(preview["id"])
     recipe["outputs"]["try"]["operations"][0]["width"] = 0
     answer, _ = await ask("POST", "/preview", json={"task": task.id, "recipe": recipe})
     assert answer.status == 422

@@ -18,6 +18,7 @@ from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.master.downloads import Downloads, File, content_disposition
 from safelight.master.operations import BINARY, Operation
+from safelight.master.views import VIEWS
 from safelight.wire import State, Task
 
 _PAGE = 500
@@ -109,7 +110,8 @@ class Archive:
                 states=[State.FINISHED], recipe=query.recipe, batch=query.batch, before=before, limit=_PAGE
             )
             for task in page.tasks:
-                yield task
+                if query.batch == VIEWS or task.batch != VIEWS:
+                    yield task
             if (before := page.next) is None:
                 return
 
