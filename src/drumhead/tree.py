@@ -101,12 +101,15 @@ class Tree:
         path = clean_path(path)
         if not path:
             return
+        new = []
         parent = posixpath.dirname(path)
         while parent and (known := self._entries.get(parent)) is None:
-            self._entries[parent] = directory()
+            new.append(parent)
             parent = posixpath.dirname(parent)
         if parent and known is not None and known.kind != "directory":
             raise DrumheadError(ErrorCode.CONFLICT, f"/{path} cannot be placed: /{parent} is not a directory")
+        for parent in new:
+            self._entries[parent] = directory()
         if entry.kind != "directory":
             self.remove(path)
         self._entries[path] = entry

@@ -147,3 +147,12 @@ def test_links_in_an_index_lead_where_they_do_in_a_guest():
     assert follow(index, "/opt/x") == "usr/lib/real/x.so"
     assert follow(index, "round") == ""
     assert follow(index, "usr/../usr/lib/./x.so") == "usr/lib/real/x.so"
+
+
+def test_what_cannot_be_placed_leaves_the_tree_as_it_was():
+    tree = Tree()
+    tree.add("link", symlink("elsewhere"))
+    before = tree.digest()
+    with pytest.raises(DrumheadError, match="/link is not a directory"):
+        tree.add("link/folder/file", regular(b""))
+    assert tree.digest() == before
