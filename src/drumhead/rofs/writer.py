@@ -1,0 +1,154 @@
+"""Trees as ROFS, front to back in one pass: the sizes of all files are known before the first byte is written."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.rofs.layout import (
+    BLOCK,
+    DIRECTORY,
+    ENTRY,
+    FILE,
+    INODE,
+    LARGEST_NAME,
+    LARGEST_PATH,
+    LINK,
+    MAGIC,
+    MOST_INODES,
+    SUPERBLOCK,
+    SYMLINK,
+    VERSION,
+    blocks_of,
+    encode_name,
+    padding,
+    refused,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from drumhead.tree import Entry, Tree
+
+CHUNK = 1 << 20
+ZEROS = bytes(CHUNK)
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """A file system without the contents of its files. `superblock` is one block, `metadata` whole blocks."""
+
+    superblock: bytes
+    metadata: bytes
+
+
+def write_rofs(tree: Tree, path: Path, written: Callable[[int], None] | None = None) -> None:
+    """Write `tree` to `path` as a file system of its own. Equal trees give equal bytes. Blocks.
+
+    Holds one chunk of one file in memory; runs of zeros become holes. `written` is told how many files and links are
+    done. Raises UNSUPPORTED for what ROFS cannot hold, CONFLICT for a file that changed since the tree was made.
+    """
+    with path.open("wb") as out:
+        for chunk in _chunks(tree, written or (lambda _: None)):
+            if len(chunk) == CHUNK and chunk == ZEROS:
+                out.seek(CHUNK, 1)
+            else:
+                out.write(chunk)
+        out.truncate()
+
+
+def rofs_bytes(tree: Tree) -> bytes:
+    """The same as ``write_rofs`` for a few small files, in memory."""
+    return b"".join(_chunks(tree, lambda _: None))
+
+
+def build_structure(tree: Tree, blocks: Mapping[str, int], end: int) -> Structure:
+    """The superblock and the metadata of `tree`.
+
+    `blocks` gives the first block of every file that is not empty; the metadata begin at block `end`. Inodes are
+    numbered directory by directory, level by level, each directory sorted: the entries of one stand together.
+    """
+    children: defaultdict[str, list[tuple[str, Entry]]] = defaultdict(list)
+    for path, node in tree:
+        children[posixpath.dirname(path)].append((path, node))
+    entries, links, inodes = bytearray(), bytearray(), bytearray()
+    link_count, last = 0, 1
+    todo: list[tuple[str, Entry | None]] = [("", None)]
+    for number, (path, entry) in enumerate(todo, 1):
+        if entry is None or entry.kind == "directory":
+            below = children.get(path, [])
+            inodes += INODE.pack(DIRECTORY, number, last - 1, len(below))
+            entries += _pack_directory(below, last + 1)
+            last += len(below)
+            todo += below
+        elif entry.kind == "file":
+            inodes += INODE.pack(FILE, number, blocks.get(path, 0), entry.size)
+        else:
+            target = encode_name(path, entry.target, LARGEST_PATH, "target")
+            links += LINK.pack(len(target)) + target
+            inodes += INODE.pack(SYMLINK, number, link_count, 1)
+            link_count += 1
+    if last > MOST_INODES:
+        raise DrumheadError(ErrorCode.UNSUPPORTED, f"{last} files are more than ROFS on OSv can number")
+    size = len(entries) + len(links) + len(inodes)
+    superblock = SUPERBLOCK.pack(MAGIC, VERSION, BLOCK, end, blocks_of(size), last - 1, link_count, last)
+    return Structure(superblock + padding(len(superblock)), bytes(entries + links + inodes) + padding(size))
+
+
+def _pack_directory(below: list[tuple[str, Entry]], first: int) -> bytes:
+    """The entries of one directory; its children get the inode numbers from `first` on."""
+    packed, names = bytearray(), set()
+    for number, (path, _) in enumerate(below, first):
+        if len(path) >= LARGEST_PATH // 4:
+            encode_name(path, f"/{path}", LARGEST_PATH, "path")
+        name = encode_name(path, posixpath.basename(path), LARGEST_NAME, "name")
+        if name in names:
+            raise refused(path, "another name in its directory is the same bytes")
+        names.add(name)
+        packed += ENTRY.pack(number, len(name)) + name
+    return bytes(packed)
+
+
+def _chunks(tree: Tree, written: Callable[[int], None]) -> Iterator[bytes]:
+    """The bytes of the file system. Files with equal contents share their blocks."""
+    blocks: dict[str, int] = {}
+    known: dict[tuple[str, int], int] = {}
+    contents: list[tuple[str, Entry]] = []
+    end = 1
+    for path, entry in tree:
+        if entry.kind == "file" and entry.size:
+            key = entry.digest, entry.size
+            if key not in known:
+                known[key] = end
+                contents.append((path, entry))
+                end += blocks_of(entry.size)
+            blocks[path] = known[key]
+    structure = build_structure(tree, blocks, end)
+    count = sum(entry.kind != "directory" for _, entry in tree) - len(contents)
+    yield structure.superblock
+    for done, (path, entry) in enumerate(contents, count + 1):
+        yield from _contents(path, entry)
+        written(done)
+    yield structure.metadata
+
+
+def _contents(path: str, entry: Entry) -> Iterator[bytes]:
+    """A file's contents, filled up to a block. Raises CONFLICT when a host file is not as it was listed."""
+    if isinstance(entry.source, bytes):
+        yield entry.source
+    else:
+        state, left = hashlib.sha256(), entry.size
+        with entry.source.open("rb") as file:
+            while left and (chunk := file.read(min(CHUNK, left))):
+                state.update(chunk)
+                left -= len(chunk)
+                yield chunk
+            grown = file.read(1)
+        if left or grown or state.hexdigest() != entry.digest:
+            raise DrumheadError(ErrorCode.CONFLICT, f"{entry.source} (/{path}) changed while it was read; try again")
+    yield padding(entry.size)
