@@ -53,10 +53,13 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Drive(msgspec.Struct, frozen=True, kw_only=True):
-    """A virtio-blk disk. `serial` (at most 20 bytes) is how the guest knows it whatever the order of the probe."""
+    """A virtio-blk disk. `serial` (at most 20 bytes) is how the guest knows it whatever the order of the probe.
+
+    A ``vmdk`` is a text that puts a read-only disk together from parts of other files (``drumhead.rofs.root``).
+    """
 
     path: Path
-    format: Literal["raw", "qcow2"]
+    format: Literal["raw", "qcow2", "vmdk"]
     serial: str
     readonly: bool
 
