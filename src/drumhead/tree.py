@@ -124,9 +124,18 @@ class Tree:
 
     def update(self, other: Tree) -> None:
         """Copy all of `other` over this tree, through this tree's links to directories, as copying onto a disk does."""
+        plain = {""}  # directories that both trees reach without a link; empty once a link was followed
         for path, entry in other:
-            place = self.resolve(path, follow_last=entry.kind == "directory")
-            self.add(place, entry)
+            old = self._entries.get(path)
+            if path.rpartition("/")[0] not in plain or (old and old.kind == "symlink" and entry.kind == "directory"):
+                plain.clear()
+                self.add(self.resolve(path, follow_last=entry.kind == "directory"), entry)
+                continue
+            if entry.kind == "directory":
+                plain.add(path)
+            elif old:
+                self.remove(path)
+            self._entries[path] = entry
 
     def filter(self, keep: Callable[[str], bool]) -> Tree:
         """The files and links that `keep` accepts, with their directories (and directories that it accepts)."""

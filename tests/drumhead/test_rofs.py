@@ -2,12 +2,15 @@
 
 import hashlib
 import io
+import struct
+import subprocess
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drumhead.errors import DrumheadError
+from drumhead.rofs.root import root_disk, unite, write_root
 from drumhead.rofs.writer import rofs_bytes, write_rofs
 from drumhead.tree import Tree, directory, host_file, regular, symlink
 from support.rofs import contents_of, read_rofs
@@ -121,3 +124,149 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, change):
     host.write_bytes(change)
     with pytest.raises(DrumheadError, match="changed while it was read"):
         write_rofs(tree, tmp_path / "disk")
+
+
+def lay(folder, trees):
+    """Layers and their root as files, as an image has them; the root last."""
+    files = [folder / f"layer {number}" for number in range(len(trees))]
+    for tree, file in zip(trees, files, strict=True):
+        write_rofs(tree, file)
+    root = folder / "root"
+    root.write_bytes(unite(files)[0])
+    return [*files, root]
+
+
+def united(trees):
+    whole = Tree()
+    for tree in trees:
+        whole.update(tree)
+    return whole
+
+
+def check_partition(disk):
+    """The disk's file system lies where its second partition says."""
+    assert disk[510:512] == b"\x55\xaa"
+    assert not any(disk[:0x1CE])
+    assert not any(disk[0x1DE:510])
+    kind, first, count = struct.unpack_from("<4xB3xII", disk, 0x1CE)
+    assert kind == 0x83
+    assert disk[0x1CE + 2] & 0x3F
+    assert first == 1
+    assert (first + count) * 512 == len(disk)
+
+
+@given(st.lists(trees, min_size=1, max_size=4))
+@settings(deadline=None)
+def test_united_layers_hold_what_copying_them_over_one_another_gives(tmp_path_factory, trees):
+    folder = tmp_path_factory.mktemp("layers")
+    try:
+        whole = united(trees)
+    except DrumheadError:
+        return  # a loop of links, or a file where a later layer has a directory
+    layers = lay(folder, trees)
+    out = io.BytesIO(layers[-1].read_bytes()[:512])
+    out.seek(512)
+    write_root(layers, out)
+    check_partition(out.getvalue())
+    assert contents_of(read_rofs(out, 512)) == expected(whole)
+
+
+def layered():
+    return [
+        build(
+            [
+                ("usr/lib/base", regular(b"base" * 300)),
+                ("lib", symlink("usr/lib")),
+                ("etc/passwd", regular(b"root")),
+                ("opt/tool/bin", regular(b"tool")),
+                ("swap", directory()),
+            ]
+        ),
+        Tree(),
+        build(
+            [
+                ("usr/lib/second", regular(b"QFI\xfb" + b"2" * 2000)),
+                ("opt/tool", symlink("/usr")),
+                ("empty", regular(b"")),
+            ]
+        ),
+        build([("lib/through-a-link", regular(b"3")), ("etc/passwd", regular(b"nobody")), ("swap", regular(b"file"))]),
+    ]
+
+
+def test_qemu_reads_the_layers_as_one_disk(tmp_path):
+    folder = tmp_path / "a folder, with = signs; {und} Ümläute 文 \\"
+    folder.mkdir()
+    layers = lay(folder, layered())
+    for file in layers:
+        file.chmod(0o444)
+    descriptor = folder / "root.vmdk"
+    descriptor.write_bytes(root_disk(layers))
+    raw = tmp_path / "raw"
+    subprocess.run(["qemu-img", "convert", "-f", "vmdk", "-O", "raw", descriptor, raw], check=True)
+    check_partition(raw.read_bytes())
+    with raw.open("rb") as file:
+        disk = read_rofs(file, 512)
+        assert contents_of(disk) == expected(united(layered()))
+    assert disk.links[b"opt/tool"] == b"/usr"
+    assert b"usr/lib/through-a-link" in disk.places
+    assert disk.gaps == 2  # what covered files held stays in their layer: etc/passwd and opt/tool/bin
+
+
+def test_a_descriptor_names_no_path_that_qemu_would_read_otherwise(tmp_path):
+    folder = tmp_path / 'a "quoted" folder'
+    folder.mkdir()
+    with pytest.raises(DrumheadError, match="move DRUMHEAD_HOME"):
+        root_disk(lay(folder, layered()))
+
+
+def test_only_the_changed_layer_and_the_root_are_new(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        folder.mkdir()
+    trees = layered()
+    before = lay(one, trees)
+    after = lay(other, [*trees[:-1], build([("app.py", regular(b"edited"))])])
+    kept = [left.read_bytes() == right.read_bytes() for left, right in zip(before, after, strict=True)]
+    assert kept == [True, True, True, False, False]
+    assert lay(one, trees)[-1].read_bytes() == before[-1].read_bytes()
+
+
+def test_a_root_of_other_layers_and_damaged_layers_are_refused(tmp_path):
+    layers = lay(tmp_path, layered())
+    with pytest.raises(DrumheadError, match="is the root of other layers"):
+        root_disk([*layers[:2], layers[-1]])
+    whole = layers[0].read_bytes()
+    for damage in (b"", b"\0" * 512, whole[:512], whole[:-512], whole[:40] + struct.pack("<Q", 1 << 60) + whole[48:]):
+        layers[0].write_bytes(damage)
+        with pytest.raises(DrumheadError, match="no ROFS layer or is damaged"):
+            unite(layers[:-1])
+
+
+@pytest.mark.slow
+def test_a_file_of_more_than_four_gibibytes(tmp_path):
+    host = tmp_path / "huge"
+    size = (4 << 30) + 5
+    with host.open("wb") as file:
+        file.truncate(size)
+        file.seek(size - 5)
+        file.write(b"end")
+    with host.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    tree = build([("a", regular(b"before")), ("huge", host_file(host, 0o644, size, digest)), ("z", regular(b"after"))])
+    write_rofs(tree, tmp_path / "layer")
+    root = tmp_path / "root"
+    root.write_bytes(unite([tmp_path / "layer"])[0])
+    descriptor = tmp_path / "root.vmdk"
+    descriptor.write_bytes(root_disk([tmp_path / "layer", root]))
+    assert (tmp_path / "layer").stat().st_blocks * 512 < 16 << 20, "zeros take no room"
+    with (tmp_path / "layer").open("rb") as file:
+        disk = read_rofs(file)
+        assert disk.read(b"z") == b"after"
+        first, stored = disk.places[b"huge"]
+        assert stored == size
+        file.seek(first * 512 + size - 6)
+        assert file.read(7) == b"\0end\0\0\0"
+    last = 512 * (1 + disk.places[b"z"][0])
+    command = ["qemu-io", "-r", "-f", "vmdk", "-c", f"read -v {last} 512", descriptor]
+    assert "61 66 74 65 72 00" in subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -1,0 +1,114 @@
+"""Reading a layer's structure back: the superblock, and the metadata as a tree whose files know where they lie."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.rofs.layout import BLOCK, DIRECTORY, ENTRY, FILE, INODE, LINK, MAGIC, SUPERBLOCK, SYMLINK, VERSION
+from drumhead.tree import Entry, Tree, directory, symlink
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Superblock:
+    """Block numbers and counts; see ``layout.SUPERBLOCK``. The contents of files take blocks 1 to `metadata` - 1."""
+
+    metadata: int
+    metadata_blocks: int
+    entries: int
+    links: int
+    inodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Entry):
+    """A file of a layer: its size and its first block, 0 when it is empty."""
+
+    block: int = 0
+
+
+def read_superblock(block: bytes, path: Path) -> Superblock:
+    """The superblock in `block`, which was read from `path`. Raises UNVERIFIED when it is none."""
+    if len(block) < SUPERBLOCK.size:
+        raise _damaged(path)
+    magic, version, size, *numbers = SUPERBLOCK.unpack_from(block)
+    if (magic, version, size) != (MAGIC, VERSION, BLOCK) or numbers[0] < 1:
+        raise _damaged(path)
+    return Superblock(*numbers)
+
+
+def read_data_blocks(path: Path) -> int:
+    """How many blocks the contents of a layer's files take. Raises UNVERIFIED."""
+    with path.open("rb") as file:
+        return read_superblock(file.read(BLOCK), path).metadata - 1
+
+
+def read_layer(path: Path, start: int = 1) -> tuple[Tree, int]:
+    """The tree of a layer, its files as ``Stored`` entries, and the block after their contents. Blocks.
+
+    Block numbers are those that they have when the contents begin at block `start`; 1 is where they are. Reads the
+    metadata only. Raises UNVERIFIED for a damaged layer.
+    """
+    with path.open("rb") as file:
+        top = read_superblock(file.read(BLOCK), path)
+        try:
+            return _build(*_read_tables(file, top), start - 1), start + top.metadata - 1
+        except (struct.error, IndexError, OverflowError) as error:
+            raise _damaged(path) from error
+
+
+Tables = tuple[list[tuple[int, str]], list[str], list[tuple[int, int, int, int]]]
+"""Directory entries (inode number and name), targets of links, inodes."""
+
+
+def _read_tables(file: IO[bytes], top: Superblock) -> Tables:
+    file.seek(top.metadata * BLOCK)
+    metadata = file.read(top.metadata_blocks * BLOCK)
+    at = 0
+    entries = []
+    for _ in range(top.entries):
+        number, length = ENTRY.unpack_from(metadata, at)
+        at += ENTRY.size + length
+        entries.append((number, metadata[at - length : at].decode(errors="surrogateescape")))
+    links = []
+    for _ in range(top.links):
+        (length,) = LINK.unpack_from(metadata, at)
+        at += LINK.size + length
+        links.append(metadata[at - length : at].decode(errors="surrogateescape"))
+    end = at + top.inodes * INODE.size
+    if end > len(metadata):
+        raise IndexError
+    return entries, links, list(INODE.iter_unpack(metadata[at:end]))
+
+
+def _build(
+    entries: list[tuple[int, str]], links: list[str], inodes: list[tuple[int, int, int, int]], shift: int
+) -> Tree:
+    tree = Tree()
+    todo = [("", inodes[0])]
+    for path, (_, _, first, count) in todo:
+        for number, name in entries[first : first + count]:
+            inode = inodes[number - 1]
+            kind, _, place, size = inode
+            here = f"{path}/{name}" if path else name
+            if kind == DIRECTORY:
+                tree.add(here, directory())
+                todo.append((here, inode))
+            elif kind == FILE:
+                tree.add(here, Stored("file", 0o644, size, block=place + shift if size else 0))
+            elif kind == SYMLINK:
+                tree.add(here, symlink(links[place]))
+            else:
+                raise IndexError
+        if len(todo) > len(inodes):
+            raise IndexError
+    return tree
+
+
+def _damaged(path: Path) -> DrumheadError:
+    return DrumheadError(ErrorCode.UNVERIFIED, f"{path} is no ROFS layer or is damaged; delete it and compose again")

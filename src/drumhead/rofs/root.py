@@ -1,0 +1,132 @@
+"""One root file system out of several layers, whose contents stay in their own files.
+
+OSv has no overlay. Each layer is a whole file system (superblock, contents, metadata); the *root* is one more small
+file: a partition table, the superblock of the united file system and its metadata, in which every block number is that
+of a disk put together as
+
+    [partition table][superblock] [contents of layer 1] [contents of layer 2] … [metadata]
+
+Nobody writes that disk: QEMU reads it through a VMDK descriptor, a text that names parts of files one after the other.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.rofs.layout import BLOCK
+from drumhead.rofs.reader import Stored, read_data_blocks, read_layer, read_superblock
+from drumhead.rofs.writer import CHUNK, build_structure
+from drumhead.tree import Tree
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+HEAD = 2
+"""Blocks of a root before its metadata: partition table and superblock."""
+PARTITION = struct.Struct("<B3sB3sII")
+"""Status, CHS of the first sector, type, CHS of the last, first sector, sectors. Only type and the last two count."""
+SECOND_ENTRY = 0x1CE
+"""The guest's root is the second partition of its first disk."""
+LINUX_TYPE = 0x83
+CHS_BEYOND = b"\xfe\xff\xff"
+"""An address that CHS cannot tell. OSv passes over entries whose first sector is 0 in the low six bits of byte 2."""
+SIGNATURE = b"\x55\xaa"
+SIGNATURE_AT = 510
+MOST_SECTORS = (1 << 32) - 1
+LONGEST_PATH = 511
+"""Bytes of a file's name that QEMU reads in a descriptor."""
+DESCRIPTOR = """# Disk DescriptorFile
+version=1
+CID=fffffffe
+parentCID=ffffffff
+createType="twoGbMaxExtentFlat"
+"""
+"""An extent must follow at once: QEMU 7.2 takes an extent after an empty line twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`count` blocks of a file, from its block `start` on."""
+
+    path: Path
+    start: int
+    count: int
+
+
+def unite(layers: Sequence[Path]) -> tuple[bytes, Tree]:
+    """The root of `layers`, and their united tree (sizes without contents). Blocks.
+
+    Later layers cover earlier ones as ``Tree.update`` does: directories are united, through links to directories too;
+    a file or a link replaces. Reads superblocks and metadata only.
+
+    Raises UNVERIFIED for a damaged layer, UNSUPPORTED for a disk of 2 TiB or more, CONFLICT for a loop of links.
+    """
+    whole, end = Tree(), 1
+    for path in layers:
+        tree, end = read_layer(path, end)
+        whole.update(tree)
+    blocks = {path: entry.block for path, entry in whole if isinstance(entry, Stored)}
+    structure = build_structure(whole, blocks, end)
+    table = partition_table(1, end + len(structure.metadata) // BLOCK)
+    return table + structure.superblock + structure.metadata, whole
+
+
+def partition_table(first: int, sectors: int) -> bytes:
+    """The first sector of a disk whose second partition has `sectors` sectors from `first` on. Raises UNSUPPORTED."""
+    if first + sectors > MOST_SECTORS:
+        raise DrumheadError(
+            ErrorCode.UNSUPPORTED, "the image would take 2 TiB or more, which no partition table can say"
+        )
+    entry = PARTITION.pack(0, CHS_BEYOND, LINUX_TYPE, CHS_BEYOND, first, sectors)
+    return bytes(SECOND_ENTRY) + entry + bytes(SIGNATURE_AT - SECOND_ENTRY - len(entry)) + SIGNATURE
+
+
+def parts_of(layers: Sequence[Path]) -> list[Part]:
+    """What the disk of an image is put together from. The last of `layers` is the root. Raises UNVERIFIED. Blocks."""
+    *filled, root = layers
+    parts = [Part(root, 0, HEAD)]
+    parts += [Part(path, 1, count) for path in filled if (count := read_data_blocks(path))]
+    with root.open("rb") as file:
+        file.seek(BLOCK)
+        top = read_superblock(file.read(BLOCK), root)
+    if top.metadata != sum(part.count for part in parts) - 1:
+        raise DrumheadError(ErrorCode.UNVERIFIED, f"{root} is the root of other layers; compose the image again")
+    return [*parts, Part(root, HEAD, top.metadata_blocks)]
+
+
+def root_disk(layers: Sequence[Path]) -> bytes:
+    """A VMDK descriptor of the disk of an image: absolute paths of `layers`, the root last. Blocks.
+
+    Raises UNVERIFIED, and UNSUPPORTED for a path that a descriptor cannot name.
+    """
+    lines = [DESCRIPTOR.encode()]
+    for part in parts_of(layers):
+        name = os.fsencode(part.path.absolute())
+        if len(name) > LONGEST_PATH or any(byte in name for byte in b'"\r\n\0'):
+            raise DrumheadError(
+                ErrorCode.UNSUPPORTED,
+                f"QEMU cannot be told of {str(part.path)!a}: a disk of parts names files of at most "
+                f"{LONGEST_PATH} bytes without quotes and line breaks; move DRUMHEAD_HOME",
+            )
+        # "RW" is the only access that QEMU reads; it opens the files as the drive is opened, for reading.
+        lines.append(b'RW %d FLAT "%b" %d\n' % (part.count, name, part.start))
+    return b"".join(lines)
+
+
+def write_root(layers: Sequence[Path], out: IO[bytes]) -> None:
+    """Write the file system of an image to `out`: its disk without the partition table. Blocks. Raises UNVERIFIED."""
+    _, *parts = parts_of(layers)
+    for part in (Part(layers[-1], 1, HEAD - 1), *parts):
+        with part.path.open("rb") as source:
+            source.seek(part.start * BLOCK)
+            left = part.count * BLOCK
+            while left and (chunk := source.read(min(CHUNK, left))):
+                out.write(chunk)
+                left -= len(chunk)
+        if left:
+            raise DrumheadError(ErrorCode.UNVERIFIED, f"{part.path} is cut off; delete it and compose again")
