@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 DEBIAN_PACKAGE = {
     "apt-get": "apt",
+    "e2fsck": "e2fsprogs",
     "gpgv": "gpgv",
     "mke2fs": "e2fsprogs",
     "mkfs.erofs": "erofs-utils",
@@ -53,11 +54,12 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout: float = 600,
+    accepted: tuple[int, ...] = (0,),
 ) -> bytes:
     """Run a program to its end and return what it wrote to stdout. Blocks: call it in a thread.
 
-    `feed` writes to the program's stdin. A program that is missing, fails or takes longer than `timeout` seconds
-    raises HOST_TOOL with the end of what it said.
+    `feed` writes to the program's stdin. A program that is missing, ends with a status that is not `accepted` or takes
+    longer than `timeout` seconds raises HOST_TOOL with the end of what it said.
     """
     words = [find_program(str(command[0])), *map(str, command[1:])]
     log.info("$ %s", shlex.join(words))
@@ -84,7 +86,7 @@ def run(
             if isinstance(error, subprocess.TimeoutExpired):
                 raise DrumheadError(ErrorCode.HOST_TOOL, f"{words[0]} did not end within {timeout:.0f} s") from error
             raise
-    if process.returncode != 0:
+    if process.returncode not in accepted:
         said = (err or out or b"").decode(errors="replace").strip()[-2000:]
         raise DrumheadError(ErrorCode.HOST_TOOL, f"{words[0]} failed with status {process.returncode}: {said}")
     return out

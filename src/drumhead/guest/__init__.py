@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.guest.contract import Guest
+from drumhead.guest.contract import Ability, Guest
 
-__all__ = ["Guest", "find_guest"]
+__all__ = ["Guest", "find_guest", "require"]
 
 
 def find_guest(name: str) -> Guest:
@@ -15,5 +15,16 @@ def find_guest(name: str) -> Guest:
             from drumhead.guest.linux import LinuxGuest  # noqa: PLC0415 - a guest is imported when it is used
 
             return LinuxGuest()
+        case "osv":
+            from drumhead.guest.osv import OsvGuest  # noqa: PLC0415
+
+            return OsvGuest()
         case _:
-            raise DrumheadError(ErrorCode.UNSUPPORTED, f"this drumhead has no guest {name}; it has: linux")
+            raise DrumheadError(ErrorCode.UNSUPPORTED, f"this drumhead has no guest {name}; it has: linux, osv")
+
+
+def require(guest: Guest, ability: Ability) -> None:
+    """Raise UNSUPPORTED, with the reason, for what `guest` lacks."""
+    reason = guest.lacks.get(ability)
+    if reason:
+        raise DrumheadError(ErrorCode.UNSUPPORTED, reason)

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from drumhead.tree import Tree
 
 
+Ability = Literal["exec", "shell", "overlay", "readonly-volume", "second-volume", "qcow2-volume"]
+"""What a guest may lack: ``drumhead exec``, a shell on the console, a disk that takes the writes below every directory
+(``--size``), a volume that is not written, more than one volume, a volume in QEMU's own format.
+"""
+
+
 class GuestNic(msgspec.Struct, frozen=True, kw_only=True):
     """A network card as the guest sees it. No `address` (IPv4 with prefix, ``10.77.3.4/16``) means DHCP."""
 
@@ -64,19 +70,28 @@ class Drive(msgspec.Struct, frozen=True, kw_only=True):
     readonly: bool
 
 
+CHANNEL_ADDRESS = "10.0.2.100"
+"""Where a guest without virtio-serial finds its channels: an address that QEMU's user network answers for."""
+
+
 class Channel(msgspec.Struct, frozen=True, kw_only=True):
-    """A virtio-serial port. ``socket``: a Unix socket in the instance's directory; ``file``: the guest appends."""
+    """A way between host and guest. ``socket``: a Unix socket in the instance's directory; ``file``: the guest appends.
+
+    The guest reaches it as the virtio-serial port `name`, or, where `port` is not 0, by TCP at CHANNEL_ADDRESS.
+    """
 
     name: str
     kind: Literal["socket", "file"]
     path: Path
+    port: int = 0
 
 
 class BootPlan(msgspec.Struct, frozen=True, kw_only=True):
     """All that QEMU has to be told about a guest: pure data, put together without touching the host.
 
     `files` are small files that must be written (path → contents) before the machine starts, an initrd with the run
-    configuration among them where the guest takes it that way.
+    configuration among them where the guest takes it that way. `console` is the file that keeps what the serial
+    console shows: ``log`` where a command has no other way to be heard.
     """
 
     kernel: Path
@@ -84,6 +99,7 @@ class BootPlan(msgspec.Struct, frozen=True, kw_only=True):
     cmdline: str
     drives: tuple[Drive, ...]
     channels: tuple[Channel, ...]
+    console: Literal["console", "log"] = "console"
     files: dict[Path, bytes] = {}
 
 
@@ -105,6 +121,16 @@ class Guest(Protocol):
     @property
     def filesystems(self) -> tuple[Filesystem, ...]:
         """What its kernel reads; the first is the default."""
+        ...
+
+    @property
+    def lacks(self) -> Mapping[Ability, str]:
+        """What it cannot do, each with the reason as a sentence for the user."""
+        ...
+
+    @property
+    def volume_options(self) -> tuple[str, ...]:
+        """How mke2fs makes the ext4 of a new volume, beyond what every volume gets."""
         ...
 
     def skeleton(self) -> Tree:

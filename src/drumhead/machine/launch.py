@@ -14,7 +14,7 @@ import msgspec
 
 from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.guest import find_guest
+from drumhead.guest import find_guest, require
 from drumhead.guest.contract import Drive, GuestMount, GuestNic, RunConfig
 from drumhead.image.records import Image
 from drumhead.image.store import ImageStore, encode
@@ -122,9 +122,10 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
     )
     others = [one for one in instances.launches() if one.spec.name != spec.name]
     link.refuse_taken_address(others, spec.name, spec.link, launch.address)
-    drives, mounts = await open_volumes(home, spec.volumes)
+    drives, mounts = await open_volumes(home, spec.volumes, guest)
     if image.overlay_size:
-        drives = (await open_overlay(directory, image.overlay_size), *drives)
+        require(guest, "overlay")
+        drives = (await open_overlay(directory, image.overlay_size, guest), *drives)
     config = run_config(launch, link.link_hosts([*others, launch], spec.link), drives, mounts)
     boot = guest.plan(image, files, config, directory, drives)
     words = command_line(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from drumhead.guest.contract import CHANNEL_ADDRESS
+
 if TYPE_CHECKING:
     from drumhead.guest.contract import BootPlan, Channel, Drive
     from drumhead.machine.link import Group
@@ -52,19 +54,26 @@ def command_line(
     words += ["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-pidfile", "pid"]
     words += ["-machine", "q35", "-m", f"{memory}M", "-smp", str(cpus), *accelerator_words(accelerator)]
     words += ["-qmp", "unix:qmp.sock,server=on,wait=off"]
-    words += ["-chardev", "socket,id=console,path=console.sock,server=on,wait=off,logfile=console,logappend=on"]
+    console = f"id=console,path=console.sock,server=on,wait=off,logfile={boot.console},logappend=on"
+    words += ["-chardev", f"socket,{console}"]
     words += ["-serial", "chardev:console"]
     words += ["-kernel", str(boot.kernel), "-append", boot.cmdline]
     if boot.initrd is not None:
         words += ["-initrd", str(boot.initrd)]
     for number, drive in enumerate(boot.drives):
         words += _drive(number, drive)
-    if boot.channels:
+    if any(not channel.port for channel in boot.channels):
         words += ["-device", "virtio-serial-pci"]
     for number, channel in enumerate(boot.channels):
         words += _channel(number, channel, state)
+    ways = [
+        f",guestfwd=tcp:{CHANNEL_ADDRESS}:{channel.port}-chardev:channel{number}"
+        for number, channel in enumerate(boot.channels)
+        if channel.port
+    ]
     for number, card in enumerate(cards):
-        words += ["-netdev", f"{card.netdev},id=net{number}"]
+        # The first card is QEMU's own network, the only one that can lead to a channel.
+        words += ["-netdev", f"{card.netdev}{'' if number else ''.join(ways)},id=net{number}"]
         words += ["-device", f"virtio-net-pci,netdev=net{number},mac={card.mac},romfile="]
     return words
 
@@ -94,7 +103,8 @@ def _channel(number: int, channel: Channel, state: Path) -> list[str]:
         "file": f"file,id=channel{number},path={path},append=on",
         "socket": f"socket,id=channel{number},path={path},server=on,wait=off",
     }
-    return ["-chardev", kinds[channel.kind], "-device", f"virtserialport,chardev=channel{number},name={channel.name}"]
+    port = [] if channel.port else ["-device", f"virtserialport,chardev=channel{number},name={channel.name}"]
+    return ["-chardev", kinds[channel.kind], *port]
 
 
 def _escape(text: str) -> str:

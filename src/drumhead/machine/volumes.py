@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from drumhead import host
 from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.guest import require
 from drumhead.guest.contract import Drive, GuestMount
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from drumhead.guest import Guest
     from drumhead.home import Home
     from drumhead.machine.records import Instance, VolumeMount
 
 QCOW2_MAGIC = b"QFI\xfb"
 LEAST_SIZE = 8 << 20
 OVERLAY_SERIAL = "overlay"
+SUPERBLOCK = 1024
+MAGIC, STATE, INCOMPATIBLE = 0x38, 0x3A, 0x60
+"""Where an ext4 superblock has 0xEF53, its state, and the features that a reader must know."""
+CLEAN, NEEDS_RECOVERY = 1, 4
+CHECK_TIME = 3600.0
+MENDED = (0, 1, 2)
+"""e2fsck's statuses for a disk that is good now."""
 
 
 def volume_path(home: Home, volume: VolumeMount) -> Path:
@@ -43,27 +53,39 @@ def refuse_shared_disks(home: Home, volumes: tuple[VolumeMount, ...], name: str,
 
 
 async def open_volumes(
-    home: Home, volumes: tuple[VolumeMount, ...]
+    home: Home, volumes: tuple[VolumeMount, ...], guest: Guest
 ) -> tuple[tuple[Drive, ...], tuple[GuestMount, ...]]:
-    """The disks of `volumes`, made where they are missing, and where the guest mounts them."""
+    """The disks of `volumes`, made where they are missing, mended where a machine was cut off, and their mounts.
+
+    Raises UNSUPPORTED for what `guest` cannot do, NOT_FOUND, USAGE, HOST_TOOL.
+    """
+    if len(volumes) > 1:
+        require(guest, "second-volume")
     drives, mounts = [], []
     for number, volume in enumerate(volumes):
         path = volume_path(home, volume)
         if not path.exists():
             if "/" in volume.source:
                 raise DrumheadError(ErrorCode.NOT_FOUND, f"there is no disk {path}; a plain name makes a new volume")
-            await make_disk(path, volume.size)
+            await make_disk(path, volume.size, guest.volume_options)
+        form = disk_format(path)
+        if volume.readonly:
+            require(guest, "readonly-volume")
+        elif form == "raw":
+            await asyncio.to_thread(mend_disk, path)
+        if form == "qcow2":
+            require(guest, "qcow2-volume")
         serial = f"volume-{number}"
-        drives.append(Drive(path=path, format=disk_format(path), serial=serial, readonly=volume.readonly))
+        drives.append(Drive(path=path, format=form, serial=serial, readonly=volume.readonly))
         mounts.append(GuestMount(serial=serial, path=volume.path, readonly=volume.readonly))
     return tuple(drives), tuple(mounts)
 
 
-async def open_overlay(directory: Path, size: int) -> Drive:
+async def open_overlay(directory: Path, size: int, guest: Guest) -> Drive:
     """The disk of `size` bytes that takes the writes of the machine in `directory`; kept from start to start."""
     path = directory / "overlay.raw"
     if not path.exists():
-        await make_disk(path, size)
+        await make_disk(path, size, guest.volume_options)
     return Drive(path=path, format="raw", serial=OVERLAY_SERIAL, readonly=False)
 
 
@@ -72,12 +94,40 @@ def disk_format(path: Path) -> Literal["raw", "qcow2"]:
         return "qcow2" if file.read(4) == QCOW2_MAGIC else "raw"
 
 
-async def make_disk(path: Path, size: int) -> None:
-    """A new, empty ext4 disk; it takes room on the host only as it fills. Appears whole, by rename."""
+def is_ext4_cut_off(path: Path) -> bool:
+    """Whether a disk holds an ext4 that was not unmounted: a journal to replay, or no word that it is clean."""
+    with path.open("rb") as file:
+        file.seek(SUPERBLOCK)
+        block = file.read(SUPERBLOCK)
+    if len(block) < SUPERBLOCK or struct.unpack_from("<H", block, MAGIC)[0] != 0xEF53:
+        return False
+    (state,), (features,) = struct.unpack_from("<H", block, STATE), struct.unpack_from("<I", block, INCOMPATIBLE)
+    return state != CLEAN or bool(features & NEEDS_RECOVERY)
+
+
+def mend_disk(path: Path) -> None:
+    """Do for a raw disk whose machine was cut off what a boot of Linux would do: OSv cannot, and has no journal.
+
+    Needs no root. Blocks. Raises HOST_TOOL with e2fsck's words when a disk cannot be mended.
+    """
+    if not is_ext4_cut_off(path):
+        return
+    try:
+        host.run(["e2fsck", "-p", path], timeout=CHECK_TIME, accepted=MENDED)
+    except DrumheadError:
+        # It leaves alone what it may not decide, files without a name among them; -y puts those into lost+found.
+        host.run(["e2fsck", "-y", path], timeout=CHECK_TIME, accepted=MENDED)
+
+
+async def make_disk(path: Path, size: int, options: tuple[str, ...]) -> None:
+    """A new, empty ext4 disk, made with these `options` of mke2fs.
+
+    It takes room on the host only as it fills. Appears whole, by rename.
+    """
     if size < LEAST_SIZE:
         raise DrumheadError(ErrorCode.USAGE, f"{path.stem} would have {size} bytes; give a volume at least 8M")
     with replacing(path) as temporary:
         with temporary.open("r+b") as file:
             file.truncate(size)
-        words = ["-q", "-F", "-t", "ext4", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"]
+        words = ["-q", "-F", "-t", "ext4", "-m", "0", *options]
         await asyncio.to_thread(host.run, ["mke2fs", *words, temporary])

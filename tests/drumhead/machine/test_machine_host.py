@@ -102,21 +102,23 @@ def test_what_the_host_lacks_is_said_with_what_to_do(host, mode, device, missing
 
 async def test_a_volume_is_made_once_and_takes_no_room_yet(tmp_path):
     home, volume = Home(root=tmp_path), VolumeMount(source="data", path="/data", size=64 << 20)
-    (drive,), (mount,) = await open_volumes(home, (volume,))
+    (drive,), (mount,) = await open_volumes(home, (volume,), find_guest("linux"))
     assert (mount.serial, mount.path) == (drive.serial, "/data")
     found = drive.path.stat()
     assert found.st_size == 64 << 20
     assert found.st_blocks * 512 < 8 << 20
     await asyncio.to_thread(subprocess.run, ["e2fsck", "-fn", drive.path], capture_output=True, check=True)
-    await open_volumes(home, (volume,))
+    await open_volumes(home, (volume,), find_guest("linux"))
     assert drive.path.stat().st_mtime_ns == found.st_mtime_ns
     assert list(drive.path.parent.iterdir()) == [volume_path(home, volume)]
 
 
 async def test_disks_that_cannot_be(tmp_path):
     with pytest.raises(DrumheadError) as error:
-        await open_volumes(Home(root=tmp_path), (VolumeMount(source="./none.raw", path="/x"),))
+        await open_volumes(Home(root=tmp_path), (VolumeMount(source="./none.raw", path="/x"),), find_guest("linux"))
     assert error.value.code is ErrorCode.NOT_FOUND
     with pytest.raises(DrumheadError) as error:
-        await open_volumes(Home(root=tmp_path), (VolumeMount(source="tiny", path="/x", size=1000),))
+        await open_volumes(
+            Home(root=tmp_path), (VolumeMount(source="tiny", path="/x", size=1000),), find_guest("linux")
+        )
     assert error.value.code is ErrorCode.USAGE

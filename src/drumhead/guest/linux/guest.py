@@ -10,7 +10,7 @@ import msgspec
 import zstandard
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.guest.contract import BootPlan, Channel, Drive, ProbeBoot, RunConfig
+from drumhead.guest.contract import Ability, BootPlan, Channel, Drive, ProbeBoot, RunConfig
 from drumhead.guest.linux import cpio
 from drumhead.guest.linux.program import init_program
 from drumhead.guest.linux.skeleton import skeleton
@@ -42,6 +42,14 @@ class LinuxGuest:
     @property
     def filesystems(self) -> tuple[Filesystem, ...]:
         return ("squashfs", "erofs")
+
+    @property
+    def lacks(self) -> Mapping[Ability, str]:
+        return {}
+
+    @property
+    def volume_options(self) -> tuple[str, ...]:
+        return ("-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard")
 
     def skeleton(self) -> Tree:
         return skeleton()

@@ -1,0 +1,130 @@
+"""The OSv guest's answers to ``guest.contract.Guest``."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drumhead.guest.contract import Ability, BootPlan, Channel, Drive, ProbeBoot, RunConfig
+from drumhead.guest.osv import program
+from drumhead.guest.osv.cmdline import command_line, option
+from drumhead.guest.osv.skeleton import CONFIG_MOUNT, skeleton
+from drumhead.rofs.writer import rofs_bytes
+from drumhead.tree import Tree
+
+if TYPE_CHECKING:
+    from drumhead.image.records import Filesystem, GuestName, Image, ImageFiles
+
+LOADER = "/lib64/ld-linux-x86-64.so.2"
+"""Programs run on Debian's libc, so that OSv only has to know Linux's system calls."""
+DATA = "/data"
+PROBE_OPTIONS = (option("power-off-on-abort"), option("nomount"), option("noinit"))
+VOLUME_OPTIONS = (
+    "-O",
+    "^extent,^dir_index,^metadata_csum,^64bit,^resize_inode",
+    "-E",
+    "assume_storage_prezeroed=1,lazy_journal_init=1,nodiscard",
+)
+"""OSv writes no journal. Without extents and indexed directories nothing that was written is ever moved, so that a cut
+leaves what was flushed before it. The journal is there for a Linux machine that takes the volume over.
+"""
+LACKS: dict[Ability, str] = {
+    "exec": "OSv is one process: no other program runs beside the command",
+    "shell": "OSv is one process: there is no shell on its console",
+    "overlay": "OSv has no overlay: give the machine a volume (--volume NAME:/data), or let it write to /tmp and /run",
+    "readonly-volume": "OSv's ext4 cannot mount a disk that it must not write to",
+    "second-volume": "OSv's ext4 mounts one disk at a time",
+    "qcow2-volume": "a volume is checked on the host before OSv mounts it, and that can be done to raw disks only",
+}
+
+
+class OsvGuest:
+    """Stateless; see ``guest.contract.Guest``."""
+
+    @property
+    def name(self) -> GuestName:
+        return "osv"
+
+    @property
+    def filesystems(self) -> tuple[Filesystem, ...]:
+        return ("rofs",)
+
+    @property
+    def lacks(self) -> Mapping[Ability, str]:
+        return LACKS
+
+    @property
+    def volume_options(self) -> tuple[str, ...]:
+        return VOLUME_OPTIONS
+
+    def skeleton(self) -> Tree:
+        return skeleton()
+
+    def check(self, tree: Tree) -> None:
+        """What cannot run on OSv is found by its own module."""
+
+    def initrd(self, kernel_files: Mapping[str, bytes]) -> bytes | None:  # noqa: ARG002 - OSv has none
+        return None
+
+    def plan(
+        self, image: Image, files: ImageFiles, config: RunConfig, state: Path, data: tuple[Drive, ...]
+    ) -> BootPlan:
+        """Disks are known by their order alone: the root, the configuration, then `data`."""
+        settings = state / "config.rofs"
+        start = program.read(config.command)
+        plan_files = {settings: rofs_bytes(program.config_tree(config, start))}
+        return BootPlan(
+            kernel=files.kernel,
+            initrd=None,
+            cmdline=command_line(
+                [*self._options(config), *_mounts(config, start)], start.environment, [LOADER, *start.argv]
+            ),
+            drives=(
+                Drive(path=files.layers[0], format="raw", serial="root", readonly=True),
+                Drive(path=settings, format="raw", serial="config", readonly=True),
+                *data,
+            ),
+            channels=channels(state) if start.managed else (),
+            console="console" if start.managed else "log",
+            files=plan_files,
+        )
+
+    def _options(self, config: RunConfig) -> list[str]:
+        options = [
+            option("rootfs", "rofs"),
+            option("power-off-on-abort"),
+            option("noinit"),
+            option("console", "serial"),
+        ]
+        # Any address given turns DHCP off for all cards.
+        if all(card.address for card in config.nics):
+            for number, card in enumerate(config.nics):
+                interface = ipaddress.IPv4Interface(card.address)
+                options.append(option("ip", f"eth{number},{interface.ip},{interface.netmask}"))
+                options += [option("defaultgw", card.gateway)] if card.gateway else []
+                options += [option("nameserver", card.nameserver)] if card.nameserver else []
+        return options
+
+    def probe(self, files: ImageFiles) -> ProbeBoot:
+        # It prints its version, finds no root and no program, and is off.
+        return ProbeBoot(kernel=files.kernel, initrd=None, cmdline=" ".join(PROBE_OPTIONS), sign="OSv v")
+
+
+def _mounts(config: RunConfig, start: program.Start) -> list[str]:
+    """The configuration, volumes in the order of their disks, and memory at /data where no volume is."""
+    first = option("mount-fs", f"rofs,/dev/vblk1,{CONFIG_MOUNT if start.managed else program.OWN_FILES}")
+    mounts = [option("mount-fs", f"ext,/dev/vblk{2 + n},{mount.path}") for n, mount in enumerate(config.mounts)]
+    if not any(mount.path == DATA or mount.path.startswith(f"{DATA}/") for mount in config.mounts):
+        mounts.append(option("mount-fs", f"ramfs,ramfs,{DATA}"))
+    return [first, *mounts]
+
+
+def channels(state: Path) -> tuple[Channel, ...]:
+    """What the start program connects to."""
+    return (
+        Channel(name="log", kind="file", path=state / "log", port=program.PORTS["log"]),
+        Channel(name="status", kind="file", path=state / "status", port=program.PORTS["status"]),
+        Channel(name="control", kind="socket", path=state / "control.sock", port=program.PORTS["control"]),
+    )

@@ -1,0 +1,55 @@
+"""What lies below every application in an OSv guest: mount points, how names are looked up, the start program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from drumhead.guest.linux.skeleton import MERGED
+from drumhead.tree import Tree, directory, regular, symlink
+
+CONFIG_MOUNT = "/drumhead"
+"""Where the disk with a machine's configuration is mounted."""
+RAMFS = ("/tmp", "/run", "/var/tmp", "/var/log")  # noqa: S108 - the guest's
+"""Directories that can be written; what is in them is gone when the machine ends. ``/data`` is one when nothing else
+is mounted there, which the plan sees to.
+"""
+FSTAB = "".join(
+    f"{kind} {path} {kind} defaults 0 0\n"
+    for path, kind in {"/dev": "devfs", "/proc": "procfs", "/sys": "sysfs", **dict.fromkeys(RAMFS, "ramfs")}.items()
+)
+FILES = {
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
+    "etc/host.conf": "multi on\n",
+    "etc/fstab": FSTAB,
+}
+LINKS = {
+    "etc/mnttab": "/proc/mounts",
+    # The root cannot be written; the start program keeps these, and a machine without it has them on its own disk.
+    "etc/hosts": "/run/drumhead/hosts",
+    "etc/resolv.conf": "/run/drumhead/resolv.conf",
+    "var/run": "/run",
+}
+MOUNT_POINTS = ("dev", "proc", "sys", "data", "mnt", "drumhead")
+START_PACKAGE = "drumhead_start"
+START_PLACE = f"usr/lib/python3/dist-packages/{START_PACKAGE}"
+"""On the path of Debian's Python, whatever its version, also when it ignores its environment (-I)."""
+START_SOURCES = Path(__file__).parent / "start"
+
+
+def skeleton() -> Tree:
+    """A fresh tree; the composer adds the application to it."""
+    tree = Tree()
+    for name in MERGED:
+        tree.add(f"usr/{name}", directory())
+        tree.add(name, symlink(f"usr/{name}"))
+    for path in (*MOUNT_POINTS, *(place.lstrip("/") for place in RAMFS), "home"):
+        tree.add(path, directory())
+    for path, text in FILES.items():
+        tree.add(path, regular(text.encode()))
+    for path, target in LINKS.items():
+        tree.add(path, symlink(target))
+    for source in sorted(START_SOURCES.glob("*.py")):
+        tree.add(f"{START_PLACE}/{source.name}", regular(source.read_bytes()))
+    return tree

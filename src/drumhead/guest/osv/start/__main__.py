@@ -1,0 +1,11 @@
+"""``python -m drumhead_start``: read the machine's configuration and become its program."""
+
+import sys
+import types
+
+from .machine import Machine
+
+if __name__ == "__main__":
+    # The program is to find a __main__ of its own, not this one.
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    Machine().run()

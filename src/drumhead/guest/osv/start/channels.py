@@ -1,0 +1,51 @@
+"""The way to the host: TCP connections to an address of QEMU's own network, behind which are its files and sockets."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+TIME_LIMIT = 10.0
+"""Seconds for a connection, and for the last bytes to get out."""
+LINGER = struct.pack("ii", 1, int(TIME_LIMIT))
+
+
+class Line:
+    """One connection for JSON lines."""
+
+    def __init__(self, address: str, port: int) -> None:
+        self._socket = socket.create_connection((address, port), timeout=TIME_LIMIT)
+        self._socket.settimeout(None)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def write(self, message: dict[str, Any]) -> None:
+        self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def read(self, handle: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Answer each line that comes, until the other end hangs up."""
+        with self._socket.makefile("rb") as lines:
+            for line in lines:
+                try:
+                    order = json.loads(line)
+                    answer = handle(order) if isinstance(order, dict) else {"ok": False, "reason": "no object"}
+                except ValueError:
+                    answer = {"ok": False, "reason": "no JSON"}
+                self.write(answer)
+
+    def close(self) -> None:
+        """Returns when what was written has arrived."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+        self._socket.close()
+
+
+def redirect_output(address: str, port: int) -> Line:
+    """Let stdout and stderr of this process, libraries' included, go to the host's log."""
+    line = Line(address, port)
+    number = line._socket.fileno()  # noqa: SLF001 - ours
+    for stream in (1, 2):
+        os.dup2(number, stream)
+    return line

@@ -1,0 +1,113 @@
+"""What OSv lacks or does otherwise, and Python programs meet: mended here, or taken away where nothing mends it.
+
+Each repair is tried first: on a kernel that has learnt it, nothing is changed.
+"""
+
+from __future__ import annotations
+
+import _thread
+import fcntl
+import math
+import os
+import socket
+import time
+
+
+def mend(hostname: str) -> None:
+    """Make this process one that ordinary programs run in."""
+    _mend_sleep()
+    _mend_socketpair()
+    _mend_blocking()
+    _take_away_fork()
+    if hostname:
+        socket.gethostname = lambda: hostname
+
+
+def _mend_sleep() -> None:
+    """``time.sleep`` waits for a point of the clock, which OSv cannot; a lock that nobody opens waits for a while."""
+    try:
+        time.sleep(1e-6)
+    except OSError:
+        pass
+    else:
+        return
+
+    def sleep(seconds: float, /) -> None:
+        if not isinstance(seconds, (int, float)) and not hasattr(seconds, "__float__"):
+            seconds = seconds.__index__()
+        seconds = float(seconds)
+        if seconds < 0:
+            raise ValueError("sleep length must be non-negative")
+        if math.isnan(seconds):
+            raise ValueError("Invalid value NaN (not a number)")
+        lock = _thread.allocate_lock()
+        lock.acquire()
+        if seconds > _thread.TIMEOUT_MAX:
+            raise OverflowError("timestamp too large to convert to C PyTime_t")
+        # A timeout of zero would not let others run.
+        lock.acquire(timeout=max(seconds, 1e-6))
+
+    time.sleep = sleep
+
+
+def _mend_socketpair() -> None:
+    """OSv's pairs have no address, which Python asks for. Two ends of a TCP connection on loopback serve."""
+    try:
+        for end in socket.socketpair():
+            end.close()
+    except OSError:
+        socket.socketpair = _tcp_pair
+
+
+def _tcp_pair(family=socket.AF_INET, type=socket.SOCK_STREAM, proto=0):  # type: ignore[no-untyped-def]  # noqa: ARG001
+    """Two connected sockets, whatever the family: ``AF_UNIX`` is what asyncio asks for by default."""
+    if type != socket.SOCK_STREAM or proto:
+        raise ValueError("OSv has pairs of streams only")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        one = socket.socket()
+        try:
+            one.connect(listener.getsockname())
+            other, address = listener.accept()
+            while address != one.getsockname():  # somebody else was quicker to connect
+                other.close()
+                other, address = listener.accept()
+        except BaseException:
+            one.close()
+            raise
+    for end in (one, other):
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return one, other
+
+
+def _mend_blocking() -> None:
+    """``os.set_blocking`` uses an ioctl, after which ``os.get_blocking`` still says what was before; fcntl agrees."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    agrees = not os.get_blocking(reading)
+    os.close(reading)
+    os.close(writing)
+    if agrees:
+        return
+
+    def set_blocking(fd: int, blocking: bool, /) -> None:  # noqa: FBT001 - as it is called
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+        flags = flags & ~os.O_NONBLOCK if blocking else flags | os.O_NONBLOCK
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+
+    os.set_blocking = set_blocking
+    plain = socket.socket.setblocking
+
+    def setblocking(self: socket.socket, flag: bool) -> None:  # noqa: FBT001 - as it is called
+        plain(self, flag)
+        set_blocking(self.fileno(), bool(flag))
+
+    socket.socket.setblocking = setblocking  # type: ignore[method-assign]
+
+
+def _take_away_fork() -> None:
+    """One process is all there is. Programs that ask whether they can fork (``hasattr(os, "fork")``) are told so."""
+    for name in ("fork", "forkpty"):
+        if hasattr(os, name):
+            delattr(os, name)

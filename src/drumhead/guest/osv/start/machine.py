@@ -1,0 +1,170 @@
+"""One machine's life: configuration, channels to the host, the program, orders from the host, the end."""
+
+from __future__ import annotations
+
+import _thread
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import lacks, program
+from .channels import Line, redirect_output
+
+CONFIG = Path("/drumhead/config.json")
+OWN_FILES = Path("/run/drumhead")
+"""Where /etc/hosts and /etc/resolv.conf lead."""
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/", "LANG": "C.UTF-8"}
+TERMINATED, KILLED = 128 + signal.SIGTERM, 128 + signal.SIGKILL
+
+
+class Machine:
+    """The process is this object's; ``run`` does not return."""
+
+    def __init__(self) -> None:
+        self._config: dict[str, Any] = json.loads(CONFIG.read_bytes())
+        self._lines: list[Line] = []
+        self._status: Line | None = None
+        self._ending = _thread.allocate_lock()
+
+    def run(self) -> NoReturn:
+        config = self._config
+        lacks.mend(config["hostname"])
+        self._write_names(config["hosts"])
+        self._open_channels(config["channels"])
+        problem = self._prepare()
+        if problem:
+            self._report({"event": "failed", "reason": problem})
+            self._end(None)
+        self._report({"event": "started", "pid": os.getpid()})
+        self._end(self._run_program(config["words"]))
+
+    def _prepare(self) -> str:
+        """Volumes, environment, directory. Returns what is wrong."""
+        mounted = {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if " " in line}
+        for path in self._config["volumes"]:
+            if path not in mounted:
+                return f"OSv could not mount the volume at {path} (see the console); the image must have the directory"
+        os.environ.clear()
+        os.environ.update({**ENVIRONMENT, **self._config["env"]})
+        try:
+            os.chdir(self._config["cwd"])
+        except OSError as error:
+            return f"cannot go to {self._config['cwd']}: {error.strerror}"
+        return ""
+
+    def _write_names(self, hosts: dict[str, str]) -> None:
+        OWN_FILES.mkdir(parents=True, exist_ok=True)
+        lines = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in hosts.items())]
+        # Whole or not at all: somebody may be reading.
+        new = OWN_FILES / "hosts.new"
+        new.write_text("\n".join([*lines, ""]))
+        new.replace(OWN_FILES / "hosts")
+        nameserver = self._config["nameserver"]
+        # What libc does for UDP queries OSv does not know; it does know TCP.
+        text = f"nameserver {nameserver}\noptions use-vc\n" if nameserver else ""
+        (OWN_FILES / "resolv.conf").write_text(text)
+
+    def _open_channels(self, channels: dict[str, Any]) -> None:
+        if not channels:
+            return
+        address = channels["address"]
+        self._lines.append(redirect_output(address, channels["log"]))
+        self._status = Line(address, channels["status"])
+        self._lines.append(self._status)
+        control = Line(address, channels["control"])
+        threading.Thread(target=control.read, args=(self._obey,), name="control", daemon=True).start()
+
+    def _report(self, event: dict[str, Any]) -> None:
+        if self._status is not None:
+            self._status.write(event)
+        elif event["event"] == "failed":
+            print(event["reason"], file=sys.stderr)
+
+    def _obey(self, order: dict[str, Any]) -> dict[str, Any]:
+        match order.get("do"):
+            case "stop":
+                grace = float(order.get("grace", 10))
+                threading.Thread(target=self._stop, args=(grace,), name="stop", daemon=True).start()
+            case "hosts" if isinstance(hosts := order.get("hosts"), dict):
+                self._write_names(hosts)
+            case other:
+                return {"ok": False, "reason": f"OSv machines do not know the order {other}"}
+        return {"ok": True}
+
+    def _stop(self, grace: float) -> None:
+        """What SIGTERM and, `grace` seconds later, SIGKILL would do: OSv delivers neither."""
+        handler = signal.getsignal(signal.SIGTERM)
+        if handler is signal.SIG_DFL:
+            self._end(TERMINATED)
+        # Runs the program's own handler in its main thread, and wakes its event loop.
+        _thread.interrupt_main(signal.SIGTERM)
+        time.sleep(grace)
+        self._end(KILLED)
+
+    def _run_program(self, words: list[str]) -> int:
+        """The exit status that the interpreter would have ended with."""
+        status = 0
+        try:
+            program.run(words)
+        except SystemExit as end:
+            status = self._exit_status(end.code)
+        except BaseException as error:  # noqa: BLE001 - whatever a program raises ends it
+            own = str(Path(__file__).parent)
+            trace = error.__traceback__
+            while trace and trace.tb_next and trace.tb_frame.f_code.co_filename.startswith((own, "<frozen runpy>")):
+                trace = trace.tb_next
+            sys.excepthook(type(error), error, trace)
+            status = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+        try:
+            threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - waits for threads, as Python's end does
+        except SystemExit:
+            pass
+        import atexit  # noqa: PLC0415
+
+        atexit._run_exitfuncs()  # type: ignore[attr-defined]  # noqa: SLF001
+        return status
+
+    @staticmethod
+    def _exit_status(code: object) -> int:
+        if code is None:
+            return 0
+        if isinstance(code, int):
+            return code & 0xFF
+        print(code, file=sys.stderr)
+        return 1
+
+    def _end(self, status: int | None) -> NoReturn:
+        """Flush disks and channels, tell the host, switch off. The first to come does it."""
+        self._ending.acquire()
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (AttributeError, OSError, ValueError):
+                continue
+        for path in self._config["volumes"]:
+            flush_directory(path)
+        try:
+            if status is not None:
+                self._report({"event": "exit", "code": status})
+            for line in self._lines:
+                line.close()
+        except OSError as error:
+            os.write(2, f"the host was not told of the end: {error}\n".encode())
+        os._exit(status or 0)
+
+
+def flush_directory(path: str) -> None:
+    """Write out everything of the file system that is mounted at `path`: OSv does not unmount it at its end."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        os.write(2, f"{path} was not written out: {error}\n".encode())

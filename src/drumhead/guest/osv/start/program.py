@@ -1,0 +1,61 @@
+"""Running a Python program in this interpreter as ``python WORDS`` would: a module, a file, or ``-c``."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import runpy
+import sys
+from pathlib import Path
+
+
+def run(words: list[str]) -> None:
+    """Run what follows the interpreter's own options: ``-m MODULE``, ``-c CODE`` or a path, and arguments.
+
+    What the program raises, SystemExit too, is the caller's.
+    """
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        _put_first(str(Path.cwd()))
+        # What ``python -m`` itself calls; it finds __main__ in sys.modules and sets argv[0].
+        runpy._run_module_as_main(words[1])  # type: ignore[attr-defined]  # noqa: SLF001
+        return
+    main = sys.modules["__main__"]
+    main.__dict__["__builtins__"] = builtins
+    if words[0] == "-c":
+        sys.argv = ["-c", *words[2:]]
+        _put_first("")
+        exec(compile(words[1], "<string>", "exec"), main.__dict__)  # noqa: S102 - it is asked for
+        return
+    sys.argv = list(words)
+    if Path(words[0]).is_dir() or (not words[0].endswith((".py", ".pyc")) and _is_archive(words[0])):
+        runpy.run_path(words[0], run_name="__main__")
+        return
+    _put_first(os.path.dirname(os.path.realpath(words[0])))  # noqa: PTH120 - as Python does it, without a dot
+    _run_file(words[0])
+
+
+def _put_first(directory: str) -> None:
+    """The first place where modules are looked for; none with -P or -I."""
+    if not sys.flags.safe_path:
+        sys.path.insert(0, directory)
+
+
+def _is_archive(path: str) -> bool:
+    with open(path, "rb") as file:  # noqa: PTH123 - an error is to name it as given
+        return file.read(2) == b"PK"
+
+
+def _run_file(path: str) -> None:
+    from importlib.machinery import SourceFileLoader, SourcelessFileLoader  # noqa: PLC0415 - here alone
+
+    kind = SourcelessFileLoader if path.endswith(".pyc") else SourceFileLoader
+    loader = kind("__main__", path)
+    main = sys.modules["__main__"]
+    main.__dict__.update(__file__=path, __loader__=loader, __cached__=None, __spec__=None)
+    if kind is SourceFileLoader:
+        with open(path, "rb") as file:  # noqa: PTH123
+            code = compile(file.read(), path, "exec")
+    else:
+        code = loader.get_code("__main__")
+    exec(code, main.__dict__)  # noqa: S102
