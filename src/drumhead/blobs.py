@@ -60,10 +60,15 @@ class Blobs:
         """A blob's bytes, verified; raises NOT_FOUND or UNVERIFIED."""
         contents = self.find(digest).read_bytes()
         if hashlib.sha256(contents).hexdigest() != digest:
-            raise DrumheadError(
-                ErrorCode.UNVERIFIED, f"{self.path(digest)} is damaged; delete it, then compose or pull again"
-            )
+            raise _damaged(self.path(digest))
         return contents
+
+    def verified(self, digest: str) -> Path:
+        """A blob's file, verified; raises NOT_FOUND or UNVERIFIED."""
+        path = self.find(digest)
+        if file_digest(path) != digest:
+            raise _damaged(path)
+        return path
 
     def put(self, contents: bytes) -> Blob:
         """Store bytes; what is stored already stays as it is."""
@@ -97,6 +102,10 @@ class Blobs:
                 freed += path.stat().st_size
                 path.unlink(missing_ok=True)
         return freed
+
+
+def _damaged(path: Path) -> DrumheadError:
+    return DrumheadError(ErrorCode.UNVERIFIED, f"{path} is damaged; delete it, then compose or pull again")
 
 
 class Writing:

@@ -9,8 +9,11 @@ import pytest
 from msgspec import json
 
 from drumhead.home import Home
-from drumhead.image.layers import LayerRecord
+from drumhead.image.layers import LayerRecord, Layers, kept_blobs
 from drumhead.image.store import ImageStore, encode
+from drumhead.package.store import PackageStore
+from drumhead.report import silent
+from drumhead.tree import Tree, regular
 
 from .conftest import Drumhead, write_files
 
@@ -83,6 +86,19 @@ def test_an_update_says_what_changed_and_why(drumhead, project):
     assert "package cli: required now" in drumhead(*compose)
 
 
+def test_layers_that_follow_from_a_key_outlive_their_image_for_a_while(tmp_path):
+    home = Home(root=tmp_path)
+    tree = Tree()
+    tree.add("a", regular(b"a"))
+    layer, _ = Layers(home, "squashfs", silent).from_key("python", "dependencies", "a lock", lambda: tree)
+    assert kept_blobs(home) == {layer.blob.digest}
+    (key,) = (home.cache / "layers").glob("*.key")
+    os.utime(key, (1, 1))
+    assert kept_blobs(home) == set()
+    Layers(home, "squashfs", silent).from_key("python", "dependencies", "a lock", Tree)
+    assert kept_blobs(home) == {layer.blob.digest}, "it was used again"
+
+
 def test_an_edit_that_keeps_size_and_time_is_found_without_update(drumhead, project):
     compose = ("package", "compose", "t/quiet", "-C", project)
     drumhead(*compose)
@@ -101,8 +117,9 @@ def test_the_same_inputs_give_the_same_bytes(drumhead, project, tmp_path, fs):
     other = Drumhead(Home(root=tmp_path / "other-home"))
     shutil.copytree(drumhead.home.packages, other.home.packages)
     other.home.blobs.mkdir(parents=True)
-    for record in drumhead.json("package", "list"):
-        shutil.copy(drumhead.home.blobs / record["archive"], other.home.blobs)
+    for record in PackageStore(drumhead.home).list():
+        for digest in record.blobs:
+            shutil.copy(drumhead.home.blobs / digest, other.home.blobs)
     elsewhere = tmp_path / "else/where"
     shutil.copytree(project, elsewhere)
     for path in elsewhere.rglob("*"):

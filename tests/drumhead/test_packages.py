@@ -6,7 +6,9 @@ import shutil
 import socket
 
 import pytest
+from msgspec.structs import replace
 
+from drumhead.blobs import file_digest
 from drumhead.home import Home
 from drumhead.package.recipe import known_recipes, read_recipe
 from drumhead.package.store import PackageStore, parse_ref
@@ -145,9 +147,11 @@ async def test_a_registry_is_a_remote(drumhead, empty, registry, tmp_path):
     url = f"oci+http://{registry}/team/packages"
     sender = Drumhead(Home(root=tmp_path / "sender"))
     shutil.copytree(drumhead.home.packages / "cli", sender.home.packages / "cli")
-    archive = drumhead.json("package", "describe", "cli")["package"]["archive"]
+    package = PackageStore(drumhead.home).find(parse_ref("cli"))
+    archive = package.archive
     sender.home.blobs.mkdir(parents=True)
-    shutil.copy(drumhead.home.blobs / archive, sender.home.blobs)
+    for digest in package.blobs:
+        shutil.copy(drumhead.home.blobs / digest, sender.home.blobs)
     for command in (sender, empty):
         await asyncio.to_thread(command, "remote", "add", "registry", url)
     for _ in range(2):
@@ -155,11 +159,49 @@ async def test_a_registry_is_a_remote(drumhead, empty, registry, tmp_path):
     found, *_ = await asyncio.to_thread(empty.json, "package", "search", "cli")
     (pulled,) = await asyncio.to_thread(empty.json, "package", "pull", f"cli@{found['version']}")
     assert pulled["archive"] == archive
-    assert (empty.home.blobs / archive).read_bytes() == (drumhead.home.blobs / archive).read_bytes()
+    for digest in package.blobs:
+        assert (empty.home.blobs / digest).read_bytes() == (drumhead.home.blobs / digest).read_bytes()
     stored = next((tmp_path / "registry").rglob(f"blobs/sha256/*/{archive}/data"))
     stored.write_bytes(stored.read_bytes()[:-1] + b"?")
     (empty.home.blobs / archive).unlink()
     await asyncio.to_thread(empty.refused, "package", "pull", "cli", status=5)
+
+
+def copy_package(command, name, home, **changes):
+    """One package of a store in another home, its record changed."""
+    package = PackageStore(command.home).find(parse_ref(name))
+    home.blobs.mkdir(parents=True, exist_ok=True)
+    for digest in package.blobs:
+        shutil.copy(command.home.blobs / digest, home.blobs)
+    changed = replace(package, **changes)
+    PackageStore(home).put(changed)
+    return changed
+
+
+def test_a_package_is_packed_once_and_its_layer_goes_with_it(drumhead, tmp_path):
+    """Built, pushed, pulled: whoever composes packs nothing; what an older store or remote left out is packed once."""
+    whole = PackageStore(drumhead.home).find(parse_ref("cli"))
+    layer = whole.layer("squashfs")
+    assert layer.source == PackageStore(drumhead.home).tree(whole).digest()
+    older = Drumhead(Home(root=tmp_path / "older"))
+    bare = copy_package(drumhead, "cli", older.home, layers=())
+    (older.home.blobs / layer.digest).unlink()
+    assert list(bare.blobs) == [whole.archive]
+    pulled = PackageStore(older.home).pack(bare)
+    assert pulled == whole, "packing is reproducible"
+    assert file_digest(older.home.blobs / layer.digest) == layer.digest
+    (older.home.blobs / layer.digest).unlink()
+    assert "has no blob" in older.refused("package", "push", "cli", "--to", tmp_path / "www", status=3)
+
+
+def test_a_layer_of_another_tree_is_refused(drumhead, project, tmp_path):
+    other = Drumhead(Home(root=tmp_path / "other"))
+    copy_package(drumhead, "linux", other.home)
+    layer = PackageStore(drumhead.home).find(parse_ref("cli")).layer("squashfs")
+    copy_package(drumhead, "cli", other.home, layers=(replace(layer, source="0" * 64),))
+    (project / "meta/run.yaml").unlink()
+    write_files(project, {"meta/package.yaml": "name: x\ntitle: x\nauthor: x\nrequire: [cli]\n"})
+    assert "was not made from its archive" in other.refused("package", "compose", "x", "-C", project, status=5)
 
 
 def test_a_remote_that_does_not_answer_is_said(empty):

@@ -192,6 +192,7 @@ async def describe_command(name: str, *, json: Json = False) -> None:
         ("Description", package.description),
         ("Created", package.created),
         ("Archive", f"sha256:{package.archive} ({size_text(package.archive_size)})"),
+        *((f"As {layer.filesystem}", f"sha256:{layer.digest} ({size_text(layer.size)})") for layer in package.layers),
         ("Unpacked", size_text(package.unpacked_size)),
         ("Requires", ", ".join(package.requires) or "nothing"),
         ("Config sets", ", ".join(package.config_sets) or "none"),
@@ -269,9 +270,8 @@ async def push_command(name: str, *, remote: str = "", to: Path | None = None) -
     home = find_home()
     store, ref = PackageStore(home), parse_ref(name)
     if to is not None:
-        package = store.find(ref)
-        store.blobs.read(package.archive)
-        await write_directory(to, [(package, store.blobs.find(package.archive))])
+        package = await asyncio.to_thread(store.pack, store.find(ref))
+        await write_directory(to, [package], store.blobs)
     else:
         with progress("pushing") as report:
             package = await push_package(home, store, ref, remote, report)

@@ -9,7 +9,7 @@ import msgspec
 
 from drumhead.blobs import Blobs, replacing
 from drumhead.image.store import encode
-from drumhead.package.registry import MANIFEST_TYPE, Descriptor, Manifest, describe
+from drumhead.package.registry import LAYER_TYPE, MANIFEST_TYPE, Descriptor, Manifest, describe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 IMAGE_TYPE = "application/vnd.drumhead.image.v1+json"
 KERNEL_TYPE = "application/vnd.drumhead.kernel.v1+xz"
 INITRD_TYPE = "application/vnd.drumhead.initrd.v1"
-LAYER_TYPE = "application/vnd.drumhead.layer.v1."
 
 
 def manifest_of(image: Image) -> tuple[Manifest, bytes]:

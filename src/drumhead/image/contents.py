@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from drumhead.image.layers import LayerRecord, Layers
     from drumhead.image.records import Layer, LayerKind
     from drumhead.manifest.records import Command, Project
-    from drumhead.package.records import Package
+    from drumhead.package.records import Package, PackedLayer
     from drumhead.package.store import PackageStore
     from drumhead.python.lock import Lock
 
@@ -85,22 +85,28 @@ class Contents:
         self._made.append(made)
         self.reused += not fresh
 
-    def _from_key(self, kind: LayerKind, name: str, key: str, make: Callable[[], Tree]) -> None:
+    def _from_key(
+        self, kind: LayerKind, name: str, key: str, make: Callable[[], Tree], packed: PackedLayer | None = None
+    ) -> None:
         made_now = []
 
         def make_noted() -> Tree:
             made_now.append(True)
             return make()
 
-        self._keep(self._layers.from_key(kind, name, key, make_noted), fresh=bool(made_now))
+        self._keep(self._layers.from_key(kind, name, key, make_noted, packed), fresh=bool(made_now))
 
     def _add(self, kind: LayerKind, name: str, tree: Tree) -> None:
         known = self._layers.record(tree.digest()) is not None
         self._keep(self._layers.from_tree(kind, name, tree), fresh=not known)
 
     def _from_package(self, package: Package) -> None:
-        title = f"{package.name} {package.version}"
-        self._from_key("package", title, package.archive, lambda: self.store.tree(package))
+        """A package's layer: packed when the package was built or pulled; one from an older store, now."""
+        title, filesystem = f"{package.name} {package.version}", self._layers.filesystem
+        if filesystem == "squashfs" and not package.layers:
+            package = self.store.pack(package)
+        packed = package.layer(filesystem)
+        self._from_key("package", title, package.archive, lambda: self.store.tree(package), packed)
 
     def _from_lock(self, lock: Lock, python: Package) -> None:
         from drumhead.python.wheels import install  # noqa: PLC0415 - not needed when the layer is there

@@ -92,11 +92,13 @@ class ImageStore:
             yield
 
     def _named_blobs(self) -> set[str]:
-        """What images, packages and the machines that were started from an image since removed still need."""
+        """What images, packages, the next image and machines whose image was removed meanwhile still need."""
+        from drumhead.image.layers import kept_blobs  # noqa: PLC0415 - only needed to remove something
+
         images = self.list()
         if self._home.instances.is_dir():
             images += [_decode(file) for file in self._home.instances.glob(f"*/{RECORD}")]
-        named = {package.archive for package in PackageStore(self._home).list()}
+        named = kept_blobs(self._home).union(*(package.blobs for package in PackageStore(self._home).list()))
         for image in images:
             named |= {blob.digest for blob in blobs_of(image)}
         return named

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from drumhead.blobs import Blobs
     from drumhead.report import Report
 
 INDEX = "index.json"
@@ -35,13 +36,12 @@ class HttpRemote:
         contents = await fetch_bytes(self._client, f"{self._url}/{INDEX}")
         return decode_index(contents, self._url)
 
-    async def fetch(self, package: Package, path: Path, report: Report) -> None:
-        url = f"{self._url}/blobs/sha256/{package.archive}"
-        await fetch_file(
-            self._client, url, path, digest=package.archive, size=package.archive_size, report=_label(package, report)
-        )
+    async def fetch(self, package: Package, digest: str, path: Path, report: Report) -> None:
+        url = f"{self._url}/blobs/sha256/{digest}"
+        size = package.blobs[digest]
+        await fetch_file(self._client, url, path, digest=digest, size=size, report=_label(package, report))
 
-    async def push(self, package: Package, archive: Path, report: Report) -> None:  # noqa: ARG002 - the contract's
+    async def push(self, package: Package, blobs: Blobs, report: Report) -> None:  # noqa: ARG002 - the contract's
         raise DrumheadError(
             ErrorCode.UNSUPPORTED,
             f"{self._url} is read over HTTP only; push to the directory that it serves "
@@ -60,17 +60,18 @@ def decode_index(contents: bytes, where: str) -> list[Package]:
         raise DrumheadError(ErrorCode.REMOTE, f"{where}/{INDEX} is no index of packages: {error}") from error
 
 
-async def write_directory(folder: Path, packages: Sequence[tuple[Package, Path]]) -> None:
-    """Add packages (with their archives) to a directory that an HTTP server can serve as a remote."""
-    await asyncio.to_thread(_write_directory, folder, packages)
+async def write_directory(folder: Path, packages: Sequence[Package], blobs: Blobs) -> None:
+    """Add packages (with their blobs) to a directory that an HTTP server can serve as a remote."""
+    await asyncio.to_thread(_write_directory, folder, packages, blobs)
 
 
-def _write_directory(folder: Path, packages: Sequence[tuple[Package, Path]]) -> None:
+def _write_directory(folder: Path, packages: Sequence[Package], blobs: Blobs) -> None:
     index = folder / INDEX
     known = decode_index(index.read_bytes(), str(folder)) if index.is_file() else []
-    for package, archive in packages:
-        with replacing(folder / "blobs" / "sha256" / package.archive) as temporary:
-            shutil.copyfile(archive, temporary)
+    for package in packages:
+        for digest in package.blobs:
+            with replacing(folder / "blobs" / "sha256" / digest) as temporary:
+                shutil.copyfile(blobs.verified(digest), temporary)
         known = [other for other in known if (other.name, other.version) != (package.name, package.version)]
         known.append(package)
     known.sort(key=lambda package: (package.name, package.version))

@@ -11,13 +11,14 @@ import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.package.records import Package
-from drumhead.package.registry import Descriptor, Manifest, Registry, describe
+from drumhead.package.registry import LAYER_TYPE, Descriptor, Manifest, Registry, describe
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import aiohttp
 
+    from drumhead.blobs import Blobs
     from drumhead.report import Report
 
 PACKAGE_TYPE = "application/vnd.drumhead.package.v1+json"
@@ -40,24 +41,26 @@ class OciRemote:
         found = await asyncio.gather(*(self._read(name, tag) for name, tags in tagged for tag in tags))
         return sorted(filter(None, found), key=lambda package: (package.name, package.version))
 
-    async def fetch(self, package: Package, path: Path, report: Report) -> None:
-        blob = Descriptor(media_type=ARCHIVE_TYPE, digest=f"sha256:{package.archive}", size=package.archive_size)
+    async def fetch(self, package: Package, digest: str, path: Path, report: Report) -> None:
+        (blob,) = (one for one in descriptors(package) if one.hexadecimal == digest)
         await self._registry.fetch(self._repository(package.name), blob, path, _label(package, report))
 
-    async def push(self, package: Package, archive: Path, report: Report) -> None:
+    async def push(self, package: Package, blobs: Blobs, report: Report) -> None:
         name = self._repository(package.name)
         record = msgspec.json.encode(package)
         config = describe(record, PACKAGE_TYPE)
-        layer = Descriptor(media_type=ARCHIVE_TYPE, digest=f"sha256:{package.archive}", size=package.archive_size)
+        layers = descriptors(package)
         await self._registry.push_blob(name, config, record)
-        await self._registry.push_blob(name, layer, archive, _label(package, report))
+        for layer in layers:
+            file = await asyncio.to_thread(blobs.verified, layer.hexadecimal)
+            await self._registry.push_blob(name, layer, file, _label(package, report))
         annotations = {
             "org.opencontainers.image.title": package.name,
             "org.opencontainers.image.version": package.version,
             "org.opencontainers.image.created": package.created,
             "org.opencontainers.image.description": package.description,
         }
-        manifest = Manifest(artifact_type=PACKAGE_TYPE, config=config, layers=(layer,), annotations=annotations)
+        manifest = Manifest(artifact_type=PACKAGE_TYPE, config=config, layers=layers, annotations=annotations)
         await self._registry.push_manifest(name, tag_of(package.version), manifest)
 
     async def _tags(self, name: str) -> tuple[str, list[str]]:
@@ -78,14 +81,21 @@ class OciRemote:
             package = msgspec.json.decode(record, type=Package)
         except msgspec.DecodeError as error:
             raise DrumheadError(ErrorCode.REMOTE, f"{self._url}: {name}:{tag} is no package: {error}") from error
-        if [layer.hexadecimal for layer in manifest.layers] != [package.archive]:
-            raise DrumheadError(
-                ErrorCode.UNVERIFIED, f"{self._url}: {name}:{tag} names another archive than its record"
-            )
+        if [layer.hexadecimal for layer in manifest.layers] != list(package.blobs):
+            raise DrumheadError(ErrorCode.UNVERIFIED, f"{self._url}: {name}:{tag} names other blobs than its record")
         return package
 
     def _repository(self, name: str) -> str:
         return f"{self._path}/{name.lower()}" if self._path else name.lower()
+
+
+def descriptors(package: Package) -> tuple[Descriptor, ...]:
+    """What a manifest says of a package's blobs: the archive, then its layers."""
+    types = {package.archive: ARCHIVE_TYPE} | {layer.digest: LAYER_TYPE + layer.filesystem for layer in package.layers}
+    return tuple(
+        Descriptor(media_type=types[digest], digest=f"sha256:{digest}", size=size)
+        for digest, size in package.blobs.items()
+    )
 
 
 def tag_of(version: str) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from drumhead.image.records import Filesystem
 from drumhead.manifest.records import Command
 
 PackageName = Annotated[str, msgspec.Meta(pattern=r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._+/-]*$")]
@@ -28,11 +29,21 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
 
 
+class PackedLayer(msgspec.Struct, frozen=True, kw_only=True):
+    """A package's files as a file system, packed once. `source` is the digest of their tree, `size` is in bytes."""
+
+    filesystem: Filesystem
+    source: Digest
+    digest: Digest
+    size: int
+
+
 class Package(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a package, as stored and as sent: this record plus one blob.
+    """One version of a package, as stored and as sent: this record plus its blobs.
 
     `archive` is the digest of a zstd-compressed tar in the canonical form of ``drumhead.tree``; everything about the
-    package follows from it. `config_sets` are commands that an application inherits with ``base: NAME:SET``.
+    package follows from it, `layers` too, which spare whoever composes the packing. `config_sets` are commands that an
+    application inherits with ``base: NAME:SET``.
     """
 
     name: PackageName
@@ -47,6 +58,16 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     requires: tuple[str, ...] = ()
     config_sets: dict[str, Command] = {}
     origins: tuple[Origin, ...] = ()
+    layers: tuple[PackedLayer, ...] = ()
+
+    @property
+    def blobs(self) -> dict[str, int]:
+        """Digest and size of every blob that belongs to the package."""
+        return {self.archive: self.archive_size, **{layer.digest: layer.size for layer in self.layers}}
+
+    def layer(self, filesystem: Filesystem) -> PackedLayer | None:
+        """The package's layer in a kind of file system, when it was packed."""
+        return next((layer for layer in self.layers if layer.filesystem == filesystem), None)
 
 
 class Demo(msgspec.Struct, frozen=True, kw_only=True):

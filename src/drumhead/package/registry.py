@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from drumhead.report import Report
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+LAYER_TYPE = "application/vnd.drumhead.layer.v1."
+"""Followed by the kind of file system."""
 PAGE = 100
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from drumhead.blobs import Blobs
     from drumhead.home import Home
     from drumhead.package.records import Package, PackageRef
     from drumhead.package.store import PackageStore
@@ -39,11 +41,11 @@ class Repository(Protocol):
         """Every version of every package. Raises REMOTE."""
         ...
 
-    async def fetch(self, package: Package, path: Path, report: Report) -> None:
-        """The archive of `package` at `path`. Raises NOT_FOUND, UNVERIFIED, REMOTE."""
+    async def fetch(self, package: Package, digest: str, path: Path, report: Report) -> None:
+        """One blob of `package` at `path`. Raises NOT_FOUND, UNVERIFIED, REMOTE."""
         ...
 
-    async def push(self, package: Package, archive: Path, report: Report) -> None:
+    async def push(self, package: Package, blobs: Blobs, report: Report) -> None:
         """Store `package`. Pushing what is there already changes nothing. Raises REMOTE, UNSUPPORTED."""
         ...
 
@@ -111,7 +113,10 @@ async def search_remotes(home: Home) -> list[tuple[Remote, Package]]:
 async def pull_package(
     home: Home, store: PackageStore, ref: PackageRef, report: Report = silent, *, remote: Remote | None = None
 ) -> Package | None:
-    """The version asked for (else the newest) from the first remote that has it, into `store`; None when none has."""
+    """The version asked for (else the newest) from the first remote that has it, into `store`; None when none has.
+
+    A package that was pushed without its layer is packed now, so that composing need not.
+    """
     async with new_client() as client:
         for candidate in [remote] if remote else read_remotes(home):
             repository = open_remote(client, candidate)
@@ -119,18 +124,15 @@ async def pull_package(
             versions = [package for package in versions if ref.version in {"", package.version}]
             if versions:
                 package = max(versions, key=lambda version: version_key(version.version))
-                path = store.blobs.path(package.archive)
-                await repository.fetch(package, path, report)
-                store.put(package)
-                return package
+                for digest in package.blobs:
+                    await repository.fetch(package, digest, store.blobs.path(digest), report)
+                return await asyncio.to_thread(store.pack, package)
     return None
 
 
 async def push_package(home: Home, store: PackageStore, ref: PackageRef, name: str, report: Report = silent) -> Package:
     """Send a stored package to the remote called `name`."""
-    package = store.find(ref)
-    store.blobs.read(package.archive)
+    package = await asyncio.to_thread(store.pack, store.find(ref))
     async with new_client() as client:
-        repository = open_remote(client, find_remote(home, name))
-        await repository.push(package, store.blobs.find(package.archive), report)
+        await open_remote(client, find_remote(home, name)).push(package, store.blobs, report)
     return package

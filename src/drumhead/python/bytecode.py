@@ -37,11 +37,19 @@ def compile_file(source, target, name):
     with open(target, 'wb') as file:
         file.write(external._code_to_hash_pyc(code, hash_of(text), False))
     return 0
+free = len(os.sched_getaffinity(0))
 for line in sys.stdin:
-    child = os.fork()
-    if child == 0:
+    if not free:
+        os.wait()
+        free += 1
+    if os.fork() == 0:
         os._exit(compile_file(*line.rstrip('\\n').split('\\t')))
-    os.waitpid(child, 0)
+    free -= 1
+try:
+    while True:
+        os.wait()
+except ChildProcessError:
+    pass
 """
 
 
