@@ -15,13 +15,15 @@ app = cyclopts.App(name="drumhead", help="Compose applications into small virtua
 package = cyclopts.App(name="package", help="Compose, build, find and move packages.")
 remote = cyclopts.App(name="remote", help="Where packages are searched, pulled from and pushed to.")
 runtime = cyclopts.App(name="runtime", help="What meta/run.yaml can say.")
-for group in (package, remote, runtime):
+kernel = cyclopts.App(name="kernel", help="Kernels that you bring (OSv's), and those that were built.")
+for group in (package, remote, runtime, kernel):
     app.command(group)
 
 COMMANDS = [
     (package, "drumhead.cli.package", "init collect compose list search describe build pull push test"),
     (remote, "drumhead.cli.remote", "add list remove"),
     (runtime, "drumhead.cli.runtime", "list preview init"),
+    (kernel, "drumhead.cli.kernel", "add list info"),
     (app, "drumhead.cli.image", "images rmi info export"),
     (app, "drumhead.cli.machine", "run instances stop start delete logs console exec wait"),
     (app, "drumhead.cli.fleet", "up down ps scale"),

@@ -1,0 +1,80 @@
+"""``drumhead kernel …``: kernels that the user brings, and those that were built."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from drumhead.cli.output import print_json, print_table, progress, size_text
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.home import find_home
+from drumhead.package.records import Origin
+from drumhead.package.store import PackageStore, parse_ref
+
+Json = Annotated[bool, Parameter(name="--json", negative="")]
+
+
+async def add_command(*files: str, digest: tuple[str, ...] = (), json: Json = False) -> None:
+    """Keep a kernel of OSv for images that say `guest: osv`.
+
+    Parameters
+    ----------
+    files: Paths or http(s) addresses: loader-stripped.elf and, if you have them, loader.img (for exported disks),
+        libext.so and the library that it needs (for volumes). Each is told by what it is, not by its name.
+    digest: sha256:HEX of one of the files; repeatable, and needed for each that comes from an address.
+    json: Print the package's record.
+    """
+    from drumhead.package.osv_kernel import add_kernel  # noqa: PLC0415 - only this command downloads
+
+    if not files:
+        raise DrumheadError(ErrorCode.USAGE, "say which file: drumhead kernel add loader-stripped.elf")
+    with progress("adding") as report:
+        package = await add_kernel(PackageStore(find_home()), files, digest, report)
+    if json:
+        print_json(package)
+        return
+    print(f"added {package.name}@{package.version}")
+    _print_files(package.origins)
+
+
+def list_command(*, json: Json = False) -> None:
+    """List the kernels of the local store."""
+    kernels = [package for package in PackageStore(find_home()).list() if package.kind == "kernel"]
+    if json:
+        print_json(kernels)
+        return
+    rows = [(one.name, one.version, size_text(one.archive_size), one.description) for one in kernels]
+    print_table(("Name", "Version", "Size", "Description"), rows)
+
+
+def info_command(name: str = "osv", *, json: Json = False) -> None:
+    """Say what a kernel is and which files it was made from.
+
+    Parameters
+    ----------
+    name: osv, osv@VERSION or linux; the newest version by default.
+    json: Print JSON.
+    """
+    from drumhead.package.osv_kernel import OSV, find_osv  # noqa: PLC0415
+
+    ref, store = parse_ref(name), PackageStore(find_home())
+    package = find_osv(store, ref.version) if ref.name == OSV else store.find(ref)
+    if package.kind != "kernel":
+        raise DrumheadError(ErrorCode.USAGE, f"{name} is no kernel; `drumhead package describe {name}` says what it is")
+    if json:
+        print_json(package)
+        return
+    for key, value in (
+        ("Name", package.name),
+        ("Version", package.version),
+        ("Description", package.description),
+        ("Archive", f"sha256:{package.archive} ({size_text(package.archive_size)})"),
+    ):
+        print(f"{key + ':':13} {value}")
+    _print_files(package.origins)
+
+
+def _print_files(origins: tuple[Origin, ...]) -> None:
+    for origin in origins:
+        print(f"    {origin.name}: sha256:{origin.sha256}")

@@ -1,0 +1,149 @@
+"""OSv's files, told apart by what they are and not by their names: the kernel, its BIOS boot image, and modules."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+from drumhead.elf import MAGIC
+from drumhead.errors import DrumheadError, ErrorCode
+
+Kind = Literal["kernel", "boot image", "module", "library"]
+RELEASES = "https://github.com/cloudius-systems/osv/releases"
+VERSION = re.compile(rb"OSv (v\d[0-9A-Za-z.+~_-]*)[\n\0]")
+ELF_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+SEGMENT = struct.Struct("<IIQQQQQQ")
+NOTE = struct.Struct("<3I")
+"""Lengths of the owner and of the value, type; owner and value follow, each filled up to four bytes."""
+EXECUTABLE, SHARED = 2, 3
+X86_64 = 62
+MACHINES = {3: "32-bit x86", 40: "32-bit ARM", 183: "ARM (aarch64)", 243: "RISC-V"}
+PT_NOTE = 4
+GUEST_OS, PVH_ENTRY = 6, 18
+"""Types of Xen's notes: the system's name, and the address where QEMU enters."""
+BOOT_BLOCK = 32 << 10
+BOOT_START = 64 << 10
+"""In a boot image: the unit in which its length is counted (u16 at 0x10), and where the kernel is."""
+BOOT_MARK = b"VSO"
+BOOT_MARK_AT = 0x1B8
+EXT_OPERATIONS = "ext_vfsops"
+"""The table of file system functions in the kernel that the module for ext fills in when it is loaded."""
+OTHERS = {
+    b"QFI\xfb": "a qcow2 disk, not a kernel",
+    b"\x1f\x8b": "compressed by gzip; unpack it first",
+    b"\xfd7zXZ": "compressed by xz; unpack it first",
+    b"(\xb5/\xfd": "compressed by zstd; unpack it first",
+    b"PK\x03\x04": "a zip archive; unpack it first",
+    b"<": "a web page, not a kernel; is the address that of the file itself?",
+    b"": "not a file of OSv",
+}
+"""What a file begins with, and what it is then."""
+
+
+@dataclass(frozen=True, slots=True)
+class OsvFile:
+    """One file of OSv. `name` is what others need it by (a library's SONAME), `needs` what it needs itself."""
+
+    kind: Kind
+    version: str = ""
+    name: str = ""
+    needs: tuple[str, ...] = ()
+
+
+def identify(contents: bytes, where: str) -> OsvFile:
+    """What a file is. `where` is how the user named it. Raises UNSUPPORTED or UNVERIFIED with what it is instead."""
+    if not contents:
+        raise DrumheadError(ErrorCode.UNVERIFIED, f"{where} is empty; get it again")
+    if contents[:4] == MAGIC:
+        return _identify_elf(contents, where)
+    if contents[0x202:0x206] == b"HdrS":
+        raise _unsupported(where, "a bzImage (Linux, or OSv's vmlinuz.bin)")
+    if contents[510:512] == b"\x55\xaa" and contents[BOOT_MARK_AT:].startswith(BOOT_MARK):
+        (blocks,) = struct.unpack_from("<H", contents, 0x10)
+        if len(contents) < BOOT_START + blocks * BOOT_BLOCK:
+            raise _cut_off(where, len(contents), BOOT_START + blocks * BOOT_BLOCK)
+        if contents[BOOT_START : BOOT_START + 4] != MAGIC:
+            raise _unsupported(where, "a boot sector of OSv without a kernel after it")
+        return OsvFile("boot image")
+    raise _unsupported(where, next(what for begin, what in OTHERS.items() if contents.startswith(begin)))
+
+
+def _identify_elf(contents: bytes, where: str) -> OsvFile:
+    if len(contents) < ELF_HEADER.size:
+        raise _cut_off(where, len(contents), ELF_HEADER.size)
+    ident, kind, machine, _, _, segments, _, _, _, size, count, *_ = ELF_HEADER.unpack_from(contents)
+    if ident[4:6] != b"\2\1" or machine != X86_64:
+        raise _unsupported(where, f"made for {MACHINES.get(machine, f'machine {machine}')}; drumhead runs x86-64")
+    if size != SEGMENT.size or len(contents) < segments + size * count:
+        raise _cut_off(where, len(contents), segments + size * count)
+    headers = [SEGMENT.unpack_from(contents, segments + size * number) for number in range(count)]
+    end = max((offset + stored for _, _, offset, _, _, stored, _, _ in headers), default=0)
+    if len(contents) < end:
+        raise _cut_off(where, len(contents), end)
+    if kind == SHARED:
+        return _identify_module(contents, where)
+    notes = dict(
+        note
+        for type_, _, offset, _, _, stored, _, _ in headers
+        if type_ == PT_NOTE
+        for note in _xen_notes(contents[offset : offset + stored])
+    )
+    system = notes.get(GUEST_OS, b"").rstrip(b"\0").decode(errors="replace")
+    if kind != EXECUTABLE or system != "osv":
+        raise _unsupported(where, f"a kernel of {system}" if system else "a program, not a kernel")
+    if PVH_ENTRY not in notes:
+        raise _unsupported(where, "a kernel of OSv without the PVH note by which QEMU starts it; take a later release")
+    version = VERSION.search(contents)
+    if version is None:
+        raise _unsupported(where, "a kernel of OSv that does not say its version")
+    return OsvFile("kernel", version=version[1].decode().removeprefix("v"))
+
+
+def _xen_notes(section: bytes) -> list[tuple[int, bytes]]:
+    """Type and value of the notes that Xen defined, which PVH uses as well."""
+    found, at = [], 0
+    while at + NOTE.size <= len(section):
+        owner_size, size, kind = NOTE.unpack_from(section, at)
+        owner = at + NOTE.size
+        value = owner + -(-owner_size // 4) * 4
+        if section[owner : owner + owner_size] == b"Xen\0":
+            found.append((kind, section[value : value + size]))
+        at = value + -(-size // 4) * 4
+    return found
+
+
+def _identify_module(contents: bytes, where: str) -> OsvFile:
+    from elftools.common.exceptions import ELFError  # noqa: PLC0415 - its import costs more than most commands take
+    from elftools.elf.dynamic import DynamicSegment  # noqa: PLC0415
+    from elftools.elf.elffile import ELFFile  # noqa: PLC0415
+
+    asked: set[str] = set()
+    tags: dict[str, list[str]] = {"DT_NEEDED": [], "DT_SONAME": []}
+    try:
+        for segment in ELFFile(io.BytesIO(contents)).iter_segments():
+            if isinstance(segment, DynamicSegment):
+                for tag in segment.iter_tags():
+                    if tag.entry.d_tag in tags:
+                        tags[tag.entry.d_tag].append(getattr(tag, tag.entry.d_tag[3:].lower()))
+                asked |= {symbol.name for symbol in segment.iter_symbols() if symbol.entry.st_shndx == "SHN_UNDEF"}
+    except (ELFError, UnicodeDecodeError, ValueError, KeyError, struct.error) as error:
+        raise DrumheadError(ErrorCode.UNVERIFIED, f"{where} is a damaged ELF file; get it again") from error
+    kind: Kind = "module" if EXT_OPERATIONS in asked else "library"
+    return OsvFile(kind, name="".join(tags["DT_SONAME"]), needs=tuple(tags["DT_NEEDED"]))
+
+
+def _unsupported(where: str, what: str) -> DrumheadError:
+    return DrumheadError(
+        ErrorCode.UNSUPPORTED,
+        f"{where} is {what}. drumhead takes loader-stripped.elf, loader.img and libext.so, as OSv's releases have them "
+        f"({RELEASES})",
+    )
+
+
+def _cut_off(where: str, size: int, wanted: int) -> DrumheadError:
+    return DrumheadError(
+        ErrorCode.UNVERIFIED, f"{where} is cut off: it has {size} bytes and says it has {wanted}; get it again"
+    )

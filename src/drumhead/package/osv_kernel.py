@@ -1,0 +1,184 @@
+"""Kernels that the user brings. drumhead has none of OSv's: a file or an address is read, checked and kept."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import lzma
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drumhead.download import fetch_bytes, new_client
+from drumhead.elf import shorten
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.package.kernel import XZ_FILTERS
+from drumhead.package.osv import RELEASES, OsvFile, identify
+from drumhead.package.records import Origin, Package, PackageRef
+from drumhead.report import silent
+from drumhead.tree import Tree, regular
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from drumhead.package.store import PackageStore
+    from drumhead.report import Report
+
+OSV = "osv"
+"""The package of OSv's kernels: ``vmlinux.xz``, ``loader.img``, and below ``root/`` what belongs in the root tree."""
+ROOT = "root"
+EXT_MODULE = f"{ROOT}/usr/lib/fs/libext.so"
+"""The kernel loads what it finds in /usr/lib/fs before it mounts anything but its root."""
+LARGEST = 512 << 20
+DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+KERNEL, BOOT_IMAGE = "vmlinux.xz", "loader.img"
+
+
+async def add_kernel(
+    store: PackageStore, sources: Sequence[str], digests: Sequence[str] = (), report: Report = silent
+) -> Package:
+    """Keep one version of OSv: its kernel and, if given, its boot image and its module for ext file systems.
+
+    `sources` are paths and http(s) URLs. Each of `digests` (``sha256:HEX``) must be that of one source, and a URL's
+    file must have one. Raises USAGE, NOT_FOUND, REMOTE, UNVERIFIED, UNSUPPORTED, INCOMPLETE; nothing is kept then.
+    """
+    wanted = _parse_digests(digests)
+    files: dict[str, bytes] = {}
+    async with new_client() as client:
+        for number, source in enumerate(sources):
+            report(f"reading {source.rsplit('/', 1)[-1]}", number, len(sources))
+            if re.match("https?://", source):
+                files[source] = await fetch_bytes(client, source, limit=LARGEST)
+            else:
+                files[source] = await asyncio.to_thread(_read, Path(source))
+    _verify(files, wanted)
+    report("packing the kernel", len(sources), len(sources) + 1)
+    return await asyncio.to_thread(_keep, store, files)
+
+
+def find_osv(store: PackageStore, version: str = "") -> Package:
+    """The kernel of OSv asked for, else the newest. Raises NOT_FOUND with what to do."""
+    try:
+        return store.find(PackageRef(name=OSV, version=version))
+    except DrumheadError as error:
+        if error.code is not ErrorCode.NOT_FOUND:
+            raise
+        have = ", ".join(package.version for package in store.list() if package.name == OSV)
+        lacking = f"there is no kernel osv@{version}; there is: {have}" if have else "there is no kernel of OSv here"
+        raise DrumheadError(
+            ErrorCode.NOT_FOUND,
+            f"{lacking}. drumhead has none of its own: download loader-stripped.elf (and loader.img for exported "
+            f"disks, libext.so for volumes) of a release from {RELEASES} and give them to `drumhead kernel add FILE…`",
+        ) from error
+
+
+def root_files(kernel: Tree) -> Tree:
+    """What a kernel package puts below all other layers: OSv's modules. Empty for kernels without any."""
+    tree = Tree()
+    for path, entry in kernel:
+        if path.startswith(f"{ROOT}/"):
+            tree.add(path.removeprefix(f"{ROOT}/"), entry)
+    return tree
+
+
+def _parse_digests(digests: Sequence[str]) -> set[str]:
+    found = set()
+    for digest in digests:
+        match = DIGEST.fullmatch(digest.lower())
+        if match is None:
+            raise DrumheadError(ErrorCode.USAGE, f"--digest {digest!r} must be sha256: and 64 hexadecimal digits")
+        found.add(match[1])
+    return found
+
+
+def _read(path: Path) -> bytes:
+    if path.is_dir():
+        inside = ", ".join(sorted(file.name for file in path.iterdir() if file.is_file())[:10])
+        raise DrumheadError(ErrorCode.USAGE, f"{path} is a directory; name the files of it ({inside or 'it has none'})")
+    try:
+        if path.stat().st_size > LARGEST:
+            raise DrumheadError(ErrorCode.UNSUPPORTED, f"{path} is larger than any kernel ({LARGEST >> 20} MiB)")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise DrumheadError(ErrorCode.NOT_FOUND, f"{path} is not there") from error
+    except OSError as error:
+        raise DrumheadError(ErrorCode.USAGE, f"{path} cannot be read: {error.strerror}") from error
+
+
+def _verify(files: dict[str, bytes], wanted: set[str]) -> None:
+    digests = {source: hashlib.sha256(contents).hexdigest() for source, contents in files.items()}
+    for source, digest in digests.items():
+        if digest not in wanted and "://" in source:
+            given = "no --digest given is" if wanted else "--digest must be given with an address: is it"
+            raise DrumheadError(
+                ErrorCode.UNVERIFIED if wanted else ErrorCode.USAGE,
+                f"{source} has the digest sha256:{digest}, and {given} that"
+                + ("; nothing is kept" if wanted else "? Compare it with the one beside the download"),
+            )
+    for digest in sorted(wanted - set(digests.values())):
+        have = ", ".join(f"{source} sha256:{digest}" for source, digest in digests.items())
+        raise DrumheadError(ErrorCode.UNVERIFIED, f"no file has the digest sha256:{digest}; they are {have}")
+
+
+def _keep(store: PackageStore, files: dict[str, bytes]) -> Package:
+    found = {source: identify(contents, source) for source, contents in files.items()}
+    kernel = _the_one(found, "kernel")
+    if kernel is None:
+        raise DrumheadError(
+            ErrorCode.INCOMPLETE, "there is no kernel among them; add loader-stripped.elf together with its other files"
+        )
+    tree, origins = Tree(), []
+
+    def place(path: str, source: str, contents: bytes) -> None:
+        tree.add(path, regular(contents))
+        digest = hashlib.sha256(files[source]).hexdigest()
+        origins.append(Origin(name=path, version=found[kernel].version, sha256=digest))
+
+    elf = shorten(files[kernel])
+    place(KERNEL, kernel, lzma.compress(elf, format=lzma.FORMAT_XZ, filters=XZ_FILTERS))
+    if boot := _the_one(found, "boot image"):
+        place(BOOT_IMAGE, boot, files[boot])
+    for path, source in _modules(found).items():
+        place(path, source, files[source])
+    return store.add(
+        tree,
+        Package(
+            name=OSV,
+            version=found[kernel].version,
+            kind="kernel",
+            description="OSv, brought by the user",
+            created="",
+            archive="0" * 64,
+            archive_size=0,
+            unpacked_size=0,
+            origins=tuple(origins),
+        ),
+    )
+
+
+def _the_one(found: dict[str, OsvFile], kind: str) -> str | None:
+    sources = [source for source, file in found.items() if file.kind == kind]
+    if len(sources) > 1:
+        raise DrumheadError(ErrorCode.USAGE, f"{' and '.join(sources)} are both a {kind}; add each version by itself")
+    return sources[0] if sources else None
+
+
+def _modules(found: dict[str, OsvFile]) -> dict[str, str]:
+    """Where the module for ext, and the libraries that it needs, go. Raises INCOMPLETE, USAGE."""
+    libraries = {
+        file.name or source.rsplit("/", 1)[-1]: source for source, file in found.items() if file.kind == "library"
+    }
+    module = _the_one(found, "module")
+    places = {EXT_MODULE: module} if module else {}
+    for name in found[module].needs if module else ():
+        if name not in libraries:
+            raise DrumheadError(
+                ErrorCode.INCOMPLETE, f"{module} needs {name}, which is not among the files; add it too"
+            )
+        places[f"{ROOT}/usr/lib/{name}"] = libraries.pop(name)
+    if libraries:
+        raise DrumheadError(
+            ErrorCode.USAGE,
+            f"{', '.join(libraries.values())}: a library that OSv's module for ext does not need; leave it out",
+        )
+    return places

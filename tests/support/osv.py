@@ -1,0 +1,59 @@
+"""Files that look like OSv's from outside, made here; nothing of OSv is in them, and none of them runs."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+
+PVH = (18, struct.pack("<Q", 0x32B01C))
+
+
+def note(kind, value):
+    return struct.pack("<3I", 4, len(value), kind) + b"Xen\0" + value + bytes(-len(value) % 4)
+
+
+def kernel(version="v0.99.0-7-gabcdef01", *, system=b"osv\0", pvh=True, machine=62, kind=2, filling=b""):
+    """A kernel: one segment with everything, one with Xen's notes, and the version as text."""
+    notes = note(6, system) + (note(*PVH) if pvh else b"")
+    text = f"OSv {version}\n\0".encode() + filling
+    start = 64 + 2 * 56
+    size = start + len(notes) + len(text)
+    ident = b"\x7fELF\2\1\1" + bytes(9)
+    header = struct.pack("<16sHHIQQQIHHHHHH", ident, kind, machine, 1, 0x200000, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+    load = struct.pack("<IIQQQQQQ", 1, 7, 0, 0x200000, 0x200000, size, size, 4096)
+    noted = struct.pack("<IIQQQQQQ", 4, 4, start, 0, 0, len(notes), len(notes), 4)
+    return header + load + noted + notes + text
+
+
+def boot_image(blocks=2):
+    """A boot sector, room for the command line, and `blocks` blocks of 32 KiB that begin as a program."""
+    sector = bytearray(512)
+    struct.pack_into("<H", sector, 0x10, blocks)
+    sector[0x1B8:0x1BB] = b"VSO"
+    sector[510:] = b"\x55\xaa"
+    return bytes(sector) + bytes(65536 - 512) + b"\x7fELF" + bytes(blocks * 32768 - 4)
+
+
+def shared_object(path, source, *needs, name=""):
+    """A library compiled from a line of C."""
+    code = path.with_suffix(".c")
+    code.write_text(source)
+    options = [f"-Wl,-soname,{name}"] if name else []
+    command = ["musl-gcc", "-shared", "-fPIC", "-nostdlib", *options, "-Wl,--no-as-needed", "-o", path, code, *needs]
+    subprocess.run(command, check=True)
+    return path
+
+
+def modules(folder):
+    """A module for ext and the library that it needs."""
+    library = shared_object(folder / "liblwext4.so", "int ext4_mount(void) { return 0; }", name="liblwext4.so")
+    source = "extern void *ext_vfsops[]; void begin(void *mount) { ext_vfsops[0] = mount; }"
+    return shared_object(folder / "libext.so", source, library), library
+
+
+def files(folder, **options):
+    """A complete set of files in `folder`, under names that say nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "one").write_bytes(kernel(**options))
+    (folder / "two").write_bytes(boot_image())
+    return [folder / "one", folder / "two", *modules(folder)]
