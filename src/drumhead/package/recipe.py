@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's, where PyYAML has it: ten times as quick."""
+
+
 @functools.cache
 def known_recipes() -> dict[str, Recipe]:
     """The recipes that come with drumhead, by name."""
@@ -49,7 +53,7 @@ def find_alias(name: str) -> Recipe | None:
 
 def _parse(file: str, text: str) -> Recipe:
     try:
-        return msgspec.convert(yaml.safe_load(text), Recipe)
+        return msgspec.convert(yaml.load(text, Loader=LOADER), Recipe)  # noqa: S506 - a safe one, as its name says
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise manifest_error(file, mark.line + 1 if mark else 1, str(error)) from error

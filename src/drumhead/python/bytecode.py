@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 LOADER = "usr/lib64/ld-linux-x86-64.so.2"
 COMPILER = """
-import importlib._bootstrap_external as external, importlib.util, os, sys
-hash_of, optimize = importlib.util.source_hash, int(sys.argv[1])
+import _frozen_importlib_external as external, _imp, os, sys
+optimize = int(sys.argv[1])
 failed = []
 def compile_file(source, target, name):
     with open(source, 'rb') as file:
@@ -35,7 +35,7 @@ def compile_file(source, target, name):
     except (SyntaxError, ValueError):
         return 1
     with open(target, 'wb') as file:
-        file.write(external._code_to_hash_pyc(code, hash_of(text), False))
+        file.write(external._code_to_hash_pyc(code, _imp.source_hash(external._RAW_MAGIC_NUMBER, text), False))
     return 0
 free = len(os.sched_getaffinity(0))
 for line in sys.stdin:
