@@ -132,7 +132,7 @@ def lay(folder, trees):
     for tree, file in zip(trees, files, strict=True):
         write_rofs(tree, file)
     root = folder / "root"
-    root.write_bytes(unite(files)[0])
+    root.write_bytes(unite(files))
     return [*files, root]
 
 
@@ -256,7 +256,7 @@ def test_a_file_of_more_than_four_gibibytes(tmp_path):
     tree = build([("a", regular(b"before")), ("huge", host_file(host, 0o644, size, digest)), ("z", regular(b"after"))])
     write_rofs(tree, tmp_path / "layer")
     root = tmp_path / "root"
-    root.write_bytes(unite([tmp_path / "layer"])[0])
+    root.write_bytes(unite([tmp_path / "layer"]))
     descriptor = tmp_path / "root.vmdk"
     descriptor.write_bytes(root_disk([tmp_path / "layer", root]))
     assert (tmp_path / "layer").stat().st_blocks * 512 < 16 << 20, "zeros take no room"

@@ -49,7 +49,7 @@ def _by_role(image: Image) -> dict[str, Layer]:
 def _layer_changes(role: str, old: Layer | None, new: Layer | None, layers: Layers) -> list[Change]:
     if old is None or new is None:
         return [Change(what=role, why="not required any more" if new is None else "required now")]
-    if old.blob == new.blob:
+    if old.blob == new.blob or new.kind == "root":  # a root changes with the layers that it unites
         return []
     if old.source == new.source:
         return [Change(what=role, why=f"packed as {new.filesystem}, was {old.filesystem}")]

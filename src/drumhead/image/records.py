@@ -11,7 +11,7 @@ from drumhead.manifest.records import Command
 
 GuestName = Literal["linux", "osv"]
 Filesystem = Literal["squashfs", "erofs", "rofs"]
-LayerKind = Literal["package", "libraries", "python", "node", "application"]
+LayerKind = Literal["package", "libraries", "python", "node", "application", "root"]
 
 
 class Blob(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +24,7 @@ class Blob(msgspec.Struct, frozen=True, kw_only=True):
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
     """One read-only file system. Later layers cover earlier ones; the application is last.
 
+    Where a guest has no overlay, a ``root`` follows: it makes one file system of the layers (``drumhead.rofs.root``).
     `source` is the digest of the tree that the blob was written from: equal sources, equal blobs.
     """
 

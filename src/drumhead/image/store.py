@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from drumhead.home import Home
 
 RECORD = "image.json"
+"""Of Linux's images, and of a machine's image whatever its guest."""
+RECORDS: dict[str, str] = {"linux": RECORD, "osv": "osv.json"}
+"""An image's record by guest: images of one name stand side by side. Without a guest, the first that is there."""
 
 
 class ImageStore:
@@ -32,31 +35,45 @@ class ImageStore:
         self._blobs = Blobs(home)
 
     def list(self) -> list[Image]:
-        """Every image, by name."""
-        files = sorted(self._home.images.rglob(RECORD)) if self._home.images.is_dir() else []
-        return [_decode(file) for file in files]
+        """Every image, by name and guest."""
+        if not self._home.images.is_dir():
+            return []
+        found = [_decode(file) for record in RECORDS.values() for file in self._home.images.rglob(record)]
+        return sorted(found, key=lambda image: (image.name, image.guest))
 
-    def find(self, name: str) -> Image:
-        """The image called `name`. Raises NOT_FOUND."""
-        file = self._record(name)
-        if not file.is_file():
+    def find(self, name: str, guest: str = "") -> Image:
+        """The image called `name`: that for `guest`, or the only one, or Linux's. Raises NOT_FOUND."""
+        file = next((file for file in self._records(name, guest) if file.is_file()), None)
+        if file is None:
+            option = f" --guest {guest}" if guest else ""
             raise DrumheadError(
-                ErrorCode.NOT_FOUND, f"there is no image {name}; `drumhead package compose {name}` makes it"
+                ErrorCode.NOT_FOUND,
+                f"there is no image {name}{f' for {guest}' if guest else ''}; "
+                f"`drumhead package compose {name}{option}` makes it",
             )
         return _decode(file)
 
     def put(self, image: Image) -> str:
         """Keep `image` under its name; returns the SHA-256 of its record, which names the image's exact contents."""
         record = encode(image)
-        with replacing(self._record(image.name)) as temporary:
+        with replacing(self._records(image.name, image.guest)[0]) as temporary:
             temporary.write_bytes(record)
         return hashlib.sha256(record).hexdigest()
 
-    def remove(self, name: str) -> int:
-        """Delete an image and every blob that nothing else names; returns the bytes freed. Raises NOT_FOUND."""
-        self.find(name)
+    def remove(self, name: str, guest: str = "") -> int:
+        """Delete an image and every blob that nothing else names; returns the bytes freed.
+
+        Raises NOT_FOUND, and CONFLICT when there are several of this name and `guest` does not say which.
+        """
+        there = [file for file in self._records(name, guest) if file.is_file()]
+        if len(there) > 1:
+            raise DrumheadError(
+                ErrorCode.CONFLICT, f"there is an image {name} for {' and for '.join(RECORDS)}; say --guest"
+            )
+        if not there:
+            self.find(name, guest)
         with self._lock(fcntl.LOCK_EX):
-            file = self._record(name)
+            file = there[0]
             file.unlink()
             for folder in file.parents:
                 if folder == self._home.images or any(folder.iterdir()):
@@ -103,11 +120,14 @@ class ImageStore:
             named |= {blob.digest for blob in blobs_of(image)}
         return named
 
-    def _record(self, name: str) -> Path:
+    def _records(self, name: str, guest: str) -> tuple[Path, ...]:
+        """Where an image's record is for a guest, or for each in turn. Raises USAGE."""
         parts = name.split("/")
-        if not name or any(part in {"", ".", "..", RECORD} for part in parts):
+        if not name or any(part in {"", ".", "..", *RECORDS.values()} for part in parts):
             raise DrumheadError(ErrorCode.USAGE, f"{name!r} is no image name (words, with slashes between them)")
-        return self._home.images.joinpath(*parts, RECORD)
+        if guest and guest not in RECORDS:
+            raise DrumheadError(ErrorCode.USAGE, f"there is no guest {guest}; there are {' and '.join(RECORDS)}")
+        return tuple(self._home.images.joinpath(*parts, RECORDS[one]) for one in ([guest] if guest else RECORDS))
 
 
 def encode(image: Image) -> bytes:

@@ -58,8 +58,8 @@ class Part:
     count: int
 
 
-def unite(layers: Sequence[Path]) -> tuple[bytes, Tree]:
-    """The root of `layers`, and their united tree (sizes without contents). Blocks.
+def unite(layers: Sequence[Path]) -> bytes:
+    """The root of `layers`. Blocks.
 
     Later layers cover earlier ones as ``Tree.update`` does: directories are united, through links to directories too;
     a file or a link replaces. Reads superblocks and metadata only.
@@ -73,7 +73,7 @@ def unite(layers: Sequence[Path]) -> tuple[bytes, Tree]:
     blocks = {path: entry.block for path, entry in whole if isinstance(entry, Stored)}
     structure = build_structure(whole, blocks, end)
     table = partition_table(1, end + len(structure.metadata) // BLOCK)
-    return table + structure.superblock + structure.metadata, whole
+    return table + structure.superblock + structure.metadata
 
 
 def partition_table(first: int, sectors: int) -> bytes:
