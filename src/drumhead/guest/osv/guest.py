@@ -11,6 +11,7 @@ from drumhead.guest.contract import Ability, BootPlan, Channel, Drive, ProbeBoot
 from drumhead.guest.osv import program
 from drumhead.guest.osv.cmdline import command_line, option
 from drumhead.guest.osv.skeleton import CONFIG_MOUNT, skeleton
+from drumhead.rofs.root import root_disk
 from drumhead.rofs.writer import rofs_bytes
 from drumhead.tree import Tree
 
@@ -72,9 +73,8 @@ class OsvGuest:
         self, image: Image, files: ImageFiles, config: RunConfig, state: Path, data: tuple[Drive, ...]
     ) -> BootPlan:
         """Disks are known by their order alone: the root, the configuration, then `data`."""
-        settings = state / "config.rofs"
+        root, settings = state / "root.vmdk", state / "config.rofs"
         start = program.read(config.command)
-        plan_files = {settings: rofs_bytes(program.config_tree(config, start))}
         return BootPlan(
             kernel=files.kernel,
             initrd=None,
@@ -82,13 +82,13 @@ class OsvGuest:
                 [*self._options(config), *_mounts(config, start)], start.environment, [LOADER, *start.argv]
             ),
             drives=(
-                Drive(path=files.layers[0], format="raw", serial="root", readonly=True),
+                Drive(path=root, format="vmdk", serial="root", readonly=True),
                 Drive(path=settings, format="raw", serial="config", readonly=True),
                 *data,
             ),
             channels=channels(state) if start.managed else (),
             console="console" if start.managed else "log",
-            files=plan_files,
+            files={root: root_disk(files.layers), settings: rofs_bytes(program.config_tree(config, start))},
         )
 
     def _options(self, config: RunConfig) -> list[str]:

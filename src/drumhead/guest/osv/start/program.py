@@ -36,9 +36,9 @@ def run(words: list[str]) -> None:
 
 
 def _put_first(directory: str) -> None:
-    """The first place where modules are looked for; none with -P or -I."""
+    """The first place where modules are looked for, instead of our own; none with -P or -I."""
     if not sys.flags.safe_path:
-        sys.path.insert(0, directory)
+        sys.path[0] = directory
 
 
 def _is_archive(path: str) -> bool:
