@@ -13,6 +13,7 @@ from drumhead.cli.output import print_json, print_table, size_text
 from drumhead.home import find_home
 from drumhead.image.store import ImageStore, facts
 
+Guest = Annotated[Literal["linux", "osv"] | None, Parameter(name="--guest")]
 Json = Annotated[bool, Parameter(name="--json", negative="")]
 
 
@@ -28,28 +29,30 @@ def images_command(*, json: Json = False) -> None:
     print_table(("Name", "Guest", "Layers", "Disk size", "Default command"), rows)
 
 
-def rmi_command(*names: str) -> None:
+def rmi_command(*names: str, guest: Guest = None) -> None:
     """Delete images, and what nothing else needs of them.
 
     Parameters
     ----------
     names: The images' names.
+    guest: linux or osv, where both have an image of this name.
     """
     store = ImageStore(find_home())
     for name in names:
-        freed = store.remove(name)
+        freed = store.remove(name, guest or "")
         print(f"deleted {name}, {size_text(freed)} freed")
 
 
-def info_command(name: str, *, json: Json = False) -> None:
+def info_command(name: str, *, guest: Guest = None, json: Json = False) -> None:
     """Say what an image is: its size and format (as qemu-img info does), and what is inside.
 
     Parameters
     ----------
     name: The image's name.
+    guest: linux or osv, where both have an image of this name (linux by default).
     json: Print JSON; sizes are in bytes.
     """
-    about = facts(ImageStore(find_home()).find(name))
+    about = facts(ImageStore(find_home()).find(name, guest or ""))
     if json:
         print_json(about)
         return
@@ -72,16 +75,18 @@ async def export_command(
     out: Path,
     *,
     format: Annotated[Literal["qcow2", "raw", "oci"], Parameter(name=["--format", "-f"])] = "qcow2",
+    guest: Guest = None,
 ) -> None:
-    """Write an image as a bootable disk (BIOS and UEFI) or as an OCI layout.
+    """Write an image as a bootable disk (Linux: BIOS and UEFI; OSv: BIOS) or as an OCI layout.
 
     Parameters
     ----------
     name: The image's name.
     out: The file to write (oci: a directory).
     format: qcow2, raw or oci.
+    guest: linux or osv, where both have an image of this name (linux by default).
     """
     from drumhead.image.export import export_image  # noqa: PLC0415 - only this command writes disks
 
-    await asyncio.to_thread(export_image, find_home(), name, format, out)
+    await asyncio.to_thread(export_image, find_home(), name, format, out, guest or "")
     print(f"wrote {out}")

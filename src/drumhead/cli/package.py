@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -56,6 +56,8 @@ async def compose_command(
     *,
     project: Project = Path(),
     update: Annotated[bool, Parameter(negative="")] = False,
+    guest: Literal["linux", "osv"] | None = None,
+    kernel: str = "",
     fs: str = "",
     size: Annotated[str, Parameter(name=["--size", "-s"])] = "",
     run: Annotated[str, Parameter(name=["--run", "--boot"])] = "",
@@ -71,7 +73,9 @@ async def compose_command(
     image: The image's name; slashes are allowed (node-micro/tutorial).
     project: The project's directory.
     update: Read again only what changed since the last time, and say what and why.
-    fs: The layers' file system: squashfs (small, the default) or erofs.
+    guest: What boots the image: linux or osv; by default what the manifest says, else linux.
+    kernel: NAME@VERSION (osv@0.57.0); the newest of the guest's by default.
+    fs: The layers' file system: for linux squashfs (small, the default) or erofs, for osv rofs.
     size: The size of a disk for what a machine writes (10G); without it, writes stay in memory.
     run: The config set, or the command, that a machine runs by default.
     env: A variable for every config set (NAME=value); repeatable.
@@ -85,6 +89,8 @@ async def compose_command(
     if fs not in {"", "squashfs", "erofs", "rofs"}:
         raise DrumheadError(ErrorCode.USAGE, f"--fs {fs}: the file systems are squashfs, erofs and rofs")
     options = ComposeOptions(
+        guest=guest,
+        kernel=kernel,
         filesystem=fs or None,  # type: ignore[arg-type]  # one of the three, as just checked
         overlay_size=parse_size(size) if size else 0,
         run=run,

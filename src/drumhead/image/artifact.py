@@ -28,7 +28,9 @@ def manifest_of(image: Image) -> tuple[Manifest, bytes]:
     layers = [_descriptor(image.kernel.vmlinux, KERNEL_TYPE, "kernel")]
     if image.kernel.initrd:
         layers.append(_descriptor(image.kernel.initrd, INITRD_TYPE, "initrd"))
-    layers += [_descriptor(layer.blob, LAYER_TYPE + layer.filesystem, layer.name) for layer in image.layers]
+    for layer in image.layers:
+        kind = layer.kind if layer.kind == "root" else layer.filesystem
+        layers.append(_descriptor(layer.blob, LAYER_TYPE + kind, layer.name))
     manifest = Manifest(
         artifact_type=IMAGE_TYPE,
         config=describe(record, IMAGE_TYPE),

@@ -30,12 +30,12 @@ async def collect(home: Home, project: Project, target: Path, report: Report) ->
         raise DrumheadError(ErrorCode.CONFLICT, f"{target} is not empty; delete it first")
     images = ImageStore(home)
     name = f"{SCRATCH_IMAGE}/{project.package.name}"
-    made = await compose(home, project, name, ComposeOptions(filesystem="squashfs"), report)
+    made = await compose(home, project, name, ComposeOptions(filesystem="squashfs", scratch=True), report)
     try:
         for layer in images.files(made.image).layers:
             await asyncio.to_thread(_unpack, layer, target)
     finally:
-        await asyncio.to_thread(images.remove, name)
+        await asyncio.to_thread(images.remove, name, project.package.guest)
     return await asyncio.to_thread(lambda: sum(not path.is_dir() for path in target.rglob("*"))), made.notices
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from drumhead.blobs import Blobs
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.guest import find_guest
+from drumhead.guest import find_guest, require
 from drumhead.image.changes import Change, compare
 from drumhead.image.contents import Contents
 from drumhead.image.layers import Layers
@@ -21,29 +21,35 @@ from drumhead.image.records import Image, Kernel
 from drumhead.image.store import ImageStore
 from drumhead.manifest.run_yaml import REQUIRES, parse_command
 from drumhead.package.names import gather_packages, resolve_names
+from drumhead.package.osv_kernel import OSV, find_osv
 from drumhead.package.records import PackageRef
-from drumhead.package.store import PackageStore
+from drumhead.package.store import PackageStore, parse_ref
 from drumhead.report import silent
 
 if TYPE_CHECKING:
     from drumhead.guest.contract import Guest
     from drumhead.home import Home
-    from drumhead.image.records import Filesystem
+    from drumhead.image.records import Filesystem, GuestName
     from drumhead.manifest.records import Command, Project
     from drumhead.package.records import Package
     from drumhead.report import Report
 
 LIBRARY_POOL = "libraries"
-KERNEL = {"linux": "linux"}
-"""The package that holds each guest's kernel."""
+KERNEL = "linux"
+"""The package that holds Linux's kernel."""
 
 
 class ComposeOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line adds to the manifest.
 
-    `run` is a config set or a command line. `overlay_size` is in bytes; 0 keeps a machine's writes in memory.
+    `guest` replaces the manifest's, and `kernel` (NAME@VERSION) its kernel. `run` is a config set or a command line.
+    `overlay_size` is in bytes; 0 keeps a machine's writes in memory. With `scratch` the image is only looked at, never
+    booted: any file system will do.
     """
 
+    guest: GuestName | None = None
+    kernel: str = ""
+    scratch: bool = False
     filesystem: Filesystem | None = None
     overlay_size: int = 0
     run: str = ""
@@ -75,18 +81,16 @@ async def compose(
     Raises MANIFEST, NOT_FOUND (a package), INCOMPLETE (a library or program that is nowhere), HOST_TOOL, REMOTE.
     """
     started = time.monotonic()
-    store, images, guest = PackageStore(home), ImageStore(home), find_guest(project.package.guest)
-    old = _find_old(images, name)
-    filesystem = options.filesystem or guest.filesystems[0]
-    if filesystem not in guest.filesystems:
-        raise DrumheadError(
-            ErrorCode.USAGE, f"guest {guest.name} does not read {filesystem}; it reads {', '.join(guest.filesystems)}"
-        )
+    store, images = PackageStore(home), ImageStore(home)
+    guest = find_guest(options.guest or project.package.guest)
+    filesystem = _choose_filesystem(guest, options)
+    old = _find_old(images, name, guest.name)
     runtime = REQUIRES[project.run.runtime] if project.run else ()
     refs, notices = resolve_names([*runtime, *project.package.require, *options.require])
     with images.using():
         packages, more = await gather_packages(home, store, refs, report)
-        kernel_packages, still_more = await gather_packages(home, store, [PackageRef(name=KERNEL[guest.name])], report)
+        named = project.package.kernel if guest.name == project.package.guest else ""
+        kernel = await _find_kernel(home, store, guest, options.kernel or named, report, more)
         packages = [package for package in packages if package.kind not in {"kernel", "libraries"}]
         layers = Layers(home, filesystem, report)
         loop = asyncio.get_running_loop()
@@ -101,19 +105,46 @@ async def compose(
             return found[-1]
 
         contents = Contents(home, store, layers, guest, project, find_pool)
-        image, notes, reused = await asyncio.to_thread(
-            _assemble, contents, packages, kernel_packages[-1], name, options
-        )
+        image, notes, reused = await asyncio.to_thread(_assemble, contents, packages, kernel, name, options)
         digest = images.put(image)
     return Composition(
         image=image,
         digest=digest,
         changes=tuple(compare(old, image, layers)) if old else None,
-        notices=(*project.notices, *notices, *more, *still_more, *notes),
+        notices=(*project.notices, *notices, *more, *notes),
         reused=reused,
         files=sum(layer.files for layer in image.layers),
         seconds=time.monotonic() - started,
     )
+
+
+def _choose_filesystem(guest: Guest, options: ComposeOptions) -> Filesystem:
+    """The layers' file system. Raises USAGE for one that the guest does not read, UNSUPPORTED for a disk it has not."""
+    if options.overlay_size:
+        require(guest, "overlay")
+    filesystem = options.filesystem or guest.filesystems[0]
+    if filesystem not in guest.filesystems and not options.scratch:
+        raise DrumheadError(
+            ErrorCode.USAGE, f"guest {guest.name} does not read {filesystem}; it reads {', '.join(guest.filesystems)}"
+        )
+    return filesystem
+
+
+async def _find_kernel(
+    home: Home, store: PackageStore, guest: Guest, asked: str, report: Report, notices: list[str]
+) -> Package:
+    """The kernel's package: `asked` (NAME@VERSION) or the newest. Raises NOT_FOUND, USAGE for another guest's."""
+    wanted = OSV if guest.name == OSV else KERNEL
+    ref = parse_ref(asked or wanted)
+    if ref.name != wanted:
+        raise DrumheadError(
+            ErrorCode.USAGE, f"{asked} is no kernel of guest {guest.name}; its kernels are {wanted}@VERSION"
+        )
+    if guest.name == OSV:
+        return find_osv(store, ref.version)
+    found, more = await gather_packages(home, store, [ref], report)
+    notices += more
+    return found[-1]
 
 
 def _assemble(
@@ -130,7 +161,7 @@ def _assemble(
         commands = {
             key: msgspec.structs.replace(command, env=command.env | options.env) for key, command in commands.items()
         }
-    layers = contents.compose(packages, commands, default, trust=options.update)
+    layers = contents.compose(packages, commands, default, kernel=kernel, trust=options.update)
     return (
         Image(
             name=name,
@@ -203,9 +234,9 @@ def guest_digest(name: str) -> str:
     return state.hexdigest()
 
 
-def _find_old(images: ImageStore, name: str) -> Image | None:
+def _find_old(images: ImageStore, name: str, guest: GuestName) -> Image | None:
     try:
-        return images.find(name)
+        return images.find(name, guest)
     except DrumheadError as error:
         if error.code in {ErrorCode.NOT_FOUND, ErrorCode.UNVERIFIED}:
             return None

@@ -11,6 +11,7 @@ from drumhead.blobs import replacing
 from drumhead.closure import Missing, Node, complete, find_missing, follow, index_of, merge
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.image.scan import Scan, split
+from drumhead.package.osv_kernel import ROOT, root_files
 from drumhead.python.bytecode import Interpreter, only_bytecode, with_bytecode
 from drumhead.python.lock import read_lock
 from drumhead.tree import Tree, regular
@@ -60,9 +61,10 @@ class Contents:
         self._missing: dict[str, str] = {}
 
     def compose(
-        self, packages: list[Package], commands: dict[str, Command], default: str, *, trust: bool
+        self, packages: list[Package], commands: dict[str, Command], default: str, *, kernel: Package, trust: bool
     ) -> list[Layer]:
         """All layers in order. With `trust`, project files whose size and times are as before are not read again."""
+        self._from_kernel(kernel)
         python = next((package for package in packages if package.name == "python"), None)
         for package in packages:
             self._from_package(package)
@@ -79,7 +81,8 @@ class Contents:
         self._add_libraries()
         self._check_commands(commands)
         order = {"package": 0, "libraries": 1, "python": 2, "node": 3, "application": 4}
-        return sorted((layer for layer, _ in self._made), key=lambda layer: order[layer.kind])
+        layers = sorted((layer for layer, _ in self._made), key=lambda layer: order[layer.kind])
+        return [*layers, self._layers.root(layers)] if self._layers.filesystem == "rofs" else layers
 
     def _keep(self, made: tuple[Layer, LayerRecord], *, fresh: bool) -> None:
         self._made.append(made)
@@ -99,6 +102,12 @@ class Contents:
     def _add(self, kind: LayerKind, name: str, tree: Tree) -> None:
         known = self._layers.record(tree.digest()) is not None
         self._keep(self._layers.from_tree(kind, name, tree), fresh=not known)
+
+    def _from_kernel(self, kernel: Package) -> None:
+        """What belongs in the root tree of a kernel that a user brought: its modules."""
+        if any(origin.name.startswith(f"{ROOT}/") for origin in kernel.origins):
+            title = f"{kernel.name} {kernel.version}"
+            self._from_key("package", title, f"{kernel.archive} {ROOT}", lambda: root_files(self.store.tree(kernel)))
 
     def _from_package(self, package: Package) -> None:
         """A package's layer: packed when the package was built or pulled; one from an older store, now."""

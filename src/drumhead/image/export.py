@@ -11,26 +11,30 @@ from drumhead.guest import find_guest
 from drumhead.guest.contract import RunConfig
 from drumhead.image.artifact import write_layout
 from drumhead.image.disk import write_qcow2, write_raw
+from drumhead.image.osv_disk import write_osv_raw
 from drumhead.image.store import ImageStore
 from drumhead.manifest.records import Command
+from drumhead.package.osv import RELEASES
+from drumhead.package.osv_kernel import BOOT_IMAGE
 from drumhead.package.records import PackageRef
 from drumhead.package.store import PackageStore
 
 if TYPE_CHECKING:
     from drumhead.home import Home
-    from drumhead.image.records import Image
+    from drumhead.image.records import Image, ImageFiles
+    from drumhead.tree import Tree
 
 ExportFormat = Literal["qcow2", "raw", "oci"]
 
 
-def export_image(home: Home, name: str, form: ExportFormat, out: Path) -> None:
+def export_image(home: Home, name: str, form: ExportFormat, out: Path, guest: str = "") -> None:
     """Write the image `name` to `out`: a bootable disk (a file) or an OCI layout (a directory). Blocks.
 
-    Raises NOT_FOUND, CONFLICT (`out` exists), HOST_TOOL.
+    Raises NOT_FOUND, CONFLICT (`out` exists), HOST_TOOL, UNSUPPORTED (OSv without its boot image).
     """
     if out.exists():
         raise DrumheadError(ErrorCode.CONFLICT, f"{out} is there already; choose another name or delete it first")
-    image = ImageStore(home).find(name)
+    image = ImageStore(home).find(name, guest)
     if form == "oci":
         write_layout(home, image, out)
         return
@@ -46,9 +50,29 @@ def export_image(home: Home, name: str, form: ExportFormat, out: Path) -> None:
 
 def _write_disk(home: Home, image: Image, out: Path) -> None:
     files = ImageStore(home).files(image)
-    kernel = PackageStore(home)
-    package = kernel.find(PackageRef(name=image.kernel.package, version=image.kernel.version))
-    bzimage = kernel.tree(package)["vmlinuz"].read()
+    store = PackageStore(home)
+    kernel = store.tree(store.find(PackageRef(name=image.kernel.package, version=image.kernel.version)))
+    if image.guest == "osv":
+        _write_osv(image, files, kernel, out)
+        return
     config = RunConfig(hostname="drumhead", command=Command(argv=("true",)))
     plan = find_guest(image.guest).plan(image, files, config, out.parent, ())
-    write_raw(image, files, bzimage, plan.cmdline, out)
+    write_raw(image, files, kernel["vmlinuz"].read(), plan.cmdline, out)
+
+
+def _write_osv(image: Image, files: ImageFiles, kernel: Tree, out: Path) -> None:
+    from drumhead.guest.osv.exported import exported_start  # noqa: PLC0415 - a guest is imported when it is used
+
+    if BOOT_IMAGE not in kernel:
+        raise DrumheadError(
+            ErrorCode.UNSUPPORTED,
+            f"the kernel osv@{image.kernel.version} was added without its boot image; get loader.img of the same "
+            f"release from {RELEASES}, `drumhead kernel add` it together with the kernel, and compose again",
+        )
+    if image.default not in image.commands:
+        raise DrumheadError(
+            ErrorCode.USAGE,
+            f"{image.name} has no default command, and OSv starts one only: compose it with --run CONFIG_SET",
+        )
+    cmdline, config = exported_start(image.commands[image.default], hostname="drumhead")
+    write_osv_raw(files, kernel[BOOT_IMAGE].read(), cmdline, config, out)

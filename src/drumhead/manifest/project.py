@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+/-]*")
-PACKAGE_KEYS = ("name", "title", "author", "version", "require", "guest", "files", "python")
+PACKAGE_KEYS = ("name", "title", "author", "version", "require", "guest", "kernel", "files", "python")
 CAPSTAN_ONLY = ("binary", "created", "platform")
 """Keys that Capstan writes or reads and that decide nothing here."""
 
@@ -56,6 +56,7 @@ def _package(section: Section, root: Path) -> PackageManifest:
         version=section.text("version", ""),
         require=section.texts("require"),
         guest="osv" if guest == "osv" else "linux",
+        kernel=section.text("kernel", ""),
         files=_files(section, root),
         python=_python(section, root),
     )

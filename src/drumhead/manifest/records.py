@@ -31,7 +31,7 @@ class PackageManifest(msgspec.Struct, frozen=True, kw_only=True):
     """meta/package.yaml. The first five keys are Capstan's.
 
     `files` maps a path in the image to a path in the project; when empty, the whole project (less what is ignored)
-    lands at ``/``, as with Capstan.
+    lands at ``/``, as with Capstan. `kernel` is NAME@VERSION; empty means the newest of the guest's.
     """
 
     name: str
@@ -40,6 +40,7 @@ class PackageManifest(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     require: tuple[str, ...] = ()
     guest: Literal["linux", "osv"] = "linux"
+    kernel: str = ""
     files: dict[str, str] = {}
     python: PythonNeeds = PythonNeeds()
 

@@ -9,10 +9,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drumhead.download import fetch_bytes, new_client
 from drumhead.elf import shorten
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.package.kernel import XZ_FILTERS
 from drumhead.package.osv import RELEASES, OsvFile, identify
 from drumhead.package.records import Origin, Package, PackageRef
 from drumhead.report import silent
@@ -42,6 +40,8 @@ async def add_kernel(
     `sources` are paths and http(s) URLs. Each of `digests` (``sha256:HEX``) must be that of one source, and a URL's
     file must have one. Raises USAGE, NOT_FOUND, REMOTE, UNVERIFIED, UNSUPPORTED, INCOMPLETE; nothing is kept then.
     """
+    from drumhead.download import fetch_bytes, new_client  # noqa: PLC0415 - composing needs the rest, not the network
+
     wanted = _parse_digests(digests)
     files: dict[str, bytes] = {}
     async with new_client() as client:
@@ -121,6 +121,8 @@ def _verify(files: dict[str, bytes], wanted: set[str]) -> None:
 
 
 def _keep(store: PackageStore, files: dict[str, bytes]) -> Package:
+    from drumhead.package.kernel import XZ_FILTERS  # noqa: PLC0415
+
     found = {source: identify(contents, source) for source, contents in files.items()}
     kernel = _the_one(found, "kernel")
     if kernel is None:

@@ -72,18 +72,25 @@ def unite(layers: Sequence[Path]) -> bytes:
         whole.update(tree)
     blocks = {path: entry.block for path, entry in whole if isinstance(entry, Stored)}
     structure = build_structure(whole, blocks, end)
-    table = partition_table(1, end + len(structure.metadata) // BLOCK)
+    table = partition_table([(1, end + len(structure.metadata) // BLOCK)])
     return table + structure.superblock + structure.metadata
 
 
-def partition_table(first: int, sectors: int) -> bytes:
-    """The first sector of a disk whose second partition has `sectors` sectors from `first` on. Raises UNSUPPORTED."""
-    if first + sectors > MOST_SECTORS:
-        raise DrumheadError(
-            ErrorCode.UNSUPPORTED, "the image would take 2 TiB or more, which no partition table can say"
-        )
-    entry = PARTITION.pack(0, CHS_BEYOND, LINUX_TYPE, CHS_BEYOND, first, sectors)
-    return bytes(SECOND_ENTRY) + entry + bytes(SIGNATURE_AT - SECOND_ENTRY - len(entry)) + SIGNATURE
+def partition_table(partitions: Sequence[tuple[int, int]], boot: bytes = bytes(BLOCK)) -> bytes:
+    """The first sector of a disk: `boot` with `partitions` (first sector, sectors) from the second entry on.
+
+    Raises UNSUPPORTED where the numbers would not fit.
+    """
+    sector = bytearray(boot)
+    for number, (first, count) in enumerate(partitions):
+        if first + count > MOST_SECTORS:
+            raise DrumheadError(
+                ErrorCode.UNSUPPORTED, "the image would take 2 TiB or more, which no partition table can say"
+            )
+        place = SECOND_ENTRY + number * PARTITION.size
+        PARTITION.pack_into(sector, place, 0, CHS_BEYOND, LINUX_TYPE, CHS_BEYOND, first, count)
+    sector[SIGNATURE_AT:] = SIGNATURE
+    return bytes(sector)
 
 
 def parts_of(layers: Sequence[Path]) -> list[Part]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LOADER = "/lib64/ld-linux-x86-64.so.2"
 """Programs run on Debian's libc, so that OSv only has to know Linux's system calls."""
 DATA = "/data"
+OPTIONS = (option("rootfs", "rofs"), option("power-off-on-abort"), option("noinit"), option("console", "serial"))
 PROBE_OPTIONS = (option("power-off-on-abort"), option("nomount"), option("noinit"))
 VOLUME_OPTIONS = (
     "-O",
@@ -92,12 +93,7 @@ class OsvGuest:
         )
 
     def _options(self, config: RunConfig) -> list[str]:
-        options = [
-            option("rootfs", "rofs"),
-            option("power-off-on-abort"),
-            option("noinit"),
-            option("console", "serial"),
-        ]
+        options = list(OPTIONS)
         # Any address given turns DHCP off for all cards.
         if all(card.address for card in config.nics):
             for number, card in enumerate(config.nics):

@@ -1,0 +1,51 @@
+"""An OSv image as one disk that boots by BIOS from the user's own boot image.
+
+Sector 0 is OSv's boot sector and the partition table, the command line follows, the compressed kernel is at 64 KiB, the
+root file system at the next 2 MiB (second partition) and the configuration after it (third).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from drumhead.blobs import replacing
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.rofs.layout import BLOCK
+from drumhead.rofs.root import partition_table, write_root
+from drumhead.rofs.writer import rofs_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from drumhead.image.records import ImageFiles
+    from drumhead.tree import Tree
+
+COMMAND_LINE_SECTORS = 63
+KERNEL_START = 64 << 10
+ALIGN = 2 << 20
+
+
+def write_osv_raw(files: ImageFiles, boot_image: bytes, cmdline: str, config: Tree, out: Path) -> None:
+    """A raw disk at `out`. `boot_image` is OSv's loader.img. Blocks. Raises UNSUPPORTED for too long a command line."""
+    line = cmdline.encode() + b"\0"
+    room = COMMAND_LINE_SECTORS * BLOCK
+    if len(line) > room:
+        raise DrumheadError(
+            ErrorCode.UNSUPPORTED, f"the command line has {len(line)} bytes; a disk has room for {room}"
+        )
+    partitions = []
+    with replacing(out) as temporary, temporary.open("w+b") as disk:
+        disk.seek(KERNEL_START)
+        disk.write(boot_image[KERNEL_START:])
+        for write in (lambda: write_root(files.layers, disk), lambda: disk.write(rofs_bytes(config))):
+            start = disk.seek(_aligned(disk.tell()))
+            write()
+            partitions.append((start // BLOCK, (disk.tell() - start) // BLOCK))
+        disk.truncate(_aligned(disk.tell()))
+        disk.seek(0)
+        disk.write(partition_table(partitions, boot_image[:BLOCK]) + line)
+
+
+def _aligned(place: int) -> int:
+    """The next place where a partition may begin."""
+    return -(-place // ALIGN) * ALIGN
