@@ -6,7 +6,10 @@ import asyncio
 import hashlib
 import hmac
 import socket
+import ssl
+import subprocess
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
@@ -14,6 +17,7 @@ from aiohttp import web
 
 from safelight.client.master import Client
 from safelight.errors import Error
+from safelight.master import __main__ as program
 from safelight.master.webhook_address import RefusedAddressError, check_url, guarded_socket, is_public
 from safelight.wire import Failure
 from support.leases import fail, finish, take
@@ -39,17 +43,23 @@ class Receiver:
         return await asyncio.wait_for(self.calls.get(), 15.0)
 
 
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    receiving = Receiver()
+@asynccontextmanager
+async def receiving(tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
+    receiver = Receiver()
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", receiving.handle)
+    app.router.add_route("*", "/{path:.*}", receiver.handle)
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    receiving.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
-    yield receiving
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    receiver.url = f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}/hook"
+    yield receiver
     await runner.cleanup()
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as receiver:
+        yield receiver
 
 
 @pytest.fixture
@@ -99,6 +109,40 @@ async def test_refused_calls_are_made_again_and_redirects_are_not_followed(clien
     assert {request.path for request, _ in calls} == {"/hook"}
     assert len({request.headers["Safelight-Delivery"] for request, _ in calls}) == 1
     assert len({body for _, body in calls}) == 1
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate of 127.0.0.1 that vouches for itself, with its key, in one PEM file."""
+    file = tmp_path / "receiver.pem"
+    made_by = ["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    names = ["-subj", "/CN=receiver", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    subprocess.run([*made_by, *names, "-keyout", file, "-out", tmp_path / "only"], check=True, capture_output=True)
+    file.write_bytes(file.read_bytes() + (tmp_path / "only").read_bytes())
+    return file
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_by_https_only_receivers_that_an_authority_vouches_for_are_told(
+    system, storage, http, certificate, trusted
+):
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate)
+    settings = {"webhook_authorities": str(certificate)} if trusted else {}
+    master = await system.master(webhook_allow_private=True, webhook_retry=0.05, **settings)
+    async with receiving(tls) as receiver, Client.connect(master.url) as client:
+        made = await end_one(client, storage, receiver.url)
+        if trusted:
+            _, body = await receiver.next()
+            assert msgspec.json.decode(body)["task"]["id"] == made
+        else:
+            await until(http, master.url, outcome("failed"), lambda count: count > 0)
+            assert receiver.calls.empty()
+
+
+def test_a_missing_list_of_authorities_is_refused_at_the_start(tmp_path):
+    with pytest.raises(SystemExit):
+        program.main(["localhost:1", "--webhook-authorities", str(tmp_path / "none.pem"), "--data", str(tmp_path)])
 
 
 def outcome(name: str) -> str:

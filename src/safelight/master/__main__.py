@@ -52,6 +52,9 @@ class Config(serve.Config, frozen=True, kw_only=True):
     ] = 20.0
     webhook_secret: Annotated[str | None, Meta(description="key with which webhook calls are signed")] = None
     webhook_allow_private: Annotated[bool, Meta(description="let webhooks reach addresses inside the network")] = False
+    webhook_authorities: Annotated[
+        str | None, Meta(description="PEM file of the authorities that webhooks by https trust (default: the system's)")
+    ] = None
     webhook_retry: Annotated[
         settings.Duration, Meta(description="pause before a webhook's first retry; later ones grow up to 2880 times")
     ] = 10.0
@@ -100,11 +103,18 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         secret=config.webhook_secret,
         allow_private=config.webhook_allow_private,
         first_pause=config.webhook_retry,
+        authorities=_existing(config.webhook_authorities),
     )
     application = app.make([operation for part in parts for operation in part.operations()])
     application.add_routes(tus.routes())
     async with feed.following(), hour.counting(), webhooks.delivering():
         yield application
+
+
+def _existing(authorities: str | None) -> str | None:
+    if authorities is not None and not Path(authorities).is_file():
+        settings.fail(f"--webhook-authorities: there is no file {authorities}.")
+    return authorities
 
 
 def _from_file(path: str | None) -> dict[str, recipe.Recipe]:

@@ -6,11 +6,13 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
+from yarl import URL
 
 from safelight import __version__
 from safelight.client.db import DbClient
@@ -35,15 +37,27 @@ class Webhooks:
     """Takes calls that are due from db and makes them; any number of masters may."""
 
     def __init__(
-        self, db: DbClient, metrics: Metrics, *, secret: str | None, allow_private: bool, first_pause: float
+        self,
+        db: DbClient,
+        metrics: Metrics,
+        *,
+        secret: str | None,
+        allow_private: bool,
+        first_pause: float,
+        authorities: str | None = None,
     ) -> None:
-        """Sign with `secret`; retry after `first_pause` seconds and then ever later."""
+        """Sign with `secret`; retry after `first_pause` seconds and then ever later.
+
+        `authorities` is a PEM file of those who vouch for receivers; None means the system's.
+        """
         self._db = db
         self._metrics = metrics
         self._secret = secret
         self._allow_private = allow_private
         self._first_pause = first_pause
         self._under_way: set[asyncio.Task[None]] = set()
+        self._authorities = authorities
+        self._trust: asyncio.Future[ssl.SSLContext] | None = None
 
     @asynccontextmanager
     async def delivering(self) -> AsyncIterator[None]:
@@ -110,7 +124,8 @@ class Webhooks:
         if self._secret is not None:
             headers["Safelight-Signature"] = signature(self._secret, body, int(time.time()))
         try:
-            async with http.post(delivery.url, data=body, headers=headers, allow_redirects=False) as answer:
+            trust = await self._trusted() if URL(delivery.url).scheme == "https" else True
+            async with http.post(delivery.url, data=body, headers=headers, allow_redirects=False, ssl=trust) as answer:
                 status = answer.status
         except (aiohttp.ClientError, OSError, ValueError) as error:
             refused = isinstance(error, RefusedAddressError) or isinstance(error.__cause__, RefusedAddressError)
@@ -118,6 +133,13 @@ class Webhooks:
         if 200 <= status < 300:
             return "delivered", ""
         return "given_up" if status == _GONE else "failed", f"answered {status}"
+
+    async def _trusted(self) -> ssl.SSLContext:
+        """Return whom TLS trusts. The list is long: it is read when it is first needed, not at every start."""
+        if self._trust is None:
+            reading = asyncio.to_thread(ssl.create_default_context, cafile=self._authorities)
+            self._trust = asyncio.ensure_future(reading)
+        return await asyncio.shield(self._trust)
 
 
 def signature(secret: str, body: bytes, moment: int) -> str:
