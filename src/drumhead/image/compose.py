@@ -88,9 +88,9 @@ async def compose(
     runtime = REQUIRES[project.run.runtime] if project.run else ()
     refs, notices = resolve_names([*runtime, *project.package.require, *options.require])
     with images.using():
-        packages, more = await gather_packages(home, store, refs, report)
         named = project.package.kernel if guest.name == project.package.guest else ""
-        kernel = await _find_kernel(home, store, guest, options.kernel or named, report, more)
+        kernel = await _find_kernel(home, store, guest, options.kernel or named, report, notices)
+        packages, more = await gather_packages(home, store, refs, report)
         packages = [package for package in packages if package.kind not in {"kernel", "libraries"}]
         layers = Layers(home, filesystem, report)
         loop = asyncio.get_running_loop()
