@@ -14,9 +14,9 @@ ENTRY = struct.Struct("<QQ")
 def bind_at_once(module: bytes) -> bytes:
     """The same shared object, marked so that a loader looks up all of its symbols when it is loaded.
 
-    Otherwise OSv looks up a symbol at its first call, in all objects that it has loaded. One of them is libc's loader by
-    then, which moves the addresses in its own tables as it starts; OSv reads those wrongly and ends with a division by
-    zero. Uses one of the empty entries that linkers leave; without one the module stays as it is.
+    Otherwise OSv looks up a symbol at its first call, in all objects that it has loaded. One of them is libc's loader
+    by then, which moves the addresses in its own tables as it starts; OSv reads those wrongly and ends with a division
+    by zero. Uses one of the empty entries that linkers leave; without one the module stays as it is.
     """
     (segments,) = struct.unpack_from("<Q", module, 32)
     size, count = struct.unpack_from("<HH", module, 54)
