@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -31,6 +31,7 @@ UP_TIME = 600.0
 async def up_command(
     *,
     file: File = None,
+    guest: Annotated[Literal["linux", "osv"] | None, Parameter(name="--guest")] = None,
     detach: Annotated[bool, Parameter(name=["--detach", "-d"], negative="")] = False,
     timeout: float = UP_TIME,
 ) -> None:
@@ -41,6 +42,7 @@ async def up_command(
     Parameters
     ----------
     file: The fleet file; fleet.yaml or deploy/fleet.yaml by default.
+    guest: Take every member's image for this guest, whatever the file says.
     detach: Leave them running and return when all are healthy.
     timeout: Seconds that a detached fleet has to come up.
     """
@@ -48,6 +50,10 @@ async def up_command(
     from drumhead.fleet.store import FleetStore  # noqa: PLC0415
 
     fleet = _read(file)
+    if guest:
+        from drumhead.fleet.plan import with_guest  # noqa: PLC0415
+
+        fleet = with_guest(fleet, guest)
     store = FleetStore(find_home(), fleet.name)
     check_images(store, fleet)
     keeper = store.keeper()

@@ -40,6 +40,7 @@ async def run_command(
     env: tuple[str, ...] = (),
     forward: Annotated[tuple[str, ...], Parameter(name=["--forward", "-f"])] = (),
     volume: tuple[str, ...] = (),
+    guest: Annotated[Literal["linux", "osv"] | None, Parameter(name="--guest")] = None,
     detach: Annotated[bool, Parameter(name=["--detach", "-d"], negative="")] = False,
 ) -> int:
     """Run a machine: its command's output is this command's output, its exit status this command's.
@@ -60,6 +61,7 @@ async def run_command(
     env: A variable for the command (NAME=VALUE); repeatable.
     forward: A port of the host that leads into the machine: HOST:GUEST[/udp]; repeatable.
     volume: A data disk: NAME:/path[:SIZE][:ro], made when missing; repeatable.
+    guest: The image's guest, where there are images of this name for several.
     detach: Leave the machine running and return when its command runs.
     """
     from drumhead.image.store import ImageStore  # noqa: PLC0415 - each command imports what it uses
@@ -75,6 +77,7 @@ async def run_command(
     spec = InstanceSpec(
         name=options.read_instance_name(name if image else instance or default_instance_name(name)),
         image=image_name,
+        guest=guest or "",
         command=Command(argv=()),
         memory=options.read_memory(memory),
         cpus=cpus,
@@ -86,7 +89,7 @@ async def run_command(
         volumes=tuple(map(options.read_volume, volume)),
     )
     # The image comes last: what is wrong with a flag is said whether there is such an image or not.
-    found = ImageStore(find_home()).find(image_name)
+    found = ImageStore(find_home()).find(image_name, guest or "")
     command = choose_command(found, config_set=run, words=execute, env=variables)
     return await _run(msgspec.structs.replace(spec, command=command), detach=detach)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, get_args
 from drumhead.errors import DrumheadError
 from drumhead.fleet.plan import start_order
 from drumhead.fleet.records import Fleet, HealthCheck, Member, RestartPolicy
+from drumhead.image.records import GuestName
 from drumhead.machine import options
 from drumhead.manifest.position import Section, read_yaml
 
@@ -17,21 +18,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MEMBER_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
-KEYS = ("image", "run", "command", "count", "memory", "cpus", "env", "after", "health", "restart", "forward", "volumes")
+KEYS = (
+    *("image", "guest", "run", "command", "count", "memory", "cpus", "env"),
+    *("after", "health", "restart", "forward", "volumes"),
+)
 HEALTH_KEYS = ("port", "path", "interval", "timeout")
 
 
 def read_fleet(path: Path, shown: str) -> Fleet:
     """The fleet in a file; `shown` is how messages call the file. Raises MANIFEST, NOT_FOUND."""
     top = read_yaml(path, shown, "the fleet file")
-    _refuse_unknown(top, ("name", "members"))
+    _refuse_unknown(top, ("name", "guest", "members"))
+    guest = _guest(top, "")
     name = top.text("name")
     if not MEMBER_NAME.fullmatch(name):
         raise top.refuse("name", f"{name!r} is no name for a fleet; use lower-case letters, digits and - inside")
     sections = top.section("members", "members")
     if not sections.keys():
         raise top.refuse("members", "a fleet has at least one member")
-    members = {name: _member(sections.section(name, f"member {name}"), name) for name in sections.keys()}  # noqa: SIM118 - a Section is no dict
+    members = {name: _member(sections.section(name, f"member {name}"), name, guest) for name in sections.keys()}  # noqa: SIM118 - a Section is no dict
     for member_name, member in members.items():
         for other in member.after:
             if other not in members:
@@ -44,7 +49,7 @@ def read_fleet(path: Path, shown: str) -> Fleet:
     return fleet
 
 
-def _member(section: Section, name: str) -> Member:
+def _member(section: Section, name: str, guest: str) -> Member:
     _refuse_unknown(section, KEYS)
     if not MEMBER_NAME.fullmatch(name):
         raise section.refuse("", f"{name!r} is no name for a member; use lower-case letters, digits and - inside")
@@ -57,6 +62,7 @@ def _member(section: Section, name: str) -> Member:
         raise section.refuse("forward", "several machines cannot share a port of the host; use 0:GUEST, or count: 1")
     return Member(
         image=section.text("image"),
+        guest=_guest(section, guest),
         config_set=section.text("run", ""),
         command=section.text("command", ""),
         count=count,
@@ -69,6 +75,13 @@ def _member(section: Section, name: str) -> Member:
         forwards=forwards,
         volumes=tuple(_parsed(section, "volumes", options.read_volume)),
     )
+
+
+def _guest(section: Section, default: str) -> str:
+    guest = section.text("guest", default)
+    if guest and guest not in get_args(GuestName):
+        raise section.refuse("guest", f"guest is one of: {', '.join(get_args(GuestName))}; not {guest}")
+    return guest
 
 
 def _health(section: Section) -> HealthCheck:

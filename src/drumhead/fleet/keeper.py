@@ -90,7 +90,7 @@ class Keeper:
             self._tasks[name] = asyncio.create_task(self._keep(machine), name=name)
 
     def _digest(self, machine: Wanted) -> str:
-        return image_digest(ImageStore(self._store.home).find(machine.member.image))
+        return image_digest(ImageStore(self._store.home).find(machine.member.image, machine.member.guest))
 
     async def _cancel(self, name: str) -> None:
         task = self._tasks.pop(name, None)
@@ -158,7 +158,7 @@ class Keeper:
         running = self._instances.find(machine.name)
         if running is None or not running.pid:
             return None
-        image = ImageStore(self._store.home).find(machine.member.image)
+        image = ImageStore(self._store.home).find(machine.member.image, machine.member.guest)
         same = running.launch.image_digest == image_digest(image)
         if same and running.launch.spec == machine_spec(self._fleet.name, machine, image):
             return running
@@ -167,7 +167,7 @@ class Keeper:
 
     async def _start(self, machine: Wanted, restarts: int) -> Instance:
         self._note(machine, "starting", restarts)
-        image = ImageStore(self._store.home).find(machine.member.image)
+        image = ImageStore(self._store.home).find(machine.member.image, machine.member.guest)
         spec = machine_spec(self._fleet.name, machine, image)
         started = await start_machine(
             self._store.home, spec, attached=self._attached, fleet=self._fleet.name, fresh=False

@@ -31,7 +31,7 @@ def check_images(store: FleetStore, fleet: Fleet) -> None:
     """Every member's image is there and has the command that is asked for. Raises NOT_FOUND, USAGE."""
     images = ImageStore(store.home)
     for wanted in wanted_machines(fleet).values():
-        machine_spec(fleet.name, wanted, images.find(wanted.member.image))
+        machine_spec(fleet.name, wanted, images.find(wanted.member.image, wanted.member.guest))
 
 
 def start_keeper(store: FleetStore) -> int:

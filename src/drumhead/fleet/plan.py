@@ -59,6 +59,7 @@ def machine_spec(fleet: str, wanted: Wanted, image: Image) -> InstanceSpec:
     return InstanceSpec(
         name=wanted.name,
         image=member.image,
+        guest=member.guest,
         command=choose_command(image, config_set=member.config_set, words=member.command, env=member.env),
         memory=member.memory,
         cpus=member.cpus,
@@ -67,6 +68,12 @@ def machine_spec(fleet: str, wanted: Wanted, image: Image) -> InstanceSpec:
         volumes=tuple(_own_volume(fleet, wanted, volume) for volume in member.volumes),
         aliases=(wanted.member_name,) if wanted.number == 1 else (),
     )
+
+
+def with_guest(fleet: Fleet, guest: str) -> Fleet:
+    """The same fleet of machines with another guest."""
+    members = {name: msgspec.structs.replace(member, guest=guest) for name, member in fleet.members.items()}
+    return msgspec.structs.replace(fleet, members=members)
 
 
 def find_forward(forwards: tuple[PortForward, ...], port: int) -> PortForward | None:

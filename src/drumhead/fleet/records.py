@@ -26,10 +26,12 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the fleet: `count` machines named ``FLEET-NAME``, ``FLEET-NAME-2``, ``FLEET-NAME-3`` …
 
     `command` (words) or `config_set` (``run:`` in the file) says what they start; without both, the image's default.
+    `guest` says which image of that name; empty means the only one, or Linux's.
     A named volume belongs to the fleet and, beyond the first machine, to one machine: ``FLEET-VOLUME-2``.
     """
 
     image: str
+    guest: str = ""
     config_set: str = ""
     command: str = ""
     count: int = 1

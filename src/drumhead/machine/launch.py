@@ -64,7 +64,7 @@ async def start_machine(
     An attached machine is killed by the kernel when this process ends. Raises NOT_FOUND (image), CONFLICT (it runs, a
     volume or an address is taken), UNSUPPORTED, GUEST (QEMU would not start), HOST_TOOL.
     """
-    image = ImageStore(home).find(spec.image)
+    image = ImageStore(home).find(spec.image, spec.guest)
     instances = Instances(home)
     with instances.lock(spec.name):
         refuse_running(instances.find(spec.name))

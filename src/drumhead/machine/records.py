@@ -42,6 +42,8 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     image: str
+    guest: str = ""
+    """Which guest's image of that name; empty means the only one, or Linux's."""
     command: Command
     memory: int = 256
     cpus: int = 1
