@@ -42,8 +42,11 @@ class Config(serve.Config, frozen=True, kw_only=True):
         Meta(ge=1, le=3600, description="how long a lease lasts without a heartbeat", extra={"unit": "seconds"}),
     ] = 30.0
     isolation: Annotated[
-        Literal["process", "thread"], Meta(description="decode in processes of their own, or in threads of this one")
-    ] = "process"
+        Literal["process", "thread"],
+        Meta(
+            description="decode in processes of their own, or in threads of this one (default where nothing can fork)"
+        ),
+    ] = field(default_factory=lambda: "process" if hasattr(os, "fork") else "thread")
     memory_limit: Annotated[
         int,
         Meta(ge=256 << 20, description="what one decoder process may allocate", extra={"unit": "bytes"}),
