@@ -22,7 +22,7 @@ KEYS = (
     *("image", "guest", "run", "command", "count", "memory", "cpus", "env"),
     *("after", "health", "restart", "forward", "volumes"),
 )
-HEALTH_KEYS = ("port", "path", "interval", "timeout")
+HEALTH_KEYS = ("port", "path", "interval", "timeout", "recheck", "failures")
 
 
 def read_fleet(path: Path, shown: str) -> Fleet:
@@ -95,6 +95,8 @@ def _health(section: Section) -> HealthCheck:
         path=path,
         interval=_value(section, "interval", _seconds, 0.25),
         timeout=_value(section, "timeout", _seconds, 120.0),
+        recheck=_value(section, "recheck", _seconds, 10.0),
+        failures=_number(section, "failures", 6, 0, 1000),
     )
 
 

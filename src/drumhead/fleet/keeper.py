@@ -10,32 +10,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from drumhead.errors import DrumheadError
-from drumhead.fleet.health import wait_healthy
-from drumhead.fleet.plan import Wanted, find_forward, machine_spec, start_order, wanted_machines
+from drumhead.fleet.life import End, Life
+from drumhead.fleet.plan import Wanted, wanted_machines
 from drumhead.fleet.records import FleetState, Health, MachineState, Member
 from drumhead.image.store import ImageStore
-from drumhead.machine.attach import wait_started
 from drumhead.machine.instances import Instances
-from drumhead.machine.launch import image_digest, start_machine
-from drumhead.machine.process import process_end
+from drumhead.machine.launch import image_digest
 from drumhead.machine.stop import stop_machine
 
 if TYPE_CHECKING:
     from drumhead.fleet.records import Fleet
     from drumhead.fleet.store import FleetStore
-    from drumhead.machine.records import Instance
 
 log = logging.getLogger(__name__)
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-"""Seconds before a machine that ended is started again; doubled each time, until it ran for LONGEST_PAUSE."""
-BOOT_TIME = 120.0
+"""Seconds before a machine that ended is started again; doubled each time, until it was healthy for LONGEST_PAUSE."""
 
 
 class Keeper:
@@ -107,81 +102,34 @@ class Keeper:
             self._instances.delete(name)
 
     async def _keep(self, machine: Wanted) -> None:
-        """One machine's life: wait for those before it, start, become healthy, end, perhaps start again."""
+        """Wait for those before a machine; then one life after another, as its policy says."""
         pause, restarts = SHORTEST_PAUSE, 0
         try:
             async with self._healthy:
                 await self._healthy.wait_for(lambda: all(map(self._member_is_healthy, machine.member.after)))
             while True:
-                began = time.monotonic()
-                reason, failed = await self._run_once(machine, restarts)
+                end = await self._live_once(machine, restarts)
                 policy = machine.member.restart
-                if policy == "no" or (policy == "on-failure" and not failed):
-                    self._note(machine, "failed" if failed else "ended", restarts, reason)
+                if policy == "no" or (policy == "on-failure" and not end.failed):
+                    self._note(machine, "failed" if end.failed else "ended", restarts, end.reason)
                     return
-                self._note(machine, "restarting", restarts, reason)
-                pause = SHORTEST_PAUSE if time.monotonic() - began > LONGEST_PAUSE else min(pause * 2, LONGEST_PAUSE)
-                log.warning("%s: %s; started again in %.0f s", machine.name, reason, pause)
+                self._note(machine, "restarting", restarts, end.reason)
+                pause = next_pause(pause, end.healthy_for)
+                log.warning("%s: %s; started again in %.0f s", machine.name, end.reason, pause)
                 await asyncio.sleep(pause)
                 restarts += 1
         except DrumheadError as error:
             log.error("%s: %s", machine.name, error.message)  # noqa: TRY400 - the sentence says it all
             self._note(machine, "failed", restarts, error.message)
 
-    async def _run_once(self, machine: Wanted, restarts: int) -> tuple[str, bool]:
-        """From start (or taking over) to end. Returns how it ended, and whether that was a failure."""
-        instance = await self._take_over(machine) or await self._start(machine, restarts)
-        ended = asyncio.create_task(process_end(instance.pid))
-        well = asyncio.create_task(self._becomes_healthy(machine, instance))
-        try:
-            await asyncio.wait({ended, well}, return_when=asyncio.FIRST_COMPLETED)
-            if well.done() and not ended.done():
-                problem = well.exception()
-                if problem is not None or not well.result():
-                    await stop_machine(self._instances, machine.name)
-                    return str(problem or "it did not become healthy"), True
-                self._note(machine, "healthy", restarts)
-                log.info("%s is healthy", machine.name)
-                async with self._healthy:
-                    self._healthy.notify_all()
-            await ended
-        finally:
-            ended.cancel()
-            well.cancel()
-        last = self._instances.read(machine.name)
-        if last.exit_status is None:
-            return last.reason, True
-        return f"it ended with status {last.exit_status}", last.exit_status != 0
+    async def _live_once(self, machine: Wanted, restarts: int) -> End:
+        async def healthy() -> None:
+            self._note(machine, "healthy", restarts)
+            async with self._healthy:
+                self._healthy.notify_all()
 
-    async def _take_over(self, machine: Wanted) -> Instance | None:
-        """The machine that runs already, unless it is not as the fleet wants it (then it is stopped)."""
-        running = self._instances.find(machine.name)
-        if running is None or not running.pid:
-            return None
-        image = ImageStore(self._store.home).find(machine.member.image, machine.member.guest)
-        same = running.launch.image_digest == image_digest(image)
-        if same and running.launch.spec == machine_spec(self._fleet.name, machine, image):
-            return running
-        await stop_machine(self._instances, machine.name)
-        return None
-
-    async def _start(self, machine: Wanted, restarts: int) -> Instance:
-        self._note(machine, "starting", restarts)
-        image = ImageStore(self._store.home).find(machine.member.image, machine.member.guest)
-        spec = machine_spec(self._fleet.name, machine, image)
-        started = await start_machine(
-            self._store.home, spec, attached=self._attached, fleet=self._fleet.name, fresh=False
-        )
-        log.info("%s started (%s)", machine.name, started.launch.address)
-        return self._instances.read(machine.name)
-
-    async def _becomes_healthy(self, machine: Wanted, instance: Instance) -> bool:
-        await wait_started(self._instances, machine.name, time_limit=BOOT_TIME)
-        check = machine.member.health
-        if check is None:
-            return True
-        forward = find_forward(instance.launch.forwards, check.port)
-        return forward is None or await wait_healthy(check, forward)
+        life = Life(self._store.home, self._fleet.name, machine, attached=self._attached)
+        return await life.run(starting=lambda: self._note(machine, "starting", restarts), healthy=healthy)
 
     def _member_is_healthy(self, name: str) -> bool:
         mine = [state for state in self._states.values() if state.member == name]
@@ -201,10 +149,27 @@ class Keeper:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks.values())
-        for member in reversed(start_order(self._fleet)):
-            names = [name for name, state in self._states.items() if state.member == member]
-            known = [name for name in names if self._instances.find(name) is not None]
-            await asyncio.gather(*[stop_machine(self._instances, name) for name in known])
+        await stop_in_order(self._instances, self._fleet, {name: one.member for name, one in self._states.items()})
+
+
+def next_pause(pause: float, healthy_for: float) -> float:
+    """Seconds before the next start, after a pause of `pause` before the last one."""
+    return SHORTEST_PAUSE if healthy_for > LONGEST_PAUSE else min(pause * 2, LONGEST_PAUSE)
+
+
+async def stop_in_order(instances: Instances, fleet: Fleet, machines: dict[str, str]) -> None:
+    """Stop `machines` (name → member): each as soon as nobody is left who comes after it, the others beside it."""
+    stopped = {member: asyncio.Event() for member in fleet.members}
+
+    async def stop_member(member: str) -> None:
+        for other, what in fleet.members.items():
+            if member in what.after:
+                await stopped[other].wait()
+        mine = [name for name, of in machines.items() if of == member and instances.find(name) is not None]
+        await asyncio.gather(*[stop_machine(instances, name) for name in mine])
+        stopped[member].set()
+
+    await asyncio.gather(*map(stop_member, fleet.members))
 
 
 def all_settled(state: FleetState, fleet: Fleet) -> bool:

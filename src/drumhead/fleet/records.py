@@ -14,12 +14,18 @@ Health = Literal["waiting", "starting", "healthy", "restarting", "ended", "faile
 
 
 class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """When a member counts as up: a GET of `path` on `port` answers 2xx, or (empty path) the port accepts. Seconds."""
+    """When a member counts as up: a GET of `path` on `port` answers 2xx, or (empty path) the port accepts.
+
+    It is asked every `interval` seconds until it is up, for at most `timeout`; from then on every `recheck` seconds,
+    and one that gives no answer of any kind `failures` times in a row has failed (0: it is not asked again).
+    """
 
     port: int
     path: str = ""
     interval: float = 0.25
     timeout: float = 120.0
+    recheck: float = 10.0
+    failures: int = 6
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):

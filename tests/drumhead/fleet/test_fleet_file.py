@@ -24,7 +24,7 @@ members:
     run: db
     memory: 96M
     env: {LEVEL: 3}
-    health: {port: 8001, path: /readyz, timeout: 30s}
+    health: {port: 8001, path: /readyz, timeout: 30s, recheck: 5, failures: 0}
     volumes: ["data:/data:2G", "./seed.raw:/seed:ro"]
     restart: always
   worker:
@@ -84,7 +84,7 @@ def test_machines_get_what_the_file_says(read):
 
 def test_health_check_gets_a_way_in(read):
     fleet = read(TEXT)
-    assert fleet.members["db"].health == HealthCheck(port=8001, path="/readyz", timeout=30)
+    assert fleet.members["db"].health == HealthCheck(port=8001, path="/readyz", timeout=30, recheck=5, failures=0)
     assert find_forward(specs(fleet)["shop-db"].forwards, 8001) == PortForward(host_port=0, guest_port=8001)
 
 
@@ -120,6 +120,8 @@ def test_a_fleet_is_settled_when_every_machine_is_and_the_keeper_knows_the_lates
         (("port: 8001", "port: 0"), 14, "port is a number"),
         (("path: /readyz", "path: readyz"), 14, "starts with a slash"),
         (("timeout: 30s", "timeout: never"), 14, "no time in seconds"),
+        (("recheck: 5", "recheck: 0"), 14, "no time in seconds"),
+        (("failures: 0", "failures: none"), 14, "failures is a number"),
         (("name: shop", "name: My Shop"), 2, "no name for a fleet"),
         (("  worker:", "  Wor_ker:"), 17, "no name for a member"),
     ],

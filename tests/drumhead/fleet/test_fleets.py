@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from drumhead.fleet.operations import KEEPER_LOG
 from drumhead.fleet.store import FleetStore
 from support.machines import command, find, restarts_of, wait_gone, wait_healthy_again, wait_until
 
@@ -15,7 +16,7 @@ FLEET = """
 name: pair
 members:
   client:
-    image: test/pair
+    image: test/pair-client
     memory: 96M
     command: sh -c 'wget -q -O - http://server:8000/etc/hostname; echo; exec sleep 9999'
     after: [server]
@@ -24,7 +25,7 @@ members:
     image: test/pair
     memory: 112M
     command: python3 -m http.server 8000
-    health: {port: 8000, path: /}
+    health: {port: 8000, path: /, recheck: 1, failures: 3}
     volumes: ["data:/data:32M"]
 """
 
@@ -36,7 +37,8 @@ def up(drumhead, tmp_path_factory):
     (root / "meta").mkdir()
     (root / "meta/package.yaml").write_text("name: pair\ntitle: Pair\nauthor: a\nrequire: [python, cli]\n")
     (root / "fleet.yaml").write_text(FLEET)
-    drumhead("package", "compose", "-C", root, "test/pair")
+    for image in ("test/pair", "test/pair-client"):
+        drumhead("package", "compose", "-C", root, image)
     drumhead("up", "--detach", cwd=root)
     yield root
     drumhead.run("down", "pair", cwd=root)
@@ -81,6 +83,31 @@ async def test_a_machine_that_is_destroyed_comes_back_at_its_address(drumhead, u
     await wait_healthy_again(drumhead.home, "pair", "pair-server", restarts=restarts)
     after = find(drumhead, "pair-server")
     assert after["launch"]["address"] == before["launch"]["address"]
+
+
+async def test_a_service_that_answers_no_more_is_started_again(drumhead, up):
+    restarts = restarts_of(drumhead.home, "pair", "pair-server")
+    hung = find(drumhead, "pair-server")["pid"]
+    drumhead("exec", "pair-server", "--", "sh", "-c", "kill -STOP $(pidof python3)")
+    await wait_healthy_again(drumhead.home, "pair", "pair-server", restarts=restarts)
+    assert find(drumhead, "pair-server")["pid"] not in {0, hung}
+    assert (
+        "it did not answer 3 times in a row" in (FleetStore(drumhead.home, "pair").directory / KEEPER_LOG).read_text()
+    )
+
+
+async def test_up_after_an_update_replaces_the_machines_of_that_image_only(drumhead, up):
+    before = {name: find(drumhead, name) for name in ("pair-server", "pair-client")}
+    (up / "added.txt").write_text("new\n")
+    assert "/added.txt: added" in drumhead("package", "compose", "--update", "-C", up, "test/pair")
+    drumhead("up", "--detach", cwd=up)
+    after = {name: find(drumhead, name) for name in before}
+    assert after["pair-client"]["pid"] == before["pair-client"]["pid"]
+    assert after["pair-server"]["pid"] != before["pair-server"]["pid"]
+    assert after["pair-server"]["launch"]["image_digest"] != before["pair-server"]["launch"]["image_digest"]
+    assert drumhead("exec", "pair-server", "--", "cat", "/added.txt") == "new\n"
+    drumhead("up", "--detach", cwd=up)
+    assert {name: find(drumhead, name)["pid"] for name in before} == {name: one["pid"] for name, one in after.items()}
 
 
 async def test_machines_outlive_their_keeper_and_the_next_one_takes_them_over(drumhead, up):

@@ -64,12 +64,14 @@ def machine_of(worker):
     return worker.rpartition("-")[0]
 
 
-async def destroy(drumhead, machine):
-    """Kill a machine's QEMU, as if its plug were pulled."""
-    pid = find(drumhead, machine)["pid"]
-    assert pid, f"{machine} does not run"  # 0 would be this very process and its siblings
-    os.kill(pid, signal.SIGKILL)
-    await wait_gone(pid)
+async def destroy(drumhead, *machines):
+    """Kill the QEMU of machines at one moment, as if their plug were pulled."""
+    pids = [find(drumhead, machine)["pid"] for machine in machines]
+    assert all(pids), f"not all of {machines} run"  # 0 would be this very process and its siblings
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    for pid in pids:
+        await wait_gone(pid)
 
 
 async def until_event(client, after, ready):
@@ -116,11 +118,12 @@ async def test_destroyed_stores_lose_nothing_that_was_acknowledged(drumhead, fle
         numbers = itertools.count(10)
         uploads = [asyncio.create_task(upload_until(stop, client, history, numbers)) for _ in range(2)]
         watcher = asyncio.create_task(watch(client, history))
-        for victim in ("proof-storage", "proof-db"):
+        for victims in (("proof-storage",), ("proof-db",), ("proof-storage", "proof-db")):
             await acknowledged(history, len(history.acknowledged) + 2, uploads)
-            restarts = restarts_of(drumhead.home, "proof", victim)
-            await destroy(drumhead, victim)
-            await wait_healthy_again(drumhead.home, "proof", victim, restarts=restarts)
+            restarts = {victim: restarts_of(drumhead.home, "proof", victim) for victim in victims}
+            await destroy(drumhead, *victims)
+            for victim in victims:
+                await wait_healthy_again(drumhead.home, "proof", victim, restarts=restarts[victim])
         await acknowledged(history, len(history.acknowledged) + 1, uploads)
         stop.set()
         await asyncio.gather(*uploads)

@@ -1,0 +1,120 @@
+"""One life of a fleet's machine: started or taken over, healthy, watched while it is, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from drumhead.errors import DrumheadError
+from drumhead.fleet.health import wait_healthy, wait_silent
+from drumhead.fleet.plan import find_forward, machine_spec
+from drumhead.image.store import ImageStore
+from drumhead.machine.attach import wait_started
+from drumhead.machine.instances import Instances
+from drumhead.machine.launch import image_digest, start_machine
+from drumhead.machine.process import process_end
+from drumhead.machine.stop import stop_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from drumhead.fleet.plan import Wanted
+    from drumhead.home import Home
+    from drumhead.machine.records import Instance
+
+log = logging.getLogger(__name__)
+
+BOOT_TIME = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """How a life ended: why, whether that was a failure, and for how many seconds the machine had been healthy."""
+
+    reason: str
+    failed: bool
+    healthy_for: float
+
+
+class Life:
+    """A machine of the fleet `fleet` from its start to its end; `run` is all of it."""
+
+    def __init__(self, home: Home, fleet: str, machine: Wanted, *, attached: bool) -> None:
+        self._home = home
+        self._fleet = fleet
+        self._machine = machine
+        self._attached = attached
+        self._instances = Instances(home)
+        self._healthy_since: float | None = None
+
+    async def run(self, *, starting: Callable[[], None], healthy: Callable[[], Awaitable[None]]) -> End:
+        """Start the machine, or take over the one that runs, and return when it has ended.
+
+        `starting` is called before a start, `healthy` when the machine is up. A machine that does not come up, or
+        answers no more, is stopped. Raises what ``start_machine`` raises.
+        """
+        instance = await self._take_over()
+        if instance is None:
+            starting()
+            instance = await self._start()
+        ended = asyncio.create_task(process_end(instance.pid))
+        trouble = asyncio.create_task(self._trouble(instance, healthy))
+        try:
+            await asyncio.wait({ended, trouble}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                reason = trouble.result()
+                log.warning("%s: %s; it is stopped", self._machine.name, reason)
+                await stop_machine(self._instances, self._machine.name)
+                return self._end(reason, failed=True)
+        finally:
+            ended.cancel()
+            trouble.cancel()
+        last = self._instances.read(self._machine.name)
+        if last.exit_status is None:
+            return self._end(last.reason, failed=True)
+        return self._end(f"it ended with status {last.exit_status}", failed=last.exit_status != 0)
+
+    def _end(self, reason: str, *, failed: bool) -> End:
+        since = self._healthy_since
+        return End(reason=reason, failed=failed, healthy_for=time.monotonic() - since if since is not None else 0.0)
+
+    async def _take_over(self) -> Instance | None:
+        """The machine that runs already, unless it is not as the fleet wants it (then it is stopped)."""
+        running = self._instances.find(self._machine.name)
+        if running is None or not running.pid:
+            return None
+        image = ImageStore(self._home).find(self._machine.member.image, self._machine.member.guest)
+        same = running.launch.image_digest == image_digest(image)
+        if same and running.launch.spec == machine_spec(self._fleet, self._machine, image):
+            return running
+        await stop_machine(self._instances, self._machine.name)
+        return None
+
+    async def _start(self) -> Instance:
+        image = ImageStore(self._home).find(self._machine.member.image, self._machine.member.guest)
+        spec = machine_spec(self._fleet, self._machine, image)
+        started = await start_machine(self._home, spec, attached=self._attached, fleet=self._fleet, fresh=False)
+        log.info("%s started (%s)", self._machine.name, started.launch.address)
+        return self._instances.read(self._machine.name)
+
+    async def _trouble(self, instance: Instance, healthy: Callable[[], Awaitable[None]]) -> str:
+        """Wait for what a running machine is stopped for: that it does not come up, or answers no more."""
+        try:
+            await wait_started(self._instances, self._machine.name, time_limit=BOOT_TIME)
+        except DrumheadError as error:
+            return error.message
+        check = self._machine.member.health
+        forward = find_forward(instance.launch.forwards, check.port) if check is not None else None
+        if check is not None and forward is not None and not await wait_healthy(check, forward):
+            return "it did not become healthy"
+        self._healthy_since = time.monotonic()
+        log.info("%s is healthy", self._machine.name)
+        await healthy()
+        if check is None or forward is None or not check.failures:
+            never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            return await never
+        await wait_silent(check, forward)
+        return f"it did not answer {check.failures} times in a row"

@@ -1,0 +1,88 @@
+"""What a keeper decides, without machines: which service is silent, in which order machines stop, how long it waits."""
+
+import asyncio
+
+import pytest
+from aiohttp import web
+
+from drumhead.fleet import health, keeper
+from drumhead.fleet.keeper import LONGEST_PAUSE, SHORTEST_PAUSE, next_pause, stop_in_order
+from drumhead.fleet.records import Fleet, HealthCheck, Member
+from drumhead.machine.records import PortForward
+
+
+@pytest.fixture
+async def service():
+    """A service whose answers are what the test puts into `answers`: a status, or None for silence."""
+    answers, asked = [], asyncio.Event()
+
+    async def answer(_request):
+        status = answers.pop(0) if answers else None
+        if status is None:
+            asked.set()
+            await asyncio.Event().wait()
+        return web.Response(status=status)
+
+    app = web.Application()
+    app.router.add_get("/readyz", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield PortForward(host_port=runner.addresses[0][1], guest_port=80), answers, asked
+    await runner.cleanup()
+
+
+async def test_a_service_that_answers_that_it_is_not_ready_lives(service, monkeypatch):
+    monkeypatch.setattr(health, "LIFE_TIME", 0.5)
+    forward, answers, asked = service
+    answers += [503, 404, None, 503, None]
+    check = HealthCheck(port=80, path="/readyz", recheck=0.01, failures=2)
+    async with asyncio.timeout(30):
+        await health.wait_silent(check, forward)
+    assert asked.is_set()
+    assert answers == [], "one silence, an answer and one silence are not two silences in a row"
+
+
+async def test_a_port_that_nobody_listens_on_is_silent(service):
+    forward, _, _ = service
+    check = HealthCheck(port=80, recheck=0.01, failures=3)
+    waiting = asyncio.create_task(health.wait_silent(check, PortForward(host_port=1, guest_port=80)))
+    async with asyncio.timeout(30):
+        await waiting
+    assert await health.is_alive(check, forward)
+
+
+async def test_machines_stop_when_nobody_needs_them_and_beside_those_that_nobody_waits_for(monkeypatch):
+    stopping, allowed = (
+        asyncio.Queue(),
+        {name: asyncio.Event() for name in ("f-store", "f-db", "f-blobs", "f-web", "f-web-2")},
+    )
+
+    async def stop_machine(_instances, name):
+        stopping.put_nowait(name)
+        await allowed[name].wait()
+
+    class Instances:
+        def find(self, name):
+            return name
+
+    monkeypatch.setattr(keeper, "stop_machine", stop_machine)
+    after = {"store": (), "db": ("store",), "blobs": ("store",), "web": ("db", "blobs")}
+    fleet = Fleet(name="f", members={name: Member(image="i", after=others) for name, others in after.items()})
+    machines = {name: name.split("-")[1] for name in allowed}
+    whole = asyncio.create_task(stop_in_order(Instances(), fleet, machines))
+    for expected in (["f-web", "f-web-2"], ["f-blobs", "f-db"], ["f-store"]):
+        async with asyncio.timeout(10):
+            assert sorted([await stopping.get() for _ in expected]) == expected
+        assert stopping.empty()
+        for name in expected:
+            allowed[name].set()
+    await whole
+
+
+def test_pauses_grow_until_a_machine_was_healthy_for_a_while():
+    pauses = [SHORTEST_PAUSE]
+    for _ in range(6):
+        pauses.append(next_pause(pauses[-1], healthy_for=LONGEST_PAUSE / 2))
+    assert pauses == [1, 2, 4, 8, 16, 30, 30]
+    assert next_pause(30, healthy_for=LONGEST_PAUSE + 1) == SHORTEST_PAUSE
