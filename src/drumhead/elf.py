@@ -1,4 +1,4 @@
-"""ELF files (x86-64 only): what they ask of their surroundings, and the part of them that a loader reads."""
+"""ELF files (x86-64 only): what they ask of their surroundings, whether they are whole, what a loader reads."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import struct
 import msgspec
 
 MAGIC = b"\x7fELF"
+ET_EXEC = 2
+PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
+DT_HASH, DT_STRTAB, DT_SYMTAB, DT_STRSZ, DT_GNU_HASH, DT_FLAGS_1 = 4, 5, 6, 10, 0x6FFFFEF5, 0x6FFFFFFB
+DF_1_PIE = 0x08000000
 TEXT_TAGS = {"DT_NEEDED": "needed", "DT_RUNPATH": "runpath", "DT_RPATH": "rpath"}
 
 
@@ -48,6 +52,81 @@ def read_needs(contents: bytes) -> Needs | None:
 def is_elf(contents: bytes) -> bool:
     """Whether a file begins as 64-bit ELF for x86-64."""
     return contents[:4] == MAGIC and len(contents) >= 64 and contents[4] == 2 and contents[18:20] == b"\x3e\x00"
+
+
+def is_foreign(contents: bytes) -> bool:
+    """Whether a file is ELF, and not for x86-64."""
+    return contents[:4] == MAGIC and len(contents) >= 20 and not (contents[4] == 2 and contents[18:20] == b"\x3e\x00")
+
+
+class Linkage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a loader would find in an x86-64 file. `imports` are the names of functions and data that others must have.
+
+    `static` programs bring their own C library. `flaw` says why a loader would refuse the file, in a few words.
+    """
+
+    static: bool = False
+    imports: frozenset[str] = frozenset()
+    flaw: str = ""
+
+
+def read_linkage(elf: bytes) -> Linkage:
+    """The linkage of a file for which ``is_elf`` holds. Reads segments only, as loaders do."""
+    try:
+        return _read_linkage(elf)
+    except (struct.error, IndexError):
+        return Linkage(flaw="is damaged")
+
+
+def _read_linkage(elf: bytes) -> Linkage:
+    (headers,) = struct.unpack_from("<Q", elf, 32)
+    size, count = struct.unpack_from("<HH", elf, 54)
+    kinds = [struct.unpack_from("<II6Q", elf, headers + size * number) for number in range(count)]
+    loaded = [(address, offset, stored) for kind, _, offset, address, _, stored, *_ in kinds if kind == PT_LOAD]
+    if any(offset + stored > len(elf) for _, offset, stored in loaded):
+        return Linkage(flaw="is cut short: a part that is loaded is not in the file")
+    (kind,) = struct.unpack_from("<H", elf, 16)
+    tables = [(offset, stored) for kind_, _, offset, _, _, stored, *_ in kinds if kind_ == PT_DYNAMIC]
+    if not tables:
+        return Linkage(static=kind == ET_EXEC)
+    offset, stored = tables[0]
+    tags = dict(struct.iter_unpack("<QQ", elf[offset : offset + stored - stored % 16]))
+    interpreted = any(entry[0] == PT_INTERP for entry in kinds)
+    static = not interpreted and (kind == ET_EXEC or bool(tags.get(DT_FLAGS_1, 0) & DF_1_PIE))
+    places = {tag: _place(loaded, tags.get(tag, 0)) for tag in (DT_STRTAB, DT_SYMTAB)}
+    if min(places.values()) < 0:
+        return Linkage(static=static, flaw="has lost its table of symbols (was it stripped after it was rearranged?)")
+    names = elf[places[DT_STRTAB] : places[DT_STRTAB] + tags.get(DT_STRSZ, 0)]
+    symbols = elf[places[DT_SYMTAB] : places[DT_SYMTAB] + 24 * _symbol_count(elf, loaded, tags)]
+    entries = struct.iter_unpack("<IBBHQQ", symbols[: len(symbols) // 24 * 24])
+    imports = frozenset(
+        names[name : names.index(b"\0", name)].decode(errors="replace")
+        for name, _, _, section, _, _ in entries
+        if section == 0 and 0 < name < len(names)
+    )
+    return Linkage(static=static, imports=imports)
+
+
+def _place(loaded: list[tuple[int, int, int]], address: int) -> int:
+    """Where in the file an address is; -1 when nothing is loaded there."""
+    return next((at + address - start for start, at, size in loaded if start <= address < start + size), -1)
+
+
+def _symbol_count(elf: bytes, loaded: list[tuple[int, int, int]], tags: dict[int, int]) -> int:
+    """How many symbols there are. Only the hash tables say it: the newer one ends with the last symbol."""
+    if DT_HASH in tags:
+        return int(struct.unpack_from("<I", elf, _place(loaded, tags[DT_HASH]) + 4)[0])
+    if DT_GNU_HASH in tags:
+        place = _place(loaded, tags[DT_GNU_HASH])
+        buckets, first, bloom = struct.unpack_from("<III", elf, place)
+        table = place + 16 + 8 * bloom
+        last = max(struct.unpack_from(f"<{buckets}I", elf, table))
+        if last >= first:
+            chain = table + 4 * buckets
+            while not struct.unpack_from("<I", elf, chain + 4 * (last - first))[0] & 1:
+                last += 1
+            return int(last) + 1
+    return max(0, tags[DT_STRTAB] - tags[DT_SYMTAB]) // 24
 
 
 def shorten(elf: bytes) -> bytes:

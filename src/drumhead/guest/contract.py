@@ -112,6 +112,20 @@ class ProbeBoot(msgspec.Struct, frozen=True, kw_only=True):
     sign: str
 
 
+Severity = Literal["refused", "program", "notice", "quiet"]
+"""``refused``: the image is not composed. ``program``: not when a config set starts the file, else a notice.
+``quiet``: not when a config set starts the file, else nothing. ``notice``: the user is told.
+"""
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Something in an image that its guest cannot do. `path` has no leading slash; `sentence` goes on behind it."""
+
+    path: str
+    severity: Severity
+    sentence: str
+
+
 class Guest(Protocol):
     """One kind of guest. Implementations are stateless; ``guest.find_guest(name)`` returns them."""
 
@@ -137,8 +151,20 @@ class Guest(Protocol):
         """The directories and files that the composer puts below every application (mount points, /etc/passwd)."""
         ...
 
-    def check(self, tree: Tree) -> None:
-        """Refuse a tree that cannot run in this guest: DrumheadError(INCOMPLETE or UNSUPPORTED) naming the file."""
+    @property
+    def check_rules(self) -> int:
+        """Counted up when ``check`` finds other things in the same tree; what it found is kept with a layer."""
+        ...
+
+    def check(self, tree: Tree) -> tuple[Finding, ...]:
+        """What single files of one layer cannot do in this guest. Depends on the tree alone; reads, runs nothing."""
+        ...
+
+    def check_command(self, tree: Tree, command: Command, program: str) -> tuple[Finding, ...]:
+        """What a config set cannot do, as far as the application's files (`tree`) show it.
+
+        `program` is the path of what it starts; whether that can be started ``check`` has found.
+        """
         ...
 
     def initrd(self, kernel_files: Mapping[str, bytes]) -> bytes | None:

@@ -92,7 +92,7 @@ async def compose(
         kernel = await _find_kernel(home, store, guest, options.kernel or named, report, notices)
         packages, more = await gather_packages(home, store, refs, report)
         packages = [package for package in packages if package.kind not in {"kernel", "libraries"}]
-        layers = Layers(home, filesystem, report)
+        layers = Layers(home, filesystem, report, guest)
         loop = asyncio.get_running_loop()
 
         def find_pool() -> Package | None:

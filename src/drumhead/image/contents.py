@@ -10,6 +10,7 @@ import msgspec
 from drumhead.blobs import replacing
 from drumhead.closure import Missing, Node, complete, find_missing, follow, index_of, merge
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.image.checks import judge, visible_findings
 from drumhead.image.scan import Scan, split
 from drumhead.package.osv_kernel import ROOT, root_files
 from drumhead.python.bytecode import Interpreter, only_bytecode, with_bytecode
@@ -77,11 +78,12 @@ class Contents:
         if python:
             cache = self.home.cache / "bytecode"
             application = with_bytecode(application, self._interpreter(python), cache, python.archive)
-        self._add_application(application, commands, default)
+        application = self._add_application(application, commands, default)
         self._add_libraries()
-        self._check_commands(commands)
         order = {"package": 0, "libraries": 1, "python": 2, "node": 3, "application": 4}
-        layers = sorted((layer for layer, _ in self._made), key=lambda layer: order[layer.kind])
+        self._made.sort(key=lambda made: order[made[0].kind])
+        self._check(application, self._find_programs(commands))
+        layers = [layer for layer, _ in self._made]
         return [*layers, self._layers.root(layers)] if self._layers.filesystem == "rofs" else layers
 
     def _keep(self, made: tuple[Layer, LayerRecord], *, fresh: bool) -> None:
@@ -138,8 +140,8 @@ class Contents:
             mark.touch()
         return Interpreter.at(root)
 
-    def _add_application(self, files: Tree, commands: dict[str, Command], default: str) -> None:
-        """The project's files over what the guest needs below every application."""
+    def _add_application(self, files: Tree, commands: dict[str, Command], default: str) -> Tree:
+        """The project's files over what the guest needs below every application; returns them all."""
         tree = self.guest.skeleton()
         covered = merge(record.index for _, record in self._made)
         for path in [path for path, entry in tree if entry.kind == "file" and path in covered]:
@@ -148,6 +150,7 @@ class Contents:
         settings = {"default": default, "commands": {name: commands[name] for name in sorted(commands)}}
         tree.add(RUN_FILE, regular(msgspec.json.encode(settings)))
         self._add("application", self.project.package.name, tree)
+        return tree
 
     def _add_libraries(self) -> None:
         """A layer of the libraries that something needs and no package has."""
@@ -170,16 +173,21 @@ class Contents:
         return index
 
     def _notice(self, missing: Iterable[Missing]) -> None:
-        """A library that is nowhere: fatal for a config set's program (``_check_commands``), else worth a notice."""
+        """A library that is nowhere: fatal for a config set's program (``_find_programs``), else worth a notice."""
         self._missing = {lack.path: lack.library for lack in missing}
         self.notices += [
             f"/{path} needs {library}, which is in no package; it will not load"
             for path, library in sorted(self._missing.items())
         ]
 
-    def _check_commands(self, commands: dict[str, Command]) -> None:
-        """Refuse a config set whose program, or a library of it, is not in the image (INCOMPLETE)."""
+    def _check(self, application: Tree, commands: dict[str, tuple[Command, str]]) -> None:
+        layers = [(record.index, self._layers.findings(record)) for _, record in self._made]
+        self.notices += judge(self.guest, visible_findings(layers), application, commands)
+
+    def _find_programs(self, commands: dict[str, Command]) -> dict[str, tuple[Command, str]]:
+        """Each config set with its program. Refuses one that is not in the image, or a library of it (INCOMPLETE)."""
         index = self._index()
+        found = {}
         for name, command in commands.items():
             program = find_program(index, command)
             if not program:
@@ -193,6 +201,8 @@ class Contents:
                     f"config set {name} starts /{program}, which needs {library}; no package has it, so add the file "
                     "to the project (below /usr/lib) or build the package `libraries`",
                 )
+            found[name] = (command, program)
+        return found
 
     def _index(self) -> Index:
         return merge(record.index for _, record in self._made)

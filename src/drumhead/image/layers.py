@@ -12,6 +12,7 @@ import msgspec
 from drumhead.blobs import Blobs, replacing
 from drumhead.closure import Index, index_of
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.guest.contract import Finding
 from drumhead.image.erofs import write_erofs
 from drumhead.image.records import Blob, Layer
 from drumhead.image.squashfs import write_squashfs
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from drumhead.guest.contract import Guest
     from drumhead.home import Home
     from drumhead.image.records import Filesystem, LayerKind
     from drumhead.package.records import PackedLayer
@@ -45,13 +47,18 @@ class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
     unpacked_size: int
     index: Index
     blobs: dict[str, Blob] = {}
+    findings: dict[str, tuple[Finding, ...]] = {}
+    """What guests cannot do with the tree, by guest and rules (``linux 1``)."""
 
 
 class Layers:
     """The layers of one home, written in one kind of file system."""
 
-    def __init__(self, home: Home, filesystem: Filesystem, report: Report) -> None:
+    def __init__(self, home: Home, filesystem: Filesystem, report: Report, guest: Guest | None = None) -> None:
+        """With a `guest`, each layer's tree is checked once, when it is there; ``findings`` tells what was found."""
         self._home = home
+        self._guest = guest
+        self._rules = f"{guest.name} {guest.check_rules}" if guest else ""
         self._blobs = Blobs(home)
         self.filesystem: Filesystem = filesystem
         self._report = report
@@ -87,8 +94,8 @@ class Layers:
             )
         record = self._known(source, packed)
         if record is None:
-            blob = Blob(digest=packed.digest, size=packed.size) if packed else self._write(kind, name, tree)
-            record = self._keep(tree, source, blob)
+            blob = Blob(digest=packed.digest, size=packed.size) if packed else self._stored(self.record(source))
+            record = self._keep(tree, source, blob or self._write(kind, name, tree))
         return self._layer(kind, name, record), record
 
     def root(self, layers: list[Layer]) -> Layer:
@@ -113,10 +120,19 @@ class Layers:
     def _known(self, source: str, packed: PackedLayer | None = None) -> LayerRecord | None:
         """The record of a tree whose layer is stored; `packed`, if given, is the layer that it must be."""
         record = self.record(source)
-        blob = record.blobs.get(self.filesystem) if record else None
-        if blob is None or (packed and packed.digest != blob.digest):
+        blob = self._stored(record)
+        if record is None or blob is None or (packed and packed.digest != blob.digest):
             return None
-        return record if self._blobs.path(blob.digest).is_file() else None
+        return record if not self._rules or self._rules in record.findings else None
+
+    def _stored(self, record: LayerRecord | None) -> Blob | None:
+        """The layer of a tree that was packed before, though it may not have been checked for this guest."""
+        blob = record.blobs.get(self.filesystem) if record else None
+        return blob if blob and self._blobs.path(blob.digest).is_file() else None
+
+    def findings(self, record: LayerRecord) -> tuple[Finding, ...]:
+        """What the guest cannot do with a layer."""
+        return record.findings.get(self._rules, ())
 
     def _write(self, kind: LayerKind, name: str, tree: Tree) -> Blob:
         files = sum(entry.kind != "directory" for _, entry in tree)
@@ -136,12 +152,14 @@ class Layers:
 
     def _keep(self, tree: Tree, source: str, blob: Blob) -> LayerRecord:
         old = self.record(source)
+        checked = {self._rules: self._guest.check(tree)} if self._guest else {}
         record = LayerRecord(
             source=source,
             files=sum(entry.kind != "directory" for _, entry in tree),
             unpacked_size=tree.size,
             index=old.index if old else index_of(tree),
             blobs={**(old.blobs if old else {}), self.filesystem: blob},
+            findings={**(old.findings if old else {}), **checked},
         )
         with replacing(self._home.cache / "layers" / f"{source}.json") as temporary:
             temporary.write_bytes(msgspec.json.encode(record))

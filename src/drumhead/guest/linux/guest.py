@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 import msgspec
 import zstandard
 
+from drumhead.elf import MAGIC, is_foreign
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.guest.contract import Ability, BootPlan, Channel, Drive, ProbeBoot, RunConfig
+from drumhead.guest.contract import Ability, BootPlan, Channel, Drive, Finding, ProbeBoot, RunConfig
 from drumhead.guest.linux import cpio
 from drumhead.guest.linux.program import init_program
 from drumhead.guest.linux.skeleton import skeleton
 
 if TYPE_CHECKING:
     from drumhead.image.records import Filesystem, GuestName, Image, ImageFiles
+    from drumhead.manifest.records import Command
     from drumhead.tree import Tree
 
 CMDLINE = (
@@ -29,7 +31,6 @@ makes no files for tracing: 10 MB of memory and a fifth of a second of every boo
 SESSIONS = 4
 """Programs that may run beside the command at once (``drumhead exec``)."""
 LARGEST_LAYER_COUNT = 32
-MACHINE_X86_64 = 62
 
 
 class LinuxGuest:
@@ -54,16 +55,20 @@ class LinuxGuest:
     def skeleton(self) -> Tree:
         return skeleton()
 
-    def check(self, tree: Tree) -> None:
-        """Refuse programs and libraries of another machine; what is missing is found by the library closure."""
-        for path, entry in tree:
-            if entry.kind != "file" or entry.size < 20 or not (entry.mode & 0o111 or ".so" in path):
-                continue
-            head = entry.read()[:20]
-            if head[:4] == b"\x7fELF" and int.from_bytes(head[18:20], "little") != MACHINE_X86_64:
-                raise DrumheadError(
-                    ErrorCode.UNSUPPORTED, f"/{path} is made for another kind of machine; this guest runs x86-64"
-                )
+    @property
+    def check_rules(self) -> int:
+        return 1
+
+    def check(self, tree: Tree) -> tuple[Finding, ...]:
+        """Programs and libraries of another machine; what is missing is found by the library closure."""
+        return tuple(
+            Finding(path=path, severity="program", sentence="is made for another kind of machine than x86-64")
+            for path, entry in tree
+            if entry.kind == "file" and entry.starts_with(MAGIC) and is_foreign(entry.read())
+        )
+
+    def check_command(self, tree: Tree, command: Command, program: str) -> tuple[Finding, ...]:  # noqa: ARG002
+        return ()
 
     def initrd(self, kernel_files: Mapping[str, bytes]) -> bytes | None:
         entries = [

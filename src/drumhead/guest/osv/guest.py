@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drumhead.guest.contract import Ability, BootPlan, Channel, Drive, ProbeBoot, RunConfig
+from drumhead.guest.contract import Ability, BootPlan, Channel, Drive, Finding, ProbeBoot, RunConfig
 from drumhead.guest.osv import program
+from drumhead.guest.osv.check import check_command, check_tree
 from drumhead.guest.osv.cmdline import command_line, option
 from drumhead.guest.osv.skeleton import CONFIG_MOUNT, skeleton
 from drumhead.rofs.root import root_disk
@@ -17,6 +18,7 @@ from drumhead.tree import Tree
 
 if TYPE_CHECKING:
     from drumhead.image.records import Filesystem, GuestName, Image, ImageFiles
+    from drumhead.manifest.records import Command
 
 LOADER = "/lib64/ld-linux-x86-64.so.2"
 """Programs run on Debian's libc, so that OSv only has to know Linux's system calls."""
@@ -64,8 +66,15 @@ class OsvGuest:
     def skeleton(self) -> Tree:
         return skeleton()
 
-    def check(self, tree: Tree) -> None:
-        """What cannot run on OSv is found by its own module."""
+    @property
+    def check_rules(self) -> int:
+        return 1
+
+    def check(self, tree: Tree) -> tuple[Finding, ...]:
+        return tuple(check_tree(tree))
+
+    def check_command(self, tree: Tree, command: Command, program: str) -> tuple[Finding, ...]:
+        return tuple(check_command(tree, command, program))
 
     def initrd(self, kernel_files: Mapping[str, bytes]) -> bytes | None:  # noqa: ARG002 - OSv has none
         return None
