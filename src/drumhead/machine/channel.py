@@ -44,8 +44,11 @@ async def connect(directory: Path, name: str) -> AsyncIterator[tuple[asyncio.Str
         writer.close()
 
 
-async def control(directory: Path, order: dict[str, Any], *, time_limit: float = ANSWER_TIME) -> None:
-    """Ask the guest's init for something. Raises GUEST when it refuses, TIMEOUT when it does not answer."""
+async def control(directory: Path, order: dict[str, Any], *, time_limit: float = ANSWER_TIME) -> dict[str, Any]:
+    """Ask the guest's init for something; returns its answer.
+
+    Raises GUEST when it refuses, TIMEOUT when it does not answer.
+    """
     try:
         async with asyncio.timeout(time_limit), connect(directory, "control.sock") as (reader, writer):
             writer.write(msgspec.json.encode(order) + b"\n")
@@ -58,6 +61,7 @@ async def control(directory: Path, order: dict[str, Any], *, time_limit: float =
     answer = msgspec.json.decode(line or b'{"ok":false,"reason":"it ended"}', type=dict[str, Any])
     if not answer.get("ok"):
         raise DrumheadError(ErrorCode.GUEST, f"{directory.name} would not {order['do']}: {answer.get('reason')}")
+    return answer
 
 
 @asynccontextmanager

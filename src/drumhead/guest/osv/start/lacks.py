@@ -11,6 +11,7 @@ import math
 import os
 import socket
 import time
+from typing import SupportsIndex
 
 
 def mend(hostname: str) -> None:
@@ -32,9 +33,7 @@ def _mend_sleep() -> None:
     else:
         return
 
-    def sleep(seconds: float, /) -> None:
-        if not isinstance(seconds, (int, float)) and not hasattr(seconds, "__float__"):
-            seconds = seconds.__index__()
+    def sleep(seconds: float | SupportsIndex, /) -> None:
         seconds = float(seconds)
         if seconds < 0:
             raise ValueError("sleep length must be non-negative")
@@ -59,7 +58,11 @@ def _mend_socketpair() -> None:
         socket.socketpair = _tcp_pair
 
 
-def _tcp_pair(family=socket.AF_INET, type=socket.SOCK_STREAM, proto=0):  # type: ignore[no-untyped-def]  # noqa: ARG001
+def _tcp_pair(
+    family: int | None = None,  # noqa: ARG001 - it is always TCP
+    type: int = socket.SOCK_STREAM,
+    proto: int = 0,
+) -> tuple[socket.socket, socket.socket]:
     """Two connected sockets, whatever the family: ``AF_UNIX`` is what asyncio asks for by default."""
     if type != socket.SOCK_STREAM or proto:
         raise ValueError("OSv has pairs of streams only")
@@ -106,7 +109,7 @@ def _mend_blocking() -> None:
         plain(self, flag)
         set_blocking(self.fileno(), bool(flag))
 
-    socket.socket.setblocking = setblocking  # type: ignore[method-assign]
+    socket.socket.setblocking = setblocking  # type: ignore[method-assign,assignment]
 
 
 def _take_away_fork() -> None:

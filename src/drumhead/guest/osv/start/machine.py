@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _thread
+import atexit
+import contextlib
 import json
 import os
 import signal
@@ -83,7 +85,7 @@ class Machine:
         if self._status is not None:
             self._status.write(event)
         elif event["event"] == "failed":
-            print(event["reason"], file=sys.stderr)
+            sys.stderr.write(f"{event['reason']}\n")
 
     def _obey(self, order: dict[str, Any]) -> dict[str, Any]:
         match order.get("do"):
@@ -92,6 +94,8 @@ class Machine:
                 threading.Thread(target=self._stop, args=(grace,), name="stop", daemon=True).start()
             case "hosts" if isinstance(hosts := order.get("hosts"), dict):
                 self._write_names(hosts)
+            case "memory":
+                return {"ok": True, "memory": memory()}
             case other:
                 return {"ok": False, "reason": f"OSv machines do not know the order {other}"}
         return {"ok": True}
@@ -120,13 +124,9 @@ class Machine:
                 trace = trace.tb_next
             sys.excepthook(type(error), error, trace)
             status = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
-        try:
+        with contextlib.suppress(SystemExit):
             threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - waits for threads, as Python's end does
-        except SystemExit:
-            pass
-        import atexit  # noqa: PLC0415
-
-        atexit._run_exitfuncs()  # type: ignore[attr-defined]  # noqa: SLF001
+        atexit._run_exitfuncs()  # noqa: SLF001
         return status
 
     @staticmethod
@@ -135,7 +135,7 @@ class Machine:
             return 0
         if isinstance(code, int):
             return code & 0xFF
-        print(code, file=sys.stderr)
+        sys.stderr.write(f"{code}\n")
         return 1
 
     def _end(self, status: int | None) -> NoReturn:
@@ -156,6 +156,12 @@ class Machine:
         except OSError as error:
             os.write(2, f"the host was not told of the end: {error}\n".encode())
         os._exit(status or 0)
+
+
+def memory() -> dict[str, int]:
+    """Bytes of memory: what there is (``total``), and what nobody uses (``free``)."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
+    return {name: int(fields[field].split()[0]) << 10 for name, field in (("total", "MemTotal"), ("free", "MemFree"))}
 
 
 def flush_directory(path: str) -> None:

@@ -55,7 +55,6 @@ def _run_file(path: str) -> None:
     main.__dict__.update(__file__=path, __loader__=loader, __cached__=None, __spec__=None)
     if kind is SourceFileLoader:
         with open(path, "rb") as file:  # noqa: PTH123
-            code = compile(file.read(), path, "exec")
-    else:
-        code = loader.get_code("__main__")
-    exec(code, main.__dict__)  # noqa: S102
+            exec(compile(file.read(), path, "exec"), main.__dict__)  # noqa: S102
+    elif code := loader.get_code("__main__"):
+        exec(code, main.__dict__)  # noqa: S102
