@@ -41,6 +41,7 @@ from drumhead.machine.records import InstanceSpec, PortForward
 from drumhead.machine.request import choose_command
 from drumhead.machine.stop import destroy_machine
 from safelight.client.master import Client
+from safelight.errors import Error
 from safelight.wire import State
 
 ROOT = Path(__file__).parents[1]
@@ -278,14 +279,16 @@ class Bench:
 
 
 async def processed(client: Client, originals: list[bytes]) -> str:
-    """Send a photo through; return what came of it."""
+    """Send a photo through; return what came of it, a failure too."""
     begun = time.perf_counter()
-    task = await client.upload(originals[0], filename="photo")
     try:
+        task = await client.upload(originals[0], filename="photo")
         task = await client.wait(task.id, timeout=PHOTO_LIMIT)
     except TimeoutError:
         return f"not within {PHOTO_LIMIT:.0f} s"
-    word = "finished" if task.state is State.FINISHED else task.state
+    except Error as error:
+        return f"**failed** after {time.perf_counter() - begun:.1f} s: {error.detail}"
+    word = "finished" if task.state is State.FINISHED else task.state.name.lower()
     return f"**{word}** after {time.perf_counter() - begun:.1f} s, {task.attempts} attempt{'s' * (task.attempts != 1)}"
 
 
