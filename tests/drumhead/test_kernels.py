@@ -1,10 +1,10 @@
 """Kernels that the user brings: told by what they are, checked, kept."""
 
+import asyncio
 import gzip
 import hashlib
 import lzma
-import os
-from pathlib import Path
+import subprocess
 
 import pytest
 
@@ -111,8 +111,6 @@ def osv_folder(tmp_path):
 
 
 def static_program(tmp_path):
-    import subprocess
-
     (tmp_path / "main.c").write_text("int main(void) { return 0; }")
     subprocess.run(["musl-gcc", "-static", "-no-pie", "-o", tmp_path / "main", tmp_path / "main.c"], check=True)
     return tmp_path / "main"
@@ -124,6 +122,22 @@ def test_modules_come_with_what_they_need_and_nothing_else(empty, tmp_path):
     assert "does not need; leave it out" in empty.refused("kernel", "add", one, library, status=2)
     assert "are both a kernel" in empty.refused("kernel", "add", one, copy(one), status=2)
     assert empty.json("kernel", "list") == []
+
+
+def test_modules_look_up_their_symbols_when_they_are_loaded(empty, tmp_path):
+    (tmp_path / "kernel").write_bytes(osv.kernel())
+    lazy, library = osv.modules(tmp_path, binding="lazy")
+    assert " NOW" not in dynamic(lazy)
+    empty("kernel", "add", tmp_path / "kernel", lazy, library)
+    store = PackageStore(empty.home)
+    kept = tmp_path / "kept.so"
+    kept.write_bytes(store.tree(store.find(parse_ref("osv")))["root/usr/lib/fs/libext.so"].read())
+    assert "Flags: NOW" in dynamic(kept)
+    assert set(dynamic(lazy).splitlines()[3:]) - {""} <= set(dynamic(kept).splitlines()[3:])
+
+
+def dynamic(path):
+    return subprocess.run(["readelf", "-dW", path], capture_output=True, text=True, check=True).stdout
 
 
 def copy(path):
@@ -144,8 +158,6 @@ def test_a_digest_must_be_that_of_a_file(empty, tmp_path):
 
 
 async def test_from_an_address(empty, tmp_path, serve):
-    import asyncio
-
     osv.files(tmp_path / "files")
     url = f"{await serve(tmp_path / 'files')}/one"
     digest = digest_of(osv.kernel())
@@ -163,11 +175,7 @@ async def test_from_an_address(empty, tmp_path, serve):
 
 
 def test_a_real_kernel_is_recognised(empty):
-    path = os.environ.get("DRUMHEAD_OSV_KERNEL")
-    if not path:
-        pytest.skip("not run: DRUMHEAD_OSV_KERNEL names no kernel of OSv")
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    files = [file for file in folder.iterdir() if file.suffix in {".elf", ".img", ".so"}]
+    files = osv.real_files()
     added = empty.json("kernel", "add", *files)
     assert added["version"][0].isdigit()
     assert len(added["origins"]) == len(files)

@@ -1,9 +1,13 @@
-"""Files that look like OSv's from outside, made here; nothing of OSv is in them, and none of them runs."""
+"""Files that look like OSv's from outside, made here, of which none runs; and the real ones, where there are some."""
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
+from pathlib import Path
+
+import pytest
 
 PVH = (18, struct.pack("<Q", 0x32B01C))
 
@@ -34,21 +38,20 @@ def boot_image(blocks=2):
     return bytes(sector) + bytes(65536 - 512) + b"\x7fELF" + bytes(blocks * 32768 - 4)
 
 
-def shared_object(path, source, *needs, name=""):
-    """A library compiled from a line of C."""
+def shared_object(path, source, *needs, name="", binding="now"):
+    """A library compiled from a line of C. `binding` says when its symbols are looked up: now or lazy."""
     code = path.with_suffix(".c")
     code.write_text(source)
-    options = [f"-Wl,-soname,{name}"] if name else []
-    command = ["musl-gcc", "-shared", "-fPIC", "-nostdlib", *options, "-Wl,--no-as-needed", "-o", path, code, *needs]
-    subprocess.run(command, check=True)
+    link = [f"-Wl,-z,{binding}", "-Wl,--no-as-needed", *([f"-Wl,-soname,{name}"] if name else [])]
+    subprocess.run(["musl-gcc", "-shared", "-fPIC", "-nostdlib", *link, "-o", path, code, *needs], check=True)
     return path
 
 
-def modules(folder):
+def modules(folder, binding="now"):
     """A module for ext and the library that it needs."""
     library = shared_object(folder / "liblwext4.so", "int ext4_mount(void) { return 0; }", name="liblwext4.so")
     source = "extern void *ext_vfsops[]; void begin(void *mount) { ext_vfsops[0] = mount; }"
-    return shared_object(folder / "libext.so", source, library), library
+    return shared_object(folder / "libext.so", source, library, binding=binding), library
 
 
 def files(folder, **options):
@@ -57,3 +60,16 @@ def files(folder, **options):
     (folder / "one").write_bytes(kernel(**options))
     (folder / "two").write_bytes(boot_image())
     return [folder / "one", folder / "two", *modules(folder)]
+
+
+def real_files():
+    """OSv's own files, which DRUMHEAD_OSV_KERNEL names: a directory that has them, or the kernel. Else not run."""
+    named = os.environ.get("DRUMHEAD_OSV_KERNEL")
+    if not named:
+        pytest.skip("not run: needs a kernel of OSv, which DRUMHEAD_OSV_KERNEL would name")
+    path = Path(named)
+    if path.is_file():
+        return [path]
+    found = [file for file in sorted(path.iterdir()) if file.suffix in {".elf", ".img", ".so"}]
+    assert found, f"DRUMHEAD_OSV_KERNEL={named} has no kernel"
+    return found
