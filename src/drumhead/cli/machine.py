@@ -265,17 +265,19 @@ async def console_command(name: str) -> None:
     ----------
     name: The instance.
     """
+    from drumhead.guest import find_guest  # noqa: PLC0415
     from drumhead.machine.instances import Instances  # noqa: PLC0415
     from drumhead.machine.terminal import run_console  # noqa: PLC0415
     from drumhead.machine.watch import read_from, tail_offset  # noqa: PLC0415
 
     instances = Instances(find_home())
-    instances.read_running(name)
+    running = instances.read_running(name)
     path = instances.directory(name) / "console"
     for part in read_from(path, tail_offset(path, 20)):
         sys.stdout.buffer.write(part)
     sys.stdout.buffer.flush()
-    notice(f"Console of {name}; Ctrl-] leaves it.")
+    shell = find_guest(running.launch.guest).lacks.get("shell", "")
+    notice(f"Console of {name}; Ctrl-] leaves it.{f' {shell}.' if shell else ''}")
     await run_console(instances.directory(name))
 
 
@@ -296,6 +298,7 @@ async def exec_command(
     env: A variable for it (NAME=VALUE); repeatable.
     cwd: The directory that it starts in.
     """
+    from drumhead.guest import find_guest, require  # noqa: PLC0415
     from drumhead.machine.instances import Instances  # noqa: PLC0415
     from drumhead.machine.options import read_variables  # noqa: PLC0415
     from drumhead.machine.terminal import run_session  # noqa: PLC0415
@@ -303,6 +306,7 @@ async def exec_command(
 
     instances = Instances(find_home())
     running = instances.read_running(name)
+    require(find_guest(running.launch.guest), "exec")
     if not command:
         raise DrumheadError(ErrorCode.USAGE, f"which program? drumhead exec {name} -- PROGRAM ARGUMENTS")
     words = Command(argv=command, env={**running.launch.spec.command.env, **read_variables(list(env))}, cwd=cwd)

@@ -47,6 +47,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     `hosts` maps names to IPv4 addresses (the generated /etc/hosts). `overlay` is the serial number of the disk that
     takes writes; empty means memory. `stop_grace` is the number of seconds between the stop signal and the kill.
+    `memory` is in MiB.
     """
 
     hostname: str
@@ -56,6 +57,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     mounts: tuple[GuestMount, ...] = ()
     overlay: str = ""
     stop_grace: float = 10.0
+    memory: int = 256
 
 
 class Drive(msgspec.Struct, frozen=True, kw_only=True):

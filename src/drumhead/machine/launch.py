@@ -112,6 +112,7 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
     launch = Launch(
         spec=spec,
         image_digest=image_digest(image),
+        guest=image.guest,
         accelerator=acceleration.accelerator,
         mac=mac,
         address=link.derive_address(mac) if spec.network == "nat" else "",
@@ -155,6 +156,7 @@ def run_config(
         nics=(way_out, between),
         hosts=hosts,
         mounts=mounts,
+        memory=launch.spec.memory,
         overlay=OVERLAY_SERIAL if any(drive.serial == OVERLAY_SERIAL for drive in drives) else "",
     )
 

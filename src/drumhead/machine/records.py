@@ -69,6 +69,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
     spec: InstanceSpec
     image_digest: str
+    guest: str = "linux"
     accelerator: Accelerator
     mac: str
     address: str

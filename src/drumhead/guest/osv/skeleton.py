@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from drumhead.guest.compiled import compiled
 from drumhead.guest.linux.skeleton import MERGED
 from drumhead.tree import Tree, directory, regular, symlink
 
@@ -36,6 +37,13 @@ START_PACKAGE = "drumhead_start"
 START_PLACE = f"usr/lib/python3/dist-packages/{START_PACKAGE}"
 """On the path of Debian's Python, whatever its version, also when it ignores its environment (-I)."""
 START_SOURCES = Path(__file__).parent / "start"
+PRELOAD = "/usr/lib/drumhead/files.so"
+PRELOAD_SOURCES = Path(__file__).parent / "preload"
+PRELOAD_SHIPPED = Path(__file__).parent / "files.so"
+COMPILER = (
+    *("musl-gcc", "-std=gnu11", "-D_GNU_SOURCE", "-shared", "-fPIC", "-nostdlib", "-Os", "-s"),
+    *("-Wall", "-Wextra", "-Werror"),
+)
 
 
 def skeleton() -> Tree:
@@ -52,4 +60,5 @@ def skeleton() -> Tree:
         tree.add(path, symlink(target))
     for source in sorted(START_SOURCES.glob("*.py")):
         tree.add(f"{START_PLACE}/{source.name}", regular(source.read_bytes()))
+    tree.add(PRELOAD.lstrip("/"), regular(compiled(PRELOAD_SOURCES, PRELOAD_SHIPPED, COMPILER), 0o755))
     return tree
