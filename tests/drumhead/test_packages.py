@@ -118,31 +118,6 @@ def test_remotes_are_added_listed_and_removed(empty):
     assert "say which remote" in empty.refused("remote", "remove", "one", status=3)
 
 
-@pytest.fixture
-async def registry(tmp_path):
-    """Debian's docker-registry on a free port; gives its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    config = (
-        f"version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/registry}}}}\n"
-        f"http: {{addr: {address}}}\n"
-    )
-    write_files(tmp_path, {"registry.yml": config})
-    words = ["docker-registry", "serve", str(tmp_path / "registry.yml")]
-    process = await asyncio.create_subprocess_exec(
-        *words, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
-    )
-    async with asyncio.timeout(20):
-        while b"listening on" not in (line := await process.stderr.readline()):
-            assert line, "the registry ended"
-    rest = asyncio.create_task(process.stderr.read())
-    yield address
-    process.terminate()
-    await process.wait()
-    await rest
-
-
 async def test_a_registry_is_a_remote(drumhead, empty, registry, tmp_path):
     url = f"oci+http://{registry}/team/packages"
     sender = Drumhead(Home(root=tmp_path / "sender"))

@@ -16,7 +16,8 @@ package = cyclopts.App(name="package", help="Compose, build, find and move packa
 remote = cyclopts.App(name="remote", help="Where packages are searched, pulled from and pushed to.")
 runtime = cyclopts.App(name="runtime", help="What meta/run.yaml can say.")
 kernel = cyclopts.App(name="kernel", help="Kernels that you bring (OSv's), and those that were built.")
-for group in (package, remote, runtime, kernel):
+image = cyclopts.App(name="image", help="Move whole images between this host and a registry.")
+for group in (package, image, remote, runtime, kernel):
     app.command(group)
 
 COMMANDS = [
@@ -24,6 +25,7 @@ COMMANDS = [
     (remote, "drumhead.cli.remote", "add list remove"),
     (runtime, "drumhead.cli.runtime", "list preview init"),
     (kernel, "drumhead.cli.kernel", "add list info"),
+    (image, "drumhead.cli.image", "push pull"),
     (app, "drumhead.cli.image", "images rmi info export"),
     (app, "drumhead.cli.machine", "run instances stop start delete logs console exec wait"),
     (app, "drumhead.cli.fleet", "up down ps scale"),

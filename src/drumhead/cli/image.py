@@ -1,4 +1,4 @@
-"""``drumhead images``, ``rmi``, ``info``, ``export``: what was composed."""
+"""``drumhead images``, ``rmi``, ``info``, ``export``, ``image push`` and ``pull``: what was composed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from drumhead.cli.output import print_json, print_table, size_text
+from drumhead.cli.output import print_json, print_table, progress, size_text
 from drumhead.home import find_home
 from drumhead.image.store import ImageStore, facts
 
@@ -90,3 +90,44 @@ async def export_command(
 
     await asyncio.to_thread(export_image, find_home(), name, format, out, guest or "")
     print(f"wrote {out}")
+
+
+async def push_command(name: str, *, tag: str = "", remote: str = "", guest: Guest = None) -> None:
+    """Send an image to a registry; what the registry has of it is not sent again.
+
+    Parameters
+    ----------
+    name: The image's name.
+    tag: Its tag there; the image's version by default (and -osv behind it for that guest).
+    remote: Which remote; the only one by default.
+    guest: linux or osv, where both have an image of this name (linux by default).
+    """
+    from drumhead.image.transfer import push_image  # noqa: PLC0415 - only this command and pull need the network
+    from drumhead.package.remote import find_remote  # noqa: PLC0415
+
+    home = find_home()
+    with progress("pushing") as report:
+        reference, digest = await push_image(home, name, find_remote(home, remote), tag, report, guest=guest or "")
+    print(f"pushed {reference} {digest}")
+
+
+async def pull_command(name: str, reference: str = "", *, remote: str = "", json: Json = False) -> None:
+    """Fetch an image from a registry, every byte checked; it runs without its packages and without its project.
+
+    Parameters
+    ----------
+    name: The image's name.
+    reference: Its tag there (`latest` or else the newest by default), or sha256:… of its manifest, as push printed it.
+    remote: Which remote; the only one by default.
+    json: Print what `drumhead info --json` prints.
+    """
+    from drumhead.image.transfer import pull_image  # noqa: PLC0415
+    from drumhead.package.remote import find_remote  # noqa: PLC0415
+
+    home = find_home()
+    with progress("pulling") as report:
+        about = facts(await pull_image(home, name, find_remote(home, remote), reference, report))
+    if json:
+        print_json(about)
+    else:
+        print(f"pulled {about.image} for {about.guest}: {len(about.layers)} layers, {size_text(about.disk_size)}")

@@ -31,29 +31,29 @@ class OciRemote:
     def __init__(self, client: aiohttp.ClientSession, url: str) -> None:
         parts = urlsplit(url)
         self._url = url
-        self._path = parts.path.strip("/")
-        self._registry = Registry(client, f"{parts.scheme}://{parts.netloc}")
+        self.path = parts.path.strip("/")
+        self.registry = Registry(client, f"{parts.scheme}://{parts.netloc}")
 
     async def packages(self) -> list[Package]:
-        prefix = f"{self._path}/" if self._path else ""
-        names = [name for name in await self._registry.repositories() if name.startswith(prefix)]
+        prefix = f"{self.path}/" if self.path else ""
+        names = [name for name in await self.registry.repositories() if name.startswith(prefix)]
         tagged = await asyncio.gather(*(self._tags(name) for name in names))
         found = await asyncio.gather(*(self._read(name, tag) for name, tags in tagged for tag in tags))
         return sorted(filter(None, found), key=lambda package: (package.name, package.version))
 
     async def fetch(self, package: Package, digest: str, path: Path, report: Report) -> None:
         (blob,) = (one for one in descriptors(package) if one.hexadecimal == digest)
-        await self._registry.fetch(self._repository(package.name), blob, path, _label(package, report))
+        await self.registry.fetch(self._repository(package.name), blob, path, _label(package, report))
 
     async def push(self, package: Package, blobs: Blobs, report: Report) -> None:
         name = self._repository(package.name)
         record = msgspec.json.encode(package)
         config = describe(record, PACKAGE_TYPE)
         layers = descriptors(package)
-        await self._registry.push_blob(name, config, record)
+        await self.registry.push_blob(name, config, record)
         for layer in layers:
             file = await asyncio.to_thread(blobs.verified, layer.hexadecimal)
-            await self._registry.push_blob(name, layer, file, _label(package, report))
+            await self.registry.push_blob(name, layer, file, _label(package, report))
         annotations = {
             "org.opencontainers.image.title": package.name,
             "org.opencontainers.image.version": package.version,
@@ -61,11 +61,11 @@ class OciRemote:
             "org.opencontainers.image.description": package.description,
         }
         manifest = Manifest(artifact_type=PACKAGE_TYPE, config=config, layers=layers, annotations=annotations)
-        await self._registry.push_manifest(name, tag_of(package.version), manifest)
+        await self.registry.push_manifest(name, tag_of(package.version), manifest)
 
     async def _tags(self, name: str) -> tuple[str, list[str]]:
         try:
-            return name, await self._registry.tags(name)
+            return name, await self.registry.tags(name)
         except DrumheadError as error:
             if error.code is ErrorCode.NOT_FOUND:
                 return name, []
@@ -73,10 +73,10 @@ class OciRemote:
 
     async def _read(self, name: str, tag: str) -> Package | None:
         """The record behind a tag; None for what is no package of ours."""
-        manifest = await self._registry.manifest(name, tag)
+        manifest = await self.registry.manifest(name, tag)
         if manifest.config.media_type != PACKAGE_TYPE:
             return None
-        record = await self._registry.blob(name, manifest.config)
+        record = await self.registry.blob(name, manifest.config)
         try:
             package = msgspec.json.decode(record, type=Package)
         except msgspec.DecodeError as error:
@@ -86,7 +86,7 @@ class OciRemote:
         return package
 
     def _repository(self, name: str) -> str:
-        return f"{self._path}/{name.lower()}" if self._path else name.lower()
+        return f"{self.path}/{name.lower()}" if self.path else name.lower()
 
 
 def descriptors(package: Package) -> tuple[Descriptor, ...]:

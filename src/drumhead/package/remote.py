@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from drumhead.blobs import Blobs
     from drumhead.home import Home
     from drumhead.package.records import Package, PackageRef
+    from drumhead.package.registry import Registry
     from drumhead.package.store import PackageStore
     from drumhead.report import Report
 
@@ -71,6 +72,18 @@ def open_remote(client: aiohttp.ClientSession, remote: Remote) -> Repository:
             return OciRemote(client, f"https://{rest}")
         case _:
             return OciRemote(client, f"http://{rest}")
+
+
+def open_registry(client: aiohttp.ClientSession, remote: Remote) -> tuple[Registry, str]:
+    """The registry behind a remote's URL, and the path in it. Raises UNSUPPORTED for a directory."""
+    repository = open_remote(client, remote)
+    if not isinstance(repository, OciRemote):
+        raise DrumheadError(
+            ErrorCode.UNSUPPORTED,
+            f"{remote.name} is a directory behind an HTTP server; images go to a registry "
+            "(`drumhead remote add NAME oci://HOST/PATH`)",
+        )
+    return repository.registry, repository.path
 
 
 def read_remotes(home: Home) -> list[Remote]:

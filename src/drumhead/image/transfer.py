@@ -1,0 +1,115 @@
+"""Whole images to a registry and back: the artifact ``PATH/images/NAME:TAG``, the same that an OCI layout holds.
+
+What the other side has already is not sent again. The manifest is sent last and the record kept last, so a transfer
+that breaks leaves no image, only blobs, which the next try finds there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from drumhead.blobs import Blobs
+from drumhead.debian.version import version_key
+from drumhead.download import new_client
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.image.artifact import IMAGE_TYPE, manifest_of
+from drumhead.image.records import Image
+from drumhead.image.store import ImageStore, blobs_of
+from drumhead.package.oci_remote import tag_of
+from drumhead.package.remote import open_registry
+from drumhead.report import silent
+
+if TYPE_CHECKING:
+    from drumhead.home import Home
+    from drumhead.package.registry import Manifest, Registry
+    from drumhead.package.remote import Remote
+    from drumhead.report import Report
+
+NAME = re.compile(r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
+"""What a registry takes as the name of a repository."""
+OTHER_GUEST = "-osv"
+DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+async def push_image(
+    home: Home, name: str, remote: Remote, tag: str = "", report: Report = silent, *, guest: str = ""
+) -> tuple[str, str]:
+    """Send an image; returns its reference and the manifest's digest.
+
+    `tag` is the image's version by default, and ``-osv`` behind it for that guest. Raises NOT_FOUND, UNVERIFIED (a
+    damaged blob), USAGE, REMOTE.
+    """
+    images, blobs = ImageStore(home), Blobs(home)
+    with images.using():
+        image = await asyncio.to_thread(images.find, name, guest)
+        manifest, record = manifest_of(image)
+        tag = tag or default_tag(image)
+        async with new_client() as client:
+            registry, prefix = open_registry(client, remote)
+            repository = _repository(prefix, name)
+            for layer in manifest.layers:
+                file = await asyncio.to_thread(blobs.verified, layer.hexadecimal)
+                await registry.push_blob(repository, layer, file, report)
+            await registry.push_blob(repository, manifest.config, record)
+            digest = await registry.push_manifest(repository, tag, manifest)
+    return f"{repository}:{tag}", digest
+
+
+async def pull_image(home: Home, name: str, remote: Remote, reference: str = "", report: Report = silent) -> Image:
+    """Fetch the image `name` by tag or by ``sha256:…`` of its manifest; one of this name and guest is replaced.
+
+    Without a reference it is the tag ``latest``, or else the newest version (for Linux, where there is one).
+    Raises NOT_FOUND, UNVERIFIED (what came is not what was promised; nothing is kept under the name), REMOTE.
+    """
+    images, blobs = ImageStore(home), Blobs(home)
+    with images.using():
+        async with new_client() as client:
+            registry, prefix = open_registry(client, remote)
+            repository = _repository(prefix, name)
+            manifest = await registry.manifest(repository, reference or await _newest(registry, repository))
+            image = await _read(registry, repository, manifest, name)
+            for layer in manifest.layers:
+                await registry.fetch(repository, layer, blobs.path(layer.hexadecimal), report)
+        await asyncio.to_thread(images.put, image)
+    return image
+
+
+def default_tag(image: Image) -> str:
+    """The tag that an image gets when none is said."""
+    return tag_of(image.version) + (OTHER_GUEST if image.guest == "osv" else "")
+
+
+async def _newest(registry: Registry, repository: str) -> str:
+    tags = await registry.tags(repository)
+    if "latest" in tags or not tags:
+        return "latest"
+    plain = [tag for tag in tags if not tag.endswith(OTHER_GUEST)]
+    return max(plain or tags, key=version_key)
+
+
+async def _read(registry: Registry, repository: str, manifest: Manifest, name: str) -> Image:
+    """The image's record, which must name the same blobs as the manifest, and nothing that is no digest."""
+    if manifest.config.media_type != IMAGE_TYPE:
+        raise DrumheadError(ErrorCode.REMOTE, f"{repository} is no image of drumhead's")
+    try:
+        image = msgspec.json.decode(await registry.blob(repository, manifest.config), type=Image)
+    except msgspec.DecodeError as error:
+        raise DrumheadError(ErrorCode.REMOTE, f"the record of {repository} cannot be read: {error}") from error
+    named = {blob.digest: blob.size for blob in blobs_of(image)}
+    listed = {layer.hexadecimal: layer.size for layer in manifest.layers}
+    if named != listed or not all(DIGEST.fullmatch(digest) for digest in named) or image.name != name:
+        raise DrumheadError(ErrorCode.UNVERIFIED, f"{repository} names other contents than its record; nothing is kept")
+    return image
+
+
+def _repository(prefix: str, name: str) -> str:
+    repository = f"{prefix}/images/{name}" if prefix else f"images/{name}"
+    if not NAME.fullmatch(repository):
+        raise DrumheadError(
+            ErrorCode.USAGE, f"a registry takes no image called {name}; names are small letters, digits and . _ - /"
+        )
+    return repository
