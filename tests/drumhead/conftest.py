@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from aiohttp import web
@@ -27,6 +28,7 @@ class Drumhead:
     """The drumhead command with one DRUMHEAD_HOME."""
 
     home: Home
+    words: ClassVar = COMMAND
 
     def __call__(self, *arguments, status=0, cwd=None):
         """What the command printed to stdout; its exit status must be `status`."""
@@ -36,7 +38,7 @@ class Drumhead:
 
     def run(self, *arguments, cwd=None):
         env = {**os.environ, "DRUMHEAD_HOME": str(self.home.root), "COLUMNS": "200"}
-        words = [*COMMAND, *map(str, arguments)]
+        words = [*self.words, *map(str, arguments)]
         return subprocess.run(words, env=env, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
 
     def refused(self, *arguments, status, cwd=None):

@@ -1,0 +1,75 @@
+"""A wheel holds what drumhead needs at run time beside its modules: recipes, the init program's sources, OSv's start."""
+
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from drumhead.guest import find_guest
+from drumhead.package.recipe import known_recipes
+
+from .conftest import Drumhead, write_files
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+
+
+def run(*words, cwd=None):
+    done = subprocess.run(
+        [str(word) for word in words], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder, cwd=ROOT)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """The bin directory of a fresh environment with the wheel; libraries come from this one, our sources do not."""
+    place = tmp_path_factory.mktemp("installed")
+    run("uv", "venv", "--quiet", "--python", sys.executable, place)
+    run("uv", "pip", "install", "--quiet", "--no-deps", "--no-index", "--python", place / "bin/python", wheel)
+    (site,) = place.glob("lib/python*/site-packages")
+    # A path in a .pth file is not searched for .pth files of its own, as the one that leads to our sources.
+    (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    where = run(place / "bin/python", "-I", "-c", "import drumhead; print(drumhead.__file__)")
+    assert Path(where.strip()).is_relative_to(site)
+    return place / "bin"
+
+
+def test_every_file_of_the_package_is_in_the_wheel(wheel):
+    source = ROOT / "src"
+    files = [path for path in (source / "drumhead").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    wanted = {path.relative_to(source).as_posix() for path in files if not path.name.startswith(".")}
+    assert wanted <= set(zipfile.ZipFile(wheel).namelist())
+    assert {Path(name).suffix for name in wanted} >= {".py", ".yaml", ".c", ".h"}
+
+
+def test_the_installed_command_composes(drumhead, installed, project, tmp_path):
+    class Installed(Drumhead):
+        words = (str(installed / "drumhead"),)
+
+    command = Installed(drumhead.home)
+    assert {package["name"] for package in command.json("package", "search")} >= set(known_recipes())
+    write_files(project, {"main.py": "print('from a wheel')\n"})
+    composed = command.json("package", "compose", "t/wheel", "-C", project)
+    assert composed == {**drumhead.json("package", "compose", "t/wheel", "-C", project), "seconds": composed["seconds"],
+                        "changes": None, "reused": composed["reused"]}  # fmt: skip
+
+
+@pytest.mark.parametrize("guest", ["linux", "osv"])
+def test_what_a_guest_brings_is_installed(installed, guest):
+    show = f"from drumhead.guest import find_guest; print(find_guest({guest!r}).skeleton().digest())"
+    assert run(installed / "python", "-I", "-c", show).strip() == find_guest(guest).skeleton().digest()
+    init = "from drumhead.guest.linux.program import init_program; print(len(init_program()))"
+    assert int(run(installed / "python", "-I", "-c", init)) > 50_000
