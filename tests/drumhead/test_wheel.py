@@ -1,4 +1,4 @@
-"""A wheel holds what drumhead needs at run time beside its modules: recipes, the init program's sources, OSv's start."""
+"""A wheel holds what drumhead needs beside its modules: recipes, the init program's sources, OSv's start."""
 
 import subprocess
 import sys
@@ -10,6 +10,7 @@ import pytest
 
 from drumhead.guest import find_guest
 from drumhead.package.recipe import known_recipes
+from drumhead.python.lock import find_uv
 
 from .conftest import Drumhead, write_files
 
@@ -37,8 +38,8 @@ def wheel(tmp_path_factory):
 def installed(wheel, tmp_path_factory):
     """The bin directory of a fresh environment with the wheel; libraries come from this one, our sources do not."""
     place = tmp_path_factory.mktemp("installed")
-    run("uv", "venv", "--quiet", "--python", sys.executable, place)
-    run("uv", "pip", "install", "--quiet", "--no-deps", "--no-index", "--python", place / "bin/python", wheel)
+    run(find_uv(), "venv", "--quiet", "--python", sys.executable, place)
+    run(find_uv(), "pip", "install", "--quiet", "--no-deps", "--no-index", "--python", place / "bin/python", wheel)
     (site,) = place.glob("lib/python*/site-packages")
     # A path in a .pth file is not searched for .pth files of its own, as the one that leads to our sources.
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
