@@ -64,8 +64,8 @@ def test_the_installed_command_composes(drumhead, installed, project, tmp_path):
     assert {package["name"] for package in command.json("package", "search")} >= set(known_recipes())
     write_files(project, {"main.py": "print('from a wheel')\n"})
     composed = command.json("package", "compose", "t/wheel", "-C", project)
-    assert composed == {**drumhead.json("package", "compose", "t/wheel", "-C", project), "seconds": composed["seconds"],
-                        "changes": None, "reused": composed["reused"]}  # fmt: skip
+    ours = drumhead.json("package", "compose", "t/wheel", "-C", project)
+    assert (composed["digest"], composed["image"]) == (ours["digest"], ours["image"])
 
 
 @pytest.mark.parametrize("guest", ["linux", "osv"])
