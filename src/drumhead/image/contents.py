@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 RUN_FILE = "etc/drumhead/run.json"
 SEARCH_PATH = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin")
-DEPENDENCY_RULES = 1
+DEPENDENCY_RULES = 2
 """Counted up when the same lock is to give other files."""
 NODE_MODULES = "node_modules"
 

@@ -98,6 +98,12 @@ def _read(site: Path) -> Tree:
             tree.add(f"{SITE}/{name}", symlink(str(path.readlink())))
         elif path.is_file():
             mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
-            contents = path.read_bytes()
-            tree.add(f"{SITE}/{name}", regular(shorten(contents) if is_elf(contents) else contents, mode))
+            tree.add(f"{SITE}/{name}", regular(_needed(name, path.read_bytes()), mode))
     return tree
+
+
+def _needed(name: str, contents: bytes) -> bytes:
+    """What programs read of a file: no symbols for debuggers, and no long description in METADATA."""
+    if name.endswith(".dist-info/METADATA"):
+        return contents.partition(b"\n\n")[0] + b"\n"
+    return shorten(contents) if is_elf(contents) else contents
