@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 
 import msgspec
@@ -10,9 +9,10 @@ import msgspec
 MAGIC = b"\x7fELF"
 ET_EXEC = 2
 PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
+DT_NEEDED, DT_SONAME, DT_RPATH, DT_RUNPATH = 1, 14, 15, 29
+TEXT_TAGS = (DT_NEEDED, DT_SONAME, DT_RPATH, DT_RUNPATH)
 DT_HASH, DT_STRTAB, DT_SYMTAB, DT_STRSZ, DT_GNU_HASH, DT_FLAGS_1 = 4, 5, 6, 10, 0x6FFFFEF5, 0x6FFFFFFB
 DF_1_PIE = 0x08000000
-TEXT_TAGS = {"DT_NEEDED": "needed", "DT_RUNPATH": "runpath", "DT_RPATH": "rpath"}
 
 
 class Needs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -27,26 +27,41 @@ def read_needs(contents: bytes) -> Needs | None:
     """The needs of an ELF file; None for other files, other machines and damaged ones."""
     if not is_elf(contents):
         return None
-    from elftools.common.exceptions import ELFError  # noqa: PLC0415 - its import costs more than most commands take
-    from elftools.elf.dynamic import DynamicSegment  # noqa: PLC0415
-    from elftools.elf.elffile import ELFFile  # noqa: PLC0415
-    from elftools.elf.segments import InterpSegment  # noqa: PLC0415
-
     try:
-        interpreter = ""
-        tags: dict[str, list[str]] = {}
-        for segment in ELFFile(io.BytesIO(contents)).iter_segments():
-            if isinstance(segment, InterpSegment):
-                interpreter = segment.get_interp_name()
-            elif isinstance(segment, DynamicSegment):
-                for tag in segment.iter_tags():
-                    if name := TEXT_TAGS.get(tag.entry.d_tag):
-                        tags.setdefault(tag.entry.d_tag, []).append(getattr(tag, name))
-    except (ELFError, UnicodeDecodeError, ValueError, KeyError):
+        interpreter, texts = read_texts(contents)
+    except (struct.error, ValueError):
         return None
-    paths = tags.get("DT_RUNPATH") or tags.get("DT_RPATH") or []
+    paths = texts[DT_RUNPATH] or texts[DT_RPATH]
     search = [path for text in paths for path in text.split(":") if path]
-    return Needs(interpreter=interpreter, libraries=tuple(tags.get("DT_NEEDED", ())), search=tuple(search))
+    return Needs(interpreter=interpreter, libraries=tuple(texts[DT_NEEDED]), search=tuple(search))
+
+
+def read_texts(elf: bytes) -> tuple[str, dict[int, list[str]]]:
+    """PT_INTERP, and the texts of the dynamic table by tag, of a file for which ``is_elf`` holds.
+
+    Raises ValueError (or struct.error) for a damaged one.
+    """
+    interpreter, pairs = "", list[tuple[int, int]]()
+    kinds = _segments(elf)
+    for kind, _, offset, _, _, stored, *_ in kinds:
+        if kind == PT_INTERP:
+            interpreter = _text(elf, offset)
+        elif kind == PT_DYNAMIC:
+            table = list(struct.iter_unpack("<QQ", elf[offset : offset + stored - stored % 16]))
+            pairs = table[: next((at for at, (tag, _) in enumerate(table) if tag == 0), len(table))]
+    texts: dict[int, list[str]] = {tag: [] for tag in TEXT_TAGS}
+    wanted = [(tag, value) for tag, value in pairs if tag in texts]
+    if wanted:
+        start = _place(_loaded(kinds), dict(pairs).get(DT_STRTAB, 0))
+        if start < 0:
+            raise ValueError(start)
+        for tag, value in wanted:
+            texts[tag].append(_text(elf, start + value))
+    return interpreter, texts
+
+
+def _text(elf: bytes, place: int) -> str:
+    return elf[place : elf.index(b"\0", place)].decode()
 
 
 def is_elf(contents: bytes) -> bool:
@@ -79,10 +94,8 @@ def read_linkage(elf: bytes) -> Linkage:
 
 
 def _read_linkage(elf: bytes) -> Linkage:
-    (headers,) = struct.unpack_from("<Q", elf, 32)
-    size, count = struct.unpack_from("<HH", elf, 54)
-    kinds = [struct.unpack_from("<II6Q", elf, headers + size * number) for number in range(count)]
-    loaded = [(address, offset, stored) for kind, _, offset, address, _, stored, *_ in kinds if kind == PT_LOAD]
+    kinds = _segments(elf)
+    loaded = _loaded(kinds)
     if any(offset + stored > len(elf) for _, offset, stored in loaded):
         return Linkage(flaw="is cut short: a part that is loaded is not in the file")
     (kind,) = struct.unpack_from("<H", elf, 16)
@@ -105,6 +118,20 @@ def _read_linkage(elf: bytes) -> Linkage:
         if section == 0 and 0 < name < len(names)
     )
     return Linkage(static=static, imports=imports)
+
+
+def _segments(elf: bytes) -> list[tuple[int, ...]]:
+    """The program headers, as they are stored. Raises struct.error when they are not in the file."""
+    (headers,) = struct.unpack_from("<Q", elf, 32)
+    size, count = struct.unpack_from("<HH", elf, 54)
+    if headers + size * count > len(elf):
+        raise struct.error
+    return [struct.unpack_from("<II6Q", elf, headers + size * number) for number in range(count)]
+
+
+def _loaded(kinds: list[tuple[int, ...]]) -> list[tuple[int, int, int]]:
+    """Address, place in the file and stored bytes of what is loaded."""
+    return [(address, offset, stored) for kind, _, offset, address, _, stored, *_ in kinds if kind == PT_LOAD]
 
 
 def _place(loaded: list[tuple[int, int, int]], address: int) -> int:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import re
 import struct
 from dataclasses import dataclass
 from typing import Literal
 
-from drumhead.elf import MAGIC
+from drumhead.elf import DT_NEEDED, DT_SONAME, MAGIC, read_linkage, read_texts
 from drumhead.errors import DrumheadError, ErrorCode
 
 Kind = Literal["kernel", "boot image", "module", "library"]
@@ -116,23 +115,13 @@ def _xen_notes(section: bytes) -> list[tuple[int, bytes]]:
 
 
 def _identify_module(contents: bytes, where: str) -> OsvFile:
-    from elftools.common.exceptions import ELFError  # noqa: PLC0415 - its import costs more than most commands take
-    from elftools.elf.dynamic import DynamicSegment  # noqa: PLC0415
-    from elftools.elf.elffile import ELFFile  # noqa: PLC0415
-
-    asked: set[str] = set()
-    tags: dict[str, list[str]] = {"DT_NEEDED": [], "DT_SONAME": []}
+    linkage = read_linkage(contents)
     try:
-        for segment in ELFFile(io.BytesIO(contents)).iter_segments():
-            if isinstance(segment, DynamicSegment):
-                for tag in segment.iter_tags():
-                    if tag.entry.d_tag in tags:
-                        tags[tag.entry.d_tag].append(getattr(tag, tag.entry.d_tag[3:].lower()))
-                asked |= {symbol.name for symbol in segment.iter_symbols() if symbol.entry.st_shndx == "SHN_UNDEF"}
-    except (ELFError, UnicodeDecodeError, ValueError, KeyError, struct.error) as error:
+        _, texts = read_texts(contents)
+    except (ValueError, struct.error) as error:
         raise DrumheadError(ErrorCode.UNVERIFIED, f"{where} is a damaged ELF file; get it again") from error
-    kind: Kind = "module" if EXT_OPERATIONS in asked else "library"
-    return OsvFile(kind, name="".join(tags["DT_SONAME"]), needs=tuple(tags["DT_NEEDED"]))
+    kind: Kind = "module" if EXT_OPERATIONS in linkage.imports else "library"
+    return OsvFile(kind, name="".join(texts[DT_SONAME]), needs=tuple(texts[DT_NEEDED]))
 
 
 def _unsupported(where: str, what: str) -> DrumheadError:
