@@ -14,7 +14,7 @@ from drumhead.image.checks import judge, visible_findings
 from drumhead.image.scan import Scan
 from drumhead.manifest.project import read_project
 from drumhead.manifest.records import Command
-from drumhead.python.uses import MARKER, read_uses
+from drumhead.python.uses import MARKER, read_uses, remembering
 from drumhead.tree import Tree, regular
 
 from .conftest import write_files
@@ -146,6 +146,26 @@ def test_imports_are_told_apart_by_when_they_happen():
     assert "never" not in {*uses.early, *uses.late}
     assert uses.late == ("late", "one.two.d", "one.two.d.later")
     assert "one.two.three.c" in read_uses(b"from . import c", "one.two.three", package=True).early
+
+
+def test_what_was_read_of_a_source_is_remembered(tmp_path, monkeypatch):
+    file = tmp_path / "uses.json"
+
+    def read(*texts):
+        with remembering(file):
+            return [read_uses(text, "m", package=False) for text in texts]
+
+    one, two = b"import os\nos.fork()\n", b"import subprocess\nsubprocess.run(['x'])\n"
+    first = read(one, two)
+    assert [use.name for uses in first for use in uses.uses] == ["os.fork", "subprocess.run"]
+    monkeypatch.setattr("drumhead.python.uses._read", None)
+    assert read(one, two) == first
+    assert read(one) == first[:1]
+    with pytest.raises(TypeError):
+        read(two)  # what was not asked for the last time is forgotten
+    file.write_bytes(file.read_bytes().replace(b'["', b'["other rules', 1))
+    with pytest.raises(TypeError):
+        read(one)
 
 
 PROJECT = {

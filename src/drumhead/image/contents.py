@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from drumhead.image.scan import Scan, split
 from drumhead.package.osv_kernel import ROOT, root_files
 from drumhead.python.bytecode import Interpreter, only_bytecode, with_bytecode
 from drumhead.python.lock import read_lock
+from drumhead.python.uses import remembering
 from drumhead.tree import Tree, regular
 
 if TYPE_CHECKING:
@@ -182,7 +184,9 @@ class Contents:
 
     def _check(self, application: Tree, commands: dict[str, tuple[Command, str]]) -> None:
         layers = [(record.index, self._layers.findings(record)) for _, record in self._made]
-        self.notices += judge(self.guest, visible_findings(layers), application, commands)
+        project = hashlib.sha256(self.project.root.encode()).hexdigest()
+        with remembering(self.home.cache / "uses" / f"{project}.json"):
+            self.notices += judge(self.guest, visible_findings(layers), application, commands)
 
     def _find_programs(self, commands: dict[str, Command]) -> dict[str, tuple[Command, str]]:
         """Each config set with its program. Refuses one that is not in the image, or a library of it (INCOMPLETE)."""

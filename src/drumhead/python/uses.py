@@ -7,14 +7,20 @@ the program asks first (``sys.platform``, ``os.name``, ``hasattr``) or catches t
 from __future__ import annotations
 
 import ast
-import functools
+import hashlib
 import re
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from drumhead.blobs import replacing
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 MARKER = "# drumhead: not on osv"
 """In the line of a use, or the line before: its author knows that it is never reached there."""
@@ -50,9 +56,48 @@ class Uses(msgspec.Struct, frozen=True, kw_only=True):
     late: tuple[str, ...] = ()
 
 
-@functools.lru_cache(maxsize=2048)
+@dataclass
+class _Memory:
+    """Readings by source and module: those of the last time, and those that were asked for since."""
+
+    known: dict[str, Uses]
+    asked: dict[str, Uses]
+
+
+_MEMORY: ContextVar[_Memory | None] = ContextVar("readings", default=None)
+
+
+@contextmanager
+def remembering(file: Path) -> Iterator[None]:
+    """Within this, a source that was read the last time is not read again; `file` keeps what was asked for."""
+    rules = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    try:
+        last, known = msgspec.json.decode(file.read_bytes(), type=tuple[str, dict[str, Uses]])
+    except (OSError, msgspec.DecodeError):
+        last, known = "", {}
+    memory = _Memory(known if last == rules else {}, {})
+    token = _MEMORY.set(memory)
+    try:
+        yield
+    finally:
+        _MEMORY.reset(token)
+    if memory.asked != known:
+        with replacing(file) as temporary:
+            temporary.write_bytes(msgspec.json.encode((rules, memory.asked)))
+
+
 def read_uses(source: bytes, module: str, *, package: bool) -> Uses:
     """Read the source of `module` (its dotted name; `package` for an ``__init__``). A broken one has nothing in it."""
+    memory = _MEMORY.get()
+    if memory is None:
+        return _read(source, module, package=package)
+    key = f"{hashlib.sha256(source).hexdigest()} {module} {package}"
+    found = memory.asked.get(key) or memory.known.get(key) or _read(source, module, package=package)
+    memory.asked[key] = found
+    return found
+
+
+def _read(source: bytes, module: str, *, package: bool) -> Uses:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):

@@ -119,12 +119,16 @@ class Sources:
         named = [folder for folder in command.env.get("PYTHONPATH", "").split(":") if folder]
         self._roots = [tree.resolve(folder.strip("/")) for folder in (root, *named)]
         self._read: dict[str, Uses] = {}
+        self._places: dict[str, str] = {}
 
     def path(self, module: str) -> str:
         """The source of a module of the project; empty for any other."""
-        parts = module.replace(".", "/")
-        names = (posixpath.join(root, name) for root in self._roots for name in (f"{parts}/__init__.py", f"{parts}.py"))
-        return next((name for name in names if self._source(name)), "")
+        if module not in self._places:
+            parts = module.replace(".", "/")
+            ends = (f"{parts}/__init__.py", f"{parts}.py")
+            names = (posixpath.join(root, name) for root in self._roots for name in ends)
+            self._places[module] = next((name for name in names if self._source(name)), "")
+        return self._places[module]
 
     def _source(self, path: str) -> Entry | None:
         entry = self._tree.get(path)
