@@ -91,7 +91,7 @@ class Child:
             limit=1 << 20,
             env=_environment(),
             process_group=0,  # Ctrl-C reaches this program alone, which stops its children in order
-            preexec_fn=_die_with_parent(os.getpid()),
+            preexec_fn=die_with_parent(os.getpid()),
         )
         if self._stopped.is_set():  # stopped while it was being started
             process.kill()
@@ -116,7 +116,7 @@ def _environment() -> dict[str, str]:
     return {**inherited, "PYTHONUNBUFFERED": "1"}
 
 
-def _die_with_parent(parent: int) -> Callable[[], None] | None:
+def die_with_parent(parent: int) -> Callable[[], None] | None:
     """Let the kernel kill a child when this process is gone, however it went (Linux)."""
     if sys.platform != "linux":
         return None

@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Meta
 
 from safelight import logs, serve, settings
+from safelight.cli import machines
 from safelight.cli.child import Child
 from safelight.cli.forward import Forward
 from safelight.client.base import Connection, Fixed, ServiceClient, session
@@ -53,6 +54,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = 8000
     drain: Annotated[settings.Duration, Meta(description="how long images under way may take at a stop")] = 20.0
     json: Annotated[bool, Meta(description="print the addresses as one line of JSON when all are ready")] = False
+    vm: Annotated[bool, Meta(description="in machines instead, as deploy/fleet.yaml says, by the command drumhead")] = (
+        False
+    )
+    fleet: Annotated[str | None, Meta(description="another fleet file for --vm")] = None
     log_format: Annotated[logs.Format, Meta(description="auto, text or json")] = "auto"
     log_level: Annotated[logs.Level, Meta(description="debug, info, warning or error")] = "info"
 
@@ -64,6 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = config.log_format == "text" or (config.log_format == "auto" and sys.stderr.isatty())
     forward = Forward(json=not text, color=sys.stderr.isatty())
     logging.basicConfig(level=config.log_level.upper(), handlers=[forward.handler()], force=True)
+    if config.vm:
+        for name in ("workers", "slots", "data", "host", "port"):
+            if getattr(config, name) != getattr(Config(), name):
+                settings.fail(f"--{name} says nothing to machines; they are as the fleet file says (--fleet FILE).")
+        return machines.run(config.fleet, as_json=config.json)
     with _alone(Path(config.data)):
         return asyncio.run(Up(config, forward, _passed(arguments)).run())
 

@@ -1,10 +1,12 @@
-"""safelight as a fleet of machines, which are destroyed while it works; nothing acknowledged is lost."""
+"""safelight as a fleet of machines (`safelight up --vm`), destroyed while it works; nothing acknowledged is lost."""
 
 import asyncio
 import io
 import itertools
+import json
 import os
 import signal
+import subprocess
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from kills.clients import settled, upload_until, watch
 from kills.history import History
 from safelight.client.master import Client
 from safelight.wire import State
+from support.command import COMMAND, environment
 from support.machines import LIMIT, find, forwarded, restarts_of, wait_gone, wait_healthy_again
 from support.photos import is_inverse, photo
 
@@ -28,20 +31,41 @@ LONGEST = 300.0
 
 
 @pytest.fixture(scope="module")
-def fleet(drumhead, tmp_path_factory):
-    """safelight's own image and fleet file, with free ports of the host and leases that end within a test."""
-    drumhead("package", "compose", "-C", ROOT, "safelight")
+def up(drumhead, tmp_path_factory):
+    """`safelight up --vm` with free ports of the host and leases that end within a test; what it printed is `told`."""
     content = yaml.safe_load((ROOT / "deploy/fleet.yaml").read_text()) | {"name": "proof"}
     for member in content["members"].values():
         member["forward"] = [f"0:{member['health']['port']}"]
     content["members"]["worker"]["env"] = {"SAFELIGHT_WORKER_LEASE_SECONDS": "5"}
     root = tmp_path_factory.mktemp("proof")
-    (root / "fleet.yaml").write_text(yaml.safe_dump(content))
-    drumhead("up", "--detach", cwd=root)
-    yield FleetStore(drumhead.home, "proof")
-    drumhead.run("down", cwd=root)
+    file = root / "fleet.yaml"
+    file.write_text(yaml.safe_dump(content))
+    words = [COMMAND, "up", "--vm", "--json", "--fleet", file]
+    with (root / "up.log").open("wb") as log:
+        process = subprocess.Popen(
+            words, env=environment(DRUMHEAD_HOME=str(drumhead.home.root)), stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    with process:
+        process.told = process.stdout.readline()
+        assert process.told, (root / "up.log").read_text()[-3000:]
+        yield process
+        process.terminate()
+    drumhead.run("down", "proof")
     for volume in drumhead.home.volumes.glob("proof-*"):
         volume.unlink()
+
+
+@pytest.fixture(scope="module")
+def fleet(drumhead, up):
+    """safelight's own image and fleet file, as machines."""
+    return FleetStore(drumhead.home, "proof")
+
+
+def test_the_addresses_are_said_when_every_machine_is_healthy(drumhead, up, fleet):
+    addresses = json.loads(up.told)
+    assert addresses.keys() == {"keyvaluestore", "db", "storage", "master", "worker"}
+    assert addresses["master"] == f"127.0.0.1:{forwarded(find(drumhead, 'proof-master'), 8003)}"
+    assert {one.health for one in fleet.read_state().machines.values()} == {"healthy"}
 
 
 @asynccontextmanager
@@ -143,13 +167,20 @@ async def acknowledged(history, number, uploads):
             assert not any(task.done() for task in uploads)
 
 
-async def test_down_leaves_nothing_behind_but_volumes(drumhead, fleet):
-    pids = [one.pid for one in fleet.instances()]
+async def test_a_stop_ends_all_machines_in_order_and_down_leaves_nothing_but_volumes(drumhead, up, fleet):
+    running = fleet.instances()
     keeper = fleet.keeper()
-    assert len(pids) == 5
-    await asyncio.to_thread(drumhead, "down", "proof")
-    for pid in (*pids, keeper):
+    assert len(running) == 5
+    up.terminate()
+    assert await asyncio.to_thread(up.wait, LIMIT) == 0
+    for pid in (keeper, *[one.pid for one in running]):
         await wait_gone(pid)
+    stopped = {one.launch.spec.name.removeprefix("proof-"): one for one in fleet.instances()}
+    assert {name: one.exit_status for name, one in stopped.items()} == dict.fromkeys(stopped, 0), "none was killed"
+    ended = {name: one.ended_at for name, one in stopped.items()}
+    assert ended["worker"] < ended["master"] < min(ended["db"], ended["storage"])
+    assert max(ended, key=ended.__getitem__) == "keyvaluestore"
+    await asyncio.to_thread(drumhead, "down", "proof")
     assert fleet.instances() == []
     assert not fleet.directory.exists()
     assert sorted(path.name for path in drumhead.home.volumes.glob("proof-*")) == [

@@ -1,0 +1,116 @@
+"""`safelight up --vm`: each service and worker in a machine of its own, made and kept by the command `drumhead`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from safelight import settings
+from safelight.cli.child import die_with_parent
+
+log = logging.getLogger("up")
+
+PROJECT = Path(__file__).resolve().parents[3]
+"""Where safelight's sources are, and beside them what says how an image is made of them."""
+FLEET = "safelight"
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at machines that take ten and more to boot."""
+
+
+def run(fleet: str | None, *, as_json: bool) -> int:
+    """Compose the image if it is not there as the sources are, and run the fleet until a signal; the exit status."""
+    file = Path(fleet) if fleet else PROJECT / "deploy/fleet.yaml"
+    for needed in (PROJECT / "meta/package.yaml", file):
+        if not needed.is_file():
+            settings.fail(f"--vm needs {needed}, which comes with safelight's sources: run it from a checkout.")
+    drumhead = _find("drumhead", "install it beside safelight")
+    _find("qemu-system-x86_64", "on Debian: apt-get install qemu-system-x86")
+    composing = [drumhead, "package", "compose", "--update", "-C", str(PROJECT), FLEET]
+    # stdout is for the addresses alone.
+    if status := subprocess.run(composing, stdout=sys.stderr, check=False).returncode:
+        return status
+    return asyncio.run(_run(drumhead, file, as_json=as_json))
+
+
+def _find(program: str, advice: str) -> str:
+    beside = shutil.which(program, path=str(Path(sys.executable).parent))
+    found = beside or shutil.which(program)
+    if found is None:
+        settings.fail(f"--vm needs the program {program}, which is not installed ({advice}).")
+    return found
+
+
+async def _run(drumhead: str, file: Path, *, as_json: bool) -> int:
+    began = time.monotonic()
+    process = await asyncio.create_subprocess_exec(
+        *(drumhead, "up", "--file", str(file)),
+        stdout=sys.stderr,
+        # Ctrl-C is for us; we tell it, once.
+        start_new_session=True,
+        preexec_fn=die_with_parent(os.getpid()),
+    )
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stopping.set)
+    ended = asyncio.create_task(process.wait())
+    stop = asyncio.create_task(stopping.wait())
+    announcing = asyncio.create_task(_announce(drumhead, file, began, as_json=as_json))
+    try:
+        await asyncio.wait({ended, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            log.info("Stopping the machines")
+            process.terminate()
+        elif process.returncode == 0:  # somebody keeps the fleet already, and it is up
+            await announcing
+    finally:
+        announcing.cancel()
+        stop.cancel()
+    return await ended
+
+
+async def _announce(drumhead: str, file: Path, began: float, *, as_json: bool) -> None:
+    """Wait until every machine is healthy, then say where the forwarded ports of this host lead."""
+    while not (addresses := await asyncio.to_thread(_addresses, drumhead, file)):  # noqa: ASYNC110 - another program's
+        await asyncio.sleep(LOOK_AGAIN)
+    if as_json:
+        print(json.dumps(addresses), flush=True)
+        return
+    print(f"\nsafelight is ready in {len(addresses)} machines after {time.monotonic() - began:.1f} s")
+    for name, address in addresses.items():
+        print(f"  {name:<14}{address}")
+    if master := addresses.get("master"):
+        print(
+            f"  {'page':<14}http://{master}/\n  {'upload':<14}safelight upload PHOTO --master {master} --output results"
+        )
+    sys.stdout.flush()
+
+
+def _addresses(drumhead: str, file: Path) -> dict[str, str]:
+    """The first forwarded address of each machine, by its name in the fleet; empty until all are healthy."""
+    asked = subprocess.run(
+        [drumhead, "ps", "--file", str(file), "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
+    )
+    if asked.returncode:
+        return {}  # it is not that far
+    known: dict[str, Any] = json.loads(asked.stdout)
+    machines = known["state"]["machines"]
+    names = {known["fleet"]["name"] + "-" + member for member in known["fleet"]["members"]}
+    if not names <= machines.keys() or any(one["health"] != "healthy" for one in machines.values()):
+        return {}
+    if known["state"]["revision"] < known["fleet"]["revision"] or not known["kept"]:
+        return {}  # what an earlier run left
+    return {
+        name.removeprefix(known["fleet"]["name"] + "-"): f"{forwards[0]['host_address']}:{forwards[0]['host_port']}"
+        for name, instance in known["instances"].items()
+        if (forwards := instance["launch"]["forwards"])
+    }
