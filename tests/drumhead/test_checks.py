@@ -159,6 +159,7 @@ def test_what_was_read_of_a_source_is_remembered(tmp_path, monkeypatch):
     first = read(one, two)
     assert [use.name for uses in first for use in uses.uses] == ["os.fork", "subprocess.run"]
     monkeypatch.setattr("drumhead.python.uses._read", None)
+    assert read() == []  # a guest for which nothing is read forgets nothing
     assert read(one, two) == first
     assert read(one) == first[:1]
     with pytest.raises(TypeError):
