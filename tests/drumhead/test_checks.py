@@ -167,6 +167,10 @@ def test_what_was_read_of_a_source_is_remembered(tmp_path, monkeypatch):
     file.write_bytes(file.read_bytes().replace(b'["', b'["other rules', 1))
     with pytest.raises(TypeError):
         read(one)
+    monkeypatch.undo()
+    assert read(one) == first[:1]
+    monkeypatch.setattr("drumhead.python.uses._read", None)
+    assert read(one) == first[:1]
 
 
 PROJECT = {

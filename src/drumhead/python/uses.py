@@ -81,7 +81,7 @@ def remembering(file: Path) -> Iterator[None]:
         yield
     finally:
         _MEMORY.reset(token)
-    if memory.asked and memory.asked != known:
+    if memory.asked and memory.asked != memory.known:
         with replacing(file) as temporary:
             temporary.write_bytes(msgspec.json.encode((rules, memory.asked)))
 
