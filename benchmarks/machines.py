@@ -46,8 +46,6 @@ from safelight.wire import State
 
 ROOT = Path(__file__).parents[1]
 IMAGE = "safelight"
-KEPT = "kept"
-"""A second image of the same, so that layers of packages outlive the first."""
 EDITED = "src/safelight/pictures.py"
 SIZES = (64, 80, 96, 128)
 """Memory sizes that are tried, in MiB."""
@@ -110,7 +108,7 @@ class Bench:
         start = time.perf_counter()
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", "import sys; from drumhead.cli import main; sys.exit(main())", *words),
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=cwd,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=cwd, env=self._environment(),
         )  # fmt: skip
         try:
             printed, _ = await asyncio.wait_for(process.communicate(), COMMAND_LIMIT)
@@ -120,6 +118,11 @@ class Bench:
                 await process.wait()
         assert process.returncode == 0, printed.decode()
         return time.perf_counter() - start, printed.decode()
+
+    def _environment(self) -> dict[str, str]:
+        """With bytecode kept, as an installed command has it, whatever this process was told."""
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        return environment | {"PYTHONPYCACHEPREFIX": str(self.home.root.parent / "bytecode")}
 
     async def compose(self, *flags: str, name: str = IMAGE) -> tuple[float, float]:
         """Compose an image; return the seconds of the command, and those that it says it composed."""
@@ -138,23 +141,24 @@ class Bench:
         about = facts(ImageStore(self.home).find(IMAGE))
         size = f"**{about.disk_size / 1e6:.1f} MB**"
         row("image size", "at most 33 MB, better 25", size, f"{len(about.layers)} layers")
+        for layer in about.layers:
+            row(f"layer, {layer.name}", "", f"**{layer.blob.size / 1e6:.2f} MB**", f"{layer.files} files")
         taken: dict[str, list[tuple[float, float]]] = {"same": [], "update": [], "removed": [], "anew": []}
-        await self.compose(name=KEPT)
-        for number in self.rounds():
+        for _ in self.rounds():
             taken["same"].append(await self.compose())
             self.edit()
             taken["update"].append(await self.compose("--update"))
             self.edit()
             await self.drumhead("rmi", IMAGE)
             taken["removed"].append(await self.compose())
-            if number == 0:
-                await self.drumhead("rmi", IMAGE, KEPT)
-                taken["anew"].append(await self.compose())
-                await self.compose(name=KEPT)
+            await self.drumhead("rmi", IMAGE)
+            for made in ("layers", "bytecode", "interpreters"):
+                shutil.rmtree(self.home.cache / made)
+            taken["anew"].append(await self.compose())
         for what, aim, key in (
             ("compose, nothing changed", "under 4 s", "same"),
-            ("compose, no image, layers of packages kept", "under 4 s", "removed"),
-            ("compose, no image, no layers", "under 4 s", "anew"),
+            ("compose, no image", "under 4 s", "removed"),
+            ("compose, a new lock on a new host", "under 4 s", "anew"),
             ("compose --update, one file edited", "under 0.5 s", "update"),
         ):
             whole, inside = zip(*taken[key], strict=True)

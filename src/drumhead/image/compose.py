@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import time
 from importlib import resources
 from pathlib import Path
@@ -209,6 +210,7 @@ def _kernel(home: Home, store: PackageStore, guest: Guest, package: Package) -> 
     if file.is_file():
         known = msgspec.json.decode(file.read_bytes(), type=Kernel)
         if all(blobs.path(blob.digest).is_file() for blob in (known.vmlinux, known.initrd) if blob):
+            os.utime(file)
             return known
     tree = store.tree(package)
     modules = {path: entry.read() for path, entry in tree if path.startswith("modules/") and entry.kind == "file"}

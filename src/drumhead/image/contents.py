@@ -62,6 +62,7 @@ class Contents:
         self._find_pool = find_pool
         self._made: list[tuple[Layer, LayerRecord]] = []
         self._missing: dict[str, str] = {}
+        self._trees: dict[str, Tree] = {}
 
     def compose(
         self, packages: list[Package], commands: dict[str, Command], default: str, *, kernel: Package, trust: bool
@@ -111,7 +112,7 @@ class Contents:
         """What belongs in the root tree of a kernel that a user brought: its modules."""
         if any(origin.name.startswith(f"{ROOT}/") for origin in kernel.origins):
             title = f"{kernel.name} {kernel.version}"
-            self._from_key("package", title, f"{kernel.archive} {ROOT}", lambda: root_files(self.store.tree(kernel)))
+            self._from_key("package", title, f"{kernel.archive} {ROOT}", lambda: root_files(self._tree(kernel)))
 
     def _from_package(self, package: Package) -> None:
         """A package's layer: packed when the package was built or pulled; one from an older store, now."""
@@ -119,7 +120,7 @@ class Contents:
         if filesystem == "squashfs" and not package.layers:
             package = self.store.pack(package)
         packed = package.layer(filesystem)
-        self._from_key("package", title, package.archive, lambda: self.store.tree(package), packed)
+        self._from_key("package", title, package.archive, lambda: self._tree(package), packed)
 
     def _from_lock(self, lock: Lock, python: Package) -> None:
         from drumhead.python.wheels import install  # noqa: PLC0415 - not needed when the layer is there
@@ -132,13 +133,19 @@ class Contents:
             lambda: only_bytecode(install(lock, self.home.cache), self._interpreter(python)),
         )
 
+    def _tree(self, package: Package) -> Tree:
+        """A package's files, unpacked at most once."""
+        if package.archive not in self._trees:
+            self._trees[package.archive] = self.store.tree(package)
+        return self._trees[package.archive]
+
     def _interpreter(self, python: Package) -> Interpreter:
         """The project's python, unpacked once on this host."""
         root = self.home.cache / "interpreters" / python.archive
         mark = root / ".complete"
         if not mark.is_file():
             root.mkdir(parents=True, exist_ok=True)
-            Interpreter.unpack(self.store.tree(python), root)
+            Interpreter.unpack(self._tree(python), root)
             mark.touch()
         return Interpreter.at(root)
 
@@ -162,14 +169,14 @@ class Contents:
             added, missing = complete(index, self._pool_index(pool))
             if added:
                 key = f"{pool.archive} {sorted(added.items())}"
-                self._from_key("libraries", "libraries", key, lambda: _pick(self.store.tree(pool), added))
+                self._from_key("libraries", "libraries", key, lambda: _pick(self._tree(pool), added))
         self._notice(missing)
 
     def _pool_index(self, pool: Package) -> Index:
         file = self.home.cache / "layers" / f"pool-{pool.archive}.json"
         if file.is_file():
             return msgspec.json.decode(file.read_bytes(), type=dict[str, Node])
-        index = index_of(self.store.tree(pool))
+        index = index_of(self._tree(pool))
         with replacing(file) as temporary:
             temporary.write_bytes(msgspec.json.encode(index))
         return index

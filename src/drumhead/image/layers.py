@@ -14,7 +14,7 @@ from drumhead.closure import Index, index_of
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest.contract import Finding
 from drumhead.image.erofs import write_erofs
-from drumhead.image.records import Blob, Layer
+from drumhead.image.records import Blob, Kernel, Layer
 from drumhead.image.squashfs import write_squashfs
 from drumhead.report import silent
 from drumhead.rofs.root import unite
@@ -180,12 +180,18 @@ class Layers:
 
 
 def kept_blobs(home: Home) -> set[str]:
-    """The layers that the next image may need again though none names them: of locks, of libraries, not of edits."""
+    """What the next image may need though none names it: kernels, layers of locks and libraries, not of edits."""
     since = time.time() - KEPT_SECONDS
-    keys = [file for file in (home.cache / "layers").glob("*.key") if file.stat().st_mtime > since]
+
+    def recent(pattern: str) -> list[bytes]:
+        return [file.read_bytes() for file in home.cache.glob(pattern) if file.stat().st_mtime > since]
+
     layers = Layers(home, "squashfs", silent)
-    records = filter(None, (layers.record(key.read_text()) for key in keys))
-    return {blob.digest for record in records for blob in record.blobs.values()}
+    records = filter(None, (layers.record(key.decode()) for key in recent("layers/*.key")))
+    kernels = [msgspec.json.decode(record, type=Kernel) for record in recent("kernels/*.json")]
+    return {blob.digest for record in records for blob in record.blobs.values()} | {
+        blob.digest for kernel in kernels for blob in (kernel.vmlinux, kernel.initrd) if blob
+    }
 
 
 def write_layer(
