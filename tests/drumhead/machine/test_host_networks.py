@@ -1,0 +1,120 @@
+"""Cards on networks of the host: a real bridge and a real tap with a DHCP server, in a network namespace of their own.
+
+Needs root; where that or a program is missing it is skipped, and says so.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.machines import LIMIT, wait_log, wait_until
+
+pytestmark = pytest.mark.slow
+
+LACKING = [
+    *([] if os.geteuid() == 0 else ["root"]),
+    *[program for program in ("ip", "dnsmasq", "unshare", "nsenter", "curl") if shutil.which(program) is None],
+    *([] if Path("/dev/net/tun").exists() else ["/dev/net/tun"]),
+]
+# A bridge with a tap in it. The bridge's helper reads /etc/qemu/bridge.conf: an /etc of its own takes it.
+SET_UP = """
+mount --make-rprivate / && mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs "$1" && mkdir "$1/upper" "$1/work" &&
+mount -t overlay -o "lowerdir=/etc,upperdir=$1/upper,workdir=$1/work" overlay /etc &&
+mkdir -p /etc/qemu && echo "allow br0" >/etc/qemu/bridge.conf &&
+ip link set lo up && ip link add br0 type bridge && ip addr add 10.99.0.1/24 dev br0 && ip link set br0 up &&
+ip tuntap add tap0 mode tap && ip link set tap0 master br0 && ip link set tap0 up &&
+exec dnsmasq --no-daemon --conf-file=/dev/null --interface=br0 --bind-interfaces --no-hosts --no-resolv --no-ping \
+  --dhcp-range=10.99.0.50,10.99.0.99,2m --dhcp-leasefile="$1/leases" --log-facility=- --user=root
+"""
+
+
+class Namespace:
+    """A network with a DHCP server, and what that says."""
+
+    def __init__(self, process, said):
+        self._process = process
+        self._said = said
+
+    def run(self, *words, env=None):
+        inside = ["nsenter", "-t", str(self._process.pid), "-n", "-m", *map(str, words)]
+        return subprocess.run(inside, capture_output=True, text=True, timeout=LIMIT, env=env, check=False)
+
+    def said(self):
+        assert self._process.poll() is None, self._said.read_text()
+        return self._said.read_text()
+
+
+@pytest.fixture(scope="module")
+def namespace(tmp_path_factory):
+    if LACKING:
+        pytest.skip(f"bridge and tap are not tried: this needs {', '.join(LACKING)}")
+    root = tmp_path_factory.mktemp("namespace")
+    (root / "own").mkdir()
+    words = ["unshare", "-n", "-m", "sh", "-c", SET_UP, "sh", str(root / "own")]
+    with (root / "said").open("wb") as said:
+        process = subprocess.Popen(words, stdout=said, stderr=said)
+    with process:
+        found = Namespace(process, root / "said")
+        asyncio.run(wait_until(root, lambda: "started" in found.said()))
+        yield found
+        process.terminate()
+
+
+@pytest.fixture
+def inside(drumhead, namespace):
+    """The drumhead command in the namespace."""
+
+    def run(*words):
+        command = [sys.executable, "-c", "import sys; from drumhead.cli import main; sys.exit(main())", *words]
+        done = namespace.run(*command, env={**os.environ, "DRUMHEAD_HOME": str(drumhead.home.root)})
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+async def address_of(drumhead, inside, name):
+    """The address that a machine's second card got."""
+    await wait_log(drumhead.home, name, "serving")
+    known = next(one for one in json.loads(inside("instances", "--json")) if one["launch"]["spec"]["name"] == name)
+    return known["addresses"].get("eth1")
+
+
+@contextlib.contextmanager
+def machine(inside, image, name, network):
+    inside("run", "-d", "-i", image, name, "-m", "128M", "-n", network)
+    try:
+        yield
+    finally:
+        inside("delete", "--force", name)
+
+
+def links(namespace):
+    return {one["ifname"] for one in json.loads(namespace.run("ip", "-j", "link").stdout)}
+
+
+@pytest.mark.parametrize("network", ["bridge", "tap"])
+async def test_a_machine_gets_an_address_and_is_reached(drumhead, machine_image, namespace, inside, network):
+    before = links(namespace)
+    with machine(inside, machine_image, f"on-{network}", network):
+        address = await address_of(drumhead, inside, f"on-{network}")
+        assert address
+        assert address.startswith("10.99.0.")
+        answer = namespace.run("curl", "-sS", "--retry", "20", "--retry-connrefused", f"http://{address}:8000/")
+        assert json.loads(answer.stdout)["host"] == f"on-{network}", answer.stderr
+        assert inside("exec", f"on-{network}", "--", "cat", "/etc/resolv.conf") == "nameserver 10.99.0.1\n"
+    assert links(namespace) == before, "what was made for the machine went with it"
+
+
+async def test_a_lease_is_renewed_before_it_ends(drumhead, machine_image, namespace, inside):
+    with machine(inside, machine_image, "renewing", "bridge"):
+        address = await address_of(drumhead, inside, "renewing")
+        directory = namespace._said.parent
+        await wait_until(directory, lambda: namespace.said().count(f"DHCPACK(br0) {address} ") >= 2)
