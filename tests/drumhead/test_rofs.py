@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drumhead.errors import DrumheadError
-from drumhead.rofs.root import root_disk, unite, write_root
+from drumhead.rofs.root import partition_table, root_disk, unite, write_root
 from drumhead.rofs.writer import rofs_bytes, write_rofs
 from drumhead.tree import Tree, directory, host_file, regular, symlink
 from support.rofs import contents_of, read_rofs
@@ -169,6 +169,14 @@ def test_united_layers_hold_what_copying_them_over_one_another_gives(tmp_path_fa
     write_root(layers, out)
     check_partition(out.getvalue())
     assert contents_of(read_rofs(out, 512)) == expected(whole)
+
+
+def test_a_disk_has_at_most_the_sectors_that_its_partition_table_can_say():
+    sector = partition_table([(4096, (1 << 32) - 4097)], b"boot" + bytes(508))
+    assert struct.unpack_from("<II", sector, 0x1CE + 8) == (4096, (1 << 32) - 4097)
+    assert sector.startswith(b"boot")
+    with pytest.raises(DrumheadError, match="2 TiB or more"):
+        partition_table([(4096, (1 << 32) - 4096)])
 
 
 def layered():
