@@ -129,8 +129,13 @@ def instances_command(*, json: Json = False) -> None:
     json: Print all that is known, as JSON.
     """
     from drumhead.machine.instances import Instances  # noqa: PLC0415
+    from drumhead.machine.logs import trim_logs  # noqa: PLC0415
 
-    found = Instances(find_home()).all()
+    instances = Instances(find_home())
+    found = instances.all()
+    for one in found:
+        if one.pid:  # a detached machine has nobody else who looks after its logs
+            trim_logs(instances.directory(one.launch.spec.name))
     if json:
         print_json(found)
         return

@@ -21,6 +21,7 @@ from drumhead.fleet.records import FleetState, Health, MachineState, Member
 from drumhead.image.store import ImageStore
 from drumhead.machine.instances import Instances
 from drumhead.machine.launch import image_digest
+from drumhead.machine.logs import keep_trimming
 from drumhead.machine.stop import stop_machine
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Keeper:
         loop.add_signal_handler(signal.SIGHUP, self._changed.set)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
+        trimming = asyncio.create_task(keep_trimming(lambda: list(map(self._instances.directory, self._states))))
         try:
             while not self._stopping:
                 self._changed.clear()
@@ -62,6 +64,7 @@ class Keeper:
                 self._publish()
                 await self._changed.wait()
         finally:
+            trimming.cancel()
             await self._stop_all()
 
     def _stop(self) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.machine.instances import Instances
 from drumhead.machine.launch import Started, restart_machine, start_machine
+from drumhead.machine.logs import keep_trimming
 from drumhead.machine.process import process_end
 from drumhead.machine.stop import destroy_machine, exit_status, stop_machine
 from drumhead.machine.watch import follow, read_from, watching
@@ -94,12 +95,14 @@ async def wait_started(instances: Instances, name: str, *, time_limit: float) ->
 async def _attend(home: Home, started: Started, announce: Callable[[Started], None]) -> int:
     instances, name = Instances(home), started.launch.spec.name
     log = instances.directory(name) / "log"
+    trimming = asyncio.create_task(keep_trimming(lambda: [log.parent]))
     try:
         with _stopping_on_signals(lambda: stop_machine(instances, name), lambda: destroy_machine(instances, name)):
             announce(started)
             async for part in follow(log, offset=started.log_offset, until=process_end(started.pid)):
                 await asyncio.to_thread(_write_out, part)
     finally:
+        trimming.cancel()
         if instances.read(name).pid == started.pid:
             await stop_machine(instances, name)
     return exit_status(instances.read(name))

@@ -23,6 +23,7 @@ from drumhead.machine.acceleration import Acceleration, find_acceleration
 from drumhead.machine.channel import control
 from drumhead.machine.host_network import host_netdev
 from drumhead.machine.instances import Instances
+from drumhead.machine.logs import trim_logs
 from drumhead.machine.qemu import (
     USER_ADDRESS,
     USER_GATEWAY,
@@ -139,6 +140,7 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
         state=directory,
     )
     instances.write(launch)
+    trim_logs(directory)
     log_offset = file_size(directory / "log")
     pid = await spawn(words, boot, directory, attached=attached)
     return Started(launch=launch, acceleration=acceleration, pid=pid, log_offset=log_offset)

@@ -53,6 +53,7 @@ async def follow(path: Path, *, offset: int = 0, until: Awaitable[object]) -> As
             while True:
                 last = ended.done()
                 changed.clear()
+                offset = data_offset(path, offset)
                 for part in read_from(path, offset):
                     offset += len(part)
                     yield part
@@ -69,15 +70,32 @@ async def follow(path: Path, *, offset: int = 0, until: Awaitable[object]) -> As
 
 
 def read_from(path: Path, offset: int) -> Iterator[bytes]:
-    """The bytes of a file from `offset` on, in pieces; nothing when it is not there."""
+    """The bytes of a file from `offset` on, in pieces; nothing when it is not there, nor what was trimmed away."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
         return
     with file:
-        file.seek(offset)
+        file.seek(data_offset(path, offset))
         while part := file.read(CHUNK):
             yield part
+
+
+def data_offset(path: Path, offset: int) -> int:
+    """`offset`, or where the first whole line after it begins when a hole is there (``logs.trim``)."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return offset
+    with file:
+        try:
+            start = os.lseek(file.fileno(), offset, os.SEEK_DATA)
+        except OSError:  # nothing but a hole, or nothing at all, from there on
+            return offset
+        if start == offset:
+            return offset
+        file.seek(start)
+        return start + len(file.readline(CHUNK))
 
 
 def file_size(path: Path) -> int:
@@ -88,11 +106,11 @@ def tail_offset(path: Path, lines: int) -> int:
     """Where the last `lines` lines of a file begin."""
     if not path.exists():
         return 0
-    at = path.stat().st_size
+    at, start = path.stat().st_size, data_offset(path, 0)
     tail = b""
     with path.open("rb") as file:
-        while at > 0 and tail.count(b"\n") <= lines:
-            step = min(CHUNK, at)
+        while at > start and tail.count(b"\n") <= lines:
+            step = min(CHUNK, at - start)
             at -= step
             file.seek(at)
             tail = file.read(step) + tail

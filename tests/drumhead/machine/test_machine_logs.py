@@ -1,0 +1,79 @@
+"""What a machine writes is bounded on the disk, and nothing that is kept is damaged by that."""
+
+import asyncio
+import os
+from itertools import pairwise
+
+import pytest
+
+from drumhead.machine import logs
+from drumhead.machine.instances import Instances
+from drumhead.machine.logs import trim, trim_logs
+from drumhead.machine.watch import file_size, follow, read_from, tail_offset
+from support.machines import wait_until
+
+LINES = [b"line %06d\n" % number for number in range(60_000)]
+
+
+@pytest.fixture
+def log(tmp_path):
+    path = tmp_path / "log"
+    path.write_bytes(b"".join(LINES))
+    return path
+
+
+def test_a_trimmed_file_begins_with_a_whole_line_and_keeps_its_offsets(log):
+    size = log.stat().st_size
+    trim(log, 100_000)
+    assert log.stat().st_size == size
+    assert log.stat().st_blocks * 512 < 120_000
+    kept = b"".join(read_from(log, 0)).splitlines(keepends=True)
+    assert kept == LINES[-len(kept) :]
+    assert 8_000 < len(kept) < 9_000
+    assert b"".join(read_from(log, tail_offset(log, 3))) == b"".join(LINES[-3:])
+    assert b"".join(read_from(log, tail_offset(log, 50_000))) == b"".join(kept)
+
+
+def test_only_what_is_over_the_limit_is_trimmed(log, monkeypatch):
+    trim_logs(log.parent)
+    assert b"".join(read_from(log, 0)) == b"".join(LINES)
+    monkeypatch.setattr(logs, "MOST", 200_000)
+    monkeypatch.setattr(logs, "KEPT", 50_000)
+    trim_logs(log.parent)
+    assert len(b"".join(read_from(log, 0))) < 60_000
+
+
+async def test_who_follows_and_who_writes_go_on_after_a_trim(log):
+    writer = os.open(log, os.O_WRONLY | os.O_APPEND)
+    ended = asyncio.Event()
+    following = follow(log, until=ended.wait())
+    async with asyncio.timeout(30):
+        seen = b""
+        while len(seen) < log.stat().st_size:
+            seen += await anext(following)
+        trim(log, 100_000)
+        os.write(writer, b"after the trim\n")
+        assert await anext(following) == b"after the trim\n"
+        ended.set()
+        assert [part async for part in following] == []
+    os.close(writer)
+    assert b"".join(read_from(log, 0)).endswith(LINES[-1] + b"after the trim\n")
+
+
+@pytest.mark.slow
+async def test_a_running_machine_writes_on_while_its_log_is_trimmed(drumhead, machine_image):
+    talk = "i=0; while :; do i=$((i+1)); echo line $i; done"
+    drumhead("run", "-d", "-i", machine_image, "talker", "-m", "96M", "-e", f"sh -c '{talk}'")
+    try:
+        directory = Instances(drumhead.home).directory("talker")
+        for _ in range(3):
+            size = file_size(directory / "log")
+            await wait_until(directory, lambda size=size: file_size(directory / "log") > size + (1 << 19))
+            trim(directory / "log", 1 << 17)
+            assert (directory / "log").stat().st_blocks * 512 < file_size(directory / "log")
+        printed = drumhead("logs", "talker").splitlines()[:-1]  # the last may be half written
+        numbers = [int(line.removeprefix("line ")) for line in printed]
+        assert numbers[0] > 1
+        assert all(after == before + 1 for before, after in pairwise(numbers))
+    finally:
+        drumhead("delete", "--force", "talker")
