@@ -31,6 +31,7 @@ class FleetStore:
         self.home = home
         self.name = name
         self.directory: Path = home.fleets / name
+        self._kept_by_us = False
 
     def read(self) -> Fleet:
         """What the fleet should be. Raises NOT_FOUND when it is not up."""
@@ -68,6 +69,8 @@ class FleetStore:
 
     def keeper(self) -> int:
         """The process that keeps the fleet; 0 when there is none."""
+        if self._kept_by_us:
+            return os.getpid()  # not even to be looked for: closing the file would let go of our lock
         return lock_holder(self.directory / "keeper")
 
     def wake_keeper(self) -> bool:
@@ -86,7 +89,11 @@ class FleetStore:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise DrumheadError(ErrorCode.CONFLICT, f"fleet {self.name} is up already") from error
-            yield
+            self._kept_by_us = True
+            try:
+                yield
+            finally:
+                self._kept_by_us = False
 
     def delete(self) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -1,6 +1,9 @@
 """What a keeper decides, without machines: which service is silent, in which order machines stop, how long it waits."""
 
 import asyncio
+import os
+import subprocess
+import sys
 
 import pytest
 from aiohttp import web
@@ -8,6 +11,8 @@ from aiohttp import web
 from drumhead.fleet import health, keeper
 from drumhead.fleet.keeper import LONGEST_PAUSE, SHORTEST_PAUSE, next_pause, stop_in_order
 from drumhead.fleet.records import Fleet, HealthCheck, Member
+from drumhead.fleet.store import FleetStore
+from drumhead.home import Home
 from drumhead.machine.records import PortForward
 
 
@@ -86,3 +91,18 @@ def test_pauses_grow_until_a_machine_was_healthy_for_a_while():
         pauses.append(next_pause(pauses[-1], healthy_for=LONGEST_PAUSE / 2))
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
     assert next_pause(30, healthy_for=LONGEST_PAUSE + 1) == SHORTEST_PAUSE
+
+
+def test_a_keeper_that_asks_who_keeps_the_fleet_goes_on_keeping_it(tmp_path):
+    store = FleetStore(Home(root=tmp_path), "f")
+    asking = "import sys, pathlib; from drumhead.home import Home; from drumhead.fleet.store import FleetStore; "
+    asking += "print(FleetStore(Home(root=pathlib.Path(sys.argv[1])), 'f').keeper())"
+
+    def others_say():
+        done = subprocess.run([sys.executable, "-c", asking, tmp_path], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    with store.keeping():
+        assert store.keeper() == os.getpid()
+        assert others_say() == os.getpid()
+    assert store.keeper() == others_say() == 0
