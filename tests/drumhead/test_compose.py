@@ -258,3 +258,12 @@ def test_the_seeds_node_project_composes_unchanged(drumhead, tmp_path):
     run = drumhead("run", "-e", "/node keyvaluestore.js x", "-i", "node-micro/tutorial", "node-micro-keyvaluestore")
     assert "edited ...x" in run
     drumhead("delete", "node-micro-keyvaluestore")
+
+
+@pytest.mark.parametrize("target", [None, os.fsdecode(b"not \xff text")])
+def test_a_name_that_is_no_text_is_refused(drumhead, project, target):
+    odd = project / ("link" if target else os.fsdecode(b"not \xff text"))
+    odd.symlink_to(target) if target else odd.touch()
+    said = drumhead.refused("package", "compose", "t/odd", "-C", project, status=7)
+    assert "is not UTF-8; rename or ignore it" in said
+    assert "\\udcff" in said or "link" in said

@@ -3,8 +3,10 @@
 The kernel here only looks like one (``support.osv``); where DRUMHEAD_OSV_KERNEL names a real one, a disk is booted.
 """
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -19,6 +21,23 @@ from support.rofs import contents_of, read_rofs
 
 from .conftest import Drumhead, write_files
 
+WALK = """import hashlib, os
+MOUNTED = {"dev", "proc", "sys", "tmp", "run", "var/tmp", "var/log", "data", "drumhead"}
+def walk(path):
+    for entry in sorted(os.scandir(b"/" + path), key=lambda entry: entry.name):
+        name = path + b"/" * bool(path) + entry.name
+        if entry.is_symlink():
+            print(name.hex(), "symlink", os.readlink(entry.path).hex())
+        elif entry.is_dir():
+            print(name.hex(), "directory", "")
+            if name.decode(errors="replace") not in MOUNTED:
+                walk(name)
+        else:
+            with open(entry.path, "rb") as file:
+                print(name.hex(), "file", hashlib.sha256(file.read()).hexdigest())
+walk(b"")
+print("walked")
+"""
 VERSION = "0.99.0-7-gabcdef01"
 
 
@@ -51,10 +70,16 @@ def image(composer, tmp_path_factory):
         {
             "meta/package.yaml": "name: disk\ntitle: Disk\nauthor: a\nguest: osv\nrequire: [python]\n",
             "meta/run.yaml": "runtime: python\nconfig_set:\n  say:\n    main: /say.py\n    args: [a word]\n"
-            "    env: {FROM: disk}\n",
+            "    env: {FROM: disk}\n  walk:\n    main: /walk.py\n",
             "say.py": "import os, sys\nprint('booted from', os.environ['FROM'], *sys.argv[1:])\n",
+            "walk.py": WALK,
+            "odd/näme with blanks/文": "inside",
+            "odd/empty": "",
+            "odd/large": bytes(range(256)) * 12_289,
+            "/".join(["odd", *["deep"] * 60, "file"]): "bottom",
         },
     )
+    (root / "odd/link").symlink_to("../say.py")
     composer("package", "compose", "t/disk", "-C", root)
     return root
 
@@ -250,19 +275,29 @@ def test_a_disk_needs_a_boot_image_and_one_command(composer, drumhead, image, pr
 
 
 @pytest.mark.slow
-def test_a_disk_boots_by_bios(drumhead, image, tmp_path):
+def test_a_disk_boots_by_bios_and_osv_reads_every_file(drumhead, image, tmp_path):
     files = osv.real_files()
     if not any(file.read_bytes()[510:512] == b"\x55\xaa" for file in files):
         pytest.skip("not run: DRUMHEAD_OSV_KERNEL names no loader.img")
     command = new_home(drumhead, tmp_path / "home")
     command("kernel", "add", *files)
-    command("package", "compose", "t/disk", "-C", image)
+    command("package", "compose", "t/disk", "-C", image, "--run", "walk")
     disk = tmp_path / "disk.qcow2"
     command("export", "t/disk", disk)
     # Without QEMU's defaults: OSv waits for the empty CD drive of a q35.
     words = ["qemu-system-x86_64", "-M", "q35", "-nodefaults", "-accel", "tcg", "-cpu", "max", "-m", "256"]
     words += ["-display", "none", "-serial", "stdio", "-no-reboot"]
     words += ["-nic", "user,model=virtio-net-pci", "-drive", f"file={disk},if=virtio"]
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=240, check=False)
-    assert b"booted from disk a word" in done.stdout, done.stdout.decode(errors="replace")[-3000:]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=300, check=False)
+    said = done.stdout.decode(errors="replace")
     assert done.returncode == 0
+    assert "walked" in said, said[-3000:]
+    seen = {
+        bytes.fromhex(name): (kind, rest)
+        for name, kind, rest in re.findall(r"^([0-9a-f]+) (file|directory|symlink) ([0-9a-f]*)\r?$", said, re.MULTILINE)
+    }
+    expected = {
+        path: (kind, {"file": hashlib.sha256(contents).hexdigest(), "symlink": contents.hex(), "directory": ""}[kind])
+        for path, (kind, contents) in disk_of(command, "t/disk", tmp_path).items()
+    }
+    assert seen == expected

@@ -52,6 +52,7 @@ class Scan:
         if source != "." and self._ignored(source):
             return
         path = self._root / source
+        _check_text(path, source)
         facts = path.lstat()
         mode = stat.S_IMODE(facts.st_mode) & ~0o022
         if stat.S_ISDIR(facts.st_mode):
@@ -60,7 +61,9 @@ class Scan:
             for name in sorted(os.listdir(path)):  # noqa: PTH208 - names only, many of them
                 self._add(tree, posixpath.join(place, name), posixpath.normpath(posixpath.join(source, name)))
         elif stat.S_ISLNK(facts.st_mode):
-            tree.add(place, symlink(str(path.readlink())))
+            target = str(path.readlink())
+            _check_text(path, target)
+            tree.add(place, symlink(target))
         elif stat.S_ISREG(facts.st_mode):
             tree.add(place, host_file(path, mode, facts.st_size, self._digest(path, source, facts)))
         else:
@@ -79,6 +82,14 @@ class Scan:
             return msgspec.json.decode(self._file.read_bytes(), type=dict[str, Stamp])
         except (OSError, msgspec.DecodeError):
             return {}
+
+
+def _check_text(path: Path, text: str) -> None:
+    """Refuse a name or a target that is no UTF-8 (UNSUPPORTED): records are JSON."""
+    if not text.isascii() and any("\udc80" <= character <= "\udcff" for character in text):
+        raise DrumheadError(
+            ErrorCode.UNSUPPORTED, f"{str(path)!a}: its name or target is not UTF-8; rename or ignore it"
+        )
 
 
 def split(tree: Tree, belongs: Callable[[str], bool]) -> tuple[Tree, Tree]:
