@@ -179,8 +179,11 @@ class Connection:
 
 
 async def retrying(attempt: Callable[[], Any], *, patience: float) -> Any:
-    """Call until it succeeds, fails for good, or `patience` seconds are over; pauses grow from 50 ms to 2 s."""
-    deadline = time.monotonic() + patience
+    """Call until it succeeds or fails for good; pauses grow from 50 ms to 2 s.
+
+    `patience` is in seconds from the first failure: a long upload or download that breaks has not used it up.
+    """
+    deadline: float | None = None
     pause = 0.05
     while True:
         try:
@@ -188,7 +191,9 @@ async def retrying(attempt: Callable[[], Any], *, patience: float) -> Any:
         except Error as error:
             asked = float(error.extra.get("retry_after", 0.0))
             delay = max(asked, pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
-            if not error.passing or error.code is Code.INTERNAL or time.monotonic() + delay > deadline:
+            now = time.monotonic()
+            deadline = now + patience if deadline is None else deadline
+            if not error.passing or error.code is Code.INTERNAL or now + delay > deadline:
                 raise
         await asyncio.sleep(delay)
         pause = min(pause * 2, 2.0)

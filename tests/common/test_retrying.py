@@ -1,0 +1,59 @@
+"""How long a client goes on trying."""
+
+import pytest
+
+from safelight.client import base
+from safelight.client.base import retrying
+from safelight.errors import Code, Error
+
+
+class Clock:
+    """Time that passes only where the test says so."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+
+    async def sleep(seconds):
+        clock.now += seconds
+
+    monkeypatch.setattr(base.time, "monotonic", clock.monotonic)
+    monkeypatch.setattr(base.asyncio, "sleep", sleep)
+    return clock
+
+
+def failing(clock, *, takes, times):
+    """An attempt that takes so many seconds and fails so many times before it succeeds."""
+    left = [times]
+
+    async def attempt():
+        clock.now += takes
+        if left[0]:
+            left[0] -= 1
+            raise Error(Code.UNAVAILABLE, "No answer.")
+        return "done"
+
+    return attempt
+
+
+async def test_a_long_transfer_that_breaks_is_tried_again(clock):
+    assert await retrying(failing(clock, takes=600.0, times=1), patience=15.0) == "done"
+
+
+async def test_patience_ends(clock):
+    began = clock.now
+    with pytest.raises(Error):
+        await retrying(failing(clock, takes=0.1, times=10_000), patience=15.0)
+    assert 10 < clock.now - began < 16
+
+
+async def test_without_patience_nothing_is_tried_again(clock):
+    with pytest.raises(Error):
+        await retrying(failing(clock, takes=0.1, times=1), patience=0.0)
