@@ -26,8 +26,8 @@ DATA = "/data"
 OPTIONS = (option("rootfs", "rofs"), option("power-off-on-abort"), option("noinit"), option("console", "serial"))
 PROBE_OPTIONS = (option("power-off-on-abort"), option("nomount"), option("noinit"))
 CACHE_MEMORY = 96
-"""MiB from which OSv may keep what it read of its root: 20 MB, for a boot that is a seventh shorter. With a volume it has
-to: OSv without that cache ends with a null pointer as soon as an ext4 is mounted.
+"""MiB from which OSv may keep what it read of its root: 20 MB, for a boot that is a seventh shorter. With a volume it
+has to: OSv without that cache ends with a null pointer as soon as an ext4 is mounted.
 """
 UNMANAGED = (
     b'{"event":"started","reason":"the machine ended; OSv does not tell how a program ended that is not Python\'s"}\n'

@@ -9,7 +9,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-TIME_LIMIT = 10.0
+Answer = tuple[dict[str, Any], Callable[[], None] | None]
+TIME_LIMIT = 5.0
 """Seconds for a connection, and for the last bytes to get out."""
 LINGER = struct.pack("ii", 1, int(TIME_LIMIT))
 
@@ -25,16 +26,18 @@ class Line:
     def write(self, message: dict[str, Any]) -> None:
         self._socket.sendall(json.dumps(message).encode() + b"\n")
 
-    def read(self, handle: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        """Answer each line that comes, until the other end hangs up."""
+    def read(self, handle: Callable[[dict[str, Any]], Answer]) -> None:
+        """Answer each line that comes until the other end hangs up; `handle` may ask for something to do after that."""
         with self._socket.makefile("rb") as lines:
             for line in lines:
                 try:
                     order = json.loads(line)
-                    answer = handle(order) if isinstance(order, dict) else {"ok": False, "reason": "no object"}
+                    answer, then = handle(order if isinstance(order, dict) else {})
                 except ValueError:
-                    answer = {"ok": False, "reason": "no JSON"}
+                    answer, then = {"ok": False, "reason": "no JSON"}, None
                 self.write(answer)
+                if then is not None:
+                    then()
 
     def close(self) -> None:
         """Returns when what was written has arrived."""

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import lacks, program
-from .channels import Line, redirect_output
+from .channels import Answer, Line, redirect_output
 
 CONFIG = Path("/drumhead/config.json")
 OWN_FILES = Path("/run/drumhead")
 """Where /etc/hosts and /etc/resolv.conf lead."""
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/", "LANG": "C.UTF-8"}
 TERMINATED, KILLED = 128 + signal.SIGTERM, 128 + signal.SIGKILL
+SWITCH_OFF = os._exit
+"""The process is the machine: its end is the machine's, and nobody else learns its status."""
 
 
 class Machine:
@@ -42,6 +44,7 @@ class Machine:
         if problem:
             self._report({"event": "failed", "reason": problem})
             self._end(None)
+        os._exit = self._end
         self._report({"event": "started", "pid": os.getpid()})
         self._end(self._run_program(config["words"]))
 
@@ -87,18 +90,18 @@ class Machine:
         elif event["event"] == "failed":
             sys.stderr.write(f"{event['reason']}\n")
 
-    def _obey(self, order: dict[str, Any]) -> dict[str, Any]:
+    def _obey(self, order: dict[str, Any]) -> Answer:
         match order.get("do"):
             case "stop":
-                grace = float(order.get("grace", 10))
-                threading.Thread(target=self._stop, args=(grace,), name="stop", daemon=True).start()
+                stop = threading.Thread(target=self._stop, args=(float(order.get("grace", 10)),), daemon=True)
+                return {"ok": True}, stop.start
             case "hosts" if isinstance(hosts := order.get("hosts"), dict):
                 self._write_names(hosts)
             case "memory":
-                return {"ok": True, "memory": memory()}
+                return {"ok": True, "memory": memory()}, None
             case other:
-                return {"ok": False, "reason": f"OSv machines do not know the order {other}"}
-        return {"ok": True}
+                return {"ok": False, "reason": f"OSv machines do not know the order {other}"}, None
+        return {"ok": True}, None
 
     def _stop(self, grace: float) -> None:
         """What SIGTERM and, `grace` seconds later, SIGKILL would do: OSv delivers neither."""
@@ -122,11 +125,14 @@ class Machine:
             trace = error.__traceback__
             while trace and trace.tb_next and trace.tb_frame.f_code.co_filename.startswith((own, "<frozen runpy>")):
                 trace = trace.tb_next
-            sys.excepthook(type(error), error, trace)
+            sys.excepthook(type(error), error.with_traceback(trace), trace)
             status = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
         with contextlib.suppress(SystemExit):
             threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - waits for threads, as Python's end does
         atexit._run_exitfuncs()  # noqa: SLF001
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                stream.flush()
         return status
 
     @staticmethod
@@ -139,23 +145,18 @@ class Machine:
         return 1
 
     def _end(self, status: int | None) -> NoReturn:
-        """Flush disks and channels, tell the host, switch off. The first to come does it."""
+        """Flush disks and channels, tell the host, switch off. The first to come does it. Is the program's os._exit."""
         self._ending.acquire()
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except (AttributeError, OSError, ValueError):
-                continue
         for path in self._config["volumes"]:
             flush_directory(path)
         try:
             if status is not None:
-                self._report({"event": "exit", "code": status})
+                self._report({"event": "exit", "code": status & 0xFF})
             for line in self._lines:
                 line.close()
         except OSError as error:
             os.write(2, f"the host was not told of the end: {error}\n".encode())
-        os._exit(status or 0)
+        SWITCH_OFF(status or 0)
 
 
 def memory() -> dict[str, int]:
