@@ -9,7 +9,7 @@ import pytest
 from msgspec import json
 
 from drumhead.home import Home
-from drumhead.image.layers import LayerRecord, Layers, kept_blobs
+from drumhead.image.layers import PACKING, LayerRecord, Layers, kept_blobs
 from drumhead.image.store import ImageStore, encode
 from drumhead.package.store import PackageStore
 from drumhead.report import silent
@@ -97,6 +97,21 @@ def test_layers_that_follow_from_a_key_outlive_their_image_for_a_while(tmp_path)
     assert kept_blobs(home) == set()
     Layers(home, "squashfs", silent).from_key("python", "dependencies", "a lock", Tree)
     assert kept_blobs(home) == {layer.blob.digest}, "it was used again"
+
+
+def test_layers_that_were_written_another_way_are_made_again(tmp_path, monkeypatch):
+    home = Home(root=tmp_path)
+    tree = Tree()
+    tree.add("a", regular(b"a"))
+    made = []
+
+    def compose():
+        Layers(home, "squashfs", silent).from_key("python", "dependencies", "a lock", lambda: made.append(1) or tree)
+        return len(made)
+
+    assert [compose(), compose()] == [1, 1]
+    monkeypatch.setitem(PACKING, "squashfs", 0)
+    assert [compose(), compose()] == [2, 2]
 
 
 def test_an_edit_that_keeps_size_and_time_is_found_without_update(drumhead, project):

@@ -52,7 +52,8 @@ def _layer_changes(role: str, old: Layer | None, new: Layer | None, layers: Laye
     if old.blob == new.blob or new.kind == "root":  # a root changes with the layers that it unites
         return []
     if old.source == new.source:
-        return [Change(what=role, why=f"packed as {new.filesystem}, was {old.filesystem}")]
+        same = new.filesystem == old.filesystem
+        return [Change(what=role, why="packed anew" if same else f"packed as {new.filesystem}, was {old.filesystem}")]
     if new.kind == "package":
         return [Change(what=role, why=f"{old.name.partition(' ')[2]} → {new.name.partition(' ')[2]} is in the store")]
     before, after = layers.record(old.source), layers.record(new.source)

@@ -14,7 +14,7 @@ from drumhead.closure import Index, index_of
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest.contract import Finding
 from drumhead.image.erofs import write_erofs
-from drumhead.image.records import Blob, Kernel, Layer
+from drumhead.image.records import Blob, Filesystem, Kernel, Layer
 from drumhead.image.squashfs import write_squashfs
 from drumhead.report import silent
 from drumhead.rofs.root import unite
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from drumhead.guest.contract import Guest
     from drumhead.home import Home
-    from drumhead.image.records import Filesystem, LayerKind
+    from drumhead.image.records import LayerKind
     from drumhead.package.records import PackedLayer
     from drumhead.report import Report
 
@@ -37,6 +37,8 @@ LEVEL = 14
 """
 APPLICATION_LEVEL = 5
 """What is edited every minute is packed less hard: 9 gives 2.5 % fewer bytes for half as much time again."""
+PACKING: dict[Filesystem, int] = {"squashfs": 2, "erofs": 1, "rofs": 1}
+"""Counted up when the same tree is to give other bytes (another level or block size): older layers are made again."""
 KEPT_SECONDS = 14 * 24 * 3600.0
 """How long a layer that follows from a key is kept for the next image after its last use."""
 
@@ -49,6 +51,7 @@ class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
     unpacked_size: int
     index: Index
     blobs: dict[str, Blob] = {}
+    """By file system and how it was written (``squashfs 2``)."""
     findings: dict[str, tuple[Finding, ...]] = {}
     """What guests cannot do with the tree, by guest and rules (``linux 1``)."""
 
@@ -63,6 +66,7 @@ class Layers:
         self._rules = f"{guest.name} {guest.check_rules}" if guest else ""
         self._blobs = Blobs(home)
         self.filesystem: Filesystem = filesystem
+        self._packing = f"{filesystem} {PACKING[filesystem]}"
         self._report = report
 
     def from_key(
@@ -129,7 +133,7 @@ class Layers:
 
     def _stored(self, record: LayerRecord | None) -> Blob | None:
         """The layer of a tree that was packed before, though it may not have been checked for this guest."""
-        blob = record.blobs.get(self.filesystem) if record else None
+        blob = record.blobs.get(self._packing) if record else None
         return blob if blob and self._blobs.path(blob.digest).is_file() else None
 
     def findings(self, record: LayerRecord) -> tuple[Finding, ...]:
@@ -160,7 +164,7 @@ class Layers:
             files=sum(entry.kind != "directory" for _, entry in tree),
             unpacked_size=tree.size,
             index=old.index if old else index_of(tree),
-            blobs={**(old.blobs if old else {}), self.filesystem: blob},
+            blobs={**(old.blobs if old else {}), self._packing: blob},
             findings={**(old.findings if old else {}), **checked},
         )
         with replacing(self._home.cache / "layers" / f"{source}.json") as temporary:
@@ -173,7 +177,7 @@ class Layers:
             name=name,
             filesystem=self.filesystem,
             source=record.source,
-            blob=record.blobs[self.filesystem],
+            blob=record.blobs[self._packing],
             files=record.files,
             unpacked_size=record.unpacked_size,
         )
