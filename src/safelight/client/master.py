@@ -20,7 +20,7 @@ import aiohttp
 import msgspec
 
 from safelight.client.base import ServiceClient, retrying
-from safelight.client.uploads import Source, Upload, multipart
+from safelight.client.uploads import ON_THE_WAY, Source, Upload, multipart
 from safelight.errors import Code, Error
 from safelight.wire import (
     ENDED,
@@ -72,7 +72,9 @@ class Client(ServiceClient):
 
         async def attempt() -> Task:
             async with multipart([one], fields) as body:
-                return await self._connection.call("POST", "/task", Task, body=body, headers=headers, retry=False)
+                return await self._connection.call(
+                    "POST", "/task", Task, body=body, headers=headers, wait=ON_THE_WAY, retry=False
+                )
 
         return await retrying(attempt, patience=self._connection.patience)  # type: ignore[no-any-return]
 
@@ -93,7 +95,7 @@ class Client(ServiceClient):
         async def attempt() -> list[Uploaded]:
             async with multipart(uploads, fields) as body:
                 return await self._connection.call(
-                    "POST", "/tasks", list[Uploaded], body=body, headers=headers, retry=False
+                    "POST", "/tasks", list[Uploaded], body=body, headers=headers, wait=ON_THE_WAY, retry=False
                 )
 
         return await retrying(attempt, patience=self._connection.patience)  # type: ignore[no-any-return]

@@ -10,6 +10,7 @@ import aiohttp
 import msgspec
 
 from safelight.client.base import Body, ServiceClient
+from safelight.client.uploads import ON_THE_WAY
 from safelight.wire import Blob, Collected, StorageInfo
 
 
@@ -24,7 +25,7 @@ class StorageClient(ServiceClient):
         path = "/blobs" if expected is None else f"/blobs/{expected}"
         headers = {"Content-Type": "application/octet-stream"}
         async with self._connection.open(
-            "POST" if expected is None else "PUT", path, body=body, headers=headers
+            "POST" if expected is None else "PUT", path, body=body, headers=headers, wait=ON_THE_WAY
         ) as answer:
             return msgspec.json.decode(await answer.read(), type=Blob)
 

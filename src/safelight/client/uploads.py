@@ -17,6 +17,11 @@ _SMALL = 1 << 20
 """Less is sent at once and with its length, which costs least; a file is read at once."""
 _TYPE = "application/octet-stream"
 
+ON_THE_WAY = 60.0
+"""Seconds that an answer to an upload may take longer than another: megabytes that were handed to the network have yet
+to arrive, at a slow receiver too, and to be flushed to its disk.
+"""
+
 Source = Path | bytes | Callable[[], AsyncIterator[bytes]]
 
 

@@ -1,0 +1,43 @@
+"""Answers that take their time: those to uploads may, others may not."""
+
+import asyncio
+
+import pytest
+from aiohttp import web
+
+from safelight.client.base import Connection, Fixed, session
+from safelight.client.master import Client
+from safelight.client.storage import StorageClient
+from safelight.errors import Error
+
+BLOB = {"digest": "0" * 64, "size": 3}
+
+
+@pytest.fixture
+async def slow():
+    """A server that answers a second after it has everything, and a connection that waits for less."""
+
+    async def answer(request):
+        await request.read()
+        await asyncio.sleep(1.0)
+        return web.json_response(BLOB)
+
+    app = web.Application(client_max_size=1 << 30)
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with session() as http:
+        yield Connection(http, Fixed(f"127.0.0.1:{runner.addresses[0][1]}"), patience=0.0, silence=0.2)
+    await runner.cleanup()
+
+
+async def test_an_upload_waits_for_its_answer(slow):
+    assert (await StorageClient(slow).put(b"abc")).size == 3
+    with pytest.raises(Error, match="not understood"):  # it came, and is no task
+        await Client(slow).upload(b"abc")
+
+
+async def test_other_requests_do_not(slow):
+    with pytest.raises(Error, match="No answer"):
+        await Client(slow).task("1-abc")
