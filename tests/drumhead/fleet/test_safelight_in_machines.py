@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -45,8 +46,11 @@ def up(drumhead, tmp_path_factory):
         process = subprocess.Popen(
             words, env=environment(DRUMHEAD_HOME=str(drumhead.home.root)), stdout=subprocess.PIPE, stderr=log, text=True
         )
+    impatience = threading.Timer(2 * LONGEST, process.kill)
+    impatience.start()
     with process:
         process.told = process.stdout.readline()
+        impatience.cancel()
         assert process.told, (root / "up.log").read_text()[-3000:]
         yield process
         process.terminate()
