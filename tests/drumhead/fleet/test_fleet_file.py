@@ -5,7 +5,7 @@ import pytest
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.fleet.file import read_fleet
 from drumhead.fleet.keeper import all_settled, failures, scaled
-from drumhead.fleet.plan import find_forward, machine_spec, start_order, wanted_machines
+from drumhead.fleet.plan import find_forward, machine_spec, start_order, wanted_machines, with_guest
 from drumhead.fleet.records import FleetState, HealthCheck, MachineState
 from drumhead.image.records import Blob, Image, Kernel
 from drumhead.machine.records import PortForward, VolumeMount
@@ -86,6 +86,17 @@ def test_health_check_gets_a_way_in(read):
     fleet = read(TEXT)
     assert fleet.members["db"].health == HealthCheck(port=8001, path="/readyz", timeout=30, recheck=5, failures=0)
     assert find_forward(specs(fleet)["shop-db"].forwards, 8001) == PortForward(host_port=0, guest_port=8001)
+
+
+def test_a_fleet_or_a_member_says_its_guest(read):
+    fleet = read(TEXT.replace("name: shop", "name: shop\nguest: osv").replace("run: web", "run: web\n    guest: linux"))
+    assert {name: member.guest for name, member in fleet.members.items()} == {
+        "web": "linux",
+        "db": "osv",
+        "worker": "osv",
+    }
+    assert {member.guest for member in with_guest(fleet, "linux").members.values()} == {"linux"}
+    assert machine_spec("shop", wanted_machines(fleet)["shop-db"], IMAGE).guest == "osv"
 
 
 def test_scaling_changes_numbers_only(read):

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import msgspec
+
 from drumhead.guest.contract import BootPlan, Channel, Drive
 from drumhead.machine.link import Group
 from drumhead.machine.qemu import Card, command_line, link_netdev, user_netdev
@@ -74,3 +76,18 @@ def test_networks_of_users():
     )
     assert user_netdev(forwards) == "user,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp:0.0.0.0:5353-:53"
     assert link_netdev(Group("239.1.2.3", 20001)) == "socket,mcast=239.1.2.3:20001,localaddr=127.0.0.1"
+
+
+def test_channels_of_a_guest_without_serial_ports_are_addresses_of_qemus_own_network():
+    status = Channel(name="status", kind="file", path=STATE / "status", port=2)
+    control = Channel(name="control", kind="socket", path=STATE / "control.sock", port=3)
+    boot = msgspec.structs.replace(BOOT, channels=(status, control), console="log")
+    line = command_line(boot, name="a", memory=96, cpus=1, accelerator="tcg", cards=CARDS, state=STATE)
+    ways = ",guestfwd=tcp:10.0.2.100:2-chardev:channel0,guestfwd=tcp:10.0.2.100:3-chardev:channel1"
+    assert [line[n + 1] for n, word in enumerate(line) if word == "-netdev"] == [
+        f"user{ways},id=net0",
+        "tap,ifname=t,id=net1",
+    ]
+    assert "serial-pci" not in " ".join(line)
+    assert "virtserialport" not in " ".join(line)
+    assert "logfile=log," in " ".join(line)
