@@ -80,7 +80,7 @@ def image(composer, tmp_path_factory):
         },
     )
     (root / "odd/link").symlink_to("../say.py")
-    composer("package", "compose", "t/disk", "-C", root)
+    composer("package", "compose", "t/disk", "-C", root, "--run", "say")
     return root
 
 
