@@ -1,0 +1,85 @@
+"""Runs in a machine: says what its volume holds, then writes files and rows in several threads; says what it flushed.
+
+One line each: HAVE DIGEST, ROW NUMBER, INTEGRITY ok, CHECKED NUMBER (of damaged files); then FILE DIGEST, COMMIT
+NUMBER.
+"""
+
+import hashlib
+import os
+import random
+import sqlite3
+import threading
+from pathlib import Path
+
+FILES, NEW, DATABASE = Path("/data/files"), Path("/data/new"), Path("/data/rows.sqlite")
+SIZES = (0, 10, 511, 512, 3000, 4096, 5000, 70000, 400000)
+
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+def connect():
+    """As safelight opens its databases: the only user, a log that is written ahead, flushed at each commit."""
+    rows = sqlite3.connect(DATABASE, check_same_thread=False)
+    for setting in ("locking_mode=exclusive", "journal_mode=wal", "synchronous=full"):
+        rows.execute(f"pragma {setting}")
+    rows.execute("create table if not exists rows (number integer primary key, filling text)")
+    rows.commit()
+    return rows
+
+
+def check():
+    damaged = 0
+    for path in FILES.glob("*/*"):
+        whole = hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+        damaged += not whole
+        say("HAVE" if whole else "DAMAGED", path.name)
+    rows = connect()
+    say("INTEGRITY", rows.execute("pragma integrity_check").fetchone()[0])
+    for (number,) in rows.execute("select number from rows"):
+        say("ROW", number)
+    say("CHECKED", damaged)
+    return rows
+
+
+def flush(path):
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
+
+
+def write_files(thread):
+    chance = random.Random()
+    number = 0
+    while True:
+        number += 1
+        contents = chance.randbytes(chance.choice(SIZES)) + thread.to_bytes(1)
+        digest = hashlib.sha256(contents).hexdigest()
+        folder, new = FILES / digest[:2], NEW / f"{thread}-{number}"
+        with new.open("wb") as file:
+            file.write(contents)
+            file.flush()
+            os.fsync(file.fileno())
+        folder.mkdir(exist_ok=True)
+        flush(FILES)
+        new.rename(folder / digest)
+        flush(folder)
+        say("FILE", digest)
+
+
+def write_rows(rows):
+    (number,) = rows.execute("select coalesce(max(number), 0) from rows").fetchone()
+    while True:
+        number += 1
+        rows.execute("insert into rows values (?, ?)", (number, "x" * random.randrange(3000)))
+        rows.commit()
+        say("COMMIT", number)
+
+
+database = check()
+for path in (FILES, NEW):
+    path.mkdir(exist_ok=True)
+for thread in range(3):
+    threading.Thread(target=write_files, args=(thread,)).start()
+threading.Thread(target=write_rows, args=(database,)).start()
