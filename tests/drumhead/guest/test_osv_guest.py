@@ -375,3 +375,11 @@ def test_a_volume_that_is_not_there_is_a_failure_with_a_reason(start):
 def wait_for(host, name, text):
     while text not in host.received[name]:
         assert host.process.poll() is None
+
+
+def test_the_host_is_told_the_addresses_that_cards_got(start):
+    _, _, events = start("-c", "", cards=("lo", "none")).end()
+    assert events[:2] == [
+        {"event": "address", "card": "lo", "address": "127.0.0.1"},
+        {"event": "address", "card": "none", "address": ""},
+    ]

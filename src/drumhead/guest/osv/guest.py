@@ -124,7 +124,7 @@ class OsvGuest:
         if config.memory < CACHE_MEMORY and not config.mounts:
             options.append(option("disable_rofs_cache"))
         # Any address given turns DHCP off for all cards.
-        if all(card.address for card in config.nics):
+        if program.addresses_are_fixed(config):
             for number, card in enumerate(config.nics):
                 interface = ipaddress.IPv4Interface(card.address)
                 options.append(option("ip", f"eth{number},{interface.ip},{interface.netmask}"))

@@ -30,7 +30,10 @@ SEARCH_PATH = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """``config.json``, read by the start program. `words` follow the interpreter's own options."""
+    """``config.json``, read by the start program. `words` follow the interpreter's own options.
+
+    `cards` are those that asked for their addresses, which the host is told.
+    """
 
     hostname: str
     words: tuple[str, ...]
@@ -39,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hosts: dict[str, str]
     volumes: tuple[str, ...]
     nameserver: str
+    cards: tuple[str, ...] = ()
     channels: dict[str, str | int] = {}
 
 
@@ -94,6 +98,11 @@ def split_python(words: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ..
     return words, ()
 
 
+def addresses_are_fixed(config: RunConfig) -> bool:
+    """OSv has either fixed addresses or DHCP, for all of its cards."""
+    return all(card.address for card in config.nics)
+
+
 def config_tree(config: RunConfig, start: Start) -> Tree:
     """The files of a machine's configuration disk."""
     nameserver = next((card.nameserver for card in config.nics if card.nameserver), "")
@@ -111,6 +120,7 @@ def config_tree(config: RunConfig, start: Start) -> Tree:
         hosts=config.hosts,
         volumes=tuple(mount.path for mount in config.mounts),
         nameserver=nameserver,
+        cards=() if addresses_are_fixed(config) else tuple(f"eth{number}" for number in range(len(config.nics))),
         channels={"address": CHANNEL_ADDRESS, **PORTS},
     )
     tree.add("config.json", regular(msgspec.json.encode(settings)))

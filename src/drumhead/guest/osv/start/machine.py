@@ -5,9 +5,12 @@ from __future__ import annotations
 import _thread
 import atexit
 import contextlib
+import fcntl
 import json
 import os
 import signal
+import socket
+import struct
 import sys
 import threading
 import time
@@ -20,6 +23,7 @@ from .channels import Answer, Line, redirect_output
 CONFIG = Path("/drumhead/config.json")
 OWN_FILES = Path("/run/drumhead")
 """Where /etc/hosts and /etc/resolv.conf lead."""
+SIOCGIFADDR = 0x8915
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/", "LANG": "C.UTF-8"}
 TERMINATED, KILLED = 128 + signal.SIGTERM, 128 + signal.SIGKILL
 SWITCH_OFF = os._exit
@@ -40,6 +44,8 @@ class Machine:
         lacks.mend(config["hostname"])
         self._write_names(config["hosts"])
         self._open_channels(config["channels"])
+        for card in config["cards"]:
+            self._report({"event": "address", "card": card, "address": address_of(card)})
         problem = self._prepare()
         if problem:
             self._report({"event": "failed", "reason": problem})
@@ -157,6 +163,14 @@ class Machine:
         except OSError as error:
             os.write(2, f"the host was not told of the end: {error}\n".encode())
         SWITCH_OFF(status or 0)
+
+
+def address_of(card: str) -> str:
+    """The IPv4 address of a network card; empty without one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking, contextlib.suppress(OSError):
+        request = struct.pack("256s", card.encode())
+        return socket.inet_ntoa(fcntl.ioctl(asking, SIOCGIFADDR, request)[20:24])
+    return ""
 
 
 def memory() -> dict[str, int]:
