@@ -22,23 +22,25 @@ LONGEST = 300.0
 @pytest.fixture
 def walk(drumhead, tmp_path):
     """A walk in a copy of the project, which the page edits."""
-    for folder in ("meta", "locks", "bin"):
+    for folder in ("meta", "locks", "bin", "deploy"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "src/safelight", tmp_path / "src/safelight", ignore=ignore)
     shutil.copy(Path(skimage.__file__).parent / "data/astronaut.png", tmp_path / "photo.png")
     ports = {port: free_port() for port in PORTS}
-    run_yaml = tmp_path / "meta/run.yaml"
-    text = run_yaml.read_text()
-    for written, real in ports.items():
-        text = text.replace(str(written), str(real))
-    run_yaml.write_text(text)
+    for file in (tmp_path / "meta/run.yaml", tmp_path / "deploy/fleet.yaml"):
+        text = file.read_text()
+        for written, real in ports.items():
+            text = text.replace(str(written), str(real))
+        file.write_text(text)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "200"}
     environment["DRUMHEAD_HOME"] = str(drumhead.home.root)
     yield Walk(tmp_path, environment, ports, timeout=LONGEST)
     drumhead.run("delete", "--force", "keyvaluestore", "db", "storage", "master", "worker")
-    for volume in ("tasks", "photos"):
-        (drumhead.home.volumes / f"{volume}.raw").unlink(missing_ok=True)
+    drumhead.run("down", "safelight")
+    for pattern in ("tasks.raw", "photos.raw", "safelight-*.raw"):
+        for volume in drumhead.home.volumes.glob(pattern):
+            volume.unlink()
 
 
 async def test_every_command_of_the_page_does_what_the_page_says(walk):
