@@ -78,10 +78,12 @@ class Contents:
         modules, application = split(Scan(self.project, self.home.cache, trust=trust).tree(), _in_node_modules)
         if len(modules):
             self._add("node", NODE_MODULES, modules)
+        below = self.guest.skeleton()
         if python:
-            cache = self.home.cache / "bytecode"
-            application = with_bytecode(application, self._interpreter(python), cache, python.archive)
-        application = self._add_application(application, commands, default)
+            cache, interpreter = self.home.cache / "bytecode", self._interpreter(python)
+            application = with_bytecode(application, interpreter, cache, python.archive)
+            below = with_bytecode(below, interpreter, cache, python.archive)
+        application = self._add_application(below, application, commands, default)
         self._add_libraries()
         order = {"package": 0, "libraries": 1, "python": 2, "node": 3, "application": 4}
         self._made.sort(key=lambda made: order[made[0].kind])
@@ -149,9 +151,8 @@ class Contents:
             mark.touch()
         return Interpreter.at(root)
 
-    def _add_application(self, files: Tree, commands: dict[str, Command], default: str) -> Tree:
-        """The project's files over what the guest needs below every application; returns them all."""
-        tree = self.guest.skeleton()
+    def _add_application(self, tree: Tree, files: Tree, commands: dict[str, Command], default: str) -> Tree:
+        """The project's files over `tree`, what the guest needs below every application; returns them all."""
         covered = merge(record.index for _, record in self._made)
         for path in [path for path, entry in tree if entry.kind == "file" and path in covered]:
             tree.remove(path)
