@@ -22,10 +22,13 @@ from drumhead.guest.osv import program
 from drumhead.guest.osv.cmdline import LONGEST, command_line, option
 from drumhead.guest.osv.skeleton import PRELOAD, START_PLACE
 from drumhead.image.records import Blob, Image, ImageFiles, Kernel
+from drumhead.machine.acceleration import try_boot
 from drumhead.manifest.records import Command
 from drumhead.rofs.root import unite
 from drumhead.rofs.writer import write_rofs
 from drumhead.tree import Tree, regular
+from support import osv
+from support.machines import LIMIT
 from support.rofs import read_rofs
 
 STATE = Path("/state")
@@ -99,6 +102,12 @@ def test_little_memory_goes_without_the_cache_unless_there_is_a_volume(files):
     assert "--disable_rofs_cache" in plan(files, memory=64).cmdline
     assert "--disable_rofs_cache" not in plan(files, memory=96).cmdline
     assert "--disable_rofs_cache" not in plan(files, memory=64, mounts=(GuestMount(serial="v", path="/data"),)).cmdline
+
+
+async def test_what_is_booted_to_try_an_accelerator_gives_a_sign_of_life():
+    kernel = next(file for file in osv.real_files() if file.suffix == ".elf")
+    boot = find_guest("osv").probe(ImageFiles(kernel=kernel, initrd=None, layers=()))
+    assert await try_boot(boot, "tcg", LIMIT) == ""
 
 
 def test_python_programs_start_under_the_start_program(files):

@@ -84,6 +84,14 @@ def test_it_boots_and_answers(fleet, member):
     assert "is listening on" in fleet.drumhead("logs", machine["launch"]["spec"]["name"])
 
 
+def test_a_program_runs_beside_a_service_or_is_refused_with_the_reason(fleet):
+    words = ("exec", f"{fleet.store.name}-master", "--", "python3", "--version")
+    if guest_of(fleet) == "osv":
+        assert "OSv is one process" in fleet.drumhead.refused(*words, status=7)
+    else:
+        assert "Python 3" in fleet.drumhead(*words)
+
+
 async def test_a_photo_goes_in_and_its_inverse_comes_out(fleet):
     task = await fleet.photo(1)
     assert task.state is State.FINISHED
