@@ -1,0 +1,188 @@
+"""Single machines of an image: booted, asked until they answer, given ever less memory."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.guest import find_guest
+from drumhead.guest.contract import ProbeBoot
+from drumhead.home import Home
+from drumhead.image.records import GuestName
+from drumhead.image.store import ImageStore
+from drumhead.machine.acceleration import Acceleration, find_acceleration
+from drumhead.machine.attach import wait_started
+from drumhead.machine.instances import Instances
+from drumhead.machine.launch import Started, start_machine
+from drumhead.machine.process import die_with_parent, process_end
+from drumhead.machine.qemu import PROGRAM, accelerator_words
+from drumhead.machine.records import InstanceSpec, PortForward
+from drumhead.machine.request import choose_command
+from drumhead.machine.stop import destroy_machine
+
+IMAGE = "safelight"
+SIZES = (48, 64, 80, 96, 128, 192, 256)
+"""Memory sizes that are tried, in MiB."""
+ANSWER_LIMIT = 45.0
+"""Seconds after which a first answer counts as failed."""
+PAUSE = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """Something in a machine that answers requests: a config set of the image, or a command line.
+
+    `memory` is what each guest gives it, in MiB.
+    """
+
+    name: str
+    port: int
+    memory: dict[GuestName, int]
+    path: str = "/healthz"
+    words: str = ""
+
+
+SMALL: dict[GuestName, int] = {"linux": 96, "osv": 64}
+HTTP_SERVER = Server(
+    name="http.server", port=8000, memory=SMALL, path="/", words="/usr/bin/python3 -m http.server 8000"
+)
+SERVICES = (
+    Server(name="keyvaluestore", port=8000, memory=SMALL),
+    Server(name="db", port=8001, memory=SMALL),
+    Server(name="storage", port=8002, memory=SMALL),
+    Server(name="master", port=8003, memory=SMALL),
+    Server(name="worker", port=8004, memory={"linux": 200, "osv": 256}),
+)
+
+
+class Boots:
+    """The machines of one guest, from its image of safelight."""
+
+    def __init__(self, home: Home, guest: GuestName) -> None:
+        self.guest: GuestName = guest
+        self._home = home
+
+    @asynccontextmanager
+    async def machine(self, server: Server, name: str, memory: int = 0) -> AsyncIterator[Started]:
+        """A machine that goes with this process, and is deleted at the end."""
+        instances = Instances(self._home)
+        image = ImageStore(self._home).find(IMAGE, self.guest)
+        command = choose_command(image, config_set="" if server.words else server.name, words=server.words)
+        spec = InstanceSpec(
+            name=f"{name}-{self.guest}",
+            image=IMAGE,
+            guest=self.guest,
+            command=command,
+            memory=memory or server.memory[self.guest],
+            link=self.guest,
+            aliases=(name,),
+            forwards=(PortForward(host_port=0, guest_port=server.port),),
+        )
+        try:
+            yield await start_machine(self._home, spec, attached=True)
+        finally:
+            if instances.find(spec.name) is not None:
+                await destroy_machine(instances, spec.name)
+                instances.delete(spec.name)
+
+    @asynccontextmanager
+    async def keyvaluestore(self) -> AsyncIterator[Started]:
+        """A key-value store that answers, for the others to find at its name."""
+        async with self.machine(SERVICES[0], "keyvaluestore") as started:
+            await answered_by(started, "/healthz")
+            yield started
+
+    async def first_answer(self, server: Server, memory: int = 0) -> float:
+        """Return the seconds from QEMU's start to the first answer. Raises TimeoutError, DrumheadError."""
+        async with asyncio.timeout(ANSWER_LIMIT), self.machine(server, "measured", memory) as started:
+            begun = started_at(started.pid)
+            # The guest's network is up by then; before, requests would wait for a packet to be sent again.
+            await wait_started(Instances(self._home), started.launch.spec.name, time_limit=ANSWER_LIMIT)
+            await answered_by(started, server.path)
+            return time.clock_gettime(time.CLOCK_BOOTTIME) - begun
+
+    async def acceleration(self) -> Acceleration:
+        store = ImageStore(self._home)
+        return await find_acceleration(self._home, self._probe(store))
+
+    async def empty(self) -> float:
+        """Return the seconds from QEMU's start to the sign of a kernel that has nothing else to start."""
+        boot = self._probe(ImageStore(self._home))
+        accelerator = (await self.acceleration()).accelerator
+        initrd = ("-initrd", str(boot.initrd)) if boot.initrd else ()
+        begun = time.perf_counter()
+        process = await asyncio.create_subprocess_exec(
+            *(PROGRAM, *accelerator_words(accelerator), "-machine", "q35", "-m", "96M"),
+            *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"),
+            *("-kernel", str(boot.kernel), *initrd, "-append", boot.cmdline),
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, preexec_fn=die_with_parent(),
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(ANSWER_LIMIT):
+                await process.stdout.readuntil(boot.sign.encode())
+            return time.perf_counter() - begun
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+    async def least_memory(self, service: Server) -> tuple[str, list[str]]:
+        """Return the smallest of SIZES with which a service answers, by bisection, and what came of each try."""
+        low, high, tried = 0, len(SIZES), []
+        while low < high:
+            middle = (low + high) // 2
+            try:
+                seconds = await self.first_answer(service, SIZES[middle])
+            except (TimeoutError, DrumheadError):
+                tried.append(f"{SIZES[middle]}: no answer")
+                low = middle + 1
+            else:
+                tried.append(f"{SIZES[middle]}: {seconds:.1f} s")
+                high = middle
+        return (f"{SIZES[high]} MB" if high < len(SIZES) else f"more than {SIZES[-1]} MB"), tried
+
+    def _probe(self, store: ImageStore) -> ProbeBoot:
+        image = store.find(IMAGE, self.guest)
+        return find_guest(image.guest).probe(store.files(image))
+
+
+def started_at(pid: int) -> float:
+    """When a process was started, in seconds since the host's boot (to a hundredth)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+async def answered(port: int, path: str) -> None:
+    """Ask until a request is answered with 200; QEMU hangs up as long as nobody listens in the guest."""
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+    while True:
+        try:
+            async with asyncio.timeout(ANSWER_LIMIT):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                try:
+                    writer.write(request)
+                    if b" 200 " in await reader.readline():
+                        return
+                finally:
+                    writer.close()
+        except OSError:
+            pass
+        await asyncio.sleep(PAUSE)
+
+
+async def answered_by(started: Started, path: str) -> None:
+    """The same for a machine. Raises DrumheadError when it ends before it answers: its memory was too little."""
+    asking = asyncio.create_task(answered(started.launch.forwards[0].host_port, path))
+    ending = asyncio.create_task(process_end(started.pid))
+    try:
+        await asyncio.wait({asking, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done():
+            raise DrumheadError(ErrorCode.GUEST, f"{started.launch.spec.name} ended before it answered")
+        asking.result()
+    finally:
+        asking.cancel()
+        ending.cancel()
