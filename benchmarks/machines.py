@@ -209,12 +209,12 @@ class Bench:
 
     @asynccontextmanager
     async def fleet(self, guest: GuestName) -> AsyncIterator[tuple[FleetStore, Client]]:
-        """The machines of deploy/fleet.yaml with their memory for `guest`, on free ports, and a client of theirs."""
+        """The machines of deploy/fleet.yaml, the worker with its memory for `guest`, and a client of theirs."""
         name = f"benchmark-{guest}"
         content = yaml.safe_load((ROOT / "deploy/fleet.yaml").read_text()) | {"name": name}
         for service in SERVICES:
-            changed = {"forward": [f"0:{service.port}"], "memory": f"{service.memory[guest]}M"}
-            content["members"][service.name] |= changed
+            content["members"][service.name]["forward"] = [f"0:{service.port}"]
+        content["members"]["worker"]["memory"] = f"{SERVICES[-1].memory[guest]}M"
         directory = self.project / name
         directory.mkdir()
         (directory / "fleet.yaml").write_text(yaml.safe_dump(content))
