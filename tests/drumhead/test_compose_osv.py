@@ -45,6 +45,8 @@ def new_home(drumhead, folder):
     """A home with the same packages, so that no other test meets these kernels."""
     for part in ("packages", "blobs"):
         shutil.copytree(drumhead.home.root / part, folder / part, copy_function=os.link)
+    # Tests that boot OSv share their kernel with one another, and are not to share it with these.
+    shutil.rmtree(folder / "packages/osv", ignore_errors=True)
     return Drumhead(Home(root=folder))
 
 
