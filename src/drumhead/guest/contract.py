@@ -64,12 +64,14 @@ class Drive(msgspec.Struct, frozen=True, kw_only=True):
     """A virtio-blk disk. `serial` (at most 20 bytes) is how the guest knows it whatever the order of the probe.
 
     A ``vmdk`` is a text that puts a read-only disk together from parts of other files (``drumhead.rofs.root``).
+    `writethrough`: the host flushes every write before it says that it is done, for a guest that never asks for it.
     """
 
     path: Path
     format: Literal["raw", "qcow2", "vmdk"]
     serial: str
     readonly: bool
+    writethrough: bool = False
 
 
 CHANNEL_ADDRESS = "10.0.2.100"

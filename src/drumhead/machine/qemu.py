@@ -90,6 +90,8 @@ def _drive(number: int, drive: Drive) -> list[str]:
     readonly = "on" if drive.readonly else "off"
     # discard lets a volume shrink again on the host when the guest deletes.
     options = f"if=none,id=disk{number},format={drive.format},readonly={readonly},discard=unmap"
+    if drive.writethrough:
+        options += ",cache=writethrough"
     return [
         "-drive",
         f"file={_escape(str(drive.path))},{options}",

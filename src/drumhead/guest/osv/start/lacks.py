@@ -6,6 +6,7 @@ Each repair is tried first: on a kernel that has learnt it, nothing is changed.
 from __future__ import annotations
 
 import _thread
+import errno
 import fcntl
 import math
 import os
@@ -19,7 +20,8 @@ def mend(hostname: str) -> None:
     _mend_sleep()
     _mend_socketpair()
     _mend_blocking()
-    _take_away_fork()
+    _take_away("fork", "forkpty")
+    _take_away_attributes()
     if hostname:
         socket.gethostname = lambda: hostname
 
@@ -112,8 +114,17 @@ def _mend_blocking() -> None:
     socket.socket.setblocking = setblocking  # type: ignore[method-assign,assignment]
 
 
-def _take_away_fork() -> None:
-    """One process is all there is. Programs that ask whether they can fork (``hasattr(os, "fork")``) are told so."""
-    for name in ("fork", "forkpty"):
+def _take_away_attributes() -> None:
+    """Files have no extended attributes, and shutil expects another error where there are none."""
+    try:
+        os.listxattr("/")
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            _take_away("listxattr", "getxattr", "setxattr", "removexattr")
+
+
+def _take_away(*names: str) -> None:
+    """Programs that ask whether there is such a function (``hasattr(os, "fork")``) are told what is true."""
+    for name in names:
         if hasattr(os, name):
             delattr(os, name)

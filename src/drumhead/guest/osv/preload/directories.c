@@ -1,0 +1,142 @@
+/* Directories, read whole when they are opened.
+ *
+ * OSv's getdents64 goes back to the last name that did not fit the buffer by a number that its ext4 does not take: a
+ * directory of more than 32 kB of names could not be listed (EIO), whoever asked. Here one call reads all of it, under
+ * the lock, so that no name is taken away meanwhile; the buffer grows until there is room left.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include "calls.h"
+
+#undef readdir64
+#undef scandir64
+
+#define FIRST (32 << 10)
+#define LONGEST 300 /* bytes: an entry with the longest name */
+#define NOT_A_DIRECTORY 20
+#define NO_MEMORY 12
+
+extern void *malloc(size_t size);
+extern void *realloc(void *old, size_t size);
+extern void free(void *old);
+extern void qsort(void *first, size_t count, size_t size, int (*compare)(const void *, const void *));
+
+/* What `DIR` is here; libc's own is never seen. `names` is NULL until the first is asked for. */
+struct __dirstream {
+    int fd;
+    char *names;
+    long at, end;
+};
+
+static int fail(int error)
+{
+    *__errno_location() = error;
+    return -1;
+}
+
+static int fill(DIR *open)
+{
+    for (long room = FIRST;; room *= 2) {
+        char *names = realloc(open->names, (size_t)room);
+        if (!names) return fail(NO_MEMORY);
+        open->names = names;
+        lock();
+        long found = call(SYS_lseek, open->fd, 0, SEEK_SET, 0, 0);
+        if (found >= 0) found = call(SYS_getdents64, open->fd, (long)names, room, 0, 0);
+        unlock();
+        if (found < 0) return (int)answer(found);
+        if (found + LONGEST > room) continue;
+        open->end = found;
+        return 0;
+    }
+}
+
+DIR *fdopendir(int fd)
+{
+    struct stat found;
+    if (answer(call(SYS_fstat, fd, (long)&found, 0, 0, 0))) return NULL;
+    if (!S_ISDIR(found.st_mode)) return fail(NOT_A_DIRECTORY), NULL;
+    DIR *open = malloc(sizeof *open);
+    if (open) *open = (DIR){.fd = fd};
+    return open;
+}
+
+DIR *opendir(const char *path)
+{
+    int fd = (int)answer(call(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, 0));
+    if (fd < 0) return NULL;
+    DIR *open = fdopendir(fd);
+    if (!open) call(SYS_close, fd, 0, 0, 0, 0);
+    return open;
+}
+
+struct dirent *readdir(DIR *open)
+{
+    if (!open->names && fill(open)) return NULL;
+    if (open->at >= open->end) return NULL;
+    struct dirent *entry = (struct dirent *)(open->names + open->at);
+    open->at += entry->d_reclen;
+    entry->d_off = open->at;
+    return entry;
+}
+struct dirent *readdir64(DIR *open) { return readdir(open); }
+
+int dirfd(DIR *open) { return open->fd; }
+long telldir(DIR *open) { return open->at; }
+void seekdir(DIR *open, long at) { open->at = at; }
+
+void rewinddir(DIR *open)
+{
+    free(open->names);
+    *open = (DIR){.fd = open->fd};
+}
+
+int closedir(DIR *open)
+{
+    int fd = open->fd;
+    free(open->names);
+    free(open);
+    return (int)in_turn(SYS_close, fd, 0, 0, 0, 0);
+}
+
+/* Copies of the entries that are wanted; their number, or -1 with none kept. */
+static int collect(DIR *open, struct dirent ***list, int (*wanted)(const struct dirent *))
+{
+    int count = 0;
+    *list = NULL;
+    if (fill(open)) return -1;
+    for (struct dirent *entry; (entry = readdir(open));) {
+        if (wanted && !wanted(entry)) continue;
+        struct dirent **longer = realloc(*list, ((size_t)count + 1) * sizeof **list);
+        struct dirent *copy = longer ? malloc(entry->d_reclen) : NULL;
+        if (longer) *list = longer;
+        if (!copy) {
+            while (count) free((*list)[--count]);
+            free(*list);
+            return fail(NO_MEMORY);
+        }
+        __builtin_memcpy(copy, entry, entry->d_reclen);
+        longer[count++] = copy;
+    }
+    return count;
+}
+
+int scandir(const char *path, struct dirent ***list, int (*wanted)(const struct dirent *),
+            int (*compare)(const struct dirent **, const struct dirent **))
+{
+    DIR *open = opendir(path);
+    if (!open) return -1;
+    int count = collect(open, list, wanted);
+    closedir(open);
+    if (compare && count > 0) qsort(*list, (size_t)count, sizeof **list, (int (*)(const void *, const void *))compare);
+    return count;
+}
+int scandir64(const char *path, struct dirent ***list, int (*wanted)(const struct dirent *),
+              int (*compare)(const struct dirent **, const struct dirent **))
+{
+    return scandir(path, list, wanted, compare);
+}

@@ -1,0 +1,110 @@
+/* Names: what makes, moves and removes files and directories, and what is known of them. */
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+
+#include "calls.h"
+
+/* Of musl's headers, which know one name where Debian's libc has two. */
+#undef open64
+#undef openat64
+#undef creat64
+#undef truncate64
+
+#define EXT4 0xef53
+
+static int open_at(int folder, const char *path, int flags, mode_t mode)
+{
+    if (flags & (O_CREAT | O_TRUNC)) return (int)in_turn(SYS_openat, folder, (long)path, flags, mode, 0);
+    return (int)answer(call(SYS_openat, folder, (long)path, flags, mode, 0));
+}
+
+/* The mode follows only where a file may be made. */
+#define OPEN(name, folder, ...)                                                                                       \
+    int name(__VA_ARGS__, int flags, ...)                                                                             \
+    {                                                                                                                 \
+        va_list more;                                                                                                 \
+        va_start(more, flags);                                                                                        \
+        mode_t mode = flags & O_CREAT ? va_arg(more, mode_t) : 0;                                                     \
+        va_end(more);                                                                                                 \
+        return open_at(folder, path, flags, mode);                                                                    \
+    }
+OPEN(open, AT_FDCWD, const char *path)
+OPEN(open64, AT_FDCWD, const char *path)
+OPEN(openat, folder, int folder, const char *path)
+OPEN(openat64, folder, int folder, const char *path)
+
+#define CALL2(name, A, B) int name(A a, B b) { return (int)in_turn(SYS_##name, (long)a, (long)b, 0, 0, 0); }
+#define CALL3(name, A, B, C) int name(A a, B b, C c) { return (int)in_turn(SYS_##name, (long)a, (long)b, (long)c, 0, 0); }
+
+int creat64(const char *path, mode_t mode) { return open_at(AT_FDCWD, path, O_CREAT | O_WRONLY | O_TRUNC, mode); }
+int creat(const char *path, mode_t mode) { return creat64(path, mode); }
+int rmdir(const char *path) { return (int)in_turn(SYS_rmdir, (long)path, 0, 0, 0, 0); }
+int unlink(const char *path) { return (int)in_turn(SYS_unlink, (long)path, 0, 0, 0, 0); }
+int remove(const char *path)
+{
+    struct stat found;
+    long known = call(SYS_newfstatat, AT_FDCWD, (long)path, (long)&found, AT_SYMLINK_NOFOLLOW, 0);
+    return known == 0 && S_ISDIR(found.st_mode) ? rmdir(path) : unlink(path);
+}
+CALL2(mkdir, const char *, mode_t)
+CALL2(link, const char *, const char *)
+CALL2(symlink, const char *, const char *)
+CALL2(truncate, const char *, off_t)
+int truncate64(const char *path, off_t size) { return truncate(path, size); }
+CALL2(chmod, const char *, mode_t)
+CALL3(chown, const char *, uid_t, gid_t)
+CALL3(lchown, const char *, uid_t, gid_t)
+CALL3(mkdirat, int, const char *, mode_t)
+CALL3(unlinkat, int, const char *, int)
+CALL3(symlinkat, const char *, int, const char *)
+int linkat(int from, const char *old, int to, const char *new, int flags)
+{
+    return (int)in_turn(SYS_linkat, from, (long)old, to, (long)new, flags);
+}
+int utimes(const char *path, const struct timeval times[2])
+{
+    return (int)in_turn(SYS_utimes, (long)path, (long)times, 0, 0, 0);
+}
+int utimensat(int folder, const char *path, const struct timespec times[2], int flags)
+{
+    return (int)in_turn(SYS_utimensat, folder, (long)path, (long)times, flags, 0);
+}
+
+/* The file that had the name before keeps its room for ever in OSv, so it is removed first; by names alone that was never
+ * one step there. Answers as the removal does where it is refused, with nothing changed.
+ */
+static long make_room(int from, const char *old, int to, const char *new)
+{
+    struct stat moved, there;
+    struct statfs where;
+    if (call(SYS_newfstatat, from, (long)old, (long)&moved, AT_SYMLINK_NOFOLLOW, 0)) return 0;
+    if (call(SYS_newfstatat, to, (long)new, (long)&there, AT_SYMLINK_NOFOLLOW, 0)) return 0;
+    long known = to == AT_FDCWD ? call(SYS_statfs, (long)new, (long)&where, 0, 0, 0)
+                                : call(SYS_fstatfs, to, (long)&where, 0, 0, 0);
+    if (known || where.f_type != EXT4) return 0;
+    if (moved.st_dev != there.st_dev || moved.st_ino == there.st_ino) return 0;
+    if (S_ISDIR(moved.st_mode) != S_ISDIR(there.st_mode)) return 0;
+    return call(SYS_unlinkat, to, (long)new, S_ISDIR(there.st_mode) ? AT_REMOVEDIR : 0, 0, 0);
+}
+
+static int move(long number, int from, const char *old, int to, const char *new, unsigned flags)
+{
+    lock();
+    long result = flags ? 0 : make_room(from, old, to, new);
+    if (result == 0 && number == SYS_rename) result = call(number, (long)old, (long)new, 0, 0, 0);
+    else if (result == 0) result = call(number, from, (long)old, to, (long)new, flags);
+    unlock();
+    return (int)answer(result);
+}
+
+int rename(const char *old, const char *new) { return move(SYS_rename, AT_FDCWD, old, AT_FDCWD, new, 0); }
+int renameat(int from, const char *old, int to, const char *new) { return move(SYS_renameat, from, old, to, new, 0); }
+int renameat2(int from, const char *old, int to, const char *new, unsigned flags)
+{
+    return move(SYS_renameat2, from, old, to, new, flags);
+}

@@ -1,0 +1,28 @@
+/* The lock under which calls for files take turns. */
+#include <sys/syscall.h>
+
+#include "calls.h"
+
+#define WAIT_PRIVATE 128
+#define WAKE_PRIVATE 129
+
+/* The lock: 0 is free, 1 held, 2 held and waited for (Drepper, "Futexes are tricky"). */
+static int state;
+
+void lock(void)
+{
+    int seen = 0;
+    if (__atomic_compare_exchange_n(&state, &seen, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE)) return;
+    if (seen != 2) seen = __atomic_exchange_n(&state, 2, __ATOMIC_ACQUIRE);
+    while (seen) {
+        call(SYS_futex, (long)&state, WAIT_PRIVATE, 2, 0, 0);
+        seen = __atomic_exchange_n(&state, 2, __ATOMIC_ACQUIRE);
+    }
+}
+
+void unlock(void)
+{
+    if (__atomic_fetch_sub(&state, 1, __ATOMIC_RELEASE) == 1) return;
+    __atomic_store_n(&state, 0, __ATOMIC_RELEASE);
+    call(SYS_futex, (long)&state, WAKE_PRIVATE, 1, 0, 0);
+}

@@ -1,0 +1,133 @@
+"""The library that makes calls for files one after the other, under an ordinary Python on this host."""
+
+import ctypes
+import os
+import subprocess
+import sys
+
+import pytest
+
+from drumhead.guest.osv.skeleton import PRELOAD, skeleton
+
+CALLS = """
+import os, socket, sqlite3, stat, sys, tempfile, threading
+os.chdir(tempfile.mkdtemp())
+fd = os.open("a", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
+assert stat.S_IMODE(os.fstat(fd).st_mode) == 0o640
+assert os.write(fd, b"0123456789") == 10
+assert os.pwrite(fd, b"AB", 2) == 2 and os.pwritev(fd, [b"C", b"D"], 4) == 2
+assert os.pread(fd, 6, 0) == b"01ABCD" and os.lseek(fd, 0, os.SEEK_SET) == 0
+parts = [bytearray(3), bytearray(3)]
+assert os.readv(fd, parts) == 6 and os.preadv(fd, parts, 4) == 6
+assert parts == [b"CD6", b"789"]
+assert os.writev(fd, [b"E", b"F"]) == 2
+one, two = socket.socketpair()
+os.lseek(fd, 1, os.SEEK_SET)
+assert os.sendfile(one.fileno(), fd, 0, 4) == 4 and two.recv(9) == b"01AB"
+assert os.sendfile(one.fileno(), fd, None, 4) == 4 and two.recv(9) == b"1ABC"
+assert os.lseek(fd, 0, os.SEEK_CUR) == 5
+os.fsync(fd), os.fdatasync(fd), os.ftruncate(fd, 3), os.fchmod(fd, 0o600), os.utime(fd, (1, 2))
+assert (os.fstat(fd).st_size, os.fstat(fd).st_mtime) == (3, 2)
+os.close(fd)
+os.mkdir("d"), os.rename("a", "d/b"), os.link("d/b", "d/c"), os.symlink("b", "d/e"), os.unlink("d/c")
+os.truncate("d/b", 2), os.chmod("d/b", 0o644), os.utime("d/b", (3, 4)), os.chown("d/b", os.getuid(), os.getgid())
+folder = os.open("d", os.O_RDONLY | os.O_DIRECTORY)
+os.fsync(folder)
+os.mkdir("f", dir_fd=folder), os.replace("b", "g", src_dir_fd=folder, dst_dir_fd=folder), os.remove("e", dir_fd=folder)
+os.rmdir("d/f")
+assert os.listdir("d") == ["g"] and os.stat("d/g").st_size == 2
+os.close(os.open("rest", os.O_RDWR | os.O_CREAT | os.O_APPEND)), os.remove("rest")
+hole = os.open("d/hole", os.O_RDWR | os.O_CREAT)
+os.lseek(hole, 9000, os.SEEK_SET), os.write(hole, b"end"), os.pwrite(hole, b"far", 20000)
+assert open("d/hole", "rb").read() == bytes(9000) + b"end" + bytes(10997) + b"far"
+os.replace("d/hole", "d/g"), os.rename("d/g", "d/g")
+assert os.listdir("d") == ["g"] and os.stat("d/g").st_size == 20003
+os.mkdir("d/one"), os.makedirs("d/two/three"), os.replace("d/g", "d/one/g")
+os.rmdir("d/two/three"), os.replace("d/one", "d/two"), os.replace("d/two/g", "d/g"), os.rmdir("d/two")
+
+def refused(kind, call, *arguments):
+    try:
+        call(*arguments)
+    except kind:
+        return
+    raise AssertionError(call)
+
+for call, *arguments in ((os.replace, "none", "d/g"), (os.replace, "d", "none/x"), (os.unlink, "none"),
+                         (os.open, "none", os.O_RDONLY), (os.listdir, "none")):
+    refused(FileNotFoundError, call, *arguments)
+for call, *arguments in ((os.replace, "d/g", "."), (os.rmdir, "d"), (os.mkdir, "d"), (os.read, 99, 1), (os.close, 99),
+                         (os.fsync, 99), (os.listdir, 99), (os.listdir, "d/g")):
+    refused(OSError, call, *arguments)
+rows = sqlite3.connect("rows", check_same_thread=False)
+rows.execute("pragma journal_mode=wal")
+rows.execute("create table t (n)")
+
+def write(thread):
+    for number in range(200):
+        with open(f"{thread}-{number}", "wb") as file:
+            file.write(bytes([thread]) * 700)
+            os.fsync(file.fileno())
+        os.rename(f"{thread}-{number}", f"d/{thread}-{number}")
+        assert open(f"d/{thread}-{number}", "rb").read() == bytes([thread]) * 700
+
+threads = [threading.Thread(target=write, args=(thread,)) for thread in range(4)]
+[thread.start() for thread in threads]
+# Whoever waits for a pipe or a socket holds nobody up.
+waiting = threading.Thread(target=two.recv, args=(1,), daemon=True)
+waiting.start()
+for number in range(100):
+    rows.execute("insert into t values (?)", (number,))
+    rows.commit()
+[thread.join() for thread in threads]
+one.send(b"x")
+assert len(os.listdir("d")) == 801
+names = {f"{number:0200}" for number in range(500)}  # more than one buffer
+os.mkdir("many")
+for name in names:
+    os.mkdir(f"many/{name}")
+many = os.open("many", os.O_RDONLY)
+for _ in range(2):
+    assert set(os.listdir("many")) == set(os.listdir(many)) == names
+    assert {entry.name for entry in os.scandir(many) if entry.is_dir()} == names
+import ctypes, shutil
+libc, lists = ctypes.CDLL(None), ctypes.POINTER(ctypes.c_void_p)()
+assert libc.scandir(b"many", ctypes.byref(lists), None, libc.alphasort) == 502
+first, last = (ctypes.string_at(lists[place] + 19) for place in (2, 501))
+assert (first, last) == (min(names).encode(), max(names).encode())
+with os.scandir("many") as entries:
+    for entry in entries:
+        os.rmdir(entry)
+os.rmdir("many")
+shutil.rmtree("d")
+assert rows.execute("select count(*) from t").fetchone() == (100,)
+print("all as it should be")
+"""
+WRITING = {
+    *("write", "pwrite", "pwritev", "writev", "open", "openat", "creat", "fsync", "fdatasync", "close", "rename"),
+    *("renameat", "mkdir", "mkdirat", "rmdir", "unlink", "unlinkat", "ftruncate", "truncate", "link", "symlink"),
+}
+"""Calls that change files, of libc's names."""
+TWINS = {"pwrite", "pwritev", "open", "openat", "creat", "ftruncate", "truncate"}
+"""Those that Debian's libc has under a second name, with 64 behind it."""
+
+
+@pytest.fixture
+def library(tmp_path):
+    path = tmp_path / "files.so"
+    path.write_bytes(skeleton()[PRELOAD.lstrip("/")].read())
+    return path
+
+
+def test_calls_do_what_they_do_without_it(library):
+    env = {**os.environ, "LD_PRELOAD": str(library)}
+    done = subprocess.run(
+        [sys.executable, "-c", CALLS], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "all as it should be\n", "")
+
+
+def test_every_name_that_libc_has_for_a_change_is_taken(library):
+    own = ctypes.CDLL(str(library))
+    missing = {name for name in WRITING | {f"{twin}64" for twin in TWINS} if not hasattr(own, name)}
+    assert not missing
+    assert not hasattr(own, "stat")  # what only looks goes past it, also past this look
