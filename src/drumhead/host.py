@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 DEBIAN_PACKAGE = {
     "apt-get": "apt",
+    "debugfs": "e2fsprogs",
     "e2fsck": "e2fsprogs",
     "gpgv": "gpgv",
     "mke2fs": "e2fsprogs",

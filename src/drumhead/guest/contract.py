@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from drumhead.tree import Tree
 
 
-Ability = Literal["exec", "shell", "overlay", "readonly-volume", "second-volume", "qcow2-volume"]
+Ability = Literal["exec", "shell", "overlay", "readonly-volume", "second-volume", "qcow2-volume", "holes"]
 """What a guest may lack: ``drumhead exec``, a shell on the console, a disk that takes the writes below every directory
-(``--size``), a volume that is not written, more than one volume, a volume in QEMU's own format.
+(``--size``), a volume that is not written, more than one volume, a volume in QEMU's own format, files on a volume that
+have holes.
 """
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import struct
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +12,7 @@ from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import require
 from drumhead.guest.contract import Drive, GuestMount
+from drumhead.machine import ext4
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
 QCOW2_MAGIC = b"QFI\xfb"
 LEAST_SIZE = 8 << 20
 OVERLAY_SERIAL = "overlay"
-SUPERBLOCK = 1024
-MAGIC, STATE, INCOMPATIBLE = 0x38, 0x3A, 0x60
-"""Where an ext4 superblock has 0xEF53, its state, and the features that a reader must know."""
-CLEAN, NEEDS_RECOVERY = 1, 4
 CHECK_TIME = 3600.0
 MENDED = (0, 1, 2)
 """e2fsck's statuses for a disk that is good now."""
@@ -73,6 +70,8 @@ async def open_volumes(
             require(guest, "readonly-volume")
         elif form == "raw":
             await asyncio.to_thread(mend_disk, path)
+            if "holes" in guest.lacks:
+                await asyncio.to_thread(fill_holes, path)
         if form == "qcow2":
             require(guest, "qcow2-volume")
         serial = f"volume-{number}"
@@ -94,29 +93,44 @@ def disk_format(path: Path) -> Literal["raw", "qcow2"]:
         return "qcow2" if file.read(4) == QCOW2_MAGIC else "raw"
 
 
-def is_ext4_cut_off(path: Path) -> bool:
-    """Whether a disk holds an ext4 that was not unmounted: a journal to replay, or no word that it is clean."""
-    with path.open("rb") as file:
-        file.seek(SUPERBLOCK)
-        block = file.read(SUPERBLOCK)
-    if len(block) < SUPERBLOCK or struct.unpack_from("<H", block, MAGIC)[0] != 0xEF53:
-        return False
-    (state,), (features,) = struct.unpack_from("<H", block, STATE), struct.unpack_from("<I", block, INCOMPATIBLE)
-    return state != CLEAN or bool(features & NEEDS_RECOVERY)
-
-
 def mend_disk(path: Path) -> None:
     """Do for a raw disk whose machine was cut off what a boot of Linux would do: OSv cannot, and has no journal.
 
     Needs no root. Blocks. Raises HOST_TOOL with e2fsck's words when a disk cannot be mended.
     """
-    if not is_ext4_cut_off(path):
+    if not ext4.is_cut_off(path):
         return
     try:
         host.run(["e2fsck", "-p", path], timeout=CHECK_TIME, accepted=MENDED)
     except DrumheadError:
         # It leaves alone what it may not decide, files without a name among them; -y puts those into lost+found.
         host.run(["e2fsck", "-y", path], timeout=CHECK_TIME, accepted=MENDED)
+
+
+def fill_holes(path: Path) -> None:
+    """Give every file of a raw ext4 disk all of its blocks, of zeros, as it reads anyway. Needs no root. Blocks.
+
+    A cut leaves holes where a file's size was flushed and its map was not; Linux leaves them where programs want them.
+    Raises UNSUPPORTED when there is no room for them.
+    """
+    files, free = ext4.find_holes(path)
+    if not files:
+        return
+    missing = sum(file.missing for file in files)
+    # Blocks of pointers come on top, one for 256 blocks at most.
+    if missing + missing // 128 + 8 * len(files) > free:
+        raise DrumheadError(
+            ErrorCode.UNSUPPORTED,
+            f"volume {path.stem} has {len(files)} files with holes, which this guest cannot have, and no room to fill"
+            f" them ({missing} blocks, {free} are free); remove or copy such files with a machine on Linux",
+        )
+    with tempfile.NamedTemporaryFile("w", suffix=".debugfs") as orders:
+        orders.writelines(f"fallocate <{file.inode}> 0 {file.blocks - 1}\n" for file in files)
+        orders.flush()
+        host.run(["debugfs", "-w", "-f", orders.name, path], timeout=CHECK_TIME)
+    left, _ = ext4.find_holes(path)
+    if left:
+        raise DrumheadError(ErrorCode.HOST_TOOL, f"debugfs left holes in {len(left)} files of volume {path.stem}")
 
 
 async def make_disk(path: Path, size: int, options: tuple[str, ...]) -> None:

@@ -9,8 +9,9 @@ import pytest
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest
 from drumhead.home import Home
+from drumhead.machine.ext4 import find_holes, is_cut_off
 from drumhead.machine.records import VolumeMount
-from drumhead.machine.volumes import is_ext4_cut_off, make_disk, mend_disk, open_volumes
+from drumhead.machine.volumes import fill_holes, make_disk, mend_disk, open_volumes
 
 SUPERBLOCK, STATE, FREE_BLOCKS, INCOMPATIBLE = 1024, 0x3A, 0x0C, 0x60
 
@@ -46,7 +47,7 @@ async def plain_disk(tmp_path):
 
 
 def test_a_new_disk_is_whole_and_takes_little_room(disk):
-    assert not is_ext4_cut_off(disk)
+    assert not is_cut_off(disk)
     assert is_whole(disk)
     assert disk.stat().st_blocks * 512 < 8 << 20
 
@@ -63,9 +64,9 @@ def test_a_disk_that_was_cut_off_is_mended(plain_disk, state):
     disk = plain_disk
     change(disk, STATE, "<H", state)
     change(disk, FREE_BLOCKS, "<I", 7)
-    assert is_ext4_cut_off(disk)
+    assert is_cut_off(disk)
     mend_disk(disk)
-    assert not is_ext4_cut_off(disk)
+    assert not is_cut_off(disk)
     assert is_whole(disk)
 
 
@@ -77,6 +78,7 @@ def test_what_is_no_ext4_or_not_cut_off_is_left_alone(tmp_path, disk):
     before = disk.read_bytes()
     for path in (other, tiny, disk):
         mend_disk(path)
+        fill_holes(path)
     assert disk.read_bytes() == before
     assert other.read_bytes() == bytes(4096)
 
@@ -88,6 +90,98 @@ def test_a_disk_that_cannot_be_mended_is_refused_with_a_reason(tmp_path, plain_d
     with pytest.raises(DrumheadError, match="e2fsck") as error:
         mend_disk(tmp_path / "bad.raw")
     assert error.value.code is ErrorCode.HOST_TOOL
+
+
+def debugfs(disk, *orders):
+    """Do these things to a disk."""
+    words = ["debugfs", "-w", "-f", "/dev/stdin", disk]
+    subprocess.run(words, input="\n".join(orders), capture_output=True, text=True, check=True)
+
+
+def sparse(path, blocks, at, size=4096):
+    """A file with something in the blocks `at`, and holes elsewhere."""
+    with path.open("wb") as file:
+        for block in at:
+            file.seek(block * size)
+            file.write(bytes([block % 251 + 1]) * size)
+        file.truncate(blocks * size)
+    return path
+
+
+SHAPES = [
+    (1, ()),
+    (12, (0, 11)),
+    (13, range(12)),
+    (14, (13,)),
+    (1037, (0, 12, 500, 1035)),
+    (1040, range(1040)),
+    (3000, (0, 2999)),
+    (5000, ()),
+]
+"""Files by their size in blocks and the blocks that they have: across the ends of the direct and indirect pointers."""
+
+
+@pytest.mark.parametrize(("blocks", "there"), SHAPES)
+def test_holes_are_found_and_filled_with_zeros(tmp_path, plain_disk, blocks, there):
+    (tmp_path / "dirt").write_bytes(b"dirt" * 4_000_000)
+    debugfs(plain_disk, f"write {tmp_path / 'dirt'} dirt")
+    debugfs(plain_disk, "rm dirt")
+    file = sparse(tmp_path / "file", blocks, there)
+    debugfs(plain_disk, f"write {file} file")
+    found, free = find_holes(plain_disk)
+    assert [(one.blocks, one.missing) for one in found] == (
+        [(blocks, blocks - len(there))] if len(there) < blocks else []
+    )
+    assert free > blocks
+    fill_holes(plain_disk)
+    assert find_holes(plain_disk)[0] == []
+    assert is_whole(plain_disk)
+    debugfs(plain_disk, f"dump file {tmp_path / 'back'}")
+    assert (tmp_path / "back").read_bytes() == file.read_bytes()
+
+
+def test_holes_that_no_room_is_left_for_are_refused_and_nothing_is_changed(tmp_path, plain_disk):
+    file = sparse(tmp_path / "file", 30_000, (0,))
+    debugfs(plain_disk, f"write {file} file")
+    before = plain_disk.read_bytes()
+    with pytest.raises(DrumheadError, match="no room to fill") as error:
+        fill_holes(plain_disk)
+    assert error.value.code is ErrorCode.UNSUPPORTED
+    assert plain_disk.read_bytes() == before
+
+
+async def test_files_of_extents_may_have_holes(tmp_path):
+    path = tmp_path / "linux.raw"
+    await make_disk(path, 64 << 20, find_guest("linux").volume_options)
+    debugfs(path, f"write {sparse(tmp_path / 'file', 3000, (0, 2999))} file")
+    before = path.read_bytes()
+    fill_holes(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("guest", ["linux", "osv"])
+async def test_holes_are_filled_for_the_guest_that_cannot_have_them(tmp_path, guest):
+    home = Home(root=tmp_path / "home")
+    volumes = (VolumeMount(source="one", path="/data", size=64 << 20),)
+    home.volumes.mkdir(parents=True)
+    disk = home.volumes / "one.raw"
+    await make_disk(disk, 64 << 20, find_guest("osv").volume_options)
+    debugfs(disk, f"write {sparse(tmp_path / 'file', 100, (99,))} file")
+    await open_volumes(home, volumes, find_guest(guest))
+    assert len(find_holes(disk)[0]) == (guest == "linux")
+
+
+def test_every_group_of_a_large_disk_is_looked_at(tmp_path):
+    path = tmp_path / "disk.raw"
+    subprocess.run(
+        ["mke2fs", "-q", "-t", "ext4", "-N", "64", "-g", "1024", "-b", "1024", "-O", "^extent,^64bit", path, "20M"],
+        check=True,
+    )
+    file = sparse(tmp_path / "file", 3, (0,), 1024)
+    debugfs(path, *(f"write {file} file{number}" for number in range(40)))
+    found, _ = find_holes(path)
+    assert {(one.blocks, one.missing) for one in found} == {(3, 2)}
+    assert len(found) == 40
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ LACKS: dict[Ability, str] = {
     "readonly-volume": "OSv's ext4 cannot mount a disk that it must not write to",
     "second-volume": "OSv's ext4 mounts one disk at a time",
     "qcow2-volume": "a volume is checked on the host before OSv mounts it, and that can be done to raw disks only",
+    "holes": "OSv's ext4 writes what belongs into a hole to the beginning of the disk, over the superblock",
 }
 
 

@@ -1,0 +1,153 @@
+"""ext4 as it lies on a raw disk, read from the host: whether it was cut off, and which of its files have holes.
+
+Source: the kernel's Documentation/filesystems/ext4. Only files mapped by blocks are looked into, as on disks made for
+OSv; files mapped by extents (made by Linux) say of each range what it is, and a guest that reads extents gets it right.
+"""
+
+from __future__ import annotations
+
+import array
+import struct
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SUPERBLOCK, MAGIC = 1024, 0xEF53
+CLEAN, NEEDS_RECOVERY = 1, 4
+WIDE, SCATTERED = 0x80, 0x10
+"""Features: descriptors of 64 bytes, and descriptors that are not all behind the superblock (these are not read)."""
+REGULAR, KIND = 0x8000, 0xF000
+NOT_BY_BLOCKS = 0x10080000
+"""Flags of an inode whose blocks are extents, or whose contents are in the inode."""
+DIRECT = 12
+"""Pointers in an inode that lead to contents; three follow that lead to blocks of pointers, one to three levels deep.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holes:
+    """A file with `missing` blocks among the `blocks` that its size asks for."""
+
+    inode: int
+    blocks: int
+    missing: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Superblock:
+    """Sizes are in bytes, `free` in blocks."""
+
+    state: int
+    features: int
+    inodes: int
+    free: int
+    first: int
+    block_size: int
+    group_inodes: int
+    first_inode: int
+    inode_size: int
+    descriptor_size: int
+
+    @property
+    def is_cut_off(self) -> bool:
+        """A journal to replay, or no word that it is clean."""
+        return self.state != CLEAN or bool(self.features & NEEDS_RECOVERY)
+
+
+def read_superblock(file: IO[bytes]) -> Superblock | None:
+    """The superblock of an open disk; None where there is no ext4."""
+    file.seek(SUPERBLOCK)
+    block = file.read(SUPERBLOCK)
+    if len(block) < SUPERBLOCK or struct.unpack_from("<H", block, 0x38)[0] != MAGIC:
+        return None
+    inodes, _, _, free, _, first, size = struct.unpack_from("<7I", block)
+    (features,) = struct.unpack_from("<I", block, 0x60)
+    return Superblock(
+        state=struct.unpack_from("<H", block, 0x3A)[0],
+        features=features,
+        inodes=inodes,
+        free=free,
+        first=first,
+        block_size=1024 << size,
+        group_inodes=struct.unpack_from("<I", block, 0x28)[0],
+        first_inode=struct.unpack_from("<I", block, 0x54)[0],
+        inode_size=struct.unpack_from("<H", block, 0x58)[0],
+        descriptor_size=struct.unpack_from("<H", block, 0xFE)[0] if features & WIDE else 32,
+    )
+
+
+def is_cut_off(disk: Path) -> bool:
+    """Whether a disk holds an ext4 that was not unmounted."""
+    with disk.open("rb") as file:
+        found = read_superblock(file)
+    return found is not None and found.is_cut_off
+
+
+def find_holes(disk: Path) -> tuple[list[Holes], int]:
+    """Files mapped by blocks that have holes, and how many blocks are free.
+
+    Reads inodes in use and blocks of pointers: for 100,000 files 26 MB. Blocks. The disk must be whole.
+    """
+    with disk.open("rb") as file:
+        found = read_superblock(file)
+        if found is None or found.features & SCATTERED:
+            return [], 0
+        files = (_holes(file, found, number, inode) for number, inode in _inodes(file, found))
+        return [one for one in files if one is not None and one.missing], found.free
+
+
+def _inodes(file: IO[bytes], about: Superblock) -> Iterator[tuple[int, bytes]]:
+    """Inodes in use, with their numbers, but those of the file system itself."""
+    groups = -(-about.inodes // about.group_inodes)
+    file.seek((about.first + 1) * about.block_size)
+    table = file.read(groups * about.descriptor_size)
+    for group in range(groups):
+        at = group * about.descriptor_size
+        bitmap, start = struct.unpack_from("<II", table, at + 4)
+        if about.descriptor_size >= 64:
+            high, higher = struct.unpack_from("<II", table, at + 0x24)
+            bitmap, start = bitmap | high << 32, start | higher << 32
+        file.seek(bitmap * about.block_size)
+        used = int.from_bytes(file.read(about.group_inodes // 8), "little")
+        file.seek(start * about.block_size)
+        inodes = file.read(used.bit_length() * about.inode_size)
+        while used:
+            place = (used & -used).bit_length() - 1
+            used &= used - 1
+            number = group * about.group_inodes + place + 1
+            if number >= about.first_inode:
+                yield number, inodes[place * about.inode_size : (place + 1) * about.inode_size]
+
+
+def _holes(file: IO[bytes], about: Superblock, number: int, inode: bytes) -> Holes | None:
+    mode, links = struct.unpack_from("<H", inode)[0], struct.unpack_from("<H", inode, 0x1A)[0]
+    (flags,) = struct.unpack_from("<I", inode, 0x20)
+    if mode & KIND != REGULAR or not links or flags & NOT_BY_BLOCKS:
+        return None
+    size = struct.unpack_from("<I", inode, 4)[0] | struct.unpack_from("<I", inode, 0x6C)[0] << 32
+    blocks = -(-size // about.block_size)
+    pointers = struct.unpack_from("<15I", inode, 0x28)
+    missing, left = pointers[: min(DIRECT, blocks)].count(0), blocks - DIRECT
+    for level, pointer in enumerate(pointers[DIRECT:], 1):
+        if left <= 0:
+            break
+        room = (about.block_size // 4) ** level
+        missing += _missing(file, about, pointer, level, min(left, room))
+        left -= room
+    return Holes(inode=number, blocks=blocks, missing=missing)
+
+
+def _missing(file: IO[bytes], about: Superblock, pointer: int, level: int, count: int) -> int:
+    """How many of the next `count` blocks of contents a block of pointers does not lead to."""
+    if pointer == 0:
+        return count
+    file.seek(pointer * about.block_size)
+    pointers = array.array("I", file.read(about.block_size))
+    if level == 1:
+        return pointers[:count].count(0)
+    room = (about.block_size // 4) ** (level - 1)
+    parts = ((pointers[number // room], min(room, count - number)) for number in range(0, count, room))
+    return sum(_missing(file, about, one, level - 1, size) for one, size in parts)
