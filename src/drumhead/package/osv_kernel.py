@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from drumhead.elf import shorten
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.package.osv import RELEASES, OsvFile, identify
-from drumhead.package.osv_module import bind_at_once
+from drumhead.package.osv_module import fit
 from drumhead.package.records import Origin, Package, PackageRef
 from drumhead.report import silent
 from drumhead.tree import Tree, regular
@@ -142,7 +142,7 @@ def _keep(store: PackageStore, files: dict[str, bytes]) -> Package:
     if boot := _the_one(found, "boot image"):
         place(BOOT_IMAGE, boot, files[boot])
     for path, source in _modules(found).items():
-        place(path, source, bind_at_once(files[source]))
+        place(path, source, fit(files[source]))
     return store.add(
         tree,
         Package(

@@ -9,6 +9,14 @@ DT_NULL, DT_FLAGS_1 = 0, 0x6FFFFFFB
 DF_1_NOW = 1
 SEGMENT = struct.Struct("<IIQQQQQQ")
 ENTRY = struct.Struct("<QQ")
+SECTION = struct.Struct("<IIQQQQIIQQ")
+SHT_PROGBITS, SHT_STRTAB = 1, 3
+IN_MEMORY = b".note.osv-mlock\0"
+
+
+def fit(module: bytes) -> bytes:
+    """A shared object of OSv as machines of ours need it: loaded whole, and with all of its symbols, at once."""
+    return load_whole(bind_at_once(module))
 
 
 def bind_at_once(module: bytes) -> bytes:
@@ -34,3 +42,39 @@ def _with_flag(module: bytes, entries: range) -> bytes:
             flag = ENTRY.pack(DT_FLAGS_1, value | DF_1_NOW)
             return module[:at] + flag + module[at + ENTRY.size :]
     return module
+
+
+def load_whole(module: bytes) -> bytes:
+    """The same shared object with the section that tells OSv to read all of it when it is loaded.
+
+    Otherwise OSv reads a page of it when it is first needed, by way of its cache for the root's files; with that cache
+    switched off, as machines with little memory have it, it then calls a null pointer. OSv's own libext has the
+    section, the library that it needs has not.
+    """
+    sections = _sections(module)
+    (names_at,) = struct.unpack_from("<H", module, 62)
+    if names_at >= len(sections):
+        return module
+    names_section = sections[names_at]
+    names = module[names_section[4] : names_section[4] + names_section[5]]
+    if IN_MEMORY in names or names_section[1] != SHT_STRTAB:
+        return module
+    # Both tables grow, so they go to the end; what is loaded stays where it is.
+    names_start = len(module)
+    names += IN_MEMORY
+    padding = bytes(-(names_start + len(names)) % 8)
+    table_start = names_start + len(names) + len(padding)
+    sections[names_at] = (*names_section[:4], names_start, len(names), *names_section[6:])
+    sections.append((len(names) - len(IN_MEMORY), SHT_PROGBITS, 0, 0, 0, 0, 0, 0, 1, 0))
+    header = bytearray(module)
+    struct.pack_into("<Q", header, 40, table_start)
+    struct.pack_into("<H", header, 60, len(sections))
+    return bytes(header) + names + padding + b"".join(SECTION.pack(*section) for section in sections)
+
+
+def _sections(module: bytes) -> list[tuple[int, ...]]:
+    (start,) = struct.unpack_from("<Q", module, 40)
+    size, count = struct.unpack_from("<HH", module, 58)
+    if size != SECTION.size or start + size * count > len(module):
+        return []
+    return [SECTION.unpack_from(module, start + size * number) for number in range(count)]

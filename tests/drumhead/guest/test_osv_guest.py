@@ -98,10 +98,9 @@ def test_with_a_card_that_asks_for_its_address_all_do(files):
     assert "--ip" not in find_guest("osv").plan(IMAGE, files, config, STATE, ()).cmdline
 
 
-def test_little_memory_goes_without_the_cache_unless_there_is_a_volume(files):
+def test_little_memory_goes_without_the_cache(files):
     assert "--disable_rofs_cache" in plan(files, memory=64).cmdline
     assert "--disable_rofs_cache" not in plan(files, memory=96).cmdline
-    assert "--disable_rofs_cache" not in plan(files, memory=64, mounts=(GuestMount(serial="v", path="/data"),)).cmdline
 
 
 async def test_what_is_booted_to_try_an_accelerator_gives_a_sign_of_life():

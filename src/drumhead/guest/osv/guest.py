@@ -28,9 +28,7 @@ DATA = "/data"
 OPTIONS = (option("rootfs", "rofs"), option("power-off-on-abort"), option("noinit"), option("console", "serial"))
 PROBE_OPTIONS = (option("power-off-on-abort"), option("nomount"), option("noinit"))
 CACHE_MEMORY = 96
-"""MiB from which OSv may keep what it read of its root: 20 MB, for a boot that is a seventh shorter. With a volume it
-has to: OSv without that cache ends with a null pointer as soon as an ext4 is mounted.
-"""
+"""MiB from which OSv may keep what it read of its root: 20 MB, for a boot that is a seventh shorter."""
 UNMANAGED = (
     b'{"event":"started","reason":"the machine ended; OSv does not tell how a program ended that is not Python\'s"}\n'
 )
@@ -128,7 +126,7 @@ class OsvGuest:
 
     def _options(self, config: RunConfig) -> list[str]:
         options = list(OPTIONS)
-        if config.memory < CACHE_MEMORY and not config.mounts:
+        if config.memory < CACHE_MEMORY:
             options.append(option("disable_rofs_cache"))
         # Any address given turns DHCP off for all cards.
         if program.addresses_are_fixed(config):
