@@ -2,13 +2,13 @@
  *
  * OSv's ext4 keeps two things for all threads without a lock that holds for a whole call: a buffer for the part of a
  * disk sector that a file's data begins or ends in (two threads that write at once can each get the other's bytes), and
- * its cache of inodes, directories and maps (what one thread changes while another's flush writes that block counts as
- * written, and is not). So every call that can change either is made under one lock. Calls that only look (stat,
- * opening what is there) need none: the cache itself is locked.
+ * its cache of inodes, directories and maps. A flush leaves out the blocks of that cache that any other call looks at
+ * meanwhile, a stat too, and counts a block as written that is changed while it is; what fsync said was on the disk then
+ * is not. So every call that reaches files is made under one lock.
  *
  * This library is put before libc in machines with a volume (ld.so --preload). It needs nothing but the system calls,
- * and errno of whatever libc there is; it makes the same calls as Debian's libc. What libc does
- * inside itself (fopen) goes past it.
+ * and errno of whatever libc there is; it makes the same calls as Debian's libc. What libc does inside itself (fopen,
+ * realpath) and what is read from a mapped file goes past it.
  */
 #ifndef CALLS_H
 #define CALLS_H
@@ -19,6 +19,11 @@ extern int *__errno_location(void);
 
 HIDDEN void lock(void);
 HIDDEN void unlock(void);
+
+/* Whether a descriptor is of one of these kinds (KIND(S_IFREG) …); the lock is then held, else not. */
+HIDDEN int lock_for(int fd, unsigned kinds);
+
+#define KIND(mode) (1u << ((mode) >> 12))
 
 static inline long call(long number, long a, long b, long c, long d, long e)
 {

@@ -13,21 +13,17 @@
 #undef pwritev64
 #undef ftruncate64
 #undef fallocate64
+#undef fstat64
 
 #define PART (32 << 10)
-#define KIND(mode) (1u << ((mode) >> 12))
 #define HERE (-1) /* where the file stands */
-
-/* Only files: whoever waits for a socket or a pipe must not keep the others from their files. */
-static int is_one_of(int fd, unsigned kinds)
-{
-    struct stat found;
-    return call(SYS_fstat, fd, (long)&found, 0, 0, 0) == 0 && (KIND(found.st_mode & S_IFMT) & kinds);
-}
 
 static long guarded(unsigned kinds, long number, int fd, long b, long c, long d)
 {
-    return is_one_of(fd, kinds) ? in_turn(number, fd, b, c, d, 0) : answer(call(number, fd, b, c, d, 0));
+    int held = lock_for(fd, kinds);
+    long result = call(number, fd, b, c, d, 0);
+    if (held) unlock();
+    return answer(result);
 }
 
 static long get(long number, int fd, long b, long c, long d) { return guarded(KIND(S_IFREG), number, fd, b, c, d); }
@@ -58,11 +54,10 @@ static long fill_gap(int fd, off_t at)
 
 static long put(long number, int fd, long b, long c, off_t at)
 {
-    if (!is_one_of(fd, KIND(S_IFREG))) return answer(call(number, fd, b, c, at, 0));
-    lock();
-    long result = fill_gap(fd, at);
+    int held = lock_for(fd, KIND(S_IFREG));
+    long result = held ? fill_gap(fd, at) : 0;
     if (result == 0) result = call(number, fd, b, c, at, 0);
-    unlock();
+    if (held) unlock();
     return answer(result);
 }
 
@@ -119,3 +114,9 @@ int fchown(int fd, uid_t user, gid_t group) { return (int)file(SYS_fchown, fd, u
 int futimens(int fd, const struct timespec times[2]) { return (int)file(SYS_utimensat, fd, 0, (long)times, 0); }
 /* The last one who closes a file that has no name any more frees what it had. */
 int close(int fd) { return (int)file(SYS_close, fd, 0, 0, 0); }
+
+int fstat64(int fd, struct stat *to) { return (int)file(SYS_fstat, fd, (long)to, 0, 0); }
+int fstat(int fd, struct stat *to) { return fstat64(fd, to); }
+/* As programs have it that were made for a libc before 2.33. */
+int __fxstat64(int version, int fd, struct stat *to) { return (void)version, fstat64(fd, to); }
+int __fxstat(int version, int fd, struct stat *to) { return (void)version, fstat64(fd, to); }

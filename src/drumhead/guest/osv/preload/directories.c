@@ -20,6 +20,7 @@
 #define NOT_A_DIRECTORY 20
 #define NO_MEMORY 12
 
+extern int close(int fd);
 extern void *malloc(size_t size);
 extern void *realloc(void *old, size_t size);
 extern void free(void *old);
@@ -38,19 +39,19 @@ static int fail(int error)
     return -1;
 }
 
-static int fill(DIR *open)
+static int fill(DIR *listing)
 {
     for (long room = FIRST;; room *= 2) {
-        char *names = realloc(open->names, (size_t)room);
+        char *names = realloc(listing->names, (size_t)room);
         if (!names) return fail(NO_MEMORY);
-        open->names = names;
+        listing->names = names;
         lock();
-        long found = call(SYS_lseek, open->fd, 0, SEEK_SET, 0, 0);
-        if (found >= 0) found = call(SYS_getdents64, open->fd, (long)names, room, 0, 0);
+        long found = call(SYS_lseek, listing->fd, 0, SEEK_SET, 0, 0);
+        if (found >= 0) found = call(SYS_getdents64, listing->fd, (long)names, room, 0, 0);
         unlock();
         if (found < 0) return (int)answer(found);
         if (found + LONGEST > room) continue;
-        open->end = found;
+        listing->end = found;
         return 0;
     }
 }
@@ -58,58 +59,58 @@ static int fill(DIR *open)
 DIR *fdopendir(int fd)
 {
     struct stat found;
-    if (answer(call(SYS_fstat, fd, (long)&found, 0, 0, 0))) return NULL;
+    if (fstat(fd, &found)) return NULL;
     if (!S_ISDIR(found.st_mode)) return fail(NOT_A_DIRECTORY), NULL;
-    DIR *open = malloc(sizeof *open);
-    if (open) *open = (DIR){.fd = fd};
-    return open;
+    DIR *listing = malloc(sizeof *listing);
+    if (listing) *listing = (DIR){.fd = fd};
+    return listing;
 }
 
 DIR *opendir(const char *path)
 {
-    int fd = (int)answer(call(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, 0));
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return NULL;
-    DIR *open = fdopendir(fd);
-    if (!open) call(SYS_close, fd, 0, 0, 0, 0);
-    return open;
+    DIR *made = fdopendir(fd);
+    if (!made) close(fd);
+    return made;
 }
 
-struct dirent *readdir(DIR *open)
+struct dirent *readdir(DIR *listing)
 {
-    if (!open->names && fill(open)) return NULL;
-    if (open->at >= open->end) return NULL;
-    struct dirent *entry = (struct dirent *)(open->names + open->at);
-    open->at += entry->d_reclen;
-    entry->d_off = open->at;
+    if (!listing->names && fill(listing)) return NULL;
+    if (listing->at >= listing->end) return NULL;
+    struct dirent *entry = (struct dirent *)(listing->names + listing->at);
+    listing->at += entry->d_reclen;
+    entry->d_off = listing->at;
     return entry;
 }
-struct dirent *readdir64(DIR *open) { return readdir(open); }
+struct dirent *readdir64(DIR *listing) { return readdir(listing); }
 
-int dirfd(DIR *open) { return open->fd; }
-long telldir(DIR *open) { return open->at; }
-void seekdir(DIR *open, long at) { open->at = at; }
+int dirfd(DIR *listing) { return listing->fd; }
+long telldir(DIR *listing) { return listing->at; }
+void seekdir(DIR *listing, long at) { listing->at = at; }
 
-void rewinddir(DIR *open)
+void rewinddir(DIR *listing)
 {
-    free(open->names);
-    *open = (DIR){.fd = open->fd};
+    free(listing->names);
+    *listing = (DIR){.fd = listing->fd};
 }
 
-int closedir(DIR *open)
+int closedir(DIR *listing)
 {
-    int fd = open->fd;
-    free(open->names);
-    free(open);
-    return (int)in_turn(SYS_close, fd, 0, 0, 0, 0);
+    int fd = listing->fd;
+    free(listing->names);
+    free(listing);
+    return close(fd);
 }
 
 /* Copies of the entries that are wanted; their number, or -1 with none kept. */
-static int collect(DIR *open, struct dirent ***list, int (*wanted)(const struct dirent *))
+static int collect(DIR *listing, struct dirent ***list, int (*wanted)(const struct dirent *))
 {
     int count = 0;
     *list = NULL;
-    if (fill(open)) return -1;
-    for (struct dirent *entry; (entry = readdir(open));) {
+    if (fill(listing)) return -1;
+    for (struct dirent *entry; (entry = readdir(listing));) {
         if (wanted && !wanted(entry)) continue;
         struct dirent **longer = realloc(*list, ((size_t)count + 1) * sizeof **list);
         struct dirent *copy = longer ? malloc(entry->d_reclen) : NULL;
@@ -128,10 +129,10 @@ static int collect(DIR *open, struct dirent ***list, int (*wanted)(const struct 
 int scandir(const char *path, struct dirent ***list, int (*wanted)(const struct dirent *),
             int (*compare)(const struct dirent **, const struct dirent **))
 {
-    DIR *open = opendir(path);
-    if (!open) return -1;
-    int count = collect(open, list, wanted);
-    closedir(open);
+    DIR *listing = opendir(path);
+    if (!listing) return -1;
+    int count = collect(listing, list, wanted);
+    closedir(listing);
     if (compare && count > 0) qsort(*list, (size_t)count, sizeof **list, (int (*)(const void *, const void *))compare);
     return count;
 }

@@ -19,8 +19,7 @@
 
 static int open_at(int folder, const char *path, int flags, mode_t mode)
 {
-    if (flags & (O_CREAT | O_TRUNC)) return (int)in_turn(SYS_openat, folder, (long)path, flags, mode, 0);
-    return (int)answer(call(SYS_openat, folder, (long)path, flags, mode, 0));
+    return (int)in_turn(SYS_openat, folder, (long)path, flags, mode, 0);
 }
 
 /* The mode follows only where a file may be made. */

@@ -1,4 +1,6 @@
 /* The lock under which calls for files take turns. */
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "calls.h"
@@ -25,4 +27,17 @@ void unlock(void)
     if (__atomic_fetch_sub(&state, 1, __ATOMIC_RELEASE) == 1) return;
     __atomic_store_n(&state, 0, __ATOMIC_RELEASE);
     call(SYS_futex, (long)&state, WAKE_PRIVATE, 1, 0, 0);
+}
+
+/* Whoever waits for a socket, a pipe or the console must not keep the others from their files. Sockets and pipes have no
+ * place to seek to, which can be asked without looking at a file.
+ */
+int lock_for(int fd, unsigned kinds)
+{
+    struct stat found;
+    if (call(SYS_lseek, fd, 0, SEEK_CUR, 0, 0) < 0) return 0;
+    lock();
+    if (call(SYS_fstat, fd, (long)&found, 0, 0, 0) == 0 && (KIND(found.st_mode & S_IFMT) & kinds)) return 1;
+    unlock();
+    return 0;
 }
