@@ -11,7 +11,6 @@ import argparse
 import os
 import re
 import sys
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
@@ -87,6 +86,8 @@ def _variables(section: str, name: str) -> list[str]:
 
 
 def _read_file(path: str) -> dict[str, Any]:
+    import tomllib  # noqa: PLC0415 - most services have no settings file, and start sooner without its parser
+
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

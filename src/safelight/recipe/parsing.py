@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
@@ -80,8 +79,10 @@ def _read(document: bytes | str, format_: str) -> dict[str, Any]:
         if format_ == "json":
             content = msgspec.json.decode(document)
         else:
+            import tomllib  # noqa: PLC0415 - the services read recipes as JSON
+
             content = tomllib.loads(document if isinstance(document, str) else document.decode())
-    except (msgspec.DecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of either parser, and of text that is not UTF-8
         raise Error(
             Code.INVALID_RECIPE, f"The recipe is not valid {format_.upper()}: {error}.", position="$"
         ) from error

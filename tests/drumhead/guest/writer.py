@@ -8,11 +8,13 @@ import hashlib
 import os
 import random
 import sqlite3
+import struct
 import threading
 from pathlib import Path
 
 FILES, NEW, DATABASE = Path("/data/files"), Path("/data/new"), Path("/data/rows.sqlite")
 SIZES = (0, 10, 511, 512, 3000, 4096, 5000, 70000, 400000)
+START = os.urandom(8)
 
 
 def say(*words):
@@ -54,7 +56,8 @@ def write_files(thread):
     number = 0
     while True:
         number += 1
-        contents = chance.randbytes(chance.choice(SIZES)) + thread.to_bytes(1)
+        # Never twice the same: to replace a file by its like is not one step on OSv, and not what is tried here.
+        contents = chance.randbytes(chance.choice(SIZES)) + START + struct.pack("<2I", thread, number)
         digest = hashlib.sha256(contents).hexdigest()
         folder, new = FILES / digest[:2], NEW / f"{thread}-{number}"
         with new.open("wb") as file:
