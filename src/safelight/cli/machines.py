@@ -26,7 +26,7 @@ LOOK_AGAIN = 1.0
 """Seconds between two looks at machines that take ten and more to boot."""
 
 
-def run(fleet: str | None, *, as_json: bool) -> int:
+def run(fleet: str | None, guest: str | None, *, as_json: bool) -> int:
     """Compose the image if it is not there as the sources are, and run the fleet until a signal; the exit status."""
     file = Path(fleet) if fleet else PROJECT / "deploy/fleet.yaml"
     for needed in (PROJECT / "meta/package.yaml", file):
@@ -34,11 +34,12 @@ def run(fleet: str | None, *, as_json: bool) -> int:
             settings.fail(f"--vm needs {needed}, which comes with safelight's sources: run it from a checkout.")
     drumhead = _find("drumhead", "install it beside safelight")
     _find("qemu-system-x86_64", "on Debian: apt-get install qemu-system-x86")
-    composing = [drumhead, "package", "compose", "--update", "-C", str(PROJECT), FLEET]
+    chosen = ("--guest", guest) if guest else ()
+    composing = [drumhead, "package", "compose", "--update", "-C", str(PROJECT), *chosen, FLEET]
     # stdout is for the addresses alone.
     if status := subprocess.run(composing, stdout=sys.stderr, check=False).returncode:
         return status
-    return asyncio.run(_run(drumhead, file, as_json=as_json))
+    return asyncio.run(_run(drumhead, file, chosen, as_json=as_json))
 
 
 def _find(program: str, advice: str) -> str:
@@ -49,10 +50,10 @@ def _find(program: str, advice: str) -> str:
     return found
 
 
-async def _run(drumhead: str, file: Path, *, as_json: bool) -> int:
+async def _run(drumhead: str, file: Path, flags: tuple[str, ...], *, as_json: bool) -> int:
     began = time.monotonic()
     process = await asyncio.create_subprocess_exec(
-        *(drumhead, "up", "--file", str(file)),
+        *(drumhead, "up", "--file", str(file), *flags),
         stdout=sys.stderr,
         # Ctrl-C is for us; we tell it, once.
         start_new_session=True,

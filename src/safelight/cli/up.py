@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import aiohttp
 import msgspec
@@ -58,6 +58,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         False
     )
     fleet: Annotated[str | None, Meta(description="another fleet file for --vm")] = None
+    guest: Annotated[
+        Literal["linux", "osv"] | None,
+        Meta(description="what the machines of --vm run on: linux or osv (default: what the fleet file says)"),
+    ] = None
     log_format: Annotated[logs.Format, Meta(description="auto, text or json")] = "auto"
     log_level: Annotated[logs.Level, Meta(description="debug, info, warning or error")] = "info"
 
@@ -73,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in ("workers", "slots", "data", "host", "port"):
             if getattr(config, name) != getattr(Config(), name):
                 settings.fail(f"--{name} says nothing to machines; they are as the fleet file says (--fleet FILE).")
-        return machines.run(config.fleet, as_json=config.json)
+        return machines.run(config.fleet, config.guest, as_json=config.json)
     with _alone(Path(config.data)):
         return asyncio.run(Up(config, forward, _passed(arguments)).run())
 

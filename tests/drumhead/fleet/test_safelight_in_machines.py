@@ -1,4 +1,7 @@
-"""safelight as a fleet of machines (`safelight up --vm`), destroyed while it works; nothing acknowledged is lost."""
+"""safelight as a fleet of machines (`safelight up --vm`), destroyed while it works; nothing acknowledged is lost.
+
+OSv's half needs a kernel of OSv (``support.osv``); without it every case of it is reported as not run.
+"""
 
 import asyncio
 import io
@@ -20,6 +23,7 @@ from kills.clients import settled, upload_until, watch
 from kills.history import History
 from safelight.client.master import Client
 from safelight.wire import State
+from support import osv
 from support.command import COMMAND, environment
 from support.machines import LIMIT, find, forwarded, restarts_of, wait_gone, wait_healthy_again
 from support.photos import is_inverse, photo
@@ -31,9 +35,11 @@ LONGEST = 300.0
 """Seconds for whatever is started again: a boot, and pauses before it that grow with every restart."""
 
 
-@pytest.fixture(scope="module")
-def up(drumhead, tmp_path_factory):
+@pytest.fixture(scope="module", params=["linux", "osv"])
+def up(request, drumhead, tmp_path_factory):
     """`safelight up --vm` with free ports of the host and leases that end within a test; what it printed is `told`."""
+    if request.param == "osv":
+        drumhead("kernel", "add", *osv.real_files())
     content = yaml.safe_load((ROOT / "deploy/fleet.yaml").read_text()) | {"name": "proof"}
     for member in content["members"].values():
         member["forward"] = [f"0:{member['health']['port']}"]
@@ -41,7 +47,7 @@ def up(drumhead, tmp_path_factory):
     root = tmp_path_factory.mktemp("proof")
     file = root / "fleet.yaml"
     file.write_text(yaml.safe_dump(content))
-    words = [COMMAND, "up", "--vm", "--json", "--fleet", file]
+    words = [COMMAND, "up", "--vm", "--json", "--fleet", file, "--guest", request.param]
     with (root / "up.log").open("wb") as log:
         process = subprocess.Popen(
             words, env=environment(DRUMHEAD_HOME=str(drumhead.home.root)), stdout=subprocess.PIPE, stderr=log, text=True

@@ -14,7 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from support import osv
 from support.machines import LIMIT, wait_log, wait_until
+
+from .conftest import SERVER
 
 pytestmark = pytest.mark.slow
 
@@ -87,9 +90,23 @@ async def address_of(drumhead, inside, name):
     return known["addresses"].get("eth1")
 
 
+@pytest.fixture(scope="module", params=["linux", "osv"])
+def guest(request, drumhead, tmp_path_factory):
+    """A guest, with an image `onhost` for it."""
+    if request.param == "osv":
+        drumhead("kernel", "add", *osv.real_files())
+    root = tmp_path_factory.mktemp("on-host-networks")
+    (root / "meta").mkdir()
+    (root / "meta/package.yaml").write_text("name: onhost\ntitle: O\nauthor: a\nrequire: [python, cli]\n")
+    (root / "meta/run.yaml").write_text("runtime: python\nconfig_set:\n  serve:\n    main: /server.py\n")
+    (root / "server.py").write_text(SERVER)
+    drumhead("package", "compose", "-C", root, "--guest", request.param, "onhost")
+    return request.param
+
+
 @contextlib.contextmanager
-def machine(inside, image, name, network):
-    inside("run", "-d", "-i", image, name, "-m", "128M", "-n", network)
+def machine(inside, guest, name, network):
+    inside("run", "-d", "--guest", guest, "-i", "onhost", name, "-m", "128M", "-n", network)
     try:
         yield
     finally:
@@ -101,20 +118,21 @@ def links(namespace):
 
 
 @pytest.mark.parametrize("network", ["bridge", "tap"])
-async def test_a_machine_gets_an_address_and_is_reached(drumhead, machine_image, namespace, inside, network):
+async def test_a_machine_gets_an_address_and_is_reached(drumhead, namespace, inside, network, guest):
     before = links(namespace)
-    with machine(inside, machine_image, f"on-{network}", network):
+    with machine(inside, guest, f"on-{network}", network):
         address = await address_of(drumhead, inside, f"on-{network}")
         assert address
         assert address.startswith("10.99.0.")
         answer = namespace.run("curl", "-sS", "--retry", "20", "--retry-connrefused", f"http://{address}:8000/")
         assert json.loads(answer.stdout)["host"] == f"on-{network}", answer.stderr
-        assert inside("exec", f"on-{network}", "--", "cat", "/etc/resolv.conf") == "nameserver 10.99.0.1\n"
+        if guest == "linux":
+            assert inside("exec", f"on-{network}", "--", "cat", "/etc/resolv.conf") == "nameserver 10.99.0.1\n"
     assert links(namespace) == before, "what was made for the machine went with it"
 
 
-async def test_a_lease_is_renewed_before_it_ends(drumhead, machine_image, namespace, inside):
-    with machine(inside, machine_image, "renewing", "bridge"):
-        address = await address_of(drumhead, inside, "renewing")
+async def test_a_lease_is_renewed_before_it_ends(drumhead, namespace, inside, guest):
+    with machine(inside, guest, f"renewing-{guest}", "bridge"):
+        address = await address_of(drumhead, inside, f"renewing-{guest}")
         directory = namespace._said.parent
         await wait_until(directory, lambda: namespace.said().count(f"DHCPACK(br0) {address} ") >= 2)
