@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from drumhead.guest import find_guest
 from drumhead.home import Home
 from drumhead.machine.instances import Instances
-from drumhead.machine.volumes import MENDED
+from drumhead.machine.volumes import MENDED, make_disk
 from support import osv
+from support.disks import debugfs, is_whole, sparse
 from support.machines import LIMIT, find, wait_gone, wait_until
 
 pytestmark = pytest.mark.slow
@@ -64,6 +66,28 @@ def test_volumes_do_what_programs_expect(drumhead, guest, machine):
     # What it mends without asking: OSv counts the directories in a directory wrongly when they move.
     checked = subprocess.run(["e2fsck", "-fp", volume], capture_output=True, text=True, check=False)
     assert checked.returncode in MENDED, checked.stdout
+
+
+WRITE_INTO_A_HOLE = (
+    "import os; file = open('/data/file', 'r+b'); file.seek(50 * 4096 + 100); file.write(b'here' * 2000);"
+    "file.flush(); os.fsync(file.fileno())"
+)
+
+
+async def test_what_is_written_into_a_hole_goes_where_it_belongs(drumhead, guest, machine, tmp_path):
+    """A disk as a cut may leave it: OSv by itself would write this over the superblock."""
+    name, run = machine
+    volume = drumhead.home.volumes / f"{name}.raw"
+    volume.parent.mkdir(exist_ok=True)
+    await make_disk(volume, 64 << 20, find_guest("osv").volume_options)
+    file = sparse(tmp_path / "file", 100, (0, 99))
+    debugfs(volume, f"write {file} file")
+    await asyncio.to_thread(run, "-e", f'/usr/bin/python3 -c "{WRITE_INTO_A_HOLE}"')
+    assert is_whole(volume)
+    debugfs(volume, f"dump file {tmp_path / 'back'}")
+    expected = bytearray(file.read_bytes())
+    expected[50 * 4096 + 100 : 50 * 4096 + 8100] = b"here" * 2000
+    assert (tmp_path / "back").read_bytes() == expected
 
 
 async def test_what_was_flushed_outlives_a_kill(drumhead, machine):

@@ -12,6 +12,7 @@ from drumhead.home import Home
 from drumhead.machine.ext4 import find_holes, is_cut_off
 from drumhead.machine.records import VolumeMount
 from drumhead.machine.volumes import fill_holes, make_disk, mend_disk, open_volumes
+from support.disks import debugfs, is_whole, sparse
 
 SUPERBLOCK, STATE, FREE_BLOCKS, INCOMPATIBLE = 1024, 0x3A, 0x0C, 0x60
 
@@ -19,10 +20,6 @@ SUPERBLOCK, STATE, FREE_BLOCKS, INCOMPATIBLE = 1024, 0x3A, 0x0C, 0x60
 def features(disk):
     said = subprocess.run(["dumpe2fs", "-h", disk], capture_output=True, text=True, check=True).stdout
     return next(line for line in said.splitlines() if line.startswith("Filesystem features")).split()[2:]
-
-
-def is_whole(disk):
-    return subprocess.run(["e2fsck", "-f", "-n", disk], capture_output=True, check=False).returncode == 0
 
 
 def change(disk, at, form, value):
@@ -90,22 +87,6 @@ def test_a_disk_that_cannot_be_mended_is_refused_with_a_reason(tmp_path, plain_d
     with pytest.raises(DrumheadError, match="e2fsck") as error:
         mend_disk(tmp_path / "bad.raw")
     assert error.value.code is ErrorCode.HOST_TOOL
-
-
-def debugfs(disk, *orders):
-    """Do these things to a disk."""
-    words = ["debugfs", "-w", "-f", "/dev/stdin", disk]
-    subprocess.run(words, input="\n".join(orders), capture_output=True, text=True, check=True)
-
-
-def sparse(path, blocks, at, size=4096):
-    """A file with something in the blocks `at`, and holes elsewhere."""
-    with path.open("wb") as file:
-        for block in at:
-            file.seek(block * size)
-            file.write(bytes([block % 251 + 1]) * size)
-        file.truncate(blocks * size)
-    return path
 
 
 SHAPES = [
