@@ -75,6 +75,7 @@ def test_disks_are_in_the_order_that_the_command_line_counts(files):
     boot = plan(files, data=(VOLUME,), mounts=(GuestMount(serial="volume-0", path="/data"),))
     assert [drive.serial for drive in boot.drives] == ["root", "config", "volume-0"]
     assert [drive.format for drive in boot.drives] == ["vmdk", "raw", "raw"]
+    assert [drive.writethrough for drive in boot.drives] == [False, False, True]
     assert "--mount-fs=rofs,/dev/vblk1,/drumhead --mount-fs=ext,/dev/vblk2,/data " in boot.cmdline
     assert "ramfs" not in boot.cmdline
     assert f'"--preload" "{PRELOAD}"' in boot.cmdline

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from drumhead.guest.contract import BootPlan, Channel, Drive
 from drumhead.machine.link import Group
@@ -17,6 +18,7 @@ BOOT = BootPlan(
     drives=(
         Drive(path=Path("/blobs/a,b"), format="raw", serial="layer-0", readonly=True),
         Drive(path=Path("/volumes/data.qcow2"), format="qcow2", serial="volume-0", readonly=False),
+        Drive(path=Path("/volumes/osv.raw"), format="raw", serial="volume-1", readonly=False, writethrough=True),
     ),
     channels=(
         Channel(name="org.drumhead.log", kind="file", path=STATE / "log"),
@@ -26,8 +28,8 @@ BOOT = BootPlan(
 CARDS = (Card(netdev="user", mac="02:00:00:00:00:01"), Card(netdev="tap,ifname=t", mac="02:00:00:00:00:02"))
 
 
-def words(accelerator="tcg"):
-    return command_line(BOOT, name="a,b", memory=96, cpus=2, accelerator=accelerator, cards=CARDS, state=STATE)
+def words(accelerator="tcg", cpus=2):
+    return command_line(BOOT, name="a,b", memory=96, cpus=cpus, accelerator=accelerator, cards=CARDS, state=STATE)
 
 
 def after(flag):
@@ -67,6 +69,18 @@ def test_acceleration():
     assert after("-accel") == ["tcg,thread=multi"]
     line = words("kvm")
     assert line[line.index("-accel") + 1 : line.index("-accel") + 4] == ["kvm", "-cpu", "host"]
+
+
+@pytest.mark.parametrize(("accelerator", "expected"), [("tcg", "1,maxcpus=2"), ("kvm", "1")])
+def test_one_emulated_cpu_has_room_beside_it_so_that_barriers_are_kept(accelerator, expected):
+    line = words(accelerator, cpus=1)
+    assert line[line.index("-smp") + 1] == expected
+
+
+def test_a_disk_is_written_through_where_the_guest_never_flushes():
+    drives = after("-drive")
+    assert "cache=writethrough" in drives[2].split(",")
+    assert not any("cache=" in drive for drive in drives[:2])
 
 
 def test_networks_of_users():
