@@ -15,6 +15,7 @@ import pytest
 
 from drumhead.home import Home
 from drumhead.image.store import ImageStore, encode
+from drumhead.package.osv_module import fit
 from drumhead.rofs.root import root_disk
 from support import osv
 from support.rofs import contents_of, read_rofs
@@ -134,8 +135,8 @@ def test_the_root_of_a_machine_is_what_collecting_gives(composer, osv_project, t
             collected[name] = ("file", path.read_bytes())
     assert found == collected
     modules = composer.home.root.parent / "files"
-    assert found[b"usr/lib/fs/libext.so"] == ("file", (modules / "libext.so").read_bytes())
-    assert found[b"usr/lib/liblwext4.so"] == ("file", (modules / "liblwext4.so").read_bytes())
+    assert found[b"usr/lib/fs/libext.so"] == ("file", fit((modules / "libext.so").read_bytes()))
+    assert found[b"usr/lib/liblwext4.so"] == ("file", fit((modules / "liblwext4.so").read_bytes()))
     assert found[b"main.py"] == ("file", (osv_project / "main.py").read_bytes())
     assert found[b"lib64"] == ("symlink", b"usr/lib64")
 

@@ -40,7 +40,7 @@ async def test_a_store_set_up_anew_repeats_no_revision(tmp_path):
         for n in range(5):
             last = await store.set("k", str(n))
     async with SqliteStore.open(tmp_path / "two.sqlite") as store:
-        assert (await store.entries()).revision > last.revision - 5
+        assert (await store.entries()).revision > last.revision
         assert (await store.watch(last.revision, wait=0)).revision != last.revision
 
 

@@ -303,8 +303,9 @@ def _open(path: Path) -> tuple[sqlite3.Connection, list[Any], int]:
         database.execute("PRAGMA synchronous = FULL")
         if not database.execute("PRAGMA user_version").fetchone()[0]:
             database.executescript("BEGIN IMMEDIATE;" + _SCHEMA)
-            # Set up anew, the store must not repeat a revision that a watcher remembers: begin at the time in ms.
-            database.execute("INSERT INTO store VALUES (?)", (time.time_ns() // 1_000_000,))
+            # Set up anew, the store must not repeat a revision that a watcher remembers: begin at the time in µs, as
+            # nobody changes it a million times a second.
+            database.execute("INSERT INTO store VALUES (?)", (time.time_ns() // 1_000,))
             database.execute("COMMIT")
         rows = database.execute("SELECT key, instance, value, ttl, revision FROM entry").fetchall()
         revision = database.execute("SELECT revision FROM store").fetchone()[0]
