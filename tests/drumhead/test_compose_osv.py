@@ -13,10 +13,10 @@ import subprocess
 
 import pytest
 
+from drumhead.filesystem.rofs.root import root_disk
 from drumhead.home import Home
 from drumhead.image.store import ImageStore, encode
 from drumhead.package.osv_module import fit
-from drumhead.rofs.root import root_disk
 from support import osv
 from support.rofs import contents_of, read_rofs
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drumhead.errors import DrumheadError
-from drumhead.rofs.root import partition_table, root_disk, unite, write_root
-from drumhead.rofs.writer import rofs_bytes, write_rofs
+from drumhead.filesystem.rofs.root import partition_table, root_disk, unite, write_root
+from drumhead.filesystem.rofs.writer import rofs_bytes, write_rofs
 from drumhead.tree import Tree, directory, host_file, regular, symlink
 from support.rofs import contents_of, read_rofs
 

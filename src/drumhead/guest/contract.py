@@ -64,7 +64,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
 class Drive(msgspec.Struct, frozen=True, kw_only=True):
     """A virtio-blk disk. `serial` (at most 20 bytes) is how the guest knows it whatever the order of the probe.
 
-    A ``vmdk`` is a text that puts a read-only disk together from parts of other files (``drumhead.rofs.root``).
+    A ``vmdk`` is a text that puts a read-only disk together from parts of other files (``filesystem.rofs.root``).
     `writethrough`: the host flushes every write before it says that it is done, for a guest that never asks for it.
     """
 

@@ -12,13 +12,13 @@ import msgspec
 from drumhead.blobs import Blobs, replacing
 from drumhead.closure import Index, index_of
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.filesystem.erofs import write_erofs
+from drumhead.filesystem.rofs.root import unite
+from drumhead.filesystem.rofs.writer import write_rofs
+from drumhead.filesystem.squashfs import write_squashfs
 from drumhead.guest.contract import Finding
-from drumhead.image.erofs import write_erofs
 from drumhead.image.records import Blob, Filesystem, Kernel, Layer
-from drumhead.image.squashfs import write_squashfs
 from drumhead.report import silent
-from drumhead.rofs.root import unite
-from drumhead.rofs.writer import write_rofs
 from drumhead.tree import Tree
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.rofs.layout import BLOCK
-from drumhead.rofs.root import partition_table, write_root
-from drumhead.rofs.writer import rofs_bytes
+from drumhead.filesystem.rofs.layout import BLOCK
+from drumhead.filesystem.rofs.root import partition_table, write_root
+from drumhead.filesystem.rofs.writer import rofs_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,7 +24,7 @@ class Blob(msgspec.Struct, frozen=True, kw_only=True):
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
     """One read-only file system. Later layers cover earlier ones; the application is last.
 
-    Where a guest has no overlay, a ``root`` follows: it makes one file system of the layers (``drumhead.rofs.root``).
+    Where a guest has no overlay, a ``root`` follows: it makes one file system of the layers (``filesystem.rofs.root``).
     `source` is the digest of the tree that the blob was written from: equal sources, equal blobs.
     """
 

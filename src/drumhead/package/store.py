@@ -11,7 +11,7 @@ import zstandard
 from drumhead.blobs import Blobs, replacing
 from drumhead.debian.version import version_key
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.image.squashfs import write_squashfs
+from drumhead.filesystem.squashfs import write_squashfs
 from drumhead.package.records import Package, PackageRef, PackedLayer
 from drumhead.tree import read_tar, write_tar
 

@@ -16,6 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.filesystem.rofs.root import unite
+from drumhead.filesystem.rofs.writer import write_rofs
 from drumhead.guest import find_guest, require
 from drumhead.guest.contract import Drive, GuestMount, GuestNic, RunConfig
 from drumhead.guest.osv import program
@@ -24,8 +26,6 @@ from drumhead.guest.osv.skeleton import PRELOAD, START_PLACE
 from drumhead.image.records import Blob, Image, ImageFiles, Kernel
 from drumhead.machine.acceleration import try_boot
 from drumhead.manifest.records import Command
-from drumhead.rofs.root import unite
-from drumhead.rofs.writer import write_rofs
 from drumhead.tree import Tree, regular
 from support import osv
 from support.machines import LIMIT

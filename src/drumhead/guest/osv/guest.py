@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from drumhead.filesystem.rofs.root import root_disk
+from drumhead.filesystem.rofs.writer import rofs_bytes
 from drumhead.guest.contract import Ability, BootPlan, Channel, Drive, Finding, ProbeBoot, RunConfig
 from drumhead.guest.osv import program
 from drumhead.guest.osv.check import check_command, check_tree
 from drumhead.guest.osv.cmdline import command_line, option
 from drumhead.guest.osv.skeleton import CONFIG_MOUNT, PRELOAD, skeleton
-from drumhead.rofs.root import root_disk
-from drumhead.rofs.writer import rofs_bytes
 from drumhead.tree import Tree
 
 if TYPE_CHECKING:

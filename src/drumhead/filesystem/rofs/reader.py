@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.rofs.layout import BLOCK, DIRECTORY, ENTRY, FILE, INODE, LINK, MAGIC, SUPERBLOCK, SYMLINK, VERSION
+from drumhead.filesystem.rofs.layout import (
+    BLOCK,
+    DIRECTORY,
+    ENTRY,
+    FILE,
+    INODE,
+    LINK,
+    MAGIC,
+    SUPERBLOCK,
+    SYMLINK,
+    VERSION,
+)
 from drumhead.tree import Entry, Tree, directory, symlink
 
 if TYPE_CHECKING:

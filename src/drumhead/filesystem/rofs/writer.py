@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.rofs.layout import (
+from drumhead.filesystem.rofs.layout import (
     BLOCK,
     DIRECTORY,
     ENTRY,

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.rofs.layout import BLOCK
-from drumhead.rofs.reader import Stored, read_data_blocks, read_layer, read_superblock
-from drumhead.rofs.writer import CHUNK, build_structure
+from drumhead.filesystem.rofs.layout import BLOCK
+from drumhead.filesystem.rofs.reader import Stored, read_data_blocks, read_layer, read_superblock
+from drumhead.filesystem.rofs.writer import CHUNK, build_structure
 from drumhead.tree import Tree
 
 if TYPE_CHECKING:
