@@ -12,7 +12,6 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest
 from drumhead.guest.contract import ProbeBoot
 from drumhead.home import Home
-from drumhead.image.records import GuestName
 from drumhead.image.store import ImageStore
 from drumhead.machine.acceleration import Acceleration, find_acceleration
 from drumhead.machine.attach import wait_started
@@ -23,6 +22,7 @@ from drumhead.machine.qemu import PROGRAM, accelerator_words
 from drumhead.machine.records import InstanceSpec, PortForward
 from drumhead.machine.request import choose_command
 from drumhead.machine.stop import destroy_machine
+from drumhead.records import GuestName
 
 IMAGE = "safelight"
 SIZES = (48, 64, 80, 96, 128, 192, 256)

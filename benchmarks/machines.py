@@ -31,9 +31,9 @@ import photos
 from booting import HTTP_SERVER, IMAGE, SERVICES, Boots, answered
 from drumhead.fleet.store import FleetStore
 from drumhead.home import Home, find_home
-from drumhead.image.records import GuestName
 from drumhead.image.store import ImageStore, facts
 from drumhead.package.store import PackageStore
+from drumhead.records import GuestName
 from safelight.client.master import Client
 from safelight.errors import Error
 from safelight.wire import State

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.image.records import Blob
+from drumhead.records import Blob
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,9 +14,10 @@ from drumhead.image.compose import ComposeOptions, compose
 from drumhead.image.store import ImageStore
 from drumhead.machine.attach import run_to_end
 from drumhead.machine.records import InstanceSpec
-from drumhead.manifest.records import Command, PackageManifest, Project
+from drumhead.manifest.records import PackageManifest, Project
 from drumhead.package.records import PackageRef
 from drumhead.package.store import PackageStore
+from drumhead.records import Command
 
 if TYPE_CHECKING:
     from drumhead.home import Home

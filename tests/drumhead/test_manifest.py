@@ -6,10 +6,10 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.manifest.ignore import read_ignore
 from drumhead.manifest.init import init_project
 from drumhead.manifest.project import read_project
-from drumhead.manifest.records import Command
 from drumhead.manifest.run_yaml import parse_command
 from drumhead.package.names import resolve_names
 from drumhead.patterns import match_any
+from drumhead.records import Command
 
 from .conftest import write_files
 

@@ -68,7 +68,7 @@ async def run_command(
     from drumhead.machine import options  # noqa: PLC0415
     from drumhead.machine.records import InstanceSpec  # noqa: PLC0415
     from drumhead.machine.request import choose_command, default_instance_name  # noqa: PLC0415
-    from drumhead.manifest.records import Command  # noqa: PLC0415
+    from drumhead.records import Command  # noqa: PLC0415
 
     if image and instance:
         raise DrumheadError(ErrorCode.USAGE, f"the instance is called {name} or {instance}? give one name beside -i")
@@ -307,7 +307,7 @@ async def exec_command(
     from drumhead.machine.instances import Instances  # noqa: PLC0415
     from drumhead.machine.options import read_variables  # noqa: PLC0415
     from drumhead.machine.terminal import run_session  # noqa: PLC0415
-    from drumhead.manifest.records import Command  # noqa: PLC0415
+    from drumhead.records import Command  # noqa: PLC0415
 
     instances = Instances(find_home())
     running = instances.read_running(name)

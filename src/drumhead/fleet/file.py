@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, TypeVar, get_args
 from drumhead.errors import DrumheadError
 from drumhead.fleet.plan import start_order
 from drumhead.fleet.records import Fleet, HealthCheck, Member, RestartPolicy
-from drumhead.image.records import GuestName
 from drumhead.machine import options
 from drumhead.manifest.position import Section, read_yaml
+from drumhead.records import GuestName
 
 if TYPE_CHECKING:
     from collections.abc import Callable

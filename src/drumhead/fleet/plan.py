@@ -14,7 +14,7 @@ from drumhead.machine.request import choose_command
 
 if TYPE_CHECKING:
     from drumhead.fleet.records import Fleet, Member
-    from drumhead.image.records import Image
+    from drumhead.records import Image
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
-from drumhead.manifest.records import Command
+from drumhead.records import Command
 
 if TYPE_CHECKING:
-    from drumhead.image.records import Filesystem, GuestName, Image, ImageFiles
+    from drumhead.records import Filesystem, GuestName, Image, ImageFiles
     from drumhead.tree import Tree
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from drumhead.home import Home
-    from drumhead.image.records import Blob, Image
+    from drumhead.records import Blob, Image
 
 IMAGE_TYPE = "application/vnd.drumhead.image.v1+json"
 KERNEL_TYPE = "application/vnd.drumhead.kernel.v1+xz"

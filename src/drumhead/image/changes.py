@@ -9,7 +9,7 @@ import msgspec
 if TYPE_CHECKING:
     from drumhead.closure import Index
     from drumhead.image.layers import Layers
-    from drumhead.image.records import Image, Layer
+    from drumhead.records import Image, Layer
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

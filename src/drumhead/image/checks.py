@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from drumhead.closure import Index
     from drumhead.guest.contract import Finding, Guest
-    from drumhead.manifest.records import Command
+    from drumhead.records import Command
     from drumhead.tree import Tree
 
 SHOWN = 2

@@ -18,21 +18,21 @@ from drumhead.guest import find_guest, require
 from drumhead.image.changes import Change, compare
 from drumhead.image.contents import Contents
 from drumhead.image.layers import Layers
-from drumhead.image.records import Image, Kernel
 from drumhead.image.store import ImageStore
 from drumhead.manifest.run_yaml import REQUIRES, parse_command
 from drumhead.package.names import gather_packages, resolve_names
 from drumhead.package.osv_kernel import OSV, find_osv
 from drumhead.package.records import PackageRef
 from drumhead.package.store import PackageStore, parse_ref
+from drumhead.records import Image, Kernel
 from drumhead.report import silent
 
 if TYPE_CHECKING:
     from drumhead.guest.contract import Guest
     from drumhead.home import Home
-    from drumhead.image.records import Filesystem, GuestName
-    from drumhead.manifest.records import Command, Project
+    from drumhead.manifest.records import Project
     from drumhead.package.records import Package
+    from drumhead.records import Command, Filesystem, GuestName
     from drumhead.report import Report
 
 LIBRARY_POOL = "libraries"

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from drumhead.guest.contract import Guest
     from drumhead.home import Home
     from drumhead.image.layers import LayerRecord, Layers
-    from drumhead.image.records import Layer, LayerKind
-    from drumhead.manifest.records import Command, Project
+    from drumhead.manifest.records import Project
     from drumhead.package.records import Package, PackedLayer
     from drumhead.package.store import PackageStore
     from drumhead.python.lock import Lock
+    from drumhead.records import Command, Layer, LayerKind
 
 RUN_FILE = "etc/drumhead/run.json"
 SEARCH_PATH = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin")

@@ -19,7 +19,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.image.store import encode
 
 if TYPE_CHECKING:
-    from drumhead.image.records import Image, ImageFiles
+    from drumhead.records import Image, ImageFiles
 
 SECTOR = 512
 ALIGN = 2048

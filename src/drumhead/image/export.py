@@ -13,15 +13,15 @@ from drumhead.image.artifact import write_layout
 from drumhead.image.disk import write_qcow2, write_raw
 from drumhead.image.osv_disk import write_osv_raw
 from drumhead.image.store import ImageStore
-from drumhead.manifest.records import Command
 from drumhead.package.osv import RELEASES
 from drumhead.package.osv_kernel import BOOT_IMAGE
 from drumhead.package.records import PackageRef
 from drumhead.package.store import PackageStore
+from drumhead.records import Command
 
 if TYPE_CHECKING:
     from drumhead.home import Home
-    from drumhead.image.records import Image, ImageFiles
+    from drumhead.records import Image, ImageFiles
     from drumhead.tree import Tree
 
 ExportFormat = Literal["qcow2", "raw", "oci"]

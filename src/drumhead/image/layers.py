@@ -17,7 +17,7 @@ from drumhead.filesystem.rofs.root import unite
 from drumhead.filesystem.rofs.writer import write_rofs
 from drumhead.filesystem.squashfs import write_squashfs
 from drumhead.guest.contract import Finding
-from drumhead.image.records import Blob, Filesystem, Kernel, Layer
+from drumhead.records import Blob, Filesystem, Kernel, Layer
 from drumhead.report import silent
 from drumhead.tree import Tree
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from drumhead.guest.contract import Guest
     from drumhead.home import Home
-    from drumhead.image.records import LayerKind
     from drumhead.package.records import PackedLayer
+    from drumhead.records import LayerKind
     from drumhead.report import Report
 
 LEVEL = 14

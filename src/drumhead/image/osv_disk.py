@@ -17,7 +17,7 @@ from drumhead.filesystem.rofs.writer import rofs_bytes
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from drumhead.image.records import ImageFiles
+    from drumhead.records import ImageFiles
     from drumhead.tree import Tree
 
 COMMAND_LINE_SECTORS = 63

@@ -12,8 +12,8 @@ import msgspec
 
 from drumhead.blobs import Blobs, replacing
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.image.records import Blob, Image, ImageFacts, ImageFiles
 from drumhead.package.store import PackageStore
+from drumhead.records import Blob, Command, GuestName, Image, ImageFiles, Layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +25,20 @@ RECORD = "image.json"
 """Of Linux's images, and of a machine's image whatever its guest."""
 RECORDS: dict[str, str] = {"linux": RECORD, "osv": "osv.json"}
 """An image's record by guest: images of one name stand side by side. Without a guest, the first that is there."""
+
+
+class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``drumhead info`` says (sizes in bytes). `disk_size` counts kernel, initrd and layers as stored."""
+
+    image: str
+    format: str
+    virtual_size: int
+    disk_size: int
+    guest: GuestName
+    kernel: str
+    layers: tuple[Layer, ...]
+    commands: dict[str, Command]
+    default: str
 
 
 class ImageStore:

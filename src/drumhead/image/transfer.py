@@ -17,10 +17,10 @@ from drumhead.debian.version import version_key
 from drumhead.download import new_client
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.image.artifact import IMAGE_TYPE, manifest_of
-from drumhead.image.records import Image
 from drumhead.image.store import ImageStore, blobs_of
 from drumhead.package.oci_remote import tag_of
 from drumhead.package.remote import open_registry
+from drumhead.records import Image
 from drumhead.report import silent
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest, require
 from drumhead.guest.contract import Drive, GuestMount, GuestNic, RunConfig
-from drumhead.image.records import Image
 from drumhead.image.store import ImageStore, encode
 from drumhead.machine import link
 from drumhead.machine.acceleration import Acceleration, find_acceleration
@@ -37,6 +36,7 @@ from drumhead.machine.records import Instance, InstanceSpec, Launch, PortForward
 from drumhead.machine.spawn import spawn
 from drumhead.machine.volumes import OVERLAY_SERIAL, open_overlay, open_volumes, refuse_shared_disks
 from drumhead.machine.watch import file_size
+from drumhead.records import Image
 
 if TYPE_CHECKING:
     from drumhead.home import Home

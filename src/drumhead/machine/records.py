@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from drumhead.manifest.records import Command
+from drumhead.records import Command
 
 Accelerator = Literal["kvm", "tcg"]
 NetworkMode = Literal["nat", "bridge", "tap", "vhost"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.manifest.records import Command
 from drumhead.manifest.run_yaml import parse_command
+from drumhead.records import Command
 
 if TYPE_CHECKING:
-    from drumhead.image.records import Image
+    from drumhead.records import Image
 
 
 def choose_command(

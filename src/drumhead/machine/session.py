@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from drumhead.manifest.records import Command
+    from drumhead.records import Command
 
 SESSIONS = 4
 HEADER = struct.Struct(">cI")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from drumhead.machine.session import Session
-    from drumhead.manifest.records import Command
+    from drumhead.records import Command
 
 CHUNK = 1 << 15
 LEAVE = b"\x1d"

@@ -6,15 +6,9 @@ from typing import Literal
 
 import msgspec
 
+from drumhead.records import Command, GuestName
+
 RuntimeName = Literal["native", "node", "python"]
-
-
-class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """A program to start in a guest. `argv[0]` is a path or a name looked up in the guest's PATH."""
-
-    argv: tuple[str, ...]
-    env: dict[str, str] = {}
-    cwd: str = "/"
 
 
 class PythonNeeds(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +33,7 @@ class PackageManifest(msgspec.Struct, frozen=True, kw_only=True):
     author: str
     version: str = ""
     require: tuple[str, ...] = ()
-    guest: Literal["linux", "osv"] = "linux"
+    guest: GuestName = "linux"
     kernel: str = ""
     files: dict[str, str] = {}
     python: PythonNeeds = PythonNeeds()

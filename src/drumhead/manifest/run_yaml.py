@@ -9,7 +9,8 @@ import shlex
 from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.manifest.records import Command, RunManifest, RuntimeName
+from drumhead.manifest.records import RunManifest, RuntimeName
+from drumhead.records import Command
 
 if TYPE_CHECKING:
     from drumhead.manifest.position import Section

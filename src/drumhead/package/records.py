@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from drumhead.image.records import Filesystem
-from drumhead.manifest.records import Command
+from drumhead.records import Command, Filesystem
 
 PackageName = Annotated[str, msgspec.Meta(pattern=r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._+/-]*$")]
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]

@@ -7,9 +7,8 @@ from drumhead.fleet.file import read_fleet
 from drumhead.fleet.keeper import all_settled, failures, scaled
 from drumhead.fleet.plan import find_forward, machine_spec, start_order, wanted_machines, with_guest
 from drumhead.fleet.records import FleetState, HealthCheck, MachineState
-from drumhead.image.records import Blob, Image, Kernel
 from drumhead.machine.records import PortForward, VolumeMount
-from drumhead.manifest.records import Command
+from drumhead.records import Blob, Command, Image, Kernel
 
 TEXT = """
 name: shop

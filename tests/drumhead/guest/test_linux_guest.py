@@ -14,8 +14,7 @@ from drumhead.guest import find_guest
 from drumhead.guest.contract import Drive, GuestMount, RunConfig
 from drumhead.guest.linux.cpio import CpioEntry, character_device, directory, regular, write_cpio
 from drumhead.guest.linux.program import SOURCES
-from drumhead.image.records import Blob, Image, ImageFiles, Kernel
-from drumhead.manifest.records import Command
+from drumhead.records import Blob, Command, Image, ImageFiles, Kernel
 from drumhead.tree import Tree
 from drumhead.tree import regular as tree_file
 

@@ -23,9 +23,8 @@ from drumhead.guest.contract import Drive, GuestMount, GuestNic, RunConfig
 from drumhead.guest.osv import program
 from drumhead.guest.osv.cmdline import LONGEST, command_line, option
 from drumhead.guest.osv.skeleton import PRELOAD, START_PLACE
-from drumhead.image.records import Blob, Image, ImageFiles, Kernel
 from drumhead.machine.acceleration import try_boot
-from drumhead.manifest.records import Command
+from drumhead.records import Blob, Command, Image, ImageFiles, Kernel
 from drumhead.tree import Tree, regular
 from support import osv
 from support.machines import LIMIT

@@ -11,7 +11,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
 from drumhead.machine import link
 from drumhead.machine.records import InstanceSpec, Launch
-from drumhead.manifest.records import Command
+from drumhead.records import Command
 
 NETWORK = ipaddress.ip_network("10.64.0.0/10")
 

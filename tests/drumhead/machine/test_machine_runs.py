@@ -14,7 +14,7 @@ import urllib.request
 import pytest
 
 from drumhead.machine.session import open_session
-from drumhead.manifest.records import Command
+from drumhead.records import Command
 from support.machines import command, find, forwarded
 
 pytestmark = pytest.mark.slow

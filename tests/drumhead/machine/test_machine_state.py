@@ -10,7 +10,7 @@ from drumhead.home import Home
 from drumhead.machine.instances import Instances, lock_holder
 from drumhead.machine.records import InstanceSpec, Launch
 from drumhead.machine.stop import exit_status
-from drumhead.manifest.records import Command
+from drumhead.records import Command
 
 HOLD = (
     "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"

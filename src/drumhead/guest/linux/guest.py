@@ -17,8 +17,7 @@ from drumhead.guest.linux.program import init_program
 from drumhead.guest.linux.skeleton import skeleton
 
 if TYPE_CHECKING:
-    from drumhead.image.records import Filesystem, GuestName, Image, ImageFiles
-    from drumhead.manifest.records import Command
+    from drumhead.records import Command, Filesystem, GuestName, Image, ImageFiles
     from drumhead.tree import Tree
 
 CMDLINE = (

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from drumhead.guest.contract import Severity
-    from drumhead.manifest.records import Command
     from drumhead.python.uses import Use, Uses
+    from drumhead.records import Command
     from drumhead.tree import Entry, Tree
 
 STARTERS = {"fork", "vfork", "execv", "execve", "execvp", "posix_spawn", "posix_spawnp"}

@@ -14,7 +14,7 @@ from drumhead.guest.osv.skeleton import CONFIG_MOUNT
 from drumhead.tree import Tree, regular
 
 if TYPE_CHECKING:
-    from drumhead.manifest.records import Command
+    from drumhead.records import Command
 
 CONFIG_PARTITION = "/dev/vblk0.2"
 """The third partition of the only disk; the root is the second."""

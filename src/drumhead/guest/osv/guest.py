@@ -19,8 +19,7 @@ from drumhead.guest.osv.skeleton import CONFIG_MOUNT, PRELOAD, skeleton
 from drumhead.tree import Tree
 
 if TYPE_CHECKING:
-    from drumhead.image.records import Filesystem, GuestName, Image, ImageFiles
-    from drumhead.manifest.records import Command
+    from drumhead.records import Command, Filesystem, GuestName, Image, ImageFiles
 
 LOADER = "/lib64/ld-linux-x86-64.so.2"
 """Programs run on Debian's libc, so that OSv only has to know Linux's system calls."""

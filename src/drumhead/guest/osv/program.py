@@ -15,7 +15,7 @@ from drumhead.tree import Tree, regular
 
 if TYPE_CHECKING:
     from drumhead.guest.contract import RunConfig
-    from drumhead.manifest.records import Command
+    from drumhead.records import Command
 
 PYTHON = re.compile(r"python(3(\.[0-9]+)?)?")
 WITH_VALUE = frozenset("WX")

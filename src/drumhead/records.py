@@ -1,4 +1,4 @@
-"""What an image is on disk: one JSON record and the blobs that it names."""
+"""Records that several layers share: a command, an image, its kernel and layers, and the blobs that they name."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from typing import Literal
 
 import msgspec
 
-from drumhead.manifest.records import Command
-
 GuestName = Literal["linux", "osv"]
 Filesystem = Literal["squashfs", "erofs", "rofs"]
 LayerKind = Literal["package", "libraries", "python", "node", "application", "root"]
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """A program to start in a guest. `argv[0]` is a path or a name looked up in the guest's PATH."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str] = {}
+    cwd: str = "/"
 
 
 class Blob(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,17 +79,3 @@ class ImageFiles(msgspec.Struct, frozen=True, kw_only=True):
     kernel: Path
     initrd: Path | None
     layers: tuple[Path, ...]
-
-
-class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``drumhead info`` says (sizes in bytes). `disk_size` counts kernel, initrd and layers as stored."""
-
-    image: str
-    format: str
-    virtual_size: int
-    disk_size: int
-    guest: GuestName
-    kernel: str
-    layers: tuple[Layer, ...]
-    commands: dict[str, Command]
-    default: str
