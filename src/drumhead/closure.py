@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from drumhead.elf import MAGIC, Needs, read_needs
+from drumhead.tree import USR_MERGED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 LIBRARY_DIRECTORIES = ("usr/lib/x86_64-linux-gnu", "usr/lib", "usr/lib64")
 """Where the loader of Debian's libc looks without a cache."""
-MERGED = ("bin", "sbin", "lib", "lib64")
-"""Names at the root that lead below usr/ in every guest."""
 PARTS = {"LIB": "lib/x86_64-linux-gnu", "PLATFORM": "x86_64"}
 
 
@@ -93,7 +92,7 @@ def follow(index: Index, path: str) -> str:
 def _parts(index: Index, path: str) -> list[str]:
     """The names of a path from the root, last first. Without its own /lib or /bin, a tree is one below usr/."""
     parts = [part for part in path.split("/") if part]
-    if parts and parts[0] in MERGED and parts[0] not in index:
+    if parts and parts[0] in USR_MERGED and parts[0] not in index:
         parts.insert(0, "usr")
     return parts[::-1]
 

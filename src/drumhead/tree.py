@@ -19,6 +19,8 @@ from drumhead.errors import DrumheadError, ErrorCode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+USR_MERGED = ("bin", "sbin", "lib", "lib64")
+"""Directories at the root that Debian keeps below usr/; in every guest, links lead there."""
 MAX_LINKS = 40
 """Symbolic links followed before a path counts as a loop, as in Linux."""
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import zstandard
 
-from drumhead.closure import MERGED
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.tree import Tree, clean_path, directory, regular, symlink
+from drumhead.tree import USR_MERGED, Tree, clean_path, directory, regular, symlink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +50,7 @@ def _read_data(data: bytes) -> tuple[Tree, int]:
 
 def _merged(path: str) -> str:
     """A merged-/usr system keeps these directories below usr/; packages of Debian 12 still name them at the root."""
-    return f"usr/{path}" if path.split("/", 1)[0] in MERGED else path
+    return f"usr/{path}" if path.split("/", 1)[0] in USR_MERGED else path
 
 
 def _data_tar(deb: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drumhead.tree import Tree, directory, regular, symlink
+from drumhead.tree import USR_MERGED, Tree, directory, regular, symlink
 
 FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
@@ -13,8 +13,6 @@ FILES = {
     "etc/hostname": "drumhead\n",
 }
 MOUNT_POINTS = {"dev": 0o755, "proc": 0o555, "sys": 0o555, "run": 0o755, "tmp": 0o1777, "root": 0o700, "mnt": 0o755}
-MERGED = ("bin", "sbin", "lib", "lib64")
-"""Directories that Debian keeps in /usr; their old names are links."""
 
 
 def skeleton() -> Tree:
@@ -22,7 +20,7 @@ def skeleton() -> Tree:
     tree = Tree()
     for path, mode in MOUNT_POINTS.items():
         tree.add(path, directory(mode))
-    for name in MERGED:
+    for name in USR_MERGED:
         tree.add(f"usr/{name}", directory())
         tree.add(name, symlink(f"usr/{name}"))
     for path in ("var/tmp", "var/log", "var/lib", "etc", "home"):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from drumhead.guest.compiled import compiled
-from drumhead.guest.linux.skeleton import MERGED
-from drumhead.tree import Tree, directory, regular, symlink
+from drumhead.tree import USR_MERGED, Tree, directory, regular, symlink
 
 CONFIG_MOUNT = "/drumhead"
 """Where the disk with a machine's configuration is mounted."""
@@ -49,7 +48,7 @@ COMPILER = (
 def skeleton() -> Tree:
     """A fresh tree; the composer adds the application to it."""
     tree = Tree()
-    for name in MERGED:
+    for name in USR_MERGED:
         tree.add(f"usr/{name}", directory())
         tree.add(name, symlink(f"usr/{name}"))
     for path in (*MOUNT_POINTS, *(place.lstrip("/") for place in RAMFS), "home"):
