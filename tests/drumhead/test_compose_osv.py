@@ -16,7 +16,7 @@ import pytest
 from drumhead.filesystem.rofs.root import root_disk
 from drumhead.home import Home
 from drumhead.image.store import ImageStore, encode
-from drumhead.package.osv_module import fit
+from drumhead.package.osv.module import fit
 from support import osv
 from support.rofs import contents_of, read_rofs
 

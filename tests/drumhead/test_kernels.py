@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from drumhead.errors import EXIT_STATUS, ErrorCode
-from drumhead.package.osv_module import fit
+from drumhead.package.osv.module import fit
 from drumhead.package.store import PackageStore, parse_ref
 from support import osv
 

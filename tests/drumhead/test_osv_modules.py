@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from drumhead.package.osv_module import bind_at_once, fit, load_whole
+from drumhead.package.osv.module import bind_at_once, fit, load_whole
 from support import osv
 
 

@@ -8,7 +8,7 @@ from drumhead.download import new_client
 from drumhead.image.artifact import manifest_of
 from drumhead.image.store import ImageStore, blobs_of, encode
 from drumhead.image.transfer import default_tag
-from drumhead.package.registry import Registry
+from drumhead.package.remote.registry import Registry
 
 from .conftest import write_files
 

@@ -103,7 +103,7 @@ async def push_command(name: str, *, tag: str = "", remote: str = "", guest: Gue
     guest: linux or osv, where both have an image of this name (linux by default).
     """
     from drumhead.image.transfer import push_image  # noqa: PLC0415 - only this command and pull need the network
-    from drumhead.package.remote import find_remote  # noqa: PLC0415
+    from drumhead.package.remote.remotes import find_remote  # noqa: PLC0415
 
     home = find_home()
     with progress("pushing") as report:
@@ -122,7 +122,7 @@ async def pull_command(name: str, reference: str = "", *, remote: str = "", json
     json: Print what `drumhead info --json` prints.
     """
     from drumhead.image.transfer import pull_image  # noqa: PLC0415
-    from drumhead.package.remote import find_remote  # noqa: PLC0415
+    from drumhead.package.remote.remotes import find_remote  # noqa: PLC0415
 
     home = find_home()
     with progress("pulling") as report:

@@ -25,7 +25,7 @@ async def add_command(*files: str, digest: tuple[str, ...] = (), json: Json = Fa
     digest: sha256:HEX of one of the files; repeatable, and needed for each that comes from an address.
     json: Print the package's record.
     """
-    from drumhead.package.osv_kernel import add_kernel  # noqa: PLC0415 - only this command downloads
+    from drumhead.package.osv.kernel import add_kernel  # noqa: PLC0415 - only this command downloads
 
     if not files:
         raise DrumheadError(ErrorCode.USAGE, "say which file: drumhead kernel add loader-stripped.elf")
@@ -56,7 +56,7 @@ def info_command(name: str = "osv", *, json: Json = False) -> None:
     name: osv, osv@VERSION or linux; the newest version by default.
     json: Print JSON.
     """
-    from drumhead.package.osv_kernel import OSV, find_osv  # noqa: PLC0415
+    from drumhead.package.osv.kernel import OSV, find_osv  # noqa: PLC0415
 
     ref, store = parse_ref(name), PackageStore(find_home())
     package = find_osv(store, ref.version) if ref.name == OSV else store.find(ref)

@@ -242,7 +242,7 @@ async def pull_command(name: str, *, remote: str = "", json: Json = False) -> No
     json: Print the package's record.
     """
     from drumhead.package.names import resolve_names  # noqa: PLC0415
-    from drumhead.package.remote import find_remote, pull_package  # noqa: PLC0415
+    from drumhead.package.remote.remotes import find_remote, pull_package  # noqa: PLC0415
     from drumhead.package.store import PackageStore  # noqa: PLC0415
 
     home = find_home()
@@ -269,8 +269,8 @@ async def push_command(name: str, *, remote: str = "", to: Path | None = None) -
     remote: Which remote; the only one by default.
     to: Instead of a remote: a directory that an HTTP server serves as one.
     """
-    from drumhead.package.http_remote import write_directory  # noqa: PLC0415
-    from drumhead.package.remote import push_package  # noqa: PLC0415
+    from drumhead.package.remote.http_directory import write_directory  # noqa: PLC0415
+    from drumhead.package.remote.remotes import push_package  # noqa: PLC0415
     from drumhead.package.store import PackageStore, parse_ref  # noqa: PLC0415
 
     home = find_home()

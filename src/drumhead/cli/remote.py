@@ -21,7 +21,7 @@ def add_command(name: str, url: str) -> None:
     name: How you call it.
     url: https://HOST/PATH (a directory), oci://HOST/PATH (a registry), http:// and oci+http:// without TLS.
     """
-    from drumhead.package.remote import Remote, check_url, read_remotes, write_remotes  # noqa: PLC0415
+    from drumhead.package.remote.remotes import Remote, check_url, read_remotes, write_remotes  # noqa: PLC0415
 
     home = find_home()
     remotes = read_remotes(home)
@@ -34,7 +34,7 @@ def add_command(name: str, url: str) -> None:
 
 def list_command(*, json: Json = False) -> None:
     """List the remotes in the order in which they are asked."""
-    from drumhead.package.remote import read_remotes  # noqa: PLC0415
+    from drumhead.package.remote.remotes import read_remotes  # noqa: PLC0415
 
     remotes = read_remotes(find_home())
     if json:
@@ -45,7 +45,7 @@ def list_command(*, json: Json = False) -> None:
 
 def remove_command(name: str) -> None:
     """Forget a remote."""
-    from drumhead.package.remote import find_remote, read_remotes, write_remotes  # noqa: PLC0415
+    from drumhead.package.remote.remotes import find_remote, read_remotes, write_remotes  # noqa: PLC0415
 
     home = find_home()
     gone = find_remote(home, name)

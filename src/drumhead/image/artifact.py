@@ -9,7 +9,7 @@ import msgspec
 
 from drumhead.blobs import Blobs, replacing
 from drumhead.image.store import encode
-from drumhead.package.registry import LAYER_TYPE, MANIFEST_TYPE, Descriptor, Manifest, describe
+from drumhead.package.remote.registry import LAYER_TYPE, MANIFEST_TYPE, Descriptor, Manifest, describe
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,7 +21,7 @@ from drumhead.image.layers import Layers
 from drumhead.image.store import ImageStore
 from drumhead.manifest.run_yaml import REQUIRES, parse_command
 from drumhead.package.names import gather_packages, resolve_names
-from drumhead.package.osv_kernel import OSV, find_osv
+from drumhead.package.osv.kernel import OSV, find_osv
 from drumhead.package.records import PackageRef
 from drumhead.package.store import PackageStore, parse_ref
 from drumhead.records import Image, Kernel

@@ -13,7 +13,7 @@ from drumhead.closure import Missing, Node, complete, find_missing, follow, inde
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.image.checks import judge, visible_findings
 from drumhead.image.scan import Scan, split
-from drumhead.package.osv_kernel import ROOT, root_files
+from drumhead.package.osv.kernel import ROOT, root_files
 from drumhead.python.bytecode import Interpreter, only_bytecode, with_bytecode
 from drumhead.python.lock import read_lock
 from drumhead.python.uses import remembering

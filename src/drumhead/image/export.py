@@ -13,8 +13,8 @@ from drumhead.image.artifact import write_layout
 from drumhead.image.disk import write_qcow2, write_raw
 from drumhead.image.osv_disk import write_osv_raw
 from drumhead.image.store import ImageStore
-from drumhead.package.osv import RELEASES
-from drumhead.package.osv_kernel import BOOT_IMAGE
+from drumhead.package.osv.identify import RELEASES
+from drumhead.package.osv.kernel import BOOT_IMAGE
 from drumhead.package.records import PackageRef
 from drumhead.package.store import PackageStore
 from drumhead.records import Command

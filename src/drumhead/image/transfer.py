@@ -18,15 +18,15 @@ from drumhead.download import new_client
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.image.artifact import IMAGE_TYPE, manifest_of
 from drumhead.image.store import ImageStore, blobs_of
-from drumhead.package.oci_remote import tag_of
-from drumhead.package.remote import open_registry
+from drumhead.package.remote.oci import tag_of
+from drumhead.package.remote.remotes import open_registry
 from drumhead.records import Image
 from drumhead.report import silent
 
 if TYPE_CHECKING:
     from drumhead.home import Home
-    from drumhead.package.registry import Manifest, Registry
-    from drumhead.package.remote import Remote
+    from drumhead.package.remote.registry import Manifest, Registry
+    from drumhead.package.remote.remotes import Remote
     from drumhead.report import Report
 
 NAME = re.compile(r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")

@@ -72,7 +72,7 @@ async def _obtain(
         if error.code is not ErrorCode.NOT_FOUND:
             raise
     from drumhead.package.build import build_package  # noqa: PLC0415 - a warm store needs no network, nor its import
-    from drumhead.package.remote import pull_package  # noqa: PLC0415
+    from drumhead.package.remote.remotes import pull_package  # noqa: PLC0415
 
     if pulled := await pull_package(home, store, ref, report):
         notices.append(f"package {pulled.name} {pulled.version} was pulled")

@@ -9,7 +9,7 @@ from drumhead.debian.version import version_key
 from drumhead.package.names import resolve_names
 from drumhead.package.recipe import known_recipes
 from drumhead.package.records import Package
-from drumhead.package.remote import search_remotes
+from drumhead.package.remote.remotes import search_remotes
 from drumhead.package.store import PackageStore
 
 if TYPE_CHECKING:

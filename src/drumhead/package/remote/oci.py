@@ -11,7 +11,7 @@ import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.package.records import Package
-from drumhead.package.registry import LAYER_TYPE, Descriptor, Manifest, Registry, describe
+from drumhead.package.remote.registry import LAYER_TYPE, Descriptor, Manifest, Registry, describe
 
 if TYPE_CHECKING:
     from pathlib import Path

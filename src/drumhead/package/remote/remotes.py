@@ -11,8 +11,8 @@ from drumhead.blobs import replacing
 from drumhead.debian.version import version_key
 from drumhead.download import new_client
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.package.http_remote import HttpRemote
-from drumhead.package.oci_remote import OciRemote
+from drumhead.package.remote.http_directory import HttpRemote
+from drumhead.package.remote.oci import OciRemote
 from drumhead.report import silent
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from drumhead.blobs import Blobs
     from drumhead.home import Home
     from drumhead.package.records import Package, PackageRef
-    from drumhead.package.registry import Registry
+    from drumhead.package.remote.registry import Registry
     from drumhead.package.store import PackageStore
     from drumhead.report import Report
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from drumhead.elf import shorten
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.package.osv import RELEASES, OsvFile, identify
-from drumhead.package.osv_module import fit
+from drumhead.package.osv.identify import RELEASES, OsvFile, identify
+from drumhead.package.osv.module import fit
 from drumhead.package.records import Origin, Package, PackageRef
 from drumhead.report import silent
 from drumhead.tree import Tree, regular

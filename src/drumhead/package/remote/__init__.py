@@ -1,0 +1,1 @@
+"""Where packages are pulled from and pushed to: plain HTTP directories and OCI registries."""
