@@ -13,12 +13,12 @@ from drumhead.guest import find_guest
 from drumhead.guest.contract import ProbeBoot
 from drumhead.home import Home
 from drumhead.image.store import ImageStore
-from drumhead.machine.acceleration import Acceleration, find_acceleration
 from drumhead.machine.attach import wait_started
 from drumhead.machine.instances import Instances
 from drumhead.machine.launch import Started, start_machine
 from drumhead.machine.process import die_with_parent, process_end
-from drumhead.machine.qemu import PROGRAM, accelerator_words
+from drumhead.machine.qemu.acceleration import Acceleration, find_acceleration
+from drumhead.machine.qemu.command_line import PROGRAM, accelerator_words
 from drumhead.machine.records import InstanceSpec, PortForward
 from drumhead.machine.request import choose_command
 from drumhead.machine.stop import destroy_machine

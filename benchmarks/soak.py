@@ -25,8 +25,8 @@ import photos
 from drumhead.errors import DrumheadError
 from drumhead.fleet.store import FleetStore
 from drumhead.home import find_home
-from drumhead.machine.channel import control
 from drumhead.machine.instances import Instances
+from drumhead.machine.qemu.channel import control
 from safelight.client.master import Client
 from safelight.errors import Error
 from safelight.wire import State

@@ -272,7 +272,7 @@ async def console_command(name: str) -> None:
     """
     from drumhead.guest import find_guest  # noqa: PLC0415
     from drumhead.machine.instances import Instances  # noqa: PLC0415
-    from drumhead.machine.terminal import run_console  # noqa: PLC0415
+    from drumhead.machine.session.terminal import run_console  # noqa: PLC0415
     from drumhead.machine.watch import read_from, tail_offset  # noqa: PLC0415
 
     instances = Instances(find_home())
@@ -306,7 +306,7 @@ async def exec_command(
     from drumhead.guest import find_guest, require  # noqa: PLC0415
     from drumhead.machine.instances import Instances  # noqa: PLC0415
     from drumhead.machine.options import read_variables  # noqa: PLC0415
-    from drumhead.machine.terminal import run_session  # noqa: PLC0415
+    from drumhead.machine.session.terminal import run_session  # noqa: PLC0415
     from drumhead.records import Command  # noqa: PLC0415
 
     instances = Instances(find_home())

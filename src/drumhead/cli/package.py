@@ -292,7 +292,7 @@ async def test_command(*names: str, json: Json = False) -> int:  # noqa: PT028 -
     names: Packages (all that have a recipe when none is named).
     json: Print the outcomes as JSON.
     """
-    from drumhead.demo import run_demo  # noqa: PLC0415
+    from drumhead.machine.demo import run_demo  # noqa: PLC0415
     from drumhead.package.recipe import find_recipe, known_recipes  # noqa: PLC0415
 
     recipes = [find_recipe(name) for name in names] or list(known_recipes().values())

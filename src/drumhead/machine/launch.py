@@ -17,13 +17,13 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest, require
 from drumhead.guest.contract import Drive, GuestMount, GuestNic, RunConfig
 from drumhead.image.store import ImageStore, encode
-from drumhead.machine import link
-from drumhead.machine.acceleration import Acceleration, find_acceleration
-from drumhead.machine.channel import control
-from drumhead.machine.host_network import host_netdev
 from drumhead.machine.instances import Instances
 from drumhead.machine.logs import trim_logs
-from drumhead.machine.qemu import (
+from drumhead.machine.network import private as link
+from drumhead.machine.network.host import host_netdev
+from drumhead.machine.qemu.acceleration import Acceleration, find_acceleration
+from drumhead.machine.qemu.channel import control
+from drumhead.machine.qemu.command_line import (
     USER_ADDRESS,
     USER_GATEWAY,
     USER_NAMESERVER,
@@ -32,9 +32,9 @@ from drumhead.machine.qemu import (
     link_netdev,
     user_netdev,
 )
+from drumhead.machine.qemu.spawn import spawn
 from drumhead.machine.records import Instance, InstanceSpec, Launch, PortForward
-from drumhead.machine.spawn import spawn
-from drumhead.machine.volumes import OVERLAY_SERIAL, open_overlay, open_volumes, refuse_shared_disks
+from drumhead.machine.volume.volumes import OVERLAY_SERIAL, open_overlay, open_volumes, refuse_shared_disks
 from drumhead.machine.watch import file_size
 from drumhead.records import Image
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.machine.channel import control, quit_qemu
 from drumhead.machine.process import kill, process_end
+from drumhead.machine.qemu.channel import control, quit_qemu
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,7 +23,7 @@ from drumhead.guest.contract import Drive, GuestMount, GuestNic, RunConfig
 from drumhead.guest.osv import program
 from drumhead.guest.osv.cmdline import LONGEST, command_line, option
 from drumhead.guest.osv.skeleton import PRELOAD, START_PLACE
-from drumhead.machine.acceleration import try_boot
+from drumhead.machine.qemu.acceleration import try_boot
 from drumhead.records import Blob, Command, Image, ImageFiles, Kernel
 from drumhead.tree import Tree, regular
 from support import osv

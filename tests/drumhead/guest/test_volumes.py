@@ -12,7 +12,7 @@ import pytest
 from drumhead.guest import find_guest
 from drumhead.home import Home
 from drumhead.machine.instances import Instances
-from drumhead.machine.volumes import MENDED, make_disk
+from drumhead.machine.volume.volumes import MENDED, make_disk
 from support import osv
 from support.disks import debugfs, is_whole, sparse
 from support.machines import LIMIT, find, wait_gone, wait_until

@@ -11,11 +11,12 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest
 from drumhead.home import Home
 from drumhead.image.store import ImageStore
-from drumhead.machine import acceleration, host_network
-from drumhead.machine.acceleration import find_acceleration, try_boot
-from drumhead.machine.host_network import host_netdev
+from drumhead.machine.network import host as host_network
+from drumhead.machine.network.host import host_netdev
+from drumhead.machine.qemu import acceleration
+from drumhead.machine.qemu.acceleration import find_acceleration, try_boot
 from drumhead.machine.records import VolumeMount
-from drumhead.machine.volumes import open_volumes, volume_path
+from drumhead.machine.volume.volumes import open_volumes, volume_path
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
-from drumhead.machine import link
+from drumhead.machine.network import private as link
 from drumhead.machine.records import InstanceSpec, Launch
 from drumhead.records import Command
 

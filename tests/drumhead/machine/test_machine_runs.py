@@ -13,7 +13,7 @@ import urllib.request
 
 import pytest
 
-from drumhead.machine.session import open_session
+from drumhead.machine.session.protocol import open_session
 from drumhead.records import Command
 from support.machines import command, find, forwarded
 

@@ -9,9 +9,9 @@ import pytest
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest
 from drumhead.home import Home
-from drumhead.machine.ext4 import find_holes, is_cut_off
 from drumhead.machine.records import VolumeMount
-from drumhead.machine.volumes import fill_holes, make_disk, mend_disk, open_volumes
+from drumhead.machine.volume.ext4 import find_holes, is_cut_off
+from drumhead.machine.volume.volumes import fill_holes, make_disk, mend_disk, open_volumes
 from support.disks import debugfs, is_whole, sparse
 
 SUPERBLOCK, STATE, FREE_BLOCKS, INCOMPATIBLE = 1024, 0x3A, 0x0C, 0x60

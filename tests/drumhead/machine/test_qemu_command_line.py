@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from drumhead.guest.contract import BootPlan, Channel, Drive
-from drumhead.machine.link import Group
-from drumhead.machine.qemu import Card, command_line, link_netdev, user_netdev
+from drumhead.machine.network.private import Group
+from drumhead.machine.qemu.command_line import Card, command_line, link_netdev, user_netdev
 from drumhead.machine.records import PortForward
 
 STATE = Path("/state")

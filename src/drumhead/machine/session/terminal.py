@@ -12,14 +12,14 @@ import tty
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from drumhead.machine.channel import connect
-from drumhead.machine.session import Terminal, open_session
+from drumhead.machine.qemu.channel import connect
+from drumhead.machine.session.protocol import Terminal, open_session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
     from pathlib import Path
 
-    from drumhead.machine.session import Session
+    from drumhead.machine.session.protocol import Session
     from drumhead.records import Command
 
 CHUNK = 1 << 15

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.machine.channel import connect
+from drumhead.machine.qemu.channel import connect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

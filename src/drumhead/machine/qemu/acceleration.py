@@ -17,7 +17,7 @@ import msgspec
 from drumhead import host
 from drumhead.blobs import replacing
 from drumhead.machine.process import die_with_parent
-from drumhead.machine.qemu import PROGRAM, accelerator_words
+from drumhead.machine.qemu.command_line import PROGRAM, accelerator_words
 
 if TYPE_CHECKING:
     from drumhead.guest.contract import ProbeBoot

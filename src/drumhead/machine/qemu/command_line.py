@@ -10,7 +10,7 @@ from drumhead.guest.contract import CHANNEL_ADDRESS
 
 if TYPE_CHECKING:
     from drumhead.guest.contract import BootPlan, Channel, Drive
-    from drumhead.machine.link import Group
+    from drumhead.machine.network.private import Group
     from drumhead.machine.records import Accelerator, PortForward
 
 PROGRAM = "qemu-system-x86_64"

@@ -12,7 +12,7 @@ from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import require
 from drumhead.guest.contract import Drive, GuestMount
-from drumhead.machine import ext4
+from drumhead.machine.volume import ext4
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from drumhead import host
 from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.machine.channel import greet_qemu
 from drumhead.machine.process import die_with_parent, kill, process_end
+from drumhead.machine.qemu.channel import greet_qemu
 from drumhead.machine.watch import watching
 
 if TYPE_CHECKING:

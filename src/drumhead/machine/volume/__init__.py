@@ -1,0 +1,1 @@
+"""Disks that outlive their machine, and the ext4 file systems on them."""
