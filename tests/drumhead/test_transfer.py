@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from drumhead.download import new_client
-from drumhead.image.artifact import manifest_of
+from drumhead.image.export.artifact import manifest_of
 from drumhead.image.store import ImageStore, blobs_of, encode
 from drumhead.image.transfer import default_tag
 from drumhead.package.remote.registry import Registry

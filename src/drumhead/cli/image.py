@@ -86,7 +86,7 @@ async def export_command(
     format: qcow2, raw or oci.
     guest: linux or osv, where both have an image of this name (linux by default).
     """
-    from drumhead.image.export import export_image  # noqa: PLC0415 - only this command writes disks
+    from drumhead.image.export.export import export_image  # noqa: PLC0415 - only this command writes disks
 
     await asyncio.to_thread(export_image, find_home(), name, format, out, guest or "")
     print(f"wrote {out}")

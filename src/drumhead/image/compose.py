@@ -16,7 +16,7 @@ from drumhead.blobs import Blobs
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest, require
 from drumhead.image.changes import Change, compare
-from drumhead.image.contents import Contents
+from drumhead.image.layer_plan import Contents
 from drumhead.image.layers import Layers
 from drumhead.image.store import ImageStore
 from drumhead.manifest.run_yaml import REQUIRES, parse_command

@@ -16,7 +16,7 @@ from drumhead.blobs import Blobs
 from drumhead.debian.version import version_key
 from drumhead.download import new_client
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.image.artifact import IMAGE_TYPE, manifest_of
+from drumhead.image.export.artifact import IMAGE_TYPE, manifest_of
 from drumhead.image.store import ImageStore, blobs_of
 from drumhead.package.remote.oci import tag_of
 from drumhead.package.remote.remotes import open_registry

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest
 from drumhead.guest.contract import RunConfig
-from drumhead.image.artifact import write_layout
-from drumhead.image.disk import write_qcow2, write_raw
-from drumhead.image.osv_disk import write_osv_raw
+from drumhead.image.export.artifact import write_layout
+from drumhead.image.export.linux_disk import write_qcow2, write_raw
+from drumhead.image.export.osv_disk import write_osv_raw
 from drumhead.image.store import ImageStore
 from drumhead.package.osv.identify import RELEASES
 from drumhead.package.osv.kernel import BOOT_IMAGE

@@ -1,0 +1,1 @@
+"""Images for other hosts: bootable disks and OCI artifacts."""
