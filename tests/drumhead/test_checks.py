@@ -13,7 +13,7 @@ from drumhead.guest.osv.check import check_command, check_tree
 from drumhead.image.checks import judge, visible_findings
 from drumhead.image.scan import Scan
 from drumhead.manifest.project import read_project
-from drumhead.python.uses import MARKER, read_uses, remembering
+from drumhead.python.syntax_scan import MARKER, read_uses, remembering
 from drumhead.records import Command
 from drumhead.tree import Tree, regular
 

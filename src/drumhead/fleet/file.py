@@ -9,7 +9,7 @@ from drumhead.errors import DrumheadError
 from drumhead.fleet.plan import start_order
 from drumhead.fleet.records import Fleet, HealthCheck, Member, RestartPolicy
 from drumhead.machine import options
-from drumhead.manifest.position import Section, read_yaml
+from drumhead.manifest.yaml_reader import Section, read_yaml
 from drumhead.records import GuestName
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from drumhead.image.scan import Scan, split
 from drumhead.package.osv.kernel import ROOT, root_files
 from drumhead.python.bytecode import Interpreter, only_bytecode, with_bytecode
 from drumhead.python.lock import read_lock
-from drumhead.python.uses import remembering
+from drumhead.python.syntax_scan import remembering
 from drumhead.tree import Tree, regular
 
 if TYPE_CHECKING:

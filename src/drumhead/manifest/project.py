@@ -7,9 +7,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.manifest.position import Section, read_yaml
 from drumhead.manifest.records import PackageManifest, Project, PythonNeeds
 from drumhead.manifest.run_yaml import read_run
+from drumhead.manifest.yaml_reader import Section, read_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path

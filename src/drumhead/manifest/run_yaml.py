@@ -13,7 +13,7 @@ from drumhead.manifest.records import RunManifest, RuntimeName
 from drumhead.records import Command
 
 if TYPE_CHECKING:
-    from drumhead.manifest.position import Section
+    from drumhead.manifest.yaml_reader import Section
 
 RUNTIMES: dict[str, str] = {
     "native": "Run any program of the image",

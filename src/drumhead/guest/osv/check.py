@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from drumhead.elf import MAGIC, is_elf, is_foreign, read_linkage
 from drumhead.guest.contract import Finding
-from drumhead.python.uses import MARKER, read_uses
+from drumhead.python.syntax_scan import MARKER, read_uses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from drumhead.guest.contract import Severity
-    from drumhead.python.uses import Use, Uses
+    from drumhead.python.syntax_scan import Use, Uses
     from drumhead.records import Command
     from drumhead.tree import Entry, Tree
 
