@@ -158,7 +158,7 @@ def test_what_was_read_of_a_source_is_remembered(tmp_path, monkeypatch):
     one, two = b"import os\nos.fork()\n", b"import subprocess\nsubprocess.run(['x'])\n"
     first = read(one, two)
     assert [use.name for uses in first for use in uses.uses] == ["os.fork", "subprocess.run"]
-    monkeypatch.setattr("drumhead.python.uses._read", None)
+    monkeypatch.setattr("drumhead.python.syntax_scan._read", None)
     assert read() == []  # a guest for which nothing is read forgets nothing
     assert read(one, two) == first
     assert read(one) == first[:1]
@@ -169,7 +169,7 @@ def test_what_was_read_of_a_source_is_remembered(tmp_path, monkeypatch):
         read(one)
     monkeypatch.undo()
     assert read(one) == first[:1]
-    monkeypatch.setattr("drumhead.python.uses._read", None)
+    monkeypatch.setattr("drumhead.python.syntax_scan._read", None)
     assert read(one) == first[:1]
 
 

@@ -46,7 +46,7 @@ async def up_command(
     detach: Leave them running and return when all are healthy.
     timeout: Seconds that a detached fleet has to come up.
     """
-    from drumhead.fleet.operations import check_images, start_keeper, wait_settled  # noqa: PLC0415
+    from drumhead.fleet.control import check_images, start_keeper, wait_settled  # noqa: PLC0415
     from drumhead.fleet.store import FleetStore  # noqa: PLC0415
 
     fleet = _read(file)
@@ -67,7 +67,7 @@ async def up_command(
 
 
 async def _keep_here(store: FleetStore, fleet: Fleet) -> None:
-    from drumhead.fleet.keeper import Keeper  # noqa: PLC0415
+    from drumhead.fleet.supervisor import Keeper  # noqa: PLC0415
 
     with store.keeping():
         printing = asyncio.create_task(_print_all_logs(store, from_start=False))
@@ -86,7 +86,7 @@ async def down_command(name: str = "", *, file: File = None) -> None:
     name: The fleet; that of the fleet file by default.
     file: The fleet file.
     """
-    from drumhead.fleet.operations import take_down  # noqa: PLC0415
+    from drumhead.fleet.control import take_down  # noqa: PLC0415
 
     store = _find(name, file)
     store.read()
@@ -143,8 +143,8 @@ async def scale_command(*counts: str, name: Annotated[str, Parameter(name="--fle
     name: The fleet; that of the fleet file by default.
     file: The fleet file.
     """
-    from drumhead.fleet.keeper import scaled  # noqa: PLC0415
-    from drumhead.fleet.operations import check_images, wait_settled  # noqa: PLC0415
+    from drumhead.fleet.control import check_images, wait_settled  # noqa: PLC0415
+    from drumhead.fleet.supervisor import scaled  # noqa: PLC0415
 
     store = _find(name, file)
     fleet = store.read()

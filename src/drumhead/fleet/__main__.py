@@ -6,8 +6,8 @@ import asyncio
 import logging
 import sys
 
-from drumhead.fleet.keeper import Keeper
 from drumhead.fleet.store import FleetStore
+from drumhead.fleet.supervisor import Keeper
 from drumhead.home import find_home
 
 

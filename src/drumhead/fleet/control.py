@@ -10,8 +10,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.fleet.keeper import all_settled, failures
 from drumhead.fleet.plan import machine_spec, wanted_machines
+from drumhead.fleet.supervisor import all_settled, failures
 from drumhead.image.store import ImageStore
 from drumhead.machine.instances import Instances
 from drumhead.machine.process import process_end

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from drumhead.errors import DrumheadError
-from drumhead.fleet.life import End, Life
+from drumhead.fleet.lifetime import End, Life
 from drumhead.fleet.plan import Wanted, wanted_machines
 from drumhead.fleet.records import FleetState, Health, MachineState, Member
 from drumhead.image.store import ImageStore

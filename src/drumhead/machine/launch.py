@@ -19,7 +19,7 @@ from drumhead.guest.contract import Drive, GuestMount, GuestNic, RunConfig
 from drumhead.image.store import ImageStore, encode
 from drumhead.machine.instances import Instances
 from drumhead.machine.logs import trim_logs
-from drumhead.machine.network import private as link
+from drumhead.machine.network import private
 from drumhead.machine.network.host import host_netdev
 from drumhead.machine.qemu.acceleration import Acceleration, find_acceleration
 from drumhead.machine.qemu.channel import control
@@ -109,26 +109,26 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
     refuse_shared_disks(home, spec.volumes, spec.name, instances.all())
     guest, files = find_guest(image.guest), await asyncio.to_thread(ImageStore(home).files, image)
     acceleration = await find_acceleration(home, guest.probe(files))
-    mac = spec.mac or link.derive_mac(spec.link, spec.name)
+    mac = spec.mac or private.derive_mac(spec.link, spec.name)
     launch = Launch(
         spec=spec,
         image_digest=image_digest(image),
         guest=image.guest,
         accelerator=acceleration.accelerator,
         mac=mac,
-        address=link.derive_address(mac) if spec.network == "nat" else "",
+        address=private.derive_address(mac) if spec.network == "nat" else "",
         forwards=tuple(map(find_port, spec.forwards)),
         started_at=time.time(),
         attached=attached,
         fleet=fleet,
     )
     others = [one for one in instances.launches() if one.spec.name != spec.name]
-    link.refuse_taken_address(others, spec.name, spec.link, launch.address)
+    private.refuse_taken_address(others, spec.name, spec.link, launch.address)
     drives, mounts = await open_volumes(home, spec.volumes, guest)
     if image.overlay_size:
         require(guest, "overlay")
         drives = (await open_overlay(directory, image.overlay_size, guest), *drives)
-    config = run_config(launch, link.link_hosts([*others, launch], spec.link), drives, mounts)
+    config = run_config(launch, private.link_hosts([*others, launch], spec.link), drives, mounts)
     boot = guest.plan(image, files, config, directory, drives)
     words = command_line(
         boot,
@@ -151,9 +151,9 @@ def run_config(
 ) -> RunConfig:
     """What the guest is told."""
     way_out = GuestNic(mac=way_out_mac(launch), address=USER_ADDRESS, gateway=USER_GATEWAY, nameserver=USER_NAMESERVER)
-    between = GuestNic(mac=launch.mac, address=f"{launch.address}/{link.PREFIX}" if launch.address else "")
+    between = GuestNic(mac=launch.mac, address=f"{launch.address}/{private.PREFIX}" if launch.address else "")
     return RunConfig(
-        hostname=link.host_name(launch.spec.name),
+        hostname=private.host_name(launch.spec.name),
         command=launch.spec.command,
         nics=(way_out, between),
         hosts=hosts,
@@ -167,7 +167,7 @@ def cards(home: Home, launch: Launch) -> tuple[Card, ...]:
     """QEMU's own network for the way out and for forwards, and the link or a network of the host beside it."""
     spec = launch.spec
     if spec.network == "nat":
-        beside = link_netdev(link.link_group(home, spec.link))
+        beside = link_netdev(private.link_group(home, spec.link))
     else:
         beside = host_netdev(spec.network, spec.network_device)
     return Card(netdev=user_netdev(launch.forwards), mac=way_out_mac(launch)), Card(netdev=beside, mac=launch.mac)
@@ -175,7 +175,7 @@ def cards(home: Home, launch: Launch) -> tuple[Card, ...]:
 
 def way_out_mac(launch: Launch) -> str:
     """The MAC of the first card; nobody but QEMU ever sees it."""
-    return link.derive_mac(f"{launch.spec.link}/out", launch.spec.name)
+    return private.derive_mac(f"{launch.spec.link}/out", launch.spec.name)
 
 
 def find_port(forward: PortForward) -> PortForward:
@@ -196,7 +196,7 @@ def find_port(forward: PortForward) -> PortForward:
 
 async def tell_neighbours(instances: Instances, newcomer: Launch) -> None:
     """Give the running machines of a link the names on it. One that does not answer learns them at its next start."""
-    hosts = link.link_hosts(instances.launches(), newcomer.spec.link)
+    hosts = private.link_hosts(instances.launches(), newcomer.spec.link)
 
     async def tell(name: str) -> None:
         with suppress(DrumheadError):

@@ -4,9 +4,9 @@ import pytest
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.fleet.file import read_fleet
-from drumhead.fleet.keeper import all_settled, failures, scaled
 from drumhead.fleet.plan import find_forward, machine_spec, start_order, wanted_machines, with_guest
 from drumhead.fleet.records import FleetState, HealthCheck, MachineState
+from drumhead.fleet.supervisor import all_settled, failures, scaled
 from drumhead.machine.records import PortForward, VolumeMount
 from drumhead.records import Blob, Command, Image, Kernel
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from drumhead.fleet.operations import KEEPER_LOG
+from drumhead.fleet.control import KEEPER_LOG
 from drumhead.fleet.store import FleetStore
 from support.machines import command, find, restarts_of, wait_gone, wait_healthy_again, wait_until
 

@@ -8,10 +8,11 @@ import sys
 import pytest
 from aiohttp import web
 
-from drumhead.fleet import health, keeper
-from drumhead.fleet.keeper import LONGEST_PAUSE, SHORTEST_PAUSE, next_pause, stop_in_order
+from drumhead.fleet import health
+from drumhead.fleet import supervisor as keeper
 from drumhead.fleet.records import Fleet, HealthCheck, Member
 from drumhead.fleet.store import FleetStore
+from drumhead.fleet.supervisor import LONGEST_PAUSE, SHORTEST_PAUSE, next_pause, stop_in_order
 from drumhead.home import Home
 from drumhead.machine.records import PortForward
 

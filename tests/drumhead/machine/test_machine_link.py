@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
-from drumhead.machine.network import private as link
+from drumhead.machine.network import private
 from drumhead.machine.records import InstanceSpec, Launch
 from drumhead.records import Command
 
@@ -18,13 +18,13 @@ NETWORK = ipaddress.ip_network("10.64.0.0/10")
 
 def launched(name, *, on="one", aliases=(), mac=""):
     spec = InstanceSpec(name=name, image="i", command=Command(argv=("x",)), link=on, aliases=aliases)
-    mac = mac or link.derive_mac(on, name)
+    mac = mac or private.derive_mac(on, name)
     return Launch(
         spec=spec,
         image_digest="",
         accelerator="tcg",
         mac=mac,
-        address=link.derive_address(mac),
+        address=private.derive_address(mac),
         forwards=(),
         started_at=0,
         attached=False,
@@ -33,20 +33,20 @@ def launched(name, *, on="one", aliases=(), mac=""):
 
 @given(st.text(), st.text())
 def test_every_name_has_a_usable_mac_and_address(on, name):
-    mac = link.derive_mac(on, name)
+    mac = private.derive_mac(on, name)
     assert mac.startswith("02:")
     assert len(mac) == 17
-    assert ipaddress.ip_address(link.derive_address(mac)) in NETWORK
+    assert ipaddress.ip_address(private.derive_address(mac)) in NETWORK
 
 
 @pytest.mark.parametrize("mac", ["02:00:00:00:00:00", "02:00:00:3f:ff:ff", "fe:ff:ff:ff:ff:ff"])
 def test_the_edges_of_the_network_belong_to_nobody(mac):
-    address = ipaddress.ip_address(link.derive_address(mac))
+    address = ipaddress.ip_address(private.derive_address(mac))
     assert address not in {NETWORK.network_address, NETWORK.broadcast_address}
 
 
 def test_a_mac_has_the_same_address_at_every_launch():
-    assert link.derive_address("a2:13:15:00:80:01") == "10.64.128.1"
+    assert private.derive_address("a2:13:15:00:80:01") == "10.64.128.1"
 
 
 def test_names_and_aliases_of_one_link_only():
@@ -59,18 +59,18 @@ def test_names_and_aliases_of_one_link_only():
         "worker": db.address,
     }
     on_both_sides = {f"{name}.localhost": address for name, address in names.items()}
-    assert link.link_hosts([worker, second, db, stranger], "one") == names | on_both_sides
+    assert private.link_hosts([worker, second, db, stranger], "one") == names | on_both_sides
 
 
 def test_two_machines_with_one_address_are_refused():
     first, again = launched("first", mac="02:00:00:00:00:07"), launched("again", mac="02:00:40:00:00:07")
     with pytest.raises(DrumheadError) as refused:
-        link.refuse_taken_address([first], "again", "one", again.address)
+        private.refuse_taken_address([first], "again", "one", again.address)
     assert refused.value.code is ErrorCode.CONFLICT
     assert "first" in refused.value.message
 
 
 def test_homes_and_links_have_groups_of_their_own():
-    groups = {link.link_group(Home(root=Path(home)), name) for home in ("/a", "/b") for name in ("x", "y")}
+    groups = {private.link_group(Home(root=Path(home)), name) for home in ("/a", "/b") for name in ("x", "y")}
     assert len(groups) == 4
     assert all(ipaddress.ip_address(group.address).is_multicast for group in groups)

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import lacks, program
+from . import program, shims
 from .channels import Answer, Line, redirect_output
 
 CONFIG = Path("/drumhead/config.json")
@@ -41,7 +41,7 @@ class Machine:
 
     def run(self) -> NoReturn:
         config = self._config
-        lacks.mend(config["hostname"])
+        shims.mend(config["hostname"])
         self._write_names(config["hosts"])
         self._open_channels(config["channels"])
         for card in config["cards"]:
