@@ -1,7 +1,7 @@
-"""What a guest is. Linux today; the interface holds nothing that only Linux has.
+"""The contract of a guest, which Linux and OSv implement.
 
-Composing and running meet here: ``image`` asks a guest what a tree needs and what boots it, ``machine`` asks it for a
-boot plan. A guest never starts a process and never writes a file: it turns records into records.
+``image`` asks a guest what a tree needs and what boots it; ``machine`` asks it for a boot plan. A guest never starts a
+process and never writes a file: it turns records into records.
 """
 
 from __future__ import annotations
@@ -131,6 +131,18 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     sentence: str
 
 
+class GuestProgram(msgspec.Struct, frozen=True, kw_only=True):
+    """A C program that a guest puts into its images. ``image.guest_program`` compiles it.
+
+    `sources` is a directory of C files, `shipped` the path where a wheel may bring the compiled program, `compiler` the
+    command that compiles the sources.
+    """
+
+    sources: Path
+    shipped: Path
+    compiler: tuple[str, ...]
+
+
 class Guest(Protocol):
     """One kind of guest. Implementations are stateless; ``guest.find_guest(name)`` returns them."""
 
@@ -152,7 +164,12 @@ class Guest(Protocol):
         """How mke2fs makes the ext4 of a new volume, beyond what every volume gets."""
         ...
 
-    def skeleton(self) -> Tree:
+    @property
+    def program(self) -> GuestProgram:
+        """The C program of this guest; ``skeleton`` and ``initrd`` receive it compiled."""
+        ...
+
+    def skeleton(self, program: bytes) -> Tree:
         """The directories and files that the composer puts below every application (mount points, /etc/passwd)."""
         ...
 
@@ -172,7 +189,7 @@ class Guest(Protocol):
         """
         ...
 
-    def initrd(self, kernel_files: Mapping[str, bytes]) -> bytes | None:
+    def initrd(self, kernel_files: Mapping[str, bytes], program: bytes) -> bytes | None:
         """The initial RAM disk for a kernel package (path → contents), or None. The same input gives the same bytes."""
         ...
 

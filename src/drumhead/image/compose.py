@@ -16,6 +16,7 @@ from drumhead.blobs import Blobs
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest, require
 from drumhead.image.changes import Change, compare
+from drumhead.image.guest_program import compile_program
 from drumhead.image.layer_plan import Contents
 from drumhead.image.layers import Layers
 from drumhead.image.store import ImageStore
@@ -214,7 +215,7 @@ def _kernel(home: Home, store: PackageStore, guest: Guest, package: Package) -> 
             return known
     tree = store.tree(package)
     modules = {path: entry.read() for path, entry in tree if path.startswith("modules/") and entry.kind == "file"}
-    initrd = guest.initrd(modules)
+    initrd = guest.initrd(modules, compile_program(guest.program, home.cache))
     kernel = Kernel(
         package=package.name,
         version=package.version,

@@ -12,6 +12,7 @@ from drumhead.blobs import replacing
 from drumhead.closure import Missing, Node, complete, find_missing, follow, index_of, merge
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.image.checks import judge, visible_findings
+from drumhead.image.guest_program import compile_program
 from drumhead.image.scan import Scan, split
 from drumhead.package.osv.kernel import ROOT, root_files
 from drumhead.python.bytecode import Interpreter, only_bytecode, with_bytecode
@@ -78,7 +79,7 @@ class Contents:
         modules, application = split(Scan(self.project, self.home.cache, trust=trust).tree(), _in_node_modules)
         if len(modules):
             self._add("node", NODE_MODULES, modules)
-        below = self.guest.skeleton()
+        below = self.guest.skeleton(compile_program(self.guest.program, self.home.cache))
         if python:
             cache, interpreter = self.home.cache / "bytecode", self._interpreter(python)
             application = with_bytecode(application, interpreter, cache, python.archive)

@@ -13,7 +13,8 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest
 from drumhead.guest.contract import Drive, GuestMount, RunConfig
 from drumhead.guest.linux.cpio import CpioEntry, character_device, directory, regular, write_cpio
-from drumhead.guest.linux.program import SOURCES
+from drumhead.guest.linux.program import INIT
+from drumhead.image.guest_program import compile_program
 from drumhead.records import Blob, Command, Image, ImageFiles, Kernel
 from drumhead.tree import Tree
 from drumhead.tree import regular as tree_file
@@ -79,15 +80,17 @@ def test_cpio_has_directories_and_devices():
     ]
 
 
-def test_initrd_is_the_same_every_time_and_small():
+def test_initrd_is_the_same_every_time_and_small(tmp_path):
     kernel = {"modules/01-b.ko": b"two", "modules/00-a.ko": b"one", "vmlinux.xz": b"no"}
-    first, second = find_guest("linux").initrd(kernel), find_guest("linux").initrd(dict(reversed(kernel.items())))
+    guest = find_guest("linux")
+    program = compile_program(guest.program, tmp_path)
+    first, second = guest.initrd(kernel, program), guest.initrd(dict(reversed(kernel.items())), program)
     assert first == second
     assert len(first) < 64 << 10
     files = {name: contents for name, _, contents, _ in unpack_cpio(zstandard.decompress(first))}
     assert list(files) == ["dev", "dev/console", "modules", "init", "modules/00-a.ko", "modules/01-b.ko"]
     assert files["init"][:4] == b"\x7fELF"
-    assert str(SOURCES).encode() not in files["init"]
+    assert str(INIT.sources).encode() not in files["init"]
 
 
 def image_files(tmp_path, layers):
@@ -162,8 +165,8 @@ def read_json(tmp_path_factory):
     directory = tmp_path_factory.mktemp("json")
     (directory / "main.c").write_text(JSON_PROGRAM)
     words = ["musl-gcc", "-D_GNU_SOURCE", "-static", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
-    sources = [directory / "main.c", SOURCES / "json.c"]
-    subprocess.run([*words, f"-I{SOURCES}", "-o", directory / "json", *sources], check=True, timeout=60)
+    sources = [directory / "main.c", INIT.sources / "json.c"]
+    subprocess.run([*words, f"-I{INIT.sources}", "-o", directory / "json", *sources], check=True, timeout=60)
 
     def read(lines):
         data = "".join(f"{line}\n" for line in lines)

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from drumhead.guest.osv.skeleton import PRELOAD, skeleton
+from drumhead.guest.osv.skeleton import PRELOAD_PROGRAM
+from drumhead.image.guest_program import compile_program
 
 CALLS = """
 import os, socket, sqlite3, stat, sys, tempfile, threading
@@ -137,7 +138,7 @@ TWINS = {
 @pytest.fixture
 def library(tmp_path):
     path = tmp_path / "files.so"
-    path.write_bytes(skeleton()[PRELOAD.lstrip("/")].read())
+    path.write_bytes(compile_program(PRELOAD_PROGRAM, tmp_path))
     return path
 
 

@@ -23,6 +23,7 @@ from drumhead.guest.contract import Drive, GuestMount, GuestNic, RunConfig
 from drumhead.guest.osv import program
 from drumhead.guest.osv.cmdline import LONGEST, command_line, option
 from drumhead.guest.osv.skeleton import PRELOAD, START_PLACE
+from drumhead.image.guest_program import compile_program
 from drumhead.machine.qemu.acceleration import try_boot
 from drumhead.records import Blob, Command, Image, ImageFiles, Kernel
 from drumhead.tree import Tree, regular
@@ -218,8 +219,9 @@ def test_words_of_the_program_arrive_as_they_were_given(argv):
     assert parse_program(line[start:], variables) == argv
 
 
-def test_the_skeleton_has_the_start_program_and_places_to_mount():
-    tree = find_guest("osv").skeleton()
+def test_the_skeleton_has_the_start_program_and_places_to_mount(tmp_path):
+    guest = find_guest("osv")
+    tree = guest.skeleton(compile_program(guest.program, tmp_path))
     assert f"{START_PLACE}/__main__.py" in tree
     assert tree["etc/hosts"].target == "/run/drumhead/hosts"
     for line in tree["etc/fstab"].read().decode().splitlines():

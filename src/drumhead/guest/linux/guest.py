@@ -11,9 +11,9 @@ import zstandard
 
 from drumhead.elf import MAGIC, is_foreign
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.guest.contract import Ability, BootPlan, Channel, Drive, Finding, ProbeBoot, RunConfig
+from drumhead.guest.contract import Ability, BootPlan, Channel, Drive, Finding, GuestProgram, ProbeBoot, RunConfig
 from drumhead.guest.linux import cpio
-from drumhead.guest.linux.program import init_program
+from drumhead.guest.linux.program import INIT
 from drumhead.guest.linux.skeleton import skeleton
 
 if TYPE_CHECKING:
@@ -51,7 +51,11 @@ class LinuxGuest:
     def volume_options(self) -> tuple[str, ...]:
         return ("-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard")
 
-    def skeleton(self) -> Tree:
+    @property
+    def program(self) -> GuestProgram:
+        return INIT
+
+    def skeleton(self, program: bytes) -> Tree:  # noqa: ARG002 - the initrd carries it
         return skeleton()
 
     @property
@@ -69,12 +73,12 @@ class LinuxGuest:
     def check_command(self, tree: Tree, command: Command, program: str) -> tuple[Finding, ...]:  # noqa: ARG002
         return ()
 
-    def initrd(self, kernel_files: Mapping[str, bytes]) -> bytes | None:
+    def initrd(self, kernel_files: Mapping[str, bytes], program: bytes) -> bytes | None:
         entries = [
             cpio.directory("dev"),
             cpio.character_device("dev/console", 5, 1),
             cpio.directory("modules"),
-            cpio.regular("init", init_program(), 0o755),
+            cpio.regular("init", program, 0o755),
         ]
         modules = [path for path in sorted(kernel_files) if path.startswith("modules/")]
         entries.extend(cpio.regular(path, kernel_files[path]) for path in modules)

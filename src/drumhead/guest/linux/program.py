@@ -1,21 +1,18 @@
-"""The guest's first process as a program: shipped with drumhead, or compiled once on this host.
+"""The init program: the first process of a Linux guest.
 
-It is C, as it has to be small and quick before anything else is there, in images of any runtime: 90 KB without
-libraries, where a shell with its tools is 2 MB and has no frames, terminals or leases. A wheel carries it compiled
-(``drumhead-init`` beside this file); in a checkout the host's musl-gcc makes it the first time.
+It is written in C because it has to be small and start fast in images of any runtime: 90 KB without libraries, where a
+shell with its tools takes 2 MB and knows nothing of frames, terminals or leases. A wheel may ship it compiled
+(``drumhead-init`` beside this file); in a checkout the host's musl-gcc compiles it the first time.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from drumhead.guest.compiled import compiled
+from drumhead.guest.contract import GuestProgram
 
-SOURCES = Path(__file__).parent / "init"
-SHIPPED = Path(__file__).parent / "drumhead-init"
-COMPILER = ("musl-gcc", "-std=gnu11", "-D_GNU_SOURCE", "-static", "-Os", "-s", "-Wall", "-Wextra", "-Werror")
-
-
-def init_program() -> bytes:
-    """The ELF program. Blocks for about a second the first time. Raises HOST_TOOL without a compiler."""
-    return compiled(SOURCES, SHIPPED, COMPILER)
+INIT = GuestProgram(
+    sources=Path(__file__).parent / "init",
+    shipped=Path(__file__).parent / "drumhead-init",
+    compiler=("musl-gcc", "-std=gnu11", "-D_GNU_SOURCE", "-static", "-Os", "-s", "-Wall", "-Wextra", "-Werror"),
+)

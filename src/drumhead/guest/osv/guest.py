@@ -11,11 +11,11 @@ import msgspec
 
 from drumhead.filesystem.rofs.root import root_disk
 from drumhead.filesystem.rofs.writer import rofs_bytes
-from drumhead.guest.contract import Ability, BootPlan, Channel, Drive, Finding, ProbeBoot, RunConfig
+from drumhead.guest.contract import Ability, BootPlan, Channel, Drive, Finding, GuestProgram, ProbeBoot, RunConfig
 from drumhead.guest.osv import program
 from drumhead.guest.osv.check import check_command, check_tree
 from drumhead.guest.osv.cmdline import command_line, option
-from drumhead.guest.osv.skeleton import CONFIG_MOUNT, PRELOAD, skeleton
+from drumhead.guest.osv.skeleton import CONFIG_MOUNT, PRELOAD, PRELOAD_PROGRAM, skeleton
 from drumhead.tree import Tree
 
 if TYPE_CHECKING:
@@ -74,8 +74,12 @@ class OsvGuest:
     def volume_options(self) -> tuple[str, ...]:
         return VOLUME_OPTIONS
 
-    def skeleton(self) -> Tree:
-        return skeleton()
+    @property
+    def program(self) -> GuestProgram:
+        return PRELOAD_PROGRAM
+
+    def skeleton(self, program: bytes) -> Tree:
+        return skeleton(program)
 
     @property
     def check_rules(self) -> int:
@@ -87,7 +91,7 @@ class OsvGuest:
     def check_command(self, tree: Tree, command: Command, program: str) -> tuple[Finding, ...]:
         return tuple(check_command(tree, command, program))
 
-    def initrd(self, kernel_files: Mapping[str, bytes]) -> bytes | None:  # noqa: ARG002 - OSv has none
+    def initrd(self, kernel_files: Mapping[str, bytes], program: bytes) -> bytes | None:  # noqa: ARG002 - OSv has none
         return None
 
     def plan(

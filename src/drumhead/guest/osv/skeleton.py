@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from drumhead.guest.compiled import compiled
+from drumhead.guest.contract import GuestProgram
 from drumhead.tree import USR_MERGED, Tree, directory, regular, symlink
 
 CONFIG_MOUNT = "/drumhead"
@@ -37,16 +37,18 @@ START_PLACE = f"usr/lib/python3/dist-packages/{START_PACKAGE}"
 """On the path of Debian's Python, whatever its version, also when it ignores its environment (-I)."""
 START_SOURCES = Path(__file__).parent / "start"
 PRELOAD = "/usr/lib/drumhead/files.so"
-PRELOAD_SOURCES = Path(__file__).parent / "preload"
-PRELOAD_SHIPPED = Path(__file__).parent / "files.so"
-COMPILER = (
-    *("musl-gcc", "-std=gnu11", "-D_GNU_SOURCE", "-shared", "-fPIC", "-nostdlib", "-Os", "-s"),
-    *("-Wall", "-Wextra", "-Werror"),
+PRELOAD_PROGRAM = GuestProgram(
+    sources=Path(__file__).parent / "preload",
+    shipped=Path(__file__).parent / "files.so",
+    compiler=(
+        *("musl-gcc", "-std=gnu11", "-D_GNU_SOURCE", "-shared", "-fPIC", "-nostdlib", "-Os", "-s"),
+        *("-Wall", "-Wextra", "-Werror"),
+    ),
 )
 
 
-def skeleton() -> Tree:
-    """A fresh tree; the composer adds the application to it."""
+def skeleton(preload: bytes) -> Tree:
+    """Return a fresh tree, to which the composer adds the application. `preload` is the compiled preload library."""
     tree = Tree()
     for name in USR_MERGED:
         tree.add(f"usr/{name}", directory())
@@ -59,5 +61,5 @@ def skeleton() -> Tree:
         tree.add(path, symlink(target))
     for source in sorted(START_SOURCES.glob("*.py")):
         tree.add(f"{START_PLACE}/{source.name}", regular(source.read_bytes()))
-    tree.add(PRELOAD.lstrip("/"), regular(compiled(PRELOAD_SOURCES, PRELOAD_SHIPPED, COMPILER), 0o755))
+    tree.add(PRELOAD.lstrip("/"), regular(preload, 0o755))
     return tree

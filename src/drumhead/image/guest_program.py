@@ -1,0 +1,33 @@
+"""Compile the small C program that a guest puts into its images, once on this host, unless a wheel ships it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from drumhead import host
+from drumhead.blobs import replacing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from drumhead.guest.contract import GuestProgram
+
+
+def compile_program(program: GuestProgram, cache: Path) -> bytes:
+    """Return the compiled program; it is kept in `cache` (the home's cache directory).
+
+    Blocks for about a second the first time. Raises HOST_TOOL without a compiler.
+    """
+    if program.shipped.is_file():
+        return program.shipped.read_bytes()
+    digest = hashlib.sha256(repr(program.compiler).encode())
+    for source in sorted(program.sources.glob("*.[ch]")):
+        digest.update(source.read_bytes())
+    compiled = cache / "init" / digest.hexdigest()
+    if not compiled.is_file():
+        with replacing(compiled) as temporary:
+            # The prefix map keeps the path of the sources out of the program, so every host makes the same bytes.
+            command = [*program.compiler, f"-ffile-prefix-map={program.sources}=."]
+            host.run([*command, "-o", temporary, *sorted(program.sources.glob("*.c"))])
+    return compiled.read_bytes()
