@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from safelight.errors import Code, Error
-from safelight.master.downloads import content_disposition
+from safelight.master.download.downloads import content_disposition
 from safelight.wire import Failure, State
 from support.leases import fail, finish, take
 from support.photos import photo

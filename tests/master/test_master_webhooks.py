@@ -18,7 +18,7 @@ from aiohttp import web
 from safelight.client.master import Client
 from safelight.errors import Error
 from safelight.master import __main__ as program
-from safelight.master.webhook_address import RefusedAddressError, check_url, guarded_socket, is_public
+from safelight.master.webhook.address import RefusedAddressError, check_url, guarded_socket, is_public
 from safelight.wire import Failure
 from support.leases import fail, finish, take
 from support.metrics import until

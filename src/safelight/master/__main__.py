@@ -16,25 +16,25 @@ from safelight.client.partials import PartialClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Error
 from safelight.master import app
-from safelight.master.archive import Archive
+from safelight.master.api.endpoint import HasEndpoints
 from safelight.master.classic import Classic
-from safelight.master.creations import Creations
-from safelight.master.downloads import Downloads
-from safelight.master.events import Events
-from safelight.master.feed import Feed
-from safelight.master.hour import Hour
-from safelight.master.intake import Intake
+from safelight.master.download.archive import Archive
+from safelight.master.download.downloads import Downloads
+from safelight.master.download.renditions import Renditions
 from safelight.master.leases import Leases
+from safelight.master.live.events import Events
+from safelight.master.live.feed import Feed
+from safelight.master.live.last_hour import LastHourCounter
 from safelight.master.metrics import Metrics
-from safelight.master.operations import Described
-from safelight.master.recipe_book import RecipeBook
-from safelight.master.recipes import Recipes
+from safelight.master.recipes.endpoints import Recipes
+from safelight.master.recipes.recipe_book import RecipeBook
 from safelight.master.services import Services
 from safelight.master.tasks import Tasks
-from safelight.master.tus import Tus
-from safelight.master.uploads import Limits, Uploads
-from safelight.master.views import Views
-from safelight.master.webhooks import Webhooks
+from safelight.master.upload.ingest import Ingest
+from safelight.master.upload.task_batcher import TaskBatcher
+from safelight.master.upload.tus import Tus
+from safelight.master.upload.uploads import Limits, Uploads
+from safelight.master.webhook.webhooks import Webhooks
 
 
 class Config(serve.Config, frozen=True, kw_only=True):
@@ -76,21 +76,21 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         metrics.take(await db.summary())
 
     service.refreshers.append(take_summary)
-    downloads, creations, hour = Downloads(db, storage), Creations(db), Hour(feed, db)
-    tus = Tus(PartialClient(blobs), creations, book, downloads, metrics, limit=config.max_upload)
+    downloads, batcher, hour = Downloads(db, storage), TaskBatcher(db), LastHourCounter(feed, db)
+    tus = Tus(PartialClient(blobs), batcher, book, downloads, metrics, limit=config.max_upload)
     limits = Limits(
         photo=config.max_upload,
         uploads=config.uploads,
         silence=config.upload_silence,
         private_webhooks=config.webhook_allow_private,
     )
-    parts: tuple[Described, ...] = (
-        Uploads(Intake(storage, metrics, limit=config.max_upload), creations, book, metrics, limits),
+    parts: tuple[HasEndpoints, ...] = (
+        Uploads(Ingest(storage, metrics, limit=config.max_upload), batcher, book, metrics, limits),
         Classic(db, storage, downloads),
         Tasks(db),
         downloads,
         Archive(db, storage, downloads),
-        Views(db, downloads, creations, feed),
+        Renditions(db, downloads, batcher, feed),
         Recipes(book),
         events,
         hour,
@@ -105,7 +105,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         first_pause=config.webhook_retry,
         authorities=_existing(config.webhook_authorities),
     )
-    application = app.make([operation for part in parts for operation in part.operations()])
+    application = app.make([endpoint for part in parts for endpoint in part.endpoints()])
     application.add_routes(tus.routes())
     async with feed.following(), hour.counting(), webhooks.delivering():
         yield application

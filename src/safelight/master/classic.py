@@ -12,8 +12,8 @@ from safelight import http
 from safelight.client.db import DbClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
-from safelight.master.downloads import PARTLY, Downloads
-from safelight.master.operations import BINARY, JSON, TEXT, Operation
+from safelight.master.api.endpoint import BINARY, JSON, TEXT, Endpoint
+from safelight.master.download.downloads import PARTLY, Downloads
 from safelight.wire import State
 
 ENGINE = "classic"
@@ -78,25 +78,25 @@ class Classic:
         task = await self._db.get(request.match_info["id"])
         return web.Response(text="true" if task.state is State.FINISHED else "false")
 
-    def operations(self) -> list[Operation]:
+    def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
         lost = (Code.NOT_FOUND, Code.LEASE_LOST, Code.UNAVAILABLE)
         return [
-            Operation(
+            Endpoint(
                 method="GET", path="/task/next", handler=self.next, tag="classic", summary="Take a task",
                 description="404 and the id -1 when none waits.", answer={JSON: Next}, also={404: {JSON: Next}},
                 errors=(Code.NOT_FOUND, Code.UNAVAILABLE),
             ),
-            Operation(
+            Endpoint(
                 method="GET", path="/task/{id}/download", handler=self.download, tag="classic",
                 summary="The photo to its worker; the result once finished", answer={"image/*": BINARY}, also=PARTLY,
                 errors=(*lost, Code.CONFLICT, Code.OPERATION_FAILED, Code.RANGE_NOT_SATISFIABLE),
             ),
-            Operation(
+            Endpoint(
                 method="POST", path="/task/{id}/finish", handler=self.finish, tag="classic",
                 summary="Finish a task that was taken", errors=lost,
             ),
-            Operation(
+            Endpoint(
                 method="GET", path="/task/{id}/ready", handler=self.ready, tag="classic", summary="Is it finished?",
                 answer={TEXT: {"type": "string", "enum": ["true", "false"]}}, errors=(Code.NOT_FOUND, Code.UNAVAILABLE),
             ),

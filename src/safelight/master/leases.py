@@ -8,7 +8,7 @@ from aiohttp import web
 
 from safelight.client.base import Connection
 from safelight.errors import Code
-from safelight.master.operations import JSON, Operation
+from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.wire import Heartbeat, HeartbeatAnswer, Lease, LeaseRequest, Outcome, Settled
 
 _LONGEST_WAIT = 60.0
@@ -52,20 +52,20 @@ class Leases:
         headers = {"Content-Type": JSON}
         return await self._connection.call("POST", path, bytes, body=body, headers=headers, wait=wait, retry=False)
 
-    def operations(self) -> list[Operation]:
+    def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
         errors = (Code.INVALID_REQUEST, Code.UNAVAILABLE)
         return [
-            Operation(
+            Endpoint(
                 method="POST", path="/lease", handler=self.lease, tag="workers", summary="Wait for tasks and take them",
                 body={JSON: LeaseRequest}, answer={JSON: list[Lease]}, errors=errors,
             ),
-            Operation(
+            Endpoint(
                 method="POST", path="/heartbeat", handler=self.heartbeat, tag="workers",
                 summary="Say what is still being worked on", body={JSON: Heartbeat}, answer={JSON: HeartbeatAnswer},
                 errors=errors,
             ),
-            Operation(
+            Endpoint(
                 method="POST", path="/outcomes", handler=self.outcomes, tag="workers", summary="End attempts",
                 body={JSON: list[Outcome]}, answer={JSON: list[Settled]}, errors=errors,
             ),

@@ -12,7 +12,7 @@ from safelight import http
 from safelight.client.base import Connection, Fixed
 from safelight.client.directory import ENDPOINTS, Directory
 from safelight.errors import Code, Error
-from safelight.master.operations import JSON, Operation
+from safelight.master.api.endpoint import JSON, Endpoint
 
 _WAIT = 3.0
 
@@ -63,10 +63,10 @@ class Services:
             return ServiceSeen(name=name, address=address, ready=False, detail="It does not answer in time.")
         return ServiceSeen(name=name, address=address, ready=True)
 
-    def operations(self) -> list[Operation]:
+    def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
         return [
-            Operation(
+            Endpoint(
                 method="GET", path="/services", handler=self.get, tag="tasks",
                 summary="The services there are, and whether each is well", answer={JSON: list[ServiceSeen]},
                 errors=(Code.UNAVAILABLE,),

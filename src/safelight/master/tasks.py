@@ -11,9 +11,9 @@ from msgspec import Meta
 from safelight import http
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
-from safelight.master.operations import JSON, Operation
-from safelight.master.public import PublicPage, PublicTask, public, public_page
-from safelight.master.views import VIEWS
+from safelight.master.api.endpoint import JSON, Endpoint
+from safelight.master.api.public_schema import PublicPage, PublicTask, public, public_page
+from safelight.master.download.renditions import VIEWS
 from safelight.wire import State, Summary, Task, TaskPage
 
 _STATES = {state.name.lower(): state for state in State}
@@ -79,36 +79,36 @@ class Tasks:
         """`GET /summary`."""
         return http.json_response(await self._db.summary())
 
-    def operations(self) -> list[Operation]:
+    def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
         found = {JSON: PublicTask}
         gone, settled = (Code.NOT_FOUND, Code.UNAVAILABLE), (Code.NOT_FOUND, Code.CONFLICT, Code.UNAVAILABLE)
         return [
-            Operation(
+            Endpoint(
                 method="GET", path="/tasks", handler=self.find, tag="tasks", summary="List tasks, newest first",
                 query=TaskQuery, answer={JSON: PublicPage}, errors=(Code.INVALID_REQUEST, Code.UNAVAILABLE),
             ),
-            Operation(
+            Endpoint(
                 method="GET", path="/task/{id}", handler=self.get, tag="tasks", summary="Look at a task",
                 answer=found, errors=gone,
             ),
-            Operation(
+            Endpoint(
                 method="POST", path="/task/{id}/cancel", handler=self.cancel, tag="tasks",
                 summary="Cancel a task that has not ended", answer=found, errors=settled,
             ),
-            Operation(
+            Endpoint(
                 method="POST", path="/task/{id}/retry", handler=self.retry, tag="tasks",
                 summary="Send a failed, cancelled or quarantined task round again", answer=found, errors=settled,
             ),
-            Operation(
+            Endpoint(
                 method="POST", path="/task/{id}/release", handler=self.release, tag="tasks",
                 summary="Send a quarantined task round again", answer=found, errors=settled,
             ),
-            Operation(
+            Endpoint(
                 method="DELETE", path="/task/{id}", handler=self.delete, tag="tasks",
                 summary="Forget a task, its original and its results", status=204, errors=gone,
             ),
-            Operation(
+            Endpoint(
                 method="GET", path="/summary", handler=self.summary, tag="tasks",
                 summary="The queue and the workers now", answer={JSON: Summary}, errors=(Code.UNAVAILABLE,),
             ),

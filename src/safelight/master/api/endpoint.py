@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler
 from safelight.errors import Code
 
 
-class Operation(msgspec.Struct, frozen=True, kw_only=True):
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """A method on a path.
 
     `query` is the record that its parameters are read into. `body` and `answer` map media types to what they hold: a
@@ -37,10 +37,10 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     examples: Mapping[str, Any] = {}
 
 
-class Described(Protocol):
+class HasEndpoints(Protocol):
     """A part of the master that has routes."""
 
-    def operations(self) -> list[Operation]:
+    def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
         ...
 
@@ -50,9 +50,9 @@ TEXT = "text/plain"
 BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
 
 
-def add(app: web.Application, operations: Iterable[Operation]) -> None:
-    """Put operations into an application's router; what answers GET answers HEAD too, but for event streams."""
-    for operation in operations:
-        app.router.add_route(operation.method, operation.path, operation.handler)
-        if operation.method == "GET" and "text/event-stream" not in operation.answer:
-            app.router.add_route("HEAD", operation.path, operation.handler)
+def add(app: web.Application, endpoints: Iterable[Endpoint]) -> None:
+    """Put endpoints into an application's router; what answers GET answers HEAD too, but for event streams."""
+    for endpoint in endpoints:
+        app.router.add_route(endpoint.method, endpoint.path, endpoint.handler)
+        if endpoint.method == "GET" and "text/event-stream" not in endpoint.answer:
+            app.router.add_route("HEAD", endpoint.path, endpoint.handler)

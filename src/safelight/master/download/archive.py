@@ -16,9 +16,9 @@ from safelight import http
 from safelight.client.db import DbClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
-from safelight.master.downloads import Downloads, File, content_disposition
-from safelight.master.operations import BINARY, Operation
-from safelight.master.views import VIEWS
+from safelight.master.api.endpoint import BINARY, Endpoint
+from safelight.master.download.downloads import Downloads, File, content_disposition
+from safelight.master.download.renditions import VIEWS
 from safelight.wire import State, Task
 
 _PAGE = 500
@@ -115,7 +115,7 @@ class Archive:
             if (before := page.next) is None:
                 return
 
-    def operations(self) -> list[Operation]:
+    def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
         form = {
             "type": "object",
@@ -125,12 +125,12 @@ class Archive:
         errors = (Code.INVALID_REQUEST, Code.NOT_FOUND, Code.UNAVAILABLE)
         description = "Streamed as it is read; nothing is compressed again. A task without a result is left out."
         return [
-            Operation(
+            Endpoint(
                 method="GET", path="/archive", handler=self.get, tag="results",
                 summary="Download many results as a ZIP", description=description, query=ArchiveQuery,
                 answer={_ZIP: BINARY}, errors=errors,
             ),
-            Operation(
+            Endpoint(
                 method="POST", path="/archive", handler=self.post, tag="results",
                 summary="Download many results as a ZIP, chosen by a form", description=description,
                 body={_FORM: form}, answer={_ZIP: BINARY}, errors=(*errors, Code.TOO_LARGE),

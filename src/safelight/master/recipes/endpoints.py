@@ -6,8 +6,8 @@ from aiohttp import web
 
 from safelight import http, recipe
 from safelight.errors import Code
-from safelight.master.operations import JSON, Operation
-from safelight.master.recipe_book import RecipeBook, choose, parse
+from safelight.master.api.endpoint import JSON, Endpoint
+from safelight.master.recipes.recipe_book import RecipeBook, choose, parse
 from safelight.recipe import Recipe
 from safelight.wire import NamedRecipe
 
@@ -50,7 +50,7 @@ class Recipes:
         document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **reference, "$defs": definitions}
         return http.json_response(document)
 
-    def operations(self) -> list[Operation]:
+    def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
         body = {JSON: Recipe, _TOML: {"type": "string"}}
         example = {
@@ -58,30 +58,30 @@ class Recipes:
         }
         wrong = (Code.INVALID_RECIPE, Code.TOO_LARGE)
         return [
-            Operation(
+            Endpoint(
                 method="GET", path="/recipes", handler=self.all, tag="recipes",
                 summary="Every recipe: built in, from the master's file, and saved", answer={JSON: list[NamedRecipe]},
                 errors=(Code.UNAVAILABLE,),
             ),
-            Operation(
+            Endpoint(
                 method="GET", path="/recipes/schema", handler=self.schema, tag="recipes",
                 summary="JSON Schema of a recipe", answer={JSON: {"type": "object"}},
             ),
-            Operation(
+            Endpoint(
                 method="POST", path="/recipes/check", handler=self.check, tag="recipes",
                 summary="Say what is wrong with a recipe, or give its canonical form", body=body,
                 answer={JSON: NamedRecipe}, errors=wrong, examples={JSON: example},
             ),
-            Operation(
+            Endpoint(
                 method="GET", path="/recipes/{name}", handler=self.get, tag="recipes", summary="Look at a recipe",
                 answer={JSON: NamedRecipe}, errors=(Code.NOT_FOUND, Code.UNAVAILABLE),
             ),
-            Operation(
+            Endpoint(
                 method="PUT", path="/recipes/{name}", handler=self.put, tag="recipes",
                 summary="Save a recipe under a name", body=body, answer={JSON: NamedRecipe},
                 errors=(*wrong, Code.CONFLICT, Code.UNAVAILABLE), examples={JSON: example},
             ),
-            Operation(
+            Endpoint(
                 method="DELETE", path="/recipes/{name}", handler=self.delete, tag="recipes",
                 summary="Forget a saved recipe", status=204, errors=(Code.NOT_FOUND, Code.CONFLICT, Code.UNAVAILABLE),
             ),

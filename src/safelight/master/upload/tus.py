@@ -17,14 +17,14 @@ from safelight import pictures
 from safelight.client.partials import PartialClient
 from safelight.errors import Code, Error
 from safelight.http import problem_response
-from safelight.master.creations import Creations
-from safelight.master.downloads import Downloads
-from safelight.master.form import clean_filename
-from safelight.master.intake import too_large
+from safelight.master.download.downloads import Downloads
 from safelight.master.metrics import Metrics
-from safelight.master.recipe_book import RecipeBook, choose
-from safelight.master.tus_headers import CHECKSUMS, TUS, checksum, metadata, number
-from safelight.master.uploads import Fields
+from safelight.master.recipes.recipe_book import RecipeBook, choose
+from safelight.master.upload.form import clean_filename
+from safelight.master.upload.ingest import too_large
+from safelight.master.upload.task_batcher import TaskBatcher
+from safelight.master.upload.tus_headers import CHECKSUMS, TUS, checksum, metadata, number
+from safelight.master.upload.uploads import Fields
 from safelight.recipe import parse
 from safelight.wire import NewPartial, NewTask, Partial
 
@@ -45,7 +45,7 @@ class Tus:
     def __init__(
         self,
         partials: PartialClient,
-        creations: Creations,
+        batcher: TaskBatcher,
         recipes: RecipeBook,
         downloads: Downloads,
         metrics: Metrics,
@@ -54,7 +54,7 @@ class Tus:
     ) -> None:
         """Take photos of at most `limit` bytes."""
         self._partials = partials
-        self._creations = creations
+        self._batcher = batcher
         self._recipes = recipes
         self._downloads = downloads
         self._metrics = metrics
@@ -174,7 +174,7 @@ class Tus:
             raise error
         kept = partial.metadata
         chosen = choose(parse(kept["spec"]), kept["recipe"])
-        task = await self._creations.create(
+        task = await self._batcher.create(
             NewTask(
                 input=blob,
                 filename=kept["filename"],

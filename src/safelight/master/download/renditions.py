@@ -20,12 +20,12 @@ from msgspec import Meta
 from safelight import http
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
-from safelight.master.creations import Creations
-from safelight.master.downloads import Downloads, File
-from safelight.master.feed import Feed
-from safelight.master.operations import BINARY, JSON, Operation
-from safelight.master.public import PublicTask, public
-from safelight.master.recipe_book import Chosen, choose
+from safelight.master.api.endpoint import BINARY, JSON, Endpoint
+from safelight.master.api.public_schema import PublicTask, public
+from safelight.master.download.downloads import Downloads, File
+from safelight.master.live.feed import Feed
+from safelight.master.recipes.recipe_book import Chosen, choose
+from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.recipe import parse
 from safelight.wire import ENDED, Blob, NewTask, Task
 
@@ -43,7 +43,7 @@ _PRIORITY = 100
 Size = Literal["small", "large"]
 
 
-class ViewQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RenditionQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to show: an output by name, or (without one) the photo as it was uploaded."""
 
     output: Annotated[str, Meta(max_length=64)] | None = None
@@ -57,13 +57,13 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     recipe: msgspec.Raw
 
 
-class Views:
+class Renditions:
     """The handlers of views and previews."""
 
-    def __init__(self, db: DbClient, downloads: Downloads, creations: Creations, feed: Feed) -> None:
+    def __init__(self, db: DbClient, downloads: Downloads, batcher: TaskBatcher, feed: Feed) -> None:
         self._db = db
         self._downloads = downloads
-        self._creations = creations
+        self._batcher = batcher
         self._feed = feed
         self._made: OrderedDict[tuple[str, Size], File] = OrderedDict()
         self._making: dict[tuple[str, Size], asyncio.Task[File]] = {}
@@ -72,7 +72,7 @@ class Views:
 
     async def view(self, request: web.Request) -> web.StreamResponse:
         """`GET /task/{id}/view`."""
-        query = http.query(request, ViewQuery)
+        query = http.query(request, RenditionQuery)
         task = await self._db.get(request.match_info["id"])
         if query.output is None:
             source = await self._downloads.original_file(task)
@@ -135,7 +135,7 @@ class Views:
         return file
 
     async def _create(self, source: File, chosen: Chosen) -> Task:
-        return await self._creations.create(
+        return await self._batcher.create(
             NewTask(
                 input=Blob(digest=source.digest, size=source.size),
                 filename=source.filename,
@@ -164,16 +164,16 @@ class Views:
         with contextlib.suppress(Error):  # what stays is removed with other old tasks
             await self._db.delete(id)
 
-    def operations(self) -> list[Operation]:
+    def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
         errors = (Code.INVALID_REQUEST, Code.NOT_FOUND, Code.CONFLICT, Code.OPERATION_FAILED, Code.UNAVAILABLE)
         return [
-            Operation(
+            Endpoint(
                 method="GET", path="/task/{id}/view", handler=self.view, tag="results",
                 summary="See a photo or an output in a size and format for browsers",
-                query=ViewQuery, answer={"image/*": BINARY}, errors=(*errors, Code.UNSUPPORTED_FORMAT),
+                query=RenditionQuery, answer={"image/*": BINARY}, errors=(*errors, Code.UNSUPPORTED_FORMAT),
             ),
-            Operation(
+            Endpoint(
                 method="POST", path="/preview", handler=self.preview, tag="recipes",
                 summary="Try a recipe on the photo of a task",
                 description=f"Answers when it has ended, with a task of the batch `{VIEWS}`. Delete it once seen.",

@@ -15,9 +15,9 @@ from msgspec import Meta
 from safelight import http
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
-from safelight.master.feed import Feed
+from safelight.master.api.endpoint import JSON, Endpoint
+from safelight.master.live.feed import Feed
 from safelight.master.metrics import Metrics
-from safelight.master.operations import JSON, Operation
 from safelight.wire import EventPage
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class Events:
         # An id alone is no event, but moves the place from which a broken stream resumes.
         return page.last, missed + b": keep-alive\nid: %d\n\n" % page.last
 
-    def operations(self) -> list[Operation]:
+    def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
         answer = {_STREAM: {"type": "string"}, JSON: EventPage}
         description = (
@@ -147,11 +147,11 @@ class Events:
         headers = {"Last-Event-ID": "the number of the last change that is known, as browsers send it"}
         errors = (Code.INVALID_REQUEST, Code.TOO_MANY_REQUESTS, Code.UNAVAILABLE)
         return [
-            Operation(
+            Endpoint(
                 method="GET", path="/events", handler=self.all, tag="events", summary="Follow the changes of all tasks",
                 description=description, query=EventQuery, request_headers=headers, answer=answer, errors=errors,
             ),
-            Operation(
+            Endpoint(
                 method="GET", path="/task/{id}/events", handler=self.of_task, tag="events",
                 summary="Follow the changes of one task", description=description, query=TaskEventQuery,
                 request_headers=headers, answer=answer, errors=(*errors, Code.NOT_FOUND),

@@ -1,4 +1,4 @@
-"""The OpenAPI document, put together from the operations and what msgspec says of their records."""
+"""The OpenAPI document, put together from the endpoints and what msgspec says of their records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from safelight import __version__
 from safelight.errors import STATUS, TITLE, Code
-from safelight.master.operations import Operation
+from safelight.master.api.endpoint import Endpoint
 
 _REFERENCE = "#/components/schemas/{name}"
 _PROBLEM = {
@@ -37,15 +37,15 @@ _TAGS = {
 }
 
 
-def document(operations: Iterable[Operation]) -> dict[str, Any]:
+def document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
     """Describe an API as OpenAPI 3.1."""
-    operations = list(operations)
-    types = _types(operations)
+    endpoints = list(endpoints)
+    types = _types(endpoints)
     schemas, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     known = {repr(kind): schema for kind, schema in zip(types, schemas, strict=True)}
     paths: dict[str, dict[str, Any]] = {}
-    for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation, known)
+    for endpoint in endpoints:
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _described(endpoint, known)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -60,35 +60,35 @@ def document(operations: Iterable[Operation]) -> dict[str, Any]:
     }
 
 
-def _types(operations: list[Operation]) -> list[Any]:
+def _types(endpoints: list[Endpoint]) -> list[Any]:
     found: dict[str, Any] = {}
-    for operation in operations:
-        others = (kind for content in operation.also.values() for kind in content.values())
-        for kind in (*operation.body.values(), *operation.answer.values(), *others):
+    for endpoint in endpoints:
+        others = (kind for content in endpoint.also.values() for kind in content.values())
+        for kind in (*endpoint.body.values(), *endpoint.answer.values(), *others):
             if not isinstance(kind, Mapping):
                 found[repr(kind)] = kind
     return list(found.values())
 
 
-def _described(operation: Operation, known: Mapping[str, Any]) -> dict[str, Any]:
+def _described(endpoint: Endpoint, known: Mapping[str, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "operationId": _id(operation),
-        "tags": [operation.tag],
-        "summary": operation.summary,
-        "responses": _responses(operation, known),
+        "operationId": _id(endpoint),
+        "tags": [endpoint.tag],
+        "summary": endpoint.summary,
+        "responses": _responses(endpoint, known),
     }
-    if operation.description:
-        described["description"] = operation.description
-    if parameters := _parameters(operation):
+    if endpoint.description:
+        described["description"] = endpoint.description
+    if parameters := _parameters(endpoint):
         described["parameters"] = parameters
-    if operation.body:
-        described["requestBody"] = {"required": True, "content": _content(operation.body, known, operation.examples)}
+    if endpoint.body:
+        described["requestBody"] = {"required": True, "content": _content(endpoint.body, known, endpoint.examples)}
     return described
 
 
-def _id(operation: Operation) -> str:
-    words = re.findall(r"[a-z]+", operation.path)
-    return "-".join([operation.method.lower(), *words])
+def _id(endpoint: Endpoint) -> str:
+    words = re.findall(r"[a-z]+", endpoint.path)
+    return "-".join([endpoint.method.lower(), *words])
 
 
 def _content(kinds: Mapping[str, Any], known: Mapping[str, Any], examples: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,18 +100,18 @@ def _content(kinds: Mapping[str, Any], known: Mapping[str, Any], examples: Mappi
     return content
 
 
-def _parameters(operation: Operation) -> list[dict[str, Any]]:
+def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-        for name in re.findall(r"\{(\w+)\}", operation.path)
+        for name in re.findall(r"\{(\w+)\}", endpoint.path)
     ]
-    if operation.query is not None:
-        _, components = msgspec.json.schema_components([operation.query])
-        for name, schema in components[operation.query.__name__]["properties"].items():
+    if endpoint.query is not None:
+        _, components = msgspec.json.schema_components([endpoint.query])
+        for name, schema in components[endpoint.query.__name__]["properties"].items():
             parameters.append({"name": name, "in": "query", "schema": _given(schema)})
             if text := parameters[-1]["schema"].pop("description", None):
                 parameters[-1]["description"] = text
-    for name, text in operation.request_headers.items():
+    for name, text in endpoint.request_headers.items():
         parameters.append({"name": name, "in": "header", "description": text, "schema": {"type": "string"}})
     return parameters
 
@@ -124,16 +124,16 @@ def _given(schema: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _responses(operation: Operation, known: Mapping[str, Any]) -> dict[str, Any]:
+def _responses(endpoint: Endpoint, known: Mapping[str, Any]) -> dict[str, Any]:
     responses: dict[str, Any] = {}
-    for status, content in {operation.status: operation.answer, **operation.also}.items():
+    for status, content in {endpoint.status: endpoint.answer, **endpoint.also}.items():
         responses[str(status)] = {"description": HTTPStatus(status).phrase}
         if content:
             responses[str(status)]["content"] = _content(content, known, {})
     by_status: dict[int, list[Code]] = {}
-    for code in operation.errors:
+    for code in endpoint.errors:
         by_status.setdefault(STATUS[code], []).append(code)
-    classic = getattr(operation.handler, "classic", False)
+    classic = getattr(endpoint.handler, "classic", False)
     for status, codes in sorted(by_status.items()):
         problem = _problem(", ".join(f"{TITLE[code]} (`{code.value}`)" for code in codes), plain=classic)
         problem["content"].update(responses.get(str(status), {}).get("content", {}))

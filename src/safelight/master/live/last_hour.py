@@ -15,9 +15,9 @@ from aiohttp import web
 from safelight import http
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
-from safelight.master.feed import Feed
-from safelight.master.operations import JSON, Operation
-from safelight.master.views import VIEWS
+from safelight.master.api.endpoint import JSON, Endpoint
+from safelight.master.download.renditions import VIEWS
+from safelight.master.live.feed import Feed
 from safelight.wire import ENDED, Event, State
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def _opens(event: Event) -> int:
     return -1 if event.state in ENDED and event.kind != "deleted" else 0
 
 
-class Hour:
+class LastHourCounter:
     """Counts of each minute; older ones are forgotten."""
 
     def __init__(self, feed: Feed, db: DbClient) -> None:
@@ -185,10 +185,10 @@ class Hour:
         for number in [number for number in self._counts if number < oldest]:
             del self._counts[number]
 
-    def operations(self) -> list[Operation]:
+    def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
         return [
-            Operation(
+            Endpoint(
                 method="GET", path="/hour", handler=self.get, tag="tasks", summary="The last hour, minute by minute",
                 answer={JSON: LastHour}, errors=(Code.UNAVAILABLE,),
             ),

@@ -16,7 +16,7 @@ from safelight.client.db import DbClient
 from safelight.client.master import output_filename
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
-from safelight.master.operations import BINARY, Operation
+from safelight.master.api.endpoint import BINARY, Endpoint
 from safelight.pictures import EXTENSIONS, LOOKED_AT, media_type_or_bytes
 from safelight.wire import Blob, Output, State, Task
 
@@ -146,7 +146,7 @@ class Downloads:
                 error.extra.setdefault("size", file.size)
             raise
 
-    def operations(self) -> list[Operation]:
+    def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
         errors = (
             Code.INVALID_REQUEST, Code.NOT_FOUND, Code.CONFLICT, Code.PRECONDITION_FAILED, Code.RANGE_NOT_SATISFIABLE,
@@ -154,13 +154,13 @@ class Downloads:
         )  # fmt: skip
         headers = {"Range": "bytes of it only", "If-None-Match": "the ETag that is known already"}
         return [
-            Operation(
+            Endpoint(
                 method="GET", path="/task/{id}/result", handler=self.result, tag="results",
                 summary="Download an output",
                 description="409 before the task has ended; the failure's own problem where it has failed.",
                 query=ResultQuery, request_headers=headers, answer={"image/*": BINARY}, also=PARTLY, errors=errors,
             ),
-            Operation(
+            Endpoint(
                 method="GET", path="/task/{id}/original", handler=self.original, tag="results",
                 summary="Download the photo as it was uploaded", query=OriginalQuery, request_headers=headers,
                 answer={"image/*": BINARY}, also=PARTLY, errors=errors,

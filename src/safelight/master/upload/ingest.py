@@ -18,14 +18,14 @@ _SMALL = 512 * 1024
 _PATIENCE = 15.0
 
 
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
+class StoredPhoto(msgspec.Struct, frozen=True, kw_only=True):
     """A photo that is safe in storage."""
 
     blob: Blob
     media_type: str
 
 
-class Intake:
+class Ingest:
     """Lets pictures through to storage and nothing else."""
 
     def __init__(self, storage: StorageClient, metrics: Metrics, *, limit: int) -> None:
@@ -33,7 +33,7 @@ class Intake:
         self._metrics = metrics
         self._limit = limit
 
-    async def store(self, pieces: AsyncIterator[bytes]) -> Stored:
+    async def store(self, pieces: AsyncIterator[bytes]) -> StoredPhoto:
         """Pass the bytes on, none before the first of them say that they are a picture.
 
         Raises NOT_AN_IMAGE, UNSUPPORTED_FORMAT, TOO_LARGE, what `pieces` raises, and what storage answers; storage
@@ -55,7 +55,7 @@ class Intake:
         kind = kind or pictures.media_type(_start(held))
         blob = await (self._send(b"".join(held)) if whole else self._stream(held, bounded))
         self._metrics.bytes.inc(blob.size)
-        return Stored(blob=blob, media_type=kind)
+        return StoredPhoto(blob=blob, media_type=kind)
 
     async def _bounded(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         size = 0

@@ -17,9 +17,9 @@ from yarl import URL
 from safelight import __version__
 from safelight.client.db import DbClient
 from safelight.errors import Error
+from safelight.master.api.public_schema import public
 from safelight.master.metrics import Metrics
-from safelight.master.public import public
-from safelight.master.webhook_address import RefusedAddressError, guarded_socket
+from safelight.master.webhook.address import RefusedAddressError, guarded_socket
 from safelight.wire import Delivery, encode
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ _TOGETHER_BYTES = 512 * 1024
 """Bounds on one call; a recipe that came with its request may be large."""
 
 
-class Creations:
+class TaskBatcher:
     """Creates tasks; one call to db is under way at a time, and those that come meanwhile form the next."""
 
     def __init__(self, db: DbClient) -> None:
@@ -31,7 +31,7 @@ class Creations:
         future: asyncio.Future[Task] = asyncio.get_running_loop().create_future()
         self._waiting.append((task, future))
         if self._sender is None:
-            self._sender = asyncio.create_task(self._send(), name="creations")
+            self._sender = asyncio.create_task(self._send(), name="task batcher")
         return await future
 
     async def _send(self) -> None:

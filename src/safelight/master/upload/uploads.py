@@ -16,14 +16,14 @@ from msgspec import Meta
 
 from safelight.errors import Code, Error
 from safelight.http import classic, json_response
-from safelight.master.creations import Creations
-from safelight.master.form import Form, Part
-from safelight.master.intake import Intake, Stored, too_large
+from safelight.master.api.endpoint import BINARY, JSON, Endpoint
+from safelight.master.api.public_schema import PublicTask, PublicUploaded, public
 from safelight.master.metrics import Metrics
-from safelight.master.operations import BINARY, JSON, Operation
-from safelight.master.public import PublicTask, PublicUploaded, public
-from safelight.master.recipe_book import Chosen, RecipeBook
-from safelight.master.webhook_address import check_url
+from safelight.master.recipes.recipe_book import Chosen, RecipeBook
+from safelight.master.upload.form import Form, Part
+from safelight.master.upload.ingest import Ingest, StoredPhoto, too_large
+from safelight.master.upload.task_batcher import TaskBatcher
+from safelight.master.webhook.address import check_url
 from safelight.wire import NewTask, Task, Uploaded
 
 _RECIPE_BYTES = 1 << 20
@@ -55,7 +55,7 @@ class Photo(msgspec.Struct, frozen=True, kw_only=True):
     """One photo of a form: stored, or refused."""
 
     filename: str
-    stored: Stored | None = None
+    stored: StoredPhoto | None = None
     refusal: Error | None = None
 
 
@@ -71,10 +71,10 @@ class Uploads:
     """The handlers of uploads. Each answers when its tasks are durable, and not before."""
 
     def __init__(
-        self, intake: Intake, creations: Creations, recipes: RecipeBook, metrics: Metrics, limits: Limits
+        self, ingest: Ingest, batcher: TaskBatcher, recipes: RecipeBook, metrics: Metrics, limits: Limits
     ) -> None:
-        self._intake = intake
-        self._creations = creations
+        self._ingest = ingest
+        self._batcher = batcher
         self._recipes = recipes
         self._metrics = metrics
         self._limits = limits
@@ -170,7 +170,7 @@ class Uploads:
     async def _photo(self, part: Part, *, alone: bool) -> Photo:
         pieces: AsyncIterator[bytes] = part.pieces()
         try:
-            return Photo(filename=part.filename, stored=await self._intake.store(pieces))
+            return Photo(filename=part.filename, stored=await self._ingest.store(pieces))
         except Error as error:
             if alone or error.code not in _OWN_FAULT:
                 raise
@@ -179,7 +179,7 @@ class Uploads:
 
     async def _create(self, photo: Photo, order: Order, key: str) -> Task:
         assert photo.stored is not None, "refused photos become no task"
-        task = await self._creations.create(
+        task = await self._batcher.create(
             NewTask(
                 input=photo.stored.blob,
                 filename=photo.filename,
@@ -197,7 +197,7 @@ class Uploads:
         self._metrics.uploads.inc()
         return task
 
-    def operations(self) -> list[Operation]:
+    def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
         form = {
             "type": "object",
@@ -222,12 +222,12 @@ class Uploads:
             Code.TOO_MANY_REQUESTS, Code.UNAVAILABLE, Code.STORAGE_FULL,
         )  # fmt: skip
         return [
-            Operation(
+            Endpoint(
                 method="POST", path="/task", handler=self.one, tag="uploads", summary="Upload one photo",
                 description="Answers once the photo and its task are durable. Parts may come in any order.",
                 request_headers=header, body={"multipart/form-data": form}, answer={JSON: PublicTask}, errors=errors,
             ),
-            Operation(
+            Endpoint(
                 method="POST", path="/tasks", handler=self.many, tag="uploads", summary="Upload many photos",
                 description="Each part `image` becomes a task or a problem of its own, in the order given.",
                 request_headers=header, body={"multipart/form-data": several}, answer={JSON: list[PublicUploaded]},

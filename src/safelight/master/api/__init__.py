@@ -1,0 +1,1 @@
+"""The public API: its endpoints, their OpenAPI document and the records in it."""

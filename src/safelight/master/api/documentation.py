@@ -1,0 +1,41 @@
+"""The documentation that the master serves: the OpenAPI document, and a page that shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from safelight.http import json_response
+from safelight.master.api import openapi
+from safelight.master.api.endpoint import Endpoint
+
+_STATIC = Path(__file__).with_name("static")
+_STRICT = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def routes(endpoints: Sequence[Endpoint]) -> list[web.RouteDef]:
+    """Return the routes of the documentation of these endpoints."""
+    document = openapi.document(endpoints)
+
+    async def openapi_json(_request: web.Request) -> web.Response:
+        return json_response(document)
+
+    return [
+        web.get("/openapi.json", openapi_json),
+        web.get("/docs", _file("docs.html")),
+        web.get("/docs/docs.js", _file("docs.js")),
+        web.get("/docs/docs.css", _file("docs.css")),
+    ]
+
+
+def _file(name: str) -> Handler:
+    async def send(_request: web.Request) -> web.FileResponse:
+        return web.FileResponse(_STATIC / name, headers=_STRICT)
+
+    return send

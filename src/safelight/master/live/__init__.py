@@ -1,0 +1,1 @@
+"""What happens now: the feed of events and the last hour's numbers."""

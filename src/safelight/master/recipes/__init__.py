@@ -1,0 +1,1 @@
+"""Recipes by name: built in, from a file, or saved."""

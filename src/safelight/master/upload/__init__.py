@@ -1,0 +1,1 @@
+"""Photos come in: by form, or piece by piece with tus."""

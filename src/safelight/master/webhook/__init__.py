@@ -1,0 +1,1 @@
+"""Webhooks: who may be called, and the calls themselves."""
