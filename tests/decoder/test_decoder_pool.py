@@ -36,7 +36,7 @@ def children():
     found = []
     for tasks in Path("/proc/self/task").iterdir():
         found += [int(pid) for pid in (tasks / "children").read_text().split()]
-    return [pid for pid in found if b"decoder_process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in found if b"decoder.program" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def open_files():

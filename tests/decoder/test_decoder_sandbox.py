@@ -10,12 +10,12 @@ import pytest
 PROBE = """
 import ctypes, json, os, resource, signal, socket, subprocess, sys, threading
 from pathlib import Path
-from safelight.worker import decoder_sandbox
+from safelight.worker.decoder import sandbox
 
 scratch, port, parent = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 libc = ctypes.CDLL(None, use_errno=True)
 memory = os.memfd_create("kept")
-protections = decoder_sandbox.confine(parent, 512 * 1024 * 1024)
+protections = sandbox.confine(parent, 512 * 1024 * 1024)
 
 def call(number, *arguments):
     if libc.syscall(number, *arguments) < 0:
@@ -125,6 +125,6 @@ def test_what_it_needs_still_works(tried):
 
 
 def test_an_orphan_does_not_start():
-    script = "from safelight.worker import decoder_sandbox; decoder_sandbox.confine(1 << 22, 1 << 30)"
+    script = "from safelight.worker.decoder import sandbox; sandbox.confine(1 << 22, 1 << 30)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert "worker was gone" in done.stderr

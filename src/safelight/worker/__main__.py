@@ -20,11 +20,11 @@ from safelight.engine.limits import Limits
 from safelight.wire import WorkerInfo
 from safelight.worker import decoder
 from safelight.worker.attempts import Attempts
-from safelight.worker.home import Home
 from safelight.worker.inputs import Inputs
 from safelight.worker.leases import Leases
 from safelight.worker.metrics import DecoderRestarts, Metrics
-from safelight.worker.stock import Stock
+from safelight.worker.prefetch import Prefetch
+from safelight.worker.workdir import Workdir
 from safelight.worker.worker import Worker
 
 
@@ -85,10 +85,10 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
     host = socket.gethostname()
     name = f"{host[:40]}-{secrets.token_hex(8)}"
     pool_settings = decoder.Settings(isolation=config.isolation, count=config.slots, memory_limit=config.memory_limit)
-    stock = Stock(config.slots, config.ahead)
+    prefetch = Prefetch(config.slots, config.ahead)
     metrics = Metrics(service.registry, config.slots)
-    metrics.busy.set_function(lambda: stock.busy)
-    with Home.open(Path(config.data), name, config.slots) as home:
+    metrics.busy.set_function(lambda: prefetch.busy)
+    with Workdir.open(Path(config.data), name, config.slots) as workdir:
         async with decoder.open_pool(pool_settings) as pool:
             service.registry.register(DecoderRestarts(pool.restarts))
 
@@ -98,7 +98,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
                     host=host,
                     engine=pool.version,
                     slots=config.slots,
-                    busy=stock.busy,
+                    busy=prefetch.busy,
                     isolation=config.isolation,
                 )
 
@@ -107,14 +107,14 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
             attempts = Attempts(
                 pool,
                 store,
-                Inputs(store, home),
-                home,
+                Inputs(store, workdir),
+                workdir,
                 limits=_limits(config),
                 time_limit=config.time_limit,
-                stock=stock,
+                prefetch=prefetch,
                 metrics=metrics,
             )
-            worker = Worker(leases, attempts, stock, service.directory, home, drain=config.drain)
+            worker = Worker(leases, attempts, prefetch, service.directory, workdir, drain=config.drain)
             service.on_stop(worker.stop)
             async with worker.running():
                 yield web.Application()

@@ -17,11 +17,11 @@ from safelight.errors import Code, Error
 from safelight.recipe import Recipe, parse
 from safelight.wire import Died, Failed, Failure, Finished, Lease, Outcome, Output
 from safelight.worker import decoder
-from safelight.worker.home import Home
 from safelight.worker.inputs import Inputs, trouble
 from safelight.worker.leases import Held
 from safelight.worker.metrics import Metrics
-from safelight.worker.stock import Stock
+from safelight.worker.prefetch import Prefetch
+from safelight.worker.workdir import Workdir
 
 if TYPE_CHECKING:
     from safelight import engine
@@ -42,20 +42,20 @@ class Attempts:
         pool: decoder.DecoderPool,
         storage: StorageClient,
         inputs: Inputs,
-        home: Home,
+        workdir: Workdir,
         *,
         limits: Limits,
         time_limit: float,
-        stock: Stock,
+        prefetch: Prefetch,
         metrics: Metrics,
     ) -> None:
         self._pool = pool
         self._storage = storage
         self._inputs = inputs
-        self._home = home
+        self._workdir = workdir
         self._limits = limits
         self._time_limit = time_limit
-        self._stock = stock
+        self._prefetch = prefetch
         self._metrics = metrics
 
     async def make(self, held: Held) -> Outcome:
@@ -84,18 +84,18 @@ class Attempts:
         lease = held.lease
         recipe = _recipe(bytes(lease.spec))
         async with AsyncExitStack() as stack:
-            async with self._stock.room(lease.input.size if lease.input else 0):
+            async with self._prefetch.room(lease.input.size if lease.input else 0):
                 source = await stack.enter_async_context(self._inputs.opened(lease))
-                await stack.enter_async_context(self._stock.slot())
+                await stack.enter_async_context(self._prefetch.slot())
             held.started = True
             log.info("Working on task %s", lease.task, extra={"task": lease.task, "attempt": lease.attempt})
             log.info("        processing %s", lease.filename or lease.task, extra={"task": lease.task})
             size = len(source) if isinstance(source, bytes) else source.stat().st_size
             self._metrics.bytes_in.inc(size)
             job = decoder.Job(source=source, recipe=recipe, limits=self._limits, time_limit=self._time_limit)
-            with self._home.decoding(lease.id):
+            with self._workdir.decoding(lease.id):
                 result = await self._pool.process(job)
-            self._stock.learn(result.seconds)
+            self._prefetch.learn(result.seconds)
             return result
 
     async def _stored(self, made: list[engine.Output]) -> list[Output]:

@@ -12,7 +12,7 @@ from safelight.client.base import retrying
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.wire import Blob, Lease
-from safelight.worker.home import Home
+from safelight.worker.workdir import Workdir
 
 _CHUNK = 1 << 20
 _IN_MEMORY = 16 << 20
@@ -25,9 +25,9 @@ _PATIENCE = 10.0
 class Inputs:
     """Fetches the inputs of leases; every byte is checked against the digest."""
 
-    def __init__(self, storage: StorageClient, home: Home) -> None:
+    def __init__(self, storage: StorageClient, workdir: Workdir) -> None:
         self._storage = storage
-        self._home = home
+        self._workdir = workdir
 
     @asynccontextmanager
     async def opened(self, lease: Lease) -> AsyncIterator[bytes | Path]:
@@ -43,7 +43,7 @@ class Inputs:
             blob = lease.input or await self._storage.named(lease.task)
             if blob.size <= _IN_MEMORY:
                 return await self._read(blob)
-            path = self._home.path(lease.id)
+            path = self._workdir.path(lease.id)
             await self._copy(blob, path)
             return path
 

@@ -14,9 +14,9 @@ from safelight.client.directory import Directory
 from safelight.errors import Error
 from safelight.wire import HandedBack
 from safelight.worker.attempts import Attempts
-from safelight.worker.home import Home
 from safelight.worker.leases import Held, Leases
-from safelight.worker.stock import Stock
+from safelight.worker.prefetch import Prefetch
+from safelight.worker.workdir import Workdir
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +31,20 @@ class Worker:
     """Connects leases with the attempts at their tasks."""
 
     def __init__(
-        self, leases: Leases, attempts: Attempts, stock: Stock, directory: Directory, home: Home, *, drain: float
+        self,
+        leases: Leases,
+        attempts: Attempts,
+        prefetch: Prefetch,
+        directory: Directory,
+        workdir: Workdir,
+        *,
+        drain: float,
     ) -> None:
         self._leases = leases
         self._attempts = attempts
-        self._stock = stock
+        self._prefetch = prefetch
         self._directory = directory
-        self._home = home
+        self._workdir = workdir
         self._drain = drain
         self._stopping = asyncio.Event()
         self._complained = 0.0
@@ -71,7 +78,7 @@ class Worker:
     async def _inherit(self) -> None:
         """Give back what workers that died here held, so that nobody has to wait until their leases lapse."""
         try:
-            for dead in await asyncio.to_thread(self._home.predecessors):
+            for dead in await asyncio.to_thread(self._workdir.predecessors):
                 if dead.decoding is not None:
                     hand_back = partial(self._leases.hand_back_of, dead.id, dead.decoding)
                     await retrying(hand_back, patience=_INHERIT)
@@ -87,7 +94,7 @@ class Worker:
             await self._directory.wait_for(service)
         pause = 0.05
         while not self._stopping.is_set():
-            n = self._stock.wanted(len(self._leases.held))
+            n = self._prefetch.wanted(len(self._leases.held))
             if not n:
                 self._leases.changed.clear()
                 await self._leases.changed.wait()

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Self
 
 from safelight import engine
 from safelight.errors import Code, Error
-from safelight.worker.decoder import Result
+from safelight.worker.decoder.contract import Result
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from safelight.worker.decoder import Job, Settings
+    from safelight.worker.decoder.contract import Job, Settings
 
 
 class ThreadPool:

@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
 
 from safelight.errors import Code, Error
-from safelight.worker.decoder_child import Child
+from safelight.worker.decoder.child import Child
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from safelight.worker.decoder import Job, Result, Settings
+    from safelight.worker.decoder.contract import Job, Result, Settings
 
 _log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """One decoder: a program that computes pictures for the worker that started it, confined to exactly that.
 
-Started by `decoder_pool` as `python -m safelight.worker.decoder_process SOCKET OUTPUT` with two inherited file
+Started by `child` as `python -m safelight.worker.decoder.program SOCKET OUTPUT` with two inherited file
 descriptors. It ends when its worker closes the socket, or dies.
 """
 
@@ -21,8 +21,8 @@ from safelight import engine
 from safelight.errors import Code, Error
 from safelight.recipe import BUILTIN, Output, Recipe
 from safelight.recipe.operations import Resize
-from safelight.worker import decoder_sandbox
-from safelight.worker.decoder_frames import (
+from safelight.worker.decoder import sandbox
+from safelight.worker.decoder.frames import (
     Done,
     Failed,
     FromDecoder,
@@ -81,7 +81,7 @@ def main() -> None:
     if not isinstance(setup, Setup):
         sys.exit("the first frame must be Setup")
     memory = Memory()
-    protections = decoder_sandbox.confine(setup.parent, setup.memory_limit)
+    protections = sandbox.confine(setup.parent, setup.memory_limit)
     engine.set_concurrency(setup.concurrency)
     # After confining, because the threads that this starts must be confined too.
     _warm_up()

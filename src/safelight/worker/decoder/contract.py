@@ -88,14 +88,3 @@ class DecoderPool(Protocol):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
-
-
-def open_pool(settings: Settings) -> DecoderPool:
-    """The pool that the settings ask for, not yet started."""
-    if settings.isolation == "thread":
-        from safelight.worker.decoder_threads import ThreadPool  # noqa: PLC0415 -- brings libvips into this process
-
-        return ThreadPool(settings)
-    from safelight.worker.decoder_pool import ProcessPool  # noqa: PLC0415 -- not needed where threads are chosen
-
-    return ProcessPool(settings)

@@ -36,7 +36,7 @@ class Predecessor:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
-class Home:
+class Workdir:
     """The directory of a worker that lives."""
 
     def __init__(self, directory: Path, slots: int, stack: ExitStack) -> None:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from safelight.errors import Code, Error
-from safelight.worker.decoder import Job, Result, Settings
-from safelight.worker.decoder_frames import (
+from safelight.worker.decoder.contract import Job, Result, Settings
+from safelight.worker.decoder.frames import (
     Done,
     Failed,
     FromDecoder,
@@ -235,7 +235,7 @@ def _spawn() -> tuple[subprocess.Popen[bytes], socket.socket, int, int]:
             os.set_blocking(end, False)
         # A session of its own, so that Ctrl-C in a terminal reaches the worker alone, which then drains.
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "safelight.worker.decoder_process", str(theirs.fileno()), str(output)],
+            [sys.executable, "-P", "-m", "safelight.worker.decoder.program", str(theirs.fileno()), str(output)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=write,

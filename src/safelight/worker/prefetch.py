@@ -13,7 +13,7 @@ _AHEAD_MOST = 32
 _WEIGHT = 0.1
 
 
-class Stock:
+class Prefetch:
     """Counts slots and the inputs ahead of them.
 
     The stock is bounded in number (by the time that images take here) and in bytes; one input larger than
