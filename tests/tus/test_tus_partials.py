@@ -10,8 +10,8 @@ from safelight.client.partials import PartialClient
 from safelight.errors import Code, Error
 from safelight.storage.__main__ import Config, build
 from safelight.storage.directory import DirectoryStore
-from safelight.storage.partial import PartialLimits
-from safelight.storage.partial_directory import PartialDirectory
+from safelight.storage.partial.directory import PartialDirectory
+from safelight.storage.partial.store import PartialLimits
 from safelight.wire import NewPartial
 from support.pieces import broken, stream
 from support.until import until

@@ -18,9 +18,9 @@ from safelight.client.base import Connection
 from safelight.client.db import DbClient
 from safelight.storage import app
 from safelight.storage.collector import Collector, references
-from safelight.storage.partial import PartialLimits
-from safelight.storage.partial_app import Partials
-from safelight.storage.partial_directory import PartialDirectory
+from safelight.storage.partial.app import Partials
+from safelight.storage.partial.directory import PartialDirectory
+from safelight.storage.partial.store import PartialLimits
 
 
 class Config(serve.Config, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from safelight import http
 from safelight.errors import Code, Error
 from safelight.storage import download
 from safelight.storage.collector import Collector
-from safelight.storage.store import BlobStore, Stored
+from safelight.storage.store import BlobStore, PutResult
 from safelight.wire import Collected, Digest
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class Numbers:
         self.freed = counter("collected_bytes", "Bytes freed by collections")
         self.damaged = counter("verification_failures", "Blobs found damaged")
 
-    def count_put(self, stored: Stored) -> None:
+    def count_put(self, stored: PutResult) -> None:
         """Count one blob received."""
         self.received.inc(stored.size)
         (self.stored if stored.new else self.deduplicated).inc()
@@ -70,7 +70,7 @@ class NewName(msgspec.Struct, frozen=True, kw_only=True):
     digest: Digest
 
 
-class Reading(msgspec.Struct, frozen=True, kw_only=True):
+class ReadQuery(msgspec.Struct, frozen=True, kw_only=True):
     """How to read: with `verify`, the bytes are checked against their digest before the first is sent."""
 
     verify: bool = False
@@ -100,7 +100,7 @@ async def put(request: web.Request) -> web.Response:
 
 async def get(request: web.Request) -> web.StreamResponse:
     """Send a blob, whole or in part."""
-    options = http.query(request, Reading)
+    options = http.query(request, ReadQuery)
     return await _send(request, request.match_info["digest"], verify=options.verify, immutable=True)
 
 
@@ -167,7 +167,7 @@ async def _send(request: web.Request, digest: str, *, verify: bool, immutable: b
     return response
 
 
-async def _store(request: web.Request, chunks: AsyncIterator[bytes], expected: str | None) -> Stored:
+async def _store(request: web.Request, chunks: AsyncIterator[bytes], expected: str | None) -> PutResult:
     limit = request.app[LIMITS].blob
     if request.content_length is not None and request.content_length > limit + _CHUNK:
         raise Error(Code.TOO_LARGE, f"Storage takes at most {limit} bytes at once.", limit=limit)

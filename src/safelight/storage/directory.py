@@ -14,7 +14,6 @@ put again.
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import os
 import re
@@ -28,8 +27,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from safelight.errors import Code, Error
-from safelight.storage.files import PIECE, Incoming, lock, older, pieces, sync, touch
-from safelight.storage.store import NAME_PREFIX, Stored
+from safelight.storage.files import PIECE, Incoming, full, guarded, lock, older, pieces, sync, touch
+from safelight.storage.store import NAME_PREFIX, PutResult
 from safelight.wire import Blob, StorageInfo
 
 T = TypeVar("T")
@@ -43,7 +42,6 @@ _LOOK_AGAIN = 0.2
 
 _SHARDS = [f"{number:02x}" for number in range(256)]
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class _Shard:
@@ -75,7 +73,7 @@ class _Shard:
 
 
 class OpenFile:
-    """A `Reading` of a file."""
+    """A `OpenBlob` of a file."""
 
     def __init__(self, blob: Blob, file: FileIO, threads: ThreadPoolExecutor) -> None:
         self.blob = blob
@@ -127,7 +125,7 @@ class DirectoryStore:
 
     async def put(
         self, chunks: AsyncIterable[bytes], *, expected: str | None = None, limit: int | None = None
-    ) -> Stored:
+    ) -> PutResult:
         """Store bytes; see the contract. While a thread hashes and writes a piece, the next one is gathered."""
         incoming = Incoming(self._incoming)
         busy: asyncio.Future[None] | None = None
@@ -219,7 +217,7 @@ class DirectoryStore:
         incoming.hash(piece)
         incoming.write(piece)
 
-    def _finish(self, incoming: Incoming, last: bytes | bytearray, expected: str | None) -> Stored:
+    def _finish(self, incoming: Incoming, last: bytes | bytearray, expected: str | None) -> PutResult:
         incoming.hash(last)
         if expected is not None and incoming.digest != expected:
             raise Error(
@@ -243,7 +241,7 @@ class DirectoryStore:
                     self._damaged.discard(blob.digest)
         if known:
             incoming.drop()
-        return Stored(digest=blob.digest, size=blob.size, new=not known)
+        return PutResult(digest=blob.digest, size=blob.size, new=not known)
 
     def _freshen(self, path: Path, blob: Blob) -> tuple[bool, int | None]:
         """Let what is there count as just stored, durably, unless it cannot be right; tell its size, or None."""
@@ -351,22 +349,8 @@ class DirectoryStore:
             return
         free = self.free()
         if free is not None and free < size:
-            raise _full()
+            raise full()
         self._looked, self._plenty = now, 0 if free is None else free - _PLENTY
-
-
-def guarded(function: Callable[..., T], *arguments: object) -> T:
-    """Call; a disk's error becomes ours."""
-    try:
-        return function(*arguments)
-    except OSError as error:
-        if error.errno in _FULL:
-            raise _full() from error
-        raise Error(Code.UNAVAILABLE, f"The storage directory failed: {error.strerror}.") from error
-
-
-def _full() -> Error:
-    return Error(Code.STORAGE_FULL, "The disk of storage is full: make room on it, or let a collection do so.")
 
 
 def _read_name(path: Path) -> tuple[str, str] | None:

@@ -12,7 +12,7 @@ from aiohttp import ETag, web
 
 from safelight.errors import Code, Error
 from safelight.http import problem_response
-from safelight.storage.store import Reading
+from safelight.storage.store import OpenBlob
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ _SAFE = {
 }
 
 
-async def send(request: web.Request, reading: Reading, *, immutable: bool = True) -> tuple[web.StreamResponse, int]:
+async def send(request: web.Request, reading: OpenBlob, *, immutable: bool = True) -> tuple[web.StreamResponse, int]:
     """Answer GET or HEAD with a blob, or the part asked for; return the answer and how many bytes were sent.
 
     `immutable` says that this URL will always mean these bytes.
@@ -73,7 +73,7 @@ def _range(request: web.Request, digest: str, size: int) -> range | None:
     return range(start, size if asked.stop is None else max(start, min(asked.stop, size)))
 
 
-async def _stream(request: web.Request, response: web.StreamResponse, reading: Reading, span: range) -> int:
+async def _stream(request: web.Request, response: web.StreamResponse, reading: OpenBlob, span: range) -> int:
     response.content_length = len(span)
     try:
         async with asyncio.timeout(_PATIENCE + len(span) / _SLOWEST):

@@ -9,12 +9,17 @@ import math
 import os
 import secrets
 import threading
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
+from typing import TypeVar
 
 from safelight.errors import Code, Error
+
+T = TypeVar("T")
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 PIECE = 1 << 20
 """Bytes that one hop to a thread hashes and writes. A body up to this size takes one hop in all."""
@@ -136,3 +141,18 @@ def _mtime(entry: os.DirEntry[str]) -> float:
         return entry.stat().st_mtime
     except FileNotFoundError:
         return math.inf  # removed meanwhile
+
+
+def guarded(function: Callable[..., T], *arguments: object) -> T:
+    """Call; a disk's error becomes ours."""
+    try:
+        return function(*arguments)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise full() from error
+        raise Error(Code.UNAVAILABLE, f"The storage directory failed: {error.strerror}.") from error
+
+
+def full() -> Error:
+    """Return the error of a disk without room."""
+    return Error(Code.STORAGE_FULL, "The disk of storage is full: make room on it, or let a collection do so.")

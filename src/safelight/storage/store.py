@@ -13,13 +13,13 @@ NAME_PREFIX = "name:"
 """What `BlobStore.aged` puts before a name, to tell it from a digest."""
 
 
-class Stored(Blob, frozen=True, kw_only=True):
+class PutResult(Blob, frozen=True, kw_only=True):
     """What a `put` made of the bytes: `new` is False where they were there already."""
 
     new: bool
 
 
-class Reading(Protocol):
+class OpenBlob(Protocol):
     """A blob that is open for reading, and stays so when it is removed meanwhile."""
 
     @property
@@ -46,7 +46,7 @@ class BlobStore(Protocol):
 
     async def put(
         self, chunks: AsyncIterable[bytes], *, expected: str | None = None, limit: int | None = None
-    ) -> Stored:
+    ) -> PutResult:
         """Store bytes; durable when it returns.
 
         Bytes that are there already count as fresh again, so that a collection leaves them alone.
@@ -54,7 +54,7 @@ class BlobStore(Protocol):
         """
         ...
 
-    def open(self, digest: str, *, verify: bool = False) -> AbstractAsyncContextManager[Reading]:
+    def open(self, digest: str, *, verify: bool = False) -> AbstractAsyncContextManager[OpenBlob]:
         """Open a blob. Raises NOT_FOUND; with `verify`, DAMAGED_BLOB where the bytes no longer have this digest."""
         ...
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from safelight.errors import Code, Error
-from safelight.storage.directory import guarded
-from safelight.storage.files import PIECE
-from safelight.storage.partial import PartialLimits
-from safelight.storage.partial_files import PartialFiles, Piece
+from safelight.storage.files import PIECE, guarded
+from safelight.storage.partial.files import PartialFiles, Piece
+from safelight.storage.partial.store import PartialLimits
 from safelight.storage.store import BlobStore
 from safelight.wire import Blob, NewPartial, Partial
 

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from safelight import http
 from safelight.errors import Code, Error
-from safelight.storage.partial import PartialStore
+from safelight.storage.partial.store import PartialStore
 from safelight.wire import NewPartial
 
 

@@ -23,7 +23,7 @@ import msgspec
 
 from safelight.errors import Code, Error
 from safelight.storage.files import sync
-from safelight.storage.partial import CHECKSUMS
+from safelight.storage.partial.store import CHECKSUMS
 from safelight.wire import NewPartial, Partial, Record, encode
 
 _ID = re.compile(r"[0-9a-f]{32}")
