@@ -191,7 +191,7 @@ class Machine(RuleBasedStateMachine):
 
 @pytest.mark.slow
 def test_random_histories_agree_with_the_model(monkeypatch):
-    monkeypatch.setattr("safelight.db.rules.random.uniform", lambda _low, high: high)
+    monkeypatch.setattr("safelight.db.retry.random.uniform", lambda _low, high: high)
     run_state_machine_as_test(
         Machine,
         settings=settings(

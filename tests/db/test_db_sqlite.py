@@ -149,18 +149,18 @@ async def test_leases_in_force_get_their_time_anew_at_a_start(tmp_path):
         assert (task.state, task.deaths) == (State.WAITING, 1)
 
 
-async def in_line(store, number: int) -> None:
+async def in_queue(store, number: int) -> None:
     """Wait until the calls begun so far stand in the line for leases: what db is asked later is answered later."""
     await asyncio.sleep(0)
     await store.summary()
-    assert len(store._line) == number
+    assert len(store._queue) == number
 
 
 async def test_who_waits_first_is_served_first(store):
     waiting = []
     for number in range(5):
         waiting.append(asyncio.create_task(store.lease(request(f"w{number}", wait=30))))
-        await in_line(store, number + 1)
+        await in_queue(store, number + 1)
     for first in list(waiting):
         await store.create([new_task()])
         done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -170,10 +170,10 @@ async def test_who_waits_first_is_served_first(store):
 
 async def test_only_as_many_are_woken_as_there_are_tasks(store, monkeypatch):
     waiting = [asyncio.create_task(store.lease(request(f"w{number}", wait=30))) for number in range(50)]
-    await in_line(store, 50)
+    await in_queue(store, 50)
     asked = []
-    claim = store._line._claim
-    monkeypatch.setattr(store._line, "_claim", lambda wanted: asked.append(wanted) or claim(wanted))
+    claim = store._queue._claim
+    monkeypatch.setattr(store._queue, "_claim", lambda wanted: asked.append(wanted) or claim(wanted))
     await store.create([new_task() for _ in range(3)])
     assert [len(taken) for taken in await asyncio.gather(*waiting[:3])] == [1, 1, 1]
     assert len(asked) == 3
@@ -193,7 +193,7 @@ async def test_what_a_caller_who_left_had_taken_goes_back(store):
 
 async def test_what_a_caller_who_left_the_line_had_taken_goes_back(store):
     call = asyncio.create_task(store.lease(request("gone", wait=30)))
-    await in_line(store, 1)
+    await in_queue(store, 1)
     await store.create([new_task()])
     call.cancel()
     (lease,) = await store.lease(request("next", wait=10))

@@ -41,7 +41,7 @@ _CHUNKS = (100, 10, 1)
 
 
 def _sql(*place: str) -> Traversable:
-    return resources.files("safelight.db").joinpath("sql", "sqlite", *place)
+    return resources.files("safelight.db.sqlite").joinpath(*place)
 
 
 @functools.cache

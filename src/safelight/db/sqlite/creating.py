@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from safelight.db import ids
+from safelight.db.lifecycle import Change
 from safelight.db.rows import TaskRow
-from safelight.db.rules import Change
 from safelight.db.sqlite.transaction import Transaction, encoded
 from safelight.db.store import Policy
 from safelight.errors import Code, Error

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from safelight.db import ids, rules
+from safelight.db import ids, lifecycle
+from safelight.db.lifecycle import Change
 from safelight.db.rows import TaskRow
-from safelight.db.rules import Change
 from safelight.db.sqlite.transaction import Transaction, encoded
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
@@ -33,7 +33,7 @@ def arrive(transaction: Transaction, request: LeaseRequest) -> None:
     _see(transaction, request.worker)
     known = set(request.holding)
     held = transaction.tasks("held_by", request.worker.id)
-    transaction.apply([rules.handed_back(row) for row in held if row.lease_id not in known])
+    transaction.apply([lifecycle.handed_back(row) for row in held if row.lease_id not in known])
 
 
 def claim(transaction: Transaction, request: LeaseRequest, policy: Policy) -> list[Lease]:
@@ -50,7 +50,7 @@ def claim_plain(transaction: Transaction, policy: Policy) -> Lease | None:
 
 
 def _next(transaction: Transaction, n: int, policy: Policy) -> list[TaskRow]:
-    """Return the tasks whose turn it is; `rules` tells whose it is."""
+    """Return the tasks whose turn it is; `lifecycle` tells whose it is."""
     if not n:
         return []
     rows = transaction.tasks("waiting", n)
@@ -67,7 +67,7 @@ def _next(transaction: Transaction, n: int, policy: Policy) -> list[TaskRow]:
 def _lease(transaction: Transaction, rows: Sequence[TaskRow], worker: str, seconds: float) -> list[Lease]:
     lasts = round(seconds * 1000)
     changes = [
-        rules.leased(row, token=token, worker=worker, now=transaction.now, lasts=lasts)
+        lifecycle.leased(row, token=token, worker=worker, now=transaction.now, lasts=lasts)
         for row, token in zip(rows, ids.randoms(len(rows)), strict=True)
     ]
     return [row.lease_record(transaction.spec(row).body) for row in transaction.apply(changes)]
@@ -102,7 +102,7 @@ def settle(transaction: Transaction, outcomes: Sequence[Outcome], policy: Policy
     for outcome, reference in zip(outcomes, references, strict=True):
         row = rows.get(reference.n) if reference else None
         if row is not None and reference is not None and row.held_under(reference):
-            change = rules.settled(row, outcome, policy, transaction.now)
+            change = lifecycle.settled(row, outcome, policy, transaction.now)
             assert change.new is not None
             changes.append(change)
             row = rows[row.n] = change.new
@@ -133,7 +133,7 @@ def _settled_before(row: TaskRow, reference: ids.Reference, outcome: Outcome) ->
         row.key == reference.key
         and row.settled is not None
         and row.settled == reference.token
-        and row.settled_as == rules.KIND[type(outcome)]
+        and row.settled_as == lifecycle.KIND[type(outcome)]
     )
 
 

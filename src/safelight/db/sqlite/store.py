@@ -11,13 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from safelight.db import rules
+from safelight.db import lifecycle
+from safelight.db.lease_queue import LeaseQueue
+from safelight.db.lifecycle import Change
+from safelight.db.notifier import Notifier
 from safelight.db.rows import EventRow, TaskRow
-from safelight.db.rules import Change
-from safelight.db.sqlite import creating, delivering, leasing, reading, recipes, upkeep
+from safelight.db.sqlite import creating, delivering, leasing, maintenance, reading, recipes
 from safelight.db.sqlite.database import Database
 from safelight.db.sqlite.transaction import Transaction
-from safelight.db.sqlite.waiting import Bell, LeaseLine
 from safelight.db.store import Policy
 from safelight.errors import Error
 from safelight.wire import (
@@ -63,9 +64,9 @@ class SqliteStore:
         self._policy = policy
         self._clock = clock
         self._observe = observe
-        self._line = LeaseLine(self._claim, self._hand_back)
-        self._events = Bell()
-        self._webhooks = Bell()
+        self._queue = LeaseQueue(self._claim, self._hand_back)
+        self._events = Notifier()
+        self._webhooks = Notifier()
         self._next: int | None = None
         self._sooner = asyncio.Event()
         self._database = Database(path, clock=clock, committed=self._committed)
@@ -84,8 +85,8 @@ class SqliteStore:
         store = cls(path, policy=policy or Policy(), clock=clock, observe=observe)
         timer = None
         try:
-            await store._database.submit(upkeep.start)
-            timer = asyncio.create_task(store._keep_up(), name="upkeep")
+            await store._database.submit(maintenance.start)
+            timer = asyncio.create_task(store._maintain(), name="maintenance")
             yield store
         finally:
             store.wake()
@@ -116,7 +117,7 @@ class SqliteStore:
 
     async def lease(self, request: LeaseRequest) -> list[Lease]:
         """See the contract."""
-        nobody_waits = not self._line
+        nobody_waits = not self._queue
 
         def arrive(transaction: Transaction) -> list[Lease]:
             leasing.arrive(transaction, request)
@@ -125,7 +126,7 @@ class SqliteStore:
         leases = await self._database.submit(arrive, lost=self._hand_back)
         if leases or request.wait <= 0 or request.n == 0:
             return leases
-        return await self._line.wait(request)
+        return await self._queue.wait(request)
 
     async def lease_plain(self) -> Lease | None:
         """See the contract."""
@@ -152,19 +153,19 @@ class SqliteStore:
 
     async def ready(self, id: str) -> Task:
         """See the contract."""
-        return await self._do(_change, id, rules.ready)
+        return await self._do(_change, id, lifecycle.ready)
 
     async def cancel(self, id: str) -> Task:
         """See the contract."""
-        return await self._do(_change, id, rules.cancelled)
+        return await self._do(_change, id, lifecycle.cancelled)
 
     async def retry(self, id: str) -> Task:
         """See the contract."""
-        return await self._do(_change, id, rules.retried)
+        return await self._do(_change, id, lifecycle.retried)
 
     async def release(self, id: str) -> Task:
         """See the contract."""
-        return await self._do(_change, id, rules.released)
+        return await self._do(_change, id, lifecycle.released)
 
     async def delete(self, id: str) -> None:
         """See the contract."""
@@ -174,9 +175,9 @@ class SqliteStore:
         """See the contract."""
         deadline = time.monotonic() + wait
         while True:
-            rung = self._events.rung
+            seen = self._events.count
             page = await self._do(reading.events, after, limit, task)
-            if page.events or not await self._events.wait(rung, deadline - time.monotonic()):
+            if page.events or not await self._events.wait(seen, deadline - time.monotonic()):
                 return page
 
     async def summary(self) -> Summary:
@@ -203,9 +204,9 @@ class SqliteStore:
         """See the contract."""
         deadline = time.monotonic() + wait
         while True:
-            rung = self._webhooks.rung
+            seen = self._webhooks.count
             due = await self._do(delivering.take, n, seconds)
-            if due or not await self._webhooks.wait(rung, deadline - time.monotonic()):
+            if due or not await self._webhooks.wait(seen, deadline - time.monotonic()):
                 return due
 
     async def settle_delivery(self, id: str, *, delivered: bool, retry_after: float | None = None) -> None:
@@ -214,13 +215,13 @@ class SqliteStore:
 
     def wake(self) -> None:
         """See the contract."""
-        self._line.close()
+        self._queue.close()
         self._events.close()
         self._webhooks.close()
 
     async def pass_time(self) -> None:
         """Do now what is due by the clock; the store does it by itself in time."""
-        await self._do(upkeep.pass_time, self._policy)
+        await self._do(maintenance.pass_time, self._policy)
 
     @property
     def webhooks_due(self) -> int:
@@ -247,18 +248,18 @@ class SqliteStore:
             self._next = transaction.soonest
             self._sooner.set()
         if transaction.events:
-            self._events.ring()
+            self._events.notify()
         if transaction.webhooks or (transaction.passed and self.webhooks_due):
-            self._webhooks.ring()
-        self._line.serve(transaction.available)
+            self._webhooks.notify()
+        self._queue.serve(transaction.available)
 
-    async def _keep_up(self) -> None:
+    async def _maintain(self) -> None:
         """Do what is due, sleep until the next is, or until something sooner comes up."""
         while True:
             try:
                 await self.pass_time()
             except Error as error:
-                log.warning("The upkeep of the database waits: %s", error)
+                log.warning("The maintenance of the database waits: %s", error)
                 await asyncio.sleep(1.0)
                 continue
             while self._next is None or self._next > self._clock() * 1000:
@@ -269,9 +270,9 @@ class SqliteStore:
                         await self._sooner.wait()
 
 
-def _change(transaction: Transaction, id: str, rule: Callable[[TaskRow], Change | None]) -> Task:
+def _change(transaction: Transaction, id: str, transition: Callable[[TaskRow], Change | None]) -> Task:
     row = transaction.task(id)
-    change = rule(row)
+    change = transition(row)
     if change is not None:
         (row,) = transaction.apply([change])
     return row.task(transaction.spec(row).digest)

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from safelight.db import ids
+from safelight.db.lifecycle import Change
 from safelight.db.rows import EventRow, TaskRow
-from safelight.db.rules import Change
 from safelight.db.sqlite.connection import Connection
 from safelight.errors import Code, Error
 from safelight.wire import ENDED, State, WorkerSeen

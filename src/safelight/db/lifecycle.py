@@ -10,10 +10,9 @@ workers are always taken by priority.
 
 from __future__ import annotations
 
-import random
-
 import msgspec
 
+from safelight.db.retry import retry_delay
 from safelight.db.rows import TaskRow
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
@@ -133,12 +132,6 @@ def _died(row: TaskRow, kind: str, failure: Failure, policy: Policy, *, seconds:
         deaths=deaths, plain_deaths=plain, failure=failure, seconds=seconds
     )
     return Change(kind=kind, old=row, new=new, failure=failure, seconds=seconds)
-
-
-def retry_delay(policy: Policy, errors: int) -> float:
-    """Return the seconds before the next attempt: doubled with each error, less up to a half at random."""
-    longest = min(policy.retry_longest, policy.retry_first * 2.0 ** min(errors - 1, 60))
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
 
 
 def _unleased(row: TaskRow, state: State) -> TaskRow:

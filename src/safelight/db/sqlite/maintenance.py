@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from safelight.db import rules
-from safelight.db.rules import Change
+from safelight.db import lifecycle
+from safelight.db.lifecycle import Change
 from safelight.db.sqlite.transaction import Transaction
 from safelight.db.store import Policy
 
@@ -30,7 +30,7 @@ def pass_time(transaction: Transaction, policy: Policy) -> None:
 def lapse(transaction: Transaction, policy: Policy) -> None:
     """End leases that nobody extended in time."""
     expired = transaction.tasks("expired", transaction.now, _SLICE)
-    transaction.apply([rules.lapsed(row, policy) for row in expired])
+    transaction.apply([lifecycle.lapsed(row, policy) for row in expired])
 
 
 def remove(transaction: Transaction, policy: Policy) -> None:
