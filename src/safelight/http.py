@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -14,10 +14,8 @@ from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, disable_created_metrics, generate_latest
 
 from safelight.errors import Code, Error
+from safelight.service import Authenticate, Caller, Service, anyone
 from safelight.wire import decode, encode
-
-if TYPE_CHECKING:
-    from safelight.serve import Service
 
 log = logging.getLogger(__name__)
 
@@ -26,15 +24,6 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a second figure be
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Awaitable[web.StreamResponse]])
 
-
-class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who sent a request."""
-
-    name: str = "anyone"
-
-
-Authenticate = Callable[[web.Request], Awaitable[Caller]]
-"""Says who sent a request, or raises UNAUTHENTICATED or FORBIDDEN: the one place where a request is authenticated."""
 
 CALLER = web.RequestKey("caller", Caller)
 SERVICE: web.AppKey[Service] = web.AppKey("service")
@@ -45,11 +34,6 @@ class _Wait(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/shutdown"})
-
-
-async def anyone(_request: web.Request) -> Caller:
-    """Take every request: the network is trusted."""
-    return Caller()
 
 
 def classic(handler: F) -> F:

@@ -12,137 +12,24 @@ import hmac
 import logging
 import os
 import signal
-import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from typing import Annotated, TypeVar
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from typing import TypeVar
 
-import aiohttp
-import msgspec
 from aiohttp import web
-from msgspec import Meta
-from prometheus_client import CollectorRegistry
 
 from safelight import http, logs, settings
-from safelight.client.base import Connection, session
-from safelight.client.directory import ENDPOINTS, Directory
+from safelight.client.base import session
+from safelight.client.discovery import REGISTRATION_KEYS, Discovery
 from safelight.errors import Code, Error
+from safelight.service import Config, DataDirectory, Port, Service, reachable_host
+
+__all__ = ["Config", "DataDirectory", "Port", "Service", "reachable_host", "run", "running"]
 
 log = logging.getLogger(__name__)
 
-_TITLE = {"keyvaluestore": "server", "db": "Database", "storage": "Storage", "master": "Master"}
-"""The names in the sentences of the classic protocol's services, "server is listening on 8000" first of all."""
-
-Port = Annotated[int, Meta(ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")]
-DataDirectory = Annotated[str, Meta(description="directory for everything the service writes")]
-
-
-class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings that every service has."""
-
-    keyvaluestore: Annotated[
-        str | None,
-        Meta(description="where the key-value store is", extra={"positional": "KEYVALUESTORE_HOST:PORT"}),
-    ] = None
-    host: Annotated[str, Meta(description="IPv4 address to listen on; 0.0.0.0 for every network")] = "127.0.0.1"
-    port: Port = 0
-    advertise: Annotated[
-        str | None, Meta(description="HOST:PORT that others reach (default: this machine's address on their network)")
-    ] = None
-    data: DataDirectory = "data"
-    log_format: Annotated[logs.Format, Meta(description="auto, text or json")] = "auto"
-    log_level: Annotated[logs.Level, Meta(description="debug, info, warning or error")] = "info"
-    shutdown_token: Annotated[
-        str | None, Meta(description="bearer token that allows POST /shutdown; without one nobody may")
-    ] = None
-    registration_ttl: Annotated[
-        settings.Period, Meta(description="how long a registration outlives a service that died")
-    ] = 15.0
-    drain: Annotated[settings.Duration, Meta(description="how long requests under way may take at a stop")] = 10.0
-
-
 C = TypeVar("C", bound=Config)
-Check = Callable[[], Awaitable[None]]
-"""Returns when a dependency answers; raises `Error` with a sentence when it does not."""
-
-
-class Service:
-    """What one running service knows of itself; `build` receives it."""
-
-    def __init__(self, name: str, config: Config, session: aiohttp.ClientSession) -> None:
-        self.name = name
-        self.config = config
-        self.session = session
-        self.directory: Directory | None = None
-        self.registry = CollectorRegistry()
-        self.checks: dict[str, Check] = {}
-        self.refreshers: list[Check] = []
-        """Called before metrics are read, to bring up to date what is not counted as it happens."""
-        self.stopping = asyncio.Event()
-        self.authenticate: http.Authenticate = http.anyone
-        self.port = 0
-        self._wake: list[Callable[[], None]] = []
-        self._under_way = 0
-        self._quiet = asyncio.Event()
-        self._quiet.set()
-
-    @property
-    def title(self) -> str:
-        """The name that people read in the log."""
-        return _TITLE.get(self.name, self.name.capitalize())
-
-    @property
-    def advertised(self) -> str:
-        """`host:port` that others reach."""
-        return self.config.advertise or f"{reachable_host(self.config)}:{self.port}"
-
-    @property
-    def url(self) -> str:
-        """Where this service listens, for whoever runs on the same machine."""
-        host = "127.0.0.1" if self.config.host in ("", "0.0.0.0") else self.config.host  # noqa: S104 - compared, not bound
-        return f"http://{host}:{self.port}"
-
-    def on_stop(self, wake: Callable[[], None]) -> None:
-        """Call `wake` when the service stops, so that long polls answer at once."""
-        self._wake.append(wake)
-
-    def stop(self) -> None:
-        """Take no more; let what is under way end."""
-        if not self.stopping.is_set():
-            self.stopping.set()
-            for wake in self._wake:
-                wake()
-
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """Count a request as under way, so that a stop waits for its end."""
-        self._under_way += 1
-        self._quiet.clear()
-        try:
-            yield
-        finally:
-            self._under_way -= 1
-            if not self._under_way:
-                self._quiet.set()
-
-    async def quiet(self) -> None:
-        """Wait until no request is under way."""
-        await self._quiet.wait()
-
-    def needs(self, service: str) -> Connection:
-        """Return a connection to another service; until that one answers, this one is not ready."""
-        if self.directory is None:
-            settings.fail(f"{self.name} needs the key-value store: give its HOST:PORT as the argument.")
-        connection = Connection(self.session, self.directory.address(service))
-
-        async def check() -> None:
-            await connection.call("GET", "/healthz", bytes, retry=False)
-
-        self.checks[service] = check
-        return connection
-
-
 Build = Callable[[C, Service], AbstractAsyncContextManager[web.Application]]
 
 
@@ -197,8 +84,8 @@ async def running(name: str, config: C, build: Build[C]) -> AsyncIterator[Servic
         # Unlimited: what comes in is bounded, and long polls that are passed on must not starve the rest.
         service = Service(name, config, await stack.enter_async_context(session(limit=0)))
         if config.keyvaluestore is not None and name != "keyvaluestore":  # the store itself looks for nobody
-            opened = Directory.open(service.session, config.keyvaluestore)
-            service.directory = await stack.enter_async_context(opened)
+            opened = Discovery.open(service.session, config.keyvaluestore)
+            service.discovery = await stack.enter_async_context(opened)
         app = await stack.enter_async_context(build(config, service))
         app.router.add_post("/shutdown", _shutdown)
         http.prepare(app, service)
@@ -212,8 +99,8 @@ async def running(name: str, config: C, build: Build[C]) -> AsyncIterator[Servic
             settings.fail(f"Cannot listen on {config.host}:{config.port}: {error.strerror}. Choose another --port.")
         service.port = runner.addresses[0][1]
         log.info("%s is listening on %d", service.title, service.port, extra={"address": service.url})
-        if service.directory is not None and name in ENDPOINTS:
-            await stack.enter_async_context(_registered(service, service.directory))
+        if service.discovery is not None and name in REGISTRATION_KEYS:
+            await stack.enter_async_context(_registered(service, service.discovery))
         try:
             yield service
         finally:
@@ -235,9 +122,9 @@ async def _drain(runner: web.AppRunner, service: Service) -> None:
 
 
 @asynccontextmanager
-async def _registered(service: Service, directory: Directory) -> AsyncIterator[None]:
-    key, value = ENDPOINTS[service.name], service.advertised
-    task = asyncio.create_task(_register(service, directory, key, value), name="registration")
+async def _registered(service: Service, discovery: Discovery) -> AsyncIterator[None]:
+    key, value = REGISTRATION_KEYS[service.name], service.advertised
+    task = asyncio.create_task(_register(service, discovery, key, value), name="registration")
     try:
         yield
     finally:
@@ -245,14 +132,14 @@ async def _registered(service: Service, directory: Directory) -> AsyncIterator[N
         await asyncio.gather(task, return_exceptions=True)
         with suppress(Error, TimeoutError):
             async with asyncio.timeout(1.0):
-                await directory.store.delete(key, instance=value)
+                await discovery.store.delete(key, instance=value)
 
 
-async def _register(service: Service, directory: Directory, key: str, value: str) -> None:
+async def _register(service: Service, discovery: Discovery, key: str, value: str) -> None:
     registered = False
     while True:
         try:
-            await directory.store.set(key, value, instance=value, ttl=service.config.registration_ttl)
+            await discovery.store.set(key, value, instance=value, ttl=service.config.registration_ttl)
         except Error as error:
             log.debug("Not registered: %s", error.detail)
             registered = False
@@ -262,19 +149,6 @@ async def _register(service: Service, directory: Directory, key: str, value: str
             log.info("%s endpoint registered", service.title, extra={key: value})
             registered = True
         await asyncio.sleep(service.config.registration_ttl / 3)
-
-
-def reachable_host(config: Config) -> str:
-    """Return the address under which others on the key-value store's network reach this machine."""
-    if config.host not in ("", "0.0.0.0"):  # noqa: S104 - compared, not bound
-        return config.host
-    target = (config.keyvaluestore or "").rpartition(":")[0] or "192.0.2.1"
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((target, 9))  # sends nothing: it only asks the routing table
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"
 
 
 async def _shutdown(request: web.Request) -> web.Response:

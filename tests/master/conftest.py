@@ -41,9 +41,9 @@ class System:
         """Start a master (or another) and wait until it knows the services."""
         config = MasterConfig(keyvaluestore=self.keyvaluestore, port=0, data=str(self._data / "master"), **settings)
         running = await self.start("master", build_master, config)
-        assert running.directory is not None
+        assert running.discovery is not None
         for name in ("db", "storage"):
-            await running.directory.wait_for(name)
+            await running.discovery.wait_for(name)
         return running
 
     def address(self, name: str) -> str:

@@ -94,7 +94,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         Recipes(book),
         events,
         hour,
-        *([Services(service.session, service.directory)] if service.directory is not None else []),
+        *([Services(service.session, service.discovery)] if service.discovery is not None else []),
         Leases(connection, service.stopping),
     )
     webhooks = Webhooks(

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from safelight import http
 from safelight.client.base import Connection, Fixed
-from safelight.client.directory import ENDPOINTS, Directory
+from safelight.client.discovery import REGISTRATION_KEYS, Discovery
 from safelight.errors import Code, Error
 from safelight.master.api.endpoint import JSON, Endpoint
 
@@ -29,17 +29,17 @@ class ServiceSeen(msgspec.Struct, frozen=True, kw_only=True):
 class Services:
     """The handler of the list of services."""
 
-    def __init__(self, session: aiohttp.ClientSession, directory: Directory) -> None:
+    def __init__(self, session: aiohttp.ClientSession, discovery: Discovery) -> None:
         self._session = session
-        self._directory = directory
+        self._discovery = discovery
 
     async def get(self, _request: web.Request) -> web.Response:
         """`GET /services`."""
-        known = [("keyvaluestore", self._directory.keyvaluestore)]
-        names = {key: name for name, key in ENDPOINTS.items()}
-        found = [await self._look("keyvaluestore", self._directory.keyvaluestore)]
+        known = [("keyvaluestore", self._discovery.keyvaluestore)]
+        names = {key: name for name, key in REGISTRATION_KEYS.items()}
+        found = [await self._look("keyvaluestore", self._discovery.keyvaluestore)]
         try:
-            page = await self._directory.store.entries()
+            page = await self._discovery.store.entries()
             known = sorted((names[entry.key], entry.value) for entry in page.entries if entry.key in names)
         except Error as error:
             return http.json_response([*found, *self._remembered(error)])
@@ -48,8 +48,8 @@ class Services:
     def _remembered(self, error: Error) -> list[ServiceSeen]:
         return [
             ServiceSeen(name=name, address="", ready=False, detail=error.detail)
-            for name in ENDPOINTS
-            if self._directory.lookup(name) is None
+            for name in REGISTRATION_KEYS
+            if self._discovery.lookup(name) is None
         ]
 
     async def _look(self, name: str, address: str) -> ServiceSeen:

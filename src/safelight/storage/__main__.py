@@ -65,9 +65,9 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         free = Gauge("safelight_storage_free_bytes", "Bytes that still fit", registry=service.registry)
         free.set_function(lambda: -1 if (left := store.free()) is None else left)
         collector = None
-        if service.directory is not None:
+        if service.discovery is not None:
             # Not `service.needs`: storage serves without db, and only collects with it.
-            db = DbClient(Connection(service.session, service.directory.address("db"), patience=2.0))
+            db = DbClient(Connection(service.session, service.discovery.address("db"), patience=2.0))
             collector = Collector(store, partial(references, db), config.grace, Path(config.data, "db"))
         application = app.make(store, collector, limits, numbers)
         kept = PartialLimits(count=config.max_partials, keep=config.keep_partial)

@@ -81,7 +81,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
     master, storage = service.needs("master"), service.needs("storage")
     # The loops that use these retry in their own way.
     master.patience = storage.patience = 0.0
-    assert service.directory is not None
+    assert service.discovery is not None
     host = socket.gethostname()
     name = f"{host[:40]}-{secrets.token_hex(8)}"
     pool_settings = decoder.Settings(isolation=config.isolation, count=config.slots, memory_limit=config.memory_limit)
@@ -114,7 +114,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
                 prefetch=prefetch,
                 metrics=metrics,
             )
-            worker = Worker(leases, attempts, prefetch, service.directory, workdir, drain=config.drain)
+            worker = Worker(leases, attempts, prefetch, service.discovery, workdir, drain=config.drain)
             service.on_stop(worker.stop)
             async with worker.running():
                 yield web.Application()

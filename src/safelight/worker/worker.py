@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from safelight.client.base import retrying
-from safelight.client.directory import Directory
+from safelight.client.discovery import Discovery
 from safelight.errors import Error
 from safelight.wire import HandedBack
 from safelight.worker.attempts import Attempts
@@ -35,7 +35,7 @@ class Worker:
         leases: Leases,
         attempts: Attempts,
         prefetch: Prefetch,
-        directory: Directory,
+        discovery: Discovery,
         workdir: Workdir,
         *,
         drain: float,
@@ -43,7 +43,7 @@ class Worker:
         self._leases = leases
         self._attempts = attempts
         self._prefetch = prefetch
-        self._directory = directory
+        self._discovery = discovery
         self._workdir = workdir
         self._drain = drain
         self._stopping = asyncio.Event()
@@ -91,7 +91,7 @@ class Worker:
 
     async def _lease(self) -> None:
         for service in ("master", "storage"):
-            await self._directory.wait_for(service)
+            await self._discovery.wait_for(service)
         pause = 0.05
         while not self._stopping.is_set():
             n = self._prefetch.wanted(len(self._leases.held))

@@ -10,7 +10,7 @@ import pytest
 
 from safelight import serve
 from safelight.client.base import session
-from safelight.client.directory import Directory
+from safelight.client.discovery import Discovery
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.errors import Code, Error
 from safelight.keyvaluestore.__main__ import Config, build
@@ -80,22 +80,22 @@ async def test_a_directory_follows_takes_turns_and_shuns(tmp_path):
     async with (
         serve.running("keyvaluestore", Config(port=0, data=str(tmp_path)), build) as running,
         session() as http,
-        Directory.open(http, running.url) as directory,
+        Discovery.open(http, running.url) as discovery,
     ):
-        endpoint = directory.address("db")
+        endpoint = discovery.address("db")
         with pytest.raises(Error, match="No db service is registered") as caught:
             await endpoint.resolve()
         assert caught.value.code is Code.UNAVAILABLE
-        waiting = asyncio.create_task(directory.wait_for("db"))
-        await directory.store.set("dbendpoint", "a:1", instance="a", ttl=60)
+        waiting = asyncio.create_task(discovery.wait_for("db"))
+        await discovery.store.set("dbendpoint", "a:1", instance="a", ttl=60)
         async with asyncio.timeout(20):
             assert await waiting == "a:1"
-        page = await directory.store.entries()
-        await directory.store.set("dbendpoint", "b:2", instance="b", ttl=60)
-        await directory.store.watch(page.revision)
+        page = await discovery.store.entries()
+        await discovery.store.set("dbendpoint", "b:2", instance="b", ttl=60)
+        await discovery.store.watch(page.revision)
         async with asyncio.timeout(20):
             while {await endpoint.resolve() for _ in range(2)} != {"http://a:1", "http://b:2"}:
-                await directory._wait_change(1.0)
+                await discovery._wait_change(1.0)
         endpoint.failed("http://a:1")
         assert {await endpoint.resolve() for _ in range(4)} == {"http://b:2"}
         endpoint.failed("http://b:2")
@@ -106,11 +106,11 @@ async def test_what_was_learnt_stays_known_while_the_store_is_away(tmp_path):
     async with session() as http:
         running = serve.running("keyvaluestore", Config(port=0, data=str(tmp_path)), build)
         served = await running.__aenter__()
-        async with Directory.open(http, served.url) as directory:
-            await directory.store.set("dbendpoint", "a:1")
+        async with Discovery.open(http, served.url) as discovery:
+            await discovery.store.set("dbendpoint", "a:1")
             async with asyncio.timeout(20):
-                assert await directory.wait_for("db") == "a:1"
+                assert await discovery.wait_for("db") == "a:1"
             await running.__aexit__(None, None, None)
             with pytest.raises(Error):
-                await directory.store.entries()
-            assert await directory.address("db").resolve() == "http://a:1"
+                await discovery.store.entries()
+            assert await discovery.address("db").resolve() == "http://a:1"

@@ -18,13 +18,13 @@ from safelight.errors import Code, Error
 
 log = logging.getLogger(__name__)
 
-ENDPOINTS = {"db": "dbendpoint", "storage": "storageendpoint", "master": "masterendpoint"}
+REGISTRATION_KEYS = {"db": "dbendpoint", "storage": "storageendpoint", "master": "masterendpoint"}
 """Service names and the keys under which the classic protocol registers them."""
 
 _SHUNNED_FOR = 2.0
 
 
-class Directory:
+class Discovery:
     """The endpoints in one key-value store, kept current by its watch.
 
     What was learnt stays known while the key-value store is away.
@@ -40,23 +40,23 @@ class Directory:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, http: aiohttp.ClientSession, keyvaluestore: str) -> AsyncIterator[Directory]:
+    async def open(cls, http: aiohttp.ClientSession, keyvaluestore: str) -> AsyncIterator[Discovery]:
         """Follow the key-value store while the context lasts."""
-        directory = cls(http, keyvaluestore)
-        task = asyncio.create_task(directory._follow(), name="directory")
+        discovery = cls(http, keyvaluestore)
+        task = asyncio.create_task(discovery._follow(), name="discovery")
         try:
-            yield directory
+            yield discovery
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def address(self, service: str) -> Endpoint:
+    def address(self, service: str) -> DiscoveredAddress:
         """Return the address of a service, to be looked up at each request."""
-        return Endpoint(self, service)
+        return DiscoveredAddress(self, service)
 
     async def wait_for(self, service: str) -> str:
         """Wait until a service is known; return its `host:port`."""
-        key = ENDPOINTS[service]
+        key = REGISTRATION_KEYS[service]
         while not self._known.get(key):
             log.info("Waiting for %s to register at the key-value store %s", key, self.keyvaluestore)
             await self._wait_change(10.0)
@@ -64,7 +64,7 @@ class Directory:
 
     def lookup(self, service: str) -> str | None:
         """Return one live instance's `host:port`, each in turn, those that failed just now last."""
-        known = self._known.get(ENDPOINTS[service], [])
+        known = self._known.get(REGISTRATION_KEYS[service], [])
         if not known:
             return None
         now = time.monotonic()
@@ -102,23 +102,23 @@ class Directory:
             self._changed = asyncio.Event()
 
 
-class Endpoint:
-    """An `Address` that a directory looks up."""
+class DiscoveredAddress:
+    """An `Address` that a discovery looks up."""
 
-    def __init__(self, directory: Directory, service: str) -> None:
-        self._directory = directory
+    def __init__(self, discovery: Discovery, service: str) -> None:
+        self._discovery = discovery
         self._service = service
 
     async def resolve(self) -> str:
         """Return the base URL of an instance. Raises UNAVAILABLE while none is registered."""
-        value = self._directory.lookup(self._service)
+        value = self._discovery.lookup(self._service)
         if value is None:
             raise Error(
                 Code.UNAVAILABLE,
-                f"No {self._service} service is registered at the key-value store {self._directory.keyvaluestore} yet.",
+                f"No {self._service} service is registered at the key-value store {self._discovery.keyvaluestore} yet.",
             )
         return f"http://{value}"
 
     def failed(self, url: str) -> None:
         """Prefer another instance for a moment."""
-        self._directory.shun(url.removeprefix("http://"))
+        self._discovery.shun(url.removeprefix("http://"))
