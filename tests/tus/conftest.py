@@ -37,7 +37,7 @@ async def master(tmp_path) -> AsyncIterator[serve.Service]:
         settings = {"max_upload": 4 << 20, **common}
         running = await start("master", MasterConfig(data=str(tmp_path / "master"), **settings), build_master)
         for name in ("db", "storage"):
-            await running.directory.wait_for(name)
+            await running.discovery.wait_for(name)
         yield running
 
 
