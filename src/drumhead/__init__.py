@@ -1,1 +1,3 @@
-"""drumhead composes an application into a small virtual machine image and runs it. See docs/drumhead/design.md."""
+"""drumhead composes an application into a small virtual machine image and runs it. See docs/internals/drumhead.md."""
+
+__version__ = "0.1.0"

@@ -18,6 +18,8 @@ from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin, get_
 import msgspec
 from msgspec import Meta
 
+from safelight import __version__
+
 C = TypeVar("C", bound=msgspec.Struct)
 
 _UNITS = {
@@ -47,6 +49,7 @@ def load(
 ) -> C:
     """Read the settings of one program; a mistake ends it with status 2 and a sentence on stderr."""
     parser = argparse.ArgumentParser(prog=program, description=(kind.__doc__ or "").strip(), allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"{program} {__version__}", help="show the version")
     parser.add_argument("--config", metavar="FILE", default=environ.get("SAFELIGHT_CONFIG"), help="a TOML file")
     for name, hint in _hints(kind).items():
         _add_flag(parser, kind, name, hint)

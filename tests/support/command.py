@@ -93,11 +93,11 @@ def terminal(*argv: object, columns: int = 120, lines: int = 30, **env: str) -> 
 
 
 @contextmanager
-def everything(data: Path, *argv: object) -> Iterator[dict[str, Any]]:
+def everything(data: Path, *argv: object, command: Path | str = COMMAND) -> Iterator[dict[str, Any]]:
     """Run `safelight up` on free ports; yield the addresses that it printed. On leaving it stops cleanly."""
     with (data.parent / f"{data.name}.log").open("w+") as log:
         process = subprocess.Popen(
-            [COMMAND, "up", "--port", "0", "--json", "--data", str(data), *map(str, argv)],
+            [command, "up", "--port", "0", "--json", "--data", str(data), *map(str, argv)],
             stdout=subprocess.PIPE, stderr=log, text=True, env=environment(),
         )  # fmt: skip
         try:

@@ -1,4 +1,4 @@
-"""The drumhead command. Commands live in this folder, one module per noun; they are imported when they are used."""
+"""The drumhead command. Commands live in this directory, one module per noun; each is imported when it is used."""
 
 from __future__ import annotations
 
@@ -6,50 +6,121 @@ import asyncio
 import inspect
 import logging
 import sys
-
-import cyclopts
+from typing import TYPE_CHECKING
 
 from drumhead.errors import EXIT_STATUS, DrumheadError
 
-app = cyclopts.App(name="drumhead", help="Compose applications into small virtual machines and run them.")
-package = cyclopts.App(name="package", help="Compose, build, find and move packages.")
-remote = cyclopts.App(name="remote", help="Where packages are searched, pulled from and pushed to.")
-runtime = cyclopts.App(name="runtime", help="What meta/run.yaml can say.")
-kernel = cyclopts.App(name="kernel", help="Kernels that you bring (OSv's), and those that were built.")
-image = cyclopts.App(name="image", help="Move whole images between this host and a registry.")
-for group in (package, image, remote, runtime, kernel):
-    app.command(group)
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-COMMANDS = [
-    (package, "drumhead.cli.package", "init collect compose list search describe build pull push test"),
-    (remote, "drumhead.cli.remote", "add list remove"),
-    (runtime, "drumhead.cli.runtime", "list preview init"),
-    (kernel, "drumhead.cli.kernel", "add list info"),
-    (image, "drumhead.cli.image", "push pull"),
-    (app, "drumhead.cli.image", "images rmi info export"),
-    (app, "drumhead.cli.machine", "run instances stop start delete logs console exec wait"),
-    (app, "drumhead.cli.fleet", "up down ps scale"),
-]
-"""Group, module, commands. The function for ``NAME`` is ``NAME_command`` in its module."""
+    import cyclopts
 
-for group, module, names in COMMANDS:
-    for command in names.split():
-        group.command(f"{module}:{command}_command", name=command)
+GROUPS = {
+    "package": "Compose, build, find and move packages.",
+    "image": "Move whole images between this host and a registry.",
+    "remote": "Choose where packages are searched, pulled from and pushed to.",
+    "runtime": "Show and write the forms of meta/run.yaml.",
+    "kernel": "Add kernels of your own (OSv's), and list those that exist.",
+}
+"""Commands that hold further commands, and what they are for."""
+
+COMMANDS = {
+    "package init": ("drumhead.cli.package:init_command", "Write meta/package.yaml into a project."),
+    "package compose": ("drumhead.cli.package:compose_command", "Compose a project into an image."),
+    "package collect": ("drumhead.cli.package:collect_command", "Write what an image would hold into a directory."),
+    "package list": ("drumhead.cli.package:list_command", "List the packages of the local store."),
+    "package search": ("drumhead.cli.package:search_command", "Search remotes, the local store and the recipes."),
+    "package describe": ("drumhead.cli.package:describe_command", "Show what a package is and what it holds."),
+    "package build": ("drumhead.cli.package:build_command", "Build packages from their recipes."),
+    "package pull": ("drumhead.cli.package:pull_command", "Fetch a package from a remote."),
+    "package push": ("drumhead.cli.package:push_command", "Send a package to a remote."),
+    "package test": ("drumhead.cli.package:test_command", "Boot the demos of packages and check what they print."),
+    "image push": ("drumhead.cli.image:push_command", "Send an image to a registry."),
+    "image pull": ("drumhead.cli.image:pull_command", "Fetch an image from a registry."),
+    "remote add": ("drumhead.cli.remote:add_command", "Add a remote."),
+    "remote list": ("drumhead.cli.remote:list_command", "List the remotes."),
+    "remote remove": ("drumhead.cli.remote:remove_command", "Remove a remote."),
+    "runtime list": ("drumhead.cli.runtime:list_command", "List the runtimes."),
+    "runtime preview": ("drumhead.cli.runtime:preview_command", "Print a meta/run.yaml for a runtime."),
+    "runtime init": ("drumhead.cli.runtime:init_command", "Write meta/run.yaml for a runtime."),
+    "kernel add": ("drumhead.cli.kernel:add_command", "Add an OSv kernel."),
+    "kernel list": ("drumhead.cli.kernel:list_command", "List the kernels of the local store."),
+    "kernel info": ("drumhead.cli.kernel:info_command", "Show what a kernel is and which files it was made from."),
+    "images": ("drumhead.cli.image:images_command", "List the images of the local store."),
+    "info": ("drumhead.cli.image:info_command", "Show the size, format, layers and commands of an image."),
+    "rmi": ("drumhead.cli.image:rmi_command", "Delete images."),
+    "export": ("drumhead.cli.image:export_command", "Write an image as a bootable disk or as an OCI layout."),
+    "run": ("drumhead.cli.machine:run_command", "Run a machine from an image."),
+    "instances": ("drumhead.cli.machine:instances_command", "List the machines."),
+    "stop": ("drumhead.cli.machine:stop_command", "Stop machines."),
+    "start": ("drumhead.cli.machine:start_command", "Start a stopped machine again."),
+    "delete": ("drumhead.cli.machine:delete_command", "Delete stopped machines."),
+    "logs": ("drumhead.cli.machine:logs_command", "Print the output of a machine, or of all machines of a fleet."),
+    "console": ("drumhead.cli.machine:console_command", "Open the serial console of a machine."),
+    "exec": ("drumhead.cli.machine:exec_command", "Run a program in a running machine."),
+    "wait": ("drumhead.cli.machine:wait_command", "Wait until a machine has ended."),
+    "up": ("drumhead.cli.fleet:up_command", "Start the machines of a fleet file and keep them running."),
+    "down": ("drumhead.cli.fleet:down_command", "Stop and delete the machines of a fleet."),
+    "ps": ("drumhead.cli.fleet:ps_command", "List the machines of a fleet."),
+    "scale": ("drumhead.cli.fleet:scale_command", "Change how many machines of a member run."),
+}
+"""Commands: where they are, and what they are for."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command. Returns its exit status: what the command returns, or ``EXIT_STATUS`` of its error."""
+    """Run one command and return its exit status (docs/reference/errors.md lists them)."""
+    import cyclopts  # noqa: PLC0415 - as in application
+
+    from drumhead.cli.output import complain  # noqa: PLC0415 - as above
+
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
-        command, bound, _ = app.parse_args(sys.argv[1:] if arguments is None else arguments)
+        argv = sys.argv[1:] if arguments is None else arguments
+        command, bound, _ = application(argv).parse_args(argv, exit_on_error=False, print_error=False)
         result = command(*bound.args, **bound.kwargs)
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
+    except cyclopts.CycloptsError as error:
+        asked = " ".join(["drumhead", *(error.command_chain or ()), "--help"])
+        complain(f"{error} See `{asked}`.")
+        return 2
     except DrumheadError as error:
-        print(f"drumhead: {error.message}", file=sys.stderr)
+        complain(error.message)
         return EXIT_STATUS[error.code]
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         return 141
     return result if isinstance(result, int) else 0
+
+
+def application(argv: Sequence[str] = ()) -> cyclopts.App:
+    """Put the command together; nothing of a command is imported before it is used.
+
+    The command that `argv` calls is described by its docstring, the others by their sentence in `COMMANDS`.
+    """
+    import cyclopts  # noqa: PLC0415 - only the command needs it
+
+    from drumhead import __version__  # noqa: PLC0415 - as above
+
+    app = cyclopts.App(
+        name="drumhead",
+        help="Compose applications into small virtual machines and run them.",
+        version=f"drumhead {__version__}",
+        help_format="plaintext",
+        default_parameter=cyclopts.Parameter(negative="", show_default=_shown),
+    )
+    groups = {"": app}
+    for order, (name, about) in enumerate(GROUPS.items()):
+        groups[name] = cyclopts.App(name=name, help=about, sort_key=order, version_flags=[])
+        app.command(groups[name])
+    for order, (path, (target, about)) in enumerate(COMMANDS.items(), start=len(GROUPS)):
+        group, _, name = path.rpartition(" ")
+        called = list(argv[: path.count(" ") + 1]) == path.split()
+        groups[group].command(target, name=name, help=None if called else about, sort_key=order)
+    return app
+
+
+def _shown(default: object) -> str | None:
+    """Show a default as people would type it, and none where leaving the flag out says it all."""
+    return None if default is None or default is False or default in ("", ()) else str(default)

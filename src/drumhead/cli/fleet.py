@@ -41,10 +41,14 @@ async def up_command(
 
     Parameters
     ----------
-    file: The fleet file; fleet.yaml or deploy/fleet.yaml by default.
-    guest: Take every member's image for this guest, whatever the file says.
-    detach: Leave them running and return when all are healthy.
-    timeout: Seconds that a detached fleet has to come up.
+    file:
+        The fleet file; fleet.yaml or deploy/fleet.yaml by default.
+    guest:
+        Take every member's image for this guest, whatever the file says.
+    detach:
+        Leave them running and return when all are healthy.
+    timeout:
+        Seconds that a detached fleet has to come up.
     """
     from drumhead.fleet.control import check_images, start_keeper, wait_settled  # noqa: PLC0415
     from drumhead.fleet.store import FleetStore  # noqa: PLC0415
@@ -83,8 +87,10 @@ async def down_command(name: str = "", *, file: File = None) -> None:
 
     Parameters
     ----------
-    name: The fleet; that of the fleet file by default.
-    file: The fleet file.
+    name:
+        The fleet; that of the fleet file by default.
+    file:
+        The fleet file.
     """
     from drumhead.fleet.control import take_down  # noqa: PLC0415
 
@@ -99,9 +105,12 @@ def ps_command(name: str = "", *, file: File = None, json: Json = False) -> None
 
     Parameters
     ----------
-    name: The fleet; that of the fleet file by default.
-    file: The fleet file.
-    json: Print all that is known, as JSON.
+    name:
+        The fleet; that of the fleet file by default.
+    file:
+        The fleet file.
+    json:
+        Print all that is known, as JSON.
     """
     from drumhead.fleet.plan import wanted_machines  # noqa: PLC0415
 
@@ -139,9 +148,12 @@ async def scale_command(*counts: str, name: Annotated[str, Parameter(name="--fle
 
     Parameters
     ----------
-    counts: MEMBER=NUMBER; repeatable.
-    name: The fleet; that of the fleet file by default.
-    file: The fleet file.
+    counts:
+        MEMBER=NUMBER; repeatable.
+    name:
+        The fleet; that of the fleet file by default.
+    file:
+        The fleet file.
     """
     from drumhead.fleet.control import check_images, wait_settled  # noqa: PLC0415
     from drumhead.fleet.supervisor import scaled  # noqa: PLC0415

@@ -34,8 +34,10 @@ def rmi_command(*names: str, guest: Guest = None) -> None:
 
     Parameters
     ----------
-    names: The images' names.
-    guest: linux or osv, where both have an image of this name.
+    names:
+        The images' names.
+    guest:
+        linux or osv, where both have an image of this name.
     """
     store = ImageStore(find_home())
     for name in names:
@@ -48,9 +50,12 @@ def info_command(name: str, *, guest: Guest = None, json: Json = False) -> None:
 
     Parameters
     ----------
-    name: The image's name.
-    guest: linux or osv, where both have an image of this name (linux by default).
-    json: Print JSON; sizes are in bytes.
+    name:
+        The image's name.
+    guest:
+        linux or osv, where both have an image of this name (linux by default).
+    json:
+        Print JSON; sizes are in bytes.
     """
     about = facts(ImageStore(find_home()).find(name, guest or ""))
     if json:
@@ -81,10 +86,14 @@ async def export_command(
 
     Parameters
     ----------
-    name: The image's name.
-    out: The file to write (oci: a directory).
-    format: qcow2, raw or oci.
-    guest: linux or osv, where both have an image of this name (linux by default).
+    name:
+        The image's name.
+    out:
+        The file to write (oci: a directory).
+    format:
+        qcow2, raw or oci.
+    guest:
+        linux or osv, where both have an image of this name (linux by default).
     """
     from drumhead.image.export.export import export_image  # noqa: PLC0415 - only this command writes disks
 
@@ -97,10 +106,14 @@ async def push_command(name: str, *, tag: str = "", remote: str = "", guest: Gue
 
     Parameters
     ----------
-    name: The image's name.
-    tag: Its tag there; the image's version by default (and -osv behind it for that guest).
-    remote: Which remote; the only one by default.
-    guest: linux or osv, where both have an image of this name (linux by default).
+    name:
+        The image's name.
+    tag:
+        Its tag there; the image's version by default (and -osv behind it for that guest).
+    remote:
+        Which remote; the only one by default.
+    guest:
+        linux or osv, where both have an image of this name (linux by default).
     """
     from drumhead.image.transfer import push_image  # noqa: PLC0415 - only this command and pull need the network
     from drumhead.package.remote.remotes import find_remote  # noqa: PLC0415
@@ -116,10 +129,14 @@ async def pull_command(name: str, reference: str = "", *, remote: str = "", json
 
     Parameters
     ----------
-    name: The image's name.
-    reference: Its tag there (`latest` or else the newest by default), or sha256:… of its manifest, as push printed it.
-    remote: Which remote; the only one by default.
-    json: Print what `drumhead info --json` prints.
+    name:
+        The image's name.
+    reference:
+        Its tag there (`latest` or else the newest by default), or sha256:… of its manifest, as push printed it.
+    remote:
+        Which remote; the only one by default.
+    json:
+        Print what `drumhead info --json` prints.
     """
     from drumhead.image.transfer import pull_image  # noqa: PLC0415
     from drumhead.package.remote.remotes import find_remote  # noqa: PLC0415

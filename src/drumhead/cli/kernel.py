@@ -20,10 +20,13 @@ async def add_command(*files: str, digest: tuple[str, ...] = (), json: Json = Fa
 
     Parameters
     ----------
-    files: Paths or http(s) addresses: loader-stripped.elf and, if you have them, loader.img (for exported disks),
+    files:
+        Paths or http(s) addresses: loader-stripped.elf and, if you have them, loader.img (for exported disks),
         libext.so and the library that it needs (for volumes). Each is told by what it is, not by its name.
-    digest: sha256:HEX of one of the files; repeatable, and needed for each that comes from an address.
-    json: Print the package's record.
+    digest:
+        sha256:HEX of one of the files; repeatable, and needed for each that comes from an address.
+    json:
+        Print the package's record.
     """
     from drumhead.package.osv.kernel import add_kernel  # noqa: PLC0415 - only this command downloads
 
@@ -53,8 +56,10 @@ def info_command(name: str = "osv", *, json: Json = False) -> None:
 
     Parameters
     ----------
-    name: osv, osv@VERSION or linux; the newest version by default.
-    json: Print JSON.
+    name:
+        osv, osv@VERSION or linux; the newest version by default.
+    json:
+        Print JSON.
     """
     from drumhead.package.osv.kernel import OSV, find_osv  # noqa: PLC0415
 

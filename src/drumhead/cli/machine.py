@@ -47,22 +47,38 @@ async def run_command(
 
     Parameters
     ----------
-    name: The image, and with -i the instance's name. Without -i the instance is called like the image.
-    instance: The instance's name.
-    image: The image, where the first word names the instance.
-    memory: Memory (200M, 1G).
-    cpus: Virtual CPUs.
-    network: nat needs no root; bridge, tap and vhost put the machine on a network of the host.
-    device: The host's bridge (bridge, vhost; virbr0 or br0 by default) or tap device (tap; tap0 by default).
-    link: The private network whose machines reach one another by name.
-    mac: The card's MAC; the same MAC has the same address at every launch. By default it follows from the name.
-    execute: The command to start instead of the image's own.
-    run: The config set to start instead of the default one.
-    env: A variable for the command (NAME=VALUE); repeatable.
-    forward: A port of the host that leads into the machine: HOST:GUEST[/udp]; repeatable.
-    volume: A data disk: NAME:/path[:SIZE][:ro], made when missing; repeatable.
-    guest: The image's guest, where there are images of this name for several.
-    detach: Leave the machine running and return when its command runs.
+    name:
+        The image, and with -i the instance's name. Without -i the instance is called like the image.
+    instance:
+        The instance's name.
+    image:
+        The image, where the first word names the instance.
+    memory:
+        Memory (200M, 1G).
+    cpus:
+        Virtual CPUs.
+    network:
+        nat needs no root; bridge, tap and vhost put the machine on a network of the host.
+    device:
+        The host's bridge (bridge, vhost; virbr0 or br0 by default) or tap device (tap; tap0 by default).
+    link:
+        The private network whose machines reach one another by name.
+    mac:
+        The card's MAC; the same MAC has the same address at every launch. By default it follows from the name.
+    execute:
+        The command to start instead of the image's own.
+    run:
+        The config set to start instead of the default one.
+    env:
+        A variable for the command (NAME=VALUE); repeatable.
+    forward:
+        A port of the host that leads into the machine: HOST:GUEST[/udp]; repeatable.
+    volume:
+        A data disk: NAME:/path[:SIZE][:ro], made when missing; repeatable.
+    guest:
+        The image's guest, where there are images of this name for several.
+    detach:
+        Leave the machine running and return when its command runs.
     """
     from drumhead.image.store import ImageStore  # noqa: PLC0415 - each command imports what it uses
     from drumhead.machine import options  # noqa: PLC0415
@@ -126,7 +142,8 @@ def instances_command(*, json: Json = False) -> None:
 
     Parameters
     ----------
-    json: Print all that is known, as JSON.
+    json:
+        Print all that is known, as JSON.
     """
     from drumhead.machine.instances import Instances  # noqa: PLC0415
     from drumhead.machine.logs import trim_logs  # noqa: PLC0415
@@ -168,9 +185,12 @@ async def stop_command(
 
     Parameters
     ----------
-    names: The instances.
-    grace: Seconds between SIGTERM and SIGKILL.
-    force: Switch off at once, as if the plug was pulled.
+    names:
+        The instances.
+    grace:
+        Seconds between SIGTERM and SIGKILL.
+    force:
+        Switch off at once, as if the plug was pulled.
     """
     from drumhead.machine.instances import Instances  # noqa: PLC0415
     from drumhead.machine.stop import destroy_machine, stop_machine  # noqa: PLC0415
@@ -189,8 +209,10 @@ async def start_command(
 
     Parameters
     ----------
-    name: The instance.
-    attach: Stay in the foreground, as run does.
+    name:
+        The instance.
+    attach:
+        Stay in the foreground, as run does.
     """
     from drumhead.machine.attach import restart_attached, wait_started  # noqa: PLC0415
     from drumhead.machine.instances import Instances  # noqa: PLC0415
@@ -211,8 +233,10 @@ async def delete_command(
 
     Parameters
     ----------
-    names: The instances.
-    force: Switch off those that run.
+    names:
+        The instances.
+    force:
+        Switch off those that run.
     """
     from drumhead.machine.instances import Instances  # noqa: PLC0415
     from drumhead.machine.stop import destroy_machine  # noqa: PLC0415
@@ -235,10 +259,14 @@ async def logs_command(
 
     Parameters
     ----------
-    name: The instance, or a fleet for the logs of all its machines.
-    follow: Go on until the machine ends.
-    tail: Only the last lines.
-    console: What the kernel and init wrote instead.
+    name:
+        The instance, or a fleet for the logs of all its machines.
+    follow:
+        Go on until the machine ends.
+    tail:
+        Only the last lines.
+    console:
+        What the kernel and init wrote instead.
     """
     from drumhead.machine.instances import Instances  # noqa: PLC0415
     from drumhead.machine.stop import wait_machine  # noqa: PLC0415
@@ -268,7 +296,8 @@ async def console_command(name: str) -> None:
 
     Parameters
     ----------
-    name: The instance.
+    name:
+        The instance.
     """
     from drumhead.guest import find_guest  # noqa: PLC0415
     from drumhead.machine.instances import Instances  # noqa: PLC0415
@@ -297,11 +326,16 @@ async def exec_command(
 
     Parameters
     ----------
-    name: The instance.
-    command: The program and its arguments (after --).
-    tty: Give the program a terminal.
-    env: A variable for it (NAME=VALUE); repeatable.
-    cwd: The directory that it starts in.
+    name:
+        The instance.
+    command:
+        The program and its arguments (after --).
+    tty:
+        Give the program a terminal.
+    env:
+        A variable for it (NAME=VALUE); repeatable.
+    cwd:
+        The directory that it starts in.
     """
     from drumhead.guest import find_guest, require  # noqa: PLC0415
     from drumhead.machine.instances import Instances  # noqa: PLC0415
@@ -323,8 +357,10 @@ async def wait_command(name: str, *, timeout: float | None = None) -> int:
 
     Parameters
     ----------
-    name: The instance.
-    timeout: Seconds to wait at most.
+    name:
+        The instance.
+    timeout:
+        Seconds to wait at most.
     """
     from drumhead.machine.instances import Instances  # noqa: PLC0415
     from drumhead.machine.stop import exit_status, wait_machine  # noqa: PLC0415

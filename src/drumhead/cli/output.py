@@ -43,6 +43,14 @@ def size_text(size: int) -> str:
     return f"{number:.3g} {unit}" if number < 1000 else f"{number:.0f} {unit}"
 
 
+def complain(sentence: str) -> None:
+    """Say on stderr what went wrong."""
+    from rich.console import Console  # noqa: PLC0415 - not needed when all goes well
+    from rich.markup import escape  # noqa: PLC0415
+
+    Console(stderr=True, highlight=False).print(f"[red]drumhead:[/red] {escape(sentence)}", soft_wrap=True)
+
+
 @contextmanager
 def progress(what: str) -> Iterator[Report]:
     """A progress bar on stderr (``What 3016 / 3016 [=====] 100.00 % 4s``), when that is a terminal."""

@@ -35,13 +35,20 @@ def init_command(
 
     Parameters
     ----------
-    path: The project's directory.
-    name: The package's name; the directory's name by default.
-    title: A few words for people.
-    author: Who made it.
-    version: The package's version.
-    require: A package that the project needs; repeatable.
-    runtime: native, node or python.
+    path:
+        The project's directory.
+    name:
+        The package's name; the directory's name by default.
+    title:
+        A few words for people.
+    author:
+        Who made it.
+    version:
+        The package's version.
+    require:
+        A package that the project needs; repeatable.
+    runtime:
+        native, node or python.
     """
     from drumhead.manifest.init import init_project  # noqa: PLC0415 - each command imports what it uses
 
@@ -70,18 +77,30 @@ async def compose_command(
 
     Parameters
     ----------
-    image: The image's name; slashes are allowed (node-micro/tutorial).
-    project: The project's directory.
-    update: Read again only what changed since the last time, and say what and why.
-    guest: What boots the image: linux or osv; by default what the manifest says, else linux.
-    kernel: NAME@VERSION (osv@0.57.0); the newest of the guest's by default.
-    fs: The layers' file system: for linux squashfs (small, the default) or erofs, for osv rofs.
-    size: The size of a disk for what a machine writes (10G); without it, writes stay in memory.
-    run: The config set, or the command, that a machine runs by default.
-    env: A variable for every config set (NAME=value); repeatable.
-    require: A further package; repeatable.
-    pull_missing: Accepted as in Capstan; what is missing is pulled or built anyway.
-    json: Print what was composed as JSON.
+    image:
+        The image's name; slashes are allowed (node-micro/tutorial).
+    project:
+        The project's directory.
+    update:
+        Read again only what changed since the last time, and say what and why.
+    guest:
+        What boots the image: linux or osv; by default what the manifest says, else linux.
+    kernel:
+        NAME@VERSION (osv@0.57.0); the newest of the guest's by default.
+    fs:
+        The layers' file system: for linux squashfs (small, the default) or erofs, for osv rofs.
+    size:
+        The size of a disk for what a machine writes (10G); without it, writes stay in memory.
+    run:
+        The config set, or the command, that a machine runs by default.
+    env:
+        A variable for every config set (NAME=value); repeatable.
+    require:
+        A further package; repeatable.
+    pull_missing:
+        Accepted as in Capstan; what is missing is pulled or built anyway.
+    json:
+        Print what was composed as JSON.
     """
     from drumhead.image.compose import ComposeOptions, compose  # noqa: PLC0415
     from drumhead.manifest.project import read_project  # noqa: PLC0415
@@ -130,8 +149,10 @@ async def collect_command(target: Path = Path("mpm-pkg"), *, project: Project = 
 
     Parameters
     ----------
-    target: The directory; it must not exist or be empty. Inside the project by default.
-    project: The project's directory.
+    target:
+        The directory; it must not exist or be empty. Inside the project by default.
+    project:
+        The project's directory.
     """
     from drumhead.image.collect import collect  # noqa: PLC0415
     from drumhead.manifest.project import read_project  # noqa: PLC0415
@@ -156,8 +177,10 @@ async def search_command(name: str = "", *, json: Json = False) -> None:
 
     Parameters
     ----------
-    name: Part of a package's name, today's or an old one.
-    json: Print JSON.
+    name:
+        Part of a package's name, today's or an old one.
+    json:
+        Print JSON.
     """
     from drumhead.package.search import search  # noqa: PLC0415
 
@@ -180,8 +203,10 @@ async def describe_command(name: str, *, json: Json = False) -> None:
 
     Parameters
     ----------
-    name: NAME or NAME@VERSION.
-    json: Print JSON.
+    name:
+        NAME or NAME@VERSION.
+    json:
+        Print JSON.
     """
     from drumhead.package.store import PackageStore, parse_ref  # noqa: PLC0415
 
@@ -214,9 +239,12 @@ async def build_command(*names: str, recipe: Path | None = None, json: Json = Fa
 
     Parameters
     ----------
-    names: Recipes that come with drumhead (all of them when none is named).
-    recipe: A recipe of your own, in a file.
-    json: Print the packages' records.
+    names:
+        Recipes that come with drumhead (all of them when none is named).
+    recipe:
+        A recipe of your own, in a file.
+    json:
+        Print the packages' records.
     """
     from drumhead.package.build import build_package  # noqa: PLC0415
     from drumhead.package.recipe import find_recipe, known_recipes, read_recipe  # noqa: PLC0415
@@ -237,9 +265,12 @@ async def pull_command(name: str, *, remote: str = "", json: Json = False) -> No
 
     Parameters
     ----------
-    name: NAME or NAME@VERSION; old names work.
-    remote: Which remote; by default the first that has it.
-    json: Print the package's record.
+    name:
+        NAME or NAME@VERSION; old names work.
+    remote:
+        Which remote; by default the first that has it.
+    json:
+        Print the package's record.
     """
     from drumhead.package.names import resolve_names  # noqa: PLC0415
     from drumhead.package.remote.remotes import find_remote, pull_package  # noqa: PLC0415
@@ -265,9 +296,12 @@ async def push_command(name: str, *, remote: str = "", to: Path | None = None) -
 
     Parameters
     ----------
-    name: NAME or NAME@VERSION.
-    remote: Which remote; the only one by default.
-    to: Instead of a remote: a directory that an HTTP server serves as one.
+    name:
+        NAME or NAME@VERSION.
+    remote:
+        Which remote; the only one by default.
+    to:
+        Instead of a remote: a directory that an HTTP server serves as one.
     """
     from drumhead.package.remote.http_directory import write_directory  # noqa: PLC0415
     from drumhead.package.remote.remotes import push_package  # noqa: PLC0415
@@ -289,8 +323,10 @@ async def test_command(*names: str, json: Json = False) -> int:  # noqa: PT028 -
 
     Parameters
     ----------
-    names: Packages (all that have a recipe when none is named).
-    json: Print the outcomes as JSON.
+    names:
+        Packages (all that have a recipe when none is named).
+    json:
+        Print the outcomes as JSON.
     """
     from drumhead.machine.demo import run_demo  # noqa: PLC0415
     from drumhead.package.recipe import find_recipe, known_recipes  # noqa: PLC0415

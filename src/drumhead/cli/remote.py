@@ -18,8 +18,10 @@ def add_command(name: str, url: str) -> None:
 
     Parameters
     ----------
-    name: How you call it.
-    url: https://HOST/PATH (a directory), oci://HOST/PATH (a registry), http:// and oci+http:// without TLS.
+    name:
+        How you call it.
+    url:
+        https://HOST/PATH (a directory), oci://HOST/PATH (a registry), http:// and oci+http:// without TLS.
     """
     from drumhead.package.remote.remotes import Remote, check_url, read_remotes, write_remotes  # noqa: PLC0415
 

@@ -34,7 +34,8 @@ def preview_command(*, runtime: Runtime) -> None:
 
     Parameters
     ----------
-    runtime: native, node or python.
+    runtime:
+        native, node or python.
     """
     from drumhead.manifest.init import run_template  # noqa: PLC0415
 
@@ -48,9 +49,12 @@ def init_command(
 
     Parameters
     ----------
-    path: The project's directory.
-    runtime: native, node or python.
-    force: Replace the file that is there.
+    path:
+        The project's directory.
+    runtime:
+        native, node or python.
+    force:
+        Replace the file that is there.
     """
     from drumhead.manifest.init import run_template  # noqa: PLC0415
 

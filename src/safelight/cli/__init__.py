@@ -13,6 +13,8 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import cyclopts
 
 PROGRAMS = {
@@ -58,12 +60,13 @@ def _run(argv: list[str]) -> int:
     from safelight.errors import Error  # noqa: PLC0415 - as above
 
     try:
-        command, bound, _ = application().parse_args(argv, exit_on_error=False, print_error=False)
+        command, bound, _ = application(argv).parse_args(argv, exit_on_error=False, print_error=False)
         result = command(*bound.args, **bound.kwargs)
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
     except cyclopts.CycloptsError as error:
-        complain(f"{error} See safelight --help.")
+        asked = " ".join(["safelight", *(error.command_chain or ()), "--help"])
+        complain(f"{error} See `{asked}`.")
         return 2
     except Error as error:
         complain(error.detail)
@@ -75,8 +78,11 @@ def _run(argv: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def application() -> cyclopts.App:
-    """Put the command together; nothing of a command is imported before it is used."""
+def application(argv: Sequence[str] = ()) -> cyclopts.App:
+    """Put the command together; nothing of a command is imported before it is used.
+
+    The command that `argv` calls is described by its docstring, the others by their sentence in `COMMANDS`.
+    """
     import cyclopts  # noqa: PLC0415 - services go without
 
     from safelight import __version__  # noqa: PLC0415 - as above
@@ -84,13 +90,20 @@ def application() -> cyclopts.App:
     app = cyclopts.App(
         name="safelight",
         help="Photos go in, workers process them, results come out.",
-        version=__version__,
+        version=f"safelight {__version__}",
         help_format="plaintext",
+        default_parameter=cyclopts.Parameter(negative="", show_default=_shown),
     )
     for order, (name, (target, about)) in enumerate(COMMANDS.items()):
-        app.command(target, name=name, help=about, sort_key=order)
+        called = list(argv[:1]) == [name] and target.endswith("_command")
+        app.command(target, name=name, help=None if called else about, sort_key=order)
     programs = cyclopts.Group("Programs", help="Each takes --help.", sort_key=2)
     for order, (name, (_, about)) in enumerate(PROGRAMS.items()):
         app.command(cyclopts.App(name=name, help=about, group=programs, sort_key=order))
     app.register_install_completion_command(help="Install shell completion.")
     return app
+
+
+def _shown(default: object) -> str | None:
+    """Show a default as people would type it, and none where leaving the flag out says it all."""
+    return None if default is None or default is False or default in ("", ()) else str(default)

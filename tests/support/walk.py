@@ -1,0 +1,38 @@
+"""Every command of both programs. Run as a program, shows the help of each, and names it."""
+
+import contextlib
+import io
+from collections.abc import Iterator
+
+import cyclopts
+
+import drumhead.cli
+import safelight.cli
+
+
+def applications() -> dict[str, cyclopts.App]:
+    return {"safelight": safelight.cli.application(), "drumhead": drumhead.cli.application()}
+
+
+def commands(app: cyclopts.App, *path: str) -> Iterator[tuple[tuple[str, ...], cyclopts.App]]:
+    """Yield each command with the words that call it, flags such as --help left out."""
+    yield path, app
+    for name, command in app.resolved_commands().items():
+        if not name.startswith("-"):
+            yield from commands(command, *path, name)
+
+
+def show_all() -> None:
+    for program, app in applications().items():
+        main = {"safelight": safelight.cli.main, "drumhead": drumhead.cli.main}[program]
+        for path, _ in commands(app):
+            if path and path[0] in getattr(safelight.cli, "PROGRAMS", ()) and program == "safelight":
+                continue  # these read their own arguments
+            with contextlib.redirect_stdout(io.StringIO()) as shown:
+                assert main([*path, "--help"]) == 0, path
+            assert "Usage" in shown.getvalue(), path
+            print(program, *path)
+
+
+if __name__ == "__main__":
+    show_all()
