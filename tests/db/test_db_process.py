@@ -67,5 +67,5 @@ async def test_a_second_process_on_the_same_data_says_so(tmp_path):
         await first.address()
         async with service("db", "--data", str(tmp_path)) as second:
             assert await second.ended() != 0
-            assert any("another process uses it" in line["message"] for line in second.lines)
+            assert any("in use by another process" in line["message"] for line in second.lines)
         assert await first.stop() == 0

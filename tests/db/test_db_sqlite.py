@@ -8,10 +8,11 @@ import sqlite3
 import pytest
 
 from safelight.db.sqlite import SqliteStore
-from safelight.db.sqlite.connection import Connection, migrations, queries
+from safelight.db.sqlite.connection import Connection
 from safelight.db.sqlite.transaction import Memory
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
+from safelight.sqlfiles import migrations, queries
 from safelight.wire import State
 from support.tasks import finished, new_task, request
 
@@ -22,11 +23,11 @@ async def store(tmp_path):
         yield opened
 
 
-@pytest.mark.parametrize("version", range(len(migrations()) + 1))
+@pytest.mark.parametrize("version", range(len(migrations("safelight.db.sqlite")) + 1))
 async def test_a_file_of_any_version_is_migrated(tmp_path, version):
     path = tmp_path / "tasks.sqlite"
     with sqlite3.connect(path) as old:
-        for script in migrations()[:version]:
+        for script in migrations("safelight.db.sqlite")[:version]:
             old.executescript(script)
         old.execute(f"PRAGMA user_version = {version}")
     old.close()
@@ -45,7 +46,7 @@ def test_a_file_of_a_newer_version_is_refused(tmp_path):
 
 
 async def test_a_file_in_use_is_refused(store, tmp_path):
-    with pytest.raises(Error, match="another process uses it") as caught:
+    with pytest.raises(Error, match="in use by another process") as caught:
         Connection(tmp_path / "tasks.sqlite")
     assert caught.value.code is Code.UNAVAILABLE
 
@@ -86,7 +87,7 @@ _BY_INDEX = {
 def test_a_statement_uses_its_index_and_sorts_nothing(tmp_path, name):
     Connection(tmp_path / "tasks.sqlite").close()
     connection = sqlite3.connect(tmp_path / "tasks.sqlite")
-    query = queries()[name].replace(":rows", f"({', '.join(['NULL'] * 19)})")
+    query = queries("safelight.db.sqlite")[name].replace(":rows", f"({', '.join(['NULL'] * 19)})")
     parameters = ["[]"] * query.count("?")
     count = max((int(part[0]) for part in query.split("?")[1:]), default=0)
     plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", parameters[:count])]

@@ -17,9 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safelight.db.sqlite.connection import Connection, wrapped
+from safelight.db.sqlite.connection import Connection
 from safelight.db.sqlite.transaction import Memory, Transaction
 from safelight.errors import Code, Error
+from safelight.sqlitefile import wrapped
 from safelight.wire import WorkerSeen
 
 log = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ class Database:
                 self._undo()
             except Exception as error:  # the thread must go on, whatever it was
                 log.exception("The database cannot commit")
-                self._fail(runnable, wrapped(error))
+                self._fail(runnable, wrapped(error, "the database"))
                 return None
             runnable.remove(failed)
         return None
@@ -133,7 +134,7 @@ class Database:
                     if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF not in _OF_ONE_CALL:
                         raise
                     log.exception("A call failed in the database")
-                    error = wrapped(error)
+                    error = wrapped(error, "the database")
                 call.error = error
                 if transaction.mark() != before:
                     return call

@@ -16,109 +16,24 @@ import logging
 import math
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from safelight.errors import Code, Error
+from safelight.keyvaluestore.sqlite.draft import Draft, Entries, Standing
+from safelight.keyvaluestore.sqlite.file import Row, commit, open_file
 from safelight.keyvaluestore.store import check_entry, shown
 from safelight.wire import Entry, EntryPage
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = """
-CREATE TABLE entry (
-  key TEXT NOT NULL, instance TEXT NOT NULL, value TEXT NOT NULL, ttl REAL, revision INTEGER NOT NULL,
-  PRIMARY KEY (key, instance)
-) WITHOUT ROWID;
-CREATE TABLE store (revision INTEGER NOT NULL);
-PRAGMA user_version = 1;
-"""
-_SET = "INSERT OR REPLACE INTO entry (key, instance, value, ttl, revision) VALUES (?, ?, ?, ?, ?)"
-_DELETE = "DELETE FROM entry WHERE key = ? AND instance = ?"
-_REVISION = "UPDATE store SET revision = ?"
-
 _RETRY_EXPIRY = 1.0
 """Seconds until an expiry that could not be committed is tried again."""
-
-Statement = tuple[str, Sequence[Any]]
-
-
-class _Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry as it stands; `deadline` is of the monotonic clock, so that a changed clock drops no live service."""
-
-    entry: Entry
-    ttl: float | None
-    deadline: float
-
-
-_Entries = Mapping[str, Mapping[str, _Standing]]
-
-
-class _Draft:
-    """The entries as they will stand after the next commit, and the statements that make the file so."""
-
-    def __init__(self, entries: _Entries, revision: int, max_entries: int) -> None:
-        self.entries: dict[str, Mapping[str, _Standing]] = dict(entries)
-        self.revision = revision
-        self.statements: list[Statement] = []
-        self.changes: list[tuple[str, Entry]] = []
-        self._max_entries = max_entries
-
-    def set(self, key: str, value: str, instance: str, ttl: float | None) -> Entry:
-        under = self.entries.get(key, {})
-        before = under.get(instance)
-        gone = [other for other in under if other != instance and (not instance or not other)]
-        renewal = before is not None and before.entry.value == value and not gone
-        if before is None and not gone and sum(map(len, self.entries.values())) >= self._max_entries:
-            raise Error(
-                Code.STORAGE_FULL,
-                f"The key-value store holds its limit of {self._max_entries} entries: "
-                "delete some, or start it with a larger --max-entries.",
-            )
-        if not renewal:
-            self.revision += 1
-        revision = before.entry.revision if renewal and before else self.revision
-        expires = None if ttl is None else time.time() + ttl
-        entry = Entry(key=key, value=value, instance=instance, revision=revision, expires=expires)
-        deadline = math.inf if ttl is None else time.monotonic() + ttl
-        kept = {name: standing for name, standing in under.items() if name not in gone}
-        self.entries[key] = {**kept, instance: _Standing(entry=entry, ttl=ttl, deadline=deadline)}
-        self.statements += [(_DELETE, (key, name)) for name in gone]
-        if not renewal or (before and before.ttl != ttl):
-            self.statements.append((_SET, (key, instance, value, ttl, revision)))
-        if not renewal:
-            self.changes.append(("set", entry))
-        return entry
-
-    def delete(self, key: str, instance: str | None) -> int:
-        under = self.entries.get(key, {})
-        gone = [name for name in under if instance is None or name == instance]
-        if gone:
-            self.revision += 1
-            self._remove("delete", key, gone)
-        return len(gone)
-
-    def expire(self, now: float) -> None:
-        for key, under in list(self.entries.items()):
-            gone = [name for name, standing in under.items() if standing.deadline <= now]
-            self.revision += len(gone)
-            self._remove("expire", key, gone)
-
-    def _remove(self, kind: str, key: str, gone: Sequence[str]) -> None:
-        under = self.entries.get(key, {})
-        self.changes += [(kind, under[name].entry) for name in gone]
-        self.statements += [(_DELETE, (key, name)) for name in gone]
-        kept = {name: standing for name, standing in under.items() if name not in gone}
-        if kept:
-            self.entries[key] = kept
-        else:
-            self.entries.pop(key, None)
 
 
 class SqliteStore:
@@ -128,10 +43,10 @@ class SqliteStore:
         self._thread = thread
         self._database = database
         self._max_entries = max_entries
-        self._entries: _Entries = {}
+        self._entries: Entries = {}
         self._revision = 0
         self._turn = itertools.count()
-        self._waiting: list[tuple[Callable[[_Draft], Any], asyncio.Future[Any]]] = []
+        self._waiting: list[tuple[Callable[[Draft], Any], asyncio.Future[Any]]] = []
         self._writer: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._stopping = False
@@ -147,7 +62,7 @@ class SqliteStore:
         """Open the file, making it if there is none. Raises UNAVAILABLE where that cannot be done."""
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, thread_name_prefix="keyvaluestore") as thread:
-            database, rows, revision = await loop.run_in_executor(thread, _open, path)
+            database, rows, revision = await loop.run_in_executor(thread, open_file, path)
             store = cls(thread, database, max_entries)
             store._load(rows, revision)
             if registry is not None:
@@ -198,14 +113,14 @@ class SqliteStore:
         self._stopping = True
         self._changed.set()
 
-    def _load(self, rows: Sequence[tuple[str, str, str, float | None, int]], revision: int) -> None:
+    def _load(self, rows: Sequence[Row], revision: int) -> None:
         wall, now = time.time(), time.monotonic()
-        entries: dict[str, dict[str, _Standing]] = {}
+        entries: dict[str, dict[str, Standing]] = {}
         for key, instance, value, ttl, changed in rows:
             expires = None if ttl is None else wall + ttl
             entry = Entry(key=key, value=value, instance=instance, revision=changed, expires=expires)
             deadline = math.inf if ttl is None else now + ttl
-            entries.setdefault(key, {})[instance] = _Standing(entry=entry, ttl=ttl, deadline=deadline)
+            entries.setdefault(key, {})[instance] = Standing(entry=entry, ttl=ttl, deadline=deadline)
         self._publish(entries, revision)
 
     def _measure(self, registry: CollectorRegistry) -> None:
@@ -214,7 +129,7 @@ class SqliteStore:
         changes = Counter("safelight_keyvaluestore_changes", "Entries changed", ["kind"], registry=registry)
         self._count_change = lambda kind: changes.labels(kind).inc()
 
-    async def _write(self, apply: Callable[[_Draft], Any]) -> Any:
+    async def _write(self, apply: Callable[[Draft], Any]) -> Any:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((apply, future))
         if self._writer is None:
@@ -232,8 +147,8 @@ class SqliteStore:
                         future.set_exception(error)
         self._writer = None
 
-    async def _commit_batch(self, batch: Sequence[tuple[Callable[[_Draft], Any], asyncio.Future[Any]]]) -> None:
-        draft = _Draft(self._entries, self._revision, self._max_entries)
+    async def _commit_batch(self, batch: Sequence[tuple[Callable[[Draft], Any], asyncio.Future[Any]]]) -> None:
+        draft = Draft(self._entries, self._revision, self._max_entries)
         results: list[tuple[asyncio.Future[Any], Any]] = []
         for apply, future in batch:
             try:
@@ -242,9 +157,9 @@ class SqliteStore:
                 if not future.done():
                     future.set_exception(error)
         if draft.statements:
-            statements = [*draft.statements, (_REVISION, (draft.revision,))]
+            statements = [*draft.statements, ("set_revision", (draft.revision,))]
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._thread, _commit, self._database, statements)
+            await loop.run_in_executor(self._thread, commit, self._database, statements)
         self._publish(draft.entries, draft.revision)
         for kind, entry in draft.changes:
             log.info("%s%s", shown(entry), {"set": "", "delete": " deleted", "expire": " expired"}[kind])
@@ -253,7 +168,7 @@ class SqliteStore:
             if not future.done():
                 future.set_result(result)
 
-    def _publish(self, entries: _Entries, revision: int) -> None:
+    def _publish(self, entries: Entries, revision: int) -> None:
         changed = revision != self._revision
         self._entries, self._revision = entries, revision
         self._set_timer()
@@ -291,47 +206,3 @@ class SqliteStore:
         if self._expiry is not None:
             await asyncio.gather(self._expiry, return_exceptions=True)
         await asyncio.get_running_loop().run_in_executor(self._thread, self._database.close)
-
-
-def _open(path: Path) -> tuple[sqlite3.Connection, list[Any], int]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        database = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
-        # Exclusive before WAL: then WAL needs no shared memory, which not every guest has.
-        database.execute("PRAGMA locking_mode = EXCLUSIVE")
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        if not database.execute("PRAGMA user_version").fetchone()[0]:
-            database.executescript("BEGIN IMMEDIATE;" + _SCHEMA)
-            # Set up anew, the store must not repeat a revision that a watcher remembers: begin at the time in µs, as
-            # nobody changes it a million times a second.
-            database.execute("INSERT INTO store VALUES (?)", (time.time_ns() // 1_000,))
-            database.execute("COMMIT")
-        rows = database.execute("SELECT key, instance, value, ttl, revision FROM entry").fetchall()
-        revision = database.execute("SELECT revision FROM store").fetchone()[0]
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorname.startswith("SQLITE_BUSY"):
-            raise Error(
-                Code.UNAVAILABLE, f"{path} is in use by another process; give this one its own --data."
-            ) from None
-        raise Error(Code.UNAVAILABLE, f"{path} cannot be opened: {error}.") from None
-    except (sqlite3.DatabaseError, OSError) as error:
-        raise Error(Code.UNAVAILABLE, f"{path} cannot be opened: {error}.") from None
-    return database, rows, revision
-
-
-def _commit(database: sqlite3.Connection, statements: Sequence[Statement]) -> None:
-    try:
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            for sql, values in statements:
-                database.execute(sql, values)
-            database.execute("COMMIT")
-        except BaseException:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            raise
-    except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorname", "").startswith("SQLITE_FULL"):
-            raise Error(Code.STORAGE_FULL, "The disk of the key-value store is full: make room on it.") from error
-        raise Error(Code.UNAVAILABLE, f"The key-value store cannot write: {error}.") from error

@@ -1,0 +1,5 @@
+"""The embedded backend: entries in a SQLite file."""
+
+from safelight.keyvaluestore.sqlite.store import SqliteStore
+
+__all__ = ["SqliteStore"]

@@ -1,0 +1,66 @@
+"""A SQLite file of one service's own: opened for one process, durable at each commit, in the present schema."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from pathlib import Path
+
+from safelight import sqlfiles
+from safelight.errors import Code, Error
+
+log = logging.getLogger(__name__)
+
+_PRAGMAS = """
+PRAGMA locking_mode = EXCLUSIVE; -- before WAL is entered: then WAL needs no shared memory, which not every guest has
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = FULL;
+"""
+
+
+def connect(path: Path, package: str, *, pragmas: str = "", timeout: float = 0.5) -> sqlite3.Connection:
+    """Open the file, or make it, and migrate it to the newest schema of a package (see `sqlfiles`).
+
+    `pragmas` are statements to run before that; `timeout` is how many seconds to wait for another process to let go of
+    the file. Any one thread at a time may use the connection. Raises UNAVAILABLE with the reason.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(
+            path, timeout=timeout, isolation_level=None, check_same_thread=False, cached_statements=200
+        )
+        try:
+            connection.executescript(_PRAGMAS + pragmas)
+            _migrate(connection, path, package)
+        except BaseException:
+            connection.close()
+            raise
+    except (OSError, sqlite3.Error) as error:
+        if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            detail = f"{path} is in use by another process; give this one its own --data."
+            raise Error(Code.UNAVAILABLE, detail) from None
+        raise Error(Code.UNAVAILABLE, f"{path} cannot be opened: {error}.") from error
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, package: str) -> None:
+    """Bring a file of any version to the newest one, each step in a transaction of its own."""
+    steps = sqlfiles.migrations(package)
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(steps):
+        raise Error(Code.UNAVAILABLE, f"{path} was written by a newer safelight; start that version instead.")
+    for number, script in enumerate(steps[version:], start=version + 1):
+        log.info("Migrating %s to version %d", path.name, number)
+        try:
+            connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.rollback()
+            raise
+
+
+def wrapped(error: Exception, what: str) -> Error:
+    """Return the service's error for a failure of SQLite; `what` names the database in its sentence."""
+    if getattr(error, "sqlite_errorname", "").startswith("SQLITE_FULL"):
+        return Error(Code.STORAGE_FULL, f"The disk of {what} is full: make room on it.", retry_after=5)
+    return Error(Code.UNAVAILABLE, f"{what.capitalize()} failed: {error}.")
