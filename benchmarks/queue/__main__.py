@@ -43,7 +43,7 @@ def new_task(*, key: bool = True) -> NewTask:
         recipe="invert",
         recipe_digest="a" * 64,
         spec=SPEC,
-        plain=True,
+        classic=True,
         idempotency_key=digest()[:32] if key else None,
     )
 
@@ -121,8 +121,8 @@ def bare(path: Path, batch: int, seconds: float) -> tuple[float, float, float]:
     Connection(path).close()
     connection = sqlite_connect(path)
     insert = (
-        "INSERT INTO task (key, state, seq, created, changed, priority, plain, spec, recipe, input, input_size,"
-        " filename, media_type, batch, idempotency_key, attempts, errors, deaths, plain_deaths, engine, seconds,"
+        "INSERT INTO task (key, state, seq, created, changed, priority, classic, spec, recipe, input, input_size,"
+        " filename, media_type, batch, idempotency_key, attempts, errors, deaths, classic_deaths, engine, seconds,"
         " reused)"
         " VALUES (?, 0, ?, ?, ?, 0, 1, 1, 'invert', ?, 3000000,"
         " 'IMG_0001.JPG', 'image/jpeg', '', ?, 0, 0, 0, 0, '', 0, 0)"

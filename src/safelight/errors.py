@@ -96,7 +96,7 @@ _FALLBACK: dict[int, Code] = {
 
 TITLE: dict[Code, str] = {code: code.value.replace("_", " ").capitalize() for code in Code}
 
-PASSING = frozenset({Code.UNAVAILABLE, Code.TOO_MANY_REQUESTS, Code.STORAGE_FULL, Code.INTERNAL})
+TRANSIENT = frozenset({Code.UNAVAILABLE, Code.TOO_MANY_REQUESTS, Code.STORAGE_FULL, Code.INTERNAL})
 """Codes worth a retry: the same request may succeed later."""
 
 
@@ -122,9 +122,9 @@ class Error(Exception):
         return STATUS[self.code]
 
     @property
-    def passing(self) -> bool:
+    def transient(self) -> bool:
         """Whether the same request may succeed later."""
-        return self.code in PASSING
+        return self.code in TRANSIENT
 
     def problem(self) -> dict[str, Any]:
         """The RFC 9457 problem document."""

@@ -58,7 +58,7 @@ def problem_response(error: Error) -> web.Response:
 
 
 def _retry_after(error: Error) -> dict[str, str] | None:
-    return {"Retry-After": str(max(1, round(error.extra.get("retry_after", 1))))} if error.passing else None
+    return {"Retry-After": str(max(1, round(error.extra.get("retry_after", 1))))} if error.transient else None
 
 
 async def read_json(request: web.Request, kind: type[T]) -> T:

@@ -85,7 +85,7 @@ class NewTask(Record, frozen=True, kw_only=True):
 
     `input` is None only for a task of the classic protocol, whose input is stored under the task's own id.
     `recipe` is the name shown to people, `spec` its canonical JSON, `recipe_digest` names what it does.
-    `plain` says that a classic worker, which can only invert, may do it.
+    `classic` says that a classic worker, which can only invert, may do it.
     """
 
     input: Blob | None = None
@@ -94,7 +94,7 @@ class NewTask(Record, frozen=True, kw_only=True):
     recipe: str
     recipe_digest: Digest
     spec: msgspec.Raw
-    plain: bool = False
+    classic: bool = False
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
     batch: Annotated[str, Meta(max_length=64)] = ""
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=128)] | None = None

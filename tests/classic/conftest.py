@@ -10,5 +10,5 @@ from support.system import System, system
 @pytest.fixture
 async def running(tmp_path) -> AsyncIterator[System]:
     """The services as processes; a classic worker may hold a task for one second."""
-    async with system(tmp_path, settings={"db": ["--plain-lease", "1s"]}) as whole:
+    async with system(tmp_path, settings={"db": ["--classic-lease-duration", "1s"]}) as whole:
         yield whole

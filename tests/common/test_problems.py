@@ -164,7 +164,7 @@ async def test_clients_try_passing_failures_again():
 async def test_where_nothing_answers_the_sentence_names_the_address(address):
     async with session() as client:
         with pytest.raises(Error, match="Is the service running") as caught:
-            await Connection(client, Fixed(address), patience=0.0).call("GET", "/", bytes)
+            await Connection(client, Fixed(address), retry_for=0.0).call("GET", "/", bytes)
     assert caught.value.code is Code.UNAVAILABLE
     assert address.rstrip("/") in caught.value.detail
 
@@ -185,7 +185,7 @@ async def test_health_by_a_client():
     async with serving(app_of()) as service, ServiceClient.connect(service.url) as client:
         assert await client.health()
     async with ServiceClient.connect("127.0.0.1:1") as client:
-        client._connection._patience = 0.0
+        client._connection.retry_for = 0.0
         assert not await client.health()
 
 

@@ -44,16 +44,16 @@ def failing(clock, *, takes, times):
 
 
 async def test_a_long_transfer_that_breaks_is_tried_again(clock):
-    assert await retrying(failing(clock, takes=600.0, times=1), patience=15.0) == "done"
+    assert await retrying(failing(clock, takes=600.0, times=1), retry_for=15.0) == "done"
 
 
-async def test_patience_ends(clock):
+async def test_retries_end(clock):
     began = clock.now
     with pytest.raises(Error):
-        await retrying(failing(clock, takes=0.1, times=10_000), patience=15.0)
+        await retrying(failing(clock, takes=0.1, times=10_000), retry_for=15.0)
     assert 10 < clock.now - began < 16
 
 
-async def test_without_patience_nothing_is_tried_again(clock):
+async def test_with_no_time_to_retry_nothing_is_tried_again(clock):
     with pytest.raises(Error):
-        await retrying(failing(clock, takes=0.1, times=1), patience=0.0)
+        await retrying(failing(clock, takes=0.1, times=1), retry_for=0.0)

@@ -28,7 +28,7 @@ async def slow():
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     async with session() as http:
-        yield Connection(http, Fixed(f"127.0.0.1:{runner.addresses[0][1]}"), patience=0.0, silence=0.2)
+        yield Connection(http, Fixed(f"127.0.0.1:{runner.addresses[0][1]}"), retry_for=0.0, idle_timeout=0.2)
     await runner.cleanup()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from safelight import recipe
 from safelight.client.db import DbClient
-from safelight.db.__main__ import PLAIN
+from safelight.db.__main__ import CLASSIC_TASK
 from safelight.wire import State, encode
 from support.tasks import new_task, request
 
@@ -68,7 +68,7 @@ async def test_a_classic_worker_that_lost_its_task_is_refused(http, service):
 
 
 def test_the_task_of_a_classic_client_has_the_recipe_invert():
-    assert bytes(PLAIN.spec) == recipe.encode(recipe.BUILTIN["invert"])
+    assert bytes(CLASSIC_TASK.spec) == recipe.encode(recipe.BUILTIN["invert"])
 
 
 def _with(**changes: object) -> dict[str, object]:

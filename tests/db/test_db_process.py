@@ -26,7 +26,7 @@ async def test_what_was_acknowledged_survives_kills(tmp_path):
 
             async def load(name: str, url=url, enough=enough, round_=round_) -> None:
                 async with DbClient.connect(url) as db:
-                    db._connection.patience = 0.0
+                    db._connection.retry_for = 0.0
                     for number in range(100_000):
                         keys = [f"{round_}-{name}-{number}-{place}" for place in range(5)]
                         made = await db.create([new_task(idempotency_key=key) for key in keys])

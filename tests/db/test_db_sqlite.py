@@ -54,7 +54,7 @@ async def test_a_file_in_use_is_refused(store, tmp_path):
 _BY_INDEX = {
     "waiting": "task_waiting",
     "waiting_oldest": "task_oldest",
-    "waiting_plain": "task_plain",
+    "waiting_classic": "task_classic",
     "held_by": "task_worker",
     "holdings": "task_worker",
     "expired": "task_expires",

@@ -416,7 +416,7 @@ async def test_too_many_waiting_tasks_are_refused(opened):
     store = await opened(max_waiting=3)
     await store.create([new_task(), new_task("a", idempotency_key="k")])
     if type(store).__name__ == "DbClient":
-        store._connection.patience = 0.0
+        store._connection.retry_for = 0.0
     error = await refused(Code.TOO_MANY_REQUESTS, store.create([new_task(), new_task()]))
     assert error.extra["retry_after"] > 0
     assert len(await store.create([new_task("a", idempotency_key="k"), new_task()])) == 2
@@ -424,13 +424,13 @@ async def test_too_many_waiting_tasks_are_refused(opened):
 
 async def test_references_name_all_that_storage_must_keep(store):
     rich, classic, plain = await store.create(
-        [new_task("a"), new_task(input=None, plain=True, priority=-1), new_task("b", plain=True, priority=-2)]
+        [new_task("a"), new_task(input=None, classic=True, priority=-1), new_task("b", classic=True, priority=-2)]
     )
     (lease,) = await store.lease(request())
     await store.settle([finished(lease.id)])
-    one, two = await store.lease_plain(), await store.lease_plain()
+    one, two = await store.lease_classic(), await store.lease_classic()
     assert [one.task, two.task] == [classic.id, plain.id]
-    await store.finish_plain(one.id)
+    await store.finish_classic(one.id)
     names, digests, after = set(), set(), 0
     while after is not None:
         page = await store.referenced(after, limit=2)
@@ -443,25 +443,25 @@ async def test_references_name_all_that_storage_must_keep(store):
 
 async def test_classic_workers_take_only_plain_tasks(store):
     await store.create([new_task(priority=5)])
-    assert await store.lease_plain() is None
-    one, two = await store.create([new_task(plain=True), new_task(plain=True, priority=1)])
-    first, second = await store.lease_plain(), await store.lease_plain()
+    assert await store.lease_classic() is None
+    one, two = await store.create([new_task(classic=True), new_task(classic=True, priority=1)])
+    first, second = await store.lease_classic(), await store.lease_classic()
     assert (first.task, second.task) == (two.id, one.id)
-    task = await store.finish_plain(first.id, [output()], seconds=0.1)
+    task = await store.finish_classic(first.id, [output()], seconds=0.1)
     assert (task.state, task.outputs, task.engine, task.lease) == (State.FINISHED, [output()], "classic", first.id)
-    assert await store.finish_plain(first.id) == task
-    assert (await store.finish_plain(one.id)).lease == second.id
+    assert await store.finish_classic(first.id) == task
+    assert (await store.finish_classic(one.id)).lease == second.id
     (rich,) = await store.lease(request())
     for name in (rich.task, rich.id[:-1] + ("a" if rich.id[-1] != "a" else "b")):
-        await refused(Code.LEASE_LOST, store.finish_plain(name))
+        await refused(Code.LEASE_LOST, store.finish_classic(name))
 
 
 async def test_classic_lapses_count_apart(opened):
-    store = await opened(plain_lease=0.02, plain_max_deaths=3)
-    (made,) = await store.create([new_task(plain=True)])
+    store = await opened(classic_lease_duration=0.02, classic_max_deaths=3)
+    (made,) = await store.create([new_task(classic=True)])
     seen = 0
     for _ in range(3):
-        assert (await store.lease_plain()) is not None
+        assert (await store.lease_classic()) is not None
         page = await store.events(seen, wait=10)
         while page.events[-1].kind != "lapsed":
             page = await store.events(page.last, wait=10)

@@ -139,7 +139,7 @@ async def test_a_crash_is_charged_to_one_job(name):
         (error,) = (outcome for outcome in outcomes if isinstance(outcome, Exception))
         assert isinstance(error, Error)
         assert (error.code, error.extra["signal"]) == (Code.DECODER_CRASHED, name)
-        assert not error.passing
+        assert not error.transient
         assert pool.restarts == {"decoder_crashed": 1}
         assert len(set(children()) - set(before)) == 1
 
@@ -248,7 +248,7 @@ async def test_starting_can_be_cancelled():
 async def test_a_pool_that_cannot_start_says_so():
     error = await failure(open_pool(Settings(count=1, start_limit=0.001)).__aenter__())
     assert error.code is Code.UNAVAILABLE
-    assert error.passing
+    assert error.transient
     assert children() == []
 
 

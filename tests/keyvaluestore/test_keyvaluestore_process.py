@@ -31,8 +31,8 @@ async def test_what_it_acknowledged_survives_kills(tmp_path):
     acknowledged: dict[str, int] = {}
     for kill_after in (5, 40, 120):
         async with service("keyvaluestore", "--data", str(tmp_path)) as process, session() as http:
-            # Without patience: a request is not sent again once the process is dead.
-            store = KeyValueStoreClient(Connection(http, Fixed(await process.address()), patience=0.0))
+            # Without retry_for: a request is not sent again once the process is dead.
+            store = KeyValueStoreClient(Connection(http, Fixed(await process.address()), retry_for=0.0))
             for entry in (await store.entries()).entries:
                 assert int(entry.value) >= acknowledged.pop(entry.key, 0)
             assert not acknowledged, "these were acknowledged and are gone"

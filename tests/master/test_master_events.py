@@ -137,7 +137,7 @@ async def test_no_more_streams_than_allowed(system, http):
 
 
 async def test_a_slow_reader_is_cut_off_and_harms_nobody(system, http, db):
-    master = await system.master(event_patience=0.5)
+    master = await system.master(event_stall_timeout=0.5)
     host, port = master.url.removeprefix("http://").split(":")
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

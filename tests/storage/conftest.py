@@ -24,7 +24,7 @@ async def store(request, tmp_path) -> AsyncIterator[BlobStore]:
 @pytest.fixture
 async def service(tmp_path) -> AsyncIterator[serve.Service]:
     """Storage, served in this process; small limits, so that they can be met."""
-    config = Config(port=0, data=str(tmp_path / "served"), max_blob=8 << 20, silence=0.5)
+    config = Config(port=0, data=str(tmp_path / "served"), max_blob=8 << 20, idle_timeout=0.5)
     async with serve.running("storage", config, build) as running:
         yield running
 

@@ -23,7 +23,7 @@ async def test_what_it_acknowledged_survives_kills_and_nothing_partial_is_seen(t
     acknowledged: dict[str, int] = {}
     for number, kill_after in enumerate((3, 25, 60)):
         async with service("storage", "--data", str(tmp_path)) as process, session() as http:
-            storage = StorageClient(Connection(http, Fixed(await process.address()), patience=0.0))
+            storage = StorageClient(Connection(http, Fixed(await process.address()), retry_for=0.0))
             assert files(tmp_path, "incoming") == []
             for digest, size in acknowledged.items():
                 async with storage.open(digest, verify=True) as answer:
@@ -77,7 +77,7 @@ async def test_without_db_a_collection_removes_nothing_and_says_why(tmp_path):
         address = (await keyvaluestore.address()).removeprefix("http://")
         async with service("storage", address, "--data", str(tmp_path / "storage"), "--grace", "0") as process:
             url = await process.address()
-            storage = StorageClient(Connection(http, Fixed(url), patience=0.0))
+            storage = StorageClient(Connection(http, Fixed(url), retry_for=0.0))
             blob = await storage.put(b"picture")
             with pytest.raises(Error, match="No db service is registered"):
                 await storage.collect()

@@ -45,14 +45,14 @@ async def master(where: Where, *, patience: float = 2.0) -> AsyncIterator[Client
     """Find the master and open a client; failures that may pass are tried again for `patience` seconds."""
     async with session() as http:
         address = where.master or await _ask_store(where)
-        yield Client(Connection(http, Fixed(address), patience=patience))
+        yield Client(Connection(http, Fixed(address), retry_for=patience))
 
 
 @asynccontextmanager
 async def store(where: Where) -> AsyncIterator[KeyValueStoreClient]:
     """Open a client of the key-value store."""
     async with session() as http:
-        yield KeyValueStoreClient(Connection(http, Fixed(where.keyvaluestore), patience=1.0))
+        yield KeyValueStoreClient(Connection(http, Fixed(where.keyvaluestore), retry_for=1.0))
 
 
 async def _ask_store(where: Where) -> str:

@@ -58,7 +58,7 @@ def session(*, limit: int = 100) -> aiohttp.ClientSession:
     """Open the one HTTP session of a program; close it by `async with`.
 
     No total time-out, since blobs may be of any size: a connection must come up in 5 s, and `Connection` bounds the
-    silence between bytes.
+    time without a byte.
     """
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=limit, keepalive_timeout=30),
@@ -81,14 +81,14 @@ class Connection:
         address: Address,
         *,
         credentials: Credentials = _no_credentials,
-        patience: float = 15.0,
-        silence: float = 30.0,
+        retry_for: float = 15.0,
+        idle_timeout: float = 30.0,
     ) -> None:
         self._http = http
         self._address = address
         self._credentials = credentials
-        self.patience = patience
-        self._silence = silence
+        self.retry_for = retry_for
+        self._idle_timeout = idle_timeout
 
     @asynccontextmanager
     async def open(
@@ -103,7 +103,7 @@ class Connection:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and hand out the answer, its body unread.
 
-        `wait` is the long poll's time, added to the silence allowed. Raises the service's `Error`, or
+        `wait` is the long poll's time, added to the idle time-out. Raises the service's `Error`, or
         `Error(UNAVAILABLE)` where nothing answers. A GET or HEAD that an instance does not answer goes to another one.
         """
         sent = {**(headers or {}), **self._credentials(method, path)}
@@ -114,7 +114,7 @@ class Connection:
             "params": query,
             "data": body,
             "headers": sent,
-            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=self._silence + wait),
+            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=self._idle_timeout + wait),
             "allow_redirects": False,
         }
         base, response = await self._send(method, path, options)
@@ -156,7 +156,7 @@ class Connection:
         wait: float = 0.0,
         retry: bool = True,
     ) -> T:
-        """Send JSON (or a body as it is), read JSON. With `retry`, passing failures are tried again for `patience` s.
+        """Send JSON (or a body as it is), read JSON. With `retry`, try again for `retry_for` seconds.
 
         Every method of our services that is called with `retry` is safe to repeat.
         """
@@ -175,13 +175,13 @@ class Connection:
             except msgspec.MsgspecError as error:
                 raise Error(Code.INTERNAL, f"The answer to {method} {path} was not understood: {error}.") from None
 
-        return await (retrying(attempt, patience=self.patience) if retry else attempt())
+        return await (retrying(attempt, retry_for=self.retry_for) if retry else attempt())
 
 
-async def retrying(attempt: Callable[[], Any], *, patience: float) -> Any:
+async def retrying(attempt: Callable[[], Any], *, retry_for: float) -> Any:
     """Call until it succeeds or fails for good; pauses grow from 50 ms to 2 s.
 
-    `patience` is in seconds from the first failure: a long upload or download that breaks has not used it up.
+    `retry_for` is in seconds from the first failure: a long upload or download that breaks has not used it up.
     """
     deadline: float | None = None
     pause = 0.05
@@ -192,8 +192,8 @@ async def retrying(attempt: Callable[[], Any], *, patience: float) -> Any:
             asked = float(error.extra.get("retry_after", 0.0))
             delay = max(asked, pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
             now = time.monotonic()
-            deadline = now + patience if deadline is None else deadline
-            if not error.passing or error.code is Code.INTERNAL or now + delay > deadline:
+            deadline = now + retry_for if deadline is None else deadline
+            if not error.transient or error.code is Code.INTERNAL or now + delay > deadline:
                 raise
         await asyncio.sleep(delay)
         pause = min(pause * 2, 2.0)

@@ -70,7 +70,7 @@ class DbClient(ServiceClient):
         """Wait for tasks and take them."""
         return await self._connection.call("POST", "/lease", list[Lease], json=request, wait=request.wait)
 
-    async def lease_plain(self) -> Lease | None:
+    async def lease_classic(self) -> Lease | None:
         """Take the next task that a classic worker can do; None when none waits. Not repeated on its own."""
         try:
             return await self._connection.call("GET", "/task/next", Lease, retry=False)
@@ -79,7 +79,7 @@ class DbClient(ServiceClient):
                 raise
             return None
 
-    async def finish_plain(
+    async def finish_classic(
         self, id: str, outputs: Sequence[Output] = (), *, engine: str = "classic", seconds: float = 0.0
     ) -> Task:
         """End the attempt of a classic worker. Raises NOT_FOUND, LEASE_LOST."""

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 REGISTRATION_KEYS = {"db": "dbendpoint", "storage": "storageendpoint", "master": "masterendpoint"}
 """Service names and the keys under which the classic protocol registers them."""
 
-_SHUNNED_FOR = 2.0
+_AVOIDED_FOR = 2.0
 
 
 class Discovery:
@@ -32,9 +32,9 @@ class Discovery:
 
     def __init__(self, http: aiohttp.ClientSession, keyvaluestore: str) -> None:
         self.keyvaluestore = keyvaluestore
-        self.store = KeyValueStoreClient(Connection(http, Fixed(keyvaluestore), patience=0.0))
+        self.store = KeyValueStoreClient(Connection(http, Fixed(keyvaluestore), retry_for=0.0))
         self._known: dict[str, list[str]] = {}
-        self._shunned: dict[str, float] = {}
+        self._avoided: dict[str, float] = {}
         self._turn = itertools.count()
         self._changed = asyncio.Event()
 
@@ -68,12 +68,12 @@ class Discovery:
         if not known:
             return None
         now = time.monotonic()
-        well = [value for value in known if self._shunned.get(value, 0.0) < now] or known
+        well = [value for value in known if self._avoided.get(value, 0.0) < now] or known
         return well[next(self._turn) % len(well)]
 
-    def shun(self, value: str) -> None:
+    def avoid(self, value: str) -> None:
         """Avoid an instance for a moment."""
-        self._shunned[value] = time.monotonic() + _SHUNNED_FOR
+        self._avoided[value] = time.monotonic() + _AVOIDED_FOR
 
     async def _wait_change(self, timeout: float) -> None:
         try:
@@ -121,4 +121,4 @@ class DiscoveredAddress:
 
     def failed(self, url: str) -> None:
         """Prefer another instance for a moment."""
-        self._discovery.shun(url.removeprefix("http://"))
+        self._discovery.avoid(url.removeprefix("http://"))

@@ -63,7 +63,7 @@ class Client(ServiceClient):
     ) -> Task:
         """Upload one photo (a path, bytes, or a function that opens a stream anew at each try); return its task.
 
-        Once this returns, the task is durable. It is sent again after a passing failure, under one idempotency key,
+        Once this returns, the task is durable. It is sent again after a transient failure, under one idempotency key,
         so that it becomes one task however often the connection breaks. Raises the errors of a wrong image or recipe.
         """
         one = Upload(source=source, filename=filename)
@@ -76,7 +76,7 @@ class Client(ServiceClient):
                     "POST", "/task", Task, body=body, headers=headers, wait=ON_THE_WAY, retry=False
                 )
 
-        return await retrying(attempt, patience=self._connection.patience)  # type: ignore[no-any-return]
+        return await retrying(attempt, retry_for=self._connection.retry_for)  # type: ignore[no-any-return]
 
     async def upload_many(
         self,
@@ -98,7 +98,7 @@ class Client(ServiceClient):
                     "POST", "/tasks", list[Uploaded], body=body, headers=headers, wait=ON_THE_WAY, retry=False
                 )
 
-        return await retrying(attempt, patience=self._connection.patience)  # type: ignore[no-any-return]
+        return await retrying(attempt, retry_for=self._connection.retry_for)  # type: ignore[no-any-return]
 
     async def task(self, id: str) -> Task:
         """Return a task. Raises NOT_FOUND."""
@@ -141,7 +141,7 @@ class Client(ServiceClient):
             try:
                 page = await self.changes(after, wait=30.0)
             except Error as error:
-                if not error.passing:
+                if not error.transient:
                     raise
                 await asyncio.sleep(1.0)
                 continue
@@ -185,7 +185,7 @@ class Client(ServiceClient):
                         async for chunk in response.content.iter_chunked(_CHUNK):
                             await asyncio.to_thread(file.write, chunk)
 
-                await retrying(attempt, patience=self._connection.patience)
+                await retrying(attempt, retry_for=self._connection.retry_for)
                 size = file.tell()
             await asyncio.to_thread(partial.replace, path)
         finally:

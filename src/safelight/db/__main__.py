@@ -34,10 +34,12 @@ class Config(serve.Config, frozen=True, kw_only=True):
     retry_first: Annotated[Duration, Meta(description="pause after a first error; it doubles")] = _DEFAULT.retry_first
     retry_longest: Annotated[Duration, Meta(description="longest pause after an error")] = _DEFAULT.retry_longest
     max_deaths: Annotated[_Count, Meta(description="deaths after which a task is quarantined")] = _DEFAULT.max_deaths
-    plain_max_deaths: Annotated[_Count, Meta(description="the same where classic workers only died on it")] = (
-        _DEFAULT.plain_max_deaths
+    classic_max_deaths: Annotated[_Count, Meta(description="the same where classic workers only died on it")] = (
+        _DEFAULT.classic_max_deaths
     )
-    plain_lease: Annotated[Duration, Meta(description="how long a classic worker may take")] = _DEFAULT.plain_lease
+    classic_lease_duration: Annotated[Duration, Meta(description="how long a classic worker may take")] = (
+        _DEFAULT.classic_lease_duration
+    )
     keep_tasks: Annotated[Duration, Meta(description="how long ended tasks are kept; 0: for ever")] = (
         _DEFAULT.keep_tasks
     )
@@ -56,7 +58,7 @@ def policy(config: Config) -> Policy:
     return Policy(**{field.name: getattr(config, field.name) for field in msgspec.structs.fields(Policy)})
 
 
-PLAIN = NewTask(
+CLASSIC_TASK = NewTask(
     recipe="invert",
     recipe_digest="c3b5601c09946bcb6f6632c327d80bfa38b9ec55b2b66aee8163348ccc39bd1e",
     spec=msgspec.Raw(
@@ -65,7 +67,7 @@ PLAIN = NewTask(
         b'"format":"same","keep_gps":false,"lossless":false,"metadata":"strip","operations":[{"op":"invert"}],'
         b'"progressive":false,"quality":null}}}'
     ),
-    plain=True,
+    classic=True,
     state=State.UPLOADING,
 )
 """What a classic client's task becomes: the built-in recipe `invert`, here as it is stored, for db runs no recipes."""
@@ -86,7 +88,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
     async with opened as store:
         service.registry.register(QueueCollector(store.summary, lambda: store.webhooks_due))
         service.on_stop(store.wake)
-        yield app.make(store, PLAIN)
+        yield app.make(store, CLASSIC_TASK)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -30,7 +30,7 @@ from safelight.wire import (
 
 MAX_BODY = 64 * 1024 * 1024
 STORE: web.AppKey[TaskStore] = web.AppKey("store")
-PLAIN: web.AppKey[NewTask] = web.AppKey("plain")
+CLASSIC_TASK: web.AppKey[NewTask] = web.AppKey("classic task")
 
 _Wait = Annotated[float, Meta(ge=0, le=60)]
 _NewTasks = Annotated[list[NewTask], Meta(max_length=1000)]
@@ -82,11 +82,11 @@ class _Finish(msgspec.Struct, frozen=True, kw_only=True):
     seconds: Seconds = 0.0
 
 
-def make(store: TaskStore, plain: NewTask) -> web.Application:
-    """Make the application; `plain` is what a classic client's task becomes."""
+def make(store: TaskStore, classic_task: NewTask) -> web.Application:
+    """Make the application; `classic_task` is what a classic client's task becomes."""
     app = web.Application(client_max_size=MAX_BODY)
     app[STORE] = store
-    app[PLAIN] = plain
+    app[CLASSIC_TASK] = classic_task
     app.add_routes(
         [
             web.post("/task", _create_classic),
@@ -226,14 +226,14 @@ async def _settle_delivery(request: web.Request) -> web.Response:
 
 @classic
 async def _create_classic(request: web.Request) -> web.Response:
-    (task,) = await request.app[STORE].create([request.app[PLAIN]])
+    (task,) = await request.app[STORE].create([request.app[CLASSIC_TASK]])
     return web.Response(text=task.id)
 
 
 @classic
 async def _next_classic(request: web.Request) -> web.Response:
     """Answer a lease with the state that the classic protocol wants; 404 with its JSON when no task waits."""
-    lease = await request.app[STORE].lease_plain()
+    lease = await request.app[STORE].lease_classic()
     if lease is None:
         return json_response({"id": -1, "state": State.WAITING}, status=404)
     await _hand_back_if_gone(request, [lease])
@@ -255,7 +255,7 @@ async def _ready(request: web.Request) -> web.Response:
 @classic
 async def _finish_classic(request: web.Request) -> web.Response:
     body = await read_json(request, _Finish) if request.content_type == "application/json" else _Finish()
-    task = await request.app[STORE].finish_plain(
+    task = await request.app[STORE].finish_classic(
         request.match_info["id"], body.outputs, engine=body.engine, seconds=body.seconds
     )
     return _brief(request, task)

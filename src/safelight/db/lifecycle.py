@@ -38,10 +38,15 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
 
 
-def leased(row: TaskRow, *, token: str, worker: str, now: int, lasts: int) -> Change:
+def leased(row: TaskRow, *, token: str, worker: str, now: int, lease_duration: int) -> Change:
     """A worker takes the task; `worker` is empty for a classic one."""
     new = row.evolve(
-        state=State.WORKING, attempts=row.attempts + 1, lease=token, worker=worker, lasts=lasts, expires=now + lasts
+        state=State.WORKING,
+        attempts=row.attempts + 1,
+        lease=token,
+        worker=worker,
+        lease_duration=lease_duration,
+        expires=now + lease_duration,
     )
     return Change(kind="leased", old=row, new=new)
 
@@ -126,20 +131,20 @@ def _failed(row: TaskRow, outcome: Failed, policy: Policy, now: int) -> Change:
 
 
 def _died(row: TaskRow, kind: str, failure: Failure, policy: Policy, *, seconds: float = 0.0) -> Change:
-    deaths, plain = row.deaths + 1, row.plain_deaths + (row.worker == "")
-    poison = deaths - plain >= policy.max_deaths or deaths >= max(policy.plain_max_deaths, policy.max_deaths)
+    deaths, classic_deaths = row.deaths + 1, row.classic_deaths + (row.worker == "")
+    poison = deaths - classic_deaths >= policy.max_deaths or deaths >= max(policy.classic_max_deaths, policy.max_deaths)
     new = _unleased(row, State.QUARANTINED if poison else State.WAITING).evolve(
-        deaths=deaths, plain_deaths=plain, failure=failure, seconds=seconds
+        deaths=deaths, classic_deaths=classic_deaths, failure=failure, seconds=seconds
     )
     return Change(kind=kind, old=row, new=new, failure=failure, seconds=seconds)
 
 
 def _unleased(row: TaskRow, state: State) -> TaskRow:
-    return row.evolve(state=state, due=None, lease=None, expires=None, lasts=None, worker=None)
+    return row.evolve(state=state, due=None, lease=None, expires=None, lease_duration=None, worker=None)
 
 
 def _anew(row: TaskRow) -> TaskRow:
-    return row.evolve(state=State.WAITING, due=None, errors=0, deaths=0, plain_deaths=0, failure=None, seconds=0.0)
+    return row.evolve(state=State.WAITING, due=None, errors=0, deaths=0, classic_deaths=0, failure=None, seconds=0.0)
 
 
 def _conflict(row: TaskRow, rule: str) -> Error:

@@ -15,7 +15,7 @@ from safelight.wire import Summary
 
 _MAX_RECIPES = 50
 """Recipes with a series of their own; the others share `other`."""
-_PATIENCE = 5.0
+_TIMEOUT = 5.0
 
 
 class Metrics:
@@ -27,7 +27,7 @@ class Metrics:
             "safelight_task_changes", "Changes of tasks (outcomes of leases among them)", ["kind"], registry=registry
         )
         self._deaths = Counter("safelight_deaths", "Attempts that ended by a death", registry=registry)
-        self._retries = Counter("safelight_retries", "Attempts put off after a passing error", registry=registry)
+        self._retries = Counter("safelight_retries", "Attempts put off after a transient error", registry=registry)
         self._seconds = Histogram(
             "safelight_processing_seconds",
             "Time to process one picture",
@@ -82,7 +82,7 @@ class QueueCollector(Collector):
         async def ask() -> Summary:
             return await self._summary()
 
-        summary = asyncio.run_coroutine_threadsafe(ask(), self._loop).result(_PATIENCE)
+        summary = asyncio.run_coroutine_threadsafe(ask(), self._loop).result(_TIMEOUT)
         tasks = GaugeMetricFamily("safelight_tasks", "Tasks by state", labels=["state"])
         for state, count in summary.tasks.items():
             tasks.add_metric([state], count)

@@ -24,10 +24,10 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     attempts: int = 0
     errors: int = 0
     deaths: int = 0
-    plain_deaths: int = 0
+    classic_deaths: int = 0
     lease: str | None = None
     expires: int | None = None
-    lasts: int | None = None
+    lease_duration: int | None = None
     worker: str | None = None
     settled: str | None = None
     settled_as: str | None = None
@@ -39,7 +39,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     key: str
     created: int
     priority: int = 0
-    plain: int = 0
+    classic: int = 0
     spec: int
     recipe: str
     input: str | None = None

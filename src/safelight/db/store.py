@@ -34,9 +34,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     retry_first: float = 1.0
     retry_longest: float = 300.0
     max_deaths: int = 2
-    plain_max_deaths: int = 5
+    classic_max_deaths: int = 5
     """Lapses after which a task held only by classic workers is quarantined: they cannot hand back when they stop."""
-    plain_lease: float = 20.0
+    classic_lease_duration: float = 20.0
     keep_tasks: float = 30 * 86400.0
     """Ended tasks older than this are deleted; 0 keeps them."""
     keep_events: float = 7 * 86400.0
@@ -89,11 +89,11 @@ class TaskStore(Protocol):
         """
         ...
 
-    async def lease_plain(self) -> Lease | None:
-        """Take the next task that a classic worker can do, for `Policy.plain_lease` seconds; None when none waits."""
+    async def lease_classic(self) -> Lease | None:
+        """Take the next task that a classic worker can do, or return None when none waits."""
         ...
 
-    async def finish_plain(
+    async def finish_classic(
         self, id: str, outputs: Sequence[Output] = (), *, engine: str = "classic", seconds: float = 0.0
     ) -> Task:
         """End the attempt of a classic worker, named by its lease or, while a classic worker holds it, by the task.

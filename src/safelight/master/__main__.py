@@ -45,9 +45,9 @@ class Config(serve.Config, frozen=True, kw_only=True):
     recipes: Annotated[str | None, Meta(description="a TOML file of recipes, one table each")] = None
     max_upload: Annotated[settings.Size, Meta(description="largest photo taken")] = 256 << 20
     uploads: Annotated[int, Meta(ge=1, description="uploads at once; more are told to try again")] = 64
-    upload_silence: Annotated[settings.Duration, Meta(description="how long an upload may fall silent")] = 30.0
+    upload_idle_timeout: Annotated[settings.Duration, Meta(description="how long an upload may fall silent")] = 30.0
     event_readers: Annotated[int, Meta(ge=0, description="event streams at once")] = 1000
-    event_patience: Annotated[
+    event_stall_timeout: Annotated[
         settings.Duration, Meta(description="how long a reader may leave events unread before it is cut off")
     ] = 20.0
     webhook_secret: Annotated[str | None, Meta(description="key with which webhook calls are signed")] = None
@@ -69,7 +69,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
     metrics = Metrics(service.registry)
     book = RecipeBook(db, _from_file(config.recipes))
     feed = Feed(db)
-    events = Events(feed, db, metrics, patience=config.event_patience, readers=config.event_readers)
+    events = Events(feed, db, metrics, stall_timeout=config.event_stall_timeout, readers=config.event_readers)
     service.on_stop(events.stop)
 
     async def take_summary() -> None:
@@ -81,7 +81,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
     limits = Limits(
         photo=config.max_upload,
         uploads=config.uploads,
-        silence=config.upload_silence,
+        idle_timeout=config.upload_idle_timeout,
         private_webhooks=config.webhook_allow_private,
     )
     parts: tuple[HasEndpoints, ...] = (

@@ -38,7 +38,7 @@ class Classic:
     @http.classic
     async def next(self, _request: web.Request) -> web.Response:
         """`GET /task/next`."""
-        lease = await self._db.lease_plain()
+        lease = await self._db.lease_classic()
         if lease is None:
             return http.json_response(Next(), status=404)
         return http.json_response(Next(id=lease.id, state=State.WORKING))
@@ -69,7 +69,7 @@ class Classic:
             sentence = "There is no result: upload it to storage as the part image at /upload/{id} first."
             raise Error(Code.CONFLICT, sentence) from None
         output = await self._downloads.named_output(blob)
-        await self._db.finish_plain(given, [output], engine=ENGINE)
+        await self._db.finish_classic(given, [output], engine=ENGINE)
         return web.Response()
 
     @http.classic

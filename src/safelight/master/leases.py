@@ -28,27 +28,27 @@ class Leases:
     async def lease(self, request: web.Request) -> web.Response:
         """`POST /lease`."""
         body = await request.read()
-        passing = asyncio.ensure_future(self._pass("/lease", body, wait=_LONGEST_WAIT))
+        forwarding = asyncio.ensure_future(self._forward("/lease", body, wait=_LONGEST_WAIT))
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
-            await asyncio.wait((passing, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if not passing.done():
+            await asyncio.wait((forwarding, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not forwarding.done():
                 return _json(b"[]")
-            return _json(passing.result())
+            return _json(forwarding.result())
         finally:
             stopping.cancel()
-            passing.cancel()
-            await asyncio.gather(passing, stopping, return_exceptions=True)
+            forwarding.cancel()
+            await asyncio.gather(forwarding, stopping, return_exceptions=True)
 
     async def heartbeat(self, request: web.Request) -> web.Response:
         """`POST /heartbeat`."""
-        return _json(await self._pass("/heartbeat", await request.read()))
+        return _json(await self._forward("/heartbeat", await request.read()))
 
     async def outcomes(self, request: web.Request) -> web.Response:
         """`POST /outcomes`."""
-        return _json(await self._pass("/outcomes", await request.read()))
+        return _json(await self._forward("/outcomes", await request.read()))
 
-    async def _pass(self, path: str, body: bytes, *, wait: float = 0.0) -> bytes:
+    async def _forward(self, path: str, body: bytes, *, wait: float = 0.0) -> bytes:
         headers = {"Content-Type": JSON}
         return await self._connection.call("POST", path, bytes, body=body, headers=headers, wait=wait, retry=False)
 

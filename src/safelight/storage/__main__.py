@@ -35,7 +35,7 @@ class Config(serve.Config, frozen=True, kw_only=True):
     keep_free: Annotated[settings.Size, Meta(description="refuse blobs that would leave less of the disk free")] = (
         64 << 20
     )
-    silence: Annotated[settings.Duration, Meta(description="drop an upload that stands still for so long")] = 30.0
+    idle_timeout: Annotated[settings.Duration, Meta(description="drop an upload that stands still for so long")] = 30.0
     grace: Annotated[
         settings.Duration, Meta(description="keep blobs that nobody points at for so long after they were stored")
     ] = 86400.0
@@ -60,14 +60,14 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         case _:
             settings.fail(f"--store: {config.store} is no backend of storage. Write file:///DIRECTORY.")
     numbers = app.Numbers(service.registry)
-    limits = app.Limits(blob=config.max_blob, silence=config.silence)
+    limits = app.Limits(blob=config.max_blob, idle_timeout=config.idle_timeout)
     async with opened as store:
         free = Gauge("safelight_storage_free_bytes", "Bytes that still fit", registry=service.registry)
         free.set_function(lambda: -1 if (left := store.free()) is None else left)
         collector = None
         if service.discovery is not None:
             # Not `service.needs`: storage serves without db, and only collects with it.
-            db = DbClient(Connection(service.session, service.discovery.address("db"), patience=2.0))
+            db = DbClient(Connection(service.session, service.discovery.address("db"), retry_for=2.0))
             collector = Collector(store, partial(references, db), config.grace, Path(config.data, "db"))
         application = app.make(store, collector, limits, numbers)
         kept = PartialLimits(count=config.max_partials, keep=config.keep_partial)
@@ -75,7 +75,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
             PartialDirectory.at(Path(config.data) / "partials", store, kept) as partials,
             _collecting(collector, config.collect_every, numbers),
         ):
-            application.add_routes(Partials(partials, config.silence).routes())
+            application.add_routes(Partials(partials, config.idle_timeout).routes())
             yield application
 
 

@@ -23,10 +23,10 @@ _CHUNK = 1 << 18
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What an upload may do: `blob` in bytes, `silence` (the longest pause between its bytes) in seconds."""
+    """What an upload may do: `blob` in bytes, `idle_timeout` (the longest pause between its bytes) in seconds."""
 
     blob: int
-    silence: float
+    idle_timeout: float
 
 
 class Numbers:
@@ -184,12 +184,12 @@ def _name(request: web.Request) -> str:
 
 
 async def _in_time(request: web.Request, reading: Awaitable[T]) -> T:
-    silence = request.app[LIMITS].silence
+    idle_timeout = request.app[LIMITS].idle_timeout
     try:
-        async with asyncio.timeout(silence):
+        async with asyncio.timeout(idle_timeout):
             return await reading
     except TimeoutError:
-        raise Error(Code.INVALID_REQUEST, f"The upload stood still for {silence:g} s and was dropped.") from None
+        raise Error(Code.INVALID_REQUEST, f"The upload stood still for {idle_timeout:g} s and was dropped.") from None
     except web.RequestPayloadError as error:
         raise Error(Code.INVALID_REQUEST, f"The upload broke off: {error}.") from None
 

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 _SLOWEST = 1024
 """Bytes per second below which a download is given up, once its first minute is over."""
-_PATIENCE = 60.0
+_GRACE = 60.0
 
 _SAFE = {
     # What a user uploaded must never run as a page of ours.
@@ -76,7 +76,7 @@ def _range(request: web.Request, digest: str, size: int) -> range | None:
 async def _stream(request: web.Request, response: web.StreamResponse, reading: OpenBlob, span: range) -> int:
     response.content_length = len(span)
     try:
-        async with asyncio.timeout(_PATIENCE + len(span) / _SLOWEST):
+        async with asyncio.timeout(_GRACE + len(span) / _SLOWEST):
             await response.prepare(request)
             if request.method == "HEAD" or not span:
                 return 0

@@ -80,7 +80,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
     """Start the decoders and the worker; leaving drains them."""
     master, storage = service.needs("master"), service.needs("storage")
     # The loops that use these retry in their own way.
-    master.patience = storage.patience = 0.0
+    master.retry_for = storage.retry_for = 0.0
     assert service.discovery is not None
     host = socket.gethostname()
     name = f"{host[:40]}-{secrets.token_hex(8)}"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _DEATHS = frozenset({Code.OUT_OF_MEMORY, Code.TIMED_OUT, Code.DECODER_CRASHED})
-_PATIENCE = 10.0
+_RETRY_FOR = 10.0
 
 _recipe: Callable[[bytes], Recipe] = lru_cache(maxsize=256)(parse)
 
@@ -108,7 +108,7 @@ class Attempts:
 
     async def _put(self, made: engine.Output) -> Output:
         try:
-            blob = await retrying(lambda: self._storage.put(made.data), patience=_PATIENCE)
+            blob = await retrying(lambda: self._storage.put(made.data), retry_for=_RETRY_FOR)
         except Error as error:
             raise trouble(error) from error
         self._metrics.bytes_out.inc(blob.size)
@@ -140,4 +140,4 @@ def _outcome_of(lease: Lease, error: Error, seconds: float) -> Outcome:
     failure = Failure.of(error)
     if error.code in _DEATHS:
         return Died(lease=lease.id, failure=failure, seconds=seconds)
-    return Failed(lease=lease.id, failure=failure, permanent=not error.passing, seconds=seconds)
+    return Failed(lease=lease.id, failure=failure, permanent=not error.transient, seconds=seconds)

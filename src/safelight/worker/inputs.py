@@ -19,7 +19,7 @@ _IN_MEMORY = 16 << 20
 """Larger inputs go through a file (bytes)."""
 _HASHED_INLINE = 1 << 18
 """Smaller inputs are hashed faster than a thread is asked to (bytes)."""
-_PATIENCE = 10.0
+_RETRY_FOR = 10.0
 
 
 class Inputs:
@@ -33,7 +33,7 @@ class Inputs:
     async def opened(self, lease: Lease) -> AsyncIterator[bytes | Path]:
         """Fetch an input, in memory or in a file that lasts as long as the context.
 
-        Raises NOT_FOUND and DAMAGED_BLOB, which trying again does not cure, and passing errors after some retries.
+        Raises NOT_FOUND and DAMAGED_BLOB, which trying again does not cure, and transient errors after some retries.
         """
         path: Path | None = None
 
@@ -49,7 +49,7 @@ class Inputs:
 
         try:
             try:
-                source = await retrying(fetch, patience=_PATIENCE)
+                source = await retrying(fetch, retry_for=_RETRY_FOR)
             except Error as error:
                 raise _explained(error) from error
             yield source
@@ -101,4 +101,4 @@ def _explained(error: Error) -> Error:
 
 def trouble(error: Error) -> Error:
     """Return storage's error as one that may pass: a photo is not to blame for what storage refuses us."""
-    return error if error.passing else Error(Code.UNAVAILABLE, f"Storage refused the worker: {error.detail}")
+    return error if error.transient else Error(Code.UNAVAILABLE, f"Storage refused the worker: {error.detail}")

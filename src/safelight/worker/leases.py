@@ -187,7 +187,7 @@ class Leases:
                 async with asyncio.timeout(max(1.0, self._seconds / 3)):
                     answers = await self._client.settle([held.outcome for held in waiting if held.outcome is not None])
             except (Error, TimeoutError) as error:
-                refused = isinstance(error, Error) and not error.passing
+                refused = isinstance(error, Error) and not error.transient
                 if isinstance(error, Error) and refused and len(waiting) == 1:
                     self._refuse(waiting[0], error)
                     continue

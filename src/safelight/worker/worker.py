@@ -81,7 +81,7 @@ class Worker:
             for dead in await asyncio.to_thread(self._workdir.predecessors):
                 if dead.decoding is not None:
                     hand_back = partial(self._leases.hand_back_of, dead.id, dead.decoding)
-                    await retrying(hand_back, patience=_INHERIT)
+                    await retrying(hand_back, retry_for=_INHERIT)
                     log.info("Handed back what the worker %s left", dead.id)
                 await asyncio.to_thread(dead.forget)
         except Error as error:

@@ -91,7 +91,7 @@ def _insert(transaction: Transaction, tasks: Sequence[NewTask]) -> list[TaskRow]
             created=transaction.now,
             changed=transaction.now,
             priority=task.priority,
-            plain=int(task.plain),
+            classic=int(task.classic),
             spec=spec,
             recipe=task.recipe,
             input=task.input.digest if task.input else None,

@@ -43,10 +43,10 @@ def claim(transaction: Transaction, request: LeaseRequest, policy: Policy) -> li
     return _lease(transaction, rows, request.worker.id, request.seconds)
 
 
-def claim_plain(transaction: Transaction, policy: Policy) -> Lease | None:
+def claim_classic(transaction: Transaction, policy: Policy) -> Lease | None:
     """Take the next task that a classic worker can do."""
-    rows = transaction.tasks("waiting_plain", 1) if transaction.memory.available else []
-    return next(iter(_lease(transaction, rows, "", policy.plain_lease)), None)
+    rows = transaction.tasks("waiting_classic", 1) if transaction.memory.available else []
+    return next(iter(_lease(transaction, rows, "", policy.classic_lease_duration)), None)
 
 
 def _next(transaction: Transaction, n: int, policy: Policy) -> list[TaskRow]:
@@ -65,9 +65,9 @@ def _next(transaction: Transaction, n: int, policy: Policy) -> list[TaskRow]:
 
 
 def _lease(transaction: Transaction, rows: Sequence[TaskRow], worker: str, seconds: float) -> list[Lease]:
-    lasts = round(seconds * 1000)
+    lease_duration = round(seconds * 1000)
     changes = [
-        lifecycle.leased(row, token=token, worker=worker, now=transaction.now, lasts=lasts)
+        lifecycle.leased(row, token=token, worker=worker, now=transaction.now, lease_duration=lease_duration)
         for row, token in zip(rows, ids.randoms(len(rows)), strict=True)
     ]
     return [row.lease_record(transaction.spec(row).body) for row in transaction.apply(changes)]
@@ -87,9 +87,9 @@ def heartbeat(transaction: Transaction, beat: Heartbeat) -> HeartbeatAnswer:
         else:
             lost.append(lease)
     if held:
-        lasts = round(beat.seconds * 1000)
-        transaction.connection.run("extend", encoded(held), transaction.now + lasts, lasts)
-        transaction.happens(transaction.now + lasts)
+        lease_duration = round(beat.seconds * 1000)
+        transaction.connection.run("extend", encoded(held), transaction.now + lease_duration, lease_duration)
+        transaction.happens(transaction.now + lease_duration)
     return HeartbeatAnswer(lost=lost)
 
 
@@ -114,7 +114,7 @@ def settle(transaction: Transaction, outcomes: Sequence[Outcome], policy: Policy
     return answers
 
 
-def finish_plain(transaction: Transaction, id: str, finished: Finished, policy: Policy) -> Task:
+def finish_classic(transaction: Transaction, id: str, finished: Finished, policy: Policy) -> Task:
     """End the attempt of a classic worker, which may name the task instead of its lease."""
     row = transaction.task(id)
     reference = ids.parse(id)

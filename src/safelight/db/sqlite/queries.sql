@@ -3,8 +3,8 @@
 
 -- name: insert_tasks
 INSERT INTO task (
-  n, state, seq, changed, due, attempts, errors, deaths, plain_deaths, lease, expires, lasts, worker, settled,
-  settled_as, outputs, failure, engine, seconds, key, created, priority, plain, spec, recipe, input, input_size,
+  n, state, seq, changed, due, attempts, errors, deaths, classic_deaths, lease, expires, lease_duration, worker, settled,
+  settled_as, outputs, failure, engine, seconds, key, created, priority, classic, spec, recipe, input, input_size,
   filename, media_type, batch, idempotency_key, webhook, reused
 )
 VALUES :rows;
@@ -12,10 +12,11 @@ VALUES :rows;
 -- name: update_tasks
 -- The columns of a row before `key`; the others never change.
 UPDATE task SET
-  state = new.column2, seq = new.column3, changed = new.column4, due = new.column5, attempts = new.column6, errors =
-  new.column7, deaths = new.column8, plain_deaths = new.column9, lease = new.column10, expires = new.column11, lasts
-  = new.column12, worker = new.column13, settled = new.column14, settled_as = new.column15, outputs = new.column16,
-  failure = new.column17, engine = new.column18, seconds = new.column19
+  state = new.column2, seq = new.column3, changed = new.column4, due = new.column5, attempts = new.column6,
+  errors = new.column7, deaths = new.column8, classic_deaths = new.column9, lease = new.column10,
+  expires = new.column11, lease_duration = new.column12, worker = new.column13, settled = new.column14,
+  settled_as = new.column15, outputs = new.column16, failure = new.column17, engine = new.column18,
+  seconds = new.column19
 FROM (VALUES :rows) AS new
 WHERE task.n = new.column1;
 
@@ -65,10 +66,10 @@ SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
   WHERE state = 0 AND due IS NULL ORDER BY n LIMIT ?1
 );
 
--- name: waiting_plain
+-- name: waiting_classic
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM task INDEXED BY task_plain
-  WHERE state = 0 AND due IS NULL AND plain = 1 ORDER BY priority DESC, n LIMIT ?1
+  SELECT as_json FROM task INDEXED BY task_classic
+  WHERE state = 0 AND due IS NULL AND classic = 1 ORDER BY priority DESC, n LIMIT ?1
 );
 
 -- name: held_by
@@ -82,11 +83,11 @@ SELECT json_group_object(worker, held) FROM (
 );
 
 -- name: extend
--- ?1: numbers of tasks; ?2: expiry; ?3: milliseconds a lease lasts
-UPDATE task SET expires = ?2, lasts = ?3 WHERE n IN (SELECT value FROM json_each(?1));
+-- ?1: numbers of tasks; ?2: expiry; ?3: lease duration in milliseconds
+UPDATE task SET expires = ?2, lease_duration = ?3 WHERE n IN (SELECT value FROM json_each(?1));
 
 -- name: extend_all
-UPDATE task SET expires = max(expires, ?1 + lasts) WHERE n IN (
+UPDATE task SET expires = max(expires, ?1 + lease_duration) WHERE n IN (
   SELECT n FROM task INDEXED BY task_expires WHERE state = 1
 );
 

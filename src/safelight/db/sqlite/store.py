@@ -128,20 +128,20 @@ class SqliteStore:
             return leases
         return await self._queue.wait(request)
 
-    async def lease_plain(self) -> Lease | None:
+    async def lease_classic(self) -> Lease | None:
         """See the contract."""
 
         def lost(lease: Lease | None) -> None:
             self._hand_back([lease] if lease else [])
 
-        return await self._database.submit(partial(leasing.claim_plain, policy=self._policy), lost=lost)
+        return await self._database.submit(partial(leasing.claim_classic, policy=self._policy), lost=lost)
 
-    async def finish_plain(
+    async def finish_classic(
         self, id: str, outputs: Sequence[Output] = (), *, engine: str = "classic", seconds: float = 0.0
     ) -> Task:
         """See the contract."""
         finished = Finished(lease=id, outputs=list(outputs), engine=engine, seconds=seconds)
-        return await self._do(leasing.finish_plain, id, finished, self._policy)
+        return await self._do(leasing.finish_classic, id, finished, self._policy)
 
     async def heartbeat(self, beat: Heartbeat) -> HeartbeatAnswer:
         """See the contract."""

@@ -172,7 +172,7 @@ def _no_result(task: Task) -> Error:
     if task.state in (State.FAILED, State.QUARANTINED) and task.failure is not None:
         error = task.failure.error()
         # A task that has ended is never worth the same request again, whatever its attempts failed of.
-        return Error(Code.CONFLICT, error.detail, failure=error.code.value) if error.passing else error
+        return Error(Code.CONFLICT, error.detail, failure=error.code.value) if error.transient else error
     sentences = {
         State.UPLOADING: "The photo of this task is still being uploaded.",
         State.WAITING: "This task still waits for a worker. Follow it at its events, or ask again later.",

@@ -149,9 +149,9 @@ class Renditions:
             )
         )
 
-    async def _ended(self, task: Task, patience: float) -> Task:
+    async def _ended(self, task: Task, timeout: float) -> Task:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + patience
+        deadline = loop.time() + timeout
         while task.state not in ENDED:
             page, _ = await self._feed.read(task.seq, wait=max(0.0, deadline - loop.time()), task=task.id)
             task = await self._db.get(task.id)

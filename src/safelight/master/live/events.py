@@ -55,12 +55,12 @@ class EventQuery(TaskEventQuery, frozen=True, kw_only=True, forbid_unknown_field
 class Events:
     """The handlers of live events."""
 
-    def __init__(self, feed: Feed, db: DbClient, metrics: Metrics, *, patience: float, readers: int) -> None:
-        """Cut off a reader that leaves events unread for `patience` seconds; have at most so many."""
+    def __init__(self, feed: Feed, db: DbClient, metrics: Metrics, *, stall_timeout: float, readers: int) -> None:
+        """Cut off a reader that leaves events unread for `stall_timeout` seconds; have at most so many."""
         self._feed = feed
         self._db = db
         self._metrics = metrics
-        self._patience = patience
+        self._stall_timeout = stall_timeout
         self._most = readers
         self._readers = 0
         self._stopping = asyncio.Event()
@@ -108,7 +108,7 @@ class Events:
         try:
             while not self._stopping.is_set():
                 # A reader that takes nothing must not hold what it was sent; it resumes where it was cut off.
-                async with asyncio.timeout(self._patience):
+                async with asyncio.timeout(self._stall_timeout):
                     await response.write(data)
                 after, data = await self._next(after, task)
             await response.write_eof()

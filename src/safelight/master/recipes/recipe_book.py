@@ -31,7 +31,7 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     spec: msgspec.Raw
     digest: str
-    plain: bool
+    classic: bool
     """Whether a classic worker, which can only invert, does the same."""
 
 
@@ -118,7 +118,7 @@ class RecipeBook:
 def choose(found: Recipe, name: str) -> Chosen:
     """Make a recipe an upload's."""
     digest = _digest(found)
-    return Chosen(name=name, spec=_spec(found), digest=digest, plain=digest == _INVERT)
+    return Chosen(name=name, spec=_spec(found), digest=digest, classic=digest == _INVERT)
 
 
 def _digest(found: Recipe) -> str:

@@ -25,8 +25,8 @@ _Event = Any
 class Form:
     """The parts of one request's body."""
 
-    def __init__(self, request: web.Request, *, silence: float, limit: int) -> None:
-        """Give up after `silence` seconds without a byte, or when the body has more than `limit` bytes.
+    def __init__(self, request: web.Request, *, idle_timeout: float, limit: int) -> None:
+        """Give up after `idle_timeout` seconds without a byte, or when the body has more than `limit` bytes.
 
         Raises INVALID_REQUEST for a body that is no form.
         """
@@ -36,7 +36,7 @@ class Form:
             raise Error(Code.INVALID_REQUEST, sentence)
         self._content = request.content
         self._boundary = options["boundary"]
-        self._pace = _Pace(silence, limit)
+        self._pace = _Pace(idle_timeout, limit)
 
     async def parts(self) -> AsyncGenerator[Part]:
         """Go through the parts; what is left unread of one is skipped.
@@ -61,7 +61,7 @@ class Form:
 
     async def _read(self) -> bytes:
         try:
-            async with asyncio.timeout(self._pace.silence):
+            async with asyncio.timeout(self._pace.idle_timeout):
                 piece = await self._content.readany()
         except TimeoutError:
             sentence = "The upload fell silent and was given up. Send it again."
@@ -111,8 +111,8 @@ class Part:
 class _Pace:
     """How slowly a client may send, and how much."""
 
-    def __init__(self, silence: float, limit: int) -> None:
-        self.silence = silence
+    def __init__(self, idle_timeout: float, limit: int) -> None:
+        self.idle_timeout = idle_timeout
         self._limit = limit
         self._start = time.monotonic()
         self._bytes = 0

@@ -15,7 +15,7 @@ from safelight.wire import Blob
 
 _SMALL = 512 * 1024
 """Up to so many bytes are gathered and sent in one piece, which costs least and can be sent again; more is streamed."""
-_PATIENCE = 15.0
+_RETRY_FOR = 15.0
 
 
 class StoredPhoto(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +66,7 @@ class Ingest:
             yield piece
 
     async def _send(self, data: bytes) -> Blob:
-        return await retrying(lambda: self._storage.put(data), patience=_PATIENCE)  # type: ignore[no-any-return]
+        return await retrying(lambda: self._storage.put(data), retry_for=_RETRY_FOR)  # type: ignore[no-any-return]
 
     async def _stream(self, held: list[bytes], rest: AsyncIterator[bytes]) -> Blob:
         failure: Error | None = None

@@ -55,7 +55,7 @@ class TaskBatcher:
         try:
             created = await self._db.create([task for task, _ in batch])
         except Error as error:
-            if len(batch) > 1 and not error.passing:
+            if len(batch) > 1 and not error.transient:
                 # All were refused because of one: halve until it stands alone.
                 middle = len(batch) // 2
                 await self._create(batch[:middle])

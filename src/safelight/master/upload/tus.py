@@ -182,7 +182,7 @@ class Tus:
                 recipe=chosen.name,
                 recipe_digest=chosen.digest,
                 spec=chosen.spec,
-                plain=chosen.plain,
+                classic=chosen.classic,
                 priority=int(kept["priority"]),
                 batch=kept["batch"],
                 idempotency_key=f"upload.{partial.id}",

@@ -47,7 +47,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     photo: int
     uploads: int
-    silence: float
+    idle_timeout: float
     private_webhooks: bool = False
 
 
@@ -107,7 +107,7 @@ class Uploads:
                 raise photo.refusal
             task = await self._create(photo, order, key)
         except Error as error:
-            if error.passing:  # the client sends all of it again, under the same key
+            if error.transient:  # the client sends all of it again, under the same key
                 raise
             return Uploaded(filename=photo.filename, problem=error.problem())
         return PublicUploaded(filename=photo.filename, task=public(task))
@@ -146,7 +146,7 @@ class Uploads:
         photos: list[Photo] = []
         values: dict[str, str] = {}
         recipe: Chosen | None = None
-        async with aclosing(Form(request, silence=self._limits.silence, limit=limit).parts()) as parts:
+        async with aclosing(Form(request, idle_timeout=self._limits.idle_timeout, limit=limit).parts()) as parts:
             async for part in parts:
                 if part.name == "image":
                     if len(photos) == most:
@@ -187,7 +187,7 @@ class Uploads:
                 recipe=order.recipe.name,
                 recipe_digest=order.recipe.digest,
                 spec=order.recipe.spec,
-                plain=order.recipe.plain,
+                classic=order.recipe.classic,
                 priority=order.fields.priority,
                 batch=order.fields.batch,
                 webhook=order.fields.webhook,

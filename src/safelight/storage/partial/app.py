@@ -28,11 +28,11 @@ class _Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Partials:
-    """The handlers. A client that is silent for `silence` seconds is given up; what it sent counts."""
+    """The handlers. A client that is silent for `idle_timeout` seconds is given up; what it sent counts."""
 
-    def __init__(self, store: PartialStore, silence: float) -> None:
+    def __init__(self, store: PartialStore, idle_timeout: float) -> None:
         self._store = store
-        self._silence = silence
+        self._idle_timeout = idle_timeout
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -78,7 +78,7 @@ class Partials:
     async def _body(self, request: web.Request) -> AsyncIterator[bytes]:
         try:
             while not request.content.at_eof():
-                async with asyncio.timeout(self._silence):
+                async with asyncio.timeout(self._idle_timeout):
                     chunk = await request.content.readany()
                 yield chunk
         except TimeoutError:

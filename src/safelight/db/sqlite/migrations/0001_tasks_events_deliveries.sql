@@ -25,10 +25,10 @@ CREATE TABLE task (
   attempts INTEGER NOT NULL, -- never starts anew: it is part of the leases' ids
   errors INTEGER NOT NULL,
   deaths INTEGER NOT NULL,
-  plain_deaths INTEGER NOT NULL, -- those of the deaths that were lapses of classic workers
+  classic_deaths INTEGER NOT NULL, -- those of the deaths that were lapses of classic workers
   lease TEXT, -- the random part of the lease in force
   expires INTEGER,
-  lasts INTEGER, -- how long the lease lasts without a heartbeat, milliseconds
+  lease_duration INTEGER, -- milliseconds without a heartbeat after which the lease expires
   worker TEXT, -- '' is a classic one
   settled TEXT, -- the random part of the lease that ended last by an outcome, and which that was
   settled_as TEXT,
@@ -40,7 +40,7 @@ CREATE TABLE task (
   key TEXT NOT NULL, -- the random part of its id
   created INTEGER NOT NULL,
   priority INTEGER NOT NULL,
-  plain INTEGER NOT NULL,
+  classic INTEGER NOT NULL,
   spec INTEGER NOT NULL REFERENCES spec,
   recipe TEXT NOT NULL,
   input TEXT,
@@ -53,15 +53,15 @@ CREATE TABLE task (
   reused INTEGER NOT NULL,
   -- The row as one value; connection.py says why rows leave SQLite like this.
   as_json TEXT GENERATED ALWAYS AS (json_array(
-    n, state, seq, changed, due, attempts, errors, deaths, plain_deaths, lease, expires, lasts, worker, settled,
-    settled_as, json(outputs), json(failure), engine, seconds, key, created, priority, plain, spec, recipe, input,
+    n, state, seq, changed, due, attempts, errors, deaths, classic_deaths, lease, expires, lease_duration, worker, settled,
+    settled_as, json(outputs), json(failure), engine, seconds, key, created, priority, classic, spec, recipe, input,
     input_size, filename, media_type, batch, idempotency_key, webhook, reused
   )) VIRTUAL
 ) STRICT;
 
 -- What may be leased now: by priority, for classic workers, by age.
 CREATE INDEX task_waiting ON task (priority DESC, n) WHERE state = 0 AND due IS NULL;
-CREATE INDEX task_plain ON task (priority DESC, n) WHERE state = 0 AND due IS NULL AND plain = 1;
+CREATE INDEX task_classic ON task (priority DESC, n) WHERE state = 0 AND due IS NULL AND classic = 1;
 CREATE INDEX task_oldest ON task (n) WHERE state = 0 AND due IS NULL;
 -- What happens by itself.
 CREATE INDEX task_delayed ON task (due) WHERE state = 0 AND due IS NOT NULL;
