@@ -33,7 +33,7 @@ async def run_command(
     cpus: Annotated[int, Parameter(name=["--cpus", "-c"])] = 1,
     network: Annotated[Literal["nat", "bridge", "tap", "vhost"], Parameter(name=["--network", "-n"])] = "nat",
     device: Annotated[str, Parameter(name=["--device", "-b"])] = "",
-    link: str = "default",
+    private_network: str = "default",
     mac: str = "",
     execute: Annotated[str, Parameter(name=["--execute", "-e"])] = "",
     run: str = "",
@@ -99,7 +99,7 @@ async def run_command(
         cpus=cpus,
         network=network,
         network_device=device,
-        link=link,
+        private_network=private_network,
         mac=options.read_mac(mac) if mac else "",
         forwards=tuple(map(options.read_forward, forward)),
         volumes=tuple(map(options.read_volume, volume)),
@@ -132,7 +132,7 @@ def _announce(started: Started) -> None:
     words = {"kvm": "KVM", "tcg": f"software emulation ({started.acceleration.reason})"}[launch.accelerator]
     notice(f"Running on {words}, {spec.memory} MiB, {spec.cpus} CPU{'s' if spec.cpus > 1 else ''}")
     if launch.address:
-        notice(f"eth1: {launch.address} ({launch.mac}, link {spec.link})")
+        notice(f"eth1: {launch.address} ({launch.mac}, network {spec.private_network})")
     for forward in launch.forwards:
         notice(f"{forward.host_address}:{forward.host_port} -> {forward.guest_port}/{forward.protocol}")
 

@@ -63,7 +63,7 @@ def machine_spec(fleet: str, wanted: Wanted, image: Image) -> InstanceSpec:
         command=choose_command(image, config_set=member.config_set, words=member.command, env=member.env),
         memory=member.memory,
         cpus=member.cpus,
-        link=fleet,
+        private_network=fleet,
         forwards=forwards,
         volumes=tuple(_own_volume(fleet, wanted, volume) for volume in member.volumes),
         aliases=(wanted.member_name,) if wanted.number == 1 else (),

@@ -29,7 +29,7 @@ from drumhead.machine.qemu.command_line import (
     USER_NAMESERVER,
     Card,
     command_line,
-    link_netdev,
+    private_netdev,
     user_netdev,
 )
 from drumhead.machine.qemu.spawn import spawn
@@ -109,7 +109,7 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
     refuse_shared_disks(home, spec.volumes, spec.name, instances.all())
     guest, files = find_guest(image.guest), await asyncio.to_thread(ImageStore(home).files, image)
     acceleration = await find_acceleration(home, guest.probe(files))
-    mac = spec.mac or private.derive_mac(spec.link, spec.name)
+    mac = spec.mac or private.derive_mac(spec.private_network, spec.name)
     launch = Launch(
         spec=spec,
         image_digest=image_digest(image),
@@ -123,12 +123,12 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
         fleet=fleet,
     )
     others = [one for one in instances.launches() if one.spec.name != spec.name]
-    private.refuse_taken_address(others, spec.name, spec.link, launch.address)
+    private.refuse_taken_address(others, spec.name, spec.private_network, launch.address)
     drives, mounts = await open_volumes(home, spec.volumes, guest)
     if image.overlay_size:
         require(guest, "overlay")
         drives = (await open_overlay(directory, image.overlay_size, guest), *drives)
-    config = run_config(launch, private.link_hosts([*others, launch], spec.link), drives, mounts)
+    config = run_config(launch, private.network_hosts([*others, launch], spec.private_network), drives, mounts)
     boot = guest.plan(image, files, config, directory, drives)
     words = command_line(
         boot,
@@ -164,10 +164,10 @@ def run_config(
 
 
 def cards(home: Home, launch: Launch) -> tuple[Card, ...]:
-    """QEMU's own network for the way out and for forwards, and the link or a network of the host beside it."""
+    """Return two cards: QEMU's user network for outgoing traffic and forwards, and the private or host network."""
     spec = launch.spec
     if spec.network == "nat":
-        beside = link_netdev(private.link_group(home, spec.link))
+        beside = private_netdev(private.multicast_group(home, spec.private_network))
     else:
         beside = host_netdev(spec.network, spec.network_device)
     return Card(netdev=user_netdev(launch.forwards), mac=way_out_mac(launch)), Card(netdev=beside, mac=launch.mac)
@@ -175,7 +175,7 @@ def cards(home: Home, launch: Launch) -> tuple[Card, ...]:
 
 def way_out_mac(launch: Launch) -> str:
     """The MAC of the first card; nobody but QEMU ever sees it."""
-    return private.derive_mac(f"{launch.spec.link}/out", launch.spec.name)
+    return private.derive_mac(f"{launch.spec.private_network}/out", launch.spec.name)
 
 
 def find_port(forward: PortForward) -> PortForward:
@@ -195,14 +195,18 @@ def find_port(forward: PortForward) -> PortForward:
 
 
 async def tell_neighbours(instances: Instances, newcomer: Launch) -> None:
-    """Give the running machines of a link the names on it. One that does not answer learns them at its next start."""
-    hosts = private.link_hosts(instances.launches(), newcomer.spec.link)
+    """Send the names on a network to its running machines. One that does not answer gets them at its next start."""
+    hosts = private.network_hosts(instances.launches(), newcomer.spec.private_network)
 
     async def tell(name: str) -> None:
         with suppress(DrumheadError):
             await control(instances.directory(name), {"do": "hosts", "hosts": hosts}, time_limit=5)
 
-    running = [one for one in instances.all() if one.state == "running" and one.launch.spec.link == newcomer.spec.link]
+    running = [
+        one
+        for one in instances.all()
+        if one.state == "running" and one.launch.spec.private_network == newcomer.spec.private_network
+    ]
     names = [
         one.launch.spec.name for one in running if one.launch.address and one.launch.spec.name != newcomer.spec.name
     ]

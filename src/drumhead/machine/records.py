@@ -50,7 +50,7 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     network: NetworkMode = "nat"
     network_device: str = ""
     """The host's bridge (bridge, vhost) or tap device (tap); empty means the usual one."""
-    link: str = "default"
+    private_network: str = "default"
     """The private network shared with other instances of this host; a fleet has its own."""
     mac: str = ""
     forwards: tuple[PortForward, ...] = ()
@@ -63,7 +63,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """instances/NAME/instance.json: how a machine was last started. Written before QEMU starts, and then left alone.
 
     What happens afterwards is written by others: QEMU keeps its pid file locked while it lives, the guest reports on
-    its status port. `mac` and `address` are those on the link; `forwards` have every host port filled in. `attached`
+    its status port. `mac` and `address` are those on the private network; `forwards` have every host port filled in. `attached`
     machines die with the command that started them. `started_at` is in seconds since the epoch.
     """
 

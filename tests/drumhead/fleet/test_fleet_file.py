@@ -70,7 +70,7 @@ def specs(fleet):
 def test_machines_get_what_the_file_says(read):
     found = specs(read(TEXT))
     db = found["shop-db"]
-    assert (db.memory, db.link, db.aliases) == (96, "shop", ("db",))
+    assert (db.memory, db.private_network, db.aliases) == (96, "shop", ("db",))
     assert db.command == Command(argv=("/db",), env={"LEVEL": "3", "KEPT": "x"})
     assert db.volumes == (
         VolumeMount(source="shop-data", path="/data", size=2 << 30),

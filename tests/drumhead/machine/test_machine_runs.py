@@ -178,7 +178,9 @@ def test_a_running_machine_s_name_and_volume_are_taken(server, drumhead, machine
 
 def test_neighbours_find_each_other_by_name_and_strangers_do_not(server, drumhead, machine_image):
     fetch = "wget -q -O - http://server:8000/ | head -c 8; hostname; nslookup localhost >/dev/null; exit 0"
-    told = drumhead("run", "-i", machine_image, "neighbour", "--link", "shared", "-m", "96M", "-e", f'sh -c "{fetch}"')
+    told = drumhead(
+        "run", "-i", machine_image, "neighbour", "--private-network", "shared", "-m", "96M", "-e", f'sh -c "{fetch}"'
+    )
     assert told.endswith("neighbour\n")
     assert told.startswith('{"argv":')
     out, _ = execute(drumhead, "cat", "/etc/hosts")

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from drumhead.guest.contract import BootPlan, Channel, Drive
-from drumhead.machine.network.private import Group
-from drumhead.machine.qemu.command_line import Card, command_line, link_netdev, user_netdev
+from drumhead.machine.network.private import MulticastGroup
+from drumhead.machine.qemu.command_line import Card, command_line, private_netdev, user_netdev
 from drumhead.machine.records import PortForward
 
 STATE = Path("/state")
@@ -89,7 +89,7 @@ def test_networks_of_users():
         PortForward(host_port=5353, guest_port=53, protocol="udp", host_address="0.0.0.0"),
     )
     assert user_netdev(forwards) == "user,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp:0.0.0.0:5353-:53"
-    assert link_netdev(Group("239.1.2.3", 20001)) == "socket,mcast=239.1.2.3:20001,localaddr=127.0.0.1"
+    assert private_netdev(MulticastGroup("239.1.2.3", 20001)) == "socket,mcast=239.1.2.3:20001,localaddr=127.0.0.1"
 
 
 def test_channels_of_a_guest_without_serial_ports_are_addresses_of_qemus_own_network():

@@ -10,7 +10,7 @@ from drumhead.guest.contract import CHANNEL_ADDRESS
 
 if TYPE_CHECKING:
     from drumhead.guest.contract import BootPlan, Channel, Drive
-    from drumhead.machine.network.private import Group
+    from drumhead.machine.network.private import MulticastGroup
     from drumhead.machine.records import Accelerator, PortForward
 
 PROGRAM = "qemu-system-x86_64"
@@ -32,8 +32,8 @@ def user_netdev(forwards: tuple[PortForward, ...]) -> str:
     return ",".join(["user", *rules])
 
 
-def link_netdev(group: Group) -> str:
-    """The link between machines: frames as datagrams to a multicast group that never leaves the loopback interface."""
+def private_netdev(group: MulticastGroup) -> str:
+    """Return the -netdev of the private network: frames as datagrams to a multicast group on the loopback interface."""
     return f"socket,mcast={group.address}:{group.port},localaddr=127.0.0.1"
 
 

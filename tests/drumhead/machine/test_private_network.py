@@ -1,4 +1,4 @@
-"""Addresses and names on the link, which nobody hands out."""
+"""Addresses and names on the private network, which follow from names alone."""
 
 import ipaddress
 from pathlib import Path
@@ -17,7 +17,7 @@ NETWORK = ipaddress.ip_network("10.64.0.0/10")
 
 
 def launched(name, *, on="one", aliases=(), mac=""):
-    spec = InstanceSpec(name=name, image="i", command=Command(argv=("x",)), link=on, aliases=aliases)
+    spec = InstanceSpec(name=name, image="i", command=Command(argv=("x",)), private_network=on, aliases=aliases)
     mac = mac or private.derive_mac(on, name)
     return Launch(
         spec=spec,
@@ -59,7 +59,7 @@ def test_names_and_aliases_of_one_link_only():
         "worker": db.address,
     }
     on_both_sides = {f"{name}.localhost": address for name, address in names.items()}
-    assert private.link_hosts([worker, second, db, stranger], "one") == names | on_both_sides
+    assert private.network_hosts([worker, second, db, stranger], "one") == names | on_both_sides
 
 
 def test_two_machines_with_one_address_are_refused():
@@ -71,6 +71,6 @@ def test_two_machines_with_one_address_are_refused():
 
 
 def test_homes_and_links_have_groups_of_their_own():
-    groups = {private.link_group(Home(root=Path(home)), name) for home in ("/a", "/b") for name in ("x", "y")}
+    groups = {private.multicast_group(Home(root=Path(home)), name) for home in ("/a", "/b") for name in ("x", "y")}
     assert len(groups) == 4
     assert all(ipaddress.ip_address(group.address).is_multicast for group in groups)
