@@ -60,11 +60,11 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """instances/NAME/instance.json: how a machine was last started. Written before QEMU starts, and then left alone.
+    """instances/NAME/instance.json: how a machine was last started. Written before QEMU starts and not changed after.
 
-    What happens afterwards is written by others: QEMU keeps its pid file locked while it lives, the guest reports on
-    its status port. `mac` and `address` are those on the private network; `forwards` have every host port filled in. `attached`
-    machines die with the command that started them. `started_at` is in seconds since the epoch.
+    Later events are recorded by others: QEMU keeps its pid file locked while it runs, and the guest reports on its
+    status port. `mac` and `address` belong to the card on the private network. `forwards` have every host port filled
+    in. `attached` machines die with the command that started them. `started_at` is in seconds since the epoch.
     """
 
     spec: InstanceSpec

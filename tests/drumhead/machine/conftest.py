@@ -64,7 +64,7 @@ def instances(drumhead):
 
 @pytest.fixture(scope="session")
 def server(drumhead, machine_image):
-    """A detached machine with the server, on the private network `shared`: its record as ``instances --json`` prints it."""
+    """A detached machine with the server on the private network `shared`, as ``instances --json`` prints it."""
     drumhead(
         *["run", "-d", "-i", machine_image, "server", "-m", "160M", "-c", "2", "--private-network", "shared"],
         *["--mac", "A2:13:15:00:80:01", "-f", "0:8000", "-f", "0:9000/udp", "--volume", "first:/data:32M"],
