@@ -16,9 +16,9 @@ from drumhead.image.store import ImageStore
 from drumhead.machine.attach import wait_started
 from drumhead.machine.instances import Instances
 from drumhead.machine.launch import Started, start_machine
-from drumhead.machine.process import die_with_parent, process_end
+from drumhead.machine.process import die_with_parent, wait_process
 from drumhead.machine.qemu.acceleration import Acceleration, find_acceleration
-from drumhead.machine.qemu.command_line import PROGRAM, accelerator_words
+from drumhead.machine.qemu.command_line import PROGRAM, accelerator_arguments
 from drumhead.machine.records import InstanceSpec, PortForward
 from drumhead.machine.request import choose_command
 from drumhead.machine.stop import destroy_machine
@@ -116,7 +116,7 @@ class Boots:
         initrd = ("-initrd", str(boot.initrd)) if boot.initrd else ()
         begun = time.perf_counter()
         process = await asyncio.create_subprocess_exec(
-            *(PROGRAM, *accelerator_words(accelerator), "-machine", "q35", "-m", "96M"),
+            *(PROGRAM, *accelerator_arguments(accelerator), "-machine", "q35", "-m", "96M"),
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"),
             *("-kernel", str(boot.kernel), *initrd, "-append", boot.cmdline),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, preexec_fn=die_with_parent(),
@@ -177,7 +177,7 @@ async def answered(port: int, path: str) -> None:
 async def answered_by(started: Started, path: str) -> None:
     """The same for a machine. Raises DrumheadError when it ends before it answers: its memory was too little."""
     asking = asyncio.create_task(answered(started.launch.forwards[0].host_port, path))
-    ending = asyncio.create_task(process_end(started.pid))
+    ending = asyncio.create_task(wait_process(started.pid))
     try:
         await asyncio.wait({asking, ending}, return_when=asyncio.FIRST_COMPLETED)
         if not asking.done():

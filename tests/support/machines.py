@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from drumhead.fleet.store import FleetStore
 from drumhead.machine.instances import Instances, lock_holder
-from drumhead.machine.process import process_end
+from drumhead.machine.process import wait_process
 from drumhead.machine.watch import watching
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ async def wait_log(home: Home, name: str, text: str) -> None:
 
 
 async def wait_healthy_again(home: Home, fleet: str, machine: str, *, restarts: int) -> None:
-    """Wait until a fleet's keeper says that a machine is well, after more than so many restarts."""
+    """Wait until a fleet's supervisor says that a machine is well, after more than so many restarts."""
     store = FleetStore(home, fleet)
 
     def well() -> bool:
@@ -84,10 +84,10 @@ async def wait_healthy_again(home: Home, fleet: str, machine: str, *, restarts: 
 
 
 def restarts_of(home: Home, fleet: str, machine: str) -> int:
-    """How often a fleet's keeper has started a machine again; a slow host may have made it do so before any test."""
+    """How often a fleet's supervisor has started a machine again; a slow host may have made it do so before any test."""
     return FleetStore(home, fleet).read_state().machines[machine].restarts
 
 
 async def wait_gone(pid: int) -> None:
     async with asyncio.timeout(LIMIT):
-        await process_end(pid)
+        await wait_process(pid)

@@ -50,7 +50,7 @@ async def up_command(
     timeout:
         Seconds that a detached fleet has to come up.
     """
-    from drumhead.fleet.control import check_images, start_keeper, wait_settled  # noqa: PLC0415
+    from drumhead.fleet.deploy import check_images, start_supervisor, wait_settled  # noqa: PLC0415
     from drumhead.fleet.store import FleetStore  # noqa: PLC0415
 
     fleet = _read(file)
@@ -60,23 +60,23 @@ async def up_command(
         fleet = with_guest(fleet, guest)
     store = FleetStore(find_home(), fleet.name)
     check_images(store, fleet)
-    keeper = store.keeper()
-    if not detach and not keeper:
-        await _keep_here(store, store.write(fleet))
+    supervisor = store.supervisor()
+    if not detach and not supervisor:
+        await _supervise_here(store, store.write(fleet))
         return
     fleet = store.write(fleet)
-    if not store.wake_keeper():
-        keeper = start_keeper(store)
-    await wait_settled(store, fleet, keeper, time_limit=timeout, show=_progress())
+    if not store.wake_supervisor():
+        supervisor = start_supervisor(store)
+    await wait_settled(store, fleet, supervisor, time_limit=timeout, show=_progress())
 
 
-async def _keep_here(store: FleetStore, fleet: Fleet) -> None:
-    from drumhead.fleet.supervisor import Keeper  # noqa: PLC0415
+async def _supervise_here(store: FleetStore, fleet: Fleet) -> None:
+    from drumhead.fleet.supervisor import Supervisor  # noqa: PLC0415
 
-    with store.keeping():
+    with store.supervising():
         printing = asyncio.create_task(_print_all_logs(store, from_start=False))
         try:
-            await Keeper(store, attached=True).run()
+            await Supervisor(store, attached=True).run()
         finally:
             printing.cancel()
     notice(f"Fleet {fleet.name} is stopped; `drumhead down {fleet.name}` deletes its machines.")
@@ -92,7 +92,7 @@ async def down_command(name: str = "", *, file: File = None) -> None:
     file:
         The fleet file.
     """
-    from drumhead.fleet.control import take_down  # noqa: PLC0415
+    from drumhead.fleet.deploy import take_down  # noqa: PLC0415
 
     store = _find(name, file)
     store.read()
@@ -112,17 +112,17 @@ def ps_command(name: str = "", *, file: File = None, json: Json = False) -> None
     json:
         Print all that is known, as JSON.
     """
-    from drumhead.fleet.plan import wanted_machines  # noqa: PLC0415
+    from drumhead.fleet.plan import planned_machines  # noqa: PLC0415
 
     store = _find(name, file)
     fleet, state = store.read(), store.read_state()
     instances = {one.launch.spec.name: one for one in store.instances()}
-    kept = bool(store.keeper())
+    supervised = bool(store.supervisor())
     if json:
-        print_json({"fleet": fleet, "kept": kept, "state": state, "instances": instances})
+        print_json({"fleet": fleet, "supervised": supervised, "state": state, "instances": instances})
         return
     rows = []
-    for machine, wanted in wanted_machines(fleet).items():
+    for machine, wanted in planned_machines(fleet).items():
         known, instance = state.machines.get(machine), instances.get(machine)
         alive = instance is not None and instance.pid
         launch = instance.launch if instance else None
@@ -131,7 +131,7 @@ def ps_command(name: str = "", *, file: File = None, json: Json = False) -> None
                 machine,
                 wanted.member_name,
                 instance.state if instance else "",
-                known.health if known and (kept or alive) else "",
+                known.health if known and (supervised or alive) else "",
                 str(known.restarts) if known else "0",
                 launch.address if launch else "",
                 f"{time.time() - launch.started_at:.0f}s" if launch and alive else "",
@@ -139,8 +139,8 @@ def ps_command(name: str = "", *, file: File = None, json: Json = False) -> None
             )
         )
     print_table(("Name", "Member", "State", "Health", "Restarts", "Address", "Uptime", "Ports"), rows)
-    if not kept:
-        notice(f"Nobody keeps fleet {fleet.name} running; `drumhead up --detach` does.")
+    if not supervised:
+        notice(f"Fleet {fleet.name} has no supervisor; `drumhead up --detach` starts one.")
 
 
 async def scale_command(*counts: str, name: Annotated[str, Parameter(name="--fleet")] = "", file: File = None) -> None:
@@ -155,7 +155,7 @@ async def scale_command(*counts: str, name: Annotated[str, Parameter(name="--fle
     file:
         The fleet file.
     """
-    from drumhead.fleet.control import check_images, wait_settled  # noqa: PLC0415
+    from drumhead.fleet.deploy import check_images, wait_settled  # noqa: PLC0415
     from drumhead.fleet.supervisor import scaled  # noqa: PLC0415
 
     store = _find(name, file)
@@ -167,16 +167,18 @@ async def scale_command(*counts: str, name: Annotated[str, Parameter(name="--fle
             known = ", ".join(fleet.members)
             raise DrumheadError(ErrorCode.USAGE, f"{text!r}: write MEMBER=NUMBER; the members are {known}")
         if int(number) > 1 and any(one.host_port for one in fleet.members[member].forwards):
-            raise DrumheadError(ErrorCode.USAGE, f"{member} has a port of the host, which only one machine can have")
+            raise DrumheadError(
+                ErrorCode.USAGE, f"{member} forwards a fixed port of the host, which only one machine can use"
+            )
         wanted[member] = int(number)
     fleet = scaled(fleet, wanted)
     check_images(store, fleet)
-    keeper = store.keeper()
-    if not keeper:
-        raise DrumheadError(ErrorCode.CONFLICT, f"nobody keeps fleet {fleet.name} running; `drumhead up` first")
+    supervisor = store.supervisor()
+    if not supervisor:
+        raise DrumheadError(ErrorCode.CONFLICT, f"fleet {fleet.name} has no supervisor; run `drumhead up` first")
     fleet = store.write(fleet)
-    store.wake_keeper()
-    await wait_settled(store, fleet, keeper, time_limit=UP_TIME, show=_progress())
+    store.wake_supervisor()
+    await wait_settled(store, fleet, supervisor, time_limit=UP_TIME, show=_progress())
 
 
 async def print_logs(name: str, *, follow: bool, tail: int | None) -> None:
@@ -197,7 +199,9 @@ async def print_logs(name: str, *, follow: bool, tail: int | None) -> None:
 
 
 async def _print_all_logs(store: FleetStore, *, from_start: bool) -> None:
-    """Follow the logs of all machines that the fleet has or gets, until cancelled or until nobody keeps it."""
+    """Follow the logs of all machines that the fleet has or gets, until cancelled or until it has no supervisor and no
+    running machine.
+    """
     from drumhead.machine.instances import Instances  # noqa: PLC0415
     from drumhead.machine.watch import file_size, watching  # noqa: PLC0415
 
@@ -212,7 +216,7 @@ async def _print_all_logs(store: FleetStore, *, from_start: bool) -> None:
                 for machine in [one.launch.spec.name for one in found]:
                     if machine not in following or following[machine].done():
                         following[machine] = asyncio.create_task(_follow_log(instances, machine, offsets))
-                if not store.keeper() and not any(one.pid for one in found):
+                if not store.supervisor() and not any(one.pid for one in found):
                     return
                 await changed.wait()
                 changed.clear()

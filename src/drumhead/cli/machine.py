@@ -310,7 +310,7 @@ async def console_command(name: str) -> None:
     for part in read_from(path, tail_offset(path, 20)):
         sys.stdout.buffer.write(part)
     sys.stdout.buffer.flush()
-    shell = find_guest(running.launch.guest).lacks.get("shell", "")
+    shell = find_guest(running.launch.guest).unsupported.get("shell", "")
     notice(f"Console of {name}; Ctrl-] leaves it.{f' {shell}.' if shell else ''}")
     await run_console(instances.directory(name))
 

@@ -1,4 +1,4 @@
-"""Reading fleet.yaml. What is wrong is refused with file, line and reason."""
+"""Read fleet.yaml. Errors name the file, the line and the reason."""
 
 from __future__ import annotations
 
@@ -26,21 +26,23 @@ HEALTH_KEYS = ("port", "path", "interval", "timeout", "recheck", "failures")
 
 
 def read_fleet(path: Path, shown: str) -> Fleet:
-    """The fleet in a file; `shown` is how messages call the file. Raises MANIFEST, NOT_FOUND."""
+    """Read the fleet in a file. `shown` is the file's name in messages. Raises MANIFEST, NOT_FOUND."""
     top = read_yaml(path, shown, "the fleet file")
     _refuse_unknown(top, ("name", "guest", "members"))
     guest = _guest(top, "")
     name = top.text("name")
     if not MEMBER_NAME.fullmatch(name):
-        raise top.refuse("name", f"{name!r} is no name for a fleet; use lower-case letters, digits and - inside")
+        raise top.refuse(
+            "name", f"{name!r} is not a valid fleet name; use lower-case letters and digits, with - between them"
+        )
     sections = top.section("members", "members")
     if not sections.keys():
-        raise top.refuse("members", "a fleet has at least one member")
+        raise top.refuse("members", "a fleet needs at least one member")
     members = {name: _member(sections.section(name, f"member {name}"), name, guest) for name in sections.keys()}  # noqa: SIM118 - a Section is no dict
     for member_name, member in members.items():
         for other in member.after:
             if other not in members:
-                raise sections.section(member_name, member_name).refuse("after", f"there is no member {other}")
+                raise sections.section(member_name, member_name).refuse("after", f"there is no member named {other}")
     fleet = Fleet(name=name, members=members)
     try:
         start_order(fleet)
@@ -52,10 +54,12 @@ def read_fleet(path: Path, shown: str) -> Fleet:
 def _member(section: Section, name: str, guest: str) -> Member:
     _refuse_unknown(section, KEYS)
     if not MEMBER_NAME.fullmatch(name):
-        raise section.refuse("", f"{name!r} is no name for a member; use lower-case letters, digits and - inside")
+        raise section.refuse(
+            "", f"{name!r} is not a valid member name; use lower-case letters and digits, with - between them"
+        )
     restart = section.text("restart", "on-failure")
     if restart not in get_args(RestartPolicy):
-        raise section.refuse("restart", f"restart is one of: {', '.join(get_args(RestartPolicy))}; not {restart}")
+        raise section.refuse("restart", f"restart must be one of {', '.join(get_args(RestartPolicy))}, not {restart}")
     forwards = tuple(_parsed(section, "forward", options.read_forward))
     count = _number(section, "count", 1, 0, 100)
     if count > 1 and any(forward.host_port for forward in forwards):
@@ -80,7 +84,7 @@ def _member(section: Section, name: str, guest: str) -> Member:
 def _guest(section: Section, default: str) -> str:
     guest = section.text("guest", default)
     if guest and guest not in get_args(GuestName):
-        raise section.refuse("guest", f"guest is one of: {', '.join(get_args(GuestName))}; not {guest}")
+        raise section.refuse("guest", f"guest must be one of {', '.join(get_args(GuestName))}, not {guest}")
     return guest
 
 
@@ -89,7 +93,7 @@ def _health(section: Section) -> HealthCheck:
     section.text("port")
     path = section.text("path", "")
     if path and not path.startswith("/"):
-        raise section.refuse("path", f"path starts with a slash, like /readyz; not {path}")
+        raise section.refuse("path", f"path must start with a slash, like /readyz, not {path}")
     return HealthCheck(
         port=_number(section, "port", 0, 1, 65535),
         path=path,
@@ -109,7 +113,7 @@ def _refuse_unknown(section: Section, known: tuple[str, ...]) -> None:
 def _number(section: Section, key: str, default: int, least: int, most: int) -> int:
     text = section.text(key, str(default))
     if not text.isdigit() or not least <= int(text) <= most:
-        raise section.refuse(key, f"{key} is a number from {least} to {most}, not {text}")
+        raise section.refuse(key, f"{key} must be a number from {least} to {most}, not {text}")
     return int(text)
 
 
@@ -119,7 +123,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0
     if not 0 < seconds <= 3600:
-        raise options.usage(f"{text!r} is no time in seconds, like 0.5 or 30")
+        raise options.usage(f"{text!r} is not a duration in seconds; write 0.5 or 30")
     return seconds
 
 

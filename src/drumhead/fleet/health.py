@@ -1,4 +1,4 @@
-"""Asking a machine whether its service is up, through the port of the host that leads to it."""
+"""Check the health of a machine's service through its forwarded port."""
 
 from __future__ import annotations
 
@@ -12,38 +12,36 @@ if TYPE_CHECKING:
 
 ATTEMPT_TIME = 5.0
 LIFE_TIME = 10.0
-"""Seconds to any answer at all of a service that was healthy: it may be busy."""
+"""Seconds that a service that was healthy has for any answer; it may be busy."""
 QUIET_TIME = 1.0
-"""Seconds after which a connection that nobody refused counts as accepted: QEMU accepts at once, and hangs up when the
-guest refuses.
-"""
+"""Seconds after which an open connection counts as accepted: QEMU accepts at once and hangs up when the guest refuses."""
 
 
 async def wait_healthy(check: HealthCheck, forward: PortForward) -> bool:
-    """Ask until the service is up; False when it is not within the check's time limit."""
+    """Poll until the service is healthy. Return False when it is not within the check's time limit."""
     try:
         async with asyncio.timeout(check.timeout):
-            while not await is_healthy(check, forward):  # noqa: ASYNC110 - nothing tells us; we have to ask
+            while not await is_healthy(check, forward):  # noqa: ASYNC110 - a health check can only be polled
                 await asyncio.sleep(check.interval)
     except TimeoutError:
         return False
     return True
 
 
-async def wait_silent(check: HealthCheck, forward: PortForward) -> None:
-    """Ask a healthy service every `check.recheck` seconds until it is silent `check.failures` times in a row.
+async def wait_unresponsive(check: HealthCheck, forward: PortForward) -> None:
+    """Poll a healthy service every `check.recheck` seconds until it fails to answer `check.failures` times in a row.
 
-    Whatever it answers, it lives: a service that says that it is not ready waits for another one, and a restart of
-    this one would not help.
+    Any answer counts: a service that reports that it is not ready is waiting for another service, and restarting it
+    would not help.
     """
-    silent = 0
-    while silent < check.failures:
+    unanswered = 0
+    while unanswered < check.failures:
         await asyncio.sleep(check.recheck)
-        silent = 0 if await is_alive(check, forward) else silent + 1
+        unanswered = 0 if await is_alive(check, forward) else unanswered + 1
 
 
 async def is_alive(check: HealthCheck, forward: PortForward) -> bool:
-    """Whether the service answers anything (or, without a path, still accepts)."""
+    """Tell whether the service gives any answer (or, without a path, accepts connections)."""
     if check.path:
         return await asyncio.to_thread(_status, check.path, forward, LIFE_TIME) is not None
     return await _accepts(forward)
@@ -57,7 +55,7 @@ async def is_healthy(check: HealthCheck, forward: PortForward) -> bool:
 
 
 def _status(path: str, forward: PortForward, time_limit: float) -> int | None:
-    """The status of the answer to a GET; None when there was no answer."""
+    """Send a GET and return the status of the answer, or None when there was no answer."""
     connection = http.client.HTTPConnection(forward.host_address, forward.host_port, timeout=time_limit)
     try:
         connection.request("GET", path, headers={"Connection": "close"})

@@ -1,4 +1,4 @@
-"""One life of a fleet's machine: started or taken over, healthy, watched while it is, ended."""
+"""One lifetime of a fleet's machine: start it or take it over, wait until it is healthy, watch it until it ends."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError
-from drumhead.fleet.health import wait_healthy, wait_silent
+from drumhead.fleet.health import wait_healthy, wait_unresponsive
 from drumhead.fleet.plan import find_forward, machine_spec
 from drumhead.image.store import ImageStore
 from drumhead.machine.attach import wait_started
 from drumhead.machine.instances import Instances
 from drumhead.machine.launch import image_digest, start_machine
-from drumhead.machine.process import process_end
+from drumhead.machine.process import wait_process
 from drumhead.machine.stop import stop_machine
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from drumhead.fleet.plan import Wanted
+    from drumhead.fleet.plan import PlannedMachine
     from drumhead.home import Home
     from drumhead.machine.records import Instance
 
@@ -32,17 +32,17 @@ BOOT_TIME = 120.0
 
 @dataclass(frozen=True, kw_only=True)
 class End:
-    """How a life ended: why, whether that was a failure, and for how many seconds the machine had been healthy."""
+    """How a lifetime ended: why, whether that was a failure, and for how many seconds the machine was healthy."""
 
     reason: str
     failed: bool
     healthy_for: float
 
 
-class Life:
-    """A machine of the fleet `fleet` from its start to its end; `run` is all of it."""
+class Lifetime:
+    """A machine of the fleet `fleet` from its start to its end, which ``run`` covers."""
 
-    def __init__(self, home: Home, fleet: str, machine: Wanted, *, attached: bool) -> None:
+    def __init__(self, home: Home, fleet: str, machine: PlannedMachine, *, attached: bool) -> None:
         self._home = home
         self._fleet = fleet
         self._machine = machine
@@ -51,22 +51,22 @@ class Life:
         self._healthy_since: float | None = None
 
     async def run(self, *, starting: Callable[[], None], healthy: Callable[[], Awaitable[None]]) -> End:
-        """Start the machine, or take over the one that runs, and return when it has ended.
+        """Start the machine, or take over the running one, and return when it has ended.
 
         `starting` is called before a start, `healthy` when the machine is up. A machine that does not come up, or
-        answers no more, is stopped. Raises what ``start_machine`` raises.
+        stops answering, is stopped. Raises what ``start_machine`` raises.
         """
         instance = await self._take_over()
         if instance is None:
             starting()
             instance = await self._start()
-        ended = asyncio.create_task(process_end(instance.pid))
+        ended = asyncio.create_task(wait_process(instance.pid))
         trouble = asyncio.create_task(self._trouble(instance, healthy))
         try:
             await asyncio.wait({ended, trouble}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
                 reason = trouble.result()
-                log.warning("%s: %s; it is stopped", self._machine.name, reason)
+                log.warning("%s: %s; stopping it", self._machine.name, reason)
                 await stop_machine(self._instances, self._machine.name)
                 return self._end(reason, failed=True)
         finally:
@@ -75,14 +75,14 @@ class Life:
         last = self._instances.read(self._machine.name)
         if last.exit_status is None:
             return self._end(last.reason, failed=True)
-        return self._end(f"it ended with status {last.exit_status}", failed=last.exit_status != 0)
+        return self._end(f"ended with status {last.exit_status}", failed=last.exit_status != 0)
 
     def _end(self, reason: str, *, failed: bool) -> End:
         since = self._healthy_since
         return End(reason=reason, failed=failed, healthy_for=time.monotonic() - since if since is not None else 0.0)
 
     async def _take_over(self) -> Instance | None:
-        """The machine that runs already, unless it is not as the fleet wants it (then it is stopped)."""
+        """Return the running machine if it matches the fleet. Stop it and return None if it does not."""
         running = self._instances.find(self._machine.name)
         if running is None or not running.pid:
             return None
@@ -101,7 +101,7 @@ class Life:
         return self._instances.read(self._machine.name)
 
     async def _trouble(self, instance: Instance, healthy: Callable[[], Awaitable[None]]) -> str:
-        """Wait for what a running machine is stopped for: that it does not come up, or answers no more."""
+        """Wait for a reason to stop a running machine: it does not come up, or it stops answering."""
         try:
             await wait_started(self._instances, self._machine.name, time_limit=BOOT_TIME)
         except DrumheadError as error:
@@ -109,12 +109,12 @@ class Life:
         check = self._machine.member.health
         forward = find_forward(instance.launch.forwards, check.port) if check is not None else None
         if check is not None and forward is not None and not await wait_healthy(check, forward):
-            return "it did not become healthy"
+            return "did not become healthy"
         self._healthy_since = time.monotonic()
         log.info("%s is healthy", self._machine.name)
         await healthy()
         if check is None or forward is None or not check.failures:
             never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             return await never
-        await wait_silent(check, forward)
-        return f"it did not answer {check.failures} times in a row"
+        await wait_unresponsive(check, forward)
+        return f"did not answer {check.failures} times in a row"

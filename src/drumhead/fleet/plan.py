@@ -1,4 +1,4 @@
-"""Which machines a fleet consists of, and in which order they start. Nothing here touches the host."""
+"""Plan which machines a fleet consists of and in which order they start. Nothing here touches the host."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class PlannedMachine:
     """One machine of a fleet. `number` counts from 1 within its member."""
 
     name: str
@@ -28,21 +28,21 @@ class Wanted:
 
 
 def start_order(fleet: Fleet) -> list[str]:
-    """Member names, each after those it waits for. Raises USAGE for members that wait for one another."""
+    """Return member names, each after the members it depends on. Raises USAGE for a cycle."""
     try:
         return list(TopologicalSorter({name: member.after for name, member in fleet.members.items()}).static_order())
     except CycleError as error:
-        raise DrumheadError(ErrorCode.USAGE, f"members wait for one another: {' -> '.join(error.args[1])}") from error
+        raise DrumheadError(ErrorCode.USAGE, f"members depend on one another: {' -> '.join(error.args[1])}") from error
 
 
-def wanted_machines(fleet: Fleet) -> dict[str, Wanted]:
-    """Every machine of a fleet by its name, in the order of start."""
+def planned_machines(fleet: Fleet) -> dict[str, PlannedMachine]:
+    """Return every machine of a fleet by name, in the order of start."""
     machines = {}
     for member_name in start_order(fleet):
         member = fleet.members[member_name]
         for number in range(1, member.count + 1):
             name = machine_name(fleet.name, member_name, number)
-            machines[name] = Wanted(name=name, member_name=member_name, number=number, member=member)
+            machines[name] = PlannedMachine(name=name, member_name=member_name, number=number, member=member)
     return machines
 
 
@@ -50,8 +50,8 @@ def machine_name(fleet: str, member: str, number: int) -> str:
     return f"{fleet}-{member}" + (f"-{number}" if number > 1 else "")
 
 
-def machine_spec(fleet: str, wanted: Wanted, image: Image) -> InstanceSpec:
-    """What to ask of the machine. A health check without a forward to its port gets one to a free port of the host."""
+def machine_spec(fleet: str, wanted: PlannedMachine, image: Image) -> InstanceSpec:
+    """Return the spec of a machine. A health check whose port is not forwarded gets a free port of the host."""
     member = wanted.member
     forwards = member.forwards
     if member.health is not None and find_forward(forwards, member.health.port) is None:
@@ -71,17 +71,17 @@ def machine_spec(fleet: str, wanted: Wanted, image: Image) -> InstanceSpec:
 
 
 def with_guest(fleet: Fleet, guest: str) -> Fleet:
-    """The same fleet of machines with another guest."""
+    """Return the same fleet with another guest."""
     members = {name: msgspec.structs.replace(member, guest=guest) for name, member in fleet.members.items()}
     return msgspec.structs.replace(fleet, members=members)
 
 
 def find_forward(forwards: tuple[PortForward, ...], port: int) -> PortForward | None:
-    """The way from the host to a TCP port of the guest."""
+    """Return the forward to a TCP port of the guest, or None."""
     return next((one for one in forwards if one.guest_port == port and one.protocol == "tcp"), None)
 
 
-def _own_volume(fleet: str, wanted: Wanted, volume: VolumeMount) -> VolumeMount:
+def _own_volume(fleet: str, wanted: PlannedMachine, volume: VolumeMount) -> VolumeMount:
     if "/" in volume.source:
         return volume
     return msgspec.structs.replace(volume, source=machine_name(fleet, volume.source, wanted.number))

@@ -1,4 +1,4 @@
-"""A fleet file (fleet.yaml), after reading and checking."""
+"""Records of a fleet: the validated fleet file, and the state of its machines."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from drumhead.machine.records import PortForward, VolumeMount
 
 RestartPolicy = Literal["no", "on-failure", "always"]
 Health = Literal["waiting", "starting", "healthy", "restarting", "ended", "failed"]
-"""waiting: for members that it comes after. ended: well and for good. failed: not well, and not started again."""
+"""waiting: for the members it depends on. ended: with success, for good. failed: with an error, and not restarted."""
 
 
 class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """When a member counts as up: a GET of `path` on `port` answers 2xx, or (empty path) the port accepts.
+    """When a member is healthy: a GET of `path` on `port` answers 2xx, or (empty path) the port accepts connections.
 
-    It is asked every `interval` seconds until it is up, for at most `timeout`; from then on every `recheck` seconds,
-    and one that gives no answer of any kind `failures` times in a row has failed (0: it is not asked again).
+    It is polled every `interval` seconds until it is healthy, for at most `timeout` seconds; after that every `recheck`
+    seconds. A member that gives no answer at all `failures` times in a row has failed (0: it is not polled again).
     """
 
     port: int
@@ -31,8 +31,8 @@ class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
 class Member(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the fleet: `count` machines named ``FLEET-NAME``, ``FLEET-NAME-2``, ``FLEET-NAME-3`` …
 
-    `command` (words) or `config_set` (``run:`` in the file) says what they start; without both, the image's default.
-    `guest` says which image of that name; empty means the only one, or Linux's.
+    They run `command` (a command line) or `config_set` (``run:`` in the file), or else the image's default command.
+    `guest` selects the image of that name; empty means the only one, or Linux's.
     A named volume belongs to the fleet and, beyond the first machine, to one machine: ``FLEET-VOLUME-2``.
     """
 
@@ -55,7 +55,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     """fleet.yaml, and fleets/NAME/fleet.json. Members reach one another by their member name (``http://db:8001``).
 
-    `revision` counts the changes (``up`` again, ``scale``), so that whoever makes one can see that it was taken up.
+    `revision` counts changes (another ``up``, ``scale``), so a command can see when the supervisor has applied its own.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MachineState(msgspec.Struct, frozen=True, kw_only=True):
-    """What the keeper of a fleet knows of one of its machines."""
+    """What the supervisor of a fleet knows about one of its machines."""
 
     member: str
     health: Health
@@ -73,7 +73,10 @@ class MachineState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FleetState(msgspec.Struct, frozen=True, kw_only=True):
-    """fleets/NAME/state.json: written by the keeper at every change. `revision` is that of the fleet it works on."""
+    """fleets/NAME/state.json: written by the supervisor at every change.
+
+    `revision` is the fleet's revision that it applies.
+    """
 
     revision: int = 0
     machines: dict[str, MachineState] = {}

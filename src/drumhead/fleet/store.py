@@ -1,4 +1,4 @@
-"""fleets/ of one home: what each fleet should be, what its keeper says of it, and whether it has a keeper."""
+"""Store fleets below one home: the desired fleet, the state its supervisor reports, and the supervisor's lock."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 
 
 class FleetStore:
-    """One keeper works on a fleet at a time; it holds a lock that the kernel releases with it."""
+    """One fleet. At most one supervisor works on it; it holds a lock that the kernel releases when it ends."""
 
     def __init__(self, home: Home, name: str) -> None:
         self.home = home
         self.name = name
         self.directory: Path = home.fleets / name
-        self._kept_by_us = False
+        self._supervised_here = False
 
     def read(self) -> Fleet:
-        """What the fleet should be. Raises NOT_FOUND when it is not up."""
+        """Return the desired fleet. Raises NOT_FOUND when it is not up."""
         try:
             return msgspec.json.decode((self.directory / "fleet.json").read_bytes(), type=Fleet)
         except FileNotFoundError as error:
             raise DrumheadError(
-                ErrorCode.NOT_FOUND, f"there is no fleet {self.name} here; `drumhead up` starts one from its fleet.yaml"
+                ErrorCode.NOT_FOUND, f"there is no fleet {self.name}; `drumhead up` starts one from its fleet.yaml"
             ) from error
 
     def write(self, fleet: Fleet) -> Fleet:
-        """Note what the fleet should be from now on; returns it with its new revision."""
+        """Store the desired fleet and return it with its new revision."""
         try:
             revision = self.read().revision + 1
         except DrumheadError:
@@ -64,36 +64,36 @@ class FleetStore:
             temporary.write_bytes(msgspec.json.encode(state))
 
     def instances(self) -> list[Instance]:
-        """The machines that carry the fleet's name, and no other."""
+        """Return the machines that belong to the fleet."""
         return [one for one in Instances(self.home).all() if one.launch.fleet == self.name]
 
-    def keeper(self) -> int:
-        """The process that keeps the fleet; 0 when there is none."""
-        if self._kept_by_us:
-            return os.getpid()  # not even to be looked for: closing the file would let go of our lock
-        return lock_holder(self.directory / "keeper")
+    def supervisor(self) -> int:
+        """Return the process id of the supervisor; 0 when there is none."""
+        if self._supervised_here:
+            return os.getpid()  # do not even open the file: closing it would release our lock
+        return lock_holder(self.directory / "supervisor")
 
-    def wake_keeper(self) -> bool:
-        """Tell the keeper that the fleet was changed; False when there is none."""
-        pid = self.keeper()
+    def wake_supervisor(self) -> bool:
+        """Tell the supervisor that the fleet was changed. Return False when there is none."""
+        pid = self.supervisor()
         if pid:
             os.kill(pid, signal.SIGHUP)
         return bool(pid)
 
     @contextmanager
-    def keeping(self) -> Iterator[None]:
-        """Be the keeper. Raises CONFLICT when there is one."""
+    def supervising(self) -> Iterator[None]:
+        """Hold the supervisor's lock. Raises CONFLICT when another process holds it."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        with (self.directory / "keeper").open("w") as file:
+        with (self.directory / "supervisor").open("w") as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise DrumheadError(ErrorCode.CONFLICT, f"fleet {self.name} is up already") from error
-            self._kept_by_us = True
+                raise DrumheadError(ErrorCode.CONFLICT, f"fleet {self.name} is already up") from error
+            self._supervised_here = True
             try:
                 yield
             finally:
-                self._kept_by_us = False
+                self._supervised_here = False
 
     def delete(self) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)

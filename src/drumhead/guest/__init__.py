@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.guest.contract import Ability, Guest
+from drumhead.guest.contract import Capability, Guest
 
 __all__ = ["Guest", "find_guest", "require"]
 
@@ -23,8 +23,8 @@ def find_guest(name: str) -> Guest:
             raise DrumheadError(ErrorCode.UNSUPPORTED, f"this drumhead has no guest {name}; it has: linux, osv")
 
 
-def require(guest: Guest, ability: Ability) -> None:
+def require(guest: Guest, ability: Capability) -> None:
     """Raise UNSUPPORTED, with the reason, for what `guest` lacks."""
-    reason = guest.lacks.get(ability)
+    reason = guest.unsupported.get(ability)
     if reason:
         raise DrumheadError(ErrorCode.UNSUPPORTED, reason)

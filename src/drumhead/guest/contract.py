@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from drumhead.tree import Tree
 
 
-Ability = Literal["exec", "shell", "overlay", "readonly-volume", "second-volume", "qcow2-volume", "holes"]
+Capability = Literal["exec", "shell", "overlay", "readonly-volume", "second-volume", "qcow2-volume", "holes"]
 """What a guest may lack: ``drumhead exec``, a shell on the console, a disk that takes the writes below every directory
 (``--size``), a volume that is not written, more than one volume, a volume in QEMU's own format, files on a volume that
 have holes.
@@ -155,7 +155,7 @@ class Guest(Protocol):
         ...
 
     @property
-    def lacks(self) -> Mapping[Ability, str]:
+    def unsupported(self) -> Mapping[Capability, str]:
         """What it cannot do, each with the reason as a sentence for the user."""
         ...
 

@@ -13,8 +13,8 @@ import msgspec
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.machine.instances import Instances
 from drumhead.machine.launch import Started, restart_machine, start_machine
-from drumhead.machine.logs import keep_trimming
-from drumhead.machine.process import process_end
+from drumhead.machine.logs import trim_periodically
+from drumhead.machine.process import wait_process
 from drumhead.machine.stop import destroy_machine, exit_status, stop_machine
 from drumhead.machine.watch import follow, read_from, watching
 
@@ -54,7 +54,7 @@ async def run_to_end(home: Home, spec: InstanceSpec, *, time_limit: float) -> Ou
     started = await start_machine(home, spec, attached=True)
     try:
         async with asyncio.timeout(time_limit):
-            await process_end(started.pid)
+            await wait_process(started.pid)
         status = exit_status(instances.read(spec.name))
         output = b"".join(read_from(instances.directory(spec.name) / "log", 0))
         return Outcome(status=status, output=output)
@@ -70,7 +70,7 @@ async def run_to_end(home: Home, spec: InstanceSpec, *, time_limit: float) -> Ou
 async def wait_started(instances: Instances, name: str, *, time_limit: float) -> Instance:
     """Wait until a machine's command runs (or has run). Raises GUEST when the machine fails before, TIMEOUT."""
     pid = instances.read(name).pid
-    ended = asyncio.create_task(process_end(pid)) if pid else None
+    ended = asyncio.create_task(wait_process(pid)) if pid else None
     try:
         with watching(instances.directory(name)) as changed:
             async with asyncio.timeout(time_limit):
@@ -95,11 +95,11 @@ async def wait_started(instances: Instances, name: str, *, time_limit: float) ->
 async def _attend(home: Home, started: Started, announce: Callable[[Started], None]) -> int:
     instances, name = Instances(home), started.launch.spec.name
     log = instances.directory(name) / "log"
-    trimming = asyncio.create_task(keep_trimming(lambda: [log.parent]))
+    trimming = asyncio.create_task(trim_periodically(lambda: [log.parent]))
     try:
         with _stopping_on_signals(lambda: stop_machine(instances, name), lambda: destroy_machine(instances, name)):
             announce(started)
-            async for part in follow(log, offset=started.log_offset, until=process_end(started.pid)):
+            async for part in follow(log, offset=started.log_offset, until=wait_process(started.pid)):
                 await asyncio.to_thread(_write_out, part)
     finally:
         trimming.cancel()

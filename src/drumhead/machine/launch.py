@@ -75,7 +75,7 @@ async def start_machine(
         with replacing(directory / IMAGE) as temporary:
             temporary.write_bytes(encode(image))
         started = await _start(instances, image, spec, attached=attached, fleet=fleet)
-    await tell_neighbours(instances, started.launch)
+    await announce_hosts(instances, started.launch)
     return started
 
 
@@ -89,7 +89,7 @@ async def restart_machine(home: Home, name: str, *, attached: bool) -> Started:
         launch = instance.launch
         spec = msgspec.structs.replace(launch.spec, forwards=launch.forwards)
         started = await _start(instances, image, spec, attached=attached, fleet=launch.fleet)
-    await tell_neighbours(instances, started.launch)
+    await announce_hosts(instances, started.launch)
     return started
 
 
@@ -150,12 +150,12 @@ def run_config(
     launch: Launch, hosts: dict[str, str], drives: tuple[Drive, ...], mounts: tuple[GuestMount, ...]
 ) -> RunConfig:
     """What the guest is told."""
-    way_out = GuestNic(mac=way_out_mac(launch), address=USER_ADDRESS, gateway=USER_GATEWAY, nameserver=USER_NAMESERVER)
+    uplink = GuestNic(mac=uplink_mac(launch), address=USER_ADDRESS, gateway=USER_GATEWAY, nameserver=USER_NAMESERVER)
     between = GuestNic(mac=launch.mac, address=f"{launch.address}/{private.PREFIX}" if launch.address else "")
     return RunConfig(
         hostname=private.host_name(launch.spec.name),
         command=launch.spec.command,
-        nics=(way_out, between),
+        nics=(uplink, between),
         hosts=hosts,
         mounts=mounts,
         memory=launch.spec.memory,
@@ -170,10 +170,10 @@ def cards(home: Home, launch: Launch) -> tuple[Card, ...]:
         beside = private_netdev(private.multicast_group(home, spec.private_network))
     else:
         beside = host_netdev(spec.network, spec.network_device)
-    return Card(netdev=user_netdev(launch.forwards), mac=way_out_mac(launch)), Card(netdev=beside, mac=launch.mac)
+    return Card(netdev=user_netdev(launch.forwards), mac=uplink_mac(launch)), Card(netdev=beside, mac=launch.mac)
 
 
-def way_out_mac(launch: Launch) -> str:
+def uplink_mac(launch: Launch) -> str:
     """The MAC of the first card; nobody but QEMU ever sees it."""
     return private.derive_mac(f"{launch.spec.private_network}/out", launch.spec.name)
 
@@ -194,7 +194,7 @@ def find_port(forward: PortForward) -> PortForward:
         return msgspec.structs.replace(forward, host_port=probe.getsockname()[1])
 
 
-async def tell_neighbours(instances: Instances, newcomer: Launch) -> None:
+async def announce_hosts(instances: Instances, newcomer: Launch) -> None:
     """Send the names on a network to its running machines. One that does not answer gets them at its next start."""
     hosts = private.network_hosts(instances.launches(), newcomer.spec.private_network)
 

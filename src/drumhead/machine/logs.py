@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-MOST = 64 << 20
+TRIM_ABOVE = 64 << 20
 """Bytes on the disk above which a file is trimmed …"""
-KEPT = 32 << 20
+KEPT_BYTES = 32 << 20
 """… to the last so many."""
-LOOK_AGAIN = 30.0
+TRIM_INTERVAL = 30.0
 NAMES = ("log", "console")
 KEEP_SIZE, PUNCH_HOLE = 1, 2
 BLOCK = 4096
@@ -35,8 +35,8 @@ def trim_logs(directory: Path) -> None:
     for name in NAMES:
         path = directory / name
         with suppress(FileNotFoundError):
-            if path.stat().st_blocks * 512 > MOST:
-                trim(path, KEPT)
+            if path.stat().st_blocks * 512 > TRIM_ABOVE:
+                trim(path, KEPT_BYTES)
 
 
 def trim(path: Path, kept: int) -> None:
@@ -51,9 +51,9 @@ def trim(path: Path, kept: int) -> None:
         os.close(handle)
 
 
-async def keep_trimming(directories: Callable[[], Iterable[Path]]) -> None:
+async def trim_periodically(directories: Callable[[], Iterable[Path]]) -> None:
     """Trim the logs of machines now and then, until cancelled; `directories` is asked anew each time."""
     while True:
         for directory in directories():
             await asyncio.to_thread(trim_logs, directory)
-        await asyncio.sleep(LOOK_AGAIN)
+        await asyncio.sleep(TRIM_INTERVAL)

@@ -12,7 +12,7 @@ INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 SIZE = re.compile(r"([0-9]+)([KMGT]?)(?:i?B)?", re.IGNORECASE)
 MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-LEAST_MEMORY = 32
+MIN_MEMORY = 32
 
 
 def usage(message: str) -> DrumheadError:
@@ -30,8 +30,8 @@ def read_size(text: str, *, what: str = "size") -> int:
 def read_memory(text: str) -> int:
     """Memory in MiB; a bare number means MiB, as with Capstan. Raises USAGE."""
     size = int(text) if text.strip().isdigit() else read_size(text, what="amount of memory") >> 20
-    if size < LEAST_MEMORY:
-        raise usage(f"{text} of memory is too little for a machine; give at least {LEAST_MEMORY}M")
+    if size < MIN_MEMORY:
+        raise usage(f"{text} of memory is too little for a machine; give at least {MIN_MEMORY}M")
     return size
 
 

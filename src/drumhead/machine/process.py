@@ -31,7 +31,7 @@ def die_with_parent() -> Callable[[], None]:
     return before_exec
 
 
-async def process_end(pid: int) -> None:
+async def wait_process(pid: int) -> None:
     """Wait for the end of any process, a child or not (a child is reaped). At once when there is none."""
     try:
         handle = os.pidfd_open(pid)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.machine.process import kill, process_end
+from drumhead.machine.process import kill, wait_process
 from drumhead.machine.qemu.channel import control, quit_qemu
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ async def stop_machine(instances: Instances, name: str, *, grace: float = GRACE)
     try:
         await control(directory, {"do": "stop", "grace": grace}, time_limit=END_TIME)
         async with asyncio.timeout(grace + END_TIME):
-            await process_end(instance.pid)
+            await wait_process(instance.pid)
     except (DrumheadError, TimeoutError):
         # No order reaches a guest that still boots or that hangs.
         return await destroy_machine(instances, name)
@@ -53,16 +53,16 @@ async def destroy_machine(instances: Instances, name: str) -> Instance:
             kill(instance.pid)
         try:
             async with asyncio.timeout(END_TIME / 2):
-                await process_end(instance.pid)
+                await wait_process(instance.pid)
         except TimeoutError:
             kill(instance.pid)
-            await process_end(instance.pid)
+            await wait_process(instance.pid)
         if instances.read(name).exit_status is None:
-            note_end(directory, KILLED)
+            record_exit(directory, KILLED)
     return instances.read(name)
 
 
-def note_end(directory: Path, status: int) -> None:
+def record_exit(directory: Path, status: int) -> None:
     """The last line of the status file, where the guest could not write it."""
     with (directory / "status").open("ab") as file:
         file.write(msgspec.json.encode({"event": "exit", "code": status}) + b"\n")
@@ -72,7 +72,7 @@ async def wait_machine(instances: Instances, name: str) -> Instance:
     """Wait until a machine has ended. Raises NOT_FOUND."""
     instance = instances.read(name)
     if instance.pid:
-        await process_end(instance.pid)
+        await wait_process(instance.pid)
     return instances.read(name)
 
 

@@ -108,7 +108,7 @@ def _addresses(drumhead: str, file: Path) -> dict[str, str]:
     names = {known["fleet"]["name"] + "-" + member for member in known["fleet"]["members"]}
     if not names <= machines.keys() or any(one["health"] != "healthy" for one in machines.values()):
         return {}
-    if known["state"]["revision"] < known["fleet"]["revision"] or not known["kept"]:
+    if known["state"]["revision"] < known["fleet"]["revision"] or not known["supervised"]:
         return {}  # what an earlier run left
     return {
         name.removeprefix(known["fleet"]["name"] + "-"): f"{forwards[0]['host_address']}:{forwards[0]['host_port']}"

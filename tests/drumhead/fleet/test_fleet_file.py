@@ -4,9 +4,9 @@ import pytest
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.fleet.file import read_fleet
-from drumhead.fleet.plan import find_forward, machine_spec, start_order, wanted_machines, with_guest
+from drumhead.fleet.plan import find_forward, machine_spec, planned_machines, start_order, with_guest
 from drumhead.fleet.records import FleetState, HealthCheck, MachineState
-from drumhead.fleet.supervisor import all_settled, failures, scaled
+from drumhead.fleet.supervisor import failures, is_settled, scaled
 from drumhead.machine.records import PortForward, VolumeMount
 from drumhead.records import Blob, Command, Image, Kernel
 
@@ -54,7 +54,7 @@ def read(tmp_path):
 
 def test_members_start_after_those_they_need(read):
     assert start_order(read(TEXT)) == ["db", "web", "worker"]
-    assert list(wanted_machines(read(TEXT))) == [
+    assert list(planned_machines(read(TEXT))) == [
         "shop-db",
         "shop-web",
         "shop-worker",
@@ -64,7 +64,7 @@ def test_members_start_after_those_they_need(read):
 
 
 def specs(fleet):
-    return {name: machine_spec(fleet.name, wanted, IMAGE) for name, wanted in wanted_machines(fleet).items()}
+    return {name: machine_spec(fleet.name, wanted, IMAGE) for name, wanted in planned_machines(fleet).items()}
 
 
 def test_machines_get_what_the_file_says(read):
@@ -95,32 +95,32 @@ def test_a_fleet_or_a_member_says_its_guest(read):
         "worker": "osv",
     }
     assert {member.guest for member in with_guest(fleet, "linux").members.values()} == {"linux"}
-    assert machine_spec("shop", wanted_machines(fleet)["shop-db"], IMAGE).guest == "osv"
+    assert machine_spec("shop", planned_machines(fleet)["shop-db"], IMAGE).guest == "osv"
 
 
 def test_scaling_changes_numbers_only(read):
     fleet = scaled(read(TEXT), {"worker": 1})
-    assert list(wanted_machines(fleet)) == ["shop-db", "shop-web", "shop-worker"]
+    assert list(planned_machines(fleet)) == ["shop-db", "shop-web", "shop-worker"]
     assert scaled(fleet, {"worker": 3}) == read(TEXT)
 
 
 def test_a_fleet_is_settled_when_every_machine_is_and_the_keeper_knows_the_latest(read):
     fleet = scaled(read(TEXT), {"worker": 0})
-    machines = {name: MachineState(member="m", health="healthy") for name in wanted_machines(fleet)}
-    assert all_settled(FleetState(machines=machines), fleet)
+    machines = {name: MachineState(member="m", health="healthy") for name in planned_machines(fleet)}
+    assert is_settled(FleetState(machines=machines), fleet)
     machines["shop-db"] = MachineState(member="db", health="starting")
-    assert not all_settled(FleetState(machines=machines), fleet)
+    assert not is_settled(FleetState(machines=machines), fleet)
     machines["shop-db"] = MachineState(member="db", health="failed", reason="why")
-    assert all_settled(FleetState(machines=machines), fleet)
+    assert is_settled(FleetState(machines=machines), fleet)
     assert failures(FleetState(machines=machines)) == {"shop-db": "why"}
-    assert not all_settled(FleetState(machines=machines), scaled(fleet, {"worker": 1}))
+    assert not is_settled(FleetState(machines=machines), scaled(fleet, {"worker": 1}))
 
 
 @pytest.mark.parametrize(
     ("change", "line", "told"),
     [
         (("after: [db]", "after: [store]"), 7, "there is no member store"),
-        (("after: [db]", "after: [worker]"), 3, "wait for one another"),
+        (("after: [db]", "after: [worker]"), 3, "depend on one another"),
         (("memory: 96M", "memory: much"), 12, "'much' is no amount of memory"),
         (("memory: 96M", "memroy: 96M"), 12, "has no key memroy"),
         (("count: 3", "count: many"), 20, "count is a number"),
@@ -128,7 +128,7 @@ def test_a_fleet_is_settled_when_every_machine_is_and_the_keeper_knows_the_lates
         (('["8080:80"]', '["8080"]'), 8, "no forwarded port"),
         (("restart: always", "restart: sometimes"), 16, "restart is one of"),
         (("port: 8001", "port: 0"), 14, "port is a number"),
-        (("path: /readyz", "path: readyz"), 14, "starts with a slash"),
+        (("path: /readyz", "path: readyz"), 14, "must start with a slash"),
         (("timeout: 30s", "timeout: never"), 14, "no time in seconds"),
         (("recheck: 5", "recheck: 0"), 14, "no time in seconds"),
         (("failures: 0", "failures: none"), 14, "failures is a number"),

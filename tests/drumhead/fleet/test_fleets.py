@@ -1,4 +1,4 @@
-"""A fleet of real machines: order, names, scaling, restarts, and a keeper that is killed."""
+"""A fleet of real machines: order, names, scaling, restarts, and a supervisor that is killed."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from drumhead.fleet.control import KEEPER_LOG
+from drumhead.fleet.deploy import SUPERVISOR_LOG
 from drumhead.fleet.store import FleetStore
 from support.machines import command, find, restarts_of, wait_gone, wait_healthy_again, wait_until
 
@@ -86,7 +86,7 @@ async def test_a_machine_that_is_destroyed_comes_back_at_its_address(drumhead, u
 
 
 async def test_a_service_that_answers_no_more_is_started_again(drumhead, up):
-    # On a slow host the keeper may have started it again just now, and a machine that boots starts no programs.
+    # On a slow host the supervisor may have started it again just now, and a machine that boots starts no programs.
     await wait_healthy_again(drumhead.home, "pair", "pair-server", restarts=-1)
     restarts = restarts_of(drumhead.home, "pair", "pair-server")
     hung = find(drumhead, "pair-server")["pid"]
@@ -94,7 +94,7 @@ async def test_a_service_that_answers_no_more_is_started_again(drumhead, up):
     await wait_healthy_again(drumhead.home, "pair", "pair-server", restarts=restarts)
     assert find(drumhead, "pair-server")["pid"] not in {0, hung}
     assert (
-        "it did not answer 3 times in a row" in (FleetStore(drumhead.home, "pair").directory / KEEPER_LOG).read_text()
+        "did not answer 3 times in a row" in (FleetStore(drumhead.home, "pair").directory / SUPERVISOR_LOG).read_text()
     )
 
 
@@ -115,15 +115,15 @@ async def test_up_after_an_update_replaces_the_machines_of_that_image_only(drumh
 async def test_machines_outlive_their_keeper_and_the_next_one_takes_them_over(drumhead, up):
     store = FleetStore(drumhead.home, "pair")
     pids = {name: find(drumhead, name)["pid"] for name in ("pair-server", "pair-client")}
-    keeper = store.keeper()
-    assert keeper
-    os.kill(keeper, signal.SIGKILL)
-    await wait_gone(keeper)
-    assert "Nobody keeps fleet pair" in drumhead.run("ps", "pair").stderr
-    assert "nobody keeps" in drumhead.refused("scale", "client=2", cwd=up, status=4)
+    supervisor = store.supervisor()
+    assert supervisor
+    os.kill(supervisor, signal.SIGKILL)
+    await wait_gone(supervisor)
+    assert "Fleet pair has no supervisor" in drumhead.run("ps", "pair").stderr
+    assert "has no supervisor" in drumhead.refused("scale", "client=2", cwd=up, status=4)
     drumhead("up", "--detach", cwd=up)
     assert {name: find(drumhead, name)["pid"] for name in pids} == pids
-    assert store.keeper() not in {0, keeper}
+    assert store.supervisor() not in {0, supervisor}
 
 
 async def test_down_takes_only_what_is_the_fleet_s(drumhead, up):
@@ -145,6 +145,6 @@ async def test_a_fleet_in_the_foreground_dies_with_its_command(drumhead, up, tmp
         (machine,) = await wait_until(store.directory, lambda: [one for one in store.instances() if one.pid])
         process.send_signal(signal.SIGKILL)
         await wait_gone(machine.pid)
-    assert store.keeper() == 0
+    assert store.supervisor() == 0
     drumhead("down", "brief", cwd=tmp_path)
     assert "brief" not in drumhead("instances")

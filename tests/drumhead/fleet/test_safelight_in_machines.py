@@ -179,11 +179,11 @@ async def acknowledged(history, number, uploads):
 
 async def test_a_stop_ends_all_machines_in_order_and_down_leaves_nothing_but_volumes(drumhead, up, fleet):
     running = fleet.instances()
-    keeper = fleet.keeper()
+    supervisor = fleet.supervisor()
     assert len(running) == 5
     up.terminate()
     assert await asyncio.to_thread(up.wait, LIMIT) == 0
-    for pid in (keeper, *[one.pid for one in running]):
+    for pid in (supervisor, *[one.pid for one in running]):
         await wait_gone(pid)
     stopped = {one.launch.spec.name.removeprefix("proof-"): one for one in fleet.instances()}
     assert {name: one.exit_status for name, one in stopped.items()} == dict.fromkeys(stopped, 0), "none was killed"

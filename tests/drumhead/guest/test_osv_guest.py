@@ -21,7 +21,7 @@ from drumhead.filesystem.rofs.writer import write_rofs
 from drumhead.guest import find_guest, require
 from drumhead.guest.contract import Drive, GuestMount, GuestNic, RunConfig
 from drumhead.guest.osv import program
-from drumhead.guest.osv.cmdline import LONGEST, command_line, option
+from drumhead.guest.osv.cmdline import MAX_LENGTH, command_line, option
 from drumhead.guest.osv.skeleton import PRELOAD, START_PLACE
 from drumhead.image.guest_program import compile_program
 from drumhead.machine.qemu.acceleration import try_boot
@@ -141,7 +141,7 @@ def test_other_programs_start_alone_and_count_as_running(files):
 
 def test_a_command_line_that_osv_would_cut_off_is_refused(files):
     with pytest.raises(DrumheadError) as error:
-        plan(files, Command(argv=("/bin/x", "y" * LONGEST)))
+        plan(files, Command(argv=("/bin/x", "y" * MAX_LENGTH)))
     assert error.value.code is ErrorCode.UNSUPPORTED
 
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from drumhead.fleet.store import FleetStore
-from drumhead.machine.process import process_end
+from drumhead.machine.process import wait_process
 from safelight.client.master import Client
 from safelight.wire import State
 from support import osv
@@ -119,10 +119,10 @@ async def test_what_was_acknowledged_outlives_machines_that_are_killed(fleet):
 async def test_every_service_stops_in_order(fleet):
     """The last test of a fleet: it goes down, and comes up again with what it had."""
     before = await fleet.photo(6)
-    keeper = fleet.store.keeper()
-    os.kill(keeper, signal.SIGTERM)
+    supervisor = fleet.store.supervisor()
+    os.kill(supervisor, signal.SIGTERM)
     async with asyncio.timeout(LIMIT):
-        await process_end(keeper)
+        await wait_process(supervisor)
     statuses = {name: fleet.machine(name)["exit_status"] for name in FLEET["members"]}
     assert statuses == dict.fromkeys(FLEET["members"], 0)
     await asyncio.to_thread(fleet.drumhead, "up", "--detach", "--guest", guest_of(fleet), cwd=fleet.directory)

@@ -12,7 +12,7 @@ import pytest
 from drumhead.guest import find_guest
 from drumhead.home import Home
 from drumhead.machine.instances import Instances
-from drumhead.machine.volume.volumes import MENDED, make_disk
+from drumhead.machine.volume.volumes import REPAIRED, make_disk
 from support import osv
 from support.disks import debugfs, is_whole, sparse
 from support.machines import LIMIT, find, wait_gone, wait_until
@@ -65,7 +65,7 @@ def test_volumes_do_what_programs_expect(drumhead, guest, machine):
     volume = drumhead.home.volumes / f"{name}.raw"
     # What it mends without asking: OSv counts the directories in a directory wrongly when they move.
     checked = subprocess.run(["e2fsck", "-fp", volume], capture_output=True, text=True, check=False)
-    assert checked.returncode in MENDED, checked.stdout
+    assert checked.returncode in REPAIRED, checked.stdout
 
 
 WRITE_INTO_A_HOLE = (

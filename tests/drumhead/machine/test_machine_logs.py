@@ -37,8 +37,8 @@ def test_a_trimmed_file_begins_with_a_whole_line_and_keeps_its_offsets(log):
 def test_only_what_is_over_the_limit_is_trimmed(log, monkeypatch):
     trim_logs(log.parent)
     assert b"".join(read_from(log, 0)) == b"".join(LINES)
-    monkeypatch.setattr(logs, "MOST", 200_000)
-    monkeypatch.setattr(logs, "KEPT", 50_000)
+    monkeypatch.setattr(logs, "TRIM_ABOVE", 200_000)
+    monkeypatch.setattr(logs, "KEPT_BYTES", 50_000)
     trim_logs(log.parent)
     assert len(b"".join(read_from(log, 0))) < 60_000
 

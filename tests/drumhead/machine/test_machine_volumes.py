@@ -10,8 +10,8 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest
 from drumhead.home import Home
 from drumhead.machine.records import VolumeMount
-from drumhead.machine.volume.ext4 import find_holes, is_cut_off
-from drumhead.machine.volume.volumes import fill_holes, make_disk, mend_disk, open_volumes
+from drumhead.machine.volume.ext4 import find_holes, was_not_unmounted
+from drumhead.machine.volume.volumes import fill_holes, make_disk, open_volumes, repair_disk
 from support.disks import debugfs, is_whole, sparse
 
 SUPERBLOCK, STATE, FREE_BLOCKS, INCOMPATIBLE = 1024, 0x3A, 0x0C, 0x60
@@ -44,7 +44,7 @@ async def plain_disk(tmp_path):
 
 
 def test_a_new_disk_is_whole_and_takes_little_room(disk):
-    assert not is_cut_off(disk)
+    assert not was_not_unmounted(disk)
     assert is_whole(disk)
     assert disk.stat().st_blocks * 512 < 8 << 20
 
@@ -61,9 +61,9 @@ def test_a_disk_that_was_cut_off_is_mended(plain_disk, state):
     disk = plain_disk
     change(disk, STATE, "<H", state)
     change(disk, FREE_BLOCKS, "<I", 7)
-    assert is_cut_off(disk)
-    mend_disk(disk)
-    assert not is_cut_off(disk)
+    assert was_not_unmounted(disk)
+    repair_disk(disk)
+    assert not was_not_unmounted(disk)
     assert is_whole(disk)
 
 
@@ -74,7 +74,7 @@ def test_what_is_no_ext4_or_not_cut_off_is_left_alone(tmp_path, disk):
     tiny.write_bytes(b"")
     before = disk.read_bytes()
     for path in (other, tiny, disk):
-        mend_disk(path)
+        repair_disk(path)
         fill_holes(path)
     assert disk.read_bytes() == before
     assert other.read_bytes() == bytes(4096)
@@ -85,7 +85,7 @@ def test_a_disk_that_cannot_be_mended_is_refused_with_a_reason(tmp_path, plain_d
     change(tmp_path / "bad.raw", STATE, "<H", 2)
     change(tmp_path / "bad.raw", INCOMPATIBLE, "<I", 0x80000000)
     with pytest.raises(DrumheadError, match="e2fsck") as error:
-        mend_disk(tmp_path / "bad.raw")
+        repair_disk(tmp_path / "bad.raw")
     assert error.value.code is ErrorCode.HOST_TOOL
 
 

@@ -25,11 +25,11 @@ LINK = struct.Struct("<H")
 DIRECTORY = 0x4000
 FILE = 0x8000
 SYMLINK = 0xA000
-LARGEST_NAME = 255
+MAX_NAME = 255
 """What the guest's readdir(3) can say."""
-LARGEST_PATH = 4095
+MAX_PATH = 4095
 """What the guest can open, in bytes."""
-LONGEST_SHOWN = 200
+MAX_SHOWN = 200
 MOST_INODES = (1 << 31) - 1
 """The guest looks inodes up by a signed 32-bit number."""
 
@@ -59,5 +59,5 @@ def encode_name(path: str, text: str, limit: int, what: str) -> bytes:
 
 def refused(path: str, reason: str) -> DrumheadError:
     """The error for what cannot be stored at `path`."""
-    shown = path if len(path) <= LONGEST_SHOWN else f"{path[:LONGEST_SHOWN]}…"
+    shown = path if len(path) <= MAX_SHOWN else f"{path[:MAX_SHOWN]}…"
     return DrumheadError(ErrorCode.UNSUPPORTED, f"{'/' + shown!a}: {reason}; rename it or leave it out")

@@ -38,7 +38,7 @@ CHS_BEYOND = b"\xfe\xff\xff"
 SIGNATURE = b"\x55\xaa"
 SIGNATURE_AT = 510
 MOST_SECTORS = (1 << 32) - 1
-LONGEST_PATH = 511
+MAX_PATH = 511
 """Bytes of a file's name that QEMU reads in a descriptor."""
 DESCRIPTOR = """# Disk DescriptorFile
 version=1
@@ -114,11 +114,11 @@ def root_disk(layers: Sequence[Path]) -> bytes:
     lines = [DESCRIPTOR.encode()]
     for part in parts_of(layers):
         name = os.fsencode(part.path.absolute())
-        if len(name) > LONGEST_PATH or any(byte in name for byte in b'"\r\n\0'):
+        if len(name) > MAX_PATH or any(byte in name for byte in b'"\r\n\0'):
             raise DrumheadError(
                 ErrorCode.UNSUPPORTED,
                 f"QEMU cannot be told of {str(part.path)!a}: a disk of parts names files of at most "
-                f"{LONGEST_PATH} bytes without quotes and line breaks; move DRUMHEAD_HOME",
+                f"{MAX_PATH} bytes without quotes and line breaks; move DRUMHEAD_HOME",
             )
         # "RW" is the only access that QEMU reads; it opens the files as the drive is opened, for reading.
         lines.append(b'RW %d FLAT "%b" %d\n' % (part.count, name, part.start))

@@ -15,10 +15,10 @@ from drumhead.filesystem.rofs.layout import (
     ENTRY,
     FILE,
     INODE,
-    LARGEST_NAME,
-    LARGEST_PATH,
     LINK,
     MAGIC,
+    MAX_NAME,
+    MAX_PATH,
     MOST_INODES,
     SUPERBLOCK,
     SYMLINK,
@@ -89,7 +89,7 @@ def build_structure(tree: Tree, blocks: Mapping[str, int], end: int) -> Structur
         elif entry.kind == "file":
             inodes += INODE.pack(FILE, number, blocks.get(path, 0), entry.size)
         else:
-            target = encode_name(path, entry.target, LARGEST_PATH, "target")
+            target = encode_name(path, entry.target, MAX_PATH, "target")
             links += LINK.pack(len(target)) + target
             inodes += INODE.pack(SYMLINK, number, link_count, 1)
             link_count += 1
@@ -104,9 +104,9 @@ def _pack_directory(below: list[tuple[str, Entry]], first: int) -> bytes:
     """The entries of one directory; its children get the inode numbers from `first` on."""
     packed, names = bytearray(), set()
     for number, (path, _) in enumerate(below, first):
-        if len(path) >= LARGEST_PATH // 4:
-            encode_name(path, f"/{path}", LARGEST_PATH, "path")
-        name = encode_name(path, posixpath.basename(path), LARGEST_NAME, "name")
+        if len(path) >= MAX_PATH // 4:
+            encode_name(path, f"/{path}", MAX_PATH, "path")
+        name = encode_name(path, posixpath.basename(path), MAX_NAME, "name")
         if name in names:
             raise refused(path, "another name in its directory is the same bytes")
         names.add(name)

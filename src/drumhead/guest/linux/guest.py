@@ -11,7 +11,7 @@ import zstandard
 
 from drumhead.elf import MAGIC, is_foreign
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.guest.contract import Ability, BootPlan, Channel, Drive, Finding, GuestProgram, ProbeBoot, RunConfig
+from drumhead.guest.contract import BootPlan, Capability, Channel, Drive, Finding, GuestProgram, ProbeBoot, RunConfig
 from drumhead.guest.linux import cpio
 from drumhead.guest.linux.program import INIT
 from drumhead.guest.linux.skeleton import skeleton
@@ -29,7 +29,7 @@ makes no files for tracing: 10 MB of memory and a fifth of a second of every boo
 """
 SESSIONS = 4
 """Programs that may run beside the command at once (``drumhead exec``)."""
-LARGEST_LAYER_COUNT = 32
+MAX_LAYERS = 32
 
 
 class LinuxGuest:
@@ -44,7 +44,7 @@ class LinuxGuest:
         return ("squashfs", "erofs")
 
     @property
-    def lacks(self) -> Mapping[Ability, str]:
+    def unsupported(self) -> Mapping[Capability, str]:
         return {}
 
     @property
@@ -87,7 +87,7 @@ class LinuxGuest:
     def plan(
         self, image: Image, files: ImageFiles, config: RunConfig, state: Path, data: tuple[Drive, ...]
     ) -> BootPlan:
-        if files.initrd is None or not files.layers or len(files.layers) > LARGEST_LAYER_COUNT:
+        if files.initrd is None or not files.layers or len(files.layers) > MAX_LAYERS:
             raise DrumheadError(
                 ErrorCode.UNSUPPORTED,
                 f"{image.name} has {len(files.layers)} layers; a Linux machine has an initrd and 1 to 32 layers",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from drumhead.errors import DrumheadError, ErrorCode
 
-LONGEST = 2048
+MAX_LENGTH = 2048
 """Bytes. Through QEMU's -append about 2.7 kB arrive; a longer line resets the machine without a word."""
 SPECIAL_IN_OPTIONS = " \t\n\\"
 
@@ -41,10 +41,10 @@ def command_line(options: Sequence[str], environment: Mapping[str, str], argv: S
             variables[f"DRUMHEAD_WORD_{number}"] = word
             words.append(f"$DRUMHEAD_WORD_{number}")
     line = " ".join([*options, *(option("env", f"{name}={value}") for name, value in variables.items()), *words])
-    if len(line.encode()) > LONGEST:
+    if len(line.encode()) > MAX_LENGTH:
         raise DrumheadError(
             ErrorCode.UNSUPPORTED,
-            f"the command and its variables take {len(line.encode())} bytes; OSv's command line holds {LONGEST}. "
+            f"the command and its variables take {len(line.encode())} bytes; OSv's command line holds {MAX_LENGTH}. "
             "Give the program a configuration file instead",
         )
     return line

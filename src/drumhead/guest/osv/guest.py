@@ -11,7 +11,7 @@ import msgspec
 
 from drumhead.filesystem.rofs.root import root_disk
 from drumhead.filesystem.rofs.writer import rofs_bytes
-from drumhead.guest.contract import Ability, BootPlan, Channel, Drive, Finding, GuestProgram, ProbeBoot, RunConfig
+from drumhead.guest.contract import BootPlan, Capability, Channel, Drive, Finding, GuestProgram, ProbeBoot, RunConfig
 from drumhead.guest.osv import program
 from drumhead.guest.osv.check import check_command, check_tree
 from drumhead.guest.osv.cmdline import command_line, option
@@ -44,7 +44,7 @@ VOLUME_OPTIONS = (
 leaves what was flushed before it. The journal is there for a Linux machine that takes the volume over. OSv keeps 32
 blocks of directories and inodes in memory: small ones, which mke2fs would choose for small disks, hold too little.
 """
-LACKS: dict[Ability, str] = {
+UNSUPPORTED: dict[Capability, str] = {
     "exec": "OSv is one process: no other program runs beside the command",
     "shell": "OSv is one process: there is no shell on its console",
     "overlay": "OSv has no overlay: give the machine a volume (--volume NAME:/data), or let it write to /tmp and /run",
@@ -67,8 +67,8 @@ class OsvGuest:
         return ("rofs",)
 
     @property
-    def lacks(self) -> Mapping[Ability, str]:
-        return LACKS
+    def unsupported(self) -> Mapping[Capability, str]:
+        return UNSUPPORTED
 
     @property
     def volume_options(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ANSWER_TIME = 10.0
 """Seconds that the guest's init, which does nothing else, has for an answer."""
-LONGEST_FRAME = 1 << 17
+MAX_FRAME = 1 << 17
 
 # The library logs what it also raises.
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
@@ -31,7 +31,7 @@ async def connect(directory: Path, name: str) -> AsyncIterator[tuple[asyncio.Str
     # A socket's path has at most 107 bytes: go by the directory's descriptor, whose path is short.
     handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{handle}/{name}", limit=LONGEST_FRAME)
+        reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{handle}/{name}", limit=MAX_FRAME)
     except OSError as error:
         raise DrumheadError(
             ErrorCode.GUEST, f"{directory.name} does not listen on {name} ({error.strerror})"
@@ -78,7 +78,7 @@ async def monitor(directory: Path) -> AsyncIterator[QMPClient]:
             await client.disconnect()
 
 
-async def greet_qemu(directory: Path) -> bool:
+async def is_qemu_ready(directory: Path) -> bool:
     """Whether QEMU runs its main loop."""
     try:
         async with monitor(directory):

@@ -52,7 +52,15 @@ def command_line(
     """
     words = [PROGRAM, "-name", f"{_escape(name)},process=drumhead:{_escape(name)}"]
     words += ["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-pidfile", "pid"]
-    words += ["-machine", "q35", "-m", f"{memory}M", "-smp", _cpus(cpus, accelerator), *accelerator_words(accelerator)]
+    words += [
+        "-machine",
+        "q35",
+        "-m",
+        f"{memory}M",
+        "-smp",
+        _cpus(cpus, accelerator),
+        *accelerator_arguments(accelerator),
+    ]
     words += ["-qmp", "unix:qmp.sock,server=on,wait=off"]
     console = f"id=console,path=console.sock,server=on,wait=off,logfile={boot.console},logappend=on"
     words += ["-chardev", f"socket,{console}"]
@@ -85,7 +93,7 @@ def _cpus(cpus: int, accelerator: Accelerator) -> str:
     return "1,maxcpus=2" if accelerator == "tcg" and cpus == 1 else str(cpus)
 
 
-def accelerator_words(accelerator: Accelerator) -> list[str]:
+def accelerator_arguments(accelerator: Accelerator) -> list[str]:
     """-accel and -cpu."""
     if accelerator == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]

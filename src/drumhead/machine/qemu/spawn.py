@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from drumhead import host
 from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.machine.process import die_with_parent, kill, process_end
-from drumhead.machine.qemu.channel import greet_qemu
+from drumhead.machine.process import die_with_parent, kill, wait_process
+from drumhead.machine.qemu.channel import is_qemu_ready
 from drumhead.machine.watch import watching
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ async def spawn(words: list[str], boot: BootPlan, directory: Path, *, attached: 
     (directory / MONITOR).unlink(missing_ok=True)
     pid = _start_process(words, directory, attached=attached)
     answers = asyncio.create_task(_monitor_answers(directory))
-    ended = asyncio.create_task(process_end(pid))
+    ended = asyncio.create_task(wait_process(pid))
     try:
         async with asyncio.timeout(START_TIME):
             await asyncio.wait({answers, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -63,7 +63,7 @@ def _start_process(words: list[str], directory: Path, *, attached: bool) -> int:
             start_new_session=True,
             preexec_fn=die_with_parent() if attached else None,  # noqa: PLW1509 - it makes one system call
         )
-    # From here on the process is known by its id (``process_end``); its end is nobody's return code.
+    # From here on the process is known by its id (``wait_process``); its end is nobody's return code.
     process.returncode = 0
     return process.pid
 
@@ -71,7 +71,7 @@ def _start_process(words: list[str], directory: Path, *, attached: bool) -> int:
 async def _monitor_answers(directory: Path) -> None:
     """QEMU greets when its main loop runs, and that begins when every device is there."""
     with watching(directory) as changed:
-        while not socket_exists(directory) or not await greet_qemu(directory):
+        while not socket_exists(directory) or not await is_qemu_ready(directory):
             await changed.wait()
             changed.clear()
 

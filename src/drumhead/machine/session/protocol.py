@@ -26,7 +26,7 @@ HEADER = struct.Struct(">cI")
 ATTEMPTS = 3
 START_TIME = 5.0
 """Seconds to the first frame. A port whose last client was killed may need a second attempt."""
-LONGEST_INPUT = 32768
+MAX_INPUT = 32768
 
 FrameKind = Literal["output", "errors", "exit"]
 KINDS: dict[bytes, FrameKind] = {b"1": "output", b"2": "errors", b"x": "exit"}
@@ -60,8 +60,8 @@ class Session:
 
     async def send_input(self, data: bytes) -> None:
         """Input for the program; empty means the end of it. Waits while the program does not read."""
-        for start in range(0, max(len(data), 1), LONGEST_INPUT):
-            await self._send(b"0", data[start : start + LONGEST_INPUT])
+        for start in range(0, max(len(data), 1), MAX_INPUT):
+            await self._send(b"0", data[start : start + MAX_INPUT])
 
     async def resize(self, size: Terminal) -> None:
         await self._send(b"r", struct.pack(">HH", size.rows, size.cols))

@@ -52,7 +52,7 @@ class Superblock:
     descriptor_size: int
 
     @property
-    def is_cut_off(self) -> bool:
+    def was_not_unmounted(self) -> bool:
         """A journal to replay, or no word that it is clean."""
         return self.state != CLEAN or bool(self.features & NEEDS_RECOVERY)
 
@@ -79,11 +79,11 @@ def read_superblock(file: IO[bytes]) -> Superblock | None:
     )
 
 
-def is_cut_off(disk: Path) -> bool:
+def was_not_unmounted(disk: Path) -> bool:
     """Whether a disk holds an ext4 that was not unmounted."""
     with disk.open("rb") as file:
         found = read_superblock(file)
-    return found is not None and found.is_cut_off
+    return found is not None and found.was_not_unmounted
 
 
 def find_holes(disk: Path) -> tuple[list[Holes], int]:

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from drumhead.machine.records import Instance, VolumeMount
 
 QCOW2_MAGIC = b"QFI\xfb"
-LEAST_SIZE = 8 << 20
+MIN_SIZE = 8 << 20
 OVERLAY_SERIAL = "overlay"
 CHECK_TIME = 3600.0
-MENDED = (0, 1, 2)
+REPAIRED = (0, 1, 2)
 """e2fsck's statuses for a disk that is good now."""
 
 
@@ -69,8 +69,8 @@ async def open_volumes(
         if volume.readonly:
             require(guest, "readonly-volume")
         elif form == "raw":
-            await asyncio.to_thread(mend_disk, path)
-            if "holes" in guest.lacks:
+            await asyncio.to_thread(repair_disk, path)
+            if "holes" in guest.unsupported:
                 await asyncio.to_thread(fill_holes, path)
         if form == "qcow2":
             require(guest, "qcow2-volume")
@@ -93,18 +93,18 @@ def disk_format(path: Path) -> Literal["raw", "qcow2"]:
         return "qcow2" if file.read(4) == QCOW2_MAGIC else "raw"
 
 
-def mend_disk(path: Path) -> None:
+def repair_disk(path: Path) -> None:
     """Do for a raw disk whose machine was cut off what a boot of Linux would do: OSv cannot, and has no journal.
 
     Needs no root. Blocks. Raises HOST_TOOL with e2fsck's words when a disk cannot be mended.
     """
-    if not ext4.is_cut_off(path):
+    if not ext4.was_not_unmounted(path):
         return
     try:
-        host.run(["e2fsck", "-p", path], timeout=CHECK_TIME, accepted=MENDED)
+        host.run(["e2fsck", "-p", path], timeout=CHECK_TIME, accepted=REPAIRED)
     except DrumheadError:
         # It leaves alone what it may not decide, files without a name among them; -y puts those into lost+found.
-        host.run(["e2fsck", "-y", path], timeout=CHECK_TIME, accepted=MENDED)
+        host.run(["e2fsck", "-y", path], timeout=CHECK_TIME, accepted=REPAIRED)
 
 
 def fill_holes(path: Path) -> None:
@@ -138,7 +138,7 @@ async def make_disk(path: Path, size: int, options: tuple[str, ...]) -> None:
 
     It takes room on the host only as it fills. Appears whole, by rename.
     """
-    if size < LEAST_SIZE:
+    if size < MIN_SIZE:
         raise DrumheadError(ErrorCode.USAGE, f"{path.stem} would have {size} bytes; give a volume at least 8M")
     with replacing(path) as temporary:
         with temporary.open("r+b") as file:

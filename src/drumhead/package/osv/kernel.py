@@ -28,7 +28,7 @@ OSV = "osv"
 ROOT = "root"
 EXT_MODULE = f"{ROOT}/usr/lib/fs/libext.so"
 """The kernel loads what it finds in /usr/lib/fs before it mounts anything but its root."""
-LARGEST = 512 << 20
+MAX_FILE = 512 << 20
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 KERNEL, BOOT_IMAGE = "vmlinux.xz", "loader.img"
 
@@ -49,7 +49,7 @@ async def add_kernel(
         for number, source in enumerate(sources):
             report(f"reading {source.rsplit('/', 1)[-1]}", number, len(sources))
             if re.match("https?://", source):
-                files[source] = await fetch_bytes(client, source, limit=LARGEST)
+                files[source] = await fetch_bytes(client, source, limit=MAX_FILE)
             else:
                 files[source] = await asyncio.to_thread(_read, Path(source))
     _verify(files, wanted)
@@ -97,8 +97,8 @@ def _read(path: Path) -> bytes:
         inside = ", ".join(sorted(file.name for file in path.iterdir() if file.is_file())[:10])
         raise DrumheadError(ErrorCode.USAGE, f"{path} is a directory; name the files of it ({inside or 'it has none'})")
     try:
-        if path.stat().st_size > LARGEST:
-            raise DrumheadError(ErrorCode.UNSUPPORTED, f"{path} is larger than any kernel ({LARGEST >> 20} MiB)")
+        if path.stat().st_size > MAX_FILE:
+            raise DrumheadError(ErrorCode.UNSUPPORTED, f"{path} is larger than any kernel ({MAX_FILE >> 20} MiB)")
         return path.read_bytes()
     except FileNotFoundError as error:
         raise DrumheadError(ErrorCode.NOT_FOUND, f"{path} is not there") from error

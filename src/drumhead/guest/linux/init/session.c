@@ -18,7 +18,7 @@
 
 #include "init.h"
 
-enum { HEADER = 5, LARGEST = 65536 };
+enum { HEADER = 5, MAX_PAYLOAD = 65536 };
 enum { PORT, IN, OUT, ERR };
 
 struct session {
@@ -29,7 +29,7 @@ struct session {
     int code;
     struct buffer outgoing;
     size_t have, input_at; /* bytes received; how much of the first frame's payload the program has taken */
-    char received[HEADER + LARGEST];
+    char received[HEADER + MAX_PAYLOAD];
 };
 
 static struct session sessions[SESSIONS];
@@ -197,7 +197,7 @@ static void advance(struct session *session) {
         if (session->have < HEADER) return;
         memcpy(&size, session->received + 1, sizeof size);
         size = ntohl(size);
-        if (size > LARGEST) { /* no frame of ours: a stranger, or the rest of one; wait for the next client */
+        if (size > MAX_PAYLOAD) { /* no frame of ours: a stranger, or the rest of one; wait for the next client */
             hang_up(session);
             return;
         }

@@ -16,7 +16,7 @@
 #undef scandir64
 
 #define FIRST (32 << 10)
-#define LONGEST 300 /* bytes: an entry with the longest name */
+#define MAX_ENTRY 300 /* bytes: an entry with the longest name */
 #define NOT_A_DIRECTORY 20
 #define NO_MEMORY 12
 
@@ -50,7 +50,7 @@ static int fill(DIR *listing)
         if (found >= 0) found = call(SYS_getdents64, listing->fd, (long)names, room, 0, 0);
         unlock();
         if (found < 0) return (int)answer(found);
-        if (found + LONGEST > room) continue;
+        if (found + MAX_ENTRY > room) continue;
         listing->end = found;
         return 0;
     }

@@ -1,4 +1,4 @@
-"""What the commands do with fleets: bring them up, wait until they are, take them down."""
+"""Bring a fleet up, wait until it has settled, and take it down: what the commands do with fleets."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.fleet.plan import machine_spec, wanted_machines
-from drumhead.fleet.supervisor import all_settled, failures
+from drumhead.fleet.plan import machine_spec, planned_machines
+from drumhead.fleet.supervisor import failures, is_settled
 from drumhead.image.store import ImageStore
 from drumhead.machine.instances import Instances
-from drumhead.machine.process import process_end
+from drumhead.machine.process import wait_process
 from drumhead.machine.stop import stop_machine
 from drumhead.machine.watch import watching
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from drumhead.fleet.records import Fleet, FleetState
     from drumhead.fleet.store import FleetStore
 
-KEEPER_LOG = "keeper.log"
+SUPERVISOR_LOG = "supervisor.log"
 
 
 def check_images(store: FleetStore, fleet: Fleet) -> None:
-    """Every member's image is there and has the command that is asked for. Raises NOT_FOUND, USAGE."""
+    """Check that every member's image exists and has the requested command. Raises NOT_FOUND, USAGE."""
     images = ImageStore(store.home)
-    for wanted in wanted_machines(fleet).values():
+    for wanted in planned_machines(fleet).values():
         machine_spec(fleet.name, wanted, images.find(wanted.member.image, wanted.member.guest))
 
 
-def start_keeper(store: FleetStore) -> int:
-    """A keeper in the background; returns its process id."""
-    with (store.directory / KEEPER_LOG).open("ab") as log:
+def start_supervisor(store: FleetStore) -> int:
+    """Start a supervisor in the background and return its process id."""
+    with (store.directory / SUPERVISOR_LOG).open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "drumhead.fleet", store.name],
             env={**os.environ, "DRUMHEAD_HOME": str(store.home.root)},
@@ -45,23 +45,27 @@ def start_keeper(store: FleetStore) -> int:
             stderr=log,
             start_new_session=True,
         )
-    process.returncode = 0  # known by its id from here on, and meant to outlive us
+    process.returncode = 0  # we only need its id, and it outlives us
     return process.pid
 
 
 async def wait_settled(
-    store: FleetStore, fleet: Fleet, keeper: int, *, time_limit: float, show: Callable[[FleetState], None]
+    store: FleetStore, fleet: Fleet, supervisor: int, *, time_limit: float, show: Callable[[FleetState], None]
 ) -> None:
-    """Wait until the keeper has done what `fleet` asks. Raises GUEST when a machine fails for good, TIMEOUT."""
-    ended = asyncio.create_task(process_end(keeper))
+    """Wait until the supervisor has reached the state that `fleet` asks for.
+
+    Raises GUEST when a machine fails for good, TIMEOUT when `time_limit` (seconds) passes.
+    """
+    ended = asyncio.create_task(wait_process(supervisor))
     try:
         with watching(store.directory) as changed:
             async with asyncio.timeout(time_limit):
-                while not all_settled(state := store.read_state(), fleet):
+                while not is_settled(state := store.read_state(), fleet):
                     show(state)
                     if ended.done():
                         raise DrumheadError(
-                            ErrorCode.GUEST, f"the keeper of {store.name} ended; see {store.directory / KEEPER_LOG}"
+                            ErrorCode.GUEST,
+                            f"the supervisor of {store.name} ended; see {store.directory / SUPERVISOR_LOG}",
                         )
                     wake = asyncio.create_task(changed.wait())
                     await asyncio.wait({wake, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -71,23 +75,23 @@ async def wait_settled(
     except TimeoutError as error:
         waiting = [name for name, one in store.read_state().machines.items() if one.health != "healthy"]
         raise DrumheadError(
-            ErrorCode.TIMEOUT, f"not up within {time_limit:.0f} s: {', '.join(waiting)}; it goes on being tried"
+            ErrorCode.TIMEOUT, f"not up within {time_limit:.0f} s: {', '.join(waiting)}; the supervisor keeps trying"
         ) from error
     finally:
         ended.cancel()
     failed = failures(state)
     if failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
-        raise DrumheadError(ErrorCode.GUEST, f"fleet {store.name} is not whole: {reasons}")
+        raise DrumheadError(ErrorCode.GUEST, f"fleet {store.name} has failed machines: {reasons}")
 
 
 async def take_down(store: FleetStore) -> list[str]:
-    """Stop and delete the machines that carry the fleet's name, and forget the fleet. Returns their names."""
-    keeper = store.keeper()
-    if keeper:
-        # It stops its machines in the reverse order of their start.
-        os.kill(keeper, signal.SIGTERM)
-        await process_end(keeper)
+    """Stop and delete the machines of a fleet and its record. Return the names of the machines."""
+    supervisor = store.supervisor()
+    if supervisor:
+        # The supervisor stops its machines in reverse order of their start.
+        os.kill(supervisor, signal.SIGTERM)
+        await wait_process(supervisor)
     instances = Instances(store.home)
     names = [one.launch.spec.name for one in store.instances()]
     await asyncio.gather(*[stop_machine(instances, name) for name in names])

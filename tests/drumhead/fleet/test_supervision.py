@@ -1,4 +1,6 @@
-"""What a keeper decides, without machines: which service is silent, in which order machines stop, how long it waits."""
+"""What a supervisor decides, without machines: which service is silent, in which order machines stop, how long it
+waits.
+"""
 
 import asyncio
 import os
@@ -9,10 +11,10 @@ import pytest
 from aiohttp import web
 
 from drumhead.fleet import health
-from drumhead.fleet import supervisor as keeper
+from drumhead.fleet import supervisor as supervisor
 from drumhead.fleet.records import Fleet, HealthCheck, Member
 from drumhead.fleet.store import FleetStore
-from drumhead.fleet.supervisor import LONGEST_PAUSE, SHORTEST_PAUSE, next_pause, stop_in_order
+from drumhead.fleet.supervisor import MAX_RESTART_DELAY, MIN_RESTART_DELAY, next_restart_delay, stop_in_order
 from drumhead.home import Home
 from drumhead.machine.records import PortForward
 
@@ -44,7 +46,7 @@ async def test_a_service_that_answers_that_it_is_not_ready_lives(service, monkey
     answers += [503, 404, None, 503, None]
     check = HealthCheck(port=80, path="/readyz", recheck=0.01, failures=2)
     async with asyncio.timeout(30):
-        await health.wait_silent(check, forward)
+        await health.wait_unresponsive(check, forward)
     assert asked.is_set()
     assert answers == [], "one silence, an answer and one silence are not two silences in a row"
 
@@ -52,7 +54,7 @@ async def test_a_service_that_answers_that_it_is_not_ready_lives(service, monkey
 async def test_a_port_that_nobody_listens_on_is_silent(service):
     forward, _, _ = service
     check = HealthCheck(port=80, recheck=0.01, failures=3)
-    waiting = asyncio.create_task(health.wait_silent(check, PortForward(host_port=1, guest_port=80)))
+    waiting = asyncio.create_task(health.wait_unresponsive(check, PortForward(host_port=1, guest_port=80)))
     async with asyncio.timeout(30):
         await waiting
     assert await health.is_alive(check, forward)
@@ -72,7 +74,7 @@ async def test_machines_stop_when_nobody_needs_them_and_beside_those_that_nobody
         def find(self, name):
             return name
 
-    monkeypatch.setattr(keeper, "stop_machine", stop_machine)
+    monkeypatch.setattr(supervisor, "stop_machine", stop_machine)
     after = {"store": (), "db": ("store",), "blobs": ("store",), "web": ("db", "blobs")}
     fleet = Fleet(name="f", members={name: Member(image="i", after=others) for name, others in after.items()})
     machines = {name: name.split("-")[1] for name in allowed}
@@ -87,23 +89,23 @@ async def test_machines_stop_when_nobody_needs_them_and_beside_those_that_nobody
 
 
 def test_pauses_grow_until_a_machine_was_healthy_for_a_while():
-    pauses = [SHORTEST_PAUSE]
+    pauses = [MIN_RESTART_DELAY]
     for _ in range(6):
-        pauses.append(next_pause(pauses[-1], healthy_for=LONGEST_PAUSE / 2))
+        pauses.append(next_restart_delay(pauses[-1], healthy_for=MAX_RESTART_DELAY / 2))
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
-    assert next_pause(30, healthy_for=LONGEST_PAUSE + 1) == SHORTEST_PAUSE
+    assert next_restart_delay(30, healthy_for=MAX_RESTART_DELAY + 1) == MIN_RESTART_DELAY
 
 
 def test_a_keeper_that_asks_who_keeps_the_fleet_goes_on_keeping_it(tmp_path):
     store = FleetStore(Home(root=tmp_path), "f")
     asking = "import sys, pathlib; from drumhead.home import Home; from drumhead.fleet.store import FleetStore; "
-    asking += "print(FleetStore(Home(root=pathlib.Path(sys.argv[1])), 'f').keeper())"
+    asking += "print(FleetStore(Home(root=pathlib.Path(sys.argv[1])), 'f').supervisor())"
 
     def others_say():
         done = subprocess.run([sys.executable, "-c", asking, tmp_path], capture_output=True, text=True, check=True)
         return int(done.stdout)
 
-    with store.keeping():
-        assert store.keeper() == os.getpid()
+    with store.supervising():
+        assert store.supervisor() == os.getpid()
         assert others_say() == os.getpid()
-    assert store.keeper() == others_say() == 0
+    assert store.supervisor() == others_say() == 0
