@@ -84,7 +84,7 @@ async def wait_healthy_again(home: Home, fleet: str, machine: str, *, restarts: 
 
 
 def restarts_of(home: Home, fleet: str, machine: str) -> int:
-    """How often a fleet's supervisor has started a machine again; a slow host may have made it do so before any test."""
+    """How often a fleet's supervisor has restarted a machine; on a slow host it may have done so before any test."""
     return FleetStore(home, fleet).read_state().machines[machine].restarts
 
 

@@ -14,7 +14,7 @@ ATTEMPT_TIME = 5.0
 LIFE_TIME = 10.0
 """Seconds that a service that was healthy has for any answer; it may be busy."""
 QUIET_TIME = 1.0
-"""Seconds after which an open connection counts as accepted: QEMU accepts at once and hangs up when the guest refuses."""
+"""Seconds after which an open connection counts as accepted; QEMU accepts at once and hangs up if the guest refuses."""
 
 
 async def wait_healthy(check: HealthCheck, forward: PortForward) -> bool:
