@@ -61,7 +61,7 @@ async def run_command(
         nat needs no root; bridge, tap and vhost put the machine on a network of the host.
     device:
         The host's bridge (bridge, vhost; virbr0 or br0 by default) or tap device (tap; tap0 by default).
-    link:
+    private_network:
         The private network whose machines reach one another by name.
     mac:
         The card's MAC; the same MAC has the same address at every launch. By default it follows from the name.
