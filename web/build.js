@@ -28,6 +28,6 @@ const version = async (name) =>
 let page = await readFile(`${here}/index.html`, "utf8");
 for (const name of ["app.js", "style.css", "icon.svg"]) {
   if (name === "icon.svg") await copyFile(`${here}/${name}`, `${target}/${name}`);
-  page = page.replaceAll(`/web/${name}`, `/web/${name}?v=${await version(name)}`);
+  page = page.replaceAll(`web/${name}`, `web/${name}?v=${await version(name)}`);
 }
 await writeFile(`${target}/index.html`, page);

@@ -1,4 +1,6 @@
-// The public API of the master, typed: only what the page uses.
+// The public API of the master: what the page uses of it. The types come from its OpenAPI document.
+
+import type { components } from "./openapi";
 
 export const State = {
   uploading: -1,
@@ -8,103 +10,31 @@ export const State = {
   failed: 3,
   quarantined: 4,
   cancelled: 5,
-} as const;
+} as const satisfies Record<string, components["schemas"]["State"]>;
 export type StateName = keyof typeof State;
 export const stateName = (state: number): StateName =>
   (Object.keys(State) as StateName[]).find((name) => State[name] === state) ?? "waiting";
 
-export interface Output {
-  name: string;
-  size: number;
-  media_type: string;
-  width: number;
-  height: number;
-  frames: number;
-}
-export interface Failure {
-  code: string;
-  detail: string;
-}
-export interface Task {
-  id: string;
-  state: number;
-  seq: number;
-  created: number;
-  changed: number;
-  input: { digest: string; size: number } | null;
-  filename: string;
-  media_type: string;
-  recipe: string;
-  batch: string;
-  attempts: number;
-  errors: number;
-  deaths: number;
-  outputs: Output[];
-  failure: Failure | null;
-  seconds: number;
-  reused: boolean;
-}
-export interface TaskEvent {
-  seq: number;
-  at: number;
-  task: string;
-  state: number;
-  recipe: string;
-  batch: string;
-  attempt: number;
-  kind: string;
-  failure: Failure | null;
-  seconds: number;
-}
-export interface TaskPage {
-  tasks: Task[];
-  next: string | null;
-}
+type Schemas = components["schemas"];
+export type Task = Schemas["Task"];
+export type Output = Schemas["safelight.wire.Output"];
+export type Failure = Schemas["Failure"];
+export type TaskEvent = Schemas["Event"];
+export type TaskPage = Schemas["TaskPage"];
+export type Worker = Schemas["WorkerSeen"];
+export type Minute = Schemas["Minute"];
+export type LastHour = Schemas["LastHour"];
+export type Service = Schemas["ServiceSeen"];
+export type Summary = Omit<Schemas["Summary"], "tasks"> & { tasks: Partial<Record<StateName, number>> };
+
+/** An operation of a recipe while it is edited: its fields follow the JSON Schema that the service gives. */
 export type Operation = { op: string } & Record<string, unknown>;
-export interface OutputSpec {
+export type OutputSpec = Partial<Omit<Schemas["safelight.recipe.records.Output"], "operations">> & {
   operations?: Operation[];
-  [field: string]: unknown;
-}
-export interface Recipe {
-  name?: string;
-  description?: string;
-  auto_orient?: boolean;
-  outputs: Record<string, OutputSpec>;
-}
-export interface NamedRecipe {
-  name: string;
-  spec: Recipe;
-  changed: number;
-}
-export interface Worker {
-  worker: { id: string; host: string; engine: string; slots: number; busy: number; isolation: string };
-  first_seen: number;
-  last_seen: number;
-  holding: number;
-}
-export interface Summary {
-  tasks: Partial<Record<StateName, number>>;
-  delayed: number;
-  oldest_waiting: number;
-  workers: Worker[];
-}
-export interface Minute {
-  at: number;
-  created: number;
-  finished: number;
-  failed: number;
-  quarantined: number;
-  deaths: number;
-  open: number;
-  median: number | null;
-  p95: number | null;
-}
-export interface Service {
-  name: string;
-  address: string;
-  ready: boolean;
-  detail: string;
-}
+};
+export type Recipe = Partial<Omit<Schemas["Recipe"], "outputs">> & { outputs: Record<string, OutputSpec> };
+/** The API's description leaves the recipe of a named one open; it is always a whole recipe. */
+export type NamedRecipe = Omit<Schemas["NamedRecipe"], "spec"> & { spec: Recipe };
 
 /** Views and previews are tasks of this batch; they are nobody's photos. */
 export const VIEWS = "view";
@@ -148,7 +78,7 @@ export async function ask<T>(method: string, path: string, body?: unknown, signa
   return (text ? JSON.parse(text) : undefined) as T;
 }
 
-const task = (id: string, action = "") => `/task/${encodeURIComponent(id)}${action}`;
+const task = (id: string, action = "") => `task/${encodeURIComponent(id)}${action}`;
 const query = (values: Record<string, string | number | undefined>) => {
   const given = Object.entries(values).filter(([, value]) => value !== undefined && value !== "");
   return given.length ? `?${new URLSearchParams(given.map(([name, value]) => [name, String(value)]))}` : "";
@@ -156,21 +86,21 @@ const query = (values: Record<string, string | number | undefined>) => {
 
 export const getTask = (id: string) => ask<Task>("GET", task(id));
 export const findTasks = (filter: { state?: string; recipe?: string; before?: string; limit?: number }) =>
-  ask<TaskPage>("GET", `/tasks${query(filter)}`);
+  ask<TaskPage>("GET", `tasks${query(filter)}`);
 export const cancelTask = (id: string) => ask<Task>("POST", task(id, "/cancel"));
 export const retryTask = (id: string) => ask<Task>("POST", task(id, "/retry"));
 export const releaseTask = (id: string) => ask<Task>("POST", task(id, "/release"));
 export const deleteTask = (id: string) => ask<void>("DELETE", task(id));
-export const getRecipes = () => ask<NamedRecipe[]>("GET", "/recipes");
+export const getRecipes = () => ask<NamedRecipe[]>("GET", "recipes");
 export const saveRecipe = (name: string, recipe: Recipe) =>
-  ask<NamedRecipe>("PUT", `/recipes/${encodeURIComponent(name)}`, recipe);
-export const deleteRecipe = (name: string) => ask<void>("DELETE", `/recipes/${encodeURIComponent(name)}`);
-export const getSchema = () => ask<{ $defs: Record<string, unknown> }>("GET", "/recipes/schema");
+  ask<NamedRecipe>("PUT", `recipes/${encodeURIComponent(name)}`, recipe);
+export const deleteRecipe = (name: string) => ask<void>("DELETE", `recipes/${encodeURIComponent(name)}`);
+export const getSchema = () => ask<{ $defs: Record<string, unknown> }>("GET", "recipes/schema");
 export const preview = (id: string, recipe: Recipe, signal: AbortSignal) =>
-  ask<Task>("POST", "/preview", { task: id, recipe }, signal);
-export const getSummary = () => ask<Summary>("GET", "/summary");
-export const getHour = () => ask<{ since: number; minutes: Minute[] }>("GET", "/hour");
-export const getServices = () => ask<Service[]>("GET", "/services");
+  ask<Task>("POST", "preview", { task: id, recipe }, signal);
+export const getSummary = () => ask<Summary>("GET", "summary");
+export const getHour = () => ask<LastHour>("GET", "hour");
+export const getServices = () => ask<Service[]>("GET", "services");
 
 export const viewUrl = (id: string, output?: string, size: "small" | "large" = "small") =>
   task(id, `/view${query({ output, size })}`);

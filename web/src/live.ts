@@ -33,7 +33,7 @@ function open(): void {
   clearTimeout(retry);
   source?.close();
   const resumed = last !== undefined;
-  source = new EventSource(resumed ? `/events?after=${last}` : "/events");
+  source = new EventSource(resumed ? `events?after=${last}` : "events");
   source.onopen = () => {
     connection.value = "live";
     if (!resumed) for (const follower of followers) follower.missed();

@@ -9,7 +9,7 @@ const KEY = "safelight.recipe";
 export const recipes = signal<NamedRecipe[]>([]);
 export const chosen = signal(localStorage.getItem(KEY) ?? "invert");
 
-export const isFixed = (recipe: NamedRecipe) => recipe.changed === 0;
+export const isBuiltin = (recipe: NamedRecipe) => recipe.changed === 0;
 
 export function choose(name: string): void {
   chosen.value = name;

@@ -51,7 +51,7 @@ const uppy = new Uppy<Meta, TusBody>({
 const failures = new Map<string, { words: string; passing: boolean }>();
 
 uppy.use(Tus, {
-  endpoint: "/uploads",
+  endpoint: new URL("uploads", location.href).href,
   limit: 3,
   retryDelays: RETRY_AFTER,
   removeFingerprintOnSuccess: true,

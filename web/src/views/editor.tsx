@@ -3,12 +3,12 @@
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { type Operation, type OutputSpec } from "../api";
+import { draft, edit } from "../draft";
 import { plural, spoken } from "../format";
 import { Fields, sketch } from "../parts/fields";
 import { Icon } from "../parts/icons";
 import { schema, loadSchema } from "../schema";
 import { Preview } from "./preview";
-import { draft, edit } from "./recipes";
 
 export const tab = signal("");
 const dragged = signal<number | undefined>(undefined);

@@ -116,7 +116,7 @@ export function smallest(task: Task): string | undefined {
 }
 
 const Everything = () => (
-  <a class="button" href="/archive" download>
+  <a class="button" href="archive" download>
     <Icon name="download" /> Download all
   </a>
 );
@@ -148,7 +148,7 @@ function SelectionActions() {
       <button onClick={() => void drop()}>
         <Icon name="trash" /> Delete
       </button>
-      <form method="post" action="/archive">
+      <form method="post" action="archive">
         <input type="hidden" name="tasks" value={ids.join(",")} />
         <button class="main">
           <Icon name="download" /> Download ZIP

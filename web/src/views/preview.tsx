@@ -3,12 +3,12 @@
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { deleteTask, preview, Problem, State, type Task, viewUrl } from "../api";
+import { draft } from "../draft";
 import { bytes, dimensions, kind, seconds } from "../format";
 import { Compare } from "../parts/compare";
 import { Icon } from "../parts/icons";
 import { Picture } from "../parts/picture";
 import { TaskList } from "../tasks";
-import { draft } from "./recipes";
 
 const WAIT = 350;
 const CHOICES = 12;

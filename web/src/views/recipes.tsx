@@ -1,31 +1,15 @@
 // The recipes: look at one, edit it, save it under a name.
 
-import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { deleteRecipe, type NamedRecipe, type Recipe, saveRecipe } from "../api";
+import { deleteRecipe, type NamedRecipe, saveRecipe } from "../api";
+import { changed, draft, name, open } from "../draft";
 import { plural } from "../format";
 import { confirmed } from "../parts/confirm";
 import { Icon } from "../parts/icons";
 import { attempt, say } from "../parts/toast";
-import { choose, chosen, isFixed, load, recipes } from "../recipes";
+import { choose, chosen, isBuiltin, load, recipes } from "../recipes";
 import { detail, go, link } from "../router";
 import { Editor } from "./editor";
-
-/** What is being edited; saving is the only way out of here. */
-export const draft = signal<Recipe>({ outputs: {} });
-const name = signal("");
-const changed = signal(false);
-
-function open(recipe: NamedRecipe): void {
-  draft.value = structuredClone(recipe.spec);
-  name.value = isFixed(recipe) ? `my-${recipe.name}` : recipe.name;
-  changed.value = false;
-}
-
-export function edit(recipe: Recipe): void {
-  draft.value = recipe;
-  changed.value = true;
-}
 
 export function Recipes() {
   const current = recipes.value.find((recipe) => recipe.name === (detail.value || chosen.value));
@@ -43,7 +27,7 @@ export function Recipes() {
               <a href={link("recipes", recipe.name)} aria-current={recipe === current ? "true" : undefined}>
                 <b>{recipe.name}</b>
                 <small class="quiet">
-                  {isFixed(recipe) ? "built in" : "yours"} · {plural(Object.keys(recipe.spec.outputs).length, "output")}
+                  {isBuiltin(recipe) ? "built in" : "yours"} · {plural(Object.keys(recipe.spec.outputs).length, "output")}
                 </small>
               </a>
             </li>
@@ -99,7 +83,7 @@ function Heading({ current }: { current: NamedRecipe }) {
             Use for uploads
           </button>
         )}
-        {!isFixed(current) && (
+        {!isBuiltin(current) && (
           <button type="button" onClick={() => void drop()} aria-label={`Delete the recipe ${current.name}`}>
             <Icon name="trash" />
           </button>

@@ -110,7 +110,7 @@ function Developed({ task, name }: { task: Task; name: string }) {
           </li>
         </ul>
         {task.outputs.length > 1 && (
-          <a class="button" href={`/archive?tasks=${task.id}`} download>
+          <a class="button" href={`archive?tasks=${task.id}`} download>
             <Icon name="download" /> All outputs as ZIP
           </a>
         )}
