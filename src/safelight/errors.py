@@ -150,6 +150,12 @@ class Error(Exception):
         return cls(code, detail, **{key: value for key, value in fields.items() if key not in known})
 
 
+def validation_problem(error: Exception) -> tuple[str, str]:
+    """Split the message of a msgspec `ValidationError` into what is wrong and where, such as `$.outputs[0]`."""
+    sentence, _, position = str(error).partition(" - at ")
+    return sentence, position.strip("`") or "$"
+
+
 def _phrase(status: int) -> str:
     try:
         return HTTPStatus(status).phrase

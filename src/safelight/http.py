@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, disable_created_metrics, generate_latest
 
-from safelight.errors import Code, Error
+from safelight.errors import Code, Error, validation_problem
 from safelight.service import Authenticate, Caller, Service, anyone
 from safelight.wire import decode, encode
 
@@ -76,8 +76,8 @@ def query(request: web.Request, kind: type[T]) -> T:
     try:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
-        sentence, _, place = str(error).partition(" - at ")
-        position = place.strip("`").removeprefix("$.")
+        sentence, position = validation_problem(error)
+        position = position.removeprefix("$.")
         raise Error(Code.INVALID_REQUEST, f"The parameter {position}: {sentence}.", position=position) from None
 
 

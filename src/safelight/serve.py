@@ -23,9 +23,9 @@ from safelight import http, logs, settings
 from safelight.client.base import session
 from safelight.client.discovery import REGISTRATION_KEYS, Discovery
 from safelight.errors import Code, Error
-from safelight.service import Config, DataDirectory, Port, Service, reachable_host
+from safelight.service import Config, DataDirectory, MaxPhoto, Port, Service, reachable_host
 
-__all__ = ["Config", "DataDirectory", "Port", "Service", "reachable_host", "run", "running"]
+__all__ = ["Config", "DataDirectory", "MaxPhoto", "Port", "Service", "reachable_host", "run", "running"]
 
 log = logging.getLogger(__name__)
 

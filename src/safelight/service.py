@@ -28,6 +28,10 @@ Port = Annotated[int, Meta(ge=0, le=65535, description="TCP port to listen on; 0
 DataDirectory = Annotated[str, Meta(description="directory for everything the service writes")]
 
 
+MaxPhoto = Annotated[settings.Size, Meta(description="size of the largest photo accepted, in bytes")]
+"""A setting of the master and of workers. SAFELIGHT_MAX_PHOTO, or `max_photo` at a file's top level, sets both."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The settings that every service has."""
 

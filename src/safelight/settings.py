@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from safelight import __version__
+from safelight.errors import validation_problem
 
 C = TypeVar("C", bound=msgspec.Struct)
 
@@ -79,8 +80,8 @@ def _merge(kind: type[C], given: dict[str, Any], section: str, environ: Mapping[
     try:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
-        sentence, _, place = str(error).partition(" - at ")
-        field = place.strip("`").removeprefix("$.").partition("[")[0]
+        sentence, position = validation_problem(error)
+        field = position.removeprefix("$.").partition("[")[0]
         raise SettingsError(f"{origin.get(field, field)}: {sentence}") from None
 
 

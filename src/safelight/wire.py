@@ -12,9 +12,12 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from safelight.errors import Code, Error
+from safelight.errors import Code, Error, validation_problem
 
 T = TypeVar("T")
+
+MAX_PHOTO_BYTES = 256 * 1024 * 1024
+"""Size of the largest photo that the master accepts and workers process; `max_photo` is the setting."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
@@ -36,6 +39,9 @@ class State(IntEnum):
     QUARANTINED = 4
     CANCELLED = 5
 
+
+STATES: dict[str, State] = {state.name.lower(): state for state in State}
+"""The states by the names that people read and write."""
 
 ENDED = frozenset({State.FINISHED, State.FAILED, State.QUARANTINED, State.CANCELLED})
 """States in which nothing more happens unless somebody asks."""
@@ -85,7 +91,8 @@ class NewTask(Record, frozen=True, kw_only=True):
 
     `input` is None only for a task of the classic protocol, whose input is stored under the task's own id.
     `recipe` is the name shown to people, `spec` its canonical JSON, `recipe_digest` names what it does.
-    `classic` says that a classic worker, which can only invert, may do it.
+    `classic` says that a classic worker, which can only invert, may do it. `internal` tasks are made by the system for
+    its own use (renditions, previews); nobody's lists, archives and charts show them.
     """
 
     input: Blob | None = None
@@ -99,6 +106,7 @@ class NewTask(Record, frozen=True, kw_only=True):
     batch: Annotated[str, Meta(max_length=64)] = ""
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
     webhook: str | None = None
+    internal: bool = False
     state: State = State.WAITING
 
 
@@ -117,6 +125,7 @@ class Task(Record, frozen=True, kw_only=True):
     recipe_digest: str = ""
     priority: int = 0
     batch: str = ""
+    internal: bool = False
     attempts: int = 0
     errors: int = 0
     deaths: int = 0
@@ -128,6 +137,32 @@ class Task(Record, frozen=True, kw_only=True):
     """Finished on creation, from an earlier task with the same input, recipe and engine."""
     lease: str | None = None
     """The lease that finished it; only services see it. The classic result is stored under this id."""
+
+
+class TaskQuery(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which tasks to list. A task must match every filter that is given."""
+
+    state: Annotated[str, Meta(description=f"states, separated by commas: {', '.join(STATES)}")] = ""
+    recipe: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    batch: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    internal: Annotated[bool, Meta(description="list the tasks that the system made for its own use instead")] = False
+    before: Annotated[str, Meta(description="`next` of the page before", max_length=128)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+    @property
+    def states(self) -> list[State]:
+        """The states in `state`; none means all. Raises INVALID_REQUEST for one that does not exist."""
+        names = [name.strip() for name in self.state.split(",") if name.strip()]
+        for name in names:
+            if name not in STATES:
+                detail = f"There is no state {name[:32]!r}; there are {', '.join(STATES)}."
+                raise Error(Code.INVALID_REQUEST, detail, position="state")
+        return [STATES[name] for name in names]
+
+    def params(self) -> dict[str, str]:
+        """Return the query string's parameters."""
+        fields = msgspec.structs.asdict(self) | {"internal": "true" if self.internal else None}
+        return {name: str(value) for name, value in fields.items() if value not in (None, "")}
 
 
 class TaskPage(Record, frozen=True, kw_only=True):
@@ -260,6 +295,7 @@ class Event(Record, frozen=True, kw_only=True):
     state: State
     recipe: str = ""
     batch: str = ""
+    internal: bool = False
     attempt: int = 0
     worker: str = ""
     kind: str = ""
@@ -385,7 +421,7 @@ def decode(data: bytes | str, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
-        sentence, _, place = str(error).partition(" - at ")
-        raise Error(Code.INVALID_REQUEST, f"{sentence}.", position=place.strip("`") or "$") from None
+        sentence, position = validation_problem(error)
+        raise Error(Code.INVALID_REQUEST, f"{sentence}.", position=position) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Error(Code.INVALID_REQUEST, f"The body is not valid JSON: {error}.") from None

@@ -11,7 +11,7 @@ import pytest
 from safelight import recipe
 from safelight.client.db import DbClient
 from safelight.db.__main__ import CLASSIC_TASK
-from safelight.wire import State, encode
+from safelight.wire import State, TaskQuery, encode
 from support.tasks import new_task, request
 
 
@@ -137,7 +137,7 @@ async def test_leases_of_a_worker_that_hung_up_go_back(http, service):
 async def test_the_metrics_tell_the_queue(http, service):
     async with DbClient.connect(service.url) as db:
         await db.create([new_task(webhook="http://127.0.0.1:1/"), new_task()])
-        await db.cancel((await db.find()).tasks[-1].id)
+        await db.cancel((await db.find(TaskQuery())).tasks[-1].id)
     async with http.get("/metrics") as response:
         text = await response.text()
     for line in (

@@ -15,7 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 from safelight.db.sqlite import SqliteStore
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
-from safelight.wire import ENDED, HandedBack, State
+from safelight.wire import ENDED, HandedBack, State, TaskQuery
 from support.tasks import died, failed, finished, new_task, request
 
 POLICY = Policy(max_errors=2, retry_first=10, retry_longest=10, max_deaths=2, oldest_every=0)
@@ -170,7 +170,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def agrees(self):
-        found = {task.id: task for task in self.do(self.store.find(limit=1000)).tasks}
+        found = {task.id: task for task in self.do(self.store.find(TaskQuery(limit=1000))).tasks}
         assert found.keys() == self.expected.keys()
         for name, task in self.expected.items():
             real = found[name]

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from safelight.errors import Code, Error
-from safelight.wire import HandedBack, Heartbeat, NamedRecipe, State, WorkerInfo
+from safelight.wire import HandedBack, Heartbeat, NamedRecipe, State, TaskQuery, WorkerInfo
 from support.tasks import died, digest, failed, finished, new_task, output, request
 
 
@@ -74,7 +74,7 @@ async def test_creation_is_all_or_none(store):
     bad = new_task(state=State.FINISHED)
     error = await refused(Code.INVALID_REQUEST, store.create([new_task(), bad]))
     assert error.extra["position"] == "$[1].state"
-    assert (await store.find()).tasks == []
+    assert (await store.find(TaskQuery())).tasks == []
     assert await store.create([]) == []
 
 
@@ -90,7 +90,7 @@ async def test_an_idempotency_key_names_one_task(store):
         error = await refused(Code.CONFLICT, store.create([new_task("c"), changed]))
         assert error.extra["position"] == "$[1].idempotency_key"
     await refused(Code.CONFLICT, store.create([new_task("a", idempotency_key="n"), new_task("b", idempotency_key="n")]))
-    assert len((await store.find()).tasks) == 2
+    assert len((await store.find(TaskQuery())).tasks) == 2
 
 
 async def test_racing_creations_with_one_key_make_one_task(store):
@@ -349,13 +349,31 @@ async def test_find_filters_and_pages(store):
                 ]
                 found, before = [], None
                 while True:
-                    page = await store.find(states=states_, recipe=recipe, batch=batch, before=before, limit=2)
+                    page = await store.find(
+                        TaskQuery(
+                            state=",".join(state.name.lower() for state in states_),
+                            recipe=recipe,
+                            batch=batch,
+                            before=before,
+                            limit=2,
+                        )
+                    )
                     assert len(page.tasks) <= 2
                     found += page.tasks
                     if (before := page.next) is None:
                         break
                 assert found == expected
-    await refused(Code.INVALID_REQUEST, store.find(before="nonsense"))
+    await refused(Code.INVALID_REQUEST, store.find(TaskQuery(before="nonsense")))
+
+
+async def test_internal_tasks_stay_out_of_lists_and_say_so_in_events(store):
+    (mine,) = await store.create([new_task(batch="view")])
+    (internal,) = await store.create([new_task(batch="view", internal=True)])
+    for filters in ({}, {"batch": "view"}, {"state": "waiting"}, {"recipe": mine.recipe}):
+        assert [task.id for task in (await store.find(TaskQuery(**filters))).tasks] == [mine.id], filters
+        found = await store.find(TaskQuery(**filters, internal=True))
+        assert [task.id for task in found.tasks] == [internal.id], filters
+    assert [event.internal for event in (await store.events(0)).events] == [False, True]
 
 
 async def test_every_change_is_a_numbered_event(store):
@@ -530,7 +548,7 @@ async def test_retention_removes_what_is_old(opened):
     while gone != {ended.id, uploading.id}:
         page = await store.events(page.last, wait=10)
         gone |= {event.task for event in page.events if event.kind == "deleted"}
-    assert [task.id for task in (await store.find()).tasks] == [waiting.id]
+    assert [task.id for task in (await store.find(TaskQuery())).tasks] == [waiting.id]
     while (page := await store.events(0, wait=0.1)).events:
         assert page.last <= (await store.summary()).seq
     assert page.oldest == page.last == (await store.summary()).seq

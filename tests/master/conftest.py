@@ -68,7 +68,7 @@ async def system(tmp_path) -> AsyncIterator[System]:
 @pytest.fixture
 async def master(system) -> serve.Service:
     """A master with small limits, so that they can be met."""
-    return await system.master(max_upload=4 << 20, uploads=4, upload_idle_timeout=1.0, webhook_allow_private=True)
+    return await system.master(max_photo=4 << 20, uploads=4, upload_idle_timeout=1.0, webhook_allow_private=True)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def resident(pid: int) -> int:
 
 
 async def test_a_huge_upload_in_constant_memory(tmp_path):
-    settings = {"master": ["--max-upload", "1G"]}
+    settings = {"master": ["--max-photo", "1G"]}
     async with system(tmp_path, settings=settings) as running, Client.connect(running.master) as client:
         await client.upload(photo(1))
         pid = running.running["master"].process.pid

@@ -12,6 +12,7 @@ import pytest_asyncio
 from PIL import Image
 
 from safelight.client.db import DbClient
+from safelight.wire import TaskQuery
 from support.photos import photo
 from support.until import until
 
@@ -60,18 +61,34 @@ async def test_an_archive_holds_what_was_asked_for(client, ask):
     assert (await ask("HEAD", "/archive"))[1] == b""
 
 
-async def test_a_view_is_small_shown_everywhere_and_in_nobodys_list(client, whole, ask):
+async def test_a_rendition_is_small_shown_everywhere_and_in_nobodys_list(client, whole, ask):
     task = await finished(client, photo(0, width=1200, kind="TIFF"), recipe="invert", filename="scan.tif")
-    views = await asyncio.gather(*(ask("GET", f"/task/{task.id}/view") for _ in range(4)))
+    views = await asyncio.gather(*(ask("GET", f"/task/{task.id}/rendition") for _ in range(4)))
     assert len({body for _, body in views}) == 1
     answer, body = views[0]
     assert (answer.status, answer.content_type) == (200, "image/webp")
     assert max(Image.open(io.BytesIO(body)).size) == 480
-    _, body = await ask("GET", f"/task/{task.id}/view?output=image&size=large")
+    _, body = await ask("GET", f"/task/{task.id}/rendition?output=image&size=large")
     assert Image.open(io.BytesIO(body)).size == (1200, 1200)
     async with DbClient.connect(f"127.0.0.1:{whole.ports['db']}") as db:
-        assert [found.id for found in (await db.find()).tasks] == [task.id]
-    assert (await ask("GET", f"/task/{task.id}/view?output=none"))[0].status == 404
+        assert [found.id for found in (await db.find(TaskQuery())).tasks] == [task.id]
+    assert (await ask("GET", f"/task/{task.id}/rendition?output=none"))[0].status == 404
+
+
+async def test_a_batch_may_have_any_name(client, ask):
+    async def counted():
+        minutes = json.loads((await ask("GET", "/last-hour"))[1])["minutes"]
+        return sum(minute["created"] for minute in minutes)
+
+    before = await counted()
+    task = await finished(client, photo(4), recipe="invert", batch="view")
+    assert [found.id for found in (await client.tasks()).tasks] == [task.id]
+    assert len(zipfile.ZipFile(io.BytesIO((await ask("GET", "/archive"))[1])).namelist()) == 1
+
+    async def one_more():
+        return await counted() == before + 1
+
+    await until(one_more)
 
 
 async def test_a_preview_is_made_by_the_engine(client, ask):
@@ -79,7 +96,7 @@ async def test_a_preview_is_made_by_the_engine(client, ask):
     recipe = {"outputs": {"try": {"operations": [{"op": "resize", "width": 50}], "format": "png"}}}
     answer, _ = await ask("POST", "/preview", json={"task": task.id, "recipe": recipe})
     made = await answer.json()
-    assert (made["batch"], made["outputs"][0]["width"]) == ("view", 50)
+    assert (made["internal"], made["outputs"][0]["width"]) == (True, 50)
     _, body = await ask("GET", "/archive")
     assert len(zipfile.ZipFile(io.BytesIO(body)).namelist()) == len(task.outputs)
     later = await finished(client, photo(2), recipe="invert")
@@ -104,7 +121,7 @@ async def test_the_hour_is_known_again_after_a_restart(client, whole, ask):
     assert failed.failure is not None
 
     async def counted():
-        _, body = await ask("GET", "/hour")
+        _, body = await ask("GET", "/last-hour")
         minutes = json.loads(body)["minutes"]
         return {name: sum(minute[name] for minute in minutes) for name in ("finished", "failed", "created")}
 

@@ -203,7 +203,7 @@ async def test_the_system_in_numbers(page, client, folder):
     await expect(page.get_by_role("region", name="Workers").get_by_text("Idle").first).to_be_visible()
     table = page.get_by_role("table", name=re.compile("Throughput"))
     await expect(table.get_by_role("row")).not_to_have_count(1)
-    hour = await page.evaluate("fetch('/hour').then((answer) => answer.json())")
+    hour = await page.evaluate("fetch('/last-hour').then((answer) => answer.json())")
     assert len(hour["minutes"]) == 60
     assert sum(minute["finished"] for minute in hour["minutes"]) >= 2
     assert hour["minutes"][-1]["open"] == 0
@@ -241,7 +241,7 @@ async def test_nothing_foreign_and_nothing_inline(page, whole):
 
 async def test_a_photo_never_runs_as_a_page(page, whole, client):
     task = await client.wait((await client.upload(photo(0), filename="<b>.png")).id, timeout=45)
-    for path in ("original", "result", "view", "view?output=image", "original?download=true"):
+    for path in ("original", "result", "rendition", "rendition?output=image", "original?download=true"):
         answer = await page.request.get(f"http://{whole.master}/task/{task.id}/{path}")
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert "sandbox" in answer.headers["content-security-policy"]

@@ -36,9 +36,6 @@ export type Recipe = Partial<Omit<Schemas["Recipe"], "outputs">> & { outputs: Re
 /** The API's description leaves the recipe of a named one open; it is always a whole recipe. */
 export type NamedRecipe = Omit<Schemas["NamedRecipe"], "spec"> & { spec: Recipe };
 
-/** Views and previews are tasks of this batch; they are nobody's photos. */
-export const VIEWS = "view";
-
 /** What the service refused, in its own words. */
 export class Problem extends Error {
   constructor(
@@ -99,10 +96,10 @@ export const getSchema = () => ask<{ $defs: Record<string, unknown> }>("GET", "r
 export const preview = (id: string, recipe: Recipe, signal: AbortSignal) =>
   ask<Task>("POST", "preview", { task: id, recipe }, signal);
 export const getSummary = () => ask<Summary>("GET", "summary");
-export const getHour = () => ask<LastHour>("GET", "hour");
+export const getHour = () => ask<LastHour>("GET", "last-hour");
 export const getServices = () => ask<Service[]>("GET", "services");
 
 export const viewUrl = (id: string, output?: string, size: "small" | "large" = "small") =>
-  task(id, `/view${query({ output, size })}`);
+  task(id, `/rendition${query({ output, size })}`);
 export const resultUrl = (id: string, output: string) => task(id, `/result${query({ output, download: "true" })}`);
 export const originalUrl = (id: string) => task(id, "/original?download=true");

@@ -2,7 +2,6 @@
 
 import { signal } from "@preact/signals";
 import type { TaskEvent } from "./api";
-import { VIEWS } from "./api";
 
 export type Connection = "connecting" | "live" | "lost";
 export const connection = signal<Connection>("connecting");
@@ -41,7 +40,7 @@ function open(): void {
   source.onmessage = (message: MessageEvent<string>) => {
     last = message.lastEventId;
     const event = JSON.parse(message.data) as TaskEvent;
-    if (event.batch === VIEWS) return;
+    if (event.internal) return; // a rendition or a preview is nobody's photo
     waiting.push(event);
     flush ??= window.setTimeout(hand, FLUSH_EVERY);
   };

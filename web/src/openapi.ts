@@ -225,14 +225,14 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/task/{id}/view": {
+    "/task/{id}/rendition": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get: operations["get-task-id-view"];
+        get: operations["get-task-id-rendition"];
         put?: never;
         post?: never;
         delete?: never;
@@ -353,14 +353,14 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/hour": {
+    "/last-hour": {
         parameters: {
             query?: never;
             header?: never;
             path?: never;
             cookie?: never;
         };
-        get: operations["get-hour"];
+        get: operations["get-last-hour"];
         put?: never;
         post?: never;
         delete?: never;
@@ -457,6 +457,8 @@ export interface components {
             priority: number;
             /** @default  */
             batch: string;
+            /** @default false */
+            internal: boolean;
             /** @default 0 */
             attempts: number;
             /** @default 0 */
@@ -790,6 +792,8 @@ export interface components {
             recipe: string;
             /** @default  */
             batch: string;
+            /** @default false */
+            internal: boolean;
             /** @default 0 */
             attempt: number;
             /** @default  */
@@ -1054,6 +1058,7 @@ export interface operations {
                 state?: string;
                 recipe?: string;
                 batch?: string;
+                internal?: boolean;
                 before?: string;
                 limit?: number;
             };
@@ -2096,7 +2101,7 @@ export interface operations {
             };
         };
     };
-    "get-task-id-view": {
+    "get-task-id-rendition": {
         parameters: {
             query?: {
                 output?: string;
@@ -2678,7 +2683,7 @@ export interface operations {
             };
         };
     };
-    "get-hour": {
+    "get-last-hour": {
         parameters: {
             query?: never;
             header?: never;

@@ -2,7 +2,7 @@
 
 import { signal } from "@preact/signals";
 import type { StateName, Task, TaskEvent } from "./api";
-import { findTasks, getTask, Problem, stateName, VIEWS } from "./api";
+import { findTasks, getTask, Problem, stateName } from "./api";
 import { follow } from "./live";
 
 const HEAD_EVERY = 700;
@@ -129,7 +129,7 @@ export class TaskList {
     const oldest = this.complete.value || found.length > 1 ? undefined : this.items.value.at(-1);
     const added: Task[] = [];
     for (const task of found) {
-      if (!task || task.batch === VIEWS) continue;
+      if (!task || task.internal) continue;
       const before = known.get(task.id);
       if (!this.wants(task.state)) known.delete(task.id);
       else if (before) known.set(task.id, before.seq <= task.seq ? task : before);

@@ -20,10 +20,10 @@ from safelight.wire import (
     Output,
     Reference,
     Settled,
-    State,
     Summary,
     Task,
     TaskPage,
+    TaskQuery,
 )
 
 # The classic protocol's routes answer more, and errors as problem documents, to those who ask.
@@ -47,24 +47,9 @@ class DbClient(ServiceClient):
         """Return a task by its own id or by the id of one of its leases. Raises NOT_FOUND."""
         return await self._connection.call("GET", _task(id), Task, params=_FULL, headers=_JSON)
 
-    async def find(
-        self,
-        *,
-        states: Sequence[State] = (),
-        recipe: str | None = None,
-        batch: str | None = None,
-        before: str | None = None,
-        limit: int = 100,
-    ) -> TaskPage:
-        """Return tasks that match every filter given, newest first."""
-        params = {
-            "state": ",".join(state.name.lower() for state in states) or None,
-            "recipe": recipe,
-            "batch": batch,
-            "before": before,
-            "limit": limit,
-        }
-        return await self._connection.call("GET", "/tasks", TaskPage, params=params)
+    async def find(self, query: TaskQuery) -> TaskPage:
+        """Return a page of the tasks that match every filter, newest first."""
+        return await self._connection.call("GET", "/tasks", TaskPage, params=query.params())
 
     async def lease(self, request: LeaseRequest) -> list[Lease]:
         """Wait for tasks and take them."""

@@ -37,6 +37,7 @@ from safelight.wire import (
     Summary,
     Task,
     TaskPage,
+    TaskQuery,
     Uploaded,
 )
 
@@ -114,9 +115,9 @@ class Client(ServiceClient):
         limit: int = 100,
     ) -> TaskPage:
         """Return tasks that match every filter given, newest first."""
-        names = ",".join(state.name.lower() for state in states) or None
-        params = {"state": names, "recipe": recipe, "batch": batch, "before": before, "limit": limit}
-        return await self._connection.call("GET", "/tasks", TaskPage, params=params)
+        names = ",".join(state.name.lower() for state in states)
+        query = TaskQuery(state=names, recipe=recipe, batch=batch, before=before, limit=limit)
+        return await self._connection.call("GET", "/tasks", TaskPage, params=query.params())
 
     async def wait(self, id: str, *, timeout: float | None = None) -> Task:
         """Wait until a task has ended, told by its events. Raises TimeoutError."""

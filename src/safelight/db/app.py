@@ -24,6 +24,7 @@ from safelight.wire import (
     Seconds,
     State,
     Task,
+    TaskQuery,
     decode,
     encode,
 )
@@ -36,19 +37,10 @@ _Wait = Annotated[float, Meta(ge=0, le=60)]
 _NewTasks = Annotated[list[NewTask], Meta(max_length=1000)]
 _Outcomes = Annotated[list[Outcome], Meta(max_length=1000)]
 _Outputs = Annotated[list[Output], Meta(max_length=100)]
-_STATES = {state.name.lower(): state for state in State}
 
 
 class _Get(Record, frozen=True, kw_only=True):
     full: bool = False
-
-
-class _Find(Record, frozen=True, kw_only=True):
-    state: str = ""
-    recipe: str | None = None
-    batch: str | None = None
-    before: str | None = None
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 
 
 class _Follow(Record, frozen=True, kw_only=True):
@@ -121,24 +113,7 @@ async def _create(request: web.Request) -> web.Response:
 
 
 async def _find(request: web.Request) -> web.Response:
-    wanted = query(request, _Find)
-    page = await request.app[STORE].find(
-        states=_states(wanted.state),
-        recipe=wanted.recipe,
-        batch=wanted.batch,
-        before=wanted.before,
-        limit=wanted.limit,
-    )
-    return json_response(page)
-
-
-def _states(text: str) -> list[State]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in _STATES:
-            expected = ", ".join(_STATES)
-            raise Error(Code.INVALID_REQUEST, f"The parameter state: {name} is none of {expected}.", position="state")
-    return [_STATES[name] for name in names]
+    return json_response(await request.app[STORE].find(query(request, TaskQuery)))
 
 
 async def _lease(request: web.Request) -> web.Response:

@@ -40,6 +40,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     created: int
     priority: int = 0
     classic: int = 0
+    internal: int = 0
     spec: int
     recipe: str
     input: str | None = None
@@ -102,6 +103,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
             recipe_digest=recipe_digest,
             priority=self.priority,
             batch=self.batch,
+            internal=bool(self.internal),
             attempts=self.attempts,
             errors=self.errors,
             deaths=self.deaths,
@@ -138,6 +140,7 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     state: State
     recipe: str
     batch: str
+    internal: int
     attempt: int
     worker: str
     kind: str
@@ -157,6 +160,7 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
             state=self.state,
             recipe=self.recipe,
             batch=self.batch,
+            internal=bool(self.internal),
             attempt=self.attempt,
             worker=self.worker,
             kind=self.kind,

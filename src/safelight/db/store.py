@@ -20,10 +20,10 @@ from safelight.wire import (
     Output,
     Reference,
     Settled,
-    State,
     Summary,
     Task,
     TaskPage,
+    TaskQuery,
 )
 
 
@@ -70,16 +70,8 @@ class TaskStore(Protocol):
         """Return a task by its own id or a lease's. Raises NOT_FOUND (`Task not found`)."""
         ...
 
-    async def find(
-        self,
-        *,
-        states: Sequence[State] = (),
-        recipe: str | None = None,
-        batch: str | None = None,
-        before: str | None = None,
-        limit: int = 100,
-    ) -> TaskPage:
-        """Return tasks that match every filter, newest first, from below the task `before`; at most 1,000."""
+    async def find(self, query: TaskQuery) -> TaskPage:
+        """Return a page of the tasks that match every filter, newest first. Raises INVALID_REQUEST."""
         ...
 
     async def lease(self, request: LeaseRequest) -> list[Lease]:

@@ -21,7 +21,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     frames that the recipe uses: one, unless an output stays animated.
     """
 
-    max_bytes: _Bound = 128 * _MIB
+    max_bytes: _Bound = 256 * _MIB
     max_pixels: _Bound = 100_000_000
     max_frames: _Bound = 1000
     max_memory: _Bound = 768 * _MIB

@@ -35,6 +35,7 @@ from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.master.upload.tus import Tus
 from safelight.master.upload.uploads import Limits, Uploads
 from safelight.master.webhook.webhooks import Webhooks
+from safelight.wire import MAX_PHOTO_BYTES
 
 
 class Config(serve.Config, frozen=True, kw_only=True):
@@ -43,7 +44,7 @@ class Config(serve.Config, frozen=True, kw_only=True):
     port: serve.Port = 8003
     data: serve.DataDirectory = "data/master"
     recipes: Annotated[str | None, Meta(description="a TOML file of recipes, one table each")] = None
-    max_upload: Annotated[settings.Size, Meta(description="largest photo taken")] = 256 << 20
+    max_photo: serve.MaxPhoto = MAX_PHOTO_BYTES
     uploads: Annotated[int, Meta(ge=1, description="uploads at once; more are told to try again")] = 64
     upload_idle_timeout: Annotated[settings.Duration, Meta(description="how long an upload may fall silent")] = 30.0
     event_readers: Annotated[int, Meta(ge=0, description="event streams at once")] = 1000
@@ -77,15 +78,15 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
 
     service.refreshers.append(take_summary)
     downloads, batcher, hour = Downloads(db, storage), TaskBatcher(db), LastHourCounter(feed, db)
-    tus = Tus(PartialClient(blobs), batcher, book, downloads, metrics, limit=config.max_upload)
+    tus = Tus(PartialClient(blobs), batcher, book, downloads, metrics, limit=config.max_photo)
     limits = Limits(
-        photo=config.max_upload,
+        photo=config.max_photo,
         uploads=config.uploads,
         idle_timeout=config.upload_idle_timeout,
         private_webhooks=config.webhook_allow_private,
     )
     parts: tuple[HasEndpoints, ...] = (
-        Uploads(Ingest(storage, metrics, limit=config.max_upload), batcher, book, metrics, limits),
+        Uploads(Ingest(storage, metrics, limit=config.max_photo), batcher, book, metrics, limits),
         Classic(db, storage, downloads),
         Tasks(db),
         downloads,

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import msgspec
 from aiohttp import web
-from msgspec import Meta
 
 from safelight import http
 from safelight.client.db import DbClient
-from safelight.errors import Code, Error
+from safelight.errors import Code
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.master.api.public_schema import PublicPage, PublicTask, public, public_page
-from safelight.master.download.renditions import VIEWS
-from safelight.wire import State, Summary, Task, TaskPage
-
-_STATES = {state.name.lower(): state for state in State}
-
-
-class TaskQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Filters of a list of tasks; a task must match all that are given."""
-
-    state: Annotated[str, Meta(description=f"states, separated by commas: {', '.join(_STATES)}")] = ""
-    recipe: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
-    batch: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
-    before: Annotated[str, Meta(description="`next` of the page before", max_length=128)] | None = None
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+from safelight.wire import Summary, TaskQuery
 
 
 class Tasks:
@@ -37,22 +20,8 @@ class Tasks:
 
     async def find(self, request: web.Request) -> web.Response:
         """`GET /tasks`."""
-        query = http.query(request, TaskQuery)
-        return http.json_response(public_page(await self._page(query)))
-
-    async def _page(self, query: TaskQuery) -> TaskPage:
-        """A full page, or the last one. What is made for the page alone is nobody's photo, so it takes no place."""
-        states, before, tasks = _states(query.state), query.before, list[Task]()
-        while True:
-            page = await self._db.find(
-                states=states, recipe=query.recipe, batch=query.batch, before=before, limit=query.limit
-            )
-            tasks += [task for task in page.tasks if query.batch == VIEWS or task.batch != VIEWS]
-            if page.next is None or len(tasks) >= query.limit:
-                more = page.next is not None or len(tasks) > query.limit
-                tasks = tasks[: query.limit]
-                return TaskPage(tasks=tasks, next=tasks[-1].id if more else None)
-            before = page.next
+        page = await self._db.find(http.query(request, TaskQuery))
+        return http.json_response(public_page(page))
 
     async def get(self, request: web.Request) -> web.Response:
         """`GET /task/{id}`."""
@@ -113,12 +82,3 @@ class Tasks:
                 summary="The queue and the workers now", answer={JSON: Summary}, errors=(Code.UNAVAILABLE,),
             ),
         ]  # fmt: skip
-
-
-def _states(text: str) -> list[State]:
-    names = [name for name in text.split(",") if name]
-    for name in names:
-        if name not in _STATES:
-            sentence = f"There is no state {name[:32]!r}; there are {', '.join(_STATES)}."
-            raise Error(Code.INVALID_REQUEST, sentence, position="state")
-    return [_STATES[name] for name in names]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import msgspec
 
-from safelight.errors import Code, Error
+from safelight.errors import Code, Error, validation_problem
 from safelight.recipe.operations import WATERMARK_IMAGE_BYTES, AnyOperation
 from safelight.recipe.records import MAX_OUTPUTS, NAME, Output, Recipe
 
@@ -116,9 +116,8 @@ def _convert(value: object, kind: type[_S], position: str) -> _S:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        reason, _, place = str(error).partition(" - at `$")
-        place = place.removesuffix("`")
-        raise _explained(reason, value, kind, position, place) from None
+        reason, place = validation_problem(error)
+        raise _explained(reason, value, kind, position, place.removeprefix("$")) from None
     except RecursionError:
         raise _wrong("nested too deeply", position) from None
 

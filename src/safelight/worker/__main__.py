@@ -17,7 +17,7 @@ from safelight import serve, settings
 from safelight.client.master import Client
 from safelight.client.storage import StorageClient
 from safelight.engine.limits import Limits
-from safelight.wire import WorkerInfo
+from safelight.wire import MAX_PHOTO_BYTES, WorkerInfo
 from safelight.worker import decoder
 from safelight.worker.attempts import Attempts
 from safelight.worker.inputs import Inputs
@@ -56,7 +56,7 @@ class Config(serve.Config, frozen=True, kw_only=True):
     )
     max_pixels: Annotated[int, Meta(ge=1, description="frames times width times height at most")] = Limits().max_pixels
     max_frames: Annotated[int, Meta(ge=1, description="frames of an animation at most")] = Limits().max_frames
-    max_input: Annotated[settings.Size, Meta(description="bytes of an input at most")] = Limits().max_bytes
+    max_photo: serve.MaxPhoto = MAX_PHOTO_BYTES
     max_output_pixels: Annotated[int, Meta(ge=1, description="pixels of a result at most")] = Limits().max_output_pixels
     max_output: Annotated[settings.Size, Meta(description="bytes of a result at most")] = Limits().max_output_bytes
     max_memory: Annotated[settings.Size, Meta(description="what decoding one image may take by its header")] = (
@@ -66,7 +66,7 @@ class Config(serve.Config, frozen=True, kw_only=True):
 
 def _limits(config: Config) -> Limits:
     return Limits(
-        max_bytes=config.max_input,
+        max_bytes=config.max_photo,
         max_pixels=config.max_pixels,
         max_frames=config.max_frames,
         max_memory=config.max_memory,

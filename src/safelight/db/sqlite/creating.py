@@ -92,6 +92,7 @@ def _insert(transaction: Transaction, tasks: Sequence[NewTask]) -> list[TaskRow]
             changed=transaction.now,
             priority=task.priority,
             classic=int(task.classic),
+            internal=int(task.internal),
             spec=spec,
             recipe=task.recipe,
             input=task.input.digest if task.input else None,

@@ -4,7 +4,7 @@
 -- name: insert_tasks
 INSERT INTO task (
   n, state, seq, changed, due, attempts, errors, deaths, classic_deaths, lease, expires, lease_duration, worker, settled,
-  settled_as, outputs, failure, engine, seconds, key, created, priority, classic, spec, recipe, input, input_size,
+  settled_as, outputs, failure, engine, seconds, key, created, priority, classic, internal, spec, recipe, input, input_size,
   filename, media_type, batch, idempotency_key, webhook, reused
 )
 VALUES :rows;
@@ -25,7 +25,7 @@ DELETE FROM task WHERE n IN (SELECT value FROM json_each(?1));
 
 -- name: insert_events
 INSERT INTO event (
-  seq, at, n, key, state, recipe, batch, attempt, worker, kind, failure, seconds
+  seq, at, n, key, state, recipe, batch, internal, attempt, worker, kind, failure, seconds
 )
 VALUES :rows;
 
@@ -129,27 +129,30 @@ SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
 SELECT created FROM task INDEXED BY task_state WHERE state = -1 ORDER BY n LIMIT 1;
 
 -- name: find
-SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (SELECT as_json FROM task WHERE n < ?1 ORDER BY n DESC LIMIT ?2);
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
+  SELECT as_json FROM task WHERE n < ?1 AND internal = ?3 ORDER BY n DESC LIMIT ?2
+);
 
 -- name: find_by_state
--- ?3: state; ?4: recipe or NULL
+-- ?3: internal; ?4: state; ?5: recipe or NULL
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
   SELECT as_json FROM task INDEXED BY task_state
-  WHERE state = ?3 AND n < ?1 AND (?4 IS NULL OR recipe = ?4) ORDER BY n DESC LIMIT ?2
+  WHERE state = ?4 AND n < ?1 AND internal = ?3 AND (?5 IS NULL OR recipe = ?5) ORDER BY n DESC LIMIT ?2
 );
 
 -- name: find_by_recipe
--- ?3: recipe
+-- ?3: internal; ?4: recipe
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM task INDEXED BY task_recipe WHERE recipe = ?3 AND n < ?1 ORDER BY n DESC LIMIT ?2
+  SELECT as_json FROM task INDEXED BY task_recipe
+  WHERE recipe = ?4 AND n < ?1 AND internal = ?3 ORDER BY n DESC LIMIT ?2
 );
 
 -- name: find_by_batch
--- ?3: batch; ?4: recipe or NULL; ?5: states as a JSON array or NULL
+-- ?3: internal; ?4: batch; ?5: recipe or NULL; ?6: states as a JSON array or NULL
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
   SELECT as_json FROM task INDEXED BY task_batch
-  WHERE batch <> '' AND batch = ?3 AND n < ?1 AND (?4 IS NULL OR recipe = ?4)
-    AND (?5 IS NULL OR state IN (SELECT value FROM json_each(?5)))
+  WHERE batch <> '' AND batch = ?4 AND n < ?1 AND internal = ?3 AND (?5 IS NULL OR recipe = ?5)
+    AND (?6 IS NULL OR state IN (SELECT value FROM json_each(?6)))
   ORDER BY n DESC LIMIT ?2
 );
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from heapq import merge
 from itertools import islice
 
@@ -11,7 +10,7 @@ from safelight.db.rows import EventRow, TaskRow
 from safelight.db.sqlite import leasing
 from safelight.db.sqlite.transaction import Transaction, encoded
 from safelight.errors import Code, Error
-from safelight.wire import EventPage, Reference, State, Summary, Task, TaskPage
+from safelight.wire import EventPage, Reference, State, Summary, Task, TaskPage, TaskQuery
 
 _ALL = 2**62
 
@@ -22,37 +21,28 @@ def get(transaction: Transaction, id: str) -> Task:
     return row.task(transaction.spec(row).digest)
 
 
-def find(
-    transaction: Transaction,
-    states: Sequence[State],
-    recipe: str | None,
-    batch: str | None,
-    before: str | None,
-    limit: int,
-) -> TaskPage:
+def find(transaction: Transaction, query: TaskQuery) -> TaskPage:
     """Return one page of tasks, newest first."""
-    reference = ids.parse(before) if before is not None else None
-    if before is not None and reference is None:
+    reference = ids.parse(query.before) if query.before is not None else None
+    if query.before is not None and reference is None:
         raise Error(Code.INVALID_REQUEST, "The parameter before: give the id of a task.", position="before")
-    below = reference.n if reference else _ALL
-    wanted = sorted(set(states))
-    rows = _find(transaction, wanted, recipe, batch, below, limit + 1)
-    tasks = [row.task(transaction.spec(row).digest) for row in rows[:limit]]
-    return TaskPage(tasks=tasks, next=tasks[-1].id if len(rows) > limit else None)
+    rows = _find(transaction, query, reference.n if reference else _ALL)
+    tasks = [row.task(transaction.spec(row).digest) for row in rows[: query.limit]]
+    return TaskPage(tasks=tasks, next=tasks[-1].id if len(rows) > query.limit else None)
 
 
-def _find(
-    transaction: Transaction, states: Sequence[State], recipe: str | None, batch: str | None, below: int, limit: int
-) -> list[TaskRow]:
-    if batch:
-        only = encoded(states) if states else None
-        return transaction.tasks("find_by_batch", below, limit, batch, recipe, only)
+def _find(transaction: Transaction, query: TaskQuery, below: int) -> list[TaskRow]:
+    """Return one row more than the page has, where there is one."""
+    states, recipe = sorted(set(query.states)), query.recipe
+    page = below, query.limit + 1, int(query.internal)
+    if query.batch:
+        return transaction.tasks("find_by_batch", *page, query.batch, recipe, encoded(states) if states else None)
     if states:
-        each = (transaction.tasks("find_by_state", below, limit, state, recipe) for state in states)
-        return list(islice(merge(*each, key=lambda row: row.n, reverse=True), limit))
+        each = (transaction.tasks("find_by_state", *page, state, recipe) for state in states)
+        return list(islice(merge(*each, key=lambda row: row.n, reverse=True), query.limit + 1))
     if recipe is not None:
-        return transaction.tasks("find_by_recipe", below, limit, recipe)
-    return transaction.tasks("find", below, limit)
+        return transaction.tasks("find_by_recipe", *page, recipe)
+    return transaction.tasks("find", *page)
 
 
 def events(transaction: Transaction, after: int, limit: int, task: str | None) -> EventPage:

@@ -36,10 +36,10 @@ from safelight.wire import (
     Output,
     Reference,
     Settled,
-    State,
     Summary,
     Task,
     TaskPage,
+    TaskQuery,
 )
 
 log = logging.getLogger(__name__)
@@ -103,17 +103,9 @@ class SqliteStore:
         """See the contract."""
         return await self._do(reading.get, id)
 
-    async def find(
-        self,
-        *,
-        states: Sequence[State] = (),
-        recipe: str | None = None,
-        batch: str | None = None,
-        before: str | None = None,
-        limit: int = 100,
-    ) -> TaskPage:
+    async def find(self, query: TaskQuery) -> TaskPage:
         """See the contract."""
-        return await self._do(reading.find, states, recipe, batch, before, limit)
+        return await self._do(reading.find, query)
 
     async def lease(self, request: LeaseRequest) -> list[Lease]:
         """See the contract."""

@@ -141,6 +141,7 @@ class Transaction:
                 state=row.state,
                 recipe=row.recipe,
                 batch=row.batch,
+                internal=row.internal,
                 attempt=row.attempts,
                 worker=(change.old.worker if held and change.old else row.worker) or "",
                 kind=change.kind,

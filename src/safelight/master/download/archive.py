@@ -18,8 +18,7 @@ from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.master.api.endpoint import BINARY, Endpoint
 from safelight.master.download.downloads import Downloads, File, content_disposition
-from safelight.master.download.renditions import VIEWS
-from safelight.wire import State, Task
+from safelight.wire import State, Task, TaskQuery
 
 _PAGE = 500
 _ZIP = "application/zip"
@@ -107,11 +106,10 @@ class Archive:
         before: str | None = None
         while True:
             page = await self._db.find(
-                states=[State.FINISHED], recipe=query.recipe, batch=query.batch, before=before, limit=_PAGE
+                TaskQuery(state="finished", recipe=query.recipe, batch=query.batch, before=before, limit=_PAGE)
             )
             for task in page.tasks:
-                if query.batch == VIEWS or task.batch != VIEWS:
-                    yield task
+                yield task
             if (before := page.next) is None:
                 return
 

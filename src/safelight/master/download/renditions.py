@@ -1,8 +1,8 @@
-"""Pictures for the web page: originals and results in a size and a format that every browser shows, and previews.
+"""Renditions for the web page: originals and results in a size and format that every browser shows; and previews.
 
-A view is made by a worker like any task, under the batch `VIEWS`. What a browser shows already is sent as it is. A
-view's task is removed as soon as it is done; its bytes stay in storage until they are collected, and until then this
-master knows them. So views are a cache: they are in nobody's list, and never outlive what they show for long.
+What a browser can show is sent as it is. Anything else is made by a worker as an internal task, which is deleted as
+soon as it is done; its blob stays in storage until it is collected, and this master remembers it until then. Renditions
+are therefore a cache: no list shows them, and they do not long outlive what they show.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.recipe import parse
 from safelight.wire import ENDED, Blob, NewTask, Task
 
-VIEWS = "view"
 _SHOWN = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif", "image/avif"})
 _SMALL_ENOUGH = {"small": 200_000, "large": 3_000_000}
 """Bytes up to which a picture is sent as it is."""
@@ -70,8 +69,8 @@ class Renditions:
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._recipes = {size: _view_recipe(side) for size, side in _SIDES.items()}
 
-    async def view(self, request: web.Request) -> web.StreamResponse:
-        """`GET /task/{id}/view`."""
+    async def rendition(self, request: web.Request) -> web.StreamResponse:
+        """`GET /task/{id}/rendition`."""
         query = http.query(request, RenditionQuery)
         task = await self._db.get(request.match_info["id"])
         if query.output is None:
@@ -144,8 +143,8 @@ class Renditions:
                 recipe_digest=chosen.digest,
                 spec=chosen.spec,
                 priority=_PRIORITY,
-                batch=VIEWS,
-                idempotency_key=f"view.{secrets.token_hex(16)}",
+                internal=True,
+                idempotency_key=f"rendition.{secrets.token_hex(16)}",
             )
         )
 
@@ -169,14 +168,14 @@ class Renditions:
         errors = (Code.INVALID_REQUEST, Code.NOT_FOUND, Code.CONFLICT, Code.OPERATION_FAILED, Code.UNAVAILABLE)
         return [
             Endpoint(
-                method="GET", path="/task/{id}/view", handler=self.view, tag="results",
+                method="GET", path="/task/{id}/rendition", handler=self.rendition, tag="results",
                 summary="See a photo or an output in a size and format for browsers",
                 query=RenditionQuery, answer={"image/*": BINARY}, errors=(*errors, Code.UNSUPPORTED_FORMAT),
             ),
             Endpoint(
                 method="POST", path="/preview", handler=self.preview, tag="recipes",
                 summary="Try a recipe on the photo of a task",
-                description=f"Answers when it has ended, with a task of the batch `{VIEWS}`. Delete it once seen.",
+                description="Answers when it has ended, with an internal task. Delete it once seen.",
                 body={JSON: Preview}, answer={JSON: PublicTask},
                 errors=(Code.INVALID_REQUEST, Code.INVALID_RECIPE, Code.NOT_FOUND, Code.CONFLICT, Code.UNAVAILABLE),
             ),
@@ -185,4 +184,4 @@ class Renditions:
 
 def _view_recipe(side: int) -> Chosen:
     output = {"operations": [{"op": "resize", "width": side, "height": side}], "format": "webp"}
-    return choose(parse({"outputs": {"view": output}}), VIEWS)
+    return choose(parse({"outputs": {"rendition": output}}), "rendition")

@@ -16,7 +16,6 @@ from safelight import http
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
 from safelight.master.api.endpoint import JSON, Endpoint
-from safelight.master.download.renditions import VIEWS
 from safelight.master.live.feed import Feed
 from safelight.wire import ENDED, Event, State
 
@@ -113,7 +112,7 @@ class LastHourCounter:
             await asyncio.gather(counter, return_exceptions=True)
 
     async def get(self, _request: web.Request) -> web.Response:
-        """`GET /hour`."""
+        """`GET /last-hour`."""
         summary = await self._db.summary()
         waiting = (summary.tasks.get(State(state).name.lower(), 0) for state in (State.WAITING, State.WORKING))
         return http.json_response(self.told(sum(waiting)))
@@ -158,7 +157,7 @@ class LastHourCounter:
                 continue
             after = page.last
             for event in page.events:
-                if event.batch != VIEWS:
+                if not event.internal:
                     self._counts.setdefault(int(event.at // 60), _Counts()).add(event)
             if len(self._counts) > 2 * MINUTES:
                 self._forget()
@@ -189,7 +188,7 @@ class LastHourCounter:
         """Return the routes."""
         return [
             Endpoint(
-                method="GET", path="/hour", handler=self.get, tag="tasks", summary="The last hour, minute by minute",
-                answer={JSON: LastHour}, errors=(Code.UNAVAILABLE,),
+                method="GET", path="/last-hour", handler=self.get, tag="tasks",
+                summary="The last hour, minute by minute", answer={JSON: LastHour}, errors=(Code.UNAVAILABLE,),
             ),
         ]  # fmt: skip

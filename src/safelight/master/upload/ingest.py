@@ -95,7 +95,7 @@ def too_large(limit: int) -> Error:
     """The refusal of a photo with more than `limit` bytes."""
     return Error(
         Code.TOO_LARGE,
-        f"The photo has more than {limit} bytes; send a smaller one, or raise --max-upload.",
+        f"The photo has more than {limit} bytes; send a smaller one, or raise --max-photo.",
         limit=limit,
     )
 

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from safelight import pictures
 from safelight.client.partials import PartialClient
-from safelight.errors import Code, Error
+from safelight.errors import Code, Error, validation_problem
 from safelight.http import problem_response
 from safelight.master.download.downloads import Downloads
 from safelight.master.metrics import Metrics
@@ -246,8 +246,8 @@ def _fields(given: dict[str, str]) -> Fields:
     try:
         return msgspec.convert(known, Fields, strict=False)
     except msgspec.ValidationError as error:
-        sentence, _, place = str(error).partition(" - at ")
-        raise Error(Code.INVALID_REQUEST, f"Upload-Metadata: {sentence}.", position=place.strip("`")) from None
+        sentence, position = validation_problem(error)
+        raise Error(Code.INVALID_REQUEST, f"Upload-Metadata: {sentence}.", position=position) from None
 
 
 def _expires(partial: Partial) -> dict[str, str]:

@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from safelight.errors import Code, Error
+from safelight.errors import Code, Error, validation_problem
 from safelight.http import classic, json_response
 from safelight.master.api.endpoint import BINARY, JSON, Endpoint
 from safelight.master.api.public_schema import PublicTask, PublicUploaded, public
@@ -263,6 +263,6 @@ def _fields(values: dict[str, str]) -> Fields:
     try:
         return msgspec.convert(values, Fields, strict=False)
     except msgspec.ValidationError as error:
-        sentence, _, place = str(error).partition(" - at ")
-        position = place.strip("`").removeprefix("$.")
+        sentence, position = validation_problem(error)
+        position = position.removeprefix("$.")
         raise Error(Code.INVALID_REQUEST, f"The field {position}: {sentence}.", position=position) from None

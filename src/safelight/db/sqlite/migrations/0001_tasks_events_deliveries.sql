@@ -40,7 +40,8 @@ CREATE TABLE task (
   key TEXT NOT NULL, -- the random part of its id
   created INTEGER NOT NULL,
   priority INTEGER NOT NULL,
-  classic INTEGER NOT NULL,
+  classic INTEGER NOT NULL, -- whether a classic worker may do it
+  internal INTEGER NOT NULL, -- whether the system made it for its own use
   spec INTEGER NOT NULL REFERENCES spec,
   recipe TEXT NOT NULL,
   input TEXT,
@@ -54,7 +55,7 @@ CREATE TABLE task (
   -- The row as one value; connection.py says why rows leave SQLite like this.
   as_json TEXT GENERATED ALWAYS AS (json_array(
     n, state, seq, changed, due, attempts, errors, deaths, classic_deaths, lease, expires, lease_duration, worker, settled,
-    settled_as, json(outputs), json(failure), engine, seconds, key, created, priority, classic, spec, recipe, input,
+    settled_as, json(outputs), json(failure), engine, seconds, key, created, priority, classic, internal, spec, recipe, input,
     input_size, filename, media_type, batch, idempotency_key, webhook, reused
   )) VIRTUAL
 ) STRICT;
@@ -83,13 +84,14 @@ CREATE TABLE event (
   state INTEGER NOT NULL,
   recipe TEXT NOT NULL,
   batch TEXT NOT NULL,
+  internal INTEGER NOT NULL,
   attempt INTEGER NOT NULL,
   worker TEXT NOT NULL,
   kind TEXT NOT NULL,
   failure TEXT,
   seconds REAL NOT NULL,
   as_json TEXT GENERATED ALWAYS AS (json_array(
-    seq, at, n, key, state, recipe, batch, attempt, worker, kind, json(failure), seconds
+    seq, at, n, key, state, recipe, batch, internal, attempt, worker, kind, json(failure), seconds
   )) VIRTUAL
 ) STRICT;
 CREATE INDEX event_task ON event (n, seq);
