@@ -23,13 +23,23 @@ from safelight import http, logs, settings
 from safelight.client.base import session
 from safelight.client.discovery import REGISTRATION_KEYS, Discovery
 from safelight.errors import Code, Error
-from safelight.service import Config, DataDirectory, MaxPhoto, Port, Service, reachable_host
+from safelight.service import Config, DataDirectory, MaxPhoto, Port, Service, StandaloneConfig, reachable_host
 
-__all__ = ["Config", "DataDirectory", "MaxPhoto", "Port", "Service", "reachable_host", "run", "running"]
+__all__ = [
+    "Config",
+    "DataDirectory",
+    "MaxPhoto",
+    "Port",
+    "Service",
+    "StandaloneConfig",
+    "reachable_host",
+    "run",
+    "running",
+]
 
 log = logging.getLogger(__name__)
 
-C = TypeVar("C", bound=Config)
+C = TypeVar("C", bound=StandaloneConfig)
 Build = Callable[[C, Service], AbstractAsyncContextManager[web.Application]]
 
 
@@ -37,6 +47,7 @@ def run(name: str, kind: type[C], build: Build[C], argv: Sequence[str] | None = 
     """Be the program `python -m safelight.NAME`: run until SIGTERM, SIGINT or an authorised POST /shutdown."""
     config = settings.load(kind, argv, section=name, program=f"safelight {name}")
     logs.configure(name, config.log_format, config.log_level)
+    _end_at_ctrl_c()
     _allow_many_connections()
     try:
         asyncio.run(_run(name, config, build))
@@ -44,6 +55,13 @@ def run(name: str, kind: type[C], build: Build[C], argv: Sequence[str] | None = 
         log.error("%s cannot start: %s", name, error.detail)  # noqa: TRY400 - the sentence says it all
         raise SystemExit(1) from None
     atexit.register(_end_at_once)
+
+
+def _end_at_ctrl_c() -> None:
+    """Let Ctrl-C end a service that is still starting at once, without a traceback; what it has written is safe."""
+    with suppress(ValueError):  # not the main thread, which receives no signals
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _end_at_once() -> None:
@@ -83,8 +101,8 @@ async def running(name: str, config: C, build: Build[C]) -> AsyncIterator[Servic
     async with AsyncExitStack() as stack:
         # Unlimited: what comes in is bounded, and long polls that are passed on must not starve the rest.
         service = Service(name, config, await stack.enter_async_context(session(limit=0)))
-        if config.keyvaluestore is not None and name != "keyvaluestore":  # the store itself looks for nobody
-            opened = Discovery.open(service.session, config.keyvaluestore)
+        if service.keyvaluestore is not None:
+            opened = Discovery.open(service.session, service.keyvaluestore)
             service.discovery = await stack.enter_async_context(opened)
         app = await stack.enter_async_context(build(config, service))
         app.router.add_post("/shutdown", _shutdown)
@@ -98,9 +116,11 @@ async def running(name: str, config: C, build: Build[C]) -> AsyncIterator[Servic
         except OSError as error:
             settings.fail(f"Cannot listen on {config.host}:{config.port}: {error.strerror}. Choose another --port.")
         service.port = runner.addresses[0][1]
-        log.info("%s is listening on %d", service.title, service.port, extra={"address": service.url})
-        if service.discovery is not None and name in REGISTRATION_KEYS:
-            await stack.enter_async_context(_registered(service, service.discovery))
+        log.info(
+            "%s is listening on %d", service.title, service.port, extra={"address": f"http://{service.advertised}"}
+        )
+        if service.discovery is not None and isinstance(config, Config) and name in REGISTRATION_KEYS:
+            await stack.enter_async_context(_registered(service, service.discovery, config.registration_ttl))
         try:
             yield service
         finally:
@@ -122,9 +142,9 @@ async def _drain(runner: web.AppRunner, service: Service) -> None:
 
 
 @asynccontextmanager
-async def _registered(service: Service, discovery: Discovery) -> AsyncIterator[None]:
+async def _registered(service: Service, discovery: Discovery, ttl: float) -> AsyncIterator[None]:
     key, value = REGISTRATION_KEYS[service.name], service.advertised
-    task = asyncio.create_task(_register(service, discovery, key, value), name="registration")
+    task = asyncio.create_task(_register(service, discovery, key, value, ttl), name="registration")
     try:
         yield
     finally:
@@ -135,11 +155,11 @@ async def _registered(service: Service, discovery: Discovery) -> AsyncIterator[N
                 await discovery.store.delete(key, instance=value)
 
 
-async def _register(service: Service, discovery: Discovery, key: str, value: str) -> None:
+async def _register(service: Service, discovery: Discovery, key: str, value: str, ttl: float) -> None:
     registered = False
     while True:
         try:
-            await discovery.store.set(key, value, instance=value, ttl=service.config.registration_ttl)
+            await discovery.store.set(key, value, instance=value, ttl=ttl)
         except Error as error:
             log.debug("Not registered: %s", error.detail)
             registered = False
@@ -148,7 +168,7 @@ async def _register(service: Service, discovery: Discovery, key: str, value: str
         if not registered:
             log.info("%s endpoint registered", service.title, extra={key: value})
             registered = True
-        await asyncio.sleep(service.config.registration_ttl / 3)
+        await asyncio.sleep(ttl / 3)
 
 
 async def _shutdown(request: web.Request) -> web.Response:

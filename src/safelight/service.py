@@ -24,6 +24,9 @@ from safelight.client.discovery import Discovery
 _TITLE = {"keyvaluestore": "server", "db": "Database", "storage": "Storage", "master": "Master"}
 """The names in the sentences of the classic protocol's services, "server is listening on 8000" first of all."""
 
+EVERY_NETWORK = frozenset({"", "0.0.0.0"})  # noqa: S104 - compared, not bound
+"""What `host` says to listen on every network."""
+
 Port = Annotated[int, Meta(ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")]
 DataDirectory = Annotated[str, Meta(description="directory for everything the service writes")]
 
@@ -32,28 +35,35 @@ MaxPhoto = Annotated[settings.Size, Meta(description="size of the largest photo 
 """A setting of the master and of workers. SAFELIGHT_MAX_PHOTO, or `max_photo` at a file's top level, sets both."""
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class StandaloneConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The settings that every service has."""
+
+    host: Annotated[str, Meta(description="IPv4 address to listen on; 0.0.0.0 listens on every network")] = "127.0.0.1"
+    port: Port = 0
+    data: DataDirectory = "data"
+    log_format: Annotated[logs.Format, Meta(description="auto, text or json")] = "auto"
+    log_level: Annotated[logs.Level, Meta(description="debug, info, warning or error")] = "info"
+    shutdown_token: Annotated[
+        str | None, Meta(description="bearer token that allows POST /shutdown (default: nobody may)")
+    ] = None
+    drain: Annotated[settings.Duration, Meta(description="how long open requests may take when the service stops")] = (
+        10.0
+    )
+
+
+class Config(StandaloneConfig, frozen=True, kw_only=True):
+    """The settings of a service that registers at the key-value store and finds the others there."""
 
     keyvaluestore: Annotated[
         str | None,
         Meta(description="where the key-value store is", extra={"positional": "KEYVALUESTORE_HOST:PORT"}),
     ] = None
-    host: Annotated[str, Meta(description="IPv4 address to listen on; 0.0.0.0 for every network")] = "127.0.0.1"
-    port: Port = 0
     advertise: Annotated[
         str | None, Meta(description="HOST:PORT that others reach (default: this machine's address on their network)")
-    ] = None
-    data: DataDirectory = "data"
-    log_format: Annotated[logs.Format, Meta(description="auto, text or json")] = "auto"
-    log_level: Annotated[logs.Level, Meta(description="debug, info, warning or error")] = "info"
-    shutdown_token: Annotated[
-        str | None, Meta(description="bearer token that allows POST /shutdown; without one nobody may")
     ] = None
     registration_ttl: Annotated[
         settings.Period, Meta(description="how long a registration outlives a service that died")
     ] = 15.0
-    drain: Annotated[settings.Duration, Meta(description="how long requests under way may take at a stop")] = 10.0
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +88,7 @@ Check = Callable[[], Awaitable[None]]
 class Service:
     """What one running service knows of itself; `build` receives it."""
 
-    def __init__(self, name: str, config: Config, session: aiohttp.ClientSession) -> None:
+    def __init__(self, name: str, config: StandaloneConfig, session: aiohttp.ClientSession) -> None:
         self.name = name
         self.config = config
         self.session = session
@@ -101,14 +111,20 @@ class Service:
         return _TITLE.get(self.name, self.name.capitalize())
 
     @property
+    def keyvaluestore(self) -> str | None:
+        """`host:port` of the key-value store that this service uses, if any."""
+        return self.config.keyvaluestore if isinstance(self.config, Config) else None
+
+    @property
     def advertised(self) -> str:
-        """`host:port` that others reach."""
-        return self.config.advertise or f"{reachable_host(self.config)}:{self.port}"
+        """`host:port` at which others reach this service."""
+        chosen = self.config.advertise if isinstance(self.config, Config) else None
+        return chosen or f"{reachable_host(self.config.host, self.keyvaluestore)}:{self.port}"
 
     @property
     def url(self) -> str:
-        """Where this service listens, for whoever runs on the same machine."""
-        host = "127.0.0.1" if self.config.host in ("", "0.0.0.0") else self.config.host  # noqa: S104 - compared, not bound
+        """URL at which programs on this machine reach this service."""
+        host = "127.0.0.1" if self.config.host in EVERY_NETWORK else self.config.host
         return f"http://{host}:{self.port}"
 
     def on_stop(self, wake: Callable[[], None]) -> None:
@@ -151,11 +167,14 @@ class Service:
         return connection
 
 
-def reachable_host(config: Config) -> str:
-    """Return the address under which others on the key-value store's network reach this machine."""
-    if config.host not in ("", "0.0.0.0"):  # noqa: S104 - compared, not bound
-        return config.host
-    target = (config.keyvaluestore or "").rpartition(":")[0] or "192.0.2.1"
+def reachable_host(host: str, keyvaluestore: str | None = None) -> str:
+    """Return the address at which others reach a service that listens on `host`.
+
+    For a service that listens on every network, it is this machine's address on the network of the key-value store.
+    """
+    if host not in EVERY_NETWORK:
+        return host
+    target = (keyvaluestore or "").rpartition(":")[0] or "192.0.2.1"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((target, 9))  # sends nothing: it only asks the routing table

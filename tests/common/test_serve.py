@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import signal
 import socket
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from yarl import URL
 
-from safelight import logs, serve
+from safelight import logs, serve, settings
 from safelight.client.base import session
 from safelight.keyvaluestore.__main__ import Config, build
 from support.processes import service
+from support.until import until
 
 
 async def test_shutdown_by_token(tmp_path):
@@ -73,12 +78,38 @@ async def test_a_request_that_does_not_end_is_cancelled_after_the_drain(tmp_path
 
 
 def test_the_advertised_address_is_one_that_others_reach():
-    def reachable(**settings) -> str:
-        return serve.reachable_host(serve.Config(**settings))
+    assert serve.reachable_host("10.1.2.3") == "10.1.2.3"
+    assert serve.reachable_host("0.0.0.0", "127.0.0.1:8000") == "127.0.0.1"
+    assert serve.reachable_host("0.0.0.0", "no.such.name.invalid:8000") == "127.0.0.1"
 
-    assert reachable(host="10.1.2.3") == "10.1.2.3"
-    assert reachable(host="0.0.0.0", keyvaluestore="127.0.0.1:8000") == "127.0.0.1"
-    assert reachable(host="0.0.0.0", keyvaluestore="no.such.name.invalid:8000") == "127.0.0.1"
+
+async def test_a_service_on_every_network_logs_the_address_that_others_reach(tmp_path):
+    async with service("keyvaluestore", "--data", str(tmp_path), "--host", "0.0.0.0") as process:
+        url = URL(await process.address())
+        assert url.host == serve.reachable_host("0.0.0.0")
+        async with session() as http, http.get(url / "healthz") as answer:
+            assert answer.status == 200
+
+
+def test_the_key_value_store_offers_no_address_of_a_key_value_store(capsys):
+    with pytest.raises(SystemExit):
+        settings.load(Config, ["--help"], section="keyvaluestore", program="safelight keyvaluestore")
+    assert "KEYVALUESTORE_HOST" not in capsys.readouterr().out
+
+
+def mapped(process, library: str) -> Callable[[], bool]:
+    """Whether a process has loaded a library."""
+    return lambda: library in Path(f"/proc/{process.process.pid}/maps").read_text()
+
+
+@pytest.mark.parametrize("name", ["keyvaluestore", "db", "storage", "master", "worker"])
+async def test_ctrl_c_during_the_start_prints_no_traceback(tmp_path, name):
+    async with service(
+        name, "--data", str(tmp_path), *(() if name == "keyvaluestore" else ("127.0.0.1:1",))
+    ) as process:
+        await until(mapped(process, "msgspec/_core"))  # in the middle of its imports
+        assert await process.stop(signal.SIGINT) in (0, -signal.SIGINT)
+        assert not any("Traceback" in line["message"] or "traceback" in line for line in process.lines), process.lines
 
 
 @pytest.mark.parametrize("name", ["keyvaluestore", "storage"])

@@ -124,4 +124,4 @@ def test_every_service_reads_its_settings_and_prints_help(service, capsys):
     with pytest.raises(SystemExit) as caught:
         settings.load(module.Config, ["--help"], section=service, program=service, environ={})
     assert caught.value.code == 0
-    assert "--registration-ttl SECONDS" in capsys.readouterr().out
+    assert "--drain SECONDS" in capsys.readouterr().out

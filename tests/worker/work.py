@@ -1,5 +1,6 @@
 """Photos that take a known while, and what became of them."""
 
+import asyncio
 from pathlib import Path
 
 import aiohttp
@@ -21,6 +22,14 @@ async def slow(client: Client, number: int, width: int = WHILE) -> Task:
 async def kinds(client: Client, task: Task) -> list[str]:
     """Return what happened to a task, in order."""
     return [event.kind for event in (await client.changes(0, task=task.id)).events]
+
+
+async def leased(client: Client, task: Task) -> None:
+    """Wait until a worker has a lease on a task."""
+    async with asyncio.timeout(20):
+        after = 0
+        while "leased" not in await kinds(client, task):
+            after = (await client.changes(after, wait=20.0, task=task.id)).last
 
 
 async def begun(worker: Program, task: Task) -> None:

@@ -183,7 +183,7 @@ class Up:
 
 def _reachable(host: str) -> str:
     """Return the address under which what listens on `host` is reached."""
-    return serve.reachable_host(serve.Config(host=host))
+    return serve.reachable_host(host)
 
 
 def _ports(first: int, workers: int) -> list[int]:

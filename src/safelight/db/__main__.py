@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from safelight import serve, settings
+from safelight import recipe, serve, settings
 from safelight.db import app
 from safelight.db.metrics import Metrics, QueueCollector
 from safelight.db.store import Policy
@@ -58,19 +58,16 @@ def policy(config: Config) -> Policy:
     return Policy(**{field.name: getattr(config, field.name) for field in msgspec.structs.fields(Policy)})
 
 
+_INVERT = recipe.BUILTIN["invert"]
+
 CLASSIC_TASK = NewTask(
     recipe="invert",
-    recipe_digest="c3b5601c09946bcb6f6632c327d80bfa38b9ec55b2b66aee8163348ccc39bd1e",
-    spec=msgspec.Raw(
-        b'{"auto_orient":true,"description":"Every colour turned into its opposite, in the format of the upload.",'
-        b'"name":"invert","outputs":{"image":{"background":"#ffffffff","bit_depth":8,"color":"srgb","effort":null,'
-        b'"format":"same","keep_gps":false,"lossless":false,"metadata":"strip","operations":[{"op":"invert"}],'
-        b'"progressive":false,"quality":null}}}'
-    ),
+    recipe_digest=recipe.digest(_INVERT, ""),
+    spec=msgspec.Raw(recipe.encode(_INVERT)),
     classic=True,
     state=State.UPLOADING,
 )
-"""What a classic client's task becomes: the built-in recipe `invert`, here as it is stored, for db runs no recipes."""
+"""What the classic protocol's `POST /task` creates."""
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from safelight import serve, settings
 from safelight.keyvaluestore import app
 
 
-class Config(serve.Config, frozen=True, kw_only=True):
+class Config(serve.StandaloneConfig, frozen=True, kw_only=True):
     """The key-value store: where the services register and find one another."""
 
     port: serve.Port = 8000
