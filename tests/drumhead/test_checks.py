@@ -10,10 +10,10 @@ from drumhead.errors import DrumheadError
 from drumhead.guest import find_guest
 from drumhead.guest.contract import Finding
 from drumhead.guest.osv.check import check_command, check_tree
-from drumhead.image.checks import judge, visible_findings
+from drumhead.image.checks import check_findings, visible_findings
 from drumhead.image.scan import Scan
 from drumhead.manifest.project import read_project
-from drumhead.python.syntax_scan import MARKER, read_uses, remembering
+from drumhead.python.syntax_scan import MARKER, cached_scans, scan_source
 from drumhead.records import Command
 from drumhead.tree import Tree, regular
 
@@ -86,10 +86,10 @@ def test_a_config_set_that_starts_a_shell_is_refused_on_osv():
     guest = find_guest("osv")
     tree = tree_of(sh=SHELL.read_bytes(), run="#!/bin/sh\n")
     findings = list(guest.check(tree))
-    assert judge(guest, findings, tree, {}) == [], "what nobody starts does not matter"
+    assert check_findings(guest, findings, tree, {}) == [], "what nobody starts does not matter"
     for program in ("sh", "run"):
         with pytest.raises(DrumheadError, match=f"config set main cannot start on osv: /{program} "):
-            judge(guest, findings, tree, {"main": (Command(argv=(f"/{program}",)), program)})
+            check_findings(guest, findings, tree, {"main": (Command(argv=(f"/{program}",)), program)})
 
 
 # Python on OSv
@@ -131,7 +131,7 @@ def test_a_config_set_that_starts_a_shell_is_refused_on_osv():
     ],
 )  # fmt: skip
 def test_uses_are_found_in_sources(text, names):
-    assert [use.name for use in read_uses(text.encode(), "m", package=False).uses] == names
+    assert [use.name for use in scan_source(text.encode(), "m", package=False).uses] == names
 
 
 def test_imports_are_told_apart_by_when_they_happen():
@@ -141,19 +141,19 @@ def test_imports_are_told_apart_by_when_they_happen():
         "try:\n    import h\nexcept ImportError:\n    h = None\nclass K:\n    import i\n"
         "def f():\n    import late\n    from .d import later\n"
     )
-    uses = read_uses(text.encode(), "one.two.three", package=False)
+    uses = scan_source(text.encode(), "one.two.three", package=False)
     assert {"a.b", "one.two.c", "one.two.d", "one.two.d.e", "one.f.g", "h", "i"} <= set(uses.early)
     assert "never" not in {*uses.early, *uses.late}
     assert uses.late == ("late", "one.two.d", "one.two.d.later")
-    assert "one.two.three.c" in read_uses(b"from . import c", "one.two.three", package=True).early
+    assert "one.two.three.c" in scan_source(b"from . import c", "one.two.three", package=True).early
 
 
 def test_what_was_read_of_a_source_is_remembered(tmp_path, monkeypatch):
     file = tmp_path / "uses.json"
 
     def read(*texts):
-        with remembering(file):
-            return [read_uses(text, "m", package=False) for text in texts]
+        with cached_scans(file):
+            return [scan_source(text, "m", package=False) for text in texts]
 
     one, two = b"import os\nos.fork()\n", b"import subprocess\nsubprocess.run(['x'])\n"
     first = read(one, two)
@@ -249,9 +249,11 @@ def test_a_finding_goes_with_the_file_that_it_is_about():
 
 def test_files_of_which_the_same_is_to_be_said_share_a_notice():
     alike = [Finding(path=f"m/x/{name}", severity="program", sentence="is foreign") for name in "abc"]
-    assert judge(find_guest("linux"), alike, Tree(), {}) == ["/m/x/a, /m/x/b and 1 more (below /m/x): is foreign"]
+    assert check_findings(find_guest("linux"), alike, Tree(), {}) == [
+        "/m/x/a, /m/x/b and 1 more (below /m/x): is foreign"
+    ]
     with pytest.raises(DrumheadError, match=r"/m/x/a is foreign \(2 more files are like it\)"):
-        judge(find_guest("linux"), [replace(finding, severity="refused") for finding in alike], Tree(), {})
+        check_findings(find_guest("linux"), [replace(finding, severity="refused") for finding in alike], Tree(), {})
 
 
 def test_prebuilt_files_for_other_machines_are_told_and_starting_one_is_refused(drumhead, tmp_path):

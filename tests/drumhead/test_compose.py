@@ -9,7 +9,7 @@ import pytest
 from msgspec import json
 
 from drumhead.home import Home
-from drumhead.image.layers import PACKING, LayerRecord, Layers, kept_blobs
+from drumhead.image.layer_store import PACKING, LayerRecord, LayerStore, kept_blobs
 from drumhead.image.store import ImageStore, encode
 from drumhead.package.store import PackageStore
 from drumhead.report import silent
@@ -90,12 +90,12 @@ def test_layers_that_follow_from_a_key_outlive_their_image_for_a_while(tmp_path)
     home = Home(root=tmp_path)
     tree = Tree()
     tree.add("a", regular(b"a"))
-    layer, _ = Layers(home, "squashfs", silent).from_key("python", "dependencies", "a lock", lambda: tree)
+    layer = LayerStore(home, "squashfs", silent).from_key("python", "dependencies", "a lock", lambda: tree).layer
     assert kept_blobs(home) == {layer.blob.digest}
     (key,) = (home.cache / "layers").glob("*.key")
     os.utime(key, (1, 1))
     assert kept_blobs(home) == set()
-    Layers(home, "squashfs", silent).from_key("python", "dependencies", "a lock", Tree)
+    LayerStore(home, "squashfs", silent).from_key("python", "dependencies", "a lock", Tree)
     assert kept_blobs(home) == {layer.blob.digest}, "it was used again"
 
 
@@ -106,7 +106,9 @@ def test_layers_that_were_written_another_way_are_made_again(tmp_path, monkeypat
     made = []
 
     def compose():
-        Layers(home, "squashfs", silent).from_key("python", "dependencies", "a lock", lambda: made.append(1) or tree)
+        LayerStore(home, "squashfs", silent).from_key(
+            "python", "dependencies", "a lock", lambda: made.append(1) or tree
+        )
         return len(made)
 
     assert [compose(), compose()] == [1, 1]
@@ -196,7 +198,7 @@ def test_what_cannot_run_is_refused(drumhead, project):
     assert "is no size" in drumhead.refused(*compose, "--size", "big", status=2)
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(project / "sock"))
-        assert "sock is no file, directory or link" in drumhead.refused(*compose, status=7)
+        assert "sock is not a file, directory or symbolic link" in drumhead.refused(*compose, status=7)
     assert "no image name" in drumhead.refused("package", "compose", "../x", "-C", project, status=2)
 
 

@@ -102,7 +102,8 @@ async def compose_command(
     json:
         Print what was composed as JSON.
     """
-    from drumhead.image.compose import ComposeOptions, compose  # noqa: PLC0415
+    from drumhead.image.compose import compose  # noqa: PLC0415
+    from drumhead.image.inputs import ComposeOptions  # noqa: PLC0415
     from drumhead.manifest.project import read_project  # noqa: PLC0415
 
     if fs not in {"", "squashfs", "erofs", "rofs"}:

@@ -1,4 +1,4 @@
-"""What a new image has that the old one had not, and why."""
+"""Compare an image with the previous one of the same name, and give the reason for each difference."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from drumhead.closure import Index
-    from drumhead.image.layers import Layers
+    from drumhead.image.layer_store import LayerStore
     from drumhead.records import Image, Layer
 
 
@@ -19,8 +19,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
-def compare(old: Image, new: Image, layers: Layers) -> list[Change]:
-    """The differences between two images, layer by layer and file by file."""
+def compare(old: Image, new: Image, layers: LayerStore) -> list[Change]:
+    """Return the differences between two images, layer by layer and file by file."""
     changes = []
     if old.kernel != new.kernel:
         why = "its initial files changed"
@@ -42,18 +42,18 @@ def compare(old: Image, new: Image, layers: Layers) -> list[Change]:
 
 
 def _by_role(image: Image) -> dict[str, Layer]:
-    """Layers by what they are for: a package's role is its name without the version."""
+    """Map roles to layers. A package's role is its name without the version."""
     return {f"{layer.kind} {layer.name.split(' ')[0]}": layer for layer in image.layers}
 
 
-def _layer_changes(role: str, old: Layer | None, new: Layer | None, layers: Layers) -> list[Change]:
+def _layer_changes(role: str, old: Layer | None, new: Layer | None, layers: LayerStore) -> list[Change]:
     if old is None or new is None:
-        return [Change(what=role, why="not required any more" if new is None else "required now")]
+        return [Change(what=role, why="no longer required" if new is None else "required now")]
     if old.blob == new.blob or new.kind == "root":  # a root changes with the layers that it unites
         return []
     if old.source == new.source:
         same = new.filesystem == old.filesystem
-        return [Change(what=role, why="packed anew" if same else f"packed as {new.filesystem}, was {old.filesystem}")]
+        return [Change(what=role, why="packed again" if same else f"packed as {new.filesystem}, was {old.filesystem}")]
     if new.kind == "package":
         return [Change(what=role, why=f"{old.name.partition(' ')[2]} → {new.name.partition(' ')[2]} is in the store")]
     before, after = layers.record(old.source), layers.record(new.source)
@@ -63,7 +63,7 @@ def _layer_changes(role: str, old: Layer | None, new: Layer | None, layers: Laye
 
 
 def compare_files(before: Index, after: Index) -> list[Change]:
-    """The differences between two trees, sorted by path. Bytecode goes with its source and is not named."""
+    """Return the differences between two trees, sorted by path. Bytecode changes with its source and is not named."""
     changes = []
     for path in sorted(before.keys() | after.keys()):
         if "__pycache__" in path.split("/"):

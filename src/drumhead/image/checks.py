@@ -1,26 +1,70 @@
-"""What an image's guest cannot do with it: refused where a config set would meet it, told where it may not matter."""
+"""Check whether an image's config sets can run in its guest.
+
+What a config set would meet is refused; what may not matter becomes a notice.
+"""
 
 from __future__ import annotations
 
 import posixpath
 from typing import TYPE_CHECKING
 
+from drumhead.closure import follow
 from drumhead.errors import DrumheadError, ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from drumhead.closure import Index
+    from drumhead.closure import Index, Missing
     from drumhead.guest.contract import Finding, Guest
     from drumhead.records import Command
     from drumhead.tree import Tree
 
 SHOWN = 2
 """Paths that one notice names."""
+SEARCH_PATH = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin")
+
+
+def check_programs(
+    index: Index, commands: dict[str, Command], missing: Iterable[Missing]
+) -> dict[str, tuple[Command, str]]:
+    """Return each config set with the path of its program. Raises INCOMPLETE for a program or library not there."""
+    lacking = {one.path: one.library for one in missing}
+    programs = {}
+    for name, command in commands.items():
+        program = find_program(index, command)
+        if not program:
+            raise DrumheadError(
+                ErrorCode.INCOMPLETE,
+                f"config set {name} starts {command.argv[0]}, which is not in the image; require its package",
+            )
+        if library := lacking.get(program):
+            raise DrumheadError(
+                ErrorCode.INCOMPLETE,
+                f"config set {name} starts /{program}, which needs {library}; no package has it, so add the file "
+                "to the project (below /usr/lib) or build the package `libraries`",
+            )
+        programs[name] = (command, program)
+    return programs
+
+
+def missing_notices(missing: Iterable[Missing]) -> list[str]:
+    """Return a notice for each file whose library is nowhere."""
+    found = sorted({one.path: one.library for one in missing}.items())
+    return [f"/{path} needs {library}, which is in no package; it will not load" for path, library in found]
+
+
+def find_program(index: Index, command: Command) -> str:
+    """Return the path of a command's program in an image, with links followed; empty when it is not there."""
+    name = command.argv[0]
+    if name.startswith("/"):
+        return follow(index, name)
+    if "/" in name:
+        return follow(index, posixpath.join(command.cwd, name))
+    return next(filter(None, (follow(index, f"{directory}/{name}") for directory in SEARCH_PATH)), "")
 
 
 def visible_findings(layers: Iterable[tuple[Index, tuple[Finding, ...]]]) -> list[Finding]:
-    """The findings of stacked layers (lowest first), without those about files that a later layer covers."""
+    """Return the findings of stacked layers (lowest first), without those about files that a higher layer covers."""
     found: dict[str, list[Finding]] = {}
     for index, findings in layers:
         for path in found.keys() & index.keys():
@@ -30,22 +74,22 @@ def visible_findings(layers: Iterable[tuple[Index, tuple[Finding, ...]]]) -> lis
     return [finding for findings in found.values() for finding in findings]
 
 
-def judge(
+def check_findings(
     guest: Guest, findings: list[Finding], application: Tree, commands: dict[str, tuple[Command, str]]
 ) -> list[str]:
-    """Notices about what does not matter at the start. Raises UNSUPPORTED for what does, and says where.
+    """Return notices about findings that no config set meets at its start. Raises UNSUPPORTED for the others.
 
     `commands` are the config sets, each with the path of the program that it starts.
     """
-    told = [finding for finding in findings if finding.severity in {"program", "notice"}]
+    noticed = [finding for finding in findings if finding.severity in {"program", "notice"}]
     _refuse([finding for finding in findings if finding.severity == "refused"])
     for name, (command, program) in commands.items():
         started = [one for one in findings if one.path == program and one.severity in {"program", "quiet"}]
         _refuse(started, f"config set {name} cannot start on {guest.name}: ")
         more = guest.check_command(application, command, program)
         _refuse([one for one in more if one.severity == "refused"], f"config set {name} cannot run on {guest.name}: ")
-        told += [one for one in more if one.severity == "notice" and one not in told]
-    return _notices(told)
+        noticed += [one for one in more if one.severity == "notice" and one not in noticed]
+    return _notices(noticed)
 
 
 def _refuse(findings: list[Finding], why: str = "") -> None:
@@ -56,7 +100,7 @@ def _refuse(findings: list[Finding], why: str = "") -> None:
 
 
 def _notices(findings: list[Finding]) -> list[str]:
-    """One sentence for all files of which the same is to be said."""
+    """Return one sentence for all files with the same finding."""
     alike: dict[str, list[str]] = {}
     for finding in findings:
         alike.setdefault(finding.sentence, []).append(finding.path)

@@ -1,4 +1,4 @@
-"""What an image holds, written into a directory to look at."""
+"""Write the files of an image into a directory, for inspection."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from drumhead import host
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.image.compose import ComposeOptions, compose
+from drumhead.image.compose import compose
+from drumhead.image.inputs import ComposeOptions
 from drumhead.image.store import ImageStore
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ SCRATCH_IMAGE = "drumhead-collect"
 
 
 async def collect(home: Home, project: Project, target: Path, report: Report) -> tuple[int, tuple[str, ...]]:
-    """Unpack the layers of `project` over one another into `target`; returns the number of files, and notices.
+    """Unpack the layers of `project` over one another into `target`. Return the number of files, and notices.
 
-    Raises CONFLICT when `target` holds something, and whatever composing raises.
+    Raises CONFLICT when `target` is not empty, and whatever ``compose`` raises.
     """
     if await asyncio.to_thread(lambda: target.exists() and any(target.iterdir())):
         raise DrumheadError(ErrorCode.CONFLICT, f"{target} is not empty; delete it first")

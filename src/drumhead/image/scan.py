@@ -1,4 +1,4 @@
-"""Reading a project's files into a tree; what did not change since the last time is not read again."""
+"""Read a project's files into a tree. Files that have not changed since the last time are not read again."""
 
 from __future__ import annotations
 
@@ -18,18 +18,16 @@ from drumhead.manifest.ignore import read_ignore
 from drumhead.tree import Tree, directory, host_file, symlink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from drumhead.manifest.records import Project
 
 Stamp = tuple[int, int, int, int, str]
-"""Size, mtime and ctime in nanoseconds, inode, and the SHA-256 that the file had then."""
+"""Size, mtime and ctime in nanoseconds, inode, and the SHA-256 of the contents at that time."""
 UNSETTLED_NS = 20_000_000
-"""A file changed this shortly before it was read may change again within its time stamp, so it is read anew."""
+"""A file that changed this recently may change again without a new time stamp, so the next scan reads it again."""
 
 
 class Scan:
-    """The files of one project. `cache` is a directory; with `trust` false every file is read."""
+    """The files of one project. `cache` is a directory. Without `trust`, every file is read."""
 
     def __init__(self, project: Project, cache: Path, *, trust: bool) -> None:
         self._root = Path(project.root)
@@ -40,7 +38,7 @@ class Scan:
         self._seen: dict[str, Stamp] = {}
 
     def tree(self) -> Tree:
-        """The project's files as its image shows them. Raises UNSUPPORTED for sockets, pipes and devices."""
+        """Return the project's files as its image shows them. Raises UNSUPPORTED for sockets, pipes and devices."""
         tree = Tree()
         for place, source in (self._project.package.files or {"/": "."}).items():
             self._add(tree, place.strip("/"), posixpath.normpath(source))
@@ -67,7 +65,9 @@ class Scan:
         elif stat.S_ISREG(facts.st_mode):
             tree.add(place, host_file(path, mode, facts.st_size, self._digest(path, source, facts)))
         else:
-            raise DrumheadError(ErrorCode.UNSUPPORTED, f"{path} is no file, directory or link; ignore it or remove it")
+            raise DrumheadError(
+                ErrorCode.UNSUPPORTED, f"{path} is not a file, directory or symbolic link; ignore it or remove it"
+            )
 
     def _digest(self, path: Path, source: str, facts: os.stat_result) -> str:
         stamp = (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
@@ -85,13 +85,8 @@ class Scan:
 
 
 def _check_text(path: Path, text: str) -> None:
-    """Refuse a name or a target that is no UTF-8 (UNSUPPORTED): records are JSON."""
+    """Refuse a name or a link target that is not UTF-8, as records are JSON. Raises UNSUPPORTED."""
     if not text.isascii() and any("\udc80" <= character <= "\udcff" for character in text):
         raise DrumheadError(
             ErrorCode.UNSUPPORTED, f"{str(path)!a}: its name or target is not UTF-8; rename or ignore it"
         )
-
-
-def split(tree: Tree, belongs: Callable[[str], bool]) -> tuple[Tree, Tree]:
-    """The paths for which `belongs` holds, and the others."""
-    return tree.filter(belongs), tree.filter(lambda path: not belongs(path))

@@ -124,7 +124,7 @@ class ImageStore:
 
     def _named_blobs(self) -> set[str]:
         """What images, packages, the next image and machines whose image was removed meanwhile still need."""
-        from drumhead.image.layers import kept_blobs  # noqa: PLC0415 - only needed to remove something
+        from drumhead.image.layer_store import kept_blobs  # noqa: PLC0415 - only needed to remove something
 
         images = self.list()
         if self._home.instances.is_dir():

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.image.compose import ComposeOptions, compose
+from drumhead.image.compose import compose
+from drumhead.image.inputs import ComposeOptions
 from drumhead.image.store import ImageStore
 from drumhead.machine.attach import run_to_end
 from drumhead.machine.records import InstanceSpec

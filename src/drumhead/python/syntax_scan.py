@@ -48,7 +48,7 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
 
 
-class Uses(msgspec.Struct, frozen=True, kw_only=True):
+class ScanResult(msgspec.Struct, frozen=True, kw_only=True):
     """One source. `early` modules are imported with it, `late` ones by a function of it; names may be of attributes."""
 
     uses: tuple[Use, ...] = ()
@@ -57,38 +57,38 @@ class Uses(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass
-class _Memory:
+class _ScanCache:
     """Readings by source and module: those of the last time, and those that were asked for since."""
 
-    known: dict[str, Uses]
-    asked: dict[str, Uses]
+    known: dict[str, ScanResult]
+    asked: dict[str, ScanResult]
 
 
-_MEMORY: ContextVar[_Memory | None] = ContextVar("readings", default=None)
+_SCAN_CACHE: ContextVar[_ScanCache | None] = ContextVar("readings", default=None)
 
 
 @contextmanager
-def remembering(file: Path) -> Iterator[None]:
+def cached_scans(file: Path) -> Iterator[None]:
     """Within this, a source that was read the last time is not read again; `file` keeps what was asked for."""
     rules = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     try:
-        last, known = msgspec.json.decode(file.read_bytes(), type=tuple[str, dict[str, Uses]])
+        last, known = msgspec.json.decode(file.read_bytes(), type=tuple[str, dict[str, ScanResult]])
     except (OSError, msgspec.DecodeError):
         last, known = "", {}
-    memory = _Memory(known if last == rules else {}, {})
-    token = _MEMORY.set(memory)
+    memory = _ScanCache(known if last == rules else {}, {})
+    token = _SCAN_CACHE.set(memory)
     try:
         yield
     finally:
-        _MEMORY.reset(token)
+        _SCAN_CACHE.reset(token)
     if memory.asked and memory.asked != memory.known:
         with replacing(file) as temporary:
             temporary.write_bytes(msgspec.json.encode((rules, memory.asked)))
 
 
-def read_uses(source: bytes, module: str, *, package: bool) -> Uses:
+def scan_source(source: bytes, module: str, *, package: bool) -> ScanResult:
     """Read the source of `module` (its dotted name; `package` for an ``__init__``). A broken one has nothing in it."""
-    memory = _MEMORY.get()
+    memory = _SCAN_CACHE.get()
     if memory is None:
         return _read(source, module, package=package)
     key = f"{hashlib.sha256(source).hexdigest()} {module} {package}"
@@ -97,11 +97,11 @@ def read_uses(source: bytes, module: str, *, package: bool) -> Uses:
     return found
 
 
-def _read(source: bytes, module: str, *, package: bool) -> Uses:
+def _read(source: bytes, module: str, *, package: bool) -> ScanResult:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
-        return Uses()
+        return ScanResult()
     reader = _Reader(module if package else module.rpartition(".")[0], main=module.rpartition(".")[2] == "__main__")
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -111,7 +111,7 @@ def _read(source: bytes, module: str, *, package: bool) -> Uses:
     uses = tuple(use for use in reader.uses if not {use.line, use.line - 1} & marked)
     if reader.ipv4:
         uses = tuple(use for use in uses if use.kind != "IPv6")
-    return Uses(uses=uses, early=tuple(reader.early), late=tuple(reader.late))
+    return ScanResult(uses=uses, early=tuple(reader.early), late=tuple(reader.late))
 
 
 class _Reader(ast.NodeVisitor):

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from drumhead.elf import MAGIC, is_elf, is_foreign, read_linkage
 from drumhead.guest.contract import Finding
-from drumhead.python.syntax_scan import MARKER, read_uses
+from drumhead.python.syntax_scan import MARKER, scan_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from drumhead.guest.contract import Severity
-    from drumhead.python.syntax_scan import Use, Uses
+    from drumhead.python.syntax_scan import ScanResult, Use
     from drumhead.records import Command
     from drumhead.tree import Entry, Tree
 
@@ -118,7 +118,7 @@ class Sources:
         self._tree = tree
         named = [folder for folder in command.env.get("PYTHONPATH", "").split(":") if folder]
         self._roots = [tree.resolve(folder.strip("/")) for folder in (root, *named)]
-        self._read: dict[str, Uses] = {}
+        self._read: dict[str, ScanResult] = {}
         self._places: dict[str, str] = {}
 
     def path(self, module: str) -> str:
@@ -134,12 +134,12 @@ class Sources:
         entry = self._tree.get(path)
         return entry if entry and entry.kind == "file" else None
 
-    def uses(self, module: str) -> Uses:
+    def uses(self, module: str) -> ScanResult:
         """What a module of the project uses and imports."""
         if module not in self._read:
             path = self.path(module)
             entry = self._tree[path]
-            self._read[module] = read_uses(entry.read(), module, package=path.endswith("/__init__.py"))
+            self._read[module] = scan_source(entry.read(), module, package=path.endswith("/__init__.py"))
         return self._read[module]
 
     def reach(self, module: str) -> tuple[list[str], list[str]]:

@@ -1,10 +1,11 @@
-"""Layers: trees written as file systems into the blob store, found again by what they were made from."""
+"""Store layers: trees written as file systems into the blob store, found again by what they were made from."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -32,35 +33,44 @@ if TYPE_CHECKING:
     from drumhead.report import Report
 
 LEVEL = 14
-"""A third of the time of 19 for 0.9 % more bytes: somebody waits for it (13 takes two thirds of that time, and gives
-5 % more bytes than 19). Packages are packed at 19, once for everybody.
+"""Takes a third of the time of level 19 for 0.9 % more bytes, as somebody waits for it. (Level 13 takes two thirds of
+that time and gives 5 % more bytes than 19.) Packages are packed at 19, once for everybody.
 """
 APPLICATION_LEVEL = 5
-"""What is edited every minute is packed less hard: 9 gives 2.5 % fewer bytes for half as much time again."""
+"""The application changes often, so it is packed fast: level 9 gives 2.5 % fewer bytes and takes 50 % longer."""
 PACKING: dict[Filesystem, int] = {"squashfs": 2, "erofs": 1, "rofs": 1}
-"""Counted up when the same tree is to give other bytes (another level or block size): older layers are made again."""
+"""Increased when the same tree should give other bytes (another level or block size); older layers are built again."""
 KEPT_SECONDS = 14 * 24 * 3600.0
-"""How long a layer that follows from a key is kept for the next image after its last use."""
+"""How long after its last use a layer with a key is kept for the next image."""
 
 
 class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a tree without having it: cache/layers/SOURCE.json."""
+    """cache/layers/SOURCE.json: what is known about a tree without reading it."""
 
     source: str
     files: int
     unpacked_size: int
     index: Index
     blobs: dict[str, Blob] = {}
-    """By file system and how it was written (``squashfs 2``)."""
+    """The tree's layers by file system and packing (``squashfs 2``)."""
     findings: dict[str, tuple[Finding, ...]] = {}
-    """What guests cannot do with the tree, by guest and rules (``linux 1``)."""
+    """What a guest cannot run in the tree, by guest and version of its rules (``linux 1``)."""
 
 
-class Layers:
+@dataclass(frozen=True, kw_only=True)
+class StoredLayer:
+    """A layer and what is known about its tree. `reused` tells that it did not have to be built."""
+
+    layer: Layer
+    record: LayerRecord
+    reused: bool
+
+
+class LayerStore:
     """The layers of one home, written in one kind of file system."""
 
     def __init__(self, home: Home, filesystem: Filesystem, report: Report, guest: Guest | None = None) -> None:
-        """With a `guest`, each layer's tree is checked once, when it is there; ``findings`` tells what was found."""
+        """With a `guest`, each tree is checked once, when its layer is stored; ``findings`` returns the result."""
         self._home = home
         self._guest = guest
         self._rules = f"{guest.name} {guest.check_rules}" if guest else ""
@@ -71,10 +81,10 @@ class Layers:
 
     def from_key(
         self, kind: LayerKind, name: str, key: str, make: Callable[[], Tree], packed: PackedLayer | None = None
-    ) -> tuple[Layer, LayerRecord]:
-        """The layer of a tree that `key` determines (a package's digest, a lock's): `make` is called when it is new.
+    ) -> StoredLayer:
+        """Return the layer of the tree that `key` determines. `make` returns the tree; it is called for a new layer.
 
-        `packed` is the tree's layer when somebody else packed it. Raises UNVERIFIED when it is another tree's.
+        `packed` is the tree's layer if somebody else has packed it. Raises UNVERIFIED when it belongs to another tree.
         """
         digest = hashlib.sha256(f"{kind}\0{key}".encode()).hexdigest()
         file = self._home.cache / "layers" / f"{digest}.key"
@@ -82,18 +92,16 @@ class Layers:
             packed = None
         if file.is_file() and (known := self._known(file.read_text(), packed)):
             os.utime(file)
-            return self._layer(kind, name, known), known
-        tree = make()
-        made = self.from_tree(kind, name, tree, packed)
+            return StoredLayer(layer=self._layer(kind, name, known), record=known, reused=True)
+        built = self.from_tree(kind, name, make(), packed)
         with replacing(file) as temporary:
-            temporary.write_text(made[1].source)
-        return made
+            temporary.write_text(built.record.source)
+        return replace(built, reused=False)
 
-    def from_tree(
-        self, kind: LayerKind, name: str, tree: Tree, packed: PackedLayer | None = None
-    ) -> tuple[Layer, LayerRecord]:
-        """The layer of `tree`, written when no equal one was."""
+    def from_tree(self, kind: LayerKind, name: str, tree: Tree, packed: PackedLayer | None = None) -> StoredLayer:
+        """Return the layer of `tree`, writing it unless an equal tree was written before."""
         source = tree.digest()
+        reused = self.record(source) is not None
         if packed and packed.source != source:
             raise DrumheadError(
                 ErrorCode.UNVERIFIED, f"the layer of {name} was not made from its archive; pull or build it again"
@@ -102,10 +110,10 @@ class Layers:
         if record is None:
             blob = Blob(digest=packed.digest, size=packed.size) if packed else self._stored(self.record(source))
             record = self._keep(tree, source, blob or self._write(kind, name, tree))
-        return self._layer(kind, name, record), record
+        return StoredLayer(layer=self._layer(kind, name, record), record=record, reused=reused)
 
     def root(self, layers: list[Layer]) -> Layer:
-        """What makes one file system of `layers`, for a guest that has no overlay. Raises UNVERIFIED, UNSUPPORTED."""
+        """Return a layer that unites `layers` for a guest without an overlay. Raises UNVERIFIED, UNSUPPORTED."""
         source = hashlib.sha256("\0".join(["root", *(layer.blob.digest for layer in layers)]).encode()).hexdigest()
         record = self._known(source)
         if record is None:
@@ -114,7 +122,7 @@ class Layers:
         return self._layer("root", "root", record)
 
     def record(self, source: str) -> LayerRecord | None:
-        """What is known of a tree by its digest, whether its layer is still there or not."""
+        """Return what is known about the tree with this digest, even if its layer is no longer stored."""
         file = self._home.cache / "layers" / f"{source}.json"
         if not file.is_file():
             return None
@@ -124,7 +132,7 @@ class Layers:
             return None
 
     def _known(self, source: str, packed: PackedLayer | None = None) -> LayerRecord | None:
-        """The record of a tree whose layer is stored; `packed`, if given, is the layer that it must be."""
+        """Return the record of a tree whose layer is stored and, if `packed` is given, is that layer."""
         record = self.record(source)
         blob = self._stored(record)
         if record is None or blob is None or (packed and packed.digest != blob.digest):
@@ -132,12 +140,12 @@ class Layers:
         return record if not self._rules or self._rules in record.findings else None
 
     def _stored(self, record: LayerRecord | None) -> Blob | None:
-        """The layer of a tree that was packed before, though it may not have been checked for this guest."""
+        """Return the stored layer of a tree. It may not have been checked for this guest yet."""
         blob = record.blobs.get(self._packing) if record else None
         return blob if blob and self._blobs.path(blob.digest).is_file() else None
 
     def findings(self, record: LayerRecord) -> tuple[Finding, ...]:
-        """What the guest cannot do with a layer."""
+        """Return what the guest cannot run in a layer."""
         return record.findings.get(self._rules, ())
 
     def _write(self, kind: LayerKind, name: str, tree: Tree) -> Blob:
@@ -184,13 +192,13 @@ class Layers:
 
 
 def kept_blobs(home: Home) -> set[str]:
-    """What the next image may need though none names it: kernels, layers of locks and libraries, not of edits."""
+    """Return blobs that the next image may need although no image names them: kernels and layers with a key."""
     since = time.time() - KEPT_SECONDS
 
     def recent(pattern: str) -> list[bytes]:
         return [file.read_bytes() for file in home.cache.glob(pattern) if file.stat().st_mtime > since]
 
-    layers = Layers(home, "squashfs", silent)
+    layers = LayerStore(home, "squashfs", silent)
     records = filter(None, (layers.record(key.decode()) for key in recent("layers/*.key")))
     kernels = [msgspec.json.decode(record, type=Kernel) for record in recent("kernels/*.json")]
     return {blob.digest for record in records for blob in record.blobs.values()} | {
@@ -201,7 +209,7 @@ def kept_blobs(home: Home) -> set[str]:
 def write_layer(
     tree: Tree, path: Path, filesystem: Filesystem, level: int, written: Callable[[int], None] | None = None
 ) -> None:
-    """Write `tree` as a file system of the given kind; `written` is told the files done. Raises HOST_TOOL."""
+    """Write `tree` as a file system. `written` receives the number of files written so far. Raises HOST_TOOL."""
     match filesystem:
         case "squashfs":
             write_squashfs(tree, path, level=level, written=written)

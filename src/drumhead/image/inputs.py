@@ -1,0 +1,180 @@
+"""Gather what an image is made from besides the project's own files: guest, kernel, packages and commands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.guest import find_guest, require
+from drumhead.manifest.run_yaml import REQUIRES, parse_command
+from drumhead.package.names import gather_packages, resolve_names
+from drumhead.package.osv.kernel import OSV, find_osv
+from drumhead.package.records import PackageRef
+from drumhead.package.store import PackageStore, parse_ref
+from drumhead.records import Filesystem, GuestName
+
+if TYPE_CHECKING:
+    from drumhead.guest.contract import Guest
+    from drumhead.home import Home
+    from drumhead.manifest.records import Project
+    from drumhead.package.records import Package
+    from drumhead.records import Command
+    from drumhead.report import Report
+
+LIBRARY_POOL = "libraries"
+KERNEL = "linux"
+"""The package that holds Linux's kernel."""
+
+
+class ComposeOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line adds to the manifest.
+
+    `guest` replaces the manifest's guest, and `kernel` (NAME@VERSION) its kernel. `run` is a config set or a command
+    line. `overlay_size` is in bytes; 0 keeps a machine's writes in memory. An image made with `scratch` is only
+    inspected and never boots, so it may have any file system. With `update`, project files whose size and times have
+    not changed are not read again.
+    """
+
+    guest: GuestName | None = None
+    kernel: str = ""
+    scratch: bool = False
+    filesystem: Filesystem | None = None
+    overlay_size: int = 0
+    run: str = ""
+    env: dict[str, str] = {}
+    require: tuple[str, ...] = ()
+    update: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComposeInputs:
+    """The inputs of an image. `commands` are its config sets; `default` names one of them or is empty.
+
+    `notices` are sentences for the user.
+    """
+
+    guest: Guest
+    filesystem: Filesystem
+    kernel: Package
+    packages: tuple[Package, ...]
+    commands: dict[str, Command]
+    default: str
+    notices: tuple[str, ...]
+
+    @property
+    def python(self) -> Package | None:
+        """The package that holds the Python interpreter, if the image has one."""
+        return next((package for package in self.packages if package.name == "python"), None)
+
+
+async def gather_inputs(home: Home, project: Project, options: ComposeOptions, report: Report) -> ComposeInputs:
+    """Resolve the project's requirements, pulling or building packages that the local store does not have.
+
+    Raises NOT_FOUND for a package, MANIFEST, USAGE, UNSUPPORTED, REMOTE, HOST_TOOL.
+    """
+    store = PackageStore(home)
+    guest = choose_guest(project, options)
+    filesystem = _choose_filesystem(guest, options)
+    runtime = REQUIRES[project.run.runtime] if project.run else ()
+    refs, notices = resolve_names([*runtime, *project.package.require, *options.require])
+    named = project.package.kernel if guest.name == project.package.guest else ""
+    kernel, kernel_notices = await _find_kernel(home, store, guest, options.kernel or named, report)
+    found, package_notices = await gather_packages(home, store, refs, report)
+    packages = tuple(package for package in found if package.kind not in {"kernel", "libraries"})
+    commands, default = choose_commands(project, packages, options)
+    return ComposeInputs(
+        guest=guest,
+        filesystem=filesystem,
+        kernel=kernel,
+        packages=packages,
+        commands=commands,
+        default=default,
+        notices=(*project.notices, *notices, *kernel_notices, *package_notices),
+    )
+
+
+async def find_library_pool(home: Home, report: Report) -> tuple[Package | None, tuple[str, ...]]:
+    """Return the package of common libraries, or None with a notice when it cannot be had."""
+    try:
+        found, _ = await gather_packages(home, PackageStore(home), [PackageRef(name=LIBRARY_POOL)], report)
+    except DrumheadError as error:
+        return None, (f"the package of common libraries is not available: {error.message}",)
+    return found[-1], ()
+
+
+def choose_guest(project: Project, options: ComposeOptions) -> Guest:
+    """Return the guest that the options or the manifest name. Raises UNSUPPORTED."""
+    return find_guest(options.guest or project.package.guest)
+
+
+def _choose_filesystem(guest: Guest, options: ComposeOptions) -> Filesystem:
+    """Return the layers' file system. Raises USAGE when the guest cannot read it, UNSUPPORTED for a missing overlay."""
+    if options.overlay_size:
+        require(guest, "overlay")
+    filesystem = options.filesystem or guest.filesystems[0]
+    if filesystem not in guest.filesystems and not options.scratch:
+        raise DrumheadError(
+            ErrorCode.USAGE, f"guest {guest.name} does not read {filesystem}; it reads {', '.join(guest.filesystems)}"
+        )
+    return filesystem
+
+
+async def _find_kernel(
+    home: Home, store: PackageStore, guest: Guest, asked: str, report: Report
+) -> tuple[Package, list[str]]:
+    """Return the kernel's package: `asked` (NAME@VERSION) or the newest.
+
+    Raises NOT_FOUND, USAGE for another guest's kernel.
+    """
+    wanted = OSV if guest.name == OSV else KERNEL
+    ref = parse_ref(asked or wanted)
+    if ref.name != wanted:
+        raise DrumheadError(
+            ErrorCode.USAGE, f"{asked} is not a kernel of guest {guest.name}; its kernels are {wanted}@VERSION"
+        )
+    if guest.name == OSV:
+        return find_osv(store, ref.version), []
+    found, notices = await gather_packages(home, store, [ref], report)
+    return found[-1], notices
+
+
+def choose_commands(
+    project: Project, packages: tuple[Package, ...], options: ComposeOptions
+) -> tuple[dict[str, Command], str]:
+    """Return the config sets of an image and the name of the default one. Raises MANIFEST, USAGE."""
+    commands = resolve_commands(project, packages)
+    default = project.run.default if project.run else ""
+    if options.run:
+        default = options.run if options.run in commands else "run"
+        if default == "run" and "run" not in commands:
+            commands["run"] = parse_command(options.run)
+    if options.env:
+        commands = {
+            name: msgspec.structs.replace(command, env=command.env | options.env) for name, command in commands.items()
+        }
+    return commands, default
+
+
+def resolve_commands(project: Project, packages: tuple[Package, ...]) -> dict[str, Command]:
+    """Return the project's config sets, inherited ones filled in. Raises MANIFEST for a base that no package has."""
+    if project.run is None:
+        return {}
+    commands = dict(project.run.config_sets)
+    for name, base in project.run.bases.items():
+        package, _, config_set = base.partition(":")
+        refs, _ = resolve_names([package])
+        wanted = refs[0].name if refs else package
+        offered = {other.name: other.config_sets for other in packages}.get(wanted)
+        if offered is None:
+            raise DrumheadError(ErrorCode.MANIFEST, f"meta/run.yaml:1: {name}: package {package} is not required")
+        if config_set not in offered:
+            sets = ", ".join(offered) or "none"
+            raise DrumheadError(
+                ErrorCode.MANIFEST, f"meta/run.yaml:1: {name}: {wanted} has no config set {config_set}; it has {sets}"
+            )
+        own, inherited = commands[name], offered[config_set]
+        commands[name] = msgspec.structs.replace(inherited, env=inherited.env | own.env, cwd=own.cwd)
+    return commands

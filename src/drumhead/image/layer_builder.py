@@ -1,0 +1,145 @@
+"""Build the layers of a plan: read, compile and pack what the layer store does not have. Everything here blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from drumhead.blobs import replacing
+from drumhead.closure import Missing, Node, complete, find_missing, index_of, merge
+from drumhead.image.guest_program import compile_program
+from drumhead.image.layer_plan import (
+    NODE_MODULES,
+    Dependencies,
+    KernelModules,
+    Libraries,
+    PackageFiles,
+    PlannedLayer,
+    application_tree,
+    plan_layers,
+    plan_libraries,
+    split_project,
+)
+from drumhead.image.scan import Scan
+from drumhead.package.osv.kernel import root_files
+from drumhead.python.bytecode import Interpreter, only_bytecode, with_bytecode
+from drumhead.python.lock import read_lock
+from drumhead.tree import Tree
+
+if TYPE_CHECKING:
+    from drumhead.closure import Index
+    from drumhead.home import Home
+    from drumhead.image.inputs import ComposeInputs
+    from drumhead.image.layer_store import LayerStore, StoredLayer
+    from drumhead.manifest.records import Project
+    from drumhead.package.records import Package
+    from drumhead.package.store import PackageStore
+    from drumhead.python.lock import Lock
+
+
+@dataclass(kw_only=True)
+class LayerStack:
+    """The layers of an image while it is composed. `missing` are libraries that no layer has."""
+
+    layers: list[StoredLayer]
+    application: Tree
+    missing: list[Missing] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def index(self) -> Index:
+        """The index of all layers united."""
+        return merge(stored.record.index for stored in self.layers)
+
+
+class LayerBuilder:
+    """Builds layers into one layer store. A package is unpacked at most once."""
+
+    def __init__(self, home: Home, packages: PackageStore, layers: LayerStore) -> None:
+        self._home = home
+        self._packages = packages
+        self._layers = layers
+        self._trees: dict[str, Tree] = {}
+
+    def build(self, project: Project, inputs: ComposeInputs, *, trust: bool) -> LayerStack:
+        """Build every layer except that of missing libraries, which the result lists.
+
+        With `trust`, project files whose size and times have not changed are not read again.
+        """
+        lock = read_lock(project, self._home.cache) if inputs.python else None
+        built = [self._build(planned) for planned in plan_layers(inputs, lock)]
+        modules, files = split_project(Scan(project, self._home.cache, trust=trust).tree())
+        if len(modules):
+            built.append(self._layers.from_tree("node", NODE_MODULES, modules))
+        skeleton = inputs.guest.skeleton(compile_program(inputs.guest.program, self._home.cache))
+        if inputs.python:
+            files, skeleton = self._with_bytecode(files, inputs.python), self._with_bytecode(skeleton, inputs.python)
+        covered = merge(stored.record.index for stored in built)
+        application = application_tree(skeleton, files, covered, inputs.commands, inputs.default)
+        built.append(self._layers.from_tree("application", project.package.name, application))
+        stack = LayerStack(layers=built, application=application)
+        stack.missing = find_missing(stack.index)
+        stack.notices += [lock.notice] if lock and lock.notice else []
+        return stack
+
+    def add_libraries(self, stack: LayerStack, pool: Package) -> None:
+        """Add a layer with the libraries of `pool` that `stack` needs."""
+        added, stack.missing = complete(stack.index, self._pool_index(pool))
+        if added:
+            stack.layers.append(self._build(plan_libraries(pool, added)))
+
+    def _build(self, planned: PlannedLayer) -> StoredLayer:
+        packed = planned.packed
+        if isinstance(planned.source, PackageFiles) and self._layers.filesystem == "squashfs" and not packed:
+            # A package from an older store: pack it now, once for everybody.
+            packed = self._packages.pack(planned.source.package).layer("squashfs")
+        return self._layers.from_key(planned.kind, planned.name, planned.key, lambda: self._files(planned), packed)
+
+    def _files(self, planned: PlannedLayer) -> Tree:
+        """Return the tree of a layer that is not stored yet."""
+        match planned.source:
+            case KernelModules(kernel=kernel):
+                return root_files(self._tree(kernel))
+            case PackageFiles(package=package):
+                return self._tree(package)
+            case Dependencies(lock=lock, python=python):
+                return self._install(lock, python)
+            case Libraries(pool=pool, files=files):
+                contents, tree = self._tree(pool), Tree()
+                for place, source in files.items():
+                    tree.add(place, contents[source])
+                return tree
+
+    def _install(self, lock: Lock, python: Package) -> Tree:
+        from drumhead.python.wheels import install  # noqa: PLC0415 - not needed when the layer is stored
+
+        return only_bytecode(install(lock, self._home.cache), self._interpreter(python))
+
+    def _with_bytecode(self, tree: Tree, python: Package) -> Tree:
+        return with_bytecode(tree, self._interpreter(python), self._home.cache / "bytecode", python.archive)
+
+    def _tree(self, package: Package) -> Tree:
+        if package.archive not in self._trees:
+            self._trees[package.archive] = self._packages.tree(package)
+        return self._trees[package.archive]
+
+    def _interpreter(self, python: Package) -> Interpreter:
+        """Return the image's Python, unpacked once on this host."""
+        root = self._home.cache / "interpreters" / python.archive
+        complete_mark = root / ".complete"
+        if not complete_mark.is_file():
+            root.mkdir(parents=True, exist_ok=True)
+            Interpreter.unpack(self._tree(python), root)
+            complete_mark.touch()
+        return Interpreter.at(root)
+
+    def _pool_index(self, pool: Package) -> Index:
+        file = self._home.cache / "layers" / f"pool-{pool.archive}.json"
+        if file.is_file():
+            return msgspec.json.decode(file.read_bytes(), type=dict[str, Node])
+        index = index_of(self._tree(pool))
+        with replacing(file) as temporary:
+            temporary.write_bytes(msgspec.json.encode(index))
+        return index
