@@ -22,12 +22,12 @@ def compile_program(program: GuestProgram, cache: Path) -> bytes:
     if program.shipped.is_file():
         return program.shipped.read_bytes()
     digest = hashlib.sha256(repr(program.compiler).encode())
-    for source in sorted(program.sources.glob("*.[ch]")):
+    for source in sorted(program.sources.rglob("*.[ch]")):
         digest.update(source.read_bytes())
     compiled = cache / "init" / digest.hexdigest()
     if not compiled.is_file():
         with replacing(compiled) as temporary:
             # The prefix map keeps the path of the sources out of the program, so every host makes the same bytes.
             command = [*program.compiler, f"-ffile-prefix-map={program.sources}=."]
-            host.run([*command, "-o", temporary, *sorted(program.sources.glob("*.c"))])
+            host.run([*command, "-o", temporary, *sorted(program.sources.rglob("*.c"))])
     return compiled.read_bytes()

@@ -23,7 +23,7 @@ STATE = Path("/state")
 JSON_PROGRAM = r"""
 #include <stdio.h>
 #include <string.h>
-#include "init.h"
+#include "parse/json.h"
 static void show(const struct json *value) {
     if (value->name) printf("%s=", value->name);
     if (value->kind == JSON_STRING) { for (char *at = value->text; *at; at++) printf("%02x", (unsigned char)*at); }
@@ -165,7 +165,7 @@ def read_json(tmp_path_factory):
     directory = tmp_path_factory.mktemp("json")
     (directory / "main.c").write_text(JSON_PROGRAM)
     words = ["musl-gcc", "-D_GNU_SOURCE", "-static", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
-    sources = [directory / "main.c", INIT.sources / "json.c"]
+    sources = [directory / "main.c", INIT.sources / "parse" / "json.c"]
     subprocess.run([*words, f"-I{INIT.sources}", "-o", directory / "json", *sources], check=True, timeout=60)
 
     def read(lines):
@@ -230,5 +230,15 @@ def test_init_refuses_what_is_no_json(read_json):
         "nul",
         "1 2",
         "[" * 50,
+        "[1",
+        "[inf]",
+        "0x10",
+        "+1",
+        "01",
+        "1.",
+        "1e",
+        '"\\udc00"',
+        '"\\u\x10\x11\x12\x13"',
+        '"a\x01b"',
     ]
     assert read_json(bad) == ["refused"] * len(bad)

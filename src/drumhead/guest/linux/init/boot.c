@@ -181,18 +181,3 @@ void mount_volumes(const struct json *mounts) {
         mount_or_fail(device, path, "ext4", flags, NULL);
     }
 }
-
-/* Leave every disk clean: unmount what can be, make the rest read-only, newest mount first. */
-void unmount_all(void) {
-    char *table = read_file("/proc/mounts"), *line;
-    while (table && (line = strrchr(table, '\n'))) {
-        char device[256], path[256];
-        *line = 0;
-        char *start = strrchr(table, '\n');
-        if (sscanf(start ? start + 1 : table, "%255s %255s", device, path) == 2 && strncmp(device, "/dev/", 5) == 0 &&
-            umount2(path, 0) != 0)
-            mount(NULL, path, NULL, MS_REMOUNT | MS_RDONLY, NULL);
-    }
-    free(table);
-    sync();
-}

@@ -1,4 +1,4 @@
-/* What the host asks: JSON lines on the control port, each answered by one. */
+/* Requests of the host: JSON lines on the control port, each answered with one line. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -8,7 +8,7 @@
 #include "init.h"
 
 static int port = -1;
-static bool connected = true; /* a port without a client polls as hung up: leave it alone until SIGIO */
+static bool connected = true; /* a port without a client polls as hung up, so it is not polled again until SIGIO */
 static char line[65536];
 static size_t length;
 
@@ -21,21 +21,21 @@ void control_open(void) {
 
 static void answer(const char *text) { write_all(port, text, strlen(text)); }
 
-static void obey(char *text) {
-    struct json *order = json_parse(text);
-    const char *what = json_text(order, "do", "");
+static void handle(char *text) {
+    struct json *request = json_parse(text);
+    const char *what = json_text(request, "do", "");
     if (strcmp(what, "stop") == 0) {
         answer("{\"ok\":true}\n");
-        begin_stop(json_number(order, "grace", -1));
+        command_stop(json_number(request, "grace", -1));
     } else if (strcmp(what, "hosts") == 0) {
-        write_hosts(NULL, json_get(order, "hosts"));
+        write_hosts(NULL, json_get(request, "hosts"));
         answer("{\"ok\":true}\n");
     } else if (strcmp(what, "ping") == 0) {
         answer("{\"ok\":true}\n");
     } else {
         answer("{\"ok\":false,\"reason\":\"not understood\"}\n");
     }
-    json_free(order);
+    json_free(request);
 }
 
 void control_wake(void) { connected = true; }
@@ -58,7 +58,7 @@ void control_events(const struct pollfd *polls) {
     line[length] = 0;
     while ((end = memchr(line, '\n', length))) {
         *end = 0;
-        obey(line);
+        handle(line);
         length -= (size_t)(end + 1 - line);
         memmove(line, end + 1, length);
     }

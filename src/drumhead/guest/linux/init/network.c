@@ -56,18 +56,18 @@ static void set_gateway(const char *card, uint32_t gateway) {
     memcpy(&route.rt_dst, &any, sizeof any);
     memcpy(&route.rt_genmask, &any, sizeof any);
     memcpy(&route.rt_gateway, &via, sizeof via);
-    if (ioctl(link, SIOCADDRT, &route) != 0 && errno != EEXIST) say("no way out by %s: %s", card, strerror(errno));
+    if (ioctl(link, SIOCADDRT, &route) != 0 && errno != EEXIST) say("cannot set the gateway of %s: %s", card, strerror(errno));
     close(link);
 }
 
 static void bring_up(const char *card) {
     char path[80];
     snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", card);
-    write_file(path, "1"); /* addresses here are IPv4's; an interface that looks for routers only delays */
+    write_file(path, "1"); /* only IPv4 is used here; looking for IPv6 routers would only delay */
     set(SIOCSIFFLAGS, card, 0);
 }
 
-void apply_lease(const char *card, const struct lease *lease) {
+static void apply_lease(const char *card, const struct lease *lease) {
     char text[80], address[INET_ADDRSTRLEN];
     set(SIOCSIFADDR, card, lease->address);
     set(SIOCSIFNETMASK, card, lease->netmask);
@@ -85,13 +85,13 @@ void apply_lease(const char *card, const struct lease *lease) {
 }
 
 static void use_dhcp(const char *card) {
-    struct lease lease;
+    struct lease lease = {0};
     if (!dhcp_acquire(card, &lease, 10)) {
-        say("%s: no answer from a DHCP server", card);
+        say("%s: no DHCP server answered", card);
         return;
     }
     apply_lease(card, &lease);
-    if (fork() == 0) dhcp_renew_forever(card, lease);
+    if (fork() == 0) dhcp_renew_forever(card, lease, apply_lease);
 }
 
 static void use_address(const char *card, const struct json *nic) {
@@ -119,7 +119,7 @@ static void use_every_card(void) {
     if (cards) closedir(cards);
 }
 
-/* Without `nics` (an exported disk) every card asks for an address. */
+/* Without `nics` (an exported disk) every card uses DHCP. */
 void set_up_network(const struct json *nics) {
     set(SIOCSIFFLAGS, "lo", 0);
     if (!nics) use_every_card();
@@ -147,7 +147,7 @@ void write_hosts(const char *hostname, const struct json *hosts) {
         size += strlen(host->name) + 20;
     char *text = malloc(size);
     if (!text) return;
-    bool known = json_get(hosts, own_name) != NULL; /* a name has one address: its own on the link, where it has one */
+    bool known = json_get(hosts, own_name) != NULL; /* a name has one address: the one on the private network, if any */
     char *to = text + sprintf(text, "127.0.0.1 localhost\n");
     if (!known) to += sprintf(to, "127.0.1.1 %s\n", own_name);
     for (const struct json *host = hosts ? hosts->child : NULL; host; host = host->next)

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "init.h"
+#include "base.h"
 
 static int status_port = -1;
 
@@ -38,16 +38,6 @@ bool ports_ready(void) {
 int open_port(const char *name) {
     char device[300];
     return find_port(name, device, sizeof device) ? open(device, O_RDWR | O_CLOEXEC) : -1;
-}
-
-void write_all(int fd, const void *bytes, size_t size) {
-    for (const char *at = bytes; size > 0;) {
-        ssize_t written = write(fd, at, size);
-        if (written < 0 && errno == EINTR) continue;
-        if (written <= 0) return;
-        at += written;
-        size -= (size_t)written;
-    }
 }
 
 void report(const char *format, ...) {

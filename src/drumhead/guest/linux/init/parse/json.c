@@ -1,22 +1,24 @@
-/* A JSON reader: recursive descent over one text, in place. Depth is bounded, numbers are doubles. */
+/* A JSON reader (RFC 8259): recursive descent over one text, in place. Depth is bounded, numbers are doubles. */
+#include "json.h"
+
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "init.h"
-
-enum { DEEPEST = 32 };
+enum { MAX_DEPTH = 32 };
 
 static struct json *parse_value(char **at, int depth);
 
 static void skip_blanks(char **at) { *at += strspn(*at, " \t\r\n"); }
 
 static int hex4(const char *digits) {
+    static const char known[] = "0123456789abcdefABCDEF";
     int value = 0;
     for (int i = 0; i < 4; i++) {
-        const char *found = strchr("0123456789abcdef", digits[i] | 0x20);
-        if (!digits[i] || !found || !*found) return -1;
-        value = value * 16 + (int)(found - "0123456789abcdef");
+        const char *found = digits[i] ? strchr(known, digits[i]) : NULL;
+        if (!found) return -1;
+        value = value * 16 + (int)(found - known) - (found - known > 15 ? 6 : 0);
     }
     return value;
 }
@@ -40,10 +42,10 @@ static char *put_utf8(char *to, unsigned code) {
     return to;
 }
 
-/* The four digits after \u, and a second escape when they are half of a pair. Returns what follows, or NULL. */
+/* Read the four digits after \u, and a second escape when they are half of a pair. Returns what follows, or NULL. */
 static char *parse_unicode(char *from, char **to) {
     int code = hex4(from);
-    if (code <= 0) return NULL;
+    if (code <= 0 || (code >= 0xDC00 && code <= 0xDFFF)) return NULL;
     from += 4;
     if (code >= 0xD800 && code < 0xDC00) {
         int low = from[0] == '\\' && from[1] == 'u' ? hex4(from + 2) : -1;
@@ -59,6 +61,7 @@ static char *parse_string(char **at) {
     char *start = ++*at, *from = start, *to = start;
     static const char escapes[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";
     while (*from && *from != '"') {
+        if ((unsigned char)*from < 0x20) return NULL;
         if (*from != '\\') {
             *to++ = *from++;
         } else if (*++from == 'u') {
@@ -76,18 +79,48 @@ static char *parse_string(char **at) {
     return start;
 }
 
+static bool parse_word(char **at, const char *word) {
+    size_t size = strlen(word);
+    if (strncmp(*at, word, size) != 0) return false;
+    *at += size;
+    return true;
+}
+
+/* As JSON writes numbers: strtod would take "inf", hexadecimal digits and a leading plus as well. */
+static bool parse_number(char **at, double *number) {
+    static const char digits[] = "0123456789";
+    char *end = *at + (**at == '-');
+    size_t whole = strspn(end, digits);
+    if (whole == 0 || (whole > 1 && *end == '0')) return false;
+    end += whole;
+    if (*end == '.') {
+        size_t fraction = strspn(++end, digits);
+        if (fraction == 0) return false;
+        end += fraction;
+    }
+    if (*end == 'e' || *end == 'E') {
+        end += 1 + (end[1] == '-' || end[1] == '+');
+        size_t exponent = strspn(end, digits);
+        if (exponent == 0) return false;
+        end += exponent;
+    }
+    *number = strtod(*at, NULL);
+    *at = end;
+    return true;
+}
+
 static bool parse_members(char **at, struct json *parent, char closing, int depth) {
     struct json **last = &parent->child;
     for (++*at, skip_blanks(at); **at != closing; skip_blanks(at)) {
         char *name = NULL;
         if (parent->child) {
-            if (*(*at)++ != ',') return false;
+            if (!parse_word(at, ",")) return false;
             skip_blanks(at);
         }
         if (closing == '}') {
             if (**at != '"' || !(name = parse_string(at))) return false;
             skip_blanks(at);
-            if (*(*at)++ != ':') return false;
+            if (!parse_word(at, ":")) return false;
         }
         if (!(*last = parse_value(at, depth + 1))) return false;
         (*last)->name = name;
@@ -97,17 +130,9 @@ static bool parse_members(char **at, struct json *parent, char closing, int dept
     return true;
 }
 
-static bool parse_word(char **at, const char *word) {
-    size_t size = strlen(word);
-    if (strncmp(*at, word, size) != 0) return false;
-    *at += size;
-    return true;
-}
-
 static struct json *parse_value(char **at, int depth) {
     struct json *value = calloc(1, sizeof *value);
-    char *end;
-    bool good = value && depth < DEEPEST;
+    bool good = value && depth < MAX_DEPTH;
     skip_blanks(at);
     if (!good) {
     } else if (**at == '{') {
@@ -126,9 +151,7 @@ static struct json *parse_value(char **at, int depth) {
         value->kind = JSON_BOOL;
     } else if (!parse_word(at, "null")) {
         value->kind = JSON_NUMBER;
-        value->number = strtod(*at, &end);
-        good = end != *at;
-        *at = end;
+        good = parse_number(at, &value->number);
     }
     if (good) return value;
     json_free(value);

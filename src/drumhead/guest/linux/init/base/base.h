@@ -1,0 +1,20 @@
+/* What every part of init uses: files.c (files, time, the console) and ports.c (virtio-serial ports). */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+double now(void); /* monotonic seconds */
+void say(const char *format, ...) __attribute__((format(printf, 1, 2))); /* a line on the console */
+char *read_file(const char *path); /* NULL when it cannot be read; the caller frees it */
+bool write_file(const char *path, const char *text);
+void write_all(int fd, const void *bytes, size_t size);
+void make_directories(const char *path);
+
+int open_port(const char *name); /* -1 when there is none */
+bool ports_ready(void);
+void report(const char *format, ...) __attribute__((format(printf, 1, 2))); /* one line on the status port */
+
+/* A buffer between two descriptors. It is filled only when empty, so a slow reader slows down its writer. */
+struct buffer { size_t from, to; char bytes[32768]; };
+bool buffer_send(struct buffer *, int fd); /* false: the other end is gone */

@@ -1,0 +1,92 @@
+/* The machine's command: its start, its output, a request to stop it, its end. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "init.h"
+
+static pid_t command;   /* 0: none; the machine only serves exec sessions */
+static int output = -1; /* what the command writes */
+static int log_port = -1;
+static double kill_at;  /* when a stop becomes a kill; 0: no stop was requested */
+static double stop_grace;
+
+void command_start(const struct json *record, double grace) {
+    struct program program;
+    int ends[2];
+    stop_grace = grace;
+    if (!record) fail("the machine was given no command");
+    if (!program_from(record, &program)) { /* an empty command: only serve exec sessions until stopped */
+        report("{\"event\":\"started\",\"pid\":0}\n");
+        return;
+    }
+    if (pipe2(ends, O_CLOEXEC) != 0) fail("cannot make a pipe: %s", strerror(errno));
+    int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+    command = start_program(&program, nothing, ends[1], ends[1], false);
+    if (command < 0) fail("cannot start a process: %s", strerror(errno));
+    close(nothing);
+    close(ends[1]);
+    output = ends[0];
+    report("{\"event\":\"started\",\"pid\":%d}\n", command);
+    program_free(&program);
+}
+
+void command_stop(double grace) {
+    if (!command) {
+        report("{\"event\":\"exit\",\"code\":0}\n");
+        switch_off();
+    }
+    if (kill_at == 0) kill(command, SIGTERM);
+    kill_at = now() + (grace < 0 ? stop_grace : grace);
+}
+
+/* Without a channel to the host the command writes to the console. */
+void command_open_log(void) {
+    log_port = open_port("org.drumhead.log");
+    if (log_port < 0) log_port = STDERR_FILENO;
+}
+
+static void relay_output(void) {
+    char bytes[16384];
+    ssize_t got = read(output, bytes, sizeof bytes);
+    if (got > 0) {
+        write_all(log_port, bytes, (size_t)got);
+    } else if (got == 0 || errno != EAGAIN) {
+        close(output);
+        output = -1;
+    }
+}
+
+static _Noreturn void command_ended(int status) {
+    /* Its last output is still in the pipe. What its children write from now on is lost. */
+    while (output >= 0) {
+        struct pollfd more = {.fd = output, .events = POLLIN};
+        if (poll(&more, 1, 0) <= 0) break;
+        relay_output();
+    }
+    report("{\"event\":\"exit\",\"code\":%d}\n", exit_code(status));
+    switch_off();
+}
+
+void command_reap(pid_t pid, int status) {
+    if (pid == command) command_ended(status);
+}
+
+void command_polls(struct pollfd *polls) { polls[0] = (struct pollfd){.fd = output, .events = POLLIN}; }
+
+void command_events(const struct pollfd *polls) {
+    if (polls[0].revents) relay_output();
+}
+
+/* Milliseconds until a requested stop becomes a kill; -1 without a stop. */
+int command_time_left(void) {
+    double left = kill_at - now();
+    return kill_at == 0 ? -1 : left > 0 ? (int)(left * 1000) + 1 : 0;
+}
+
+void command_kill_when_due(void) {
+    if (kill_at != 0 && now() >= kill_at && command) kill(command, SIGKILL);
+}

@@ -1,0 +1,49 @@
+/* The end of the machine: clean disks, then a reset. */
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "init.h"
+
+/* Leave every disk clean: unmount what can be, make the rest read-only, newest mount first. */
+static void unmount_all(void) {
+    char *table = read_file("/proc/mounts"), *line;
+    while (table && (line = strrchr(table, '\n'))) {
+        char device[256], path[256];
+        *line = 0;
+        char *start = strrchr(table, '\n');
+        if (sscanf(start ? start + 1 : table, "%255s %255s", device, path) == 2 && strncmp(device, "/dev/", 5) == 0 &&
+            umount2(path, 0) != 0)
+            mount(NULL, path, NULL, MS_REMOUNT | MS_RDONLY, NULL);
+    }
+    free(table);
+    sync();
+}
+
+void switch_off(void) {
+    kill(-1, SIGKILL);
+    while (waitpid(-1, NULL, 0) > 0 || errno == EINTR) {
+    }
+    unmount_all();
+    reboot(RB_AUTOBOOT); /* QEMU runs with -no-reboot, so a reset ends it without ACPI */
+    for (;;) pause();
+}
+
+void fail(const char *format, ...) {
+    char reason[512];
+    va_list values;
+    va_start(values, format);
+    vsnprintf(reason, sizeof reason, format, values);
+    va_end(values);
+    say("%s", reason);
+    char *quoted = json_quote(reason);
+    report("{\"event\":\"failed\",\"reason\":%s}\n", quoted ? quoted : "\"\"");
+    switch_off();
+}

@@ -1,0 +1,158 @@
+"""Init's readers of foreign bytes, on the host: DHCP replies and JSON under sanitizers, and fuzzing of both."""
+
+import ctypes
+import shutil
+import socket
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from drumhead.guest.linux.program import INIT
+
+FUZZ = Path(__file__).parent / "fuzz"
+PARSE = INIT.sources / "parse"
+SANITIZERS = "-fsanitize=fuzzer,address,undefined"
+SECONDS = 20
+ID, HARDWARE = 0x11223344, bytes([2, 1, 2, 3, 4, 5])
+NONE, DISCOVER, OFFER, REQUEST, ACK, NAK = 0, 1, 2, 3, 5, 6
+
+
+class Lease(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_uint32) for name in ("address", "netmask", "gateway", "nameserver", "server", "seconds")
+    ]
+
+    def shown(self):
+        return {name: socket.inet_ntoa(struct.pack("=I", getattr(self, name))) for name, _ in self._fields_[:5]}
+
+
+@pytest.fixture(scope="module")
+def dhcp(tmp_path_factory):
+    library = tmp_path_factory.mktemp("dhcp") / "dhcp.so"
+    build = ["cc", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library]
+    subprocess.run([*build, PARSE / "dhcp_message.c"], check=True, timeout=60)
+    return ctypes.CDLL(str(library))
+
+
+def packet(kind, *options, yours="10.0.2.15", hardware=HARDWARE, number=ID, operation=2):
+    """A message as RFC 2131 draws it, put together without the code under test."""
+    fixed = struct.pack("=BBBBIHHIIII", operation, 1, 6, 0, number, 0, 0, 0, address(yours), 0, 0)
+    tail = b"".join(bytes([code, len(value)]) + value for code, value in ((53, bytes([kind])), *options))
+    return fixed + hardware + bytes(10 + 64 + 128) + b"\x63\x82\x53\x63" + tail + b"\xff"
+
+
+def address(text):
+    return struct.unpack("=I", socket.inet_aton(text))[0]
+
+
+def option(code, *addresses):
+    return code, b"".join(map(socket.inet_aton, addresses))
+
+
+def read(dhcp, data, lease=None):
+    lease = lease or Lease()
+    kind = dhcp.dhcp_read(data, ctypes.c_size_t(len(data)), ctypes.c_uint32(ID), HARDWARE, ctypes.byref(lease))
+    return kind, lease
+
+
+def test_an_offer_gives_a_lease(dhcp):
+    options = (
+        option(1, "255.255.0.0"),
+        option(3, "10.0.0.1", "10.0.0.2"),
+        option(6, "10.0.2.3"),
+        option(54, "10.0.2.2"),
+    )
+    kind, lease = read(dhcp, packet(OFFER, (0, b""), *options, (51, struct.pack(">I", 86400))))
+    assert kind == OFFER
+    assert lease.seconds == 86400
+    assert lease.shown() == {
+        "address": "10.0.2.15",
+        "netmask": "255.255.0.0",
+        "gateway": "10.0.0.1",
+        "nameserver": "10.0.2.3",
+        "server": "10.0.2.2",
+    }
+
+
+def test_a_renewal_without_a_server_keeps_it(dhcp):
+    kind, lease = read(dhcp, packet(ACK), Lease(server=address("10.0.2.9")))
+    assert (kind, lease.shown()["server"], lease.shown()["netmask"]) == (ACK, "10.0.2.9", "255.255.255.0")
+    assert lease.seconds == 3600
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        packet(ACK)[:239],
+        packet(ACK, number=ID + 1),
+        packet(ACK, hardware=bytes(6)),
+        packet(ACK, operation=1),
+        packet(ACK).replace(b"\x63\x82\x53\x63", b"\0\0\0\0"),
+        packet(REQUEST),
+        packet(OFFER),
+        *[packet(ACK, yours=bad) for bad in ("0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "255.255.255.255")],
+    ],
+)
+def test_what_is_no_reply_of_ours_changes_nothing(dhcp, data):
+    kind, lease = read(dhcp, data, Lease(address=1, seconds=2))
+    assert (kind, lease.address, lease.seconds) == (NONE, 1, 2)
+
+
+def test_a_refusal_is_told_and_changes_nothing(dhcp):
+    kind, lease = read(dhcp, packet(NAK, option(54, "10.0.2.2")), Lease(address=1))
+    assert (kind, lease.address, lease.server) == (NAK, 1, 0)
+
+
+def test_a_netmask_is_ones_and_then_zeros(dhcp):
+    for odd in ("255.0.255.0", "0.0.0.0", "0.0.0.255"):
+        assert read(dhcp, packet(ACK, option(1, odd)))[1].shown()["netmask"] == "255.255.255.0"
+    assert read(dhcp, packet(ACK, option(1, "255.255.255.255")))[1].shown()["netmask"] == "255.255.255.255"
+
+
+def test_a_request_names_address_and_server(dhcp):
+    message = ctypes.create_string_buffer(548)
+    lease = Lease(address=address("10.0.2.15"), server=address("10.0.2.2"))
+    dhcp.dhcp_write(message, REQUEST, ctypes.c_uint32(ID), HARDWARE, ctypes.byref(lease), ctypes.c_bool(False))
+    sent = message.raw
+    assert sent[:4] == b"\1\1\6\0"
+    assert sent[4:8] == struct.pack("=I", ID)
+    assert sent[10:12] == b"\x80\0", "the answer is to be broadcast"
+    assert sent[28:34] == HARDWARE
+    options = sent[236:].split(b"\x63\x82\x53\x63", 1)[1]
+    assert options.startswith(b"\x35\1\3")
+    assert b"\x32\4" + socket.inet_aton("10.0.2.15") in options
+    assert b"\x36\4" + socket.inet_aton("10.0.2.2") in options
+
+
+@pytest.fixture(scope="module", params=["json", "dhcp"])
+def fuzzer(request, tmp_path_factory):
+    """The program that libFuzzer drives, and its corpus."""
+    program = tmp_path_factory.mktemp("fuzz") / request.param
+    parser = PARSE / {"json": "json.c", "dhcp": "dhcp_message.c"}[request.param]
+    build = ["clang", "-std=gnu11", "-D_GNU_SOURCE", "-g", "-O1", SANITIZERS, "-fno-sanitize-recover=all", f"-I{PARSE}"]
+    subprocess.run([*build, "-o", program, FUZZ / f"{request.param}.c", parser], check=True, timeout=120)
+    return program, FUZZ / "corpus" / request.param
+
+
+def fuzz(program, *arguments):
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=SECONDS + 100, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stderr
+
+
+def test_the_corpus_passes_under_sanitizers(fuzzer):
+    program, corpus = fuzzer
+    files = sorted(corpus.iterdir())
+    assert len(files) > 10
+    assert "Executed" in fuzz(program, *files)
+
+
+@pytest.mark.slow
+def test_fuzzing_finds_nothing(fuzzer, tmp_path):
+    program, corpus = fuzzer
+    found = shutil.copytree(corpus, tmp_path / "corpus")
+    told = fuzz(program, f"-max_total_time={SECONDS}", "-max_len=1024", f"-artifact_prefix={tmp_path}/", found)
+    assert "DONE" in told
