@@ -134,7 +134,7 @@ def test_help_names_every_command_and_completion_is_installed(tmp_path: Path) ->
 def test_programs_get_their_own_arguments() -> None:
     done = safelight("worker", "--help")
     assert done.returncode == 0
-    assert "--lease-seconds" in done.stdout
+    assert "--lease-duration" in done.stdout
     assert safelight("worker").returncode == 2
     assert "KEYVALUESTORE_HOST:PORT" in safelight("db", "--help").stdout
 

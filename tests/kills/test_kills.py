@@ -20,7 +20,7 @@ KILLS = 14
 CLIENTS = 3
 WORKERS = 2
 # Leases short enough that a killed worker's tasks come round within the test.
-SETTINGS = {"worker": ["--lease-seconds", "3", "--slots", "1"]}
+SETTINGS = {"worker": ["--lease-duration", "3", "--slots", "1"]}
 
 
 async def kill_and_restart(whole: System, victim: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import socket
@@ -14,6 +15,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 from aiohttp import web
+from standardwebhooks import Webhook
 
 from safelight.client.master import Client
 from safelight.errors import Error
@@ -24,7 +26,8 @@ from support.leases import fail, finish, take
 from support.metrics import until
 from support.photos import photo
 
-SECRET = "a secret"
+KEY = bytes(range(32))
+SECRET = "whsec_" + base64.b64encode(KEY).decode()
 
 
 class Receiver:
@@ -85,9 +88,11 @@ async def test_the_end_of_a_task_is_told_signed(client, storage, receiver):
     assert told["task"]["outputs"][0]["name"] == "image"
     assert "lease" not in told["task"]
     assert request.headers["Content-Type"] == "application/json"
-    parts = dict(piece.split("=", 1) for piece in request.headers["Safelight-Signature"].split(","))
-    expected = hmac.new(SECRET.encode(), f"{parts['t']}.".encode() + body, hashlib.sha256).hexdigest()
-    assert hmac.compare_digest(parts["v1"], expected)
+    assert Webhook(SECRET).verify(body, dict(request.headers)) == told
+    # And as the standard says it: the HMAC of id, time and body, with the key that the secret holds.
+    signed = ".".join([request.headers["webhook-id"], request.headers["webhook-timestamp"], body.decode()])
+    expected = base64.b64encode(hmac.new(KEY, signed.encode(), hashlib.sha256).digest()).decode()
+    assert request.headers["webhook-signature"] == f"v1,{expected}"
 
 
 async def test_a_failure_is_told(client, receiver):
@@ -107,8 +112,15 @@ async def test_refused_calls_are_made_again_and_redirects_are_not_followed(clien
     await end_one(client, storage, receiver.url)
     calls = [await receiver.next() for _ in range(3)]
     assert {request.path for request, _ in calls} == {"/hook"}
-    assert len({request.headers["Safelight-Delivery"] for request, _ in calls}) == 1
+    assert len({request.headers["webhook-id"] for request, _ in calls}) == 1
     assert len({body for _, body in calls}) == 1
+
+
+@pytest.mark.parametrize("secret", ["a secret", "whsec_", "whsec_c2hvcnQ=", "whsec_!!!!"])
+async def test_a_secret_that_is_too_weak_is_refused_with_a_sentence(system, secret, capsys):
+    with pytest.raises(SystemExit):
+        await system.master(webhook_secret=secret)
+    assert "--webhook-secret" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ async def test_what_dies_is_started_again(tmp_path: Path) -> None:
 async def test_after_a_kill_of_everything_every_task_is_picked_up(tmp_path: Path) -> None:
     data, port = tmp_path / "data", first_of_free_ports()
     settings = tmp_path / "safelight.toml"
-    settings.write_text("[worker]\nlease_seconds = 4\n")
+    settings.write_text("[worker]\nlease_duration = 4\n")
     async with up(data, "--slots", 1, "--config", settings, port=port) as running:
         where = await addresses(running)
         async with Client.connect(where["master"]) as client:

@@ -75,11 +75,11 @@ async def test_an_idle_worker_leaves_at_once_and_its_long_poll_with_it(client: C
 
 
 async def test_a_worker_frozen_past_its_lease_is_refused_and_goes_on(client: Client, start: Start) -> None:
-    frozen = await start("--lease-seconds", "2")
+    frozen = await start("--lease-duration", "2")
     task = await slow(client, 130)
     await begun(frozen, task)
     frozen.send(signal.SIGSTOP)
-    other = await start("--lease-seconds", "2")
+    other = await start("--lease-duration", "2")
     done = await client.wait(task.id, timeout=30)
     await other.stop()
     frozen.send(signal.SIGCONT)
@@ -91,7 +91,7 @@ async def test_a_worker_frozen_past_its_lease_is_refused_and_goes_on(client: Cli
 
 
 async def test_work_on_a_cancelled_task_is_aborted(client: Client, start: Start) -> None:
-    worker = await start("--lease-seconds", "1")
+    worker = await start("--lease-duration", "1")
     task = await slow(client, 140, LONG)
     await begun(worker, task)
     await client.cancel(task.id)
@@ -132,7 +132,7 @@ async def test_an_image_that_takes_too_long_twice_is_quarantined_with_the_reason
 
 
 async def test_services_may_come_and_go(whole: System, client: Client, start: Start) -> None:
-    worker = await start("--lease-seconds", "10")
+    worker = await start("--lease-duration", "10")
     task = await slow(client, 170)
     await begun(worker, task)
     for name in ("master", "storage", "db"):

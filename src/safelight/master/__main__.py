@@ -34,6 +34,7 @@ from safelight.master.upload.ingest import Ingest
 from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.master.upload.tus import Tus
 from safelight.master.upload.uploads import Limits, Uploads
+from safelight.master.webhook.signing import Signer
 from safelight.master.webhook.webhooks import Webhooks
 from safelight.wire import MAX_PHOTO_BYTES
 
@@ -51,7 +52,7 @@ class Config(serve.Config, frozen=True, kw_only=True):
     event_stall_timeout: Annotated[
         settings.Duration, Meta(description="how long a reader may leave events unread before it is cut off")
     ] = 20.0
-    webhook_secret: Annotated[str | None, Meta(description="key with which webhook calls are signed")] = None
+    webhook_secret: Annotated[str | None, Meta(description="secret that signs webhook calls: whsec_ and base64")] = None
     webhook_allow_private: Annotated[bool, Meta(description="let webhooks reach addresses inside the network")] = False
     webhook_authorities: Annotated[
         str | None, Meta(description="PEM file of the authorities that webhooks by https trust (default: the system's)")
@@ -64,21 +65,34 @@ class Config(serve.Config, frozen=True, kw_only=True):
 @asynccontextmanager
 async def build(config: Config, service: serve.Service) -> AsyncIterator[web.Application]:
     """Connect the parts; nothing here waits for db or storage to be there."""
-    connection = service.needs("db")
-    blobs = service.needs("storage")
-    db, storage = DbClient(connection), StorageClient(blobs)
+    db, storage = DbClient(service.needs("db")), StorageClient(service.needs("storage"))
     metrics = Metrics(service.registry)
-    book = RecipeBook(db, _from_file(config.recipes))
     feed = Feed(db)
-    events = Events(feed, db, metrics, stall_timeout=config.event_stall_timeout, readers=config.event_readers)
-    service.on_stop(events.stop)
+    last_hour = LastHourCounter(feed, db)
+    webhooks = _webhooks(config, db, metrics)
 
     async def take_summary() -> None:
         metrics.take(await db.summary())
 
     service.refreshers.append(take_summary)
-    downloads, batcher, hour = Downloads(db, storage), TaskBatcher(db), LastHourCounter(feed, db)
-    tus = Tus(PartialClient(blobs), batcher, book, downloads, metrics, limit=config.max_photo)
+    application = _application(config, service, db, storage, feed, last_hour, metrics)
+    async with feed.following(), last_hour.counting(), webhooks.delivering():
+        yield application
+
+
+def _application(
+    config: Config,
+    service: serve.Service,
+    db: DbClient,
+    storage: StorageClient,
+    feed: Feed,
+    last_hour: LastHourCounter,
+    metrics: Metrics,
+) -> web.Application:
+    """Put the parts that have endpoints together."""
+    recipes, batcher, downloads = RecipeBook(db, _from_file(config.recipes)), TaskBatcher(db), Downloads(db, storage)
+    events = Events(feed, db, metrics, stall_timeout=config.event_stall_timeout, readers=config.event_readers)
+    service.on_stop(events.stop)
     limits = Limits(
         photo=config.max_photo,
         uploads=config.uploads,
@@ -86,30 +100,37 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         private_webhooks=config.webhook_allow_private,
     )
     parts: tuple[HasEndpoints, ...] = (
-        Uploads(Ingest(storage, metrics, limit=config.max_photo), batcher, book, metrics, limits),
+        Uploads(Ingest(storage, metrics, limit=config.max_photo), batcher, recipes, metrics, limits),
         Classic(db, storage, downloads),
         Tasks(db),
         downloads,
         Archive(db, storage, downloads),
         Renditions(db, downloads, batcher, feed),
-        Recipes(book),
+        Recipes(recipes),
         events,
-        hour,
+        last_hour,
         *([Services(service.session, service.discovery)] if service.discovery is not None else []),
-        Leases(connection, service.stopping),
+        Leases(service.needs("db"), service.stopping),
     )
-    webhooks = Webhooks(
+    tus = Tus(PartialClient(service.needs("storage")), batcher, recipes, downloads, metrics, limit=config.max_photo)
+    application = app.make([endpoint for part in parts for endpoint in part.endpoints()])
+    application.add_routes(tus.routes())
+    return application
+
+
+def _webhooks(config: Config, db: DbClient, metrics: Metrics) -> Webhooks:
+    try:
+        signer = Signer(config.webhook_secret) if config.webhook_secret is not None else None
+    except ValueError as error:
+        settings.fail(f"--webhook-secret: {error}.")
+    return Webhooks(
         db,
         metrics,
-        secret=config.webhook_secret,
+        signer=signer,
         allow_private=config.webhook_allow_private,
         first_pause=config.webhook_retry,
         authorities=_existing(config.webhook_authorities),
     )
-    application = app.make([endpoint for part in parts for endpoint in part.endpoints()])
-    application.add_routes(tus.routes())
-    async with feed.following(), hour.counting(), webhooks.delivering():
-        yield application
 
 
 def _existing(authorities: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Run a worker: `python -m safelight.worker KEYVALUESTORE_HOST:PORT`."""
+"""The worker as a program: `python -m safelight.worker KEYVALUESTORE_HOST:PORT`."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ class Config(serve.Config, frozen=True, kw_only=True):
     """Take tasks from the master, process their photos, store the results."""
 
     data: Annotated[str, Meta(description="directory for everything the worker writes")] = "data/worker"
-    drain: Annotated[settings.Duration, Meta(description="how long images under way may take at a stop")] = 20.0
-    slots: Annotated[int, Meta(ge=1, le=1024, description="images processed at once (default: one for each core)")] = (
-        field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    drain: Annotated[settings.Duration, Meta(description="how long photos in progress may take at a stop")] = 20.0
+    slots: Annotated[
+        int, Meta(ge=1, le=1024, description="photos processed at the same time (default: one for each core)")
+    ] = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    prefetch: Annotated[settings.Size, Meta(description="bytes of photos fetched ahead of their turn at most")] = (
+        64 << 20
     )
-    ahead: Annotated[settings.Size, Meta(description="bytes of inputs fetched ahead at most")] = 64 << 20
-    lease_seconds: Annotated[
+    lease_duration: Annotated[
         float,
         Meta(ge=1, le=3600, description="how long a lease lasts without a heartbeat", extra={"unit": "seconds"}),
     ] = 30.0
     isolation: Annotated[
         Literal["process", "thread"],
-        Meta(
-            description="decode in processes of their own, or in threads of this one (default where nothing can fork)"
-        ),
+        Meta(description="decode in confined processes, or in threads of the worker (default where nothing can fork)"),
     ] = field(default_factory=lambda: "process" if hasattr(os, "fork") else "thread")
     memory_limit: Annotated[
         int,
-        Meta(ge=256 << 20, description="what one decoder process may allocate", extra={"unit": "bytes"}),
+        Meta(ge=256 << 20, description="memory that one decoder process may allocate", extra={"unit": "bytes"}),
     ] = 2 << 30
-    time_limit: Annotated[float, Meta(gt=0, description="how long one image may take", extra={"unit": "seconds"})] = (
+    time_limit: Annotated[float, Meta(gt=0, description="how long one photo may take", extra={"unit": "seconds"})] = (
         60.0
     )
     max_pixels: Annotated[int, Meta(ge=1, description="frames times width times height at most")] = Limits().max_pixels
@@ -59,9 +59,9 @@ class Config(serve.Config, frozen=True, kw_only=True):
     max_photo: serve.MaxPhoto = MAX_PHOTO_BYTES
     max_output_pixels: Annotated[int, Meta(ge=1, description="pixels of a result at most")] = Limits().max_output_pixels
     max_output: Annotated[settings.Size, Meta(description="bytes of a result at most")] = Limits().max_output_bytes
-    max_memory: Annotated[settings.Size, Meta(description="what decoding one image may take by its header")] = (
-        Limits().max_memory
-    )
+    max_memory: Annotated[
+        settings.Size, Meta(description="memory that decoding one photo may need, judged from its header")
+    ] = Limits().max_memory
 
 
 def _limits(config: Config) -> Limits:
@@ -81,13 +81,12 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
     master, storage = service.needs("master"), service.needs("storage")
     # The loops that use these retry in their own way.
     master.retry_for = storage.retry_for = 0.0
-    assert service.discovery is not None
     host = socket.gethostname()
     name = f"{host[:40]}-{secrets.token_hex(8)}"
-    pool_settings = decoder.Settings(isolation=config.isolation, count=config.slots, memory_limit=config.memory_limit)
-    prefetch = Prefetch(config.slots, config.ahead)
+    prefetch = Prefetch(config.slots, config.prefetch)
     metrics = Metrics(service.registry, config.slots)
     metrics.busy.set_function(lambda: prefetch.busy)
+    pool_settings = decoder.Settings(isolation=config.isolation, count=config.slots, memory_limit=config.memory_limit)
     with Workdir.open(Path(config.data), name, config.slots) as workdir:
         async with decoder.open_pool(pool_settings) as pool:
             service.registry.register(DecoderRestarts(pool.restarts))
@@ -102,26 +101,37 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
                     isolation=config.isolation,
                 )
 
-            leases = Leases(Client(master), info, config.lease_seconds, metrics)
-            store = StorageClient(storage)
-            attempts = Attempts(
-                pool,
-                store,
-                Inputs(store, workdir),
-                workdir,
-                limits=_limits(config),
-                time_limit=config.time_limit,
-                prefetch=prefetch,
-                metrics=metrics,
-            )
+            leases = Leases(Client(master), info, config.lease_duration, metrics)
+            attempts = _attempts(config, pool, StorageClient(storage), workdir, prefetch, metrics)
+            assert service.discovery is not None, "without it, `needs` has ended the program"
             worker = Worker(leases, attempts, prefetch, service.discovery, workdir, drain=config.drain)
             service.on_stop(worker.stop)
             async with worker.running():
                 yield web.Application()
 
 
+def _attempts(
+    config: Config,
+    pool: decoder.DecoderPool,
+    storage: StorageClient,
+    workdir: Workdir,
+    prefetch: Prefetch,
+    metrics: Metrics,
+) -> Attempts:
+    return Attempts(
+        pool,
+        storage,
+        Inputs(storage, workdir),
+        workdir,
+        limits=_limits(config),
+        time_limit=config.time_limit,
+        prefetch=prefetch,
+        metrics=metrics,
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Be the program."""
+    """Run the service."""
     serve.run("worker", Config, build, argv)
 
 

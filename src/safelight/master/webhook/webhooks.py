@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import logging
 import ssl
 import time
@@ -20,6 +18,7 @@ from safelight.errors import Error
 from safelight.master.api.public_schema import public
 from safelight.master.metrics import Metrics
 from safelight.master.webhook.address import RefusedAddressError, guarded_socket
+from safelight.master.webhook.signing import Signer
 from safelight.wire import Delivery, encode
 
 log = logging.getLogger(__name__)
@@ -41,18 +40,18 @@ class Webhooks:
         db: DbClient,
         metrics: Metrics,
         *,
-        secret: str | None,
+        signer: Signer | None,
         allow_private: bool,
         first_pause: float,
         authorities: str | None = None,
     ) -> None:
-        """Sign with `secret`; retry after `first_pause` seconds and then ever later.
+        """Sign with `signer`, if any; retry after `first_pause` seconds and then ever later.
 
         `authorities` is a PEM file of those who vouch for receivers; None means the system's.
         """
         self._db = db
         self._metrics = metrics
-        self._secret = secret
+        self._signer = signer
         self._allow_private = allow_private
         self._first_pause = first_pause
         self._under_way: set[asyncio.Task[None]] = set()
@@ -115,14 +114,14 @@ class Webhooks:
     async def _call(self, http: aiohttp.ClientSession, delivery: Delivery) -> tuple[str, str]:
         """Make the call once; return what became of it and why."""
         body = encode({"event": f"task.{delivery.task.state.name.lower()}", "task": public(delivery.task)})
+        id = f"{delivery.task.id}.{delivery.task.seq}"  # noqa: A001 - the same for every attempt
         headers = {
             "Content-Type": "application/json",
             "User-Agent": f"safelight/{__version__}",
-            # The same for every attempt, so that a receiver can tell a repetition.
-            "Safelight-Delivery": f"{delivery.task.id}.{delivery.task.seq}",
+            "webhook-id": id,
         }
-        if self._secret is not None:
-            headers["Safelight-Signature"] = signature(self._secret, body, int(time.time()))
+        if self._signer is not None:
+            headers |= self._signer.headers(id, time.time(), body)
         try:
             trust = await self._trusted() if URL(delivery.url).scheme == "https" else True
             async with http.post(delivery.url, data=body, headers=headers, allow_redirects=False, ssl=trust) as answer:
@@ -140,9 +139,3 @@ class Webhooks:
             reading = asyncio.to_thread(ssl.create_default_context, cafile=self._authorities)
             self._trust = asyncio.ensure_future(reading)
         return await asyncio.shield(self._trust)
-
-
-def signature(secret: str, body: bytes, moment: int) -> str:
-    """Return `t=…,v1=…`: Unix seconds, and the HMAC-SHA256 (hex) of `t`, a full stop and the body."""
-    signed = hmac.new(secret.encode(), b"%d.%b" % (moment, body), hashlib.sha256).hexdigest()
-    return f"t={moment},v1={signed}"
