@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -165,6 +166,16 @@ class Service:
 
         self.checks[service] = check
         return connection
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine reach what listens on a host."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def reachable_host(host: str, keyvaluestore: str | None = None) -> str:

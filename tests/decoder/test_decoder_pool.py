@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import importlib.util
 import io
 import os
@@ -40,6 +41,7 @@ def children():
 
 
 def open_files():
+    gc.collect()  # what an earlier test left open ends by itself some time, and must not end in between
     found = []
     for fd in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # the one that lists

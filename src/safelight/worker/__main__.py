@@ -17,9 +17,11 @@ from safelight import serve, settings
 from safelight.client.master import Client
 from safelight.client.storage import StorageClient
 from safelight.engine.limits import Limits
+from safelight.service import is_loopback
 from safelight.wire import MAX_PHOTO_BYTES, WorkerInfo
 from safelight.worker import decoder
 from safelight.worker.attempts import Attempts
+from safelight.worker.decoder.check import check_sandbox
 from safelight.worker.inputs import Inputs
 from safelight.worker.leases import Leases
 from safelight.worker.metrics import DecoderRestarts, Metrics
@@ -47,6 +49,16 @@ class Config(serve.Config, frozen=True, kw_only=True):
         Literal["process", "thread"],
         Meta(description="decode in confined processes, or in threads of the worker (default where nothing can fork)"),
     ] = field(default_factory=lambda: "process" if hasattr(os, "fork") else "thread")
+    sandbox: Annotated[
+        Literal["require", "prefer"] | None,
+        Meta(
+            description="require: refuse to start where the kernel lacks a part of the decoders' sandbox; prefer: warn "
+            "(default: require, but prefer where everything is on this machine alone)"
+        ),
+    ] = None
+    check_sandbox: Annotated[
+        bool, Meta(description="try to get out of the decoders' sandbox, print the results and exit")
+    ] = False
     memory_limit: Annotated[
         int,
         Meta(ge=256 << 20, description="memory that one decoder process may allocate", extra={"unit": "bytes"}),
@@ -86,9 +98,8 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
     prefetch = Prefetch(config.slots, config.prefetch)
     metrics = Metrics(service.registry, config.slots)
     metrics.busy.set_function(lambda: prefetch.busy)
-    pool_settings = decoder.Settings(isolation=config.isolation, count=config.slots, memory_limit=config.memory_limit)
     with Workdir.open(Path(config.data), name, config.slots) as workdir:
-        async with decoder.open_pool(pool_settings) as pool:
+        async with decoder.open_pool(_pool_settings(config, workdir.path(""))) as pool:
             service.registry.register(DecoderRestarts(pool.restarts))
 
             def info() -> WorkerInfo:
@@ -108,6 +119,23 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
             service.on_stop(worker.stop)
             async with worker.running():
                 yield web.Application()
+
+
+def _pool_settings(config: Config, directory: Path) -> decoder.Settings:
+    if config.isolation == "thread" and config.sandbox == "require":
+        settings.fail("Threads cannot be confined. Use --isolation process, or leave out --sandbox require.")
+    return decoder.Settings(
+        isolation=config.isolation,
+        count=config.slots,
+        memory_limit=config.memory_limit,
+        sandbox=config.sandbox or ("prefer" if _on_this_machine_alone(config) else "require"),
+        directory=directory,
+    )
+
+
+def _on_this_machine_alone(config: Config) -> bool:
+    """Whether neither this worker nor the key-value store that it asks can be reached from elsewhere."""
+    return all(is_loopback(host) for host in (config.host, (config.keyvaluestore or "").rpartition(":")[0]))
 
 
 def _attempts(
@@ -132,6 +160,9 @@ def _attempts(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the service."""
+    config = settings.load(Config, argv, section="worker", program="safelight worker")
+    if config.check_sandbox:
+        raise SystemExit(check_sandbox(config.memory_limit))
     serve.run("worker", Config, build, argv)
 
 

@@ -13,13 +13,16 @@ import sys
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from safelight.errors import Code, Error
+from safelight.recipe import Recipe
+from safelight.text import printable
+from safelight.worker.decoder import answers
 from safelight.worker.decoder.contract import Job, Result, Settings
 from safelight.worker.decoder.frames import (
+    MAX_ANSWER,
     Done,
     Failed,
     FromDecoder,
@@ -29,11 +32,10 @@ from safelight.worker.decoder.frames import (
     length_of,
     memory_file,
     pack,
+    seal,
     unpack_from_decoder,
 )
-
-if TYPE_CHECKING:
-    pass
+from safelight.worker.decoder.usage import Usage
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ _ALLOCATORS = (
 )
 _NO_MEMORY = ("failed to allocate", "bad_alloc", "MemoryError", "out of memory", "Cannot allocate memory")
 
+_READS = 16
 _HANG_UP_GRACE = 2.0  # seconds until a decoder that has hung up must be gone
 
 
@@ -64,17 +67,21 @@ class Child:
         self._jobs = 0
         self._resident = 0
         self._kills_seen = 0
+        self._usage = Usage(process.pid, output)
+        self._excess: Error | None = None
         self.end_reason = "recycled"
         """Why it would be replaced now."""
 
     @classmethod
-    async def start(cls, settings: Settings) -> tuple[Child, Ready]:
-        """Start one and wait until it is warm. Raises Error, or OSError."""
-        child = cls(*_spawn())
+    async def start(cls, settings: Settings, directory: Path) -> tuple[Child, Ready]:
+        """Start one in a working directory and wait until it is warm. Raises Error, or OSError."""
+        child = cls(*_spawn(directory))
         setup = Setup(parent=os.getpid(), concurrency=settings.concurrency, memory_limit=settings.memory_limit)
         try:
             ready = await child._exchange(pack(setup), None, settings.start_limit)
             if isinstance(ready, Ready):
+                if settings.sandbox == "require":
+                    _require_sandbox(ready)
                 return child, ready
         except BaseException:
             await child.end()
@@ -88,13 +95,13 @@ class Child:
         self._busy, self.end_reason = True, "cancelled"
         try:
             answer = await self._ask(job)
-            result = self._result(answer) if isinstance(answer, Done) else answer
+            result = self._result(answer, job.recipe) if isinstance(answer, Done) else answer
         except Error as error:
             self.end_reason = error.code.value
             raise
         self._busy, self.end_reason = False, "recycled"
         if isinstance(result, Failed):
-            raise Error(result.code, result.detail, **result.extra)
+            raise answers.failure(result)
         return result
 
     def reusable(self, settings: Settings) -> bool:
@@ -105,6 +112,15 @@ class Child:
             and self._jobs < settings.recycle_after
             and self._resident < settings.recycle_memory
         )
+
+    def watch(self, settings: Settings) -> None:
+        """End the process where it takes more than it may; to be called now and then."""
+        if self._output < 0 or self._process.poll() is not None:
+            return
+        self._excess = self._usage.excess(settings.memory_limit, busy=self._busy)
+        if self._excess is not None:
+            _log.warning("decoder %d is ended: %s", self._process.pid, self._excess.detail)
+            self._process.kill()
 
     async def end(self) -> None:
         """Have it gone, whatever it is doing. Doing so twice does no harm."""
@@ -138,7 +154,7 @@ class Child:
                 async with asyncio.timeout(limit):
                     await self._send(frame, source)
                     head = await self._receive(4)
-                    return unpack_from_decoder(await self._receive(length_of(head)))
+                    return unpack_from_decoder(await self._receive(length_of(head, MAX_ANSWER)))
             except TimeoutError:
                 await self._kill()
                 detail = f"The decoder took longer than {limit:g} seconds and was stopped."
@@ -164,14 +180,13 @@ class Child:
             data += part
         return bytes(data)
 
-    def _result(self, done: Done) -> Result:
+    def _result(self, done: Done, recipe: Recipe) -> Result:
         """Fetch the outputs. What the decoder says of sizes is checked against what there is."""
         written = os.fstat(self._output).st_size
         if len(done.sizes) != len(done.outputs) or min(done.sizes, default=0) < 0 or sum(done.sizes) > written:
             raise Error(Code.DECODER_CRASHED, "The decoder told of outputs that it did not make.")
-        data = self._fetch(done.sizes)
-        outputs = [msgspec.structs.replace(made, data=part) for made, part in zip(done.outputs, data, strict=True)]
-        return Result(outputs=outputs, original=done.original, seconds=done.seconds, peak_memory=done.peak_memory)
+        made = answers.outputs(done, recipe, self._fetch(done.sizes))
+        return Result(outputs=made, original=done.original, seconds=done.seconds, peak_memory=done.peak_memory)
 
     def _fetch(self, sizes: list[int]) -> list[bytes]:
         data, at = [], 0
@@ -193,7 +208,9 @@ class Child:
             await self._kill()
             return Error(Code.DECODER_CRASHED, "The decoder hung up over this picture.")
         self._listen()
-        last_words = self._last_words.decode(errors="replace")
+        if self._excess is not None:
+            return self._excess
+        last_words = printable(self._last_words.decode(errors="replace"))
         _log.warning("decoder %d ended with status %d; its last words: %s", self._process.pid, status, last_words)
         if any(word in last_words for word in _NO_MEMORY):
             return _too_large()
@@ -210,13 +227,25 @@ class Child:
     def _listen(self) -> None:
         """Take what it said on its standard error, which libraries use for complaints, and remember the end of it."""
         try:
-            while self._messages >= 0 and (said := os.read(self._messages, 65536)):
+            for _ in range(_READS):  # whoever never stops talking is not waited for
+                if self._messages < 0 or not (said := os.read(self._messages, 65536)):
+                    return
                 self._last_words = (self._last_words + said)[-4096:]
         except BlockingIOError:
             return
 
 
-def _spawn() -> tuple[subprocess.Popen[bytes], socket.socket, int, int]:
+def _require_sandbox(ready: Ready) -> None:
+    lacking = [*ready.missing, *(f"a decoder could {escape}" for escape in ready.escapes)]
+    if lacking:
+        detail = (
+            f"The sandbox of the decoders is not complete here. Missing: {'; '.join(map(answers.text, lacking))}. "
+            "Use a kernel that has it, or start with --sandbox prefer and accept the risk."
+        )
+        raise Error(Code.UNAVAILABLE, detail)
+
+
+def _spawn(directory: Path) -> tuple[subprocess.Popen[bytes], socket.socket, int, int]:
     """Start the program; also our end of its socket, the file its outputs go to, and what it says on stderr.
 
     Without asyncio's help, which in some versions waits for ever when it is cancelled half-way.
@@ -239,6 +268,7 @@ def _spawn() -> tuple[subprocess.Popen[bytes], socket.socket, int, int]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=write,
+            cwd=directory,
             env=_environment(),
             pass_fds=(theirs.fileno(), output),
             start_new_session=True,
@@ -276,6 +306,7 @@ def _opened(source: bytes | Path) -> int:
     rest = memoryview(source)
     while rest:
         rest = rest[os.write(file, rest) :]
+    seal(file)
     return file
 
 

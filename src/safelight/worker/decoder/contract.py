@@ -28,8 +28,10 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     `concurrency`: threads for one picture. `memory_limit`: what a decoder may allocate (bytes); a picture that needs
     more fails with OUT_OF_MEMORY. A decoder is replaced after `recycle_after` pictures, or when it holds more than
-    `recycle_memory` bytes between two. `start_limit`: seconds until a new decoder must be ready. With threads only
-    `count` and `concurrency` apply.
+    `recycle_memory` bytes between two. `start_limit`: seconds until a new decoder must be ready. `sandbox`: whether a
+    decoder that lacks a part of its sandbox may work (`prefer`) or not (`require`). `directory`: where the decoders'
+    empty working directory is made (default: the system's for temporary files). With threads only `count` and
+    `concurrency` apply.
     """
 
     isolation: Literal["process", "thread"] = "process"
@@ -39,6 +41,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     recycle_after: Annotated[int, Meta(ge=1)] = 10_000
     recycle_memory: Annotated[int, Meta(ge=64 * _MIB)] = 512 * _MIB
     start_limit: Annotated[float, Meta(gt=0)] = 60.0
+    sandbox: Literal["require", "prefer"] = "prefer"
+    directory: Path | None = None
 
 
 class Job(Struct, frozen=True, kw_only=True):

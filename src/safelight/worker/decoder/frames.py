@@ -6,18 +6,22 @@ after the other in a memory file that both sides have held since the decoder's s
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
-from typing import Any
+from contextlib import suppress
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from safelight.engine import Limits, Output, Probe
 from safelight.errors import Code
 from safelight.recipe import Recipe
 
-MAX_FRAME = 64 * 1024 * 1024
+MAX_REQUEST = 64 * 1024 * 1024
+MAX_ANSWER = 1024 * 1024
+"""What one frame to, and from, a decoder may have (bytes)."""
 
 
 class Setup(Struct, frozen=True, kw_only=True, tag=True):
@@ -31,8 +35,12 @@ class Setup(Struct, frozen=True, kw_only=True, tag=True):
 class Ready(Struct, frozen=True, kw_only=True, tag=True):
     """The decoder's answer, once it is confined and warm."""
 
-    version: str
+    version: Annotated[str, Meta(max_length=200)]
     protections: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    """Parts of the sandbox that the kernel did not provide."""
+    escapes: tuple[str, ...] = ()
+    """What the self-test tried and was not refused."""
 
 
 class Request(Struct, frozen=True, kw_only=True, tag=True):
@@ -76,10 +84,10 @@ def pack(message: ToDecoder | FromDecoder) -> bytes:
     return len(body).to_bytes(4, "big") + body
 
 
-def length_of(head: bytes) -> int:
+def length_of(head: bytes, most: int) -> int:
     """The length of the body that follows; ValueError for one that nobody sends."""
     length = int.from_bytes(head, "big")
-    if length > MAX_FRAME:
+    if length > most:
         raise ValueError(f"a frame of {length} bytes")
     return length
 
@@ -97,6 +105,12 @@ def unpack_from_decoder(body: bytes) -> FromDecoder:
 def memory_file(name: str) -> int:
     """A file without a name that lives in memory; where the system has none, one on disk. Close it to be rid of it."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create(name)
+        return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
+
+
+def seal(file: int) -> None:
+    """Have a memory file stay as it is, whoever holds it; on disk there is no such thing."""
+    with suppress(OSError, AttributeError):
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)

@@ -7,6 +7,7 @@ descriptors. It ends when its worker closes the socket, or dies.
 from __future__ import annotations
 
 import base64
+import errno
 import math
 import mmap
 import os
@@ -23,6 +24,7 @@ from safelight.recipe import BUILTIN, Output, Recipe
 from safelight.recipe.operations import Resize
 from safelight.worker.decoder import sandbox
 from safelight.worker.decoder.frames import (
+    MAX_REQUEST,
     Done,
     Failed,
     FromDecoder,
@@ -34,6 +36,7 @@ from safelight.worker.decoder.frames import (
     pack,
     unpack_to_decoder,
 )
+from safelight.worker.decoder.sandbox import escapes
 
 _PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"
@@ -81,11 +84,15 @@ def main() -> None:
     if not isinstance(setup, Setup):
         sys.exit("the first frame must be Setup")
     memory = Memory()
-    protections = sandbox.confine(setup.parent, setup.memory_limit)
+    confined = sandbox.confine(setup.parent, setup.memory_limit)
+    gaps = escapes.succeeded(setup.parent, setup.memory_limit)
     engine.set_concurrency(setup.concurrency)
     # After confining, because the threads that this starts must be confined too.
     _warm_up()
-    channel.sendall(pack(Ready(version=engine.VERSION, protections=tuple(protections))))
+    ready = Ready(
+        version=engine.VERSION, protections=confined.protections, missing=confined.missing, escapes=tuple(gaps)
+    )
+    channel.sendall(pack(ready))
     while True:
         request, source = _receive(channel)
         if not isinstance(request, Request) or source is None:
@@ -99,7 +106,7 @@ def _receive(channel: socket.socket) -> tuple[ToDecoder | None, int | None]:
     if not head:
         return None, None
     head += _exactly(channel, 4 - len(head))
-    return unpack_to_decoder(_exactly(channel, length_of(head))), files[0] if files else None
+    return unpack_to_decoder(_exactly(channel, length_of(head, MAX_REQUEST))), files[0] if files else None
 
 
 def _exactly(channel: socket.socket, count: int) -> bytes:
@@ -120,6 +127,11 @@ def _serve(request: Request, source: int, output: int, memory: Memory) -> FromDe
         with _mapped(source) as data:
             result = engine.process(data, request.recipe, request.limits)
         sizes = _write(result.outputs, output)
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        detail = "The results together are larger than a decoder may write. Ask for fewer or smaller ones."
+        return Failed(code=Code.TOO_LARGE, detail=detail, extra={}, resident=memory.resident())
     except Error as error:
         return Failed(code=error.code, detail=error.detail, extra=error.extra, resident=memory.resident())
     except MemoryError:

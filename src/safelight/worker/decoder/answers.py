@@ -1,0 +1,70 @@
+"""What a decoder says is data: it may have been taken over, so each answer is checked before it is believed.
+
+Text is bounded and printable and names no path of this machine; an error's code is one that a photo can cause; an
+output has the name and the format that the recipe asked for, and its bytes begin as that format's do.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from safelight import pictures
+from safelight.engine import Output
+from safelight.errors import Code, Error
+from safelight.recipe import Recipe
+from safelight.text import printable
+from safelight.worker.decoder.frames import Done, Failed
+
+_CODES = frozenset(
+    {
+        *(Code.NOT_AN_IMAGE, Code.UNSUPPORTED_FORMAT, Code.DAMAGED_IMAGE, Code.TOO_MANY_PIXELS, Code.TOO_LARGE),
+        *(Code.OPERATION_FAILED, Code.INVALID_RECIPE, Code.OUT_OF_MEMORY, Code.TIMED_OUT),
+    }
+)
+_LONGEST = 500
+_MOST_EXTRA = 8
+_EXTRA_NAME = re.compile(r"[a-z_]{1,32}\Z")
+_PATH = re.compile(r"(?<![\w.])(?:file:)?/+(?:[\w.@+~-]+/+)*[\w.@+~-]+")
+_LARGEST_NUMBER = 1 << 40
+_LONGEST_SIDE = 1 << 24
+
+
+def failure(answer: Failed) -> Error:
+    """Return the error that a decoder reports, made safe to pass on."""
+    if answer.code not in _CODES:
+        return Error(Code.DECODER_CRASHED, "The decoder reported an error that no photo can cause.")
+    extra = {key: _value(value) for key, value in list(answer.extra.items())[:_MOST_EXTRA] if _EXTRA_NAME.match(key)}
+    return Error(answer.code, text(answer.detail), **extra)
+
+
+def text(said: str) -> str:
+    """Return what a decoder says, fit to be shown: at most 500 characters, printable, without paths."""
+    return printable(_PATH.sub("[path]", said[: _LONGEST * 4]), _LONGEST)
+
+
+def outputs(done: Done, recipe: Recipe, data: list[bytes]) -> list[Output]:
+    """Return the outputs with their bytes. Raises DECODER_CRASHED where they are not what the recipe asks for."""
+    if [made.name for made in done.outputs] != list(recipe.outputs) or len(data) != len(done.outputs):
+        raise _unbelievable()
+    return [_output(made, content) for made, content in zip(done.outputs, data, strict=True)]
+
+
+def _output(made: Output, content: bytes) -> Output:
+    media_type = pictures.media_type_or_bytes(content[: pictures.LOOKED_AT])
+    sides_fit = all(0 < number <= _LONGEST_SIDE for number in (made.width, made.height, made.frames))
+    if made.media_type != media_type or pictures.EXTENSIONS.get(media_type) != made.extension or not sides_fit:
+        raise _unbelievable()
+    return msgspec.structs.replace(made, data=content)
+
+
+def _unbelievable() -> Error:
+    return Error(Code.DECODER_CRASHED, "The decoder told of outputs that it did not make.")
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < _LARGEST_NUMBER):
+        return value
+    return text(value) if isinstance(value, str) else None
