@@ -28,28 +28,34 @@ _TITLE = {"keyvaluestore": "server", "db": "Database", "storage": "Storage", "ma
 EVERY_NETWORK = frozenset({"", "0.0.0.0"})  # noqa: S104 - compared, not bound
 """What `host` says to listen on every network."""
 
-Port = Annotated[int, Meta(ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")]
-DataDirectory = Annotated[str, Meta(description="directory for everything the service writes")]
+Port = Annotated[int, Meta(ge=0, le=65535, description="The TCP port to listen on; 0 takes a free one.")]
+DataDirectory = Annotated[
+    str, Meta(description="The directory for everything that the service writes.", extra={"metavar": "DIRECTORY"})
+]
 
 
-MaxPhoto = Annotated[settings.Size, Meta(description="size of the largest photo accepted, in bytes")]
+MaxPhoto = Annotated[settings.Size, Meta(description="Refuse photos that are larger than this.")]
 """A setting of the master and of workers. SAFELIGHT_MAX_PHOTO, or `max_photo` at a file's top level, sets both."""
 
 
 class StandaloneConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The settings that every service has."""
 
-    host: Annotated[str, Meta(description="IPv4 address to listen on; 0.0.0.0 listens on every network")] = "127.0.0.1"
+    host: Annotated[
+        str, Meta(description="The IPv4 address to listen on; 0.0.0.0 is every network.", extra={"metavar": "ADDRESS"})
+    ] = "127.0.0.1"
     port: Port = 0
     data: DataDirectory = "data"
-    log_format: Annotated[logs.Format, Meta(description="auto, text or json")] = "auto"
-    log_level: Annotated[logs.Level, Meta(description="debug, info, warning or error")] = "info"
+    log_format: Annotated[
+        logs.Format, Meta(description="How log lines look; auto is text on a terminal and JSON elsewhere.")
+    ] = "auto"
+    log_level: Annotated[logs.Level, Meta(description="The least severe messages to log.")] = "info"
     shutdown_token: Annotated[
-        str | None, Meta(description="bearer token that allows POST /shutdown (default: nobody may)")
+        str | None, Meta(description="The bearer token that allows POST /shutdown; without one, nobody may.")
     ] = None
-    drain: Annotated[settings.Duration, Meta(description="how long open requests may take when the service stops")] = (
-        10.0
-    )
+    drain: Annotated[
+        settings.Duration, Meta(description="How long requests in progress may take to end at a stop.")
+    ] = 10.0
 
 
 class Config(StandaloneConfig, frozen=True, kw_only=True):
@@ -57,13 +63,17 @@ class Config(StandaloneConfig, frozen=True, kw_only=True):
 
     keyvaluestore: Annotated[
         str | None,
-        Meta(description="where the key-value store is", extra={"positional": "KEYVALUESTORE_HOST:PORT"}),
+        Meta(description="Where the key-value store listens.", extra={"positional": "KEYVALUESTORE_HOST:PORT"}),
     ] = None
     advertise: Annotated[
-        str | None, Meta(description="HOST:PORT that others reach (default: this machine's address on their network)")
+        str | None,
+        Meta(
+            description="The address to register; by default this machine's address on the key-value store's network.",
+            extra={"metavar": "HOST:PORT"},
+        ),
     ] = None
     registration_ttl: Annotated[
-        settings.Period, Meta(description="how long a registration outlives a service that died")
+        settings.Period, Meta(description="How long the registration of a service that died stays.")
     ] = 15.0
 
 

@@ -8,12 +8,13 @@ command's own parser: a machine boots for each service, and its import costs a t
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -27,6 +28,8 @@ _UNITS = {
     "bytes": {"": 1, "B": 1} | {f"{p}{s}": 1024**n for n, p in enumerate("KMGT", 1) for s in ("", "B", "iB")},
     "seconds": {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400},
 }
+_SECONDS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+_BYTES = (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1))
 
 Size = Annotated[int, Meta(ge=0, extra={"unit": "bytes"})]
 """Bytes; people may write `64M` or `2GiB` (powers of 1024)."""
@@ -49,10 +52,20 @@ def load(
     environ: Mapping[str, str] = os.environ,
 ) -> C:
     """Read the settings of one program; a mistake ends it with status 2 and a sentence on stderr."""
-    parser = argparse.ArgumentParser(prog=program, description=(kind.__doc__ or "").strip(), allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"{program} {__version__}", help="show the version")
-    parser.add_argument("--config", metavar="FILE", default=environ.get("SAFELIGHT_CONFIG"), help="a TOML file")
-    for name, hint in _hints(kind).items():
+    parser = _Parser(
+        prog=program,
+        usage=f"{program} [OPTIONS]{_positional(kind)}",
+        description=inspect.cleandoc(kind.__doc__ or ""),
+        epilog=_EPILOG.format(section=section, prefix=f"SAFELIGHT_{section}_".upper()),
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument("-h", "--help", action="help", help="Show this help and exit.")
+    version = f"{program} {__version__}"
+    parser.add_argument("--version", action="version", version=version, help="Show the version and exit.")
+    config = environ.get("SAFELIGHT_CONFIG")
+    parser.add_argument("--config", metavar="FILE", default=config, help="Read settings from this TOML file.")
+    for name, hint in hints(kind).items():
         _add_flag(parser, kind, name, hint)
     given = vars(parser.parse_args(argv))
     try:
@@ -61,12 +74,29 @@ def load(
         parser.error(str(error))
 
 
+_EPILOG = """\
+SIZE is a number of bytes, such as 1048576, 64MiB or 2GiB. DURATION is a number of seconds, such as 30, 90s, 5m, 2h
+or 30d. Each flag can also be set by a variable ({prefix}PORT for --port), or in the table [{section}] of
+the settings file.
+"""
+
+
+def _positional(kind: type[msgspec.Struct]) -> str:
+    names = [_extra(hint, "positional") for hint in hints(kind).values()]
+    return "".join(f" [{name}]" for name in names if name)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message.rstrip('.')}. See `{self.prog} --help`.\n")
+
+
 def _merge(kind: type[C], given: dict[str, Any], section: str, environ: Mapping[str, str]) -> C:
     path = given.pop("config")
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
     table = _read_file(path) if path else {}
-    for name, hint in _hints(kind).items():
+    for name, hint in hints(kind).items():
         candidates = [
             (f"--{name.replace('_', '-')}", given.get(name)),
             *((variable, environ.get(variable)) for variable in _variables(section, name)),
@@ -100,9 +130,15 @@ def _read_file(path: str) -> dict[str, Any]:
         raise SettingsError(f"the settings file {path} is not valid TOML: {error}") from None
 
 
-def _hints(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    hints = get_type_hints(kind, include_extras=True)
-    return {field.name: hints[field.name] for field in msgspec.structs.fields(kind)}
+def hints(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """Return the settings of a program: the type of each field by its name."""
+    types = get_type_hints(kind, include_extras=True)
+    return {field.name: types[field.name] for field in msgspec.structs.fields(kind)}
+
+
+def description(hint: Any) -> str:
+    """Return the sentence that a setting's type carries."""
+    return next((meta.description for meta in _metas(hint) if meta.description), "")
 
 
 def _metas(hint: Any) -> list[Meta]:
@@ -120,10 +156,10 @@ def _is_bool(hint: Any) -> bool:
 
 
 def _add_flag(parser: argparse.ArgumentParser, kind: type[msgspec.Struct], name: str, hint: Any) -> None:
-    described = next((meta.description for meta in _metas(hint) if meta.description), "")
     default = next(f.default for f in msgspec.structs.fields(kind) if f.name == name)
-    shown = "" if default in (None, msgspec.NODEFAULT, "") else f" (default: {default})"
-    text = f"{described}{shown}".replace("%", "%%")
+    hidden = default is None or default is False or default is msgspec.NODEFAULT or default == ""
+    shown = "" if hidden else f" [default: {typed(default, _extra(hint, 'unit'))}]"
+    text = f"{description(hint)}{shown}".replace("%", "%%")
     if _extra(hint, "positional"):
         parser.add_argument(name, nargs="?", default=None, metavar=_extra(hint, "positional"), help=text)
     elif _is_bool(hint):
@@ -131,8 +167,37 @@ def _add_flag(parser: argparse.ArgumentParser, kind: type[msgspec.Struct], name:
             f"--{name.replace('_', '-')}", action=argparse.BooleanOptionalAction, default=None, help=text
         )
     else:
-        metavar = {"bytes": "BYTES", "seconds": "SECONDS"}.get(_extra(hint, "unit") or "", name.upper())
-        parser.add_argument(f"--{name.replace('_', '-')}", default=None, metavar=metavar, help=text)
+        parser.add_argument(f"--{name.replace('_', '-')}", default=None, metavar=_metavar(hint), help=text)
+
+
+def _metavar(hint: Any) -> str:
+    """Return what stands for a flag's value in help: its choices, its unit, or what kind of text it is."""
+    if choices := _choices(hint):
+        return "{" + ",".join(choices) + "}"
+    if (unit := _extra(hint, "unit")) is not None:
+        return {"bytes": "SIZE", "seconds": "DURATION"}[unit]
+    return str(_extra(hint, "metavar") or ("NUMBER" if _holds(hint, int) else "TEXT"))
+
+
+def _choices(hint: Any) -> list[str]:
+    if get_origin(hint) is Literal:
+        return list(map(str, get_args(hint)))
+    return [choice for part in get_args(hint) if not isinstance(part, Meta) for choice in _choices(part)]
+
+
+def _holds(hint: Any, kind: type) -> bool:
+    return hint is kind or any(_holds(part, kind) for part in get_args(hint))
+
+
+def typed(value: Any, unit: str | None = None) -> str:
+    """Write a value as a person would type it: `30d`, `2GiB`, `0.5s`. `unit` is "bytes", "seconds" or None."""
+    if unit == "seconds" and value:
+        name, size = next((n, s) for n, s in _SECONDS if value % s == 0 or n == "s")
+        return f"{value / size:g}{name}"
+    if unit == "bytes" and value:
+        name, size = next((n, s) for n, s in _BYTES if value % s == 0)
+        return f"{value // size}{name}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _in_units(value: Any, hint: Any, source: str) -> Any:

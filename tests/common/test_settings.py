@@ -91,7 +91,7 @@ def test_file_values_in_their_own_types(tmp_path):
         ([], {"SAFELIGHT_DB_MODE": "slow"}, "SAFELIGHT_DB_MODE: Invalid enum value 'slow'"),
         (["--pause", "soon"], {}, "--pause: write a number of seconds, such as 30, 5m or 2h, not 'soon'"),
         (["--period", "0"], {}, "--period: Expected `float` > 0"),
-        (["--prot", "1"], {}, "unrecognized arguments: --prot"),
+        (["--prot", "1"], {}, "safelight db: unrecognized arguments: --prot. See `safelight db --help`."),
         (["--config", "/nowhere.toml"], {}, "/nowhere.toml cannot be read: No such file"),
     ],
 )
@@ -124,4 +124,23 @@ def test_every_service_reads_its_settings_and_prints_help(service, capsys):
     with pytest.raises(SystemExit) as caught:
         settings.load(module.Config, ["--help"], section=service, program=service, environ={})
     assert caught.value.code == 0
-    assert "--drain SECONDS" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "--drain DURATION" in shown
+    assert "[default: 10s]" in shown
+    assert ("KEYVALUESTORE_HOST:PORT" in shown) == (service != "keyvaluestore")
+    assert ("--registration-ttl" in shown) == (service != "keyvaluestore")
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (2592000.0, "seconds", "30d"), (300.0, "seconds", "5m"), (90.0, "seconds", "90s"), (0.5, "seconds", "0.5s"),
+        (0.0, "seconds", "0"), (2 << 30, "bytes", "2GiB"), (1536, "bytes", "1536"), (3 << 19, "bytes", "1536KiB"),
+        (8000, None, "8000"),
+    ],
+)  # fmt: skip
+def test_values_are_written_as_people_type_them(value, unit, text):
+    assert settings.typed(value, unit) == text
+    if unit:
+        flag = "--pause" if unit == "seconds" else "--room"
+        assert getattr(load(flag, text), flag[2:]) == value

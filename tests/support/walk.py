@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cyclopts
 
@@ -12,6 +12,11 @@ import safelight.cli
 
 def applications() -> dict[str, cyclopts.App]:
     return {"safelight": safelight.cli.application(), "drumhead": drumhead.cli.application()}
+
+
+def main(program: str, argv: Sequence[str]) -> int:
+    """Run one of the two programs in this process."""
+    return {"safelight": safelight.cli.main, "drumhead": drumhead.cli.main}[program](list(argv))
 
 
 def commands(app: cyclopts.App, *path: str) -> Iterator[tuple[tuple[str, ...], cyclopts.App]]:
@@ -24,12 +29,11 @@ def commands(app: cyclopts.App, *path: str) -> Iterator[tuple[tuple[str, ...], c
 
 def show_all() -> None:
     for program, app in applications().items():
-        main = {"safelight": safelight.cli.main, "drumhead": drumhead.cli.main}[program]
         for path, _ in commands(app):
-            if path and path[0] in getattr(safelight.cli, "PROGRAMS", ()) and program == "safelight":
+            if program == "safelight" and path and path[0] in safelight.cli.PROGRAMS:
                 continue  # these read their own arguments
             with contextlib.redirect_stdout(io.StringIO()) as shown:
-                assert main([*path, "--help"]) == 0, path
+                assert main(program, [*path, "--help"]) == 0, path
             assert "Usage" in shown.getvalue(), path
             print(program, *path)
 

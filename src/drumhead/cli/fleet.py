@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from drumhead.cli.flags import FleetFile, Json
 from drumhead.cli.output import notice, print_json, print_table
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from drumhead.fleet.store import FleetStore
     from drumhead.machine.instances import Instances
 
-Json = Annotated[bool, Parameter(name="--json", negative="")]
-File = Annotated[Path | None, Parameter(name=["--file", "-f"])]
 USUAL_FILES = (Path("fleet.yaml"), Path("deploy/fleet.yaml"))
 UP_TIME = 600.0
 """Seconds that a fleet has to come up."""
@@ -30,25 +29,24 @@ UP_TIME = 600.0
 
 async def up_command(
     *,
-    file: File = None,
+    file: FleetFile = None,
     guest: Annotated[Literal["linux", "osv"] | None, Parameter(name="--guest")] = None,
     detach: Annotated[bool, Parameter(name=["--detach", "-d"], negative="")] = False,
     timeout: float = UP_TIME,
 ) -> None:
-    """Start the machines of a fleet file, each when those before it are healthy, and keep them running.
+    """Start the machines of a fleet file, each when those that it waits for are healthy, and keep them running.
 
-    In the foreground until Ctrl-C, which stops them. Of a fleet that is up, what the file changed is changed.
+    This runs in the foreground until Ctrl-C stops the machines. If the fleet is up already, machines whose part of
+    the file has changed are replaced.
 
     Parameters
     ----------
-    file:
-        The fleet file; fleet.yaml or deploy/fleet.yaml by default.
     guest:
-        Take every member's image for this guest, whatever the file says.
+        The guest for every member, whatever the file says.
     detach:
-        Leave them running and return when all are healthy.
+        Return when all machines are healthy, and leave them running.
     timeout:
-        Seconds that a detached fleet has to come up.
+        How many seconds a detached fleet may take to become healthy.
     """
     from drumhead.fleet.deploy import check_images, start_supervisor, wait_settled  # noqa: PLC0415
     from drumhead.fleet.store import FleetStore  # noqa: PLC0415
@@ -82,15 +80,13 @@ async def _supervise_here(store: FleetStore, fleet: Fleet) -> None:
     notice(f"Fleet {fleet.name} is stopped; `drumhead down {fleet.name}` deletes its machines.")
 
 
-async def down_command(name: str = "", *, file: File = None) -> None:
-    """Stop and delete the machines of a fleet, and no others. Volumes stay.
+async def down_command(name: str = "", /, *, file: FleetFile = None) -> None:
+    """Stop and delete the machines of a fleet, and no others. Volumes are kept.
 
     Parameters
     ----------
     name:
-        The fleet; that of the fleet file by default.
-    file:
-        The fleet file.
+        The name of the fleet; by default that of the fleet file.
     """
     from drumhead.fleet.deploy import take_down  # noqa: PLC0415
 
@@ -100,17 +96,15 @@ async def down_command(name: str = "", *, file: File = None) -> None:
         notice(f"Deleted instance: {machine}")
 
 
-def ps_command(name: str = "", *, file: File = None, json: Json = False) -> None:
+def ps_command(name: str = "", /, *, file: FleetFile = None, json: Json = False) -> None:
     """List the machines of a fleet.
 
     Parameters
     ----------
     name:
-        The fleet; that of the fleet file by default.
-    file:
-        The fleet file.
+        The name of the fleet; by default that of the fleet file.
     json:
-        Print all that is known, as JSON.
+        Print everything that is known, as JSON.
     """
     from drumhead.fleet.plan import planned_machines  # noqa: PLC0415
 
@@ -143,17 +137,17 @@ def ps_command(name: str = "", *, file: File = None, json: Json = False) -> None
         notice(f"Fleet {fleet.name} has no supervisor; `drumhead up --detach` starts one.")
 
 
-async def scale_command(*counts: str, name: Annotated[str, Parameter(name="--fleet")] = "", file: File = None) -> None:
-    """Change how many machines a member has: scale worker=5.
+async def scale_command(
+    *counts: str, name: Annotated[str, Parameter(name="--fleet")] = "", file: FleetFile = None
+) -> None:
+    """Change how many machines a member has, for example `drumhead scale worker=5`.
 
     Parameters
     ----------
     counts:
-        MEMBER=NUMBER; repeatable.
+        The new numbers, MEMBER=NUMBER; repeatable.
     name:
-        The fleet; that of the fleet file by default.
-    file:
-        The fleet file.
+        The name of the fleet; by default that of the fleet file.
     """
     from drumhead.fleet.deploy import check_images, wait_settled  # noqa: PLC0415
     from drumhead.fleet.supervisor import scaled  # noqa: PLC0415

@@ -9,12 +9,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from drumhead.cli.flags import Guest, Json
 from drumhead.cli.output import print_json, print_table, progress, size_text
 from drumhead.home import find_home
 from drumhead.image.store import ImageStore, facts
-
-Guest = Annotated[Literal["linux", "osv"] | None, Parameter(name="--guest")]
-Json = Annotated[bool, Parameter(name="--json", negative="")]
 
 
 def images_command(*, json: Json = False) -> None:
@@ -30,14 +28,14 @@ def images_command(*, json: Json = False) -> None:
 
 
 def rmi_command(*names: str, guest: Guest = None) -> None:
-    """Delete images, and what nothing else needs of them.
+    """Delete images, and their layers that no other image uses.
 
     Parameters
     ----------
     names:
-        The images' names.
+        The names of the images.
     guest:
-        linux or osv, where both have an image of this name.
+        The guest of the image, where images of this name exist for both.
     """
     store = ImageStore(find_home())
     for name in names:
@@ -45,15 +43,15 @@ def rmi_command(*names: str, guest: Guest = None) -> None:
         print(f"deleted {name}, {size_text(freed)} freed")
 
 
-def info_command(name: str, *, guest: Guest = None, json: Json = False) -> None:
-    """Say what an image is: its size and format (as qemu-img info does), and what is inside.
+def info_command(name: str, /, *, guest: Guest = None, json: Json = False) -> None:
+    """Show the size and format of an image, as qemu-img info does, and its layers and commands.
 
     Parameters
     ----------
     name:
-        The image's name.
+        The name of the image.
     guest:
-        linux or osv, where both have an image of this name (linux by default).
+        The guest of the image, where images of this name exist for both; by default linux.
     json:
         Print JSON; sizes are in bytes.
     """
@@ -78,22 +76,25 @@ def info_command(name: str, *, guest: Guest = None, json: Json = False) -> None:
 async def export_command(
     name: str,
     out: Path,
+    /,
     *,
     format: Annotated[Literal["qcow2", "raw", "oci"], Parameter(name=["--format", "-f"])] = "qcow2",
     guest: Guest = None,
 ) -> None:
-    """Write an image as a bootable disk (Linux: BIOS and UEFI; OSv: BIOS) or as an OCI layout.
+    """Write an image as a bootable disk or as an OCI layout.
+
+    Linux disks boot by BIOS and by UEFI, OSv disks by BIOS.
 
     Parameters
     ----------
     name:
-        The image's name.
+        The name of the image.
     out:
-        The file to write (oci: a directory).
+        The file to write; for oci, a directory.
     format:
-        qcow2, raw or oci.
+        The format of what is written.
     guest:
-        linux or osv, where both have an image of this name (linux by default).
+        The guest of the image, where images of this name exist for both; by default linux.
     """
     from drumhead.image.export.export import export_image  # noqa: PLC0415 - only this command writes disks
 
@@ -101,19 +102,19 @@ async def export_command(
     print(f"wrote {out}")
 
 
-async def push_command(name: str, *, tag: str = "", remote: str = "", guest: Guest = None) -> None:
-    """Send an image to a registry; what the registry has of it is not sent again.
+async def push_command(name: str, /, *, tag: str = "", remote: str = "", guest: Guest = None) -> None:
+    """Send an image to a registry; layers that the registry has are not sent again.
 
     Parameters
     ----------
     name:
-        The image's name.
+        The name of the image.
     tag:
-        Its tag there; the image's version by default (and -osv behind it for that guest).
+        The tag in the registry; by default the version of the image, with -osv appended for that guest.
     remote:
-        Which remote; the only one by default.
+        The remote; by default the only one.
     guest:
-        linux or osv, where both have an image of this name (linux by default).
+        The guest of the image, where images of this name exist for both; by default linux.
     """
     from drumhead.image.transfer import push_image  # noqa: PLC0415 - only this command and pull need the network
     from drumhead.package.remote.remotes import find_remote  # noqa: PLC0415
@@ -124,17 +125,17 @@ async def push_command(name: str, *, tag: str = "", remote: str = "", guest: Gue
     print(f"pushed {reference} {digest}")
 
 
-async def pull_command(name: str, reference: str = "", *, remote: str = "", json: Json = False) -> None:
-    """Fetch an image from a registry, every byte checked; it runs without its packages and without its project.
+async def pull_command(name: str, reference: str = "", /, *, remote: str = "", json: Json = False) -> None:
+    """Fetch an image from a registry and check every byte; it runs without its packages and project.
 
     Parameters
     ----------
     name:
-        The image's name.
+        The name of the image.
     reference:
-        Its tag there (`latest` or else the newest by default), or sha256:… of its manifest, as push printed it.
+        The tag in the registry, by default latest or else the newest; or sha256:… as push printed it.
     remote:
-        Which remote; the only one by default.
+        The remote; by default the only one.
     json:
         Print what `drumhead info --json` prints.
     """

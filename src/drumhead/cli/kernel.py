@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
+from drumhead.cli.flags import Json
 from drumhead.cli.output import print_json, print_table, progress, size_text
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
 from drumhead.package.records import Origin
 from drumhead.package.store import PackageStore, parse_ref
 
-Json = Annotated[bool, Parameter(name="--json", negative="")]
-
 
 async def add_command(*files: str, digest: tuple[str, ...] = (), json: Json = False) -> None:
-    """Keep a kernel of OSv for images that say `guest: osv`.
+    """Add an OSv kernel, for images with `guest: osv`.
 
     Parameters
     ----------
     files:
-        Paths or http(s) addresses: loader-stripped.elf and, if you have them, loader.img (for exported disks),
-        libext.so and the library that it needs (for volumes). Each is told by what it is, not by its name.
+        Paths or URLs of loader-stripped.elf and, if you have them, loader.img (for exported disks) and libext.so with
+        the library that it needs (for volumes). Files are recognised by their content, not by their name.
     digest:
-        sha256:HEX of one of the files; repeatable, and needed for each that comes from an address.
+        The digest of a file, sha256:HEX; repeatable, and required for each URL.
     json:
-        Print the package's record.
+        Print the record of the package.
     """
     from drumhead.package.osv.kernel import add_kernel  # noqa: PLC0415 - only this command downloads
 
@@ -51,15 +46,15 @@ def list_command(*, json: Json = False) -> None:
     print_table(("Name", "Version", "Size", "Description"), rows)
 
 
-def info_command(name: str = "osv", *, json: Json = False) -> None:
-    """Say what a kernel is and which files it was made from.
+def info_command(name: str = "osv", /, *, json: Json = False) -> None:
+    """Show what a kernel is and which files it was made from.
 
     Parameters
     ----------
     name:
-        osv, osv@VERSION or linux; the newest version by default.
+        The kernel: osv, osv@VERSION or linux; by default the newest version.
     json:
-        Print JSON.
+        Print JSON for programs.
     """
     from drumhead.package.osv.kernel import OSV, find_osv  # noqa: PLC0415
 

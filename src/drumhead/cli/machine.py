@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 from cyclopts import Parameter
 
+from drumhead.cli.flags import Json
 from drumhead.cli.output import notice, print_json, print_table, size_text
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from drumhead.machine.launch import Started
     from drumhead.machine.records import Instance, InstanceSpec
 
-Json = Annotated[bool, Parameter(name="--json", negative="")]
 Flag = Parameter(negative="")
 BOOT_TIME = 120.0
 """Seconds that a detached machine has to start its command."""
@@ -27,6 +27,7 @@ BOOT_TIME = 120.0
 async def run_command(
     name: str,
     instance: str = "",
+    /,
     *,
     image: Annotated[str, Parameter(name=["--image", "-i"])] = "",
     memory: Annotated[str, Parameter(name=["--memory", "-m"])] = "256M",
@@ -43,42 +44,42 @@ async def run_command(
     guest: Annotated[Literal["linux", "osv"] | None, Parameter(name="--guest")] = None,
     detach: Annotated[bool, Parameter(name=["--detach", "-d"], negative="")] = False,
 ) -> int:
-    """Run a machine: its command's output is this command's output, its exit status this command's.
+    """Run a machine in the foreground, print what its command prints and exit with its exit status.
 
     Parameters
     ----------
     name:
-        The image, and with -i the instance's name. Without -i the instance is called like the image.
+        The image; with -i, the name of the instance. Without -i, the instance has the name of the image.
     instance:
-        The instance's name.
+        The name of the instance.
     image:
-        The image, where the first word names the instance.
+        The image, where the first argument names the instance.
     memory:
-        Memory (200M, 1G).
+        The memory of the machine (200M, 1G).
     cpus:
-        Virtual CPUs.
+        The number of virtual CPUs.
     network:
-        nat needs no root; bridge, tap and vhost put the machine on a network of the host.
+        How the machine reaches networks: nat needs no root; bridge, tap and vhost put it on a network of the host.
     device:
-        The host's bridge (bridge, vhost; virbr0 or br0 by default) or tap device (tap; tap0 by default).
+        The device of the host: for bridge and vhost a bridge (virbr0 or br0 by default), for tap a tap device (tap0).
     private_network:
         The private network whose machines reach one another by name.
     mac:
-        The card's MAC; the same MAC has the same address at every launch. By default it follows from the name.
+        The MAC address; it decides the IP address. By default it follows from the name, so both stay the same.
     execute:
-        The command to start instead of the image's own.
+        The command to run instead of the image's own.
     run:
-        The config set to start instead of the default one.
+        The config set to run instead of the default one.
     env:
-        A variable for the command (NAME=VALUE); repeatable.
+        An environment variable for the command, NAME=VALUE; repeatable.
     forward:
-        A port of the host that leads into the machine: HOST:GUEST[/udp]; repeatable.
+        A port of the host to forward into the machine, HOST:GUEST[/udp]; repeatable.
     volume:
-        A data disk: NAME:/path[:SIZE][:ro], made when missing; repeatable.
+        A volume to mount, NAME:/path[:SIZE][:ro]; it is created if it does not exist; repeatable.
     guest:
-        The image's guest, where there are images of this name for several.
+        The guest of the image, where images of this name exist for both.
     detach:
-        Leave the machine running and return when its command runs.
+        Return when the command runs, and leave the machine running.
     """
     from drumhead.image.store import ImageStore  # noqa: PLC0415 - each command imports what it uses
     from drumhead.machine import options  # noqa: PLC0415
@@ -138,12 +139,12 @@ def _announce(started: Started) -> None:
 
 
 def instances_command(*, json: Json = False) -> None:
-    """List the machines: state, address, uptime, memory.
+    """List the machines with their state, address, uptime and memory.
 
     Parameters
     ----------
     json:
-        Print all that is known, as JSON.
+        Print everything that is known, as JSON.
     """
     from drumhead.machine.instances import Instances  # noqa: PLC0415
     from drumhead.machine.logs import trim_logs  # noqa: PLC0415
@@ -181,16 +182,16 @@ def _duration(seconds: float) -> str:
 async def stop_command(
     *names: str, grace: Annotated[float, Parameter(name=["--grace", "-t"])] = 10.0, force: Annotated[bool, Flag] = False
 ) -> None:
-    """Stop machines: SIGTERM for the command, SIGKILL after a while, then off.
+    """Stop machines: send SIGTERM to the command, SIGKILL when the grace period is over, then switch off.
 
     Parameters
     ----------
     names:
-        The instances.
+        The names of the instances.
     grace:
-        Seconds between SIGTERM and SIGKILL.
+        The number of seconds between SIGTERM and SIGKILL.
     force:
-        Switch off at once, as if the plug was pulled.
+        Switch off at once, like pulling the plug.
     """
     from drumhead.machine.instances import Instances  # noqa: PLC0415
     from drumhead.machine.stop import destroy_machine, stop_machine  # noqa: PLC0415
@@ -203,16 +204,19 @@ async def stop_command(
 
 
 async def start_command(
-    name: str, *, attach: Annotated[bool, Parameter(name=["--attach", "-a"], negative="")] = False
+    name: str,
+    /,
+    *,
+    attach: Annotated[bool, Parameter(name=["--attach", "-a"], negative="")] = False,
 ) -> int:
-    """Start a stopped machine again: the same image, flags, address and disk.
+    """Start a stopped machine again, with the same image, flags, address and disk.
 
     Parameters
     ----------
     name:
-        The instance.
+        The name of the instance.
     attach:
-        Stay in the foreground, as run does.
+        Stay in the foreground, as `drumhead run` does.
     """
     from drumhead.machine.attach import restart_attached, wait_started  # noqa: PLC0415
     from drumhead.machine.instances import Instances  # noqa: PLC0415
@@ -229,14 +233,14 @@ async def start_command(
 async def delete_command(
     *names: str, force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False
 ) -> None:
-    """Delete stopped machines with their logs and disks; volumes stay.
+    """Delete stopped machines with their logs and disks; volumes are kept.
 
     Parameters
     ----------
     names:
-        The instances.
+        The names of the instances.
     force:
-        Switch off those that run.
+        Switch off machines that are running.
     """
     from drumhead.machine.instances import Instances  # noqa: PLC0415
     from drumhead.machine.stop import destroy_machine  # noqa: PLC0415
@@ -250,23 +254,24 @@ async def delete_command(
 
 async def logs_command(
     name: str,
+    /,
     *,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative="")] = False,
     tail: Annotated[int | None, Parameter(name=["--tail", "-n"])] = None,
     console: Annotated[bool, Flag] = False,
 ) -> None:
-    """Print what a machine's command wrote.
+    """Print the output of a machine's command.
 
     Parameters
     ----------
     name:
-        The instance, or a fleet for the logs of all its machines.
+        The name of the instance, or of a fleet to print the output of all its machines.
     follow:
-        Go on until the machine ends.
+        Print further output until the machine ends.
     tail:
-        Only the last lines.
+        Print only this many of the last lines.
     console:
-        What the kernel and init wrote instead.
+        Print the output of the kernel and of init instead.
     """
     from drumhead.machine.instances import Instances  # noqa: PLC0415
     from drumhead.machine.stop import wait_machine  # noqa: PLC0415
@@ -291,13 +296,13 @@ async def logs_command(
         sys.stdout.buffer.flush()
 
 
-async def console_command(name: str) -> None:
-    """Attach the terminal to a machine's serial console; Ctrl-] leaves it, any key starts a shell there.
+async def console_command(name: str, /) -> None:
+    """Open the serial console of a machine. Any key starts a shell there; Ctrl-] leaves the console.
 
     Parameters
     ----------
     name:
-        The instance.
+        The name of the instance.
     """
     from drumhead.guest import find_guest  # noqa: PLC0415
     from drumhead.machine.instances import Instances  # noqa: PLC0415
@@ -317,25 +322,26 @@ async def console_command(name: str) -> None:
 
 async def exec_command(
     name: str,
+    /,
     *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
     tty: Annotated[bool, Parameter(name=["--tty", "-t"], negative="")] = False,
     env: Annotated[tuple[str, ...], Parameter(name="--env")] = (),
     cwd: str = "/",
 ) -> int:
-    """Run a program in a running machine, on this terminal; its exit status is this command's.
+    """Run a program in a running machine, with this terminal, and exit with its exit status.
 
     Parameters
     ----------
     name:
-        The instance.
+        The name of the instance.
     command:
-        The program and its arguments (after --).
+        The program and its arguments, after --.
     tty:
         Give the program a terminal.
     env:
-        A variable for it (NAME=VALUE); repeatable.
+        An environment variable for the program, NAME=VALUE; repeatable.
     cwd:
-        The directory that it starts in.
+        The directory to start the program in.
     """
     from drumhead.guest import find_guest, require  # noqa: PLC0415
     from drumhead.machine.instances import Instances  # noqa: PLC0415
@@ -352,15 +358,15 @@ async def exec_command(
     return await run_session(instances.directory(name), words, terminal=tty)
 
 
-async def wait_command(name: str, *, timeout: float | None = None) -> int:
-    """Wait until a machine has ended; its command's exit status is this command's.
+async def wait_command(name: str, /, *, timeout: float | None = None) -> int:
+    """Wait until a machine has ended, and exit with the exit status of its command.
 
     Parameters
     ----------
     name:
-        The instance.
+        The name of the instance.
     timeout:
-        Seconds to wait at most.
+        The number of seconds to wait at most.
     """
     from drumhead.machine.instances import Instances  # noqa: PLC0415
     from drumhead.machine.stop import exit_status, wait_machine  # noqa: PLC0415

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from drumhead.cli.flags import Json
 from drumhead.cli.output import notice, print_json, print_table, progress, size_text
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
     from drumhead.image.compose import Composition
     from drumhead.package.records import Package
 
-Json = Annotated[bool, Parameter(name="--json", negative="")]
 Project = Annotated[Path, Parameter(name=["--project", "-C"])]
 
 
 def init_command(
     path: Path = Path(),
+    /,
     *,
     name: Annotated[str, Parameter(name=["--name", "-n"])] = "",
     title: Annotated[str, Parameter(name=["--title", "-t"])] = "",
@@ -31,24 +32,24 @@ def init_command(
     require: Annotated[tuple[str, ...], Parameter(name="--require")] = (),
     runtime: Annotated[str, Parameter(name="--runtime")] = "",
 ) -> None:
-    """Write meta/package.yaml (and meta/run.yaml for a runtime) into a project.
+    """Write meta/package.yaml into a project, and with --runtime also meta/run.yaml.
 
     Parameters
     ----------
     path:
-        The project's directory.
+        The directory of the project.
     name:
-        The package's name; the directory's name by default.
+        The name of the package; by default that of the directory.
     title:
-        A few words for people.
+        A short title for people.
     author:
-        Who made it.
+        The author.
     version:
-        The package's version.
+        The version of the package.
     require:
         A package that the project needs; repeatable.
     runtime:
-        native, node or python.
+        The runtime to write meta/run.yaml for: native, node or python.
     """
     from drumhead.manifest.init import init_project  # noqa: PLC0415 - each command imports what it uses
 
@@ -60,6 +61,7 @@ def init_command(
 
 async def compose_command(
     image: str,
+    /,
     *,
     project: Project = Path(),
     update: Annotated[bool, Parameter(negative="")] = False,
@@ -78,29 +80,29 @@ async def compose_command(
     Parameters
     ----------
     image:
-        The image's name; slashes are allowed (node-micro/tutorial).
+        The name of the image; it may have slashes (node-micro/tutorial).
     project:
-        The project's directory.
+        The directory of the project.
     update:
-        Read again only what changed since the last time, and say what and why.
+        Read only what changed since the last time, and print what changed and why.
     guest:
-        What boots the image: linux or osv; by default what the manifest says, else linux.
+        The guest to compose for; by default what the manifest says, or else linux.
     kernel:
-        NAME@VERSION (osv@0.57.0); the newest of the guest's by default.
+        The kernel, NAME@VERSION (osv@0.57.0); by default the newest for the guest.
     fs:
-        The layers' file system: for linux squashfs (small, the default) or erofs, for osv rofs.
+        The file system of the layers: squashfs (small, the default) or erofs for linux, rofs for osv.
     size:
-        The size of a disk for what a machine writes (10G); without it, writes stay in memory.
+        The size of the disk that a machine writes to (10G); without it, writes stay in memory.
     run:
-        The config set, or the command, that a machine runs by default.
+        The config set or the command that a machine runs by default.
     env:
         A variable for every config set (NAME=value); repeatable.
     require:
-        A further package; repeatable.
+        A package to require as well; repeatable.
     pull_missing:
-        Accepted as in Capstan; what is missing is pulled or built anyway.
+        Accepted as in Capstan; missing packages are pulled or built anyway.
     json:
-        Print what was composed as JSON.
+        Print what was composed, as JSON.
     """
     from drumhead.image.compose import compose  # noqa: PLC0415
     from drumhead.image.inputs import ComposeOptions  # noqa: PLC0415
@@ -145,15 +147,15 @@ def _print_composition(made: Composition, *, update: bool) -> None:
     print(f"Command line set to: {' '.join(default.argv)!r}" if default else "Command line set to: ''")
 
 
-async def collect_command(target: Path = Path("mpm-pkg"), *, project: Project = Path()) -> None:
-    """Write what an image of the project would hold into a directory, to look at.
+async def collect_command(target: Path = Path("mpm-pkg"), /, *, project: Project = Path()) -> None:
+    """Write what an image of the project would hold into a directory.
 
     Parameters
     ----------
     target:
-        The directory; it must not exist or be empty. Inside the project by default.
+        The directory, relative to the project; it must be empty or not exist.
     project:
-        The project's directory.
+        The directory of the project.
     """
     from drumhead.image.collect import collect  # noqa: PLC0415
     from drumhead.manifest.project import read_project  # noqa: PLC0415
@@ -173,15 +175,15 @@ def list_command(*, json: Json = False) -> None:
     _print_packages(PackageStore(find_home()).list(), json=json)
 
 
-async def search_command(name: str = "", *, json: Json = False) -> None:
+async def search_command(name: str = "", /, *, json: Json = False) -> None:
     """Search remotes, the local store and the recipes; part of a name is enough.
 
     Parameters
     ----------
     name:
-        Part of a package's name, today's or an old one.
+        A part of the name of a package; old names work.
     json:
-        Print JSON.
+        Print JSON for programs.
     """
     from drumhead.package.search import search  # noqa: PLC0415
 
@@ -199,15 +201,15 @@ def _print_packages(packages: list[Package], *, json: bool) -> None:
     print_table(("Name", "Description", "Version", "Created"), rows)
 
 
-async def describe_command(name: str, *, json: Json = False) -> None:
-    """Say what a package is, where it comes from and what is inside.
+async def describe_command(name: str, /, *, json: Json = False) -> None:
+    """Show what a package is, where it comes from and which files it holds.
 
     Parameters
     ----------
     name:
-        NAME or NAME@VERSION.
+        The package, NAME or NAME@VERSION.
     json:
-        Print JSON.
+        Print JSON for programs.
     """
     from drumhead.package.store import PackageStore, parse_ref  # noqa: PLC0415
 
@@ -236,16 +238,16 @@ async def describe_command(name: str, *, json: Json = False) -> None:
 
 
 async def build_command(*names: str, recipe: Path | None = None, json: Json = False) -> None:
-    """Build packages from their recipes and today's Debian packages, every signature and digest checked.
+    """Build packages from their recipes and the current Debian packages; check every signature and digest.
 
     Parameters
     ----------
     names:
-        Recipes that come with drumhead (all of them when none is named).
+        Recipes that come with drumhead; without a name, all of them.
     recipe:
-        A recipe of your own, in a file.
+        A file with a recipe of your own.
     json:
-        Print the packages' records.
+        Print the records of the packages.
     """
     from drumhead.package.build import build_package  # noqa: PLC0415
     from drumhead.package.recipe import find_recipe, known_recipes, read_recipe  # noqa: PLC0415
@@ -261,17 +263,17 @@ async def build_command(*names: str, recipe: Path | None = None, json: Json = Fa
     _print_packages(built, json=json)
 
 
-async def pull_command(name: str, *, remote: str = "", json: Json = False) -> None:
+async def pull_command(name: str, /, *, remote: str = "", json: Json = False) -> None:
     """Fetch a package from a remote into the local store.
 
     Parameters
     ----------
     name:
-        NAME or NAME@VERSION; old names work.
+        The package, NAME or NAME@VERSION; old names work.
     remote:
-        Which remote; by default the first that has it.
+        The remote; by default the first that has the package.
     json:
-        Print the package's record.
+        Print the record of the package.
     """
     from drumhead.package.names import resolve_names  # noqa: PLC0415
     from drumhead.package.remote.remotes import find_remote, pull_package  # noqa: PLC0415
@@ -292,17 +294,17 @@ async def pull_command(name: str, *, remote: str = "", json: Json = False) -> No
             _print_packages([package], json=json)
 
 
-async def push_command(name: str, *, remote: str = "", to: Path | None = None) -> None:
+async def push_command(name: str, /, *, remote: str = "", to: Path | None = None) -> None:
     """Send a stored package to a remote.
 
     Parameters
     ----------
     name:
-        NAME or NAME@VERSION.
+        The package, NAME or NAME@VERSION.
     remote:
-        Which remote; the only one by default.
+        The remote; by default the only one.
     to:
-        Instead of a remote: a directory that an HTTP server serves as one.
+        A directory to write instead, which an HTTP server can serve as a remote.
     """
     from drumhead.package.remote.http_directory import write_directory  # noqa: PLC0415
     from drumhead.package.remote.remotes import push_package  # noqa: PLC0415
@@ -320,12 +322,12 @@ async def push_command(name: str, *, remote: str = "", to: Path | None = None) -
 
 
 async def test_command(*names: str, json: Json = False) -> int:  # noqa: PT028 - a command, not a test
-    """Boot each package's demo and compare what it prints.
+    """Boot the demo of each package and compare what it prints.
 
     Parameters
     ----------
     names:
-        Packages (all that have a recipe when none is named).
+        The packages; without a name, all that have a recipe.
     json:
         Print the outcomes as JSON.
     """

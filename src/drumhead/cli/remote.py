@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
+from drumhead.cli.flags import Json
 from drumhead.cli.output import print_json, print_table
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
 
-Json = Annotated[bool, Parameter(name="--json", negative="")]
 
-
-def add_command(name: str, url: str) -> None:
+def add_command(name: str, url: str, /) -> None:
     """Add a remote.
 
     Parameters
     ----------
     name:
-        How you call it.
+        The name that you give the remote.
     url:
-        https://HOST/PATH (a directory), oci://HOST/PATH (a registry), http:// and oci+http:// without TLS.
+        Its URL: https://HOST/PATH for a directory, oci://HOST/PATH for a registry; without TLS, http:// and oci+http://.
     """
     from drumhead.package.remote.remotes import Remote, check_url, read_remotes, write_remotes  # noqa: PLC0415
 
@@ -35,7 +30,7 @@ def add_command(name: str, url: str) -> None:
 
 
 def list_command(*, json: Json = False) -> None:
-    """List the remotes in the order in which they are asked."""
+    """List the remotes, in the order in which they are searched."""
     from drumhead.package.remote.remotes import read_remotes  # noqa: PLC0415
 
     remotes = read_remotes(find_home())
@@ -45,8 +40,14 @@ def list_command(*, json: Json = False) -> None:
         print_table(("Name", "URL"), [(remote.name, remote.url) for remote in remotes])
 
 
-def remove_command(name: str) -> None:
-    """Forget a remote."""
+def remove_command(name: str, /) -> None:
+    """Remove a remote.
+
+    Parameters
+    ----------
+    name:
+        The remote.
+    """
     from drumhead.package.remote.remotes import find_remote, read_remotes, write_remotes  # noqa: PLC0415
 
     home = find_home()

@@ -1,4 +1,4 @@
-"""``drumhead runtime …``: what meta/run.yaml can say."""
+"""``drumhead runtime …``: the forms of meta/run.yaml."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from drumhead.cli.flags import Json
 from drumhead.cli.output import print_json, print_table
 from drumhead.errors import DrumheadError, ErrorCode
 
-Json = Annotated[bool, Parameter(name="--json", negative="")]
 Runtime = Annotated[str, Parameter(name=["--runtime", "-r"])]
 
 
@@ -30,12 +30,12 @@ def list_command(*, json: Json = False) -> None:
 
 
 def preview_command(*, runtime: Runtime) -> None:
-    """Print a meta/run.yaml for a runtime, with its keys explained.
+    """Print a meta/run.yaml for a runtime, with comments that explain its keys.
 
     Parameters
     ----------
     runtime:
-        native, node or python.
+        The runtime: native, node or python.
     """
     from drumhead.manifest.init import run_template  # noqa: PLC0415
 
@@ -43,18 +43,22 @@ def preview_command(*, runtime: Runtime) -> None:
 
 
 def init_command(
-    path: Path = Path(), *, runtime: Runtime, force: Annotated[bool, Parameter(name=["--force", "-f"])] = False
+    path: Path = Path(),
+    /,
+    *,
+    runtime: Runtime,
+    force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False,
 ) -> None:
     """Write meta/run.yaml for a runtime.
 
     Parameters
     ----------
     path:
-        The project's directory.
+        The directory of the project.
     runtime:
-        native, node or python.
+        The runtime: native, node or python.
     force:
-        Replace the file that is there.
+        Replace an existing file.
     """
     from drumhead.manifest.init import run_template  # noqa: PLC0415
 

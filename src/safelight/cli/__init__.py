@@ -18,34 +18,34 @@ if TYPE_CHECKING:
     import cyclopts
 
 PROGRAMS = {
-    "keyvaluestore": ("safelight.keyvaluestore.__main__", "Run the key-value store, where services find each other."),
-    "db": ("safelight.db.__main__", "Run the service that keeps tasks."),
-    "storage": ("safelight.storage.__main__", "Run the service that keeps photos and results."),
-    "master": ("safelight.master.__main__", "Run the service that clients and workers talk to."),
+    "keyvaluestore": ("safelight.keyvaluestore.__main__", "Run the key-value store, where services find one another."),
+    "db": ("safelight.db.__main__", "Run db, which keeps tasks."),
+    "storage": ("safelight.storage.__main__", "Run storage, which keeps photos and results."),
+    "master": ("safelight.master.__main__", "Run the master, which serves clients and workers."),
     "worker": ("safelight.worker.__main__", "Run a worker, which processes photos."),
-    "up": ("safelight.cli.up", "Run everything on this machine: the services and some workers."),
+    "up": ("safelight.cli.up", "Run all services and some workers on this machine."),
 }
-"""Programs that read their own arguments (`safelight NAME --help` shows them), and what they are for."""
+"""Programs that read their own arguments, and what they are for."""
 
 COMMANDS = {
-    "upload": ("safelight.cli.upload:upload_command", "Upload photos; wait for their results, and save them."),
+    "upload": ("safelight.cli.upload:upload_command", "Upload photos, wait for their results and save them."),
     "status": ("safelight.cli.tasks:status_command", "Show the queue and the workers."),
     "top": ("safelight.cli.top:top_command", "Show the queue and the workers, live."),
     "tasks": ("safelight.cli.tasks:tasks_command", "List tasks, newest first."),
     "task": ("safelight.cli.tasks:task_command", "Show one task."),
     "download": ("safelight.cli.download:download_command", "Download the results of tasks."),
     "cancel": ("safelight.cli.tasks:cancel_command", "Cancel tasks that have not ended."),
-    "retry": ("safelight.cli.tasks:retry_command", "Send failed, cancelled or quarantined tasks round again."),
-    "release": ("safelight.cli.tasks:release_command", "Send quarantined tasks round again."),
-    "delete": ("safelight.cli.tasks:delete_command", "Forget tasks, their photos and their results."),
-    "recipes": ("safelight.cli.recipes:app", "List, show, check and save what can be made of a photo."),
-    "store": ("safelight.cli.store:app", "Look into the key-value store, and change it."),
+    "retry": ("safelight.cli.tasks:retry_command", "Process failed, cancelled or quarantined tasks again."),
+    "release": ("safelight.cli.tasks:release_command", "Process quarantined tasks again."),
+    "delete": ("safelight.cli.tasks:delete_command", "Delete tasks with their photos and results."),
+    "recipes": ("safelight.cli.recipes:app", "List, show, check and save recipes."),
+    "store": ("safelight.cli.store:app", "Read and change the key-value store."),
 }
-"""Commands: where they are, and what they are for."""
+"""Commands: where each is, and what it is for."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return its exit status (docs/cli.md lists them)."""
+    """Run one command; return its exit status (docs/reference/errors.md lists them)."""
     argv = sys.argv[1:] if arguments is None else arguments
     if argv and argv[0] in PROGRAMS:
         module = importlib.import_module(PROGRAMS[argv[0]][0])
@@ -89,7 +89,7 @@ def application(argv: Sequence[str] = ()) -> cyclopts.App:
 
     app = cyclopts.App(
         name="safelight",
-        help="Photos go in, workers process them, results come out.",
+        help="Upload photos, process them on workers and download the results.",
         version=f"safelight {__version__}",
         help_format="plaintext",
         default_parameter=cyclopts.Parameter(negative="", show_default=_shown),
@@ -97,10 +97,10 @@ def application(argv: Sequence[str] = ()) -> cyclopts.App:
     for order, (name, (target, about)) in enumerate(COMMANDS.items()):
         called = list(argv[:1]) == [name] and target.endswith("_command")
         app.command(target, name=name, help=None if called else about, sort_key=order)
-    programs = cyclopts.Group("Programs", help="Each takes --help.", sort_key=2)
+    programs = cyclopts.Group("Services", help="Each has its own --help.", sort_key=2)
     for order, (name, (_, about)) in enumerate(PROGRAMS.items()):
         app.command(cyclopts.App(name=name, help=about, group=programs, sort_key=order))
-    app.register_install_completion_command(help="Install shell completion.")
+    app.register_install_completion_command(help="Install completion for your shell.")
     return app
 
 

@@ -20,14 +20,14 @@ DEFAULT_STORE = "localhost:8000"
 @Parameter(name="*", group="Where and how")
 @dataclass(frozen=True, kw_only=True)
 class Where:
-    """What every command that asks the system takes.
+    """Where a command finds the system, and how it prints.
 
     Parameters
     ----------
     master:
-        HOST:PORT of the master.
+        The HOST:PORT of the master.
     keyvaluestore:
-        HOST:PORT of the key-value store, which knows the master.
+        The HOST:PORT of the key-value store, which knows the master.
     json:
         Print JSON for programs.
     """

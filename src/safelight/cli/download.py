@@ -1,4 +1,4 @@
-"""Results, downloaded."""
+"""The command that downloads results."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ async def download_command(
     Parameters
     ----------
     id:
-        Ids of tasks, or the numbers that they begin with.
+        The ids of the tasks, or the numbers that they begin with.
     output:
-        Folder for the results.
+        The directory to save the results in.
     only:
-        Only this output of the recipe; may be given several times.
+        Download only this output of the recipe; repeatable.
     overwrite:
-        Replace files of the same name; without it, results get names that are free.
+        Replace files of the same name; otherwise results get names that are free.
     wait:
-        Wait for tasks that have not ended yet.
+        Wait for tasks that have not ended.
     """
     if not id:
         complain("Name at least one task.")

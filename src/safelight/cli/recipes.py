@@ -18,13 +18,13 @@ app = App(name="recipes")
 
 
 @app.default
-async def recipes_command(name: str | None = None, *, where: Where = HERE) -> None:
-    """List what can be made of a photo, or show one recipe.
+async def recipes_command(name: str | None = None, /, *, where: Where = HERE) -> None:
+    """List the recipes, or show one.
 
     Parameters
     ----------
     name:
-        Its name; without one, all are listed.
+        The recipe to show; without it, all are listed.
     """
     await (list_command(where=where) if name is None else show_command(name, where=where))
 
@@ -41,13 +41,13 @@ async def list_command(*, where: Where = HERE) -> None:
 
 
 @app.command(name="show")
-async def show_command(name: str, *, where: Where = HERE) -> None:
+async def show_command(name: str, /, *, where: Where = HERE) -> None:
     """Show one recipe as JSON.
 
     Parameters
     ----------
     name:
-        Its name.
+        The name of the recipe.
     """
     async with master(where) as client:
         found = await client.recipe(name)
@@ -55,15 +55,15 @@ async def show_command(name: str, *, where: Where = HERE) -> None:
 
 
 @app.command(name="check")
-async def check_command(file: str, *, offline: bool = False, where: Where = HERE) -> None:
-    """Check a recipe in a file; a mistake is told with its place.
+async def check_command(file: str, /, *, offline: bool = False, where: Where = HERE) -> None:
+    """Check a recipe in a file, and name the place of each mistake.
 
     Parameters
     ----------
     file:
-        FILE.toml, FILE.toml:NAME or FILE.json.
+        The file: FILE.toml, FILE.toml:NAME or FILE.json.
     offline:
-        Check the file alone, without asking the master.
+        Check the file without asking the master.
     """
     made = read(file)
     if not offline:
@@ -76,15 +76,15 @@ async def check_command(file: str, *, offline: bool = False, where: Where = HERE
 
 
 @app.command(name="save")
-async def save_command(file: str, *, name: str | None = None, where: Where = HERE) -> None:
-    """Save a recipe at the master, so that uploads can name it.
+async def save_command(file: str, /, *, name: str | None = None, where: Where = HERE) -> None:
+    """Save a recipe, so that uploads can name it.
 
     Parameters
     ----------
     file:
-        FILE.toml, FILE.toml:NAME or FILE.json.
+        The file: FILE.toml, FILE.toml:NAME or FILE.json.
     name:
-        The name to save it under (default: the name it has).
+        The name to save it under; by default the name that it has.
     """
     made = read(file)
     async with master(where) as client:
@@ -96,13 +96,13 @@ async def save_command(file: str, *, name: str | None = None, where: Where = HER
 
 
 @app.command(name="delete")
-async def delete_command(name: str, *, where: Where = HERE) -> None:
-    """Forget a saved recipe; tasks made with it keep theirs.
+async def delete_command(name: str, /, *, where: Where = HERE) -> None:
+    """Delete a saved recipe; tasks that use it keep their copy.
 
     Parameters
     ----------
     name:
-        Its name.
+        The name of the recipe.
     """
     async with master(where) as client:
         await client.delete_recipe(name)

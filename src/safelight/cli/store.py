@@ -16,13 +16,13 @@ app = App(name="store", help="Look into the key-value store, and change it.")
 
 
 @app.command(name="get")
-async def get_command(key: str, *, where: Where = HERE) -> None:
-    """Print the value under a key.
+async def get_command(key: str, /, *, where: Where = HERE) -> None:
+    """Print the value of a key.
 
     Parameters
     ----------
     key:
-        Its name.
+        The key.
     """
     async with opened(where) as client:
         if where.json:
@@ -35,21 +35,22 @@ async def get_command(key: str, *, where: Where = HERE) -> None:
 async def set_command(
     key: str,
     value: str,
+    /,
     *,
     instance: str = "",
-    ttl: Annotated[float | None, Parameter(help="Seconds until the entry goes, unless it is set again.")] = None,
+    ttl: Annotated[float | None, Parameter(help="How many seconds the entry stays unless it is set again.")] = None,
     where: Where = HERE,
 ) -> None:
-    """Set a value.
+    """Set the value of a key.
 
     Parameters
     ----------
     key:
-        Its name.
+        The key.
     value:
-        What stands there from now on.
+        The new value.
     instance:
-        Set the value of this instance only, beside those of others under the same key.
+        Set the value of this instance only, and leave those of others under the same key.
     """
     async with opened(where) as client:
         entry = await client.set(key, value, instance=instance, ttl=ttl)
@@ -58,15 +59,15 @@ async def set_command(
 
 
 @app.command(name="delete")
-async def delete_command(key: str, *, instance: str | None = None, where: Where = HERE) -> int:
-    """Delete what stands under a key.
+async def delete_command(key: str, /, *, instance: str | None = None, where: Where = HERE) -> int:
+    """Delete the values of a key.
 
     Parameters
     ----------
     key:
-        Its name.
+        The key.
     instance:
-        Delete only this instance.
+        Delete only the value of this instance.
     """
     async with opened(where) as client:
         gone = await client.delete(key, instance=instance)
@@ -79,7 +80,7 @@ async def delete_command(key: str, *, instance: str | None = None, where: Where 
 
 @app.command(name="list")
 async def list_command(*, where: Where = HERE) -> None:
-    """List every entry."""
+    """List all entries."""
     async with opened(where) as client:
         page = await client.entries()
     if where.json:
@@ -90,13 +91,13 @@ async def list_command(*, where: Where = HERE) -> None:
 
 
 @app.command(name="watch")
-async def watch_command(key: str | None = None, *, where: Where = HERE) -> None:
-    """Print entries, and print them again whenever one changes, until Ctrl-C.
+async def watch_command(key: str | None = None, /, *, where: Where = HERE) -> None:
+    """Print entries, and each change to them, until Ctrl-C.
 
     Parameters
     ----------
     key:
-        Only entries under this key.
+        Watch only this key.
     """
     shown: dict[tuple[str, str], str] | None = None
     revision = -1

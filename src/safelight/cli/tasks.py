@@ -1,4 +1,4 @@
-"""Tasks: look at them, cancel, retry, release, delete."""
+"""Commands that look at tasks and change them."""
 
 from __future__ import annotations
 
@@ -81,13 +81,13 @@ async def tasks_command(
     Parameters
     ----------
     state:
-        Only tasks in this state; may be given several times.
+        List only tasks in this state; repeatable.
     recipe:
-        Only tasks of this recipe.
+        List only tasks of this recipe.
     batch:
-        Only tasks of this batch (one `safelight upload` is one).
+        List only tasks of this batch; each `safelight upload` makes one.
     limit:
-        How many at most; 0 lists all.
+        How many tasks to list at most; 0 lists all.
     """
     states = [State[name.upper()] for name in state or ()]
     found: list[Task] = []
@@ -125,15 +125,17 @@ def tasks_table(tasks: list[Task]) -> Table:
     return table("TASK", "PHOTO", "RECIPE", "STATE", "ATTEMPTS", "CHANGED", "WHY", rows=rows, right=("ATTEMPTS",))
 
 
-async def task_command(id: str, *, wait: bool = False, where: Where = HERE) -> int:
+async def task_command(
+    id: str, /, *, wait: Annotated[bool, Parameter(negative="")] = False, where: Where = HERE
+) -> int:
     """Show one task.
 
     Parameters
     ----------
     id:
-        Its id, or the number that the id begins with.
+        The id of the task, or the number that it begins with.
     wait:
-        Wait until it has ended; the exit status then says whether it finished.
+        Wait until the task has ended; the exit status then says whether it finished.
     """
     async with master(where) as client:
         task = await find(client, id)
@@ -179,22 +181,46 @@ def print_task(task: Task) -> None:
 
 
 async def cancel_command(*id: str, where: Where = HERE) -> int:
-    """Cancel tasks that have not ended."""
+    """Cancel tasks that have not ended.
+
+    Parameters
+    ----------
+    id:
+        The ids of the tasks, or the numbers that they begin with.
+    """
     return await _each(id, where, lambda client, task: client.cancel(task.id))
 
 
 async def retry_command(*id: str, where: Where = HERE) -> int:
-    """Send failed, cancelled or quarantined tasks round again."""
+    """Process failed, cancelled or quarantined tasks again.
+
+    Parameters
+    ----------
+    id:
+        The ids of the tasks, or the numbers that they begin with.
+    """
     return await _each(id, where, lambda client, task: client.retry(task.id))
 
 
 async def release_command(*id: str, where: Where = HERE) -> int:
-    """Send quarantined tasks round again."""
+    """Process quarantined tasks again.
+
+    Parameters
+    ----------
+    id:
+        The ids of the tasks, or the numbers that they begin with.
+    """
     return await _each(id, where, lambda client, task: client.release(task.id))
 
 
 async def delete_command(*id: str, where: Where = HERE) -> int:
-    """Forget tasks, their photos and their results."""
+    """Delete tasks with their photos and results.
+
+    Parameters
+    ----------
+    id:
+        The ids of the tasks, or the numbers that they begin with.
+    """
     return await _each(id, where, lambda client, task: client.delete(task.id))
 
 

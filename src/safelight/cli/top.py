@@ -96,9 +96,9 @@ async def top_command(
     Parameters
     ----------
     interval:
-        Seconds between looks.
+        The number of seconds between updates.
     once:
-        Show them once and leave.
+        Show them once and exit.
     """
     view = View()
     async with master(where, patience=2.0) as client:

@@ -42,28 +42,39 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     A settings file (--config) goes to every service as well; each has a table of its own there.
     """
 
-    workers: Annotated[int, Meta(ge=0, le=256, description="how many worker processes")] = 1
+    workers: Annotated[int, Meta(ge=0, le=256, description="How many workers to run.")] = 1
     slots: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | None,
-        Meta(description="images that each worker processes at once (default: one for each core)"),
+        Meta(description="How many images each worker processes at once; by default one for each core."),
     ] = None
-    data: Annotated[str, Meta(description="directory for everything")] = "data"
-    host: Annotated[str, Meta(description="IPv4 address to listen on; 0.0.0.0 for every network")] = "127.0.0.1"
+    data: Annotated[
+        str, Meta(description="The directory for everything that is kept.", extra={"metavar": "DIRECTORY"})
+    ] = "data"
+    host: Annotated[
+        str, Meta(description="The IPv4 address to listen on; 0.0.0.0 is every network.", extra={"metavar": "ADDRESS"})
+    ] = "127.0.0.1"
     port: Annotated[
-        int, Meta(ge=0, le=65532, description="first of four ports: key-value store, db, storage, master; 0: free ones")
+        int,
+        Meta(
+            ge=0,
+            le=65532,
+            description="The first of four ports, for key-value store, db, storage and master; 0 takes free ones.",
+        ),
     ] = 8000
-    drain: Annotated[settings.Duration, Meta(description="how long images under way may take at a stop")] = 20.0
-    json: Annotated[bool, Meta(description="print the addresses as one line of JSON when all are ready")] = False
-    vm: Annotated[bool, Meta(description="in machines instead, as deploy/fleet.yaml says, by the command drumhead")] = (
-        False
+    drain: Annotated[settings.Duration, Meta(description="How long images in progress may take to end at a stop.")] = (
+        20.0
     )
-    fleet: Annotated[str | None, Meta(description="another fleet file for --vm")] = None
+    json: Annotated[bool, Meta(description="Print the addresses as one line of JSON when everything is ready.")] = False
+    vm: Annotated[bool, Meta(description="Run everything in virtual machines, as deploy/fleet.yaml describes.")] = False
+    fleet: Annotated[str | None, Meta(description="The fleet file for --vm.", extra={"metavar": "FILE"})] = None
     guest: Annotated[
         Literal["linux", "osv"] | None,
-        Meta(description="what the machines of --vm run on: linux or osv (default: what the fleet file says)"),
+        Meta(description="The guest that the machines of --vm run; by default what the fleet file says."),
     ] = None
-    log_format: Annotated[logs.Format, Meta(description="auto, text or json")] = "auto"
-    log_level: Annotated[logs.Level, Meta(description="debug, info, warning or error")] = "info"
+    log_format: Annotated[
+        logs.Format, Meta(description="How log lines look; auto is text on a terminal and JSON elsewhere.")
+    ] = "auto"
+    log_level: Annotated[logs.Level, Meta(description="The least severe messages to log.")] = "info"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

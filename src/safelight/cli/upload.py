@@ -1,4 +1,4 @@
-"""Photos, uploaded; and their results, waited for."""
+"""The command that uploads photos and waits for their results."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ async def upload_command(
     at_once: PositiveInt = 8,
     where: Where = HERE,
 ) -> int:
-    """Upload photos; with --wait or --output, wait for their results.
+    """Upload photos. With --wait or --output, wait for their results.
 
     Parameters
     ----------
     path:
-        Files, and folders with everything in them that looks like a photo.
+        Photos, and directories: of these, everything that looks like a photo.
     recipe:
-        Name of a recipe (see `safelight recipes list`), or a file with one: FILE.toml, FILE.toml:NAME, FILE.json.
+        The name of a recipe (see `safelight recipes list`), or a file: FILE.toml, FILE.toml:NAME or FILE.json.
     n:
-        Upload each photo so many times.
+        How many times to upload each photo.
     wait:
         Wait until every photo is processed.
     output:
-        Save the results into this folder as they finish.
+        Save the results in this directory as they finish.
     overwrite:
-        Replace files of the same name; without it, results get names that are free.
+        Replace files of the same name; otherwise results get names that are free.
     priority:
-        -100 to 100; higher ones are processed first.
+        The priority, -100 to 100; higher ones are processed first.
     at_once:
-        How many uploads at the same time.
+        How many photos to upload at the same time.
     """
     if not path:
-        complain("Name at least one photo or folder.")
+        complain("Name at least one photo or directory.")
         return 2
     photos = collect(path) * n
     asked = recipe_argument(recipe)
@@ -68,7 +68,7 @@ async def upload_command(
                 await batch.run(at_once=at_once)
             except asyncio.CancelledError:
                 progress.end()
-                complain(f"Stopped. What is uploaded goes on being processed: safelight tasks --batch {batch.name}")
+                complain(f"Stopped. What was uploaded will still be processed: safelight tasks --batch {batch.name}")
                 raise
             finally:
                 progress.end()

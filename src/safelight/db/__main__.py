@@ -23,33 +23,46 @@ _Count = Annotated[int, Meta(ge=1)]
 
 
 class Config(serve.Config, frozen=True, kw_only=True):
-    """db: tasks, leases and events."""
+    """Run db, which keeps tasks, leases and events."""
 
     port: serve.Port = 8001
     data: serve.DataDirectory = "data/db"
     store: Annotated[
-        str | None, Meta(description="URL of the store: sqlite:///FILE (default: a file in the data directory)")
+        str | None,
+        Meta(
+            description="The URL of the store, sqlite:///FILE; by default a file in the data directory.",
+            extra={"metavar": "URL"},
+        ),
     ] = None
-    max_errors: Annotated[_Count, Meta(description="errors after which a task has failed")] = _DEFAULT.max_errors
-    retry_first: Annotated[Duration, Meta(description="pause after a first error; it doubles")] = _DEFAULT.retry_first
-    retry_longest: Annotated[Duration, Meta(description="longest pause after an error")] = _DEFAULT.retry_longest
-    max_deaths: Annotated[_Count, Meta(description="deaths after which a task is quarantined")] = _DEFAULT.max_deaths
-    classic_max_deaths: Annotated[_Count, Meta(description="the same where classic workers only died on it")] = (
+    max_errors: Annotated[_Count, Meta(description="A task fails after this many errors.")] = _DEFAULT.max_errors
+    retry_first: Annotated[Duration, Meta(description="The delay after the first error; it doubles with each.")] = (
+        _DEFAULT.retry_first
+    )
+    retry_longest: Annotated[Duration, Meta(description="The longest delay after an error.")] = _DEFAULT.retry_longest
+    max_deaths: Annotated[_Count, Meta(description="A task is quarantined after this many deaths.")] = (
+        _DEFAULT.max_deaths
+    )
+    classic_max_deaths: Annotated[_Count, Meta(description="The same for a task that only classic workers tried.")] = (
         _DEFAULT.classic_max_deaths
     )
-    classic_lease_duration: Annotated[Duration, Meta(description="how long a classic worker may take")] = (
+    classic_lease_duration: Annotated[Duration, Meta(description="How long a classic worker may take.")] = (
         _DEFAULT.classic_lease_duration
     )
-    keep_tasks: Annotated[Duration, Meta(description="how long ended tasks are kept; 0: for ever")] = (
+    keep_tasks: Annotated[Duration, Meta(description="How long ended tasks are kept; 0 keeps them for ever.")] = (
         _DEFAULT.keep_tasks
     )
-    keep_events: Annotated[Duration, Meta(description="how long events are kept; 0: for ever")] = _DEFAULT.keep_events
-    keep_uploading: Annotated[Duration, Meta(description="how long a task may wait for its upload; 0: for ever")] = (
+    keep_events: Annotated[Duration, Meta(description="How long events are kept; 0 keeps them for ever.")] = (
+        _DEFAULT.keep_events
+    )
+    keep_uploading: Annotated[Duration, Meta(description="How long a task may wait for its upload; 0 is for ever.")] = (
         _DEFAULT.keep_uploading
     )
-    max_waiting: Annotated[_Count, Meta(description="waiting tasks above which none is taken")] = _DEFAULT.max_waiting
+    max_waiting: Annotated[_Count, Meta(description="Refuse new tasks while this many wait.")] = _DEFAULT.max_waiting
     oldest_every: Annotated[
-        int, Meta(ge=0, description="every so manieth lease goes to the oldest task whatever its priority; 0: none")
+        int,
+        Meta(
+            ge=0, description="One lease in this many goes to the oldest task, whatever its priority; 0 turns this off."
+        ),
     ] = _DEFAULT.oldest_every
 
 

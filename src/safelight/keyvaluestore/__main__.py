@@ -15,14 +15,18 @@ from safelight.keyvaluestore import app
 
 
 class Config(serve.StandaloneConfig, frozen=True, kw_only=True):
-    """The key-value store: where the services register and find one another."""
+    """Run the key-value store, where services register and find one another."""
 
     port: serve.Port = 8000
     data: serve.DataDirectory = "data/keyvaluestore"
     store: Annotated[
-        str | None, Meta(description="URL of the store: sqlite:///FILE (default: a file in the data directory)")
+        str | None,
+        Meta(
+            description="The URL of the store, sqlite:///FILE; by default a file in the data directory.",
+            extra={"metavar": "URL"},
+        ),
     ] = None
-    max_entries: Annotated[int, Meta(ge=1, description="refuse more entries than this")] = 10_000
+    max_entries: Annotated[int, Meta(ge=1, description="Refuse more entries than this.")] = 10_000
 
 
 @asynccontextmanager

@@ -40,25 +40,38 @@ from safelight.wire import MAX_PHOTO_BYTES
 
 
 class Config(serve.Config, frozen=True, kw_only=True):
-    """The master: takes photos, hands out tasks, gives results."""
+    """Run the master, which serves clients, workers and the web page."""
 
     port: serve.Port = 8003
     data: serve.DataDirectory = "data/master"
-    recipes: Annotated[str | None, Meta(description="a TOML file of recipes, one table each")] = None
+    recipes: Annotated[
+        str | None, Meta(description="A TOML file of recipes, one table for each.", extra={"metavar": "FILE"})
+    ] = None
     max_photo: serve.MaxPhoto = MAX_PHOTO_BYTES
-    uploads: Annotated[int, Meta(ge=1, description="uploads at once; more are told to try again")] = 64
-    upload_idle_timeout: Annotated[settings.Duration, Meta(description="how long an upload may fall silent")] = 30.0
-    event_readers: Annotated[int, Meta(ge=0, description="event streams at once")] = 1000
+    uploads: Annotated[
+        int, Meta(ge=1, description="How many uploads may run at once; further ones are told to try again.")
+    ] = 64
+    upload_idle_timeout: Annotated[
+        settings.Duration, Meta(description="Drop an upload that sends nothing for this long.")
+    ] = 30.0
+    event_readers: Annotated[int, Meta(ge=0, description="How many event streams may be open at once.")] = 1000
     event_stall_timeout: Annotated[
-        settings.Duration, Meta(description="how long a reader may leave events unread before it is cut off")
+        settings.Duration, Meta(description="Close an event stream whose reader has left events unread for this long.")
     ] = 20.0
-    webhook_secret: Annotated[str | None, Meta(description="secret that signs webhook calls: whsec_ and base64")] = None
-    webhook_allow_private: Annotated[bool, Meta(description="let webhooks reach addresses inside the network")] = False
+    webhook_secret: Annotated[
+        str | None, Meta(description="The secret that signs webhook calls: whsec_ and base64.")
+    ] = None
+    webhook_allow_private: Annotated[bool, Meta(description="Let webhooks call private addresses.")] = False
     webhook_authorities: Annotated[
-        str | None, Meta(description="PEM file of the authorities that webhooks by https trust (default: the system's)")
+        str | None,
+        Meta(
+            description="A PEM file of the certificate authorities that webhooks trust; by default the system's.",
+            extra={"metavar": "FILE"},
+        ),
     ] = None
     webhook_retry: Annotated[
-        settings.Duration, Meta(description="pause before a webhook's first retry; later ones grow up to 2880 times")
+        settings.Duration,
+        Meta(description="The delay before a webhook's first retry; later delays grow up to 2880 times as long."),
     ] = 10.0
 
 

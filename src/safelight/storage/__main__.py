@@ -24,28 +24,38 @@ from safelight.storage.partial.store import PartialLimits
 
 
 class Config(serve.Config, frozen=True, kw_only=True):
-    """Storage: immutable blobs, named by the SHA-256 of their bytes."""
+    """Run storage, which keeps immutable blobs, each named by the SHA-256 of its bytes."""
 
     port: serve.Port = 8002
     data: serve.DataDirectory = "data/storage"
     store: Annotated[
-        str | None, Meta(description="URL of the store: file:///DIRECTORY (default: the data directory)")
+        str | None,
+        Meta(
+            description="The URL of the store, file:///DIRECTORY; by default the data directory.",
+            extra={"metavar": "URL"},
+        ),
     ] = None
-    max_blob: Annotated[settings.Size, Meta(description="refuse blobs of more bytes than this")] = 2 << 30
-    keep_free: Annotated[settings.Size, Meta(description="refuse blobs that would leave less of the disk free")] = (
-        64 << 20
+    max_blob: Annotated[settings.Size, Meta(description="Refuse blobs that are larger than this.")] = 2 << 30
+    keep_free: Annotated[
+        settings.Size, Meta(description="Refuse blobs that would leave less of the disk free than this.")
+    ] = 64 << 20
+    idle_timeout: Annotated[settings.Duration, Meta(description="Drop an upload that sends nothing for this long.")] = (
+        30.0
     )
-    idle_timeout: Annotated[settings.Duration, Meta(description="drop an upload that stands still for so long")] = 30.0
     grace: Annotated[
-        settings.Duration, Meta(description="keep blobs that nobody points at for so long after they were stored")
+        settings.Duration,
+        Meta(description="Keep a blob for at least this long after it was stored, even if nothing refers to it."),
     ] = 86400.0
     collect_every: Annotated[
-        settings.Duration, Meta(description="remove blobs that nobody points at so often; 0 only when asked")
+        settings.Duration,
+        Meta(description="How often to remove blobs that nothing refers to; 0 removes them only on request."),
     ] = 3600.0
     keep_partial: Annotated[
-        settings.Period, Meta(description="remove an upload in pieces that nobody went on with for so long")
+        settings.Period, Meta(description="Remove a partial upload that has not been continued for this long.")
     ] = 86400.0
-    max_partials: Annotated[int, Meta(ge=1, description="refuse uploads in pieces while so many are open")] = 10_000
+    max_partials: Annotated[int, Meta(ge=1, description="Refuse new partial uploads while this many are open.")] = (
+        10_000
+    )
 
 
 @asynccontextmanager

@@ -31,23 +31,25 @@ from safelight.worker.worker import Worker
 
 
 class Config(serve.Config, frozen=True, kw_only=True):
-    """Take tasks from the master, process their photos, store the results."""
+    """Run a worker, which takes tasks from the master, processes their photos and stores the results."""
 
-    data: Annotated[str, Meta(description="directory for everything the worker writes")] = "data/worker"
-    drain: Annotated[settings.Duration, Meta(description="how long photos in progress may take at a stop")] = 20.0
+    data: serve.DataDirectory = "data/worker"
+    drain: Annotated[settings.Duration, Meta(description="How long photos in progress may take to end at a stop.")] = (
+        20.0
+    )
     slots: Annotated[
-        int, Meta(ge=1, le=1024, description="photos processed at the same time (default: one for each core)")
+        int, Meta(ge=1, le=1024, description="How many photos to process at once; by default one for each core.")
     ] = field(default_factory=lambda: len(os.sched_getaffinity(0)))
-    prefetch: Annotated[settings.Size, Meta(description="bytes of photos fetched ahead of their turn at most")] = (
+    prefetch: Annotated[settings.Size, Meta(description="How many bytes of photos to fetch ahead of their turn.")] = (
         64 << 20
     )
     lease_duration: Annotated[
         float,
-        Meta(ge=1, le=3600, description="how long a lease lasts without a heartbeat", extra={"unit": "seconds"}),
+        Meta(ge=1, le=3600, description="How long a lease lasts without a heartbeat.", extra={"unit": "seconds"}),
     ] = 30.0
     isolation: Annotated[
         Literal["process", "thread"],
-        Meta(description="decode in confined processes, or in threads of the worker (default where nothing can fork)"),
+        Meta(description="Decode in separate processes, or in threads of this one where processes cannot be started."),
     ] = field(default_factory=lambda: "process" if hasattr(os, "fork") else "thread")
     sandbox: Annotated[
         Literal["require", "prefer"] | None,
@@ -61,18 +63,26 @@ class Config(serve.Config, frozen=True, kw_only=True):
     ] = False
     memory_limit: Annotated[
         int,
-        Meta(ge=256 << 20, description="memory that one decoder process may allocate", extra={"unit": "bytes"}),
+        Meta(ge=256 << 20, description="How much memory one decoder process may allocate.", extra={"unit": "bytes"}),
     ] = 2 << 30
-    time_limit: Annotated[float, Meta(gt=0, description="how long one photo may take", extra={"unit": "seconds"})] = (
+    time_limit: Annotated[float, Meta(gt=0, description="How long one photo may take.", extra={"unit": "seconds"})] = (
         60.0
     )
-    max_pixels: Annotated[int, Meta(ge=1, description="frames times width times height at most")] = Limits().max_pixels
-    max_frames: Annotated[int, Meta(ge=1, description="frames of an animation at most")] = Limits().max_frames
+    max_pixels: Annotated[
+        int, Meta(ge=1, description="Refuse a photo with more pixels than this: frames times width times height.")
+    ] = Limits().max_pixels
+    max_frames: Annotated[int, Meta(ge=1, description="Refuse an animation with more frames than this.")] = (
+        Limits().max_frames
+    )
     max_photo: serve.MaxPhoto = MAX_PHOTO_BYTES
-    max_output_pixels: Annotated[int, Meta(ge=1, description="pixels of a result at most")] = Limits().max_output_pixels
-    max_output: Annotated[settings.Size, Meta(description="bytes of a result at most")] = Limits().max_output_bytes
+    max_output_pixels: Annotated[int, Meta(ge=1, description="Refuse to make a result with more pixels than this.")] = (
+        Limits().max_output_pixels
+    )
+    max_output: Annotated[settings.Size, Meta(description="Refuse to make a result that is larger than this.")] = (
+        Limits().max_output_bytes
+    )
     max_memory: Annotated[
-        settings.Size, Meta(description="memory that decoding one photo may need, judged from its header")
+        settings.Size, Meta(description="Refuse a photo that would take more memory than this, judged by its header.")
     ] = Limits().max_memory
 
 

@@ -1,0 +1,76 @@
+"""Help that helps: every command and every flag of both programs and of every service says what it is for."""
+
+import importlib
+import re
+
+import msgspec
+import pytest
+
+from safelight import settings
+from safelight.cli import PROGRAMS
+from support.walk import applications, commands, main
+
+WALKED = {
+    " ".join([program, *path]): command
+    for program, app in applications().items()
+    for path, command in commands(app)
+    if not (program == "safelight" and path and path[0] in PROGRAMS)
+}
+
+
+@pytest.mark.parametrize("name", WALKED)
+def test_every_command_and_every_flag_is_described(name: str) -> None:
+    command = WALKED[name]
+    assert command.help.strip(), name
+    about = " ".join(command.help.split())
+    assert about.endswith((".", ":")), about
+    if command.default_command is None:
+        return
+    assert (command.default_command.__doc__ or "").strip(), f"{name} has no docstring"
+    for argument in command.assemble_argument_collection(parse_docstring=True):
+        if argument.show:
+            text = (argument.parameter.help or "").strip()
+            assert text.endswith("."), f"{name} {argument.name}: {text!r} is no sentence"
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_setting_is_described(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module(PROGRAMS[name][0])
+    for field, hint in settings.hints(module.Config).items():
+        described = settings.description(hint)
+        assert described.endswith("."), f"{name} {field}: {described!r} is no sentence"
+    with pytest.raises(SystemExit) as ended:
+        module.main(["--help"])
+    assert ended.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert not re.search(r"default: \d+\.0\]|default: \d{6,}(?<!00000)\]", shown), "not as people type it"
+    assert not re.search(r"default: (None|False|\"\")", shown)
+
+
+@pytest.mark.parametrize("name", [name for name in WALKED if WALKED[name].default_command is not None])
+def test_help_is_shown_as_it_is_asked_for(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    program, *path = name.split()
+    assert main(program, [*path, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"Usage: {name}" in shown
+    assert "[default: ]" not in shown
+    assert "--empty-" not in shown
+    assert "--no-" not in shown
+
+
+@pytest.mark.parametrize("name", WALKED)
+def test_a_wrong_flag_leads_to_the_help_of_its_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    program, *path = name.split()
+    if WALKED[name].default_command is None:
+        path.append("bogus")
+    assert main(program, [*path, "--bogus"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert error.startswith(f"{program}: ")
+    assert error.endswith(f"See `{name} --help`."), error
+
+
+def test_a_record_without_a_description_would_be_noticed() -> None:
+    class Config(msgspec.Struct):
+        port: int = 0
+
+    assert settings.description(settings.hints(Config)["port"]) == ""
