@@ -40,17 +40,20 @@ class ErrorCode(StrEnum):
 EXIT_STATUS: dict[ErrorCode, int] = {
     ErrorCode.USAGE: 2,
     ErrorCode.MANIFEST: 2,
+    ErrorCode.INCOMPLETE: 2,
     ErrorCode.NOT_FOUND: 3,
-    ErrorCode.CONFLICT: 4,
-    ErrorCode.UNVERIFIED: 5,
-    ErrorCode.INCOMPLETE: 6,
-    ErrorCode.UNSUPPORTED: 7,
-    ErrorCode.HOST_TOOL: 8,
-    ErrorCode.REMOTE: 9,
+    ErrorCode.REMOTE: 4,
+    ErrorCode.HOST_TOOL: 4,
+    ErrorCode.CONFLICT: 5,
+    ErrorCode.UNSUPPORTED: 5,
+    ErrorCode.UNVERIFIED: 6,
     ErrorCode.TIMEOUT: 124,
     ErrorCode.GUEST: 125,
 }
-"""Exit status of the ``drumhead`` command; ``run``, ``exec`` and ``wait`` else end with the guest command's own."""
+"""Exit status of the command, from the table that it shares with safelight (docs/reference/errors.md).
+
+``run``, ``start --attach``, ``exec`` and ``wait`` end with the exit status of the guest's command.
+"""
 
 
 class DrumheadError(Exception):

@@ -50,7 +50,7 @@ def test_one_task_is_shown_by_id_or_number(run: Run, task: dict[str, object]) ->
     assert "image/png" in text
     number = str(task["id"]).partition("-")[0]
     assert json.loads(run("task", number, "--json").stdout)["id"] == task["id"]
-    assert run("task", "123456").returncode == 4
+    assert run("task", "123456").returncode == 3
 
 
 def test_tasks_are_deleted_and_what_cannot_be_done_is_said(run: Run, task: dict[str, object]) -> None:
@@ -58,7 +58,7 @@ def test_tasks_are_deleted_and_what_cannot_be_done_is_said(run: Run, task: dict[
     assert done.returncode == 1
     assert str(task["id"]) in done.stderr
     assert "is gone" in run("delete", task["id"]).stdout
-    assert run("task", task["id"]).returncode == 4
+    assert run("task", task["id"]).returncode == 3
     assert run("retry").returncode == 2
 
 
@@ -66,7 +66,7 @@ def test_recipes_are_listed_shown_checked_saved_and_deleted(run: Run, tmp_path: 
     assert "thumbnail" in run("recipes").stdout
     assert {each["name"] for each in json.loads(run("recipes", "list", "--json").stdout)} >= {"invert", "web"}
     assert "outputs" in json.loads(run("recipes", "invert").stdout)
-    assert run("recipes", "show", "nothing").returncode == 4
+    assert run("recipes", "show", "nothing").returncode == 3
     (tmp_path / "r.toml").write_text(
         '[mine]\ndescription = "Grey"\n[[mine.outputs.image.operations]]\nop = "grayscale"\n'
     )
@@ -77,7 +77,7 @@ def test_recipes_are_listed_shown_checked_saved_and_deleted(run: Run, tmp_path: 
     assert run("recipes", "delete", "mine").returncode == 0
     (tmp_path / "bad.toml").write_text('[[bad.outputs.image.operations]]\nop = "explode"\n')
     bad = run("recipes", "check", "bad.toml")
-    assert bad.returncode == 1
+    assert bad.returncode == 2
     assert "explode" in bad.stderr
     assert "cannot be read" in run("recipes", "check", "none.toml").stderr
 
@@ -89,8 +89,8 @@ def test_the_key_value_store_is_read_and_changed(run: Run, addresses: dict[str, 
     assert "colour" in run("store", "list").stdout
     assert {entry["key"] for entry in json.loads(run("store", "list", "--json").stdout)["entries"]} >= {"colour"}
     assert "Deleted 1 value" in run("store", "delete", "colour").stdout
-    assert run("store", "get", "colour").returncode == 4
-    assert run("store", "delete", "colour").returncode == 4
+    assert run("store", "get", "colour").returncode == 3
+    assert run("store", "delete", "colour").returncode == 3
 
 
 def test_the_store_is_watched(run: Run, addresses: dict[str, str]) -> None:

@@ -187,7 +187,7 @@ def test_what_cannot_run_is_refused(drumhead, project):
     run = project / "meta/run.yaml"
     compose = ("package", "compose", "t/refused", "-C", project)
     run.write_text("runtime: native\nconfig_set:\n  a:\n    bootcmd: /nothing here\n")
-    assert "config set a starts /nothing, which is not in the image" in drumhead.refused(*compose, status=6)
+    assert "config set a starts /nothing, which is not in the image" in drumhead.refused(*compose, status=2)
     run.write_text("runtime: native\nconfig_set:\n  a:\n    base: cli:cli\n")
     assert "package cli is not required" in drumhead.refused(*compose, status=2)
     run.write_text("runtime: native\nconfig_set:\n  a:\n    base: cli:x\n")
@@ -198,7 +198,7 @@ def test_what_cannot_run_is_refused(drumhead, project):
     assert "is no size" in drumhead.refused(*compose, "--size", "big", status=2)
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(project / "sock"))
-        assert "sock is not a file, directory or symbolic link" in drumhead.refused(*compose, status=7)
+        assert "sock is not a file, directory or symbolic link" in drumhead.refused(*compose, status=5)
     assert "no image name" in drumhead.refused("package", "compose", "../x", "-C", project, status=2)
 
 
@@ -237,13 +237,13 @@ def test_collect_shows_what_an_image_would_hold(drumhead, project):
     assert re.match(r"\d+ files in ", out)
     assert (project / "mpm-pkg/main.py").read_text() == (project / "main.py").read_text()
     assert (project / "mpm-pkg/usr/bin/python3.11").stat().st_size > 1_000_000
-    assert "is not empty" in drumhead.refused("package", "collect", "-C", project, status=4)
+    assert "is not empty" in drumhead.refused("package", "collect", "-C", project, status=5)
 
 
 def test_init_and_the_runtimes(empty, tmp_path):
     empty("package", "init", tmp_path, "--name", "x", "--runtime", "node", "--require", "cli")
     assert (tmp_path / "meta/package.yaml").read_text().startswith("name: x\n")
-    assert "is there already" in empty.refused("runtime", "init", tmp_path, "-r", "python", status=4)
+    assert "is there already" in empty.refused("runtime", "init", tmp_path, "-r", "python", status=5)
     empty("runtime", "init", tmp_path, "-r", "python", "--force")
     assert (tmp_path / "meta/run.yaml").read_text() == empty("runtime", "preview", "-r", "python")
     assert [runtime["runtime"] for runtime in empty.json("runtime", "list")] == ["native", "node", "python"]
@@ -281,6 +281,6 @@ def test_the_seeds_node_project_composes_unchanged(drumhead, tmp_path):
 def test_a_name_that_is_no_text_is_refused(drumhead, project, target):
     odd = project / ("link" if target else os.fsdecode(b"not \xff text"))
     odd.symlink_to(target) if target else odd.touch()
-    said = drumhead.refused("package", "compose", "t/odd", "-C", project, status=7)
+    said = drumhead.refused("package", "compose", "t/odd", "-C", project, status=5)
     assert "is not UTF-8; rename or ignore it" in said
     assert "\\udcff" in said or "link" in said

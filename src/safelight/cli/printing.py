@@ -26,6 +26,21 @@ STATE_STYLE = {
     State.CANCELLED: "dim",
 }
 
+FAILED = 1
+"""Exit status where something failed for a reason that the table below does not name."""
+
+EXIT_STATUS = {
+    **dict.fromkeys((Code.INVALID_REQUEST, Code.INVALID_RECIPE, Code.TOO_LARGE, Code.METHOD_NOT_ALLOWED), 2),
+    **dict.fromkeys((Code.RANGE_NOT_SATISFIABLE, Code.NOT_AN_IMAGE, Code.UNSUPPORTED_FORMAT, Code.DAMAGED_IMAGE), 2),
+    **dict.fromkeys((Code.TOO_MANY_PIXELS, Code.OPERATION_FAILED), 2),
+    Code.NOT_FOUND: 3,
+    **dict.fromkeys((Code.UNAVAILABLE, Code.TOO_MANY_REQUESTS, Code.STORAGE_FULL), 4),
+    **dict.fromkeys((Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.CONFLICT, Code.LEASE_LOST), 5),
+    Code.PRECONDITION_FAILED: 5,
+    **dict.fromkeys((Code.DIGEST_MISMATCH, Code.DAMAGED_BLOB), 6),
+}
+"""Exit status of the command for an error, from the table that it shares with drumhead (docs/reference/errors.md)."""
+
 _WIDE = 250
 """Columns where nobody looks (a pipe or a file): nothing is cut off there."""
 
@@ -46,8 +61,8 @@ def complain(sentence: str) -> None:
 
 
 def status_of(error: Error) -> int:
-    """Return the exit status for an error: 3 where nothing answers, 4 where nothing of that name is, else 1."""
-    return {Code.UNAVAILABLE: 3, Code.NOT_FOUND: 4}.get(error.code, 1)
+    """Return the exit status for an error."""
+    return EXIT_STATUS.get(error.code, FAILED)
 
 
 def print_json(value: object) -> None:

@@ -120,7 +120,7 @@ async def test_machines_outlive_their_keeper_and_the_next_one_takes_them_over(dr
     os.kill(supervisor, signal.SIGKILL)
     await wait_gone(supervisor)
     assert "Fleet pair has no supervisor" in drumhead.run("ps", "pair").stderr
-    assert "has no supervisor" in drumhead.refused("scale", "client=2", cwd=up, status=4)
+    assert "has no supervisor" in drumhead.refused("scale", "client=2", cwd=up, status=5)
     drumhead("up", "--detach", cwd=up)
     assert {name: find(drumhead, name)["pid"] for name in pids} == pids
     assert store.supervisor() not in {0, supervisor}

@@ -124,7 +124,7 @@ async def test_four_programs_at_once_and_the_fifth_is_refused(server, instances,
         open_session(directory, Command(argv=("cat",))),
         open_session(directory, Command(argv=("cat",))),
     ):
-        assert "4 programs" in await asyncio.to_thread(drumhead.refused, "exec", "server", "--", "true", status=4)
+        assert "4 programs" in await asyncio.to_thread(drumhead.refused, "exec", "server", "--", "true", status=5)
         await one.send_input(b"still here")
         await one.send_input(b"")
         assert [frame async for frame in one.frames()] == [("output", b"still here"), ("exit", b"\0")]
@@ -167,12 +167,12 @@ def test_console_has_a_shell_for_whoever_presses_a_key(server, drumhead):
 
 
 def test_a_running_machine_s_name_and_volume_are_taken(server, drumhead, machine_image):
-    assert "is running" in drumhead.refused("run", "-i", machine_image, "server", status=4)
-    said = drumhead.refused("run", "-i", machine_image, "another", "--volume", "first:/x", status=4)
+    assert "is running" in drumhead.refused("run", "-i", machine_image, "server", status=5)
+    said = drumhead.refused("run", "-i", machine_image, "another", "--volume", "first:/x", status=5)
     assert said == "drumhead: volume first is in use by server; stop it first"
     port = forwarded(server, 8000)
-    assert str(port) in drumhead.refused("run", "-i", machine_image, "another", "-f", f"{port}:80", status=4)
-    assert "stop it first" in drumhead.refused("delete", "server", status=4)
+    assert str(port) in drumhead.refused("run", "-i", machine_image, "another", "-f", f"{port}:80", status=5)
+    assert "stop it first" in drumhead.refused("delete", "server", status=5)
     assert "another" not in [one["launch"]["spec"]["name"] for one in drumhead.json("instances")]
 
 
