@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Home:
-    """The layout under ``DRUMHEAD_HOME`` (default ``~/.drumhead``); docs/drumhead/design.md says what each file holds.
+    """The layout under ``DRUMHEAD_HOME`` (default ``~/.drumhead``); docs/internals/drumhead.md describes each file.
 
     Only names: nothing is created here. Whoever writes a directory makes it.
     """

@@ -82,7 +82,7 @@ the settings file.
 
 
 def _positional(kind: type[msgspec.Struct]) -> str:
-    names = [_extra(hint, "positional") for hint in hints(kind).values()]
+    names = [extra(hint, "positional") for hint in hints(kind).values()]
     return "".join(f" [{name}]" for name in names if name)
 
 
@@ -147,7 +147,8 @@ def _metas(hint: Any) -> list[Meta]:
     return [meta for part in get_args(hint) for meta in _metas(part)]
 
 
-def _extra(hint: Any, key: str) -> Any:
+def extra(hint: Any, key: str) -> Any:
+    """Return what a setting's type carries under a key: its `unit`, `metavar` or `positional`."""
     return next((meta.extra[key] for meta in _metas(hint) if meta.extra and key in meta.extra), None)
 
 
@@ -158,10 +159,10 @@ def _is_bool(hint: Any) -> bool:
 def _add_flag(parser: argparse.ArgumentParser, kind: type[msgspec.Struct], name: str, hint: Any) -> None:
     default = next(f.default for f in msgspec.structs.fields(kind) if f.name == name)
     hidden = default is None or default is False or default is msgspec.NODEFAULT or default == ""
-    shown = "" if hidden else f" [default: {typed(default, _extra(hint, 'unit'))}]"
+    shown = "" if hidden else f" [default: {typed(default, extra(hint, 'unit'))}]"
     text = f"{description(hint)}{shown}".replace("%", "%%")
-    if _extra(hint, "positional"):
-        parser.add_argument(name, nargs="?", default=None, metavar=_extra(hint, "positional"), help=text)
+    if extra(hint, "positional"):
+        parser.add_argument(name, nargs="?", default=None, metavar=extra(hint, "positional"), help=text)
     elif _is_bool(hint):
         parser.add_argument(
             f"--{name.replace('_', '-')}", action=argparse.BooleanOptionalAction, default=None, help=text
@@ -174,9 +175,9 @@ def _metavar(hint: Any) -> str:
     """Return what stands for a flag's value in help: its choices, its unit, or what kind of text it is."""
     if choices := _choices(hint):
         return "{" + ",".join(choices) + "}"
-    if (unit := _extra(hint, "unit")) is not None:
+    if (unit := extra(hint, "unit")) is not None:
         return {"bytes": "SIZE", "seconds": "DURATION"}[unit]
-    return str(_extra(hint, "metavar") or ("NUMBER" if _holds(hint, int) else "TEXT"))
+    return str(extra(hint, "metavar") or ("NUMBER" if _holds(hint, int) else "TEXT"))
 
 
 def _choices(hint: Any) -> list[str]:
@@ -201,7 +202,7 @@ def typed(value: Any, unit: str | None = None) -> str:
 
 
 def _in_units(value: Any, hint: Any, source: str) -> Any:
-    unit = _extra(hint, "unit")
+    unit = extra(hint, "unit")
     if unit is None or not isinstance(value, str):
         return value
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", value)

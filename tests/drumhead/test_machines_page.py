@@ -1,4 +1,4 @@
-"""docs/machines.md, done command by command: real machines, under software emulation where there is no KVM."""
+"""docs/guide/machines.md, done command by command: real machines, under software emulation where there is no KVM."""
 
 import os
 import shutil
@@ -45,7 +45,7 @@ def walk(drumhead, tmp_path):
 
 async def test_every_command_of_the_page_does_what_the_page_says(walk):
     async with walk:
-        for step in steps((ROOT / "docs/machines.md").read_text()):
+        for step in steps((ROOT / "docs/guide/machines.md").read_text()):
             await walk.do(step)
     photo, results = walk.directory / "photo.png", sorted((walk.directory / "results").iterdir())
     assert len(results) == 1

@@ -1,4 +1,4 @@
-"""docs/tutorial.md, done command by command in separate processes."""
+"""docs/guide/tutorial.md, done command by command in separate processes."""
 
 import asyncio
 import os
@@ -44,7 +44,7 @@ def walk(tmp_path: Path) -> Walk:
 
 @pytest.mark.parametrize("order", ["as written", "shuffled"])
 async def test_every_command_of_the_tutorial_does_what_the_page_says(walk: Walk, order: str) -> None:
-    page = steps((ROOT / "docs" / "tutorial.md").read_text())
+    page = steps((ROOT / "docs/guide/tutorial.md").read_text())
     services, rest = page[:4], page[4:]
     assert [step.serves for step in services] == ["keyvaluestore", "db", "storage", "master"]
     async with walk:

@@ -1,4 +1,4 @@
-"""Make the pictures of docs/web.md: PYTHONPATH=tests python tests/web/screenshots.py docs/images
+"""Make the pictures of docs/guide/page.md: PYTHONPATH=tests python tests/web/screenshots.py docs/images
 
 It runs a whole system on photos from scikit-image's wheel, so that the page shows what it shows to people.
 """

@@ -9,10 +9,11 @@ from cyclopts import App, Parameter
 
 from safelight.cli.connection import HERE, Where
 from safelight.cli.connection import store as opened
-from safelight.cli.printing import counted, out, print_json, table
+from safelight.cli.printing import counted, out, print_json, status_of, table
+from safelight.errors import Code, Error
 from safelight.wire import Entry
 
-app = App(name="store", help="Look into the key-value store, and change it.")
+app = App(name="store", help="Read and change the key-value store.")
 
 
 @app.command(name="get")
@@ -75,7 +76,7 @@ async def delete_command(key: str, /, *, instance: str | None = None, where: Whe
         print_json(gone)
     else:
         out.print(f"Deleted {counted(gone, 'value')}.")
-    return 0 if gone else 4
+    return 0 if gone else status_of(Error(Code.NOT_FOUND, key))
 
 
 @app.command(name="list")

@@ -54,12 +54,12 @@ class Config(serve.Config, frozen=True, kw_only=True):
     sandbox: Annotated[
         Literal["require", "prefer"] | None,
         Meta(
-            description="require: refuse to start where the kernel lacks a part of the decoders' sandbox; prefer: warn "
-            "(default: require, but prefer where everything is on this machine alone)"
+            description="What to do where the kernel lacks a part of the decoders' sandbox: refuse to start or warn. "
+            "By default refuse, on loopback warn."
         ),
     ] = None
     check_sandbox: Annotated[
-        bool, Meta(description="try to get out of the decoders' sandbox, print the results and exit")
+        bool, Meta(description="Try to get out of the decoders' sandbox, print the results and exit.")
     ] = False
     memory_limit: Annotated[
         int,

@@ -24,7 +24,7 @@ ENOUGH = 25
 KILLS = 3
 HABITS = 11
 LACKING = {"linux": set(), "osv": {"a_removed_file_can_still_be_read_by_who_has_it_open"}}
-"""What of ``habits.py`` a guest does otherwise, and docs/drumhead/osv.md says."""
+"""What of ``habits.py`` a guest does otherwise, and docs/internals/osv.md says."""
 
 
 @pytest.fixture(scope="module", params=["linux", "osv"])

@@ -131,7 +131,7 @@ async def test_a_machine_gets_an_address_and_is_reached(drumhead, namespace, ins
     assert links(namespace) == before, "what was made for the machine went with it"
 
 
-@pytest.mark.parametrize("guest", ["linux"], indirect=True)  # OSv asks once, and docs/drumhead/osv.md says so
+@pytest.mark.parametrize("guest", ["linux"], indirect=True)  # OSv asks once, and docs/internals/osv.md says so
 async def test_a_lease_is_renewed_before_it_ends(drumhead, namespace, inside, guest):
     with machine(inside, guest, "renewing", "bridge"):
         address = await address_of(drumhead, inside, "renewing")

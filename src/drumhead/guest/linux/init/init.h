@@ -1,4 +1,4 @@
-/* The first process of a Linux guest. docs/drumhead/design.md, "Guest (Linux)", describes what it provides to its host.
+/* The first process of a Linux guest. docs/internals/drumhead.md, "Guest (Linux)", describes what it provides to its host.
  *
  *   main.c      the order of events, and the loop that waits for them
  *   boot.c      modules, disks, the root file system, volumes;  swap.c     compressed memory

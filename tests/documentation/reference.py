@@ -1,0 +1,157 @@
+"""Write the generated parts of docs/reference from the code: PYTHONPATH=tests python tests/documentation/reference.py
+
+A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. A test makes each part again and compares.
+"""
+
+import asyncio
+import importlib
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import cyclopts
+import msgspec
+
+from drumhead import errors as drumhead_errors
+from drumhead.package.recipe import known_recipes
+from safelight import errors, settings
+from safelight.cli import PROGRAMS, printing
+from support.command import everything
+from support.walk import applications, commands
+
+REFERENCE = Path(__file__).parents[2] / "docs/reference"
+PART = re.compile(r"(<!-- generated: (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+SERVICES = ("keyvaluestore", "db", "storage", "master", "worker")
+
+
+def table(heads: tuple[str, ...], rows: Iterator[tuple[object, ...]] | list[tuple[object, ...]]) -> str:
+    lines = [heads, ("---",) * len(heads), *rows]
+    return "".join("| " + " | ".join(str(cell).replace("|", "\\|").strip() for cell in line) + " |\n" for line in lines)
+
+
+def code(text: object) -> str:
+    return f"`{text}`" if str(text) else ""
+
+
+def program_settings(name: str) -> str:
+    kind = importlib.import_module(PROGRAMS[name][0]).Config
+    defaults = {field.name: field.default for field in msgspec.structs.fields(kind)}
+
+    def row(field: str, hint: Any) -> tuple[object, ...]:
+        positional = settings.extra(hint, "positional")
+        default = defaults[field]
+        shown = "" if default in (None, "") or default is msgspec.NODEFAULT else default
+        flag = positional or f"--{field.replace('_', '-')}"
+        return code(flag), code(settings.typed(shown, settings.extra(hint, "unit"))), settings.description(hint)
+
+    return table(("flag", "default", "meaning"), [row(*each) for each in settings.hints(kind).items()])
+
+
+def safelight_codes() -> str:
+    return table(
+        ("code", "HTTP status", "worth a retry", "exit status"),
+        [
+            (code(each.value), errors.STATUS[each], "yes" if errors.Error(each, "").transient else "",
+             printing.EXIT_STATUS.get(each, printing.FAILED))
+            for each in errors.Code
+        ],
+    )  # fmt: skip
+
+
+def drumhead_codes() -> str:
+    source = Path(drumhead_errors.__file__).read_text()
+    said = dict(re.findall(r'    [A-Z_]+ = "([a-z-]+)"\n    """(.+?)"""', source))
+    rows = [
+        (code(each.value), drumhead_errors.EXIT_STATUS[each], said[each.value]) for each in drumhead_errors.ErrorCode
+    ]
+    return table(("code", "exit status", "meaning"), rows)
+
+
+def metrics(text: str) -> str:
+    kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)", text, re.MULTILINE))
+    found = re.findall(r"^# HELP (safelight_\w+) (.+)$", text, re.MULTILINE)
+    return table(
+        ("metric", "kind", "meaning"),
+        [(code(name), kinds[name], f"{about}.") for name, about in found if not name.endswith("_created")],
+    )
+
+
+def api(document: dict[str, Any]) -> str:
+    methods = [
+        (path, method.upper(), one.get("summary", ""))
+        for path, operations in document["paths"].items()
+        for method, one in operations.items()
+    ]
+    return table(("request", "what it does"), [(code(f"{method} {path}"), text) for path, method, text in methods])
+
+
+def program_commands(program: str) -> str:
+    parts = []
+    for path, command in commands(applications()[program]):
+        if command.default_command is None or (program == "safelight" and path[0] in PROGRAMS):
+            continue
+        parts.append(f"### {' '.join([program, *path])}\n{one_command(command)}")
+    return "\n" + "\n".join(parts) + "\n"
+
+
+def one_command(command: cyclopts.App) -> str:
+    about = (command.default_command.__doc__ or "").partition("Parameters\n")[0]  # type: ignore[union-attr]
+    rows = []
+    for argument in command.assemble_argument_collection(parse_docstring=True):
+        if argument.show:
+            default = argument.field_info.default
+            names = " ".join(code(name) for name in argument.names)
+            empty = default is argument.field_info.empty or default is None or default is False or default in ("", ())
+            rows.append((names, "" if empty else code(default), argument.parameter.help))
+    return " ".join(about.split()) + "\n" + ("\n" + table(("argument", "default", "meaning"), rows) if rows else "")
+
+
+def packages() -> str:
+    return table(("package", "what it is"), [(code(one.name), one.description) for one in known_recipes().values()])
+
+
+def without_a_system() -> dict[str, str]:
+    """Every part that the code alone tells."""
+    return {
+        **{f"settings {name}": program_settings(name) for name in PROGRAMS},
+        "codes of safelight": safelight_codes(),
+        "codes of drumhead": drumhead_codes(),
+        "commands of safelight": program_commands("safelight"),
+        "commands of drumhead": program_commands("drumhead"),
+        "packages": packages(),
+    }
+
+
+async def of_a_running_system(addresses: dict[str, str]) -> dict[str, str]:
+    """Every part that is read from the services of a system."""
+    parts = {}
+    async with aiohttp.ClientSession() as http:
+        for name in SERVICES:
+            address = addresses.get(name) or addresses[f"{name}-1"]
+            async with http.get(f"http://{address}/metrics") as answer:
+                parts[f"metrics {name}"] = metrics(await answer.text())
+        async with http.get(f"http://{addresses['master']}/openapi.json") as answer:
+            parts["api"] = api(await answer.json())
+    return parts
+
+
+def written() -> dict[str, str]:
+    """Every part as the pages have it."""
+    return {part[1]: part[2] for page in REFERENCE.glob("*.md") for part in PART.findall(page.read_text())}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as place, everything(Path(place) / "data") as addresses:
+        parts = without_a_system() | asyncio.run(of_a_running_system(addresses))
+    for page in REFERENCE.glob("*.md"):
+        page.write_text(PART.sub(lambda part: part[1] + parts[part[2]] + part[4], page.read_text()))
+    if missing := parts.keys() - written().keys():
+        sys.exit(f"no page has a place for {', '.join(sorted(missing))}")
+
+
+if __name__ == "__main__":
+    main()

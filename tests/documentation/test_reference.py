@@ -1,0 +1,27 @@
+"""docs/reference says what the code says."""
+
+from pathlib import Path
+
+import pytest
+
+from documentation.reference import of_a_running_system, without_a_system, written
+from support.command import everything
+
+PAGES = written()
+ADVICE = "run: PYTHONPATH=tests python tests/documentation/reference.py"
+
+
+@pytest.mark.parametrize("name", without_a_system())
+def test_what_is_generated_from_the_code_is_up_to_date(name: str) -> None:
+    assert PAGES[name] == without_a_system()[name], ADVICE
+
+
+@pytest.mark.slow
+async def test_what_a_running_system_tells_is_up_to_date(tmp_path: Path) -> None:
+    with everything(tmp_path / "data") as addresses:
+        for name, text in (await of_a_running_system(addresses)).items():
+            assert PAGES[name] == text, f"{name}: {ADVICE}"
+
+
+def test_no_part_is_left_over() -> None:
+    assert all(name in without_a_system() or name == "api" or name.startswith("metrics ") for name in PAGES)
