@@ -22,6 +22,7 @@ class Code(StrEnum):
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
+    MISDIRECTED = "misdirected"
     CONFLICT = "conflict"
     LEASE_LOST = "lease_lost"
     PRECONDITION_FAILED = "precondition_failed"
@@ -54,6 +55,7 @@ STATUS: dict[Code, int] = {
     Code.FORBIDDEN: 403,
     Code.NOT_FOUND: 404,
     Code.METHOD_NOT_ALLOWED: 405,
+    Code.MISDIRECTED: 421,
     Code.CONFLICT: 409,
     Code.LEASE_LOST: 409,
     Code.PRECONDITION_FAILED: 412,
@@ -83,6 +85,7 @@ _FALLBACK: dict[int, Code] = {
     403: Code.FORBIDDEN,
     404: Code.NOT_FOUND,
     405: Code.METHOD_NOT_ALLOWED,
+    421: Code.MISDIRECTED,
     409: Code.CONFLICT,
     412: Code.PRECONDITION_FAILED,
     413: Code.TOO_LARGE,

@@ -13,8 +13,11 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, disable_created_metrics, generate_latest
 
+from safelight.access import route
+from safelight.access.authenticate import Gate
+from safelight.access.caller import CALLER, Access, Caller
 from safelight.errors import Code, Error, validation_problem
-from safelight.service import Authenticate, Caller, Service, anyone
+from safelight.service import Service
 from safelight.wire import decode, encode
 
 log = logging.getLogger(__name__)
@@ -25,15 +28,11 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Awaitable[web.StreamResponse]])
 
 
-CALLER = web.RequestKey("caller", Caller)
 SERVICE: web.AppKey[Service] = web.AppKey("service")
 
 
 class _Wait(msgspec.Struct, frozen=True, kw_only=True):
     wait: float = 0.0
-
-
-_OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/shutdown"})
 
 
 def classic(handler: F) -> F:
@@ -53,12 +52,24 @@ def problem_response(error: Error) -> web.Response:
         body=encode(error.problem()),
         status=error.status,
         content_type="application/problem+json",
-        headers=_retry_after(error),
+        headers=_error_headers(error),
     )
 
 
-def _retry_after(error: Error) -> dict[str, str] | None:
+def _error_headers(error: Error) -> dict[str, str] | None:
+    if error.code is Code.UNAUTHENTICATED:
+        return {"WWW-Authenticate": 'Bearer realm="safelight"'}
     return {"Retry-After": str(max(1, round(error.extra.get("retry_after", 1))))} if error.transient else None
+
+
+def caller(request: web.Request) -> Caller:
+    """Return who sent a request."""
+    return request[CALLER]
+
+
+def location(request: web.Request, path: str) -> str:
+    """Return a path of this service as its callers see it, below the public URL's prefix."""
+    return request.app[SERVICE].gate.policy.prefix + path
 
 
 async def read_json(request: web.Request, kind: type[T]) -> T:
@@ -84,13 +95,34 @@ def query(request: web.Request, kind: type[T]) -> T:
 def prepare(app: web.Application, service: Service) -> None:
     """Add what every service has: health, readiness, metrics, errors as problems, authentication."""
     app[SERVICE] = service
-    app.router.add_get("/healthz", _healthz)
-    app.router.add_get("/readyz", _readyz)
-    app.router.add_get("/metrics", _metrics)
-    app.middlewares.append(_middleware(service))
+    route.add(
+        app,
+        route.get("/healthz", _healthz, Access.OPEN),
+        route.get("/readyz", _readyz, Access.OPEN),
+        route.get("/metrics", _metrics, Access.CLUSTER),
+    )
+    app.middlewares.append(_middleware(service, route.mount(app, service.gate.policy.prefix)))
+    app.on_response_prepare.append(_harden)
 
 
-def _middleware(service: Service) -> Middleware:
+_NOWHERE = route.Mounted(Access.OPEN, "none")
+"""What is known of a path at which there is nothing."""
+_HARDENED = {
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+"""What holds for every answer that says nothing else: no browser runs it, shows it in a frame or gives it to others."""
+
+
+async def _harden(request: web.Request, response: web.StreamResponse) -> None:
+    for name, value in _HARDENED.items():
+        response.headers.setdefault(name, value)
+    request.app[SERVICE].gate.origins.allow(request, response)
+
+
+def _middleware(service: Service, table: route.Table) -> Middleware:
     requests = Counter(
         "safelight_requests", "Requests answered", ["method", "route", "status"], registry=service.registry
     )
@@ -99,34 +131,35 @@ def _middleware(service: Service) -> Middleware:
     @web.middleware
     async def handle(request: web.Request, handler: Handler) -> web.StreamResponse:
         start = time.perf_counter()
-        resource = request.match_info.route.resource
-        route = resource.canonical if resource is not None else "none"
+        mounted = table.get(request.match_info.route, _NOWHERE)
         status = 499  # the client left before the answer
         try:
             with service.request():
-                response = await _answer(request, handler, anyone if route in _OPEN else service.authenticate)
+                response = await _answer(request, handler, service.gate, mounted.access)
             status = response.status
             if service.stopping.is_set():
                 response.force_close()
             return response
         finally:
             taken = time.perf_counter() - start
-            requests.labels(request.method, route, status).inc()
-            seconds.labels(request.method, route).observe(taken)
+            requests.labels(request.method, mounted.path, status).inc()
+            seconds.labels(request.method, mounted.path).observe(taken)
             log.debug("%s %s", request.method, request.path, extra={"status": status, "seconds": round(taken, 4)})
 
     return handle
 
 
-async def _answer(request: web.Request, handler: Handler, authenticate: Authenticate) -> web.StreamResponse:
+async def _answer(request: web.Request, handler: Handler, gate: Gate, access: Access) -> web.StreamResponse:
     try:
-        request[CALLER] = await authenticate(request)
+        if (preflight := gate.origins.preflight(request)) is not None:
+            return preflight
+        request[CALLER] = await gate.admit(request, access)
         return await handler(request)
     except Error as error:
         if error.status >= 500:
             log.warning("%s %s: %s", request.method, request.path, error)
         if getattr(request.match_info.handler, "classic", False) and "json" not in request.headers.get("Accept", ""):
-            return web.Response(text=error.detail, status=error.status, headers=_retry_after(error))
+            return web.Response(text=error.detail, status=error.status, headers=_error_headers(error))
         return problem_response(error)
     except web.HTTPException as error:
         if error.status < 400:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import hmac
 import logging
 import os
 import signal
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
@@ -20,16 +20,20 @@ from typing import TypeVar
 from aiohttp import web
 
 from safelight import http, logs, settings
+from safelight.access import route
+from safelight.access.caller import Access
+from safelight.access.policy import PolicyError, server_tls
 from safelight.client.base import session
 from safelight.client.discovery import REGISTRATION_KEYS, Discovery
-from safelight.errors import Code, Error
-from safelight.service import Config, DataDirectory, MaxPhoto, Port, Service, StandaloneConfig, reachable_host
+from safelight.errors import Error
+from safelight.service import Config, DataDirectory, MaxPhoto, Port, PublicConfig, Service, StandaloneConfig, reachable_host
 
 __all__ = [
     "Config",
     "DataDirectory",
     "MaxPhoto",
     "Port",
+    "PublicConfig",
     "Service",
     "StandaloneConfig",
     "reachable_host",
@@ -95,24 +99,39 @@ async def _run(name: str, config: C, build: Build[C]) -> None:
         log.info("%s is stopping", service.title)
 
 
+def _session(config: StandaloneConfig) -> aiohttp.ClientSession:
+    try:
+        # Unlimited: what comes in is bounded, and long polls that are passed on must not starve the rest.
+        return session(limit=0, authorities=config.tls_authorities)
+    except OSError as error:
+        settings.fail(f"--tls-authorities: {config.tls_authorities} cannot be used: {error.strerror or error}.")
+
+
+def _tls(config: StandaloneConfig) -> ssl.SSLContext | None:
+    try:
+        return server_tls(config)
+    except PolicyError as error:
+        settings.fail(str(error))
+
+
 @asynccontextmanager
 async def running(name: str, config: C, build: Build[C]) -> AsyncIterator[Service]:
     """Run a service while the context lasts; on leaving, requests under way end first."""
     async with AsyncExitStack() as stack:
-        # Unlimited: what comes in is bounded, and long polls that are passed on must not starve the rest.
-        service = Service(name, config, await stack.enter_async_context(session(limit=0)))
+        tls = _tls(config)
+        service = Service(name, config, await stack.enter_async_context(_session(config)))
         if service.keyvaluestore is not None:
-            opened = Discovery.open(service.session, service.keyvaluestore)
+            opened = Discovery.open(service.session, service.keyvaluestore, service.credentials)
             service.discovery = await stack.enter_async_context(opened)
         app = await stack.enter_async_context(build(config, service))
-        app.router.add_post("/shutdown", _shutdown)
+        route.add(app, route.post("/shutdown", _shutdown, Access.SHUTDOWN))
         http.prepare(app, service)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         stack.push_async_callback(_drain, runner, service)
         try:
-            await web.TCPSite(runner, config.host, config.port, backlog=1024).start()
+            await web.TCPSite(runner, config.host, config.port, backlog=1024, ssl_context=tls).start()
         except OSError as error:
             settings.fail(f"Cannot listen on {config.host}:{config.port}: {error.strerror}. Choose another --port.")
         service.port = runner.addresses[0][1]
@@ -173,9 +192,5 @@ async def _register(service: Service, discovery: Discovery, key: str, value: str
 
 async def _shutdown(request: web.Request) -> web.Response:
     service: Service = request.app[http.SERVICE]
-    token = service.config.shutdown_token
-    given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-    if token is None or not hmac.compare_digest(given.encode(), token.encode()):
-        raise Error(Code.FORBIDDEN, "Start the service with --shutdown-token and send it as a bearer token.")
     asyncio.get_running_loop().call_soon(service.stop)
     return http.json_response({"stopping": True}, status=202)

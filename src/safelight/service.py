@@ -10,16 +10,17 @@ import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import aiohttp
-import msgspec
-from aiohttp import web
 from msgspec import Meta
 from prometheus_client import CollectorRegistry
 
 from safelight import logs, settings
-from safelight.client.base import Connection
+from safelight.access.authenticate import Gate
+from safelight.access.policy import Policy, PolicyError
+from safelight.access.settings import AccessSettings, CorsOrigins, PublicUrl
+from safelight.client.base import Address, Connection, Credentials, no_credentials
 from safelight.client.discovery import Discovery
 
 _TITLE = {"keyvaluestore": "server", "db": "Database", "storage": "Storage", "master": "Master"}
@@ -38,7 +39,7 @@ MaxPhoto = Annotated[settings.Size, Meta(description="Refuse photos that are lar
 """A setting of the master and of workers. SAFELIGHT_MAX_PHOTO, or `max_photo` at a file's top level, sets both."""
 
 
-class StandaloneConfig(msgspec.Struct, frozen=True, kw_only=True):
+class StandaloneConfig(AccessSettings, frozen=True, kw_only=True):
     """The settings that every service has."""
 
     host: Annotated[
@@ -51,7 +52,7 @@ class StandaloneConfig(msgspec.Struct, frozen=True, kw_only=True):
     ] = "auto"
     log_level: Annotated[logs.Level, Meta(description="The least severe messages to log.")] = "info"
     shutdown_token: Annotated[
-        str | None, Meta(description="The bearer token that allows POST /shutdown; without one, nobody may.")
+        str | None, Meta(description="The bearer token that allows POST /shutdown, as the cluster key does.")
     ] = None
     drain: Annotated[
         settings.Duration, Meta(description="How long requests in progress may take to end at a stop.")
@@ -77,19 +78,11 @@ class Config(StandaloneConfig, frozen=True, kw_only=True):
     ] = 15.0
 
 
-class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who sent a request."""
+class PublicConfig(Config, frozen=True, kw_only=True):
+    """The settings of a service that browsers call."""
 
-    name: str = "anyone"
-
-
-Authenticate = Callable[[web.Request], Awaitable[Caller]]
-"""Says who sent a request, or raises UNAUTHENTICATED or FORBIDDEN: the one place where a request is authenticated."""
-
-
-async def anyone(_request: web.Request) -> Caller:
-    """Take every request: the network is trusted."""
-    return Caller()
+    public_url: PublicUrl = None
+    cors_origins: CorsOrigins = ""
 
 
 Check = Callable[[], Awaitable[None]]
@@ -109,7 +102,7 @@ class Service:
         self.refreshers: list[Check] = []
         """Called before metrics are read, to bring up to date what is not counted as it happens."""
         self.stopping = asyncio.Event()
-        self.authenticate: Authenticate = anyone
+        self.gate = Gate(policy(config), shutdown_token=config.shutdown_token)
         self.port = 0
         self._wake: list[Callable[[], None]] = []
         self._under_way = 0
@@ -127,16 +120,23 @@ class Service:
         return self.config.keyvaluestore if isinstance(self.config, Config) else None
 
     @property
+    def credentials(self) -> Credentials:
+        """What shows other services of this system that a request comes from one of them."""
+        cluster = self.gate.policy.cluster
+        return no_credentials if cluster is None else cluster.credentials
+
+    @property
     def advertised(self) -> str:
-        """`host:port` at which others reach this service."""
+        """`host:port` at which others reach this service; a URL where it answers TLS."""
         chosen = self.config.advertise if isinstance(self.config, Config) else None
-        return chosen or f"{reachable_host(self.config.host, self.keyvaluestore)}:{self.port}"
+        address = chosen or f"{reachable_host(self.config.host, self.keyvaluestore)}:{self.port}"
+        return f"https://{address}" if self.config.tls_certificate and "://" not in address else address
 
     @property
     def url(self) -> str:
         """URL at which programs on this machine reach this service."""
         host = "127.0.0.1" if self.config.host in EVERY_NETWORK else self.config.host
-        return f"http://{host}:{self.port}"
+        return f"{'https' if self.config.tls_certificate else 'http'}://{host}:{self.port}"
 
     def on_stop(self, wake: Callable[[], None]) -> None:
         """Call `wake` when the service stops, so that long polls answer at once."""
@@ -169,13 +169,29 @@ class Service:
         """Return a connection to another service; until that one answers, this one is not ready."""
         if self.discovery is None:
             settings.fail(f"{self.name} needs the key-value store: give its HOST:PORT as the argument.")
-        connection = Connection(self.session, self.discovery.address(service))
+        connection = self.connection(self.discovery.address(service))
 
         async def check() -> None:
             await connection.call("GET", "/healthz", bytes, retry=False)
 
         self.checks[service] = check
         return connection
+
+    def connection(self, address: Address, *, retry_for: float = 15.0) -> Connection:
+        """Return a connection to another service of this system."""
+        return Connection(self.session, address, credentials=self.credentials, retry_for=retry_for)
+
+
+def policy(config: StandaloneConfig) -> Policy:
+    """Return what the settings of access come to; a mistake ends the program with a sentence."""
+    advertised = config.advertise if isinstance(config, Config) else None
+    public: dict[str, Any] = {}
+    if isinstance(config, PublicConfig):
+        public = {"public_url": config.public_url or None, "cors_origins": config.cors_origins}
+    try:
+        return Policy.of(config, host=config.host, advertised=advertised, **public)
+    except PolicyError as error:
+        settings.fail(str(error))
 
 
 def is_loopback(host: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -54,22 +55,30 @@ class Fixed:
         """Nothing else could be tried."""
 
 
-def session(*, limit: int = 100) -> aiohttp.ClientSession:
+def session(*, limit: int = 100, authorities: str | None = None) -> aiohttp.ClientSession:
     """Open the one HTTP session of a program; close it by `async with`.
 
     No total time-out, since blobs may be of any size: a connection must come up in 5 s, and `Connection` bounds the
-    time without a byte.
+    time without a byte. `authorities` is a PEM file of whom TLS trusts, in place of the system's. Raises OSError.
     """
+    trust = True if authorities is None else ssl.create_default_context(cafile=authorities)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=limit, keepalive_timeout=30),
+        connector=aiohttp.TCPConnector(limit=limit, keepalive_timeout=30, ssl=trust),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
     )
 
 
-def _no_credentials(_method: str, _path: str) -> Mapping[str, str]:
+def no_credentials(_method: str, _path: str) -> Mapping[str, str]:
+    """Show nothing: for programs on this machine, and for what everybody may ask."""
     return {}
+
+
+def bearer(token: str) -> Credentials:
+    """Show an API key."""
+    headers = {"Authorization": f"Bearer {token}"}
+    return lambda _method, _path: headers
 
 
 class Connection:
@@ -80,7 +89,7 @@ class Connection:
         http: aiohttp.ClientSession,
         address: Address,
         *,
-        credentials: Credentials = _no_credentials,
+        credentials: Credentials = no_credentials,
         retry_for: float = 15.0,
         idle_timeout: float = 30.0,
     ) -> None:
@@ -220,7 +229,7 @@ class ServiceClient:
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, address: str | Address, *, credentials: Credentials = _no_credentials
+        cls, address: str | Address, *, credentials: Credentials = no_credentials
     ) -> AsyncIterator[Self]:
         """Open a client of its own for `host:port` or a URL."""
         where = Fixed(address) if isinstance(address, str) else address

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
-from safelight.client.base import Connection, Fixed
+from safelight.client.base import Connection, Credentials, Fixed, no_credentials
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.errors import Code, Error
 
@@ -30,9 +30,14 @@ class Discovery:
     What was learnt stays known while the key-value store is away.
     """
 
-    def __init__(self, http: aiohttp.ClientSession, keyvaluestore: str) -> None:
+    def __init__(
+        self, http: aiohttp.ClientSession, keyvaluestore: str, credentials: Credentials = no_credentials
+    ) -> None:
         self.keyvaluestore = keyvaluestore
-        self.store = KeyValueStoreClient(Connection(http, Fixed(keyvaluestore), retry_for=0.0))
+        connection = Connection(http, Fixed(keyvaluestore), credentials=credentials, retry_for=0.0)
+        self.store = KeyValueStoreClient(connection)
+        # What the classic protocol registered may be anybody's in its networks: the cluster key is not shown there.
+        self._only_ours = credentials is not no_credentials
         self._known: dict[str, list[str]] = {}
         self._avoided: dict[str, float] = {}
         self._turn = itertools.count()
@@ -40,9 +45,11 @@ class Discovery:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, http: aiohttp.ClientSession, keyvaluestore: str) -> AsyncIterator[Discovery]:
+    async def open(
+        cls, http: aiohttp.ClientSession, keyvaluestore: str, credentials: Credentials = no_credentials
+    ) -> AsyncIterator[Discovery]:
         """Follow the key-value store while the context lasts."""
-        discovery = cls(http, keyvaluestore)
+        discovery = cls(http, keyvaluestore, credentials)
         task = asyncio.create_task(discovery._follow(), name="discovery")
         try:
             yield discovery
@@ -96,6 +103,8 @@ class Discovery:
             revision = page.revision
             known: dict[str, list[str]] = {}
             for entry in page.entries:
+                if self._only_ours and not entry.instance:
+                    continue
                 known.setdefault(entry.key, []).append(entry.value)
             self._known = known
             self._changed.set()
@@ -117,7 +126,7 @@ class DiscoveredAddress:
                 Code.UNAVAILABLE,
                 f"No {self._service} service is registered at the key-value store {self._discovery.keyvaluestore} yet.",
             )
-        return f"http://{value}"
+        return value if "://" in value else f"http://{value}"
 
     def failed(self, url: str) -> None:
         """Prefer another instance for a moment."""

@@ -8,6 +8,8 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
+from safelight.access import route
+from safelight.access.caller import Access
 from safelight.db.store import TaskStore
 from safelight.errors import Code, Error
 from safelight.http import classic, json_response, query, read_json
@@ -29,6 +31,7 @@ from safelight.wire import (
     encode,
 )
 
+_SERVICE_OR_CLASSIC = Access.CLUSTER | Access.CLASSIC
 MAX_BODY = 64 * 1024 * 1024
 STORE: web.AppKey[TaskStore] = web.AppKey("store")
 CLASSIC_TASK: web.AppKey[NewTask] = web.AppKey("classic task")
@@ -79,31 +82,30 @@ def make(store: TaskStore, classic_task: NewTask) -> web.Application:
     app = web.Application(client_max_size=MAX_BODY)
     app[STORE] = store
     app[CLASSIC_TASK] = classic_task
-    app.add_routes(
-        [
-            web.post("/task", _create_classic),
-            web.get("/task/next", _next_classic),
-            web.get("/task/{id}", _get),
-            web.post("/task/{id}/ready", _ready),
-            web.post("/task/{id}/finish", _finish_classic),
-            web.post("/task/{id}/cancel", _cancel),
-            web.post("/task/{id}/retry", _retry),
-            web.post("/task/{id}/release", _release),
-            web.delete("/task/{id}", _delete),
-            web.post("/tasks", _create),
-            web.get("/tasks", _find),
-            web.post("/lease", _lease),
-            web.post("/heartbeat", _heartbeat),
-            web.post("/outcomes", _settle),
-            web.get("/events", _events),
-            web.get("/summary", _summary),
-            web.get("/references", _references),
-            web.get("/recipes", _recipes),
-            web.put("/recipes/{name}", _save_recipe),
-            web.delete("/recipes/{name}", _delete_recipe),
-            web.post("/deliveries", _take_deliveries),
-            web.post("/deliveries/{id}", _settle_delivery),
-        ]
+    route.add(
+        app,
+        route.post("/task", _create_classic, _SERVICE_OR_CLASSIC),
+        route.get("/task/next", _next_classic, _SERVICE_OR_CLASSIC),
+        route.get("/task/{id}", _get, _SERVICE_OR_CLASSIC),
+        route.post("/task/{id}/ready", _ready, _SERVICE_OR_CLASSIC),
+        route.post("/task/{id}/finish", _finish_classic, _SERVICE_OR_CLASSIC),
+        route.post("/task/{id}/cancel", _cancel, Access.CLUSTER),
+        route.post("/task/{id}/retry", _retry, Access.CLUSTER),
+        route.post("/task/{id}/release", _release, Access.CLUSTER),
+        route.delete("/task/{id}", _delete, Access.CLUSTER),
+        route.post("/tasks", _create, Access.CLUSTER),
+        route.get("/tasks", _find, Access.CLUSTER),
+        route.post("/lease", _lease, Access.CLUSTER),
+        route.post("/heartbeat", _heartbeat, Access.CLUSTER),
+        route.post("/outcomes", _settle, Access.CLUSTER),
+        route.get("/events", _events, Access.CLUSTER),
+        route.get("/summary", _summary, Access.CLUSTER),
+        route.get("/references", _references, Access.CLUSTER),
+        route.get("/recipes", _recipes, Access.CLUSTER),
+        route.put("/recipes/{name}", _save_recipe, Access.CLUSTER),
+        route.delete("/recipes/{name}", _delete_recipe, Access.CLUSTER),
+        route.post("/deliveries", _take_deliveries, Access.CLUSTER),
+        route.post("/deliveries/{id}", _settle_delivery, Access.CLUSTER),
     )
     return app
 

@@ -10,6 +10,8 @@ from msgspec import Meta
 from prometheus_client import CollectorRegistry, Gauge
 
 from safelight import http
+from safelight.access import route
+from safelight.access.caller import Access
 from safelight.errors import Code, Error
 from safelight.keyvaluestore.store import MAX_VALUE, KeyValueStore, shown
 from safelight.wire import EntryPage
@@ -53,13 +55,20 @@ def make(store: KeyValueStore, registry: CollectorRegistry) -> web.Application:
     app = web.Application(client_max_size=8 * MAX_VALUE)  # JSON may write one character in six
     app[STORE] = store
     app[WATCHERS] = Gauge("safelight_keyvaluestore_watchers", "Watches that wait", registry=registry)
-    app.router.add_get("/", listing)
-    app.router.add_get("/{key}/instances", instances)
-    for path in ("/{key}", "/{key}/"):
-        app.router.add_get(path, get)
-        app.router.add_post(path, post)
-        app.router.add_put(path, put)
-        app.router.add_delete(path, delete)
+    route.add(
+        app,
+        route.get("/", listing, Access.CLUSTER),
+        route.get("/{key}/instances", instances, Access.CLUSTER),
+        *(
+            [
+                *route.get(path, get, Access.CLUSTER | Access.CLASSIC),
+                *route.post(path, post, Access.CLUSTER | Access.CLASSIC),
+                *route.put(path, put, Access.CLUSTER),
+                *route.delete(path, delete, Access.CLUSTER),
+            ]
+            for path in ("/{key}", "/{key}/")
+        ),
+    )
     return app
 
 

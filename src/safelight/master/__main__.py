@@ -11,6 +11,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from safelight import recipe, serve, settings
+from safelight.access import route
 from safelight.client.db import DbClient
 from safelight.client.partials import PartialClient
 from safelight.client.storage import StorageClient
@@ -39,7 +40,7 @@ from safelight.master.webhook.webhooks import Webhooks
 from safelight.wire import MAX_PHOTO_BYTES
 
 
-class Config(serve.Config, frozen=True, kw_only=True):
+class Config(serve.PublicConfig, frozen=True, kw_only=True):
     """Run the master, which serves clients, workers and the web page."""
 
     port: serve.Port = 8003
@@ -122,12 +123,12 @@ def _application(
         Recipes(recipes),
         events,
         last_hour,
-        *([Services(service.session, service.discovery)] if service.discovery is not None else []),
+        *([Services(service)] if service.discovery is not None else []),
         Leases(service.needs("db"), service.stopping),
     )
     tus = Tus(PartialClient(service.needs("storage")), batcher, recipes, downloads, metrics, limit=config.max_photo)
     application = app.make([endpoint for part in parts for endpoint in part.endpoints()])
-    application.add_routes(tus.routes())
+    route.add(application, tus.routes())
     return application
 
 

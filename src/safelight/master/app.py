@@ -5,6 +5,9 @@ from __future__ import annotations
 from aiohttp import web
 
 from safelight import web as page
+from safelight.access import route
+from safelight.access.caller import Access
+from safelight.http import location
 from safelight.master.api import documentation, endpoint
 from safelight.master.api.endpoint import Endpoint
 
@@ -23,13 +26,9 @@ def make(endpoints: list[Endpoint]) -> web.Application:
     """Put the API, its documentation and the web page together."""
     app = web.Application(client_max_size=_BODY)
     endpoint.add(app, endpoints)
-    app.add_routes(documentation.routes(endpoints))
-    if pages := page.routes():
-        app.router.add_routes(pages)
-    else:
-        app.router.add_get("/", _where_things_are)
+    route.add(app, documentation.routes(endpoints), page.routes() or route.get("/", _where_things_are, Access.PAGE))
     return app
 
 
 async def _where_things_are(request: web.Request) -> web.Response:
-    return web.Response(text=_HERE.format(url=request.url.origin()))
+    return web.Response(text=_HERE.format(url=str(request.url.origin()) + location(request, "")))

@@ -14,7 +14,7 @@ from msgspec import Meta
 from prometheus_client import Gauge
 
 from safelight import serve, settings
-from safelight.client.base import Connection
+from safelight.access import route
 from safelight.client.db import DbClient
 from safelight.storage import app
 from safelight.storage.collector import Collector, references
@@ -77,7 +77,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         collector = None
         if service.discovery is not None:
             # Not `service.needs`: storage serves without db, and only collects with it.
-            db = DbClient(Connection(service.session, service.discovery.address("db"), retry_for=2.0))
+            db = DbClient(service.connection(service.discovery.address("db"), retry_for=2.0))
             collector = Collector(store, partial(references, db), config.grace, Path(config.data, "db"))
         application = app.make(store, collector, limits, numbers)
         kept = PartialLimits(count=config.max_partials, keep=config.keep_partial)
@@ -85,7 +85,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
             PartialDirectory.at(Path(config.data) / "partials", store, kept) as partials,
             _collecting(collector, config.collect_every, numbers),
         ):
-            application.add_routes(Partials(partials, config.idle_timeout).routes())
+            route.add(application, Partials(partials, config.idle_timeout).routes())
             yield application
 
 

@@ -11,6 +11,8 @@ from aiohttp import BodyPartReader, web
 from prometheus_client import CollectorRegistry, Counter
 
 from safelight import http
+from safelight.access import route
+from safelight.access.caller import Access
 from safelight.errors import Code, Error
 from safelight.storage import download
 from safelight.storage.collector import Collector
@@ -80,15 +82,18 @@ def make(store: BlobStore, collector: Collector | None, limits: Limits, numbers:
     """Make the application that serves a store; without a collector, collections are refused."""
     app = web.Application()
     app[STORE], app[COLLECTOR], app[LIMITS], app[NUMBERS] = store, collector, limits, numbers
-    app.router.add_post("/blobs", put)
-    app.router.add_put("/blobs/{digest}", put)
-    app.router.add_get("/blobs/{digest}", get)
-    app.router.add_get("/names/{name}", named)
-    app.router.add_put("/names/{name}", name)
-    app.router.add_get("/info", info)
-    app.router.add_post("/collect", collect)
-    app.router.add_post("/upload/{name}", upload)
-    app.router.add_get("/download/{name}", classic_download)
+    route.add(
+        app,
+        route.post("/blobs", put, Access.CLUSTER),
+        route.put("/blobs/{digest}", put, Access.CLUSTER),
+        route.get("/blobs/{digest}", get, Access.CLUSTER),
+        route.get("/names/{name}", named, Access.CLUSTER),
+        route.put("/names/{name}", name, Access.CLUSTER),
+        route.get("/info", info, Access.CLUSTER),
+        route.post("/collect", collect, Access.CLUSTER),
+        route.post("/upload/{name}", upload, Access.CLUSTER | Access.CLASSIC),
+        route.get("/download/{name}", classic_download, Access.CLUSTER | Access.CLASSIC),
+    )
     return app
 
 

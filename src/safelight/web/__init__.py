@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 from functools import cache
 from pathlib import Path
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from safelight.access import route
+from safelight.access.caller import Access
 
 _STATIC = Path(__file__).with_name("static")
 _TYPES = {
@@ -41,16 +46,23 @@ class _File(msgspec.Struct, frozen=True):
     etag: str
 
 
-def routes() -> list[web.RouteDef]:
+def routes() -> list[route.Route]:
     """Return the page's routes: `/`, and what it loads below `/web/`; none where the page was not built."""
     if not (_STATIC / "index.html").is_file():
         return []
     names = sorted(path.name for path in _STATIC.iterdir() if path.suffix in _TYPES and path.name != "index.html")
-    return [web.get("/", _send), *(web.get(f"/web/{name}", _send) for name in names)]
+    files = (route.get(f"/web/{name}", _file(name), Access.PAGE) for name in names)
+    return [*route.get("/", _file("index.html"), Access.PAGE), *itertools.chain.from_iterable(files)]
 
 
-async def _send(request: web.Request) -> web.Response:
-    file = _read(request.path.removeprefix("/web/").strip("/") or "index.html")
+def _file(name: str) -> Handler:
+    async def send(request: web.Request) -> web.Response:
+        return _send(request, _read(name))
+
+    return send
+
+
+def _send(request: web.Request, file: _File) -> web.Response:
     # What is asked for by its version never changes; the page itself is looked at each time.
     lasting = "v" in request.query
     headers = {

@@ -8,18 +8,20 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from safelight.access import route
+from safelight.access.caller import Access
 from safelight.http import json_response
 from safelight.master.api import openapi
 from safelight.master.api.endpoint import Endpoint
 
 _STATIC = Path(__file__).with_name("static")
 _STRICT = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'",
-    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 }
 
 
-def routes(endpoints: Sequence[Endpoint]) -> list[web.RouteDef]:
+def routes(endpoints: Sequence[Endpoint]) -> list[route.Route]:
     """Return the routes of the documentation of these endpoints."""
     document = openapi.document(endpoints)
 
@@ -27,10 +29,10 @@ def routes(endpoints: Sequence[Endpoint]) -> list[web.RouteDef]:
         return json_response(document)
 
     return [
-        web.get("/openapi.json", openapi_json),
-        web.get("/docs", _file("docs.html")),
-        web.get("/docs/docs.js", _file("docs.js")),
-        web.get("/docs/docs.css", _file("docs.css")),
+        *route.get("/openapi.json", openapi_json, Access.PAGE),
+        *route.get("/docs", _file("docs.html"), Access.PAGE),
+        *route.get("/docs/docs.js", _file("docs.js"), Access.PAGE),
+        *route.get("/docs/docs.css", _file("docs.css"), Access.PAGE),
     ]
 
 

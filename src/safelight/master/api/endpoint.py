@@ -9,11 +9,14 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from safelight.access import route
+from safelight.access.caller import Access
+from safelight.access.route import Route
 from safelight.errors import Code
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A method on a path.
+    """A method on a path, for whoever holds one of `access`.
 
     `query` is the record that its parameters are read into. `body` and `answer` map media types to what they hold: a
     type that msgspec describes, or a JSON Schema as it is; an answer without content has none. `request_headers` are
@@ -24,6 +27,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     path: str
     handler: Handler
+    access: Access
     tag: str
     summary: str
     description: str = ""
@@ -53,6 +57,9 @@ BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
 def add(app: web.Application, endpoints: Iterable[Endpoint]) -> None:
     """Put endpoints into an application's router; what answers GET answers HEAD too, but for event streams."""
     for endpoint in endpoints:
-        app.router.add_route(endpoint.method, endpoint.path, endpoint.handler)
+        methods = [endpoint.method]
         if endpoint.method == "GET" and "text/event-stream" not in endpoint.answer:
-            app.router.add_route("HEAD", endpoint.path, endpoint.handler)
+            methods.append("HEAD")
+        for method in methods:
+            one = Route(method=method, path=endpoint.path, handler=endpoint.handler, access=endpoint.access)
+            route.add(app, [one])

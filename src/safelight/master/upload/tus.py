@@ -14,6 +14,9 @@ import msgspec
 from aiohttp import web
 
 from safelight import pictures
+from safelight.access import route
+from safelight.access.caller import Access
+from safelight.access.route import Route
 from safelight.client.partials import PartialClient
 from safelight.errors import Code, Error, validation_problem
 from safelight.http import problem_response
@@ -60,17 +63,16 @@ class Tus:
         self._metrics = metrics
         self._limit = limit
 
-    def routes(self) -> list[web.RouteDef]:
+    def routes(self) -> list[route.Route]:
         """Return the routes."""
         one = f"{_PATH}/{{id}}"
         return [
-            web.options(_PATH, self.options),
-            web.options(one, self.options),
-            web.post(_PATH, self._spoken(self.create)),
-            web.head(one, self._spoken(self.look)),
-            web.patch(one, self._spoken(self.append)),
-            web.delete(one, self._spoken(self.terminate)),
-            web.post(one, self._spoken(self.overridden)),
+            *(Route(method="OPTIONS", path=path, handler=self.options, access=Access.OPEN) for path in (_PATH, one)),
+            *route.post(_PATH, self._spoken(self.create), Access.UPLOAD),
+            Route(method="HEAD", path=one, handler=self._spoken(self.look), access=Access.UPLOAD),
+            Route(method="PATCH", path=one, handler=self._spoken(self.append), access=Access.UPLOAD),
+            *route.delete(one, self._spoken(self.terminate), Access.UPLOAD),
+            *route.post(one, self._spoken(self.overridden), Access.UPLOAD),
         ]
 
     async def options(self, _request: web.Request) -> web.Response:

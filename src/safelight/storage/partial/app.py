@@ -11,6 +11,8 @@ from aiohttp import web
 from msgspec import Meta
 
 from safelight import http
+from safelight.access import route
+from safelight.access.caller import Access
 from safelight.errors import Code, Error
 from safelight.storage.partial.store import PartialStore
 from safelight.wire import NewPartial
@@ -34,15 +36,15 @@ class Partials:
         self._store = store
         self._idle_timeout = idle_timeout
 
-    def routes(self) -> list[web.RouteDef]:
+    def routes(self) -> list[route.Route]:
         """Return the routes."""
         return [
-            web.post("/partials", self.create),
-            web.get("/partials/{id}", self.get),
-            web.patch("/partials/{id}", self.append),
-            web.post("/partials/{id}/finish", self.finish),
-            web.post("/partials/{id}/close", self.close),
-            web.delete("/partials/{id}", self.delete),
+            *route.post("/partials", self.create, Access.CLUSTER),
+            *route.get("/partials/{id}", self.get, Access.CLUSTER),
+            *route.patch("/partials/{id}", self.append, Access.CLUSTER),
+            *route.post("/partials/{id}/finish", self.finish, Access.CLUSTER),
+            *route.post("/partials/{id}/close", self.close, Access.CLUSTER),
+            *route.delete("/partials/{id}", self.delete, Access.CLUSTER),
         ]
 
     async def create(self, request: web.Request) -> web.Response:

@@ -1,0 +1,98 @@
+"""The gate: the one place where a request is authenticated, and where it is decided whether it may pass.
+
+The checks come in this order: the name and the page that a request comes under (`origin`), the cluster key, then what
+a service adds (API keys, sessions, signed links, a proxy's user), the networks of the classic protocol, this machine,
+`--open`. What shows no credential is UNAUTHENTICATED (401); who is known and holds nothing that the route asks for is
+FORBIDDEN (403).
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+
+from aiohttp import hdrs, web
+
+from safelight.access.caller import EVERYBODY, LOCAL, NOBODY, Access, Caller
+from safelight.access.forwarded import client_address
+from safelight.access.origin import Origins
+from safelight.access.policy import Policy
+from safelight.errors import Code, Error
+
+Authenticator = Callable[[web.Request], Awaitable[Caller | None]]
+"""Says who sent a request; None where it bears no credential of this kind. Raises UNAUTHENTICATED for a wrong one."""
+
+_CLUSTER = Caller(name="cluster", scopes=LOCAL | Access.SHUTDOWN, via="cluster")
+_SHUTDOWN = Caller(name="shutdown", scopes=Access.SHUTDOWN, via="shutdown")
+_LOOPBACK = Caller(name="this machine", scopes=LOCAL, via="loopback")
+_OPEN = Caller(name="anyone", scopes=LOCAL, via="open")
+
+
+class Gate:
+    """Lets requests in, or not."""
+
+    def __init__(self, policy: Policy, *, shutdown_token: str | None = None) -> None:
+        self.policy = policy
+        self.origins = Origins(policy)
+        self.authenticators: list[Authenticator] = []
+        """What a service adds, in the order in which it is asked."""
+        self._shutdown_token = None if shutdown_token is None else shutdown_token.encode()
+        self._classic = Caller(name="classic", tenant=policy.classic_tenant, scopes=Access.CLASSIC, via="classic")
+        self._everybody = _LOOPBACK if policy.local else _OPEN if policy.open else None
+
+    async def admit(self, request: web.Request, access: Access) -> Caller:
+        """Return who sent a request that asks for `access`. Raises MISDIRECTED, FORBIDDEN, UNAUTHENTICATED."""
+        self.origins.check(request, access)
+        if access & EVERYBODY:
+            return NOBODY
+        caller = await self.identify(request)
+        if caller is None:
+            raise Error(Code.UNAUTHENTICATED, _what_to_show(access))
+        if not caller.scopes & access:
+            raise Error(Code.FORBIDDEN, _what_is_missing(caller, access))
+        return caller
+
+    async def identify(self, request: web.Request) -> Caller | None:
+        """Return who sent a request, None for nobody that is known. Raises UNAUTHENTICATED for a wrong credential."""
+        token = bearer(request)
+        if token is not None and (caller := self._service(token)) is not None:
+            return caller
+        for authenticator in self.authenticators:
+            if (caller := await authenticator(request)) is not None:
+                return caller
+        if token is not None:
+            raise Error(Code.UNAUTHENTICATED, "This key is not known here. It may be revoked, or another system's.")
+        if self.policy.classic and client_address(request, self.policy.proxies) in self.policy.classic:
+            # A network that is trusted with the old protocol has no less where everybody has more.
+            return self._everybody or self._classic
+        return self._everybody
+
+    def _service(self, token: str) -> Caller | None:
+        if self.policy.cluster is not None and self.policy.cluster.matches(token):
+            return _CLUSTER
+        given = token.encode(errors="replace")
+        if self._shutdown_token is not None and hmac.compare_digest(given, self._shutdown_token):
+            return _SHUTDOWN
+        return None
+
+
+def bearer(request: web.Request) -> str | None:
+    """Return the token of `Authorization: Bearer`, None where there is none."""
+    value = request.headers.get(hdrs.AUTHORIZATION)
+    if value is None:
+        return None
+    scheme, _, token = value.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _what_to_show(access: Access) -> str:
+    if access & (Access.CLUSTER | Access.SHUTDOWN) and not access & Access.READ:
+        return "Only services of this system may do this: show the cluster key (--cluster-key-file)."
+    if access & Access.CLASSIC and not access & Access.UPLOAD:
+        return "The classic protocol is spoken with networks that --classic-networks names; show a key otherwise."
+    return "Show an API key (Authorization: Bearer KEY), or sign in."
+
+
+def _what_is_missing(caller: Caller, access: Access) -> str:
+    wanted = " or ".join(flag.name.lower() for flag in Access if flag & access and flag.name)
+    return f"{caller.name} may not do this: it takes {wanted}."

@@ -1,0 +1,35 @@
+"""Where a request came from, behind proxies that the operator named."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from safelight.access.networks import Networks, parsed
+
+_FOR = "X-Forwarded-For"
+
+
+def client_address(request: web.Request, proxies: Networks) -> str:
+    """Return the address of whoever sent a request: the peer's, or what named proxies say it is.
+
+    Each proxy appends the address that it was called from, so the last one that is no proxy's is true, and what
+    stands before it is anybody's invention.
+    """
+    peer = request.remote or ""
+    if not proxies or peer not in proxies:
+        return peer
+    chain = [part.strip() for value in request.headers.getall(_FOR, ()) for part in value.split(",")]
+    for address in reversed(chain):
+        found = parsed(_without_port(address))
+        if found is None:
+            break
+        if str(found) not in proxies:
+            return str(found)
+        peer = str(found)
+    return peer
+
+
+def _without_port(address: str) -> str:
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    return address.partition(":")[0] if address.count(":") == 1 else address

@@ -1,0 +1,113 @@
+"""Which names a service answers to, and which web pages it answers.
+
+A browser sends requests for whatever page it shows, with the cookies and from the place in the network of the person
+who sits at it. So a request must name this service (a name that was rebound to this address is somebody else's), and
+one that a page of another site caused is refused, whether it reads or writes.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from aiohttp import hdrs, web
+
+from safelight.access.caller import Access
+from safelight.access.networks import is_loopback, parsed
+from safelight.access.policy import Policy, split_host
+from safelight.errors import Code, Error
+
+_SITE, _MODE, _DEST = "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest"
+_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
+_REQUEST_HEADERS = (
+    "Authorization, Content-Type, Idempotency-Key, Range, If-Range, If-None-Match, If-Match, Last-Event-ID, "
+    "Tus-Resumable, Upload-Length, Upload-Metadata, Upload-Offset, Upload-Checksum, Upload-Defer-Length, Upload-Concat, "
+    "X-HTTP-Method-Override, X-Request-ID, X-Requested-With"
+)
+_RESPONSE_HEADERS = (
+    "Location, ETag, Content-Disposition, Content-Range, Accept-Ranges, Retry-After, Allow, Safelight-Task, "
+    "Tus-Resumable, Tus-Version, Tus-Extension, Tus-Max-Size, Tus-Checksum-Algorithm, Upload-Offset, Upload-Length, "
+    "Upload-Metadata, Upload-Expires"
+)
+_REMEMBERED = "86400"
+"""Seconds for which a browser may remember what a preflight was told."""
+
+
+class Origins:
+    """The checks of `Host`, `Origin` and `Sec-Fetch-Site`."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._public = str(policy.public.origin()) if policy.public is not None else None
+        self._known = lru_cache(maxsize=1024)(self._answers_to)
+
+    def check(self, request: web.Request, access: Access) -> None:
+        """Raise MISDIRECTED for a name that is not ours, FORBIDDEN for what a foreign page caused."""
+        headers = request.headers
+        host = headers.get(hdrs.HOST)
+        if host is not None and not self._known(host):
+            raise Error(
+                Code.MISDIRECTED,
+                f"This service is not addressed as {_shown(host)}. If it shall be, start it with --allowed-hosts "
+                "or --public-url.",
+            )
+        site, origin = headers.get(_SITE), headers.get(hdrs.ORIGIN)
+        if site is None and origin is None:
+            return
+        if origin is not None and origin in self._policy.origins:
+            return
+        if site in ("same-origin", "none"):
+            return
+        if site is None and origin in (f"http://{host}", f"https://{host}", self._public):
+            return
+        if self._is_link(request, access, origin):
+            return
+        raise Error(Code.FORBIDDEN, "Pages of other sites may not call this service, unless --cors-origins names them.")
+
+    def _is_link(self, request: web.Request, access: Access, origin: str | None) -> bool:
+        """Whether a person followed a link on another site to a page of ours: that site sees nothing of the answer."""
+        headers = request.headers
+        return (
+            origin is None
+            and bool(access & (Access.PAGE | Access.LINK))
+            and request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
+            and headers.get(_MODE) == "navigate"
+            and headers.get(_DEST) == "document"
+        )
+
+    def preflight(self, request: web.Request) -> web.Response | None:
+        """Answer a browser that asks whether a page may send a request; None for what is no such question."""
+        origin = request.headers.get(hdrs.ORIGIN)
+        if request.method != hdrs.METH_OPTIONS or origin is None:
+            return None
+        if origin not in self._policy.origins or hdrs.ACCESS_CONTROL_REQUEST_METHOD not in request.headers:
+            return None
+        return web.Response(
+            status=204,
+            headers={
+                hdrs.ACCESS_CONTROL_ALLOW_METHODS: _METHODS,
+                hdrs.ACCESS_CONTROL_ALLOW_HEADERS: _REQUEST_HEADERS,
+                hdrs.ACCESS_CONTROL_MAX_AGE: _REMEMBERED,
+            },
+        )
+
+    def allow(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Let the page of a named origin read an answer. Cookies are not among what it may send."""
+        if not self._policy.origins:
+            return
+        response.headers.add(hdrs.VARY, hdrs.ORIGIN)
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin in self._policy.origins:
+            response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+            response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _RESPONSE_HEADERS
+            response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+
+    def _answers_to(self, host: str) -> bool:
+        name = split_host(host)
+        if name in self._policy.hosts or is_loopback(name):
+            return True
+        # Nobody can rebind an address; one that is not this machine's own comes of a forwarded port.
+        return not self._policy.loopback_only and parsed(name) is not None
+
+
+def _shown(host: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in host[:100])

@@ -1,0 +1,145 @@
+"""What the settings of access come to: one frozen record that everything here asks."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import msgspec
+from yarl import URL
+
+from safelight.access.cluster_key import ClusterKey
+from safelight.access.networks import Networks, is_loopback
+from safelight.access.settings import AccessSettings
+from safelight.errors import Error
+
+_EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
+
+
+class PolicyError(Exception):
+    """A setting of access is wrong; the message says which, and what to write."""
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """Who gets in, and how.
+
+    `local` is whether programs on this machine need no key: the service listens on loopback alone, and nobody passes
+    requests on to it. `public` is the address of the page as browsers see it, `prefix` its path without a trailing
+    slash (empty at the top), `hosts` the names under which the service is addressed.
+    """
+
+    local: bool
+    open: bool = False
+    loopback_only: bool = True
+    cluster: ClusterKey | None = None
+    hosts: frozenset[str] = frozenset()
+    public: URL | None = None
+    prefix: str = ""
+    origins: frozenset[str] = frozenset()
+    classic: Networks = Networks()
+    classic_tenant: str = "default"
+    proxies: Networks = Networks()
+
+    @classmethod
+    def of(
+        cls,
+        settings: AccessSettings,
+        *,
+        host: str,
+        advertised: str | None = None,
+        public_url: str | None = None,
+        cors_origins: str = "",
+    ) -> Policy:
+        """Make the policy of a service that listens on `host`. Raises PolicyError."""
+        public = _public_url(public_url)
+        loopback_only = is_loopback(host)
+        proxies = _networks("trusted-proxies", settings.trusted_proxies)
+        cluster = _cluster_key(settings.cluster_key_file)
+        if not loopback_only and cluster is None and not settings.open:
+            raise PolicyError(
+                f"--host {host} reaches beyond this machine. Say who gets in: --cluster-key-file FILE, with the key that "
+                "all services of this system share (safelight up makes one), or --open for everybody."
+            )
+        names = {name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip()}
+        names |= {split_host(advertised.rpartition("://")[2])} if advertised else set()
+        names |= {public.host.lower()} if public is not None and public.host else set()
+        names |= {host.lower()} if host not in _EVERYWHERE else set()
+        return cls(
+            local=loopback_only and public is None and not proxies,
+            open=settings.open,
+            loopback_only=loopback_only,
+            cluster=cluster,
+            hosts=frozenset(names),
+            public=public,
+            prefix=public.path.rstrip("/") if public is not None else "",
+            origins=_origins(cors_origins),
+            classic=_networks("classic-networks", settings.classic_networks),
+            classic_tenant=settings.classic_tenant,
+            proxies=proxies,
+        )
+
+
+def _cluster_key(path: str | None) -> ClusterKey | None:
+    try:
+        return ClusterKey(Path(path)) if path else None
+    except Error as error:
+        raise PolicyError(f"--cluster-key-file: {error.detail}") from None
+
+
+def _networks(flag: str, text: str) -> Networks:
+    try:
+        return Networks.parse(text)
+    except ValueError as error:
+        raise PolicyError(f"--{flag}: {error}") from None
+
+
+def _public_url(text: str | None) -> URL | None:
+    if not text:
+        return None
+    try:
+        url = URL(text)
+    except ValueError:
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host or url.query_string or url.fragment or url.user:
+        raise PolicyError(f"--public-url: {text} is no address of a page. Write https://HOST or https://HOST/PATH.")
+    return url
+
+
+def _origins(text: str) -> frozenset[str]:
+    found = set()
+    for name in (part.strip() for part in text.split(",")):
+        if not name:
+            continue
+        try:
+            url = URL(name)
+            origin = str(url.origin())
+        except ValueError:
+            raise PolicyError(f"--cors-origins: {name} is no origin. Write https://HOST or https://HOST:PORT.") from None
+        if url.path not in ("", "/") or url.scheme not in ("http", "https"):
+            raise PolicyError(f"--cors-origins: {name} is no origin. Write {origin}, without a path.")
+        found.add(origin)
+    return frozenset(found)
+
+
+def split_host(value: str) -> str:
+    """Return the host of `host:port`, lower-case, without brackets and a trailing full stop."""
+    if value.startswith("["):
+        return value[1:].partition("]")[0].lower()
+    return value.partition(":")[0].lower().rstrip(".")
+
+
+def server_tls(settings: AccessSettings) -> ssl.SSLContext | None:
+    """Make what a service answers TLS with, if it does. Raises PolicyError."""
+    if settings.tls_certificate is None and settings.tls_key is None:
+        return None
+    if settings.tls_certificate is None or settings.tls_key is None:
+        raise PolicyError("Give --tls-certificate and --tls-key together.")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise PolicyError(f"--tls-certificate and --tls-key: {reason}.") from None
+    return context
