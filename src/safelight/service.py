@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -192,16 +191,6 @@ def policy(config: StandaloneConfig) -> Policy:
         return Policy.of(config, host=config.host, advertised=advertised, **public)
     except PolicyError as error:
         settings.fail(str(error))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only programs on this machine reach what listens on a host."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def reachable_host(host: str, keyvaluestore: str | None = None) -> str:

@@ -9,6 +9,8 @@ import pytest
 from aiohttp import web
 
 from safelight import serve
+from safelight.access import route
+from safelight.access.caller import Access
 from safelight.client.base import Connection, Fixed, ServiceClient, session
 from safelight.errors import STATUS, TITLE, Code, Error
 from safelight.wire import Blob, decode
@@ -55,7 +57,7 @@ def test_what_does_not_fit_a_record_says_where(text, position):
 def app_of(**handlers) -> web.Application:
     app = web.Application()
     for name, handler in handlers.items():
-        app.router.add_get(f"/{name}", handler)
+        route.add(app, route.get(f"/{name}", handler, Access.READ))
     return app
 
 
@@ -83,7 +85,7 @@ async def test_every_failure_of_a_request_is_a_problem_document():
             ("GET", "/bug", 500, "internal", "its log says why"),
             ("GET", "/nothing", 404, "not_found", "There is nothing at /nothing."),
             ("DELETE", "/known", 405, "method_not_allowed", "/known takes GET, HEAD, not DELETE."),
-            ("POST", "/shutdown", 403, "forbidden", "--shutdown-token"),
+            ("POST", "/shutdown", 403, "forbidden", "it takes shutdown"),
         ]
         for method, path, status, code, sentence in cases:
             async with client.request(method, service.url + path) as answer:

@@ -121,7 +121,7 @@ async def test_leases_of_a_worker_that_hung_up_go_back(http, service):
         _reader, writer = await asyncio.open_connection(host, int(port))
         body = encode(request("gone", wait=30))
         writer.write(
-            b"POST /lease HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+            b"POST /lease HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
             % (len(body), body)
         )
         await writer.drain()

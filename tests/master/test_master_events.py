@@ -144,7 +144,7 @@ async def test_a_slow_reader_is_cut_off_and_harms_nobody(system, http, db):
         slow.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_connect(slow, (host, int(port)))
-        await loop.sock_sendall(slow, b"GET /events?after=0 HTTP/1.1\r\nHost: x\r\n\r\n")
+        await loop.sock_sendall(slow, b"GET /events?after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         async with Client.connect(master.url) as client:
             task = await client.upload(photo(1))
             for batch in range(5):

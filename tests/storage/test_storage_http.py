@@ -156,7 +156,9 @@ async def test_a_blob_past_the_limit_is_refused(service, http, declared):
 
 
 async def test_an_upload_that_stands_still_is_dropped(service, tmp_path):
-    reader, writer = await _begin(service, b"POST /blobs HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n")
+    reader, writer = await _begin(
+        service, b"POST /blobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n\r\n"
+    )
     writer.write(bytes(2 * MIB))
     async with asyncio.timeout(20):
         head = await reader.readuntil(b"\r\n\r\n")
@@ -167,7 +169,7 @@ async def test_an_upload_that_stands_still_is_dropped(service, tmp_path):
 
 @pytest.mark.parametrize("head", [b"Content-Length: 3000000\r\n", b"Transfer-Encoding: chunked\r\n"])
 async def test_a_client_that_leaves_half_way_leaves_nothing(service, client, head):
-    _, writer = await _begin(service, b"POST /blobs HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n")
+    _, writer = await _begin(service, b"POST /blobs HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n")
     body = made(2 * MIB)
     writer.write(b"%x\r\n" % len(body) + body + b"\r\n" if b"chunked" in head else body)
     await writer.drain()
@@ -178,7 +180,7 @@ async def test_a_client_that_leaves_half_way_leaves_nothing(service, client, hea
 
 
 async def test_malformed_chunks_are_a_clients_mistake(service):
-    request = b"POST /blobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    request = b"POST /blobs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     reader, writer = await _begin(service, request)
     writer.write(b"5\r\nhello\r\nnot a length\r\n")
     async with asyncio.timeout(20):

@@ -54,7 +54,9 @@ async def test_sigterm_lets_an_upload_under_way_end(tmp_path):
     async with service("storage", "--data", str(tmp_path)) as process:
         url = await process.address()
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
-        writer.write(b"POST /blobs HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2000000\r\n\r\n")
+        writer.write(
+            b"POST /blobs HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2000000\r\n\r\n"
+        )
         async with asyncio.timeout(20):
             assert b" 100 " in await reader.readuntil(b"\r\n\r\n")  # it has begun
         writer.write(data[:1_000_000])

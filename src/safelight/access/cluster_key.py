@@ -75,7 +75,9 @@ class ClusterKey:
             raise Error(Code.INVALID_REQUEST, sentence)
         keys = tuple(line.strip().encode() for line in text.splitlines() if line.strip())
         if not 1 <= len(keys) <= 2 or min(len(key) for key in keys) < _SHORTEST:
-            sentence = f"The cluster key file {self._path} must hold one key, or two, of {_SHORTEST} characters and more."
+            sentence = (
+                f"The cluster key file {self._path} must hold one key, or two, of {_SHORTEST} characters and more."
+            )
             raise Error(Code.INVALID_REQUEST, sentence)
         self._keys, self._state, self._looked = keys, state, time.monotonic()
         self._headers = {"Authorization": f"Bearer {keys[0].decode()}"}

@@ -38,7 +38,9 @@ class Networks:
 
     def _look(self, address: str) -> bool:
         found = parsed(address)
-        return found is not None and any(found in network for network in self._networks if network.version == found.version)
+        return found is not None and any(
+            found in network for network in self._networks if network.version == found.version
+        )
 
 
 def parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

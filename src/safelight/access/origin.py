@@ -20,7 +20,7 @@ _SITE, _MODE, _DEST = "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest"
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _REQUEST_HEADERS = (
     "Authorization, Content-Type, Idempotency-Key, Range, If-Range, If-None-Match, If-Match, Last-Event-ID, "
-    "Tus-Resumable, Upload-Length, Upload-Metadata, Upload-Offset, Upload-Checksum, Upload-Defer-Length, Upload-Concat, "
+    "Tus-Resumable, Upload-Length, Upload-Metadata, Upload-Offset, Upload-Checksum, "
     "X-HTTP-Method-Override, X-Request-ID, X-Requested-With"
 )
 _RESPONSE_HEADERS = (

@@ -57,8 +57,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         cluster = _cluster_key(settings.cluster_key_file)
         if not loopback_only and cluster is None and not settings.open:
             raise PolicyError(
-                f"--host {host} reaches beyond this machine. Say who gets in: --cluster-key-file FILE, with the key that "
-                "all services of this system share (safelight up makes one), or --open for everybody."
+                f"--host {host} reaches beyond this machine. Say who gets in: --cluster-key-file FILE, with the key "
+                "that all services of this system share (safelight up makes one), or --open for everybody."
             )
         names = {name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip()}
         names |= {split_host(advertised.rpartition("://")[2])} if advertised else set()
@@ -114,7 +114,9 @@ def _origins(text: str) -> frozenset[str]:
             url = URL(name)
             origin = str(url.origin())
         except ValueError:
-            raise PolicyError(f"--cors-origins: {name} is no origin. Write https://HOST or https://HOST:PORT.") from None
+            raise PolicyError(
+                f"--cors-origins: {name} is no origin. Write https://HOST or https://HOST:PORT."
+            ) from None
         if url.path not in ("", "/") or url.scheme not in ("http", "https"):
             raise PolicyError(f"--cors-origins: {name} is no origin. Write {origin}, without a path.")
         found.add(origin)

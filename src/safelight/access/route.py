@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import msgspec
 from aiohttp import hdrs, web
-from aiohttp.abc import AbstractView
 from aiohttp.typedefs import Handler
 
 from safelight.access.caller import Access
@@ -48,6 +47,11 @@ def put(path: str, handler: Handler, access: Access) -> list[Route]:
     return [Route(method=hdrs.METH_PUT, path=path, handler=handler, access=access)]
 
 
+def patch(path: str, handler: Handler, access: Access) -> list[Route]:
+    """Answer PATCH."""
+    return [Route(method=hdrs.METH_PATCH, path=path, handler=handler, access=access)]
+
+
 def delete(path: str, handler: Handler, access: Access) -> list[Route]:
     """Answer DELETE."""
     return [Route(method=hdrs.METH_DELETE, path=path, handler=handler, access=access)]
@@ -77,8 +81,3 @@ def mount(app: web.Application, prefix: str = "") -> Table:
             where = found.resource.canonical if found.resource is not None else found
             raise ValueError(f"{found.method} {where} names no access: add it with access.route.add.")
     return table
-
-
-def is_classic(handler: Handler | type[AbstractView]) -> bool:
-    """Whether a handler speaks the classic protocol, whose errors are sentences; see `http.classic`."""
-    return bool(getattr(handler, "classic", False))

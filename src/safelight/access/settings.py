@@ -9,35 +9,56 @@ from msgspec import Meta
 
 from safelight import settings
 
+
+PublicUrl = Annotated[
+    str | None,
+    Meta(
+        description="The address of the page as browsers see it, with its path: https://example.org/photos.",
+        extra={"metavar": "URL"},
+    ),
+]
+CorsOrigins = Annotated[
+    str,
+    Meta(
+        description="The origins whose pages may call the API, separated by commas: https://app.example.org.",
+        extra={"metavar": "ORIGINS"},
+    ),
+]
+
+
+def _file(description: str) -> Meta:
+    return Meta(description=description, extra={"metavar": "FILE"})
+
+
+def _list(description: str, metavar: str) -> Meta:
+    return Meta(description=f"{description}, separated by commas.", extra={"metavar": metavar})
+
+
 class AccessSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What every service takes."""
 
     cluster_key_file: Annotated[
-        str | None,
-        Meta(description="file with the key that this system's services show one another; line 2: the one before it"),
+        str | None, _file("The file with the key that the services of this system show one another.")
     ] = None
-    open: Annotated[bool, Meta(description="let in everybody who reaches the port, and let them do everything")] = False
-    allowed_hosts: Annotated[
-        str, Meta(description="further names under which this service is addressed, separated by commas")
-    ] = ""
+    open: Annotated[bool, Meta(description="Let everybody who reaches the port do everything.")] = False
+    allowed_hosts: Annotated[str, _list("More names under which this service is addressed", "NAMES")] = ""
     classic_networks: Annotated[
-        str, Meta(description="networks whose programs may speak the classic protocol without a key: 10.1.0.0/16,…")
+        str, _list("The networks whose programs may speak the classic protocol without a key", "NETWORKS")
     ] = ""
-    classic_tenant: Annotated[str, Meta(description="the tenant that programs of the classic protocol belong to")] = (
-        "default"
-    )
+    classic_tenant: Annotated[
+        str, Meta(description="The tenant of programs that speak the classic protocol.", extra={"metavar": "TENANT"})
+    ] = "default"
     trusted_proxies: Annotated[
-        str, Meta(description="addresses or networks of proxies whose X-Forwarded headers are believed: 127.0.0.1,…")
+        str, _list("The addresses or networks of proxies whose X-Forwarded headers are believed", "NETWORKS")
     ] = ""
-    tls_certificate: Annotated[str | None, Meta(description="PEM file of this service's certificate chain")] = None
-    tls_key: Annotated[str | None, Meta(description="PEM file of the certificate's private key")] = None
+    tls_certificate: Annotated[str | None, _file("The PEM file of this service's certificate chain.")] = None
+    tls_key: Annotated[str | None, _file("The PEM file of the certificate's private key.")] = None
     tls_authorities: Annotated[
-        str | None, Meta(description="PEM file of the authorities that sign this system's services (default: system's)")
+        str | None, _file("The PEM file of the authorities that sign this system's certificates, if not the machine's.")
     ] = None
     connections: Annotated[
-        int, Meta(ge=1, description="connections at once from one address that has shown no key")
+        int, Meta(ge=1, description="How many connections one address may hold that shows no key.")
     ] = 512
     header_timeout: Annotated[
-        settings.Period, Meta(description="how long a new connection may take to send a request's head")
+        settings.Period, Meta(description="How long a new connection may take to send the head of a request.")
     ] = 15.0
-

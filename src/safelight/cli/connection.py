@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from safelight.client.base import Connection, Fixed, session
+from safelight.access.cluster_key import ClusterKey
+from safelight.client.base import Connection, Credentials, Fixed, bearer, no_credentials, session
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.master import Client
 from safelight.errors import Code, Error
@@ -28,12 +31,16 @@ class Where:
         The HOST:PORT of the master.
     keyvaluestore:
         The HOST:PORT of the key-value store, which knows the master.
+    cluster_key_file:
+        The file with the cluster key, for programs that run beside the services. People show an API key
+        (SAFELIGHT_API_KEY) instead.
     json:
         Print JSON for programs.
     """
 
     master: Annotated[str | None, Parameter(env_var="SAFELIGHT_MASTER")] = None
     keyvaluestore: Annotated[str, Parameter(env_var="SAFELIGHT_KEYVALUESTORE")] = DEFAULT_STORE
+    cluster_key_file: Annotated[Path | None, Parameter(env_var="SAFELIGHT_CLUSTER_KEY_FILE")] = None
     json: Annotated[bool, Parameter(negative="")] = False
 
 
@@ -45,14 +52,26 @@ async def master(where: Where, *, patience: float = 2.0) -> AsyncIterator[Client
     """Find the master and open a client; failures that may pass are tried again for `patience` seconds."""
     async with session() as http:
         address = where.master or await _ask_store(where)
-        yield Client(Connection(http, Fixed(address), retry_for=patience))
+        yield Client(Connection(http, Fixed(address), credentials=api_credentials(where), retry_for=patience))
 
 
 @asynccontextmanager
 async def store(where: Where) -> AsyncIterator[KeyValueStoreClient]:
     """Open a client of the key-value store."""
     async with session() as http:
-        yield KeyValueStoreClient(Connection(http, Fixed(where.keyvaluestore), retry_for=1.0))
+        connection = Connection(http, Fixed(where.keyvaluestore), credentials=cluster_credentials(where), retry_for=1.0)
+        yield KeyValueStoreClient(connection)
+
+
+def api_credentials(where: Where) -> Credentials:
+    """Return what the command shows the master: an API key; without one, the cluster key; without both, nothing."""
+    key = os.environ.get("SAFELIGHT_API_KEY", "").strip()
+    return bearer(key) if key else cluster_credentials(where)
+
+
+def cluster_credentials(where: Where) -> Credentials:
+    """Return what the command shows the services behind the master. Raises `Error` for a file that cannot be used."""
+    return ClusterKey(where.cluster_key_file).credentials if where.cluster_key_file else no_credentials
 
 
 async def _ask_store(where: Where) -> str:
@@ -61,6 +80,8 @@ async def _ask_store(where: Where) -> str:
         async with store(where) as client:
             return await client.get("masterendpoint")
     except Error as error:
+        if error.code in (Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.MISDIRECTED):
+            raise
         if error.code is Code.NOT_FOUND:
             detail = f"No master is registered at the key-value store {address} yet. Start one, or give --master."
         else:

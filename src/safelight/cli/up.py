@@ -21,6 +21,8 @@ import msgspec
 from msgspec import Meta
 
 from safelight import logs, serve, settings
+from safelight.access import cluster_key
+from safelight.access.settings import AccessSettings, CorsOrigins, PublicUrl
 from safelight.cli import machines
 from safelight.cli.child import Child
 from safelight.cli.forward import Forward
@@ -36,7 +38,7 @@ _GRACE = 10.0
 """Seconds that a service may take to stop; a worker has this on top of its time to drain."""
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class Config(AccessSettings, frozen=True, kw_only=True):
     """Run all services and some workers on this machine, with one data directory, and restart what dies.
 
     A settings file (--config) goes to every service as well; each has a table of its own there.
@@ -61,6 +63,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             description="The first of four ports, for key-value store, db, storage and master; 0 takes free ones.",
         ),
     ] = 8000
+    public_url: PublicUrl = None
+    cors_origins: CorsOrigins = ""
     drain: Annotated[settings.Duration, Meta(description="How long images in progress may take to end at a stop.")] = (
         20.0
     )
@@ -89,7 +93,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             if getattr(config, name) != getattr(Config(), name):
                 settings.fail(f"--{name} says nothing to machines; they are as the fleet file says (--fleet FILE).")
         return machines.run(config.fleet, config.guest, as_json=config.json)
+    os.umask(0o077)
     with _alone(Path(config.data)):
+        if config.cluster_key_file is None:
+            key = Path(config.data, "cluster.key")
+            cluster_key.ensure(key)
+            config = msgspec.structs.replace(config, cluster_key_file=str(key))
         return asyncio.run(Up(config, forward, _passed(arguments)).run())
 
 
@@ -136,6 +145,7 @@ class Up:
             argv.append(f"{_reachable(config.host)}:{self.ports['keyvaluestore']}")
         argv += ["--host", config.host, "--port", str(self.ports[name]), "--data", str(Path(config.data, name))]
         argv += ["--log-format", "json" if self._forward.json else "text", "--log-level", config.log_level]
+        argv += _access_flags(config, kind)
         if kind == "worker":
             argv += ["--drain", str(config.drain)]
             argv += [] if config.slots is None else ["--slots", str(config.slots)]
@@ -190,6 +200,22 @@ class Up:
             f"  upload   safelight upload PHOTO --output results{store}\n"
             f"  watch    safelight top{store}\n"
         )
+
+
+_FOR_MASTER = ("public_url", "cors_origins", "trusted_proxies")
+"""What concerns the one service that browsers and proxies call."""
+
+
+def _access_flags(config: Config, kind: str) -> list[str]:
+    """Return the flags that say to a service who gets in, where they are not as they would be without."""
+    flags = []
+    for name in (*AccessSettings.__struct_fields__, "public_url", "cors_origins"):
+        value = getattr(config, name)
+        if value == getattr(Config(), name) or (name in _FOR_MASTER and kind != "master"):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        flags += [flag] if value is True else [f"{flag}={value}"]
+    return flags
 
 
 def _reachable(host: str) -> str:

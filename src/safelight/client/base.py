@@ -228,9 +228,7 @@ class ServiceClient:
 
     @classmethod
     @asynccontextmanager
-    async def connect(
-        cls, address: str | Address, *, credentials: Credentials = no_credentials
-    ) -> AsyncIterator[Self]:
+    async def connect(cls, address: str | Address, *, credentials: Credentials = no_credentials) -> AsyncIterator[Self]:
         """Open a client of its own for `host:port` or a URL."""
         where = Fixed(address) if isinstance(address, str) else address
         async with session() as http:

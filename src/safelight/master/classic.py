@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from safelight import http
+from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
@@ -83,21 +84,24 @@ class Classic:
         lost = (Code.NOT_FOUND, Code.LEASE_LOST, Code.UNAVAILABLE)
         return [
             Endpoint(
-                method="GET", path="/task/next", handler=self.next, tag="classic", summary="Take a task",
+                method="GET", path="/task/next", handler=self.next, access=Access.CLASSIC,
+                tag="classic", summary="Take a task",
                 description="404 and the id -1 when none waits.", answer={JSON: Next}, also={404: {JSON: Next}},
                 errors=(Code.NOT_FOUND, Code.UNAVAILABLE),
             ),
             Endpoint(
-                method="GET", path="/task/{id}/download", handler=self.download, tag="classic",
+                method="GET", path="/task/{id}/download", handler=self.download, access=Access.CLASSIC | Access.READ,
+                tag="classic",
                 summary="The photo to its worker; the result once finished", answer={"image/*": BINARY}, also=PARTLY,
                 errors=(*lost, Code.CONFLICT, Code.OPERATION_FAILED, Code.RANGE_NOT_SATISFIABLE),
             ),
             Endpoint(
-                method="POST", path="/task/{id}/finish", handler=self.finish, tag="classic",
+                method="POST", path="/task/{id}/finish", handler=self.finish, access=Access.CLASSIC, tag="classic",
                 summary="Finish a task that was taken", errors=lost,
             ),
             Endpoint(
-                method="GET", path="/task/{id}/ready", handler=self.ready, tag="classic", summary="Is it finished?",
+                method="GET", path="/task/{id}/ready", handler=self.ready, access=Access.CLASSIC | Access.READ,
+                tag="classic", summary="Is it finished?",
                 answer={TEXT: {"type": "string", "enum": ["true", "false"]}}, errors=(Code.NOT_FOUND, Code.UNAVAILABLE),
             ),
         ]  # fmt: skip

@@ -6,6 +6,7 @@ import asyncio
 
 from aiohttp import web
 
+from safelight.access.caller import Access
 from safelight.client.base import Connection
 from safelight.errors import Code
 from safelight.master.api.endpoint import JSON, Endpoint
@@ -57,16 +58,18 @@ class Leases:
         errors = (Code.INVALID_REQUEST, Code.UNAVAILABLE)
         return [
             Endpoint(
-                method="POST", path="/lease", handler=self.lease, tag="workers", summary="Wait for tasks and take them",
+                method="POST", path="/lease", handler=self.lease, access=Access.CLUSTER,
+                tag="workers", summary="Wait for tasks and take them",
                 body={JSON: LeaseRequest}, answer={JSON: list[Lease]}, errors=errors,
             ),
             Endpoint(
-                method="POST", path="/heartbeat", handler=self.heartbeat, tag="workers",
+                method="POST", path="/heartbeat", handler=self.heartbeat, access=Access.CLUSTER, tag="workers",
                 summary="Say what is still being worked on", body={JSON: Heartbeat}, answer={JSON: HeartbeatAnswer},
                 errors=errors,
             ),
             Endpoint(
-                method="POST", path="/outcomes", handler=self.outcomes, tag="workers", summary="End attempts",
+                method="POST", path="/outcomes", handler=self.outcomes, access=Access.CLUSTER,
+                tag="workers", summary="End attempts",
                 body={JSON: list[Outcome]}, answer={JSON: list[Settled]}, errors=errors,
             ),
         ]  # fmt: skip

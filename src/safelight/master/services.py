@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-import aiohttp
 import msgspec
 from aiohttp import web
 
 from safelight import http
-from safelight.client.base import Connection, Fixed
-from safelight.client.discovery import REGISTRATION_KEYS, Discovery
+from safelight.access.caller import Access
+from safelight.client.base import Fixed
+from safelight.client.discovery import REGISTRATION_KEYS
 from safelight.errors import Code, Error
 from safelight.master.api.endpoint import JSON, Endpoint
+from safelight.service import Service
 
 _WAIT = 3.0
 
@@ -29,9 +30,10 @@ class ServiceSeen(msgspec.Struct, frozen=True, kw_only=True):
 class Services:
     """The handler of the list of services."""
 
-    def __init__(self, session: aiohttp.ClientSession, discovery: Discovery) -> None:
-        self._session = session
-        self._discovery = discovery
+    def __init__(self, service: Service) -> None:
+        assert service.discovery is not None
+        self._service = service
+        self._discovery = service.discovery
 
     async def get(self, _request: web.Request) -> web.Response:
         """`GET /services`."""
@@ -53,7 +55,7 @@ class Services:
         ]
 
     async def _look(self, name: str, address: str) -> ServiceSeen:
-        connection = Connection(self._session, Fixed(address))
+        connection = self._service.connection(Fixed(address))
         try:
             async with asyncio.timeout(_WAIT):
                 await connection.call("GET", "/readyz", bytes, retry=False)
@@ -67,7 +69,7 @@ class Services:
         """Return the routes."""
         return [
             Endpoint(
-                method="GET", path="/services", handler=self.get, tag="tasks",
+                method="GET", path="/services", handler=self.get, access=Access.ADMINISTER, tag="tasks",
                 summary="The services there are, and whether each is well", answer={JSON: list[ServiceSeen]},
                 errors=(Code.UNAVAILABLE,),
             ),

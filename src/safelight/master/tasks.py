@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from safelight import http
+from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.errors import Code
 from safelight.master.api.endpoint import JSON, Endpoint
@@ -54,31 +55,33 @@ class Tasks:
         gone, settled = (Code.NOT_FOUND, Code.UNAVAILABLE), (Code.NOT_FOUND, Code.CONFLICT, Code.UNAVAILABLE)
         return [
             Endpoint(
-                method="GET", path="/tasks", handler=self.find, tag="tasks", summary="List tasks, newest first",
+                method="GET", path="/tasks", handler=self.find, access=Access.READ,
+                tag="tasks", summary="List tasks, newest first",
                 query=TaskQuery, answer={JSON: PublicPage}, errors=(Code.INVALID_REQUEST, Code.UNAVAILABLE),
             ),
             Endpoint(
-                method="GET", path="/task/{id}", handler=self.get, tag="tasks", summary="Look at a task",
+                method="GET", path="/task/{id}", handler=self.get, access=Access.READ,
+                tag="tasks", summary="Look at a task",
                 answer=found, errors=gone,
             ),
             Endpoint(
-                method="POST", path="/task/{id}/cancel", handler=self.cancel, tag="tasks",
+                method="POST", path="/task/{id}/cancel", handler=self.cancel, access=Access.OPERATE, tag="tasks",
                 summary="Cancel a task that has not ended", answer=found, errors=settled,
             ),
             Endpoint(
-                method="POST", path="/task/{id}/retry", handler=self.retry, tag="tasks",
+                method="POST", path="/task/{id}/retry", handler=self.retry, access=Access.OPERATE, tag="tasks",
                 summary="Send a failed, cancelled or quarantined task round again", answer=found, errors=settled,
             ),
             Endpoint(
-                method="POST", path="/task/{id}/release", handler=self.release, tag="tasks",
+                method="POST", path="/task/{id}/release", handler=self.release, access=Access.OPERATE, tag="tasks",
                 summary="Send a quarantined task round again", answer=found, errors=settled,
             ),
             Endpoint(
-                method="DELETE", path="/task/{id}", handler=self.delete, tag="tasks",
+                method="DELETE", path="/task/{id}", handler=self.delete, access=Access.OPERATE, tag="tasks",
                 summary="Forget a task, its original and its results", status=204, errors=gone,
             ),
             Endpoint(
-                method="GET", path="/summary", handler=self.summary, tag="tasks",
+                method="GET", path="/summary", handler=self.summary, access=Access.READ, tag="tasks",
                 summary="The queue and the workers now", answer={JSON: Summary}, errors=(Code.UNAVAILABLE,),
             ),
         ]  # fmt: skip

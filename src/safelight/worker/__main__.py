@@ -14,10 +14,10 @@ from aiohttp import web
 from msgspec import Meta, field
 
 from safelight import serve, settings
+from safelight.access.networks import is_loopback
 from safelight.client.master import Client
 from safelight.client.storage import StorageClient
 from safelight.engine.limits import Limits
-from safelight.service import is_loopback
 from safelight.wire import MAX_PHOTO_BYTES, WorkerInfo
 from safelight.worker import decoder
 from safelight.worker.attempts import Attempts

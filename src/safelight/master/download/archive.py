@@ -13,6 +13,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from safelight import http
+from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
@@ -124,12 +125,12 @@ class Archive:
         description = "Streamed as it is read; nothing is compressed again. A task without a result is left out."
         return [
             Endpoint(
-                method="GET", path="/archive", handler=self.get, tag="results",
+                method="GET", path="/archive", handler=self.get, access=Access.READ, tag="results",
                 summary="Download many results as a ZIP", description=description, query=ArchiveQuery,
                 answer={_ZIP: BINARY}, errors=errors,
             ),
             Endpoint(
-                method="POST", path="/archive", handler=self.post, tag="results",
+                method="POST", path="/archive", handler=self.post, access=Access.READ, tag="results",
                 summary="Download many results as a ZIP, chosen by a form", description=description,
                 body={_FORM: form}, answer={_ZIP: BINARY}, errors=(*errors, Code.TOO_LARGE),
             ),

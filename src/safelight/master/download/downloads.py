@@ -12,6 +12,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from safelight import http
+from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.client.master import output_filename
 from safelight.client.storage import StorageClient
@@ -155,13 +156,15 @@ class Downloads:
         headers = {"Range": "bytes of it only", "If-None-Match": "the ETag that is known already"}
         return [
             Endpoint(
-                method="GET", path="/task/{id}/result", handler=self.result, tag="results",
+                method="GET", path="/task/{id}/result", handler=self.result, access=Access.READ | Access.LINK,
+                tag="results",
                 summary="Download an output",
                 description="409 before the task has ended; the failure's own problem where it has failed.",
                 query=ResultQuery, request_headers=headers, answer={"image/*": BINARY}, also=PARTLY, errors=errors,
             ),
             Endpoint(
-                method="GET", path="/task/{id}/original", handler=self.original, tag="results",
+                method="GET", path="/task/{id}/original", handler=self.original, access=Access.READ | Access.LINK,
+                tag="results",
                 summary="Download the photo as it was uploaded", query=OriginalQuery, request_headers=headers,
                 answer={"image/*": BINARY}, also=PARTLY, errors=errors,
             ),

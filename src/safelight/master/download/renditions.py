@@ -18,6 +18,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from safelight import http
+from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
 from safelight.master.api.endpoint import BINARY, JSON, Endpoint
@@ -168,12 +169,12 @@ class Renditions:
         errors = (Code.INVALID_REQUEST, Code.NOT_FOUND, Code.CONFLICT, Code.OPERATION_FAILED, Code.UNAVAILABLE)
         return [
             Endpoint(
-                method="GET", path="/task/{id}/rendition", handler=self.rendition, tag="results",
+                method="GET", path="/task/{id}/rendition", handler=self.rendition, access=Access.READ, tag="results",
                 summary="See a photo or an output in a size and format for browsers",
                 query=RenditionQuery, answer={"image/*": BINARY}, errors=(*errors, Code.UNSUPPORTED_FORMAT),
             ),
             Endpoint(
-                method="POST", path="/preview", handler=self.preview, tag="recipes",
+                method="POST", path="/preview", handler=self.preview, access=Access.UPLOAD, tag="recipes",
                 summary="Try a recipe on the photo of a task",
                 description="Answers when it has ended, with an internal task. Delete it once seen.",
                 body={JSON: Preview}, answer={JSON: PublicTask},

@@ -13,6 +13,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from safelight import http
+from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
 from safelight.master.api.endpoint import JSON, Endpoint
@@ -148,11 +149,12 @@ class Events:
         errors = (Code.INVALID_REQUEST, Code.TOO_MANY_REQUESTS, Code.UNAVAILABLE)
         return [
             Endpoint(
-                method="GET", path="/events", handler=self.all, tag="events", summary="Follow the changes of all tasks",
+                method="GET", path="/events", handler=self.all, access=Access.READ,
+                tag="events", summary="Follow the changes of all tasks",
                 description=description, query=EventQuery, request_headers=headers, answer=answer, errors=errors,
             ),
             Endpoint(
-                method="GET", path="/task/{id}/events", handler=self.of_task, tag="events",
+                method="GET", path="/task/{id}/events", handler=self.of_task, access=Access.READ, tag="events",
                 summary="Follow the changes of one task", description=description, query=TaskEventQuery,
                 request_headers=headers, answer=answer, errors=(*errors, Code.NOT_FOUND),
             ),

@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from safelight import http
+from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
 from safelight.master.api.endpoint import JSON, Endpoint
@@ -188,7 +189,7 @@ class LastHourCounter:
         """Return the routes."""
         return [
             Endpoint(
-                method="GET", path="/last-hour", handler=self.get, tag="tasks",
+                method="GET", path="/last-hour", handler=self.get, access=Access.READ, tag="tasks",
                 summary="The last hour, minute by minute", answer={JSON: LastHour}, errors=(Code.UNAVAILABLE,),
             ),
         ]  # fmt: skip

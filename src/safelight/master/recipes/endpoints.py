@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from safelight import http, recipe
+from safelight.access.caller import Access
 from safelight.errors import Code
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.master.recipes.recipe_book import RecipeBook, choose, parse
@@ -59,30 +60,33 @@ class Recipes:
         wrong = (Code.INVALID_RECIPE, Code.TOO_LARGE)
         return [
             Endpoint(
-                method="GET", path="/recipes", handler=self.all, tag="recipes",
+                method="GET", path="/recipes", handler=self.all, access=Access.READ | Access.UPLOAD, tag="recipes",
                 summary="Every recipe: built in, from the master's file, and saved", answer={JSON: list[NamedRecipe]},
                 errors=(Code.UNAVAILABLE,),
             ),
             Endpoint(
-                method="GET", path="/recipes/schema", handler=self.schema, tag="recipes",
+                method="GET", path="/recipes/schema", handler=self.schema, access=Access.READ | Access.UPLOAD,
+                tag="recipes",
                 summary="JSON Schema of a recipe", answer={JSON: {"type": "object"}},
             ),
             Endpoint(
-                method="POST", path="/recipes/check", handler=self.check, tag="recipes",
+                method="POST", path="/recipes/check", handler=self.check, access=Access.READ | Access.UPLOAD,
+                tag="recipes",
                 summary="Say what is wrong with a recipe, or give its canonical form", body=body,
                 answer={JSON: NamedRecipe}, errors=wrong, examples={JSON: example},
             ),
             Endpoint(
-                method="GET", path="/recipes/{name}", handler=self.get, tag="recipes", summary="Look at a recipe",
+                method="GET", path="/recipes/{name}", handler=self.get, access=Access.READ | Access.UPLOAD,
+                tag="recipes", summary="Look at a recipe",
                 answer={JSON: NamedRecipe}, errors=(Code.NOT_FOUND, Code.UNAVAILABLE),
             ),
             Endpoint(
-                method="PUT", path="/recipes/{name}", handler=self.put, tag="recipes",
+                method="PUT", path="/recipes/{name}", handler=self.put, access=Access.OPERATE, tag="recipes",
                 summary="Save a recipe under a name", body=body, answer={JSON: NamedRecipe},
                 errors=(*wrong, Code.CONFLICT, Code.UNAVAILABLE), examples={JSON: example},
             ),
             Endpoint(
-                method="DELETE", path="/recipes/{name}", handler=self.delete, tag="recipes",
+                method="DELETE", path="/recipes/{name}", handler=self.delete, access=Access.OPERATE, tag="recipes",
                 summary="Forget a saved recipe", status=204, errors=(Code.NOT_FOUND, Code.CONFLICT, Code.UNAVAILABLE),
             ),
         ]  # fmt: skip

@@ -13,13 +13,12 @@ from email.utils import formatdate
 import msgspec
 from aiohttp import web
 
-from safelight import pictures
+from safelight import http, pictures
 from safelight.access import route
 from safelight.access.caller import Access
 from safelight.access.route import Route
 from safelight.client.partials import PartialClient
 from safelight.errors import Code, Error, validation_problem
-from safelight.http import problem_response
 from safelight.master.download.downloads import Downloads
 from safelight.master.metrics import Metrics
 from safelight.master.recipes.recipe_book import RecipeBook, choose
@@ -103,7 +102,7 @@ class Tus:
                 },
             )
         )
-        location = {"Location": f"{_PATH}/{partial.id}"}
+        location = {"Location": http.location(request, f"{_PATH}/{partial.id}")}
         if request.content_type == _PIECE:
             partial = await self._take(request, partial, 0)
             return await self._answer(partial, 201, location)
@@ -212,7 +211,7 @@ class Tus:
 
 
 def _problem(error: Error) -> web.Response:
-    response = problem_response(error)
+    response = http.problem_response(error)
     response.headers.update(TUS)
     if error.code is Code.PRECONDITION_FAILED:
         response.headers["Tus-Version"] = _SERVER["Tus-Version"]

@@ -14,8 +14,9 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
+from safelight.access.caller import Access
 from safelight.errors import Code, Error, validation_problem
-from safelight.http import classic, json_response
+from safelight.http import classic, json_response, location
 from safelight.master.api.endpoint import BINARY, JSON, Endpoint
 from safelight.master.api.public_schema import PublicTask, PublicUploaded, public
 from safelight.master.metrics import Metrics
@@ -91,7 +92,7 @@ class Uploads:
             if photo.refusal is not None:
                 raise photo.refusal
             task = await self._create(photo, order, key)
-            return json_response(public(task), headers={"Location": f"/task/{task.id}"})
+            return json_response(public(task), headers={"Location": location(request, f"/task/{task.id}")})
 
     async def many(self, request: web.Request) -> web.Response:
         """`POST /tasks`."""
@@ -223,12 +224,14 @@ class Uploads:
         )  # fmt: skip
         return [
             Endpoint(
-                method="POST", path="/task", handler=self.one, tag="uploads", summary="Upload one photo",
+                method="POST", path="/task", handler=self.one, access=Access.UPLOAD | Access.CLASSIC,
+                tag="uploads", summary="Upload one photo",
                 description="Answers once the photo and its task are durable. Parts may come in any order.",
                 request_headers=header, body={"multipart/form-data": form}, answer={JSON: PublicTask}, errors=errors,
             ),
             Endpoint(
-                method="POST", path="/tasks", handler=self.many, tag="uploads", summary="Upload many photos",
+                method="POST", path="/tasks", handler=self.many, access=Access.UPLOAD,
+                tag="uploads", summary="Upload many photos",
                 description="Each part `image` becomes a task or a problem of its own, in the order given.",
                 request_headers=header, body={"multipart/form-data": several}, answer={JSON: list[PublicUploaded]},
                 errors=errors,
