@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import TypeVar
 
+import aiohttp
 from aiohttp import web
 
 from safelight import http, logs, settings
@@ -26,7 +27,16 @@ from safelight.access.policy import PolicyError, server_tls
 from safelight.client.base import session
 from safelight.client.discovery import REGISTRATION_KEYS, Discovery
 from safelight.errors import Error
-from safelight.service import Config, DataDirectory, MaxPhoto, Port, PublicConfig, Service, StandaloneConfig, reachable_host
+from safelight.service import (
+    Config,
+    DataDirectory,
+    MaxPhoto,
+    Port,
+    PublicConfig,
+    Service,
+    StandaloneConfig,
+    reachable_host,
+)
 
 __all__ = [
     "Config",

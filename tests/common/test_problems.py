@@ -105,10 +105,11 @@ async def test_a_request_that_is_not_authenticated_gets_a_problem_and_health_nee
         raise AssertionError
 
     async with serving(app_of(secret=never)) as service, session() as client:
-        service.authenticate = refuse
+        service.gate.authenticators.append(refuse)
         async with client.get(f"{service.url}/secret") as answer:
             assert (answer.status, (await answer.json())["code"]) == (401, "unauthenticated")
-        for path in ("/healthz", "/readyz", "/metrics"):
+            assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+        for path in ("/healthz", "/readyz"):
             async with client.get(service.url + path) as answer:
                 assert answer.status == 200
 

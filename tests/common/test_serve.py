@@ -89,7 +89,7 @@ def test_the_advertised_address_is_one_that_others_reach():
 
 
 async def test_a_service_on_every_network_logs_the_address_that_others_reach(tmp_path):
-    async with service("keyvaluestore", "--data", str(tmp_path), "--host", "0.0.0.0") as process:
+    async with service("keyvaluestore", "--data", str(tmp_path), "--open", "--host", "0.0.0.0") as process:
         url = URL(await process.address())
         assert url.host == serve.reachable_host("0.0.0.0")
         async with session() as http, http.get(url / "healthz") as answer:

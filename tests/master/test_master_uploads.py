@@ -295,7 +295,8 @@ async def test_a_client_that_vanishes_leaves_nothing(master, http, client, stora
     body = form(part("image", photo(1) + bytes(size)))
     host, port = master.url.removeprefix("http://").split(":")
     _, writer = await asyncio.open_connection(host, int(port))
-    head = f"POST /task HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\nContent-Type: {FORM['Content-Type']}\r\n\r\n"
+    head = f"POST /task HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    head += f"Content-Type: {FORM['Content-Type']}\r\n\r\n"
     writer.write(head.encode() + body[:-100])
     await writer.drain()
     await until(http, master.url, UNDER_WAY, lambda count: count == 1)

@@ -187,5 +187,8 @@ def test_on_a_terminal_each_line_has_its_program_in_front(tmp_path: Path) -> Non
 def test_addresses_are_those_that_others_reach(tmp_path: Path) -> None:
     with everything(tmp_path / "data", "--host", "0.0.0.0", "--workers", 0) as found:
         assert not found["master"].startswith("0.0.0.0")
-        told = safelight("store", "get", "masterendpoint", "--keyvaluestore", found["keyvaluestore"])
+        asked = ("store", "get", "masterendpoint", "--keyvaluestore", found["keyvaluestore"])
+        refused = safelight(*asked)
+        assert "cluster key" in refused.stderr
+        told = safelight(*asked, "--cluster-key-file", tmp_path / "data" / "cluster.key")
         assert told.stdout.strip() == found["master"]

@@ -9,7 +9,6 @@ from msgspec import Meta
 
 from safelight import settings
 
-
 PublicUrl = Annotated[
     str | None,
     Meta(
