@@ -13,6 +13,21 @@ from safelight.errors import Code, Error
 LOOKED_AT = 1024
 """Bytes at the start of a file that decide."""
 
+RAW = {
+    "dng": ("DNG", "image/x-adobe-dng"),
+    "nef": ("Nikon NEF", "image/x-nikon-nef"),
+    "cr2": ("Canon CR2", "image/x-canon-cr2"),
+    "cr3": ("Canon CR3", "image/x-canon-cr3"),
+    "arw": ("Sony ARW", "image/x-sony-arw"),
+    "orf": ("Olympus ORF", "image/x-olympus-orf"),
+    "rw2": ("Panasonic RW2", "image/x-panasonic-rw2"),
+    "pef": ("Pentax PEF", "image/x-pentax-pef"),
+    "raf": ("Fujifilm RAF", "image/x-fuji-raf"),
+    "srw": ("Samsung SRW", "image/x-samsung-srw"),
+    "raw": ("camera raw", "image/x-dcraw"),
+}
+"""The raw formats of cameras: what people call each, and its media type."""
+
 EXTENSIONS = {
     "image/jpeg": "jpg",
     "image/png": "png",
@@ -22,6 +37,7 @@ EXTENSIONS = {
     "image/avif": "avif",
     "image/heic": "heic",
     "image/jxl": "jxl",
+    **{media_type: name for name, (_, media_type) in RAW.items()},
 }
 """The kinds that are taken, and the extension that each one's files have."""
 
@@ -30,6 +46,12 @@ _TAKEN = (
     (rb"\x89PNG\r\n\x1a\n", "image/png"),
     (rb"GIF8[79]a", "image/gif"),
     (rb"RIFF....WEBP", "image/webp"),
+    (rb"II\*\x00....CR\x02", "image/x-canon-cr2"),
+    (rb"IIR[OS]|MMOR", "image/x-olympus-orf"),
+    (rb"IIU\x00", "image/x-panasonic-rw2"),
+    (rb"FUJIFILMCCD-RAW", "image/x-fuji-raf"),
+    (rb"....ftypcrx ", "image/x-canon-cr3"),
+    (rb"FOVb|\x00MRM", "image/x-dcraw"),
     (rb"II[*+]\x00|MM\x00[*+]", "image/tiff"),
     (rb"\xff\x0a|\x00\x00\x00\x0cJXL \r\n\x87\n", "image/jxl"),
 )
@@ -58,7 +80,7 @@ _NO_PICTURES = (
 _AVIF = frozenset({b"avif", b"avis"})
 _HEIC = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
-_WHAT_TO_DO = "Upload a JPEG, PNG, WebP, AVIF, HEIC, GIF, TIFF or JPEG XL."
+_WHAT_TO_DO = "Upload a JPEG, PNG, WebP, AVIF, HEIC, GIF, TIFF, JPEG XL or a camera's raw file."
 
 
 def _compiled(table: tuple[tuple[bytes, str], ...], flags: int = 0) -> list[tuple[re.Pattern[bytes], str]]:

@@ -55,14 +55,16 @@ def difference(one, other):
     return delta.mean(), delta.max()
 
 
+def chunk(name, body):
+    """One chunk of a PNG."""
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
 def png16(samples):
     """A PNG of 16 bits by hand (PNG specification, 3rd edition), for grey or RGB(A) samples."""
     height, width = samples.shape[:2]
     kind = {1: 0, 3: 2, 4: 6}[1 if samples.ndim == 2 else samples.shape[2]]
     rows = b"".join(b"\x00" + row.astype(">u2").tobytes() for row in samples)
-
-    def chunk(name, body):
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
     head = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,32 @@ _MEMORY = ("out of memory", "insufficient memory", "unable to allocate", "memory
 # said of numbers in a damaged file, when nothing was allocated yet
 _NO_MEMORY_MATTER = ("security limit", "out of memory reading of")
 _KILLED = ("killed for image",)
-_CODEC = ("unsupported codec", "unsupported feature", "decoder plugin", "no decoding plugin")
+_UNSUPPORTED = re.compile(
+    r"(?P<codec>unsupported codec|decoder plugin|no decoding plugin)"
+    r"|(?P<feature>[\w -]*compression support is not configured|[\w -]* is not implemented|unsupported feature[^\n]*"
+    r"|unsupported jpeg process[^\n]*|unsupported color conversion|samples out of range)",
+    re.IGNORECASE,
+)
+# What sound files of many cameras and programs make the decoders complain of.
+_HARMLESS = re.compile(
+    r"extraneous bytes before marker|unknown JFIF revision|unknown Adobe color transform|Invalid SOS parameters"
+    r"|inconsistent progression|unknown field with tag|unrecognized|ignored|not sorted in ascending order",
+    re.IGNORECASE,
+)
+_SERIOUS = re.compile(r"invalid jpeg file|premature|bad huffman|instead of rst", re.IGNORECASE)
 # What libvips' readers put before their messages.
 _READING = (
     "load", "vipsjpeg", "vipspng", "webp", "gif", "heif", "tiff2vips", "jxl", "bad seek", "end of", "libspng", "source",
 )  # fmt: skip
+_INTERNAL = re.compile(
+    r"unable to (?:call \S+|fetch from region)|/\S+|\bunable to write to target target\b"
+    r"|\b(?:\w+_(?:source|buffer|target)|vips\w*|tiff2vips|webp2vips|libspng|libpng|heif|webp|gifload|jxl|source)\b:?\s*",
+    re.IGNORECASE,
+)
+
+
+class HarmlessComplaint(Error):  # noqa: N818 -- no failure yet
+    """The decoder stopped at something that sound files have too: the file is worth another, less strict reading."""
 
 
 @contextmanager
@@ -33,7 +55,7 @@ def reading(format_: Format) -> Iterator[None]:
     except pyvips.Error as error:
         raise _translated(error, format_, otherwise=Code.DAMAGED_IMAGE) from error
     except MemoryError as error:
-        raise _out_of_memory() from error
+        raise out_of_memory() from error
 
 
 @contextmanager
@@ -44,27 +66,58 @@ def computing(format_: Format, output: str) -> Iterator[None]:
     except pyvips.Error as error:
         raise _translated(error, format_, otherwise=Code.OPERATION_FAILED, output=output) from error
     except MemoryError as error:
-        raise _out_of_memory() from error
+        raise out_of_memory() from error
+
+
+def damaged(format_: Format, how: str) -> Error:
+    """The error of a file that is damaged; `how` says what is wrong, and where."""
+    return Error(Code.DAMAGED_IMAGE, f"The {format_.label} file is damaged: {how}.")
+
+
+def located(error: pyvips.Error, format_: Format, where: str) -> Error:
+    """The error of a file whose pixels could not be decoded, there."""
+    found = _translated(error, format_, otherwise=Code.DAMAGED_IMAGE)
+    if found.code is not Code.DAMAGED_IMAGE:
+        return found
+    return damaged(format_, f"its pixels end {where} ({plain_reason(str(error))})")
+
+
+def unsupported(format_name: str, feature: str) -> Error:
+    """The error of a sound file with something that this installation does not read."""
+    detail = f"The file is sound but cannot be read here: {feature} is not supported. Convert it to PNG or JPEG first."
+    return Error(Code.UNSUPPORTED_FORMAT, detail, format=format_name, feature=feature)
+
+
+def out_of_memory() -> Error:
+    """The error of a photo that needs more than a decoder has."""
+    return Error(Code.OUT_OF_MEMORY, "The photo needs more memory than a decoder may use. Upload a smaller one.")
 
 
 def _translated(error: pyvips.Error, format_: Format, otherwise: Code, **extra: str) -> Error:
     said = " ".join(str(error).split())
     lower = said.lower()
     if any(word in lower for word in _MEMORY) and not any(word in lower for word in _NO_MEMORY_MATTER):
-        return _out_of_memory()
+        return out_of_memory()
     if any(word in lower for word in _KILLED):
-        return Error(Code.TIMED_OUT, "The picture took longer than its time limit.")
-    if any(word in lower for word in _CODEC):
-        detail = (
-            f"This {format_.name.upper()} file uses a codec that this worker's libvips does not have "
-            "(HEVC, for licence reasons). Convert it to JPEG or AVIF first."
-        )
-        return Error(Code.UNSUPPORTED_FORMAT, detail, format=format_.name)
-    if otherwise is Code.DAMAGED_IMAGE or _blames_reader(str(error)):
-        detail = f"The {format_.name.upper()} file is damaged or cut off: {_reason(said)}."
-        return Error(Code.DAMAGED_IMAGE, detail)
-    detail = f"The output {extra.get('output', '')!r} could not be made: {_reason(said)}."
+        return Error(Code.TIMED_OUT, "The photo took longer than its time limit.")
+    blamed = otherwise is Code.DAMAGED_IMAGE or _blames_reader(str(error))
+    if blamed and (feature := _UNSUPPORTED.search(str(error))):
+        return _unsupported(feature, format_)
+    if blamed:
+        found = damaged(format_, plain_reason(str(error)))
+        harmless = _HARMLESS.search(said) and not _SERIOUS.search(said)
+        return HarmlessComplaint(found.code, found.detail) if harmless else found
+    detail = f"The output {extra.get('output', '')!r} could not be made: {plain_reason(str(error))}."
     return Error(Code.OPERATION_FAILED, detail, **extra)
+
+
+def _unsupported(found: re.Match[str], format_: Format) -> Error:
+    if found["codec"]:
+        feature = f"the codec of this {format_.label} file"
+    else:
+        feature = f"{format_.label} with {plain_reason(found['feature'])}"
+        feature = re.sub(r" (?:support )?is not (?:configured|implemented)", "", feature)
+    return unsupported(format_.name, feature)
 
 
 def _blames_reader(said: str) -> bool:
@@ -72,10 +125,7 @@ def _blames_reader(said: str) -> bool:
     return any(line.strip().lower().startswith(_READING) or "load" in line.lower() for line in said.splitlines()[1:])
 
 
-def _reason(said: str) -> str:
-    text = said.removeprefix("unable to call ").strip()
-    return text[:300] or "no reason given"
-
-
-def _out_of_memory() -> Error:
-    return Error(Code.OUT_OF_MEMORY, "The picture needs more memory than a decoder may use. Upload a smaller one.")
+def plain_reason(said: str) -> str:
+    """What a library said, without names of its insides, each sentence once."""
+    lines = dict.fromkeys(" ".join(_INTERNAL.sub("", line).split()).strip(" :.") for line in said.splitlines())
+    return "; ".join(line for line in lines if line)[:300] or "its data cannot be decoded"

@@ -1,4 +1,4 @@
-"""The picture formats: how each is recognised, which part of libvips reads and writes it, what it can hold."""
+"""The picture formats: how each is recognised, what reads and writes it, what it can hold."""
 
 from __future__ import annotations
 
@@ -8,16 +8,24 @@ from safelight import pictures
 
 
 class Format(Struct, frozen=True, kw_only=True):
-    """One format. `max_side` is the longest side it can hold, in pixels; `writer` is None where nothing writes it."""
+    """One format. `max_side` is the longest side it can hold, in pixels.
+
+    `reader` and `writer` are libvips' operations, "" where it has none. `package` is the module that reads and writes
+    the format where libvips does not: it comes with the extra `formats`, and may be missing.
+    """
 
     name: str
+    label: str
     media_type: str
     extension: str
-    reader: str
-    writer: str | None
+    reader: str = ""
+    writer: str = ""
+    package: str = ""
+    writes_by_package: bool = False
     max_side: int
     alpha: bool = True
     animated: bool = False
+    """Whether every animation stays one; other formats keep only their own."""
     deep: bool = False
     shrinks: bool = False
     """Whether its reader can decode straight to a smaller size."""
@@ -25,47 +33,59 @@ class Format(Struct, frozen=True, kw_only=True):
 
 _ALL = (
     Format(
-        name="jpeg", media_type="image/jpeg", extension="jpg", reader="jpegload_source", writer="jpegsave_buffer",
-        max_side=65500, alpha=False, shrinks=True,
+        name="jpeg", label="JPEG", media_type="image/jpeg", extension="jpg", reader="jpegload_source",
+        writer="jpegsave_buffer", max_side=65500, alpha=False, shrinks=True,
     ),
     Format(
-        name="png", media_type="image/png", extension="png", reader="pngload_source", writer="pngsave_buffer",
-        max_side=1_000_000, deep=True,
+        name="png", label="PNG", media_type="image/png", extension="png", reader="pngload_source",
+        writer="pngsave_buffer", max_side=1_000_000, deep=True,
     ),
     Format(
-        name="webp", media_type="image/webp", extension="webp", reader="webpload_source", writer="webpsave_buffer",
-        max_side=16383, animated=True, shrinks=True,
+        name="webp", label="WebP", media_type="image/webp", extension="webp", reader="webpload_source",
+        writer="webpsave_buffer", max_side=16383, animated=True, shrinks=True,
     ),
     Format(
-        name="avif", media_type="image/avif", extension="avif", reader="heifload_source", writer="heifsave_buffer",
-        max_side=16384,
+        name="avif", label="AVIF", media_type="image/avif", extension="avif", reader="heifload_source",
+        writer="heifsave_buffer", max_side=16384,
     ),
     Format(
-        name="heic", media_type="image/heic", extension="heic", reader="heifload_source", writer=None, max_side=16384,
+        name="heic", label="HEIC", media_type="image/heic", extension="heic", package="pillow_heif", max_side=16384,
     ),
     Format(
-        name="gif", media_type="image/gif", extension="gif", reader="gifload_source", writer="gifsave_buffer",
-        max_side=65535, animated=True,
+        name="gif", label="GIF", media_type="image/gif", extension="gif", reader="gifload_source",
+        writer="gifsave_buffer", max_side=65535, animated=True,
     ),
     Format(
-        name="tiff", media_type="image/tiff", extension="tif", reader="tiffload_source", writer="tiffsave_buffer",
-        max_side=1_000_000, deep=True,
+        name="tiff", label="TIFF", media_type="image/tiff", extension="tif", reader="tiffload_source",
+        writer="tiffsave_buffer", max_side=1_000_000, deep=True,
     ),
     Format(
-        name="jxl", media_type="image/jxl", extension="jxl", reader="jxlload_source", writer="jxlsave_buffer",
-        max_side=1_000_000,
+        name="jxl", label="JPEG XL", media_type="image/jxl", extension="jxl", reader="jxlload_source",
+        writer="jxlsave_buffer", package="pillow_jxl", writes_by_package=True, max_side=1_000_000,
     ),
 )  # fmt: skip
 
-FORMATS: dict[str, Format] = {format_.name: format_ for format_ in _ALL}
+_RAW = tuple(
+    Format(
+        name=name, label=label, media_type=media_type, extension=pictures.EXTENSIONS[media_type], package="rawpy",
+        max_side=65535, alpha=False,
+    )
+    for name, (label, media_type) in pictures.RAW.items()
+)  # fmt: skip
+
+FORMATS: dict[str, Format] = {format_.name: format_ for format_ in (*_ALL, *_RAW)}
 """Every format that the engine knows, by name."""
 
-_BY_MEDIA_TYPE = {format_.media_type: format_ for format_ in _ALL}
+RAW = frozenset(format_.name for format_ in _RAW)
+"""The names of the raw formats of cameras, which are read and never written."""
+
+_BY_MEDIA_TYPE = {format_.media_type: format_ for format_ in FORMATS.values()}
 
 
 def sniff(head: bytes) -> Format:
     """Tell the format from the first kilobyte; names and media types that came along are never believed.
 
+    A raw file that starts like any other TIFF is told apart later, by its directories.
     Error: NOT_AN_IMAGE, or UNSUPPORTED_FORMAT for a picture of a kind that is not read.
     """
     return _BY_MEDIA_TYPE[pictures.media_type(head)]

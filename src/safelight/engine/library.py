@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
+
+# An image that is larger than this when it is held goes to a scratch file, which a decoder must not write.
+os.environ.setdefault("VIPS_DISC_THRESHOLD", "1t")
 
 import pyvips
 
@@ -12,7 +17,7 @@ from safelight.engine.formats import FORMATS
 from safelight.errors import Code, Error
 from safelight.recipe import Recipe
 
-_REVISION = 1  # raise it when the same recipe starts to give different pixels or bytes
+_REVISION = 2  # raise it when the same recipe starts to give different pixels or bytes
 
 VERSION = f"{_REVISION}+vips{pyvips.version(0)}.{pyvips.version(1)}.{pyvips.version(2)}"
 """Names what computes results: a result is only used again for the same version."""
@@ -42,28 +47,35 @@ def set_concurrency(threads: int) -> None:
 
 
 def can_read(format_: str) -> bool:
-    """Whether the installed libvips reads that format."""
-    return format_ in FORMATS and _has(FORMATS[format_].reader)
+    """Whether this installation reads that format."""
+    known = FORMATS.get(format_)
+    return known is not None and (has(known.reader) or _installed(known.package))
 
 
 def can_write(format_: str) -> bool:
-    """Whether the installed libvips writes that format."""
-    writer = FORMATS[format_].writer if format_ in FORMATS else None
-    return writer is not None and _has(writer)
+    """Whether this installation writes that format."""
+    known = FORMATS.get(format_)
+    if known is None:
+        return False
+    return has(known.writer) or (known.writes_by_package and _installed(known.package))
 
 
 def check(recipe: Recipe) -> None:
-    """Refuse a recipe that asks for a format the installed libvips cannot write: Error(INVALID_RECIPE)."""
+    """Refuse a recipe that asks for a format which this installation cannot write: Error(INVALID_RECIPE)."""
     for name, output in recipe.outputs.items():
         if output.format != "same" and not can_write(output.format):
             usable = ", ".join(format_ for format_ in FORMATS if can_write(format_))
             position = f"$.outputs.{name}.format"
-            detail = (
-                f"Wrong recipe at {position}: the libvips of this worker cannot write {output.format}; use {usable}."
-            )
+            detail = f"Wrong recipe at {position}: this worker cannot write {output.format}; use {usable}."
             raise Error(Code.INVALID_RECIPE, detail, position=position)
 
 
 @cache
-def _has(operation: str) -> bool:
-    return bool(pyvips.type_find("VipsOperation", operation))
+def has(operation: str) -> bool:
+    """Whether libvips has that operation."""
+    return bool(operation) and bool(pyvips.type_find("VipsOperation", operation))
+
+
+@cache
+def _installed(package: str) -> bool:
+    return bool(package) and find_spec(package) is not None

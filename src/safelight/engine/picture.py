@@ -8,10 +8,8 @@ from typing import Any, Literal
 
 import pyvips
 
-from safelight.engine.color import to_srgb
-
-_TURNS = {3: "d180", 4: "d180", 5: "d90", 6: "d90", 7: "d270", 8: "d270"}
-_MIRRORED = {2, 4, 5, 7}
+from safelight.engine.color.convert import to_srgb
+from safelight.engine.transform.turn import reorders, upright
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +18,8 @@ class Picture:
 
     `width` and `height` are those of one frame as a person sees it. Until the first resize the image may hold fewer
     pixels than that (decoded straight to a smaller size) and lie on its side (`orientation`, the EXIF tag, still to
-    be obeyed) in its own colours (`color`); `ready` settles the latter two. Frames stand one below the other.
-    `streaming`: the pixels can be read only once, from top to bottom.
+    be obeyed) in its own colours (`color`; `profile` is their ICC profile, None for sRGB); `ready` settles
+    the latter two. Frames stand one below the other. `streaming`: the pixels can be read only once, from top to bottom.
     """
 
     image: pyvips.Image
@@ -29,6 +27,7 @@ class Picture:
     height: int
     frames: int
     orientation: int
+    profile: bytes | None
     color: Literal["srgb", "keep", "done"]
     bit_depth: int
     streaming: bool
@@ -63,18 +62,13 @@ class Picture:
         return replace(self, image=frame, frames=1)
 
     def _colored(self) -> Picture:
-        image = to_srgb(self.image, self.bit_depth, keep=self.color == "keep")
-        return replace(self, image=image, color="done")
+        keep = self.color == "keep" and self.image.interpretation != "cmyk"
+        image = to_srgb(self.image, self.profile, self.bit_depth, keep=keep)
+        return replace(self, image=image, profile=self.profile if keep else None, color="done")
 
     def _upright(self) -> Picture:
-        turn, mirrored = _TURNS.get(self.orientation), self.orientation in _MIRRORED
-
-        def change(image: pyvips.Image) -> pyvips.Image:
-            turned = image.rot(turn) if turn else image
-            return turned.fliphor() if mirrored else turned
-
-        source = self.in_memory() if turn else self
-        turned = source.each_frame(change)
+        source = self.in_memory() if reorders(self.orientation) else self
+        turned = source.each_frame(lambda image: upright(image, self.orientation))
         return replace(turned, orientation=1, width=self.width, height=self.height)
 
 

@@ -8,16 +8,18 @@ from typing import Any
 
 import pyvips
 
-from safelight.engine.encode import encode, resolve
-from safelight.engine.failures import computing
+from safelight.engine.failures import HarmlessComplaint, computing
 from safelight.engine.formats import Format
 from safelight.engine.library import check
 from safelight.engine.limits import Limits, judge_decode, judge_output
-from safelight.engine.operations import apply
-from safelight.engine.original import Original
 from safelight.engine.picture import Picture
+from safelight.engine.read.facts import Facts
+from safelight.engine.read.original import Original
 from safelight.engine.records import Output, Probe, Result
-from safelight.engine.scale import target
+from safelight.engine.transform.apply import apply
+from safelight.engine.transform.scale import target
+from safelight.engine.transform.turn import reorders
+from safelight.engine.write.encode import encode, holds_profiles, keeps_frames, resolve
 from safelight.errors import Code, Error
 from safelight.recipe import Output as Wanted
 from safelight.recipe import Recipe
@@ -52,7 +54,10 @@ def probe(source: Any, limits: Limits = DEFAULT_LIMITS) -> Probe:
 
     Errors: NOT_AN_IMAGE, UNSUPPORTED_FORMAT, DAMAGED_IMAGE, TOO_LARGE, TOO_MANY_PIXELS (all frames counted).
     """
-    header = Original(source, limits).probe
+    try:
+        header = Original(source, limits).probe
+    except HarmlessComplaint:
+        header = Original(source, limits, lenient=True).probe
     judge_decode(header, header.frames, limits)
     return header
 
@@ -63,30 +68,36 @@ def process(source: Any, recipe: Recipe, limits: Limits = DEFAULT_LIMITS, *, sto
     Errors: those of `probe`, INVALID_RECIPE, OPERATION_FAILED, OUT_OF_MEMORY; TIMED_OUT after `stop`.
     """
     check(recipe)
-    original = Original(source, limits)
+    try:
+        return _processed(Original(source, limits, strict=recipe.strict), recipe, limits, stop)
+    except HarmlessComplaint:
+        return _processed(Original(source, limits, strict=recipe.strict, lenient=True), recipe, limits, stop)
+
+
+def _processed(original: Original, recipe: Recipe, limits: Limits, stop: Stop | None) -> Result:
     header = original.probe
     formats = {name: resolve(output, header) for name, output in recipe.outputs.items()}
-    frames = header.frames if any(format_.animated for format_ in formats.values()) else 1
+    animated = any(keeps_frames(format_, header) for format_ in formats.values())
+    frames = header.frames if animated else 1
     shrink = _common_shrink(recipe, original) if frames == 1 else 1
     several = len(recipe.outputs) > 1
     judge_decode(header, frames, limits, shrink=shrink, whole=several or _needs_all(recipe, header, frames))
-    fresh = frames == 1 and shrink == 1
-    image = original.image if fresh else original.load(frames=frames > 1, shrink=shrink)
     watch = stop.watch if stop else _ignore
-    watch(image)
-    if several:
-        with computing(original.format, next(iter(formats))):
-            image = image.copy_memory()
+    with computing(original.format, next(iter(formats))):
+        image = original.load(frames=frames > 1, shrink=shrink)
         watch(image)
-    start = _start(image, header, frames, upright=recipe.auto_orient, streaming=not several)
+        if several:
+            image = image.copy_memory()
+            watch(image)
+    start = _start(image, header, original.facts, frames, upright=recipe.auto_orient, streaming=not several)
     outputs = []
     try:
         for name, format_ in formats.items():
             with computing(original.format, name):
-                outputs.append(_output(name, start, recipe, format_, limits, watch))
+                outputs.append(_output(name, start, recipe, format_, original, limits, watch))
     except Error as error:
-        if error.code is Code.OPERATION_FAILED and isinstance(error.__cause__, pyvips.Error):
-            original.verify()  # some readers fail without a word, and the encoder gets the blame
+        if isinstance(error.__cause__, pyvips.Error) and error.code in {Code.OPERATION_FAILED, Code.DAMAGED_IMAGE}:
+            original.verify()  # says where; some readers fail without a word, and the encoder gets the blame
         raise
     return Result(original=header, outputs=outputs)
 
@@ -94,7 +105,7 @@ def process(source: Any, recipe: Recipe, limits: Limits = DEFAULT_LIMITS, *, sto
 def _ignore(_image: pyvips.Image) -> None: ...
 
 
-def _start(image: pyvips.Image, header: Probe, frames: int, *, upright: bool, streaming: bool) -> Picture:
+def _start(image: pyvips.Image, header: Probe, facts: Facts, frames: int, *, upright: bool, streaming: bool) -> Picture:
     orientation = header.orientation if upright else 1
     width, height = (header.height, header.width) if orientation >= 5 else (header.width, header.height)
     return Picture(
@@ -103,16 +114,20 @@ def _start(image: pyvips.Image, header: Probe, frames: int, *, upright: bool, st
         height=height,
         frames=frames,
         orientation=orientation,
+        profile=facts.profile,
         color="srgb",
         bit_depth=8,
         streaming=streaming,
     )
 
 
-def _output(name: str, start: Picture, recipe: Recipe, format_: Format, limits: Limits, watch: _Watch) -> Output:
+def _output(
+    name: str, start: Picture, recipe: Recipe, format_: Format, original: Original, limits: Limits, watch: _Watch
+) -> Output:
     wanted = recipe.outputs[name]
-    picture = replace(start, color=wanted.color, bit_depth=wanted.bit_depth if format_.deep else 8)
-    if not format_.animated:
+    color = wanted.color if holds_profiles(format_) else "srgb"
+    picture = replace(start, color=color, bit_depth=wanted.bit_depth if format_.deep else 8)
+    if not keeps_frames(format_, original.probe):
         picture = picture.first_frame()
     for index, operation in enumerate(wanted.operations):
         try:
@@ -123,7 +138,8 @@ def _output(name: str, start: Picture, recipe: Recipe, format_: Format, limits: 
             raise Error(Code.OPERATION_FAILED, detail, output=name, position=position) from error
         judge_output(picture.width, picture.height, picture.frames, limits)
     watch(picture.image)
-    finished = encode(name, picture, wanted, format_, upright=recipe.auto_orient)
+    orientation = 1 if recipe.auto_orient else original.probe.orientation
+    finished = encode(name, picture, wanted, format_, original.facts, orientation)
     if finished.size > limits.max_output_bytes:
         detail = f"The output {name!r} has {finished.size} bytes; at most {limits.max_output_bytes} are allowed."
         raise Error(Code.OPERATION_FAILED, detail, output=name, limit=limits.max_output_bytes)
@@ -158,7 +174,7 @@ def _needs_all(recipe: Recipe, header: Probe, frames: int) -> bool:
         return True
     if output.operations and isinstance(output.operations[0], Resize | SmartCrop):
         return False
-    turned = recipe.auto_orient and header.orientation > 2
+    turned = recipe.auto_orient and reorders(header.orientation)
     return turned or any(
         isinstance(operation, Rotate | SmartCrop) or operation == Flip(direction="vertical")
         for operation in output.operations

@@ -26,7 +26,10 @@ class Probe(Struct, frozen=True, kw_only=True):
 
 
 class Output(Struct, frozen=True, kw_only=True):
-    """One finished file. Width and height are pixels of one frame; `extension` comes without a dot."""
+    """One finished file. Width and height are pixels of one frame; `extension` comes without a dot.
+
+    `notes` are sentences about the upload for whoever sent it: it was read, though something was wrong with it.
+    """
 
     name: str
     data: bytes
@@ -36,6 +39,7 @@ class Output(Struct, frozen=True, kw_only=True):
     width: int
     height: int
     frames: int
+    notes: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:

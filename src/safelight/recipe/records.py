@@ -67,10 +67,12 @@ class Output(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to make of one upload: one or more named outputs from a single decode.
 
-    `auto_orient` (before everything else) turns the picture upright as its orientation tag asks.
+    `auto_orient` (before everything else) turns the picture upright as its orientation tag asks. `strict` refuses a
+    photo that can be read although something is wrong with it, such as a JPEG without its end marker.
     """
 
     outputs: Annotated[dict[str, Output], Meta(min_length=1, max_length=MAX_OUTPUTS)]
     name: Annotated[str, Meta(pattern=NAME)] = "custom"
     description: Annotated[str, Meta(max_length=500)] = ""
     auto_orient: bool = True
+    strict: bool = False

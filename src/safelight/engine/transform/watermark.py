@@ -7,11 +7,11 @@ from html import escape
 
 import pyvips
 
-from safelight.engine.color import to_srgb
+from safelight.engine.color.convert import to_srgb
 from safelight.engine.limits import Limits, judge_decode
-from safelight.engine.original import Original
 from safelight.engine.picture import Picture, as_rgb, blended, rounded, top
-from safelight.engine.scale import placed
+from safelight.engine.read.original import Original
+from safelight.engine.transform.scale import placed
 from safelight.errors import Error
 from safelight.recipe.operations import Watermark
 
@@ -84,7 +84,7 @@ def _image(operation: Watermark, width: int, height: int) -> pyvips.Image:
     try:
         original = Original(operation.image, _IMAGE_LIMITS)
         judge_decode(original.probe, 1, _IMAGE_LIMITS, whole=True)
-        image = as_rgb(to_srgb(original.image.copy_memory(), 8, keep=False))
+        image = as_rgb(to_srgb(original.load().copy_memory(), original.facts.profile, 8, keep=False))
     except Error as error:
         raise ValueError(f"the watermark's image cannot be used. {error.detail}") from error
     except pyvips.Error as error:

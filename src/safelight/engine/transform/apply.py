@@ -7,8 +7,8 @@ from functools import singledispatch
 import pyvips
 
 from safelight.engine.picture import Picture, as_rgb, blended, hold, on_colors, rounded, top
-from safelight.engine.scale import cropped, placed, scaled_to, target
-from safelight.engine.watermark import marked
+from safelight.engine.transform.scale import cropped, placed, scaled_to, target
+from safelight.engine.transform.watermark import marked
 from safelight.recipe import operations as op
 
 _LUMA = (0.299, 0.587, 0.114)  # Rec. 601, what "saturation" means to every photo program

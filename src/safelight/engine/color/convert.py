@@ -1,0 +1,97 @@
+"""From the colours of a file to sRGB."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyvips
+
+from safelight.engine.color.profile import color_space, is_srgb
+
+_GREY = {"b-w", "grey16"}
+
+
+def to_srgb(image: pyvips.Image, profile: bytes | None, bit_depth: int, *, keep: bool) -> pyvips.Image:
+    """Convert grey, RGB or CMYK of 8 or 16 bits to sRGB or grey, of 8 or 16 bits a sample, with or without alpha.
+
+    `profile` is the ICC profile of the samples, None for sRGB. `keep` leaves RGB and grey in their own profile. A
+    profile that is broken or does not fit is ignored; CMYK without one is taken to be what offset printing uses.
+    """
+    image = _usual_bands(image)
+    deep = bit_depth == 16 and image.format == "ushort"
+    if image.interpretation == "cmyk":
+        image = _transformed(image, profile, "cmyk", deep=deep)
+    elif profile and not keep and not is_srgb(profile):
+        image = _converted(image, profile, deep=deep)
+    return _of_depth(image, deep=deep)
+
+
+def matched(image: pyvips.Image, profile: bytes | None) -> tuple[pyvips.Image, bytes | None]:
+    """An image and a profile that fit each other, after operations have made grey of colours or colours of grey."""
+    space = color_space(profile) if profile else ""
+    if space == "RGB":
+        return (_three(image) if image.bands < 3 else image), profile
+    if space == "GRAY" and image.bands < 3:
+        return image, profile
+    if profile is None or space != "GRAY":
+        return image, None
+    deep = image.format == "ushort"
+    grey = [image.extract_band(index).copy(interpretation="grey16" if deep else "b-w") for index in range(3)]
+    bands = [_converted(band, profile, deep=deep) for band in grey] + ([image.extract_band(3)] * (image.bands - 3))
+    return bands[0].bandjoin(bands[1:]).copy(interpretation=image.interpretation), None
+
+
+def _usual_bands(image: pyvips.Image) -> pyvips.Image:
+    """Measurement files may have any number of bands and no known colours; show the first ones."""
+    if image.interpretation not in {"multiband", "histogram", "matrix", "fourier"}:
+        return image
+    grey = image.bands < 3
+    deep = image.format == "ushort"
+    kind = ("grey16" if deep else "b-w") if grey else ("rgb16" if deep else "srgb")
+    return image.extract_band(0, n=1 if grey else 3).copy(interpretation=kind)
+
+
+def _converted(image: pyvips.Image, profile: bytes, *, deep: bool) -> pyvips.Image:
+    """Through the profile, grey staying grey."""
+    grey = image.interpretation in _GREY
+    if not grey:
+        return _transformed(image, profile, "srgb", deep=deep)
+    if color_space(profile) == "RGB":
+        image = _three(image)
+    made = _transformed(image, profile, "srgb", deep=deep)
+    if made.bands < 3:
+        return made
+    light = made.extract_band(1)  # of grey all three are alike
+    light = light.bandjoin(made.extract_band(3)) if made.bands > 3 else light
+    return light.copy(interpretation="grey16" if made.format == "ushort" else "b-w")
+
+
+def _three(image: pyvips.Image) -> pyvips.Image:
+    bands = [image.extract_band(0)] * 3 + ([image.extract_band(1)] if image.bands > 1 else [])
+    return bands[0].bandjoin(bands[1:]).copy(interpretation="rgb16" if image.format == "ushort" else "srgb")
+
+
+def _transformed(image: pyvips.Image, profile: bytes | None, fallback: str, *, deep: bool) -> pyvips.Image:
+    """By littleCMS, rounded once, to the wanted depth; as it is where the profile does not fit."""
+    described = image.copy()
+    if profile:
+        described.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
+    choices: list[dict[str, Any]] = [{"embedded": True}] if profile else []
+    for options in [*choices, {"input_profile": fallback}]:
+        try:
+            made = described.icc_transform(
+                "srgb", depth=16 if deep else 8, intent="relative", black_point_compensation=True, **options
+            ).copy()
+        except pyvips.Error:
+            continue
+        made.remove("icc-profile-data")
+        return made
+    return image
+
+
+def _of_depth(image: pyvips.Image, *, deep: bool) -> pyvips.Image:
+    grey = image.interpretation in _GREY
+    if deep or image.format == "uchar":
+        return image
+    # 65,535 is 255; libvips' own conversion would only drop the lower half
+    return image.linear(1 / 257, 0.5, uchar=True).copy(interpretation="b-w" if grey else "srgb")

@@ -1,0 +1,121 @@
+"""EXIF (CIPA DC-008): the orientation, and a copy that holds only what may leave."""
+
+from __future__ import annotations
+
+import struct
+
+from safelight.engine.metadata.directory import Directory, Structure, StructureError
+
+_ORIENTATION, _EXIF_DIRECTORY, _GPS_DIRECTORY = 0x0112, 0x8769, 0x8825
+_LONGEST = 4096  # bytes; what describes a photo is shorter, what hides one is longer
+_PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"ftyp")
+# An allow list: what describes the photo and its camera. Maker notes, previews, further pictures, embedded XMP and
+# IPTC, and everything that no standard names stay behind.
+_PHOTO = frozenset(
+    {0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298}
+)
+_CAMERA = frozenset(
+    {0x829A, 0x829D, 0x8822, 0x8824, 0x8827, *range(0x8830, 0x8836), 0x9000, 0x9003, 0x9004, *range(0x9010, 0x9013)}
+    | {*range(0x9201, 0x920B), 0x9286, *range(0x9290, 0x9293), 0xA20B, 0xA20E, 0xA20F, 0xA210, 0xA215, 0xA217}
+    | {0xA300, 0xA301, *range(0xA401, 0xA407), *range(0xA408, 0xA40B), 0xA40C, 0xA420, *range(0xA430, 0xA436), 0xA500}
+)
+_POSITION = frozenset(range(0x20))
+
+_Value = tuple[int, int, bytes]
+
+
+def body(block: bytes | memoryview) -> bytes:
+    """Strip the mark that some containers put before the block."""
+    data = bytes(block)
+    return data[6:] if data.startswith((b"Exif\0\0", b"Exif\0\xff")) else data
+
+
+def orientation(block: bytes | None) -> int:
+    """Return the orientation tag (1 to 8), 1 where there is none that can be read."""
+    try:
+        value = next(Structure(body(block or b"")).chain()).value(_ORIENTATION, 1)
+    except (StructureError, StopIteration):
+        return 1
+    return value if 1 <= value <= 8 else 1
+
+
+def carried(block: bytes | memoryview, *, position: bool) -> bytes | None:
+    """Copy what may leave of an EXIF block, or of a whole TIFF file, without its orientation; None for nothing.
+
+    `position`: with where the photo was taken.
+    """
+    data = memoryview(block)
+    if bytes(data[:6]) in {b"Exif\0\0", b"Exif\0\xff"}:
+        data = data[6:]
+    try:
+        structure = Structure(data)
+        first = next(structure.chain())
+    except (StructureError, StopIteration):
+        return None
+    photo = _allowed(first, _PHOTO)
+    camera = _allowed(_inner(structure, first, _EXIF_DIRECTORY), _CAMERA)
+    place = _allowed(_inner(structure, first, _GPS_DIRECTORY), _POSITION) if position else {}
+    if not (photo or camera or place):
+        return None
+    return _written(structure.order, photo, camera, place)
+
+
+def with_orientation(tag: int) -> bytes:
+    """Make an EXIF block that holds nothing but an orientation."""
+    return _written("<", {_ORIENTATION: (3, 1, struct.pack("<H", tag))}, {}, {})
+
+
+def _inner(structure: Structure, outer: Directory, tag: int) -> Directory | None:
+    try:
+        offset = outer.value(tag)
+        return structure.directory(offset) if offset else None
+    except StructureError:
+        return None
+
+
+def _allowed(directory: Directory | None, tags: frozenset[int]) -> dict[int, _Value]:
+    found = {}
+    for tag, entry in sorted(directory.entries.items()) if directory else ():
+        if tag not in tags or entry.size > _LONGEST:
+            continue
+        try:
+            raw = directory.raw(tag) if directory else b""
+        except StructureError:
+            continue
+        if not any(start in raw for start in _PICTURE_STARTS):
+            found[tag] = (entry.kind, entry.count, raw)
+    return found
+
+
+def _written(order: str, photo: dict[int, _Value], camera: dict[int, _Value], place: dict[int, _Value]) -> bytes:
+    """A block of up to three directories, one after the other, each with its long values behind it."""
+    mark = b"II" if order == "<" else b"MM"
+    at = 8 + _length(photo, (camera, place))
+    inner = b""
+    for tag, values in ((_EXIF_DIRECTORY, camera), (_GPS_DIRECTORY, place)):
+        if values:
+            photo = photo | {tag: (4, 1, struct.pack(order + "I", at + len(inner)))}
+            inner += _directory(order, values, at + len(inner))
+    return mark + struct.pack(order + "HI", 42, 8) + _directory(order, photo, 8) + inner
+
+
+def _length(photo: dict[int, _Value], inner: tuple[dict[int, _Value], ...]) -> int:
+    pointers = sum(1 for values in inner if values)
+    return 2 + 12 * (len(photo) + pointers) + 4 + sum(_padded(raw) for _, _, raw in photo.values() if len(raw) > 4)
+
+
+def _padded(raw: bytes) -> int:
+    return len(raw) + len(raw) % 2
+
+
+def _directory(order: str, values: dict[int, _Value], start: int) -> bytes:
+    table, behind = struct.pack(order + "H", len(values)), b""
+    at = start + 2 + 12 * len(values) + 4
+    for tag, (kind, count, raw) in sorted(values.items()):
+        table += struct.pack(order + "HHI", tag, kind, count)
+        if len(raw) <= 4:
+            table += raw.ljust(4, b"\0")
+        else:
+            table += struct.pack(order + "I", at + len(behind))
+            behind += raw.ljust(_padded(raw), b"\0")
+    return table + bytes(4) + behind

@@ -1,0 +1,153 @@
+"""Animated PNG: its frames, put together as the specification says (PNG third edition, 11.3.6)."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyvips
+
+from safelight.engine.failures import damaged, reading
+from safelight.engine.formats import Format
+from safelight.engine.read.facts import bare
+
+if TYPE_CHECKING:
+    from safelight.engine.read.png import Chunk
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_SHARED = (b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sBIT")
+_BACKGROUND, _PREVIOUS = 1, 2  # how a frame's area is left
+_OVER = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame: its area, its time (milliseconds), how it is laid down and left, and where its data lies."""
+
+    width: int
+    height: int
+    left: int
+    top: int
+    delay: int
+    disposal: int
+    blend: int
+    data: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Animation:
+    """All frames, and how often they are shown (0: for ever)."""
+
+    frames: tuple[Frame, ...]
+    plays: int
+
+    def composed(self, data: Any, chunks: Sequence[Chunk], format_: Format) -> pyvips.Image:
+        """Every frame as it is seen, one below the other, with transparency."""
+        shared = b"".join(
+            data[chunk.start - 8 : chunk.start + chunk.size + 4] for chunk in chunks if chunk.name in _SHARED
+        )
+        head = bytes(data[chunks[0].start : chunks[0].start + 13])
+        width, height = struct.unpack(">II", head[:8])
+        canvas, seen = None, []
+        for frame in self.frames:
+            with reading(format_):
+                image = _decoded(frame, data, head, shared)
+                if canvas is None:
+                    canvas = image.new_from_image([0, 0, 0, 0]).crop(0, 0, 1, 1).replicate(width, height)
+                    canvas = canvas.copy(interpretation=image.interpretation).cast(image.format).copy_memory()
+                shown = _laid_down(canvas, image, frame).copy_memory()
+            seen.append(shown)
+            canvas = _left(shown, canvas, frame)
+        return _stacked(seen, [frame.delay for frame in self.frames], self.plays)
+
+
+def animation(data: memoryview, chunks: Sequence[Chunk], format_: Format) -> Animation | None:
+    """Read the animation's chunks, None where there is none. Error(DAMAGED_IMAGE) where they contradict each other."""
+    control = next((chunk for chunk in chunks if chunk.name == b"acTL" and chunk.size == 8), None)
+    if control is None:
+        return None
+    width, height = struct.unpack(">II", data[chunks[0].start : chunks[0].start + 8])
+    frames: list[Frame] = []
+    pieces: list[tuple[int, int]] = []
+    current: tuple[int, ...] | None = None
+    for chunk in chunks:
+        if chunk.name == b"fcTL" and chunk.size == 26:
+            if current:
+                frames.append(_frame(current, pieces))
+            current, pieces = struct.unpack(">6I2H2B", data[chunk.start : chunk.start + 26])[1:], []
+            at, size = current, (width, height)
+            if 0 in at[:2] or at[2] + at[0] > size[0] or at[3] + at[1] > size[1]:
+                raise damaged(format_, f"frame {len(frames) + 1} lies outside the picture")
+        elif chunk.name == b"IDAT" and current:
+            pieces.append((chunk.start, chunk.size))
+        elif chunk.name == b"fdAT" and chunk.size > 4:
+            pieces.append((chunk.start + 4, chunk.size - 4))
+    if current:
+        frames.append(_frame(current, pieces))
+    if any(not frame.data for frame in frames):
+        raise damaged(format_, "a frame of its animation has no pixels")
+    return (
+        Animation(tuple(frames), struct.unpack(">I", data[control.start + 4 : control.start + 8])[0])
+        if frames
+        else None
+    )
+
+
+def _frame(control: tuple[int, ...], pieces: list[tuple[int, int]]) -> Frame:
+    width, height, left, top, numerator, denominator, disposal, blend = control
+    delay = round(1000 * numerator / (denominator or 100))
+    return Frame(width, height, left, top, delay, disposal, blend, tuple(pieces))
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    """One chunk with its length and checksum."""
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def _decoded(frame: Frame, data: Any, head: bytes, shared: bytes) -> pyvips.Image:
+    """The frame as a PNG of its own, in RGB with transparency."""
+    own = chunk(b"IHDR", struct.pack(">II", frame.width, frame.height) + head[8:])
+    pixels = b"".join(data[start : start + size] for start, size in frame.data)
+    file = _SIGNATURE + own + shared + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    image = pyvips.Image.pngload_buffer(file, access="sequential", fail_on="error").copy_memory()
+    deep = image.format == "ushort"
+    if image.bands < 3:
+        image = image.colourspace("rgb16" if deep else "srgb")
+    return bare(image if image.hasalpha() else image.bandjoin(65535 if deep else 255))
+
+
+def _laid_down(canvas: pyvips.Image, image: pyvips.Image, frame: Frame) -> pyvips.Image:
+    if frame.blend != _OVER:
+        return canvas.insert(image, frame.left, frame.top)
+    laid = canvas.composite2(image, "over", x=frame.left, y=frame.top)
+    if laid.format == canvas.format:
+        return laid
+    return (laid + 0.5).cast(canvas.format).copy(interpretation=canvas.interpretation)
+
+
+def _left(shown: pyvips.Image, before: pyvips.Image, frame: Frame) -> pyvips.Image:
+    """The canvas for the next frame."""
+    if frame.disposal == _PREVIOUS:
+        return before
+    if frame.disposal == _BACKGROUND:
+        empty = shown.crop(frame.left, frame.top, frame.width, frame.height).linear([0] * 4, [0] * 4)
+        return shown.insert(empty.cast(shown.format), frame.left, frame.top).copy_memory()
+    return shown
+
+
+def _stacked(frames: list[pyvips.Image], delays: list[int], plays: int) -> pyvips.Image:
+    image = pyvips.Image.arrayjoin(frames, across=1).copy()
+    return animated(image, frames[0].height, delays, plays)
+
+
+def animated(image: pyvips.Image, height: int, delays: list[int], plays: int) -> pyvips.Image:
+    """Say of an image that it holds frames of that height, one below the other; delays in milliseconds."""
+    image = image.copy()
+    image.set_type(pyvips.GValue.gint_type, "page-height", height)
+    image.set_type(pyvips.GValue.gint_type, "n-pages", len(delays))
+    image.set_type(pyvips.GValue.gint_type, "loop", plays)
+    image.set_type(pyvips.GValue.array_int_type, "delay", delays)
+    return image

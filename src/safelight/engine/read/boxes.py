@@ -1,0 +1,160 @@
+"""The boxes of HEIF and AVIF files (ISO/IEC 14496-12, 23008-12): what their main picture is, before it is decoded."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from safelight.engine.color.cicp import CodePoints
+
+_MOST_BOXES = 4096
+_HEVC, _AV1 = {"hvc1", "hev1"}, {"av01"}
+
+Box = tuple[str, memoryview]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """The main picture. `codec` is the type of its item, or of a tile's where it is a grid of tiles.
+
+    Width and height are those before it is turned by its own boxes; `turned` tells whether that exchanges them.
+    """
+
+    codec: str = ""
+    width: int = 0
+    height: int = 0
+    colors: CodePoints | None = None
+    profile: bytes | None = None
+    bits: int = 8
+    brands: frozenset[str] = frozenset()
+    turned: bool = False
+
+    @property
+    def is_hevc(self) -> bool:
+        """Whether it is coded in HEVC."""
+        return self.codec in _HEVC
+
+    @property
+    def is_av1(self) -> bool:
+        """Whether it is coded in AV1."""
+        return self.codec in _AV1
+
+    @property
+    def animated(self) -> bool:
+        """Whether the file is a sequence of pictures."""
+        return bool(self.brands & {"avis", "hevc", "hevx", "msf1"})
+
+
+def main_picture(data: memoryview) -> Picture:
+    """Describe the main picture. Fields stay empty where the file does not say. ValueError for broken boxes."""
+    try:
+        top = dict(boxes(data))
+        brands = _brands(top["ftyp"]) if "ftyp" in top else frozenset()
+        if "meta" not in top:
+            return Picture(brands=brands)
+        meta = dict(boxes(top["meta"][4:]))
+        items = _item_types(meta.get("iinf"))
+        primary = _number(meta["pitm"], 4, 2 if meta["pitm"][0] == 0 else 4) if "pitm" in meta else next(iter(items), 0)
+        codec = items.get(primary, "")
+        if codec in {"grid", "iovl", "iden"}:
+            tile = next(iter(_references(meta.get("iref"), primary)), 0)
+            codec = items.get(tile, codec)
+        properties = _properties(meta.get("iprp"), primary)
+    except (struct.error, IndexError, KeyError) as error:
+        raise ValueError("its boxes contradict each other") from error
+    return _described(codec, brands, properties)
+
+
+def _described(codec: str, brands: frozenset[str], properties: list[Box]) -> Picture:
+    width = height = 0
+    bits, colors, profile = 8, None, None
+    for name, content in properties:
+        if name == "ispe" and len(content) >= 12:
+            width, height = _number(content, 4, 4), _number(content, 8, 4)
+        elif name == "pixi" and len(content) >= 6:
+            bits = max(content[5 : 5 + content[4]])
+        elif name == "colr" and bytes(content[:4]) == b"nclx" and len(content) >= 11:
+            primaries, transfer, matrix = struct.unpack_from(">3H", content, 4)
+            colors = CodePoints(primaries, transfer, matrix, full_range=bool(content[10] & 0x80))
+        elif name == "colr" and bytes(content[:4]) in {b"prof", b"rICC"}:
+            profile = bytes(content[4:])
+    turned = any(name == "irot" and content[0] & 1 for name, content in properties if len(content))
+    return Picture(codec, width, height, colors, profile, bits, brands, turned)
+
+
+def boxes(data: memoryview) -> Iterator[Box]:
+    """The boxes one after the other, by name. IndexError for one that does not fit."""
+    at = count = 0
+    while at + 8 <= len(data):
+        count += 1
+        size, start = _number(data, at, 4), at + 8
+        name = bytes(data[at + 4 : at + 8]).decode("latin-1")
+        if size == 1:
+            size, start = _number(data, at + 8, 8), at + 16
+        end = len(data) if size == 0 else at + size
+        if end < start or count > _MOST_BOXES:
+            raise IndexError
+        yield name, data[start:end]
+        at = end
+
+
+def _number(data: memoryview, at: int, size: int) -> int:
+    if at + size > len(data):
+        raise IndexError
+    return int.from_bytes(data[at : at + size], "big")
+
+
+def _brands(content: memoryview) -> frozenset[str]:
+    text = bytes(content[:256]).decode("latin-1")
+    return frozenset({text[:4], *(text[at : at + 4] for at in range(8, len(text) - 3, 4))})
+
+
+def _item_types(content: memoryview | None) -> dict[int, str]:
+    if content is None:
+        return {}
+    found = {}
+    for name, entry in boxes(content[6 if content[0] == 0 else 8 :]):
+        if name == "infe" and entry[0] in {2, 3}:
+            wide = 2 if entry[0] == 2 else 4
+            found[_number(entry, 4, wide)] = bytes(entry[6 + wide : 10 + wide]).decode("latin-1")
+    return found
+
+
+def _references(content: memoryview | None, item: int) -> list[int]:
+    """The items that a derived one is made of."""
+    if content is None:
+        return []
+    wide = 2 if content[0] == 0 else 4
+    for name, entry in boxes(content[4:]):
+        if name == "dimg" and _number(entry, 0, wide) == item:
+            count = min(_number(entry, wide, 2), 1)
+            return [_number(entry, wide + 2 + index * wide, wide) for index in range(count)]
+    return []
+
+
+def _properties(content: memoryview | None, item: int) -> list[Box]:
+    if content is None:
+        return []
+    available: list[Box] = []
+    wanted: list[int] = []
+    for name, entry in boxes(content):
+        if name == "ipco":
+            available = list(boxes(entry))
+        elif name == "ipma":
+            wanted += _associations(entry, item)
+    return [available[index - 1] for index in wanted if 0 < index <= len(available)]
+
+
+def _associations(content: memoryview, item: int) -> list[int]:
+    wide = 2 if content[0] == 0 else 4
+    long = content[3] & 1
+    at = 8
+    for _ in range(min(_number(content, 4, 4), _MOST_BOXES)):
+        found, count = _number(content, at, wide), content[at + wide]
+        at += wide + 1
+        numbers = [_number(content, at + index * (1 + long), 1 + long) for index in range(count)]
+        at += count * (1 + long)
+        if found == item:
+            return [number & (0x7FFF if long else 0x7F) for number in numbers]
+    return []

@@ -1,0 +1,67 @@
+"""What a reader finds out about a file, and what every reader offers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import pyvips
+
+    from safelight.engine.records import Probe
+
+BITS = {"uchar": 8, "char": 8, "ushort": 16, "short": 16, "uint": 32, "int": 32, "float": 32, "double": 64}
+"""Bits of one sample, by libvips' name of its type."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a file says beside its pixels.
+
+    `profile` is the ICC profile that tells what samples mean, None where they are sRGB or nothing is said.
+    `orientation` is the EXIF tag that has yet to be obeyed. `exif` is an EXIF block (or a whole TIFF file), `iptc` and
+    `xmp` their blocks as the file holds them. `notes` are sentences for whoever uploaded the file.
+    """
+
+    profile: bytes | None = None
+    orientation: int = 1
+    exif: bytes | memoryview | None = None
+    iptc: bytes | None = None
+    xmp: bytes | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Reader(Protocol):
+    """One opened file."""
+
+    facts: Facts
+    probe: Probe
+
+    def load(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:
+        """Open the pixels for reading from top to bottom, as 8 or 16 bits of grey, RGB or CMYK, alpha last.
+
+        `frames`: all of them, one below the other, in place of the first. `shrink`: decode to 1/2, 1/4 or 1/8 where
+        the format can. What the pixels mean is in `facts` alone: of fields, the image has those of its animation.
+        """
+        ...
+
+
+_ANIMATION = frozenset({"page-height", "n-pages", "delay", "loop", "gif-loop", "gif-delay", "background"})
+_GEOMETRY = frozenset(
+    {"width", "height", "bands", "format", "coding", "interpretation", "xoffset", "yoffset", "xres", "yres", "filename"}
+)
+
+
+def bare(image: pyvips.Image) -> pyvips.Image:
+    """Drop whatever libvips would write into a file again; only what the engine adds on purpose may leave."""
+    image = image.copy()
+    for field in image.get_fields():
+        if field not in _ANIMATION | _GEOMETRY:
+            image.remove(field)
+    return image
+
+
+def blob(image: pyvips.Image, field: str) -> bytes | None:
+    """A block of metadata as libvips found it."""
+    value: Any = image.get(field) if image.get_typeof(field) else None
+    return bytes(value) if value else None

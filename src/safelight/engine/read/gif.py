@@ -1,0 +1,40 @@
+"""Whether a GIF is whole. libnsgif silently shows what it finds of a file that was cut off."""
+
+from __future__ import annotations
+
+from safelight.engine.failures import damaged
+from safelight.engine.read.vips import VipsReader
+
+_EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
+
+
+class GifReader(VipsReader):
+    """A file that ends after a complete block, without its trailer, is harmless and common, and is read."""
+
+    def check(self) -> None:
+        """Walk the blocks (GIF89a specification, appendix B): Error(DAMAGED_IMAGE) if one is cut off."""
+        data = self.data
+        try:
+            at = 13 + _table(data[10])
+            while at < len(data) and data[at] != _TRAILER:
+                match data[at]:
+                    case int(kind) if kind == _EXTENSION:
+                        at = _after_blocks(data, at + 2)
+                    case int(kind) if kind == _IMAGE:
+                        at = _after_blocks(data, at + 11 + _table(data[at + 9]))
+                    case _:
+                        return  # garbage between blocks: let the decoder judge
+        except IndexError:
+            raise damaged(self.format, f"it is cut off at byte {len(data)}") from None
+
+
+def _table(flags: int) -> int:
+    """The size of a colour table (bytes), 0 without one."""
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _after_blocks(data: memoryview, at: int) -> int:
+    """Where the chain of sub-blocks that starts there ends."""
+    while length := data[at]:
+        at += length + 1
+    return at + 1

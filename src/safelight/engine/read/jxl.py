@@ -1,0 +1,129 @@
+"""JPEG XL (ISO/IEC 18181), through pillow-jxl-plugin: libjxl, which obeys the orientation of the codestream."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+import pyvips
+
+from safelight.engine.failures import damaged, unsupported
+from safelight.engine.formats import FORMATS, Format
+from safelight.engine.metadata import exif
+from safelight.engine.read.boxes import boxes
+from safelight.engine.read.facts import Facts
+from safelight.engine.read.jpeg import JpegReader
+from safelight.engine.read.plugins import from_bytes, guarded
+from safelight.engine.records import Probe
+from safelight.engine.transform.turn import upright
+
+_CONTAINER = b"\0\0\0\x0cJXL "
+_BANDS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "I;16": 1}
+_SIZES = (9, 13, 18, 30)
+_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+
+
+class JxlReader:
+    """See `facts.Reader`. A JPEG that was packed into JPEG XL is unpacked and read as a JPEG."""
+
+    def __init__(self, data: memoryview, format_: Format) -> None:
+        self._data, self._format = bytes(data), format_
+        self._inner: JpegReader | None = None
+        try:
+            width, height, self._orientation = _header(_codestream(data))
+        except (IndexError, ValueError):
+            raise damaged(format_, "its header is cut off") from None
+        if self._orientation >= 5:
+            width, height = height, width
+        self.facts = Facts()
+        self.probe = Probe(
+            format=format_.name,
+            width=width,
+            height=height,
+            frames=1,
+            mode="srgb",
+            bands=4,
+            bits=8,
+            has_alpha=False,
+            has_profile=False,
+            orientation=1,
+            progressive=False,
+        )
+
+    def load(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:  # noqa: ARG002 -- the contract's
+        """See `facts.Reader`. What the file says beside its pixels is known only now: the library decodes at once."""
+        if self._inner:
+            return self._from_inner(self._inner)
+        with guarded(self._format):
+            is_jpeg, info, data, profile, found = import_module("pillow_jxl").Decoder(num_threads=1)(self._data)
+        if is_jpeg:
+            return self._unpacked(data)
+        if info.mode not in _BANDS:
+            raise unsupported(self._format.name, f"JPEG XL with samples of the kind {info.mode}")
+        block = next((box.data[4:] for box in found if box.box_type == b"Exif"), None)
+        self.facts = Facts(profile=profile or None, exif=exif.body(block) if block else None)
+        return from_bytes(data, info.width, info.height, _BANDS[info.mode], deep=info.mode == "I;16")
+
+    def _unpacked(self, data: Any) -> pyvips.Image:
+        self._inner = JpegReader(memoryview(bytes(data)), FORMATS["jpeg"])
+        return self._from_inner(self._inner)
+
+    def _from_inner(self, inner: JpegReader) -> pyvips.Image:
+        """The unpacked JPEG, turned as its tag asks, because the codestream's header says its size like that."""
+        self.facts = replace(inner.facts, orientation=1)
+        image, turn = inner.load(), inner.facts.orientation
+        return upright(image.copy_memory(), turn) if turn > 1 else image
+
+
+def _codestream(data: memoryview) -> bytes:
+    if bytes(data[:7]) != _CONTAINER[:7]:
+        return bytes(data[2:64])
+    for name, content in boxes(data):
+        if name in {"jxlc", "jxlp"}:
+            return bytes(content[(2 if name == "jxlc" else 6) : 80])
+    raise ValueError("no codestream")
+
+
+def _header(codestream: bytes) -> tuple[int, int, int]:
+    """Width, height as stored, and orientation. Error(UNSUPPORTED_FORMAT) for an animation."""
+    bits = _Bits(codestream)
+    width, height = _size(bits)
+    orientation = 1
+    if not bits.take(1) and bits.take(1):  # not all default, and extra fields
+        orientation = bits.take(3) + 1
+        if bits.take(1):
+            _size(bits)
+        if not bits.take(1) and bits.take(1):  # no preview, and an animation
+            raise unsupported("jxl", "an animated JPEG XL")
+    return width, height, orientation
+
+
+def _size(bits: _Bits) -> tuple[int, int]:
+    small = bits.take(1)
+    height = _side(bits, small)
+    ratio = bits.take(3)
+    if ratio == 0:
+        return _side(bits, small), height
+    numerator, denominator = _RATIOS[ratio - 1]
+    return height * numerator // denominator, height
+
+
+def _side(bits: _Bits, small: int) -> int:
+    return (bits.take(5) + 1) * 8 if small else bits.take(_SIZES[bits.take(2)]) + 1
+
+
+class _Bits:
+    """Bits from the least significant one of each byte on."""
+
+    def __init__(self, data: bytes) -> None:
+        self._value = int.from_bytes(data, "little")
+        self._left = 8 * len(data)
+
+    def take(self, count: int) -> int:
+        if count > self._left:
+            raise IndexError
+        value = self._value & ((1 << count) - 1)
+        self._value >>= count
+        self._left -= count
+        return value

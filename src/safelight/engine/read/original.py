@@ -1,0 +1,136 @@
+"""The photo as it came: its bytes, what they say, and its pixels as often as they are opened."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+from typing import Any
+
+import pyvips
+
+from safelight.engine.color.cicp import refuse_hdr
+from safelight.engine.failures import located, reading, unsupported
+from safelight.engine.formats import FORMATS, RAW, Format, sniff
+from safelight.engine.library import can_read
+from safelight.engine.limits import Limits, judge_bytes
+from safelight.engine.read import boxes, raw
+from safelight.engine.read.facts import Facts, Reader
+from safelight.engine.records import Probe
+from safelight.errors import Code, Error
+from safelight.pictures import LOOKED_AT
+
+
+class Original:
+    """An upload: recognised by its bytes, never by its name. Errors: those of `sniff`, TOO_LARGE, DAMAGED_IMAGE.
+
+    `source`: anything with the buffer protocol (bytes, memoryview, mmap), or a Path. `strict`: what is only read with
+    a note is refused. `lenient`: the decoder goes on where it complains of what sound files have too.
+    """
+
+    def __init__(self, source: Any, limits: Limits, *, strict: bool = False, lenient: bool = False) -> None:
+        self._data = _mapped(source) if isinstance(source, Path) else source
+        view = memoryview(self._data).cast("B")
+        judge_bytes(view.nbytes, limits)
+        self.format: Format = _format(view)
+        if not can_read(self.format.name):
+            raise _unreadable(self.format)
+        self._reader: Reader = _reader(view, self.format, strict=strict, lenient=lenient)
+
+    @property
+    def probe(self) -> Probe:
+        """What the header says."""
+        return self._reader.probe
+
+    @property
+    def facts(self) -> Facts:
+        """What the file says beside its pixels; for JPEG XL, complete once it has been loaded."""
+        return self._reader.facts
+
+    def load(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:
+        """See `facts.Reader`."""
+        image = self._reader.load(frames=frames, shrink=shrink)
+        if self.facts.profile:
+            refuse_hdr(self.facts.profile)
+        return image
+
+    def verify(self) -> None:
+        """Decode all of it for nothing: Error(DAMAGED_IMAGE), which says where, if that fails."""
+        with reading(self.format):
+            image = self.load()
+            region, top = pyvips.Region.new(image), 0
+            try:
+                while top < image.height:
+                    region.fetch(0, top, image.width, min(16, image.height - top))
+                    top += 16
+            except pyvips.Error as error:
+                raise located(error, self.format, f"near row {top} of {image.height}") from error
+
+
+def _mapped(path: Path) -> Any:
+    with path.open("rb") as file:
+        if path.stat().st_size == 0:
+            return b""
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _format(view: memoryview) -> Format:
+    format_ = sniff(bytes(view[:LOOKED_AT]))
+    if format_.name == "tiff" and (name := raw.kind(view)):
+        return FORMATS[name]
+    if format_.name == "heic":
+        try:
+            return FORMATS["avif"] if boxes.main_picture(view).is_av1 else format_
+        except ValueError:
+            return format_
+    return format_
+
+
+def _unreadable(format_: Format) -> Error:
+    if format_.name in RAW:
+        detail = (
+            f"The file is a camera's raw file ({format_.label}), which this worker cannot develop. "
+            "Export it as JPEG or TIFF first."
+        )
+        return Error(Code.UNSUPPORTED_FORMAT, detail, format=format_.name, feature=format_.label)
+    return unsupported(format_.name, format_.label)
+
+
+def _reader(view: memoryview, format_: Format, *, strict: bool, lenient: bool) -> Reader:
+    """The reader of a format; each is imported when it is first needed."""
+    match format_.name:
+        case "jpeg":
+            from safelight.engine.read.jpeg import JpegReader  # noqa: PLC0415
+
+            return JpegReader(view, format_, strict=strict, lenient=lenient)
+        case "png":
+            from safelight.engine.read.png import PngReader  # noqa: PLC0415
+
+            return PngReader(view, format_, strict=strict)
+        case "gif":
+            from safelight.engine.read.gif import GifReader  # noqa: PLC0415
+
+            return GifReader(view, format_, strict=strict)
+        case "tiff":
+            from safelight.engine.read.tiff import TiffReader  # noqa: PLC0415
+
+            return TiffReader(view, format_, strict=strict, lenient=lenient)
+        case "avif":
+            from safelight.engine.read.avif import AvifReader  # noqa: PLC0415
+
+            return AvifReader(view, format_, strict=strict)
+        case "heic":
+            from safelight.engine.read.heic import HeicReader  # noqa: PLC0415
+
+            return HeicReader(view, format_)
+        case "jxl":
+            from safelight.engine.read.jxl import JxlReader  # noqa: PLC0415
+
+            return JxlReader(view, format_)
+        case "webp":
+            from safelight.engine.read.vips import VipsReader  # noqa: PLC0415
+
+            return VipsReader(view, format_, strict=strict)
+        case _:
+            from safelight.engine.read.raw import RawReader  # noqa: PLC0415
+
+            return RawReader(view, format_)

@@ -1,0 +1,65 @@
+"""The readers and writers that come with the extra `formats`: they are found without being loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import pyvips
+
+from safelight.engine.failures import damaged, out_of_memory, plain_reason, unsupported
+from safelight.engine.formats import Format
+from safelight.errors import Error
+
+NAMES = ("PIL", "pillow_heif", "pillow_jxl", "rawpy")
+"""Their modules."""
+
+
+@cache
+def present(module: str) -> bool:
+    """Tell whether that module is installed."""
+    return find_spec(module) is not None
+
+
+@cache
+def pillow() -> Any:
+    """Load Pillow with its limits: it never guesses at what is cut off, and sizes are judged before it decodes."""
+    image: Any = import_module("PIL.Image")
+    image.MAX_IMAGE_PIXELS = None  # the engine's limits are judged from the header
+    return image
+
+
+def from_pillow(picture: Any) -> pyvips.Image:
+    """Copy a decoded picture of Pillow's: 8 bits of grey or RGB, with transparency where it has some."""
+    wanted = picture.mode if picture.mode in {"L", "LA", "RGB", "RGBA"} else "RGBA" if "A" in picture.mode else "RGB"
+    if picture.mode != wanted:
+        picture = picture.convert(wanted)
+    return from_bytes(picture.tobytes(), picture.width, picture.height, len(wanted))
+
+
+def from_bytes(data: bytes, width: int, height: int, bands: int, *, deep: bool = False) -> pyvips.Image:
+    """Make an image of interleaved samples, of 8 or 16 bits in the machine's byte order."""
+    image = pyvips.Image.new_from_memory(data, width, height, bands, "ushort" if deep else "uchar")
+    grey = bands < 3
+    kind = ("grey16" if grey else "rgb16") if deep else ("b-w" if grey else "srgb")
+    return image.copy(interpretation=kind)
+
+
+@contextmanager
+def guarded(format_: Format) -> Iterator[None]:
+    """Around a library that is not libvips: whatever it raises is the file's fault, in our words."""
+    try:
+        yield
+    except (Error, MemoryError):
+        raise
+    except Exception as error:
+        said = str(error) or type(error).__name__
+        if "memory" in said.lower() or "security limit" in said.lower():
+            raise out_of_memory() from error
+        if "unsupported" in said.lower() or type(error).__name__.endswith("UnsupportedError"):
+            raise unsupported(format_.name, f"a feature of this {format_.label} file ({plain_reason(said)})") from error
+        raise damaged(format_, plain_reason(said)) from error

@@ -1,0 +1,183 @@
+"""PNG (third edition, W3C 2025): what its chunks say, and its animations."""
+
+from __future__ import annotations
+
+import binascii
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyvips
+
+from safelight.engine.color.cicp import CodePoints, profile_of
+from safelight.engine.color.profile import SRGB, Primaries, grey_profile, rgb_profile
+from safelight.engine.failures import damaged, unsupported
+from safelight.engine.metadata import exif
+from safelight.engine.read.apng import Animation, animation
+from safelight.engine.read.facts import Facts, blob
+from safelight.engine.read.vips import VipsReader
+
+_SIGNATURE = 8
+_END = b"\0\0\0\0IEND\xaeB`\x82"
+_LONGEST_TEXT = 8 * 1024 * 1024
+_SRGB_GAMMA = 45455  # what writers of sRGB put into gAMA
+_SRGB_CHROMATICITIES = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+_RAW_PROFILE = re.compile(rb"\n?[^\n]*\n\s*(\d+)\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One chunk: its name, and where its content lies in the file."""
+
+    name: bytes
+    start: int
+    size: int
+
+
+class PngReader(VipsReader):
+    """A file without its end chunk is read, with a note, unless `strict`."""
+
+    animation: Animation | None = None
+
+    def check(self) -> None:
+        """See `VipsReader`."""
+        self.chunks = list(_chunks(self.data))
+        if not self.chunks or self.chunks[0].name != b"IHDR" or self.chunks[0].size != 13:
+            raise damaged(self.format, "it does not start with its header chunk")
+        last = self.chunks[-1]
+        end = last.start + last.size + 4
+        if end > len(self.data):
+            name = last.name.decode("latin-1")
+            raise damaged(self.format, f"it is cut off at byte {len(self.data)}, inside its {name} chunk")
+        if last.name != b"IEND":
+            if self.strict:
+                raise damaged(self.format, f"it ends at byte {len(self.data)} without its end chunk")
+            self.notes.append(f"The PNG file ends at byte {end} without its end chunk. All of its pixels were read.")
+            self.data = b"".join((self.data[:end], _END))
+        self._check_sums()
+        self.animation = animation(memoryview(self.data), self.chunks, self.format)
+
+    def _check_sums(self) -> None:
+        """Critical chunks must be whole; ancillary ones that are not are ignored."""
+        for chunk in list(self.chunks):
+            start = chunk.start - 4
+            content = memoryview(self.data)[start : chunk.start + chunk.size]
+            told = int.from_bytes(self.data[chunk.start + chunk.size : chunk.start + chunk.size + 4], "big")
+            if zlib.crc32(content) == told:
+                continue
+            if chunk.name[0] & 0x20:
+                self.chunks.remove(chunk)
+            else:
+                name = chunk.name.decode("latin-1")
+                raise damaged(self.format, f"the {name} chunk at byte {start - 4} does not match its checksum")
+
+    def describe(self, image: pyvips.Image) -> Facts:
+        """See `VipsReader`."""
+        texts = dict(self._texts())
+        block = self._content(b"eXIf") or _raw_profile(texts, b"exif", b"APP1")
+        return Facts(
+            profile=self._profile(image, texts),
+            orientation=exif.orientation(block),
+            exif=block,
+            iptc=_raw_profile(texts, b"iptc", b"8bim"),
+            xmp=texts.get(b"XML:com.adobe.xmp") or _raw_profile(texts, b"xmp"),
+            notes=tuple(self.notes),
+        )
+
+    def count_frames(self, image: pyvips.Image) -> int:  # noqa: ARG002 -- libvips sees no animation
+        """See `VipsReader`."""
+        return len(self.animation.frames) if self.animation else 1
+
+    def load(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:
+        """See `facts.Reader`."""
+        if frames and self.animation:
+            return self.animation.composed(self.data, self.chunks, self.format)
+        return super().load(shrink=shrink)
+
+    def _content(self, name: bytes) -> bytes | None:
+        chunk = next((chunk for chunk in self.chunks if chunk.name == name), None)
+        return bytes(self.data[chunk.start : chunk.start + chunk.size]) if chunk else None
+
+    def _profile(self, image: pyvips.Image, texts: dict[bytes, bytes]) -> bytes | None:
+        """In the order of the specification: cICP, iCCP, sRGB, gAMA with cHRM."""
+        grey = image.bands < 3
+        if (code := self._content(b"cICP")) and len(code) == 4:
+            if code[2] != 0 or code[3] != 1:
+                raise unsupported("png", "a PNG whose cICP chunk declares YCbCr or a narrow range")
+            return profile_of(CodePoints(code[0], code[1]), grey=grey)
+        if profile := blob(image, "icc-profile-data"):
+            return profile
+        if self._content(b"sRGB"):
+            return None
+        return _declared(self._content(b"gAMA"), self._content(b"cHRM"), grey=grey) or _raw_profile(texts, b"icc")
+
+    def _texts(self) -> Iterator[tuple[bytes, bytes]]:
+        for chunk in self.chunks:
+            if chunk.name in {b"tEXt", b"zTXt", b"iTXt"}:
+                content = bytes(self.data[chunk.start : chunk.start + chunk.size])
+                key, _, rest = content.partition(b"\0")
+                yield key, _text(chunk.name, rest)
+
+
+def _chunks(data: Any) -> Iterator[Chunk]:
+    at = _SIGNATURE
+    while at + 8 <= len(data):
+        size, name = struct.unpack(">I4s", data[at : at + 8])
+        yield Chunk(name, at + 8, size)
+        if name == b"IEND":
+            return
+        at += size + 12
+
+
+def _text(kind: bytes, rest: bytes) -> bytes:
+    if kind == b"tEXt":
+        return rest
+    if kind == b"zTXt":
+        return _inflated(rest[1:])
+    flag, rest = rest[:1], rest[2:]
+    for _ in range(2):  # the language, and the translated keyword
+        _, _, rest = rest.partition(b"\0")
+    return _inflated(rest) if flag == b"\1" else rest
+
+
+def _inflated(data: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(data, _LONGEST_TEXT)
+    except zlib.error:
+        return b""
+
+
+def _raw_profile(texts: dict[bytes, bytes], *kinds: bytes) -> bytes | None:
+    """Read what ImageMagick and exiftool write as hexadecimal text, of the first of these kinds that is there."""
+    for kind in kinds:
+        text = texts.get(b"Raw profile type " + kind, b"")
+        if head := _RAW_PROFILE.match(text):
+            try:
+                found = binascii.unhexlify(b"".join(text[head.end() :].split()))
+            except binascii.Error:
+                continue
+            return exif.body(found)
+    return None
+
+
+def _declared(gamma: bytes | None, chromaticities: bytes | None, *, grey: bool) -> bytes | None:
+    """The profile that gAMA and cHRM amount to, None for sRGB or nonsense."""
+    power = int.from_bytes(gamma, "big") if gamma and len(gamma) == 4 else 0
+    exponent = 100_000 / power if power and abs(power - _SRGB_GAMMA) > 500 else None
+    values = struct.unpack(">8I", chromaticities) if chromaticities and len(chromaticities) == 32 else ()
+    usual = not values or all(abs(a - b) <= 100 for a, b in zip(values, _SRGB_CHROMATICITIES, strict=True))
+    if exponent is None and (usual or grey):
+        return None
+    if exponent is not None and not 0.1 <= exponent <= 10:
+        return None
+    if grey:
+        return grey_profile(exponent)
+    xy = [value / 100_000 for value in values]
+    try:
+        primaries = SRGB if usual else Primaries(*((xy[at], xy[at + 1]) for at in (2, 4, 6, 0)))
+        return rgb_profile(primaries, exponent)
+    except ValueError:
+        return None

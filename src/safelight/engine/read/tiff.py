@@ -1,0 +1,228 @@
+"""TIFF (6.0, BigTIFF): which page is the picture, what its samples mean, and whether they are all there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyvips
+
+from safelight.engine.failures import damaged, unsupported
+from safelight.engine.formats import Format
+from safelight.engine.metadata import iptc
+from safelight.engine.metadata.directory import Directory, Structure, StructureError
+from safelight.engine.read.facts import Facts, blob
+from safelight.engine.read.vips import FailOn, VipsReader
+
+_SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _SUB_DIRECTORIES, _ORIENTATION = 254, 255, 330, 274
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
+_SAMPLES, _INK_SET, _INKS, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 277, 332, 334, 338, 339
+_OFFSETS, _LENGTHS = (273, 324), (279, 325)  # of strips, of tiles
+_REDUCED, _MASK = 1, 4
+_UNSIGNED, _SIGNED, _FLOAT, _VOID = 1, 2, 3, 4
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
+_COLORS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _SEPARATED: 4, _YCBCR: 3, _LAB: 3}
+_ALPHA = {1: "associated", 2: "unassociated"}
+_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
+_FAX_AND_JPEG = frozenset({2, 3, 4, 7})  # whose decoders only warn of damage
+_COMPRESSION_NAMES = {
+    6: "old-style JPEG", 9: "JBIG", 10: "JBIG", 32766: "NeXT", 32771: "CCITT RLE with words", 32809: "ThunderScan",
+    32908: "PixarLog", 34661: "JBIG", 34676: "SGI Log", 34677: "SGI Log 24", 34712: "JPEG 2000", 33003: "JPEG 2000",
+    33005: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP",
+    50002: "JPEG XL", 52546: "JPEG XL",
+}  # fmt: skip
+_PHOTOMETRIC_NAMES = {
+    4: "a transparency mask as its picture", 9: "ICC L*a*b* colours", 10: "ITU L*a*b* colours",
+    32844: "SGI LogL luminance (HDR)", 32845: "SGI LogLuv colours (HDR)",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The directory that holds the picture: a page of the file (`number`), or a directory below the first page."""
+
+    directory: Directory
+    number: int
+    below: int = -1
+
+
+class TiffReader(VipsReader):
+    """Reads the first page that is no reduced copy of another one."""
+
+    def __init__(self, data: memoryview, format_: Format, *, strict: bool = False, lenient: bool = False) -> None:
+        self._lenient = lenient
+        super().__init__(data, format_, strict=strict)
+
+    def check(self) -> None:
+        """See `VipsReader`."""
+        try:
+            self.page = _full_page(Structure(self.data))
+            directory = self.page.directory
+            self._kind = directory.value(_PHOTOMETRIC, _BLACK_IS_ZERO)
+            self._sample_format = directory.value(_SAMPLE_FORMAT, _UNSIGNED)
+            self._bits = directory.value(_BITS, 1)
+            _refuse_unreadable(directory)
+            _check_complete(directory, len(self.data), self.format)
+        except StructureError as error:
+            raise damaged(self.format, str(error)) from None
+        if directory.value(_COMPRESSION, 1) in _FAX_AND_JPEG and not self._lenient:
+            self.fail_on: FailOn = "warning"
+
+    def options(self, *, frames: bool, shrink: int) -> dict[str, Any]:  # noqa: ARG002 -- of other formats
+        """See `VipsReader`."""
+        if self.page.below >= 0:
+            return {"page": self.page.number, "subifd": self.page.below}
+        return {"page": self.page.number}
+
+    def describe(self, image: pyvips.Image) -> Facts:
+        """See `VipsReader`."""
+        try:
+            turn = self.page.directory.value(_ORIENTATION, 1)
+        except StructureError:
+            turn = 1
+        block = blob(image, "iptc-data") or blob(image, "photoshop-data")
+        return Facts(
+            profile=blob(image, "icc-profile-data"),
+            orientation=turn if 1 <= turn <= 8 else 1,
+            exif=memoryview(self.data),
+            iptc=block if block and iptc.carried(block, position=True) else None,
+            xmp=blob(image, "xmp-data"),
+            notes=tuple(self.notes),
+        )
+
+    def samples(self, image: pyvips.Image) -> pyvips.Image:
+        """See `VipsReader`."""
+        colors = 3 if self._kind == _PALETTE and image.bands >= 3 else _COLORS[self._kind]
+        image = self._with_known_bands(image, colors)
+        if self._kind == _LAB:
+            return _from_lab(image)
+        if self._sample_format == _FLOAT:
+            return _from_float(image, colors, has_profile=self.facts.profile is not None)
+        if image.format == "uint":
+            image = (image / 65537.0 + 0.5).cast("ushort")
+        deep = image.format == "ushort"
+        if self._kind == _SEPARATED:
+            return image.copy(interpretation="cmyk")
+        names = ("grey16", "rgb16") if deep else ("b-w", "srgb")
+        return image.copy(interpretation=names[image.bands >= 3])
+
+    def _with_known_bands(self, image: pyvips.Image, colors: int) -> pyvips.Image:
+        """The colours, and transparency where the file says that an extra sample is that."""
+        if image.bands <= colors:
+            return image
+        extra = self.page.directory.values(_EXTRA_SAMPLES)
+        alpha = next((index for index, kind in enumerate(extra) if kind in _ALPHA), None)
+        colored = image.extract_band(0, n=colors)
+        if alpha is None or colors + alpha >= image.bands:
+            return colored
+        return colored.bandjoin(image.extract_band(colors + alpha))
+
+
+def _full_page(structure: Structure) -> Page:
+    """The first page that is neither reduced nor a mask; else the largest of those below the first; else the first."""
+    pages = [Page(directory, number) for number, directory in enumerate(structure.chain())]
+    if not pages:
+        raise StructureError("it has no directory")
+    for page in pages:
+        if not _subfile(page.directory) & (_REDUCED | _MASK):
+            return page
+    below = [
+        Page(structure.directory(offset), 0, index)
+        for index, offset in enumerate(pages[0].directory.values(_SUB_DIRECTORIES)[:16])
+    ]
+    full = [page for page in below if not _subfile(page.directory) & (_REDUCED | _MASK)]
+    return max(full or pages, key=lambda page: page.directory.value(_WIDTH) * page.directory.value(_HEIGHT))
+
+
+def _subfile(directory: Directory) -> int:
+    old = {2: _REDUCED}.get(directory.value(_OLD_SUBFILE_TYPE), 0)
+    return directory.value(_SUBFILE_TYPE, old)
+
+
+def _refuse_unreadable(directory: Directory) -> None:
+    """Error(UNSUPPORTED_FORMAT) for what is sound, and not read here or open to guesses."""
+    compression = directory.value(_COMPRESSION, 1)
+    if compression not in _COMPRESSIONS:
+        raise unsupported(
+            "tiff", f"TIFF compressed with {_COMPRESSION_NAMES.get(compression, f'method {compression}')}"
+        )
+    kind = directory.value(_PHOTOMETRIC, _BLACK_IS_ZERO)
+    if kind not in _COLORS:
+        raise unsupported("tiff", f"TIFF with {_PHOTOMETRIC_NAMES.get(kind, f'colours of kind {kind}')}")
+    bits, formats = directory.values(_BITS) or (1,), directory.values(_SAMPLE_FORMAT) or (_UNSIGNED,)
+    if len(set(bits)) > 1 or len(set(formats)) > 1:
+        raise unsupported("tiff", "TIFF with samples of different sizes")
+    if feature := _unreadable_samples(kind, bits[0], formats[0]):
+        raise unsupported("tiff", feature)
+    inks = directory.value(_INKS, 4)
+    if kind == _SEPARATED and (directory.value(_INK_SET, 1) != 1 or inks < 4 or directory.value(_SAMPLES, 4) < 4):
+        raise unsupported("tiff", "TIFF with inks other than cyan, magenta, yellow and black")
+
+
+def _unreadable_samples(kind: int, bits: int, sample_format: int) -> str:
+    match sample_format:
+        case int(unsigned) if unsigned in {_UNSIGNED, _VOID}:
+            depths = {1, 2, 4, 8, 16, 32} if kind in {_WHITE_IS_ZERO, _BLACK_IS_ZERO} else {8, 16, 32}
+            if kind == _PALETTE:
+                depths = {1, 2, 4, 8}
+            elif kind in {_SEPARATED, _LAB}:
+                depths = {8, 16}
+            elif kind == _YCBCR:
+                depths = {8}
+            return "" if bits in depths else f"TIFF with {bits} bits a sample in these colours"
+        case int(real) if real == _FLOAT:
+            fits = bits in {16, 32} and kind in {_BLACK_IS_ZERO, _RGB}
+            return "" if fits else f"TIFF with floating-point samples of {bits} bits in these colours"
+        case int(signed) if signed == _SIGNED:
+            return f"TIFF with signed samples of {bits} bits, whose black and white no standard defines,"
+        case _:
+            return "TIFF with complex samples"
+
+
+def _check_complete(directory: Directory, size: int, format_: Format) -> None:
+    """Error(DAMAGED_IMAGE) where pixels lie past the end, or nowhere; libtiff shows white or black instead."""
+    for offsets_tag, lengths_tag in zip(_OFFSETS, _LENGTHS, strict=True):
+        offsets, lengths = directory.values(offsets_tag), directory.values(lengths_tag)
+        for index, (offset, length) in enumerate(zip(offsets, lengths, strict=False)):
+            part = f"{'strip' if offsets_tag == _OFFSETS[0] else 'tile'} {index + 1} of {len(offsets)}"
+            if offset + length > size:
+                raise damaged(format_, f"it is cut off at byte {size}; {part} reaches to byte {offset + length}")
+            if offset == 0 or length == 0:
+                raise damaged(format_, f"{part} is missing")
+        if offsets and len(lengths) < len(offsets):
+            raise damaged(format_, f"it names {len(offsets)} pieces of its picture, and the sizes of {len(lengths)}")
+    if not any(tag in directory for tag in _OFFSETS):
+        raise damaged(format_, "it names no pixels")
+
+
+def _from_lab(image: pyvips.Image) -> pyvips.Image:
+    """L*a*b* under D50, as TIFF has it, through littleCMS; libvips' own Lab is under D65."""
+    lab = image.extract_band(0, n=3)
+    lab = lab.copy(interpretation="labs").labs2lab() if lab.format == "short" else lab.copy(interpretation="lab")
+    converted = lab.icc_export(output_profile="srgb", pcs="lab", intent="relative", depth=16)
+    if image.bands == 3:
+        return converted
+    return converted.bandjoin(image[3].cast("ushort")).copy(interpretation="rgb16")
+
+
+def _from_float(image: pyvips.Image, colors: int, *, has_profile: bool) -> pyvips.Image:
+    """Floats from 0 (black) to 1 (white); RGB without a profile is linear light (scRGB), what is brighter is clipped.
+
+    Error(UNSUPPORTED_FORMAT) where most of the picture is brighter than white: the numbers then mean something else.
+    """
+    image = image.copy_memory()  # the pixels are read twice
+    colored = image.extract_band(0, n=colors)
+    if colored.avg() > 1.0 or colored.max() > _BRIGHTEST:
+        raise unsupported("tiff", "TIFF with floating-point samples that do not lie between 0 and 1")
+    alpha = image.extract_band(colors) * 65535.0 + 0.5 if image.bands > colors else None
+    if colors == 3 and not has_profile:
+        encoded = (colored < 0.0031308).ifthenelse(colored * 12.92, colored.cast("float") ** (1 / 2.4) * 1.055 - 0.055)
+    else:
+        encoded = colored
+    deep = encoded * 65535.0 + 0.5
+    if alpha is not None:
+        deep = deep.bandjoin(alpha)
+    return deep.cast("ushort").copy(interpretation="grey16" if colors == 1 else "rgb16")
+
+
+_BRIGHTEST = 1000.0

@@ -1,0 +1,98 @@
+"""Files that libvips opens by itself; formats that need more care build on this."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pyvips
+
+from safelight.engine.color.cicp import CodePoints, profile_of
+from safelight.engine.failures import reading
+from safelight.engine.formats import Format
+from safelight.engine.metadata import exif
+from safelight.engine.read.facts import BITS, Facts, bare, blob
+from safelight.engine.records import Probe
+
+FailOn = Literal["error", "warning"]
+
+
+class VipsReader:
+    """See `facts.Reader`. Subclasses override the methods that `__init__` and `load` call."""
+
+    fail_on: FailOn = "error"
+
+    def __init__(self, data: memoryview, format_: Format, *, strict: bool = False) -> None:
+        self.data: Any = data
+        self.format = format_
+        self.strict = strict
+        self.notes: list[str] = []
+        self.check()
+        header = self.open()
+        self.facts = self.describe(header)
+        self.probe = self.header(header)
+
+    def check(self) -> None:
+        """Look at the file before libvips does. Raises Error for what cannot or must not be read."""
+
+    def describe(self, image: pyvips.Image) -> Facts:
+        """Collect what the file says."""
+        block = blob(image, "exif-data")
+        return Facts(
+            profile=blob(image, "icc-profile-data"),
+            orientation=exif.orientation(block),
+            exif=block,
+            iptc=blob(image, "iptc-data"),
+            xmp=blob(image, "xmp-data"),
+            notes=tuple(self.notes),
+        )
+
+    def header(self, image: pyvips.Image) -> Probe:
+        """Describe the picture."""
+        return Probe(
+            format=self.format.name,
+            width=image.width,
+            height=image.height,
+            frames=self.count_frames(image),
+            mode=image.interpretation,
+            bands=image.bands,
+            bits=BITS.get(image.format, 32),
+            has_alpha=bool(image.hasalpha()),
+            has_profile=self.facts.profile is not None,
+            orientation=self.facts.orientation,
+            progressive=bool(image.get_typeof("interlaced")),
+        )
+
+    def count_frames(self, image: pyvips.Image) -> int:
+        """Count the frames of an animation. The pages of a TIFF and the pictures of a HEIF are none."""
+        return int(image.get("n-pages")) if self.format.animated and image.get_typeof("n-pages") else 1
+
+    def options(self, *, frames: bool, shrink: int) -> dict[str, Any]:
+        """The loader's own options."""
+        chosen: dict[str, Any] = {"n": -1} if frames else {}
+        if shrink > 1:
+            chosen |= {"scale": 1 / shrink} if self.format.name == "webp" else {"shrink": shrink}
+        return chosen
+
+    def open(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:
+        """Have libvips open the file; nothing is decoded until pixels are asked for."""
+        with reading(self.format):
+            # A source reads these very bytes, where the buffer loaders would copy them first.
+            source = pyvips.Source.new_from_memory(self.data)
+            options = self.options(frames=frames, shrink=shrink)
+            return pyvips.Operation.call(
+                self.format.reader, source, access="sequential", fail_on=self.fail_on, **options
+            )
+
+    def samples(self, image: pyvips.Image) -> pyvips.Image:
+        """Bring the samples into the form that `facts.Reader.load` promises."""
+        return image
+
+    def load(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:
+        """See `facts.Reader`."""
+        with reading(self.format):
+            return bare(self.samples(self.open(frames=frames, shrink=shrink)))
+
+
+def declared(points: CodePoints | None, image: pyvips.Image) -> bytes | None:
+    """The profile of code points, as far as they fit the image."""
+    return profile_of(points, grey=image.bands < 3) if points else None

@@ -1,0 +1,1 @@
+"""What the operations of a recipe do to pixels."""

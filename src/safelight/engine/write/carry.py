@@ -1,0 +1,87 @@
+"""What of a photo's metadata leaves with a result."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import pyvips
+
+from safelight.engine.metadata import exif, iptc, xmp
+from safelight.engine.read.facts import Facts
+from safelight.recipe import Output
+
+_KEEP_EXIF, _KEEP_XMP, _KEEP_IPTC, _KEEP_PROFILE = 1, 2, 4, 8
+TAGGED = frozenset({"jpeg", "png", "webp", "tiff"})
+"""Formats whose viewers obey an orientation tag. In the others the pixels are turned, whatever the recipe says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """The blocks that leave, each None for nothing. `orientation` is the tag to write, 1 for none."""
+
+    exif: bytes | None = None
+    iptc: bytes | None = None
+    xmp: bytes | None = None
+    orientation: int = 1
+
+
+def carried(facts: Facts, output: Output, format_name: str, orientation: int) -> Carried:
+    """Choose what leaves with an output; `orientation` is what its pixels still need.
+
+    Without `metadata = "keep"` that is the orientation alone. Without `keep_gps` no block leaves that could hold a
+    position or an earlier picture.
+    """
+    turn = orientation if format_name in TAGGED else 1
+    if output.metadata != "keep":
+        return Carried(orientation=turn)
+    position = output.keep_gps
+    return Carried(
+        exif=exif.carried(facts.exif, position=position) if facts.exif else None,
+        iptc=iptc.carried(facts.iptc, position=position) if facts.iptc else None,
+        xmp=xmp.carried(facts.xmp, upright=turn == 1) if facts.xmp and position else None,
+        orientation=turn,
+    )
+
+
+def exif_segment(block: bytes) -> bytes:
+    """An EXIF block as a JPEG holds it."""
+    body = b"Exif\0\0" + block
+    return b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+
+
+def attach(image: pyvips.Image, leaving: Carried, profile: bytes | None, format_name: str) -> tuple[pyvips.Image, int]:
+    """Attach the blocks to an image without metadata; also libvips' flags for keeping exactly them."""
+    image, keep = image.copy(), 0
+    block = leaving.exif or (exif.with_orientation(leaving.orientation) if leaving.orientation > 1 else None)
+    if block and format_name != "tiff":  # to which libvips writes no EXIF
+        keep |= _KEEP_EXIF
+        for field, value, kind in _exif_fields(block):
+            image.set_type(kind, field, value)
+    image.set_type(pyvips.GValue.gint_type, "orientation", leaving.orientation)
+    blobs = {
+        "icc-profile-data": (profile, _KEEP_PROFILE),
+        "iptc-data": (_iptc_for(format_name, leaving.iptc), _KEEP_IPTC),
+        "xmp-data": (leaving.xmp, _KEEP_XMP),
+    }
+    for field, (data, flag) in blobs.items():
+        if data:
+            image.set_type(pyvips.GValue.blob_type, field, data)
+            keep |= flag
+    return image, keep
+
+
+def _iptc_for(format_name: str, iim: bytes | None) -> bytes | None:
+    if iim is None or format_name not in {"jpeg", "tiff"}:
+        return None
+    return iptc.as_resource(iim) if format_name == "jpeg" else iim
+
+
+def _exif_fields(block: bytes) -> list[tuple[str, Any, int]]:
+    """An EXIF block as libvips takes it apart. It writes only what it has as fields too."""
+    smallest: bytes = pyvips.Image.black(1, 1).jpegsave_buffer(keep=0)
+    carrier = smallest[:2] + exif_segment(block) + smallest[2:]
+    loaded = pyvips.Image.jpegload_buffer(carrier)
+    names = [name for name in loaded.get_fields() if name == "exif-data" or name.startswith("exif-ifd")]
+    return [(name, loaded.get(name), loaded.get_typeof(name)) for name in names]

@@ -1,0 +1,129 @@
+"""Writing a picture in the format an output asks for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pyvips
+
+from safelight.engine.color.convert import matched
+from safelight.engine.formats import FORMATS, Format
+from safelight.engine.library import can_write, has
+from safelight.engine.picture import Picture
+from safelight.engine.read.facts import Facts
+from safelight.engine.records import Output as Finished
+from safelight.engine.records import Probe
+from safelight.engine.transform.apply import flattened
+from safelight.engine.write import carry, frames, jxl
+from safelight.errors import Code, Error
+from safelight.recipe import Output
+from safelight.recipe.records import DEFAULT_QUALITY
+
+_NEUTRAL_RESOLUTION = 72 / 25.4  # pixels per millimetre, what most formats take for granted
+_WITHOUT_PROFILES = frozenset({"gif"})
+
+
+def resolve(output: Output, header: Probe) -> Format:
+    """The format an output will have."""
+    if output.format != "same":
+        return FORMATS[output.format]
+    if can_write(header.format):
+        return FORMATS[header.format]
+    return FORMATS["png" if header.has_alpha else "jpeg"]
+
+
+def holds_profiles(format_: Format) -> bool:
+    """Whether its writer can embed an ICC profile; else colours become sRGB, whatever the recipe says."""
+    return format_.name not in _WITHOUT_PROFILES and has(format_.writer)
+
+
+def keeps_frames(format_: Format, header: Probe) -> bool:
+    """Whether an upload with that header stays animated in that format."""
+    return header.frames > 1 and (format_.animated or (format_.name == header.format and frames.can_write(format_)))
+
+
+def encode(name: str, picture: Picture, output: Output, format_: Format, facts: Facts, orientation: int) -> Finished:
+    """The finished file. Error(OPERATION_FAILED) where the format cannot hold the picture.
+
+    `orientation`: what viewers are still to obey, because the recipe does not. Where they would not, it is obeyed now.
+    """
+    if orientation != 1 and format_.name not in carry.TAGGED:
+        turned = orientation >= 5
+        size = (picture.height, picture.width) if turned else (picture.width, picture.height)
+        picture = replace(picture, orientation=orientation, width=size[0], height=size[1])
+    picture = picture.ready()
+    _judge_side(name, picture, format_)
+    image = picture.image if format_.alpha else flattened(picture.image, output.background)
+    if output.metadata != "keep":
+        image = image.copy(xres=_NEUTRAL_RESOLUTION, yres=_NEUTRAL_RESOLUTION)
+    leaving = carry.carried(facts, output, format_.name, orientation)
+    image, profile = matched(image, picture.profile)
+    return Finished(
+        name=name,
+        data=_written(image, picture, output, format_, leaving, profile),
+        format=format_.name,
+        media_type=format_.media_type,
+        extension=format_.extension,
+        width=picture.width,
+        height=picture.height,
+        frames=picture.frames,
+        notes=facts.notes,
+    )
+
+
+def _judge_side(name: str, picture: Picture, format_: Format) -> None:
+    if max(picture.width, picture.height) > format_.max_side:
+        detail = (
+            f"The output {name!r} is {picture.width} by {picture.height} pixels; {format_.name} holds at most "
+            f"{format_.max_side} a side. Resize it first, or use another format."
+        )
+        raise Error(Code.OPERATION_FAILED, detail, output=name)
+
+
+def _written(
+    image: pyvips.Image,
+    picture: Picture,
+    output: Output,
+    format_: Format,
+    leaving: carry.Carried,
+    profile: bytes | None,
+) -> bytes:
+    if picture.frames > 1 and format_.name == "avif":
+        return frames.avif(image, picture.frames, output, leaving, profile)
+    if not has(format_.writer):
+        return jxl.encoded(image, output, leaving)
+    image, keep = carry.attach(image, leaving, profile, format_.name)
+    options = _options(output, format_)
+    if picture.frames > 1 and format_.name == "png":
+        return frames.apng(image, picture.frames, keep, options)
+    if picture.frames > 1:
+        options["page_height"] = picture.height
+    data: bytes = getattr(image, format_.writer)(keep=keep, **options)
+    return data
+
+
+def _options(output: Output, format_: Format) -> dict[str, Any]:
+    """Our settings as libvips' own; `effort` 1 to 10 is spread over what each encoder has."""
+    quality = output.quality or DEFAULT_QUALITY.get(format_.name)
+    lossless = {"lossless": True} if output.lossless else {"Q": quality}
+    effort = output.effort
+    match format_.name:
+        case "jpeg":
+            return {"Q": quality, "interlace": output.progressive, "optimize_coding": (effort or 1) > 5}
+        case "png":
+            return {"interlace": output.progressive, "compression": 6 if effort is None else effort - 1}
+        case "webp":
+            return {**lossless, "effort": _spread(effort or 4, 0, 6)}
+        case "avif":
+            return {**lossless, "compression": "av1", "effort": _spread(effort or 3, 0, 9)}
+        case "gif":
+            return {"interlace": output.progressive, "effort": effort or 7}
+        case "tiff":
+            return {"compression": "deflate", "predictor": "horizontal"}
+        case _:
+            return {**lossless, "effort": _spread(effort or 4, 1, 9)}
+
+
+def _spread(effort: int, low: int, high: int) -> int:
+    return low + round((effort - 1) * (high - low) / 9)

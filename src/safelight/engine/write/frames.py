@@ -1,0 +1,90 @@
+"""Animations in formats of which libvips writes only the first frame: PNG by its chunks, AVIF through Pillow."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import Any
+
+import pyvips
+
+from safelight.engine.formats import Format
+from safelight.engine.read.apng import chunk
+from safelight.engine.read.plugins import pillow, present
+from safelight.engine.write.carry import Carried
+from safelight.recipe import Output
+from safelight.recipe.records import DEFAULT_QUALITY
+
+_SIGNATURE = 8
+_USUAL_DELAY = 100  # milliseconds
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_Chunk = tuple[bytes, bytes]
+
+
+def can_write(format_: Format) -> bool:
+    """Whether an animation can be written in that format."""
+    return format_.name == "png" or (format_.name == "avif" and present("PIL"))
+
+
+def apng(image: pyvips.Image, count: int, keep: int, options: dict[str, Any]) -> bytes:
+    """An animated PNG (PNG third edition, 11.3.6) of that many frames, one below the other in the image."""
+    delays, plays = _timing(image, count)
+    parts, sequence = [], 0
+    for index, frame in enumerate(_frames(image, count)):
+        chunks = _chunks(frame.pngsave_buffer(keep=keep if index == 0 else 0, **options))
+        if index == 0:
+            parts += [chunk(*each) for each in chunks if each[0] not in {b"IDAT", b"IEND"}]
+            parts.append(chunk(b"acTL", struct.pack(">II", count, plays)))
+        area = (frame.width, frame.height, 0, 0, delays[index], 1000, 0, 0)
+        parts.append(chunk(b"fcTL", struct.pack(">5I2H2B", sequence, *area)))
+        sequence += 1
+        for data in (content for name, content in chunks if name == b"IDAT"):
+            if index == 0:
+                parts.append(chunk(b"IDAT", data))
+            else:
+                parts.append(chunk(b"fdAT", struct.pack(">I", sequence) + data))
+                sequence += 1
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
+
+
+def avif(image: pyvips.Image, count: int, output: Output, leaving: Carried, profile: bytes | None) -> bytes:
+    """An AVIF sequence."""
+    delays, _ = _timing(image, count)
+    mode = _MODES[image.bands]
+    pictures = [
+        pillow().frombytes(mode, (frame.width, frame.height), frame.write_to_memory())
+        for frame in _frames(image, count)
+    ]
+    blocks: dict[str, bytes] = {"exif": leaving.exif} if leaving.exif else {}
+    blocks |= {"xmp": leaving.xmp} if leaving.xmp else {}
+    blocks |= {"icc_profile": profile} if profile else {}
+    lossless = {"quality": 100, "subsampling": "4:4:4"}
+    chosen = lossless if output.lossless else {"quality": output.quality or DEFAULT_QUALITY["avif"]}
+    file = io.BytesIO()
+    pictures[0].save(
+        file, "AVIF", save_all=True, append_images=pictures[1:], duration=delays, max_threads=1,
+        speed=10 - (output.effort or 4), **chosen, **blocks,
+    )  # fmt: skip
+    return file.getvalue()
+
+
+def _timing(image: pyvips.Image, count: int) -> tuple[list[int], int]:
+    """Each frame's time (milliseconds), and how often all are shown (0: for ever)."""
+    told: list[int] = image.get("delay") if image.get_typeof("delay") else []
+    delays = [min(delay, 65535) for delay in (*told, *[_USUAL_DELAY] * count)][:count]
+    return delays, image.get("loop") if image.get_typeof("loop") else 0
+
+
+def _frames(image: pyvips.Image, count: int) -> list[pyvips.Image]:
+    image = image.copy_memory()
+    height = image.height // count
+    return [image.crop(0, index * height, image.width, height) for index in range(count)]
+
+
+def _chunks(file: bytes) -> list[_Chunk]:
+    found, at = [], _SIGNATURE
+    while at < len(file):
+        size, name = struct.unpack_from(">I4s", file, at)
+        found.append((name, file[at + 8 : at + 8 + size]))
+        at += size + 12
+    return found

@@ -1,0 +1,30 @@
+"""JPEG XL through pillow-jxl-plugin, where libvips has no writer for it. Its colours are sRGB."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import pyvips
+
+from safelight.engine.write.carry import Carried
+from safelight.recipe import Output
+from safelight.recipe.records import DEFAULT_QUALITY
+
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+
+def encoded(image: pyvips.Image, output: Output, leaving: Carried) -> bytes:
+    """The finished file of an image of 8 bits."""
+    encoder = import_module("pillow_jxl").Encoder(
+        mode=_MODES[image.bands],
+        lossless=output.lossless,
+        quality=100 if output.lossless else output.quality or DEFAULT_QUALITY["jxl"],
+        decoding_speed=0,
+        effort=min(output.effort or 4, 9),
+        use_container=leaving.exif is not None,
+        use_original_profile=output.lossless,
+        num_threads=1,
+    )
+    blocks = {"exif": leaving.exif, "jumb": None, "xmp": leaving.xmp, "compress": False}
+    data = encoder(bytes(image.write_to_memory()), image.width, image.height, jpeg_encode=False, **blocks)
+    return bytes(data)
