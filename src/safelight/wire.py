@@ -7,7 +7,7 @@ digests the SHA-256 of the bytes in lower-case hex.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -139,15 +139,20 @@ class Task(Record, frozen=True, kw_only=True):
     """The lease that finished it; only services see it. The classic result is stored under this id."""
 
 
-class TaskQuery(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which tasks to list. A task must match every filter that is given."""
+class TaskFilter(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which tasks. A task must match every filter that is given."""
 
     state: Annotated[str, Meta(description=f"states, separated by commas: {', '.join(STATES)}")] = ""
     recipe: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     batch: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    search: (
+        Annotated[str, Meta(min_length=1, max_length=128, description="a part of the file name, or how the id begins")]
+        | None
+    ) = None
+    reason: Annotated[str, Meta(min_length=1, max_length=64, description="the code of the failure")] | None = None
+    since: Annotated[float, Meta(ge=0, description="created at this time or later, Unix seconds")] | None = None
+    until: Annotated[float, Meta(ge=0, description="created before this time, Unix seconds")] | None = None
     internal: Annotated[bool, Meta(description="list the tasks that the system made for its own use instead")] = False
-    before: Annotated[str, Meta(description="`next` of the page before", max_length=128)] | None = None
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 
     @property
     def states(self) -> list[State]:
@@ -159,16 +164,84 @@ class TaskQuery(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 raise Error(Code.INVALID_REQUEST, detail, position="state")
         return [STATES[name] for name in names]
 
+    def page(self, *, before: str | None = None, limit: int = 100, **changes: Any) -> TaskQuery:
+        """Return a page of this filter, some of its fields replaced."""
+        fields = {name: getattr(self, name) for name in TaskFilter.__struct_fields__} | changes
+        return TaskQuery(**fields, before=before, limit=limit)
+
     def params(self) -> dict[str, str]:
         """Return the query string's parameters."""
         fields = msgspec.structs.asdict(self) | {"internal": "true" if self.internal else None}
         return {name: str(value) for name, value in fields.items() if value not in (None, "")}
 
 
+class TaskQuery(TaskFilter, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A page of the tasks that match a filter."""
+
+    before: Annotated[str, Meta(description="`next` of the page before", max_length=128)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
 class TaskPage(Record, frozen=True, kw_only=True):
-    """A page of tasks, newest first; `next` goes into `before` for the next page, None at the end."""
+    """A page of tasks, newest first; `next` goes into `before` for the next page, None at the end.
+
+    A page may hold fewer tasks than its limit and still have a next one: a search looks at so many tasks at a time.
+    """
 
     tasks: list[Task]
+    next: str | None = None
+
+
+class TaskCounts(Record, frozen=True, kw_only=True):
+    """How many tasks match a filter.
+
+    `states`, `recipes` and `reasons` (codes of failures) each count what there would be if the filter did not name a
+    state, recipe or reason. `complete` is false where there are more tasks than one count looks at: the newest were
+    counted.
+    """
+
+    total: int
+    states: dict[str, int]
+    recipes: dict[str, int]
+    reasons: dict[str, int]
+    complete: bool = True
+
+
+class TaskChange(Record, frozen=True, kw_only=True):
+    """Cancel, retry, release or delete many tasks: those named, or (a page at a time) those that match a filter."""
+
+    action: Literal["cancel", "retry", "release", "delete"]
+    tasks: Annotated[list[str], Meta(max_length=1000)] | None = None
+    filter: TaskFilter | None = None
+    before: Annotated[str, Meta(max_length=128)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 200
+
+
+class TaskChanges(Record, frozen=True, kw_only=True):
+    """How many tasks were changed, and how many were not in a state that allows it (or not there any more).
+
+    `next` goes into `before` for the next tasks of a filter, None at the end.
+    """
+
+    changed: int = 0
+    skipped: int = 0
+    next: str | None = None
+
+
+class Batch(Record, frozen=True, kw_only=True):
+    """Tasks that were uploaded together. `tasks` counts them by state; `size` is that of their originals in bytes."""
+
+    name: str
+    created: float
+    changed: float
+    tasks: dict[str, int]
+    size: int = 0
+
+
+class BatchPage(Record, frozen=True, kw_only=True):
+    """A page of batches, those with the newest tasks first; `next` goes into `before` for the next page."""
+
+    batches: list[Batch]
     next: str | None = None
 
 

@@ -8,7 +8,16 @@ import msgspec
 import pytest
 
 from safelight.errors import Code, Error
-from safelight.wire import HandedBack, Heartbeat, NamedRecipe, State, TaskQuery, WorkerInfo
+from safelight.wire import (
+    HandedBack,
+    Heartbeat,
+    NamedRecipe,
+    State,
+    TaskChange,
+    TaskFilter,
+    TaskQuery,
+    WorkerInfo,
+)
 from support.tasks import died, digest, failed, finished, new_task, output, request
 
 
@@ -364,6 +373,88 @@ async def test_find_filters_and_pages(store):
                         break
                 assert found == expected
     await refused(Code.INVALID_REQUEST, store.find(TaskQuery(before="nonsense")))
+
+
+async def test_search_and_counts(store):
+    made = await store.create(
+        [
+            new_task(filename=f"{name}-{place}.JPG", recipe=recipe, batch=batch)
+            for place, (name, recipe, batch) in enumerate(
+                [
+                    ("Beach", "web", "summer"),
+                    ("beach", "thumbnail", ""),
+                    ("Forest", "web", "autumn"),
+                    ("a%b_c", "web", ""),
+                ]
+            )
+        ]
+    )
+    leases = await store.lease(request(n=2))
+    await store.settle([finished(leases[0].id), failed(leases[1].id, permanent=True)])
+
+    async def names(**filters):
+        return sorted(task.filename.partition("-")[0] for task in (await store.find(TaskQuery(**filters))).tasks)
+
+    assert await names(search="beach") == ["Beach", "beach"]
+    assert await names(search="jpg", recipe="web") == ["Beach", "Forest", "a%b_c"]
+    assert await names(search="%b_") == ["a%b_c"]
+    assert await names(search=made[2].id[:6]) == ["Forest"]
+    assert await names(search="beach", state="failed") == ["beach"]
+    assert await names(search="beach", batch="summer") == ["Beach"]
+    assert await names(reason="damaged_image") == ["beach"]
+    assert await names(since=made[0].created - 1, until=made[0].created + 60) == ["Beach", "Forest", "a%b_c", "beach"]
+    assert await names(until=made[0].created) == []
+    first = await store.find(TaskQuery(search="jpg", limit=3))
+    rest = await store.find(TaskQuery(search="jpg", limit=3, before=first.next))
+    assert [task.id for task in first.tasks + rest.tasks] == [task.id for task in reversed(made)]
+    assert rest.next is None
+
+    counts = await store.count(TaskFilter(recipe="web", state="waiting"))
+    assert counts.total == 2
+    assert counts.states == {"waiting": 2, "finished": 1}
+    assert counts.recipes == {"web": 2}
+    assert counts.reasons == {}
+    assert counts.complete
+    assert (await store.count(TaskFilter(search="beach"))).reasons == {"damaged_image": 1}
+
+
+async def test_many_tasks_are_changed_at_once(store):
+    made = await store.create([new_task(batch="b" if place < 5 else "") for place in range(7)])
+    leases = await store.lease(request(n=3))
+    await store.settle([finished(leases[0].id), failed(leases[1].id, permanent=True)])
+    # finished, failed, working, waiting, waiting | waiting, waiting
+    changed = await store.change(TaskChange(action="cancel", filter=TaskFilter(batch="b"), limit=2))
+    assert (changed.changed, changed.skipped) == (2, 0)
+    changed = await store.change(TaskChange(action="cancel", filter=TaskFilter(batch="b"), before=changed.next))
+    assert (changed.changed, changed.skipped, changed.next) == (1, 2, None)
+    assert (await store.settle([finished(leases[2].id)]))[0].state is None
+    retried = await store.change(TaskChange(action="retry", tasks=[made[1].id, leases[1].id, made[0].id, "1-no"]))
+    assert (retried.changed, retried.skipped) == (1, 3)
+    assert (await store.get(made[1].id)).state is State.WAITING
+    released = await store.change(TaskChange(action="release", filter=TaskFilter()))
+    assert (released.changed, released.skipped) == (0, 7)
+    assert (await store.change(TaskChange(action="delete", filter=TaskFilter(state="cancelled")))).changed == 3
+    assert sum((await store.summary()).tasks.values()) == 4
+    await refused(Code.INVALID_REQUEST, store.change(TaskChange(action="delete")))
+
+
+async def test_batches_are_listed_with_their_counts(store):
+    for batch in ("first", "second", "third"):
+        await store.create([new_task(batch=batch), new_task(batch=batch)])
+    (newest,) = await store.create([new_task(batch="first")])
+    (lease,) = await store.lease(request(n=1))
+    await store.settle([finished(lease.id)])
+    page = await store.batches(limit=2)
+    assert [batch.name for batch in page.batches] == ["first", "third"]
+    assert page.batches[0].tasks == {"finished": 1, "waiting": 2}
+    assert page.batches[0].created <= newest.created <= page.batches[0].changed
+    assert page.batches[0].size == 3 * newest.input.size
+    rest = await store.batches(before=page.next)
+    assert [batch.name for batch in rest.batches] == ["second"]
+    assert [batch.name for batch in (await store.batches(name="third")).batches] == ["third"]
+    assert (await store.batches(name="none")).batches == []
+    spec = await store.spec(newest.id)
+    assert (spec.name, bytes(spec.spec)) == (newest.recipe, bytes(new_task().spec))
 
 
 async def test_internal_tasks_stay_out_of_lists_and_say_so_in_events(store):

@@ -8,7 +8,7 @@ import pytest
 
 from safelight.errors import Code, Error
 from safelight.master.download.downloads import content_disposition
-from safelight.wire import Failure, State
+from safelight.wire import Failure, State, TaskFilter, TaskQuery
 from support.leases import fail, finish, take
 from support.photos import photo
 
@@ -49,6 +49,46 @@ async def test_list_filters_and_pages(client, storage):
         if before is None:
             break
     assert len({task.id for task in seen}) == len(seen) == 6
+
+
+async def test_many_tasks_at_once(client, storage):
+    done = await finished(client, storage, {"image": b"x"}, batch="a", recipe="web", filename="beach.png")
+    waiting = [await client.upload(photo(n), batch="b", filename=f"forest-{n}.png") for n in range(3)]
+    counts = await client.count(TaskFilter(search="forest"))
+    assert (counts.total, counts.states) == (3, {"waiting": 3})
+    first = await client.act("cancel", filter=TaskFilter(batch="b"), limit=2)
+    assert (first.changed, first.skipped) == (2, 0)
+    rest = await client.act("cancel", filter=TaskFilter(batch="b"), before=first.next)
+    assert (rest.changed, rest.next) == (1, None)
+    assert (await client.act("retry", tasks=[waiting[0].id, done.id, "none"])).skipped == 2
+    again = await client.act("rerun", tasks=[done.id, waiting[1].id], recipe="thumbnail")
+    assert again.changed == 2
+    made = (await client.find(TaskQuery(recipe="thumbnail"))).tasks
+    assert {task.input.digest for task in made} == {done.input.digest, waiting[1].input.digest}
+    assert {task.batch for task in made} == {"a", "b"}
+    with pytest.raises(Error) as refused:
+        await client.act("rerun", tasks=[done.id])
+    assert refused.value.extra["position"] == "$.recipe"
+    with pytest.raises(Error):
+        await client.act("delete")
+    batches = (await client.batches()).batches
+    assert {batch.name: sum(batch.tasks.values()) for batch in batches} == {"a": 2, "b": 4}
+    assert (await client.batch("a")).tasks == {"finished": 1, "waiting": 1}
+    assert (await client.act("delete", filter=TaskFilter(batch="a"))).changed == 2
+    with pytest.raises(Error) as gone:
+        await client.batch("a")
+    assert gone.value.code is Code.NOT_FOUND
+
+
+async def test_the_recipe_of_a_task_stays_as_it_was(client, http, master):
+    recipe = {"outputs": {"small": {"operations": [{"op": "resize", "width": 50}], "format": "png"}}}
+    await client.save_recipe("mine", recipe)
+    task = await client.upload(photo(1), recipe="mine")
+    await client.delete_recipe("mine")
+    async with http.get(f"{master.url}/task/{task.id}/recipe") as answer:
+        found = await answer.json()
+    assert found["name"] == "mine"
+    assert found["spec"]["outputs"]["small"]["operations"][0]["width"] == 50
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,22 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/task/{id}/recipe": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["get-task-id-recipe"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/task/{id}/cancel": {
         parameters: {
             query?: never;
@@ -169,6 +185,70 @@ export interface paths {
             cookie?: never;
         };
         get: operations["get-summary"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/tasks/counts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["get-tasks-counts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/tasks/actions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["post-tasks-actions"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/batches": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["get-batches"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/batches/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["get-batches-name"];
         put?: never;
         post?: never;
         delete?: never;
@@ -519,6 +599,12 @@ export interface components {
             /** @default null */
             next: string | null;
         };
+        NamedRecipe: {
+            name: string;
+            spec: unknown;
+            /** @default 0 */
+            changed: number;
+        };
         Summary: {
             tasks: {
                 [key: string]: number;
@@ -552,15 +638,80 @@ export interface components {
             /** @default  */
             isolation: string;
         };
+        TaskCounts: {
+            total: number;
+            states: {
+                [key: string]: number;
+            };
+            recipes: {
+                [key: string]: number;
+            };
+            reasons: {
+                [key: string]: number;
+            };
+            /** @default true */
+            complete: boolean;
+        };
+        TaskAction: {
+            /** @enum {unknown} */
+            action: "cancel" | "delete" | "release" | "rerun" | "retry";
+            /** @default null */
+            tasks: string[] | null;
+            /** @default null */
+            filter: components["schemas"]["TaskFilter"] | null;
+            /** @default null */
+            recipe: string | null;
+            /** @default null */
+            before: string | null;
+            /** @default 200 */
+            limit: number;
+        };
+        TaskFilter: {
+            /** @default  */
+            state: string;
+            /** @default null */
+            recipe: string | null;
+            /** @default null */
+            batch: string | null;
+            /** @default null */
+            search: string | null;
+            /** @default null */
+            reason: string | null;
+            /** @default null */
+            since: number | null;
+            /** @default null */
+            until: number | null;
+            /** @default false */
+            internal: boolean;
+        };
+        TaskActionResult: {
+            /** @default 0 */
+            changed: number;
+            /** @default 0 */
+            skipped: number;
+            /** @default null */
+            next: string | null;
+            /** @default [] */
+            created: string[];
+        };
+        BatchPage: {
+            batches: components["schemas"]["Batch"][];
+            /** @default null */
+            next: string | null;
+        };
+        Batch: {
+            name: string;
+            created: number;
+            changed: number;
+            tasks: {
+                [key: string]: number;
+            };
+            /** @default 0 */
+            size: number;
+        };
         Preview: {
             task: string;
             recipe: unknown;
-        };
-        NamedRecipe: {
-            name: string;
-            spec: unknown;
-            /** @default 0 */
-            changed: number;
         };
         Recipe: {
             outputs: {
@@ -917,7 +1068,7 @@ export interface components {
             status: number;
             detail: string;
             /** @enum {string} */
-            code: "invalid_request" | "invalid_recipe" | "unauthenticated" | "forbidden" | "not_found" | "method_not_allowed" | "conflict" | "lease_lost" | "precondition_failed" | "range_not_satisfiable" | "digest_mismatch" | "too_large" | "too_many_requests" | "not_an_image" | "unsupported_format" | "damaged_image" | "too_many_pixels" | "operation_failed" | "out_of_memory" | "timed_out" | "decoder_crashed" | "worker_lost" | "internal" | "unavailable" | "storage_full" | "damaged_blob";
+            code: "invalid_request" | "invalid_recipe" | "unauthenticated" | "forbidden" | "not_found" | "method_not_allowed" | "misdirected" | "conflict" | "lease_lost" | "precondition_failed" | "range_not_satisfiable" | "digest_mismatch" | "too_large" | "too_many_requests" | "not_an_image" | "unsupported_format" | "damaged_image" | "too_many_pixels" | "operation_failed" | "out_of_memory" | "timed_out" | "decoder_crashed" | "worker_lost" | "internal" | "unavailable" | "storage_full" | "damaged_blob";
         };
     };
     responses: never;
@@ -1058,6 +1209,10 @@ export interface operations {
                 state?: string;
                 recipe?: string;
                 batch?: string;
+                search?: string;
+                reason?: string;
+                since?: number;
+                until?: number;
                 internal?: boolean;
                 before?: string;
                 limit?: number;
@@ -1542,6 +1697,51 @@ export interface operations {
             };
         };
     };
+    "get-task-id-recipe": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NamedRecipe"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     "post-task-id-cancel": {
         parameters: {
             query?: never;
@@ -1716,6 +1916,212 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Summary"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "get-tasks-counts": {
+        parameters: {
+            query?: {
+                state?: string;
+                recipe?: string;
+                batch?: string;
+                search?: string;
+                reason?: string;
+                since?: number;
+                until?: number;
+                internal?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskCounts"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "post-tasks-actions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TaskAction"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TaskActionResult"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "get-batches": {
+        parameters: {
+            query?: {
+                before?: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BatchPage"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "get-batches-name": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             503: {
@@ -1980,9 +2386,15 @@ export interface operations {
     "get-archive": {
         parameters: {
             query?: {
-                tasks?: string;
+                state?: string;
                 recipe?: string;
                 batch?: string;
+                search?: string;
+                reason?: string;
+                since?: number;
+                until?: number;
+                internal?: boolean;
+                tasks?: string;
                 output?: string;
             };
             header?: never;
@@ -2043,9 +2455,15 @@ export interface operations {
         requestBody: {
             content: {
                 "application/x-www-form-urlencoded": {
-                    tasks?: string;
+                    state?: string;
                     recipe?: string;
                     batch?: string;
+                    search?: string;
+                    reason?: string;
+                    since?: string;
+                    until?: string;
+                    internal?: string;
+                    tasks?: string;
                     output?: string;
                 };
             };
@@ -2106,6 +2524,7 @@ export interface operations {
             query?: {
                 output?: string;
                 size?: "large" | "small";
+                wait?: number;
             };
             header?: never;
             path: {
@@ -2122,6 +2541,12 @@ export interface operations {
                 content: {
                     "image/*": string;
                 };
+            };
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             400: {
                 headers: {

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from safelight.client.base import ServiceClient
 from safelight.errors import Code, Error
 from safelight.wire import (
+    BatchPage,
     Delivery,
     EventPage,
     Heartbeat,
@@ -22,6 +23,10 @@ from safelight.wire import (
     Settled,
     Summary,
     Task,
+    TaskChange,
+    TaskChanges,
+    TaskCounts,
+    TaskFilter,
     TaskPage,
     TaskQuery,
 )
@@ -50,6 +55,23 @@ class DbClient(ServiceClient):
     async def find(self, query: TaskQuery) -> TaskPage:
         """Return a page of the tasks that match every filter, newest first."""
         return await self._connection.call("GET", "/tasks", TaskPage, params=query.params())
+
+    async def count(self, filter: TaskFilter) -> TaskCounts:
+        """Count the tasks that match a filter."""
+        return await self._connection.call("GET", "/tasks/counts", TaskCounts, params=filter.params())
+
+    async def change(self, change: TaskChange) -> TaskChanges:
+        """Cancel, retry, release or delete many tasks. Not repeated on its own."""
+        return await self._connection.call("POST", "/tasks/changes", TaskChanges, json=change, retry=False)
+
+    async def spec(self, id: str) -> NamedRecipe:
+        """Return the recipe that a task was made with. Raises NOT_FOUND."""
+        return await self._connection.call("GET", _task(id, "/spec"), NamedRecipe)
+
+    async def batches(self, *, before: str | None = None, limit: int = 100, name: str | None = None) -> BatchPage:
+        """Return a page of batches, or only the one of a name."""
+        params = {"before": before, "limit": limit, "name": name}
+        return await self._connection.call("GET", "/batches", BatchPage, params=params)
 
     async def lease(self, request: LeaseRequest) -> list[Lease]:
         """Wait for tasks and take them."""

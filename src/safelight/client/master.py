@@ -13,7 +13,7 @@ import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 from urllib.parse import quote
 
 import aiohttp
@@ -24,6 +24,8 @@ from safelight.client.uploads import ON_THE_WAY, Source, Upload, multipart
 from safelight.errors import Code, Error
 from safelight.wire import (
     ENDED,
+    Batch,
+    BatchPage,
     Event,
     EventPage,
     Heartbeat,
@@ -36,6 +38,9 @@ from safelight.wire import (
     State,
     Summary,
     Task,
+    TaskChanges,
+    TaskCounts,
+    TaskFilter,
     TaskPage,
     TaskQuery,
     Uploaded,
@@ -118,6 +123,43 @@ class Client(ServiceClient):
         names = ",".join(state.name.lower() for state in states)
         query = TaskQuery(state=names, recipe=recipe, batch=batch, before=before, limit=limit)
         return await self._connection.call("GET", "/tasks", TaskPage, params=query.params())
+
+    async def count(self, filter: TaskFilter) -> TaskCounts:
+        """Count the tasks that match a filter."""
+        return await self._connection.call("GET", "/tasks/counts", TaskCounts, params=filter.params())
+
+    async def find(self, query: TaskQuery) -> TaskPage:
+        """Return a page of the tasks that match every filter, newest first."""
+        return await self._connection.call("GET", "/tasks", TaskPage, params=query.params())
+
+    async def act(
+        self,
+        action: Literal["cancel", "retry", "release", "delete", "rerun"],
+        *,
+        tasks: Sequence[str] | None = None,
+        filter: TaskFilter | None = None,
+        recipe: str | None = None,
+        before: str | None = None,
+        limit: int = 200,
+    ) -> TaskChanges:
+        """Act on the tasks named, or on one page of those that match a filter; `next` leads to the next page."""
+        body = {
+            "action": action,
+            "tasks": None if tasks is None else list(tasks),
+            "filter": filter,
+            "recipe": recipe,
+            "before": before,
+            "limit": limit,
+        }
+        return await self._connection.call("POST", "/tasks/actions", TaskChanges, json=body, retry=False)
+
+    async def batches(self, *, before: str | None = None, limit: int = 100) -> BatchPage:
+        """Return a page of batches, those with the newest tasks first."""
+        return await self._connection.call("GET", "/batches", BatchPage, params={"before": before, "limit": limit})
+
+    async def batch(self, name: str) -> Batch:
+        """Return one batch. Raises NOT_FOUND."""
+        return await self._connection.call("GET", f"/batches/{quote(name, safe='')}", Batch)
 
     async def wait(self, id: str, *, timeout: float | None = None) -> Task:
         """Wait until a task has ended, told by its events. Raises TimeoutError."""

@@ -26,6 +26,8 @@ from safelight.wire import (
     Seconds,
     State,
     Task,
+    TaskChange,
+    TaskFilter,
     TaskQuery,
     decode,
     encode,
@@ -44,6 +46,12 @@ _Outputs = Annotated[list[Output], Meta(max_length=100)]
 
 class _Get(Record, frozen=True, kw_only=True):
     full: bool = False
+
+
+class _Batches(Record, frozen=True, kw_only=True):
+    before: str | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    name: str | None = None
 
 
 class _Follow(Record, frozen=True, kw_only=True):
@@ -92,9 +100,13 @@ def make(store: TaskStore, classic_task: NewTask) -> web.Application:
         route.post("/task/{id}/cancel", _cancel, Access.CLUSTER),
         route.post("/task/{id}/retry", _retry, Access.CLUSTER),
         route.post("/task/{id}/release", _release, Access.CLUSTER),
+        route.get("/task/{id}/spec", _spec, Access.CLUSTER),
         route.delete("/task/{id}", _delete, Access.CLUSTER),
         route.post("/tasks", _create, Access.CLUSTER),
         route.get("/tasks", _find, Access.CLUSTER),
+        route.get("/tasks/counts", _count, Access.CLUSTER),
+        route.post("/tasks/changes", _change, Access.CLUSTER),
+        route.get("/batches", _batches, Access.CLUSTER),
         route.post("/lease", _lease, Access.CLUSTER),
         route.post("/heartbeat", _heartbeat, Access.CLUSTER),
         route.post("/outcomes", _settle, Access.CLUSTER),
@@ -116,6 +128,24 @@ async def _create(request: web.Request) -> web.Response:
 
 async def _find(request: web.Request) -> web.Response:
     return json_response(await request.app[STORE].find(query(request, TaskQuery)))
+
+
+async def _count(request: web.Request) -> web.Response:
+    return json_response(await request.app[STORE].count(query(request, TaskFilter)))
+
+
+async def _change(request: web.Request) -> web.Response:
+    return json_response(await request.app[STORE].change(await read_json(request, TaskChange)))
+
+
+async def _spec(request: web.Request) -> web.Response:
+    return json_response(await request.app[STORE].spec(request.match_info["id"]))
+
+
+async def _batches(request: web.Request) -> web.Response:
+    wanted = query(request, _Batches)
+    page = await request.app[STORE].batches(before=wanted.before, limit=wanted.limit, name=wanted.name)
+    return json_response(page)
 
 
 async def _lease(request: web.Request) -> web.Response:

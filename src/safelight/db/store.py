@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from safelight.wire import (
+    BatchPage,
     Delivery,
     EventPage,
     Heartbeat,
@@ -22,6 +23,10 @@ from safelight.wire import (
     Settled,
     Summary,
     Task,
+    TaskChange,
+    TaskChanges,
+    TaskCounts,
+    TaskFilter,
     TaskPage,
     TaskQuery,
 )
@@ -48,6 +53,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Every so manieth lease goes to the oldest task whatever its priority, so that none waits for ever; 0: none."""
 
 
+SEARCHED = 100_000
+"""How many tasks one search or count looks at: so much a request may cost, however many there are."""
+
+
 class TaskStore(Protocol):
     """Tasks and everything that happens to them.
 
@@ -71,7 +80,26 @@ class TaskStore(Protocol):
         ...
 
     async def find(self, query: TaskQuery) -> TaskPage:
-        """Return a page of the tasks that match every filter, newest first. Raises INVALID_REQUEST."""
+        """Return a page of the tasks that match every filter, newest first. Raises INVALID_REQUEST.
+
+        A search, reason or time looks at `SEARCHED` tasks for one page at most.
+        """
+        ...
+
+    async def count(self, filter: TaskFilter) -> TaskCounts:
+        """Count the tasks that match a filter, among the newest `SEARCHED`. Raises INVALID_REQUEST."""
+        ...
+
+    async def change(self, change: TaskChange) -> TaskChanges:
+        """Cancel, retry, release or delete many tasks. Those that are not in a state for it stay as they are."""
+        ...
+
+    async def spec(self, id: str) -> NamedRecipe:
+        """Return the recipe that a task was made with. Raises NOT_FOUND."""
+        ...
+
+    async def batches(self, *, before: str | None = None, limit: int = 100, name: str | None = None) -> BatchPage:
+        """Return a page of batches, or only the one of a name."""
         ...
 
     async def lease(self, request: LeaseRequest) -> list[Lease]:

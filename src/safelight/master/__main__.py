@@ -18,6 +18,7 @@ from safelight.client.storage import StorageClient
 from safelight.errors import Error
 from safelight.master import app
 from safelight.master.api.endpoint import HasEndpoints
+from safelight.master.batches import Batches
 from safelight.master.classic import Classic
 from safelight.master.download.archive import Archive
 from safelight.master.download.downloads import Downloads
@@ -30,6 +31,7 @@ from safelight.master.metrics import Metrics
 from safelight.master.recipes.endpoints import Recipes
 from safelight.master.recipes.recipe_book import RecipeBook
 from safelight.master.services import Services
+from safelight.master.task_actions import TaskActions
 from safelight.master.tasks import Tasks
 from safelight.master.upload.ingest import Ingest
 from safelight.master.upload.task_batcher import TaskBatcher
@@ -117,6 +119,8 @@ def _application(
         Uploads(Ingest(storage, metrics, limit=config.max_photo), batcher, recipes, metrics, limits),
         Classic(db, storage, downloads),
         Tasks(db),
+        TaskActions(db, batcher, recipes),
+        Batches(db),
         downloads,
         Archive(db, storage, downloads),
         Renditions(db, downloads, batcher, feed),

@@ -10,7 +10,7 @@ from safelight.client.db import DbClient
 from safelight.errors import Code
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.master.api.public_schema import PublicPage, PublicTask, public, public_page
-from safelight.wire import Summary, TaskQuery
+from safelight.wire import NamedRecipe, Summary, TaskQuery
 
 
 class Tasks:
@@ -27,6 +27,10 @@ class Tasks:
     async def get(self, request: web.Request) -> web.Response:
         """`GET /task/{id}`."""
         return http.json_response(public(await self._db.get(request.match_info["id"])))
+
+    async def recipe(self, request: web.Request) -> web.Response:
+        """`GET /task/{id}/recipe`."""
+        return http.json_response(await self._db.spec(request.match_info["id"]))
 
     async def cancel(self, request: web.Request) -> web.Response:
         """`POST /task/{id}/cancel`."""
@@ -63,6 +67,11 @@ class Tasks:
                 method="GET", path="/task/{id}", handler=self.get, access=Access.READ,
                 tag="tasks", summary="Look at a task",
                 answer=found, errors=gone,
+            ),
+            Endpoint(
+                method="GET", path="/task/{id}/recipe", handler=self.recipe, access=Access.READ, tag="tasks",
+                summary="Look at the recipe that a task was made with, as it was then", answer={JSON: NamedRecipe},
+                errors=gone,
             ),
             Endpoint(
                 method="POST", path="/task/{id}/cancel", handler=self.cancel, access=Access.OPERATE, tag="tasks",

@@ -253,3 +253,47 @@ ON CONFLICT (name) DO UPDATE SET spec = ?2, changed = ?3;
 
 -- name: delete_recipe
 DELETE FROM recipe WHERE name = ?1;
+
+-- name: searched_to
+-- ?1: number below which a search begins; ?2: how many tasks it looks at. Nothing where fewer are left.
+SELECT json_group_array(json_array(n, key)) FROM (SELECT n, key FROM task WHERE n < ?1 ORDER BY n DESC LIMIT 1 OFFSET ?2);
+
+-- name: search
+-- ?1, ?2: numbers between which to look; ?3: internal; ?4: batch; ?5: lower-case text; ?6, ?7: creation; ?8: states as
+-- a JSON array; ?9: recipe; ?10: code of the failure; each NULL where it does not matter; ?11: how many rows
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
+  SELECT as_json FROM task
+  WHERE n < ?1 AND n >= ?2 AND internal = ?3 AND (?4 IS NULL OR batch = ?4)
+    AND (?5 IS NULL OR instr(lower(filename), ?5) OR instr(n || '-' || key, ?5) = 1)
+    AND (?6 IS NULL OR created >= ?6) AND (?7 IS NULL OR created < ?7)
+    AND (?8 IS NULL OR state IN (SELECT value FROM json_each(?8)))
+    AND (?9 IS NULL OR recipe = ?9) AND (?10 IS NULL OR failure->>'code' = ?10)
+  ORDER BY n DESC LIMIT ?11
+);
+
+-- name: count_matching
+-- As search, without what is counted apart.
+SELECT json_group_array(json_array(state, recipe, reason, held)) FROM (
+  SELECT state, recipe, CASE WHEN state IN (3, 4) THEN failure->>'code' END AS reason, count(*) AS held FROM task
+  WHERE n < ?1 AND n >= ?2 AND internal = ?3 AND (?4 IS NULL OR batch = ?4)
+    AND (?5 IS NULL OR instr(lower(filename), ?5) OR instr(n || '-' || key, ?5) = 1)
+    AND (?6 IS NULL OR created >= ?6) AND (?7 IS NULL OR created < ?7)
+  GROUP BY state, recipe, reason
+);
+
+-- name: batch_names
+-- ?1: number below which the newest task of a batch is; ?2: how many; ?3: the only name, or NULL
+SELECT json_group_array(json_array(batch, newest)) FROM (
+  SELECT batch, max(n) AS newest FROM task INDEXED BY task_batch
+  WHERE batch <> '' AND (?3 IS NULL OR batch = ?3) GROUP BY batch HAVING newest < ?1 ORDER BY newest DESC LIMIT ?2
+);
+
+-- name: batches
+-- ?1: names
+SELECT json_group_array(json_array(batch, state, held, created, changed, size)) FROM (
+  SELECT batch, state, count(*) AS held, min(created) AS created, max(changed) AS changed,
+    sum(coalesce(input_size, 0)) AS size
+  FROM json_each(?1) AS wanted CROSS JOIN task INDEXED BY task_batch
+  ON task.batch <> '' AND task.batch = wanted.value
+  GROUP BY batch, state
+);

@@ -1,18 +1,14 @@
-"""Tasks, events and the queue are read."""
+"""Single tasks, events and the queue are read."""
 
 from __future__ import annotations
 
-from heapq import merge
-from itertools import islice
+import msgspec
 
 from safelight.db import ids
-from safelight.db.rows import EventRow, TaskRow
+from safelight.db.rows import EventRow
 from safelight.db.sqlite import leasing
-from safelight.db.sqlite.transaction import Transaction, encoded
-from safelight.errors import Code, Error
-from safelight.wire import EventPage, Reference, State, Summary, Task, TaskPage, TaskQuery
-
-_ALL = 2**62
+from safelight.db.sqlite.transaction import Transaction
+from safelight.wire import EventPage, NamedRecipe, Reference, State, Summary, Task
 
 
 def get(transaction: Transaction, id: str) -> Task:
@@ -21,28 +17,10 @@ def get(transaction: Transaction, id: str) -> Task:
     return row.task(transaction.spec(row).digest)
 
 
-def find(transaction: Transaction, query: TaskQuery) -> TaskPage:
-    """Return one page of tasks, newest first."""
-    reference = ids.parse(query.before) if query.before is not None else None
-    if query.before is not None and reference is None:
-        raise Error(Code.INVALID_REQUEST, "The parameter before: give the id of a task.", position="before")
-    rows = _find(transaction, query, reference.n if reference else _ALL)
-    tasks = [row.task(transaction.spec(row).digest) for row in rows[: query.limit]]
-    return TaskPage(tasks=tasks, next=tasks[-1].id if len(rows) > query.limit else None)
-
-
-def _find(transaction: Transaction, query: TaskQuery, below: int) -> list[TaskRow]:
-    """Return one row more than the page has, where there is one."""
-    states, recipe = sorted(set(query.states)), query.recipe
-    page = below, query.limit + 1, int(query.internal)
-    if query.batch:
-        return transaction.tasks("find_by_batch", *page, query.batch, recipe, encoded(states) if states else None)
-    if states:
-        each = (transaction.tasks("find_by_state", *page, state, recipe) for state in states)
-        return list(islice(merge(*each, key=lambda row: row.n, reverse=True), query.limit + 1))
-    if recipe is not None:
-        return transaction.tasks("find_by_recipe", *page, recipe)
-    return transaction.tasks("find", *page)
+def spec(transaction: Transaction, id: str) -> NamedRecipe:
+    """Return the recipe of one task."""
+    row = transaction.task(id)
+    return NamedRecipe(name=row.recipe, spec=msgspec.Raw(transaction.spec(row).body), changed=row.created / 1000)
 
 
 def events(transaction: Transaction, after: int, limit: int, task: str | None) -> EventPage:

@@ -16,12 +16,23 @@ from safelight.db.lease_queue import LeaseQueue
 from safelight.db.lifecycle import Change
 from safelight.db.notifier import Notifier
 from safelight.db.rows import EventRow, TaskRow
-from safelight.db.sqlite import creating, delivering, leasing, maintenance, reading, recipes
+from safelight.db.sqlite import (
+    batches,
+    changing,
+    creating,
+    delivering,
+    leasing,
+    maintenance,
+    reading,
+    recipes,
+    searching,
+)
 from safelight.db.sqlite.database import Database
 from safelight.db.sqlite.transaction import Transaction
 from safelight.db.store import Policy
 from safelight.errors import Error
 from safelight.wire import (
+    BatchPage,
     Delivery,
     EventPage,
     Finished,
@@ -38,6 +49,10 @@ from safelight.wire import (
     Settled,
     Summary,
     Task,
+    TaskChange,
+    TaskChanges,
+    TaskCounts,
+    TaskFilter,
     TaskPage,
     TaskQuery,
 )
@@ -105,7 +120,23 @@ class SqliteStore:
 
     async def find(self, query: TaskQuery) -> TaskPage:
         """See the contract."""
-        return await self._do(reading.find, query)
+        return await self._do(searching.find, query)
+
+    async def count(self, filter: TaskFilter) -> TaskCounts:
+        """See the contract."""
+        return await self._do(searching.count, filter)
+
+    async def change(self, change: TaskChange) -> TaskChanges:
+        """See the contract."""
+        return await self._do(changing.change, change)
+
+    async def spec(self, id: str) -> NamedRecipe:
+        """See the contract."""
+        return await self._do(reading.spec, id)
+
+    async def batches(self, *, before: str | None = None, limit: int = 100, name: str | None = None) -> BatchPage:
+        """See the contract."""
+        return await self._do(batches.page, before, limit, name)
 
     async def lease(self, request: LeaseRequest) -> list[Lease]:
         """See the contract."""

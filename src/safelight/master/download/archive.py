@@ -19,7 +19,7 @@ from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.master.api.endpoint import BINARY, Endpoint
 from safelight.master.download.downloads import Downloads, File, content_disposition
-from safelight.wire import State, Task, TaskQuery
+from safelight.wire import State, Task, TaskFilter
 
 _PAGE = 500
 _ZIP = "application/zip"
@@ -28,12 +28,10 @@ _STUCK = 60.0
 """Seconds after which a reader that takes nothing is cut off."""
 
 
-class ArchiveQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ArchiveQuery(TaskFilter, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which results; without any of these, those of every finished task."""
 
     tasks: Annotated[str, Meta(description="ids of tasks, separated by commas")] = ""
-    recipe: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
-    batch: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     output: Annotated[str, Meta(description="only the outputs of this name", max_length=64)] | None = None
 
 
@@ -53,7 +51,7 @@ class Archive:
         """`POST /archive`: a form, for more ids than a URL holds."""
         try:
             given = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
-            query = msgspec.convert(given, ArchiveQuery)
+            query = msgspec.convert(given, ArchiveQuery, strict=False)
         except ValueError as error:  # no form, or not this one
             raise Error(Code.INVALID_REQUEST, f"The form: {error}.") from None
         return await self._send(request, query)
@@ -104,11 +102,11 @@ class Archive:
                 if query.recipe in (None, task.recipe) and query.batch in (None, task.batch):
                     yield task
             return
+        if query.states and State.FINISHED not in query.states:
+            return
         before: str | None = None
         while True:
-            page = await self._db.find(
-                TaskQuery(state="finished", recipe=query.recipe, batch=query.batch, before=before, limit=_PAGE)
-            )
+            page = await self._db.find(query.page(before=before, limit=_PAGE, state="finished"))
             for task in page.tasks:
                 yield task
             if (before := page.next) is None:

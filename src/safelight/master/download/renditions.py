@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import secrets
 from collections import OrderedDict
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -34,13 +34,17 @@ _SHOWN = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif", "image
 _SMALL_ENOUGH = {"small": 200_000, "large": 3_000_000}
 """Bytes up to which a picture is sent as it is."""
 _SIDES = {"small": 480, "large": 2048}
-_WAIT = 15.0
+_WAIT = 60.0
+"""Seconds after which a rendition that no worker has made is given up, until somebody asks again."""
+_QUEUED = 64
+"""How many renditions may be on their way at once."""
 _PREVIEW_WAIT = 60.0
 _KNOWN = 10_000
 _AT_ONCE = 8
 _PRIORITY = 100
 
 Size = Literal["small", "large"]
+T = TypeVar("T")
 
 
 class RenditionQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,6 +52,7 @@ class RenditionQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     output: Annotated[str, Meta(max_length=64)] | None = None
     size: Size = "small"
+    wait: Annotated[float, Meta(ge=0, le=60, description="seconds to wait for one that is being made")] = 15.0
 
 
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +71,7 @@ class Renditions:
         self._batcher = batcher
         self._feed = feed
         self._made: OrderedDict[tuple[str, Size], File] = OrderedDict()
+        self._failed: OrderedDict[tuple[str, Size], Error] = OrderedDict()
         self._making: dict[tuple[str, Size], asyncio.Task[File]] = {}
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._recipes = {size: _view_recipe(side) for size, side in _SIDES.items()}
@@ -80,16 +86,15 @@ class Renditions:
             source = await self._downloads.result_file(task, query.output)
         if source.media_type in _SHOWN and source.size <= _SMALL_ENOUGH[query.size]:
             return await self._downloads.send(request, source)
-        key = (source.digest, query.size)
-        for _ in range(2):
-            file = await self._view_of(source, query.size)
+        file = await self._rendition_of(source, query.size, query.wait)
+        if file is not None:
             try:
                 return await self._downloads.send(request, file)
             except Error as error:
                 if error.code is not Code.NOT_FOUND:
                     raise
-                self._made.pop(key, None)  # collected meanwhile
-        raise Error(Code.UNAVAILABLE, "This view was removed while it was made. Ask again.")
+                self._made.pop((source.digest, query.size), None)  # collected meanwhile
+        return web.Response(status=202, headers={"Retry-After": "1", "Cache-Control": "no-store"})
 
     async def preview(self, request: web.Request) -> web.Response:
         """`POST /preview`."""
@@ -105,21 +110,30 @@ class Renditions:
             raise
         return http.json_response(public(made))
 
-    async def _view_of(self, source: File, size: Size) -> File:
+    async def _rendition_of(self, source: File, size: Size, wait: float) -> File | None:
+        """Return the rendition, or None where it takes longer than the caller waits."""
         key = (source.digest, size)
         if (file := self._made.get(key)) is not None:
             self._made.move_to_end(key)
             return file
+        if (error := self._failed.get(key)) is not None:
+            raise error
         making = self._making.get(key)
         if making is None:
-            making = self._making[key] = asyncio.create_task(self._make(source, size), name="view")
+            if len(self._making) >= _QUEUED:
+                return None  # the others first; whoever asks again takes their place
+            making = self._making[key] = asyncio.create_task(self._make(source, size), name="rendition")
             making.add_done_callback(lambda done: self._forget(key, done))
-        return await asyncio.shield(making)
+        done, _ = await asyncio.wait([making], timeout=wait)
+        return making.result() if done else None
 
     def _forget(self, key: tuple[str, Size], done: asyncio.Task[File]) -> None:
         del self._making[key]
-        if not done.cancelled():
-            done.exception()  # whoever asked was told, or has left
+        if done.cancelled():
+            return
+        error = done.exception()  # whoever asked was told, or has left
+        if isinstance(error, Error) and not error.transient:
+            _remember(self._failed, key, error)
 
     async def _make(self, source: File, size: Size) -> File:
         async with self._places:
@@ -129,9 +143,7 @@ class Renditions:
                 file = await self._downloads.result_file(task)
             finally:
                 await self._drop(task.id)
-        self._made[source.digest, size] = file
-        if len(self._made) > _KNOWN:
-            self._made.popitem(last=False)
+        _remember(self._made, (source.digest, size), file)
         return file
 
     async def _create(self, source: File, chosen: Chosen) -> Task:
@@ -171,6 +183,10 @@ class Renditions:
             Endpoint(
                 method="GET", path="/task/{id}/rendition", handler=self.rendition, access=Access.READ, tag="results",
                 summary="See a photo or an output in a size and format for browsers",
+                description=(
+                    "Answers 202, without content, where a worker is still making it: ask again, or follow the events "
+                    "of internal tasks to learn when it is there."
+                ), also={202: {}},
                 query=RenditionQuery, answer={"image/*": BINARY}, errors=(*errors, Code.UNSUPPORTED_FORMAT),
             ),
             Endpoint(
@@ -181,6 +197,12 @@ class Renditions:
                 errors=(Code.INVALID_REQUEST, Code.INVALID_RECIPE, Code.NOT_FOUND, Code.CONFLICT, Code.UNAVAILABLE),
             ),
         ]  # fmt: skip
+
+
+def _remember(known: OrderedDict[tuple[str, Size], T], key: tuple[str, Size], value: T) -> None:
+    known[key] = value
+    if len(known) > _KNOWN:
+        known.popitem(last=False)
 
 
 def _view_recipe(side: int) -> Chosen:

@@ -1,0 +1,58 @@
+"""Many tasks are cancelled, retried, released or deleted at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from safelight.db import lifecycle
+from safelight.db.lifecycle import Change
+from safelight.db.rows import TaskRow
+from safelight.db.sqlite.searching import found
+from safelight.db.sqlite.transaction import Transaction
+from safelight.errors import Code, Error
+from safelight.wire import TaskChange, TaskChanges
+
+_RULES: dict[str, Callable[[TaskRow], Change | None]] = {
+    "cancel": lifecycle.cancelled,
+    "retry": lifecycle.retried,
+    "release": lifecycle.released,
+    "delete": lambda row: Change(kind="deleted", old=row),
+}
+
+
+def change(transaction: Transaction, change: TaskChange) -> TaskChanges:
+    """Change the tasks named, or one page of those that match."""
+    if (change.tasks is None) == (change.filter is None):
+        raise Error(Code.INVALID_REQUEST, "Name either tasks or a filter.", position="$.tasks")
+    following: str | None = None
+    if change.filter is not None:
+        rows, following = found(transaction, change.filter.page(before=change.before, limit=change.limit))
+        missing = 0
+    else:
+        rows = _named(transaction, change.tasks or [])
+        missing = len(set(change.tasks or [])) - len(rows)
+    changes = [made for row in rows if (made := _allowed(_RULES[change.action], row)) is not None]
+    transaction.apply(changes)
+    return TaskChanges(changed=len(changes), skipped=len(rows) - len(changes) + missing, next=following)
+
+
+def _named(transaction: Transaction, wanted: list[str]) -> list[TaskRow]:
+    rows: dict[int, TaskRow] = {}  # the id of a lease names a task, too
+    for each in wanted:
+        try:
+            row = transaction.task(each)
+        except Error as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+        else:
+            rows[row.n] = row
+    return list(rows.values())
+
+
+def _allowed(rule: Callable[[TaskRow], Change | None], row: TaskRow) -> Change | None:
+    try:
+        return rule(row)
+    except Error as error:
+        if error.code is not Code.CONFLICT:
+            raise
+        return None

@@ -1,0 +1,102 @@
+"""Tasks are listed, searched and counted.
+
+What no index leads to is looked for among so many tasks at a time, so that one request never holds the database up.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from heapq import merge
+from itertools import islice
+
+from safelight.db import ids
+from safelight.db.rows import TaskRow
+from safelight.db.sqlite.transaction import Transaction, encoded
+from safelight.db.store import SEARCHED
+from safelight.errors import Code, Error
+from safelight.wire import State, TaskCounts, TaskFilter, TaskPage, TaskQuery
+
+_Cell = tuple[State, str, str | None, int]
+"""A state, a recipe, the code of a failure, and how many tasks have them."""
+
+_ALL = 2**62
+
+
+def find(transaction: Transaction, query: TaskQuery) -> TaskPage:
+    """Return one page of tasks, newest first."""
+    rows, following = found(transaction, query)
+    return TaskPage(tasks=[row.task(transaction.spec(row).digest) for row in rows], next=following)
+
+
+def found(transaction: Transaction, query: TaskQuery) -> tuple[list[TaskRow], str | None]:
+    """Return the rows of one page, and the id below which the next begins."""
+    reference = ids.parse(query.before) if query.before is not None else None
+    if query.before is not None and reference is None:
+        raise Error(Code.INVALID_REQUEST, "The parameter before: give the id of a task.", position="before")
+    below = reference.n if reference else _ALL
+    if any(value is not None for value in (query.search, query.reason, query.since, query.until)):
+        return search(transaction, query, below)
+    rows = _find(transaction, query, below)
+    return rows[: query.limit], rows[query.limit - 1].id if len(rows) > query.limit else None
+
+
+def _find(transaction: Transaction, query: TaskQuery, below: int) -> list[TaskRow]:
+    """Return one row more than the page has, where there is one."""
+    states, recipe = sorted(set(query.states)), query.recipe
+    page = below, query.limit + 1, int(query.internal)
+    if query.batch:
+        return transaction.tasks("find_by_batch", *page, query.batch, recipe, encoded(states) if states else None)
+    if states:
+        each = (transaction.tasks("find_by_state", *page, state, recipe) for state in states)
+        return list(islice(merge(*each, key=lambda row: row.n, reverse=True), query.limit + 1))
+    if recipe is not None:
+        return transaction.tasks("find_by_recipe", *page, recipe)
+    return transaction.tasks("find", *page)
+
+
+def search(transaction: Transaction, query: TaskQuery, below: int) -> tuple[list[TaskRow], str | None]:
+    """Return the rows of one page, and the id below which the next begins."""
+    lowest, lowest_id = _lowest(transaction, below)
+    states = encoded(sorted(set(query.states))) if query.states else None
+    values = (below, lowest, int(query.internal), *_conditions(query), states, query.recipe, query.reason)
+    rows = transaction.tasks("search", *values, query.limit + 1)
+    if len(rows) > query.limit:
+        return rows[: query.limit], rows[query.limit - 1].id
+    return rows, lowest_id
+
+
+def count(transaction: Transaction, filter: TaskFilter) -> TaskCounts:
+    """Count what matches, and beside it what would without its state, its recipe or its reason."""
+    lowest, more = _lowest(transaction, _ALL)
+    cells = transaction.connection.read(
+        "count_matching", list[_Cell], _ALL, lowest, int(filter.internal), *_conditions(filter)
+    )
+    wanted = set(filter.states)
+    total = 0
+    states, recipes, reasons = Counter[str](), Counter[str](), Counter[str]()
+    for state, recipe, reason, held in cells:
+        in_state = not wanted or state in wanted
+        in_recipe = filter.recipe in (None, recipe)
+        in_reason = filter.reason in (None, reason)
+        if in_recipe and in_reason:
+            states[state.name.lower()] += held
+        if in_state and in_reason:
+            recipes[recipe] += held
+        if in_state and in_recipe and reason is not None:
+            reasons[reason] += held
+        if in_state and in_recipe and in_reason:
+            total += held
+    return TaskCounts(
+        total=total, states=dict(states), recipes=dict(recipes), reasons=dict(reasons), complete=more is None
+    )
+
+
+def _lowest(transaction: Transaction, below: int) -> tuple[int, str | None]:
+    """Return the number of the last task to look at, and its id where there are more beyond it."""
+    places = transaction.connection.read("searched_to", list[tuple[int, str]], below, SEARCHED)
+    return (places[0][0], f"{places[0][0]}-{places[0][1]}") if places else (0, None)
+
+
+def _conditions(filter: TaskFilter) -> tuple[object, ...]:
+    since, until = ((None if at is None else round(at * 1000)) for at in (filter.since, filter.until))
+    return filter.batch, filter.search.lower() if filter.search else None, since, until

@@ -1,0 +1,144 @@
+"""Act on many tasks at once: cancel, retry, release, delete, or run their photos again with another recipe."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Annotated, Literal
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from safelight import http
+from safelight.access.caller import Access
+from safelight.client.db import DbClient
+from safelight.errors import Code, Error
+from safelight.master.api.endpoint import JSON, Endpoint
+from safelight.master.recipes.recipe_book import Chosen, RecipeBook
+from safelight.master.upload.task_batcher import TaskBatcher
+from safelight.wire import NewTask, Task, TaskChange, TaskChanges, TaskCounts, TaskFilter
+
+_AT_ONCE = 16
+
+
+class TaskAction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to do with which tasks: those named, or (a page at a time) those that match a filter.
+
+    `rerun` makes a new task from the photo of each, with `recipe`, in the same batch.
+    """
+
+    action: Literal["cancel", "retry", "release", "delete", "rerun"]
+    tasks: Annotated[list[str], Meta(max_length=1000)] | None = None
+    filter: TaskFilter | None = None
+    recipe: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    before: Annotated[str, Meta(max_length=128)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 200
+
+
+class TaskActionResult(TaskChanges, frozen=True, kw_only=True):
+    """How many tasks were changed or skipped, and the ids of new ones.
+
+    `next` goes into `before` for the next tasks of a filter, None at the end.
+    """
+
+    created: list[str] = msgspec.field(default_factory=list)
+
+
+class TaskActions:
+    """The handlers of counts and actions."""
+
+    def __init__(self, db: DbClient, batcher: TaskBatcher, book: RecipeBook) -> None:
+        self._db = db
+        self._batcher = batcher
+        self._book = book
+
+    async def count(self, request: web.Request) -> web.Response:
+        """`GET /tasks/counts`."""
+        return http.json_response(await self._db.count(http.query(request, TaskFilter)))
+
+    async def act(self, request: web.Request) -> web.Response:
+        """`POST /tasks/actions`."""
+        action = await http.read_json(request, TaskAction)
+        if (action.tasks is None) == (action.filter is None):
+            raise Error(Code.INVALID_REQUEST, "Name either tasks or a filter.", position="$.tasks")
+        if action.action == "rerun":
+            return http.json_response(await self._rerun(action))
+        changed = await self._db.change(
+            TaskChange(
+                action=action.action,
+                tasks=action.tasks,
+                filter=action.filter,
+                before=action.before,
+                limit=action.limit,
+            )
+        )
+        return http.json_response(TaskActionResult(changed=changed.changed, skipped=changed.skipped, next=changed.next))
+
+    async def _rerun(self, action: TaskAction) -> TaskActionResult:
+        if action.recipe is None:
+            raise Error(Code.INVALID_REQUEST, "Name the recipe to run the photos with.", position="$.recipe")
+        recipe = await self._book.choose(action.recipe)
+        tasks, following, missing = await self._tasks(action)
+        again = [task for task in tasks if task.input is not None]
+        created = await asyncio.gather(*(self._batcher.create(_again(task, recipe)) for task in again))
+        return TaskActionResult(
+            changed=len(again),
+            skipped=len(tasks) - len(again) + missing,
+            next=following,
+            created=[task.id for task in created],
+        )
+
+    async def _tasks(self, action: TaskAction) -> tuple[list[Task], str | None, int]:
+        """Return the tasks, where to go on, and how many of those named are not there."""
+        if action.filter is not None:
+            page = await self._db.find(action.filter.page(before=action.before, limit=action.limit))
+            return page.tasks, page.next, 0
+        places = asyncio.Semaphore(_AT_ONCE)
+
+        async def get(id: str) -> Task | None:
+            async with places:
+                try:
+                    return await self._db.get(id)
+                except Error as error:
+                    if error.code is not Code.NOT_FOUND:
+                        raise
+                    return None
+
+        found = await asyncio.gather(*(get(each) for each in dict.fromkeys(action.tasks or [])))
+        tasks = [task for task in found if task is not None]
+        return tasks, None, len(found) - len(tasks)
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return the routes."""
+        return [
+            Endpoint(
+                method="GET", path="/tasks/counts", handler=self.count, access=Access.READ, tag="tasks",
+                summary="Count the tasks that match a filter", query=TaskFilter, answer={JSON: TaskCounts},
+                errors=(Code.INVALID_REQUEST, Code.UNAVAILABLE),
+            ),
+            Endpoint(
+                method="POST", path="/tasks/actions", handler=self.act, access=Access.OPERATE, tag="tasks",
+                summary="Cancel, retry, release, delete or rerun many tasks",
+                description=(
+                    "Of a filter, one page is done: ask again with `next` as `before` until it is null. Tasks in a "
+                    "state that does not allow the action are skipped."
+                ),
+                body={JSON: TaskAction}, answer={JSON: TaskActionResult},
+                errors=(Code.INVALID_REQUEST, Code.NOT_FOUND, Code.TOO_MANY_REQUESTS, Code.UNAVAILABLE),
+            ),
+        ]  # fmt: skip
+
+
+def _again(task: Task, recipe: Chosen) -> NewTask:
+    return NewTask(
+        input=task.input,
+        filename=task.filename,
+        media_type=task.media_type,
+        recipe=recipe.name,
+        recipe_digest=recipe.digest,
+        spec=recipe.spec,
+        classic=recipe.classic,
+        batch=task.batch,
+        idempotency_key=f"rerun.{secrets.token_hex(16)}",
+    )
