@@ -1,8 +1,8 @@
 """The closed set of error codes, and the one table between them and HTTP.
 
-Every failure that crosses a border (a request, a task's end, a decoder's report) is an `Error` with one of the codes
-in `Code`. On the wire it is an RFC 9457 problem document; `Error.from_problem` reads it back, so a client raises what
-the service raised.
+Every failure that crosses a boundary (a request, the end of a task, a decoder's report) is an `Error` with one of the
+codes in `Code`. On the wire it is an RFC 9457 problem document; `Error.from_problem` reads it back, so a client raises
+what the service raised.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 class Code(StrEnum):
     """What went wrong, for programs. The sentence for people is `Error.detail`."""
 
-    # what a request can get wrong
+    # A request is wrong.
     INVALID_REQUEST = "invalid_request"
     INVALID_RECIPE = "invalid_recipe"
     UNAUTHENTICATED = "unauthenticated"
@@ -30,18 +30,18 @@ class Code(StrEnum):
     DIGEST_MISMATCH = "digest_mismatch"
     TOO_LARGE = "too_large"
     TOO_MANY_REQUESTS = "too_many_requests"
-    # what a picture can get wrong
+    # A photo is wrong.
     NOT_AN_IMAGE = "not_an_image"
     UNSUPPORTED_FORMAT = "unsupported_format"
     DAMAGED_IMAGE = "damaged_image"
     TOO_MANY_PIXELS = "too_many_pixels"
     OPERATION_FAILED = "operation_failed"
-    # what ends an attempt from outside
+    # An attempt was ended from outside.
     OUT_OF_MEMORY = "out_of_memory"
     TIMED_OUT = "timed_out"
     DECODER_CRASHED = "decoder_crashed"
     WORKER_LOST = "worker_lost"
-    # what the system gets wrong
+    # The system has failed.
     INTERNAL = "internal"
     UNAVAILABLE = "unavailable"
     STORAGE_FULL = "storage_full"
@@ -78,7 +78,7 @@ STATUS: dict[Code, int] = {
     Code.DAMAGED_BLOB: 500,
 }
 
-# A status that reaches us without a problem document (a proxy's page, a classic service) still gets a code.
+# The code of an answer without a problem document, such as a proxy's page or a classic service's sentence.
 _FALLBACK: dict[int, Code] = {
     400: Code.INVALID_REQUEST,
     401: Code.UNAUTHENTICATED,
@@ -100,7 +100,7 @@ _FALLBACK: dict[int, Code] = {
 TITLE: dict[Code, str] = {code: code.value.replace("_", " ").capitalize() for code in Code}
 
 TRANSIENT = frozenset({Code.UNAVAILABLE, Code.TOO_MANY_REQUESTS, Code.STORAGE_FULL, Code.INTERNAL})
-"""Codes worth a retry: the same request may succeed later."""
+"""Errors that are worth a retry: the same request may succeed later."""
 
 
 class Error(Exception):
@@ -142,7 +142,7 @@ class Error(Exception):
 
     @classmethod
     def from_problem(cls, document: object, status: int) -> Error:
-        """Read a problem document, or make the best of what is none."""
+        """Read a problem document. Anything else becomes an error whose code follows from the status."""
         fields: dict[str, Any] = dict(document) if isinstance(document, dict) else {}
         try:
             code = Code(fields.get("code", ""))

@@ -1,7 +1,7 @@
 """The records that travel between services.
 
-All are frozen, keyword-only and encoded as JSON by msgspec. Times are Unix seconds, durations seconds, sizes bytes,
-digests the SHA-256 of the bytes in lower-case hex.
+All are frozen, keyword-only and encoded as JSON by msgspec. Times are Unix seconds, durations seconds and sizes bytes;
+digests are SHA-256 in lower-case hex.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_PHOTO_BYTES = 256 * 1024 * 1024
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """A frozen record; `evolve` makes a changed copy."""
+    """Base of all records."""
 
     def evolve(self, **changes: Any) -> Any:
         """Return a copy with some fields replaced."""
@@ -29,7 +29,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class State(IntEnum):
-    """Where a task is. The numbers -1 to 2 are the classic protocol's."""
+    """The state of a task. The numbers -1 to 2 are those of the classic protocol."""
 
     UPLOADING = -1
     WAITING = 0
@@ -44,7 +44,7 @@ STATES: dict[str, State] = {state.name.lower(): state for state in State}
 """The states by the names that people read and write."""
 
 ENDED = frozenset({State.FINISHED, State.FAILED, State.QUARANTINED, State.CANCELLED})
-"""States in which nothing more happens unless somebody asks."""
+"""States that a task leaves only when somebody asks for it."""
 
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the bytes, lower-case hex")]
 Seconds = Annotated[float, Meta(ge=0)]
@@ -58,7 +58,7 @@ class Blob(Record, frozen=True, kw_only=True):
 
 
 class Output(Record, frozen=True, kw_only=True):
-    """One result of a task: a blob and what it shows."""
+    """One result of a task: a blob and a description of its image."""
 
     name: str
     digest: Digest
@@ -70,7 +70,7 @@ class Output(Record, frozen=True, kw_only=True):
 
 
 class Failure(Record, frozen=True, kw_only=True):
-    """Why a task or an attempt ended badly: `errors.Code` for programs, a sentence for people."""
+    """Why a task or an attempt failed: an `errors.Code` for programs, and a sentence for people."""
 
     code: str
     detail: str
@@ -90,9 +90,9 @@ class NewTask(Record, frozen=True, kw_only=True):
     """What the master asks db to create, once the input is in storage.
 
     `input` is None only for a task of the classic protocol, whose input is stored under the task's own id.
-    `recipe` is the name shown to people, `spec` its canonical JSON, `recipe_digest` names what it does.
+    `recipe` is the name shown to people, `spec` the canonical JSON, and `recipe_digest` identifies what it computes.
     `classic` says that a classic worker, which can only invert, may do it. `internal` tasks are made by the system for
-    its own use (renditions, previews); nobody's lists, archives and charts show them.
+    its own use (renditions, previews); lists, archives and charts leave them out.
     """
 
     input: Blob | None = None
@@ -111,7 +111,7 @@ class NewTask(Record, frozen=True, kw_only=True):
 
 
 class Task(Record, frozen=True, kw_only=True):
-    """A task as everybody sees it. `seq` numbers its latest change."""
+    """A task. `seq` is the number of its latest change."""
 
     id: str
     state: State
@@ -134,9 +134,9 @@ class Task(Record, frozen=True, kw_only=True):
     engine: str = ""
     seconds: float = 0.0
     reused: bool = False
-    """Finished on creation, from an earlier task with the same input, recipe and engine."""
+    """Whether it was finished on creation, with the outputs of an earlier task of the same input, recipe and engine."""
     lease: str | None = None
-    """The lease that finished it; only services see it. The classic result is stored under this id."""
+    """The lease that finished it; only services see it. A classic result is stored under this name."""
 
 
 class TaskFilter(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -183,9 +183,10 @@ class TaskQuery(TaskFilter, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class TaskPage(Record, frozen=True, kw_only=True):
-    """A page of tasks, newest first; `next` goes into `before` for the next page, None at the end.
+    """A page of tasks, newest first. `next` is the `before` of the next page, None on the last one.
 
-    A page may hold fewer tasks than its limit and still have a next one: a search looks at so many tasks at a time.
+    A page may hold fewer tasks than its limit and still have a next one, since a search looks at a limited number of
+    tasks at a time.
     """
 
     tasks: list[Task]
@@ -246,7 +247,7 @@ class BatchPage(Record, frozen=True, kw_only=True):
 
 
 class Uploaded(Record, frozen=True, kw_only=True):
-    """What became of one of several photos in a request: a task, or the problem that refused it."""
+    """What became of one photo of a request with several: a task, or the problem for which it was refused."""
 
     filename: str = ""
     task: Task | None = None
@@ -254,7 +255,7 @@ class Uploaded(Record, frozen=True, kw_only=True):
 
 
 class WorkerInfo(Record, frozen=True, kw_only=True):
-    """A worker as it describes itself. `id` is unique per start."""
+    """A worker as it describes itself. `id` is different at each start."""
 
     id: Annotated[str, Meta(min_length=1, max_length=64)]
     host: str = ""
@@ -265,7 +266,7 @@ class WorkerInfo(Record, frozen=True, kw_only=True):
 
 
 class WorkerSeen(Record, frozen=True, kw_only=True):
-    """A worker as db knows it."""
+    """A worker as db has seen it. `holding` is the number of its leases."""
 
     worker: WorkerInfo
     first_seen: float
@@ -276,9 +277,9 @@ class WorkerSeen(Record, frozen=True, kw_only=True):
 class LeaseRequest(Record, frozen=True, kw_only=True):
     """Ask for up to `n` leases, waiting up to `wait` seconds for the first.
 
-    `holding` names every lease that the worker knows of. A lease that db counts as this worker's and that is not
-    named was lost on the way to it: it goes back to the queue at once, and that is no death. So a worker has one
-    such request under way at a time. With `n` 0 it takes nothing, and only says what is held.
+    `holding` names every lease that the worker knows of. Any other lease that db has granted to this worker was lost
+    on the way: its task returns to the queue at once, which does not count as a death. A worker therefore has only one
+    such request open at a time. With `n` 0 it takes no leases and only says which ones it holds.
     """
 
     worker: WorkerInfo
@@ -289,7 +290,7 @@ class LeaseRequest(Record, frozen=True, kw_only=True):
 
 
 class Lease(Record, frozen=True, kw_only=True):
-    """One attempt at one task. `id` is the fencing token."""
+    """One attempt at one task, until `expires`. `id` is the fencing token."""
 
     id: str
     task: str
@@ -303,7 +304,7 @@ class Lease(Record, frozen=True, kw_only=True):
 
 
 class Heartbeat(Record, frozen=True, kw_only=True):
-    """A worker is alive and still holds these leases; each is extended to `seconds` from now."""
+    """A worker is alive and holds these leases; each of them now expires after `seconds`."""
 
     worker: WorkerInfo
     holding: list[str] = []
@@ -311,13 +312,13 @@ class Heartbeat(Record, frozen=True, kw_only=True):
 
 
 class HeartbeatAnswer(Record, frozen=True, kw_only=True):
-    """The leases named in the heartbeat that are no longer in force: stop working on them."""
+    """The leases of a heartbeat that are no longer in force: stop working on them."""
 
     lost: list[str] = []
 
 
 class Finished(Record, frozen=True, kw_only=True, tag="finished", tag_field="kind"):
-    """The attempt made every output."""
+    """The attempt has produced every output."""
 
     lease: str
     outputs: list[Output] = []
@@ -326,7 +327,9 @@ class Finished(Record, frozen=True, kw_only=True, tag="finished", tag_field="kin
 
 
 class Failed(Record, frozen=True, kw_only=True, tag="failed", tag_field="kind"):
-    """An error: `permanent` fails the task at once, otherwise it is tried again later, up to a number."""
+    """The attempt ended with an error. A `permanent` one fails the task at once, another is retried a limited number of
+    times.
+    """
 
     lease: str
     failure: Failure
@@ -335,24 +338,24 @@ class Failed(Record, frozen=True, kw_only=True, tag="failed", tag_field="kind"):
 
 
 class Died(Record, frozen=True, kw_only=True, tag="died", tag_field="kind"):
-    """The decoder died on it (signal, out of memory, time-out): counts as a death, like a lapse."""
+    """The decoder died (by a signal, out of memory, out of time). It counts as a death, like an expired lease."""
 
     lease: str
     failure: Failure
     seconds: Seconds = 0.0
 
 
-class HandedBack(Record, frozen=True, kw_only=True, tag="handed_back", tag_field="kind"):
-    """The worker leaves or cannot take it: back to the queue at once; neither error nor death."""
+class Returned(Record, frozen=True, kw_only=True, tag="returned", tag_field="kind"):
+    """The worker returns the lease. The task waits again at once; this is neither an error nor a death."""
 
     lease: str
 
 
-Outcome = Finished | Failed | Died | HandedBack
+Outcome = Finished | Failed | Died | Returned
 
 
 class Settled(Record, frozen=True, kw_only=True):
-    """What became of one outcome: the task's state now, or the problem (`lease_lost`) that changed nothing."""
+    """The answer to one outcome: the state of the task now, or the problem for which it was refused (`lease_lost`)."""
 
     lease: str
     state: State | None = None
@@ -360,7 +363,7 @@ class Settled(Record, frozen=True, kw_only=True):
 
 
 class Event(Record, frozen=True, kw_only=True):
-    """One change of one task. `seq` grows by at least one with each and never repeats."""
+    """One change of one task. `seq` grows with each change, not necessarily by one, and never repeats."""
 
     seq: int
     at: float
@@ -372,17 +375,17 @@ class Event(Record, frozen=True, kw_only=True):
     attempt: int = 0
     worker: str = ""
     kind: str = ""
-    """created, ready, leased, finished, failed, delayed, lapsed, died, handed_back, cancelled, retried, released,
+    """created, ready, leased, finished, failed, delayed, expired, died, returned, cancelled, retried, released,
     deleted."""
     failure: Failure | None = None
     seconds: float = 0.0
 
 
 class EventPage(Record, frozen=True, kw_only=True):
-    """Events after a number. `last` goes into `after` for the next page (it moves even when none matched).
+    """Events after a number. `last` is the `after` of the next page; it grows even when no event matched.
 
-    `oldest` is the smallest `after` from which nothing is missing; a follower that is behind it has missed events
-    that retention removed, and reads the tasks anew.
+    `oldest` is the smallest `after` from which no event is missing. A reader that is further behind has missed events
+    that retention removed, and must read the tasks again.
     """
 
     events: list[Event]
@@ -391,17 +394,21 @@ class EventPage(Record, frozen=True, kw_only=True):
 
 
 class Summary(Record, frozen=True, kw_only=True):
-    """The queue at one moment. Ages in seconds; `delayed` of the waiting tasks wait for a retry's time."""
+    """The queue at one moment. Ages are in seconds; `delayed` of the waiting tasks wait to be retried.
+
+    `webhooks_due` counts the webhook calls that are not settled.
+    """
 
     tasks: dict[str, int]
     delayed: int = 0
     oldest_waiting: float = 0.0
     seq: int = 0
     workers: list[WorkerSeen] = []
+    webhooks_due: int = 0
 
 
 class Reference(Record, frozen=True, kw_only=True):
-    """Names in storage that one page of tasks points at. `db` tells one database from another, set up anew."""
+    """What one page of tasks refers to in storage. `db` identifies the database; a new database has another."""
 
     digests: list[str]
     names: list[str]
@@ -410,7 +417,7 @@ class Reference(Record, frozen=True, kw_only=True):
 
 
 class NamedRecipe(Record, frozen=True, kw_only=True):
-    """A recipe that a user saved: its name and canonical JSON."""
+    """A recipe under its name, as canonical JSON."""
 
     name: str
     spec: msgspec.Raw
@@ -427,7 +434,7 @@ class Delivery(Record, frozen=True, kw_only=True):
 
 
 class Entry(Record, frozen=True, kw_only=True):
-    """A value in the key-value store. Several live instances may share a key; `expires` None means never."""
+    """A value in the key-value store. Several live instances may share a key. `expires` is None if it never does."""
 
     key: str
     value: str
@@ -444,7 +451,7 @@ class EntryPage(Record, frozen=True, kw_only=True):
 
 
 class Collected(Record, frozen=True, kw_only=True):
-    """What one collection of storage did."""
+    """What a garbage collection of storage did: items examined and removed, and bytes freed."""
 
     examined: int = 0
     removed: int = 0
@@ -452,17 +459,17 @@ class Collected(Record, frozen=True, kw_only=True):
 
 
 class NewPartial(Record, frozen=True, kw_only=True):
-    """An upload that will come in pieces: how many bytes in all, and what its sender wants kept beside them."""
+    """A partial upload to open: its size once complete, and metadata that is kept with it."""
 
     size: Annotated[int, Meta(ge=0)]
     metadata: Annotated[dict[str, str], Meta(max_length=32)] = {}
 
 
 class Partial(Record, frozen=True, kw_only=True):
-    """An upload that comes in pieces, `offset` bytes of it durable so far.
+    """A partial upload, of which `offset` bytes are durable.
 
-    `expires` moves with every piece. `outcome` is empty until the upload is closed: what became of it, in the words
-    of whoever closed it (the master: the task's id).
+    Every append moves `expires`. `outcome` is empty until the upload is closed; then it is what the caller of `close`
+    has recorded (the master records the task's id).
     """
 
     id: str
@@ -474,7 +481,7 @@ class Partial(Record, frozen=True, kw_only=True):
 
 
 class StorageInfo(Record, frozen=True, kw_only=True):
-    """What storage holds and what is left for it, in bytes."""
+    """What storage holds, and how many more bytes fit."""
 
     blobs: int
     size: int
@@ -487,10 +494,7 @@ def encode(value: object) -> bytes:
 
 
 def decode(data: bytes | str, kind: type[T]) -> T:
-    """Decode JSON into a record.
-
-    Raises `Error(INVALID_REQUEST)` with the place of what does not fit.
-    """
+    """Decode JSON into a record. Raises INVALID_REQUEST with the position of what does not fit."""
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:

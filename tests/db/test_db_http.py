@@ -93,7 +93,7 @@ def _with(**changes: object) -> dict[str, object]:
         ("POST", "/lease", {"worker": {"id": ""}}, "$.worker.id"),
         ("POST", "/heartbeat", {}, "$"),
         ("POST", "/outcomes", [{"kind": "eaten", "lease": "x"}], "$[0].kind"),
-        ("POST", "/outcomes", [{"kind": "handed_back", "lease": "x"}] * 1001, "$"),
+        ("POST", "/outcomes", [{"kind": "returned", "lease": "x"}] * 1001, "$"),
         ("GET", "/tasks?state=eaten", None, "state"),
         ("GET", "/tasks?limit=0", None, "limit"),
         ("GET", "/tasks?before=x", None, "before"),

@@ -15,7 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 from safelight.db.sqlite import SqliteStore
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
-from safelight.wire import ENDED, HandedBack, State, TaskQuery
+from safelight.wire import ENDED, Returned, State, TaskQuery
 from support.tasks import died, failed, finished, new_task, request
 
 POLICY = Policy(max_errors=2, retry_first=10, retry_longest=10, max_deaths=2, oldest_every=0)
@@ -92,14 +92,14 @@ class Machine(RuleBasedStateMachine):
             assert lease.attempt == task.attempts
         return multiple(*(lease.id for lease in taken))
 
-    @rule(lease=leases, kind=st.sampled_from(["finished", "failed", "fatal", "died", "handed_back"]))
+    @rule(lease=leases, kind=st.sampled_from(["finished", "failed", "fatal", "died", "returned"]))
     def settle(self, lease, kind):
         outcome = {
             "finished": finished(lease),
             "failed": failed(lease),
             "fatal": failed(lease, permanent=True),
             "died": died(lease),
-            "handed_back": HandedBack(lease=lease),
+            "returned": Returned(lease=lease),
         }[kind]
         (answer,) = self.do(self.store.settle([outcome]))
         task = self.expected.get("-".join(lease.split("-")[:2]))
@@ -119,7 +119,7 @@ class Machine(RuleBasedStateMachine):
                 task.due = 0.0 if final else self.now + POLICY.retry_longest
             case "died":
                 task.die()
-            case "handed_back":
+            case "returned":
                 task.leave(State.WAITING)
         assert answer.state is task.state
 

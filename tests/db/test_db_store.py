@@ -9,9 +9,9 @@ import pytest
 
 from safelight.errors import Code, Error
 from safelight.wire import (
-    HandedBack,
     Heartbeat,
     NamedRecipe,
+    Returned,
     State,
     TaskChange,
     TaskFilter,
@@ -147,17 +147,17 @@ async def test_an_outcome_may_be_repeated_but_not_changed(store):
     await store.create([new_task(), new_task()])
     one, two = await store.lease(request(n=2))
     for _ in range(2):
-        answers = await store.settle([finished(one.id), HandedBack(lease=two.id), finished(one.id)])
+        answers = await store.settle([finished(one.id), Returned(lease=two.id), finished(one.id)])
         assert [answer.state for answer in answers] == [State.FINISHED, State.WAITING, State.FINISHED]
     answers = await store.settle([failed(one.id), finished(two.id)])
     assert [answer.problem["code"] for answer in answers] == ["lease_lost", "lease_lost"]
     assert (await store.get(one.task)).state is State.FINISHED
 
 
-async def test_a_handed_back_task_keeps_its_place_and_its_counts(store):
+async def test_a_returned_task_keeps_its_place_and_its_counts(store):
     made = await store.create([new_task(), new_task()])
     (lease,) = await store.lease(request())
-    await store.settle([HandedBack(lease=lease.id)])
+    await store.settle([Returned(lease=lease.id)])
     again = await store.lease(request(n=2))
     assert [lease.task for lease in again] == [task.id for task in made]
     assert again[0].attempt == 2
@@ -219,7 +219,7 @@ async def test_deaths_lead_to_quarantine_with_the_cause(store):
     await refused(Code.CONFLICT, store.release(made.id))
 
 
-async def test_a_lapsed_lease_is_a_death_and_fenced(store):
+async def test_an_expired_lease_is_a_death_and_fenced(store):
     (made,) = await store.create([new_task()])
     (first,) = await store.lease(request("a", seconds=0.05))
     (second,) = await store.lease(request("b", wait=10, seconds=0.05))
@@ -572,7 +572,7 @@ async def test_classic_lapses_count_apart(opened):
     for _ in range(3):
         assert (await store.lease_classic()) is not None
         page = await store.events(seen, wait=10)
-        while page.events[-1].kind != "lapsed":
+        while page.events[-1].kind != "expired":
             page = await store.events(page.last, wait=10)
         seen = page.last
     task = await store.get(made.id)

@@ -198,11 +198,11 @@ async def _begin(service, head: bytes) -> tuple[asyncio.StreamReader, asyncio.St
 async def test_names_by_the_client(client):
     blob = await client.put(b"picture")
     other = await client.put(b"another")
-    await client.put_name("a/b", blob.digest)
+    await client.name("a/b", blob.digest)
     assert await client.named("a/b") == blob
     for name, digest, code in (("a/b", other.digest, Code.CONFLICT), ("c", "0" * 64, Code.NOT_FOUND)):
         with pytest.raises(Error) as caught:
-            await client.put_name(name, digest)
+            await client.name(name, digest)
         assert caught.value.code is code
     with pytest.raises(Error) as caught:
         await client.named("c")

@@ -50,14 +50,14 @@ async def test_at_sigterm_it_finishes_what_decodes_and_hands_back_the_rest(clien
         assert (await client.wait(task.id, timeout=30)).state is State.FINISHED
 
 
-async def test_what_takes_longer_than_the_drain_is_handed_back(client: Client, start: Start) -> None:
+async def test_what_takes_longer_than_the_drain_is_returned(client: Client, start: Start) -> None:
     worker = await start("--drain", "0.2")
     task = await slow(client, 110, LONG)
     await begun(worker, task)
     told = time.monotonic()
     assert await worker.stop() == 0
     assert time.monotonic() - told < 5
-    assert await kinds(client, task) == ["created", "leased", "handed_back"]
+    assert await kinds(client, task) == ["created", "leased", "returned"]
     await client.cancel(task.id)
 
 
@@ -85,7 +85,7 @@ async def test_a_worker_frozen_past_its_lease_is_refused_and_goes_on(client: Cli
     frozen.send(signal.SIGCONT)
     await frozen.log(lambda line: "Lost the lease" in line["message"] and line.get("task") == task.id)
     assert (await client.task(task.id)).outputs == done.outputs
-    assert await kinds(client, task) == ["created", "leased", "lapsed", "leased", "finished"]
+    assert await kinds(client, task) == ["created", "leased", "expired", "leased", "finished"]
     after = await client.upload(photo(131))
     assert (await client.wait(after.id, timeout=20)).state is State.FINISHED
 
@@ -171,7 +171,7 @@ async def test_what_a_killed_worker_had_not_begun_is_given_back_at_once(
     await whole.kill("worker-0")
     successor = await whole.start("worker-0")
     assert (await client.wait(fetched_one.id, timeout=20)).state is State.FINISHED
-    assert await kinds(client, fetched_one) == ["created", "leased", "handed_back", "leased", "finished"]
+    assert await kinds(client, fetched_one) == ["created", "leased", "returned", "leased", "finished"]
     # The one that was being decoded may be why it died: it stays with the dead until its lease lapses.
     assert await kinds(client, begun_one) == ["created", "leased"]
     assert [path.name for path in (whole.data / "worker-0").iterdir()] == [successor_id(await client.summary())]

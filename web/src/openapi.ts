@@ -617,6 +617,8 @@ export interface components {
             seq: number;
             /** @default [] */
             workers: components["schemas"]["WorkerSeen"][];
+            /** @default 0 */
+            webhooks_due: number;
         };
         WorkerSeen: {
             worker: components["schemas"]["WorkerInfo"];
@@ -723,6 +725,8 @@ export interface components {
             description: string;
             /** @default true */
             auto_orient: boolean;
+            /** @default false */
+            strict: boolean;
         };
         "safelight.recipe.records.Output": {
             /** @default [] */
@@ -1050,9 +1054,9 @@ export interface components {
             /** @default 0 */
             seconds: number;
         };
-        HandedBack: {
+        Returned: {
             /** @enum {unknown} */
-            kind: "handed_back";
+            kind: "returned";
             lease: string;
         };
         Settled: {
@@ -3281,7 +3285,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": (components["schemas"]["Finished"] | components["schemas"]["Failed"] | components["schemas"]["Died"] | components["schemas"]["HandedBack"])[];
+                "application/json": (components["schemas"]["Finished"] | components["schemas"]["Failed"] | components["schemas"]["Died"] | components["schemas"]["Returned"])[];
             };
         };
         responses: {

@@ -46,7 +46,7 @@ class StorageClient(ServiceClient):
         """Return the blob that the classic protocol stored under a name. Raises NOT_FOUND."""
         return await self._connection.call("GET", f"/names/{quote(name, safe='')}", Blob)
 
-    async def put_name(self, name: str, digest: str) -> None:
+    async def name(self, name: str, digest: str) -> None:
         """Give a stored blob a classic name. Raises NOT_FOUND; CONFLICT where the name means other bytes."""
         await self._connection.call("PUT", f"/names/{quote(name, safe='')}", bytes, json={"digest": digest})
 

@@ -94,9 +94,9 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
 
             opened = SqliteStore.open(Path(place), policy=policy(config), observe=metrics.committed)
         case _:
-            settings.fail(f"--store: {config.store} is no backend of db. Write sqlite:///FILE.")
+            settings.fail(f"--store: db has no backend for {config.store}. Write sqlite:///FILE.")
     async with opened as store:
-        service.registry.register(QueueCollector(store.summary, lambda: store.webhooks_due))
+        service.registry.register(QueueCollector(store.summary))
         service.on_stop(store.wake)
         yield app.make(store, CLASSIC_TASK)
 

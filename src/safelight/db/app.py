@@ -1,4 +1,4 @@
-"""The routes of db: those of `client.db`, and the classic protocol's."""
+"""The routes of db: what `client.db` calls, and the classic protocol."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from safelight.db.store import TaskStore
 from safelight.errors import Code, Error
 from safelight.http import classic, json_response, query, read_json
 from safelight.wire import (
-    HandedBack,
     Heartbeat,
     Lease,
     LeaseRequest,
@@ -23,6 +22,7 @@ from safelight.wire import (
     Outcome,
     Output,
     Record,
+    Returned,
     Seconds,
     State,
     Task,
@@ -78,7 +78,7 @@ class _SettleDelivery(Record, frozen=True, kw_only=True):
 
 
 class _Finish(msgspec.Struct, frozen=True, kw_only=True):
-    """What the master found a classic worker's result to be."""
+    """What the master has found about the result of a classic worker."""
 
     outputs: _Outputs = []
     engine: str = "classic"
@@ -86,7 +86,7 @@ class _Finish(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make(store: TaskStore, classic_task: NewTask) -> web.Application:
-    """Make the application; `classic_task` is what a classic client's task becomes."""
+    """Make the application; `classic_task` is what the classic protocol's `POST /task` creates."""
     app = web.Application(client_max_size=MAX_BODY)
     app[STORE] = store
     app[CLASSIC_TASK] = classic_task
@@ -151,14 +151,14 @@ async def _batches(request: web.Request) -> web.Response:
 async def _lease(request: web.Request) -> web.Response:
     store = request.app[STORE]
     leases = await store.lease(await read_json(request, LeaseRequest))
-    await _hand_back_if_gone(request, leases)
+    await _return_if_gone(request, leases)
     return json_response(leases)
 
 
-async def _hand_back_if_gone(request: web.Request, leases: list[Lease]) -> None:
-    """Give leases back that were taken while their worker hung up; an answer would reach nobody."""
+async def _return_if_gone(request: web.Request, leases: list[Lease]) -> None:
+    """Return leases if their worker has closed the connection meanwhile: the answer would reach nobody."""
     if leases and (request.transport is None or request.transport.is_closing()):
-        await request.app[STORE].settle([HandedBack(lease=lease.id) for lease in leases])
+        await request.app[STORE].settle([Returned(lease=lease.id) for lease in leases])
 
 
 async def _heartbeat(request: web.Request) -> web.Response:
@@ -208,7 +208,7 @@ async def _recipes(request: web.Request) -> web.Response:
 async def _save_recipe(request: web.Request) -> web.Response:
     recipe = await read_json(request, NamedRecipe)
     if recipe.name != request.match_info["name"]:
-        raise Error(Code.INVALID_REQUEST, "The name in the body is not the one in the address.", position="$.name")
+        raise Error(Code.INVALID_REQUEST, "The name in the body differs from the name in the URL.", position="$.name")
     await request.app[STORE].save_recipe(recipe)
     return web.Response(status=204)
 
@@ -239,17 +239,17 @@ async def _create_classic(request: web.Request) -> web.Response:
 
 @classic
 async def _next_classic(request: web.Request) -> web.Response:
-    """Answer a lease with the state that the classic protocol wants; 404 with its JSON when no task waits."""
+    """Answer with a lease and the classic state, or with 404 and the classic JSON if no task waits."""
     lease = await request.app[STORE].lease_classic()
     if lease is None:
         return json_response({"id": -1, "state": State.WAITING}, status=404)
-    await _hand_back_if_gone(request, [lease])
+    await _return_if_gone(request, [lease])
     return json_response({**decode(encode(lease), dict), "state": State.WORKING})
 
 
 @classic
 async def _get(request: web.Request) -> web.Response:
-    """Answer a task under the id asked with, as classic callers know it; with `full=true` under its own."""
+    """Answer with a task. It has the id of the request, as classic clients expect, or with `full=true` its own."""
     task = await request.app[STORE].get(request.match_info["id"])
     return json_response(task if query(request, _Get).full else task.evolve(id=request.match_info["id"]))
 

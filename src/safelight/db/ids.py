@@ -1,7 +1,7 @@
 """Ids of tasks, leases and webhook deliveries.
 
-A task is `{n}-{key}`, a lease on it `{n}-{key}-{attempt}-{token}`, a delivery `{n}-{attempt}-{token}`. The numbers make
-them cheap to look up, the random parts (50 bits each) impossible to guess.
+The id of a task is `{n}-{key}`, that of a lease on it `{n}-{key}-{attempt}-{token}`, that of a delivery
+`{n}-{attempt}-{token}`. The numbers make ids cheap to look up, the random parts (50 bits each) impossible to guess.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _DELIVERY = re.compile(rf"{_NUMBER}-{_NUMBER}-{_RANDOM}")
 
 
 class Reference(NamedTuple):
-    """What an id names: a task, or a lease where there is a token."""
+    """The parts of the id of a task or, with a token, of a lease."""
 
     n: int
     key: str
@@ -28,7 +28,7 @@ class Reference(NamedTuple):
 
 
 class DeliveryReference(NamedTuple):
-    """What the id of a delivery names."""
+    """The parts of the id of a delivery."""
 
     n: int
     attempt: int
@@ -36,13 +36,13 @@ class DeliveryReference(NamedTuple):
 
 
 def randoms(count: int) -> list[str]:
-    """Return random parts, each 10 characters of base 32."""
+    """Return random parts of ids, each of 10 characters in base 32."""
     text = base64.b32encode(os.urandom(count * 25 // 4 + 1)).decode().lower()
     return [text[start : start + _LENGTH] for start in range(0, count * _LENGTH, _LENGTH)]
 
 
 def parse(id: str) -> Reference | None:
-    """Read the id of a task or a lease; None where it is neither."""
+    """Parse the id of a task or a lease; None if it is neither."""
     match = _TASK_OR_LEASE.fullmatch(id)
     if match is None:
         return None
@@ -51,6 +51,6 @@ def parse(id: str) -> Reference | None:
 
 
 def parse_delivery(id: str) -> DeliveryReference | None:
-    """Read the id of a delivery; None where it is none."""
+    """Parse the id of a delivery; None if it is not one."""
     match = _DELIVERY.fullmatch(id)
     return None if match is None else DeliveryReference(int(match[1]), int(match[2]), match[3])

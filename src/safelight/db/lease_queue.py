@@ -1,4 +1,4 @@
-"""Workers that wait for leases, first come first served. Every backend can use it."""
+"""A queue of workers that wait for leases, first come, first served. It works with every backend."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class _Waiter:
 
 
 class LeaseQueue:
-    """A queue of workers that wait for tasks; only as many are served as there are tasks for."""
+    """Workers that wait for tasks. Only as many of them claim as there are tasks."""
 
     def __init__(
-        self, claim: Callable[[LeaseRequest], asyncio.Future[list[Lease]]], hand_back: Callable[[list[Lease]], None]
+        self, claim: Callable[[LeaseRequest], asyncio.Future[list[Lease]]], return_leases: Callable[[list[Lease]], None]
     ) -> None:
         self._claim = claim
-        self._hand_back = hand_back
+        self._return = return_leases
         self._queue: list[_Waiter] = []
         self._tickets = itertools.count()
         self._available = 0
@@ -60,11 +60,10 @@ class LeaseQueue:
         finally:
             if waiter in self._queue:
                 self._queue.remove(waiter)
-                # A heap stays one only if it is told.
-                self._queue.sort()
+                self._queue.sort()  # the list is a heap, which `remove` may have broken
 
     def serve(self, available: int) -> None:
-        """Let the first claim what may be leased now."""
+        """Let those who wait longest claim the tasks that are available now."""
         self._available = available
         while self._queue and self._available > self._promised:
             waiter = heappop(self._queue)
@@ -78,7 +77,7 @@ class LeaseQueue:
         error = claim.exception()
         leases = [] if error else claim.result()
         if waiter.future.done():
-            self._hand_back(leases)
+            self._return(leases)
         elif error:
             waiter.future.set_exception(error)
         elif leases or waiter.late or self._closed:
@@ -88,7 +87,7 @@ class LeaseQueue:
         self.serve(self._available)
 
     def close(self) -> None:
-        """Send everybody away."""
+        """Answer everybody who waits with no leases, and nobody waits again."""
         self._closed = True
         for waiter in self._queue:
             if not waiter.future.done():

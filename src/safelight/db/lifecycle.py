@@ -1,11 +1,10 @@
-"""What becomes of a task: the rules of its life, without any storage.
+"""The life of a task: every change of state, and the rules for it. Nothing here stores anything.
 
-Each function takes a task's row and returns the change, which the store then writes together with its event.
+Each function takes the row of a task and returns the change, which the store then writes together with its event.
 
-Who is served first: the waiting task of the highest priority, among those the oldest. So a re-run of everything at a
-low priority never delays new uploads. For the low ones not to starve while high ones keep coming, every
-`Policy.oldest_every`-th lease goes to the task that was created first, whatever its priority. Tasks given to classic
-workers are always taken by priority.
+Tasks are leased in order of priority, and among tasks of the same priority the oldest comes first. Running everything
+again at a low priority therefore never delays new uploads. So that low priorities do not starve, one lease in
+`Policy.oldest_every` goes to the oldest task whatever its priority. Leases of classic workers always follow priority.
 """
 
 from __future__ import annotations
@@ -16,20 +15,20 @@ from safelight.db.retry import retry_delay
 from safelight.db.rows import TaskRow
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
-from safelight.wire import Died, Failed, Failure, Finished, HandedBack, Outcome, State
+from safelight.wire import Died, Failed, Failure, Finished, Outcome, Returned, State
 
-KIND: dict[type, str] = {Finished: "finished", Failed: "failed", Died: "died", HandedBack: "handed_back"}
-"""The name of each outcome in `TaskRow.settled_as` and in events."""
+KIND: dict[type, str] = {Finished: "finished", Failed: "failed", Died: "died", Returned: "returned"}
+"""The names of the outcomes in `TaskRow.settled_as` and in events."""
 
 _CAUSES = {Code.OUT_OF_MEMORY, Code.TIMED_OUT, Code.DECODER_CRASHED}
-_LAPSED = Failure(
+_EXPIRED = Failure(
     code=Code.WORKER_LOST.value,
-    detail="The worker that held the task went silent: it was killed, its machine went away, or it froze.",
+    detail="The worker sent no more heartbeats: it was killed, it hangs, or its machine is gone.",
 )
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One change of one task, as its event tells it. `old` is None at creation, `new` at deletion."""
+    """One change of one task. `old` is None when the task is created, `new` when it is deleted."""
 
     kind: str
     old: TaskRow | None = None
@@ -39,7 +38,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def leased(row: TaskRow, *, token: str, worker: str, now: int, lease_duration: int) -> Change:
-    """A worker takes the task; `worker` is empty for a classic one."""
+    """Lease the task to a worker; `worker` is empty for a classic one."""
     new = row.evolve(
         state=State.WORKING,
         attempts=row.attempts + 1,
@@ -52,7 +51,7 @@ def leased(row: TaskRow, *, token: str, worker: str, now: int, lease_duration: i
 
 
 def settled(row: TaskRow, outcome: Outcome, policy: Policy, now: int) -> Change:
-    """The lease in force ends by an outcome."""
+    """End the lease in force with an outcome."""
     match outcome:
         case Finished():
             change = _finished(row, outcome)
@@ -60,35 +59,35 @@ def settled(row: TaskRow, outcome: Outcome, policy: Policy, now: int) -> Change:
             change = _failed(row, outcome, policy, now)
         case Died():
             change = _died(row, "died", outcome.failure, policy, seconds=outcome.seconds)
-        case HandedBack():
-            change = handed_back(row)
+        case Returned():
+            change = returned(row)
     assert change.new is not None
     new = change.new.evolve(settled=row.lease, settled_as=KIND[type(outcome)])
     return msgspec.structs.replace(change, new=new)
 
 
-def lapsed(row: TaskRow, policy: Policy) -> Change:
-    """Nobody extended the lease: a death. A cause that an earlier death told stays the reason."""
+def expired(row: TaskRow, policy: Policy) -> Change:
+    """End a lease that nobody extended, which is a death. A cause that an earlier death has named stays the reason."""
     known = row.failure is not None and row.deaths > 0 and row.failure.code in _CAUSES
-    return _died(row, "lapsed", row.failure if known and row.failure else _LAPSED, policy)
+    return _died(row, "expired", row.failure if known and row.failure else _EXPIRED, policy)
 
 
-def handed_back(row: TaskRow) -> Change:
-    """The task goes back to its old place; the attempt is neither error nor death."""
-    return Change(kind="handed_back", old=row, new=_unleased(row, State.WAITING))
+def returned(row: TaskRow) -> Change:
+    """Return the lease. The task has its old place in the queue again; the attempt is neither an error nor a death."""
+    return Change(kind="returned", old=row, new=_unleased(row, State.WAITING))
 
 
 def ready(row: TaskRow) -> Change | None:
-    """The upload ended; None where it had before. Raises CONFLICT from a later state."""
+    """Let an uploaded task wait for a worker; None if it does already. Raises CONFLICT from a later state."""
     if row.state is State.WAITING:
         return None
     if row.state is not State.UPLOADING:
-        raise _conflict(row, "Only a task that is being uploaded becomes ready")
+        raise _conflict(row, "Only a task that is being uploaded can become ready")
     return Change(kind="ready", old=row, new=row.evolve(state=State.WAITING))
 
 
 def cancelled(row: TaskRow) -> Change | None:
-    """Somebody does not want it any more; None where that was so. Raises CONFLICT once it ended otherwise."""
+    """Cancel the task; None if it was cancelled before. Raises CONFLICT once it has ended otherwise."""
     if row.state is State.CANCELLED:
         return None
     if row.state not in {State.UPLOADING, State.WAITING, State.WORKING}:
@@ -97,17 +96,17 @@ def cancelled(row: TaskRow) -> Change | None:
 
 
 def retried(row: TaskRow) -> Change:
-    """Somebody wants it tried again. Raises CONFLICT unless it failed, was cancelled or quarantined."""
+    """Let the task wait again. Raises CONFLICT unless it has failed or was cancelled or quarantined."""
     if row.state not in {State.FAILED, State.CANCELLED, State.QUARANTINED}:
         raise _conflict(row, "Only a failed, cancelled or quarantined task can be retried")
-    return Change(kind="retried", old=row, new=_anew(row))
+    return Change(kind="retried", old=row, new=_reset(row))
 
 
 def released(row: TaskRow) -> Change:
-    """Somebody lets it out of quarantine. Raises CONFLICT from another state."""
+    """Release the task from quarantine. Raises CONFLICT from another state."""
     if row.state is not State.QUARANTINED:
         raise _conflict(row, "Only a quarantined task can be released")
-    return Change(kind="released", old=row, new=_anew(row))
+    return Change(kind="released", old=row, new=_reset(row))
 
 
 def _finished(row: TaskRow, outcome: Finished) -> Change:
@@ -143,7 +142,7 @@ def _unleased(row: TaskRow, state: State) -> TaskRow:
     return row.evolve(state=state, due=None, lease=None, expires=None, lease_duration=None, worker=None)
 
 
-def _anew(row: TaskRow) -> TaskRow:
+def _reset(row: TaskRow) -> TaskRow:
     return row.evolve(state=State.WAITING, due=None, errors=0, deaths=0, classic_deaths=0, failure=None, seconds=0.0)
 
 

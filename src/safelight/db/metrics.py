@@ -1,4 +1,4 @@
-"""The numbers of db that an operator looks at."""
+"""The metrics of db."""
 
 from __future__ import annotations
 
@@ -14,23 +14,21 @@ from safelight.db.rows import EventRow
 from safelight.wire import Summary
 
 _MAX_RECIPES = 50
-"""Recipes with a series of their own; the others share `other`."""
+"""Recipes that have a series of their own; all others share the label `other`."""
 _TIMEOUT = 5.0
 
 
 class Metrics:
-    """Counts what commits tell."""
+    """Counts commits and the changes in them."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._recipes: set[str] = set()
-        self._changes = Counter(
-            "safelight_task_changes", "Changes of tasks (outcomes of leases among them)", ["kind"], registry=registry
-        )
-        self._deaths = Counter("safelight_deaths", "Attempts that ended by a death", registry=registry)
-        self._retries = Counter("safelight_retries", "Attempts put off after a transient error", registry=registry)
+        self._changes = Counter("safelight_task_changes", "Changes of tasks, by kind", ["kind"], registry=registry)
+        self._deaths = Counter("safelight_deaths", "Attempts that ended with a death", registry=registry)
+        self._retries = Counter("safelight_retries", "Attempts that ended with a transient error", registry=registry)
         self._seconds = Histogram(
             "safelight_processing_seconds",
-            "Time to process one picture",
+            "Time to process one photo",
             ["recipe"],
             buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
             registry=registry,
@@ -50,7 +48,7 @@ class Metrics:
         kinds = Tally(event.kind for event in events)
         for kind, count in kinds.items():
             self._changes.labels(kind).inc(count)
-        self._deaths.inc(kinds["lapsed"] + kinds["died"])
+        self._deaths.inc(kinds["expired"] + kinds["died"])
         self._retries.inc(kinds["delayed"])
         for event in events:
             if event.kind == "finished":
@@ -65,19 +63,18 @@ class Metrics:
 
 
 class QueueCollector(Collector):
-    """Asks the store for the queue when the metrics are read, which happens on a thread."""
+    """Asks the store for the state of the queue whenever the metrics are read, which happens on a thread."""
 
-    def __init__(self, summary: Callable[[], Awaitable[Summary]], webhooks: Callable[[], int]) -> None:
+    def __init__(self, summary: Callable[[], Awaitable[Summary]]) -> None:
         self._summary = summary
-        self._webhooks = webhooks
         self._loop = asyncio.get_running_loop()
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: the registry would otherwise collect in order to know."""
+        """Return nothing, so that the registry does not collect only to learn the names."""
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """Read the queue."""
+        """Return the gauges of the queue."""
 
         async def ask() -> Summary:
             return await self._summary()
@@ -88,7 +85,7 @@ class QueueCollector(Collector):
             tasks.add_metric([state], count)
         yield tasks
         waiting = summary.oldest_waiting
-        yield GaugeMetricFamily("safelight_delayed_tasks", "Waiting tasks put off after an error", summary.delayed)
+        yield GaugeMetricFamily("safelight_delayed_tasks", "Waiting tasks that wait to be retried", summary.delayed)
         yield GaugeMetricFamily("safelight_oldest_waiting_seconds", "Age of the oldest waiting task", waiting)
-        yield GaugeMetricFamily("safelight_workers", "Workers heard of lately", len(summary.workers))
-        yield GaugeMetricFamily("safelight_webhooks_due", "Webhook calls not yet settled", self._webhooks())
+        yield GaugeMetricFamily("safelight_workers", "Workers seen lately", len(summary.workers))
+        yield GaugeMetricFamily("safelight_webhooks_due", "Webhook calls not yet settled", summary.webhooks_due)

@@ -1,4 +1,4 @@
-"""Wake those who wait for events or for webhook calls. Every backend can use it."""
+"""Wake callers who wait for events or for webhook calls. It works with every backend."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import asyncio
 
 
 class Notifier:
-    """Wake everybody who waits for something to happen.
+    """Wakes everybody who waits for something to happen.
 
-    `count` grows with each notification: note it before you look, and none between the look and the wait is missed.
+    `count` grows with each notification. Read it before looking for what has happened, and pass it to `wait`: then no
+    notification in between is missed.
     """
 
     def __init__(self) -> None:
@@ -17,7 +18,7 @@ class Notifier:
         self._waiting: set[asyncio.Future[None]] = set()
 
     async def wait(self, since: int, seconds: float) -> bool:
-        """Wait until `count` differs from `since`; False when the time is over or nothing more will come."""
+        """Wait until `count` differs from `since`. Return False after `seconds`, and once the notifier is closed."""
         if self._closed or seconds <= 0:
             return False
         if self.count != since:
@@ -39,6 +40,6 @@ class Notifier:
         self._waiting.clear()
 
     def close(self) -> None:
-        """Wake everybody for the last time."""
+        """Wake everybody; nobody waits again."""
         self._closed = True
         self.notify()

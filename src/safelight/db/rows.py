@@ -1,4 +1,4 @@
-"""A task and an event as a database keeps them: one record each, in the order of the columns, times in milliseconds."""
+"""The rows of tasks and events: one record each, fields in the order of the columns, times in milliseconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PLAIN = frozenset({int, float, str})
 
 
 class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """A task with everything that is known of it."""
+    """A row of the table of tasks."""
 
     n: int
     state: State
@@ -35,7 +35,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     failure: Failure | None = None
     engine: str = ""
     seconds: float = 0.0
-    # What follows never changes.
+    # The columns from here on never change.
     key: str
     created: int
     priority: int = 0
@@ -57,7 +57,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         return _values(self)
 
     def changing_values(self) -> list[Value]:
-        """Return the values of those columns that change, the number before them."""
+        """Return the number and the values of the columns that can change."""
         return _values(self)[:_CHANGING]
 
     def evolve(self, **changes: Any) -> TaskRow:
@@ -71,16 +71,16 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     @property
     def lease_id(self) -> str:
-        """The id of the lease in force, or else of the one that ended last by an outcome."""
+        """The id of the lease in force, or else of the last one that an outcome has ended."""
         return f"{self.n}-{self.key}-{self.attempts}-{self.lease or self.settled}"
 
     @property
     def blob(self) -> Blob | None:
-        """The input."""
+        """The input, None for a task of the classic protocol."""
         return None if self.input is None else Blob(digest=self.input, size=self.input_size or 0)
 
     def held_under(self, lease: ids.Reference) -> bool:
-        """Whether that lease is in force."""
+        """Whether a lease is in force."""
         return (
             self.lease is not None
             and self.lease == lease.token
@@ -89,7 +89,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         )
 
     def task(self, recipe_digest: str) -> Task:
-        """Return the task as everybody sees it."""
+        """Return the record of the task."""
         return Task(
             id=self.id,
             state=self.state,
@@ -116,7 +116,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         )
 
     def lease_record(self, spec: str) -> Lease:
-        """Return the lease in force as its worker sees it."""
+        """Return the record of the lease in force."""
         return Lease(
             id=self.lease_id,
             task=self.id,
@@ -131,7 +131,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class EventRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """One change of one task."""
+    """A row of the table of events."""
 
     seq: int
     at: int
@@ -152,7 +152,7 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         return _values(self)
 
     def event(self) -> Event:
-        """Return the event as everybody sees it."""
+        """Return the record of the event."""
         return Event(
             seq=self.seq,
             at=self.at / 1000,
@@ -173,7 +173,7 @@ _CHANGING = TaskRow.__struct_fields__.index("key")
 
 
 def _values(row: msgspec.Struct) -> list[Value]:
-    """Return the fields as a database takes them: numbers, texts, and JSON for what has a structure."""
+    """Return the fields as SQL values: numbers and texts as they are, everything else as JSON."""
     return [
         value
         if value is None or type(value) in _PLAIN

@@ -33,24 +33,27 @@ from safelight.wire import (
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """How the queue treats failures, and what it keeps. Times in seconds."""
+    """How the queue treats failures, and how long it keeps what is over. Times are in seconds."""
 
     max_errors: int = 5
     retry_first: float = 1.0
     retry_longest: float = 300.0
     max_deaths: int = 2
     classic_max_deaths: int = 5
-    """Lapses after which a task held only by classic workers is quarantined: they cannot hand back when they stop."""
+    """Expired leases after which a task that only classic workers held is quarantined.
+
+    It is larger than `max_deaths` because classic workers cannot return a lease when they stop.
+    """
     classic_lease_duration: float = 20.0
     keep_tasks: float = 30 * 86400.0
-    """Ended tasks older than this are deleted; 0 keeps them."""
+    """Tasks that ended longer ago than this are deleted; 0 keeps them forever."""
     keep_events: float = 7 * 86400.0
     keep_uploading: float = 86400.0
-    """Tasks whose upload never ended (the classic protocol's) are deleted after this."""
+    """Tasks of the classic protocol whose upload never ended are deleted after this."""
     max_waiting: int = 5_000_000
-    """With so many tasks waiting, creation is refused with TOO_MANY_REQUESTS."""
+    """While this many tasks wait, new ones are refused with TOO_MANY_REQUESTS."""
     oldest_every: int = 20
-    """Every so manieth lease goes to the oldest task whatever its priority, so that none waits for ever; 0: none."""
+    """One lease in this many goes to the oldest task whatever its priority, so that no task waits forever; 0: none."""
 
 
 SEARCHED = 100_000
@@ -60,18 +63,19 @@ SEARCHED = 100_000
 class TaskStore(Protocol):
     """Tasks and everything that happens to them.
 
-    Every call is one transaction (many calls may share a commit), durable when it returns; calls of any number of
+    Every call is one transaction, durable when it returns; several calls may share a commit. Calls from any number of
     clients appear to happen one after another. Each change of a task writes one numbered event in the same
-    transaction. A task's id is opaque; so is a lease's, which is the fencing token, cannot be guessed from the task's
-    and is taken wherever a task's id is.
+    transaction. The ids of tasks and leases are opaque. A lease's id is its fencing token: it cannot be guessed from
+    the task's id, and every method that takes the id of a task accepts it.
     """
 
     async def create(self, tasks: Sequence[NewTask]) -> list[Task]:
         """Create tasks, all or none.
 
-        One whose idempotency key is known returns the task of then, whatever became of it; CONFLICT where that was
-        made from another input or recipe. One whose input, recipe and engine (that of the worker seen last) match a
-        finished task is finished at once with that task's outputs. Raises TOO_MANY_REQUESTS when too many wait.
+        A task whose idempotency key was used before is not created again: the existing task is returned, whatever has
+        become of it. A task whose input, recipe and engine (that of the worker seen last) match a finished task is
+        finished on creation, with that task's outputs. Raises CONFLICT where a key was used for another input or
+        recipe, TOO_MANY_REQUESTS when too many tasks wait.
         """
         ...
 
@@ -103,67 +107,79 @@ class TaskStore(Protocol):
         ...
 
     async def lease(self, request: LeaseRequest) -> list[Lease]:
-        """Take waiting tasks, highest priority and then oldest first; see `LeaseRequest` for what `holding` does.
+        """Lease waiting tasks, those of the highest priority first and the oldest first among them.
 
-        As fast with a million waiting as with ten. Waits, woken, up to `request.wait` seconds for the first task.
+        Waits up to `request.wait` seconds for the first task, and is woken by it. `LeaseRequest` says what `holding`
+        does. A lease costs the same whether ten tasks wait or a million.
         """
         ...
 
     async def lease_classic(self) -> Lease | None:
-        """Take the next task that a classic worker can do, or return None when none waits."""
+        """Lease the next task that a classic worker can do, for `Policy.classic_lease_duration`; None if none waits."""
         ...
 
     async def finish_classic(
         self, id: str, outputs: Sequence[Output] = (), *, engine: str = "classic", seconds: float = 0.0
     ) -> Task:
-        """End the attempt of a classic worker, named by its lease or, while a classic worker holds it, by the task.
+        """End the attempt of a classic worker.
 
-        Without outputs the result is the picture that storage keeps under the lease's id. Repeated, nothing. Raises
-        NOT_FOUND, LEASE_LOST.
+        `id` is the lease's id or, while a classic worker holds the task, the task's. Without outputs, the result is
+        the image that storage keeps under the lease's name. Calling it again changes nothing. Raises NOT_FOUND,
+        LEASE_LOST.
         """
         ...
 
     async def heartbeat(self, beat: Heartbeat) -> HeartbeatAnswer:
-        """Extend the leases that a worker names; tell it which are no longer in force."""
+        """Extend the leases that a worker names, and tell it which of them are no longer in force."""
         ...
 
     async def settle(self, outcomes: Sequence[Outcome]) -> list[Settled]:
-        """End attempts, each for itself, accepted only from the lease in force (otherwise a LEASE_LOST problem).
+        """End attempts, independently of one another. An outcome is accepted only from the lease in force.
 
-        The same outcome again from the lease that it ended is accepted again: an answer may get lost.
+        From any other lease it is answered with a LEASE_LOST problem and changes nothing. An outcome that is repeated
+        by the lease that it ended is accepted again, because an answer may get lost.
         """
         ...
 
     async def ready(self, id: str) -> Task:
-        """UPLOADING to WAITING; repeated, nothing. Raises NOT_FOUND, CONFLICT from a later state."""
+        """Move a task from UPLOADING to WAITING. Calling it again changes nothing.
+
+        Raises NOT_FOUND; CONFLICT from a later state.
+        """
         ...
 
     async def cancel(self, id: str) -> Task:
-        """Cancel a task that has not ended; its lease is lost. Repeated, nothing. Raises CONFLICT once it has ended."""
+        """Cancel a task that has not ended; its lease is lost. Calling it again changes nothing.
+
+        Raises NOT_FOUND; CONFLICT once it has ended otherwise.
+        """
         ...
 
     async def retry(self, id: str) -> Task:
-        """FAILED, CANCELLED or QUARANTINED to WAITING, counts at zero. Raises CONFLICT from another state."""
+        """Move a FAILED, CANCELLED or QUARANTINED task to WAITING and reset its counts.
+
+        Raises NOT_FOUND; CONFLICT from another state.
+        """
         ...
 
     async def release(self, id: str) -> Task:
-        """QUARANTINED to WAITING, counts at zero. Raises CONFLICT from another state."""
+        """Move a QUARANTINED task to WAITING and reset its counts. Raises NOT_FOUND; CONFLICT from another state."""
         ...
 
     async def delete(self, id: str) -> None:
-        """Forget a task in any state; a lease on it is lost. Raises NOT_FOUND."""
+        """Delete a task in any state; a lease on it is lost. Raises NOT_FOUND."""
         ...
 
     async def events(self, after: int, *, limit: int = 1000, wait: float = 0.0, task: str | None = None) -> EventPage:
-        """Return the changes after a number, waiting, woken, up to `wait` seconds for the first."""
+        """Return the changes after a number, of all tasks or of one, waiting up to `wait` seconds for the first."""
         ...
 
     async def summary(self) -> Summary:
-        """Return the queue now. Costs no scan of the tasks."""
+        """Return the state of the queue, without scanning the tasks."""
         ...
 
     async def referenced(self, after: int = 0, *, limit: int = 10000) -> Reference:
-        """Return the digests and classic names that a page of tasks points at, in order of creation.
+        """Return the digests and classic names that one page of tasks refers to, in order of creation.
 
         A collector that reads all pages, from 0 until `next` is None, has seen every task that existed when it began
         and still exists.
@@ -171,25 +187,32 @@ class TaskStore(Protocol):
         ...
 
     async def recipes(self) -> list[NamedRecipe]:
-        """Return the saved recipes by name."""
+        """Return the saved recipes in order of their names."""
         ...
 
     async def save_recipe(self, recipe: NamedRecipe) -> None:
-        """Save a recipe in place of what stood under its name."""
+        """Save a recipe, replacing the one of the same name."""
         ...
 
     async def delete_recipe(self, name: str) -> None:
-        """Forget a saved recipe; tasks made with it keep theirs. Raises NOT_FOUND."""
+        """Delete a saved recipe; tasks created with it keep it. Raises NOT_FOUND."""
         ...
 
     async def deliveries(self, *, n: int = 100, wait: float = 0.0, seconds: float = 60.0) -> list[Delivery]:
-        """Take webhook calls that are due (one for each end of a task that has a webhook), waiting for the first."""
+        """Take up to `n` webhook calls that are due, waiting up to `wait` seconds for the first.
+
+        There is one call for each end of a task that has a webhook. A call that is not settled within `seconds` is due
+        again.
+        """
         ...
 
     async def settle_delivery(self, id: str, *, delivered: bool, retry_after: float | None = None) -> None:
-        """End a webhook call. One taken by another meanwhile is left alone."""
+        """End a webhook call: delivered, due again after `retry_after` seconds, or (None) given up.
+
+        A call that somebody else has taken meanwhile is left alone.
+        """
         ...
 
     def wake(self) -> None:
-        """Let every wait return now; the service is stopping."""
+        """End every wait now; the service is stopping."""
         ...

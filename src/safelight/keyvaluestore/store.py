@@ -15,46 +15,47 @@ MAX_VALUE = 65536
 
 
 class KeyValueStore(Protocol):
-    """Values under keys; several live instances may stand under one key.
+    """Values under keys. Several live instances may share a key.
 
-    Every change raises the store's revision by one, an entry's end by its time to live included. A change is durable
-    when its call returns. Keys and instances are text of 1 to 200 printable characters, values up to 64 KiB.
+    Every change raises the store's revision by one, and so does an entry that expires. A change is durable when its
+    call returns. Keys and instances have 1 to 200 printable characters, values up to 64 KiB.
     """
 
     async def get(self, key: str) -> str:
-        """Return a value; with several live instances, each in turn. Raises NOT_FOUND (`Key not found`)."""
+        """Return the value of a key, each live instance's in turn. Raises NOT_FOUND (`Key not found`)."""
         ...
 
     async def entries(self, key: str | None = None) -> EntryPage:
-        """Return the live entries of every key or of one, in order of key and instance."""
+        """Return the live entries of one key, or of every key, in order of key and instance."""
         ...
 
     async def set(self, key: str, value: str, *, instance: str = "", ttl: float | None = None) -> Entry:
-        """Set a value until `ttl` seconds from now, or for ever.
+        """Set a value, forever or for `ttl` seconds.
 
-        Without an instance it replaces all that stand under the key; with one, only that and the one without.
-        Setting what already stands, with a new time to live, is a renewal: it wakes nobody and keeps the revision.
+        Without an instance, it replaces every entry of the key; with one, it replaces the entry of that instance and
+        the entry without an instance. Setting the value that is already there is a renewal: it restarts the time to
+        live, wakes nobody and keeps the revision.
         """
         ...
 
     async def delete(self, key: str, *, instance: str | None = None) -> int:
-        """Delete what stands under a key, or one instance of it; return how many entries went (0 is no error)."""
+        """Delete the entries of a key, or one instance; return how many were deleted (0 is no error)."""
         ...
 
     async def watch(self, after: int, *, key: str | None = None, wait: float = 30.0) -> EntryPage:
         """Return the entries as soon as the store's revision differs from `after`, or after `wait` seconds.
 
-        A revision the store never had (after it was set up anew) returns at once.
+        A revision that the store never had, because it was set up anew, returns at once.
         """
         ...
 
     def wake(self) -> None:
-        """Let every watch return now; the service is stopping."""
+        """End every watch now; the service is stopping."""
         ...
 
 
 def check_entry(key: str, value: str, instance: str, ttl: float | None) -> None:
-    """Raise INVALID_REQUEST with a sentence where the contract's limits are not kept; for every backend."""
+    """Check the limits that the contract sets, for every backend. Raises INVALID_REQUEST, TOO_LARGE."""
     if not 1 <= len(key) <= MAX_NAME or not key.isprintable():
         raise Error(Code.INVALID_REQUEST, f"A key is 1 to {MAX_NAME} printable characters.", position="key")
     if len(instance) > MAX_NAME or not instance.isprintable():
@@ -66,6 +67,6 @@ def check_entry(key: str, value: str, instance: str, ttl: float | None) -> None:
 
 
 def shown(entry: Entry) -> str:
-    """Return `key=value` as the listing and the log show it: one line, whatever the value."""
+    """Return `key=value` on one line, for the listing and the log."""
     value = entry.value
     return f"{entry.key}={value if value.isprintable() else value.encode('unicode_escape').decode()}"

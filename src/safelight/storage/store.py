@@ -14,74 +14,82 @@ NAME_PREFIX = "name:"
 
 
 class PutResult(Blob, frozen=True, kw_only=True):
-    """What a `put` made of the bytes: `new` is False where they were there already."""
+    """The blob that a `put` stored; `new` is False if it was stored before."""
 
     new: bool
 
 
 class OpenBlob(Protocol):
-    """A blob that is open for reading, and stays so when it is removed meanwhile."""
+    """A blob that is open for reading. It stays readable when it is removed meanwhile."""
 
     @property
     def blob(self) -> Blob:
-        """Its digest and size."""
+        """The digest and size."""
         ...
 
     @property
     def file(self) -> FileIO | None:
-        """The open file that holds exactly the bytes, where there is one: HTTP then sends it by sendfile."""
+        """The open file that holds exactly these bytes, if there is one; HTTP sends it with sendfile."""
         ...
 
     def chunks(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """Stream the bytes from `start` to before `end`."""
+        """Stream the bytes from `start` up to, but not including, `end` (None: the end of the blob)."""
         ...
 
 
 class BlobStore(Protocol):
-    """Blobs never change and are never overwritten; the same bytes are stored once.
+    """Immutable blobs. Nothing is ever overwritten, and the same bytes are stored once.
 
-    Memory is constant whatever a blob's size. What a call acknowledged survives a power cut; what it did not leaves
-    nothing that anybody sees.
+    A call takes the same memory whatever the size of the blob. What a call has acknowledged survives a power cut; a
+    call that failed leaves nothing that anybody can see.
     """
 
     async def put(
         self, chunks: AsyncIterable[bytes], *, expected: str | None = None, limit: int | None = None
     ) -> PutResult:
-        """Store bytes; durable when it returns.
+        """Store bytes durably.
 
-        Bytes that are there already count as fresh again, so that a collection leaves them alone.
-        Raises DIGEST_MISMATCH where they are not `expected`, TOO_LARGE past `limit` bytes, STORAGE_FULL.
+        A blob that was stored before counts as fresh again, so that a collection leaves it alone. Raises
+        DIGEST_MISMATCH where the digest is not `expected`, TOO_LARGE past `limit` bytes, STORAGE_FULL.
         """
         ...
 
     def open(self, digest: str, *, verify: bool = False) -> AbstractAsyncContextManager[OpenBlob]:
-        """Open a blob. Raises NOT_FOUND; with `verify`, DAMAGED_BLOB where the bytes no longer have this digest."""
+        """Open a blob for reading, for as long as the context lasts.
+
+        Raises NOT_FOUND; with `verify`, DAMAGED_BLOB where the bytes no longer have this digest.
+        """
         ...
 
     async def name(self, name: str, digest: str) -> None:
         """Give a blob a name of the classic protocol, durably; both count as fresh again.
 
-        Raises NOT_FOUND where there is no such blob, CONFLICT where the name stands for other bytes: nothing is
-        ever overwritten.
+        Raises NOT_FOUND where there is no such blob, CONFLICT where the name refers to another blob.
         """
         ...
 
     async def named(self, name: str) -> Blob:
-        """Return the blob with that name. Raises NOT_FOUND."""
+        """Return the blob that a name refers to. Raises NOT_FOUND."""
         ...
 
     def aged(self, before: float) -> AsyncIterator[str]:
-        """List what was last stored before a time (Unix seconds): a digest as it is, a name as `name:NAME`.
+        """List the names (as `name:NAME`) and then the digests that were last stored before a time (Unix seconds).
 
-        Names come first. A blob is as fresh as the freshest of its names, so one whose names are all fresh is not
-        listed.
+        Naming a blob makes it fresh as well, so a blob is at least as fresh as the newest of its names.
         """
         ...
 
     async def remove(self, item: str, *, before: float) -> int | None:
-        """Remove what `aged` gave, unless it was stored again since; return the bytes freed, None where it stays."""
+        """Remove an item that `aged` listed, unless it was stored again since.
+
+        Returns the number of bytes freed; None if the item stays.
+        """
         ...
 
     async def info(self) -> StorageInfo:
         """Return how much is stored and how much still fits."""
+        ...
+
+    def free(self) -> int | None:
+        """Return how many more bytes fit, None if that is not known. Call it in a thread: it may block."""
         ...

@@ -110,7 +110,7 @@ class Leases:
             async with asyncio.timeout(_RECONCILE):
                 await self._request(0, 0.0)
 
-    async def hand_back_of(self, worker: str, decoding: list[str]) -> None:
+    async def return_leases_of(self, worker: str, decoding: list[str]) -> None:
         """Give back what a worker that died holds, but for what it was decoding. Raises the master's errors."""
         await self._client.lease(LeaseRequest(worker=WorkerInfo(id=worker), n=0, holding=decoding))
 

@@ -12,7 +12,7 @@ from functools import partial
 from safelight.client.base import retrying
 from safelight.client.discovery import Discovery
 from safelight.errors import Error
-from safelight.wire import HandedBack
+from safelight.wire import Returned
 from safelight.worker.attempts import Attempts
 from safelight.worker.leases import Held, Leases
 from safelight.worker.prefetch import Prefetch
@@ -80,8 +80,8 @@ class Worker:
         try:
             for dead in await asyncio.to_thread(self._workdir.predecessors):
                 if dead.decoding is not None:
-                    hand_back = partial(self._leases.hand_back_of, dead.id, dead.decoding)
-                    await retrying(hand_back, retry_for=_INHERIT)
+                    return_leases = partial(self._leases.return_leases_of, dead.id, dead.decoding)
+                    await retrying(return_leases, retry_for=_INHERIT)
                     log.info("Handed back what the worker %s left", dead.id)
                 await asyncio.to_thread(dead.forget)
         except Error as error:
@@ -119,7 +119,7 @@ class Worker:
 
     def _start(self, held: Held) -> None:
         if self._stopping.is_set():
-            self._leases.settle(held, HandedBack(lease=held.lease.id))
+            self._leases.settle(held, Returned(lease=held.lease.id))
             return
         self._idle = False
         held.work = asyncio.create_task(self._work(held))
@@ -130,7 +130,7 @@ class Worker:
         except asyncio.CancelledError:
             if held.lost:
                 return
-            outcome = HandedBack(lease=held.lease.id)
+            outcome = Returned(lease=held.lease.id)
             log.info("Handed back task %s", held.lease.task, extra={"task": held.lease.task})
         self._leases.settle(held, outcome)
 
@@ -159,7 +159,7 @@ class Worker:
             await asyncio.wait(works, timeout=_FLUSH)
         for held in self._leases.held.values():
             if held.outcome is None:  # it was stopped before its first step
-                self._leases.settle(held, HandedBack(lease=held.lease.id))
+                self._leases.settle(held, Returned(lease=held.lease.id))
         if await self._leases.settled(_FLUSH):
             await self._leases.reconcile()
         else:

@@ -1,8 +1,8 @@
 """The SQLite file: opened for this process alone, with named statements.
 
-Rows go into SQLite many in one statement and come out as one JSON value: a statement gives the interpreter's lock up
-for each step, and to get it back from a busy event loop costs more than the step (measured with 100 rows: 1.0 ms a row
-for executemany, 2.7 ms for fetchall, 0.1 ms as one).
+One statement writes many rows, and rows are read as one JSON value. SQLite's module releases the interpreter's lock at
+each step of a statement, and getting it back from a busy event loop costs more than the step itself (measured with 100
+rows: 1.0 ms a row for executemany, 2.7 ms for fetchall, 0.1 ms as one value).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PRAGMA temp_store = MEMORY;
 """
 
 _CHUNKS = (100, 10, 1)
-"""Rows in one statement: few sizes, so that SQLite compiles few statements."""
+"""How many rows one statement writes. There are only a few sizes, so that SQLite compiles only a few statements."""
 
 
 @functools.cache
@@ -38,10 +38,10 @@ def _with_rows(name: str, rows: int, columns: int) -> str:
 
 
 class Connection:
-    """The open file and its statements. Used by one thread at a time."""
+    """The open file and its named statements. Only one thread at a time may use it."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make the file. Raises UNAVAILABLE with the reason."""
+        """Open the file, or make it. Raises UNAVAILABLE with the reason."""
         self.writes = 0
         self._queries = sqlfiles.queries(_PACKAGE)
         self._sqlite = sqlitefile.connect(path, _PACKAGE, pragmas=_PRAGMAS)
@@ -55,21 +55,21 @@ class Connection:
         self._sqlite.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
-        """Make what was written durable."""
+        """Commit; what was written is durable then."""
         self._sqlite.execute("COMMIT")
 
     def rollback(self) -> None:
-        """Undo what was written; SQLite may have done so by itself."""
+        """Roll back, unless SQLite has already done so."""
         if self._sqlite.in_transaction:
             self._sqlite.execute("ROLLBACK")
 
     def run(self, name: str, *values: object) -> int:
-        """Write; return the number of rows changed."""
+        """Run a statement that writes; return how many rows it changed."""
         self.writes += 1
         return self._sqlite.execute(self._queries[name], values).rowcount
 
     def write(self, name: str, rows: Sequence[Sequence[object]]) -> None:
-        """Write rows of equal length."""
+        """Write rows, all of the same length."""
         self.writes += 1
         start = 0
         for size in _CHUNKS:
@@ -80,10 +80,10 @@ class Connection:
                 start += size
 
     def value(self, name: str, *values: object) -> Any:
-        """Return the one value that a statement gives; None without a row."""
+        """Return the single value that a statement yields; None without a row."""
         row = self._sqlite.execute(self._queries[name], values).fetchone()
         return None if row is None else row[0]
 
     def read(self, name: str, kind: type[T], *values: object) -> T:
-        """Return the one value that a statement gives, JSON of a kind."""
+        """Return the single value that a statement yields, decoded from JSON as `kind`."""
         return msgspec.json.decode(self.value(name, *values) or "null", type=kind)

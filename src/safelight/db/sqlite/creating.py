@@ -1,4 +1,4 @@
-"""Tasks are created."""
+"""Create tasks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from safelight.wire import NewTask, State, Task
 
 
 def create(transaction: Transaction, tasks: Sequence[NewTask], policy: Policy) -> list[Task]:
-    """Create tasks, all or none; those whose idempotency key is known stand for the tasks of then."""
+    """Create tasks, all or none; return existing tasks for idempotency keys that were used before."""
     known = _known(transaction, tasks)
     first: dict[str, int] = {}
-    """The place in `tasks` at which a new key comes first."""
+    """The index in `tasks` at which each new key appears first."""
     for place, task in enumerate(tasks):
         _check(task, place)
         if task.idempotency_key is not None and task.idempotency_key not in known:
@@ -58,7 +58,7 @@ def _check_same(transaction: Transaction, task: NewTask, place: int, known: dict
     if not same:
         raise Error(
             Code.CONFLICT,
-            "The idempotency key was used for another input or recipe; use a new key for a new task.",
+            "This idempotency key was used for another input or recipe. Use a new key for a new task.",
             position=f"$[{place}].idempotency_key",
         )
 
@@ -66,7 +66,7 @@ def _check_same(transaction: Transaction, task: NewTask, place: int, known: dict
 def _check_room(transaction: Transaction, new: Sequence[NewTask], policy: Policy) -> None:
     waiting = transaction.memory.counts[State.WAITING]
     if new and waiting + len(new) > policy.max_waiting:
-        detail = f"{waiting} tasks wait, and no more than {policy.max_waiting} may; try again later."
+        detail = f"{waiting} tasks are waiting, and the limit is {policy.max_waiting}. Try again later."
         raise Error(Code.TOO_MANY_REQUESTS, detail, retry_after=5, limit=policy.max_waiting)
 
 
@@ -115,7 +115,7 @@ def _insert(transaction: Transaction, tasks: Sequence[NewTask]) -> list[TaskRow]
 def _finished_alike(
     transaction: Transaction, tasks: Sequence[NewTask], specs: Sequence[int]
 ) -> dict[tuple[str | None, int], TaskRow]:
-    """Return a finished task of the present engine for each input and spec that has one."""
+    """Return a finished task of the current engine for each pair of input and spec that has one."""
     engine = transaction.memory.engine
     wanted = {(task.input.digest, spec) for task, spec in zip(tasks, specs, strict=True) if task.input is not None}
     if not engine or not wanted:

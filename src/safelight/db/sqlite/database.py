@@ -1,9 +1,9 @@
-"""The SQLite connection on a thread of its own, many calls per commit.
+"""The SQLite connection on a thread of its own, with many calls per commit.
 
-A call is a function of the transaction. All that wait are run one after another in one transaction, committed together
-with one flush to disk, and answered after it. A call that raises before it wrote anything (it was refused) costs the
-others nothing; one that fails after it wrote has the transaction rolled back and the others run anew without it. So
-a call may run more than once, and changes nothing but the transaction and what hangs on it.
+A call is a function of the transaction. All waiting calls run one after another in one transaction, are committed
+together with one flush to disk, and are answered after that. A call that raises before it has written anything, because
+it was refused, does not affect the others. If a call fails after it has written, the transaction is rolled back and the
+others run again without it. A call may therefore run more than once, and must change nothing but the transaction.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_GROUP = 500
-"""Calls per commit at most, so that the first of them is not kept waiting for ever."""
+"""Calls in one commit at most, so that the first of them does not wait too long."""
 
 _OF_ONE_CALL = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH}
-"""Results of SQLite that are about what one call wanted; the others are about the file or the disk."""
+"""Result codes of SQLite that concern one call; all others concern the file or the disk."""
 
 
 class _Call:
-    """A function of the transaction, and what became of it."""
+    """A function of the transaction, and its result."""
 
     def __init__(
         self, work: Callable[[Transaction], Any], future: asyncio.Future[Any], lost: Callable[[Any], None] | None
@@ -47,7 +47,7 @@ class _Call:
         self.error: Exception | None = None
 
     def answer(self) -> None:
-        """Hand the result to whoever waits for it."""
+        """Give the result to the caller, or to `lost` if the caller has left."""
         if self.future.cancelled():
             if self.lost is not None and self.error is None:
                 self.lost(self.result)
@@ -58,7 +58,7 @@ class _Call:
 
 
 class Database:
-    """The thread. `committed` hears of each commit on the event loop: the transaction, and how many calls it held."""
+    """The thread. After each commit it calls `committed` on the event loop: the transaction and the number of calls."""
 
     def __init__(
         self, path: Path, *, clock: Callable[[], float], committed: Callable[[Transaction, int], None]
@@ -75,7 +75,7 @@ class Database:
         self._thread.start()
 
     def submit(self, work: Callable[[Transaction], T], *, lost: Callable[[T], None] | None = None) -> asyncio.Future[T]:
-        """Run a call in one of the next commits; if nobody waits for its result by then, `lost` gets it."""
+        """Run a call in one of the next commits. If its caller has left by then, `lost` receives the result."""
         future: asyncio.Future[T] = self._loop.create_future()
         if self._closed:
             future.set_exception(Error(Code.UNAVAILABLE, "The database is stopping."))
@@ -84,11 +84,11 @@ class Database:
         return future
 
     async def close(self) -> None:
-        """Commit what waits, then close the file."""
+        """Commit the waiting calls, then close the file."""
         self._closed = True
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
-        await asyncio.sleep(0)  # the last answers
+        await asyncio.sleep(0)  # let the last answers be given
 
     def _run(self) -> None:
         running = True
@@ -115,7 +115,7 @@ class Database:
                     self._connection.commit()
                     return transaction
                 self._undo()
-            except Exception as error:  # the thread must go on, whatever it was
+            except Exception as error:  # the thread must go on, whatever has failed
                 log.exception("The database cannot commit")
                 self._fail(runnable, wrapped(error, "the database"))
                 return None
@@ -123,7 +123,7 @@ class Database:
         return None
 
     def _execute(self, calls: list[_Call], transaction: Transaction) -> _Call | None:
-        """Run calls; return the one that failed after it wrote."""
+        """Run calls until one fails after it has written; return that one, None if none did."""
         for call in calls:
             call.result, call.error = None, None
             before = transaction.mark()

@@ -1,4 +1,4 @@
-"""Webhook calls are taken and settled."""
+"""Take and settle webhook calls."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from safelight.wire import Delivery, Task
 
 
 def take(transaction: Transaction, n: int, seconds: float) -> list[Delivery]:
-    """Take calls that are due; each is due again if it is not settled in time."""
+    """Take calls that are due. Each is due again if it is not settled within `seconds`."""
     due = transaction.connection.read("due_deliveries", list[tuple[int, str, int, Task]], transaction.now, n)
     if not due:
         return []
@@ -16,7 +16,7 @@ def take(transaction: Transaction, n: int, seconds: float) -> list[Delivery]:
     again = transaction.now + round(seconds * 1000)
     pairs = [(row[0], token) for row, token in zip(due, tokens, strict=True)]
     transaction.connection.run("take_deliveries", encoded(pairs), again)
-    transaction.happens(again)
+    transaction.schedule(again)
     return [
         Delivery(id=f"{n}-{attempt + 1}-{token}", url=url, attempt=attempt + 1, task=task)
         for (n, url, attempt, task), token in zip(due, tokens, strict=True)
@@ -24,7 +24,7 @@ def take(transaction: Transaction, n: int, seconds: float) -> list[Delivery]:
 
 
 def settle(transaction: Transaction, id: str, *, delivered: bool, retry_after: float | None) -> None:
-    """End a call: delivered or given up, or due again later."""
+    """End a call that was delivered or given up, or delay it."""
     reference = ids.parse_delivery(id)
     if reference is None:
         return
@@ -33,4 +33,4 @@ def settle(transaction: Transaction, id: str, *, delivered: bool, retry_after: f
     else:
         due = transaction.now + round(retry_after * 1000)
         transaction.connection.run("delay_delivery", *reference, due)
-        transaction.happens(due)
+        transaction.schedule(due)

@@ -1,4 +1,4 @@
-"""Leases are taken, extended and ended."""
+"""Grant, extend and end leases."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from safelight.wire import (
 )
 
 WORKER_REMEMBERED = 120_000
-"""Milliseconds after which a worker that was not heard of is forgotten: twice the longest wait for a lease."""
+"""Milliseconds after which a worker that sends nothing is forgotten: twice the longest wait for a lease."""
 
 
 def arrive(transaction: Transaction, request: LeaseRequest) -> None:
-    """A worker asks for leases: those it does not know of were lost on the way to it and go back."""
+    """Note that a worker asks for leases. Those it does not know of were lost on the way to it and are returned."""
     _see(transaction, request.worker)
     known = set(request.holding)
     held = transaction.tasks("held_by", request.worker.id)
-    transaction.apply([lifecycle.handed_back(row) for row in held if row.lease_id not in known])
+    transaction.apply([lifecycle.returned(row) for row in held if row.lease_id not in known])
 
 
 def claim(transaction: Transaction, request: LeaseRequest, policy: Policy) -> list[Lease]:
-    """Take waiting tasks for a worker."""
+    """Lease waiting tasks to a worker."""
     _see(transaction, request.worker)
     rows = _next(transaction, min(request.n, transaction.memory.available), policy)
     return _lease(transaction, rows, request.worker.id, request.seconds)
 
 
 def claim_classic(transaction: Transaction, policy: Policy) -> Lease | None:
-    """Take the next task that a classic worker can do."""
+    """Lease the next task that a classic worker can do; None if none waits."""
     rows = transaction.tasks("waiting_classic", 1) if transaction.memory.available else []
     return next(iter(_lease(transaction, rows, "", policy.classic_lease_duration)), None)
 
 
 def _next(transaction: Transaction, n: int, policy: Policy) -> list[TaskRow]:
-    """Return the tasks whose turn it is; `lifecycle` tells whose it is."""
+    """Return the tasks that come next; `lifecycle` says in which order they do."""
     if not n:
         return []
     rows = transaction.tasks("waiting", n)
@@ -74,7 +74,7 @@ def _lease(transaction: Transaction, rows: Sequence[TaskRow], worker: str, secon
 
 
 def heartbeat(transaction: Transaction, beat: Heartbeat) -> HeartbeatAnswer:
-    """Extend the leases that are in force, name the others."""
+    """Extend the leases that are in force and return the others."""
     _see(transaction, beat.worker)
     references = {lease: ids.parse(lease) for lease in beat.holding}
     rows = transaction.tasks_by_number({reference.n for reference in references.values() if reference})
@@ -89,12 +89,12 @@ def heartbeat(transaction: Transaction, beat: Heartbeat) -> HeartbeatAnswer:
     if held:
         lease_duration = round(beat.seconds * 1000)
         transaction.connection.run("extend", encoded(held), transaction.now + lease_duration, lease_duration)
-        transaction.happens(transaction.now + lease_duration)
+        transaction.schedule(transaction.now + lease_duration)
     return HeartbeatAnswer(lost=lost)
 
 
 def settle(transaction: Transaction, outcomes: Sequence[Outcome], policy: Policy) -> list[Settled]:
-    """End attempts, each for itself."""
+    """End attempts, independently of one another."""
     references = [ids.parse(outcome.lease) for outcome in outcomes]
     rows = transaction.tasks_by_number({reference.n for reference in references if reference})
     changes: list[Change] = []
@@ -115,7 +115,7 @@ def settle(transaction: Transaction, outcomes: Sequence[Outcome], policy: Policy
 
 
 def finish_classic(transaction: Transaction, id: str, finished: Finished, policy: Policy) -> Task:
-    """End the attempt of a classic worker, which may name the task instead of its lease."""
+    """End the attempt of a classic worker, whose id may be that of the task or of the lease."""
     row = transaction.task(id)
     reference = ids.parse(id)
     named_task = reference is not None and reference.token is None
@@ -139,16 +139,16 @@ def _settled_before(row: TaskRow, reference: ids.Reference, outcome: Outcome) ->
 
 def _lost(row: TaskRow | None, reference: ids.Reference | None) -> Error:
     if row is None or reference is None or row.key != reference.key:
-        return Error(Code.LEASE_LOST, "There is no task under this lease (any more).")
+        return Error(Code.LEASE_LOST, "The task of this lease does not exist or was deleted.")
     if reference.token is None:
-        return Error(Code.LEASE_LOST, "This is a task's id; an attempt is ended by the id of its lease.")
+        return Error(Code.LEASE_LOST, "This is the id of a task. End an attempt with the id of its lease.")
     state = row.state.name.lower()
     return Error(Code.LEASE_LOST, f"The lease is no longer in force; the task is {state} now.", state=state)
 
 
 def _see(transaction: Transaction, worker: WorkerInfo) -> None:
     workers, now = transaction.workers, transaction.now / 1000
-    seen = workers.pop(worker.id, None)  # and put in again, so that the one seen last stands last
+    seen = workers.pop(worker.id, None)  # it is inserted again, so that the worker seen last comes last
     workers[worker.id] = WorkerSeen(worker=worker, first_seen=seen.first_seen if seen else now, last_seen=now)
     if worker.engine and worker.engine != transaction.memory.engine:
         transaction.memory.engine = worker.engine
@@ -156,7 +156,7 @@ def _see(transaction: Transaction, worker: WorkerInfo) -> None:
 
 
 def workers(transaction: Transaction) -> list[WorkerSeen]:
-    """Return the workers that were heard of lately, and how many leases each holds."""
+    """Return the workers seen lately, each with the number of leases that it holds."""
     oldest = (transaction.now - WORKER_REMEMBERED) / 1000
     for seen in [seen for seen in transaction.workers.values() if seen.last_seen < oldest]:
         del transaction.workers[seen.worker.id]

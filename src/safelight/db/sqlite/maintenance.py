@@ -1,4 +1,4 @@
-"""What happens by itself: leases lapse, delayed tasks fall due, what is old is removed."""
+"""Maintenance by the clock: expire leases, make delayed tasks due, delete what is old."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from safelight.db.sqlite.transaction import Transaction
 from safelight.db.store import Policy
 
 _SLICE = 500
-"""Rows of a kind that one call treats, so that requests are not kept waiting."""
-_OFTEN = 1000
-"""Milliseconds at least between two looks at what is to be removed."""
+"""Rows of each kind that one call processes, so that requests do not wait long."""
+_PAUSE = 1000
+"""Milliseconds at least between two deletions of old rows."""
 
 
 def start(transaction: Transaction) -> None:
-    """Grant every lease in force its whole time anew: a worker is not to blame for the time db was away."""
+    """Extend every lease by its full duration: workers are not to blame for the time db was away."""
     transaction.connection.run("extend_all", transaction.now)
 
 
 def pass_time(transaction: Transaction, policy: Policy) -> None:
-    """Do a slice of what is due, and foresee when something is due next."""
-    lapse(transaction, policy)
+    """Do a slice of what is due, and note when something will be due next."""
+    expire(transaction, policy)
     transaction.memory.delayed -= transaction.connection.run("fall_due", transaction.now, _SLICE)
     remove(transaction, policy)
     transaction.foreseen = _next(transaction, policy)
     transaction.passed = True
 
 
-def lapse(transaction: Transaction, policy: Policy) -> None:
-    """End leases that nobody extended in time."""
+def expire(transaction: Transaction, policy: Policy) -> None:
+    """End the leases that nobody has extended in time."""
     expired = transaction.tasks("expired", transaction.now, _SLICE)
-    transaction.apply([lifecycle.lapsed(row, policy) for row in expired])
+    transaction.apply([lifecycle.expired(row, policy) for row in expired])
 
 
 def remove(transaction: Transaction, policy: Policy) -> None:
-    """Remove a slice of what is older than the policy keeps."""
+    """Delete a slice of what is older than the policy keeps."""
     now, connection, memory = transaction.now, transaction.connection, transaction.memory
     old = transaction.tasks("ended_before", now - _ms(policy.keep_tasks), _SLICE) if policy.keep_tasks else []
     if policy.keep_uploading:
@@ -63,8 +63,8 @@ def _next(transaction: Transaction, policy: Policy) -> int | None:
         (value("first_event_time"), policy.keep_events),
         (value("first_delivery_created"), policy.keep_events),
     ]
-    # Where there is nothing yet, nothing will be old enough before it was kept for as long.
-    slow = [max((now if since is None else since) + _ms(keep), now + _OFTEN) for since, keep in removals if keep]
+    # Where there is no row yet, none can be old enough before that time has passed from now.
+    slow = [max((now if since is None else since) + _ms(keep), now + _PAUSE) for since, keep in removals if keep]
     return min([*(at for at in precise if at is not None), *slow], default=None)
 
 

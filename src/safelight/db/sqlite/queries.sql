@@ -1,5 +1,5 @@
 -- The statements of the SQLite backend, each below its name.
--- Many rows come out as one JSON array of arrays and go in where `:rows` stands; connection.py says why.
+-- Rows are read as one JSON array of arrays, and written many at once in place of `:rows`; connection.py says why.
 
 -- name: insert_tasks
 INSERT INTO task (
@@ -10,7 +10,7 @@ INSERT INTO task (
 VALUES :rows;
 
 -- name: update_tasks
--- The columns of a row before `key`; the others never change.
+-- The columns before `key`; the others never change.
 UPDATE task SET
   state = new.column2, seq = new.column3, changed = new.column4, due = new.column5, attempts = new.column6,
   errors = new.column7, deaths = new.column8, classic_deaths = new.column9, lease = new.column10,
@@ -100,7 +100,7 @@ SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
 SELECT expires FROM task INDEXED BY task_expires WHERE state = 1 ORDER BY expires LIMIT 1;
 
 -- name: fall_due
--- Not a change that anybody sees: the task waited before and waits now.
+-- This is no event: the task was waiting before, and is waiting now.
 UPDATE task SET due = NULL WHERE n IN (
   SELECT n FROM task INDEXED BY task_delayed WHERE state = 0 AND due IS NOT NULL AND due <= ?1 ORDER BY due LIMIT ?2
 );

@@ -1,4 +1,4 @@
-"""Single tasks, events and the queue are read."""
+"""Read single tasks, events and the state of the queue."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def get(transaction: Transaction, id: str) -> Task:
 
 
 def spec(transaction: Transaction, id: str) -> NamedRecipe:
-    """Return the recipe of one task."""
+    """Return the recipe of a task."""
     row = transaction.task(id)
     return NamedRecipe(name=row.recipe, spec=msgspec.Raw(transaction.spec(row).body), changed=row.created / 1000)
 
 
 def events(transaction: Transaction, after: int, limit: int, task: str | None) -> EventPage:
-    """Return one page of changes."""
+    """Return one page of events."""
     transaction.write_events()
     memory = transaction.memory
     if task is None:
@@ -39,7 +39,7 @@ def events(transaction: Transaction, after: int, limit: int, task: str | None) -
 
 
 def summary(transaction: Transaction) -> Summary:
-    """Return the queue now."""
+    """Return the state of the queue."""
     memory = transaction.memory
     oldest = transaction.connection.value("oldest_waiting")
     return Summary(
@@ -48,14 +48,15 @@ def summary(transaction: Transaction) -> Summary:
         oldest_waiting=max(0, transaction.now - oldest) / 1000 if oldest is not None else 0.0,
         seq=memory.last_event,
         workers=leasing.workers(transaction),
+        webhooks_due=memory.deliveries,
     )
 
 
 def referenced(transaction: Transaction, after: int, limit: int) -> Reference:
-    """Return what one page of tasks points at in storage.
+    """Return what one page of tasks refers to in storage.
 
-    The classic protocol's pictures stand under names: an upload under its task's id, a result under its lease's, from
-    before the lease ends.
+    The classic protocol stores photos under names: an upload under the id of its task, and a result under the id of its
+    lease, which begins to exist before the lease ends.
     """
     rows = transaction.tasks("tasks_after", after, limit)
     digests: dict[str, None] = {}

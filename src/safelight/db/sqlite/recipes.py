@@ -1,4 +1,4 @@
-"""Recipes that users saved."""
+"""Read and write the recipes that users have saved."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from safelight.errors import Code, Error
 from safelight.wire import NamedRecipe
 
 
-def every(transaction: Transaction) -> list[NamedRecipe]:
-    """Return them by name."""
+def find_all(transaction: Transaction) -> list[NamedRecipe]:
+    """Return all recipes in order of their names."""
     rows = transaction.connection.read("recipes", list[tuple[str, str, int]])
     return [NamedRecipe(name=name, spec=msgspec.Raw(spec), changed=changed / 1000) for name, spec, changed in rows]
 
 
 def save(transaction: Transaction, recipe: NamedRecipe) -> None:
-    """Save one in place of what stood under its name."""
+    """Save a recipe, replacing the one of the same name."""
     transaction.connection.run("save_recipe", recipe.name, bytes(recipe.spec).decode(), transaction.now)
 
 
 def delete(transaction: Transaction, name: str) -> None:
-    """Forget one."""
+    """Delete a recipe. Raises NOT_FOUND."""
     if not transaction.connection.run("delete_recipe", name):
         raise Error(Code.NOT_FOUND, f"There is no saved recipe named {name}.")

@@ -36,7 +36,6 @@ from safelight.wire import (
     Delivery,
     EventPage,
     Finished,
-    HandedBack,
     Heartbeat,
     HeartbeatAnswer,
     Lease,
@@ -46,6 +45,7 @@ from safelight.wire import (
     Outcome,
     Output,
     Reference,
+    Returned,
     Settled,
     Summary,
     Task,
@@ -63,7 +63,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 Observe = Callable[[int, Sequence[EventRow]], None]
-"""Hears of each commit: how many calls it held, and the changes."""
+"""Called after each commit with the number of its calls and its events."""
 
 
 def _ignore(_calls: int, _events: Sequence[EventRow]) -> None:
@@ -79,7 +79,7 @@ class SqliteStore:
         self._policy = policy
         self._clock = clock
         self._observe = observe
-        self._queue = LeaseQueue(self._claim, self._hand_back)
+        self._queue = LeaseQueue(self._claim, self._return)
         self._events = Notifier()
         self._webhooks = Notifier()
         self._next: int | None = None
@@ -96,7 +96,7 @@ class SqliteStore:
         clock: Callable[[], float] = time.time,
         observe: Observe = _ignore,
     ) -> AsyncIterator[SqliteStore]:
-        """Open the file (made if it is not there) while the context lasts. Raises UNAVAILABLE with the reason."""
+        """Open the file, or make it, for as long as the context lasts. Raises UNAVAILABLE with the reason."""
         store = cls(path, policy=policy or Policy(), clock=clock, observe=observe)
         timer = None
         try:
@@ -140,13 +140,13 @@ class SqliteStore:
 
     async def lease(self, request: LeaseRequest) -> list[Lease]:
         """See the contract."""
-        nobody_waits = not self._queue
+        queue_is_empty = not self._queue
 
         def arrive(transaction: Transaction) -> list[Lease]:
             leasing.arrive(transaction, request)
-            return leasing.claim(transaction, request, self._policy) if nobody_waits else []
+            return leasing.claim(transaction, request, self._policy) if queue_is_empty else []
 
-        leases = await self._database.submit(arrive, lost=self._hand_back)
+        leases = await self._database.submit(arrive, lost=self._return)
         if leases or request.wait <= 0 or request.n == 0:
             return leases
         return await self._queue.wait(request)
@@ -155,7 +155,7 @@ class SqliteStore:
         """See the contract."""
 
         def lost(lease: Lease | None) -> None:
-            self._hand_back([lease] if lease else [])
+            self._return([lease] if lease else [])
 
         return await self._database.submit(partial(leasing.claim_classic, policy=self._policy), lost=lost)
 
@@ -213,7 +213,7 @@ class SqliteStore:
 
     async def recipes(self) -> list[NamedRecipe]:
         """See the contract."""
-        return await self._do(recipes.every)
+        return await self._do(recipes.find_all)
 
     async def save_recipe(self, recipe: NamedRecipe) -> None:
         """See the contract."""
@@ -243,13 +243,8 @@ class SqliteStore:
         self._webhooks.close()
 
     async def pass_time(self) -> None:
-        """Do now what is due by the clock; the store does it by itself in time."""
+        """Do the maintenance that is due now. The store also does it by itself."""
         await self._do(maintenance.pass_time, self._policy)
-
-    @property
-    def webhooks_due(self) -> int:
-        """How many webhook calls are not settled."""
-        return self._database.memory.deliveries
 
     async def _do(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._database.submit(lambda transaction: work(transaction, *args, **kwargs))
@@ -257,9 +252,9 @@ class SqliteStore:
     def _claim(self, request: LeaseRequest) -> asyncio.Future[list[Lease]]:
         return self._database.submit(partial(leasing.claim, request=request, policy=self._policy))
 
-    def _hand_back(self, leases: Sequence[Lease]) -> None:
+    def _return(self, leases: Sequence[Lease]) -> None:
         if leases:
-            outcomes = [HandedBack(lease=lease.id) for lease in leases]
+            outcomes = [Returned(lease=lease.id) for lease in leases]
             back = self._database.submit(partial(leasing.settle, outcomes=outcomes, policy=self._policy))
             back.add_done_callback(_forget)
 
@@ -272,17 +267,17 @@ class SqliteStore:
             self._sooner.set()
         if transaction.events:
             self._events.notify()
-        if transaction.webhooks or (transaction.passed and self.webhooks_due):
+        if transaction.webhooks or (transaction.passed and self._database.memory.deliveries):
             self._webhooks.notify()
         self._queue.serve(transaction.available)
 
     async def _maintain(self) -> None:
-        """Do what is due, sleep until the next is, or until something sooner comes up."""
+        """Do what is due, then sleep until something is due again."""
         while True:
             try:
                 await self.pass_time()
             except Error as error:
-                log.warning("The maintenance of the database waits: %s", error)
+                log.warning("The maintenance of the database is delayed: %s", error)
                 await asyncio.sleep(1.0)
                 continue
             while self._next is None or self._next > self._clock() * 1000:
@@ -307,4 +302,4 @@ def _delete(transaction: Transaction, id: str) -> None:
 
 def _forget(future: asyncio.Future[Any]) -> None:
     if not future.cancelled() and (error := future.exception()) is not None:
-        log.warning("Leases that nobody took could not be handed back and will lapse: %s", error)
+        log.warning("Leases whose worker had left could not be returned and will expire: %s", error)

@@ -1,4 +1,4 @@
-"""One transaction of the SQLite backend: what the calls of one commit read and write through."""
+"""One transaction of the SQLite backend, through which the calls of one commit read and write."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from safelight.errors import Code, Error
 from safelight.wire import ENDED, State, WorkerSeen
 
 _SPEC_KEPT_FOR = 1000
-"""A spec is marked as needed for so many tasks more, so that most new tasks need not touch it."""
+"""A spec is marked as used by this many further tasks, so that most new tasks do not have to update it."""
 _CACHED_SPECS = 500
 _CACHED_SPEC_SIZE = 65536
 
 
 class Spec(msgspec.Struct, array_like=True):
-    """What a recipe does: its digest and its JSON."""
+    """The digest and the JSON of a recipe."""
 
     digest: str
     body: str
 
 
 class Memory:
-    """What the backend keeps in mind so as not to ask: as the last transaction left it."""
+    """What the backend keeps in memory instead of querying it, as the last transaction has left it."""
 
     def __init__(self, connection: Connection) -> None:
         """Read it from the file."""
         self.counts: Counter[State] = Counter(dict(connection.read("counts", list[tuple[State, int]])))
         self.delayed: int = connection.value("count_delayed")
         self.leases = 0
-        """How many were taken since the start."""
+        """How many leases were granted since the start."""
         self.deliveries: int = connection.value("count_deliveries")
         self.last_task: int = connection.value("last_number", "task") or 0
         self.last_event: int = connection.value("last_number", "event") or 0
@@ -44,27 +44,27 @@ class Memory:
         self.engine: str = connection.value("meta", "engine") or ""
         self.specs: dict[int, Spec] = {}
         self.spec_ids: dict[str, tuple[int, int]] = {}
-        """By digest: its number, and the last task for which it is kept."""
+        """The number of a spec, and the last task for which it is kept, by digest."""
 
     @property
     def available(self) -> int:
-        """How many tasks may be leased now."""
+        """How many tasks can be leased now."""
         return self.counts[State.WAITING] - self.delayed
 
     def forget_specs(self) -> None:
-        """Forget what is known of specs; some were removed."""
+        """Forget the cached specs, because some were deleted."""
         self.specs.clear()
         self.spec_ids.clear()
 
     def count(self, row: TaskRow, by: int) -> None:
-        """Count a row in or out."""
+        """Add a row to the counts, or (with -1) take it out."""
         self.counts[row.state] += by
         if row.due is not None:
             self.delayed += by
 
 
 class Transaction:
-    """The calls of one commit. Times in milliseconds."""
+    """The state that the calls of one commit share. Times are in milliseconds."""
 
     def __init__(self, connection: Connection, memory: Memory, workers: dict[str, WorkerSeen], now: int) -> None:
         self.connection = connection
@@ -73,18 +73,18 @@ class Transaction:
         self.now = now
         self.events: list[EventRow] = []
         self.soonest: int | None = None
-        """The earliest time, of those that this transaction set, at which something is to happen by itself."""
+        """The earliest time that this transaction has set for maintenance."""
         self.passed = False
-        """Whether it did what was due; `foreseen` is then when something is due next, None where nothing is."""
+        """Whether it did the maintenance; `foreseen` is then the time of the next one, None if there is none."""
         self.foreseen: int | None = None
         self.webhooks = False
-        """Whether a webhook call came to be."""
+        """Whether it created a webhook call."""
         self.available = 0
-        """How many tasks may be leased after it."""
+        """How many tasks can be leased after it."""
         self._unwritten = 0
 
     def mark(self) -> tuple[int, int]:
-        """Return how much was written so far, in statements and events."""
+        """Return how many statements and events were written so far."""
         return self.connection.writes, self.memory.last_event
 
     def tasks(self, query: str, *values: object) -> list[TaskRow]:
@@ -92,11 +92,11 @@ class Transaction:
         return self.connection.read(query, list[TaskRow], *values)
 
     def tasks_by_number(self, numbers: Iterable[int]) -> dict[int, TaskRow]:
-        """Read rows by their numbers; those that are not there are left out."""
+        """Read rows by their numbers; numbers that do not exist are left out."""
         return {row.n: row for row in self.tasks("tasks_by_number", encoded(list(numbers)))}
 
     def task(self, id: str) -> TaskRow:
-        """Read the row that an id of a task or a lease names. Raises NOT_FOUND."""
+        """Read the row of a task by its id or the id of a lease. Raises NOT_FOUND."""
         reference = ids.parse(id)
         row = None if reference is None else self.tasks_by_number([reference.n]).get(reference.n)
         if row is None or reference is None or row.key != reference.key:
@@ -104,7 +104,7 @@ class Transaction:
         return row
 
     def apply(self, changes: Sequence[Change]) -> list[TaskRow]:
-        """Write changes, each with its event and, at an end, its webhook call; return the rows as they are now."""
+        """Write changes with their events and, for tasks that end, their webhook calls; return the new rows."""
         changed = [self._number(change) for change in changes]
         pairs = list(zip(changes, changed, strict=True))
         self._write("insert_tasks", [row.values() for change, row in pairs if change.old is None])
@@ -130,7 +130,7 @@ class Transaction:
         if change.new is not None:
             memory.count(row, 1)
             if row.expires is not None or row.due is not None:
-                self.happens(row.expires or row.due or 0)
+                self.schedule(row.expires or row.due or 0)
         held = change.old is not None and change.old.lease is not None
         self.events.append(
             EventRow(
@@ -151,17 +151,17 @@ class Transaction:
         )
         return row
 
-    def happens(self, at: int) -> None:
-        """Note a time at which something is to happen by itself."""
+    def schedule(self, at: int) -> None:
+        """Note a time at which maintenance is due."""
         self.soonest = at if self.soonest is None else min(self.soonest, at)
 
     def finish(self) -> None:
-        """Write what was put off, before the commit."""
+        """Write what was postponed, before the commit."""
         self.write_events()
         self.available = self.memory.available
 
     def write_events(self) -> None:
-        """Write the events that were not written yet: before somebody reads them, and once for the whole commit."""
+        """Write the events of the transaction so far: before somebody reads them, or once for the whole commit."""
         self._write("insert_events", [event.values() for event in self.events[self._unwritten :]])
         self._unwritten = len(self.events)
 
@@ -182,7 +182,7 @@ class Transaction:
         return spec
 
     def spec_id(self, digest: str, body: msgspec.Raw, last_task: int) -> int:
-        """Return the number of a spec that tasks up to `last_task` will use; it is stored if it was not."""
+        """Return the number of a spec that tasks up to `last_task` will use, storing it if it is new."""
         known = self.memory.spec_ids
         number, until = known.get(digest, (0, 0))
         if until < last_task:
@@ -195,7 +195,7 @@ class Transaction:
         return number
 
     def set_meta(self, name: str, value: object) -> None:
-        """Write a value of the database as a whole."""
+        """Set a value of the database as a whole."""
         self.connection.run("set_meta", name, value)
 
 

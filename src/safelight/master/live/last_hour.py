@@ -65,7 +65,7 @@ class _Counts:
 
     def add(self, event: Event) -> None:
         self.created += event.kind == "created"
-        self.deaths += event.kind in ("lapsed", "died")
+        self.deaths += event.kind in ("expired", "died")
         self.failed += event.kind == "failed"
         self.quarantined += event.state is State.QUARANTINED and event.kind != "deleted"
         self.change += _opens(event)

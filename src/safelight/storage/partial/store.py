@@ -1,4 +1,4 @@
-"""The contract of uploads that come in pieces and survive every broken connection (tus asks for no more)."""
+"""The contract of partial uploads: they arrive in several requests and survive broken connections, as tus needs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from safelight.wire import Blob, NewPartial, Partial
 
 
 class PartialLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What uploads in pieces may take: how many are open at once, seconds until an untouched one is removed."""
+    """How many partial uploads may be open, and the seconds after which one that nobody continues is removed."""
 
     count: Annotated[int, Meta(ge=1)] = 10_000
     keep: Annotated[float, Meta(gt=0)] = 86400.0
 
 
 CHECKSUMS = ("sha1", "sha256", "sha512", "md5")
-"""The algorithms of a piece's checksum, which is written `algorithm:hex`."""
+"""The algorithms of an append's checksum, which is written `algorithm:hex`."""
 
 
 class PartialStore(Protocol):
-    """Uploads in pieces. An offset that a call returns is durable: no crash and no power cut takes it back.
+    """Partial uploads. An offset that a call returns is durable: no crash and no power cut takes it back.
 
     One call at a time changes an upload. An id that is unknown, removed or expired raises NOT_FOUND.
     """
@@ -33,39 +33,40 @@ class PartialStore(Protocol):
         ...
 
     async def get(self, id: str) -> Partial:
-        """Return how far an upload has come. While a piece is on its way, that is where the piece began."""
+        """Return an upload and its offset. During an append, the offset is the one at which the append began."""
         ...
 
     async def append(
         self, id: str, offset: int, chunks: AsyncIterable[bytes], *, checksum: str | None = None
     ) -> Partial:
-        """Add a piece at the end of what is there.
+        """Append bytes to an upload.
 
-        When `chunks` fails, what came before counts (without a checksum), and the failure passes on. Raises CONFLICT
-        where the upload does not end at `offset` (with `offset` in the error), or (with `busy`) where another call
-        changes it or it is closed; TOO_LARGE past its size; DIGEST_MISMATCH, then nothing of the piece counts;
-        INVALID_REQUEST for a checksum that is none.
+        When `chunks` fails, the bytes before the failure are kept, unless a checksum was given, and the failure is
+        raised. Raises CONFLICT where the upload's offset is not `offset` (the error has the right one as `offset`),
+        where another call is changing the upload (the error has `busy`), or where it is closed; TOO_LARGE past the
+        upload's size; DIGEST_MISMATCH where the bytes do not have the checksum, and then keeps none of them;
+        INVALID_REQUEST for a malformed checksum.
         """
         ...
 
     async def finish(self, id: str) -> Blob:
-        """Store the whole as a blob, which counts as fresh; again where it was already.
+        """Store a complete upload as a blob, which counts as fresh. It may be called again.
 
-        Raises CONFLICT before the end and after `close`.
+        Raises CONFLICT while bytes are missing and after `close`.
         """
         ...
 
     async def close(self, id: str, outcome: str) -> Partial:
-        """Write down what became of a whole upload and let its bytes go; only its record stays until it expires.
+        """Record the outcome of a complete upload and delete its bytes; the record stays until it expires.
 
-        Closed already, it keeps the first outcome. Raises CONFLICT before the end.
+        An upload that is closed already keeps its first outcome. Raises CONFLICT while bytes are missing.
         """
         ...
 
     async def delete(self, id: str) -> None:
-        """Forget an upload, closed or not; a piece on its way is broken off."""
+        """Delete an upload, closed or not; an append in progress fails."""
         ...
 
     async def expire(self) -> int:
-        """Remove what nobody has touched for too long; return how many uploads that were."""
+        """Delete the uploads that have expired; return how many they were."""
         ...

@@ -1,11 +1,11 @@
--- Times are Unix milliseconds. What is large and shared (a recipe's spec) is stored once.
+-- Times are Unix milliseconds. The spec of a recipe, which is large and shared by many tasks, is stored once.
 
 CREATE TABLE meta (
   name TEXT PRIMARY KEY,
   value ANY
 ) STRICT, WITHOUT ROWID;
 
-INSERT INTO meta VALUES ('id', lower(hex(randomblob(16)))); -- tells this database from one set up anew
+INSERT INTO meta VALUES ('id', lower(hex(randomblob(16)))); -- identifies this database
 
 CREATE TABLE spec (
   id INTEGER PRIMARY KEY,
@@ -14,29 +14,29 @@ CREATE TABLE spec (
   until INTEGER NOT NULL -- no task with a larger number uses it
 ) STRICT;
 
--- The columns stand in the order of rows.TaskRow, those of events in the order of rows.EventRow.
+-- The columns of tasks and events are in the order of rows.TaskRow and rows.EventRow.
 CREATE TABLE task (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
-  -- What changes:
+  -- These change:
   state INTEGER NOT NULL,
   seq INTEGER NOT NULL,
   changed INTEGER NOT NULL,
-  due INTEGER, -- of a waiting task: not to be leased before; NULL is now
-  attempts INTEGER NOT NULL, -- never starts anew: it is part of the leases' ids
+  due INTEGER, -- when a waiting task may be leased; NULL is now
+  attempts INTEGER NOT NULL, -- never reset, since it is part of the leases' ids
   errors INTEGER NOT NULL,
   deaths INTEGER NOT NULL,
-  classic_deaths INTEGER NOT NULL, -- those of the deaths that were lapses of classic workers
+  classic_deaths INTEGER NOT NULL, -- deaths that were expired leases of classic workers
   lease TEXT, -- the random part of the lease in force
   expires INTEGER,
   lease_duration INTEGER, -- milliseconds without a heartbeat after which the lease expires
   worker TEXT, -- '' is a classic one
-  settled TEXT, -- the random part of the lease that ended last by an outcome, and which that was
+  settled TEXT, -- the random part of the last lease that an outcome has ended, and the kind of the outcome
   settled_as TEXT,
   outputs TEXT, -- NULL where there are none
   failure TEXT,
   engine TEXT NOT NULL,
   seconds REAL NOT NULL,
-  -- What does not:
+  -- These do not:
   key TEXT NOT NULL, -- the random part of its id
   created INTEGER NOT NULL,
   priority INTEGER NOT NULL,
@@ -52,7 +52,7 @@ CREATE TABLE task (
   idempotency_key TEXT,
   webhook TEXT,
   reused INTEGER NOT NULL,
-  -- The row as one value; connection.py says why rows leave SQLite like this.
+  -- The row as one value; connection.py says why rows are read like this.
   as_json TEXT GENERATED ALWAYS AS (json_array(
     n, state, seq, changed, due, attempts, errors, deaths, classic_deaths, lease, expires, lease_duration, worker, settled,
     settled_as, json(outputs), json(failure), engine, seconds, key, created, priority, classic, internal, spec, recipe, input,
@@ -60,15 +60,15 @@ CREATE TABLE task (
   )) VIRTUAL
 ) STRICT;
 
--- What may be leased now: by priority, for classic workers, by age.
+-- Tasks that can be leased now: by priority, by priority for classic workers, by age.
 CREATE INDEX task_waiting ON task (priority DESC, n) WHERE state = 0 AND due IS NULL;
 CREATE INDEX task_classic ON task (priority DESC, n) WHERE state = 0 AND due IS NULL AND classic = 1;
 CREATE INDEX task_oldest ON task (n) WHERE state = 0 AND due IS NULL;
--- What happens by itself.
+-- For maintenance.
 CREATE INDEX task_delayed ON task (due) WHERE state = 0 AND due IS NOT NULL;
 CREATE INDEX task_expires ON task (expires) WHERE state = 1;
 CREATE INDEX task_ended ON task (changed) WHERE state >= 2;
--- What is looked up.
+-- For queries.
 CREATE INDEX task_worker ON task (worker) WHERE state = 1;
 CREATE UNIQUE INDEX task_idempotency ON task (idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX task_result ON task (input, spec, engine) WHERE state = 2 AND outputs IS NOT NULL;
@@ -96,7 +96,7 @@ CREATE TABLE event (
 ) STRICT;
 CREATE INDEX event_task ON event (n, seq);
 
--- A webhook call for each end of a task that wants one, with the task as it was then.
+-- One webhook call for each end of a task that has a webhook, with the task as it was then.
 CREATE TABLE delivery (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
   created INTEGER NOT NULL,
