@@ -123,7 +123,7 @@ class Boots:
         )  # fmt: skip
         try:
             async with asyncio.timeout(ANSWER_LIMIT):
-                await process.stdout.readuntil(boot.sign.encode())
+                await process.stdout.readuntil(boot.marker.encode())
             return time.perf_counter() - begun
         finally:
             if process.returncode is None:

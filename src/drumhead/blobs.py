@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that takes its place when the block ends well, and is gone when it does not."""
+    """Yield a temporary path that replaces `path` when the block succeeds and is deleted when it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     os.close(handle)
@@ -34,44 +34,44 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Blobs:
-    """The blobs under one home. Several processes may use it at once: a blob appears whole, by rename."""
+    """The blobs under one home. Several processes may use it at once, as a blob appears complete, by rename."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
 
     def path(self, digest: str) -> Path:
-        """Where a blob is, or would be."""
+        """Return the path of a blob, whether it exists or not."""
         return self._home.blobs / digest
 
     def find(self, digest: str) -> Path:
-        """A blob that is there; raises NOT_FOUND."""
+        """Return the path of an existing blob. Raises NOT_FOUND."""
         path = self.path(digest)
         if not path.is_file():
             raise DrumheadError(ErrorCode.NOT_FOUND, f"the store has no blob {digest}; compose or pull again")
         return path
 
     def read(self, digest: str) -> bytes:
-        """A blob's bytes, verified; raises NOT_FOUND or UNVERIFIED."""
+        """Return a blob's verified bytes. Raises NOT_FOUND, UNVERIFIED."""
         contents = self.find(digest).read_bytes()
         if hashlib.sha256(contents).hexdigest() != digest:
             raise _damaged(self.path(digest))
         return contents
 
     def verified(self, digest: str) -> Path:
-        """A blob's file, verified; raises NOT_FOUND or UNVERIFIED."""
+        """Return the path of a blob after verifying it. Raises NOT_FOUND, UNVERIFIED."""
         path = self.find(digest)
         if file_digest(path) != digest:
             raise _damaged(path)
         return path
 
     def put(self, contents: bytes) -> Blob:
-        """Store bytes; what is stored already stays as it is."""
+        """Store bytes. An existing blob is left as it is."""
         digest = hashlib.sha256(contents).hexdigest()
         path = self.path(digest)
         if not path.is_file():
@@ -81,7 +81,7 @@ class Blobs:
 
     @contextmanager
     def writing(self) -> Iterator[Writing]:
-        """A file to write; it becomes a blob when the block ends well (``writing.blob``)."""
+        """Yield a file to write. It becomes a blob (``writing.blob``) when the block succeeds."""
         self._home.blobs.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=self._home.blobs, prefix=".new-")
         os.close(handle)
@@ -95,7 +95,7 @@ class Blobs:
             writing.path.unlink(missing_ok=True)
 
     def sweep(self, keep: set[str]) -> int:
-        """Remove every blob that is not in `keep`; returns the bytes freed. The caller holds the home's lock."""
+        """Remove every blob that is not in `keep` and return the bytes freed. The caller holds the home's lock."""
         freed = 0
         for path in self._home.blobs.glob("*") if self._home.blobs.is_dir() else ():
             if path.name not in keep and not path.name.startswith("."):
@@ -109,7 +109,7 @@ def _damaged(path: Path) -> DrumheadError:
 
 
 class Writing:
-    """A blob being written: fill `path`; `blob` is set when its block has ended."""
+    """A blob being written to `path`. `blob` is set when the block has ended."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""Which shared libraries a tree needs, found by reading ELF files the way ld.so(8) would, never by running them."""
+"""Find the shared libraries that a tree needs by reading ELF files as ld.so(8) does, without running them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from drumhead.tree import Entry, Tree
 
 LIBRARY_DIRECTORIES = ("usr/lib/x86_64-linux-gnu", "usr/lib", "usr/lib64")
-"""Where the loader of Debian's libc looks without a cache."""
+"""The directories that the loader of Debian's libc searches without a cache."""
 PARTS = {"LIB": "lib/x86_64-linux-gnu", "PLATFORM": "x86_64"}
 
 
@@ -31,7 +31,7 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
 
 
 Index = dict[str, Node]
-"""A tree without contents: enough to follow links, find libraries and tell what changed. Kept as JSON in the cache."""
+"""A tree without contents: enough to follow links, find libraries and compare trees. Stored as JSON in the cache."""
 
 
 class Missing(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +42,7 @@ class Missing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def index_of(tree: Tree) -> Index:
-    """The index of a tree; reads its ELF files."""
+    """Return the index of a tree. Reads its ELF files."""
     return {path: index_entry(entry) for path, entry in tree}
 
 
@@ -52,7 +52,7 @@ def index_entry(entry: Entry) -> Node:
 
 
 def merge(indexes: Iterable[Index]) -> Index:
-    """The index of stacked layers: later ones cover earlier ones, directories are united."""
+    """Return the index of stacked layers, in which later layers cover earlier ones."""
     whole: Index = {}
     for index in indexes:
         whole.update(index)
@@ -60,7 +60,7 @@ def merge(indexes: Iterable[Index]) -> Index:
 
 
 def follow(index: Index, path: str) -> str:
-    """Where `path` leads in `index` when links are followed; empty when it leads nowhere or in a circle."""
+    """Follow the links of `path` in `index`. Return the final path, empty when it does not exist or loops."""
     done: list[str] = []
     todo = _parts(index, path)
     links = 0
@@ -90,7 +90,7 @@ def follow(index: Index, path: str) -> str:
 
 
 def _parts(index: Index, path: str) -> list[str]:
-    """The names of a path from the root, last first. Without its own /lib or /bin, a tree is one below usr/."""
+    """Return the names of a path in reverse order. In a tree without its own /lib or /bin, they lie below usr/."""
     parts = [part for part in path.split("/") if part]
     if parts and parts[0] in USR_MERGED and parts[0] not in index:
         parts.insert(0, "usr")
@@ -98,9 +98,9 @@ def _parts(index: Index, path: str) -> list[str]:
 
 
 def find_missing(index: Index) -> list[Missing]:
-    """Every library that a file of `index` needs and that the loader would not find, sorted by path.
+    """Return every library that a file of `index` needs and that the loader would not find, sorted by path.
 
-    A library that lies elsewhere in the tree counts as found: its wheel or program loads it before it is needed.
+    A library elsewhere in the tree counts as found, as its wheel or program loads it before it is needed.
     """
     names = {posixpath.basename(path) for path in index}
     found = []
@@ -118,7 +118,7 @@ def find_missing(index: Index) -> list[Missing]:
 
 
 def complete(index: Index, pool: Index) -> tuple[dict[str, str], list[Missing]]:
-    """The libraries of `pool` that make `index` whole, and what even the pool lacks.
+    """Return the libraries of `pool` that complete `index`, and those that the pool does not have either.
 
     The first result maps each path to add to the pool's file for it (an SONAME is usually a link in its package; the
     file is placed under the name that is asked for).
@@ -141,7 +141,7 @@ def complete(index: Index, pool: Index) -> tuple[dict[str, str], list[Missing]]:
 
 
 def _in_pool(pool: Index, library: str) -> tuple[str, str]:
-    """Where a library goes, and which file of the pool it is."""
+    """Return the path for a library in the image and in the pool."""
     if library.startswith("/"):
         source = follow(pool, library)
         return f"usr/lib64/{posixpath.basename(library)}" if source else "", source

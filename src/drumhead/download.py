@@ -1,4 +1,4 @@
-"""Fetching files over HTTP into the cache: digest checked, time-outs, retries, written by rename."""
+"""Fetch files over HTTP with time-outs and retries. Files are verified and appear by rename."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=20, sock_read=60)
 
 
 def new_client() -> aiohttp.ClientSession:
-    """The HTTP client of this package: proxies from the environment, no total time limit, but one for each read."""
+    """Return an HTTP client that uses the environment's proxies and limits the time of each read, not the total."""
     return aiohttp.ClientSession(timeout=TIMEOUT, trust_env=True, headers={"User-Agent": "drumhead"})
 
 
 async def fetch_bytes(client: aiohttp.ClientSession, url: str, *, limit: int = 64 << 20) -> bytes:
-    """A small document. Raises NOT_FOUND for 404, REMOTE for anything else that is not an answer of 200."""
+    """Fetch a small document. Raises NOT_FOUND for a 404, REMOTE for any other failure."""
     return b"".join([chunk async for chunk in _attempts(client, url, limit, {})])
 
 
@@ -44,9 +44,9 @@ async def fetch_file(
     report: Report = silent,
     headers: dict[str, str] | None = None,
 ) -> Path:
-    """`url` at `path`, with SHA-256 `digest` and `size` bytes; nothing is fetched when it is there already.
+    """Fetch `url` to `path`, unless a file with this SHA-256 `digest` and `size` (bytes) is there already.
 
-    Raises UNVERIFIED when the bytes are others than promised, NOT_FOUND, REMOTE. What fails leaves nothing behind.
+    Raises UNVERIFIED when digest or size differ, NOT_FOUND, REMOTE. A failed transfer leaves nothing behind.
     """
     if await asyncio.to_thread(_is_there, path, digest, size):
         return path
@@ -75,7 +75,10 @@ def _is_there(path: Path, digest: str, size: int) -> bool:
 async def _attempts(
     client: aiohttp.ClientSession, url: str, limit: int, headers: dict[str, str]
 ) -> AsyncIterator[bytes]:
-    """The body of `url`, at most `limit` bytes; a broken transfer goes on where it stopped, with growing delays."""
+    """Yield the body of `url`, at most `limit` bytes.
+
+    A broken transfer resumes where it stopped, with growing delays.
+    """
     done = 0
     for attempt in range(ATTEMPTS):
         try:
@@ -100,7 +103,7 @@ async def _attempts(
 
 def _check(answer: aiohttp.ClientResponse, url: str) -> None:
     if answer.status in {404, 410}:
-        raise DrumheadError(ErrorCode.NOT_FOUND, f"{url} is not there")
+        raise DrumheadError(ErrorCode.NOT_FOUND, f"{url} does not exist")
     if answer.status >= 500 or answer.status in {408, 429}:
         raise aiohttp.ClientResponseError(answer.request_info, (), status=answer.status, message=answer.reason or "")
     if answer.status not in {200, 206}:

@@ -1,4 +1,4 @@
-"""ELF files (x86-64 only): what they ask of their surroundings, whether they are whole, what a loader reads."""
+"""Read ELF files for x86-64: what they need, whether they are complete, and what a loader sees in them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DF_1_PIE = 0x08000000
 
 
 class Needs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an x86-64 ELF file asks of its surroundings: PT_INTERP, DT_NEEDED, and DT_RUNPATH or DT_RPATH."""
+    """What an x86-64 ELF file needs: PT_INTERP, DT_NEEDED, and DT_RUNPATH or DT_RPATH."""
 
     interpreter: str = ""
     libraries: tuple[str, ...] = ()
@@ -24,7 +24,7 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def read_needs(contents: bytes) -> Needs | None:
-    """The needs of an ELF file; None for other files, other machines and damaged ones."""
+    """Return the needs of an ELF file; None for other files, other machines and damaged ones."""
     if not is_elf(contents):
         return None
     try:
@@ -65,19 +65,19 @@ def _text(elf: bytes, place: int) -> str:
 
 
 def is_elf(contents: bytes) -> bool:
-    """Whether a file begins as 64-bit ELF for x86-64."""
+    """Tell whether a file starts as 64-bit ELF for x86-64."""
     return contents[:4] == MAGIC and len(contents) >= 64 and contents[4] == 2 and contents[18:20] == b"\x3e\x00"
 
 
 def is_foreign(contents: bytes) -> bool:
-    """Whether a file is ELF, and not for x86-64."""
+    """Tell whether a file is ELF for another machine than x86-64."""
     return contents[:4] == MAGIC and len(contents) >= 20 and not (contents[4] == 2 and contents[18:20] == b"\x3e\x00")
 
 
 class Linkage(msgspec.Struct, frozen=True, kw_only=True):
-    """What a loader would find in an x86-64 file. `imports` are the names of functions and data that others must have.
+    """What a loader finds in an x86-64 file. `imports` are the symbols that other files must define.
 
-    `static` programs bring their own C library. `flaw` says why a loader would refuse the file, in a few words.
+    `static` programs contain their own C library. `flaw` says why a loader would reject the file.
     """
 
     static: bool = False
@@ -86,7 +86,7 @@ class Linkage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_linkage(elf: bytes) -> Linkage:
-    """The linkage of a file for which ``is_elf`` holds. Reads segments only, as loaders do."""
+    """Return the linkage of a file for which ``is_elf`` holds. Reads segments only, as loaders do."""
     try:
         return _read_linkage(elf)
     except (struct.error, IndexError):
@@ -121,7 +121,7 @@ def _read_linkage(elf: bytes) -> Linkage:
 
 
 def _segments(elf: bytes) -> list[tuple[int, ...]]:
-    """The program headers, as they are stored. Raises struct.error when they are not in the file."""
+    """Return the program headers as stored. Raises struct.error when they are not in the file."""
     (headers,) = struct.unpack_from("<Q", elf, 32)
     size, count = struct.unpack_from("<HH", elf, 54)
     if headers + size * count > len(elf):
@@ -130,17 +130,17 @@ def _segments(elf: bytes) -> list[tuple[int, ...]]:
 
 
 def _loaded(kinds: list[tuple[int, ...]]) -> list[tuple[int, int, int]]:
-    """Address, place in the file and stored bytes of what is loaded."""
+    """Return address, offset in the file and stored bytes of each loaded segment."""
     return [(address, offset, stored) for kind, _, offset, address, _, stored, *_ in kinds if kind == PT_LOAD]
 
 
 def _place(loaded: list[tuple[int, int, int]], address: int) -> int:
-    """Where in the file an address is; -1 when nothing is loaded there."""
+    """Return the offset in the file of an address; -1 when nothing is loaded there."""
     return next((at + address - start for start, at, size in loaded if start <= address < start + size), -1)
 
 
 def _symbol_count(elf: bytes, loaded: list[tuple[int, int, int]], tags: dict[int, int]) -> int:
-    """How many symbols there are. Only the hash tables say it: the newer one ends with the last symbol."""
+    """Return the number of symbols, which only the hash tables reveal; the GNU table ends with the last symbol."""
     if DT_HASH in tags:
         return int(struct.unpack_from("<I", elf, _place(loaded, tags[DT_HASH]) + 4)[0])
     if DT_GNU_HASH in tags:
@@ -157,9 +157,10 @@ def _symbol_count(elf: bytes, loaded: list[tuple[int, int, int]], tags: dict[int
 
 
 def shorten(elf: bytes) -> bytes:
-    """An ELF file up to the end of its last segment: no section headers, symbols for debuggers, or relocations behind.
+    """Return an ELF file up to the end of its last segment: no section headers, symbols for debuggers, or relocations
+    behind.
 
-    Loaders read segments only. Unlike strip(1), nothing moves, so libraries that patchelf has rearranged stay whole.
+    Loaders read segments only. Unlike with strip(1), nothing moves, so libraries rearranged by patchelf stay intact.
     """
     (headers,) = struct.unpack_from("<Q", elf, 32)
     size, count = struct.unpack_from("<HH", elf, 54)

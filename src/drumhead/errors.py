@@ -1,8 +1,8 @@
 """The closed set of errors.
 
-``DrumheadError`` is the only exception that this package raises on purpose. Its code tells a program what happened, its
-message tells a person what to do. A driver's own exception (OSError, aiohttp.ClientError, subprocess failure) is turned
-into one at the border where it appears, and nowhere else.
+``DrumheadError`` is the only exception that this package raises on purpose. Its code tells a program what happened, and
+its message tells a person what to do. Exceptions of libraries (OSError, aiohttp.ClientError, a failed subprocess) are
+converted where they occur, and nowhere else.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """What went wrong, and the exit status that the command line gives it (``EXIT_STATUS``)."""
+    """What went wrong. ``EXIT_STATUS`` maps each code to an exit status."""
 
     USAGE = "usage"
-    """The request makes no sense as given: a bad flag, size, address, name."""
+    """The request is invalid: a bad flag, size, address or name."""
     MANIFEST = "manifest"
-    """A project's or fleet's file is wrong; the message starts with file and line."""
+    """A file of a project or fleet is invalid; the message starts with file and line."""
     NOT_FOUND = "not-found"
-    """No such package, image, instance, fleet, remote."""
+    """No such package, image, instance, fleet or remote."""
     CONFLICT = "conflict"
-    """Exists already, is running, or is in use."""
+    """It already exists, is running or is in use."""
     UNVERIFIED = "unverified"
-    """A digest or a signature does not match what was promised."""
+    """A digest or a signature does not match."""
     INCOMPLETE = "incomplete"
-    """A tree cannot run: a library or a command that it needs is in no package."""
+    """A tree cannot run: it needs a library or a program that no package has."""
     UNSUPPORTED = "unsupported"
-    """This guest or this host cannot do that (exec on OSv, vhost without its device)."""
+    """This guest or host cannot do that (exec on OSv, vhost without its device)."""
     HOST_TOOL = "host-tool"
     """A program that the host must provide is missing or failed."""
     REMOTE = "remote"
-    """A registry, mirror or package index did not answer as it should."""
+    """A registry, mirror or package index did not answer, or not correctly."""
     TIMEOUT = "timeout"
     """Something did not happen within the time allowed."""
     GUEST = "guest"
-    """The machine ended or answered in a way that it should not."""
+    """The machine ended or answered unexpectedly."""
 
 
 EXIT_STATUS: dict[ErrorCode, int] = {
@@ -59,7 +59,7 @@ EXIT_STATUS: dict[ErrorCode, int] = {
 class DrumheadError(Exception):
     """An error with a code of the closed set and a sentence that says what to do.
 
-    Shown to people as is, so it holds no trace and no internals.
+    The message is shown to people as it is, so it holds no internals.
     """
 
     def __init__(self, code: ErrorCode, message: str) -> None:
@@ -69,5 +69,5 @@ class DrumheadError(Exception):
 
 
 def manifest_error(file: str, line: int, reason: str) -> DrumheadError:
-    """The one form in which a wrong file is refused: ``file:line: reason``. `line` counts from 1."""
+    """Return the error for an invalid file, in the form ``file:line: reason``. `line` counts from 1."""
     return DrumheadError(ErrorCode.MANIFEST, f"{file}:{line}: {reason}")

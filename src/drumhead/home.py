@@ -1,4 +1,4 @@
-"""Where drumhead keeps things: one directory, moved by ``DRUMHEAD_HOME``."""
+"""The directory in which drumhead stores everything; ``DRUMHEAD_HOME`` sets it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 class Home:
     """The layout under ``DRUMHEAD_HOME`` (default ``~/.drumhead``); docs/internals/drumhead.md describes each file.
 
-    Only names: nothing is created here. Whoever writes a directory makes it.
+    These are only paths; whoever writes into a directory creates it.
     """
 
     root: Path
@@ -53,11 +53,11 @@ class Home:
 
     @property
     def cache(self) -> Path:
-        """May be deleted at any time: Debian packages, wheels, unpacked kernels, what was composed last."""
+        """Debian packages, wheels, unpacked kernels, layer records. May be deleted at any time."""
         return self.root / "cache"
 
 
 def find_home() -> Home:
-    """The home of this process: ``DRUMHEAD_HOME`` or ``~/.drumhead``."""
+    """Return the home of this process: ``DRUMHEAD_HOME`` or ``~/.drumhead``."""
     named = os.environ.get("DRUMHEAD_HOME")
     return Home(root=Path(named).expanduser().absolute() if named else Path.home() / ".drumhead")

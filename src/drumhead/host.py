@@ -1,4 +1,4 @@
-"""Running programs of the host: one logged way, with a sentence when a program is missing or fails."""
+"""Run programs of the host, with a log line for each and a helpful error when one is missing or fails."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ DEBIAN_PACKAGE = {
     "qemu-system-x86_64": "qemu-system-x86",
     "syslinux": "syslinux",
 }
-"""Which Debian package has a program, for the sentence that says what to install."""
+"""The Debian package that contains a program, for the message that says what to install."""
 
 
 def find_program(name: str) -> str:
-    """The absolute path of a program in PATH (or in sbin, which a user's PATH may lack). Raises HOST_TOOL."""
+    """Return the absolute path of a program in PATH (or in sbin, which a user's PATH may lack). Raises HOST_TOOL."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
     if found is None:
         package = DEBIAN_PACKAGE.get(name, name)
@@ -59,8 +59,8 @@ def run(
 ) -> bytes:
     """Run a program to its end and return what it wrote to stdout. Blocks: call it in a thread.
 
-    `feed` writes to the program's stdin. A program that is missing, ends with a status that is not `accepted` or takes
-    longer than `timeout` seconds raises HOST_TOOL with the end of what it said.
+    `feed` writes to the program's stdin. Raises HOST_TOOL, with the end of the program's output, when the
+    program is missing, ends with a status that is not `accepted` or takes longer than `timeout` seconds.
     """
     words = [find_program(str(command[0])), *map(str, command[1:])]
     log.info("$ %s", shlex.join(words))

@@ -1,4 +1,4 @@
-"""Path patterns, as ignore files and recipes write them."""
+"""Match paths against the patterns of ignore files and recipes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 
 def match_any(patterns: Iterable[str]) -> Callable[[str], bool]:
-    """A test for paths (relative, without a leading slash) that any of `patterns` names, or that lie below such a path.
+    """Return a test for paths (relative, without a leading slash) that any of `patterns` names, or that lie below such
+    a path.
 
     ``*`` and ``?`` stay within one name, ``**`` crosses directories (``a/**/b`` also means ``a/b``), ``[…]`` is a set.
     """

@@ -1,4 +1,4 @@
-"""Records that several layers share: a command, an image, its kernel and layers, and the blobs that they name."""
+"""Records that several layers of the code share: a command, an image, its kernel and layers, and blobs."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Blob(msgspec.Struct, frozen=True, kw_only=True):
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
     """One read-only file system. Later layers cover earlier ones; the application is last.
 
-    Where a guest has no overlay, a ``root`` follows: it makes one file system of the layers (``filesystem.rofs.root``).
-    `source` is the digest of the tree that the blob was written from: equal sources, equal blobs.
+    For a guest without an overlay, a ``root`` layer unites the others (``filesystem.rofs.root``). `source` is the
+    digest of the tree that the blob was written from; equal sources give equal blobs.
     """
 
     kind: LayerKind
     name: str
-    """The package's name and version, or what the layer holds (``dependencies``, ``files``)."""
+    """The package's name and version, or the kind of contents (``dependencies``, ``files``)."""
     filesystem: Filesystem
     source: str
     blob: Blob
@@ -54,9 +54,9 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """images/NAME/image.json: everything a machine is started from.
+    """images/NAME/image.json: everything that a machine starts from.
 
-    The record holds no time, no path of the host and no name of the host: the same inputs give the same bytes.
+    The record holds no time, path or name of the host, so the same inputs give the same bytes.
     `overlay_size` is the size in bytes of the disk that a machine writes to; 0 means that writes stay in memory.
     `commands` are the config sets by name; `default` names one, or is empty.
     """

@@ -1,7 +1,7 @@
-"""The files of a layer, in memory: paths, modes, contents. What every writer reads and every reader makes.
+"""The files of a layer in memory: paths, modes and contents. Readers produce trees, writers consume them.
 
-A tree knows directories, regular files and symbolic links. There are no owners (everything is root's), no times, no
-devices and no hard links, so two trees with equal digests are the same file system on any machine and day.
+A tree has directories, regular files and symbolic links. It has no owners (root owns everything), times, devices or
+hard links, so trees with equal digests are the same file system on any machine at any time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Entry:
     target: str = ""
 
     def read(self) -> bytes:
-        """A regular file's contents. A host file that changed since it was listed is refused (CONFLICT)."""
+        """Return a regular file's contents. Raises CONFLICT for a host file that changed since it was listed."""
         if isinstance(self.source, bytes):
             return self.source
         contents = self.source.read_bytes()
@@ -49,7 +49,7 @@ class Entry:
         return contents
 
     def starts_with(self, magic: bytes) -> bool:
-        """Whether a regular file's contents begin with `magic`; reads no more than that."""
+        """Tell whether a regular file's contents start with `magic`. Reads no more than that."""
         if isinstance(self.source, bytes):
             return self.source.startswith(magic)
         with self.source.open("rb") as file:
@@ -65,7 +65,7 @@ def regular(contents: bytes, mode: int = 0o644) -> Entry:
 
 
 def host_file(path: Path, mode: int, size: int, digest: str) -> Entry:
-    """A file whose contents stay on the host until they are written into a layer."""
+    """Return a file whose contents stay on the host until they are written into a layer."""
     return Entry("file", mode, size, digest, path)
 
 
@@ -76,7 +76,7 @@ def symlink(target: str) -> Entry:
 class Tree:
     """A mapping of paths to entries. Paths are relative, without ``.`` or ``..``: ``usr/bin/python3``.
 
-    Parents of a path appear by themselves as directories with mode 0755. Iteration is sorted by path, parents first.
+    Missing parents of a path are added as directories with mode 0755. Iteration is sorted by path, parents first.
     """
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class Tree:
         return self._entries.get(path)
 
     def add(self, path: str, entry: Entry) -> None:
-        """Put `entry` at `path`, replacing what is there; a directory over a directory only sets the mode."""
+        """Add `entry` at `path`, replacing an existing entry. A directory over a directory only sets the mode."""
         path = clean_path(path)
         if not path:
             return
@@ -117,7 +117,7 @@ class Tree:
         self._entries[path] = entry
 
     def remove(self, path: str) -> None:
-        """Take out `path` and everything below it."""
+        """Remove `path` and everything below it."""
         old = self._entries.pop(path, None)
         if old is not None and old.kind == "directory":
             below = path + "/"
@@ -125,8 +125,11 @@ class Tree:
                 del self._entries[name]
 
     def update(self, other: Tree) -> None:
-        """Copy all of `other` over this tree, through this tree's links to directories, as copying onto a disk does."""
-        plain = {""}  # directories that both trees reach without a link; empty once a link was followed
+        """Copy all of `other` over this tree.
+
+        Links to directories in this tree are followed, as in a copy onto a disk.
+        """
+        plain = {""}  # directories that both trees reach without a link; empty after a link was followed
         for path, entry in other:
             old = self._entries.get(path)
             if path.rpartition("/")[0] not in plain or (old and old.kind == "symlink" and entry.kind == "directory"):
@@ -140,7 +143,7 @@ class Tree:
             self._entries[path] = entry
 
     def filter(self, keep: Callable[[str], bool]) -> Tree:
-        """The files and links that `keep` accepts, with their directories (and directories that it accepts)."""
+        """Return the entries that `keep` accepts, with their parent directories."""
         kept = Tree()
         for path, entry in self:
             if keep(path):
@@ -152,7 +155,7 @@ class Tree:
         return kept
 
     def resolve(self, path: str, *, follow_last: bool = True) -> str:
-        """Where `path` leads when links are followed inside this tree; what is missing is taken as it is named.
+        """Follow the links of `path` inside this tree. Names that do not exist are kept as they are.
 
         Raises DrumheadError(CONFLICT) for a loop.
         """
@@ -183,7 +186,7 @@ class Tree:
         return sum(entry.size for entry in self._entries.values())
 
     def digest(self) -> str:
-        """SHA-256 over every path, kind, mode and content: the name of this tree."""
+        """Return the SHA-256 over every path, kind, mode and content, which identifies this tree."""
         state = hashlib.sha256()
         for path, entry in self:
             line = f"{path}\0{entry.kind}\0{entry.mode:o}\0{entry.digest or entry.target}\n"
@@ -192,17 +195,17 @@ class Tree:
 
 
 def clean_path(path: str) -> str:
-    """`path` relative to the root and without ``.``; refuses ``..`` (USAGE)."""
+    """Return `path` relative to the root and without ``.``. Raises USAGE for ``..``."""
     parts = [part for part in path.split("/") if part not in {"", "."}]
     if ".." in parts:
-        raise DrumheadError(ErrorCode.USAGE, f"{path} leads out of the tree")
+        raise DrumheadError(ErrorCode.USAGE, f"{path} points outside the tree")
     return "/".join(parts)
 
 
 def write_tar(tree: Tree, out: IO[bytes], written: Callable[[int], None] | None = None) -> None:
-    """The canonical tar of `tree`: sorted, owned by root, time 0. Equal trees give equal bytes.
+    """Write `tree` as a canonical tar: sorted, owned by root, time 0. Equal trees give equal bytes.
 
-    `written` is told how many files and links have been written, as they are.
+    `written` receives the number of files and links written so far.
     """
     count = 0
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as archive:
@@ -226,7 +229,7 @@ def write_tar(tree: Tree, out: IO[bytes], written: Callable[[int], None] | None 
 
 
 def read_tar(source: IO[bytes]) -> Tree:
-    """A tar stream as a tree. Owners and times are dropped, hard links become copies; devices are refused."""
+    """Read a tar stream into a tree. Owners and times are dropped, hard links become copies, devices are refused."""
     tree = Tree()
     try:
         with tarfile.open(fileobj=source, mode="r|") as archive:
@@ -243,7 +246,9 @@ def read_tar(source: IO[bytes]) -> Tree:
                     assert contents is not None
                     tree.add(path, regular(contents.read(), info.mode & 0o7777))
                 else:
-                    raise DrumheadError(ErrorCode.UNSUPPORTED, f"/{path} is a device or a pipe, which no layer holds")
+                    raise DrumheadError(
+                        ErrorCode.UNSUPPORTED, f"/{path} is a device or a pipe, which a layer cannot hold"
+                    )
     except (tarfile.TarError, KeyError) as error:
         raise DrumheadError(ErrorCode.UNVERIFIED, f"not a readable tar archive: {error}") from error
     return tree

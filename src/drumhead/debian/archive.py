@@ -71,14 +71,14 @@ class Archive:
         return cls(client, cache, newest)
 
     def find(self, name: str) -> DebianPackage:
-        """The newest package of that name, or one that provides it. Raises NOT_FOUND."""
+        """Return the newest package of that name, or one that provides it. Raises NOT_FOUND."""
         package = self._packages.get(name) or self._packages.get(self._providers.get(name, ""))
         if package is None:
             raise DrumheadError(ErrorCode.NOT_FOUND, f"Debian's archive has no package {name}")
         return package
 
     def closure(self, names: tuple[str, ...]) -> list[DebianPackage]:
-        """The packages `names` and all that they depend on (the first alternative that exists), sorted by name."""
+        """Return the packages `names` and all that they depend on (the first alternative that exists), sorted by name."""
         found: dict[str, DebianPackage] = {}
         todo = [self.find(name) for name in names]
         while todo:
@@ -93,7 +93,7 @@ class Archive:
         return sorted(found.values(), key=lambda package: package.name)
 
     async def fetch(self, package: DebianPackage, report: Report = silent) -> Path:
-        """The .deb on this host, verified."""
+        """Return the .deb on this host, verified."""
         path = self._cache / "debs" / f"{package.sha256}.deb"
         return await fetch_file(
             self._client, package.url, path, digest=package.sha256, size=package.size, report=_named(package, report)
@@ -115,7 +115,7 @@ async def _fetch_index(client: aiohttp.ClientSession, cache: Path, suite: Suite)
 
 
 def _read_index(path: Path, uri: str) -> list[DebianPackage]:
-    """The entries of a verified index; what was parsed is kept beside it, as parsing takes a second."""
+    """Return the entries of a verified index; what was parsed is kept beside it, as parsing takes a second."""
     parsed = path.with_name(f"{path.name}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}.msgpack")
     try:
         return msgspec.msgpack.decode(parsed.read_bytes(), type=list[DebianPackage])
@@ -127,7 +127,7 @@ def _read_index(path: Path, uri: str) -> list[DebianPackage]:
 
 
 def verify_release(signed: bytes, suite: Suite) -> str:
-    """The text of an InRelease file that the keyring signed and that is still valid. Raises UNVERIFIED."""
+    """Return the text of an InRelease file that the keyring signed and that is still valid. Raises UNVERIFIED."""
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "InRelease"
         file.write_bytes(signed)
@@ -162,7 +162,7 @@ def _index_in(release: str, suite: Suite) -> tuple[str, int]:
 
 
 def parse_packages(text: str, uri: str) -> list[DebianPackage]:
-    """The entries of a Packages index (deb822: paragraphs of ``Field: value``)."""
+    """Return the entries of a Packages index (deb822: paragraphs of ``Field: value``)."""
     found = []
     for paragraph in text.split("\n\n"):
         fields = dict(FIELD.findall(paragraph))

@@ -22,7 +22,9 @@ AR_HEADER = 60
 
 
 def read_deb(path: Path) -> tuple[Tree, int]:
-    """The files of a .deb, moved below usr/ as on a merged system, and the newest time in it (seconds since 1970)."""
+    """Return the files of a .deb, moved below usr/ as on a merged system, and the newest time in it (seconds since
+    1970).
+    """
     try:
         return _read_data(_data_tar(path.read_bytes()))
     except (tarfile.TarError, lzma.LZMAError, zstandard.ZstdError, KeyError, ValueError) as error:
@@ -49,7 +51,9 @@ def _read_data(data: bytes) -> tuple[Tree, int]:
 
 
 def _merged(path: str) -> str:
-    """A merged-/usr system keeps these directories below usr/; packages of Debian 12 still name them at the root."""
+    """Return a merged-/usr system keeps these directories below usr/; packages of Debian 12 still name them at the
+    root.
+    """
     return f"usr/{path}" if path.split("/", 1)[0] in USR_MERGED else path
 
 

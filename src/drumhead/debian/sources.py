@@ -24,7 +24,7 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_suites() -> tuple[Suite, ...]:
-    """The suites to read, the release itself first.
+    """Return the suites to read, the release itself first.
 
     ``DRUMHEAD_DEBIAN_MIRROR`` (and ``DRUMHEAD_DEBIAN_SECURITY_MIRROR``) name archives by URL; without them apt's
     sources are asked, as far as they serve this release. ``DRUMHEAD_DEBIAN_KEYRING`` names another keyring for gpgv.

@@ -8,7 +8,7 @@ Key = tuple[int, tuple[tuple[tuple[int, ...], int], ...], tuple[tuple[tuple[int,
 
 
 def version_key(version: str) -> Key:
-    """A key that sorts ``[epoch:]upstream[-revision]`` as dpkg does."""
+    """Return a key that sorts ``[epoch:]upstream[-revision]`` as dpkg does."""
     epoch, colon, rest = version.partition(":")
     if not colon:
         epoch, rest = "0", version

@@ -1,4 +1,4 @@
-"""Trees as squashfs with zstd, the default: the smallest that Debian's kernel reads at full speed."""
+"""Write trees as squashfs with zstd, the default: the smallest format that Debian's kernel reads at full speed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 SMALL_TREE = 4 << 20
 SMALL_BLOCK, BLOCK = "32K", "128K"
-"""The kernel keeps room for four blocks of every mounted layer, and a fault unpacks a whole one: five layers of 256K
-took 5 MB of a machine of 96, and let its services swap. 256K is 3 % smaller on a tree of Python, 1M 7 %.
+"""The kernel buffers four blocks of every mounted layer, and a page fault unpacks a whole block. Five layers with 256K
+blocks took 5 MB of a machine with 96 MB and made its services swap. For a Python tree, 256K saves 3 % and 1M 7 %.
 """
 
 

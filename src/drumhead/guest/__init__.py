@@ -1,4 +1,4 @@
-"""Guests: what can boot an image. One package per guest (``guest.linux``), one interface (``guest.contract``)."""
+"""Guests boot images. Each guest has a package (``guest.linux``); all follow one contract (``guest.contract``)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Guest", "find_guest", "require"]
 
 
 def find_guest(name: str) -> Guest:
-    """The guest that a manifest or an image names. Raises UNSUPPORTED."""
+    """Return the guest that a manifest or an image names. Raises UNSUPPORTED."""
     match name:
         case "linux":
             from drumhead.guest.linux import LinuxGuest  # noqa: PLC0415 - a guest is imported when it is used
@@ -23,8 +23,8 @@ def find_guest(name: str) -> Guest:
             raise DrumheadError(ErrorCode.UNSUPPORTED, f"this drumhead has no guest {name}; it has: linux, osv")
 
 
-def require(guest: Guest, ability: Capability) -> None:
-    """Raise UNSUPPORTED, with the reason, for what `guest` lacks."""
-    reason = guest.unsupported.get(ability)
+def require(guest: Guest, capability: Capability) -> None:
+    """Raise UNSUPPORTED, with the reason, when `guest` does not have a capability."""
+    reason = guest.unsupported.get(capability)
     if reason:
         raise DrumheadError(ErrorCode.UNSUPPORTED, reason)

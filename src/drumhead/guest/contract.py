@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 
 Capability = Literal["exec", "shell", "overlay", "readonly-volume", "second-volume", "qcow2-volume", "holes"]
-"""What a guest may lack: ``drumhead exec``, a shell on the console, a disk that takes the writes below every directory
-(``--size``), a volume that is not written, more than one volume, a volume in QEMU's own format, files on a volume that
-have holes.
+"""What some guests cannot do: ``drumhead exec``, a shell on the console, a disk for writes anywhere (``--size``), a
+read-only volume, more than one volume, a volume in qcow2 format, sparse files on a volume.
 """
 
 
@@ -44,7 +43,7 @@ class GuestMount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What a machine is told when it starts, in the guest's own terms. Delivered as JSON (``config.json``).
+    """The configuration that a machine receives when it starts, as JSON (``config.json``).
 
     `hosts` maps names to IPv4 addresses (the generated /etc/hosts). `overlay` is the serial number of the disk that
     takes writes; empty means memory. `stop_grace` is the number of seconds between the stop signal and the kill.
@@ -62,10 +61,10 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Drive(msgspec.Struct, frozen=True, kw_only=True):
-    """A virtio-blk disk. `serial` (at most 20 bytes) is how the guest knows it whatever the order of the probe.
+    """A virtio-blk disk. `serial` (at most 20 bytes) identifies it in the guest, independent of the order of detection.
 
-    A ``vmdk`` is a text that puts a read-only disk together from parts of other files (``filesystem.rofs.root``).
-    `writethrough`: the host flushes every write before it says that it is done, for a guest that never asks for it.
+    A ``vmdk`` is a text file that composes a read-only disk from parts of other files (``filesystem.rofs.root``).
+    With `writethrough` the host flushes every write before it reports completion, for a guest that never flushes.
     """
 
     path: Path
@@ -76,11 +75,12 @@ class Drive(msgspec.Struct, frozen=True, kw_only=True):
 
 
 CHANNEL_ADDRESS = "10.0.2.100"
-"""Where a guest without virtio-serial finds its channels: an address that QEMU's user network answers for."""
+"""The address at which a guest without virtio-serial reaches its channels. QEMU's user network answers for it."""
 
 
 class Channel(msgspec.Struct, frozen=True, kw_only=True):
-    """A way between host and guest. ``socket``: a Unix socket in the instance's directory; ``file``: the guest appends.
+    """A channel between host and guest. ``socket``: a Unix socket in the instance's directory; ``file``: a file that
+    the guest appends to.
 
     The guest reaches it as the virtio-serial port `name`, or, where `port` is not 0, by TCP at CHANNEL_ADDRESS.
     """
@@ -92,11 +92,11 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BootPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """All that QEMU has to be told about a guest: pure data, put together without touching the host.
+    """Everything that QEMU needs to know about a guest. It is pure data, made without touching the host.
 
-    `files` are small files that must be written (path → contents) before the machine starts, an initrd with the run
-    configuration among them where the guest takes it that way. `console` is the file that keeps what the serial
-    console shows: ``log`` where a command has no other way to be heard.
+    `files` are small files (path → contents) to write before the machine starts; for Linux, an initrd with the run
+    configuration is among them. `console` is the file that records the serial console: ``log`` where the command has
+    no other channel for its output.
     """
 
     kernel: Path
@@ -109,22 +109,25 @@ class BootPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProbeBoot(msgspec.Struct, frozen=True, kw_only=True):
-    """The shortest boot of a guest: nothing but kernel and initrd, `sign` on the serial console, then off."""
+    """The shortest boot of a guest: kernel and initrd only.
+
+    It prints `marker` on the serial console and switches off.
+    """
 
     kernel: Path
     initrd: Path | None
     cmdline: str
-    sign: str
+    marker: str
 
 
 Severity = Literal["refused", "program", "notice", "quiet"]
-"""``refused``: the image is not composed. ``program``: not when a config set starts the file, else a notice.
-``quiet``: not when a config set starts the file, else nothing. ``notice``: the user is told.
+"""``refused``: the image is not composed. ``program``: refused when a config set starts the file, else a notice.
+``quiet``: refused when a config set starts the file, else nothing. ``notice``: the user gets a notice.
 """
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Something in an image that its guest cannot do. `path` has no leading slash; `sentence` goes on behind it."""
+    """Something in an image that its guest cannot run. `path` has no leading slash; `sentence` continues after it."""
 
     path: str
     severity: Severity
@@ -151,17 +154,17 @@ class Guest(Protocol):
 
     @property
     def filesystems(self) -> tuple[Filesystem, ...]:
-        """What its kernel reads; the first is the default."""
+        """The file systems that its kernel reads; the first is the default."""
         ...
 
     @property
     def unsupported(self) -> Mapping[Capability, str]:
-        """What it cannot do, each with the reason as a sentence for the user."""
+        """The capabilities that it does not have, each with the reason as a sentence for the user."""
         ...
 
     @property
     def volume_options(self) -> tuple[str, ...]:
-        """How mke2fs makes the ext4 of a new volume, beyond what every volume gets."""
+        """Options of mke2fs for a new volume, besides those that every volume gets."""
         ...
 
     @property
@@ -170,33 +173,36 @@ class Guest(Protocol):
         ...
 
     def skeleton(self, program: bytes) -> Tree:
-        """The directories and files that the composer puts below every application (mount points, /etc/passwd)."""
+        """Return the directories and files that the composer puts below every application (mount points, /etc/passwd)."""
         ...
 
     @property
     def check_rules(self) -> int:
-        """Counted up when ``check`` finds other things in the same tree; what it found is kept with a layer."""
+        """The version of the rules of ``check``, increased when they change. Findings are stored with a layer."""
         ...
 
     def check(self, tree: Tree) -> tuple[Finding, ...]:
-        """What single files of one layer cannot do in this guest. Depends on the tree alone; reads, runs nothing."""
+        """Return what this guest cannot run among the files of one layer. Reads the tree only and runs nothing."""
         ...
 
     def check_command(self, tree: Tree, command: Command, program: str) -> tuple[Finding, ...]:
-        """What a config set cannot do, as far as the application's files (`tree`) show it.
+        """Return what a config set cannot do, as far as the application's files (`tree`) reveal it.
 
-        `program` is the path of what it starts; whether that can be started ``check`` has found.
+        `program` is the path of its program; ``check`` has found whether that can start.
         """
         ...
 
     def initrd(self, kernel_files: Mapping[str, bytes], program: bytes) -> bytes | None:
-        """The initial RAM disk for a kernel package (path → contents), or None. The same input gives the same bytes."""
+        """Return the initial RAM disk for a kernel package (path → contents), or None.
+
+        The same input gives the same bytes.
+        """
         ...
 
     def plan(
         self, image: Image, files: ImageFiles, config: RunConfig, state: Path, data: tuple[Drive, ...]
     ) -> BootPlan:
-        """How `image` boots with `config`.
+        """Return how `image` boots with `config`.
 
         `state` is the instance's directory (sockets and logs are named below it), `data` the overlay and volumes,
         which follow the image's own drives. Raises DrumheadError(UNSUPPORTED) for what this guest cannot do.
@@ -204,5 +210,5 @@ class Guest(Protocol):
         ...
 
     def probe(self, files: ImageFiles) -> ProbeBoot:
-        """What is booted to find out whether an accelerator works."""
+        """Return the boot that tests whether an accelerator works."""
         ...

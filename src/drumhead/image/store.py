@@ -1,4 +1,4 @@
-"""The images of one home: their records, and the files that QEMU gets."""
+"""Store the records of images, and provide their files to QEMU."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from drumhead.home import Home
 
 RECORD = "image.json"
-"""Of Linux's images, and of a machine's image whatever its guest."""
+"""The record of a Linux image, and of a machine's image for any guest."""
 RECORDS: dict[str, str] = {"linux": RECORD, "osv": "osv.json"}
-"""An image's record by guest: images of one name stand side by side. Without a guest, the first that is there."""
+"""The record by guest: a name can have an image for each guest. Without a guest, the first one that exists is used."""
 
 
 class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,21 +42,24 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImageStore:
-    """Reading needs no lock. Composing holds ``using``, removing what is unused waits until nobody does."""
+    """The images of one home.
+
+    Reading needs no lock. Composing holds ``using``; removing unused blobs waits for its end.
+    """
 
     def __init__(self, home: Home) -> None:
         self._home = home
         self._blobs = Blobs(home)
 
     def list(self) -> list[Image]:
-        """Every image, by name and guest."""
+        """Return every image, by name and guest."""
         if not self._home.images.is_dir():
             return []
         found = [_decode(file) for record in RECORDS.values() for file in self._home.images.rglob(record)]
         return sorted(found, key=lambda image: (image.name, image.guest))
 
     def find(self, name: str, guest: str = "") -> Image:
-        """The image called `name`: that for `guest`, or the only one, or Linux's. Raises NOT_FOUND."""
+        """Return the image called `name`: that for `guest`, or the only one, or Linux's. Raises NOT_FOUND."""
         file = next((file for file in self._records(name, guest) if file.is_file()), None)
         if file is None:
             option = f" --guest {guest}" if guest else ""
@@ -68,14 +71,17 @@ class ImageStore:
         return _decode(file)
 
     def put(self, image: Image) -> str:
-        """Keep `image` under its name; returns the SHA-256 of its record, which names the image's exact contents."""
+        """Store `image` under its name.
+
+        Return the SHA-256 of its record, which identifies the image's exact contents.
+        """
         record = encode(image)
         with replacing(self._records(image.name, image.guest)[0]) as temporary:
             temporary.write_bytes(record)
         return hashlib.sha256(record).hexdigest()
 
     def remove(self, name: str, guest: str = "") -> int:
-        """Delete an image and every blob that nothing else names; returns the bytes freed.
+        """Delete an image and every blob that nothing else refers to. Return the bytes freed.
 
         Raises NOT_FOUND, and CONFLICT when there are several of this name and `guest` does not say which.
         """
@@ -96,7 +102,10 @@ class ImageStore:
             return self._blobs.sweep(self._named_blobs())
 
     def files(self, image: Image) -> ImageFiles:
-        """The image's files on this host; unpacks the kernel the first time. Raises NOT_FOUND, UNVERIFIED. Blocks."""
+        """Return the image's files on this host. Unpacks the kernel the first time.
+
+        Raises NOT_FOUND, UNVERIFIED. Blocks.
+        """
         kernel = self._home.cache / "kernels" / image.kernel.vmlinux.digest
         if not kernel.is_file():
             elf = lzma.decompress(self._blobs.read(image.kernel.vmlinux.digest))
@@ -111,7 +120,7 @@ class ImageStore:
 
     @contextmanager
     def using(self) -> Iterator[None]:
-        """While this lasts no blob is removed."""
+        """Prevent the removal of blobs while the block runs."""
         with self._lock(fcntl.LOCK_SH):
             yield
 
@@ -123,7 +132,7 @@ class ImageStore:
             yield
 
     def _named_blobs(self) -> set[str]:
-        """What images, packages, the next image and machines whose image was removed meanwhile still need."""
+        """Return the blobs that images, packages, the next image, and machines whose image was removed still need."""
         from drumhead.image.layer_store import kept_blobs  # noqa: PLC0415 - only needed to remove something
 
         images = self.list()
@@ -135,7 +144,7 @@ class ImageStore:
         return named
 
     def _records(self, name: str, guest: str) -> tuple[Path, ...]:
-        """Where an image's record is for a guest, or for each in turn. Raises USAGE."""
+        """Return the possible paths of an image's record, for one guest or for each. Raises USAGE."""
         parts = name.split("/")
         if not name or any(part in {"", ".", "..", *RECORDS.values()} for part in parts):
             raise DrumheadError(ErrorCode.USAGE, f"{name!r} is no image name (words, with slashes between them)")
@@ -145,18 +154,18 @@ class ImageStore:
 
 
 def encode(image: Image) -> bytes:
-    """The bytes of an image's record."""
+    """Return the bytes of an image's record."""
     return msgspec.json.format(msgspec.json.encode(image), indent=1) + b"\n"
 
 
 def blobs_of(image: Image) -> list[Blob]:
-    """Every blob of an image, once."""
+    """Return every blob of an image, once."""
     kernel = [image.kernel.vmlinux, *([image.kernel.initrd] if image.kernel.initrd else [])]
     return list({blob.digest: blob for blob in [*kernel, *(layer.blob for layer in image.layers)]}.values())
 
 
 def facts(image: Image) -> ImageFacts:
-    """What ``drumhead info`` says about an image."""
+    """Return what ``drumhead info`` says about an image."""
     unpacked = sum(layer.unpacked_size for layer in image.layers)
     return ImageFacts(
         image=image.name,

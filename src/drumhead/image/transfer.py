@@ -79,7 +79,7 @@ async def pull_image(home: Home, name: str, remote: Remote, reference: str = "",
 
 
 def default_tag(image: Image) -> str:
-    """The tag that an image gets when none is said."""
+    """Return the tag that an image gets when none is said."""
     return tag_of(image.version) + (OTHER_GUEST if image.guest == "osv" else "")
 
 
@@ -92,7 +92,7 @@ async def _newest(registry: Registry, repository: str) -> str:
 
 
 async def _read(registry: Registry, repository: str, manifest: Manifest, name: str) -> Image:
-    """The image's record, which must name the same blobs as the manifest, and nothing that is no digest."""
+    """Return the image's record, which must name the same blobs as the manifest, and nothing that is no digest."""
     if manifest.config.media_type != IMAGE_TYPE:
         raise DrumheadError(ErrorCode.REMOTE, f"{repository} is no image of drumhead's")
     try:

@@ -44,7 +44,7 @@ async def run_attached(home: Home, spec: InstanceSpec, announce: Callable[[Start
 
 
 async def restart_attached(home: Home, name: str, announce: Callable[[Started], None]) -> int:
-    """The same for a stopped machine; what its log held before is not repeated."""
+    """Return the same for a stopped machine; what its log held before is not repeated."""
     return await _attend(home, await restart_machine(home, name, attached=True), announce)
 
 

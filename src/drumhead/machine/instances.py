@@ -64,7 +64,7 @@ class Instances:
         return observe(self.directory(name), launch) if launch else None
 
     def read(self, name: str) -> Instance:
-        """What is known of an instance. Raises NOT_FOUND."""
+        """Return what is known of an instance. Raises NOT_FOUND."""
         instance = self.find(name)
         if instance is None:
             known = ", ".join(self.names()) or "none"
@@ -72,7 +72,7 @@ class Instances:
         return instance
 
     def read_running(self, name: str) -> Instance:
-        """An instance that lives. Raises NOT_FOUND, CONFLICT."""
+        """Return an instance that lives. Raises NOT_FOUND, CONFLICT."""
         instance = self.read(name)
         if not instance.pid:
             raise DrumheadError(ErrorCode.CONFLICT, f"{name} is not running; `drumhead start {name}` starts it")
@@ -128,7 +128,7 @@ class Instances:
 
 
 def observe(directory: Path, launch: Launch) -> Instance:
-    """The state of a machine, from its pid file and its status file."""
+    """Return the state of a machine, from its pid file and its status file."""
     # In this order: a machine that ends in between has written its status before it let go of its pid.
     pid = lock_holder(directory / "pid")
     lines = status_lines(directory / "status")
@@ -153,7 +153,7 @@ def observe(directory: Path, launch: Launch) -> Instance:
 
 
 def lock_holder(path: Path) -> int:
-    """The process that holds QEMU's lock on its pid file; 0 when nobody does."""
+    """Return the process that holds QEMU's lock on its pid file; 0 when nobody does."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -167,7 +167,7 @@ def lock_holder(path: Path) -> int:
 
 
 def status_lines(path: Path) -> list[StatusLine]:
-    """What the guest reported; a line that is not whole yet is left out."""
+    """Return what the guest reported; a line that is not whole yet is left out."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:

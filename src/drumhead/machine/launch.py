@@ -94,7 +94,7 @@ async def restart_machine(home: Home, name: str, *, attached: bool) -> Started:
 
 
 def image_digest(image: Image) -> str:
-    """The name of an image's exact contents: SHA-256 of its record, in hexadecimal."""
+    """Return the name of an image's exact contents: SHA-256 of its record, in hexadecimal."""
     return hashlib.sha256(encode(image)).hexdigest()
 
 
@@ -149,7 +149,7 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
 def run_config(
     launch: Launch, hosts: dict[str, str], drives: tuple[Drive, ...], mounts: tuple[GuestMount, ...]
 ) -> RunConfig:
-    """What the guest is told."""
+    """Return what the guest is told."""
     uplink = GuestNic(mac=uplink_mac(launch), address=USER_ADDRESS, gateway=USER_GATEWAY, nameserver=USER_NAMESERVER)
     between = GuestNic(mac=launch.mac, address=f"{launch.address}/{private.PREFIX}" if launch.address else "")
     return RunConfig(
@@ -174,12 +174,12 @@ def cards(home: Home, launch: Launch) -> tuple[Card, ...]:
 
 
 def uplink_mac(launch: Launch) -> str:
-    """The MAC of the first card; nobody but QEMU ever sees it."""
+    """Return the MAC of the first card; nobody but QEMU ever sees it."""
     return private.derive_mac(f"{launch.spec.private_network}/out", launch.spec.name)
 
 
 def find_port(forward: PortForward) -> PortForward:
-    """A forward with its host port filled in. Raises CONFLICT when the port is taken."""
+    """Return a forward with its host port filled in. Raises CONFLICT when the port is taken."""
     kind = socket.SOCK_STREAM if forward.protocol == "tcp" else socket.SOCK_DGRAM
     with socket.socket(socket.AF_INET, kind) as probe:
         if forward.protocol == "tcp":

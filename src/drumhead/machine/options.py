@@ -36,14 +36,14 @@ def read_memory(text: str) -> int:
 
 
 def read_instance_name(text: str) -> str:
-    """The name of a machine, which is its host name too. Raises USAGE."""
+    """Return the name of a machine, which is its host name too. Raises USAGE."""
     if not INSTANCE_NAME.fullmatch(text):
         raise usage(f"{text!r} is no name for an instance; use up to 63 letters, digits, and . _ - inside")
     return text
 
 
 def read_mac(text: str) -> str:
-    """A hardware address of one card, in lower case. Raises USAGE."""
+    """Return a hardware address of one card, in lower case. Raises USAGE."""
     if not MAC.fullmatch(text) or int(text[:2], 16) & 1:
         raise usage(f"{text!r} is no hardware address of a card; write it like 02:13:15:00:80:01 (first byte even)")
     return text.lower()

@@ -17,7 +17,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent() -> Callable[[], None]:
-    """A ``preexec_fn``: the kernel kills the child when its parent is gone, by whatever cause.
+    """Return a ``preexec_fn``: the kernel kills the child when its parent is gone, by whatever cause.
 
     To be called from the main thread, as the kernel means the thread that made the child.
     """

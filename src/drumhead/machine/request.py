@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def choose_command(
     image: Image, *, config_set: str = "", words: str = "", env: dict[str, str] | None = None
 ) -> Command:
-    """The command that a machine starts: `words` as given, else a config set of the image, else its default.
+    """Return the command that a machine starts: `words` as given, else a config set of the image, else its default.
 
     `env` is added to what the config set brings. Raises USAGE, NOT_FOUND with the config sets that there are.
     """

@@ -77,7 +77,7 @@ async def wait_machine(instances: Instances, name: str) -> Instance:
 
 
 def exit_status(instance: Instance) -> int:
-    """The command's exit status. Raises GUEST when the machine failed to tell one."""
+    """Return the command's exit status. Raises GUEST when the machine failed to tell one."""
     if instance.exit_status is None:
         raise DrumheadError(ErrorCode.GUEST, f"{instance.launch.spec.name} failed: {instance.reason}")
     return instance.exit_status

@@ -43,7 +43,7 @@ def watching(directory: Path) -> Iterator[asyncio.Event]:
 
 
 async def follow(path: Path, *, offset: int = 0, until: Awaitable[object]) -> AsyncIterator[bytes]:
-    """What is in a file from `offset` on and what is added to it, until `until` is done and all of it was read.
+    """Yield what is in a file from `offset` on and what is added to it, until `until` is done and all of it was read.
 
     A file that is not there yet is waited for; one that was cut short is read from its start.
     """
@@ -70,7 +70,7 @@ async def follow(path: Path, *, offset: int = 0, until: Awaitable[object]) -> As
 
 
 def read_from(path: Path, offset: int) -> Iterator[bytes]:
-    """The bytes of a file from `offset` on, in pieces; nothing when it is not there, nor what was trimmed away."""
+    """Yield the bytes of a file from `offset` on, in pieces; nothing when it is not there, nor what was trimmed away."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -103,7 +103,7 @@ def file_size(path: Path) -> int:
 
 
 def tail_offset(path: Path, lines: int) -> int:
-    """Where the last `lines` lines of a file begin."""
+    """Return where the last `lines` lines of a file begin."""
     if not path.exists():
         return 0
     at, start = path.stat().st_size, data_offset(path, 0)

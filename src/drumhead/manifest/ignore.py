@@ -23,7 +23,7 @@ CLUTTER = ("/.venv", "/.hg", "/.svn", "/**/__pycache__", "/**/*.pyc", "/.mypy_ca
 
 
 def read_ignore(root: Path) -> tuple[Callable[[str], bool], tuple[str, ...]]:
-    """A test for paths of the project in `root` (relative), and the patterns that it knows. Raises MANIFEST."""
+    """Return a test for paths of the project in `root` (relative), and the patterns that it knows. Raises MANIFEST."""
     patterns = [*ALWAYS, *CLUTTER]
     for name in FILES:
         file = root / name

@@ -76,7 +76,7 @@ def init_project(
 
 
 def run_template(runtime: str) -> str:
-    """A meta/run.yaml for `runtime`, with its keys explained. Raises USAGE."""
+    """Return a meta/run.yaml for `runtime`, with its keys explained. Raises USAGE."""
     if runtime not in TEMPLATES:
         raise DrumheadError(ErrorCode.USAGE, f"{runtime or 'it'} is no runtime; runtimes are {', '.join(TEMPLATES)}")
     return (

@@ -21,7 +21,10 @@ CAPSTAN_ONLY = ("binary", "created", "platform")
 
 
 def read_project(root: Path) -> Project:
-    """The project in directory `root`. Raises MANIFEST with file, line and reason; NOT_FOUND without package.yaml."""
+    """Return the project in directory `root`.
+
+    Raises MANIFEST with file, line and reason; NOT_FOUND without package.yaml.
+    """
     file = root / "meta" / "package.yaml"
     if not file.is_file():
         raise DrumheadError(

@@ -34,7 +34,7 @@ ENVIRONMENT_PREFIX = re.compile(r"--env=([A-Za-z_][A-Za-z0-9_]*)\??=(.*)", re.DO
 
 
 def read_run(section: Section) -> tuple[RunManifest, list[str]]:
-    """The config sets of a run.yaml, each as the command that it stands for, and notices. Raises MANIFEST."""
+    """Return the config sets of a run.yaml, each as the command that it stands for, and notices. Raises MANIFEST."""
     notices = list(section.known("runtime", "config_set", "config_set_default"))
     runtime = _runtime(section)
     sets = section.section("config_set", "config_set")
@@ -119,7 +119,7 @@ def _arguments(runtime: RuntimeName, section: Section) -> tuple[str, ...]:
 
 
 def parse_command(text: str) -> Command:
-    """A command line as Capstan writes it: ``--env=K=V … PROGRAM ARGUMENTS``. Raises USAGE.
+    """Return a command line as Capstan writes it: ``--env=K=V … PROGRAM ARGUMENTS``. Raises USAGE.
 
     Words are split as a shell does. OSv's ``;`` and ``&`` between programs are refused: a machine runs one command.
     """

@@ -42,7 +42,7 @@ class Section:
         return manifest_error(self.file, node.start_mark.line + 1, reason)
 
     def refuse(self, key: str, reason: str) -> DrumheadError:
-        """The error for what stands under `key` (or for the whole section, when the key is not there)."""
+        """Return the error for what stands under `key` (or for the whole section, when the key is not there)."""
         found = self._items.get(key)
         return self.wrong(found[0], reason) if found else manifest_error(self.file, self.line, reason)
 
@@ -63,7 +63,7 @@ class Section:
             yield f"{self.file}:{node.start_mark.line + 1}: {key} means nothing here and is not used"
 
     def text(self, key: str, default: str | None = None) -> str:
-        """A word or sentence. Without a default it must be there and not be empty."""
+        """Return a word or sentence. Without a default it must be there and not be empty."""
         found = self._items.get(key)
         if found is None or found[1].tag == EMPTY:
             if default is None:
@@ -76,11 +76,11 @@ class Section:
         return str(found[1].value)
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A list of words."""
+        """Return a list of words."""
         return tuple(text for text, _ in self.located_texts(key))
 
     def located_texts(self, key: str) -> list[tuple[str, int]]:
-        """A list of words with the line of each."""
+        """Return a list of words with the line of each."""
         found = self._items.get(key)
         if found is None or found[1].tag == EMPTY:
             return []
@@ -92,7 +92,7 @@ class Section:
         return [(item.value, item.start_mark.line + 1) for item in found[1].value]
 
     def pairs(self, key: str) -> dict[str, str]:
-        """A mapping of words to words."""
+        """Return a mapping of words to words."""
         section = self.section(key, key)
         return {name: section.text(name, "") for name in section.keys()}  # noqa: SIM118 - a Section is no dict
 
@@ -104,14 +104,14 @@ class Section:
         return value in {"true", "yes"}
 
     def section(self, key: str, what: str) -> Section:
-        """The mapping below `key`; an empty one when the key is not there."""
+        """Return the mapping below `key`; an empty one when the key is not there."""
         found = self._items.get(key)
         empty = yaml.ScalarNode(EMPTY, "", start_mark=yaml.Mark(self.file, 0, self.line - 1, 0, None, 0))
         return Section(self.file, found[1] if found else empty, what)
 
 
 def read_yaml(path: Path, shown: str, what: str) -> Section:
-    """The mapping in a YAML file. `shown` is how the file is called in messages. Raises MANIFEST, NOT_FOUND."""
+    """Return the mapping in a YAML file. `shown` is how the file is called in messages. Raises MANIFEST, NOT_FOUND."""
     try:
         text = path.read_text()
         node = yaml.compose(text, Loader=yaml.SafeLoader)

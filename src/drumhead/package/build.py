@@ -59,7 +59,7 @@ async def build_package(home: Home, store: PackageStore, recipe: Recipe, report:
 
 
 def _main_packages(archive: Archive, recipe: Recipe) -> list[DebianPackage]:
-    """The packages that a recipe names; a kernel's is the one that the named metapackage depends on."""
+    """Return the packages that a recipe names; a kernel's is the one that the named metapackage depends on."""
     main = [archive.find(name) for name in recipe.debian]
     if recipe.kind == "kernel":
         main = [archive.find(package.depends[0][0]) for package in main]
@@ -117,7 +117,10 @@ def _unpack(debs: list[Path]) -> tuple[Tree, int]:
 
 
 def select_files(files: Tree, recipe: Recipe) -> Tree:
-    """The files that a recipe takes, and those that it makes. A pattern without a match is refused (INCOMPLETE)."""
+    """Return the files that a recipe takes, and those that it makes.
+
+    A pattern without a match is refused (INCOMPLETE).
+    """
     wanted, unwanted = match_any(recipe.include), match_any(recipe.exclude)
     tree = files.filter(lambda path: wanted(path) and not unwanted(path) and files[path].kind != "directory")
     for pattern in recipe.include:

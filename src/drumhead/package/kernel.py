@@ -24,7 +24,7 @@ XZ_FILTERS: list[dict[str, int]] = [
 
 
 def kernel_tree(files: Tree, modules: tuple[str, ...]) -> Tree:
-    """What a kernel package holds: ``vmlinux.xz``, ``vmlinuz`` (as Debian ships it) and ``modules/NN-NAME.ko``."""
+    """Return what a kernel package holds: ``vmlinux.xz``, ``vmlinuz`` (as Debian ships it) and ``modules/NN-NAME.ko``."""
     images = [entry.read() for path, entry in files if path.startswith("boot/vmlinuz-")]
     if len(images) != 1:
         raise DrumheadError(ErrorCode.INCOMPLETE, f"a kernel package has one boot/vmlinuz-*, this one {len(images)}")
@@ -38,7 +38,7 @@ def kernel_tree(files: Tree, modules: tuple[str, ...]) -> Tree:
 
 
 def without_types(elf: bytes) -> bytes:
-    """The kernel with zeros for its type information (BTF), a seventh of what it weighs compressed.
+    """Return the kernel with zeros for its type information (BTF), a seventh of what it weighs compressed.
 
     Only programs for BPF read it, which this guest's lockdown forbids to look into the kernel; modules are loaded
     without it (Debian's kernels have MODULE_ALLOW_BTF_MISMATCH), and the kernel need not parse it at every start.
@@ -51,7 +51,7 @@ def without_types(elf: bytes) -> bytes:
 
 
 def unpack_bzimage(image: bytes) -> bytes:
-    """The ELF kernel inside a bzImage with an LZ4 payload (Linux, Documentation/x86/boot.rst)."""
+    """Return the ELF kernel inside a bzImage with an LZ4 payload (Linux, Documentation/x86/boot.rst)."""
     if image[0x202:0x206] != b"HdrS":
         raise DrumheadError(ErrorCode.UNVERIFIED, "the kernel is not a bzImage")
     setup_sectors = image[0x1F1] or 4

@@ -24,7 +24,9 @@ PART_OF_GUEST = re.compile(r"(eu\.mikelangelo-project\.)?(app\.)?osv\.(bootstrap
 
 
 def resolve_names(required: Iterable[str]) -> tuple[list[PackageRef], list[str]]:
-    """The packages that the names in `require` mean today, in their order and each once, and notices for old names."""
+    """Return the packages that the names in `require` mean today, in their order and each once, and notices for old
+    names.
+    """
     refs: list[PackageRef] = []
     notices = []
     for text in required:
@@ -43,7 +45,7 @@ def resolve_names(required: Iterable[str]) -> tuple[list[PackageRef], list[str]]
 async def gather_packages(
     home: Home, store: PackageStore, refs: Iterable[PackageRef], report: Report
 ) -> tuple[list[Package], list[str]]:
-    """The packages that `refs` name and all that they require, requirements first, and notices.
+    """Return the packages that `refs` name and all that they require, requirements first, and notices.
 
     What is not in the local store is pulled from a remote, else built from its recipe. Raises NOT_FOUND.
     """

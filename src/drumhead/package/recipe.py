@@ -23,7 +23,7 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @functools.cache
 def known_recipes() -> dict[str, Recipe]:
-    """The recipes that come with drumhead, by name."""
+    """Return the recipes that come with drumhead, by name."""
     folder = resources.files("drumhead.package") / "recipes"
     files = sorted(folder.iterdir(), key=lambda file: file.name)
     found = [_parse(file.name, file.read_text()) for file in files if file.name.endswith(".yaml")]
@@ -31,7 +31,7 @@ def known_recipes() -> dict[str, Recipe]:
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe called `name`; raises NOT_FOUND with the names that there are."""
+    """Return the recipe called `name`; raises NOT_FOUND with the names that there are."""
     recipes = known_recipes()
     if name not in recipes:
         raise DrumheadError(ErrorCode.NOT_FOUND, f"there is no recipe {name}; there are {', '.join(recipes)}")
@@ -39,12 +39,12 @@ def find_recipe(name: str) -> Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """A recipe in a file. Raises MANIFEST."""
+    """Return a recipe in a file. Raises MANIFEST."""
     return _parse(str(path), path.read_text())
 
 
 def find_alias(name: str) -> Recipe | None:
-    """The recipe that an old name stands for (``eu.mikelangelo-project.app.node-4.2.6`` → node)."""
+    """Return the recipe that an old name stands for (``eu.mikelangelo-project.app.node-4.2.6`` → node)."""
     for recipe in known_recipes().values():
         if any(re.fullmatch(alias, name) for alias in recipe.aliases):
             return recipe

@@ -65,7 +65,7 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
         return {self.archive: self.archive_size, **{layer.digest: layer.size for layer in self.layers}}
 
     def layer(self, filesystem: Filesystem) -> PackedLayer | None:
-        """The package's layer in a kind of file system, when it was packed."""
+        """Return the package's layer in a kind of file system, when it was packed."""
         return next((layer for layer in self.layers if layer.filesystem == filesystem), None)
 
 

@@ -36,13 +36,13 @@ class PackageStore:
         self.blobs = Blobs(home)
 
     def list(self) -> list[Package]:
-        """Every version of every package, by name, then oldest first."""
+        """Return every version of every package, by name, then oldest first."""
         files = self._home.packages.glob("*/*.json") if self._home.packages.is_dir() else ()
         found = [msgspec.json.decode(file.read_bytes(), type=Package) for file in files]
         return sorted(found, key=lambda package: (package.name, version_key(package.version)))
 
     def find(self, ref: PackageRef) -> Package:
-        """The version asked for, else the newest. Raises NOT_FOUND."""
+        """Return the version asked for, else the newest. Raises NOT_FOUND."""
         versions = [package for package in self.list() if package.name == ref.name]
         if ref.version:
             versions = [package for package in versions if package.version == ref.version]
@@ -85,7 +85,7 @@ class PackageStore:
             temporary.write_bytes(msgspec.json.format(msgspec.json.encode(package), indent=1) + b"\n")
 
     def tree(self, package: Package) -> Tree:
-        """The files of a package; its archive is verified. Raises NOT_FOUND, UNVERIFIED."""
+        """Return the files of a package; its archive is verified. Raises NOT_FOUND, UNVERIFIED."""
         packed = self.blobs.read(package.archive)
         try:
             with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(packed)) as source:

@@ -80,14 +80,14 @@ class Interpreter:
 
     @classmethod
     def at(cls, root: Path) -> Interpreter:
-        """The python that was unpacked at `root`. Raises INCOMPLETE when there is none."""
+        """Return the python that was unpacked at `root`. Raises INCOMPLETE when there is none."""
         programs = sorted(path.name for path in root.glob("usr/bin/python3.*"))
         if not programs or not (root / LOADER).is_file():
             raise DrumheadError(ErrorCode.INCOMPLETE, "the package has no python and no loader to run it with")
         return cls(root, programs[0].removeprefix("python"))
 
     def compile(self, sources: dict[str, Entry], *, optimize: int = 0) -> dict[str, bytes]:
-        """The bytecode (unchecked-hash .pyc) of each source that compiles, by path. `optimize` is 0, 1 or 2."""
+        """Return the bytecode (unchecked-hash .pyc) of each source that compiles, by path. `optimize` is 0, 1 or 2."""
         with tempfile.TemporaryDirectory() as scratch:
             names = sorted(sources)
 
@@ -123,7 +123,7 @@ class Interpreter:
 
 
 def is_source(path: str) -> bool:
-    """Whether a path is a module (a script without .py stays as it is)."""
+    """Tell whether a path is a module (a script without .py stays as it is)."""
     return path.endswith(".py") and "/__pycache__/" not in path
 
 

@@ -38,7 +38,7 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_uv() -> str:
-    """The uv program: the one installed with drumhead, else the host's. Raises HOST_TOOL."""
+    """Return the uv program: the one installed with drumhead, else the host's. Raises HOST_TOOL."""
     try:
         from uv import find_uv_bin  # noqa: PLC0415 - only projects with dependencies need it
 
@@ -50,7 +50,7 @@ def find_uv() -> str:
 
 
 def read_lock(project: Project, cache: Path) -> Lock | None:
-    """The lock of a project, or None when it names no dependencies.
+    """Return the lock of a project, or None when it names no dependencies.
 
     Looked for: what package.yaml names, then LOCK_FILES, then pyproject.toml, which is resolved once into
     meta/requirements.lock and again when its dependencies change. Raises MANIFEST for requirements without a hash.

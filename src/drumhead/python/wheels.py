@@ -50,7 +50,7 @@ LEFT_OUT = (
 
 
 def install(lock: Lock, cache: Path) -> Tree:
-    """The files of every wheel in `lock`, below the guest's dist-packages. Blocks.
+    """Return the files of every wheel in `lock`, below the guest's dist-packages. Blocks.
 
     A wheel whose hash differs raises HOST_TOOL with uv's own words; `cache` keeps what was downloaded.
     """
@@ -103,7 +103,7 @@ def _read(site: Path) -> Tree:
 
 
 def _needed(name: str, contents: bytes) -> bytes:
-    """What programs read of a file: no symbols for debuggers, and no long description in METADATA."""
+    """Return what programs read of a file: no symbols for debuggers, and no long description in METADATA."""
     if name.endswith(".dist-info/METADATA"):
         return contents.partition(b"\n\n")[0] + b"\n"
     return shorten(contents) if is_elf(contents) else contents

@@ -1,1 +1,1 @@
-"""ROFS, the read-only file system of OSv, version 1: what it looks like, how it is written, how layers become one."""
+"""ROFS version 1, the read-only file system of OSv: its layout, a writer, a reader, and the union of layers."""

@@ -1,4 +1,4 @@
-"""Reading a layer's structure back: the superblock, and the metadata as a tree whose files know where they lie."""
+"""Read a layer's structure: the superblock, and the metadata as a tree whose files know their blocks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Stored(Entry):
 
 
 def read_superblock(block: bytes, path: Path) -> Superblock:
-    """The superblock in `block`, which was read from `path`. Raises UNVERIFIED when it is none."""
+    """Return the superblock in `block`, which was read from `path`. Raises UNVERIFIED when it is not one."""
     if len(block) < SUPERBLOCK.size:
         raise _damaged(path)
     magic, version, size, *numbers = SUPERBLOCK.unpack_from(block)
@@ -54,15 +54,15 @@ def read_superblock(block: bytes, path: Path) -> Superblock:
 
 
 def read_data_blocks(path: Path) -> int:
-    """How many blocks the contents of a layer's files take. Raises UNVERIFIED."""
+    """Return how many blocks the contents of a layer's files take. Raises UNVERIFIED."""
     with path.open("rb") as file:
         return read_superblock(file.read(BLOCK), path).metadata - 1
 
 
 def read_layer(path: Path, start: int = 1) -> tuple[Tree, int]:
-    """The tree of a layer, its files as ``Stored`` entries, and the block after their contents. Blocks.
+    """Return the tree of a layer, its files as ``Stored`` entries, and the block after their contents. Blocks.
 
-    Block numbers are those that they have when the contents begin at block `start`; 1 is where they are. Reads the
+    Block numbers are shifted as if the contents started at block `start`; in the layer they start at 1. Reads the
     metadata only. Raises UNVERIFIED for a damaged layer.
     """
     with path.open("rb") as file:

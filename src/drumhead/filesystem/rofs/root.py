@@ -1,12 +1,12 @@
-"""One root file system out of several layers, whose contents stay in their own files.
+"""Unite several layers into one root file system. The layers' contents stay in their own files.
 
-OSv has no overlay. Each layer is a whole file system (superblock, contents, metadata); the *root* is one more small
-file: a partition table, the superblock of the united file system and its metadata, in which every block number is that
-of a disk put together as
+OSv has no overlay. Each layer is a complete file system (superblock, contents, metadata). The *root* is one more
+small file: a partition table, and the superblock and metadata of the united file system. Its block numbers refer to a
+disk composed of
 
     [partition table][superblock] [contents of layer 1] [contents of layer 2] … [metadata]
 
-Nobody writes that disk: QEMU reads it through a VMDK descriptor, a text that names parts of files one after the other.
+That disk is never written: QEMU reads it through a VMDK descriptor, a text file that lists parts of other files.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SECOND_ENTRY = 0x1CE
 """The guest's root is the second partition of its first disk."""
 LINUX_TYPE = 0x83
 CHS_BEYOND = b"\xfe\xff\xff"
-"""An address that CHS cannot tell. OSv passes over entries whose first sector is 0 in the low six bits of byte 2."""
+"""The CHS value for addresses beyond its range. OSv skips entries whose low six bits of byte 2 are 0."""
 SIGNATURE = b"\x55\xaa"
 SIGNATURE_AT = 510
 MOST_SECTORS = (1 << 32) - 1
@@ -46,12 +46,12 @@ CID=fffffffe
 parentCID=ffffffff
 createType="twoGbMaxExtentFlat"
 """
-"""An extent must follow at once: QEMU 7.2 takes an extent after an empty line twice."""
+"""The first extent must follow directly: QEMU 7.2 reads an extent after an empty line twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """`count` blocks of a file, from its block `start` on."""
+    """A run of `count` blocks of a file, starting at block `start`."""
 
     path: Path
     start: int
@@ -59,7 +59,7 @@ class Part:
 
 
 def unite(layers: Sequence[Path]) -> bytes:
-    """The root of `layers`. Blocks.
+    """Return the root of `layers`. Blocks.
 
     Later layers cover earlier ones as ``Tree.update`` does: directories are united, through links to directories too;
     a file or a link replaces. Reads superblocks and metadata only.
@@ -77,7 +77,7 @@ def unite(layers: Sequence[Path]) -> bytes:
 
 
 def partition_table(partitions: Sequence[tuple[int, int]], boot: bytes = bytes(BLOCK)) -> bytes:
-    """The first sector of a disk: `boot` with `partitions` (first sector, sectors) from the second entry on.
+    """Return the first sector of a disk: `boot` with `partitions` (first sector, sectors) from the second entry on.
 
     Raises UNSUPPORTED where the numbers would not fit.
     """
@@ -94,7 +94,10 @@ def partition_table(partitions: Sequence[tuple[int, int]], boot: bytes = bytes(B
 
 
 def parts_of(layers: Sequence[Path]) -> list[Part]:
-    """What the disk of an image is put together from. The last of `layers` is the root. Raises UNVERIFIED. Blocks."""
+    """Return the parts of an image's disk.
+
+    The last of `layers` is the root. Raises UNVERIFIED. Blocks.
+    """
     *filled, root = layers
     parts = [Part(root, 0, HEAD)]
     parts += [Part(path, 1, count) for path in filled if (count := read_data_blocks(path))]
@@ -107,9 +110,9 @@ def parts_of(layers: Sequence[Path]) -> list[Part]:
 
 
 def root_disk(layers: Sequence[Path]) -> bytes:
-    """A VMDK descriptor of the disk of an image: absolute paths of `layers`, the root last. Blocks.
+    """Return a VMDK descriptor of the disk of an image: absolute paths of `layers`, the root last. Blocks.
 
-    Raises UNVERIFIED, and UNSUPPORTED for a path that a descriptor cannot name.
+    Raises UNVERIFIED, and UNSUPPORTED for a path that a descriptor cannot hold.
     """
     lines = [DESCRIPTOR.encode()]
     for part in parts_of(layers):
@@ -120,7 +123,7 @@ def root_disk(layers: Sequence[Path]) -> bytes:
                 f"QEMU cannot be told of {str(part.path)!a}: a disk of parts names files of at most "
                 f"{MAX_PATH} bytes without quotes and line breaks; move DRUMHEAD_HOME",
             )
-        # "RW" is the only access that QEMU reads; it opens the files as the drive is opened, for reading.
+        # QEMU accepts only the access "RW" here; it opens the files as it opens the drive, for reading.
         lines.append(b'RW %d FLAT "%b" %d\n' % (part.count, name, part.start))
     return b"".join(lines)
 

@@ -1,4 +1,4 @@
-"""Trees as ROFS, front to back in one pass: the sizes of all files are known before the first byte is written."""
+"""Write trees as ROFS in one pass, as the sizes of all files are known before the first byte is written."""
 
 from __future__ import annotations
 
@@ -50,8 +50,9 @@ class Structure:
 def write_rofs(tree: Tree, path: Path, written: Callable[[int], None] | None = None) -> None:
     """Write `tree` to `path` as a file system of its own. Equal trees give equal bytes. Blocks.
 
-    Holds one chunk of one file in memory; runs of zeros become holes. `written` is told how many files and links are
-    done. Raises UNSUPPORTED for what ROFS cannot hold, CONFLICT for a file that changed since the tree was made.
+    Holds one chunk of one file in memory; runs of zeros become holes. `written` receives the number of files and links
+    written so far. Raises UNSUPPORTED for what ROFS cannot hold, CONFLICT for a file that changed since the tree was
+    made.
     """
     with path.open("wb") as out:
         for chunk in _chunks(tree, written or (lambda _: None)):
@@ -63,15 +64,15 @@ def write_rofs(tree: Tree, path: Path, written: Callable[[int], None] | None = N
 
 
 def rofs_bytes(tree: Tree) -> bytes:
-    """The same as ``write_rofs`` for a few small files, in memory."""
+    """Return the file system of a few small files as bytes; see ``write_rofs``."""
     return b"".join(_chunks(tree, lambda _: None))
 
 
 def build_structure(tree: Tree, blocks: Mapping[str, int], end: int) -> Structure:
-    """The superblock and the metadata of `tree`.
+    """Return the superblock and the metadata of `tree`.
 
-    `blocks` gives the first block of every file that is not empty; the metadata begin at block `end`. Inodes are
-    numbered directory by directory, level by level, each directory sorted: the entries of one stand together.
+    `blocks` maps every file that is not empty to its first block; the metadata start at block `end`. Inodes are
+    numbered level by level and sorted within a directory, so the entries of one directory are contiguous.
     """
     children: defaultdict[str, list[tuple[str, Entry]]] = defaultdict(list)
     for path, node in tree:
@@ -101,7 +102,7 @@ def build_structure(tree: Tree, blocks: Mapping[str, int], end: int) -> Structur
 
 
 def _pack_directory(below: list[tuple[str, Entry]], first: int) -> bytes:
-    """The entries of one directory; its children get the inode numbers from `first` on."""
+    """Return the entries of one directory. Its children get inode numbers starting at `first`."""
     packed, names = bytearray(), set()
     for number, (path, _) in enumerate(below, first):
         if len(path) >= MAX_PATH // 4:
@@ -115,7 +116,7 @@ def _pack_directory(below: list[tuple[str, Entry]], first: int) -> bytes:
 
 
 def _chunks(tree: Tree, written: Callable[[int], None]) -> Iterator[bytes]:
-    """The bytes of the file system. Files with equal contents share their blocks."""
+    """Yield the bytes of the file system. Files with equal contents share their blocks."""
     blocks: dict[str, int] = {}
     known: dict[tuple[str, int], int] = {}
     contents: list[tuple[str, Entry]] = []
@@ -138,7 +139,7 @@ def _chunks(tree: Tree, written: Callable[[int], None]) -> Iterator[bytes]:
 
 
 def _contents(path: str, entry: Entry) -> Iterator[bytes]:
-    """A file's contents, filled up to a block. Raises CONFLICT when a host file is not as it was listed."""
+    """Yield a file's contents, padded to a block. Raises CONFLICT when a host file has changed since it was listed."""
     if isinstance(entry.source, bytes):
         yield entry.source
     else:

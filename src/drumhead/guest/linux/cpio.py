@@ -1,4 +1,4 @@
-"""Archives in the "newc" format, as the kernel unpacks them into its first file system."""
+"""Write cpio archives in the "newc" format, which the kernel unpacks into its initramfs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def character_device(name: str, major: int, minor: int) -> CpioEntry:
 
 
 def write_cpio(entries: list[CpioEntry]) -> bytes:
-    """The archive of `entries` in their order; owned by root, without times, padded to 512 bytes."""
+    """Return the archive of `entries` in their order; owned by root, without times, padded to 512 bytes."""
     archive = bytearray()
     for number, entry in enumerate([*entries, CpioEntry(name="TRAILER!!!", mode=0)]):
         name = entry.name.encode() + b"\0"

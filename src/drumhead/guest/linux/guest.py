@@ -108,12 +108,12 @@ class LinuxGuest:
 
     def probe(self, files: ImageFiles) -> ProbeBoot:
         return ProbeBoot(
-            kernel=files.kernel, initrd=files.initrd, cmdline=f"{CMDLINE} -- probe", sign="drumhead: booted"
+            kernel=files.kernel, initrd=files.initrd, cmdline=f"{CMDLINE} -- probe", marker="drumhead: booted"
         )
 
 
 def channels(state: Path) -> tuple[Channel, ...]:
-    """The ports of a machine. `status` is the last: the init takes it as the sign that all are there."""
+    """Return the ports of a machine. `status` is the last: the init takes it as the sign that all are there."""
     return (
         Channel(name="org.drumhead.log", kind="file", path=state / "log"),
         Channel(name="org.drumhead.control", kind="socket", path=state / "control.sock"),
@@ -126,7 +126,7 @@ def channels(state: Path) -> tuple[Channel, ...]:
 
 
 def with_config(initrd: bytes, config: RunConfig) -> bytes:
-    """An initrd and, as a second archive after it, the configuration of one machine."""
+    """Return an initrd and, as a second archive after it, the configuration of one machine."""
     archive = cpio.write_cpio(
         [cpio.directory("drumhead"), cpio.regular("drumhead/config.json", msgspec.json.encode(config), 0o600)]
     )

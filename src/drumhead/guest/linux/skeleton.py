@@ -16,7 +16,7 @@ MOUNT_POINTS = {"dev": 0o755, "proc": 0o555, "sys": 0o555, "run": 0o755, "tmp": 
 
 
 def skeleton() -> Tree:
-    """A fresh tree; the composer adds the application to it."""
+    """Return a fresh tree; the composer adds the application to it."""
     tree = Tree()
     for path, mode in MOUNT_POINTS.items():
         tree.add(path, directory(mode))

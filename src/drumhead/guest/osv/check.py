@@ -32,7 +32,7 @@ SHOWN = 3
 
 
 def check_tree(tree: Tree) -> Iterator[Finding]:
-    """What is wrong with single files of a layer, whatever is started."""
+    """Yield what is wrong with single files of a layer, whatever is started."""
     for path, entry in tree:
         if entry.kind != "file" or not entry.size:
             continue
@@ -63,7 +63,7 @@ def _check_elf(path: str, elf: bytes) -> Iterator[Finding]:
 
 
 def check_command(tree: Tree, command: Command, program: str) -> Iterator[Finding]:
-    """What a config set does, as far as the project's own sources in `tree` show it: Python only.
+    """Yield what a config set does, as far as the project's own sources in `tree` show it: Python only.
 
     Refused is what a module does that is imported when the program starts: there nobody can choose otherwise later.
     """
@@ -99,7 +99,7 @@ def _places(uses: tuple[Use, ...]) -> str:
 
 
 def _entry(command: Command) -> tuple[str, str] | None:
-    """The module that a command starts, and the directory that its imports begin at; None for code and prompts."""
+    """Return the module that a command starts, and the directory that its imports begin at; None for code and prompts."""
     from drumhead.guest.osv.program import split_python  # noqa: PLC0415 - check.py stands alone but for this
 
     _, words = split_python(command.argv[1:])
@@ -122,7 +122,7 @@ class Sources:
         self._places: dict[str, str] = {}
 
     def path(self, module: str) -> str:
-        """The source of a module of the project; empty for any other."""
+        """Return the source of a module of the project; empty for any other."""
         if module not in self._places:
             parts = module.replace(".", "/")
             ends = (f"{parts}/__init__.py", f"{parts}.py")
@@ -135,7 +135,7 @@ class Sources:
         return entry if entry and entry.kind == "file" else None
 
     def uses(self, module: str) -> ScanResult:
-        """What a module of the project uses and imports."""
+        """Return what a module of the project uses and imports."""
         if module not in self._read:
             path = self.path(module)
             entry = self._tree[path]
@@ -143,7 +143,7 @@ class Sources:
         return self._read[module]
 
     def reach(self, module: str) -> tuple[list[str], list[str]]:
-        """The modules that are imported when `module` starts, and those that only functions import."""
+        """Return the modules that are imported when `module` starts, and those that only functions import."""
         start = [module, f"{module}.__main__"] if self.path(module).endswith("/__init__.py") else [module]
         early = self._follow(start, set(), late=False)
         begun = [name for found in early for name in self.uses(found).late]

@@ -19,17 +19,17 @@ def option(name: str, value: str = "") -> str:
 
 
 def quoted(word: str) -> str:
-    """A word of the program, in double quotes. Only for words that ``is_plain``."""
+    """Return a word of the program, in double quotes. Only for words that ``is_plain``."""
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def is_plain(word: str) -> bool:
-    """Whether OSv's parser leaves a quoted word alone: it reads ASCII, and takes ``$`` for a variable."""
+    """Tell whether OSv's parser leaves a quoted word alone: it reads ASCII, and takes ``$`` for a variable."""
     return word.isascii() and word.isprintable() and "$" not in word
 
 
 def command_line(options: Sequence[str], environment: Mapping[str, str], argv: Sequence[str]) -> str:
-    """The whole line. `options` are finished (``option``). Raises UNSUPPORTED when it is too long for OSv.
+    """Return the whole line. `options` are finished (``option``). Raises UNSUPPORTED when it is too long for OSv.
 
     A word that the parser would change travels as a variable of its own, as variables are taken as they are.
     """

@@ -142,11 +142,11 @@ class OsvGuest:
 
     def probe(self, files: ImageFiles) -> ProbeBoot:
         # It prints its version, finds no root and no program, and is off.
-        return ProbeBoot(kernel=files.kernel, initrd=None, cmdline=" ".join(PROBE_OPTIONS), sign="OSv v")
+        return ProbeBoot(kernel=files.kernel, initrd=None, cmdline=" ".join(PROBE_OPTIONS), marker="OSv v")
 
 
 def _mounts(config: RunConfig, start: program.Start) -> list[str]:
-    """The configuration, volumes in the order of their disks, and memory at /data where no volume is."""
+    """Return the configuration, volumes in the order of their disks, and memory at /data where no volume is."""
     first = option("mount-fs", f"rofs,/dev/vblk1,{CONFIG_MOUNT if start.managed else program.OWN_FILES}")
     mounts = [option("mount-fs", f"ext,/dev/vblk{2 + n},{mount.path}") for n, mount in enumerate(config.mounts)]
     if not any(mount.path == DATA or mount.path.startswith(f"{DATA}/") for mount in config.mounts):
@@ -155,7 +155,7 @@ def _mounts(config: RunConfig, start: program.Start) -> list[str]:
 
 
 def channels(state: Path) -> tuple[Channel, ...]:
-    """What the start program connects to."""
+    """Return what the start program connects to."""
     return (
         Channel(name="log", kind="file", path=state / "log", port=program.PORTS["log"]),
         Channel(name="status", kind="file", path=state / "status", port=program.PORTS["status"]),

@@ -76,7 +76,7 @@ def read(command: Command) -> Start:
 
 
 def split_python(words: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The interpreter's options, and the program: ``-m MODULE …``, ``-c CODE …``, ``FILE …``; empty without one."""
+    """Return the interpreter's options, and the program: ``-m MODULE …``, ``-c CODE …``, ``FILE …``; empty without one."""
     for at, word in enumerate(words):
         if at and words[at - 1] in {"-W", "-X", "--check-hash-based-pycs"}:
             continue
@@ -104,7 +104,7 @@ def addresses_are_fixed(config: RunConfig) -> bool:
 
 
 def config_tree(config: RunConfig, start: Start) -> Tree:
-    """The files of a machine's configuration disk."""
+    """Return the files of a machine's configuration disk."""
     nameserver = next((card.nameserver for card in config.nics if card.nameserver), "")
     tree = Tree()
     if not start.managed:
@@ -128,5 +128,5 @@ def config_tree(config: RunConfig, start: Start) -> Tree:
 
 
 def _path(name: str) -> str:
-    """A program by its path; a plain name is one of /usr/bin, as nobody looks it up."""
+    """Return a program by its path; a plain name is one of /usr/bin, as nobody looks it up."""
     return name if "/" in name else f"/usr/bin/{name}"

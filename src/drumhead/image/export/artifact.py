@@ -1,4 +1,4 @@
-"""An image as an OCI artifact: a layout on disk (a directory that ``oras`` and ``skopeo`` read), or pushed."""
+"""Represent an image as an OCI artifact, in a layout on disk (which ``oras`` and ``skopeo`` read) or in a registry."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INITRD_TYPE = "application/vnd.drumhead.initrd.v1"
 
 
 def manifest_of(image: Image) -> tuple[Manifest, bytes]:
-    """The manifest of an image, and its config (the image's record)."""
+    """Return the manifest of an image, and its config (the image's record)."""
     record = encode(image)
     layers = [_descriptor(image.kernel.vmlinux, KERNEL_TYPE, "kernel")]
     if image.kernel.initrd:
@@ -41,7 +41,7 @@ def manifest_of(image: Image) -> tuple[Manifest, bytes]:
 
 
 def write_layout(home: Home, image: Image, folder: Path) -> str:
-    """Write an OCI image layout into `folder`; returns the manifest's digest. Blocks."""
+    """Write an OCI image layout into `folder` and return the manifest's digest. Blocks."""
     manifest, record = manifest_of(image)
     encoded = msgspec.json.encode(manifest)
     top = describe(encoded, MANIFEST_TYPE)

@@ -1,4 +1,4 @@
-"""Exports: an image as one file or directory that goes elsewhere."""
+"""Export an image as one file or directory for another host."""
 
 from __future__ import annotations
 

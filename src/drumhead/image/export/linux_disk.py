@@ -1,7 +1,7 @@
-"""An image as one disk that boots by itself, by BIOS (syslinux) and UEFI (systemd-boot); no root, no loop devices.
+"""Write an image as a disk that boots by BIOS (syslinux) and UEFI (systemd-boot), without root or loop devices.
 
 GPT: a boot partition (FAT) with both loaders, Debian's kernel and the initrd, then one partition for each layer, named
-``layer-0`` and so on. The guest finds its layers by those names and its command in /etc/drumhead/run.json.
+``layer-0`` and so on. The guest finds its layers by those names, and its command in /etc/drumhead/run.json.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SECTOR = 512
 ALIGN = 2048
-"""Sectors: partitions begin at whole mebibytes."""
+"""Sectors; partitions start at whole mebibytes."""
 BOOT_TYPE = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 LAYER_TYPE = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 BIOS_CODE = Path("/usr/lib/syslinux/mbr/gptmbr.bin")
@@ -31,11 +31,14 @@ UEFI_LOADER = Path("/usr/lib/systemd/boot/efi/systemd-bootx64.efi")
 LOADERS = {BIOS_CODE: "syslinux-common", UEFI_LOADER: "systemd-boot-efi"}
 SYSLINUX = "DEFAULT linux\nPROMPT 0\nLABEL linux\nLINUX /vmlinuz\nINITRD /initrd\nAPPEND {cmdline}\n"
 FIXED_TIME = "315532800"
-"""1980-01-01, the first time that FAT can tell."""
+"""1980-01-01, the earliest time that FAT can store."""
 
 
 def write_raw(image: Image, files: ImageFiles, bzimage: bytes, cmdline: str, out: Path) -> None:
-    """A raw disk at `out`. `bzimage` is the kernel as loaders start it. Blocks. Raises HOST_TOOL."""
+    """Write a raw disk to `out`.
+
+    `bzimage` is the kernel in the form that boot loaders start. Blocks. Raises HOST_TOOL.
+    """
     for loader, package in LOADERS.items():
         if not loader.is_file():
             raise DrumheadError(
@@ -58,13 +61,13 @@ def write_raw(image: Image, files: ImageFiles, bzimage: bytes, cmdline: str, out
 
 
 def write_qcow2(raw: Path, out: Path) -> None:
-    """`raw` as a compressed qcow2 file at `out`. Blocks."""
+    """Convert `raw` into a compressed qcow2 file at `out`. Blocks."""
     with replacing(out) as temporary:
         host.run(["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", raw, temporary])
 
 
 def _write_table(disk: Path, image: Image, starts: list[int], sizes: list[int]) -> None:
-    """The partition table. Its identifiers follow from the image, so that the same image gives the same disk."""
+    """Write the partition table. Its identifiers are derived from the image, so the same image gives the same disk."""
     names = ["boot", *(f"layer-{number}" for number in range(len(starts) - 1))]
     identity = uuid.uuid5(uuid.NAMESPACE_OID, encode(image).hex())
     lines = ["label: gpt", f"label-id: {identity}", "unit: sectors"]
@@ -78,7 +81,7 @@ def _write_table(disk: Path, image: Image, starts: list[int], sizes: list[int]) 
 
 
 def _write_boot(boot: Path, files: ImageFiles, bzimage: bytes, cmdline: str, scratch: Path) -> None:
-    """The FAT partition: loaders, their configuration, kernel and initrd."""
+    """Write the FAT partition: boot loaders, their configuration, kernel and initrd."""
     contents = {
         "vmlinuz": bzimage,
         "initrd": files.initrd.read_bytes() if files.initrd else b"",

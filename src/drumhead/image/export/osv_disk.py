@@ -1,4 +1,4 @@
-"""An OSv image as one disk that boots by BIOS from the user's own boot image.
+"""Write an OSv image as a disk that boots by BIOS, from a boot image that the user provides.
 
 Sector 0 is OSv's boot sector and the partition table, the command line follows, the compressed kernel is at 64 KiB, the
 root file system at the next 2 MiB (second partition) and the configuration after it (third).
@@ -26,7 +26,10 @@ ALIGN = 2 << 20
 
 
 def write_osv_raw(files: ImageFiles, boot_image: bytes, cmdline: str, config: Tree, out: Path) -> None:
-    """A raw disk at `out`. `boot_image` is OSv's loader.img. Blocks. Raises UNSUPPORTED for too long a command line."""
+    """Write a raw disk to `out`.
+
+    `boot_image` is OSv's loader.img. Blocks. Raises UNSUPPORTED for too long a command line.
+    """
     line = cmdline.encode() + b"\0"
     room = COMMAND_LINE_SECTORS * BLOCK
     if len(line) > room:
@@ -47,5 +50,5 @@ def write_osv_raw(files: ImageFiles, boot_image: bytes, cmdline: str, config: Tr
 
 
 def _aligned(place: int) -> int:
-    """The next place where a partition may begin."""
+    """Return the next offset at which a partition may start."""
     return -(-place // ALIGN) * ALIGN

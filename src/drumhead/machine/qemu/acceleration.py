@@ -65,7 +65,7 @@ async def find_acceleration(home: Home, boot: ProbeBoot) -> Acceleration:
 
 
 def _circumstances() -> tuple[str, str]:
-    """Which boot of the host it is, and which QEMU."""
+    """Return which boot of the host it is, and which QEMU."""
     program = Path(host.find_program(PROGRAM)).resolve()
     found = program.stat()
     return BOOT_ID.read_text().strip(), f"{program} {found.st_size} {found.st_mtime_ns}"
@@ -98,7 +98,7 @@ async def try_boot(boot: ProbeBoot, accelerator: Accelerator, time_limit: float)
         if process.returncode is None:
             process.kill()
             await process.wait()
-    if boot.sign.encode() in console:
+    if boot.marker.encode() in console:
         return ""
     last = said.decode(errors="replace").strip().splitlines()[-1:] or ["it ended without a word"]
     return f"{DEVICE} opens, but a machine does not boot on it ({last[0]})"

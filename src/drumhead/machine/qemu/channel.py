@@ -79,7 +79,7 @@ async def monitor(directory: Path) -> AsyncIterator[QMPClient]:
 
 
 async def is_qemu_ready(directory: Path) -> bool:
-    """Whether QEMU runs its main loop."""
+    """Tell whether QEMU runs its main loop."""
     try:
         async with monitor(directory):
             return True

@@ -27,7 +27,7 @@ class Card:
 
 
 def user_netdev(forwards: tuple[PortForward, ...]) -> str:
-    """The network of QEMU itself: the way out, and ports of the host that lead in."""
+    """Return the network of QEMU itself: the way out, and ports of the host that lead in."""
     rules = [f"hostfwd={one.protocol}:{one.host_address}:{one.host_port}-:{one.guest_port}" for one in forwards]
     return ",".join(["user", *rules])
 
@@ -47,8 +47,10 @@ def command_line(
     cards: tuple[Card, ...],
     state: Path,
 ) -> list[str]:
-    """The words that start a machine. QEMU is to be started in `state`: sockets and logs are named from there, as a
-    socket's path may not be longer than 107 bytes. `memory` is in MiB.
+    """Return the words that start a machine.
+
+    QEMU is to be started in `state`: sockets and logs are named from there, as a socket's path may not be longer than
+    107 bytes. `memory` is in MiB.
     """
     words = [PROGRAM, "-name", f"{_escape(name)},process=drumhead:{_escape(name)}"]
     words += ["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-pidfile", "pid"]
@@ -126,5 +128,5 @@ def _channel(number: int, channel: Channel, state: Path) -> list[str]:
 
 
 def _escape(text: str) -> str:
-    """A value inside QEMU's comma-separated options."""
+    """Return a value inside QEMU's comma-separated options."""
     return text.replace(",", ",,")

@@ -47,7 +47,10 @@ class Session:
         self._writer = writer
 
     async def frames(self) -> AsyncIterator[tuple[FrameKind, bytes]]:
-        """What the program writes, and last its exit status as one byte. Raises GUEST when the machine ends first."""
+        """Yield what the program writes, and last its exit status as one byte.
+
+        Raises GUEST when the machine ends first.
+        """
         while True:
             try:
                 kind, size = HEADER.unpack(await self._reader.readexactly(HEADER.size))

@@ -58,7 +58,7 @@ class Superblock:
 
 
 def read_superblock(file: IO[bytes]) -> Superblock | None:
-    """The superblock of an open disk; None where there is no ext4."""
+    """Return the superblock of an open disk; None where there is no ext4."""
     file.seek(SUPERBLOCK)
     block = file.read(SUPERBLOCK)
     if len(block) < SUPERBLOCK or struct.unpack_from("<H", block, 0x38)[0] != MAGIC:
@@ -80,7 +80,7 @@ def read_superblock(file: IO[bytes]) -> Superblock | None:
 
 
 def was_not_unmounted(disk: Path) -> bool:
-    """Whether a disk holds an ext4 that was not unmounted."""
+    """Tell whether a disk holds an ext4 that was not unmounted."""
     with disk.open("rb") as file:
         found = read_superblock(file)
     return found is not None and found.was_not_unmounted
@@ -141,7 +141,7 @@ def _holes(file: IO[bytes], about: Superblock, number: int, inode: bytes) -> Hol
 
 
 def _missing(file: IO[bytes], about: Superblock, pointer: int, level: int, count: int) -> int:
-    """How many of the next `count` blocks of contents a block of pointers does not lead to."""
+    """Return how many of the next `count` blocks of contents a block of pointers does not lead to."""
     if pointer == 0:
         return count
     file.seek(pointer * about.block_size)

@@ -30,7 +30,7 @@ REPAIRED = (0, 1, 2)
 
 
 def volume_path(home: Home, volume: VolumeMount) -> Path:
-    """Where the disk of a volume is: a named one in the home, any other where the user says."""
+    """Return where the disk of a volume is: a named one in the home, any other where the user says."""
     if "/" in volume.source:
         return Path(volume.source).expanduser().absolute()
     return home.volumes / f"{volume.source}.raw"
@@ -52,7 +52,7 @@ def refuse_shared_disks(home: Home, volumes: tuple[VolumeMount, ...], name: str,
 async def open_volumes(
     home: Home, volumes: tuple[VolumeMount, ...], guest: Guest
 ) -> tuple[tuple[Drive, ...], tuple[GuestMount, ...]]:
-    """The disks of `volumes`, made where they are missing, mended where a machine was cut off, and their mounts.
+    """Return the disks of `volumes`, made where they are missing, mended where a machine was cut off, and their mounts.
 
     Raises UNSUPPORTED for what `guest` cannot do, NOT_FOUND, USAGE, HOST_TOOL.
     """
@@ -81,7 +81,7 @@ async def open_volumes(
 
 
 async def open_overlay(directory: Path, size: int, guest: Guest) -> Drive:
-    """The disk of `size` bytes that takes the writes of the machine in `directory`; kept from start to start."""
+    """Return the disk of `size` bytes that takes the writes of the machine in `directory`; kept from start to start."""
     path = directory / "overlay.raw"
     if not path.exists():
         await make_disk(path, size, guest.volume_options)

@@ -53,7 +53,10 @@ class OsvFile:
 
 
 def identify(contents: bytes, where: str) -> OsvFile:
-    """What a file is. `where` is how the user named it. Raises UNSUPPORTED or UNVERIFIED with what it is instead."""
+    """Return what a file is.
+
+    `where` is how the user named it. Raises UNSUPPORTED or UNVERIFIED with what it is instead.
+    """
     if not contents:
         raise DrumheadError(ErrorCode.UNVERIFIED, f"{where} is empty; get it again")
     if contents[:4] == MAGIC:

@@ -58,7 +58,7 @@ async def add_kernel(
 
 
 def find_osv(store: PackageStore, version: str = "") -> Package:
-    """The kernel of OSv asked for, else the newest. Raises NOT_FOUND with what to do."""
+    """Return the kernel of OSv asked for, else the newest. Raises NOT_FOUND with what to do."""
     try:
         return store.find(PackageRef(name=OSV, version=version))
     except DrumheadError as error:
@@ -74,7 +74,7 @@ def find_osv(store: PackageStore, version: str = "") -> Package:
 
 
 def root_files(kernel: Tree) -> Tree:
-    """What a kernel package puts below all other layers: OSv's modules. Empty for kernels without any."""
+    """Return what a kernel package puts below all other layers: OSv's modules. Empty for kernels without any."""
     tree = Tree()
     for path, entry in kernel:
         if path.startswith(f"{ROOT}/"):
@@ -167,7 +167,7 @@ def _the_one(found: dict[str, OsvFile], kind: str) -> str | None:
 
 
 def _modules(found: dict[str, OsvFile]) -> dict[str, str]:
-    """Where the module for ext, and the libraries that it needs, go. Raises INCOMPLETE, USAGE."""
+    """Return where the module for ext, and the libraries that it needs, go. Raises INCOMPLETE, USAGE."""
     libraries = {
         file.name or source.rsplit("/", 1)[-1]: source for source, file in found.items() if file.kind == "library"
     }

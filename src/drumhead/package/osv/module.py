@@ -15,12 +15,12 @@ IN_MEMORY = b".note.osv-mlock\0"
 
 
 def fit(module: bytes) -> bytes:
-    """A shared object of OSv as machines of ours need it: loaded whole, and with all of its symbols, at once."""
+    """Return a shared object of OSv as machines of ours need it: loaded whole, and with all of its symbols, at once."""
     return load_whole(bind_at_once(module))
 
 
 def bind_at_once(module: bytes) -> bytes:
-    """The same shared object, marked so that a loader looks up all of its symbols when it is loaded.
+    """Return the same shared object, marked so that a loader looks up all of its symbols when it is loaded.
 
     Otherwise OSv looks up a symbol at its first call, in all objects that it has loaded. One of them is libc's loader
     by then, which moves the addresses in its own tables as it starts; OSv reads those wrongly and ends with a division
@@ -45,7 +45,7 @@ def _with_flag(module: bytes, entries: range) -> bytes:
 
 
 def load_whole(module: bytes) -> bytes:
-    """The same shared object with the section that tells OSv to read all of it when it is loaded.
+    """Return the same shared object with the section that tells OSv to read all of it when it is loaded.
 
     Otherwise OSv reads a page of it when it is first needed, by way of its cache for the root's files; with that cache
     switched off, as machines with little memory have it, it then calls a null pointer. OSv's own libext has the

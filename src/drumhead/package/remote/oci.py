@@ -72,7 +72,7 @@ class OciRemote:
             raise
 
     async def _read(self, name: str, tag: str) -> Package | None:
-        """The record behind a tag; None for what is no package of ours."""
+        """Return the record behind a tag; None for what is no package of ours."""
         manifest = await self.registry.manifest(name, tag)
         if manifest.config.media_type != PACKAGE_TYPE:
             return None
@@ -90,7 +90,7 @@ class OciRemote:
 
 
 def descriptors(package: Package) -> tuple[Descriptor, ...]:
-    """What a manifest says of a package's blobs: the archive, then its layers."""
+    """Return what a manifest says of a package's blobs: the archive, then its layers."""
     types = {package.archive: ARCHIVE_TYPE} | {layer.digest: LAYER_TYPE + layer.filesystem for layer in package.layers}
     return tuple(
         Descriptor(media_type=types[digest], digest=f"sha256:{digest}", size=size)
@@ -99,7 +99,10 @@ def descriptors(package: Package) -> tuple[Descriptor, ...]:
 
 
 def tag_of(version: str) -> str:
-    """A version as a tag: what a tag may not hold becomes ``_`` (tags are words of letters, digits, ``_ . -``)."""
+    """Return a version as a tag: what a tag may not hold becomes ``_`` (tags are words of letters, digits, ``_ .
+
+    -``).
+    """
     return re.sub(r"[^A-Za-z0-9_.-]", "_", version)[:128].lstrip(".-") or "latest"
 
 

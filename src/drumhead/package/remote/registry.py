@@ -62,14 +62,14 @@ class Registry:
         self._authorization = ""
 
     async def repositories(self) -> list[str]:
-        """The names of all repositories (a registry may not allow it: REMOTE)."""
+        """Return the names of all repositories (a registry may not allow it: REMOTE)."""
         return [name async for name in self._pages("/v2/_catalog", "repositories")]
 
     async def tags(self, name: str) -> list[str]:
         return [tag async for tag in self._pages(f"/v2/{name}/tags/list", "tags")]
 
     async def manifest(self, name: str, reference: str) -> Manifest:
-        """The manifest behind a tag or digest; a digest is checked. Raises NOT_FOUND, UNVERIFIED, REMOTE."""
+        """Return the manifest behind a tag or digest; a digest is checked. Raises NOT_FOUND, UNVERIFIED, REMOTE."""
         async with await self._request(
             "GET", f"/v2/{name}/manifests/{reference}", headers={"Accept": MANIFEST_TYPE}
         ) as answer:
@@ -82,7 +82,7 @@ class Registry:
             raise DrumheadError(ErrorCode.REMOTE, f"{self._url}: {name}:{reference} is no image manifest") from error
 
     async def blob(self, name: str, blob: Descriptor, *, limit: int = 1 << 20) -> bytes:
-        """A small blob's bytes, checked."""
+        """Return a small blob's bytes, checked."""
         if blob.size > limit:
             raise DrumheadError(ErrorCode.REMOTE, f"{self._url}: a record of {name} is {blob.size} bytes long")
         async with await self._request("GET", f"/v2/{name}/blobs/{blob.digest}") as answer:
@@ -137,7 +137,7 @@ class Registry:
     async def _request(
         self, method: str, path: str, *, scope: str = "pull", headers: dict[str, str] | None = None, data: Any = None
     ) -> aiohttp.ClientResponse:
-        """One request; asks for a token when the registry wants one. The caller closes the answer."""
+        """Return one request; asks for a token when the registry wants one. The caller closes the answer."""
         url = path if path.startswith("http") else self._url + path
         for attempt in range(2):
             sent = dict(headers or {})
@@ -167,7 +167,7 @@ class Registry:
             pass
 
     async def _answer_challenge(self, challenge: str, scope: str) -> str:
-        """The Authorization header that a registry's WWW-Authenticate asks for (Basic, or a Bearer token's)."""
+        """Return the Authorization header that a registry's WWW-Authenticate asks for (Basic, or a Bearer token's)."""
         user = os.environ.get("DRUMHEAD_REGISTRY_USER", "")
         login = aiohttp.BasicAuth(user, os.environ.get("DRUMHEAD_REGISTRY_PASSWORD", "")) if user else None
         if not challenge.lower().startswith("bearer"):
@@ -189,7 +189,7 @@ class Registry:
 
 
 def describe(contents: bytes, media_type: str) -> Descriptor:
-    """The descriptor of bytes."""
+    """Return the descriptor of bytes."""
     return Descriptor(media_type=media_type, digest=_digest(contents), size=len(contents))
 
 

@@ -39,7 +39,7 @@ class Repository(Protocol):
     """What can be asked of a remote. Everything that comes back was checked against its digest."""
 
     async def packages(self) -> list[Package]:
-        """Every version of every package. Raises REMOTE."""
+        """Return every version of every package. Raises REMOTE."""
         ...
 
     async def fetch(self, package: Package, digest: str, path: Path, report: Report) -> None:
@@ -62,7 +62,7 @@ def check_url(remote: Remote) -> None:
 
 
 def open_remote(client: aiohttp.ClientSession, remote: Remote) -> Repository:
-    """The repository behind a remote's URL. Raises USAGE."""
+    """Return the repository behind a remote's URL. Raises USAGE."""
     check_url(remote)
     scheme, _, rest = remote.url.partition("://")
     match scheme:
@@ -75,7 +75,7 @@ def open_remote(client: aiohttp.ClientSession, remote: Remote) -> Repository:
 
 
 def open_registry(client: aiohttp.ClientSession, remote: Remote) -> tuple[Registry, str]:
-    """The registry behind a remote's URL, and the path in it. Raises UNSUPPORTED for a directory."""
+    """Return the registry behind a remote's URL, and the path in it. Raises UNSUPPORTED for a directory."""
     repository = open_remote(client, remote)
     if not isinstance(repository, OciRemote):
         raise DrumheadError(
@@ -87,7 +87,7 @@ def open_registry(client: aiohttp.ClientSession, remote: Remote) -> tuple[Regist
 
 
 def read_remotes(home: Home) -> list[Remote]:
-    """The remotes of this home, in the order in which they are asked."""
+    """Return the remotes of this home, in the order in which they are asked."""
     if not home.remotes.is_file():
         return []
     try:
@@ -102,7 +102,7 @@ def write_remotes(home: Home, remotes: list[Remote]) -> None:
 
 
 def find_remote(home: Home, name: str) -> Remote:
-    """The remote called `name`, or the only one when the name is empty. Raises NOT_FOUND, USAGE."""
+    """Return the remote called `name`, or the only one when the name is empty. Raises NOT_FOUND, USAGE."""
     remotes = read_remotes(home)
     if not name and len(remotes) == 1:
         return remotes[0]
@@ -114,7 +114,7 @@ def find_remote(home: Home, name: str) -> Remote:
 
 
 async def search_remotes(home: Home) -> list[tuple[Remote, Package]]:
-    """Every package of every remote. Raises REMOTE when one does not answer."""
+    """Return every package of every remote. Raises REMOTE when one does not answer."""
     async with new_client() as client:
         return [
             (remote, package)
@@ -126,7 +126,8 @@ async def search_remotes(home: Home) -> list[tuple[Remote, Package]]:
 async def pull_package(
     home: Home, store: PackageStore, ref: PackageRef, report: Report = silent, *, remote: Remote | None = None
 ) -> Package | None:
-    """The version asked for (else the newest) from the first remote that has it, into `store`; None when none has.
+    """Return the version asked for (else the newest) from the first remote that has it, into `store`; None when none
+    has.
 
     A package that was pushed without its layer is packed now, so that composing need not.
     """

@@ -120,7 +120,7 @@ class Machine:
         self._end(KILLED)
 
     def _run_program(self, words: list[str]) -> int:
-        """The exit status that the interpreter would have ended with."""
+        """Return the exit status that the interpreter would have ended with."""
         status = 0
         try:
             program.run(words)
@@ -166,7 +166,7 @@ class Machine:
 
 
 def address_of(card: str) -> str:
-    """The IPv4 address of a network card; empty without one."""
+    """Return the IPv4 address of a network card; empty without one."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking, contextlib.suppress(OSError):
         request = struct.pack("256s", card.encode())
         return socket.inet_ntoa(fcntl.ioctl(asking, SIOCGIFADDR, request)[20:24])

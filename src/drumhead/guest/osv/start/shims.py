@@ -65,7 +65,7 @@ def _tcp_pair(
     type: int = socket.SOCK_STREAM,
     proto: int = 0,
 ) -> tuple[socket.socket, socket.socket]:
-    """Two connected sockets, whatever the family: ``AF_UNIX`` is what asyncio asks for by default."""
+    """Return two connected sockets, whatever the family: ``AF_UNIX`` is what asyncio asks for by default."""
     if type != socket.SOCK_STREAM or proto:
         raise ValueError("OSv has pairs of streams only")
     with socket.socket() as listener:
