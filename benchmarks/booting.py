@@ -71,7 +71,7 @@ class Boots:
         """A machine that goes with this process, and is deleted at the end."""
         instances = Instances(self._home)
         image = ImageStore(self._home).find(IMAGE, self.guest)
-        command = choose_command(image, config_set="" if server.words else server.name, words=server.words)
+        command = choose_command(image, config_set="" if server.words else server.name, command_line=server.words)
         spec = InstanceSpec(
             name=f"{name}-{self.guest}",
             image=IMAGE,

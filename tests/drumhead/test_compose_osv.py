@@ -238,7 +238,7 @@ def test_an_exported_disk_is_laid_out_for_the_boot_sector(composer, image, tmp_p
         settings = contents_of(read_rofs(file, config * 512, config_count * 512))
     assert found == disk_of(composer, "t/disk", tmp_path)
     configuration = json.loads(settings[b"config.json"][1])
-    assert configuration["words"] == ["/say.py", "a word"]
+    assert configuration["argv"] == ["/say.py", "a word"]
     assert configuration["env"] == {"FROM": "disk"}
     assert configuration["channels"] == {}
 

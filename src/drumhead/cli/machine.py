@@ -107,7 +107,7 @@ async def run_command(
     )
     # The image comes last: what is wrong with a flag is said whether there is such an image or not.
     found = ImageStore(find_home()).find(image_name, guest or "")
-    command = choose_command(found, config_set=run, words=execute, env=variables)
+    command = choose_command(found, config_set=run, command_line=execute, env=variables)
     return await _run(msgspec.structs.replace(spec, command=command), detach=detach)
 
 

@@ -78,7 +78,7 @@ class Archive:
         return package
 
     def closure(self, names: tuple[str, ...]) -> list[DebianPackage]:
-        """Return the packages `names` and all that they depend on (the first alternative that exists), sorted by name."""
+        """Return the packages `names` and their dependencies (the first alternative that exists), sorted by name."""
         found: dict[str, DebianPackage] = {}
         todo = [self.find(name) for name in names]
         while todo:

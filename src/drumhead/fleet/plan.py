@@ -60,7 +60,7 @@ def machine_spec(fleet: str, wanted: PlannedMachine, image: Image) -> InstanceSp
         name=wanted.name,
         image=member.image,
         guest=member.guest,
-        command=choose_command(image, config_set=member.config_set, words=member.command, env=member.env),
+        command=choose_command(image, config_set=member.config_set, command_line=member.command, env=member.env),
         memory=member.memory,
         cpus=member.cpus,
         private_network=fleet,

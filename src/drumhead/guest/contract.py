@@ -173,7 +173,7 @@ class Guest(Protocol):
         ...
 
     def skeleton(self, program: bytes) -> Tree:
-        """Return the directories and files that the composer puts below every application (mount points, /etc/passwd)."""
+        """Return the directories and files that lie below every application (mount points, /etc/passwd)."""
         ...
 
     @property

@@ -1,1 +1,1 @@
-"""Machines: QEMU processes started from images, the networks between them, and what can be asked of them."""
+"""Machines: QEMU processes started from images, their networks, volumes and sessions."""

@@ -1,4 +1,4 @@
-"""A machine in the foreground: its output is ours, our signals are its, its command's exit status is the result."""
+"""Run a machine in the foreground: copy its output, forward signals, return its command's exit status."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def run_attached(home: Home, spec: InstanceSpec, announce: Callable[[Started], None]) -> int:
-    """Start a machine, copy its log to our stdout until it ends, return its command's exit status.
+    """Start a machine, copy its log to stdout until it ends, and return its command's exit status.
 
-    SIGINT, SIGTERM and SIGHUP stop it in order; a second one switches it off. Raises what ``start_machine`` raises,
+    SIGINT, SIGTERM and SIGHUP stop it cleanly; a second signal switches it off. Raises what ``start_machine`` raises,
     and GUEST when the machine fails.
     """
     return await _attend(home, await start_machine(home, spec, attached=True), announce)
@@ -49,7 +49,7 @@ async def restart_attached(home: Home, name: str, announce: Callable[[Started], 
 
 
 async def run_to_end(home: Home, spec: InstanceSpec, *, time_limit: float) -> Outcome:
-    """Run a command in a machine that is deleted afterwards. Raises TIMEOUT and what ``start_machine`` raises."""
+    """Run a command in a machine, then delete the machine. Raises TIMEOUT and what ``start_machine`` raises."""
     instances = Instances(home)
     started = await start_machine(home, spec, attached=True)
     try:
@@ -68,7 +68,7 @@ async def run_to_end(home: Home, spec: InstanceSpec, *, time_limit: float) -> Ou
 
 
 async def wait_started(instances: Instances, name: str, *, time_limit: float) -> Instance:
-    """Wait until a machine's command runs (or has run). Raises GUEST when the machine fails before, TIMEOUT."""
+    """Wait until a machine's command runs or has ended. Raises GUEST when the machine fails before that, TIMEOUT."""
     pid = instances.read(name).pid
     ended = asyncio.create_task(wait_process(pid)) if pid else None
     try:
@@ -115,7 +115,7 @@ def _write_out(data: bytes) -> None:
 
 @contextmanager
 def _stopping_on_signals(*stops: Callable[[], Awaitable[object]]) -> Iterator[None]:
-    """Each signal of SIGNALS does the next of `stops`."""
+    """Run the next of `stops` for each received signal of SIGNALS."""
     loop = asyncio.get_running_loop()
     left = list(stops)
     tasks: set[asyncio.Future[object]] = set()

@@ -1,4 +1,4 @@
-"""Recipes' demos: each is composed into an image of its own, booted, and what it prints is compared."""
+"""Run the demos of recipes: compose each into an image, boot it, and compare its output."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from drumhead.report import Report
 
 TIME_LIMIT = 120.0
-"""Seconds that a demo may take; software emulation boots in about five."""
+"""Seconds that a demo may take; software emulation boots in about 5 s."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a demo went. `verdict` is ``passed`` or says what was otherwise."""
+    """The outcome of a demo. `verdict` is ``passed`` or describes the difference."""
 
     package: str
     passed: bool
@@ -38,7 +38,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def run_demo(home: Home, recipe: Recipe, report: Report) -> Outcome:
-    """Boot the demo of `recipe` and compare. Raises USAGE without one, and what composing and starting raise."""
+    """Boot the demo of `recipe` and compare its output. Raises USAGE without a demo, and the errors of its steps."""
     demo = recipe.demo
     if demo is None:
         raise DrumheadError(ErrorCode.USAGE, f"recipe {recipe.name} has no demo")

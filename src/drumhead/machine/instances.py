@@ -1,7 +1,7 @@
-"""The machines of a home: where each keeps its files, and what can be known of it without asking anybody.
+"""Store the instances of a home, and derive their state from their files.
 
-Nothing watches a detached machine, so nothing that watches can be killed: QEMU holds a lock on its pid file while it
-lives, the guest reports on its status port into a file, and reading those two gives the state at any time.
+No process watches a detached machine, so none can be killed. QEMU holds a lock on its pid file while it runs, and the
+guest reports into a file through its status port; these two files give the state at any time.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class StatusLine(msgspec.Struct, kw_only=True):
 
 
 class Instances:
-    """instances/ of one home. Several processes may use it at once; whoever changes an instance holds its lock."""
+    """The instances of one home. Several processes may use it at once; changing an instance requires its lock."""
 
     def __init__(self, home: Home) -> None:
         self.home = home
@@ -64,7 +64,7 @@ class Instances:
         return observe(self.directory(name), launch) if launch else None
 
     def read(self, name: str) -> Instance:
-        """Return what is known of an instance. Raises NOT_FOUND."""
+        """Return an instance. Raises NOT_FOUND."""
         instance = self.find(name)
         if instance is None:
             known = ", ".join(self.names()) or "none"
@@ -72,14 +72,14 @@ class Instances:
         return instance
 
     def read_running(self, name: str) -> Instance:
-        """Return an instance that lives. Raises NOT_FOUND, CONFLICT."""
+        """Return a running instance. Raises NOT_FOUND, CONFLICT."""
         instance = self.read(name)
         if not instance.pid:
             raise DrumheadError(ErrorCode.CONFLICT, f"{name} is not running; `drumhead start {name}` starts it")
         return instance
 
     def write(self, launch: Launch) -> None:
-        """Note how a machine is about to be started, and forget how it ended before. The caller holds its lock."""
+        """Record a start that is about to happen, and remove the record of the last end. The caller holds the lock."""
         directory = self.directory(launch.spec.name)
         for old in ("status", "pid"):
             (directory / old).unlink(missing_ok=True)
@@ -87,19 +87,19 @@ class Instances:
             temporary.write_bytes(msgspec.json.format(msgspec.json.encode(launch)))
 
     def delete(self, name: str) -> None:
-        """Remove an instance with all of its files but its volumes. Raises CONFLICT while it runs, NOT_FOUND."""
+        """Delete an instance and its files, but not its volumes. Raises CONFLICT while it runs, NOT_FOUND."""
         with self.lock(name):
             if self.read(name).pid:
                 raise DrumheadError(ErrorCode.CONFLICT, f"{name} is running; stop it first, or delete it with --force")
-            # The record goes first: what is left of a removal that was cut short is no instance any more.
+            # The record goes first, so the remains of an interrupted removal are not an instance.
             (self.directory(name) / RECORD).unlink()
             shutil.rmtree(self.directory(name))
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Be the only one to change an instance. The kernel lets go of it when we end, however we end.
+        """Hold the lock of an instance. The kernel releases it when this process ends.
 
-        Raises CONFLICT when somebody else is at it.
+        Raises CONFLICT when another process holds it.
         """
         directory = self.directory(name)
         directory.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ class Instances:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise DrumheadError(
-                    ErrorCode.CONFLICT, f"{name} is just being started, stopped or deleted by another command"
+                    ErrorCode.CONFLICT, f"another command is starting, stopping or deleting {name}"
                 ) from error
             yield
         finally:
@@ -122,14 +122,12 @@ class Instances:
         except FileNotFoundError:
             return None
         except msgspec.DecodeError as error:
-            raise DrumheadError(
-                ErrorCode.CONFLICT, f"{path} is not readable ({error}); delete {path.parent}"
-            ) from error
+            raise DrumheadError(ErrorCode.CONFLICT, f"{path} cannot be read ({error}); delete {path.parent}") from error
 
 
 def observe(directory: Path, launch: Launch) -> Instance:
-    """Return the state of a machine, from its pid file and its status file."""
-    # In this order: a machine that ends in between has written its status before it let go of its pid.
+    """Return the state of a machine from its pid file and its status file."""
+    # In this order, as a machine writes its status before it releases its pid file.
     pid = lock_holder(directory / "pid")
     lines = status_lines(directory / "status")
     addresses = {line.card: line.address for line in lines if line.event == "address"}
@@ -146,14 +144,15 @@ def observe(directory: Path, launch: Launch) -> Instance:
         launch=launch,
         state="exited" if last.event == "exit" else "failed",
         exit_status=last.code if last.event == "exit" else None,
-        reason=last.reason or ("" if last.event == "exit" else "the machine ended without a word; see its console"),
+        reason=last.reason
+        or ("" if last.event == "exit" else "the machine ended without reporting a status; see its console"),
         ended_at=end_time(directory),
         addresses=addresses,
     )
 
 
 def lock_holder(path: Path) -> int:
-    """Return the process that holds QEMU's lock on its pid file; 0 when nobody does."""
+    """Return the id of the process that holds the lock on a pid file; 0 when there is none."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -167,7 +166,7 @@ def lock_holder(path: Path) -> int:
 
 
 def status_lines(path: Path) -> list[StatusLine]:
-    """Return what the guest reported; a line that is not whole yet is left out."""
+    """Return what the guest has reported. An incomplete last line is ignored."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:
@@ -177,7 +176,7 @@ def status_lines(path: Path) -> list[StatusLine]:
         try:
             lines.append(msgspec.json.decode(line, type=StatusLine))
         except msgspec.DecodeError:
-            continue  # a guest may write what it likes; what is no report of ours is none
+            continue  # a guest may write anything; other lines are ignored
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Starting a machine: from what was asked for to a QEMU process. Everything is settled and noted before it starts."""
+"""Start a machine from its spec. Everything is resolved and recorded before QEMU starts."""
 
 from __future__ import annotations
 
@@ -46,23 +46,23 @@ IMAGE = "image.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """A machine whose QEMU runs (`pid`); what its guest does is not known yet."""
+    """A machine whose QEMU process (`pid`) runs; its guest may still be booting."""
 
     launch: Launch
     acceleration: Acceleration
     pid: int
     log_offset: int
-    """Where in its log this start begins."""
+    """The offset in its log at which this start begins."""
 
 
 async def start_machine(
     home: Home, spec: InstanceSpec, *, attached: bool, fleet: str = "", fresh: bool = True
 ) -> Started:
-    """Start a machine under its name, in place of a stopped one of that name.
+    """Start a machine, replacing a stopped one of the same name.
 
-    A `fresh` one has nothing of that: neither its log nor its own disk.
+    With `fresh`, the log and the disk of the stopped machine are deleted.
 
-    An attached machine is killed by the kernel when this process ends. Raises NOT_FOUND (image), CONFLICT (it runs, a
+    The kernel kills an attached machine when this process ends. Raises NOT_FOUND (image), CONFLICT (it runs, a
     volume or an address is taken), UNSUPPORTED, GUEST (QEMU would not start), HOST_TOOL.
     """
     image = ImageStore(home).find(spec.image, spec.guest)
@@ -80,7 +80,7 @@ async def start_machine(
 
 
 async def restart_machine(home: Home, name: str, *, attached: bool) -> Started:
-    """Start a stopped machine as it was started before: the same image, flags, address, ports and disk."""
+    """Start a stopped machine again with the same image, flags, address, ports and disk."""
     instances = Instances(home)
     with instances.lock(name):
         instance = instances.read(name)
@@ -94,14 +94,14 @@ async def restart_machine(home: Home, name: str, *, attached: bool) -> Started:
 
 
 def image_digest(image: Image) -> str:
-    """Return the name of an image's exact contents: SHA-256 of its record, in hexadecimal."""
+    """Return the SHA-256 of an image's record, which identifies its exact contents."""
     return hashlib.sha256(encode(image)).hexdigest()
 
 
 def refuse_running(instance: Instance | None) -> None:
     if instance is not None and instance.pid:
         name = instance.launch.spec.name
-        raise DrumheadError(ErrorCode.CONFLICT, f"{name} is running; stop it first, or give the new one another name")
+        raise DrumheadError(ErrorCode.CONFLICT, f"{name} is running; stop it first, or choose another name")
 
 
 async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, attached: bool, fleet: str) -> Started:
@@ -130,7 +130,7 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
         drives = (await open_overlay(directory, image.overlay_size, guest), *drives)
     config = run_config(launch, private.network_hosts([*others, launch], spec.private_network), drives, mounts)
     boot = guest.plan(image, files, config, directory, drives)
-    words = command_line(
+    argv = command_line(
         boot,
         name=spec.name,
         memory=spec.memory,
@@ -142,14 +142,14 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
     instances.write(launch)
     trim_logs(directory)
     log_offset = file_size(directory / "log")
-    pid = await spawn(words, boot, directory, attached=attached)
+    pid = await spawn(argv, boot, directory, attached=attached)
     return Started(launch=launch, acceleration=acceleration, pid=pid, log_offset=log_offset)
 
 
 def run_config(
     launch: Launch, hosts: dict[str, str], drives: tuple[Drive, ...], mounts: tuple[GuestMount, ...]
 ) -> RunConfig:
-    """Return what the guest is told."""
+    """Return the configuration of the guest."""
     uplink = GuestNic(mac=uplink_mac(launch), address=USER_ADDRESS, gateway=USER_GATEWAY, nameserver=USER_NAMESERVER)
     between = GuestNic(mac=launch.mac, address=f"{launch.address}/{private.PREFIX}" if launch.address else "")
     return RunConfig(
@@ -174,7 +174,7 @@ def cards(home: Home, launch: Launch) -> tuple[Card, ...]:
 
 
 def uplink_mac(launch: Launch) -> str:
-    """Return the MAC of the first card; nobody but QEMU ever sees it."""
+    """Return the MAC of the first card, which only QEMU sees."""
     return private.derive_mac(f"{launch.spec.private_network}/out", launch.spec.name)
 
 

@@ -1,6 +1,6 @@
-"""How much of a machine's log and console is kept: the oldest part is given back to the disk while QEMU writes on.
+"""Limit the size of a machine's log and console while QEMU keeps writing.
 
-A hole is punched at the start of the file: offsets stay what they are for QEMU, which appends, and for whoever follows.
+Trimming punches a hole at the start of the file, so offsets stay valid for QEMU, which appends, and for readers.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TRIM_ABOVE = 64 << 20
-"""Bytes on the disk above which a file is trimmed …"""
+"""Bytes on disk above which a file is trimmed."""
 KEPT_BYTES = 32 << 20
-"""… to the last so many."""
+"""Bytes that remain of a trimmed file."""
 TRIM_INTERVAL = 30.0
 NAMES = ("log", "console")
 KEEP_SIZE, PUNCH_HOLE = 1, 2
@@ -28,9 +28,9 @@ BLOCK = 4096
 
 
 def trim_logs(directory: Path) -> None:
-    """Trim what the machine in `directory` has written.
+    """Trim the logs of the machine in `directory`, which runs or is about to start.
 
-    For one that runs or is about to: when one ended is told by when it wrote for the last time.
+    (Trimming changes the time of the last write, which gives the time of a machine's end.)
     """
     for name in NAMES:
         path = directory / name
@@ -40,7 +40,7 @@ def trim_logs(directory: Path) -> None:
 
 
 def trim(path: Path, kept: int) -> None:
-    """Give back all of a file but its last `kept` bytes; where its file system has no holes, the whole of it."""
+    """Free all but the last `kept` bytes of a file, or the whole file if the file system does not support holes."""
     handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         size = os.fstat(handle).st_size
@@ -52,7 +52,7 @@ def trim(path: Path, kept: int) -> None:
 
 
 async def trim_periodically(directories: Callable[[], Iterable[Path]]) -> None:
-    """Trim the logs of machines now and then, until cancelled; `directories` is asked anew each time."""
+    """Trim the logs of machines periodically until cancelled. `directories` is called each time."""
     while True:
         for directory in directories():
             await asyncio.to_thread(trim_logs, directory)

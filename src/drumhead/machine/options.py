@@ -1,4 +1,4 @@
-"""Reading what people write on the command line and in fleet files: sizes, ports, volumes, names."""
+"""Parse what people write on the command line and in fleet files: sizes, ports, volumes, names."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def usage(message: str) -> DrumheadError:
 
 
 def read_size(text: str, *, what: str = "size") -> int:
-    """``200M``, ``1G``, ``4096`` in bytes. Raises USAGE."""
+    """Parse ``200M``, ``1G`` or ``4096`` into bytes. Raises USAGE."""
     match = SIZE.fullmatch(text.strip())
     if match is None:
-        raise usage(f"{text!r} is no {what}; write it like 512M or 2G")
+        raise usage(f"{text!r} is not a valid {what}; write 512M or 2G")
     return int(match[1]) * UNITS[match[2].upper()]
 
 
 def read_memory(text: str) -> int:
-    """Memory in MiB; a bare number means MiB, as with Capstan. Raises USAGE."""
+    """Parse memory into MiB. A bare number means MiB, as with Capstan. Raises USAGE."""
     size = int(text) if text.strip().isdigit() else read_size(text, what="amount of memory") >> 20
     if size < MIN_MEMORY:
         raise usage(f"{text} of memory is too little for a machine; give at least {MIN_MEMORY}M")
@@ -36,44 +36,46 @@ def read_memory(text: str) -> int:
 
 
 def read_instance_name(text: str) -> str:
-    """Return the name of a machine, which is its host name too. Raises USAGE."""
+    """Check the name of a machine, which is also its host name. Raises USAGE."""
     if not INSTANCE_NAME.fullmatch(text):
-        raise usage(f"{text!r} is no name for an instance; use up to 63 letters, digits, and . _ - inside")
+        raise usage(f"{text!r} is not a valid instance name; use up to 63 letters and digits, with . _ - between them")
     return text
 
 
 def read_mac(text: str) -> str:
-    """Return a hardware address of one card, in lower case. Raises USAGE."""
+    """Parse the hardware address of a card into lower case. Raises USAGE."""
     if not MAC.fullmatch(text) or int(text[:2], 16) & 1:
-        raise usage(f"{text!r} is no hardware address of a card; write it like 02:13:15:00:80:01 (first byte even)")
+        raise usage(
+            f"{text!r} is not a valid hardware address; write it like 02:13:15:00:80:01 (the first byte must be even)"
+        )
     return text.lower()
 
 
 def read_forward(text: str) -> PortForward:
-    """``[ADDRESS:]HOST:GUEST[/udp]``. Host port 0 means any free one. Raises USAGE."""
+    """Parse ``[ADDRESS:]HOST:GUEST[/udp]``. Host port 0 means any free port. Raises USAGE."""
     ports, _, protocol = text.partition("/")
     parts = ports.split(":")
     address = parts.pop(0) if len(parts) == 3 else "127.0.0.1"
     if len(parts) != 2 or not all(part.isdigit() and int(part) <= 65535 for part in parts) or parts[1] == "0":
-        raise usage(f"{text!r} is no forwarded port; write it as HOST:GUEST, like 8080:80 or 5353:53/udp")
+        raise usage(f"{text!r} is not a valid port forward; write HOST:GUEST, like 8080:80 or 5353:53/udp")
     try:
         ipaddress.IPv4Address(address)
     except ipaddress.AddressValueError as error:
-        raise usage(f"{address!r} in {text!r} is no IPv4 address of this host") from error
+        raise usage(f"{address!r} in {text!r} is not an IPv4 address of this host") from error
     match protocol:
         case "" | "tcp":
             return PortForward(host_port=int(parts[0]), guest_port=int(parts[1]), host_address=address)
         case "udp":
             return PortForward(host_port=int(parts[0]), guest_port=int(parts[1]), protocol="udp", host_address=address)
         case other:
-            raise usage(f"{other!r} in {text!r} is no protocol; it is tcp or udp")
+            raise usage(f"{other!r} in {text!r} is not a protocol; use tcp or udp")
 
 
 def read_volume(text: str) -> VolumeMount:
-    """``SOURCE:/path[:SIZE][:ro]``; a source with a slash is the path of a disk. Raises USAGE."""
+    """Parse ``SOURCE:/path[:SIZE][:ro]``. A source with a slash is the path of a disk. Raises USAGE."""
     source, *rest = text.split(":")
     if not source or not rest or not rest[0].startswith("/") or rest[0] == "/":
-        raise usage(f"{text!r} is no volume; write it as NAME:/path, NAME:/path:2G or NAME:/path:ro")
+        raise usage(f"{text!r} is not a valid volume; write NAME:/path, NAME:/path:2G or NAME:/path:ro")
     if "/" not in source:
         read_volume_name(source)
     readonly, size = False, VolumeMount.__struct_defaults__[-1]
@@ -87,16 +89,16 @@ def read_volume(text: str) -> VolumeMount:
 
 def read_volume_name(text: str) -> str:
     if not INSTANCE_NAME.fullmatch(text):
-        raise usage(f"{text!r} is no name for a volume; use letters, digits, and . _ - inside")
+        raise usage(f"{text!r} is not a valid volume name; use letters and digits, with . _ - between them")
     return text
 
 
 def read_variables(settings: list[str]) -> dict[str, str]:
-    """``NAME=VALUE`` words as environment variables. Raises USAGE."""
+    """Parse ``NAME=VALUE`` arguments into environment variables. Raises USAGE."""
     variables = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not name or not equals or "\0" in value:
-            raise usage(f"{setting!r} sets no variable; write it as NAME=VALUE")
+            raise usage(f"{setting!r} does not set a variable; write NAME=VALUE")
         variables[name] = value
     return variables

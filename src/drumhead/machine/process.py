@@ -1,4 +1,4 @@
-"""Processes of the host: those that die with us, those that outlive us, and waiting for the end of any."""
+"""Processes of the host: let one die with this process, wait for the end of any, kill one."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent() -> Callable[[], None]:
-    """Return a ``preexec_fn``: the kernel kills the child when its parent is gone, by whatever cause.
+    """Return a ``preexec_fn`` that makes the kernel kill the child when its parent ends for any reason.
 
-    To be called from the main thread, as the kernel means the thread that made the child.
+    Call it from the main thread, as the kernel watches the thread that created the child.
     """
     parent = os.getpid()
 
@@ -32,7 +32,7 @@ def die_with_parent() -> Callable[[], None]:
 
 
 async def wait_process(pid: int) -> None:
-    """Wait for the end of any process, a child or not (a child is reaped). At once when there is none."""
+    """Wait for the end of any process, and reap it if it is a child. Returns at once when there is no such process."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -46,11 +46,11 @@ async def wait_process(pid: int) -> None:
         loop.remove_reader(handle)
         os.close(handle)
     with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - it does not wait, it reaps
+        os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - WNOHANG does not wait
 
 
 def kill(pid: int) -> None:
-    """SIGKILL, if it is still there."""
+    """Send SIGKILL to a process that may have ended."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:

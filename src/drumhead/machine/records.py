@@ -1,4 +1,4 @@
-"""What was asked of a machine, and what is known of it."""
+"""Records of a machine: its spec, its last start and its state."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from drumhead.records import Command
 Accelerator = Literal["kvm", "tcg"]
 NetworkMode = Literal["nat", "bridge", "tap", "vhost"]
 InstanceState = Literal["starting", "running", "exited", "failed"]
-"""starting: QEMU lives, the command does not yet. exited: the command ended by itself or was stopped. failed: the
-machine could not boot, or ended without saying how its command did.
+"""starting: QEMU runs, the command does not yet.
+
+exited: the command ended or was stopped. failed: the machine could not boot, or ended without reporting its command's
+status.
 """
 
 
 class PortForward(msgspec.Struct, frozen=True, kw_only=True):
-    """``-f HOST_PORT:GUEST_PORT[/udp]``; `host_port` 0 asks for any free port. Bound on 127.0.0.1 unless told."""
+    """``-f HOST_PORT:GUEST_PORT[/udp]``; `host_port` 0 means any free port. Bound to 127.0.0.1 by default."""
 
     host_port: int
     guest_port: int
@@ -26,7 +28,9 @@ class PortForward(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VolumeMount(msgspec.Struct, frozen=True, kw_only=True):
-    """``--volume NAME:/path[:SIZE][:ro]``: a named volume (made when missing, `size` bytes) or the path of a disk."""
+    """``--volume NAME:/path[:SIZE][:ro]``: a named volume (created with `size` bytes when missing) or the path of a
+    disk.
+    """
 
     source: str
     path: str
@@ -35,28 +39,28 @@ class VolumeMount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user asked for: the whole of ``drumhead run``'s flags. `memory` is in MiB.
+    """What the user asked for with the flags of ``drumhead run``. `memory` is in MiB.
 
-    Empty `mac` means: derived from the name, so that the same name has the same address at every launch.
+    An empty `mac` is derived from the name, so the same name has the same address at every start.
     """
 
     name: str
     image: str
     guest: str = ""
-    """Which guest's image of that name; empty means the only one, or Linux's."""
+    """The guest whose image of that name is meant; empty means the only image, or Linux's."""
     command: Command
     memory: int = 256
     cpus: int = 1
     network: NetworkMode = "nat"
     network_device: str = ""
-    """The host's bridge (bridge, vhost) or tap device (tap); empty means the usual one."""
+    """The host's bridge (bridge, vhost) or tap device (tap); empty means the usual device."""
     private_network: str = "default"
     """The private network shared with other instances of this host; a fleet has its own."""
     mac: str = ""
     forwards: tuple[PortForward, ...] = ()
     volumes: tuple[VolumeMount, ...] = ()
     aliases: tuple[str, ...] = ()
-    """Further names under which its neighbours find it."""
+    """Further names by which other machines of the network find it."""
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,11 +84,11 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a machine at one moment; put together by ``instances.Instances.read``, never stored.
+    """The state of a machine at one moment, made by ``instances.Instances.read`` and never stored.
 
-    `pid` is QEMU's, 0 when it is gone. `exit_status` is the command's (128 + n after signal n); `reason` says why a
+    `pid` is QEMU's, 0 when it has ended. `exit_status` is the command's (128 + n after signal n); `reason` says why a
     machine failed. `addresses` maps the guest's cards to the addresses that it reported. `resident` is the memory
-    that the host spends on it, in bytes.
+    that it uses on the host, in bytes.
     """
 
     launch: Launch

@@ -1,4 +1,4 @@
-"""From what a person asks for to a complete InstanceSpec: which command, with which environment."""
+"""Choose the command and the default name of an instance."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def choose_command(
-    image: Image, *, config_set: str = "", words: str = "", env: dict[str, str] | None = None
+    image: Image, *, config_set: str = "", command_line: str = "", env: dict[str, str] | None = None
 ) -> Command:
-    """Return the command that a machine starts: `words` as given, else a config set of the image, else its default.
+    """Return the command of a machine: `command_line` if given, else a config set of the image, else its default.
 
-    `env` is added to what the config set brings. Raises USAGE, NOT_FOUND with the config sets that there are.
+    `env` is added to the config set's environment. Raises USAGE, and NOT_FOUND with the existing config sets.
     """
-    if words:
-        command = parse_command(words)
+    if command_line:
+        command = parse_command(command_line)
         return Command(argv=command.argv, env={**command.env, **(env or {})})
     name = config_set or image.default
     known = ", ".join(image.commands) or "none"
@@ -35,5 +35,5 @@ def choose_command(
 
 
 def default_instance_name(image: str) -> str:
-    """``node-micro/tutorial`` runs as ``node-micro-tutorial``."""
+    """Return ``node-micro-tutorial`` for the image ``node-micro/tutorial``."""
     return image.replace("/", "-").replace("+", "-")[:63].strip("-.")

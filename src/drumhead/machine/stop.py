@@ -1,4 +1,4 @@
-"""Ending machines: the command is asked, then killed; QEMU is asked, then killed. And waiting for an end."""
+"""Stop machines: ask the command, then kill it; ask QEMU, then kill it. Wait for the end of a machine."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL for the guest's command."""
 END_TIME = 10.0
-"""Seconds that a guest has to switch off after its command ended, and QEMU after it was told to quit."""
+"""Seconds that a guest has to switch off after its command ended, and that QEMU has to quit."""
 KILLED = 137
-"""The exit status of a command that ended with SIGKILL, and so of one whose machine was switched off."""
+"""The exit status of a command killed by SIGKILL, and of one whose machine was switched off."""
 
 
 async def stop_machine(instances: Instances, name: str, *, grace: float = GRACE) -> Instance:
-    """SIGTERM for the command, SIGKILL after `grace` seconds, then off; a machine that does not answer is switched off.
+    """Send SIGTERM to the command and SIGKILL after `grace` seconds. A machine that does not answer is switched off.
 
-    A machine that has ended already stays as it is. Raises NOT_FOUND.
+    A machine that has already ended is left as it is. Raises NOT_FOUND.
     """
     instance = instances.read(name)
     if not instance.pid:
@@ -39,13 +39,13 @@ async def stop_machine(instances: Instances, name: str, *, grace: float = GRACE)
         async with asyncio.timeout(grace + END_TIME):
             await wait_process(instance.pid)
     except (DrumheadError, TimeoutError):
-        # No order reaches a guest that still boots or that hangs.
+        # A guest that is booting or hangs does not answer.
         return await destroy_machine(instances, name)
     return instances.read(name)
 
 
 async def destroy_machine(instances: Instances, name: str) -> Instance:
-    """Switch a machine off as if its plug was pulled. Raises NOT_FOUND."""
+    """Switch a machine off as if its plug had been pulled. Raises NOT_FOUND."""
     instance = instances.read(name)
     if instance.pid:
         directory = instances.directory(name)
@@ -63,7 +63,7 @@ async def destroy_machine(instances: Instances, name: str) -> Instance:
 
 
 def record_exit(directory: Path, status: int) -> None:
-    """The last line of the status file, where the guest could not write it."""
+    """Append the last line of the status file in place of the guest, which could not write it."""
     with (directory / "status").open("ab") as file:
         file.write(msgspec.json.encode({"event": "exit", "code": status}) + b"\n")
 
@@ -77,7 +77,7 @@ async def wait_machine(instances: Instances, name: str) -> Instance:
 
 
 def exit_status(instance: Instance) -> int:
-    """Return the command's exit status. Raises GUEST when the machine failed to tell one."""
+    """Return the command's exit status. Raises GUEST when the machine did not report one."""
     if instance.exit_status is None:
         raise DrumheadError(ErrorCode.GUEST, f"{instance.launch.spec.name} failed: {instance.reason}")
     return instance.exit_status

@@ -1,4 +1,7 @@
-"""Files that others write: being woken by the kernel when they grow (inotify), instead of looking again and again."""
+"""Follow files that other processes write, woken by inotify instead of polling.
+
+Twenty lines of ctypes suffice here; asyncinotify would be one more dependency for the same two system calls.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ CHUNK = 1 << 16
 
 @contextmanager
 def watching(directory: Path) -> Iterator[asyncio.Event]:
-    """An event that is set whenever a file in `directory` is written, appears or goes."""
+    """Yield an event that is set whenever a file in `directory` is written, created or deleted."""
     handle = LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
     if handle < 0:
         raise OSError(ctypes.get_errno(), "inotify_init1")
@@ -43,9 +46,9 @@ def watching(directory: Path) -> Iterator[asyncio.Event]:
 
 
 async def follow(path: Path, *, offset: int = 0, until: Awaitable[object]) -> AsyncIterator[bytes]:
-    """Yield what is in a file from `offset` on and what is added to it, until `until` is done and all of it was read.
+    """Yield a file's contents from `offset` on and everything appended, until `until` is done and all has been read.
 
-    A file that is not there yet is waited for; one that was cut short is read from its start.
+    Waits for a file that does not exist yet. A truncated file is read from its start again.
     """
     ended = asyncio.ensure_future(until)
     try:
@@ -70,7 +73,7 @@ async def follow(path: Path, *, offset: int = 0, until: Awaitable[object]) -> As
 
 
 def read_from(path: Path, offset: int) -> Iterator[bytes]:
-    """Yield the bytes of a file from `offset` on, in pieces; nothing when it is not there, nor what was trimmed away."""
+    """Yield the bytes of a file from `offset` on, in chunks. A missing file and trimmed parts yield nothing."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -82,7 +85,7 @@ def read_from(path: Path, offset: int) -> Iterator[bytes]:
 
 
 def data_offset(path: Path, offset: int) -> int:
-    """`offset`, or where the first whole line after it begins when a hole is there (``logs.trim``)."""
+    """Return `offset`, or the start of the first whole line after the hole at `offset` (``logs.trim``)."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -90,7 +93,7 @@ def data_offset(path: Path, offset: int) -> int:
     with file:
         try:
             start = os.lseek(file.fileno(), offset, os.SEEK_DATA)
-        except OSError:  # nothing but a hole, or nothing at all, from there on
+        except OSError:  # only a hole or nothing follows
             return offset
         if start == offset:
             return offset
@@ -103,7 +106,7 @@ def file_size(path: Path) -> int:
 
 
 def tail_offset(path: Path, lines: int) -> int:
-    """Return where the last `lines` lines of a file begin."""
+    """Return the offset of the last `lines` lines of a file."""
     if not path.exists():
         return 0
     at, start = path.stat().st_size, data_offset(path, 0)

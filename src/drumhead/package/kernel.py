@@ -24,7 +24,7 @@ XZ_FILTERS: list[dict[str, int]] = [
 
 
 def kernel_tree(files: Tree, modules: tuple[str, ...]) -> Tree:
-    """Return what a kernel package holds: ``vmlinux.xz``, ``vmlinuz`` (as Debian ships it) and ``modules/NN-NAME.ko``."""
+    """Return the files of a kernel package: ``vmlinux.xz``, ``vmlinuz`` (Debian's) and ``modules/NN-NAME.ko``."""
     images = [entry.read() for path, entry in files if path.startswith("boot/vmlinuz-")]
     if len(images) != 1:
         raise DrumheadError(ErrorCode.INCOMPLETE, f"a kernel package has one boot/vmlinuz-*, this one {len(images)}")

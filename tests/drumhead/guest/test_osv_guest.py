@@ -122,7 +122,7 @@ def test_python_programs_start_under_the_start_program(files):
 def test_the_configuration_is_a_disk(files):
     found = settings_of(plan(files))
     settings = json.loads(found["config.json"])
-    assert settings["words"] == ["-m", "app.main", "--port", "80"]
+    assert settings["argv"] == ["-m", "app.main", "--port", "80"]
     assert settings["env"] == PYTHON.env
     assert settings["hosts"] == {"two": "10.64.0.2"}
     assert settings["channels"] == {"address": "10.0.2.100", "log": 1, "status": 2, "control": 3}
@@ -130,8 +130,8 @@ def test_the_configuration_is_a_disk(files):
 
 def test_other_programs_start_alone_and_count_as_running(files):
     boot = plan(files, Command(argv=("node", "-e", "x; y $Z"), env={"A": "b c"}))
-    assert "--env=A=b\\ c --env=DRUMHEAD_WORD_3=x;\\ y\\ $Z" in boot.cmdline
-    assert boot.cmdline.endswith('"/usr/bin/node" "-e" $DRUMHEAD_WORD_3')
+    assert "--env=A=b\\ c --env=DRUMHEAD_ARGUMENT_3=x;\\ y\\ $Z" in boot.cmdline
+    assert boot.cmdline.endswith('"/usr/bin/node" "-e" $DRUMHEAD_ARGUMENT_3')
     assert boot.channels == ()
     assert boot.console == "log"
     status = json.loads(boot.files[STATE / "status"])
@@ -213,7 +213,7 @@ def test_options_arrive_as_they_were_given(variables):
 @given(st.lists(texts.filter(lambda text: '"' not in text and "\\" not in text), min_size=1, max_size=4))
 def test_words_of_the_program_arrive_as_they_were_given(argv):
     line = command_line([], {}, argv)
-    options = [word for word in parse_options(line) if word.startswith("--env=DRUMHEAD_WORD_")]
+    options = [word for word in parse_options(line) if word.startswith("--env=DRUMHEAD_ARGUMENT_")]
     variables = dict(word.removeprefix("--env=").split("=", 1) for word in options)
     start = sum(len(option("env", word.removeprefix("--env="))) + 1 for word in options)
     assert parse_program(line[start:], variables) == argv
@@ -253,7 +253,7 @@ class Host:
         config = tmp_path / "config.json"
         known = {"env": {}, "cwd": str(tmp_path), "hosts": {"two": "10.0.0.2"}, "volumes": (), "nameserver": "10.0.2.3"}
         written = program.Settings(
-            hostname="one", words=words, channels={"address": "127.0.0.1", **ports}, **{**known, **settings}
+            hostname="one", argv=words, channels={"address": "127.0.0.1", **ports}, **{**known, **settings}
         )
         config.write_bytes(msgspec.json.encode(written))
         self.own = tmp_path / "own"

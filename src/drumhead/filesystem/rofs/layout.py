@@ -17,7 +17,7 @@ VERSION = 1
 SUPERBLOCK = struct.Struct("<8Q")
 """Magic, version, block size, first block of the metadata, its blocks, directory entries, symbolic links, inodes."""
 INODE = struct.Struct("<4Q")
-"""Kind, number, position, count: a file's first block and bytes, a directory's first entry and entries, a link and 1.
+"""Kind, number, position, count: first block and bytes of a file, first entry and entries of a directory, link and 1.
 """
 ENTRY = struct.Struct("<QH")
 """Inode number and length of the name, which follows."""

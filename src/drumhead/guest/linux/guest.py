@@ -1,4 +1,4 @@
-"""The Linux guest's answers to ``guest.contract.Guest``."""
+"""Implement ``guest.contract.Guest`` for Linux."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ CMDLINE = (
     "console=ttyS0 quiet loglevel=4 reboot=t panic=-1 i8042.noaux i8042.nokbd audit=0 apparmor=0 "
     "lockdown=confidentiality"
 )
-"""A reset ends QEMU (-no-reboot), so a machine ends with its init, and a panic ends it too. Locked down, the kernel
-makes no files for tracing: 10 MB of memory and a fifth of a second of every boot.
+"""A reset ends QEMU (-no-reboot), so a machine ends when its init ends or the kernel panics. In lockdown the kernel
+creates no tracing files, which saves 10 MB of memory and 0.2 s of every boot.
 """
 SESSIONS = 4
-"""Programs that may run beside the command at once (``drumhead exec``)."""
+"""How many programs may run beside the command at once (``drumhead exec``)."""
 MAX_LAYERS = 32
 
 
@@ -63,7 +63,7 @@ class LinuxGuest:
         return 1
 
     def check(self, tree: Tree) -> tuple[Finding, ...]:
-        """Programs and libraries of another machine; what is missing is found by the library closure."""
+        """Find programs and libraries for another machine. ``drumhead.closure`` finds missing libraries."""
         return tuple(
             Finding(path=path, severity="program", sentence="is made for another kind of machine than x86-64")
             for path, entry in tree
@@ -113,7 +113,7 @@ class LinuxGuest:
 
 
 def channels(state: Path) -> tuple[Channel, ...]:
-    """Return the ports of a machine. `status` is the last: the init takes it as the sign that all are there."""
+    """Return the ports of a machine. `status` comes last: when it exists, the init knows that all exist."""
     return (
         Channel(name="org.drumhead.log", kind="file", path=state / "log"),
         Channel(name="org.drumhead.control", kind="socket", path=state / "control.sock"),
@@ -126,7 +126,7 @@ def channels(state: Path) -> tuple[Channel, ...]:
 
 
 def with_config(initrd: bytes, config: RunConfig) -> bytes:
-    """Return an initrd and, as a second archive after it, the configuration of one machine."""
+    """Return an initrd followed by a second archive with the configuration of one machine."""
     archive = cpio.write_cpio(
         [cpio.directory("drumhead"), cpio.regular("drumhead/config.json", msgspec.json.encode(config), 0o600)]
     )

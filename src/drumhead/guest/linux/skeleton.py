@@ -1,4 +1,4 @@
-"""What lies below every application in a Linux guest: mount points, accounts, how names are looked up."""
+"""The base tree of a Linux guest: mount points, accounts and name resolution."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOUNT_POINTS = {"dev": 0o755, "proc": 0o555, "sys": 0o555, "run": 0o755, "tmp": 
 
 
 def skeleton() -> Tree:
-    """Return a fresh tree; the composer adds the application to it."""
+    """Return a fresh tree, to which the composer adds the application."""
     tree = Tree()
     for path, mode in MOUNT_POINTS.items():
         tree.add(path, directory(mode))

@@ -1,4 +1,4 @@
-"""OSv: one address space, one process, threads only. Its kernel is the user's to bring."""
+"""The OSv guest: one address space, one process, threads only. The user provides its kernel."""
 
 from drumhead.guest.osv.guest import OsvGuest
 

@@ -1,7 +1,7 @@
-"""What cannot run on OSv, found before a machine is composed: OSv is one process without fork, exec or Unix sockets.
+"""Find what cannot run on OSv before an image is composed. OSv is one process without fork, exec or Unix sockets.
 
-Programs and libraries are judged by their ELF files, Python by the project's own sources. Dependencies are in images as
-bytecode only and are not read: what they do when they are called is theirs.
+Programs and libraries are checked by their ELF files, Python by the project's own sources. Dependencies are in images
+as bytecode only and are not checked.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from drumhead.tree import Entry, Tree
 
 STARTERS = {"fork", "vfork", "execv", "execve", "execvp", "posix_spawn", "posix_spawnp"}
-"""Functions of libc that make a process or replace it."""
+"""Functions of libc that create or replace a process."""
 INTERPRETERS = re.compile(r"(python|node)[0-9.]*")
-"""Programs that start others only when what they run asks for it."""
+"""Programs that start others only on behalf of what they run."""
 PYTHON = re.compile(r"python[0-9.]*")
 SHOWN = 3
-"""Places that one sentence names."""
+"""The number of places that one sentence names."""
 
 
 def check_tree(tree: Tree) -> Iterator[Finding]:
-    """Yield what is wrong with single files of a layer, whatever is started."""
+    """Yield findings about single files of a layer, independent of config sets."""
     for path, entry in tree:
         if entry.kind != "file" or not entry.size:
             continue
@@ -63,9 +63,9 @@ def _check_elf(path: str, elf: bytes) -> Iterator[Finding]:
 
 
 def check_command(tree: Tree, command: Command, program: str) -> Iterator[Finding]:
-    """Yield what a config set does, as far as the project's own sources in `tree` show it: Python only.
+    """Yield findings about a config set that runs Python, from the project's own sources in `tree`.
 
-    Refused is what a module does that is imported when the program starts: there nobody can choose otherwise later.
+    What a module does that is imported at the start is refused, as no later choice avoids it.
     """
     if not PYTHON.fullmatch(posixpath.basename(program)):
         return
@@ -99,20 +99,20 @@ def _places(uses: tuple[Use, ...]) -> str:
 
 
 def _entry(command: Command) -> tuple[str, str] | None:
-    """Return the module that a command starts, and the directory that its imports begin at; None for code and prompts."""
-    from drumhead.guest.osv.program import split_python  # noqa: PLC0415 - check.py stands alone but for this
+    """Return the module that a command starts and the directory of its imports; None for code and prompts."""
+    from drumhead.guest.osv.program import split_python  # noqa: PLC0415 - program imports the skeleton, which check does not need
 
-    _, words = split_python(command.argv[1:])
-    if not words or words[0] == "-c":
+    _, argv = split_python(command.argv[1:])
+    if not argv or argv[0] == "-c":
         return None
-    if words[0] == "-m":
-        return (words[1], command.cwd) if len(words) > 1 else None
-    file = posixpath.normpath(posixpath.join(command.cwd, words[0]))
+    if argv[0] == "-m":
+        return (argv[1], command.cwd) if len(argv) > 1 else None
+    file = posixpath.normpath(posixpath.join(command.cwd, argv[0]))
     return posixpath.basename(file).removesuffix(".py"), posixpath.dirname(file)
 
 
 class Sources:
-    """The project's modules, as a program finds them that starts in directory `root`."""
+    """The project's modules, as found by a program that starts in the directory `root`."""
 
     def __init__(self, tree: Tree, root: str, command: Command) -> None:
         self._tree = tree
@@ -122,7 +122,7 @@ class Sources:
         self._places: dict[str, str] = {}
 
     def path(self, module: str) -> str:
-        """Return the source of a module of the project; empty for any other."""
+        """Return the path of a module of the project; empty for other modules."""
         if module not in self._places:
             parts = module.replace(".", "/")
             ends = (f"{parts}/__init__.py", f"{parts}.py")
@@ -135,7 +135,7 @@ class Sources:
         return entry if entry and entry.kind == "file" else None
 
     def uses(self, module: str) -> ScanResult:
-        """Return what a module of the project uses and imports."""
+        """Return the scan of a module of the project."""
         if module not in self._read:
             path = self.path(module)
             entry = self._tree[path]

@@ -1,4 +1,4 @@
-"""OSv's command line: its options first, then the program. Each part has its own rules for what is special."""
+"""Write OSv's command line: options, then the program. The two parts have different quoting rules."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from collections.abc import Mapping, Sequence
 from drumhead.errors import DrumheadError, ErrorCode
 
 MAX_LENGTH = 2048
-"""Bytes. Through QEMU's -append about 2.7 kB arrive; a longer line resets the machine without a word."""
+"""In bytes. QEMU's -append passes about 2.7 kB; a longer line resets the machine without a message."""
 SPECIAL_IN_OPTIONS = " \t\n\\"
 
 
 def option(name: str, value: str = "") -> str:
-    """``--name`` or ``--name=value``. Blanks and backslashes are kept by a backslash."""
+    """Return ``--name`` or ``--name=value``. A backslash escapes blanks and backslashes."""
     if not value:
         return f"--{name}"
     return f"--{name}=" + "".join(f"\\{one}" if one in SPECIAL_IN_OPTIONS else one for one in value)
 
 
-def quoted(word: str) -> str:
-    """Return a word of the program, in double quotes. Only for words that ``is_plain``."""
-    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def quoted(argument: str) -> str:
+    """Return an argument of the program in double quotes. ``is_plain`` must hold for it."""
+    return '"' + argument.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def is_plain(word: str) -> bool:
-    """Tell whether OSv's parser leaves a quoted word alone: it reads ASCII, and takes ``$`` for a variable."""
-    return word.isascii() and word.isprintable() and "$" not in word
+def is_plain(argument: str) -> bool:
+    """Tell whether OSv's parser leaves a quoted argument unchanged. It reads ASCII only and expands ``$``."""
+    return argument.isascii() and argument.isprintable() and "$" not in argument
 
 
 def command_line(options: Sequence[str], environment: Mapping[str, str], argv: Sequence[str]) -> str:
-    """Return the whole line. `options` are finished (``option``). Raises UNSUPPORTED when it is too long for OSv.
+    """Return the complete line. `options` come from ``option``. Raises UNSUPPORTED when it is too long for OSv.
 
-    A word that the parser would change travels as a variable of its own, as variables are taken as they are.
+    An argument that the parser would change is passed in a variable of its own, whose value is not parsed.
     """
-    variables, words = dict(environment), []
-    for number, word in enumerate(argv):
-        if is_plain(word):
-            words.append(quoted(word))
+    variables, program = dict(environment), list[str]()
+    for number, argument in enumerate(argv):
+        if is_plain(argument):
+            program.append(quoted(argument))
         else:
-            variables[f"DRUMHEAD_WORD_{number}"] = word
-            words.append(f"$DRUMHEAD_WORD_{number}")
-    line = " ".join([*options, *(option("env", f"{name}={value}") for name, value in variables.items()), *words])
+            variables[f"DRUMHEAD_ARGUMENT_{number}"] = argument
+            program.append(f"$DRUMHEAD_ARGUMENT_{number}")
+    line = " ".join([*options, *(option("env", f"{name}={value}") for name, value in variables.items()), *program])
     if len(line.encode()) > MAX_LENGTH:
         raise DrumheadError(
             ErrorCode.UNSUPPORTED,

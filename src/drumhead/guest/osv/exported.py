@@ -1,4 +1,4 @@
-"""How an exported disk starts: no host gives it a configuration, so it carries one, and has nobody to report to."""
+"""The start of an exported disk, which contains its configuration, as no host provides one or listens to reports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONFIG_PARTITION = "/dev/vblk0.2"
 
 
 def exported_start(command: Command, hostname: str) -> tuple[str, Tree]:
-    """OSv's command line, and the files of the partition with the configuration. Cards get addresses by DHCP."""
+    """Return OSv's command line and the files of the configuration partition. Cards use DHCP."""
     config = RunConfig(hostname=hostname, command=command)
     start = program.read(command)
     place = CONFIG_MOUNT if start.managed else program.OWN_FILES

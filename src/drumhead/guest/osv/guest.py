@@ -1,4 +1,4 @@
-"""The OSv guest's answers to ``guest.contract.Guest``."""
+"""Implement ``guest.contract.Guest`` for OSv."""
 
 from __future__ import annotations
 
@@ -22,16 +22,14 @@ if TYPE_CHECKING:
     from drumhead.records import Command, Filesystem, GuestName, Image, ImageFiles
 
 LOADER = "/lib64/ld-linux-x86-64.so.2"
-"""Programs run on Debian's libc, so that OSv only has to know Linux's system calls."""
+"""Programs use Debian's libc, so OSv only has to provide Linux's system calls."""
 DATA = "/data"
 OPTIONS = (option("rootfs", "rofs"), option("power-off-on-abort"), option("noinit"), option("console", "serial"))
 PROBE_OPTIONS = (option("power-off-on-abort"), option("nomount"), option("noinit"))
 CACHE_MEMORY = 96
-"""MiB from which OSv may keep what it read of its root: 20 MB, for a boot that is a seventh shorter."""
-UNMANAGED = (
-    b'{"event":"started","reason":"the machine ended; OSv does not tell how a program ended that is not Python\'s"}\n'
-)
-"""The status file of a program that nobody reports on: it counts as running as long as its machine does."""
+"""Memory in MiB from which OSv may cache its root: 20 MB, for a boot that takes 14 % less time."""
+UNMANAGED = b'{"event":"started","reason":"the machine ended; OSv reports the exit status of Python programs only"}\n'
+"""The status file of a program that cannot report: it counts as running while its machine runs."""
 VOLUME_OPTIONS = (
     "-b",
     "4096",
@@ -40,18 +38,18 @@ VOLUME_OPTIONS = (
     "-E",
     "assume_storage_prezeroed=1,lazy_journal_init=1,nodiscard",
 )
-"""OSv writes no journal. Without extents and indexed directories nothing that was written is ever moved, so that a cut
-leaves what was flushed before it. The journal is there for a Linux machine that takes the volume over. OSv keeps 32
-blocks of directories and inodes in memory: small ones, which mke2fs would choose for small disks, hold too little.
+"""OSv writes no journal. Without extents and indexed directories, written data never moves, so flushed data survives a
+power cut. The journal serves a Linux machine that uses the volume later. OSv caches 32 blocks of directories and
+inodes; the small blocks that mke2fs chooses for small disks would hold too little.
 """
 UNSUPPORTED: dict[Capability, str] = {
-    "exec": "OSv is one process: no other program runs beside the command",
+    "exec": "OSv is one process: no other program can run beside the command",
     "shell": "OSv is one process: there is no shell on its console",
     "overlay": "OSv has no overlay: give the machine a volume (--volume NAME:/data), or let it write to /tmp and /run",
-    "readonly-volume": "OSv's ext4 cannot mount a disk that it must not write to",
+    "readonly-volume": "OSv's ext4 cannot mount a disk read-only",
     "second-volume": "OSv's ext4 mounts one disk at a time",
-    "qcow2-volume": "a volume is checked on the host before OSv mounts it, and that can be done to raw disks only",
-    "holes": "OSv's ext4 writes what belongs into a hole to the beginning of the disk, over the superblock",
+    "qcow2-volume": "the host checks a volume before OSv mounts it, and can check raw disks only",
+    "holes": "OSv's ext4 writes into a hole of a file overwrite the superblock",
 }
 
 
@@ -102,7 +100,7 @@ class OsvGuest:
         state: Path,
         data: tuple[Drive, ...],
     ) -> BootPlan:
-        """Disks are known by their order alone: the root, the configuration, then `data`."""
+        """Plan the disks in the order by which OSv knows them: root, configuration, then `data`."""
         root, settings = state / "root.vmdk", state / "config.rofs"
         start = program.read(config.command)
         preload = ("--preload", PRELOAD) if config.mounts else ()
@@ -115,7 +113,7 @@ class OsvGuest:
             drives=(
                 Drive(path=root, format="vmdk", serial="root", readonly=True),
                 Drive(path=settings, format="raw", serial="config", readonly=True),
-                # fsync reaches the disk as writes alone: OSv's ext4 never tells it to flush.
+                # OSv's ext4 never flushes the disk, so fsync needs writes that go through.
                 *(msgspec.structs.replace(drive, writethrough=True) for drive in data),
             ),
             channels=channels(state) if start.managed else (),
@@ -131,7 +129,7 @@ class OsvGuest:
         options = list(OPTIONS)
         if config.memory < CACHE_MEMORY:
             options.append(option("disable_rofs_cache"))
-        # Any address given turns DHCP off for all cards.
+        # A fixed address turns off DHCP for all cards.
         if program.addresses_are_fixed(config):
             for number, card in enumerate(config.nics):
                 interface = ipaddress.IPv4Interface(card.address)
@@ -141,12 +139,12 @@ class OsvGuest:
         return options
 
     def probe(self, files: ImageFiles) -> ProbeBoot:
-        # It prints its version, finds no root and no program, and is off.
+        # It prints its version, finds no root and no program, and switches off.
         return ProbeBoot(kernel=files.kernel, initrd=None, cmdline=" ".join(PROBE_OPTIONS), marker="OSv v")
 
 
 def _mounts(config: RunConfig, start: program.Start) -> list[str]:
-    """Return the configuration, volumes in the order of their disks, and memory at /data where no volume is."""
+    """Return the mount options: configuration, volumes in the order of disks, and /data in memory without a volume."""
     first = option("mount-fs", f"rofs,/dev/vblk1,{CONFIG_MOUNT if start.managed else program.OWN_FILES}")
     mounts = [option("mount-fs", f"ext,/dev/vblk{2 + n},{mount.path}") for n, mount in enumerate(config.mounts)]
     if not any(mount.path == DATA or mount.path.startswith(f"{DATA}/") for mount in config.mounts):
@@ -155,7 +153,7 @@ def _mounts(config: RunConfig, start: program.Start) -> list[str]:
 
 
 def channels(state: Path) -> tuple[Channel, ...]:
-    """Return what the start program connects to."""
+    """Return the channels to which the start program connects."""
     return (
         Channel(name="log", kind="file", path=state / "log", port=program.PORTS["log"]),
         Channel(name="status", kind="file", path=state / "status", port=program.PORTS["status"]),

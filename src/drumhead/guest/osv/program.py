@@ -1,4 +1,4 @@
-"""How a command starts on OSv: Python programs under our start program, which OSv's host can talk to; others alone."""
+"""Plan how a command starts on OSv: Python programs under drumhead's start program, others directly."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 PYTHON = re.compile(r"python(3(\.[0-9]+)?)?")
 WITH_VALUE = frozenset("WX")
-"""The interpreter's options that take the next word when nothing follows the letter."""
+"""The interpreter's options that take the next argument as their value."""
 OWN_FILES = "/run/drumhead"
-"""Where /etc/hosts and /etc/resolv.conf lead (``skeleton``)."""
+"""The directory to which /etc/hosts and /etc/resolv.conf link (``skeleton``)."""
 PORTS = {"log": 1, "status": 2, "control": 3}
 BEFORE_START = ("PYTHON", "LD_", "GLIBC_", "MALLOC_")
-"""Variables that count before the start program can set them."""
+"""Prefixes of variables that take effect before the start program can set them."""
 BASE_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 SEARCH_PATH = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """``config.json``, read by the start program. `words` follow the interpreter's own options.
+    """``config.json``, which the start program reads. `argv` follows the interpreter's own options.
 
-    `cards` are those that asked for their addresses, which the host is told.
+    `cards` use DHCP; their addresses are reported to the host.
     """
 
     hostname: str
-    words: tuple[str, ...]
+    argv: tuple[str, ...]
     env: dict[str, str]
     cwd: str
     hosts: dict[str, str]
@@ -48,24 +48,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What follows OSv's options: `argv` for the loader of libc. `managed` programs run under the start program."""
+    """The start of a program: `argv` goes to the loader of libc. `managed` programs run under the start program."""
 
     managed: bool
     argv: tuple[str, ...]
-    words: tuple[str, ...] = ()
+    program_argv: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
 
 
 def read(command: Command) -> Start:
-    """Split a command. One of Python without a program (a prompt, --version) is started alone."""
+    """Plan the start of a command. Python without a program (a prompt, --version) starts directly."""
     if PYTHON.fullmatch(posixpath.basename(command.argv[0])):
-        options, words = split_python(command.argv[1:])
-        if words:
+        options, argv = split_python(command.argv[1:])
+        if argv:
             early = {name: value for name, value in command.env.items() if name.startswith(BEFORE_START)}
             return Start(
                 managed=True,
                 argv=(_path(command.argv[0]), *options, "-m", START_PACKAGE),
-                words=words,
+                program_argv=argv,
                 environment={"LANG": BASE_ENVIRONMENT["LANG"], **early},
             )
     return Start(
@@ -75,31 +75,31 @@ def read(command: Command) -> Start:
     )
 
 
-def split_python(words: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the interpreter's options, and the program: ``-m MODULE …``, ``-c CODE …``, ``FILE …``; empty without one."""
-    for at, word in enumerate(words):
-        if at and words[at - 1] in {"-W", "-X", "--check-hash-based-pycs"}:
+def split_python(argv: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Split off the interpreter's options. The rest is ``-m MODULE …``, ``-c CODE …`` or ``FILE …``, or empty."""
+    for at, argument in enumerate(argv):
+        if at and argv[at - 1] in {"-W", "-X", "--check-hash-based-pycs"}:
             continue
-        if not word.startswith("-"):
-            return words[:at], words[at:]
-        if word == "-" or word.startswith("--"):
-            if word == "--check-hash-based-pycs":
+        if not argument.startswith("-"):
+            return argv[:at], argv[at:]
+        if argument == "-" or argument.startswith("--"):
+            if argument == "--check-hash-based-pycs":
                 continue
-            return words, ()
-        for place, letter in enumerate(word[1:], 1):
-            if letter in "mc":  # the rest of the word, or the next one
-                before = (*words[:at], word[:place]) if place > 1 else words[:at]
-                rest = (word[place + 1 :], *words[at + 1 :]) if word[place + 1 :] else words[at + 1 :]
+            return argv, ()
+        for place, letter in enumerate(argument[1:], 1):
+            if letter in "mc":  # the value is the rest of the argument, or the next one
+                before = (*argv[:at], argument[:place]) if place > 1 else argv[:at]
+                rest = (argument[place + 1 :], *argv[at + 1 :]) if argument[place + 1 :] else argv[at + 1 :]
                 return before, (f"-{letter}", *rest) if rest else ()
             if letter in WITH_VALUE:
                 break
             if letter in "hV?":
-                return words, ()
-    return words, ()
+                return argv, ()
+    return argv, ()
 
 
 def addresses_are_fixed(config: RunConfig) -> bool:
-    """OSv has either fixed addresses or DHCP, for all of its cards."""
+    """Tell whether all cards have fixed addresses. OSv uses either fixed addresses or DHCP for all cards."""
     return all(card.address for card in config.nics)
 
 
@@ -114,7 +114,7 @@ def config_tree(config: RunConfig, start: Start) -> Tree:
         return tree
     settings = Settings(
         hostname=config.hostname,
-        words=start.words,
+        argv=start.program_argv,
         env=config.command.env,
         cwd=config.command.cwd,
         hosts=config.hosts,
@@ -128,5 +128,5 @@ def config_tree(config: RunConfig, start: Start) -> Tree:
 
 
 def _path(name: str) -> str:
-    """Return a program by its path; a plain name is one of /usr/bin, as nobody looks it up."""
+    """Return the path of a program. A plain name is taken from /usr/bin, as OSv does not search PATH."""
     return name if "/" in name else f"/usr/bin/{name}"

@@ -1,4 +1,4 @@
-"""What lies below every application in an OSv guest: mount points, how names are looked up, the start program."""
+"""The base tree of an OSv guest: mount points, name resolution, the start program and the preload library."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from drumhead.guest.contract import GuestProgram
 from drumhead.tree import USR_MERGED, Tree, directory, regular, symlink
 
 CONFIG_MOUNT = "/drumhead"
-"""Where the disk with a machine's configuration is mounted."""
+"""The mount point of the disk with a machine's configuration."""
 RAMFS = ("/tmp", "/run", "/var/tmp", "/var/log")  # noqa: S108 - the guest's
-"""Directories that can be written; what is in them is gone when the machine ends. ``/data`` is one when nothing else
-is mounted there, which the plan sees to.
+"""Writable directories, whose contents are lost when the machine ends. The plan adds ``/data`` when no volume is
+mounted there.
 """
 FSTAB = "".join(
     f"{kind} {path} {kind} defaults 0 0\n"
@@ -26,7 +26,7 @@ FILES = {
 }
 LINKS = {
     "etc/mnttab": "/proc/mounts",
-    # The root cannot be written; the start program keeps these, and a machine without it has them on its own disk.
+    # The root is read-only. The start program writes these; other programs find them on the configuration disk.
     "etc/hosts": "/run/drumhead/hosts",
     "etc/resolv.conf": "/run/drumhead/resolv.conf",
     "var/run": "/run",
@@ -34,7 +34,7 @@ LINKS = {
 MOUNT_POINTS = ("dev", "proc", "sys", "data", "mnt", "drumhead")
 START_PACKAGE = "drumhead_start"
 START_PLACE = f"usr/lib/python3/dist-packages/{START_PACKAGE}"
-"""On the path of Debian's Python, whatever its version, also when it ignores its environment (-I)."""
+"""A directory on the path of Debian's Python of any version, even in isolated mode (-I)."""
 START_SOURCES = Path(__file__).parent / "start"
 PRELOAD = "/usr/lib/drumhead/files.so"
 PRELOAD_PROGRAM = GuestProgram(

@@ -1,6 +1,6 @@
-"""Cards on the host's own networks (bridge, tap, vhost): what the host must have, and a sentence for what it lacks.
+"""Attach cards to the host's own networks (bridge, tap, vhost), with a helpful error for what the host lacks.
 
-No tap outlives its machine: QEMU's bridge helper makes it for the process, and the kernel removes it with the process.
+No tap outlives its machine: QEMU's bridge helper creates it for the process, and the kernel removes it afterwards.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ INTERFACES = Path("/sys/class/net")
 HostNetwork = Literal["bridge", "tap", "vhost"]
 
 
-def lacking(mode: HostNetwork, reason: str) -> DrumheadError:
+def host_lacks(mode: HostNetwork, reason: str) -> DrumheadError:
     return DrumheadError(
-        ErrorCode.UNSUPPORTED, f"-n {mode} does not work on this host: {reason}. Without -n, drumhead needs none of it"
+        ErrorCode.UNSUPPORTED, f"-n {mode} does not work on this host: {reason}. Without -n, none of this is needed"
     )
 
 
 def host_netdev(mode: HostNetwork, device: str) -> str:
     """QEMU's -netdev (without its id) for a card on the host's network. Raises UNSUPPORTED."""
     if not os.access(TUN, os.R_OK | os.W_OK):
-        raise lacking(mode, f"{TUN} is missing or not yours to open (as root: modprobe tun)")
+        raise host_lacks(mode, f"{TUN} is missing or cannot be opened (as root: modprobe tun)")
     if mode == "tap":
         return f"tap,ifname={_find_tap(device)},script=no,downscript=no"
     bridge = _find_bridge(mode, device)
     netdev = f"tap,br={bridge},helper={_find_helper(mode, bridge)}"
     if mode == "vhost":
         if not os.access(VHOST, os.R_OK | os.W_OK):
-            raise lacking(mode, f"{VHOST} is missing or not yours to open (as root: modprobe vhost_net)")
+            raise host_lacks(mode, f"{VHOST} is missing or cannot be opened (as root: modprobe vhost_net)")
         netdev += ",vhost=on"
     return netdev
 
@@ -47,7 +47,7 @@ def host_netdev(mode: HostNetwork, device: str) -> str:
 def _find_tap(device: str) -> str:
     name = device or USUAL_TAP
     if not (INTERFACES / name / "tun_flags").is_file():
-        raise lacking("tap", f"there is no tap device {name} (as root: ip tuntap add {name} mode tap user $USER)")
+        raise host_lacks("tap", f"there is no tap device {name} (as root: ip tuntap add {name} mode tap user $USER)")
     return name
 
 
@@ -56,16 +56,18 @@ def _find_bridge(mode: HostNetwork, device: str) -> str:
     for name in names:
         if (INTERFACES / name / "bridge").is_dir():
             return name
-    raise lacking(mode, f"there is no bridge {' or '.join(names)} (as root: ip link add {names[0]} type bridge)")
+    raise host_lacks(mode, f"there is no bridge {' or '.join(names)} (as root: ip link add {names[0]} type bridge)")
 
 
 def _find_helper(mode: HostNetwork, bridge: str) -> Path:
     helper = next((path for path in HELPERS if path.is_file()), None)
     if helper is None:
-        raise lacking(mode, "qemu-bridge-helper is not installed (Debian: apt-get install qemu-system-common)")
+        raise host_lacks(mode, "qemu-bridge-helper is not installed (Debian: apt-get install qemu-system-common)")
     if os.geteuid() != 0 and not helper.stat().st_mode & stat.S_ISUID:
-        raise lacking(mode, f"{helper} may not make devices for you (as root: chmod u+s {helper}, or use sudo)")
+        raise host_lacks(mode, f"{helper} may not create devices for you (as root: chmod u+s {helper}, or use sudo)")
     allowed = ALLOWED_BRIDGES.read_text().split() if os.access(ALLOWED_BRIDGES, os.R_OK) else []
     if bridge not in allowed and "all" not in allowed:
-        raise lacking(mode, f"{ALLOWED_BRIDGES} does not allow it (as root: echo allow {bridge} >> {ALLOWED_BRIDGES})")
+        raise host_lacks(
+            mode, f"{ALLOWED_BRIDGES} does not allow it (as root: echo allow {bridge} >> {ALLOWED_BRIDGES})"
+        )
     return helper

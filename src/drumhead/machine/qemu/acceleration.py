@@ -1,7 +1,7 @@
-"""Which accelerator a host really has: found by booting a kernel under KVM, and remembered until the host's next boot.
+"""Find out whether KVM works by booting a kernel under it. The result is cached until the host's next boot.
 
-/dev/kvm can open, create a machine and a CPU, and then hang at the first instruction, or (nested in a machine without
-hardware support) run a few instructions at once and a kernel for minutes. Only a boot tells.
+/dev/kvm can open, create a machine and a CPU, and then hang at the first instruction or (nested, without hardware
+support) take minutes for a kernel. Only a boot shows whether it works.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
 DEVICE = Path("/dev/kvm")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-MEMORY = "kvm.json"
+CACHE = "kvm.json"
 TIME_LIMIT = 5.0
-"""Seconds to boot to the first process. Working KVM takes a third of one, software emulation one or two."""
+"""Seconds to boot to the first process. Working KVM takes 0.3 s, software emulation 1 to 2 s."""
 
 
 @dataclass(frozen=True)
 class Acceleration:
-    """What machines run on, and why, in words for the user."""
+    """The accelerator of machines, and the reason as text for the user."""
 
     accelerator: Accelerator
     reason: str
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """cache/kvm.json: an outcome and the circumstances that it holds for."""
+class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
+    """cache/kvm.json: a result, and the boot of the host and the QEMU for which it is valid."""
 
     host_boot: str
     qemu: str
@@ -49,37 +49,37 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def find_acceleration(home: Home, boot: ProbeBoot) -> Acceleration:
-    """KVM where `boot` gets through, else software emulation. The first call after the host's boot really tries."""
+    """Return KVM if `boot` succeeds under it, else software emulation. Tries once after each boot of the host."""
     if not os.access(DEVICE, os.F_OK):
         return Acceleration("tcg", f"{DEVICE} is missing")
     if not os.access(DEVICE, os.R_OK | os.W_OK):
-        return Acceleration("tcg", f"{DEVICE} is not yours to open (add yourself to the group kvm)")
+        return Acceleration("tcg", f"{DEVICE} cannot be opened (add yourself to the group kvm)")
     host_boot, qemu = _circumstances()
-    finding = _recall(home)
-    if finding is None or (finding.host_boot, finding.qemu) != (host_boot, qemu):
+    result = _cached(home)
+    if result is None or (result.host_boot, result.qemu) != (host_boot, qemu):
         reason = await try_boot(boot, "kvm", TIME_LIMIT)
-        finding = Finding(host_boot=host_boot, qemu=qemu, works=not reason, reason=reason or "KVM runs on this host")
-        with replacing(home.cache / MEMORY) as temporary:
-            temporary.write_bytes(msgspec.json.encode(finding))
-    return Acceleration("kvm" if finding.works else "tcg", finding.reason)
+        result = ProbeResult(host_boot=host_boot, qemu=qemu, works=not reason, reason=reason or "KVM runs on this host")
+        with replacing(home.cache / CACHE) as temporary:
+            temporary.write_bytes(msgspec.json.encode(result))
+    return Acceleration("kvm" if result.works else "tcg", result.reason)
 
 
 def _circumstances() -> tuple[str, str]:
-    """Return which boot of the host it is, and which QEMU."""
+    """Return identifiers of the host's boot and of QEMU's program."""
     program = Path(host.find_program(PROGRAM)).resolve()
     found = program.stat()
     return BOOT_ID.read_text().strip(), f"{program} {found.st_size} {found.st_mtime_ns}"
 
 
-def _recall(home: Home) -> Finding | None:
+def _cached(home: Home) -> ProbeResult | None:
     try:
-        return msgspec.json.decode((home.cache / MEMORY).read_bytes(), type=Finding)
+        return msgspec.json.decode((home.cache / CACHE).read_bytes(), type=ProbeResult)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
 
 
 async def try_boot(boot: ProbeBoot, accelerator: Accelerator, time_limit: float) -> str:
-    """Boot and wait for the sign of life. Returns an empty text when it came, else what happened instead."""
+    """Boot and wait for the marker. Return an empty string when it appeared, else what happened."""
     initrd = [] if boot.initrd is None else ["-initrd", str(boot.initrd)]
     process = await asyncio.create_subprocess_exec(
         *[host.find_program(PROGRAM), *accelerator_arguments(accelerator), "-machine", "q35", "-m", "128M"],
@@ -100,5 +100,5 @@ async def try_boot(boot: ProbeBoot, accelerator: Accelerator, time_limit: float)
             await process.wait()
     if boot.marker.encode() in console:
         return ""
-    last = said.decode(errors="replace").strip().splitlines()[-1:] or ["it ended without a word"]
+    last = said.decode(errors="replace").strip().splitlines()[-1:] or ["it ended without a message"]
     return f"{DEVICE} opens, but a machine does not boot on it ({last[0]})"

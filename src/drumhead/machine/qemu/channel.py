@@ -1,4 +1,4 @@
-"""Talking to a machine: its control port, QEMU's monitor, and sockets whose paths are too long to name."""
+"""Talk to a machine through its sockets: the control channel and QEMU's monitor."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ANSWER_TIME = 10.0
-"""Seconds that the guest's init, which does nothing else, has for an answer."""
+"""Seconds that the guest's init has for an answer; it does nothing else."""
 MAX_FRAME = 1 << 17
 
-# The library logs what it also raises.
+# The library logs the errors that it raises.
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
 
 
 @asynccontextmanager
 async def connect(directory: Path, name: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to the socket `name` in an instance's directory. Raises GUEST when nobody listens."""
-    # A socket's path has at most 107 bytes: go by the directory's descriptor, whose path is short.
+    """Connect to the socket `name` in an instance's directory. Raises GUEST when nothing listens."""
+    # A socket's path has at most 107 bytes, so use the short path of the directory's descriptor.
     handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{handle}/{name}", limit=MAX_FRAME)
@@ -44,14 +44,14 @@ async def connect(directory: Path, name: str) -> AsyncIterator[tuple[asyncio.Str
         writer.close()
 
 
-async def control(directory: Path, order: dict[str, Any], *, time_limit: float = ANSWER_TIME) -> dict[str, Any]:
-    """Ask the guest's init for something; returns its answer.
+async def control(directory: Path, request: dict[str, Any], *, time_limit: float = ANSWER_TIME) -> dict[str, Any]:
+    """Send a request to the guest's init and return its answer.
 
     Raises GUEST when it refuses, TIMEOUT when it does not answer.
     """
     try:
         async with asyncio.timeout(time_limit), connect(directory, "control.sock") as (reader, writer):
-            writer.write(msgspec.json.encode(order) + b"\n")
+            writer.write(msgspec.json.encode(request) + b"\n")
             await writer.drain()
             line = await reader.readline()
     except TimeoutError as error:
@@ -60,13 +60,13 @@ async def control(directory: Path, order: dict[str, Any], *, time_limit: float =
         raise DrumheadError(ErrorCode.GUEST, f"{directory.name} closed its control channel") from error
     answer = msgspec.json.decode(line or b'{"ok":false,"reason":"it ended"}', type=dict[str, Any])
     if not answer.get("ok"):
-        raise DrumheadError(ErrorCode.GUEST, f"{directory.name} would not {order['do']}: {answer.get('reason')}")
+        raise DrumheadError(ErrorCode.GUEST, f"{directory.name} refused to {request['do']}: {answer.get('reason')}")
     return answer
 
 
 @asynccontextmanager
 async def monitor(directory: Path) -> AsyncIterator[QMPClient]:
-    """QEMU's monitor (QMP). Raises QMPError or OSError when nobody answers."""
+    """Connect to QEMU's monitor (QMP). Raises QMPError or OSError when it does not answer."""
     client = QMPClient()
     handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -74,12 +74,12 @@ async def monitor(directory: Path) -> AsyncIterator[QMPClient]:
         yield client
     finally:
         os.close(handle)
-        with suppress(QMPError, EOFError, OSError):  # QEMU may have hung up first
+        with suppress(QMPError, EOFError, OSError):  # QEMU may have closed the connection first
             await client.disconnect()
 
 
 async def is_qemu_ready(directory: Path) -> bool:
-    """Tell whether QEMU runs its main loop."""
+    """Tell whether QEMU's main loop runs."""
     try:
         async with monitor(directory):
             return True
@@ -88,7 +88,7 @@ async def is_qemu_ready(directory: Path) -> bool:
 
 
 async def quit_qemu(directory: Path, *, time_limit: float = ANSWER_TIME) -> bool:
-    """Tell QEMU to end at once, its disks flushed. False when it did not listen."""
+    """Tell QEMU to flush its disks and end. Return False when it does not answer."""
     try:
         async with asyncio.timeout(time_limit), monitor(directory) as client:
             await client.execute("quit")

@@ -1,4 +1,4 @@
-"""QEMU's command line, from records alone. Nothing here touches the host."""
+"""Write QEMU's command line from records. Nothing here touches the host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "qemu-system-x86_64"
 USER_ADDRESS, USER_GATEWAY, USER_NAMESERVER = "10.0.2.15/24", "10.0.2.2", "10.0.2.3"
-"""What QEMU's user network gives its one guest; told to the guest, which then need not ask for it."""
+"""The addresses that QEMU's user network assigns to its one guest; the guest is configured with them without DHCP."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Card:
 
 
 def user_netdev(forwards: tuple[PortForward, ...]) -> str:
-    """Return the network of QEMU itself: the way out, and ports of the host that lead in."""
+    """Return the -netdev of QEMU's user network: outgoing traffic and forwarded ports."""
     rules = [f"hostfwd={one.protocol}:{one.host_address}:{one.host_port}-:{one.guest_port}" for one in forwards]
     return ",".join(["user", *rules])
 
@@ -47,14 +47,14 @@ def command_line(
     cards: tuple[Card, ...],
     state: Path,
 ) -> list[str]:
-    """Return the words that start a machine.
+    """Return the argv that start a machine.
 
     QEMU is to be started in `state`: sockets and logs are named from there, as a socket's path may not be longer than
     107 bytes. `memory` is in MiB.
     """
-    words = [PROGRAM, "-name", f"{_escape(name)},process=drumhead:{_escape(name)}"]
-    words += ["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-pidfile", "pid"]
-    words += [
+    argv = [PROGRAM, "-name", f"{_escape(name)},process=drumhead:{_escape(name)}"]
+    argv += ["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-pidfile", "pid"]
+    argv += [
         "-machine",
         "q35",
         "-m",
@@ -63,49 +63,51 @@ def command_line(
         _cpus(cpus, accelerator),
         *accelerator_arguments(accelerator),
     ]
-    words += ["-qmp", "unix:qmp.sock,server=on,wait=off"]
+    argv += ["-qmp", "unix:qmp.sock,server=on,wait=off"]
     console = f"id=console,path=console.sock,server=on,wait=off,logfile={boot.console},logappend=on"
-    words += ["-chardev", f"socket,{console}"]
-    words += ["-serial", "chardev:console"]
-    words += ["-kernel", str(boot.kernel), "-append", boot.cmdline]
+    argv += ["-chardev", f"socket,{console}"]
+    argv += ["-serial", "chardev:console"]
+    argv += ["-kernel", str(boot.kernel), "-append", boot.cmdline]
     if boot.initrd is not None:
-        words += ["-initrd", str(boot.initrd)]
+        argv += ["-initrd", str(boot.initrd)]
     for number, drive in enumerate(boot.drives):
-        words += _drive(number, drive)
+        argv += _drive(number, drive)
     if any(not channel.port for channel in boot.channels):
-        words += ["-device", "virtio-serial-pci"]
+        argv += ["-device", "virtio-serial-pci"]
     for number, channel in enumerate(boot.channels):
-        words += _channel(number, channel, state)
+        argv += _channel(number, channel, state)
     ways = [
         f",guestfwd=tcp:{CHANNEL_ADDRESS}:{channel.port}-chardev:channel{number}"
         for number, channel in enumerate(boot.channels)
         if channel.port
     ]
     for number, card in enumerate(cards):
-        # The first card is QEMU's own network, the only one that can lead to a channel.
-        words += ["-netdev", f"{card.netdev}{'' if number else ''.join(ways)},id=net{number}"]
-        words += ["-device", f"virtio-net-pci,netdev=net{number},mac={card.mac},romfile="]
-    return words
+        # The first card is on QEMU's user network, the only one that can reach a channel.
+        argv += ["-netdev", f"{card.netdev}{'' if number else ''.join(ways)},id=net{number}"]
+        argv += ["-device", f"virtio-net-pci,netdev=net{number},mac={card.mac},romfile="]
+    return argv
 
 
 def _cpus(cpus: int, accelerator: Accelerator) -> str:
-    """-smp. With room for one CPU alone QEMU 7.2's emulator leaves out memory barriers, though its own threads work on
-    the guest's queues meanwhile: under load a machine may then wait for ever for a card that waits for it.
+    """Return the value of -smp.
+
+    With at most one CPU, QEMU 7.2's emulator omits memory barriers although its own threads use the guest's queues.
+    Under load, a machine and its card could then wait for each other for ever.
     """
     return "1,maxcpus=2" if accelerator == "tcg" and cpus == 1 else str(cpus)
 
 
 def accelerator_arguments(accelerator: Accelerator) -> list[str]:
-    """-accel and -cpu."""
+    """Return -accel and -cpu."""
     if accelerator == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]
-    # With five levels of page tables every translation that the emulator does is longer: a fifth of all time.
+    # Five levels of page tables would make the emulator's address translation slower: 20 % of all time.
     return ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]
 
 
 def _drive(number: int, drive: Drive) -> list[str]:
     readonly = "on" if drive.readonly else "off"
-    # discard lets a volume shrink again on the host when the guest deletes.
+    # With discard, a volume shrinks on the host when the guest deletes files.
     options = f"if=none,id=disk{number},format={drive.format},readonly={readonly},discard=unmap"
     if drive.writethrough:
         options += ",cache=writethrough"
@@ -128,5 +130,5 @@ def _channel(number: int, channel: Channel, state: Path) -> list[str]:
 
 
 def _escape(text: str) -> str:
-    """Return a value inside QEMU's comma-separated options."""
+    """Escape a value for QEMU's comma-separated options."""
     return text.replace(",", ",,")

@@ -1,4 +1,4 @@
-"""Starting QEMU itself, and knowing that it runs."""
+"""Start the QEMU process and wait until it runs."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 MONITOR = "qmp.sock"
 START_TIME = 30.0
-"""Seconds that QEMU has to set up its devices before the guest runs; it takes a tenth of one."""
+"""Seconds that QEMU has to set up its devices before the guest runs; it takes 0.1 s."""
 
 
-async def spawn(words: list[str], boot: BootPlan, directory: Path, *, attached: bool) -> int:
-    """Write the plan's files and start QEMU; returns its process id when its devices are set up.
+async def spawn(argv: list[str], boot: BootPlan, directory: Path, *, attached: bool) -> int:
+    """Write the plan's files and start QEMU. Return its process id when its devices are set up.
 
-    Raises GUEST with what QEMU said when it would not start.
+    Raises GUEST with QEMU's message when it does not start.
     """
     for path, contents in boot.files.items():
         with replacing(path) as temporary:
             temporary.write_bytes(contents)
     (directory / MONITOR).unlink(missing_ok=True)
-    pid = _start_process(words, directory, attached=attached)
+    pid = _start_process(argv, directory, attached=attached)
     answers = asyncio.create_task(_monitor_answers(directory))
     ended = asyncio.create_task(wait_process(pid))
     try:
@@ -47,29 +47,29 @@ async def spawn(words: list[str], boot: BootPlan, directory: Path, *, attached: 
     if not ended.done():
         return pid
     said = (directory / "qemu.log").read_text(errors="replace").strip().splitlines()[-3:]
-    raise DrumheadError(ErrorCode.GUEST, f"QEMU would not start {directory.name}: {' '.join(said) or 'no message'}")
+    raise DrumheadError(ErrorCode.GUEST, f"QEMU could not start {directory.name}: {' '.join(said) or 'no message'}")
 
 
-def _start_process(words: list[str], directory: Path, *, attached: bool) -> int:
-    program = host.find_program(words[0])
+def _start_process(argv: list[str], directory: Path, *, attached: bool) -> int:
+    program = host.find_program(argv[0])
     with (directory / "qemu.log").open("wb") as said:
         process = subprocess.Popen(
-            [program, *words[1:]],
+            [program, *argv[1:]],
             cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,
-            # A session of its own: Ctrl-C on our terminal is for us, who then stop the machine in order.
+            # In a session of its own, QEMU does not receive Ctrl-C; this process does, and stops the machine cleanly.
             start_new_session=True,
             preexec_fn=die_with_parent() if attached else None,  # noqa: PLW1509 - it makes one system call
         )
-    # From here on the process is known by its id (``wait_process``); its end is nobody's return code.
+    # From here on only the process id is used (``wait_process``), so Popen must not wait for it.
     process.returncode = 0
     return process.pid
 
 
 async def _monitor_answers(directory: Path) -> None:
-    """QEMU greets when its main loop runs, and that begins when every device is there."""
+    """Wait until QEMU greets, which it does when its main loop runs and every device exists."""
     with watching(directory) as changed:
         while not socket_exists(directory) or not await is_qemu_ready(directory):
             await changed.wait()

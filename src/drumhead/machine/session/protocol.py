@@ -1,4 +1,4 @@
-"""The host's end of an exec session: a program beside a machine's command. Frames: guest/linux/init/session.c."""
+"""The host's side of an exec session. guest/linux/init/session.c describes the frames."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SESSIONS = 4
 HEADER = struct.Struct(">cI")
 ATTEMPTS = 3
 START_TIME = 5.0
-"""Seconds to the first frame. A port whose last client was killed may need a second attempt."""
+"""Seconds to the first frame. A port whose last client was killed may need another attempt."""
 MAX_INPUT = 32768
 
 FrameKind = Literal["output", "errors", "exit"]
@@ -40,14 +40,14 @@ class Terminal(msgspec.Struct, frozen=True):
 
 
 class Session:
-    """A program that runs in a machine. `frames` ends with its exit."""
+    """A program that runs in a machine. ``frames`` ends with its exit."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
     async def frames(self) -> AsyncIterator[tuple[FrameKind, bytes]]:
-        """Yield what the program writes, and last its exit status as one byte.
+        """Yield the program's output, and finally its exit status as one byte.
 
         Raises GUEST when the machine ends first.
         """
@@ -62,7 +62,7 @@ class Session:
                 return
 
     async def send_input(self, data: bytes) -> None:
-        """Input for the program; empty means the end of it. Waits while the program does not read."""
+        """Send input to the program; empty data ends the input. Waits while the program does not read."""
         for start in range(0, max(len(data), 1), MAX_INPUT):
             await self._send(b"0", data[start : start + MAX_INPUT])
 
@@ -73,7 +73,7 @@ class Session:
         await self._send(b"s", bytes([number]))
 
     async def leave(self) -> None:
-        """The last frame; a program that still runs gets SIGHUP."""
+        """Send the last frame. A program that still runs receives SIGHUP."""
         await self._send(b"q", b"")
 
     async def _send(self, kind: bytes, payload: bytes) -> None:
@@ -83,7 +83,7 @@ class Session:
 
 @asynccontextmanager
 async def open_session(directory: Path, command: Command, terminal: Terminal | None = None) -> AsyncIterator[Session]:
-    """Start a program in the machine whose directory this is. Raises CONFLICT when all ports are taken, GUEST."""
+    """Start a program in the machine with this directory. Raises CONFLICT when all ports are in use, GUEST."""
     with _free_port(directory) as port:
         for attempt in range(ATTEMPTS):
             async with connect(directory, f"{port}.sock") as (reader, writer):
@@ -97,7 +97,7 @@ async def open_session(directory: Path, command: Command, terminal: Terminal | N
                         async with asyncio.timeout(1):
                             await session.leave()
                     except (TimeoutError, OSError):
-                        pass  # hanging up says the same
+                        pass  # closing the connection has the same effect
                 return
 
 
@@ -117,7 +117,7 @@ async def _begin(
     try:
         async with asyncio.timeout(START_TIME):
             await writer.drain()
-            # What comes before is left over from a client that was killed.
+            # Anything before the token is left over from a client that was killed.
             await reader.readuntil(token.encode())
     except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError) as error:
         if last:
@@ -128,7 +128,7 @@ async def _begin(
 
 @contextmanager
 def _free_port(directory: Path) -> Iterator[str]:
-    """The name of a port that no other command uses, for as long as the block lasts."""
+    """Reserve a port that no other command uses while the block runs, and yield its name."""
     for number in range(SESSIONS):
         handle = os.open(directory / f"exec.{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -1,4 +1,4 @@
-"""Our own terminal and standard input, for programs and consoles in machines."""
+"""Connect this process's terminal to programs and consoles in machines."""
 
 from __future__ import annotations
 
@@ -37,12 +37,15 @@ def terminal_size() -> Terminal:
 
 @contextmanager
 def raw_terminal() -> Iterator[None]:
-    """Every key goes to the machine as it is, Ctrl-C too. Nothing changes when stdin is no terminal."""
+    """Put the terminal into raw mode, so every key, even Ctrl-C, goes to the machine.
+
+    Without a terminal, do nothing.
+    """
     if not sys.stdin.isatty():
         yield
         return
     before = termios.tcgetattr(sys.stdin)
-    tty.setraw(sys.stdin, termios.TCSADRAIN)  # what was typed ahead is kept
+    tty.setraw(sys.stdin, termios.TCSADRAIN)  # keeps what was typed ahead
     try:
         yield
     finally:
@@ -51,9 +54,9 @@ def raw_terminal() -> Iterator[None]:
 
 @asynccontextmanager
 async def pumping_input(send: Callable[[bytes], Awaitable[None]]) -> AsyncIterator[None]:
-    """Give what comes on stdin to `send` (an empty piece at its end), which may take its time.
+    """Pass stdin to `send` in chunks (an empty one at the end) while the block runs.
 
-    A thread reads: stdin may be a file, which no event loop waits for.
+    A thread reads, as stdin may be a file, which an event loop cannot wait for.
     """
     loop = asyncio.get_running_loop()
 
@@ -75,7 +78,7 @@ async def pumping_input(send: Callable[[bytes], Awaitable[None]]) -> AsyncIterat
 
 
 async def run_session(directory: Path, command: Command, *, terminal: bool) -> int:
-    """Run a program in a machine on our stdin, stdout and stderr. Returns its exit status."""
+    """Run a program in a machine on this process's stdin, stdout and stderr. Return its exit status."""
     size = terminal_size() if terminal else None
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
@@ -107,7 +110,7 @@ async def _copy_output(session: Session) -> int:
 
 
 async def run_console(directory: Path) -> None:
-    """Our terminal as the machine's serial console, until Ctrl-] or the machine's end."""
+    """Attach the terminal to the machine's serial console until Ctrl-] or the machine's end."""
     left = asyncio.Event()
     async with connect(directory, "console.sock") as (reader, writer):
 

@@ -1,7 +1,7 @@
-"""ext4 as it lies on a raw disk, read from the host: whether it was cut off, and which of its files have holes.
+"""Read ext4 on a raw disk from the host: was it unmounted, and which of its files have holes?
 
-Source: the kernel's Documentation/filesystems/ext4. Only files mapped by blocks are looked into, as on disks made for
-OSv; files mapped by extents (made by Linux) say of each range what it is, and a guest that reads extents gets it right.
+Source: the kernel's Documentation/filesystems/ext4. Only files mapped by blocks are examined, as on disks made for
+OSv. Files mapped by extents (made by Linux) describe their holes, and a guest that reads extents handles them.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ REGULAR, KIND = 0x8000, 0xF000
 NOT_BY_BLOCKS = 0x10080000
 """Flags of an inode whose blocks are extents, or whose contents are in the inode."""
 DIRECT = 12
-"""Pointers in an inode that lead to contents; three follow that lead to blocks of pointers, one to three levels deep.
+"""Direct pointers in an inode. Three more lead to blocks of pointers, one to three levels deep.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Holes:
-    """A file with `missing` blocks among the `blocks` that its size asks for."""
+    """A file of `blocks` blocks, of which `missing` are holes."""
 
     inode: int
     blocks: int
@@ -53,7 +53,7 @@ class Superblock:
 
     @property
     def was_not_unmounted(self) -> bool:
-        """A journal to replay, or no word that it is clean."""
+        """The journal needs a replay, or the file system is not marked clean."""
         return self.state != CLEAN or bool(self.features & NEEDS_RECOVERY)
 
 
@@ -87,9 +87,9 @@ def was_not_unmounted(disk: Path) -> bool:
 
 
 def find_holes(disk: Path) -> tuple[list[Holes], int]:
-    """Files mapped by blocks that have holes, and how many blocks are free.
+    """Return the files mapped by blocks that have holes, and the number of free blocks.
 
-    Reads inodes in use and blocks of pointers: for 100,000 files 26 MB. Blocks. The disk must be whole.
+    Reads used inodes and blocks of pointers: 26 MB for 100,000 files. Blocks. The disk must be consistent.
     """
     with disk.open("rb") as file:
         found = read_superblock(file)
@@ -100,7 +100,7 @@ def find_holes(disk: Path) -> tuple[list[Holes], int]:
 
 
 def _inodes(file: IO[bytes], about: Superblock) -> Iterator[tuple[int, bytes]]:
-    """Inodes in use, with their numbers, but those of the file system itself."""
+    """Yield used inodes with their numbers, except those of the file system itself."""
     groups = -(-about.inodes // about.group_inodes)
     file.seek((about.first + 1) * about.block_size)
     table = file.read(groups * about.descriptor_size)
@@ -141,7 +141,7 @@ def _holes(file: IO[bytes], about: Superblock, number: int, inode: bytes) -> Hol
 
 
 def _missing(file: IO[bytes], about: Superblock, pointer: int, level: int, count: int) -> int:
-    """Return how many of the next `count` blocks of contents a block of pointers does not lead to."""
+    """Return how many of the next `count` content blocks are holes in a block of pointers."""
     if pointer == 0:
         return count
     file.seek(pointer * about.block_size)

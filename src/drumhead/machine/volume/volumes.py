@@ -1,4 +1,4 @@
-"""Data disks: named volumes, disks of the user, and the disk that takes a machine's writes. ext4, made on the host."""
+"""Create, check and open data disks with ext4: named volumes, disks of the user, and overlay disks."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ MIN_SIZE = 8 << 20
 OVERLAY_SERIAL = "overlay"
 CHECK_TIME = 3600.0
 REPAIRED = (0, 1, 2)
-"""e2fsck's statuses for a disk that is good now."""
+"""e2fsck's exit statuses for a disk that is consistent now."""
 
 
 def volume_path(home: Home, volume: VolumeMount) -> Path:
-    """Return where the disk of a volume is: a named one in the home, any other where the user says."""
+    """Return the path of a volume's disk: below the home for a named volume, else as the user gave it."""
     if "/" in volume.source:
         return Path(volume.source).expanduser().absolute()
     return home.volumes / f"{volume.source}.raw"
 
 
 def refuse_shared_disks(home: Home, volumes: tuple[VolumeMount, ...], name: str, running: Iterable[Instance]) -> None:
-    """A disk has one writer, or any number of readers. Raises CONFLICT naming the instance in the way."""
+    """Check that each disk has one writer or any number of readers. Raises CONFLICT with the other instance's name."""
     wanted = {volume_path(home, volume): volume for volume in volumes}
     for instance in running:
         spec = instance.launch.spec
@@ -52,7 +52,7 @@ def refuse_shared_disks(home: Home, volumes: tuple[VolumeMount, ...], name: str,
 async def open_volumes(
     home: Home, volumes: tuple[VolumeMount, ...], guest: Guest
 ) -> tuple[tuple[Drive, ...], tuple[GuestMount, ...]]:
-    """Return the disks of `volumes`, made where they are missing, mended where a machine was cut off, and their mounts.
+    """Return the disks of `volumes` and their mounts. Missing disks are created, uncleanly closed ones are repaired.
 
     Raises UNSUPPORTED for what `guest` cannot do, NOT_FOUND, USAGE, HOST_TOOL.
     """
@@ -63,7 +63,9 @@ async def open_volumes(
         path = volume_path(home, volume)
         if not path.exists():
             if "/" in volume.source:
-                raise DrumheadError(ErrorCode.NOT_FOUND, f"there is no disk {path}; a plain name makes a new volume")
+                raise DrumheadError(
+                    ErrorCode.NOT_FOUND, f"there is no disk {path}; a name without a slash creates a new volume"
+                )
             await make_disk(path, volume.size, guest.volume_options)
         form = disk_format(path)
         if volume.readonly:
@@ -81,7 +83,7 @@ async def open_volumes(
 
 
 async def open_overlay(directory: Path, size: int, guest: Guest) -> Drive:
-    """Return the disk of `size` bytes that takes the writes of the machine in `directory`; kept from start to start."""
+    """Return the disk of `size` bytes for the writes of the machine in `directory`. It persists between starts."""
     path = directory / "overlay.raw"
     if not path.exists():
         await make_disk(path, size, guest.volume_options)
@@ -94,30 +96,30 @@ def disk_format(path: Path) -> Literal["raw", "qcow2"]:
 
 
 def repair_disk(path: Path) -> None:
-    """Do for a raw disk whose machine was cut off what a boot of Linux would do: OSv cannot, and has no journal.
+    """Repair a raw disk that was not unmounted, as a boot of Linux would. OSv cannot do it and writes no journal.
 
-    Needs no root. Blocks. Raises HOST_TOOL with e2fsck's words when a disk cannot be mended.
+    Needs no root. Blocks. Raises HOST_TOOL with e2fsck's message when the disk cannot be repaired.
     """
     if not ext4.was_not_unmounted(path):
         return
     try:
         host.run(["e2fsck", "-p", path], timeout=CHECK_TIME, accepted=REPAIRED)
     except DrumheadError:
-        # It leaves alone what it may not decide, files without a name among them; -y puts those into lost+found.
+        # -p refuses to decide about some damage, such as files without a name; -y puts those into lost+found.
         host.run(["e2fsck", "-y", path], timeout=CHECK_TIME, accepted=REPAIRED)
 
 
 def fill_holes(path: Path) -> None:
-    """Give every file of a raw ext4 disk all of its blocks, of zeros, as it reads anyway. Needs no root. Blocks.
+    """Fill the holes in the files of a raw ext4 disk with zeros. Needs no root. Blocks.
 
-    A cut leaves holes where a file's size was flushed and its map was not; Linux leaves them where programs want them.
-    Raises UNSUPPORTED when there is no room for them.
+    A power cut leaves holes when a file's size was flushed and its map was not; programs on Linux create them on
+    purpose. Raises UNSUPPORTED when there is not enough free space.
     """
     files, free = ext4.find_holes(path)
     if not files:
         return
     missing = sum(file.missing for file in files)
-    # Blocks of pointers come on top, one for 256 blocks at most.
+    # Blocks of pointers are needed as well, at most one for 256 blocks.
     if missing + missing // 128 + 8 * len(files) > free:
         raise DrumheadError(
             ErrorCode.UNSUPPORTED,
@@ -134,12 +136,12 @@ def fill_holes(path: Path) -> None:
 
 
 async def make_disk(path: Path, size: int, options: tuple[str, ...]) -> None:
-    """A new, empty ext4 disk, made with these `options` of mke2fs.
+    """Create an empty ext4 disk with these `options` of mke2fs.
 
-    It takes room on the host only as it fills. Appears whole, by rename.
+    It uses space on the host only as it fills, and appears complete, by rename.
     """
     if size < MIN_SIZE:
-        raise DrumheadError(ErrorCode.USAGE, f"{path.stem} would have {size} bytes; give a volume at least 8M")
+        raise DrumheadError(ErrorCode.USAGE, f"{path.stem} would have {size} bytes; a volume needs at least 8M")
     with replacing(path) as temporary:
         with temporary.open("r+b") as file:
             file.truncate(size)

@@ -1,8 +1,8 @@
-/* Directories, read whole when they are opened.
+/* Directories, read completely when they are opened.
  *
- * OSv's getdents64 goes back to the last name that did not fit the buffer by a number that its ext4 does not take: a
- * directory of more than 32 kB of names could not be listed (EIO), whoever asked. Here one call reads all of it, under
- * the lock, so that no name is taken away meanwhile; the buffer grows until there is room left.
+ * OSv's getdents64 seeks back to the last name that did not fit the buffer, with an offset that its ext4 rejects: a
+ * directory with more than 32 kB of names could not be listed (EIO). Here one call reads all of it under the lock, so
+ * no name disappears meanwhile; the buffer grows until it has space left.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-#include "calls.h"
+#include "lock.h"
 
 #undef readdir64
 #undef scandir64
@@ -26,7 +26,7 @@ extern void *realloc(void *old, size_t size);
 extern void free(void *old);
 extern void qsort(void *first, size_t count, size_t size, int (*compare)(const void *, const void *));
 
-/* What `DIR` is here; libc's own is never seen. `names` is NULL until the first is asked for. */
+/* DIR in this library; libc's own is never used. `names` is NULL until the first readdir. */
 struct __dirstream {
     int fd;
     char *names;
@@ -49,7 +49,7 @@ static int fill(DIR *listing)
         long found = call(SYS_lseek, listing->fd, 0, SEEK_SET, 0, 0);
         if (found >= 0) found = call(SYS_getdents64, listing->fd, (long)names, room, 0, 0);
         unlock();
-        if (found < 0) return (int)answer(found);
+        if (found < 0) return (int)libc_result(found);
         if (found + MAX_ENTRY > room) continue;
         listing->end = found;
         return 0;

@@ -1,14 +1,14 @@
-/* The lock under which calls for files take turns. */
+/* The lock around calls that reach files. */
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-#include "calls.h"
+#include "lock.h"
 
 #define WAIT_PRIVATE 128
 #define WAKE_PRIVATE 129
 
-/* The lock: 0 is free, 1 held, 2 held and waited for (Drepper, "Futexes are tricky"). */
+/* 0: free, 1: held, 2: held and waited for (Drepper, "Futexes are tricky"). */
 static int state;
 
 void lock(void)
@@ -29,8 +29,8 @@ void unlock(void)
     call(SYS_futex, (long)&state, WAKE_PRIVATE, 1, 0, 0);
 }
 
-/* Whoever waits for a socket, a pipe or the console must not keep the others from their files. Sockets and pipes have no
- * place to seek to, which can be asked without looking at a file.
+/* A thread that waits for a socket, a pipe or the console must not hold the lock. Sockets and pipes cannot seek, which
+ * lseek reveals without reaching a file.
  */
 int lock_for(int fd, unsigned kinds)
 {

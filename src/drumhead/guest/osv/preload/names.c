@@ -1,4 +1,4 @@
-/* Names: what makes, moves and removes files and directories, and what is known of them. */
+/* Creating, renaming and removing files and directories, and changing their metadata. */
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,9 +7,9 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 
-#include "calls.h"
+#include "lock.h"
 
-/* Of musl's headers, which know one name where Debian's libc has two. */
+/* musl's headers define these as macros; Debian's libc has both names. */
 #undef open64
 #undef openat64
 #undef creat64
@@ -19,10 +19,10 @@
 
 static int open_at(int folder, const char *path, int flags, mode_t mode)
 {
-    return (int)in_turn(SYS_openat, folder, (long)path, flags, mode, 0);
+    return (int)locked_call(SYS_openat, folder, (long)path, flags, mode, 0);
 }
 
-/* The mode follows only where a file may be made. */
+/* The mode is passed only when a file may be created. */
 #define OPEN(name, folder, ...)                                                                                       \
     int name(__VA_ARGS__, int flags, ...)                                                                             \
     {                                                                                                                 \
@@ -37,13 +37,13 @@ OPEN(open64, AT_FDCWD, const char *path)
 OPEN(openat, folder, int folder, const char *path)
 OPEN(openat64, folder, int folder, const char *path)
 
-#define CALL2(name, A, B) int name(A a, B b) { return (int)in_turn(SYS_##name, (long)a, (long)b, 0, 0, 0); }
-#define CALL3(name, A, B, C) int name(A a, B b, C c) { return (int)in_turn(SYS_##name, (long)a, (long)b, (long)c, 0, 0); }
+#define CALL2(name, A, B) int name(A a, B b) { return (int)locked_call(SYS_##name, (long)a, (long)b, 0, 0, 0); }
+#define CALL3(name, A, B, C) int name(A a, B b, C c) { return (int)locked_call(SYS_##name, (long)a, (long)b, (long)c, 0, 0); }
 
 int creat64(const char *path, mode_t mode) { return open_at(AT_FDCWD, path, O_CREAT | O_WRONLY | O_TRUNC, mode); }
 int creat(const char *path, mode_t mode) { return creat64(path, mode); }
-int rmdir(const char *path) { return (int)in_turn(SYS_rmdir, (long)path, 0, 0, 0, 0); }
-int unlink(const char *path) { return (int)in_turn(SYS_unlink, (long)path, 0, 0, 0, 0); }
+int rmdir(const char *path) { return (int)locked_call(SYS_rmdir, (long)path, 0, 0, 0, 0); }
+int unlink(const char *path) { return (int)locked_call(SYS_unlink, (long)path, 0, 0, 0, 0); }
 int remove(const char *path)
 {
     struct stat found;
@@ -63,21 +63,21 @@ CALL3(unlinkat, int, const char *, int)
 CALL3(symlinkat, const char *, int, const char *)
 int linkat(int from, const char *old, int to, const char *new, int flags)
 {
-    return (int)in_turn(SYS_linkat, from, (long)old, to, (long)new, flags);
+    return (int)locked_call(SYS_linkat, from, (long)old, to, (long)new, flags);
 }
 int utimes(const char *path, const struct timeval times[2])
 {
-    return (int)in_turn(SYS_utimes, (long)path, (long)times, 0, 0, 0);
+    return (int)locked_call(SYS_utimes, (long)path, (long)times, 0, 0, 0);
 }
 int utimensat(int folder, const char *path, const struct timespec times[2], int flags)
 {
-    return (int)in_turn(SYS_utimensat, folder, (long)path, (long)times, flags, 0);
+    return (int)locked_call(SYS_utimensat, folder, (long)path, (long)times, flags, 0);
 }
 
-/* The file that had the name before keeps its room for ever in OSv, so it is removed first; by names alone that was never
- * one step there. Answers as the removal does where it is refused, with nothing changed.
+/* Remove the target of a rename first, as OSv never frees the blocks of a replaced file. (A rename over a file is not
+ * atomic there either way.) Returns the error of the removal, with nothing changed.
  */
-static long make_room(int from, const char *old, int to, const char *new)
+static long remove_target(int from, const char *old, int to, const char *new)
 {
     struct stat moved, there;
     struct statfs where;
@@ -94,11 +94,11 @@ static long make_room(int from, const char *old, int to, const char *new)
 static int move(long number, int from, const char *old, int to, const char *new, unsigned flags)
 {
     lock();
-    long result = flags ? 0 : make_room(from, old, to, new);
+    long result = flags ? 0 : remove_target(from, old, to, new);
     if (result == 0 && number == SYS_rename) result = call(number, (long)old, (long)new, 0, 0, 0);
     else if (result == 0) result = call(number, from, (long)old, to, (long)new, flags);
     unlock();
-    return (int)answer(result);
+    return (int)libc_result(result);
 }
 
 int rename(const char *old, const char *new) { return move(SYS_rename, AT_FDCWD, old, AT_FDCWD, new, 0); }

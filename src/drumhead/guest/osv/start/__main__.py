@@ -6,6 +6,6 @@ import types
 from .machine import Machine
 
 if __name__ == "__main__":
-    # The program is to find a __main__ of its own, not this one.
+    # The program gets a __main__ module of its own.
     sys.modules["__main__"] = types.ModuleType("__main__")
     Machine().run()

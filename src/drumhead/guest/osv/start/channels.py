@@ -1,4 +1,4 @@
-"""The way to the host: TCP connections to an address of QEMU's own network, behind which are its files and sockets."""
+"""Channels to the host: TCP connections to an address of QEMU's user network that lead to files and sockets."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 Answer = tuple[dict[str, Any], Callable[[], None] | None]
 TIME_LIMIT = 5.0
-"""Seconds for a connection, and for the last bytes to get out."""
+"""Seconds for a connection, and for sending the last bytes."""
 LINGER = struct.pack("ii", 1, int(TIME_LIMIT))
 
 
 class Line:
-    """One connection for JSON lines."""
+    """A connection for JSON lines."""
 
     def __init__(self, address: str, port: int) -> None:
         self._socket = socket.create_connection((address, port), timeout=TIME_LIMIT)
@@ -27,26 +27,26 @@ class Line:
         self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def read(self, handle: Callable[[dict[str, Any]], Answer]) -> None:
-        """Answer each line that comes until the other end hangs up; `handle` may ask for something to do after that."""
+        """Answer each line until the other end hangs up. `handle` may return something to do after its answer."""
         with self._socket.makefile("rb") as lines:
             for line in lines:
                 try:
-                    order = json.loads(line)
-                    answer, then = handle(order if isinstance(order, dict) else {})
+                    request = json.loads(line)
+                    answer, then = handle(request if isinstance(request, dict) else {})
                 except ValueError:
-                    answer, then = {"ok": False, "reason": "no JSON"}, None
+                    answer, then = {"ok": False, "reason": "not JSON"}, None
                 self.write(answer)
                 if then is not None:
                     then()
 
     def close(self) -> None:
-        """Returns when what was written has arrived."""
+        """Close the connection after everything written has arrived."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
         self._socket.close()
 
 
 def redirect_output(address: str, port: int) -> Line:
-    """Let stdout and stderr of this process, libraries' included, go to the host's log."""
+    """Redirect stdout and stderr of this process, libraries included, to the host's log."""
     line = Line(address, port)
     number = line._socket.fileno()  # noqa: SLF001 - ours
     for stream in (1, 2):

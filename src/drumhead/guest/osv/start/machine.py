@@ -1,4 +1,4 @@
-"""One machine's life: configuration, channels to the host, the program, orders from the host, the end."""
+"""Run one machine: configuration, channels to the host, the program, requests from the host, the end."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from .channels import Answer, Line, redirect_output
 
 CONFIG = Path("/drumhead/config.json")
 OWN_FILES = Path("/run/drumhead")
-"""Where /etc/hosts and /etc/resolv.conf lead."""
+"""The directory to which /etc/hosts and /etc/resolv.conf link."""
 SIOCGIFADDR = 0x8915
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/", "LANG": "C.UTF-8"}
 TERMINATED, KILLED = 128 + signal.SIGTERM, 128 + signal.SIGKILL
 SWITCH_OFF = os._exit
-"""The process is the machine: its end is the machine's, and nobody else learns its status."""
+"""Ends the process, and with it the machine."""
 
 
 class Machine:
-    """The process is this object's; ``run`` does not return."""
+    """The machine of this process. ``run`` does not return."""
 
     def __init__(self) -> None:
         self._config: dict[str, Any] = json.loads(CONFIG.read_bytes())
@@ -41,7 +41,7 @@ class Machine:
 
     def run(self) -> NoReturn:
         config = self._config
-        shims.mend(config["hostname"])
+        shims.install(config["hostname"])
         self._write_names(config["hosts"])
         self._open_channels(config["channels"])
         for card in config["cards"]:
@@ -52,10 +52,10 @@ class Machine:
             self._end(None)
         os._exit = self._end
         self._report({"event": "started", "pid": os.getpid()})
-        self._end(self._run_program(config["words"]))
+        self._end(self._run_program(config["argv"]))
 
     def _prepare(self) -> str:
-        """Volumes, environment, directory. Returns what is wrong."""
+        """Check volumes, and set environment and directory. Return a problem, or an empty string."""
         mounted = {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if " " in line}
         for path in self._config["volumes"]:
             if path not in mounted:
@@ -71,12 +71,12 @@ class Machine:
     def _write_names(self, hosts: dict[str, str]) -> None:
         OWN_FILES.mkdir(parents=True, exist_ok=True)
         lines = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in hosts.items())]
-        # Whole or not at all: somebody may be reading.
+        # By rename, as a program may be reading it.
         new = OWN_FILES / "hosts.new"
         new.write_text("\n".join([*lines, ""]))
         new.replace(OWN_FILES / "hosts")
         nameserver = self._config["nameserver"]
-        # What libc does for UDP queries OSv does not know; it does know TCP.
+        # OSv lacks what libc needs for UDP queries; TCP works.
         text = f"nameserver {nameserver}\noptions use-vc\n" if nameserver else ""
         (OWN_FILES / "resolv.conf").write_text(text)
 
@@ -88,7 +88,7 @@ class Machine:
         self._status = Line(address, channels["status"])
         self._lines.append(self._status)
         control = Line(address, channels["control"])
-        threading.Thread(target=control.read, args=(self._obey,), name="control", daemon=True).start()
+        threading.Thread(target=control.read, args=(self._handle,), name="control", daemon=True).start()
 
     def _report(self, event: dict[str, Any]) -> None:
         if self._status is not None:
@@ -96,34 +96,34 @@ class Machine:
         elif event["event"] == "failed":
             sys.stderr.write(f"{event['reason']}\n")
 
-    def _obey(self, order: dict[str, Any]) -> Answer:
-        match order.get("do"):
+    def _handle(self, request: dict[str, Any]) -> Answer:
+        match request.get("do"):
             case "stop":
-                stop = threading.Thread(target=self._stop, args=(float(order.get("grace", 10)),), daemon=True)
+                stop = threading.Thread(target=self._stop, args=(float(request.get("grace", 10)),), daemon=True)
                 return {"ok": True}, stop.start
-            case "hosts" if isinstance(hosts := order.get("hosts"), dict):
+            case "hosts" if isinstance(hosts := request.get("hosts"), dict):
                 self._write_names(hosts)
             case "memory":
                 return {"ok": True, "memory": memory()}, None
             case other:
-                return {"ok": False, "reason": f"OSv machines do not know the order {other}"}, None
+                return {"ok": False, "reason": f"OSv machines do not know the request {other}"}, None
         return {"ok": True}, None
 
     def _stop(self, grace: float) -> None:
-        """What SIGTERM and, `grace` seconds later, SIGKILL would do: OSv delivers neither."""
+        """Do what SIGTERM and, `grace` seconds later, SIGKILL would do, as OSv delivers neither."""
         handler = signal.getsignal(signal.SIGTERM)
         if handler is signal.SIG_DFL:
             self._end(TERMINATED)
-        # Runs the program's own handler in its main thread, and wakes its event loop.
+        # This runs the program's own handler in its main thread and wakes its event loop.
         _thread.interrupt_main(signal.SIGTERM)
         time.sleep(grace)
         self._end(KILLED)
 
-    def _run_program(self, words: list[str]) -> int:
-        """Return the exit status that the interpreter would have ended with."""
+    def _run_program(self, argv: list[str]) -> int:
+        """Run the program and return the exit status that the interpreter would end with."""
         status = 0
         try:
-            program.run(words)
+            program.run(argv)
         except SystemExit as end:
             status = self._exit_status(end.code)
         except BaseException as error:  # noqa: BLE001 - whatever a program raises ends it
@@ -151,7 +151,10 @@ class Machine:
         return 1
 
     def _end(self, status: int | None) -> NoReturn:
-        """Flush disks and channels, tell the host, switch off. The first to come does it. Is the program's os._exit."""
+        """Flush disks and channels, report to the host, switch off.
+
+        Also the program's os._exit; the first call wins.
+        """
         self._ending.acquire()
         for path in self._config["volumes"]:
             flush_directory(path)
@@ -161,12 +164,12 @@ class Machine:
             for line in self._lines:
                 line.close()
         except OSError as error:
-            os.write(2, f"the host was not told of the end: {error}\n".encode())
+            os.write(2, f"the end was not reported to the host: {error}\n".encode())
         SWITCH_OFF(status or 0)
 
 
 def address_of(card: str) -> str:
-    """Return the IPv4 address of a network card; empty without one."""
+    """Return the IPv4 address of a network card, or an empty string."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking, contextlib.suppress(OSError):
         request = struct.pack("256s", card.encode())
         return socket.inet_ntoa(fcntl.ioctl(asking, SIOCGIFADDR, request)[20:24])
@@ -174,13 +177,13 @@ def address_of(card: str) -> str:
 
 
 def memory() -> dict[str, int]:
-    """Bytes of memory: what there is (``total``), and what nobody uses (``free``)."""
+    """Return the ``total`` and the ``free`` memory in bytes."""
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
     return {name: int(fields[field].split()[0]) << 10 for name, field in (("total", "MemTotal"), ("free", "MemFree"))}
 
 
 def flush_directory(path: str) -> None:
-    """Write out everything of the file system that is mounted at `path`: OSv does not unmount it at its end."""
+    """Flush the file system mounted at `path`, as OSv does not unmount it at its end."""
     try:
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -188,4 +191,4 @@ def flush_directory(path: str) -> None:
         finally:
             os.close(handle)
     except OSError as error:
-        os.write(2, f"{path} was not written out: {error}\n".encode())
+        os.write(2, f"{path} was not flushed: {error}\n".encode())

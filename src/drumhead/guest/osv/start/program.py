@@ -1,4 +1,4 @@
-"""Running a Python program in this interpreter as ``python WORDS`` would: a module, a file, or ``-c``."""
+"""Run a Python program in this interpreter as ``python ARGUMENTS`` would: a module, a file, or ``-c``."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ import sys
 from pathlib import Path
 
 
-def run(words: list[str]) -> None:
+def run(argv: list[str]) -> None:
     """Run what follows the interpreter's own options: ``-m MODULE``, ``-c CODE`` or a path, and arguments.
 
-    What the program raises, SystemExit too, is the caller's.
+    Exceptions of the program, including SystemExit, reach the caller.
     """
-    if words[0] == "-m":
-        sys.argv = words[1:]
+    if argv[0] == "-m":
+        sys.argv = argv[1:]
         _put_first(str(Path.cwd()))
-        # What ``python -m`` itself calls; it finds __main__ in sys.modules and sets argv[0].
-        runpy._run_module_as_main(words[1])  # type: ignore[attr-defined]  # noqa: SLF001
+        # ``python -m`` calls this too; it finds __main__ in sys.modules and sets argv[0].
+        runpy._run_module_as_main(argv[1])  # type: ignore[attr-defined]  # noqa: SLF001
         return
     main = sys.modules["__main__"]
     main.__dict__["__builtins__"] = builtins
-    if words[0] == "-c":
-        sys.argv = ["-c", *words[2:]]
+    if argv[0] == "-c":
+        sys.argv = ["-c", *argv[2:]]
         _put_first("")
-        exec(compile(words[1], "<string>", "exec"), main.__dict__)  # noqa: S102 - it is asked for
+        exec(compile(argv[1], "<string>", "exec"), main.__dict__)  # noqa: S102 - it is asked for
         return
-    sys.argv = list(words)
-    if Path(words[0]).is_dir() or (not words[0].endswith((".py", ".pyc")) and _is_archive(words[0])):
-        runpy.run_path(words[0], run_name="__main__")
+    sys.argv = list(argv)
+    if Path(argv[0]).is_dir() or (not argv[0].endswith((".py", ".pyc")) and _is_archive(argv[0])):
+        runpy.run_path(argv[0], run_name="__main__")
         return
-    _put_first(os.path.dirname(os.path.realpath(words[0])))  # noqa: PTH120 - as Python does it, without a dot
-    _run_file(words[0])
+    _put_first(os.path.dirname(os.path.realpath(argv[0])))  # noqa: PTH120 - as Python does it, without a dot
+    _run_file(argv[0])
 
 
 def _put_first(directory: str) -> None:
-    """The first place where modules are looked for, instead of our own; none with -P or -I."""
+    """Set the first directory of the module search path, unless -P or -I is in effect."""
     if not sys.flags.safe_path:
         sys.path[0] = directory
 

@@ -1,6 +1,6 @@
-"""What OSv lacks or does otherwise, and Python programs meet: mended here, or taken away where nothing mends it.
+"""Shims for what OSv lacks or does differently from Linux: each replaces a function, or removes it where that is all.
 
-Each repair is tried first: on a kernel that has learnt it, nothing is changed.
+Each shim first tries the original; on a kernel where that works, nothing changes.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import time
 from typing import SupportsIndex
 
 
-def mend(hostname: str) -> None:
-    """Make this process one that ordinary programs run in."""
-    _mend_sleep()
-    _mend_socketpair()
-    _mend_blocking()
-    _take_away("fork", "forkpty")
-    _take_away_attributes()
+def install(hostname: str) -> None:
+    """Prepare this process for ordinary programs."""
+    _replace_sleep()
+    _replace_socketpair()
+    _replace_set_blocking()
+    _remove("fork", "forkpty")
+    _remove_attribute_functions()
     if hostname:
         socket.gethostname = lambda: hostname
 
 
-def _mend_sleep() -> None:
-    """``time.sleep`` waits for a point of the clock, which OSv cannot; a lock that nobody opens waits for a while."""
+def _replace_sleep() -> None:
+    """Replace ``time.sleep``, which waits for an absolute time that OSv does not support, by a lock with a timeout."""
     try:
         time.sleep(1e-6)
     except OSError:
@@ -45,14 +45,14 @@ def _mend_sleep() -> None:
         lock.acquire()
         if seconds > _thread.TIMEOUT_MAX:
             raise OverflowError("timestamp too large to convert to C PyTime_t")
-        # A timeout of zero would not let others run.
+        # A timeout of zero would not let other threads run.
         lock.acquire(timeout=max(seconds, 1e-6))
 
     time.sleep = sleep
 
 
-def _mend_socketpair() -> None:
-    """OSv's pairs have no address, which Python asks for. Two ends of a TCP connection on loopback serve."""
+def _replace_socketpair() -> None:
+    """Replace ``socket.socketpair`` by a TCP connection on loopback: OSv's pairs lack the address that Python reads."""
     try:
         for end in socket.socketpair():
             end.close()
@@ -65,7 +65,7 @@ def _tcp_pair(
     type: int = socket.SOCK_STREAM,
     proto: int = 0,
 ) -> tuple[socket.socket, socket.socket]:
-    """Return two connected sockets, whatever the family: ``AF_UNIX`` is what asyncio asks for by default."""
+    """Return two connected sockets for any family; asyncio asks for ``AF_UNIX`` by default."""
     if type != socket.SOCK_STREAM or proto:
         raise ValueError("OSv has pairs of streams only")
     with socket.socket() as listener:
@@ -75,7 +75,7 @@ def _tcp_pair(
         try:
             one.connect(listener.getsockname())
             other, address = listener.accept()
-            while address != one.getsockname():  # somebody else was quicker to connect
+            while address != one.getsockname():  # another client connected first
                 other.close()
                 other, address = listener.accept()
         except BaseException:
@@ -86,8 +86,8 @@ def _tcp_pair(
     return one, other
 
 
-def _mend_blocking() -> None:
-    """Python uses an ioctl that OSv's pipes do not have, and after which fcntl still says what was before."""
+def _replace_set_blocking() -> None:
+    """Set the blocking mode with fcntl: Python's ioctl fails on OSv's pipes and is not visible to fcntl."""
     reading, writing = os.pipe()
     try:
         os.set_blocking(reading, False)
@@ -114,17 +114,17 @@ def _mend_blocking() -> None:
     socket.socket.setblocking = setblocking  # type: ignore[method-assign,assignment]
 
 
-def _take_away_attributes() -> None:
-    """Files have no extended attributes, and shutil expects another error where there are none."""
+def _remove_attribute_functions() -> None:
+    """Remove the functions for extended attributes, whose error on OSv shutil does not expect."""
     try:
         os.listxattr("/")
     except OSError as error:
         if error.errno == errno.ENOSYS:
-            _take_away("listxattr", "getxattr", "setxattr", "removexattr")
+            _remove("listxattr", "getxattr", "setxattr", "removexattr")
 
 
-def _take_away(*names: str) -> None:
-    """Programs that ask whether there is such a function (``hasattr(os, "fork")``) are told what is true."""
+def _remove(*names: str) -> None:
+    """Remove functions of ``os``, so that ``hasattr(os, "fork")`` tells the truth."""
     for name in names:
         if hasattr(os, name):
             delattr(os, name)
