@@ -1,1 +1,1 @@
-"""Debian's archive: which mirror, signed indexes, and the files inside a .deb."""
+"""Debian's archive: mirrors, signed indexes, and the files in a .deb."""

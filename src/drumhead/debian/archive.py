@@ -1,4 +1,4 @@
-"""Debian's archive as a chain of digests: signed InRelease → Packages → .deb. Each step is verified before it is read.
+"""Read Debian's archive as a chain of digests: signed InRelease → Packages → .deb. Each step is verified first.
 
 See Debian's wiki, RepositoryFormat, and apt-secure(8).
 """
@@ -36,7 +36,7 @@ FIELD = re.compile(r"^([A-Za-z0-9-]+): ?(.*)$", re.MULTILINE)
 
 
 class DebianPackage(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of a Packages index. `depends` lists alternatives by name, versions left out; `url` is the .deb's."""
+    """One entry of a Packages index. `depends` lists alternatives by name, without versions; `url` is the .deb's."""
 
     name: str
     version: str
@@ -48,7 +48,7 @@ class DebianPackage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Archive:
-    """The newest version of every package in some suites. Made by ``open``; `cache` keeps indexes and packages."""
+    """The newest version of every package in some suites. ``open`` creates it; `cache` holds indexes and packages."""
 
     def __init__(self, client: aiohttp.ClientSession, cache: Path, packages: dict[str, DebianPackage]) -> None:
         self._client = client
@@ -93,7 +93,7 @@ class Archive:
         return sorted(found.values(), key=lambda package: package.name)
 
     async def fetch(self, package: DebianPackage, report: Report = silent) -> Path:
-        """Return the .deb on this host, verified."""
+        """Fetch and verify a .deb, and return its path."""
         path = self._cache / "debs" / f"{package.sha256}.deb"
         return await fetch_file(
             self._client, package.url, path, digest=package.sha256, size=package.size, report=_named(package, report)
@@ -115,7 +115,7 @@ async def _fetch_index(client: aiohttp.ClientSession, cache: Path, suite: Suite)
 
 
 def _read_index(path: Path, uri: str) -> list[DebianPackage]:
-    """Return the entries of a verified index; what was parsed is kept beside it, as parsing takes a second."""
+    """Return the entries of a verified index. The parsed entries are cached beside it, as parsing takes a second."""
     parsed = path.with_name(f"{path.name}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}.msgpack")
     try:
         return msgspec.msgpack.decode(parsed.read_bytes(), type=list[DebianPackage])
@@ -127,7 +127,7 @@ def _read_index(path: Path, uri: str) -> list[DebianPackage]:
 
 
 def verify_release(signed: bytes, suite: Suite) -> str:
-    """Return the text of an InRelease file that the keyring signed and that is still valid. Raises UNVERIFIED."""
+    """Verify the signature and validity of an InRelease file and return its text. Raises UNVERIFIED."""
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "InRelease"
         file.write_bytes(signed)
@@ -149,7 +149,7 @@ def verify_release(signed: bytes, suite: Suite) -> str:
     if until and parsedate_to_datetime(until) < datetime.now(UTC):
         raise DrumheadError(
             ErrorCode.UNVERIFIED,
-            f"{suite.uri}: the index of {suite.name} was valid until {until}; use a mirror that is kept",
+            f"{suite.uri}: the index of {suite.name} was valid until {until}; use a mirror that is updated",
         )
     return text
 
@@ -183,6 +183,6 @@ def parse_packages(text: str, uri: str) -> list[DebianPackage]:
 
 
 def _alternatives(relation: str) -> list[tuple[str, ...]]:
-    """``a (>= 1) | b, c:any`` as ``[(a, b), (c,)]``."""
+    """Parse ``a (>= 1) | b, c:any`` into ``[(a, b), (c,)]``."""
     groups = (group for group in relation.split(",") if group.strip())
     return [tuple(re.split(r"[\s:(]", name.strip(), maxsplit=1)[0] for name in group.split("|")) for group in groups]

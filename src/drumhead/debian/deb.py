@@ -1,4 +1,4 @@
-"""The files of a Debian package (deb(5)): an ar archive that holds a compressed tar. Nothing in it is executed."""
+"""Read the files of a Debian package (deb(5)), an ar archive with a compressed tar. Nothing in it is executed."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def _read_data(data: bytes) -> tuple[Tree, int]:
 
 
 def _merged(path: str) -> str:
-    """Return a merged-/usr system keeps these directories below usr/; packages of Debian 12 still name them at the
-    root.
+    """Move a path below usr/ as on a merged-/usr system; packages of Debian 12 still name these directories at the
+    root. root.
     """
     return f"usr/{path}" if path.split("/", 1)[0] in USR_MERGED else path
 

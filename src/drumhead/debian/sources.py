@@ -1,4 +1,4 @@
-"""Which mirror serves Debian: the host's apt configuration says so, or ``DRUMHEAD_DEBIAN_MIRROR``."""
+"""Find the Debian mirrors from ``DRUMHEAD_DEBIAN_MIRROR`` or the host's apt configuration."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
 def find_suites() -> tuple[Suite, ...]:
     """Return the suites to read, the release itself first.
 
-    ``DRUMHEAD_DEBIAN_MIRROR`` (and ``DRUMHEAD_DEBIAN_SECURITY_MIRROR``) name archives by URL; without them apt's
-    sources are asked, as far as they serve this release. ``DRUMHEAD_DEBIAN_KEYRING`` names another keyring for gpgv.
+    ``DRUMHEAD_DEBIAN_MIRROR`` (and ``DRUMHEAD_DEBIAN_SECURITY_MIRROR``) name archives by URL; without them,
+    apt's sources are used. ``DRUMHEAD_DEBIAN_KEYRING`` names another keyring for gpgv.
     """
     keyring = Path(os.environ.get("DRUMHEAD_DEBIAN_KEYRING", str(KEYRING)))
     if not keyring.is_file():
@@ -45,7 +45,7 @@ def find_suites() -> tuple[Suite, ...]:
 
 
 def _suites_of_apt(keyring: Path) -> tuple[Suite, ...]:
-    """Debian's suites among apt's sources. A host of another Debian release has the mirror, under its own name."""
+    """Find Debian's suites among apt's sources. A host with another Debian release still names the mirror."""
     listing = host.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"]
     )

@@ -1,1 +1,1 @@
-"""A project's own words: meta/package.yaml, meta/run.yaml and the ignore file."""
+"""A project's manifests: meta/package.yaml, meta/run.yaml and the ignore file."""

@@ -1,7 +1,7 @@
-""".capstanignore and .drumheadignore: which files of a project stay out of its image.
+"""Read .capstanignore and .drumheadignore, which list the files that stay out of an image.
 
-The rules are those of Capstan's documentation (Capstanignore): patterns begin with a slash, ``**`` crosses
-directories, a directory takes what is below it along, there is no negation.
+The rules are those of Capstan's documentation (Capstanignore): patterns start with a slash, ``**`` crosses
+directories, a directory includes everything below it, and there is no negation.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 FILES = (".drumheadignore", ".capstanignore")
 ALWAYS = ("/meta", "/mpm-pkg", "/.git", "/.capstanignore", "/.drumheadignore")
-"""What never reaches an image: Capstan's own three, and the ignore files themselves."""
+"""Paths that are always ignored: Capstan's three, version control and the ignore files."""
 CLUTTER = ("/.venv", "/.hg", "/.svn", "/**/__pycache__", "/**/*.pyc", "/.mypy_cache", "/.pytest_cache", "/.ruff_cache")
-"""Made by tools on the host and useless in a guest (bytecode is made anew for the guest's Python)."""
+"""Files of tools on the host, useless in a guest (bytecode is compiled for the guest's Python)."""
 
 
 def read_ignore(root: Path) -> tuple[Callable[[str], bool], tuple[str, ...]]:
-    """Return a test for paths of the project in `root` (relative), and the patterns that it knows. Raises MANIFEST."""
+    """Return a test for relative paths of the project in `root`, and its patterns. Raises MANIFEST."""
     patterns = [*ALWAYS, *CLUTTER]
     for name in FILES:
         file = root / name
@@ -39,10 +39,12 @@ def _read(text: str, name: str) -> list[str]:
         if not pattern or pattern.startswith("#"):
             continue
         if pattern.startswith("!"):
-            raise manifest_error(name, number, "there is no negation (!) in ignore files")
+            raise manifest_error(name, number, "ignore files have no negation (!)")
         if not pattern.startswith("/"):
             raise manifest_error(
-                name, number, f"a pattern starts with a slash: /{pattern} in the root, /**/{pattern} in every directory"
+                name,
+                number,
+                f"a pattern must start with a slash: /{pattern} in the root, /**/{pattern} in every directory",
             )
         patterns.append(pattern)
     return patterns

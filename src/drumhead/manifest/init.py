@@ -1,4 +1,4 @@
-"""Writing a project's first manifests, with what each line means."""
+"""Write the first manifests of a project, with an explanation of each line."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def init_project(
     require: tuple[str, ...] = (),
     runtime: str = "",
 ) -> list[Path]:
-    """Write meta/package.yaml, and meta/run.yaml when a runtime is named. Raises CONFLICT when one is there."""
+    """Write meta/package.yaml, and meta/run.yaml for a runtime. Raises CONFLICT when one exists."""
     if runtime and runtime not in RUNTIMES:
-        raise DrumheadError(ErrorCode.USAGE, f"{runtime} is no runtime; runtimes are {', '.join(RUNTIMES)}")
+        raise DrumheadError(ErrorCode.USAGE, f"{runtime} is not a runtime; runtimes are {', '.join(RUNTIMES)}")
     name = name or root.absolute().name
     lines = [f"name: {quote(name)}", f"title: {quote(title or name)}", f"author: {quote(author or getpass.getuser())}"]
     lines += [f"version: {quote(version)}"] if version else []
@@ -68,7 +68,7 @@ def init_project(
     files = {root / "meta" / file: text for file, text in texts.items()}
     for file in files:
         if file.exists():
-            raise DrumheadError(ErrorCode.CONFLICT, f"{file} is there already; edit it, or delete it first")
+            raise DrumheadError(ErrorCode.CONFLICT, f"{file} already exists; edit it, or delete it first")
     for file, text in files.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
@@ -78,7 +78,7 @@ def init_project(
 def run_template(runtime: str) -> str:
     """Return a meta/run.yaml for `runtime`, with its keys explained. Raises USAGE."""
     if runtime not in TEMPLATES:
-        raise DrumheadError(ErrorCode.USAGE, f"{runtime or 'it'} is no runtime; runtimes are {', '.join(TEMPLATES)}")
+        raise DrumheadError(ErrorCode.USAGE, f"{runtime or 'it'} is not a runtime; runtimes are {', '.join(TEMPLATES)}")
     return (
         f"runtime: {runtime}\n\nconfig_set:\n  # Add as many named sets as you need.\n"
         f"  default:\n{TEMPLATES[runtime]}{COMMON}\n# OPTIONAL with one set. Which one runs when none is named.\n"
@@ -87,6 +87,6 @@ def run_template(runtime: str) -> str:
 
 
 def quote(text: str) -> str:
-    """`text` as a YAML scalar: plain where that is safe, else in JSON's quotes."""
+    """Write `text` as a YAML scalar: plain where that is safe, else in JSON's quotes."""
     plain = text and all(character.isalnum() or character in "._/@+-" for character in text) and text[0].isalnum()
     return text if plain else json.dumps(text, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Reading a project: its meta/package.yaml and meta/run.yaml together."""
+"""Read a project: meta/package.yaml and meta/run.yaml."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+/-]*")
 PACKAGE_KEYS = ("name", "title", "author", "version", "require", "guest", "kernel", "files", "python")
 CAPSTAN_ONLY = ("binary", "created", "platform")
-"""Keys that Capstan writes or reads and that decide nothing here."""
+"""Keys of Capstan that have no effect here."""
 
 
 def read_project(root: Path) -> Project:
-    """Return the project in directory `root`.
+    """Read the project in the directory `root`.
 
     Raises MANIFEST with file, line and reason; NOT_FOUND without package.yaml.
     """
@@ -29,7 +29,7 @@ def read_project(root: Path) -> Project:
     if not file.is_file():
         raise DrumheadError(
             ErrorCode.NOT_FOUND,
-            f"{file} is not there; `drumhead package init {root}` writes one",
+            f"{file} does not exist; `drumhead package init {root}` writes one",
         )
     section = read_yaml(file, "meta/package.yaml", "package.yaml")
     notices = list(section.known(*PACKAGE_KEYS, *CAPSTAN_ONLY))
@@ -45,13 +45,15 @@ def read_project(root: Path) -> Project:
 def _package(section: Section, root: Path) -> PackageManifest:
     name = section.text("name")
     if not NAME.fullmatch(name) or ".." in name:
-        raise section.refuse("name", f"{name!r} is no package name (letters, digits, and . _ + - / inside)")
+        raise section.refuse(
+            "name", f"{name!r} is not a package name (letters and digits, with . _ + - / between them)"
+        )
     guest = section.text("guest", "linux")
     if guest not in {"linux", "osv"}:
         raise section.refuse("guest", f"guest must be linux or osv, not {guest}")
     for required, line in section.located_texts("require"):
         if not NAME.fullmatch(required.partition("@")[0]):
-            raise section.refuse("require", f"line {line}: {required!r} is no package name")
+            raise section.refuse("require", f"line {line}: {required!r} is not a package name")
     return PackageManifest(
         name=name,
         title=section.text("title"),
@@ -66,7 +68,7 @@ def _package(section: Section, root: Path) -> PackageManifest:
 
 
 def _files(section: Section, root: Path) -> dict[str, str]:
-    """``files``: where in the image → what of the project. Both stay inside; the second exists."""
+    """Read ``files``: path in the image → existing path in the project. Neither may lead outside."""
     files = section.pairs("files")
     inside = section.section("files", "files")
     for place, source in files.items():

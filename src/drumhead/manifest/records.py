@@ -1,4 +1,4 @@
-"""What a project says about itself, after reading and checking."""
+"""Records of a project's validated manifests."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ RuntimeName = Literal["native", "node", "python"]
 
 
 class PythonNeeds(msgspec.Struct, frozen=True, kw_only=True):
-    """The ``python:`` key of package.yaml (ours, not Capstan's).
+    """The ``python:`` key of package.yaml (drumhead's own, not Capstan's).
 
-    `lock` is a path inside the project (requirements with hashes, uv.lock or pylock.toml); empty means: look for one.
+    `lock` is a path inside the project (requirements with hashes, uv.lock or pylock.toml); empty means that one is
+    searched.
     """
 
     lock: str = ""
@@ -24,8 +25,8 @@ class PythonNeeds(msgspec.Struct, frozen=True, kw_only=True):
 class PackageManifest(msgspec.Struct, frozen=True, kw_only=True):
     """meta/package.yaml. The first five keys are Capstan's.
 
-    `files` maps a path in the image to a path in the project; when empty, the whole project (less what is ignored)
-    lands at ``/``, as with Capstan. `kernel` is NAME@VERSION; empty means the newest of the guest's.
+    `files` maps a path in the image to a path in the project; when empty, the whole project (except ignored
+    files) is placed at ``/``, as with Capstan. `kernel` is NAME@VERSION; empty means the newest of the guest's.
     """
 
     name: str
@@ -40,10 +41,10 @@ class PackageManifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """meta/run.yaml: every config set as the command that it stands for.
+    """meta/run.yaml, with every config set as a command.
 
-    `bases` names, for config sets that inherit, whose command they start: ``PACKAGE:CONFIG_SET``. Their own argv is
-    empty until the image is composed.
+    `bases` maps config sets that inherit to the command they inherit: ``PACKAGE:CONFIG_SET``. Their argv is empty until
+    the image is composed.
     """
 
     runtime: RuntimeName
@@ -56,7 +57,7 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
 class Project(msgspec.Struct, frozen=True, kw_only=True):
     """A directory with meta/package.yaml. `root` is absolute; `run` is None without meta/run.yaml.
 
-    `notices` are sentences for the user: old package names that were resolved, keys that mean nothing here.
+    `notices` are sentences for the user: old package names that were resolved, keys without effect.
     """
 
     root: str

@@ -28,13 +28,13 @@ KEYS: dict[RuntimeName, tuple[str, ...]] = {
 }
 INTERPRETER: dict[RuntimeName, str] = {"native": "", "node": "/usr/bin/node", "python": "/usr/bin/python3"}
 REQUIRES: dict[RuntimeName, tuple[str, ...]] = {"native": (), "node": ("node",), "python": ("python",)}
-"""The package that a runtime brings; a project need not require it."""
+"""The packages that a runtime implies."""
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 ENVIRONMENT_PREFIX = re.compile(r"--env=([A-Za-z_][A-Za-z0-9_]*)\??=(.*)", re.DOTALL)
 
 
 def read_run(section: Section) -> tuple[RunManifest, list[str]]:
-    """Return the config sets of a run.yaml, each as the command that it stands for, and notices. Raises MANIFEST."""
+    """Return the config sets of a run.yaml as commands, and notices. Raises MANIFEST."""
     notices = list(section.known("runtime", "config_set", "config_set_default"))
     runtime = _runtime(section)
     sets = section.section("config_set", "config_set")
@@ -51,7 +51,7 @@ def read_run(section: Section) -> tuple[RunManifest, list[str]]:
     default = section.text("config_set_default", "")
     if default and default not in commands:
         names = ", ".join(commands)
-        raise section.refuse("config_set_default", f"config_set_default {default} is none of: {names}")
+        raise section.refuse("config_set_default", f"config_set_default {default} must be one of: {names}")
     if not default and len(commands) == 1:
         (default,) = commands
     return RunManifest(runtime=runtime, config_sets=commands, bases=bases, default=default), notices
@@ -68,14 +68,14 @@ def _runtime(section: Section) -> RuntimeName:
         case "java":
             raise section.refuse("runtime", "there is no Java package; runtimes are native, node and python")
         case other:
-            raise section.refuse("runtime", f"{other} is no runtime; runtimes are native, node and python")
+            raise section.refuse("runtime", f"{other} is not a runtime; runtimes are native, node and python")
 
 
 def _command(runtime: RuntimeName, section: Section, *, inherits: bool) -> Command:
     environment = section.pairs("env")
     for name, value in environment.items():
         if not ENVIRONMENT_NAME.fullmatch(name):
-            raise section.refuse("env", f"{name!r} is no name of an environment variable")
+            raise section.refuse("env", f"{name!r} is not a valid name of an environment variable")
         if "\0" in value:
             raise section.refuse("env", f"the value of {name} holds a NUL character")
     cwd = section.text("cwd", "/")
@@ -93,7 +93,7 @@ def _command(runtime: RuntimeName, section: Section, *, inherits: bool) -> Comma
 
 
 def _base(runtime: RuntimeName, section: Section) -> str:
-    """``base: PACKAGE:SET``; empty when it names what the runtime does by itself (node-4.4.5:node)."""
+    """Read ``base: PACKAGE:SET``; empty when it names what the runtime does anyway (node-4.4.5:node)."""
     base = section.text("base", "")
     package, colon, name = base.partition(":")
     if base and not (package and colon and name):
@@ -108,7 +108,7 @@ def _arguments(runtime: RuntimeName, section: Section) -> tuple[str, ...]:
     if section.flag("shell"):
         for key in ("main", "module", "args"):
             if key in section:
-                raise section.refuse(key, f"shell: true starts the interpreter alone; it goes without {key}")
+                raise section.refuse(key, f"shell: true starts the interpreter alone; remove {key}")
         return options
     arguments = section.texts("args")
     if runtime == "python" and "module" in section:
@@ -119,20 +119,21 @@ def _arguments(runtime: RuntimeName, section: Section) -> tuple[str, ...]:
 
 
 def parse_command(text: str) -> Command:
-    """Return a command line as Capstan writes it: ``--env=K=V … PROGRAM ARGUMENTS``. Raises USAGE.
+    """Parse a command line in Capstan's form: ``--env=K=V … PROGRAM ARGUMENTS``. Raises USAGE.
 
-    Words are split as a shell does. OSv's ``;`` and ``&`` between programs are refused: a machine runs one command.
+    Arguments are split as in a shell. OSv's ``;`` and ``&`` between programs are refused, as a machine runs one
+    command.
     """
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise DrumheadError(ErrorCode.USAGE, f"{text!r} cannot be split into words: {error}") from error
+        raise DrumheadError(ErrorCode.USAGE, f"{text!r} cannot be split into arguments: {error}") from error
     environment = {}
     while words and (match := ENVIRONMENT_PREFIX.fullmatch(words[0])):
         environment[match[1]] = match[2]
         words.pop(0)
     if not words:
-        raise DrumheadError(ErrorCode.USAGE, f"{text!r} names no program")
+        raise DrumheadError(ErrorCode.USAGE, f"{text!r} does not name a program")
     for word in words:
         if word in {";", "&", "&&", "|"} or (word.endswith((";", "&")) and word == words[-1] and len(word) > 1):
             raise DrumheadError(

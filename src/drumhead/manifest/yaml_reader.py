@@ -1,6 +1,6 @@
-"""YAML that remembers where everything stands, so that a wrong file can be refused by line.
+"""Read YAML and remember the line of every value, so errors can name it.
 
-Values are taken as they are written (``version: 1.0`` is the text ``1.0``), as Capstan's reader does for text fields.
+Values are texts as written (``version: 1.0`` is the text ``1.0``), as in Capstan's reader for text fields.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EMPTY = "tag:yaml.org,2002:null"
 
 
 class Section:
-    """One mapping of a YAML file. Every reader says what it expects and refuses the rest with FILE:LINE: reason."""
+    """A mapping of a YAML file. Each method checks the type of a value; errors have the form FILE:LINE: reason."""
 
     def __init__(self, file: str, node: yaml.Node, what: str) -> None:
         self.file = file
@@ -33,7 +33,7 @@ class Section:
             raise self.wrong(node, f"{what} must be a mapping (key: value)")
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise self.wrong(key, f"a key of {what} must be a word")
+                raise self.wrong(key, f"a key of {what} must be a text")
             if key.value in self._items:
                 raise self.wrong(key, f"{key.value} is given twice")
             self._items[key.value] = (key, value)
@@ -42,7 +42,7 @@ class Section:
         return manifest_error(self.file, node.start_mark.line + 1, reason)
 
     def refuse(self, key: str, reason: str) -> DrumheadError:
-        """Return the error for what stands under `key` (or for the whole section, when the key is not there)."""
+        """Return the error for the value of `key` (or for the whole section without that key)."""
         found = self._items.get(key)
         return self.wrong(found[0], reason) if found else manifest_error(self.file, self.line, reason)
 
@@ -53,17 +53,17 @@ class Section:
         return tuple(self._items)
 
     def known(self, *names: str) -> Iterator[str]:
-        """Refuse keys that are nearly one of `names`; yield a notice for each other key that is not one."""
+        """Refuse keys that resemble one of `names`; yield a notice for each other unknown key."""
         for key, (node, _) in self._items.items():
             if key in names:
                 continue
             near = difflib.get_close_matches(key.lower(), names, n=1, cutoff=0.75)
             if near:
-                raise self.wrong(node, f"{self.what} has no key {key}; {near[0]} is meant?")
-            yield f"{self.file}:{node.start_mark.line + 1}: {key} means nothing here and is not used"
+                raise self.wrong(node, f"{self.what} has no key {key}; did you mean {near[0]}?")
+            yield f"{self.file}:{node.start_mark.line + 1}: {key} has no effect here"
 
     def text(self, key: str, default: str | None = None) -> str:
-        """Return a word or sentence. Without a default it must be there and not be empty."""
+        """Return a text. Without a default, it is required and must not be empty."""
         found = self._items.get(key)
         if found is None or found[1].tag == EMPTY:
             if default is None:
@@ -76,11 +76,11 @@ class Section:
         return str(found[1].value)
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """Return a list of words."""
+        """Return a list of texts."""
         return tuple(text for text, _ in self.located_texts(key))
 
     def located_texts(self, key: str) -> list[tuple[str, int]]:
-        """Return a list of words with the line of each."""
+        """Return a list of texts with the line of each."""
         found = self._items.get(key)
         if found is None or found[1].tag == EMPTY:
             return []
@@ -92,31 +92,31 @@ class Section:
         return [(item.value, item.start_mark.line + 1) for item in found[1].value]
 
     def pairs(self, key: str) -> dict[str, str]:
-        """Return a mapping of words to words."""
+        """Return a mapping of texts to texts."""
         section = self.section(key, key)
         return {name: section.text(name, "") for name in section.keys()}  # noqa: SIM118 - a Section is no dict
 
     def flag(self, key: str) -> bool:
-        """``true`` or ``false``; false when it is not there."""
+        """Return ``true`` or ``false``; false without the key."""
         value = self.text(key, "false").lower()
         if value not in {"true", "false", "yes", "no"}:
             raise self.refuse(key, f"{key} must be true or false")
         return value in {"true", "yes"}
 
     def section(self, key: str, what: str) -> Section:
-        """Return the mapping below `key`; an empty one when the key is not there."""
+        """Return the mapping below `key`, empty without the key."""
         found = self._items.get(key)
         empty = yaml.ScalarNode(EMPTY, "", start_mark=yaml.Mark(self.file, 0, self.line - 1, 0, None, 0))
         return Section(self.file, found[1] if found else empty, what)
 
 
 def read_yaml(path: Path, shown: str, what: str) -> Section:
-    """Return the mapping in a YAML file. `shown` is how the file is called in messages. Raises MANIFEST, NOT_FOUND."""
+    """Return the mapping in a YAML file. `shown` is the file's name in messages. Raises MANIFEST, NOT_FOUND."""
     try:
         text = path.read_text()
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except FileNotFoundError as error:
-        raise DrumheadError(ErrorCode.NOT_FOUND, f"{shown} is not there") from error
+        raise DrumheadError(ErrorCode.NOT_FOUND, f"{shown} does not exist") from error
     except UnicodeDecodeError as error:
         raise manifest_error(shown, 1, f"it is not text in UTF-8 ({error.reason})") from error
     except OSError as error:

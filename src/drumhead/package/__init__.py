@@ -1,1 +1,1 @@
-"""Packages: runtimes, tools and kernels that a project requires; how they are built, kept, found and moved."""
+"""Packages: the runtimes, tools and kernels that projects require, with their recipes, store and remotes."""

@@ -1,4 +1,4 @@
-"""Building a package from its recipe: Debian packages in, one canonical archive out. Nothing of them is installed."""
+"""Build a package from its recipe: from Debian packages to one canonical archive. Nothing is installed."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ LIBRARY_PACKAGE = re.compile(r"(lib|zlib)[^/]*")
 
 
 async def build_package(home: Home, store: PackageStore, recipe: Recipe, report: Report = silent) -> Package:
-    """Build `recipe` from today's Debian packages and keep it in `store`.
+    """Build `recipe` from current Debian packages and store it.
 
-    Raises UNVERIFIED when a signature or digest is wrong, INCOMPLETE when a library is nowhere, NOT_FOUND, REMOTE.
+    Raises UNVERIFIED when a signature or digest is wrong, INCOMPLETE when a library is missing, NOT_FOUND, REMOTE.
     """
     async with new_client() as client:
         archive = await Archive.open(client, home.cache / "debian", find_suites())
@@ -59,7 +59,7 @@ async def build_package(home: Home, store: PackageStore, recipe: Recipe, report:
 
 
 def _main_packages(archive: Archive, recipe: Recipe) -> list[DebianPackage]:
-    """Return the packages that a recipe names; a kernel's is the one that the named metapackage depends on."""
+    """Return the packages that a recipe names. For a kernel, that is the dependency of the named metapackage."""
     main = [archive.find(name) for name in recipe.debian]
     if recipe.kind == "kernel":
         main = [archive.find(package.depends[0][0]) for package in main]
@@ -117,10 +117,7 @@ def _unpack(debs: list[Path]) -> tuple[Tree, int]:
 
 
 def select_files(files: Tree, recipe: Recipe) -> Tree:
-    """Return the files that a recipe takes, and those that it makes.
-
-    A pattern without a match is refused (INCOMPLETE).
-    """
+    """Return the files that a recipe selects and creates. Raises INCOMPLETE for a pattern without a match."""
     wanted, unwanted = match_any(recipe.include), match_any(recipe.exclude)
     tree = files.filter(lambda path: wanted(path) and not unwanted(path) and files[path].kind != "directory")
     for pattern in recipe.include:
@@ -141,7 +138,7 @@ def select_files(files: Tree, recipe: Recipe) -> Tree:
 
 
 def _add_libraries(tree: Tree, debs: dict[DebianPackage, Path], recipe: Recipe) -> list[DebianPackage]:
-    """Complete `tree` with the libraries that it needs from `debs`; returns the packages that gave one."""
+    """Add the libraries that `tree` needs from `debs`. Return the packages that provided one."""
     if recipe.kind == "libraries":
         return []
     pool, owner = Tree(), {}

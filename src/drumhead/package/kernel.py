@@ -1,4 +1,4 @@
-"""Taking Debian's kernel package apart: the ELF kernel inside the bzImage, and the modules in load order."""
+"""Unpack Debian's kernel package: the ELF kernel in the bzImage, and the modules in load order."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def kernel_tree(files: Tree, modules: tuple[str, ...]) -> Tree:
 
 
 def without_types(elf: bytes) -> bytes:
-    """Return the kernel with zeros for its type information (BTF), a seventh of what it weighs compressed.
+    """Return the kernel with its type information (BTF) replaced by zeros, which saves 14 % of the compressed size.
 
-    Only programs for BPF read it, which this guest's lockdown forbids to look into the kernel; modules are loaded
-    without it (Debian's kernels have MODULE_ALLOW_BTF_MISMATCH), and the kernel need not parse it at every start.
+    Only BPF programs read it, and the guest's lockdown keeps those out of the kernel. Modules load without it (Debian's
+    kernels have MODULE_ALLOW_BTF_MISMATCH), and the kernel does not parse it at every start.
     """
     section = ELFFile(io.BytesIO(elf)).get_section_by_name(".BTF")
     if section is None:
@@ -69,7 +69,7 @@ def unpack_bzimage(image: bytes) -> bytes:
 
 
 def order_modules(files: Tree, names: tuple[str, ...]) -> dict[str, bytes]:
-    """Modules by name, each after those it depends on (``depends=`` in its .modinfo). Raises INCOMPLETE."""
+    """Return modules by name, each after its dependencies (``depends=`` in .modinfo). Raises INCOMPLETE."""
     found = {_plain(path): entry for path, entry in files if path.endswith(".ko")}
     ordered: dict[str, bytes] = {}
 

@@ -1,4 +1,4 @@
-"""From the names that a project requires to packages: today's names, old names, and what requires what."""
+"""Resolve the names that a project requires to packages: current names, old names, dependencies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from drumhead.report import Report
 
 PART_OF_GUEST = re.compile(r"(eu\.mikelangelo-project\.)?(app\.)?osv\.(bootstrap|loader|mkfs|cpiod)")
-"""What Capstan's packages needed of OSv and every drumhead guest has by itself."""
+"""Packages of Capstan that are part of every drumhead guest."""
 
 
 def resolve_names(required: Iterable[str]) -> tuple[list[PackageRef], list[str]]:
@@ -32,10 +32,10 @@ def resolve_names(required: Iterable[str]) -> tuple[list[PackageRef], list[str]]
     for text in required:
         ref = parse_ref(text)
         if PART_OF_GUEST.fullmatch(ref.name):
-            notices.append(f"{text} is part of every guest; it is not needed any more")
+            notices.append(f"{text} is part of every guest and no longer needed")
             continue
         if ref.name not in known_recipes() and (recipe := find_alias(ref.name)):
-            notices.append(f"{text} is an old name: the image gets today's {recipe.name} ({recipe.description})")
+            notices.append(f"{text} is an old name; the image gets the current {recipe.name} ({recipe.description})")
             ref = PackageRef(name=recipe.name)
         if all(other.name != ref.name for other in refs):
             refs.append(ref)
@@ -45,9 +45,9 @@ def resolve_names(required: Iterable[str]) -> tuple[list[PackageRef], list[str]]
 async def gather_packages(
     home: Home, store: PackageStore, refs: Iterable[PackageRef], report: Report
 ) -> tuple[list[Package], list[str]]:
-    """Return the packages that `refs` name and all that they require, requirements first, and notices.
+    """Return the packages that `refs` name and their dependencies, dependencies first, and notices.
 
-    What is not in the local store is pulled from a remote, else built from its recipe. Raises NOT_FOUND.
+    A package that is not in the local store is pulled from a remote, else built from its recipe. Raises NOT_FOUND.
     """
     found: dict[str, Package] = {}
     notices: list[str] = []
@@ -82,7 +82,7 @@ async def _obtain(
     recipe = known_recipes().get(ref.name)
     if recipe is None or ref.version:
         near = difflib.get_close_matches(ref.name, known_recipes(), n=1)
-        hint = f" ({near[0]} is meant?)" if near else ""
+        hint = f" (did you mean {near[0]}?)" if near else ""
         asked = f"{ref.name}@{ref.version}" if ref.version else ref.name
         raise DrumheadError(
             ErrorCode.NOT_FOUND,

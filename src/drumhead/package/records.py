@@ -1,4 +1,4 @@
-"""What a package is, and the recipe that it is built from."""
+"""Records of packages and their recipes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ PackageKind = Literal["runtime", "tool", "libraries", "kernel", "application"]
 
 
 class PackageRef(msgspec.Struct, frozen=True, kw_only=True):
-    """How a package is asked for: ``python``, ``python@3.11.2-6+deb12u9``. An empty version means the newest."""
+    """A reference to a package: ``python`` or ``python@3.11.2-6+deb12u9``. An empty version means the newest."""
 
     name: str
     version: str = ""
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """A Debian package that a package was made from. `sha256` is the digest of the .deb, as the archive signs it."""
+    """A Debian package that a package was made from. `sha256` is the digest of the .deb that the archive signs."""
 
     name: str
     version: str
@@ -38,10 +38,10 @@ class PackedLayer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Package(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a package, as stored and as sent: this record plus its blobs.
+    """One version of a package, as stored and transferred: this record and its blobs.
 
-    `archive` is the digest of a zstd-compressed tar in the canonical form of ``drumhead.tree``; everything about the
-    package follows from it, `layers` too, which spare whoever composes the packing. `config_sets` are commands that an
+    `archive` is the digest of a zstd-compressed tar in the canonical form of ``drumhead.tree``. `layers` are made from
+    it in advance, so composing does not have to pack them. `config_sets` are commands that an
     application inherits with ``base: NAME:SET``.
     """
 
@@ -50,7 +50,7 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     kind: PackageKind
     description: str
     created: str
-    """ISO 8601, UTC: the newest date among what the package was made from, never the time of the build."""
+    """ISO 8601, UTC: the newest date among the package's origins, not the time of the build."""
     archive: Digest
     archive_size: int
     unpacked_size: int
@@ -65,12 +65,12 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
         return {self.archive: self.archive_size, **{layer.digest: layer.size for layer in self.layers}}
 
     def layer(self, filesystem: Filesystem) -> PackedLayer | None:
-        """Return the package's layer in a kind of file system, when it was packed."""
+        """Return the package's layer in a file system, or None when it was not packed."""
         return next((layer for layer in self.layers if layer.filesystem == filesystem), None)
 
 
 class Demo(msgspec.Struct, frozen=True, kw_only=True):
-    """A recipe's proof: `command` runs in a guest with only this package (and `require`), ends with 0, prints `output`.
+    """A recipe's test: `command`, in a guest with only this package (and `require`), prints `output` and ends with 0.
 
     ``{version}`` in `output` stands for the package's version.
     """
@@ -82,13 +82,13 @@ class Demo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """package/recipes/NAME.yaml: how a package is made of Debian packages.
+    """package/recipes/NAME.yaml: how to build a package from Debian packages.
 
     `version_of` names the Debian package that gives the version. `include` and `exclude` are globs over the paths of
-    the `debian` packages (``**`` crosses directories); libraries that the taken files need are added from those
-    packages' dependencies, found by reading ELF. `links` maps a new symlink to its target, `names` a file to
-    further names for it (words; links beside it), `files` a new file to its text, `concatenate` a new file to a glob
-    over the files that it is put together from.
+    the `debian` packages (``**`` crosses directories); libraries that the selected files need are added from those
+    packages' dependencies, found by reading ELF. `links` maps a new symbolic link to its target, `names` a file to
+    further names for it (separated by blanks; links beside it), `files` a new file to its text, `concatenate` a new
+    file to a glob over its parts.
     """
 
     name: str
@@ -105,9 +105,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     requires: tuple[str, ...] = ()
     config_sets: dict[str, Command] = {}
     aliases: tuple[str, ...] = ()
-    """Regular expressions over old names that mean this package (``eu.mikelangelo-project.app.node-…``)."""
+    """Regular expressions for old names of this package (``eu.mikelangelo-project.app.node-…``)."""
     bytecode: int = -1
-    """0 to 2: compile Python sources at this level of optimisation and ship only the result; -1: leave them."""
+    """0 to 2: ship only Python bytecode compiled at this level of optimisation; -1: ship sources."""
     modules: tuple[str, ...] = ()
-    """Kernels only: modules that the initramfs carries, by name; what they depend on is added."""
+    """For kernels: the names of modules in the initramfs; their dependencies are added."""
     demo: Demo | None = None

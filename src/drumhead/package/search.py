@@ -1,4 +1,4 @@
-"""Searching packages: remotes, the local store, and recipes that were not built yet."""
+"""Search packages in remotes, the local store, and recipes that were not built yet."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 async def search(home: Home, part: str) -> tuple[list[Package], list[str]]:
-    """Packages whose name holds `part`, whose description has it as a word, or that it is an old name of; and notices.
+    """Find packages by part of their name, a word of their description or an old name. Return them and notices.
 
-    A recipe of which no version exists yet appears with version ``(recipe)``. Raises REMOTE.
+    A recipe without any built version appears with the version ``(recipe)``. Raises REMOTE.
     """
     notices: list[str] = []
     wanted = {part.lower()}

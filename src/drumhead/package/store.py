@@ -1,4 +1,4 @@
-"""The local package store: a record for each version, and the archives that the records name."""
+"""The local package store: a record for each version, and the blobs that the records name."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 ZSTD_LEVEL = 12
 LAYER_LEVEL = 19
-"""Packed once for everybody who composes. Higher levels give no fewer bytes with blocks of 256 KiB."""
+"""Packages are packed once. Higher levels do not make them smaller with blocks of 256 KiB."""
 LAYERED = {"runtime", "tool", "application"}
-"""Kinds of packages that are a layer of an image as they are."""
+"""Kinds of packages that become a layer of an image unchanged."""
 
 
 class PackageStore:
-    """The packages under one home. Reading and writing need no lock: records and blobs appear by rename."""
+    """The packages of one home. Reading and writing need no lock, as records and blobs appear by rename."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -42,7 +42,7 @@ class PackageStore:
         return sorted(found, key=lambda package: (package.name, version_key(package.version)))
 
     def find(self, ref: PackageRef) -> Package:
-        """Return the version asked for, else the newest. Raises NOT_FOUND."""
+        """Return the requested version, else the newest. Raises NOT_FOUND."""
         versions = [package for package in self.list() if package.name == ref.name]
         if ref.version:
             versions = [package for package in versions if package.version == ref.version]
@@ -55,7 +55,7 @@ class PackageStore:
         return versions[-1]
 
     def add(self, tree: Tree, package: Package) -> Package:
-        """Keep `tree` as the archive of `package`, and its layer; returns the record with digests and sizes."""
+        """Store `tree` as the archive and the layer of `package`. Return the record with digests and sizes."""
         packed = io.BytesIO()
         with zstandard.ZstdCompressor(level=ZSTD_LEVEL).stream_writer(packed, closefd=False) as out:
             write_tar(tree, out)
@@ -64,7 +64,7 @@ class PackageStore:
         return self.pack(record, tree)
 
     def pack(self, package: Package, tree: Tree | None = None) -> Package:
-        """Keep a record whose archive is stored, and the package's layer, which is packed unless it was. Blocks."""
+        """Store a record whose archive is stored, packing the package's layer if necessary. Blocks."""
         if package.kind in LAYERED and package.layer("squashfs") is None:
             tree = self.tree(package) if tree is None else tree
             with self.blobs.writing() as writing:
@@ -78,14 +78,14 @@ class PackageStore:
         return package
 
     def put(self, package: Package) -> None:
-        """Keep a record whose blobs are stored."""
+        """Store a record whose blobs are stored."""
         for digest in package.blobs:
             self.blobs.find(digest)
         with replacing(self._record(package)) as temporary:
             temporary.write_bytes(msgspec.json.format(msgspec.json.encode(package), indent=1) + b"\n")
 
     def tree(self, package: Package) -> Tree:
-        """Return the files of a package; its archive is verified. Raises NOT_FOUND, UNVERIFIED."""
+        """Return the files of a package after verifying its archive. Raises NOT_FOUND, UNVERIFIED."""
         packed = self.blobs.read(package.archive)
         try:
             with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(packed)) as source:
@@ -99,7 +99,7 @@ class PackageStore:
 
 
 def parse_ref(text: str) -> PackageRef:
-    """``NAME`` or ``NAME@VERSION``. Raises USAGE."""
+    """Parse ``NAME`` or ``NAME@VERSION``. Raises USAGE."""
     name, _, version = text.partition("@")
     if not name or name.startswith((".", "/")) or ".." in name:
         raise DrumheadError(ErrorCode.USAGE, f"{text!r} is not a package name (NAME or NAME@VERSION)")

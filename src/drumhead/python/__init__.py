@@ -1,1 +1,1 @@
-"""What Python projects need: their lock file, their wheels, their bytecode."""
+"""Python projects: their lock file, wheels, bytecode, and a scan of their syntax."""

@@ -1,7 +1,7 @@
-"""Python bytecode, made by the guest's own interpreter on the host, the same bytes every time.
+"""Compile Python bytecode reproducibly, with the guest's own interpreter on the host.
 
-marshal writes what it saw of reference counts, so a file's bytecode depends on what its process did before. Each file
-is therefore compiled in a fresh fork of one and the same process.
+marshal's output depends on reference counts and so on what a process did before. Each file is therefore compiled in a
+fresh fork of the same process.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ except ChildProcessError:
 
 
 class Interpreter:
-    """The python of a package, unpacked on this host. `root` is the root directory of the package's files."""
+    """The Python of a package, unpacked on this host. `root` is the root directory of the package's files."""
 
     def __init__(self, root: Path, version: str) -> None:
         self._root = root
@@ -62,9 +62,9 @@ class Interpreter:
 
     @classmethod
     def unpack(cls, tree: Tree, root: Path) -> Interpreter:
-        """Write a python package's files below `root` (only contents matter here) and use them.
+        """Write the files of a package below `root` and return its interpreter.
 
-        Raises INCOMPLETE when the tree holds no python.
+        Raises INCOMPLETE when the tree has no Python.
         """
         for path, entry in tree:
             place = root / path
@@ -80,7 +80,7 @@ class Interpreter:
 
     @classmethod
     def at(cls, root: Path) -> Interpreter:
-        """Return the python that was unpacked at `root`. Raises INCOMPLETE when there is none."""
+        """Return the interpreter unpacked at `root`. Raises INCOMPLETE when there is none."""
         programs = sorted(path.name for path in root.glob("usr/bin/python3.*"))
         if not programs or not (root / LOADER).is_file():
             raise DrumheadError(ErrorCode.INCOMPLETE, "the package has no python and no loader to run it with")
@@ -116,7 +116,7 @@ class Interpreter:
             return {name: path.read_bytes() for name, path in made.items() if path.is_file()}
 
     def cached_name(self, path: str) -> str:
-        """``a/b.py`` → ``a/__pycache__/b.cpython-311.pyc``."""
+        """Return ``a/__pycache__/b.cpython-311.pyc`` for ``a/b.py``."""
         folder, name = posixpath.split(path)
         tag = "cpython-" + self.version.replace(".", "")
         return posixpath.join(folder, "__pycache__", f"{name.removesuffix('.py')}.{tag}.pyc")
@@ -128,7 +128,7 @@ def is_source(path: str) -> bool:
 
 
 def only_bytecode(tree: Tree, interpreter: Interpreter, *, optimize: int = 0) -> Tree:
-    """`tree` with every module's source replaced by ``NAME.pyc`` beside where it was; what does not compile stays."""
+    """Return `tree` with every module's source replaced by ``NAME.pyc``. A source that does not compile stays."""
     sources = {path: entry for path, entry in tree if entry.kind == "file" and is_source(path)}
     compiled = interpreter.compile(sources, optimize=optimize)
     links = {path: entry.target for path, entry in tree if entry.kind == "symlink" and is_source(path)}
@@ -142,9 +142,9 @@ def only_bytecode(tree: Tree, interpreter: Interpreter, *, optimize: int = 0) ->
 
 
 def with_bytecode(tree: Tree, interpreter: Interpreter, cache: Path, seed: str) -> Tree:
-    """`tree` with bytecode beside its sources, so that nothing is compiled when a machine starts.
+    """Return `tree` with bytecode beside its sources, so that nothing is compiled when a machine starts.
 
-    What was compiled before is taken from `cache`, whose entries are named by `seed` (the interpreter) and the source.
+    Bytecode is cached in `cache` by `seed` (the interpreter) and source.
     """
     sources = {path: entry for path, entry in tree if entry.kind == "file" and is_source(path)}
     stored = {path: cache / _cache_name(seed, path, entry) for path, entry in sources.items()}

@@ -1,4 +1,4 @@
-"""What a Python project wants installed: always exact versions with hashes, from its lock file or resolved into one."""
+"""Read a Python project's dependencies as exact versions with hashes, from its lock file or resolved into one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from drumhead.manifest.records import Project, PythonNeeds
 
 PLATFORM = "x86_64-manylinux_2_36"
-"""The guest's libc is Debian 12's 2.36; wheels for older ones run as well."""
+"""The guest has Debian 12's glibc 2.36, which also runs wheels for older versions."""
 PYTHON = "3.11"
 LOCK_FILES = ("requirements.lock", "pylock.toml", "uv.lock", "requirements.txt")
 RESOLVED = "meta/requirements.lock"
@@ -52,8 +52,8 @@ def find_uv() -> str:
 def read_lock(project: Project, cache: Path) -> Lock | None:
     """Return the lock of a project, or None when it names no dependencies.
 
-    Looked for: what package.yaml names, then LOCK_FILES, then pyproject.toml, which is resolved once into
-    meta/requirements.lock and again when its dependencies change. Raises MANIFEST for requirements without a hash.
+    It is the file named in package.yaml, one of LOCK_FILES, or meta/requirements.lock, into which pyproject.toml is
+    resolved whenever its dependencies change. Raises MANIFEST for requirements without a hash.
     """
     root, needs = Path(project.root), project.package.python
     named = [needs.lock] if needs.lock else [name for name in LOCK_FILES if (root / name).is_file()]
@@ -71,7 +71,7 @@ def read_lock(project: Project, cache: Path) -> Lock | None:
 
 
 def check_hashes(text: str, file: str) -> None:
-    """Refuse a requirements file with a line that no hash fixes, or that reads something else."""
+    """Refuse a requirements file that has a requirement without a hash or includes another file. Raises MANIFEST."""
     logical, start = "", 0
     for number, line in enumerate(text.splitlines(), 1):
         logical, start = (logical + line, start) if logical else (line, number)
@@ -83,7 +83,7 @@ def check_hashes(text: str, file: str) -> None:
         if not words or words.startswith(("--index-url", "--extra-index-url", "-i ", "--only-binary", "--no-binary")):
             continue
         if words.startswith("-"):
-            raise manifest_error(file, start, f"{words.split()[0]} is not read here; list exact versions with hashes")
+            raise manifest_error(file, start, f"{words.split()[0]} is not supported; list exact versions with hashes")
         if "--hash=sha256:" not in words:
             raise manifest_error(
                 file,

@@ -1,7 +1,7 @@
-"""What a Python source uses of the system, and which modules it imports, read from its syntax; nothing is run.
+"""Scan the syntax of Python sources for processes, Unix sockets, IPv6 and imports, without running them.
 
-A use counts where a listed name is called or handed to a call (``to_thread(subprocess.run, …)``). It is *guarded* where
-the program asks first (``sys.platform``, ``os.name``, ``hasattr``) or catches the failure (``OSError`` and wider).
+A use is a listed name that is called or passed to a call (``to_thread(subprocess.run, …)``). Guarded uses do not count:
+those after a check (``sys.platform``, ``os.name``, ``hasattr``) or with the failure caught (``OSError`` and wider).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 MARKER = "# drumhead: not on osv"
-"""In the line of a use, or the line before: its author knows that it is never reached there."""
+"""A comment in the line of a use or the line before, which states that OSv never reaches it."""
 PROCESSES = re.compile(
     r"os\.(fork|forkpty|exec[lv]p?e?|spawn[lv]p?e?|posix_spawnp?|system|popen)"
     r"|subprocess\.(run|Popen|call|check_call|check_output|getoutput|getstatusoutput)"
@@ -41,7 +41,7 @@ NO_USE = {"isinstance", "issubclass", "hasattr", "getattr", "cast"}
 
 
 class Use(msgspec.Struct, frozen=True, kw_only=True):
-    """One place. `name` is what is called (``subprocess.run``), `kind` what it needs."""
+    """One use in a source. `name` is what is called (``subprocess.run``), `kind` what it needs."""
 
     line: int
     name: str
@@ -49,7 +49,10 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScanResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One source. `early` modules are imported with it, `late` ones by a function of it; names may be of attributes."""
+    """The scan of a source.
+
+    It imports `early` modules itself and `late` ones in functions; both may name attributes.
+    """
 
     uses: tuple[Use, ...] = ()
     early: tuple[str, ...] = ()
@@ -58,7 +61,7 @@ class ScanResult(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class _ScanCache:
-    """Readings by source and module: those of the last time, and those that were asked for since."""
+    """Scans by source and module: those of the last time, and those used since."""
 
     known: dict[str, ScanResult]
     asked: dict[str, ScanResult]
@@ -69,7 +72,7 @@ _SCAN_CACHE: ContextVar[_ScanCache | None] = ContextVar("readings", default=None
 
 @contextmanager
 def cached_scans(file: Path) -> Iterator[None]:
-    """Within this, a source that was read the last time is not read again; `file` keeps what was asked for."""
+    """Reuse the scans of the last time, stored in `file`, while the block runs."""
     rules = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     try:
         last, known = msgspec.json.decode(file.read_bytes(), type=tuple[str, dict[str, ScanResult]])
@@ -87,7 +90,10 @@ def cached_scans(file: Path) -> Iterator[None]:
 
 
 def scan_source(source: bytes, module: str, *, package: bool) -> ScanResult:
-    """Read the source of `module` (its dotted name; `package` for an ``__init__``). A broken one has nothing in it."""
+    """Scan the source of `module` (a dotted name; `package` for an ``__init__``).
+
+    Invalid syntax gives an empty result.
+    """
     memory = _SCAN_CACHE.get()
     if memory is None:
         return _read(source, module, package=package)
@@ -127,7 +133,7 @@ class _Reader(ast.NodeVisitor):
         self._guards = 0
 
     def name(self, node: ast.Import | ast.ImportFrom) -> None:
-        """Remember what the names that `node` brings stand for."""
+        """Remember the full names of what `node` imports."""
         if isinstance(node, ast.Import):
             for alias in node.names:
                 whole = alias.name if alias.asname else alias.name.partition(".")[0]
@@ -144,7 +150,7 @@ class _Reader(ast.NodeVisitor):
         return f"{base}.{node.module}" if node.module else base
 
     def _dotted(self, node: ast.AST) -> str:
-        """``sp.run`` → ``subprocess.run``; what hangs on no imported name begins with ``?``."""
+        """Return ``subprocess.run`` for ``sp.run``. Names that do not start with an import get a ``?``."""
         words: list[str] = []
         while isinstance(node, ast.Attribute):
             words.append(node.attr)

@@ -1,4 +1,4 @@
-"""Installing wheels into a tree, hashes required. Pure source distributions become wheels; nothing is compiled."""
+"""Install wheels with required hashes into a tree. Pure source distributions become wheels; nothing is compiled."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 SITE = f"usr/local/lib/python{PYTHON}/dist-packages"
 BUILDERS = ("setuptools==80.9.0", "wheel==0.45.1", "hatchling==1.27.0", "flit-core==3.12.0", "poetry-core==2.1.3")
-"""The versions that turn a source distribution into a wheel, fixed so that a later day gives the same files."""
+"""Build tools for source distributions, with fixed versions for reproducible files."""
 LEFT_OUT = (
     "bin",
     "**/__pycache__",
-    # What only type checkers and compilers read.
+    # Only type checkers and compilers read these.
     "**/*.pyi",
     "**/*.pyx",
     "**/*.pxd",
@@ -38,7 +38,7 @@ LEFT_OUT = (
     "**/py.typed",
     "*/tests",
     "*/test",
-    # What an installer noted about this host.
+    # An installer recorded these about this host.
     "*.dist-info/RECORD",
     "*.dist-info/INSTALLER",
     "*.dist-info/REQUESTED",
@@ -52,7 +52,7 @@ LEFT_OUT = (
 def install(lock: Lock, cache: Path) -> Tree:
     """Return the files of every wheel in `lock`, below the guest's dist-packages. Blocks.
 
-    A wheel whose hash differs raises HOST_TOOL with uv's own words; `cache` keeps what was downloaded.
+    Raises HOST_TOOL with uv's message when a hash differs. Downloads are cached in `cache`.
     """
     with tempfile.TemporaryDirectory() as scratch:
         name = "pylock.toml" if lock.file.endswith(".toml") else "requirements.txt"
@@ -74,9 +74,9 @@ def install(lock: Lock, cache: Path) -> Tree:
 
 
 def refuse_compiled(site: Path) -> None:
-    """Refuse what was compiled on this host: it fits this host, not the guest, and differs from host to host.
+    """Refuse wheels compiled on this host, as they fit this host and not the guest. Raises UNSUPPORTED.
 
-    PyPI takes no wheel with the bare tag ``linux_…``, so such a tag is a local build of a source distribution.
+    PyPI accepts no wheels with the tag ``linux_…``, so such a tag marks a local build of a source distribution.
     """
     for wheel in sorted(site.glob("*.dist-info/WHEEL")):
         if re.search(r"^Tag: .*-linux_\w+$", wheel.read_text(), re.MULTILINE):
@@ -103,7 +103,7 @@ def _read(site: Path) -> Tree:
 
 
 def _needed(name: str, contents: bytes) -> bytes:
-    """Return what programs read of a file: no symbols for debuggers, and no long description in METADATA."""
+    """Drop what programs do not read: symbols for debuggers, and the long description in METADATA."""
     if name.endswith(".dist-info/METADATA"):
         return contents.partition(b"\n\n")[0] + b"\n"
     return shorten(contents) if is_elf(contents) else contents

@@ -1,1 +1,1 @@
-"""OSv kernels that a user brings: which releases there are, the modules they lack, and the package made of one."""
+"""OSv kernels provided by the user: identifying files, adapting modules, and the package made from them."""

@@ -1,4 +1,4 @@
-"""OSv's files, told apart by what they are and not by their names: the kernel, its BIOS boot image, and modules."""
+"""Identify OSv's files by their contents, not their names: the kernel, its BIOS boot image, modules and libraries."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ VERSION = re.compile(rb"OSv (v\d[0-9A-Za-z.+~_-]*)[\n\0]")
 ELF_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 SEGMENT = struct.Struct("<IIQQQQQQ")
 NOTE = struct.Struct("<3I")
-"""Lengths of the owner and of the value, type; owner and value follow, each filled up to four bytes."""
+"""Lengths of owner and value, and the type. Owner and value follow, each padded to four bytes."""
 EXECUTABLE, SHARED = 2, 3
 X86_64 = 62
 MACHINES = {3: "32-bit x86", 40: "32-bit ARM", 183: "ARM (aarch64)", 243: "RISC-V"}
 PT_NOTE = 4
 GUEST_OS, PVH_ENTRY = 6, 18
-"""Types of Xen's notes: the system's name, and the address where QEMU enters."""
+"""Types of Xen's notes: the system's name, and the entry address for QEMU."""
 BOOT_BLOCK = 32 << 10
 BOOT_START = 64 << 10
-"""In a boot image: the unit in which its length is counted (u16 at 0x10), and where the kernel is."""
+"""In a boot image: the unit of its length (u16 at 0x10), and the offset of the kernel."""
 BOOT_MARK = b"VSO"
 BOOT_MARK_AT = 0x1B8
 EXT_OPERATIONS = "ext_vfsops"
-"""The table of file system functions in the kernel that the module for ext fills in when it is loaded."""
+"""The kernel's table of file system functions, which the ext module fills in when it is loaded."""
 OTHERS = {
     b"QFI\xfb": "a qcow2 disk, not a kernel",
     b"\x1f\x8b": "compressed by gzip; unpack it first",
@@ -39,12 +39,12 @@ OTHERS = {
     b"<": "a web page, not a kernel; is the address that of the file itself?",
     b"": "not a file of OSv",
 }
-"""What a file begins with, and what it is then."""
+"""The first bytes of other files, and what those are."""
 
 
 @dataclass(frozen=True, slots=True)
 class OsvFile:
-    """One file of OSv. `name` is what others need it by (a library's SONAME), `needs` what it needs itself."""
+    """A file of OSv. `name` is a library's SONAME, `needs` lists the libraries that it needs."""
 
     kind: Kind
     version: str = ""
@@ -53,9 +53,9 @@ class OsvFile:
 
 
 def identify(contents: bytes, where: str) -> OsvFile:
-    """Return what a file is.
+    """Identify a file.
 
-    `where` is how the user named it. Raises UNSUPPORTED or UNVERIFIED with what it is instead.
+    `where` is its name in messages. Raises UNSUPPORTED or UNVERIFIED and says what the file is instead.
     """
     if not contents:
         raise DrumheadError(ErrorCode.UNVERIFIED, f"{where} is empty; get it again")
@@ -105,7 +105,7 @@ def _identify_elf(contents: bytes, where: str) -> OsvFile:
 
 
 def _xen_notes(section: bytes) -> list[tuple[int, bytes]]:
-    """Type and value of the notes that Xen defined, which PVH uses as well."""
+    """Return type and value of Xen's notes, which PVH uses as well."""
     found, at = [], 0
     while at + NOTE.size <= len(section):
         owner_size, size, kind = NOTE.unpack_from(section, at)

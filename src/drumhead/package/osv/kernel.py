@@ -1,4 +1,4 @@
-"""Kernels that the user brings. drumhead has none of OSv's: a file or an address is read, checked and kept."""
+"""Add OSv kernels that the user provides as files or URLs; drumhead ships none."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from drumhead.report import Report
 
 OSV = "osv"
-"""The package of OSv's kernels: ``vmlinux.xz``, ``loader.img``, and below ``root/`` what belongs in the root tree."""
+"""The package of an OSv kernel: ``vmlinux.xz``, ``loader.img``, and files for the root tree below ``root/``."""
 ROOT = "root"
 EXT_MODULE = f"{ROOT}/usr/lib/fs/libext.so"
-"""The kernel loads what it finds in /usr/lib/fs before it mounts anything but its root."""
+"""The kernel loads modules from /usr/lib/fs before it mounts anything except its root."""
 MAX_FILE = 512 << 20
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 KERNEL, BOOT_IMAGE = "vmlinux.xz", "loader.img"
@@ -36,10 +36,10 @@ KERNEL, BOOT_IMAGE = "vmlinux.xz", "loader.img"
 async def add_kernel(
     store: PackageStore, sources: Sequence[str], digests: Sequence[str] = (), report: Report = silent
 ) -> Package:
-    """Keep one version of OSv: its kernel and, if given, its boot image and its module for ext file systems.
+    """Store one version of OSv: its kernel and, if given, its boot image and its ext module.
 
     `sources` are paths and http(s) URLs. Each of `digests` (``sha256:HEX``) must be that of one source, and a URL's
-    file must have one. Raises USAGE, NOT_FOUND, REMOTE, UNVERIFIED, UNSUPPORTED, INCOMPLETE; nothing is kept then.
+    file must have one. Raises USAGE, NOT_FOUND, REMOTE, UNVERIFIED, UNSUPPORTED, INCOMPLETE; nothing is stored then.
     """
     from drumhead.download import fetch_bytes, new_client  # noqa: PLC0415 - composing needs the rest, not the network
 
@@ -58,23 +58,25 @@ async def add_kernel(
 
 
 def find_osv(store: PackageStore, version: str = "") -> Package:
-    """Return the kernel of OSv asked for, else the newest. Raises NOT_FOUND with what to do."""
+    """Return the requested kernel of OSv, else the newest. Raises NOT_FOUND with instructions."""
     try:
         return store.find(PackageRef(name=OSV, version=version))
     except DrumheadError as error:
         if error.code is not ErrorCode.NOT_FOUND:
             raise
         have = ", ".join(package.version for package in store.list() if package.name == OSV)
-        lacking = f"there is no kernel osv@{version}; there is: {have}" if have else "there is no kernel of OSv here"
+        lacking = (
+            f"there is no kernel osv@{version}; there is: {have}" if have else "there is no kernel of OSv in the store"
+        )
         raise DrumheadError(
             ErrorCode.NOT_FOUND,
-            f"{lacking}. drumhead has none of its own: download loader-stripped.elf (and loader.img for exported "
+            f"{lacking}. drumhead ships none; download loader-stripped.elf (and loader.img for exported "
             f"disks, libext.so for volumes) of a release from {RELEASES} and give them to `drumhead kernel add FILE…`",
         ) from error
 
 
 def root_files(kernel: Tree) -> Tree:
-    """Return what a kernel package puts below all other layers: OSv's modules. Empty for kernels without any."""
+    """Return the files that a kernel package puts below all other layers (OSv's modules); may be empty."""
     tree = Tree()
     for path, entry in kernel:
         if path.startswith(f"{ROOT}/"):
@@ -167,7 +169,7 @@ def _the_one(found: dict[str, OsvFile], kind: str) -> str | None:
 
 
 def _modules(found: dict[str, OsvFile]) -> dict[str, str]:
-    """Return where the module for ext, and the libraries that it needs, go. Raises INCOMPLETE, USAGE."""
+    """Return the paths of the ext module and the libraries that it needs. Raises INCOMPLETE, USAGE."""
     libraries = {
         file.name or source.rsplit("/", 1)[-1]: source for source, file in found.items() if file.kind == "library"
     }

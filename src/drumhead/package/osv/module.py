@@ -1,4 +1,4 @@
-"""Making OSv's modules fit for programs that bring their own libc."""
+"""Adapt OSv's modules to programs that bring their own libc."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ IN_MEMORY = b".note.osv-mlock\0"
 
 
 def fit(module: bytes) -> bytes:
-    """Return a shared object of OSv as machines of ours need it: loaded whole, and with all of its symbols, at once."""
+    """Return a shared object that OSv loads completely and whose symbols it resolves at load time."""
     return load_whole(bind_at_once(module))
 
 
 def bind_at_once(module: bytes) -> bytes:
-    """Return the same shared object, marked so that a loader looks up all of its symbols when it is loaded.
+    """Return the shared object with the flag that makes a loader resolve all symbols at load time.
 
-    Otherwise OSv looks up a symbol at its first call, in all objects that it has loaded. One of them is libc's loader
-    by then, which moves the addresses in its own tables as it starts; OSv reads those wrongly and ends with a division
-    by zero. Uses one of the empty entries that linkers leave; without one the module stays as it is.
+    Otherwise OSv resolves a symbol at its first call, searching all loaded objects. By then libc's loader is one of
+    them; it relocates its own tables at its start, and OSv misreads them and divides by zero. The flag takes one of the
+    empty entries that linkers leave; without one, the module is returned unchanged.
     """
     (segments,) = struct.unpack_from("<Q", module, 32)
     size, count = struct.unpack_from("<HH", module, 54)
@@ -45,11 +45,10 @@ def _with_flag(module: bytes, entries: range) -> bytes:
 
 
 def load_whole(module: bytes) -> bytes:
-    """Return the same shared object with the section that tells OSv to read all of it when it is loaded.
+    """Return the shared object with the section that makes OSv read all of it at load time.
 
-    Otherwise OSv reads a page of it when it is first needed, by way of its cache for the root's files; with that cache
-    switched off, as machines with little memory have it, it then calls a null pointer. OSv's own libext has the
-    section, the library that it needs has not.
+    Otherwise OSv reads its pages on demand through the cache of the root's files. With that cache off, as in machines
+    with little memory, it then calls a null pointer. OSv's own libext has the section; the library it needs does not.
     """
     sections = _sections(module)
     (names_at,) = struct.unpack_from("<H", module, 62)
@@ -59,7 +58,7 @@ def load_whole(module: bytes) -> bytes:
     names = module[names_section[4] : names_section[4] + names_section[5]]
     if IN_MEMORY in names or names_section[1] != SHT_STRTAB:
         return module
-    # Both tables grow, so they go to the end; what is loaded stays where it is.
+    # Both tables grow, so they move to the end; loaded contents stay in place.
     names_start = len(module)
     names += IN_MEMORY
     padding = bytes(-(names_start + len(names)) % 8)

@@ -26,7 +26,7 @@ INDEX = "index.json"
 
 
 class HttpRemote:
-    """See ``remote.Repository``. A directory is written where it lies (``write_directory``), not over HTTP."""
+    """See ``remotes.Repository``. ``write_directory`` writes such a directory in place, not over HTTP."""
 
     def __init__(self, client: aiohttp.ClientSession, url: str) -> None:
         self._client = client
@@ -57,7 +57,7 @@ def decode_index(contents: bytes, where: str) -> list[Package]:
     try:
         return msgspec.json.decode(contents, type=list[Package])
     except msgspec.DecodeError as error:
-        raise DrumheadError(ErrorCode.REMOTE, f"{where}/{INDEX} is no index of packages: {error}") from error
+        raise DrumheadError(ErrorCode.REMOTE, f"{where}/{INDEX} is not an index of packages: {error}") from error
 
 
 async def write_directory(folder: Path, packages: Sequence[Package], blobs: Blobs) -> None:

@@ -26,7 +26,7 @@ ARCHIVE_TYPE = "application/vnd.drumhead.package.v1.tar+zstd"
 
 
 class OciRemote:
-    """See ``remote.Repository``. `url` is ``https://HOST/PATH`` (or http)."""
+    """See ``remotes.Repository``. `url` is ``https://HOST/PATH`` (or http)."""
 
     def __init__(self, client: aiohttp.ClientSession, url: str) -> None:
         parts = urlsplit(url)
@@ -72,7 +72,7 @@ class OciRemote:
             raise
 
     async def _read(self, name: str, tag: str) -> Package | None:
-        """Return the record behind a tag; None for what is no package of ours."""
+        """Return the record behind a tag; None for an artifact that is not a package."""
         manifest = await self.registry.manifest(name, tag)
         if manifest.config.media_type != PACKAGE_TYPE:
             return None
@@ -80,7 +80,7 @@ class OciRemote:
         try:
             package = msgspec.json.decode(record, type=Package)
         except msgspec.DecodeError as error:
-            raise DrumheadError(ErrorCode.REMOTE, f"{self._url}: {name}:{tag} is no package: {error}") from error
+            raise DrumheadError(ErrorCode.REMOTE, f"{self._url}: {name}:{tag} is not a package: {error}") from error
         if [layer.hexadecimal for layer in manifest.layers] != list(package.blobs):
             raise DrumheadError(ErrorCode.UNVERIFIED, f"{self._url}: {name}:{tag} names other blobs than its record")
         return package
@@ -90,7 +90,7 @@ class OciRemote:
 
 
 def descriptors(package: Package) -> tuple[Descriptor, ...]:
-    """Return what a manifest says of a package's blobs: the archive, then its layers."""
+    """Return descriptors of a package's blobs: the archive, then its layers."""
     types = {package.archive: ARCHIVE_TYPE} | {layer.digest: LAYER_TYPE + layer.filesystem for layer in package.layers}
     return tuple(
         Descriptor(media_type=types[digest], digest=f"sha256:{digest}", size=size)

@@ -1,4 +1,7 @@
-"""An OCI registry over HTTP: blobs and manifests, as the OCI distribution specification 1.1 has them."""
+"""A client for OCI registries (OCI distribution specification 1.1).
+
+The library oras is synchronous, brings requests and jsonschema, and lacks resumed downloads.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,12 @@ if TYPE_CHECKING:
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 LAYER_TYPE = "application/vnd.drumhead.layer.v1."
-"""Followed by the kind of file system."""
+"""The file system's name follows."""
 PAGE = 100
 
 
 class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """What a manifest says of a blob. `digest` is ``sha256:HEX``."""
+    """The description of a blob in a manifest. `digest` is ``sha256:HEX``."""
 
     media_type: str
     digest: str
@@ -62,14 +65,14 @@ class Registry:
         self._authorization = ""
 
     async def repositories(self) -> list[str]:
-        """Return the names of all repositories (a registry may not allow it: REMOTE)."""
+        """Return the names of all repositories. Raises REMOTE when the registry does not allow that."""
         return [name async for name in self._pages("/v2/_catalog", "repositories")]
 
     async def tags(self, name: str) -> list[str]:
         return [tag async for tag in self._pages(f"/v2/{name}/tags/list", "tags")]
 
     async def manifest(self, name: str, reference: str) -> Manifest:
-        """Return the manifest behind a tag or digest; a digest is checked. Raises NOT_FOUND, UNVERIFIED, REMOTE."""
+        """Return the manifest of a tag or digest, verified for a digest. Raises NOT_FOUND, UNVERIFIED, REMOTE."""
         async with await self._request(
             "GET", f"/v2/{name}/manifests/{reference}", headers={"Accept": MANIFEST_TYPE}
         ) as answer:
@@ -79,10 +82,12 @@ class Registry:
         try:
             return msgspec.json.decode(contents, type=Manifest)
         except msgspec.DecodeError as error:
-            raise DrumheadError(ErrorCode.REMOTE, f"{self._url}: {name}:{reference} is no image manifest") from error
+            raise DrumheadError(
+                ErrorCode.REMOTE, f"{self._url}: {name}:{reference} is not an image manifest"
+            ) from error
 
     async def blob(self, name: str, blob: Descriptor, *, limit: int = 1 << 20) -> bytes:
-        """Return a small blob's bytes, checked."""
+        """Return a small blob's verified bytes."""
         if blob.size > limit:
             raise DrumheadError(ErrorCode.REMOTE, f"{self._url}: a record of {name} is {blob.size} bytes long")
         async with await self._request("GET", f"/v2/{name}/blobs/{blob.digest}") as answer:
@@ -92,7 +97,7 @@ class Registry:
         return contents
 
     async def fetch(self, name: str, blob: Descriptor, path: Path, report: Report = silent) -> None:
-        """A blob into a file, checked, resumed when the transfer breaks."""
+        """Fetch a blob into a file, verified, resuming a broken transfer."""
         await self._authorize(name)
         headers = {"Authorization": self._authorization} if self._authorization else {}
         url = f"{self._url}/v2/{name}/blobs/{blob.digest}"
@@ -101,7 +106,7 @@ class Registry:
         )
 
     async def push_blob(self, name: str, blob: Descriptor, source: Path | bytes, report: Report = silent) -> None:
-        """Upload a blob in one piece, unless the registry has it."""
+        """Upload a blob in one request, unless the registry has it."""
         try:
             async with await self._request("HEAD", f"/v2/{name}/blobs/{blob.digest}", scope="pull,push"):
                 return
@@ -117,7 +122,7 @@ class Registry:
             pass
 
     async def push_manifest(self, name: str, tag: str, manifest: Manifest) -> str:
-        """Store a manifest under `tag`; returns its digest."""
+        """Store a manifest under `tag` and return its digest."""
         contents = msgspec.json.encode(manifest)
         headers = {"Content-Type": MANIFEST_TYPE}
         path = f"/v2/{name}/manifests/{tag}"
@@ -137,7 +142,7 @@ class Registry:
     async def _request(
         self, method: str, path: str, *, scope: str = "pull", headers: dict[str, str] | None = None, data: Any = None
     ) -> aiohttp.ClientResponse:
-        """Return one request; asks for a token when the registry wants one. The caller closes the answer."""
+        """Send one request, with a token if the registry requires one. The caller closes the answer."""
         url = path if path.startswith("http") else self._url + path
         for attempt in range(2):
             sent = dict(headers or {})
@@ -158,11 +163,11 @@ class Registry:
                 raise DrumheadError(code, f"{method} {url} answered {answer.status} {answer.reason}: {said}")
             return answer
         raise DrumheadError(
-            ErrorCode.REMOTE, f"{self._url} refuses; set DRUMHEAD_REGISTRY_USER and DRUMHEAD_REGISTRY_PASSWORD"
+            ErrorCode.REMOTE, f"{self._url} denied access; set DRUMHEAD_REGISTRY_USER and DRUMHEAD_REGISTRY_PASSWORD"
         )
 
     async def _authorize(self, name: str) -> None:
-        """Have a token before a transfer that cannot ask for one."""
+        """Obtain a token before a transfer that cannot ask for one."""
         async with await self._request("GET", f"/v2/{name}/tags/list?n=1"):
             pass
 
@@ -173,7 +178,7 @@ class Registry:
         if not challenge.lower().startswith("bearer"):
             if login is None:
                 raise DrumheadError(
-                    ErrorCode.REMOTE, f"{self._url} wants a login; set DRUMHEAD_REGISTRY_USER and …_PASSWORD"
+                    ErrorCode.REMOTE, f"{self._url} requires a login; set DRUMHEAD_REGISTRY_USER and …_PASSWORD"
                 )
             return login.encode()
         fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
@@ -184,7 +189,10 @@ class Registry:
             body: dict[str, Any] = json.loads(await answer.read()) if answer.status == 200 else {}
         token = body.get("token") or body.get("access_token")
         if not token:
-            raise DrumheadError(ErrorCode.REMOTE, f"{self._url} gives no token; is the login right?")
+            raise DrumheadError(
+                ErrorCode.REMOTE,
+                f"{self._url} gave no token; check DRUMHEAD_REGISTRY_USER and DRUMHEAD_REGISTRY_PASSWORD",
+            )
         return f"Bearer {token}"
 
 

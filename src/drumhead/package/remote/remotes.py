@@ -1,4 +1,4 @@
-"""Remotes: where packages are searched, pulled from and pushed to. One contract, an HTTP directory or a registry."""
+"""Remotes: the list of places for packages, and the contract of an HTTP directory or a registry."""
 
 from __future__ import annotations
 
@@ -36,33 +36,33 @@ class Remote(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Repository(Protocol):
-    """What can be asked of a remote. Everything that comes back was checked against its digest."""
+    """The contract of a remote. Everything returned was verified against its digest."""
 
     async def packages(self) -> list[Package]:
         """Return every version of every package. Raises REMOTE."""
         ...
 
     async def fetch(self, package: Package, digest: str, path: Path, report: Report) -> None:
-        """One blob of `package` at `path`. Raises NOT_FOUND, UNVERIFIED, REMOTE."""
+        """Fetch one blob of `package` to `path`. Raises NOT_FOUND, UNVERIFIED, REMOTE."""
         ...
 
     async def push(self, package: Package, blobs: Blobs, report: Report) -> None:
-        """Store `package`. Pushing what is there already changes nothing. Raises REMOTE, UNSUPPORTED."""
+        """Store `package`, unless it is stored already. Raises REMOTE, UNSUPPORTED."""
         ...
 
 
 def check_url(remote: Remote) -> None:
-    """Refuse a URL that no kind of remote has (USAGE)."""
+    """Check that a kind of remote has this URL. Raises USAGE."""
     scheme, _, rest = remote.url.partition("://")
     if scheme not in {"http", "https", "oci", "oci+http"} or not rest.strip("/"):
         raise DrumheadError(
             ErrorCode.USAGE,
-            f"remote {remote.name}: {remote.url} must begin with http://, https:// or oci:// and a host",
+            f"remote {remote.name}: {remote.url} must start with http://, https:// or oci:// and a host",
         )
 
 
 def open_remote(client: aiohttp.ClientSession, remote: Remote) -> Repository:
-    """Return the repository behind a remote's URL. Raises USAGE."""
+    """Return the repository at a remote's URL. Raises USAGE."""
     check_url(remote)
     scheme, _, rest = remote.url.partition("://")
     match scheme:
@@ -75,7 +75,7 @@ def open_remote(client: aiohttp.ClientSession, remote: Remote) -> Repository:
 
 
 def open_registry(client: aiohttp.ClientSession, remote: Remote) -> tuple[Registry, str]:
-    """Return the registry behind a remote's URL, and the path in it. Raises UNSUPPORTED for a directory."""
+    """Return the registry at a remote's URL and the path in it. Raises UNSUPPORTED for a directory."""
     repository = open_remote(client, remote)
     if not isinstance(repository, OciRemote):
         raise DrumheadError(
@@ -87,7 +87,7 @@ def open_registry(client: aiohttp.ClientSession, remote: Remote) -> tuple[Regist
 
 
 def read_remotes(home: Home) -> list[Remote]:
-    """Return the remotes of this home, in the order in which they are asked."""
+    """Return the remotes of this home, in order of priority."""
     if not home.remotes.is_file():
         return []
     try:
@@ -129,7 +129,7 @@ async def pull_package(
     """Return the version asked for (else the newest) from the first remote that has it, into `store`; None when none
     has.
 
-    A package that was pushed without its layer is packed now, so that composing need not.
+    A package that was pushed without its layer is packed now.
     """
     async with new_client() as client:
         for candidate in [remote] if remote else read_remotes(home):
