@@ -6,6 +6,7 @@ import logging
 import shlex
 import shutil
 import subprocess
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
@@ -62,10 +63,10 @@ def run(
     `feed` writes to the program's stdin. Raises HOST_TOOL, with the end of the program's output, when the
     program is missing, ends with a status that is not `accepted` or takes longer than `timeout` seconds.
     """
-    words = [find_program(str(command[0])), *map(str, command[1:])]
-    log.info("$ %s", shlex.join(words))
+    argv = [find_program(str(command[0])), *map(str, command[1:])]
+    log.info("$ %s", shlex.join(argv))
     with subprocess.Popen(
-        words,
+        argv,
         stdin=subprocess.DEVNULL if feed is None else subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT if feed is not None else subprocess.PIPE,
@@ -74,20 +75,22 @@ def run(
     ) as process:
         try:
             if feed is not None:
-                assert process.stdin is not None
-                with process.stdin:
-                    feed(process.stdin)
-                process.stdin = None
-            out, err = process.communicate(timeout=timeout)
-        except BrokenPipeError:
-            process.stdin = None
+                _feed(process, feed)
             out, err = process.communicate(timeout=timeout)
         except BaseException as error:
             process.kill()
             if isinstance(error, subprocess.TimeoutExpired):
-                raise DrumheadError(ErrorCode.HOST_TOOL, f"{words[0]} did not end within {timeout:.0f} s") from error
+                raise DrumheadError(ErrorCode.HOST_TOOL, f"{argv[0]} did not end within {timeout:.0f} s") from error
             raise
     if process.returncode not in accepted:
-        said = (err or out or b"").decode(errors="replace").strip()[-2000:]
-        raise DrumheadError(ErrorCode.HOST_TOOL, f"{words[0]} failed with status {process.returncode}: {said}")
+        message = (err or out or b"").decode(errors="replace").strip()[-2000:]
+        raise DrumheadError(ErrorCode.HOST_TOOL, f"{argv[0]} failed with status {process.returncode}: {message}")
     return out
+
+
+def _feed(process: subprocess.Popen[bytes], feed: Callable[[IO[bytes]], object]) -> None:
+    """Let `feed` write to the program's stdin. A program that ends early is judged by its status."""
+    assert process.stdin is not None
+    with suppress(BrokenPipeError), process.stdin:
+        feed(process.stdin)
+    process.stdin = None

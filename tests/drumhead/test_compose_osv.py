@@ -197,7 +197,7 @@ def file_pair(command):
     [
         (["--fs", "squashfs"], 2, "guest osv does not read squashfs; it reads rofs"),
         (["--size", "1G"], 5, "OSv has no overlay"),
-        (["--kernel", "linux"], 2, "is no kernel of guest osv"),
+        (["--kernel", "linux"], 2, "is not a kernel of guest osv"),
         (["--kernel", "osv@0.1"], 3, f"there is no kernel osv@0.1; there is: {VERSION}"),
     ],
 )

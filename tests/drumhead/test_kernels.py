@@ -168,7 +168,7 @@ async def test_from_an_address(empty, tmp_path, serve):
         assert f"has the digest {digest}, and --digest must be given" in said
         other = digest_of(osv.boot_image())
         assert "nothing is kept" in empty.refused("kernel", "add", url, "--digest", other, status=UNVERIFIED)
-        assert "is not there" in empty.refused("kernel", "add", url + "x", "--digest", digest, status=3)
+        assert "does not exist" in empty.refused("kernel", "add", url + "x", "--digest", digest, status=3)
         assert empty.json("kernel", "list") == []
         assert empty.json("kernel", "add", url, "--digest", digest)["version"] == "0.99.0-7-gabcdef01"
 

@@ -111,7 +111,7 @@ async def test_what_a_remote_changed_is_refused(drumhead, empty, serve, tmp_path
 def test_remotes_are_added_listed_and_removed(empty):
     empty("remote", "add", "one", "https://one.test/packages")
     assert "there is a remote one" in empty.refused("remote", "add", "one", "https://x.test", status=5)
-    assert "must begin with" in empty.refused("remote", "add", "two", "ftp://two.test", status=2)
+    assert "must start with" in empty.refused("remote", "add", "two", "ftp://two.test", status=2)
     assert empty.json("remote", "list") == [{"name": "one", "url": "https://one.test/packages"}]
     empty("remote", "remove", "one")
     assert empty.json("remote", "list") == []

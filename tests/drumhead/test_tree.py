@@ -79,7 +79,7 @@ def test_a_file_cannot_hold_files_and_a_loop_is_found():
     tree.add("y", symlink("x"))
     with pytest.raises(DrumheadError, match="loop"):
         tree.resolve("x/z")
-    with pytest.raises(DrumheadError, match="out of the tree"):
+    with pytest.raises(DrumheadError, match="outside the tree"):
         tree.add("../x", regular(b""))
 
 

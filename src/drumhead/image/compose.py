@@ -29,7 +29,7 @@ from drumhead.report import silent
 if TYPE_CHECKING:
     from drumhead.home import Home
     from drumhead.manifest.records import Project
-    from drumhead.records import GuestName, Layer
+    from drumhead.records import GuestName, Kernel, Layer
     from drumhead.report import Report
 
 
@@ -72,17 +72,8 @@ async def compose(
         stack.layers = in_order(stack.layers)
         stack.notices += await asyncio.to_thread(_check, home, project, inputs, store, stack)
         layers = await asyncio.to_thread(_with_root, store, stack)
-        image = Image(
-            name=name,
-            title=project.package.title,
-            version=project.package.version,
-            guest=inputs.guest.name,
-            kernel=await asyncio.to_thread(build_kernel, home, packages, inputs.guest, inputs.kernel),
-            layers=layers,
-            commands=inputs.commands,
-            default=inputs.default,
-            overlay_size=options.overlay_size,
-        )
+        kernel = await asyncio.to_thread(build_kernel, home, packages, inputs.guest, inputs.kernel)
+        image = _image(name, project, inputs, kernel, layers, overlay_size=options.overlay_size)
         digest = images.put(image)
     return Composition(
         image=image,
@@ -92,6 +83,22 @@ async def compose(
         reused=sum(stored.reused for stored in stack.layers),
         files=sum(layer.files for layer in image.layers),
         seconds=time.monotonic() - started,
+    )
+
+
+def _image(
+    name: str, project: Project, inputs: ComposeInputs, kernel: Kernel, layers: tuple[Layer, ...], *, overlay_size: int
+) -> Image:
+    return Image(
+        name=name,
+        title=project.package.title,
+        version=project.package.version,
+        guest=inputs.guest.name,
+        kernel=kernel,
+        layers=layers,
+        commands=inputs.commands,
+        default=inputs.default,
+        overlay_size=overlay_size,
     )
 
 

@@ -1,6 +1,6 @@
 """Follow files that other processes write, woken by inotify instead of polling.
 
-asyncinotify does this too, but importing it adds 30 ms to the start of every command, for two system calls.
+asyncinotify does this too, but importing it takes 30 ms of processor time, for two system calls.
 """
 
 from __future__ import annotations

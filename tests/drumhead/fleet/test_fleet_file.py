@@ -121,11 +121,11 @@ def test_a_fleet_is_settled_when_every_machine_is_and_the_keeper_knows_the_lates
     [
         (("after: [db]", "after: [store]"), 7, "there is no member named store"),
         (("after: [db]", "after: [worker]"), 3, "depend on one another"),
-        (("memory: 96M", "memory: much"), 12, "'much' is no amount of memory"),
+        (("memory: 96M", "memory: much"), 12, "'much' is not a valid amount of memory"),
         (("memory: 96M", "memroy: 96M"), 12, "has no key memroy"),
         (("count: 3", "count: many"), 20, "count must be a number"),
         (("count: 3", 'count: 3\n    forward: ["80:80"]'), 21, "cannot share a port"),
-        (('["8080:80"]', '["8080"]'), 8, "no forwarded port"),
+        (('["8080:80"]', '["8080"]'), 8, "not a valid port forward"),
         (("restart: always", "restart: sometimes"), 16, "restart must be one of"),
         (("port: 8001", "port: 0"), 14, "port must be a number"),
         (("path: /readyz", "path: readyz"), 14, "must start with a slash"),

@@ -65,25 +65,28 @@ def command_line(
     ]
     argv += ["-qmp", "unix:qmp.sock,server=on,wait=off"]
     console = f"id=console,path=console.sock,server=on,wait=off,logfile={boot.console},logappend=on"
-    argv += ["-chardev", f"socket,{console}"]
-    argv += ["-serial", "chardev:console"]
+    argv += ["-chardev", f"socket,{console}", "-serial", "chardev:console"]
     argv += ["-kernel", str(boot.kernel), "-append", boot.cmdline]
-    if boot.initrd is not None:
-        argv += ["-initrd", str(boot.initrd)]
+    argv += ["-initrd", str(boot.initrd)] if boot.initrd is not None else []
     for number, drive in enumerate(boot.drives):
         argv += _drive(number, drive)
     if any(not channel.port for channel in boot.channels):
         argv += ["-device", "virtio-serial-pci"]
     for number, channel in enumerate(boot.channels):
         argv += _channel(number, channel, state)
-    ways = [
+    return argv + _cards(cards, boot.channels)
+
+
+def _cards(cards: tuple[Card, ...], channels: tuple[Channel, ...]) -> list[str]:
+    """Return the arguments of the cards. The first is on QEMU's user network, the only one that can reach channels."""
+    forwards = [
         f",guestfwd=tcp:{CHANNEL_ADDRESS}:{channel.port}-chardev:channel{number}"
-        for number, channel in enumerate(boot.channels)
+        for number, channel in enumerate(channels)
         if channel.port
     ]
+    argv = []
     for number, card in enumerate(cards):
-        # The first card is on QEMU's user network, the only one that can reach a channel.
-        argv += ["-netdev", f"{card.netdev}{'' if number else ''.join(ways)},id=net{number}"]
+        argv += ["-netdev", f"{card.netdev}{'' if number else ''.join(forwards)},id=net{number}"]
         argv += ["-device", f"virtio-net-pci,netdev=net{number},mac={card.mac},romfile="]
     return argv
 

@@ -1,6 +1,7 @@
 """A client for OCI registries (OCI distribution specification 1.1).
 
-The library oras is synchronous, brings requests and jsonschema, and lacks resumed downloads.
+The library oras is synchronous (requests) and takes 350 ms of processor time to import; this module takes 260 ms, most
+of it aiohttp.
 """
 
 from __future__ import annotations
