@@ -101,7 +101,8 @@ def prepare(app: web.Application, service: Service) -> None:
         route.get("/readyz", _readyz, Access.OPEN),
         route.get("/metrics", _metrics, Access.CLUSTER),
     )
-    app.middlewares.append(_middleware(service, route.mount(app, service.gate.policy.prefix)))
+    service.routes = route.mount(app, service.gate.policy.prefix)
+    app.middlewares.append(_middleware(service))
     app.on_response_prepare.append(_harden)
 
 
@@ -122,7 +123,7 @@ async def _harden(request: web.Request, response: web.StreamResponse) -> None:
     request.app[SERVICE].gate.origins.allow(request, response)
 
 
-def _middleware(service: Service, table: route.Table) -> Middleware:
+def _middleware(service: Service) -> Middleware:
     requests = Counter(
         "safelight_requests", "Requests answered", ["method", "route", "status"], registry=service.registry
     )
@@ -131,7 +132,7 @@ def _middleware(service: Service, table: route.Table) -> Middleware:
     @web.middleware
     async def handle(request: web.Request, handler: Handler) -> web.StreamResponse:
         start = time.perf_counter()
-        mounted = table.get(request.match_info.route, _NOWHERE)
+        mounted = service.routes.get(request.match_info.route, _NOWHERE)
         status = 499  # the client left before the answer
         try:
             with service.request():

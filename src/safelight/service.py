@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from safelight import logs, settings
 from safelight.access.authenticate import Gate
 from safelight.access.policy import Policy, PolicyError
+from safelight.access.route import Table
 from safelight.access.settings import AccessSettings, CorsOrigins, PublicUrl
 from safelight.client.base import Address, Connection, Credentials, no_credentials
 from safelight.client.discovery import Discovery
@@ -102,6 +103,8 @@ class Service:
         """Called before metrics are read, to bring up to date what is not counted as it happens."""
         self.stopping = asyncio.Event()
         self.gate = Gate(policy(config), shutdown_token=config.shutdown_token)
+        self.routes: Table = {}
+        """The routes with the access that each asks for, once the service runs."""
         self.port = 0
         self._wake: list[Callable[[], None]] = []
         self._under_way = 0

@@ -100,8 +100,17 @@ async def post(request: web.Request) -> web.Response:
             raise Error(Code.INVALID_REQUEST, "Give the form field value.", position="value")
     else:
         value = (await http.read_json(request, Value)).value
-    await request.app[STORE].set(_new_key(request), value)
+    key = _new_key(request)
+    if http.caller(request).via == "classic":
+        await _check_free(request.app[STORE], key)
+    await request.app[STORE].set(key, value)
     return web.Response()
+
+
+async def _check_free(store: KeyValueStore, key: str) -> None:
+    """Keep a program that showed no key from taking the place of a service that showed the cluster key."""
+    if any(entry.instance for entry in (await store.entries(key)).entries):
+        raise Error(Code.FORBIDDEN, f"{key} belongs to a service that registered with the cluster key.")
 
 
 async def put(request: web.Request) -> web.Response:

@@ -1,0 +1,89 @@
+"""Services that ask everybody for a key, as they do beyond this machine; here they listen on it nevertheless."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from safelight import serve
+from safelight.access import cluster_key
+from safelight.client import base
+from safelight.db.__main__ import Config as DbConfig
+from safelight.db.__main__ import build as build_db
+from safelight.keyvaluestore.__main__ import Config as KeyValueStoreConfig
+from safelight.keyvaluestore.__main__ import build as build_keyvaluestore
+from safelight.master.__main__ import Config as MasterConfig
+from safelight.master.__main__ import build as build_master
+from safelight.storage.__main__ import Config as StorageConfig
+from safelight.storage.__main__ import build as build_storage
+
+KINDS: dict[str, tuple[type[serve.StandaloneConfig], Any]] = {
+    "keyvaluestore": (KeyValueStoreConfig, build_keyvaluestore),
+    "db": (DbConfig, build_db),
+    "storage": (StorageConfig, build_storage),
+    "master": (MasterConfig, build_master),
+}
+ELSEWHERE = "192.0.2.1"
+"""A proxy that calls nobody; where one is named, this machine's programs need a key as all others do."""
+
+
+class Plane:
+    """The four services in this process, and the key that they share."""
+
+    def __init__(self, stack: AsyncExitStack, data: Path) -> None:
+        self._stack = stack
+        self._data = data
+        self.key_file = data / "cluster.key"
+        cluster_key.ensure(self.key_file)
+        self.key = self.key_file.read_text().strip()
+        self.services: dict[str, serve.Service] = {}
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+    def url(self, name: str) -> str:
+        return self.services[name].url
+
+    async def start(self, name: str, **settings: Any) -> serve.Service:
+        kind, build = KINDS[name]
+        if name != "keyvaluestore":
+            settings["keyvaluestore"] = self.url("keyvaluestore").removeprefix("http://")
+        settings.setdefault("cluster_key_file", str(self.key_file))
+        config = kind(port=0, data=str(self._data / name), **settings)
+        self.services[name] = await self._stack.enter_async_context(serve.running(name, config, build))
+        return self.services[name]
+
+    async def start_all(self, **settings: Any) -> None:
+        """Start everything, and wait until the master knows the others."""
+        for name in KINDS:
+            await self.start(name, **settings)
+        discovery = self.services["master"].discovery
+        assert discovery is not None
+        for name in ("db", "storage"):
+            await discovery.wait_for(name)
+
+
+@pytest.fixture
+async def plane(tmp_path) -> AsyncIterator[Plane]:
+    """The services, not started yet."""
+    async with AsyncExitStack() as stack:
+        yield Plane(stack, tmp_path)
+
+
+@pytest.fixture
+async def keyed(plane) -> Plane:
+    """The services, each asking for a key."""
+    await plane.start_all(trusted_proxies=ELSEWHERE)
+    return plane
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with base.session() as session:
+        yield session

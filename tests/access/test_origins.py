@@ -1,0 +1,122 @@
+"""Which names a service answers to, and which pages: on this machine, beyond it, and behind a proxy."""
+
+from __future__ import annotations
+
+import pytest
+
+HERE = "http://localhost"
+FOREIGN = "http://evil.example"
+LINK = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
+
+async def status(http, url: str, method: str = "GET", **headers: str) -> int:
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with http.request(method, url, headers=sent, allow_redirects=False) as answer:
+        return int(answer.status)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", 200), ("LocalHost:8000", 200), ("127.0.0.1:1", 200), ("[::1]:8003", 200),
+        ("master.localhost", 200),
+        ("127.8.8.8", 200), ("evil.example", 421), ("evil.example:8000", 421), ("localhost.evil.example", 421),
+        ("10.0.0.7", 421), ("[2001:db8::1]", 421), ("127.0.0.1.evil.example", 421), ("", 421), ("localhost@evil", 421),
+    ],
+)  # fmt: skip
+async def test_names_on_this_machine(plane, http, host, expected):
+    service = await plane.start("keyvaluestore")
+    for path in ("/", "/healthz", "/nothing/at/all"):
+        found = await status(http, service.url + path, Host=host)
+        assert found == (404 if expected == 200 and path.startswith("/nothing") else expected), path
+
+
+async def test_names_beyond_it(plane, http):
+    service = await plane.start("keyvaluestore", host="0.0.0.0", allowed_hosts="store.example, nas")
+    url = f"http://127.0.0.1:{service.port}/healthz"
+    for host in ("store.example", "NAS:8000", "10.0.0.7:8000", "[2001:db8::1]:80", "localhost"):
+        assert await status(http, url, Host=host) == 200, host
+    for host in ("evil.example", "store.example.evil.example", "nas.", "10.0.0.7.evil.example"):
+        assert await status(http, url, Host=host) == (200 if host == "nas." else 421), host
+
+
+async def test_pages_of_other_sites_neither_read_nor_write(plane, http):
+    service = await plane.start("keyvaluestore")
+    key = f"{service.url}/storageendpoint"
+    own = f"http://localhost:{service.port}"
+    refused = [
+        {"Origin": FOREIGN}, {"Origin": "null"}, {"Origin": f"{own}1"}, {"Origin": "http://localhost"}, {"Origin": ""},
+        {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Sec-Fetch-Site": "anything"},
+        {"Origin": own, "Sec-Fetch-Site": "same-site"}, LINK,
+        {"Origin": FOREIGN, "Upgrade": "websocket", "Connection": "Upgrade"},
+    ]  # fmt: skip
+    for headers in refused:
+        sent = {"Host": f"localhost:{service.port}", **headers}
+        assert await status(http, service.url + "/", **sent) == 403, headers
+        async with http.post(key, data={"value": "evil:1"}, headers=sent) as answer:
+            assert answer.status == 403, headers
+            assert "Access-Control-Allow-Origin" not in answer.headers
+        assert await status(http, key, "OPTIONS", **sent, Access_Control_Request_Method="PUT") == 403
+    assert await status(http, key) == 404
+    allowed = [
+        {}, {"Origin": own}, {"Sec-Fetch-Site": "same-origin", "Origin": own}, {"Sec-Fetch-Site": "none"},
+    ]  # fmt: skip
+    for headers in allowed:
+        sent = {"Host": f"localhost:{service.port}", **headers}
+        assert await status(http, service.url + "/", **sent) == 200, headers
+
+
+async def test_a_link_on_another_site_leads_to_the_page_and_no_further(plane, http):
+    await plane.start_all()
+    master = plane.url("master")
+    assert await status(http, f"{master}/", **LINK) == 200
+    assert await status(http, f"{master}/docs", **LINK) == 200
+    assert await status(http, f"{master}/task/none/result", **LINK) == 404
+    for path in ("/tasks", "/task/next", "/healthz", "/events"):
+        assert await status(http, master + path, **LINK) == 403, path
+    assert await status(http, f"{master}/", **{**LINK, "Sec-Fetch-Dest": "iframe"}) == 403
+    assert await status(http, f"{master}/", "POST", **LINK) == 403
+    assert await status(http, f"{master}/", Origin=FOREIGN, **LINK) == 403
+
+
+async def test_a_named_origin_may_call_the_api_and_read_what_it_answers(plane, http):
+    await plane.start_all()
+    named = "https://app.example"
+    master = (await plane.start("master", cors_origins=f"{named}, https://other.example:8443")).url
+    asking = {
+        "Origin": named,
+        "Access-Control-Request-Method": "PATCH",
+        "Access-Control-Request-Headers": "upload-offset",
+    }
+    for path in ("/task", "/uploads/some", "/tasks"):
+        async with http.options(master + path, headers=asking) as answer:
+            assert answer.status == 204
+            assert answer.headers["Access-Control-Allow-Origin"] == named
+            assert "PATCH" in answer.headers["Access-Control-Allow-Methods"]
+            for name in ("Authorization", "Upload-Offset", "Tus-Resumable", "Upload-Metadata", "Upload-Checksum"):
+                assert name in answer.headers["Access-Control-Allow-Headers"]
+            assert "Access-Control-Allow-Credentials" not in answer.headers
+    crossing = {"Origin": named, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}
+    for path, expected in (("/tasks", 200), ("/task/none", 404)):
+        async with http.get(master + path, headers=crossing) as answer:
+            assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (expected, named)
+            assert "Location" in answer.headers["Access-Control-Expose-Headers"]
+            assert "Upload-Offset" in answer.headers["Access-Control-Expose-Headers"]
+            assert "Origin" in answer.headers["Vary"]
+    for origin in ("https://app.example.evil", "http://app.example", "https://other.example"):
+        async with http.get(f"{master}/tasks", headers={"Origin": origin}) as answer:
+            assert (answer.status, answer.headers.get("Access-Control-Allow-Origin")) == (403, None)
+
+
+async def test_no_answer_can_be_sniffed_framed_or_embedded(plane, http):
+    await plane.start_all()
+    for name, path in [
+        ("master", "/tasks"), ("master", "/task/none/original"), ("master", "/docs"), ("master", "/openapi.json"),
+        ("master", "/nothing"), ("db", "/summary"), ("storage", "/info"), ("keyvaluestore", "/"), ("master", "/"),
+        ("keyvaluestore", "/dbendpoint"),
+    ]:  # fmt: skip
+        async with http.get(plane.url(name) + path) as answer:
+            assert answer.headers["X-Content-Type-Options"] == "nosniff", path
+            assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin", path
+            assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"], path
+            assert answer.headers["Referrer-Policy"] == "no-referrer", path
