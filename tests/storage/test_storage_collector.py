@@ -40,7 +40,7 @@ async def there(store, digest: str) -> bool:
 
 @pytest.mark.parametrize("at_once", [1, 3, 1000])
 async def test_only_what_nobody_points_at_goes(store, tmp_path, monkeypatch, at_once):
-    monkeypatch.setattr(module, "_AT_ONCE", at_once)
+    monkeypatch.setattr(module, "_CANDIDATES", at_once)
     digests = await put_all(store, 10)
     named = [(await store.put(chunks(data))).digest for data in (b"named and wanted", b"named once")]
     for name, digest in zip(("wanted", "unwanted"), named, strict=True):

@@ -39,7 +39,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
 
             opened = SqliteStore.open(Path(place), max_entries=config.max_entries, registry=service.registry)
         case _:
-            settings.fail(f"--store: {config.store} is no backend of the key-value store. Write sqlite:///FILE.")
+            settings.fail(f"--store: the key-value store has no backend for {config.store}. Write sqlite:///FILE.")
     async with opened as store:
         service.on_stop(store.wake)
         yield app.make(store, service.registry)

@@ -24,13 +24,13 @@ _UNREACHABLE = frozenset({".", ".."})
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
-    """What the classic protocol posts."""
+    """The body of the classic protocol's POST."""
 
     value: str
 
 
 class NewEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """What a registration puts. `ttl` in seconds, None for ever."""
+    """The body of a PUT. `ttl` is in seconds, None is forever."""
 
     value: str
     instance: str = ""
@@ -38,14 +38,14 @@ class NewEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Watch(msgspec.Struct, frozen=True, kw_only=True):
-    """Wait up to `wait` seconds until the store's revision differs from `after`."""
+    """Wait up to `wait` seconds until the revision of the store differs from `after`."""
 
     after: int | None = None
     wait: Annotated[float, Meta(ge=0, le=60)] = 0.0
 
 
 class Which(msgspec.Struct, frozen=True, kw_only=True):
-    """One instance under a key, or all."""
+    """One instance of a key, or all."""
 
     instance: str | None = None
 
@@ -54,7 +54,7 @@ def make(store: KeyValueStore, registry: CollectorRegistry) -> web.Application:
     """Make the application that serves a store."""
     app = web.Application(client_max_size=8 * MAX_VALUE)  # JSON may write one character in six
     app[STORE] = store
-    app[WATCHERS] = Gauge("safelight_keyvaluestore_watchers", "Watches that wait", registry=registry)
+    app[WATCHERS] = Gauge("safelight_keyvaluestore_watchers", "Waiting watches", registry=registry)
     route.add(
         app,
         route.get("/", listing, Access.CLUSTER),
@@ -73,7 +73,7 @@ def make(store: KeyValueStore, registry: CollectorRegistry) -> web.Application:
 
 
 async def listing(request: web.Request) -> web.Response:
-    """Every entry: `key=value` lines for people, an `EntryPage` for programs."""
+    """Answer with every entry: as `key=value` lines, or as an `EntryPage` for those who accept JSON."""
     page = await _page(request, None)
     if "json" in request.headers.get("Accept", ""):
         return http.json_response(page)
@@ -81,19 +81,19 @@ async def listing(request: web.Request) -> web.Response:
 
 
 async def instances(request: web.Request) -> web.Response:
-    """Every live instance under a key."""
+    """Answer with every live instance of a key."""
     return http.json_response(await _page(request, request.match_info["key"]))
 
 
 @http.classic
 async def get(request: web.Request) -> web.Response:
-    """One value, as plain text."""
+    """Answer with one value as text."""
     return web.Response(text=await request.app[STORE].get(request.match_info["key"]))
 
 
 @http.classic
 async def post(request: web.Request) -> web.Response:
-    """Set a value as the classic protocol does: JSON, or the form field `value`."""
+    """Set a value as the classic protocol does, by JSON or by the form field `value`."""
     if request.content_type in ("application/x-www-form-urlencoded", "multipart/form-data"):
         value = (await request.post()).get("value")
         if not isinstance(value, str):
@@ -114,14 +114,14 @@ async def _check_free(store: KeyValueStore, key: str) -> None:
 
 
 async def put(request: web.Request) -> web.Response:
-    """Set a value, one instance's or the only one, for a time or for ever."""
+    """Set the value of an instance or of the key, for a while or forever."""
     new = await http.read_json(request, NewEntry)
     entry = await request.app[STORE].set(_new_key(request), new.value, instance=new.instance, ttl=new.ttl)
     return http.json_response(entry)
 
 
 async def delete(request: web.Request) -> web.Response:
-    """Delete what stands under a key, or one instance; the answer is their number."""
+    """Delete the entries of a key, or one instance; answer with their number."""
     which = http.query(request, Which)
     return http.json_response(await request.app[STORE].delete(request.match_info["key"], instance=which.instance))
 
@@ -139,6 +139,7 @@ def _new_key(request: web.Request) -> str:
     key = request.match_info["key"]
     if key in _OWN or key in _UNREACHABLE:
         raise Error(
-            Code.INVALID_REQUEST, f"{key} cannot be a key: the service answers there itself. Take another name."
+            Code.INVALID_REQUEST,
+            f"{key} cannot be a key, because the service uses that path. Choose another one.",
         )
     return key

@@ -68,15 +68,15 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
 
             opened = DirectoryStore.at(Path(place), keep_free=config.keep_free)
         case _:
-            settings.fail(f"--store: {config.store} is no backend of storage. Write file:///DIRECTORY.")
+            settings.fail(f"--store: storage has no backend for {config.store}. Write file:///DIRECTORY.")
     numbers = app.Numbers(service.registry)
     limits = app.Limits(blob=config.max_blob, idle_timeout=config.idle_timeout)
     async with opened as store:
-        free = Gauge("safelight_storage_free_bytes", "Bytes that still fit", registry=service.registry)
+        free = Gauge("safelight_storage_free_bytes", "Bytes that still fit, or -1", registry=service.registry)
         free.set_function(lambda: -1 if (left := store.free()) is None else left)
         collector = None
         if service.discovery is not None:
-            # Not `service.needs`: storage serves without db, and only collects with it.
+            # Not `service.needs`: storage works without db, only its garbage collection does not.
             db = DbClient(service.connection(service.discovery.address("db"), retry_for=2.0))
             collector = Collector(store, partial(references, db), config.grace, Path(config.data, "db"))
         application = app.make(store, collector, limits, numbers)

@@ -25,14 +25,14 @@ _CHUNK = 1 << 18
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What an upload may do: `blob` in bytes, `idle_timeout` (the longest pause between its bytes) in seconds."""
+    """Limits of an upload: bytes of a blob, and seconds that its sender may send nothing."""
 
     blob: int
     idle_timeout: float
 
 
 class Numbers:
-    """What an operator counts."""
+    """The metrics of storage."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str) -> Counter:
@@ -40,14 +40,14 @@ class Numbers:
 
         self.received = counter("received_bytes", "Bytes of blobs received")
         self.sent = counter("sent_bytes", "Bytes of blobs sent")
-        self.stored = counter("blobs_stored", "Blobs stored that were not there")
-        self.deduplicated = counter("blobs_deduplicated", "Blobs received that were there already")
-        self.collected = counter("blobs_collected", "Blobs and names removed by collections")
-        self.freed = counter("collected_bytes", "Bytes freed by collections")
+        self.stored = counter("blobs_stored", "Blobs stored that were new")
+        self.deduplicated = counter("blobs_deduplicated", "Blobs received that were stored before")
+        self.collected = counter("blobs_collected", "Blobs and names removed by garbage collections")
+        self.freed = counter("collected_bytes", "Bytes freed by garbage collections")
         self.damaged = counter("verification_failures", "Blobs found damaged")
 
     def count_put(self, stored: PutResult) -> None:
-        """Count one blob received."""
+        """Count a blob that was received."""
         self.received.inc(stored.size)
         (self.stored if stored.new else self.deduplicated).inc()
 
@@ -67,19 +67,19 @@ MAX_NAME = 200
 
 
 class NewName(msgspec.Struct, frozen=True, kw_only=True):
-    """The blob that a name shall stand for."""
+    """The blob to which a name shall refer."""
 
     digest: Digest
 
 
 class ReadQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """How to read: with `verify`, the bytes are checked against their digest before the first is sent."""
+    """How to read a blob. With `verify`, its digest is checked before the first byte is sent."""
 
     verify: bool = False
 
 
 def make(store: BlobStore, collector: Collector | None, limits: Limits, numbers: Numbers) -> web.Application:
-    """Make the application that serves a store; without a collector, collections are refused."""
+    """Make the application that serves a store. Without a collector, it refuses to collect."""
     app = web.Application()
     app[STORE], app[COLLECTOR], app[LIMITS], app[NUMBERS] = store, collector, limits, numbers
     route.add(
@@ -98,41 +98,41 @@ def make(store: BlobStore, collector: Collector | None, limits: Limits, numbers:
 
 
 async def put(request: web.Request) -> web.Response:
-    """Store the body; with a digest in the URL, only if it is that of the bytes."""
+    """Store the body as a blob. Where the URL has a digest, the body must have that digest."""
     stored = await _store(request, _body(request), request.match_info.get("digest"))
     return http.json_response(stored, status=201 if stored.new else 200, headers={"ETag": f'"{stored.digest}"'})
 
 
 async def get(request: web.Request) -> web.StreamResponse:
-    """Send a blob, whole or in part."""
+    """Send a blob or a range of it."""
     options = http.query(request, ReadQuery)
     return await _send(request, request.match_info["digest"], verify=options.verify, immutable=True)
 
 
 async def named(request: web.Request) -> web.Response:
-    """Say which blob a classic name stands for."""
+    """Answer with the blob to which a classic name refers."""
     return http.json_response(await request.app[STORE].named(request.match_info["name"]))
 
 
 async def name(request: web.Request) -> web.Response:
-    """Give a stored blob a classic name."""
+    """Give a blob a classic name."""
     new = await http.read_json(request, NewName)
     await request.app[STORE].name(_name(request), new.digest)
     return web.Response(status=204)
 
 
 async def info(request: web.Request) -> web.Response:
-    """Say how much is stored and how much still fits."""
+    """Answer with how much is stored and how much still fits."""
     return http.json_response(await request.app[STORE].info())
 
 
 async def collect(request: web.Request) -> web.Response:
-    """Remove what nobody points at, now."""
+    """Collect garbage now."""
     collector = request.app[COLLECTOR]
     if collector is None:
         raise Error(
             Code.UNAVAILABLE,
-            "Storage runs without a key-value store, and so cannot ask db what is still needed. Start it with one.",
+            "Storage runs without a key-value store, so it cannot ask db which blobs are needed. Start it with one.",
         )
     collected = await collector.collect()
     request.app[NUMBERS].count_collection(collected)
@@ -141,20 +141,20 @@ async def collect(request: web.Request) -> web.Response:
 
 @http.classic
 async def upload(request: web.Request) -> web.Response:
-    """Store the multipart part `image` as a blob, under the name in the URL."""
+    """Store the part `image` of a form as a blob under the name in the URL."""
     name = _name(request)
     try:
         part = await _image_part(request)
         stored = await _store(request, _part(request, part), None)
     except ValueError as error:
-        raise Error(Code.INVALID_REQUEST, f"The multipart body cannot be read: {error}.") from None
+        raise Error(Code.INVALID_REQUEST, f"The form cannot be read: {error}.") from None
     await request.app[STORE].name(name, stored.digest)
     return web.Response()
 
 
 @http.classic
 async def classic_download(request: web.Request) -> web.StreamResponse:
-    """Send the blob that a classic name stands for."""
+    """Send the blob to which a classic name refers."""
     blob = await request.app[STORE].named(request.match_info["name"])
     return await _send(request, blob.digest, verify=False, immutable=False)
 
@@ -175,7 +175,7 @@ async def _send(request: web.Request, digest: str, *, verify: bool, immutable: b
 async def _store(request: web.Request, chunks: AsyncIterator[bytes], expected: str | None) -> PutResult:
     limit = request.app[LIMITS].blob
     if request.content_length is not None and request.content_length > limit + _CHUNK:
-        raise Error(Code.TOO_LARGE, f"Storage takes at most {limit} bytes at once.", limit=limit)
+        raise Error(Code.TOO_LARGE, f"A blob has at most {limit} bytes.", limit=limit)
     stored = await request.app[STORE].put(chunks, expected=expected, limit=limit)
     request.app[NUMBERS].count_put(stored)
     return stored
@@ -184,7 +184,7 @@ async def _store(request: web.Request, chunks: AsyncIterator[bytes], expected: s
 def _name(request: web.Request) -> str:
     name = request.match_info["name"]
     if len(name) > MAX_NAME:
-        raise Error(Code.INVALID_REQUEST, f"A name is at most {MAX_NAME} characters.", position="id")
+        raise Error(Code.INVALID_REQUEST, f"A name has at most {MAX_NAME} characters.", position="id")
     return name
 
 
@@ -194,13 +194,13 @@ async def _in_time(request: web.Request, reading: Awaitable[T]) -> T:
         async with asyncio.timeout(idle_timeout):
             return await reading
     except TimeoutError:
-        raise Error(Code.INVALID_REQUEST, f"The upload stood still for {idle_timeout:g} s and was dropped.") from None
+        raise Error(Code.INVALID_REQUEST, f"Nothing arrived for {idle_timeout:g} s; the upload was dropped.") from None
     except web.RequestPayloadError as error:
-        raise Error(Code.INVALID_REQUEST, f"The upload broke off: {error}.") from None
+        raise Error(Code.INVALID_REQUEST, f"The upload was interrupted: {error}. Send it again.") from None
 
 
 async def _body(request: web.Request) -> AsyncIterator[bytes]:
-    """Stream the body; a client that falls silent or leaves ends it with an error."""
+    """Stream the body. Raises INVALID_REQUEST where the client sends nothing for too long or leaves."""
     content = request.content
     while not content.at_eof():
         yield await _in_time(request, content.readany())

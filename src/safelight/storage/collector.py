@@ -1,8 +1,9 @@
-"""Remove blobs that nobody points at.
+"""Garbage collection: remove blobs to which no task refers.
 
-What is a grace period old is listed first, then every task's references are read; what was listed and is not
-referenced goes. A blob that is put again meanwhile is fresh, and `remove` leaves it alone; one whose reference appears
-after the listing was put, freshly, before that. If the references cannot be read to their end, nothing is removed.
+A collection first lists what is older than a grace period, then reads the references of every task, and removes what
+was listed and is not referenced. A blob that is stored again meanwhile is fresh, and `remove` leaves it alone; a
+reference that appears after the listing belongs to a blob that was stored, and so was fresh, before it. If the
+references cannot be read completely, nothing is removed.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from safelight.wire import Collected, Reference
 log = logging.getLogger(__name__)
 
 References = Callable[[], AsyncIterator[Reference]]
-"""Starts reading every reference that db has, page by page."""
+"""Reads all references that db has, page by page."""
 
-_AT_ONCE = 200_000
-"""Candidates judged by one reading of the references: about 30 MB."""
+_CANDIDATES = 200_000
+"""Candidates for which the references are read once; they take about 30 MB."""
 
 
 async def references(db: DbClient) -> AsyncIterator[Reference]:
-    """Read every page of db's references."""
+    """Read all references from db, page by page."""
     after: int | None = 0
     while after is not None:
         page = await db.referenced(after)
@@ -37,7 +38,7 @@ async def references(db: DbClient) -> AsyncIterator[Reference]:
 
 
 class Collector:
-    """Collects on request and from time to time, one collection at once."""
+    """Collects garbage on request and at intervals, one collection at a time."""
 
     def __init__(self, store: BlobStore, references: References, grace: float, known_db: Path) -> None:
         self._store = store
@@ -47,16 +48,16 @@ class Collector:
         self._lock = asyncio.Lock()
 
     async def run(self, every: float, done: Callable[[Collected], None]) -> None:
-        """Collect every so many seconds, for ever."""
+        """Collect every `every` seconds, forever."""
         while True:
             await asyncio.sleep(every)
             try:
                 done(await self.collect())
             except Error as error:
-                log.warning("Nothing was collected: %s", error.detail)
+                log.warning("The garbage collection failed, nothing was removed: %s", error.detail)
 
     async def collect(self) -> Collected:
-        """Collect once. Raises `Error` where db or the store does not answer; what is referenced stays in any case."""
+        """Collect once. Raises `Error` where db or the store fails; what is referenced stays in any case."""
         async with self._lock:
             before = time.time() - self._grace
             total = Collected()
@@ -64,15 +65,15 @@ class Collector:
             async for candidates in self._candidates(before):
                 total = _sum(total, await self._judge(candidates, named, before))
         if total.removed:
-            log.info("Collected %d blobs and names, %d bytes", total.removed, total.freed)
+            log.info("Removed %d unreferenced blobs and names, %d bytes", total.removed, total.freed)
         return total
 
     async def _candidates(self, before: float) -> AsyncIterator[set[str]]:
-        """Batches of what `aged` lists; names before blobs, since a blob stays while a name of its stays."""
+        """Yield what `aged` lists, in batches. Names come first, since a blob stays as long as a name of it stays."""
         batch: set[str] = set()
         async for item in self._store.aged(before):
             batch.add(item)
-            if len(batch) >= _AT_ONCE:
+            if len(batch) >= _CANDIDATES:
                 yield batch
                 batch = set()
         if batch:
@@ -100,13 +101,13 @@ class Collector:
         return Collected(examined=examined, removed=removed, freed=freed)
 
     def _check_db(self, db: str) -> None:
-        """Refuse to believe a database that is not that of the collections before, but set up anew, or a wrong one."""
+        """Refuse a database that is not that of earlier collections: it is new, or the wrong one. Raises CONFLICT."""
         if not self._known_db.exists():
             self._known_db.write_text(f"{db}\n")
         elif self._known_db.read_text().strip() != db:
             detail = (
-                "db is not the database of the collections before, so what it does not know of may still be needed. "
-                f"Bring the old one back; or, if it is meant to be gone, remove {self._known_db} and collect again."
+                "The database is not that of earlier collections, so it may not know every blob that is needed. "
+                f"Restore the old one; or, if it is gone for good, remove {self._known_db} and collect again."
             )
             raise Error(Code.CONFLICT, detail)
 
@@ -116,7 +117,7 @@ class Collector:
         except Error as error:
             if error.code is not Code.NOT_FOUND:
                 raise
-            log.warning("A task points at the name %s. %s", name, error.detail)
+            log.warning("A task refers to the name %s. %s", name, error.detail)
 
 
 def _sum(one: Collected, other: Collected) -> Collected:

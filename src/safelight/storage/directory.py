@@ -1,14 +1,14 @@
 """A blob store in a directory.
 
-    blobs/ab/abcd…    a blob, in the folder of its digest's first two digits
-    names/12/1234…    a classic name, in a file called by the SHA-256 of the name: a name never becomes a path
+    blobs/ab/abcd…    a blob, in the directory of the first two digits of its digest
+    names/12/1234…    a classic name, in a file named by the SHA-256 of the name, so that no name becomes a path
     incoming/…        what is being written; emptied at every start
-    lock              held by the one process that uses the directory
+    lock              locked by the one process that uses the directory
 
-Bytes are hashed while they are written to `incoming`, flushed to disk, renamed to their digest, and the folder is
-flushed: a blob is either all there or not there. A file's modification time says when its bytes were last stored;
-that, putting and removing happen under the lock of the blob's folder, so that a collection never takes what was just
-put again.
+Bytes are hashed while they are written to `incoming`. The file is then flushed to disk and renamed to its digest, and
+the directory is flushed: a blob is either complete or does not exist. A file's modification time says when its bytes
+were last stored. Setting it, storing and removing happen under a lock for each directory, so that a garbage collection
+never removes what was just stored again.
 """
 
 from __future__ import annotations
@@ -27,44 +27,44 @@ from pathlib import Path
 from typing import TypeVar
 
 from safelight.errors import Code, Error
-from safelight.storage.files import PIECE, Incoming, full, guarded, lock, older, pieces, sync, touch
+from safelight.storage.files import BLOCK, Incoming, blocks, full, guarded, lock, older, sync, touch
 from safelight.storage.store import NAME_PREFIX, PutResult
 from safelight.wire import Blob, StorageInfo
 
 T = TypeVar("T")
 
 _THREADS = 16
-"""More than cores: most of their time they wait for the disk, which flushes several files at the price of one."""
+"""More than there are cores: threads mostly wait for the disk, which flushes several files at the cost of one."""
 
 _PLENTY = 1 << 30
 _LOOK_AGAIN = 0.2
-"""With more than so many bytes free, the disk is asked for its free room only every so many seconds."""
+"""While more than `_PLENTY` bytes are free, the file system is asked for them only every `_LOOK_AGAIN` seconds."""
 
 _SHARDS = [f"{number:02x}" for number in range(256)]
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class _Shard:
-    """The lock of one folder of blobs (and that of names with the same digits), and what the folder holds.
+    """The lock of one directory of blobs and of the directory of names with the same digits.
 
-    `count` and `size` are None until somebody asks.
+    `count` and `size` say how many blobs and bytes the directory of blobs holds; `count` is None until it is asked for.
     """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.count: int | None = None
         self.size = 0
-        self._folder: int | None = None
+        self._descriptor: int | None = None
 
-    def folder(self, path: Path) -> int:
-        """Return a descriptor of the folder of blobs, for flushing it; it stays open."""
-        if self._folder is None:
-            self._folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        return self._folder
+    def descriptor(self, path: Path) -> int:
+        """Return a descriptor of the directory of blobs, which is used to flush it and stays open."""
+        if self._descriptor is None:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return self._descriptor
 
     def close(self) -> None:
-        if self._folder is not None:
-            os.close(self._folder)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
 
     def add(self, count: int, size: int) -> None:
         if self.count is not None:
@@ -81,21 +81,21 @@ class OpenFile:
         self._threads = threads
 
     async def chunks(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """Stream the bytes from `start` to before `end`."""
+        """Stream bytes; see the contract."""
         loop = asyncio.get_running_loop()
         end = self.blob.size if end is None else min(end, self.blob.size)
         while start < end:
-            piece = await loop.run_in_executor(
-                self._threads, os.pread, self.file.fileno(), min(PIECE, end - start), start
+            block = await loop.run_in_executor(
+                self._threads, os.pread, self.file.fileno(), min(BLOCK, end - start), start
             )
-            if not piece:
-                raise Error(Code.DAMAGED_BLOB, f"The blob {self.blob.digest} is shorter than it was.")
-            yield piece
-            start += len(piece)
+            if not block:
+                raise Error(Code.DAMAGED_BLOB, f"The blob {self.blob.digest} is shorter than it should be.")
+            yield block
+            start += len(block)
 
 
 class DirectoryStore:
-    """`BlobStore` in a directory that one process has for itself."""
+    """A `BlobStore` in a directory that only one process uses."""
 
     def __init__(self, root: Path, threads: ThreadPoolExecutor, keep_free: int) -> None:
         self._blobs, self._names, self._incoming = root / "blobs", root / "names", root / "incoming"
@@ -109,9 +109,9 @@ class DirectoryStore:
     @classmethod
     @asynccontextmanager
     async def at(cls, root: Path, *, keep_free: int = 0) -> AsyncIterator[DirectoryStore]:
-        """Open the directory, making it if there is none; refuse bytes that would leave less than `keep_free`.
+        """Open the directory, or make it. Bytes that would leave less than `keep_free` bytes free are refused.
 
-        Raises UNAVAILABLE where it cannot be used, or another process uses it.
+        Raises UNAVAILABLE where the directory cannot be used or another process uses it.
         """
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="storage") as threads:
             store = cls(root, threads, keep_free)
@@ -126,22 +126,22 @@ class DirectoryStore:
     async def put(
         self, chunks: AsyncIterable[bytes], *, expected: str | None = None, limit: int | None = None
     ) -> PutResult:
-        """Store bytes; see the contract. While a thread hashes and writes a piece, the next one is gathered."""
+        """Store bytes; see the contract. A thread hashes and writes one block while the next one is gathered."""
         incoming = Incoming(self._incoming)
         busy: asyncio.Future[None] | None = None
         last: bytes | bytearray = b""
         try:
-            async for piece in pieces(chunks, limit):
+            async for block in blocks(chunks, limit):
                 if busy is not None:
                     await busy
                 if last:
                     busy = asyncio.ensure_future(self._run(self._take, incoming, last))
-                last = piece
+                last = block
             if busy is not None:
                 await busy
             return await self._run(self._finish, incoming, last, expected)
         except BaseException:
-            # Failed or cancelled, and a thread may still be at it: `drop` waits for that one there.
+            # A thread may still be writing; `drop` waits for it.
             if busy is not None:
                 busy.add_done_callback(lambda done: done.cancelled() or done.exception())
             await asyncio.shield(self._run(incoming.drop))
@@ -163,7 +163,7 @@ class DirectoryStore:
         return await self._run(self._named, name)
 
     async def aged(self, before: float) -> AsyncIterator[str]:
-        """List what was last stored before a time; see the contract."""
+        """List old names and blobs; see the contract."""
         for digits in _SHARDS:
             for name in await self._run(self._aged_names, self._names / digits, before):
                 yield NAME_PREFIX + name
@@ -172,11 +172,11 @@ class DirectoryStore:
                 yield digest
 
     async def remove(self, item: str, *, before: float) -> int | None:
-        """Remove what `aged` gave; see the contract."""
+        """Remove an item; see the contract."""
         return await self._run(self._remove, item, before)
 
     async def info(self) -> StorageInfo:
-        """Count what is stored; the first time that means looking into every folder."""
+        """Return how much is stored; see the contract. The first call lists every directory."""
         for digits, shard in self._shards.items():
             if shard.count is None:
                 await self._run(self._count, digits)
@@ -185,7 +185,7 @@ class DirectoryStore:
         return StorageInfo(blobs=sum(s.count or 0 for s in shards), size=sum(s.size for s in shards), free=free)
 
     def free(self) -> int | None:
-        """Return how many bytes fit before `keep_free` is reached, or None where the system does not say."""
+        """Return how many bytes fit before `keep_free` is reached; see the contract."""
         figures = os.statvfs(self._blobs)
         return max(0, figures.f_bavail * figures.f_frsize - self._keep_free) if figures.f_blocks else None
 
@@ -201,21 +201,21 @@ class DirectoryStore:
             self._incoming.mkdir(exist_ok=True)
             for left in self._incoming.iterdir():
                 left.unlink()
-            for folder in (self._blobs, self._names):
-                folder.mkdir(exist_ok=True)
+            for directory in (self._blobs, self._names):
+                directory.mkdir(exist_ok=True)
                 for digits in _SHARDS:
-                    (folder / digits).mkdir(exist_ok=True)
-            for folder in (self._blobs, self._names, root, root.parent):
-                sync(folder)
+                    (directory / digits).mkdir(exist_ok=True)
+            for directory in (self._blobs, self._names, root, root.parent):
+                sync(directory)
         except BaseException:
             os.close(held)
             raise
         return held
 
-    def _take(self, incoming: Incoming, piece: bytes | bytearray) -> None:
-        self._check_room(len(piece))
-        incoming.hash(piece)
-        incoming.write(piece)
+    def _take(self, incoming: Incoming, block: bytes | bytearray) -> None:
+        self._check_room(len(block))
+        incoming.hash(block)
+        incoming.write(block)
 
     def _finish(self, incoming: Incoming, last: bytes | bytearray, expected: str | None) -> PutResult:
         incoming.hash(last)
@@ -233,10 +233,10 @@ class DirectoryStore:
             incoming.write(last)
             incoming.flush(time.time_ns())
             with shard.lock:
-                known, damaged = self._freshen(path, blob)  # another may have stored the same bytes meanwhile
+                known, damaged = self._freshen(path, blob)  # somebody else may have stored the same bytes meanwhile
                 if not known:
-                    os.replace(incoming.path, path)  # noqa: PTH105 - every call less is a lock of the interpreter less
-                    os.fsync(shard.folder(path.parent))
+                    os.replace(incoming.path, path)  # noqa: PTH105 - each call takes the interpreter's lock, and this one is shorter
+                    os.fsync(shard.descriptor(path.parent))
                     shard.add(damaged is None, blob.size - (damaged or 0))
                     self._damaged.discard(blob.digest)
         if known:
@@ -244,7 +244,7 @@ class DirectoryStore:
         return PutResult(digest=blob.digest, size=blob.size, new=not known)
 
     def _freshen(self, path: Path, blob: Blob) -> tuple[bool, int | None]:
-        """Let what is there count as just stored, durably, unless it cannot be right; tell its size, or None."""
+        """Make a blob fresh, unless it is missing or damaged. Return whether it is fresh, and the size of its file."""
         try:
             size = path.stat().st_size
         except FileNotFoundError:
@@ -271,14 +271,14 @@ class DirectoryStore:
     def _verify(self, file: FileIO, digest: str) -> None:
         if hashlib.file_digest(file, "sha256").hexdigest() != digest:
             self._damaged.add(digest)
-            raise Error(Code.DAMAGED_BLOB, f"The bytes of {digest} are damaged on disk; store them again.")
+            raise Error(Code.DAMAGED_BLOB, f"The blob {digest} is damaged on disk. Store it again.")
 
     def _put_name(self, name: str, digest: str) -> None:
         moment = time.time_ns()
         shard, blob = self._place(digest)
         with shard.lock:
             if not blob.exists():
-                raise Error(Code.NOT_FOUND, f"There is no blob {digest} to give a name to.")
+                raise Error(Code.NOT_FOUND, f"There is no blob {digest} to name.")
             touch(blob, moment)
         shard, path = self._place_of_name(name)
         with shard.lock:
@@ -286,7 +286,7 @@ class DirectoryStore:
             if known is not None and known[0] == digest:
                 touch(path, moment)
             elif known is not None and self._place(known[0])[1].exists():
-                raise Error(Code.CONFLICT, f"The name {name} stands for other bytes already.")
+                raise Error(Code.CONFLICT, f"The name {name} refers to another blob already.")
             else:
                 self._write_name(path, f"{digest}\n{name}".encode(), moment)
 
@@ -307,8 +307,8 @@ class DirectoryStore:
                 return Blob(digest=known[0], size=self._place(known[0])[1].stat().st_size)
         raise Error(Code.NOT_FOUND, f"Nothing is stored under the name {name}.")
 
-    def _aged_names(self, folder: Path, before: float) -> list[str]:
-        found = (_read_name(folder / file) for file in older(folder, before))
+    def _aged_names(self, directory: Path, before: float) -> list[str]:
+        found = (_read_name(directory / file) for file in older(directory, before))
         return [known[1] for known in found if known is not None]
 
     def _remove(self, item: str, before: float) -> int | None:
@@ -334,7 +334,7 @@ class DirectoryStore:
 
     def _place(self, digest: str) -> tuple[_Shard, Path]:
         if _DIGEST.fullmatch(digest) is None:
-            raise Error(Code.NOT_FOUND, "A blob is called by the SHA-256 of its bytes: 64 lower-case hex digits.")
+            raise Error(Code.NOT_FOUND, "A blob is named by the SHA-256 of its bytes, 64 lower-case hex digits.")
         return self._shards[digest[:2]], self._blobs / digest[:2] / digest
 
     def _place_of_name(self, name: str) -> tuple[_Shard, Path]:
@@ -342,7 +342,7 @@ class DirectoryStore:
         return self._shards[key[:2]], self._names / key[:2] / key
 
     def _check_room(self, size: int) -> None:
-        """Refuse what would not fit. Where there is plenty of room, the system is asked only now and then."""
+        """Refuse bytes that do not fit. While much is free, the file system is asked only now and then."""
         now = time.monotonic()
         self._plenty -= size
         if self._plenty > 0 and now < self._looked + _LOOK_AGAIN:

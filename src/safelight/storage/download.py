@@ -1,6 +1,6 @@
 """Send a blob: conditional requests and ranges (RFC 9110), and sendfile where there is a file.
 
-Not aiohttp's FileResponse: its ETag is made from the file's time, and so would change with every deduplicated upload.
+aiohttp's FileResponse would not do: its ETag is made from the file's time, which every deduplicated upload changes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from safelight.storage.store import OpenBlob
 log = logging.getLogger(__name__)
 
 _SLOWEST = 1024
-"""Bytes per second below which a download is given up, once its first minute is over."""
+"""Bytes per second that a client must take on average, after a grace period of `_GRACE` seconds."""
 _GRACE = 60.0
 
 _SAFE = {
@@ -29,15 +29,15 @@ _SAFE = {
 
 
 async def send(request: web.Request, reading: OpenBlob, *, immutable: bool = True) -> tuple[web.StreamResponse, int]:
-    """Answer GET or HEAD with a blob, or the part asked for; return the answer and how many bytes were sent.
+    """Answer GET or HEAD with a blob or a range of it; return the answer and how many bytes were sent.
 
-    `immutable` says that this URL will always mean these bytes.
+    `immutable` says that the URL always refers to these bytes.
     """
     digest, size = reading.blob.digest, reading.blob.size
     caching = "private, max-age=31536000, immutable" if immutable else "no-cache"
     headers = {**_SAFE, "ETag": f'"{digest}"', "Cache-Control": caching, "Accept-Ranges": "bytes"}
     if request.if_match is not None and not _names(digest, request.if_match, weak=False):
-        raise Error(Code.PRECONDITION_FAILED, "The blob is not the one that If-Match names.")
+        raise Error(Code.PRECONDITION_FAILED, "The blob does not have the ETag that If-Match requires.")
     if request.if_none_match is not None and _names(digest, request.if_none_match, weak=True):
         return web.Response(status=304, headers=headers), 0
     span = _range(request, digest, size)
@@ -57,9 +57,9 @@ def _names(digest: str, tags: tuple[ETag, ...], *, weak: bool) -> bool:
 
 
 def _range(request: web.Request, digest: str, size: int) -> range | None:
-    """Return the one range asked for, its end within the blob; None for all of it.
+    """Return the requested range, cut at the end of the blob; None for the whole blob.
 
-    Several ranges, and what is not understood, may be answered with all (RFC 9110, 14.2).
+    A request with several ranges, or with one that is not understood, may be answered with the whole (RFC 9110, 14.2).
     """
     if request.headers.get("If-Range", f'"{digest}"') != f'"{digest}"':
         return None
@@ -81,7 +81,7 @@ async def _stream(request: web.Request, response: web.StreamResponse, reading: O
             if request.method == "HEAD" or not span:
                 return 0
             if reading.file is not None and request.transport is not None:
-                # It waits until what was written is sent, and falls back to read and write where there is no sendfile.
+                # It waits for earlier bytes to be sent, and reads and writes where there is no sendfile.
                 loop = asyncio.get_running_loop()
                 await loop.sendfile(request.transport, reading.file, span.start, len(span))
             else:
@@ -89,9 +89,9 @@ async def _stream(request: web.Request, response: web.StreamResponse, reading: O
                     await response.write(chunk)
             await response.write_eof()
     except (TimeoutError, ConnectionError, Error) as error:
-        # The head is out: all that can still be said is that the answer is not whole.
-        log.warning("Sending %s broke off: %s", reading.blob.digest, error or "the client is too slow")
+        # The headers are sent already, so closing the connection is the only way to say that the body is incomplete.
+        log.warning("Sending %s was interrupted: %s", reading.blob.digest, error or "the client is too slow")
         if request.transport is not None:
             request.transport.abort()
-        raise ConnectionResetError("broken off") from None
+        raise ConnectionResetError("interrupted") from None
     return len(span)

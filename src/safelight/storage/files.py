@@ -1,4 +1,4 @@
-"""Files that are written once, durably: gathered, hashed, flushed."""
+"""Files that are written once and durably: hashed, written, flushed."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ T = TypeVar("T")
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
-PIECE = 1 << 20
-"""Bytes that one hop to a thread hashes and writes. A body up to this size takes one hop in all."""
+BLOCK = 1 << 20
+"""Bytes that a thread hashes and writes in one call. A body of at most this size takes a single call."""
 
 
 class Incoming:
-    """Bytes on their way in: hashed, and written to a temporary file. Its methods run in threads, one at a time."""
+    """Bytes that are being stored: hashed, and written to a temporary file. Methods run in threads, one at a time."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / secrets.token_hex(16)
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / secrets.token_hex(16)
         self.size = 0
         self._hash = hashlib.sha256()
         self._file: FileIO | None = None
@@ -38,23 +38,23 @@ class Incoming:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of what was hashed so far."""
+        """The SHA-256 of the bytes hashed so far."""
         return self._hash.hexdigest()
 
-    def hash(self, piece: bytes | bytearray) -> None:
-        """Take bytes into the digest alone; they may turn out to be known, and then are never written."""
-        self._hash.update(piece)
-        self.size += len(piece)
+    def hash(self, block: bytes | bytearray) -> None:
+        """Hash bytes without writing them: they may turn out to be stored already."""
+        self._hash.update(block)
+        self.size += len(block)
 
-    def write(self, piece: bytes | bytearray) -> None:
+    def write(self, block: bytes | bytearray) -> None:
         """Write bytes to the temporary file."""
         with self._lock:
-            file, rest = self._opened(), memoryview(piece)
+            file, rest = self._opened(), memoryview(block)
             while rest:
                 rest = rest[file.write(rest) :]
 
     def flush(self, moment: int) -> None:
-        """Bring every byte to disk; `moment` (ns) becomes the file's time: the system's own is coarse."""
+        """Flush the file to disk. Its time becomes `moment` (ns), since the kernel's own time for files is coarse."""
         with self._lock:
             file = self._opened()
             os.utime(file.fileno(), ns=(moment, moment))
@@ -62,7 +62,7 @@ class Incoming:
             file.close()
 
     def drop(self) -> None:
-        """Remove the temporary file where it still is one."""
+        """Remove the temporary file unless it was renamed."""
         with self._lock:
             self._dropped = True
             if self._file is not None:
@@ -78,24 +78,24 @@ class Incoming:
         return self._file
 
 
-async def pieces(chunks: AsyncIterable[bytes], limit: int | None) -> AsyncIterator[bytearray]:
-    """Gather chunks into pieces of at least `PIECE` bytes, the last one excepted. Raises TOO_LARGE past `limit`."""
+async def blocks(chunks: AsyncIterable[bytes], limit: int | None) -> AsyncIterator[bytearray]:
+    """Gather chunks into blocks of at least `BLOCK` bytes, except for the last. Raises TOO_LARGE past `limit` bytes."""
     total = 0
-    piece = bytearray()
+    block = bytearray()
     async for chunk in chunks:
         total += len(chunk)
         if limit is not None and total > limit:
-            raise Error(Code.TOO_LARGE, f"Storage takes at most {limit} bytes at once.", limit=limit)
-        piece += chunk
-        if len(piece) >= PIECE:
-            yield piece
-            piece = bytearray()
-    if piece:
-        yield piece
+            raise Error(Code.TOO_LARGE, f"A blob has at most {limit} bytes.", limit=limit)
+        block += chunk
+        if len(block) >= BLOCK:
+            yield block
+            block = bytearray()
+    if block:
+        yield block
 
 
 def lock(path: Path) -> int:
-    """Hold a lock file until the descriptor returned is closed. Raises UNAVAILABLE where another process holds it."""
+    """Lock a file until the returned descriptor is closed. Raises UNAVAILABLE where another process has locked it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -104,7 +104,7 @@ def lock(path: Path) -> int:
         detail = f"{path.parent} is in use by another process; give this one its own --data."
         raise Error(Code.UNAVAILABLE, detail) from None
     except OSError as error:
-        # A guest with one process in it may have no such locks, and needs none.
+        # A guest that runs a single process may not have locks, and needs none.
         if error.errno not in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
             os.close(descriptor)
             raise
@@ -112,27 +112,27 @@ def lock(path: Path) -> int:
 
 
 def sync(path: Path) -> None:
-    """Flush a file or a folder to disk."""
+    """Flush a file or a directory to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that cannot flush a folder has nothing to flush
+        if error.errno != errno.EINVAL:  # a file system that cannot flush directories has nothing to flush
             raise
     finally:
         os.close(descriptor)
 
 
 def touch(path: Path, moment: int) -> None:
-    """Give a file a time (ns), durably; its place in its folder is durable then, too."""
+    """Set the time of a file (ns), durably. Its entry in the directory is durable then as well."""
     os.utime(path, ns=(moment, moment))
     sync(path)
     sync(path.parent)
 
 
-def older(folder: Path, before: float) -> list[str]:
-    """Return the names of the files in a folder whose time is before one."""
-    with os.scandir(folder) as entries:
+def older(directory: Path, before: float) -> list[str]:
+    """Return the names of the files in a directory that are older than a time."""
+    with os.scandir(directory) as entries:
         return [entry.name for entry in entries if _mtime(entry) < before]
 
 
@@ -144,7 +144,7 @@ def _mtime(entry: os.DirEntry[str]) -> float:
 
 
 def guarded(function: Callable[..., T], *arguments: object) -> T:
-    """Call; a disk's error becomes ours."""
+    """Call a function and turn errors of the disk into STORAGE_FULL or UNAVAILABLE."""
     try:
         return function(*arguments)
     except OSError as error:
@@ -154,5 +154,5 @@ def guarded(function: Callable[..., T], *arguments: object) -> T:
 
 
 def full() -> Error:
-    """Return the error of a disk without room."""
-    return Error(Code.STORAGE_FULL, "The disk of storage is full: make room on it, or let a collection do so.")
+    """Return the error of a disk that is full."""
+    return Error(Code.STORAGE_FULL, "The disk of storage is full. Make room on it, or start a garbage collection.")

@@ -1,4 +1,4 @@
-"""Changes of the entries, worked out on a draft before they are committed."""
+"""Apply changes to a draft of the entries before they are committed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safelight.wire import Entry
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry as it stands; `deadline` is of the monotonic clock, so that a changed clock drops no live service."""
+    """An entry in memory. `deadline` is on the monotonic clock, so that setting the clock expires no live service."""
 
     entry: Entry
     ttl: float | None
@@ -25,7 +25,7 @@ Entries = Mapping[str, Mapping[str, Standing]]
 
 
 class Draft:
-    """The entries as they will stand after the next commit, and the statements that make the file so."""
+    """The entries after the next commit, and the statements that bring the file to the same state."""
 
     def __init__(self, entries: Entries, revision: int, max_entries: int) -> None:
         self.entries: dict[str, Mapping[str, Standing]] = dict(entries)
@@ -43,7 +43,7 @@ class Draft:
         if before is None and not gone and sum(map(len, self.entries.values())) >= self._max_entries:
             raise Error(
                 Code.STORAGE_FULL,
-                f"The key-value store holds its limit of {self._max_entries} entries: "
+                f"The key-value store is full, with {self._max_entries} entries: "
                 "delete some, or start it with a larger --max-entries.",
             )
         if not renewal:

@@ -1,11 +1,12 @@
-"""A key-value store in one SQLite file.
+"""A key-value store in a SQLite file.
 
-All entries are held in memory and read there; the file is what survives. A write is worked out on a draft, committed
-on the store's own thread, and seen only then: nobody reads what a power cut could take back. Writes that arrive while
-a commit is under way share the next one.
+All entries are in memory, where they are read; the file is for the next start. A write is applied to a draft and
+committed on the store's own thread, and is visible only after that: nobody reads what a power cut could take back.
+Writes that arrive during a commit share the next one.
 
-The file keeps how long an entry lives, not when it ends: after a restart each has its whole time again, so that live
-services stay registered when the store was down for a while. A renewal therefore writes nothing.
+The file holds the time to live of an entry and not the moment at which it expires. After a restart each entry has its
+full time to live again, so that services stay registered after the store was down for a while; and a renewal does not
+write to the file.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ from safelight.wire import Entry, EntryPage
 log = logging.getLogger(__name__)
 
 _RETRY_EXPIRY = 1.0
-"""Seconds until an expiry that could not be committed is tried again."""
+"""Seconds after which an expiry that could not be committed is tried again."""
 
 
 class SqliteStore:
-    """`KeyValueStore` in a SQLite file that one process has for itself."""
+    """A `KeyValueStore` in a SQLite file that only one process uses."""
 
     def __init__(self, thread: ThreadPoolExecutor, database: sqlite3.Connection, max_entries: int) -> None:
         self._thread = thread
@@ -59,7 +60,7 @@ class SqliteStore:
     async def open(
         cls, path: Path, *, max_entries: int = 10_000, registry: CollectorRegistry | None = None
     ) -> AsyncIterator[SqliteStore]:
-        """Open the file, making it if there is none. Raises UNAVAILABLE where that cannot be done."""
+        """Open the file, or make it. Raises UNAVAILABLE with the reason."""
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, thread_name_prefix="keyvaluestore") as thread:
             database, rows, revision = await loop.run_in_executor(thread, open_file, path)
@@ -105,11 +106,11 @@ class SqliteStore:
                 while self._revision == after and not self._stopping:
                     await self._changed.wait()
         except TimeoutError:
-            pass  # the page says that nothing changed
+            pass  # the page shows that nothing has changed
         return await self.entries(key)
 
     def wake(self) -> None:
-        """Let every watch return now."""
+        """End every watch now; see the contract."""
         self._stopping = True
         self._changed.set()
 
@@ -124,7 +125,7 @@ class SqliteStore:
         self._publish(entries, revision)
 
     def _measure(self, registry: CollectorRegistry) -> None:
-        gauge = Gauge("safelight_keyvaluestore_entries", "Entries that stand", registry=registry)
+        gauge = Gauge("safelight_keyvaluestore_entries", "Entries in the store", registry=registry)
         gauge.set_function(lambda: sum(map(len, self._entries.values())))
         changes = Counter("safelight_keyvaluestore_changes", "Entries changed", ["kind"], registry=registry)
         self._count_change = lambda kind: changes.labels(kind).inc()
@@ -141,7 +142,7 @@ class SqliteStore:
             batch, self._waiting = self._waiting, []
             try:
                 await self._commit_batch(batch)
-            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+            except Exception as error:  # noqa: BLE001 - those who wait must learn of it, whatever it is
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)
@@ -183,7 +184,7 @@ class SqliteStore:
         first = min((s.deadline for under in self._entries.values() for s in under.values()), default=math.inf)
         if first < math.inf and not self._stopping:
             loop = asyncio.get_running_loop()
-            # A moment late, so that the deadline has passed on a clock of any grain.
+            # Slightly late, so that the deadline has passed even on a coarse clock.
             self._timer = loop.call_later(max(pause, first - time.monotonic() + 0.001), self._start_expiry)
 
     def _start_expiry(self) -> None:
@@ -194,7 +195,7 @@ class SqliteStore:
         try:
             await self._write(lambda draft: draft.expire(time.monotonic()))
         except Error as error:
-            log.warning("Expired entries stay for now: %s", error.detail)
+            log.warning("Expired entries could not be deleted yet: %s", error.detail)
             self._set_timer(_RETRY_EXPIRY)
 
     async def _close(self) -> None:

@@ -1,4 +1,4 @@
-"""Storage's routes for uploads that come in pieces."""
+"""The routes of partial uploads."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from safelight.storage.partial.store import PartialStore
 from safelight.wire import NewPartial
 
 
-class _Piece(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a piece begins, and `algorithm:hex` of it where its sender said so."""
+class _Append(msgspec.Struct, frozen=True, kw_only=True):
+    """The offset of an append and, if its sender gave one, its checksum as `algorithm:hex`."""
 
     offset: Annotated[int, Meta(ge=0)]
     checksum: str | None = None
@@ -30,7 +30,7 @@ class _Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Partials:
-    """The handlers. A client that is silent for `idle_timeout` seconds is given up; what it sent counts."""
+    """The handlers. A client that sends nothing for `idle_timeout` seconds is dropped; the bytes it sent are kept."""
 
     def __init__(self, store: PartialStore, idle_timeout: float) -> None:
         self._store = store
@@ -52,28 +52,28 @@ class Partials:
         return http.json_response(await self._store.create(await http.read_json(request, NewPartial)), status=201)
 
     async def get(self, request: web.Request) -> web.Response:
-        """Say how far an upload has come."""
+        """Answer with an upload and its offset."""
         return http.json_response(await self._store.get(request.match_info["id"]))
 
     async def append(self, request: web.Request) -> web.Response:
-        """Add the body to an upload."""
-        piece = http.query(request, _Piece)
+        """Append the body to an upload."""
+        append = http.query(request, _Append)
         body = self._body(request)
         return http.json_response(
-            await self._store.append(request.match_info["id"], piece.offset, body, checksum=piece.checksum)
+            await self._store.append(request.match_info["id"], append.offset, body, checksum=append.checksum)
         )
 
     async def finish(self, request: web.Request) -> web.Response:
-        """Make an upload a blob."""
+        """Store a complete upload as a blob."""
         return http.json_response(await self._store.finish(request.match_info["id"]))
 
     async def close(self, request: web.Request) -> web.Response:
-        """Write down what became of an upload."""
+        """Record the outcome of an upload."""
         given = await http.read_json(request, _Outcome)
         return http.json_response(await self._store.close(request.match_info["id"], given.outcome))
 
     async def delete(self, request: web.Request) -> web.Response:
-        """Forget an upload."""
+        """Delete an upload."""
         await self._store.delete(request.match_info["id"])
         return web.Response(status=204)
 
@@ -84,4 +84,4 @@ class Partials:
                     chunk = await request.content.readany()
                 yield chunk
         except TimeoutError:
-            raise Error(Code.UNAVAILABLE, "The upload fell silent. Go on with what is missing.") from None
+            raise Error(Code.UNAVAILABLE, "Nothing more arrived. Continue with what is missing.") from None

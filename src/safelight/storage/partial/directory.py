@@ -1,4 +1,4 @@
-"""Uploads in pieces, in a directory: who may change what when. The files themselves are `partial_files`'."""
+"""Partial uploads in a directory: which call may change which upload when. `files` reads and writes the files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from safelight.errors import Code, Error
-from safelight.storage.files import PIECE, guarded
-from safelight.storage.partial.files import PartialFiles, Piece
+from safelight.storage.files import BLOCK, guarded
+from safelight.storage.partial.files import Append, PartialFiles
 from safelight.storage.partial.store import PartialLimits
 from safelight.storage.store import BlobStore
 from safelight.wire import Blob, NewPartial, Partial
@@ -25,11 +25,11 @@ T = TypeVar("T")
 
 _THREADS = 8
 _SWEEP = 300.0
-"""Seconds between two looks for what has expired."""
+"""Seconds between two searches for expired uploads."""
 
 
 class PartialDirectory:
-    """`PartialStore` in a directory that one process has for itself."""
+    """A `PartialStore` in a directory that only one process uses."""
 
     def __init__(self, files: PartialFiles, blobs: BlobStore, most: int, threads: ThreadPoolExecutor) -> None:
         self._files = files
@@ -38,13 +38,13 @@ class PartialDirectory:
         self._threads = threads
         self._count = 0
         self._busy: dict[str, int | None] = {}
-        """Uploads that a call changes; while a piece comes, the offset at which it began."""
+        """Uploads that a call is changing; during an append, the offset at which it began."""
         self._ending: set[asyncio.Task[Partial]] = set()
 
     @classmethod
     @asynccontextmanager
     async def at(cls, root: Path, blobs: BlobStore, limits: PartialLimits) -> AsyncIterator[PartialDirectory]:
-        """Open the directory, making it if there is none; what has expired is removed while the context lasts."""
+        """Open the directory, or make it; expired uploads are deleted for as long as the context lasts."""
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="partials") as threads:
             store = cls(PartialFiles(root, limits.keep), blobs, limits.count, threads)
             store._count = await store._run(store._files.prepare)
@@ -58,11 +58,11 @@ class PartialDirectory:
     async def create(self, new: NewPartial) -> Partial:
         """Open an upload; see the contract."""
         if self._count >= self._most:
-            sentence = f"{self._count} uploads are open, which is all that storage takes. Try again later."
+            sentence = f"{self._count} partial uploads are open, which is the limit. Try again later."
             raise Error(Code.TOO_MANY_REQUESTS, sentence, retry_after=30)
         free = await self._run(self._files.free)
-        if free is not None and free < 2 * new.size:  # at the end it is there twice, as pieces and as a blob
-            raise Error(Code.STORAGE_FULL, "The upload does not fit on the disk of storage: make room there.")
+        if free is not None and free < 2 * new.size:  # in the end it is stored twice, as a partial upload and as a blob
+            raise Error(Code.STORAGE_FULL, "The upload does not fit on the disk of storage. Make room on it.")
         self._count += 1
         try:
             return await self._run(self._files.create, new)
@@ -71,24 +71,24 @@ class PartialDirectory:
             raise
 
     async def get(self, id: str) -> Partial:
-        """Return how far an upload has come; see the contract."""
+        """Return an upload; see the contract."""
         return await self._run(self._files.get, id, self._busy.get(id))
 
     async def append(
         self, id: str, offset: int, chunks: AsyncIterable[bytes], *, checksum: str | None = None
     ) -> Partial:
-        """Add a piece; see the contract."""
+        """Append bytes; see the contract."""
         self._take(id)
         opening = asyncio.ensure_future(self._run(self._files.open, id, offset, checksum))
         writing: asyncio.Future[None] | None = None
         failure: Exception | None = None
         try:
-            piece = await asyncio.shield(opening)
+            append = await asyncio.shield(opening)
             self._busy[id] = offset
             async for chunk in chunks:
-                piece.gather(chunk)
-                if len(piece.gathered) >= PIECE:
-                    writing = asyncio.ensure_future(self._run(piece.write, piece.handed()))
+                append.gather(chunk)
+                if len(append.gathered) >= BLOCK:
+                    writing = asyncio.ensure_future(self._run(append.write, append.handed()))
                     await asyncio.shield(writing)
         except asyncio.CancelledError:
             self._end(id, opening, writing, whole=False)
@@ -102,7 +102,7 @@ class PartialDirectory:
         raise failure
 
     async def finish(self, id: str) -> Blob:
-        """Store the whole as a blob; see the contract."""
+        """Store a complete upload as a blob; see the contract."""
         with self._alone(id):
             found = await self._run(self._files.get, id)
             if found.outcome:
@@ -112,7 +112,7 @@ class PartialDirectory:
         return Blob(digest=stored.digest, size=stored.size)
 
     async def close(self, id: str, outcome: str) -> Partial:
-        """Write down what became of an upload; see the contract."""
+        """Record the outcome of an upload; see the contract."""
         with self._alone(id):
             found = await self._run(self._files.get, id)
             if found.outcome:
@@ -121,15 +121,15 @@ class PartialDirectory:
             return await self._run(self._files.close, id, outcome)
 
     async def delete(self, id: str) -> None:
-        """Forget an upload; see the contract."""
+        """Delete an upload; see the contract."""
         await self._run(self._files.delete, id)
         self._count -= 1
 
     async def expire(self) -> int:
-        """Remove what has expired; see the contract."""
+        """Delete expired uploads; see the contract."""
         removed = 0
         for found in await self._run(self._files.expired):
-            with suppress(Error):  # somebody else removed it
+            with suppress(Error):  # somebody else has deleted it
                 if found not in self._busy:
                     await self.delete(found)
                     removed += 1
@@ -139,14 +139,14 @@ class PartialDirectory:
         while True:
             try:
                 if removed := await self.expire():
-                    log.info("Removed %d abandoned uploads", removed)
+                    log.info("Deleted %d expired uploads", removed)
             except Error as error:
-                log.warning("Abandoned uploads could not be removed: %s", error.detail)
+                log.warning("Expired uploads could not be deleted: %s", error.detail)
             await asyncio.sleep(pause)
 
     def _take(self, id: str) -> None:
         if id in self._busy:
-            raise Error(Code.CONFLICT, "A piece of this upload is on its way already. Ask again soon.", busy=True)
+            raise Error(Code.CONFLICT, "Another request is changing this upload. Try again soon.", busy=True)
         self._busy[id] = None
 
     @contextmanager
@@ -158,21 +158,21 @@ class PartialDirectory:
             del self._busy[id]
 
     def _end(
-        self, id: str, opening: asyncio.Future[Piece], writing: asyncio.Future[None] | None, *, whole: bool
+        self, id: str, opening: asyncio.Future[Append], writing: asyncio.Future[None] | None, *, whole: bool
     ) -> asyncio.Task[Partial]:
-        """Bring a piece to its end, on its own: threads go on when a call is cancelled, and so must this."""
+        """Finish an append in a task of its own, which goes on when the call is cancelled, as its thread does."""
 
         async def end() -> Partial:
             try:
-                piece = await opening
+                append = await opening
                 if writing is not None:
                     await asyncio.wait([writing])
-                await self._run(partial(piece.close, whole=whole))
+                await self._run(partial(append.close, whole=whole))
             finally:
                 del self._busy[id]
             return await self.get(id)
 
-        task = asyncio.create_task(end(), name="piece")
+        task = asyncio.create_task(end(), name="append")
         self._ending.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -180,12 +180,12 @@ class PartialDirectory:
     def _ended(self, task: asyncio.Task[Partial]) -> None:
         self._ending.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.debug("A piece was not taken: %s", error)
+            log.debug("An append failed: %s", error)
 
     async def _read(self, id: str) -> AsyncIterator[bytes]:
         path = self._files.bytes_of(id)
         with await self._run(FileIO, path) as file:
-            while data := await self._run(file.read, PIECE):
+            while data := await self._run(file.read, BLOCK):
                 yield data
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
@@ -194,4 +194,4 @@ class PartialDirectory:
 
 def _check_whole(found: Partial) -> None:
     if found.offset != found.size:
-        raise Error(Code.CONFLICT, f"{found.offset} of {found.size} bytes have come.", offset=found.offset)
+        raise Error(Code.CONFLICT, f"Only {found.offset} of {found.size} bytes have arrived.", offset=found.offset)
