@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,3 +17,117 @@ FleetFile = Annotated[
     Path | None,
     Parameter(name=["--file", "-f"], help="The fleet file; by default fleet.yaml or deploy/fleet.yaml."),
 ]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class MachineFlags:
+    """The flags of ``drumhead run``."""
+
+    image: Annotated[
+        str, Parameter(name=["--image", "-i"], help="The image, where the first argument names the instance.")
+    ] = ""
+    memory: Annotated[str, Parameter(name=["--memory", "-m"], help="The memory of the machine (200M, 1G).")] = "256M"
+    cpus: Annotated[int, Parameter(name=["--cpus", "-c"], help="The number of virtual CPUs.")] = 1
+    network: Annotated[
+        Literal["nat", "bridge", "tap", "vhost"],
+        Parameter(
+            name=["--network", "-n"],
+            help="How the machine reaches networks: nat needs no root; bridge, tap and vhost put it on a "
+            "network of the host.",
+        ),
+    ] = "nat"
+    device: Annotated[
+        str,
+        Parameter(
+            name=["--device", "-b"],
+            help="The device of the host: for bridge and vhost a bridge (virbr0 or br0 by default), for tap "
+            "a tap device (tap0).",
+        ),
+    ] = ""
+    private_network: Annotated[str, Parameter(help="The private network whose machines reach one another by name.")] = (
+        "default"
+    )
+    mac: Annotated[
+        str,
+        Parameter(
+            help="The MAC address; it decides the IP address. By default it follows from the name, so both "
+            "stay the same."
+        ),
+    ] = ""
+    execute: Annotated[
+        str, Parameter(name=["--execute", "-e"], help="The command to run instead of the image's own.")
+    ] = ""
+    run: Annotated[str, Parameter(help="The config set to run instead of the default one.")] = ""
+    env: Annotated[
+        tuple[str, ...], Parameter(help="An environment variable for the command, NAME=VALUE; repeatable.")
+    ] = ()
+    forward: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name=["--forward", "-f"],
+            help="A port of the host to forward into the machine, HOST:GUEST[/udp]; repeatable.",
+        ),
+    ] = ()
+    volume: Annotated[
+        tuple[str, ...],
+        Parameter(help="A volume to mount, NAME:/path[:SIZE][:ro]; it is created if it does not exist; repeatable."),
+    ] = ()
+    guest: Annotated[
+        Literal["linux", "osv"] | None,
+        Parameter(name="--guest", help="The guest of the image, where images of this name exist for both."),
+    ] = None
+    detach: Annotated[
+        bool,
+        Parameter(
+            name=["--detach", "-d"], negative="", help="Return when the command runs, and leave the machine running."
+        ),
+    ] = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ComposeFlags:
+    """The flags of ``drumhead package compose``. Scripts for Capstan pass `pull_missing`, which has no effect."""
+
+    update: Annotated[
+        bool, Parameter(negative="", help="Read only what changed since the last time, and print what changed and why.")
+    ] = False
+    guest: Annotated[
+        Literal["linux", "osv"] | None,
+        Parameter(name="--guest", help="The guest to compose for; by default what the manifest says, or else linux."),
+    ] = None
+    kernel: Annotated[
+        str, Parameter(help="The kernel, NAME@VERSION (osv@0.57.0); by default the newest for the guest.")
+    ] = ""
+    fs: Annotated[
+        str,
+        Parameter(
+            help="The file system of the layers: squashfs (small, the default) or erofs for linux, rofs for osv."
+        ),
+    ] = ""
+    size: Annotated[
+        str,
+        Parameter(
+            name=["--size", "-s"],
+            help="The size of the disk that a machine writes to (10G); without it, writes stay in memory.",
+        ),
+    ] = ""
+    run: Annotated[
+        str, Parameter(name=["--run", "--boot"], help="The config set or the command that a machine runs by default.")
+    ] = ""
+    env: Annotated[
+        tuple[str, ...], Parameter(name="--env", help="A variable for every config set (NAME=value); repeatable.")
+    ] = ()
+    require: Annotated[
+        tuple[str, ...], Parameter(name="--require", help="A package to require as well; repeatable.")
+    ] = ()
+    pull_missing: Annotated[
+        bool,
+        Parameter(
+            name=["--pull-missing", "-p"],
+            negative="",
+            show=False,
+            help="Accepted as in Capstan; missing packages are pulled or built anyway.",
+        ),
+    ] = False

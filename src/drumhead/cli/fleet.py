@@ -18,9 +18,10 @@ from drumhead.home import find_home
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from drumhead.fleet.records import Fleet, FleetState
+    from drumhead.fleet.records import Fleet, FleetState, MachineState
     from drumhead.fleet.store import FleetStore
     from drumhead.machine.instances import Instances
+    from drumhead.machine.records import Instance
 
 USUAL_FILES = (Path("fleet.yaml"), Path("deploy/fleet.yaml"))
 UP_TIME = 600.0
@@ -115,26 +116,30 @@ def ps_command(name: str = "", /, *, file: FleetFile = None, json: Json = False)
     if json:
         print_json({"fleet": fleet, "supervised": supervised, "state": state, "instances": instances})
         return
-    rows = []
-    for machine, wanted in planned_machines(fleet).items():
-        known, instance = state.machines.get(machine), instances.get(machine)
-        alive = instance is not None and instance.pid
-        launch = instance.launch if instance else None
-        rows.append(
-            (
-                machine,
-                wanted.member_name,
-                instance.state if instance else "",
-                known.health if known and (supervised or alive) else "",
-                str(known.restarts) if known else "0",
-                launch.address if launch else "",
-                f"{time.time() - launch.started_at:.0f}s" if launch and alive else "",
-                ", ".join(f"{one.host_port}->{one.guest_port}" for one in launch.forwards) if launch else "",
-            )
-        )
+    rows = [
+        _row(machine, planned.member_name, state.machines.get(machine), instances.get(machine), supervised=supervised)
+        for machine, planned in planned_machines(fleet).items()
+    ]
     print_table(("Name", "Member", "State", "Health", "Restarts", "Address", "Uptime", "Ports"), rows)
     if not supervised:
         notice(f"Fleet {fleet.name} has no supervisor; `drumhead up --detach` starts one.")
+
+
+def _row(
+    machine: str, member: str, known: MachineState | None, instance: Instance | None, *, supervised: bool
+) -> tuple[str, ...]:
+    alive = instance is not None and bool(instance.pid)
+    launch = instance.launch if instance else None
+    return (
+        machine,
+        member,
+        instance.state if instance else "",
+        known.health if known and (supervised or alive) else "",
+        str(known.restarts) if known else "0",
+        launch.address if launch else "",
+        f"{time.time() - launch.started_at:.0f}s" if launch and alive else "",
+        ", ".join(f"{one.host_port}->{one.guest_port}" for one in launch.forwards) if launch else "",
+    )
 
 
 async def scale_command(

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from cyclopts import Parameter
 
-from drumhead.cli.flags import Json
+from drumhead.cli.flags import Json, MachineFlags
 from drumhead.cli.output import notice, print_json, print_table, size_text
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
 
 if TYPE_CHECKING:
+    from drumhead.machine.instances import Instances
     from drumhead.machine.launch import Started
     from drumhead.machine.records import Instance, InstanceSpec
 
@@ -24,26 +25,7 @@ BOOT_TIME = 120.0
 """Seconds that a detached machine has to start its command."""
 
 
-async def run_command(
-    name: str,
-    instance: str = "",
-    /,
-    *,
-    image: Annotated[str, Parameter(name=["--image", "-i"])] = "",
-    memory: Annotated[str, Parameter(name=["--memory", "-m"])] = "256M",
-    cpus: Annotated[int, Parameter(name=["--cpus", "-c"])] = 1,
-    network: Annotated[Literal["nat", "bridge", "tap", "vhost"], Parameter(name=["--network", "-n"])] = "nat",
-    device: Annotated[str, Parameter(name=["--device", "-b"])] = "",
-    private_network: str = "default",
-    mac: str = "",
-    execute: Annotated[str, Parameter(name=["--execute", "-e"])] = "",
-    run: str = "",
-    env: tuple[str, ...] = (),
-    forward: Annotated[tuple[str, ...], Parameter(name=["--forward", "-f"])] = (),
-    volume: tuple[str, ...] = (),
-    guest: Annotated[Literal["linux", "osv"] | None, Parameter(name="--guest")] = None,
-    detach: Annotated[bool, Parameter(name=["--detach", "-d"], negative="")] = False,
-) -> int:
+async def run_command(name: str, instance: str = "", /, *, flags: MachineFlags | None = None) -> int:
     """Run a machine in the foreground, print what its command prints and exit with its exit status.
 
     Parameters
@@ -52,63 +34,42 @@ async def run_command(
         The image; with -i, the name of the instance. Without -i, the instance has the name of the image.
     instance:
         The name of the instance.
-    image:
-        The image, where the first argument names the instance.
-    memory:
-        The memory of the machine (200M, 1G).
-    cpus:
-        The number of virtual CPUs.
-    network:
-        How the machine reaches networks: nat needs no root; bridge, tap and vhost put it on a network of the host.
-    device:
-        The device of the host: for bridge and vhost a bridge (virbr0 or br0 by default), for tap a tap device (tap0).
-    private_network:
-        The private network whose machines reach one another by name.
-    mac:
-        The MAC address; it decides the IP address. By default it follows from the name, so both stay the same.
-    execute:
-        The command to run instead of the image's own.
-    run:
-        The config set to run instead of the default one.
-    env:
-        An environment variable for the command, NAME=VALUE; repeatable.
-    forward:
-        A port of the host to forward into the machine, HOST:GUEST[/udp]; repeatable.
-    volume:
-        A volume to mount, NAME:/path[:SIZE][:ro]; it is created if it does not exist; repeatable.
-    guest:
-        The guest of the image, where images of this name exist for both.
-    detach:
-        Return when the command runs, and leave the machine running.
     """
     from drumhead.image.store import ImageStore  # noqa: PLC0415 - each command imports what it uses
+    from drumhead.machine.options import read_variables  # noqa: PLC0415
+    from drumhead.machine.request import choose_command  # noqa: PLC0415
+
+    flags = flags or MachineFlags()
+    spec, variables = _read_spec(name, instance, flags), read_variables(list(flags.env))
+    # The image comes last, so a wrong flag is reported whether there is such an image or not.
+    found = ImageStore(find_home()).find(spec.image, spec.guest)
+    command = choose_command(found, config_set=flags.run, command_line=flags.execute, env=variables)
+    return await _run(msgspec.structs.replace(spec, command=command), detach=flags.detach)
+
+
+def _read_spec(name: str, instance: str, flags: MachineFlags) -> InstanceSpec:
+    """Return the spec of a machine without its command. Raises USAGE."""
     from drumhead.machine import options  # noqa: PLC0415
     from drumhead.machine.records import InstanceSpec  # noqa: PLC0415
-    from drumhead.machine.request import choose_command, default_instance_name  # noqa: PLC0415
+    from drumhead.machine.request import default_instance_name  # noqa: PLC0415
     from drumhead.records import Command  # noqa: PLC0415
 
-    if image and instance:
+    if flags.image and instance:
         raise DrumheadError(ErrorCode.USAGE, f"the instance is called {name} or {instance}? give one name beside -i")
-    image_name = image or name
-    variables = options.read_variables(list(env))
-    spec = InstanceSpec(
-        name=options.read_instance_name(name if image else instance or default_instance_name(name)),
-        image=image_name,
-        guest=guest or "",
+    return InstanceSpec(
+        name=options.read_instance_name(name if flags.image else instance or default_instance_name(name)),
+        image=flags.image or name,
+        guest=flags.guest or "",
         command=Command(argv=()),
-        memory=options.read_memory(memory),
-        cpus=cpus,
-        network=network,
-        network_device=device,
-        private_network=private_network,
-        mac=options.read_mac(mac) if mac else "",
-        forwards=tuple(map(options.read_forward, forward)),
-        volumes=tuple(map(options.read_volume, volume)),
+        memory=options.read_memory(flags.memory),
+        cpus=flags.cpus,
+        network=flags.network,
+        network_device=flags.device,
+        private_network=flags.private_network,
+        mac=options.read_mac(flags.mac) if flags.mac else "",
+        forwards=tuple(map(options.read_forward, flags.forward)),
+        volumes=tuple(map(options.read_volume, flags.volume)),
     )
-    # The image comes last: what is wrong with a flag is said whether there is such an image or not.
-    found = ImageStore(find_home()).find(image_name, guest or "")
-    command = choose_command(found, config_set=run, command_line=execute, env=variables)
-    return await _run(msgspec.structs.replace(spec, command=command), detach=detach)
 
 
 async def _run(spec: InstanceSpec, *, detach: bool) -> int:
@@ -274,9 +235,6 @@ async def logs_command(
         Print the output of the kernel and of init instead.
     """
     from drumhead.machine.instances import Instances  # noqa: PLC0415
-    from drumhead.machine.stop import wait_machine  # noqa: PLC0415
-    from drumhead.machine.watch import follow as follow_file  # noqa: PLC0415
-    from drumhead.machine.watch import read_from, tail_offset  # noqa: PLC0415
 
     instances = Instances(find_home())
     if instances.find(name) is None and (find_home().fleets / name).is_dir():
@@ -285,14 +243,23 @@ async def logs_command(
         await print_logs(name, follow=follow, tail=tail)
         return
     instances.read(name)
-    path = instances.directory(name) / ("console" if console else "log")
+    await _print_file(instances, name, "console" if console else "log", follow=follow, tail=tail)
+
+
+async def _print_file(instances: Instances, name: str, file: str, *, follow: bool, tail: int | None) -> None:
+    """Print a file of an instance, with `follow` until the machine ends."""
+    from drumhead.machine.stop import wait_machine  # noqa: PLC0415
+    from drumhead.machine.watch import follow as follow_file  # noqa: PLC0415
+    from drumhead.machine.watch import read_from, tail_offset  # noqa: PLC0415
+
+    path = instances.directory(name) / file
     offset = 0 if tail is None else tail_offset(path, tail)
     if not follow:
-        for part in read_from(path, offset):
-            sys.stdout.buffer.write(part)
+        for chunk in read_from(path, offset):
+            sys.stdout.buffer.write(chunk)
         return
-    async for part in follow_file(path, offset=offset, until=wait_machine(instances, name)):
-        sys.stdout.buffer.write(part)
+    async for chunk in follow_file(path, offset=offset, until=wait_machine(instances, name)):
+        sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from drumhead.cli.flags import Json
+from drumhead.cli.flags import ComposeFlags, Json
 from drumhead.cli.output import notice, print_json, print_table, progress, size_text
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
 
 if TYPE_CHECKING:
     from drumhead.image.compose import Composition
+    from drumhead.image.inputs import ComposeOptions
     from drumhead.package.records import Package
 
 Project = Annotated[Path, Parameter(name=["--project", "-C"])]
@@ -60,20 +61,7 @@ def init_command(
 
 
 async def compose_command(
-    image: str,
-    /,
-    *,
-    project: Project = Path(),
-    update: Annotated[bool, Parameter(negative="")] = False,
-    guest: Literal["linux", "osv"] | None = None,
-    kernel: str = "",
-    fs: str = "",
-    size: Annotated[str, Parameter(name=["--size", "-s"])] = "",
-    run: Annotated[str, Parameter(name=["--run", "--boot"])] = "",
-    env: Annotated[tuple[str, ...], Parameter(name="--env")] = (),
-    require: Annotated[tuple[str, ...], Parameter(name="--require")] = (),
-    pull_missing: Annotated[bool, Parameter(name=["--pull-missing", "-p"], negative="", show=False)] = False,  # noqa: ARG001 - Capstan scripts pass it
-    json: Json = False,
+    image: str, /, *, project: Project = Path(), flags: ComposeFlags | None = None, json: Json = False
 ) -> None:
     """Compose a project and the packages that it requires into an image.
 
@@ -83,43 +71,14 @@ async def compose_command(
         The name of the image; it may have slashes (node-micro/tutorial).
     project:
         The directory of the project.
-    update:
-        Read only what changed since the last time, and print what changed and why.
-    guest:
-        The guest to compose for; by default what the manifest says, or else linux.
-    kernel:
-        The kernel, NAME@VERSION (osv@0.57.0); by default the newest for the guest.
-    fs:
-        The file system of the layers: squashfs (small, the default) or erofs for linux, rofs for osv.
-    size:
-        The size of the disk that a machine writes to (10G); without it, writes stay in memory.
-    run:
-        The config set or the command that a machine runs by default.
-    env:
-        A variable for every config set (NAME=value); repeatable.
-    require:
-        A package to require as well; repeatable.
-    pull_missing:
-        Accepted as in Capstan; missing packages are pulled or built anyway.
     json:
         Print what was composed, as JSON.
     """
     from drumhead.image.compose import compose  # noqa: PLC0415
-    from drumhead.image.inputs import ComposeOptions  # noqa: PLC0415
     from drumhead.manifest.project import read_project  # noqa: PLC0415
 
-    if fs not in {"", "squashfs", "erofs", "rofs"}:
-        raise DrumheadError(ErrorCode.USAGE, f"--fs {fs}: the file systems are squashfs, erofs and rofs")
-    options = ComposeOptions(
-        guest=guest,
-        kernel=kernel,
-        filesystem=fs or None,  # type: ignore[arg-type]  # one of the three, as just checked
-        overlay_size=parse_size(size) if size else 0,
-        run=run,
-        env=parse_environment(env),
-        require=require,
-        update=update,
-    )
+    flags = flags or ComposeFlags()
+    options = _read_options(flags)
     with progress("composing") as report:
         made = await compose(find_home(), await asyncio.to_thread(read_project, project), image, options, report)
     for text in made.notices:
@@ -127,7 +86,24 @@ async def compose_command(
     if json:
         print_json(made)
     else:
-        _print_composition(made, update=update)
+        _print_composition(made, update=flags.update)
+
+
+def _read_options(flags: ComposeFlags) -> ComposeOptions:
+    from drumhead.image.inputs import ComposeOptions  # noqa: PLC0415
+
+    if flags.fs not in {"", "squashfs", "erofs", "rofs"}:
+        raise DrumheadError(ErrorCode.USAGE, f"--fs {flags.fs}: the file systems are squashfs, erofs and rofs")
+    return ComposeOptions(
+        guest=flags.guest,
+        kernel=flags.kernel,
+        filesystem=flags.fs or None,  # type: ignore[arg-type]  # one of the three, as just checked
+        overlay_size=parse_size(flags.size) if flags.size else 0,
+        run=flags.run,
+        env=parse_environment(flags.env),
+        require=flags.require,
+        update=flags.update,
+    )
 
 
 def _print_composition(made: Composition, *, update: bool) -> None:
