@@ -193,7 +193,7 @@ def test_what_cannot_run_is_refused(drumhead, project):
     run.write_text("runtime: native\nconfig_set:\n  a:\n    base: cli:x\n")
     assert "no config set x; it has cli" in drumhead.refused(*compose, "--require", "cli", status=2)
     run.unlink()
-    assert "python is meant?" in drumhead.refused(*compose, "--require", "pyton", status=3)
+    assert "did you mean python?" in drumhead.refused(*compose, "--require", "pyton", status=3)
     assert "does not read rofs" in drumhead.refused(*compose, "--fs", "rofs", status=2)
     assert "is no size" in drumhead.refused(*compose, "--size", "big", status=2)
     with socket.socket(socket.AF_UNIX) as unix:

@@ -83,4 +83,4 @@ def test_instances_that_are_not_there_or_do_not_run(drumhead):
     assert "no instance ghost" in drumhead.refused("stop", "ghost", status=3)
     assert "no instance ghost" in drumhead.refused("logs", "ghost", status=3)
     assert "no instance ghost" in drumhead.refused("exec", "ghost", "--", "true", status=3)
-    assert "write it as HOST:GUEST" in drumhead.refused("run", "-f", "80", "x", status=2)
+    assert "write HOST:GUEST" in drumhead.refused("run", "-f", "80", "x", status=2)
