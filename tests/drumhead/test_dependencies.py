@@ -91,8 +91,8 @@ def test_uv_locks_are_read(drumhead, project):
     [
         ("# c\naiohttp==3.9\n", 2, "aiohttp==3.9 has no --hash"),
         ("a==1 \\\n  --hash=sha256:00\nb==2 \\\n  --hash=md5:00\n", 3, "b==2 has no --hash"),
-        ("-r other.txt\n", 1, "-r is not read here"),
-        ("-e .\n", 1, "-e is not read here"),
+        ("-r other.txt\n", 1, "-r is not supported"),
+        ("-e .\n", 1, "-e is not supported"),
     ],
 )
 def test_requirements_without_hashes_are_refused_by_line(text, line, reason):
