@@ -161,7 +161,7 @@ result = decode(_PIXEL, BUILTIN["thumbnail"])
 """
     async with hostile() as pool:
         assert (await pool.process(attack(code))).outputs
-        (child,) = (seat.child for seat in pool._seats)
+        (child,) = (slot.child for slot in pool._slots)
         watch = os.pidfd_open(child._process.pid)
         await readable(watch)
         assert (await pool.process(photo())).outputs

@@ -169,7 +169,7 @@ async def test_a_second_signal_kills(tmp_path: Path) -> None:
             await client.upload(photo(3, width=600), recipe=SLOW)
         await running.log("processing")
         running.send(signal.SIGINT)
-        await running.log("Finishing 1 under way")
+        await running.log("Finishing 1 photos in progress")
         running.send(signal.SIGINT)
         assert await running.ended(timeout=5) == 0
 

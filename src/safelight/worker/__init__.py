@@ -1,1 +1,1 @@
-"""The worker service."""
+"""The worker: takes leases from the master, processes photos and stores the results."""

@@ -1,4 +1,4 @@
-"""One attempt at one task: fetch the input, make every output, store them, say what came of it."""
+"""One attempt at one task: fetch the input, make every output, store them, and report the outcome."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from safelight.errors import Code, Error
 from safelight.recipe import Recipe, parse
 from safelight.wire import Died, Failed, Failure, Finished, Lease, Outcome, Output
 from safelight.worker import decoder
-from safelight.worker.inputs import Inputs, trouble
+from safelight.worker.inputs import Inputs, transient
 from safelight.worker.leases import Held
 from safelight.worker.metrics import Metrics
 from safelight.worker.prefetch import Prefetch
@@ -35,7 +35,7 @@ _recipe: Callable[[bytes], Recipe] = lru_cache(maxsize=256)(parse)
 
 
 class Attempts:
-    """Does the work of leases, as many at a time as there are slots; fetching and storing go on beside it."""
+    """Makes attempts, as many at a time as there are slots; inputs are fetched and outputs stored meanwhile."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Attempts:
         self._metrics = metrics
 
     async def make(self, held: Held) -> Outcome:
-        """Do the work of a lease; whatever goes wrong is in the outcome. Cancelling stops the work at once."""
+        """Make the attempt of a lease and return its outcome, whatever it is. Cancelling stops the work at once."""
         lease = held.lease
         start = time.monotonic()
         try:
@@ -69,8 +69,8 @@ class Attempts:
             outcome = _outcome_of(lease, error, time.monotonic() - start)
             self._log_failure(lease, outcome)
         except Exception as error:
-            log.exception("Task %s failed unforeseen", lease.task, extra={"task": lease.task})
-            detail = f"The worker failed on this photo: {type(error).__name__}. Its log says why."
+            log.exception("Unexpected error in task %s", lease.task, extra={"task": lease.task})
+            detail = f"Unexpected error in the worker: {type(error).__name__}. Its log says more."
             failure = Failure(code=Code.INTERNAL, detail=detail)
             outcome = Failed(lease=lease.id, failure=failure, permanent=False, seconds=time.monotonic() - start)
         else:
@@ -110,7 +110,7 @@ class Attempts:
         try:
             blob = await retrying(lambda: self._storage.put(made.data), retry_for=_RETRY_FOR)
         except Error as error:
-            raise trouble(error) from error
+            raise transient(error) from error
         self._metrics.bytes_out.inc(blob.size)
         return Output(
             name=made.name,
@@ -129,7 +129,7 @@ class Attempts:
             case Failed(failure=failure, permanent=True):
                 log.info("        failed: %s", failure.detail, extra=_fields(lease, failure))
             case Failed(failure=failure):
-                log.warning("        failed for now: %s", failure.detail, extra=_fields(lease, failure))
+                log.warning("        failed, to be retried: %s", failure.detail, extra=_fields(lease, failure))
 
 
 def _fields(lease: Lease, failure: Failure) -> dict[str, str]:

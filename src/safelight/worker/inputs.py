@@ -1,4 +1,4 @@
-"""Inputs on their way from storage to a decoder: small ones in memory, large ones in a scratch file."""
+"""Fetch inputs from storage: small ones into memory, large ones into a scratch file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from safelight.worker.workdir import Workdir
 
 _CHUNK = 1 << 20
 _IN_MEMORY = 16 << 20
-"""Larger inputs go through a file (bytes)."""
+"""Bytes of the largest input that is held in memory."""
 _HASHED_INLINE = 1 << 18
-"""Smaller inputs are hashed faster than a thread is asked to (bytes)."""
+"""Bytes of the largest input that is hashed on the event loop, because a thread would take longer to start."""
 _RETRY_FOR = 10.0
 
 
 class Inputs:
-    """Fetches the inputs of leases; every byte is checked against the digest."""
+    """Fetches the inputs of leases and verifies their digests."""
 
     def __init__(self, storage: StorageClient, workdir: Workdir) -> None:
         self._storage = storage
@@ -31,15 +31,15 @@ class Inputs:
 
     @asynccontextmanager
     async def opened(self, lease: Lease) -> AsyncIterator[bytes | Path]:
-        """Fetch an input, in memory or in a file that lasts as long as the context.
+        """Fetch an input into memory or into a file that exists for as long as the context.
 
-        Raises NOT_FOUND and DAMAGED_BLOB, which trying again does not cure, and transient errors after some retries.
+        Raises NOT_FOUND and DAMAGED_BLOB, which are permanent, and transient errors after some retries.
         """
         path: Path | None = None
 
         async def fetch() -> bytes | Path:
             nonlocal path
-            # A task of the classic protocol has its photo under its own name.
+            # The photo of a classic task is stored under the name of the task.
             blob = lease.input or await self._storage.named(lease.task)
             if blob.size <= _IN_MEMORY:
                 return await self._read(blob)
@@ -83,7 +83,7 @@ class Inputs:
 
 def _check(blob: Blob, digest: str) -> None:
     if digest != blob.digest:
-        raise Error(Code.DAMAGED_BLOB, f"The bytes of {blob.digest} are not what they were.")
+        raise Error(Code.DAMAGED_BLOB, f"The bytes of {blob.digest} do not have this digest.")
 
 
 def _explained(error: Error) -> Error:
@@ -96,9 +96,9 @@ def _explained(error: Error) -> Error:
             )
             return Error(Code.DAMAGED_BLOB, detail)
         case _:
-            return trouble(error)
+            return transient(error)
 
 
-def trouble(error: Error) -> Error:
-    """Return storage's error as one that may pass: a photo is not to blame for what storage refuses us."""
+def transient(error: Error) -> Error:
+    """Return an error of storage as a transient one: the photo is not to blame for it."""
     return error if error.transient else Error(Code.UNAVAILABLE, f"Storage refused the worker: {error.detail}")

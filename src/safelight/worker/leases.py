@@ -1,7 +1,7 @@
-"""The leases that a worker holds: taken, kept alive, and settled, each by one request for many.
+"""The leases that a worker holds. They are requested, extended and settled, many in one request.
 
-A lease is held from the answer that brought it until the answer that settled its outcome: only then may the worker
-stop naming it, because db takes back at once whatever its holder no longer names.
+A lease is held from the answer that grants it until the answer that settles its outcome. Until then the worker must
+name it in its requests, because db returns at once every lease that its holder does not name.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ log = logging.getLogger(__name__)
 _BATCH = 200
 """Outcomes in one request at most."""
 _GATHER = 0.02
-"""Seconds for which outcomes are gathered into one request while other attempts are under way."""
+"""Seconds for which outcomes are gathered into one request while other attempts are in progress."""
 _ABANDON = 0.25
-"""Seconds for which the answer to a lease request that is no longer wanted may still come."""
+"""Seconds for which a stopping worker still waits for the answer to its request for leases."""
 _RECONCILE = 2.0
 _LONGEST_WAIT = 20.0
 
 
 class Held:
-    """One lease in this worker's hands. `deadline` is on the monotonic clock; `outcome` waits to be settled."""
+    """A lease that this worker holds. It expires at `deadline`, on the monotonic clock; `outcome` is to be settled."""
 
     def __init__(self, lease: Lease, deadline: float) -> None:
         self.lease = lease
@@ -39,17 +39,17 @@ class Held:
         self.outcome: Outcome | None = None
         self.lost = False
         self.started = False
-        """Its decoding began: at a stop it may end, where others are handed back."""
+        """Whether decoding has begun. When the worker stops, such an attempt may finish; the others are returned."""
         self.work: asyncio.Task[None] | None = None
 
     def abort(self) -> None:
-        """Stop the work under way."""
+        """Stop the attempt."""
         if self.work is not None:
             self.work.cancel()
 
 
 class Leases:
-    """Takes leases and answers for them at the master."""
+    """Requests leases from the master, extends them and reports their outcomes."""
 
     def __init__(self, client: Client, info: Callable[[], WorkerInfo], seconds: float, metrics: Metrics) -> None:
         self._client = client
@@ -64,7 +64,7 @@ class Leases:
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
-        """Send heartbeats and settle outcomes while the context lasts."""
+        """Send heartbeats and outcomes for as long as the context lasts."""
         tasks = [
             asyncio.create_task(_forever(self._beat), name="heartbeats"),
             asyncio.create_task(_forever(self._settle), name="outcomes"),
@@ -77,10 +77,10 @@ class Leases:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def take(self, n: int) -> list[Held]:
-        """Wait a while for leases and hold them. Raises the master's errors; `abandon` ends the wait with none.
+        """Wait for up to `n` leases and hold them. Raises the master's errors; `abandon` ends the wait without any.
 
-        The wait is shorter than any lease has left after its last heartbeat: the request of a worker that froze is
-        over before its leases lapse, and so cannot be what they are given to next.
+        The wait is shorter than what any lease has left after its last heartbeat. The request of a worker that hangs
+        is therefore over before its leases expire, and cannot be answered with the same tasks.
         """
         self._poll = asyncio.create_task(self._request(n, min(_LONGEST_WAIT, self._seconds / 2)))
         try:
@@ -95,7 +95,7 @@ class Leases:
         return [self._hold(lease) for lease in leases]
 
     async def abandon(self) -> None:
-        """Want no more leases: end the request under way, and give back what was granted to it unseen."""
+        """End the open request for leases, and return the leases that it was granted but has not received."""
         if self._poll is None:
             return
         await asyncio.wait([self._poll], timeout=_ABANDON)
@@ -105,22 +105,22 @@ class Leases:
         await self.reconcile()
 
     async def reconcile(self) -> None:
-        """Name what is held, so that what was granted and never reached us goes back to the queue now."""
+        """Tell the master which leases are held, so that leases that never arrived here are returned now."""
         with suppress(Error, TimeoutError):
             async with asyncio.timeout(_RECONCILE):
                 await self._request(0, 0.0)
 
     async def return_leases_of(self, worker: str, decoding: list[str]) -> None:
-        """Give back what a worker that died holds, but for what it was decoding. Raises the master's errors."""
+        """Return the leases of a worker that died, except for those it was decoding. Raises the master's errors."""
         await self._client.lease(LeaseRequest(worker=WorkerInfo(id=worker), n=0, holding=decoding))
 
     def settle(self, held: Held, outcome: Outcome) -> None:
-        """End an attempt; the outcome goes to the master with all others that wait."""
+        """End an attempt. Its outcome is sent to the master together with others."""
         held.outcome = outcome
         self._outcomes.set()
 
     async def settled(self, timeout: float) -> bool:
-        """Wait until nothing is held any more; False when that takes too long."""
+        """Wait until no lease is held. Return False if that takes longer than `timeout` seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while self.held:
@@ -148,10 +148,10 @@ class Leases:
         self._drop(held)
         self._metrics.lost.inc()
         task = held.lease.task
-        log.warning("Lost the lease on task %s: %s; its result is dropped", task, reason, extra={"task": task})
+        log.warning("Lost the lease on task %s: %s; its result is discarded", task, reason, extra={"task": task})
 
     async def _beat(self) -> None:
-        """Extend every lease, three times as often as needed; stop at once what is no longer ours."""
+        """Extend every lease, three times as often as necessary; stop the attempts of leases that are lost."""
         interval = self._seconds / 3
         sent = time.monotonic()
         names = list(self.held)
@@ -171,15 +171,15 @@ class Leases:
                 continue
             if name not in lost:
                 held.deadline = sent + self._seconds
-            elif held.outcome is None:  # an outcome on its way is answered for itself
-                self._lose(held, "it ran out, or the task was cancelled")
+            elif held.outcome is None:  # the outcome, which is being sent, is answered separately
+                self._lose(held, "it expired, or the task was cancelled")
         await asyncio.sleep(max(0.0, sent + interval - time.monotonic()))
 
     async def _settle(self) -> None:
-        """Report the outcomes that wait, all in one request, until the master took them or their leases are over."""
+        """Send the waiting outcomes until the master has accepted them or their leases have expired."""
         await self._outcomes.wait()
         if any(held.outcome is None for held in self.held.values()):
-            await asyncio.sleep(_GATHER)  # more will follow at once; the last one, or the only one, never waits
+            await asyncio.sleep(_GATHER)  # more may follow soon; a single or last outcome never waits
         self._outcomes.clear()
         pause, size = 0.05, _BATCH
         while waiting := [held for held in self.held.values() if held.outcome is not None][:size]:
@@ -191,11 +191,11 @@ class Leases:
                 if isinstance(error, Error) and refused and len(waiting) == 1:
                     self._refuse(waiting[0], error)
                     continue
-                log.warning("Outcomes not reported yet: %s", error)
+                log.warning("Outcomes could not be reported yet: %s", error)
                 for held in waiting:
                     if time.monotonic() > held.deadline:
-                        self._lose(held, "it ran out before the outcome could be reported")
-                # What is refused as a whole is reported one by one, so that one of them cannot hold up the rest.
+                        self._lose(held, "it expired before the outcome could be reported")
+                # After a refusal outcomes are sent one by one, so that one of them cannot hold up the others.
                 size = 1 if refused else _BATCH
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 1.0)
@@ -216,7 +216,7 @@ class Leases:
                 self._refuse(held, Error.from_problem(answer.problem, 400))
 
     def _refuse(self, held: Held, error: Error) -> None:
-        """Make a failed attempt of an outcome that the master does not take: the task must not go round for ever."""
+        """Turn an outcome that the master refuses into a failure, so that the task is not attempted forever."""
         log.error("The outcome of task %s was refused: %s", held.lease.task, error, extra={"task": held.lease.task})
         if isinstance(held.outcome, Failed):
             self._drop(held)
@@ -231,10 +231,10 @@ def _being_cancelled() -> bool:
 
 
 async def _forever(step: Callable[[], Coroutine[Any, Any, None]]) -> NoReturn:
-    """Repeat a step; one that fails unforeseen is logged and repeated after a second."""
+    """Repeat a step. After an unexpected error, which is logged, it is repeated after a second."""
     while True:
         try:
             await step()
         except Exception:
-            log.exception("Unforeseen")
+            log.exception("Unexpected error in a worker's loop")
             await asyncio.sleep(1.0)

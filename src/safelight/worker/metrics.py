@@ -1,4 +1,4 @@
-"""The numbers that an operator of workers looks at."""
+"""The metrics of a worker."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-    """Counters of one worker."""
+    """Counts attempts, bytes and leases."""
 
     def __init__(self, registry: CollectorRegistry, slots: int) -> None:
         self.attempts = Counter(
             "safelight_worker_attempts",
-            "Attempts ended, by outcome and recipe",
+            "Attempts, by outcome and recipe",
             ["outcome", "recipe"],
             registry=registry,
         )
@@ -30,20 +30,20 @@ class Metrics:
         )
         self.bytes_in = Counter("safelight_worker_input_bytes", "Bytes fetched from storage", registry=registry)
         self.bytes_out = Counter("safelight_worker_output_bytes", "Bytes put into storage", registry=registry)
-        self.lost = Counter("safelight_worker_leases_lost", "Leases that ran out or were taken away", registry=registry)
-        self.busy = Gauge("safelight_worker_slots_busy", "Slots that process an image now", registry=registry)
+        self.lost = Counter("safelight_worker_leases_lost", "Leases that expired or were taken away", registry=registry)
+        self.busy = Gauge("safelight_worker_slots_busy", "Slots that process a photo now", registry=registry)
         self.held = Gauge("safelight_worker_leases_held", "Leases held now", registry=registry)
-        Gauge("safelight_worker_slots", "Images processed at once at most", registry=registry).set(slots)
+        Gauge("safelight_worker_slots", "Photos processed at the same time at most", registry=registry).set(slots)
 
 
 class DecoderRestarts(Collector):
-    """The decoders that were replaced, by reason, as the pool counts them."""
+    """Collects the pool's counts of decoders that were replaced, by reason."""
 
     def __init__(self, counts: Mapping[str, int]) -> None:
         self._counts = counts
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """Read the pool's counts."""
+        """Return the counts."""
         family = CounterMetricFamily(
             "safelight_worker_decoder_restarts", "Decoders replaced, by reason", labels=["reason"]
         )

@@ -1,4 +1,4 @@
-"""How much a worker takes on: slots that process, and a small stock of inputs fetched ahead for them."""
+"""How much a worker takes on: slots that process photos, and a few inputs fetched ahead for them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 _AHEAD_SECONDS = 0.25
-"""The stock lasts about so long: enough to hide a round trip, little enough that other workers get their share."""
+"""Inputs ahead last about this long: enough to hide a round trip, and few enough to leave other workers their share."""
 _AHEAD_MOST = 32
 _WEIGHT = 0.1
 
 
 class Prefetch:
-    """Counts slots and the inputs ahead of them.
+    """Counts the slots in use and the inputs ahead of them.
 
-    The stock is bounded in number (by the time that images take here) and in bytes; one input larger than
-    `ahead_bytes` is let in when nothing else is ahead.
+    Inputs ahead are limited in number, by the time that photos take on this worker, and in bytes. A single input that
+    is larger than `ahead_bytes` is admitted when no other is ahead.
     """
 
     def __init__(self, slots: int, ahead_bytes: int) -> None:
@@ -32,24 +32,24 @@ class Prefetch:
 
     @property
     def ahead(self) -> int:
-        """How many inputs to have ahead of those in the slots."""
+        """How many inputs to fetch ahead of those in the slots."""
         if self._seconds is None:
             return self.slots
         return max(1, min(_AHEAD_MOST, math.ceil(self.slots * _AHEAD_SECONDS / max(self._seconds, 0.001))))
 
     def wanted(self, held: int) -> int:
-        """How many leases to ask for when so many are held: none until half of the stock is used up."""
+        """Return how many leases to request when `held` are held: none until half of the inputs ahead are used up."""
         room = self.slots + self.ahead - held
         return room if room >= max(1, self.ahead // 2) else 0
 
     def learn(self, seconds: float) -> None:
-        """Take into account how long an image took."""
+        """Take into account how many seconds a photo has taken."""
         self._seconds = seconds if self._seconds is None else self._seconds + _WEIGHT * (seconds - self._seconds)
 
     @asynccontextmanager
     async def room(self, size: int) -> AsyncIterator[None]:
-        """Hold room in the stock for an input of so many bytes, waiting for it."""
-        async with self._turn:  # in order, so that small inputs do not hold up a large one for ever
+        """Reserve room for an input of `size` bytes, waiting for it, for as long as the context lasts."""
+        async with self._turn:  # in order, so that small inputs cannot hold up a large one forever
             while self._bytes and self._bytes + size > self._most:
                 self._shrunk.clear()
                 await self._shrunk.wait()
@@ -62,7 +62,7 @@ class Prefetch:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Hold a slot, waiting for it."""
+        """Occupy a slot, waiting for it, for as long as the context lasts."""
         async with self._free:
             self.busy += 1
             try:

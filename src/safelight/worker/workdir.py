@@ -1,9 +1,8 @@
-"""A worker's own directory: its scratch files, and what a successor needs to know when it dies.
+"""A worker's own directory: its scratch files, and what other workers need to know if it dies.
 
-It is locked for as long as its worker lives, however that ends. Whoever starts later on the same data directory sees
-by the lock which workers died, gives their leases back at once, and removes what they left. Only images that were
-being decoded at that moment stay theirs until the leases lapse: each may be why its worker died, and a lapse counts
-as a death.
+It is locked for as long as the worker lives. A worker that starts later on the same data directory sees by the lock
+which workers have died, returns their leases at once, and removes their directories. Only the leases of photos that
+were being decoded are left to expire, which counts as a death, because each of those photos may have killed its worker.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from pathlib import Path
 from typing import Self
 
 _LEASE = 96
-"""Bytes that one lease takes in the list of what is being decoded, at most."""
+"""Bytes that one lease takes at most in the list of those being decoded."""
 
 
 class Predecessor:
-    """A worker that died: its id, and the leases whose images it was decoding (None where that is not known)."""
+    """A worker that died: its id, and the leases whose photos it was decoding, None if that is not known."""
 
     def __init__(self, directory: Path) -> None:
         self.id = directory.name
@@ -31,13 +30,13 @@ class Predecessor:
         with suppress(OSError, ValueError):
             self.decoding = json.loads((directory / "decoding").read_text())
 
-    def forget(self) -> None:
-        """Remove what it left."""
+    def remove(self) -> None:
+        """Remove its directory."""
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
 class Workdir:
-    """The directory of a worker that lives."""
+    """The directory of this worker."""
 
     def __init__(self, directory: Path, slots: int, stack: ExitStack) -> None:
         self._directory = directory
@@ -51,25 +50,25 @@ class Workdir:
     @classmethod
     @contextmanager
     def open(cls, data: Path, worker: str, slots: int) -> Iterator[Self]:
-        """Make the directory of a worker, locked; it is removed on leaving."""
-        # Nobody looks at a name with a dot: the directory is seen only once it is locked.
+        """Make the directory and lock it; it is removed when the context ends."""
+        # Names with a dot are ignored, so that others see the directory only once it is locked.
         made, directory = data / f".{worker}", data / worker
         made.mkdir(parents=True)
         with ExitStack() as stack:
             lock = stack.enter_context((made / "lock").open("w"))
-            with suppress(OSError):  # without locks nobody can tell that we died: then our leases lapse
+            with suppress(OSError):  # without locks nobody can see that this worker died, and its leases expire
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             made.rename(directory)
             stack.callback(shutil.rmtree, directory, ignore_errors=True)
             yield cls(directory, slots, stack)
 
     def path(self, name: str) -> Path:
-        """Return where a scratch file may be written."""
+        """Return the path of a scratch file."""
         return self._directory / name
 
     @contextmanager
     def decoding(self, lease: str) -> Iterator[None]:
-        """Note that the image of a lease is being decoded (a write of some microseconds, not flushed)."""
+        """Note that the photo of a lease is being decoded (a write of some microseconds, not flushed)."""
         self._decoding.add(lease)
         self._note()
         try:
@@ -79,12 +78,12 @@ class Workdir:
             self._note()
 
     def predecessors(self) -> list[Predecessor]:
-        """Return the workers of the same data directory that died; they are ours to deal with."""
+        """Return the workers of this data directory that died, and lock their directories."""
         found = []
         for directory in self._directory.parent.iterdir():
             if directory == self._directory or directory.name.startswith(".") or not directory.is_dir():
                 continue
-            with ExitStack() as held, suppress(OSError):  # no lock to be had: it lives, or another successor has it
+            with ExitStack() as held, suppress(OSError):  # it is locked: the worker lives, or another one deals with it
                 lock = held.enter_context((directory / "lock").open("r+"))
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._stack.push(held.pop_all())
@@ -92,5 +91,5 @@ class Workdir:
         return found
 
     def _note(self) -> None:
-        # One write of one length: a reader finds the list as it was before or after, even if we die in between.
+        # A single write of a fixed length: readers see the list before or after it, even if this worker dies meanwhile.
         os.pwrite(self._file, json.dumps(sorted(self._decoding)).ljust(self._size).encode(), 0)

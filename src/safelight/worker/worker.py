@@ -1,4 +1,4 @@
-"""The worker's life: wait for leases, keep the slots busy, and leave without a loss."""
+"""Run the worker: wait for leases, keep the slots busy, and stop without losing work."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from safelight.worker.workdir import Workdir
 log = logging.getLogger(__name__)
 
 _IDLE_AFTER = 0.25
-_INHERIT = 120.0
-"""Seconds for which the leases of a dead worker are worth handing back; later they have run out."""
+_RETURN = 120.0
+"""Seconds for which returning the leases of a dead worker is tried; after that they have expired."""
 _FLUSH = 5.0
-"""Seconds for which the last outcomes may take to reach the master."""
+"""Seconds that the last outcomes may take to reach the master."""
 
 
 class Worker:
-    """Connects leases with the attempts at their tasks."""
+    """Makes an attempt for each lease."""
 
     def __init__(
         self,
@@ -47,16 +47,16 @@ class Worker:
         self._workdir = workdir
         self._drain = drain
         self._stopping = asyncio.Event()
-        self._complained = 0.0
+        self._warned = 0.0
         self._idle = False
 
     def stop(self) -> None:
-        """Take no more."""
+        """Take no more leases."""
         self._stopping.set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Work while the context lasts; leaving it drains."""
+        """Work for as long as the context lasts; leaving it drains."""
         async with self._leases.kept():
             life = asyncio.create_task(self._live(), name="worker")
             try:
@@ -67,27 +67,27 @@ class Worker:
 
     async def _live(self) -> None:
         leasing = asyncio.create_task(self._lease(), name="leasing")
-        inheriting = asyncio.create_task(self._inherit(), name="inheriting")
+        returning = asyncio.create_task(self._return_leases_of_dead(), name="dead workers")
         await self._stopping.wait()
         await self._leases.abandon()
         leasing.cancel()
-        inheriting.cancel()
-        await asyncio.gather(leasing, inheriting, return_exceptions=True)
+        returning.cancel()
+        await asyncio.gather(leasing, returning, return_exceptions=True)
         await self._leave()
 
-    async def _inherit(self) -> None:
-        """Give back what workers that died here held, so that nobody has to wait until their leases lapse."""
+    async def _return_leases_of_dead(self) -> None:
+        """Return the leases of workers that died on this data directory, so that nobody waits for them to expire."""
         try:
             for dead in await asyncio.to_thread(self._workdir.predecessors):
                 if dead.decoding is not None:
                     return_leases = partial(self._leases.return_leases_of, dead.id, dead.decoding)
-                    await retrying(return_leases, retry_for=_INHERIT)
-                    log.info("Handed back what the worker %s left", dead.id)
-                await asyncio.to_thread(dead.forget)
+                    await retrying(return_leases, retry_for=_RETURN)
+                    log.info("Returned the leases of the worker %s, which died", dead.id)
+                await asyncio.to_thread(dead.remove)
         except Error as error:
-            log.warning("What an earlier worker left was not handed back; its leases run out: %s", error.detail)
+            log.warning("The leases of a worker that died could not be returned and will expire: %s", error.detail)
         except Exception:
-            log.exception("Unforeseen")
+            log.exception("Unexpected error while returning the leases of a worker that died")
 
     async def _lease(self) -> None:
         for service in ("master", "storage"):
@@ -103,17 +103,17 @@ class Worker:
             try:
                 taken = await self._leases.take(n)
             except Error as error:
-                self._complain(error)
+                self._warn(error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 1.0)
                 continue
             except Exception:
-                log.exception("Unforeseen")
+                log.exception("Unexpected error while requesting leases")
                 await asyncio.sleep(1.0)
                 continue
             finally:
                 idle.cancel()
-            pause, self._complained = 0.05, 0.0
+            pause, self._warned = 0.05, 0.0
             for held in taken:
                 self._start(held)
 
@@ -131,7 +131,7 @@ class Worker:
             if held.lost:
                 return
             outcome = Returned(lease=held.lease.id)
-            log.info("Handed back task %s", held.lease.task, extra={"task": held.lease.task})
+            log.info("Returned task %s", held.lease.task, extra={"task": held.lease.task})
         self._leases.settle(held, outcome)
 
     def _say_idle(self) -> None:
@@ -139,28 +139,28 @@ class Worker:
             self._idle = True
             log.info("Nothing to do at the moment")
 
-    def _complain(self, error: Error) -> None:
-        if time.monotonic() - self._complained > 10.0:
-            self._complained = time.monotonic()
+    def _warn(self, error: Error) -> None:
+        if time.monotonic() - self._warned > 10.0:
+            self._warned = time.monotonic()
             log.warning("Waiting for the master: %s", error.detail)
 
     async def _leave(self) -> None:
-        """Hand back what has not begun, let the rest end in its time, and see every outcome told."""
+        """Return the leases whose decoding has not begun, let the others finish, and report every outcome."""
         for held in list(self._leases.held.values()):
             if not held.started:
                 held.abort()
         works = [held.work for held in self._leases.held.values() if held.work is not None]
         if works:
-            log.info("Finishing %d under way", sum(held.started for held in self._leases.held.values()))
+            log.info("Finishing %d photos in progress", sum(held.started for held in self._leases.held.values()))
             await asyncio.wait(works, timeout=self._drain)
         for held in list(self._leases.held.values()):
             held.abort()
         if works:
             await asyncio.wait(works, timeout=_FLUSH)
         for held in self._leases.held.values():
-            if held.outcome is None:  # it was stopped before its first step
+            if held.outcome is None:  # it was stopped before it began
                 self._leases.settle(held, Returned(lease=held.lease.id))
         if await self._leases.settled(_FLUSH):
             await self._leases.reconcile()
         else:
-            log.warning("The master did not take the last %d outcomes; their leases run out", len(self._leases.held))
+            log.warning("The master did not accept the last %d outcomes; their leases expire", len(self._leases.held))

@@ -39,7 +39,7 @@ from safelight.worker.decoder.usage import Usage
 
 _log = logging.getLogger(__name__)
 
-# What a decoder may know of the worker's environment: nothing secret.
+# The variables that a decoder inherits; none of them is secret.
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "FONTCONFIG_FILE", "FONTCONFIG_PATH", "HOME")
 _ALLOCATORS = (
     "/usr/lib/*/libjemalloc.so.2",
@@ -50,18 +50,18 @@ _ALLOCATORS = (
 _NO_MEMORY = ("failed to allocate", "bad_alloc", "MemoryError", "out of memory", "Cannot allocate memory")
 
 _READS = 16
-_HANG_UP_GRACE = 2.0  # seconds until a decoder that has hung up must be gone
+_HANG_UP_GRACE = 2.0  # seconds within which a decoder that has closed its socket must end
 
 
 class Child:
-    """One decoder process, between its start and its end."""
+    """A decoder process that was started."""
 
     def __init__(self, process: subprocess.Popen[bytes], channel: socket.socket, output: int, messages: int) -> None:
         self._process = process
         self._channel = channel
         self._output = output
         self._messages = messages
-        self._last_words = b""
+        self._last_output = b""
         self._line = asyncio.Lock()
         self._busy = False
         self._jobs = 0
@@ -70,11 +70,11 @@ class Child:
         self._usage = Usage(process.pid, output)
         self._excess: Error | None = None
         self.end_reason = "recycled"
-        """Why it would be replaced now."""
+        """The reason for which it would be replaced now."""
 
     @classmethod
     async def start(cls, settings: Settings, directory: Path) -> tuple[Child, Ready]:
-        """Start one in a working directory and wait until it is warm. Raises Error, or OSError."""
+        """Start a decoder in a working directory and wait until it has warmed up. Raises Error, OSError."""
         child = cls(*_spawn(directory))
         setup = Setup(parent=os.getpid(), concurrency=settings.concurrency, memory_limit=settings.memory_limit)
         try:
@@ -87,10 +87,10 @@ class Child:
             await child.end()
             raise
         await child.end()
-        raise Error(Code.DECODER_CRASHED, "The decoder answered out of turn.")
+        raise Error(Code.DECODER_CRASHED, "The decoder sent an unexpected message.")
 
     async def run(self, job: Job) -> Result:
-        """Do a job. Raises Error: the engine's, or why the decoder is gone."""
+        """Do a job. Raises the engine's errors, and those of a decoder that has ended."""
         self._jobs += 1
         self._busy, self.end_reason = True, "cancelled"
         try:
@@ -105,7 +105,7 @@ class Child:
         return result
 
     def reusable(self, settings: Settings) -> bool:
-        """Whether it may take another job."""
+        """Whether the decoder can take another job."""
         return (
             not self._busy
             and self._process.poll() is None
@@ -123,9 +123,9 @@ class Child:
             self._process.kill()
 
     async def end(self) -> None:
-        """Have it gone, whatever it is doing. Doing so twice does no harm."""
+        """End the decoder, whatever it is doing. It may be called more than once."""
         await self._kill()
-        async with self._line:  # whoever waits for an answer must have heard of the end first
+        async with self._line:  # who waits for an answer must learn of the end first
             self._channel.close()
             for file in (self._output, self._messages):
                 if file >= 0:
@@ -142,13 +142,13 @@ class Child:
         finally:
             os.close(source)
         if isinstance(answer, Ready):
-            raise Error(Code.DECODER_CRASHED, "The decoder answered out of turn.")
+            raise Error(Code.DECODER_CRASHED, "The decoder sent an unexpected message.")
         self._resident = answer.resident
-        self._listen()
+        self._read_messages()
         return answer
 
     async def _exchange(self, frame: bytes, source: int | None, limit: float) -> FromDecoder:
-        """One frame there, one back. If it is broken off, nothing more can be asked."""
+        """Send one frame and receive one. If that is interrupted, the decoder cannot be used any more."""
         async with self._line:
             try:
                 async with asyncio.timeout(limit):
@@ -181,10 +181,10 @@ class Child:
         return bytes(data)
 
     def _result(self, done: Done, recipe: Recipe) -> Result:
-        """Fetch the outputs. What the decoder says of sizes is checked against what there is."""
+        """Fetch the outputs. The sizes that the decoder reports are checked against what it has written."""
         written = os.fstat(self._output).st_size
         if len(done.sizes) != len(done.outputs) or min(done.sizes, default=0) < 0 or sum(done.sizes) > written:
-            raise Error(Code.DECODER_CRASHED, "The decoder told of outputs that it did not make.")
+            raise Error(Code.DECODER_CRASHED, "The decoder reported outputs that it has not written.")
         made = answers.outputs(done, recipe, self._fetch(done.sizes))
         return Result(outputs=made, original=done.original, seconds=done.seconds, peak_memory=done.peak_memory)
 
@@ -201,36 +201,36 @@ class Child:
         await asyncio.to_thread(self._process.wait)
 
     async def _cause(self) -> Error:
-        """Why a decoder that has hung up did so, as far as can be told."""
+        """Return why a decoder has closed its socket, as far as that can be found out."""
         try:
             status = await asyncio.to_thread(self._process.wait, _HANG_UP_GRACE)
         except subprocess.TimeoutExpired:
             await self._kill()
-            return Error(Code.DECODER_CRASHED, "The decoder hung up over this picture.")
-        self._listen()
+            return Error(Code.DECODER_CRASHED, "The decoder stopped answering on this photo.")
+        self._read_messages()
         if self._excess is not None:
             return self._excess
-        last_words = printable(self._last_words.decode(errors="replace"))
-        _log.warning("decoder %d ended with status %d; its last words: %s", self._process.pid, status, last_words)
-        if any(word in last_words for word in _NO_MEMORY):
+        last_output = printable(self._last_output.decode(errors="replace"))
+        _log.warning("Decoder %d ended with status %d. It last wrote: %s", self._process.pid, status, last_output)
+        if any(word in last_output for word in _NO_MEMORY):
             return _too_large()
         if status >= 0:
-            detail = f"The decoder ended with status {status} over this picture."
+            detail = f"The decoder ended with status {status} on this photo."
             return Error(Code.DECODER_CRASHED, detail, exit_status=status)
         name = signal.Signals(-status).name
         if name == "SIGXCPU":
-            return Error(Code.TIMED_OUT, "The picture used up its processor time.")
+            return Error(Code.TIMED_OUT, "The photo took more processor time than it may.")
         if name == "SIGKILL" and _kernel_kills() > self._kills_seen:
             return _too_large()
-        return Error(Code.DECODER_CRASHED, f"The decoder was ended by {name} over this picture.", signal=name)
+        return Error(Code.DECODER_CRASHED, f"The decoder was ended by {name} on this photo.", signal=name)
 
-    def _listen(self) -> None:
-        """Take what it said on its standard error, which libraries use for complaints, and remember the end of it."""
+    def _read_messages(self) -> None:
+        """Read its standard error, where libraries report problems, and remember the end of it."""
         try:
             for _ in range(_READS):  # whoever never stops talking is not waited for
                 if self._messages < 0 or not (said := os.read(self._messages, 65536)):
                     return
-                self._last_words = (self._last_words + said)[-4096:]
+                self._last_output = (self._last_output + said)[-4096:]
         except BlockingIOError:
             return
 
@@ -246,9 +246,9 @@ def _require_sandbox(ready: Ready) -> None:
 
 
 def _spawn(directory: Path) -> tuple[subprocess.Popen[bytes], socket.socket, int, int]:
-    """Start the program; also our end of its socket, the file its outputs go to, and what it says on stderr.
+    """Start the program; return it, the worker's end of its socket, the file of its outputs, and its standard error.
 
-    Without asyncio's help, which in some versions waits for ever when it is cancelled half-way.
+    asyncio's subprocesses are not used, because some versions wait forever when they are cancelled during the start.
     """
     with ExitStack() as on_failure, ExitStack() as afterwards:
         ours, theirs = socket.socketpair()
@@ -260,9 +260,9 @@ def _spawn(directory: Path) -> tuple[subprocess.Popen[bytes], socket.socket, int
         messages, write = os.pipe()
         on_failure.callback(os.close, messages)
         afterwards.callback(os.close, write)
-        for end in (messages, write):  # a decoder must never wait for us to listen
+        for end in (messages, write):  # a decoder must never wait until the worker reads
             os.set_blocking(end, False)
-        # A session of its own, so that Ctrl-C in a terminal reaches the worker alone, which then drains.
+        # A session of its own, so that Ctrl-C in a terminal reaches only the worker, which then drains.
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "safelight.worker.decoder.program", str(theirs.fileno()), str(output)],
             stdin=subprocess.DEVNULL,
@@ -278,7 +278,7 @@ def _spawn(directory: Path) -> tuple[subprocess.Popen[bytes], socket.socket, int
 
 
 def _too_large() -> Error:
-    detail = "The picture needs more memory than a decoder may use. Upload a smaller one."
+    detail = "The photo needs more memory than a decoder may use. Upload a smaller one."
     return Error(Code.OUT_OF_MEMORY, detail)
 
 
@@ -293,13 +293,13 @@ def _environment() -> dict[str, str]:
 
 @cache
 def _allocator() -> str | None:
-    """A jemalloc of the system: glibc's allocator lets a long-lived libvips grow without end."""
+    """Return the system's jemalloc: with glibc's allocator, a process that uses libvips for long grows without end."""
     found = (str(path) for pattern in _ALLOCATORS for path in Path("/").glob(pattern.removeprefix("/")))
     return next(found, None)
 
 
 def _opened(source: bytes | Path) -> int:
-    """The input as an open file; what is no file is the caller's mistake."""
+    """Return the input as the descriptor of an open file."""
     if isinstance(source, Path):
         return os.open(source, os.O_RDONLY | os.O_CLOEXEC)
     file = memory_file("safelight input")
@@ -311,7 +311,7 @@ def _opened(source: bytes | Path) -> int:
 
 
 def _kernel_kills() -> int:
-    """How often the kernel has killed for want of memory, anywhere on the machine (proc(5), vmstat)."""
+    """Return how often the kernel of this machine has killed a process for lack of memory (proc(5), vmstat)."""
     try:
         statistics = Path("/proc/vmstat").read_bytes()
     except OSError:

@@ -1,8 +1,8 @@
-"""Computing pictures apart from the worker that serves them: the contract, and the choice of how.
+"""The contract of a pool of decoders, which process photos apart from the worker itself.
 
-`process` isolation gives each picture to a separate, confined program: whatever a hostile file does to it is
-charged to that one picture. `thread` isolation is for places without processes (a virtual machine that runs only
-the worker); there the limits of the engine hold, and a crash takes the worker along.
+With `process` isolation, each photo is processed by a separate, confined program, and whatever a hostile file does to
+it affects only that photo. `thread` isolation is for systems without processes, such as a unikernel: the limits of the
+engine apply there too, but a crash ends the worker.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _MIB = 1024 * 1024
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """How many decoders, and what each may use.
+    """How many decoders there are, and what each may use.
 
-    `concurrency`: threads for one picture. `memory_limit`: what a decoder may allocate (bytes); a picture that needs
-    more fails with OUT_OF_MEMORY. A decoder is replaced after `recycle_after` pictures, or when it holds more than
-    `recycle_memory` bytes between two. `start_limit`: seconds until a new decoder must be ready. `sandbox`: whether a
-    decoder that lacks a part of its sandbox may work (`prefer`) or not (`require`). `directory`: where the decoders'
-    empty working directory is made (default: the system's for temporary files). With threads only `count` and
-    `concurrency` apply.
+    `concurrency` is the number of threads for one photo. `memory_limit` is what a decoder may allocate, in bytes; a
+    photo that needs more fails with OUT_OF_MEMORY. A decoder is replaced after `recycle_after` photos, or when it holds
+    more than `recycle_memory` bytes between two of them. A new decoder must be ready within `start_limit` seconds.
+    `sandbox` says whether a decoder that lacks a part of its sandbox may work (`prefer`) or not (`require`). The empty
+    working directory of the decoders is made in `directory` (default: the system's for temporary files). With threads,
+    only `count` and `concurrency` apply.
     """
 
     isolation: Literal["process", "thread"] = "process"
@@ -46,7 +46,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 class Job(Struct, frozen=True, kw_only=True):
-    """One picture to compute. `time_limit`: seconds of wall-clock time, waiting for a free decoder not counted."""
+    """One photo to process. `time_limit` is in seconds of wall-clock time, without the wait for a free decoder."""
 
     source: bytes | Path
     recipe: Recipe
@@ -55,10 +55,10 @@ class Job(Struct, frozen=True, kw_only=True):
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """What came of a job: the outputs in the recipe's order, what the upload was, and what it cost.
+    """The result of a job: the outputs in the order of the recipe, and a description of the original.
 
-    `seconds` is the time in the engine; `peak_memory` the decoder's largest resident size during the job (bytes),
-    None where that is not known.
+    `seconds` is the time in the engine. `peak_memory` is the largest resident size of the decoder during the job, in
+    bytes, None if it is not known.
     """
 
     outputs: list[Output]
@@ -68,10 +68,10 @@ class Result(Struct, frozen=True, kw_only=True):
 
 
 class DecoderPool(Protocol):
-    """A number of decoders. Enter it to start them (Error UNAVAILABLE where they cannot), leave it to end them all.
+    """A pool of decoders. Entering it starts them, or raises UNAVAILABLE; leaving it ends them all.
 
-    `version` is the engine's, for the key of a stored result; `protections` says what confines a decoder;
-    `restarts` counts the decoders that were replaced, by reason (an error's code, recycled, cancelled, died_idle).
+    `version` is the version of the engine. `protections` says what confines a decoder. `restarts` counts the decoders
+    that were replaced, by reason: the code of an error, recycled, cancelled, or died_idle.
     """
 
     count: int
@@ -80,11 +80,11 @@ class DecoderPool(Protocol):
     restarts: Counter[str]
 
     async def process(self, job: Job) -> Result:
-        """Compute a picture; waits while every decoder is busy.
+        """Process a photo, waiting while every decoder is busy.
 
-        Raises what `engine.process` raises, and OUT_OF_MEMORY, TIMED_OUT, DECODER_CRASHED (`signal` or `exit_status`
-        in its extra), UNAVAILABLE (no decoder starts; worth a retry). None of it touches another job. Cancelling
-        ends the decoder at work, and another takes its place.
+        Raises what `engine.process` raises, and OUT_OF_MEMORY, TIMED_OUT, DECODER_CRASHED (its extra has `signal` or
+        `exit_status`), UNAVAILABLE (no decoder starts). None of these affects another job. Cancelling ends the decoder
+        of this job, and another one replaces it.
         """
 
     async def __aenter__(self) -> Self: ...

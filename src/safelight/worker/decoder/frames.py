@@ -1,7 +1,7 @@
-"""What a worker and its decoder processes say to each other: msgpack behind a length of four bytes.
+"""The messages between a worker and its decoder processes: msgpack after a length of four bytes.
 
-The bytes of pictures do not travel here. A request carries the open input file along (SCM_RIGHTS); outputs lie one
-after the other in a memory file that both sides have held since the decoder's start.
+They do not contain the bytes of photos. A request comes with the open file of the input (SCM_RIGHTS). Outputs are
+written one after the other to a file in memory, which both sides have open since the decoder was started.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_ANSWER = 1024 * 1024
 
 
 class Setup(Struct, frozen=True, kw_only=True, tag=True):
-    """The first frame to a decoder."""
+    """The first frame for a decoder."""
 
     parent: int
     concurrency: int
@@ -33,7 +33,7 @@ class Setup(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Ready(Struct, frozen=True, kw_only=True, tag=True):
-    """The decoder's answer, once it is confined and warm."""
+    """The answer to `Setup`, once the decoder is confined and has warmed up."""
 
     version: Annotated[str, Meta(max_length=200)]
     protections: tuple[str, ...]
@@ -44,7 +44,7 @@ class Ready(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Request(Struct, frozen=True, kw_only=True, tag=True):
-    """One job. `cpu_limit`: seconds of processor time."""
+    """A job. `cpu_limit` is in seconds of processor time."""
 
     recipe: Recipe
     limits: Limits
@@ -52,7 +52,7 @@ class Request(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Done(Struct, frozen=True, kw_only=True, tag=True):
-    """A job that succeeded; `outputs` have no data, `sizes` tell how the memory file divides. Memory in bytes."""
+    """The result of a job. `outputs` have no data; `sizes` are those of the outputs in the file. Memory is in bytes."""
 
     original: Probe
     outputs: list[Output]
@@ -63,7 +63,7 @@ class Done(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Failed(Struct, frozen=True, kw_only=True, tag=True):
-    """A job that ended with an Error."""
+    """The error of a job."""
 
     code: Code
     detail: str
@@ -79,13 +79,13 @@ _from_decoder: msgspec.msgpack.Decoder[FromDecoder] = msgspec.msgpack.Decoder(Fr
 
 
 def pack(message: ToDecoder | FromDecoder) -> bytes:
-    """The whole frame."""
+    """Return a message as a frame."""
     body = msgspec.msgpack.encode(message)
     return len(body).to_bytes(4, "big") + body
 
 
 def length_of(head: bytes, most: int) -> int:
-    """The length of the body that follows; ValueError for one that nobody sends."""
+    """Return the length of the body that follows. Raises ValueError if it is too large."""
     length = int.from_bytes(head, "big")
     if length > most:
         raise ValueError(f"a frame of {length} bytes")
@@ -93,17 +93,17 @@ def length_of(head: bytes, most: int) -> int:
 
 
 def unpack_to_decoder(body: bytes) -> ToDecoder:
-    """What the worker said."""
+    """Decode the body of a frame from the worker."""
     return _to_decoder.decode(body)
 
 
 def unpack_from_decoder(body: bytes) -> FromDecoder:
-    """What the decoder said; msgspec.DecodeError for what it should not say."""
+    """Decode the body of a frame from a decoder. Raises msgspec.DecodeError."""
     return _from_decoder.decode(body)
 
 
 def memory_file(name: str) -> int:
-    """A file without a name that lives in memory; where the system has none, one on disk. Close it to be rid of it."""
+    """Return the descriptor of an unnamed file in memory or, where the system has none, on disk."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with tempfile.TemporaryFile() as file:

@@ -1,4 +1,4 @@
-"""Decoders as separate processes: starting them, giving them jobs, and telling what became of one that died."""
+"""A pool of decoder processes: starts them, gives them jobs, and replaces those that end."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _BACKOFF = (0.0, 0.2, 1.0, 5.0, 15.0)
-"""Seconds before a start, by how many starts have failed in a row."""
+"""Seconds before a start, by the number of starts that have failed in a row."""
 
 _WATCH = 0.25
 """Seconds between two looks at what decoders take."""
 
 
-class _Seat:
-    """The place of one decoder; whoever sits there may change."""
+class _Slot:
+    """The place of one decoder in the pool."""
 
     def __init__(self) -> None:
         self.child: Child | None = None
         self.failed_starts = 0
-        self.trouble = ""
+        self.reason = ""
 
 
 class ProcessPool:
-    """See `decoder.DecoderPool`."""
+    """See `contract.DecoderPool`."""
 
     def __init__(self, settings: Settings) -> None:
         self.count = settings.count
@@ -47,9 +47,9 @@ class ProcessPool:
         self.escapes: tuple[str, ...] = ()
         self.restarts: Counter[str] = Counter()
         self._settings = settings
-        # last in, first out: a decoder that has just worked has its memory at hand
-        self._free: asyncio.LifoQueue[_Seat] = asyncio.LifoQueue()
-        self._seats = [_Seat() for _ in range(settings.count)]
+        # last in, first out: the memory of a decoder that has just worked is still in the caches
+        self._free: asyncio.LifoQueue[_Slot] = asyncio.LifoQueue()
+        self._slots = [_Slot() for _ in range(settings.count)]
         self._replacing: set[asyncio.Task[None]] = set()
         self._closed = False
         self._directory = Path()
@@ -61,14 +61,14 @@ class ProcessPool:
             self._directory = Path(stack.enter_context(empty))
             stack.push_async_callback(self._end)
             async with asyncio.TaskGroup() as starting:
-                for seat in self._seats:
-                    starting.create_task(self._fill(seat))
-            if all(seat.child is None for seat in self._seats):
-                raise Error(Code.UNAVAILABLE, f"No decoder process can be started: {self._seats[0].trouble}")
+                for slot in self._slots:
+                    starting.create_task(self._fill(slot))
+            if all(slot.child is None for slot in self._slots):
+                raise Error(Code.UNAVAILABLE, f"No decoder process can be started: {self._slots[0].reason}")
             watching = asyncio.create_task(self._watch(), name="decoder watch")
             stack.callback(watching.cancel)
             self._held = stack.pop_all()
-        _log.info("%d decoders ready; %s", self.count, "; ".join(self.protections))
+        _log.info("%d decoders are ready; %s", self.count, "; ".join(self.protections))
         if self.missing or self.escapes:
             open_ways = [f"a decoder could {escape}" for escape in self.escapes]
             _log.warning("The decoders' sandbox is not complete; missing: %s", "; ".join([*self.missing, *open_ways]))
@@ -80,71 +80,71 @@ class ProcessPool:
         await self._held.aclose()
 
     async def process(self, job: Job) -> Result:
-        """See `decoder.DecoderPool`."""
-        seat, child = await self._take()
+        """See `contract.DecoderPool`."""
+        slot, child = await self._take()
         try:
             return await child.run(job)
         finally:
             if child.reusable(self._settings):
-                self._free.put_nowait(seat)
+                self._free.put_nowait(slot)
             else:
-                self._replace(seat)
+                self._replace(slot)
 
-    async def _take(self) -> tuple[_Seat, Child]:
+    async def _take(self) -> tuple[_Slot, Child]:
         while True:
-            seat = await self._free.get()
-            if seat.child is None:
-                self._replace(seat)
-                raise Error(Code.UNAVAILABLE, f"No decoder process can be started: {seat.trouble}")
-            if seat.child.reusable(self._settings):
-                return seat, seat.child
-            seat.child.end_reason = "died_idle"
-            self._replace(seat)
+            slot = await self._free.get()
+            if slot.child is None:
+                self._replace(slot)
+                raise Error(Code.UNAVAILABLE, f"No decoder process can be started: {slot.reason}")
+            if slot.child.reusable(self._settings):
+                return slot, slot.child
+            slot.child.end_reason = "died_idle"
+            self._replace(slot)
 
-    def _replace(self, seat: _Seat) -> None:
+    def _replace(self, slot: _Slot) -> None:
         if self._closed:
             return
-        task = asyncio.create_task(self._refill(seat), name="decoder replacement")
+        task = asyncio.create_task(self._refill(slot), name="decoder replacement")
         self._replacing.add(task)
         task.add_done_callback(self._replacing.discard)
 
-    async def _refill(self, seat: _Seat) -> None:
-        if seat.child is not None:
-            child, seat.child = seat.child, None
+    async def _refill(self, slot: _Slot) -> None:
+        if slot.child is not None:
+            child, slot.child = slot.child, None
             self.restarts[child.end_reason] += 1
             await child.end()
-        await asyncio.sleep(_BACKOFF[min(seat.failed_starts, len(_BACKOFF) - 1)])
-        await self._fill(seat)
+        await asyncio.sleep(_BACKOFF[min(slot.failed_starts, len(_BACKOFF) - 1)])
+        await self._fill(slot)
 
-    async def _fill(self, seat: _Seat) -> None:
-        """Start a decoder there. If none at all works, empty seats are given out: their takers hear why."""
+    async def _fill(self, slot: _Slot) -> None:
+        """Start a decoder in a slot. If no decoder works at all, empty slots are handed out with the reason."""
         try:
-            seat.child, ready = await Child.start(self._settings, self._directory)
+            slot.child, ready = await Child.start(self._settings, self._directory)
         except (Error, OSError) as error:
-            seat.failed_starts += 1
-            seat.trouble = str(error)
-            _log.error("a decoder did not start, %d times in a row: %s", seat.failed_starts, error)
-            if any(other.child is not None for other in self._seats):
-                self._replace(seat)
+            slot.failed_starts += 1
+            slot.reason = str(error)
+            _log.error("A decoder did not start, for the %d. time in a row: %s", slot.failed_starts, error)
+            if any(other.child is not None for other in self._slots):
+                self._replace(slot)
                 return
         else:
-            seat.failed_starts = 0
+            slot.failed_starts = 0
             self.version, self.protections = ready.version, ready.protections
             self.missing, self.escapes = ready.missing, ready.escapes
-        self._free.put_nowait(seat)
+        self._free.put_nowait(slot)
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(_WATCH)
-            for seat in self._seats:
-                if seat.child is not None:
-                    seat.child.watch(self._settings)
+            for slot in self._slots:
+                if slot.child is not None:
+                    slot.child.watch(self._settings)
 
     async def _end(self) -> None:
         self._closed = True
         for task in self._replacing:
             task.cancel()
         await asyncio.gather(*self._replacing, return_exceptions=True)
-        await asyncio.gather(*(seat.child.end() for seat in self._seats if seat.child is not None))
-        for seat in self._seats:
-            seat.child = None
+        await asyncio.gather(*(slot.child.end() for slot in self._slots if slot.child is not None))
+        for slot in self._slots:
+            slot.child = None

@@ -1,7 +1,7 @@
-"""One decoder: a program that computes pictures for the worker that started it, confined to exactly that.
+"""The decoder program: processes photos for the worker that started it, and is confined to that.
 
-Started by `child` as `python -m safelight.worker.decoder.program SOCKET OUTPUT` with two inherited file
-descriptors. It ends when its worker closes the socket, or dies.
+`child` starts it as `python -m safelight.worker.decoder.program SOCKET OUTPUT` with two inherited file descriptors. It
+ends when the worker closes the socket or dies.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"
 )
 """A PNG of one black pixel."""
-_EVERYDAY = Recipe(outputs={"image": Output(operations=(Resize(width=1),), format="jpeg")})
+_TYPICAL = Recipe(outputs={"image": Output(operations=(Resize(width=1),), format="jpeg")})
 
 
 class Memory:
-    """What this process holds, read from files that were opened before it was confined."""
+    """The memory of this process, read from files that were opened before it was confined."""
 
     def __init__(self) -> None:
         self._status = self._reset = -1
@@ -54,19 +54,19 @@ class Memory:
             self._status = os.open("/proc/self/status", os.O_RDONLY)
             self._reset = os.open("/proc/self/clear_refs", os.O_WRONLY)
         except OSError:
-            pass  # no /proc: no numbers
+            pass  # there is no /proc
 
     def forget_peak(self) -> None:
-        """Count the peak from now on."""
+        """Measure the peak from now on."""
         if self._reset >= 0:
             os.pwrite(self._reset, b"5", 0)
 
     def peak(self) -> int | None:
-        """The largest resident size since then (bytes)."""
+        """Return the largest resident size since then, in bytes; None if it is not known."""
         return self._field(b"VmHWM:") if self._reset >= 0 else None
 
     def resident(self) -> int:
-        """The resident size (bytes), 0 if unknown."""
+        """Return the resident size in bytes, 0 if it is not known."""
         return self._field(b"VmRSS:") or 0
 
     def _field(self, name: bytes) -> int | None:
@@ -77,7 +77,7 @@ class Memory:
 
 
 def main() -> None:
-    """Serve until the worker hangs up."""
+    """Serve until the worker closes the socket."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     output = int(sys.argv[2])
     setup, _ = _receive(channel)
@@ -87,7 +87,7 @@ def main() -> None:
     confined = sandbox.confine(setup.parent, setup.memory_limit)
     gaps = escapes.succeeded(setup.parent, setup.memory_limit)
     engine.set_concurrency(setup.concurrency)
-    # After confining, because the threads that this starts must be confined too.
+    # After confining, because the threads that this starts must be confined as well.
     _warm_up()
     ready = Ready(
         version=engine.VERSION, protections=confined.protections, missing=confined.missing, escapes=tuple(gaps)
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def _receive(channel: socket.socket) -> tuple[ToDecoder | None, int | None]:
-    """The next frame and the file that came with it; nothing when the worker has hung up."""
+    """Return the next frame and the file that came with it; None and None once the worker has closed the socket."""
     head, files, _, _ = socket.recv_fds(channel, 4, 1)
     if not head:
         return None, None
@@ -114,7 +114,7 @@ def _exactly(channel: socket.socket, count: int) -> bytes:
     while len(data) < count:
         part = channel.recv(count - len(data))
         if not part:
-            raise EOFError("the worker hung up in the middle of a frame")
+            raise EOFError("the worker closed the socket in the middle of a frame")
         data += part
     return bytes(data)
 
@@ -135,7 +135,7 @@ def _serve(request: Request, source: int, output: int, memory: Memory) -> FromDe
     except Error as error:
         return Failed(code=error.code, detail=error.detail, extra=error.extra, resident=memory.resident())
     except MemoryError:
-        detail = "The picture needs more memory than a decoder may use. Upload a smaller one."
+        detail = "The photo needs more memory than a decoder may use. Upload a smaller one."
         return Failed(code=Code.OUT_OF_MEMORY, detail=detail, extra={}, resident=memory.resident())
     finally:
         os.close(source)
@@ -150,20 +150,20 @@ def _serve(request: Request, source: int, output: int, memory: Memory) -> FromDe
 
 
 def _limit_processor(seconds: int) -> None:
-    """The kernel counts over the whole life of a process, so the limit moves on with each job."""
+    """Limit the processor time of a job: the kernel counts the whole process, so the limit grows with each job."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     soft = math.ceil(usage.ru_utime + usage.ru_stime) + seconds
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
 
 
 def _mapped(file: int) -> memoryview:
-    """The input as memory, without reading it; an empty file cannot be mapped."""
+    """Map the input into memory; an empty file cannot be mapped."""
     size = os.fstat(file).st_size
     return memoryview(mmap.mmap(file, size, access=mmap.ACCESS_READ) if size else b"")
 
 
 def _write(outputs: list[engine.Output], file: int) -> list[int]:
-    """One after the other; the worker reads them and then empties the file."""
+    """Write the outputs one after the other; the worker reads them and then truncates the file."""
     at = 0
     for made in outputs:
         rest = memoryview(made.data)
@@ -174,9 +174,9 @@ def _write(outputs: list[engine.Output], file: int) -> list[int]:
 
 
 def _warm_up() -> None:
-    """Have libvips load and start whatever the first picture would have to wait for."""
+    """Let libvips load and start what the first photo would otherwise wait for."""
     engine.process(_PIXEL, BUILTIN["invert"])
-    photo = engine.process(_PIXEL, _EVERYDAY).outputs[0].data
+    photo = engine.process(_PIXEL, _TYPICAL).outputs[0].data
     engine.process(photo, BUILTIN["web"])
 
 

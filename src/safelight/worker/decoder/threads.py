@@ -1,4 +1,4 @@
-"""Decoders as threads, where there are no processes to be had."""
+"""Decoders as threads, for systems without processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ThreadPool:
-    """See `decoder.DecoderPool`. A job past its time is told to stop, and keeps its thread until it does."""
+    """See `contract.DecoderPool`. A job that exceeds its time is told to stop, and keeps its thread until it does."""
 
     def __init__(self, settings: Settings) -> None:
         self.count = settings.count
@@ -39,7 +39,7 @@ class ThreadPool:
         await asyncio.to_thread(self._threads.shutdown)
 
     async def process(self, job: Job) -> Result:
-        """See `decoder.DecoderPool`."""
+        """See `contract.DecoderPool`."""
         await self._free.acquire()
         stop = engine.Stop()
         work = asyncio.get_running_loop().run_in_executor(self._threads, _compute, job, stop)
@@ -49,7 +49,7 @@ class ThreadPool:
                 return await asyncio.shield(work)
         except TimeoutError:
             stop.stop()
-            detail = f"The picture took longer than {job.time_limit:g} seconds."
+            detail = f"The photo took longer than {job.time_limit:g} seconds."
             raise Error(Code.TIMED_OUT, detail, limit=job.time_limit) from None
         except asyncio.CancelledError:
             stop.stop()
@@ -58,7 +58,7 @@ class ThreadPool:
     def _finished(self, work: asyncio.Future[Result]) -> None:
         self._free.release()
         if not work.cancelled():
-            work.exception()  # its caller may have gone; then nobody else asks for it
+            work.exception()  # retrieve it, since its caller may have left
 
 
 def _compute(job: Job, stop: engine.Stop) -> Result:
@@ -66,6 +66,6 @@ def _compute(job: Job, stop: engine.Stop) -> Result:
     try:
         made = engine.process(job.source, job.recipe, job.limits, stop=stop)
     except MemoryError:
-        raise Error(Code.OUT_OF_MEMORY, "The picture needs more memory than there is. Upload a smaller one.") from None
+        raise Error(Code.OUT_OF_MEMORY, "The photo needs more memory than there is. Upload a smaller one.") from None
     seconds = time.perf_counter() - started
     return Result(outputs=made.outputs, original=made.original, seconds=seconds, peak_memory=None)

@@ -36,10 +36,10 @@ class Usage:
             return None  # it has gone, or there is no /proc
         memory = sum(int(size) for size in _MEMORY.findall(status)) * 1024 + os.fstat(self._output).st_blocks * 512
         if memory > memory_limit:
-            detail = "The picture needs more memory than a decoder may use. Upload a smaller one."
+            detail = "The photo needs more memory than a decoder may use. Upload a smaller one."
             return Error(Code.OUT_OF_MEMORY, detail)
         if int(fields[17]) > _MOST_THREADS:
-            return Error(Code.DECODER_CRASHED, "The decoder started more threads than any picture needs.")
+            return Error(Code.DECODER_CRASHED, "The decoder started more threads than any photo needs.")
         return self._busy_when_idle((int(fields[11]) + int(fields[12])) / _TICKS, busy=busy)
 
     def _busy_when_idle(self, processor: float, *, busy: bool) -> Error | None:
@@ -47,5 +47,5 @@ class Usage:
             self._idle_from = None if busy else processor
             return None
         if processor - self._idle_from > _IDLE_SECONDS:
-            return Error(Code.DECODER_CRASHED, "The decoder went on computing without a picture.")
+            return Error(Code.DECODER_CRASHED, "The decoder went on computing without a photo.")
         return None
