@@ -46,6 +46,12 @@ STATES: dict[str, State] = {state.name.lower(): state for state in State}
 ENDED = frozenset({State.FINISHED, State.FAILED, State.QUARANTINED, State.CANCELLED})
 """States that a task leaves only when somebody asks for it."""
 
+DEFAULT_TENANT = "default"
+"""The tenant to which everything belongs where no tenants were set up."""
+
+TenantId = Annotated[
+    str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$", description="1 to 32 of a-z, 0-9 and -, not beginning with -")
+]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the bytes, lower-case hex")]
 Seconds = Annotated[float, Meta(ge=0)]
 
@@ -92,9 +98,11 @@ class NewTask(Record, frozen=True, kw_only=True):
     `input` is None only for a task of the classic protocol, whose input is stored under the task's own id.
     `recipe` is the name shown to people, `spec` the canonical JSON, and `recipe_digest` identifies what it computes.
     `classic` says that a classic worker, which can only invert, may do it. `internal` tasks are made by the system for
-    its own use (renditions, previews); lists, archives and charts leave them out.
+    its own use (renditions, previews); lists, archives and charts leave them out. Among a tenant's tasks of the same
+    priority, `interactive` ones, whose sender waits for each, are leased before those of batches.
     """
 
+    tenant: TenantId = DEFAULT_TENANT
     input: Blob | None = None
     filename: str = ""
     media_type: str = ""
@@ -107,6 +115,7 @@ class NewTask(Record, frozen=True, kw_only=True):
     idempotency_key: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
     webhook: str | None = None
     internal: bool = False
+    interactive: bool = True
     state: State = State.WAITING
 
 
@@ -114,6 +123,7 @@ class Task(Record, frozen=True, kw_only=True):
     """A task. `seq` is the number of its latest change."""
 
     id: str
+    tenant: str = DEFAULT_TENANT
     state: State
     seq: int
     created: float
@@ -150,8 +160,10 @@ class TaskFilter(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
         | None
     ) = None
     reason: Annotated[str, Meta(min_length=1, max_length=64, description="the code of the failure")] | None = None
-    since: Annotated[float, Meta(ge=0, description="created at this time or later, Unix seconds")] | None = None
-    until: Annotated[float, Meta(ge=0, description="created before this time, Unix seconds")] | None = None
+    since: Annotated[float, Meta(ge=0, le=1e11, description="created at this time or later, Unix seconds")] | None = (
+        None
+    )
+    until: Annotated[float, Meta(ge=0, le=1e11, description="created before this time, Unix seconds")] | None = None
     internal: Annotated[bool, Meta(description="list the tasks that the system made for its own use instead")] = False
 
     @property
@@ -294,6 +306,7 @@ class Lease(Record, frozen=True, kw_only=True):
 
     id: str
     task: str
+    tenant: str = DEFAULT_TENANT
     attempt: int
     expires: float
     input: Blob | None = None
@@ -368,6 +381,7 @@ class Event(Record, frozen=True, kw_only=True):
     seq: int
     at: float
     task: str
+    tenant: str = DEFAULT_TENANT
     state: State
     recipe: str = ""
     batch: str = ""
@@ -417,8 +431,9 @@ class Reference(Record, frozen=True, kw_only=True):
 
 
 class NamedRecipe(Record, frozen=True, kw_only=True):
-    """A recipe under its name, as canonical JSON."""
+    """A recipe of a tenant under its name, as canonical JSON."""
 
+    tenant: TenantId = DEFAULT_TENANT
     name: str
     spec: msgspec.Raw
     changed: float = 0.0

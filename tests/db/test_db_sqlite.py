@@ -9,7 +9,7 @@ import pytest
 
 from safelight.db.sqlite import SqliteStore
 from safelight.db.sqlite.connection import Connection
-from safelight.db.sqlite.transaction import Memory
+from safelight.db.sqlite.memory import Memory
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
 from safelight.sqlfiles import migrations, queries
@@ -60,12 +60,15 @@ _BY_INDEX = {
     "expired": "task_expires",
     "extend_all": "task_expires",
     "first_expiry": "task_expires",
-    "fall_due": "task_delayed",
+    "due_now": "task_delayed",
+    "fall_due": "PRIMARY KEY",
     "first_delayed": "task_delayed",
     "oldest_waiting": "task_oldest",
     "ended_before": "task_ended",
     "first_ended": "task_ended",
-    "uploading_before": "task_state",
+    "uploading_before": "task_uploading",
+    "counts": "task_state",
+    "first_uploading": "task_uploading",
     "find_by_state": "task_state",
     "find_by_recipe": "task_recipe",
     "find_by_batch": "task_batch",
@@ -78,7 +81,9 @@ _BY_INDEX = {
     "delete_tasks": "PRIMARY KEY",
     "extend": "PRIMARY KEY",
     "tasks_after": "PRIMARY KEY",
-    "find": "PRIMARY KEY",
+    "find": "task_tenant",
+    "searched_to": "task_tenant",
+    "tenant_events_after": "PRIMARY KEY",
     "events_after": "PRIMARY KEY",
 }
 
@@ -229,7 +234,8 @@ async def test_the_counts_are_those_of_the_rows(store):
 
     def compare(transaction):
         fresh, kept = Memory(transaction.connection), transaction.memory
-        assert +fresh.counts == +kept.counts
+        assert +fresh.counts == +kept.counts == +kept.of("default").counts
+        assert fresh.of("default").bytes == kept.of("default").bytes == 5 * 1000 + 10
         assert (fresh.delayed, fresh.last_event, fresh.last_task) == (kept.delayed, kept.last_event, kept.last_task)
 
     await store._database.submit(compare)

@@ -519,6 +519,8 @@ export interface components {
     schemas: {
         Task: {
             id: string;
+            /** @default default */
+            tenant: string;
             state: components["schemas"]["State"];
             seq: number;
             created: number;
@@ -600,6 +602,8 @@ export interface components {
             next: string | null;
         };
         NamedRecipe: {
+            /** @default default */
+            tenant: string;
             name: string;
             spec: unknown;
             /** @default 0 */
@@ -942,6 +946,8 @@ export interface components {
             seq: number;
             at: number;
             task: string;
+            /** @default default */
+            tenant: string;
             state: components["schemas"]["State"];
             /** @default  */
             recipe: string;
@@ -1004,6 +1010,8 @@ export interface components {
         Lease: {
             id: string;
             task: string;
+            /** @default default */
+            tenant: string;
             attempt: number;
             expires: number;
             /** @default null */

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from safelight.client.base import ServiceClient
 from safelight.errors import Code, Error
 from safelight.wire import (
+    DEFAULT_TENANT,
     BatchPage,
     Delivery,
     EventPage,
@@ -48,39 +49,46 @@ class DbClient(ServiceClient):
         safe = all(task.idempotency_key for task in tasks)
         return await self._connection.call("POST", "/tasks", list[Task], json=list(tasks), retry=safe)
 
-    async def get(self, id: str) -> Task:
+    async def get(self, id: str, *, tenant: str | None = None) -> Task:
         """Return a task by its own id or by the id of one of its leases. Raises NOT_FOUND."""
-        return await self._connection.call("GET", _task(id), Task, params=_FULL, headers=_JSON)
+        return await self._connection.call("GET", _task(id), Task, params={**_FULL, "tenant": tenant}, headers=_JSON)
 
-    async def find(self, query: TaskQuery) -> TaskPage:
+    async def find(self, query: TaskQuery, *, tenant: str = DEFAULT_TENANT) -> TaskPage:
         """Return a page of the tasks that match every filter, newest first."""
-        return await self._connection.call("GET", "/tasks", TaskPage, params=query.params())
+        return await self._connection.call("GET", "/tasks", TaskPage, params={**query.params(), "tenant": tenant})
 
-    async def count(self, filter: TaskFilter) -> TaskCounts:
+    async def count(self, filter: TaskFilter, *, tenant: str = DEFAULT_TENANT) -> TaskCounts:
         """Count the tasks that match a filter."""
-        return await self._connection.call("GET", "/tasks/counts", TaskCounts, params=filter.params())
+        return await self._connection.call(
+            "GET", "/tasks/counts", TaskCounts, params={**filter.params(), "tenant": tenant}
+        )
 
-    async def change(self, change: TaskChange) -> TaskChanges:
+    async def change(self, change: TaskChange, *, tenant: str = DEFAULT_TENANT) -> TaskChanges:
         """Cancel, retry, release or delete many tasks. Not repeated on its own."""
-        return await self._connection.call("POST", "/tasks/changes", TaskChanges, json=change, retry=False)
+        params = {"tenant": tenant}
+        return await self._connection.call(
+            "POST", "/tasks/changes", TaskChanges, params=params, json=change, retry=False
+        )
 
-    async def spec(self, id: str) -> NamedRecipe:
+    async def spec(self, id: str, *, tenant: str | None = None) -> NamedRecipe:
         """Return the recipe that a task was made with. Raises NOT_FOUND."""
-        return await self._connection.call("GET", _task(id, "/spec"), NamedRecipe)
+        return await self._connection.call("GET", _task(id, "/spec"), NamedRecipe, params={"tenant": tenant})
 
-    async def batches(self, *, before: str | None = None, limit: int = 100, name: str | None = None) -> BatchPage:
+    async def batches(
+        self, *, before: str | None = None, limit: int = 100, name: str | None = None, tenant: str = DEFAULT_TENANT
+    ) -> BatchPage:
         """Return a page of batches, or only the one of a name."""
-        params = {"before": before, "limit": limit, "name": name}
+        params = {"before": before, "limit": limit, "name": name, "tenant": tenant}
         return await self._connection.call("GET", "/batches", BatchPage, params=params)
 
     async def lease(self, request: LeaseRequest) -> list[Lease]:
         """Wait for tasks and take them."""
         return await self._connection.call("POST", "/lease", list[Lease], json=request, wait=request.wait)
 
-    async def lease_classic(self) -> Lease | None:
+    async def lease_classic(self, *, tenant: str = DEFAULT_TENANT) -> Lease | None:
         """Take the next task that a classic worker can do; None when none waits. Not repeated on its own."""
         try:
-            return await self._connection.call("GET", "/task/next", Lease, retry=False)
+            return await self._connection.call("GET", "/task/next", Lease, params={"tenant": tenant}, retry=False)
         except Error as error:
             if error.code is not Code.NOT_FOUND:
                 raise
@@ -105,46 +113,49 @@ class DbClient(ServiceClient):
         """Let an uploading task wait for a worker (the classic protocol)."""
         return await self._connection.call("POST", _task(id, "/ready"), Task, params=_FULL, headers=_JSON)
 
-    async def cancel(self, id: str) -> Task:
+    async def cancel(self, id: str, *, tenant: str | None = None) -> Task:
         """Cancel a task that has not ended."""
-        return await self._connection.call("POST", _task(id, "/cancel"), Task)
+        return await self._connection.call("POST", _task(id, "/cancel"), Task, params={"tenant": tenant})
 
-    async def retry(self, id: str) -> Task:
+    async def retry(self, id: str, *, tenant: str | None = None) -> Task:
         """Send a failed or cancelled task round again, its counts at zero."""
-        return await self._connection.call("POST", _task(id, "/retry"), Task)
+        return await self._connection.call("POST", _task(id, "/retry"), Task, params={"tenant": tenant})
 
-    async def release(self, id: str) -> Task:
+    async def release(self, id: str, *, tenant: str | None = None) -> Task:
         """Send a quarantined task round again, its counts at zero."""
-        return await self._connection.call("POST", _task(id, "/release"), Task)
+        return await self._connection.call("POST", _task(id, "/release"), Task, params={"tenant": tenant})
 
-    async def delete(self, id: str) -> None:
+    async def delete(self, id: str, *, tenant: str | None = None) -> None:
         """Forget a task."""
-        await self._connection.call("DELETE", _task(id), bytes)
+        await self._connection.call("DELETE", _task(id), bytes, params={"tenant": tenant})
 
-    async def events(self, after: int, *, limit: int = 1000, wait: float = 0.0, task: str | None = None) -> EventPage:
+    async def events(
+        self, after: int, *, limit: int = 1000, wait: float = 0.0, task: str | None = None, tenant: str | None = None
+    ) -> EventPage:
         """Return the changes after a number, waiting up to `wait` seconds for the first."""
-        params = {"after": after, "limit": limit, "wait": wait, "task": task}
+        params = {"after": after, "limit": limit, "wait": wait, "task": task, "tenant": tenant}
         return await self._connection.call("GET", "/events", EventPage, params=params, wait=wait)
 
-    async def summary(self) -> Summary:
+    async def summary(self, *, tenant: str | None = None) -> Summary:
         """Return the queue and the workers at this moment."""
-        return await self._connection.call("GET", "/summary", Summary)
+        return await self._connection.call("GET", "/summary", Summary, params={"tenant": tenant})
 
     async def referenced(self, after: int = 0, *, limit: int = 10000) -> Reference:
         """Return the names in storage that tasks point at, a page at a time."""
         return await self._connection.call("GET", "/references", Reference, params={"after": after, "limit": limit})
 
-    async def recipes(self) -> list[NamedRecipe]:
+    async def recipes(self, *, tenant: str = DEFAULT_TENANT) -> list[NamedRecipe]:
         """Return the saved recipes by name."""
-        return await self._connection.call("GET", "/recipes", list[NamedRecipe])
+        return await self._connection.call("GET", "/recipes", list[NamedRecipe], params={"tenant": tenant})
 
     async def save_recipe(self, recipe: NamedRecipe) -> None:
         """Save a recipe under its name, in place of what stood there."""
         await self._connection.call("PUT", f"/recipes/{quote(recipe.name, safe='')}", bytes, json=recipe)
 
-    async def delete_recipe(self, name: str) -> None:
+    async def delete_recipe(self, name: str, *, tenant: str = DEFAULT_TENANT) -> None:
         """Forget a saved recipe. Raises NOT_FOUND."""
-        await self._connection.call("DELETE", f"/recipes/{quote(name, safe='')}", bytes)
+        params = {"tenant": tenant}
+        await self._connection.call("DELETE", f"/recipes/{quote(name, safe='')}", bytes, params=params)
 
     async def deliveries(self, *, n: int = 100, wait: float = 0.0, seconds: float = 60.0) -> list[Delivery]:
         """Take webhook calls that are due; one not settled within `seconds` is due again."""

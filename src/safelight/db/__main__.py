@@ -12,7 +12,9 @@ from aiohttp import web
 from msgspec import Meta
 
 from safelight import recipe, serve, settings
+from safelight.access import route
 from safelight.db import app
+from safelight.db.accounts.app import Accounts
 from safelight.db.metrics import Metrics, QueueCollector
 from safelight.db.store import Policy
 from safelight.settings import Duration
@@ -60,10 +62,11 @@ class Config(serve.Config, frozen=True, kw_only=True):
     max_waiting: Annotated[_Count, Meta(description="Refuse new tasks while this many wait.")] = _DEFAULT.max_waiting
     oldest_every: Annotated[
         int,
-        Meta(
-            ge=0, description="One lease in this many goes to the oldest task, whatever its priority; 0 turns this off."
-        ),
+        Meta(ge=0, description="One lease of a tenant in this many goes to its oldest task; 0 turns this off."),
     ] = _DEFAULT.oldest_every
+    keep_audit: Annotated[Duration, Meta(description="How long the audit log is kept; 0 keeps it for ever.")] = (
+        _DEFAULT.keep_audit
+    )
 
 
 def policy(config: Config) -> Policy:
@@ -98,7 +101,9 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
     async with opened as store:
         service.registry.register(QueueCollector(store.summary))
         service.on_stop(store.wake)
-        yield app.make(store, CLASSIC_TASK)
+        application = app.make(store, CLASSIC_TASK)
+        route.add(application, *Accounts(store.accounts).routes())
+        yield application
 
 
 def main(argv: Sequence[str] | None = None) -> None:

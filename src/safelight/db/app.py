@@ -14,6 +14,7 @@ from safelight.db.store import TaskStore
 from safelight.errors import Code, Error
 from safelight.http import classic, json_response, query, read_json
 from safelight.wire import (
+    DEFAULT_TENANT,
     Heartbeat,
     Lease,
     LeaseRequest,
@@ -29,6 +30,7 @@ from safelight.wire import (
     TaskChange,
     TaskFilter,
     TaskQuery,
+    TenantId,
     decode,
     encode,
 )
@@ -44,17 +46,35 @@ _Outcomes = Annotated[list[Outcome], Meta(max_length=1000)]
 _Outputs = Annotated[list[Output], Meta(max_length=100)]
 
 
-class _Get(Record, frozen=True, kw_only=True):
+class _OfAny(Record, frozen=True, kw_only=True):
+    """The tenant that a call is limited to; without one, a service asks about all."""
+
+    tenant: TenantId | None = None
+
+
+class _OfOne(Record, frozen=True, kw_only=True):
+    tenant: TenantId = DEFAULT_TENANT
+
+
+class _Find(TaskQuery, frozen=True, kw_only=True):
+    tenant: TenantId = DEFAULT_TENANT
+
+
+class _Get(_OfAny, frozen=True, kw_only=True):
     full: bool = False
 
 
-class _Batches(Record, frozen=True, kw_only=True):
+class _Batches(_OfOne, frozen=True, kw_only=True):
     before: str | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
     name: str | None = None
 
 
-class _Follow(Record, frozen=True, kw_only=True):
+class _Count(TaskFilter, frozen=True, kw_only=True):
+    tenant: TenantId = DEFAULT_TENANT
+
+
+class _Follow(_OfAny, frozen=True, kw_only=True):
     after: Annotated[int, Meta(ge=0, le=2**62)] = 0
     limit: Annotated[int, Meta(ge=1, le=10000)] = 1000
     wait: _Wait = 0.0
@@ -127,24 +147,29 @@ async def _create(request: web.Request) -> web.Response:
 
 
 async def _find(request: web.Request) -> web.Response:
-    return json_response(await request.app[STORE].find(query(request, TaskQuery)))
+    wanted = query(request, _Find)
+    return json_response(await request.app[STORE].find(wanted, tenant=wanted.tenant))
 
 
 async def _count(request: web.Request) -> web.Response:
-    return json_response(await request.app[STORE].count(query(request, TaskFilter)))
+    wanted = query(request, _Count)
+    return json_response(await request.app[STORE].count(wanted, tenant=wanted.tenant))
 
 
 async def _change(request: web.Request) -> web.Response:
-    return json_response(await request.app[STORE].change(await read_json(request, TaskChange)))
+    change, tenant = await read_json(request, TaskChange), query(request, _OfOne).tenant
+    return json_response(await request.app[STORE].change(change, tenant=tenant))
 
 
 async def _spec(request: web.Request) -> web.Response:
-    return json_response(await request.app[STORE].spec(request.match_info["id"]))
+    return json_response(await request.app[STORE].spec(request.match_info["id"], tenant=_tenant(request)))
 
 
 async def _batches(request: web.Request) -> web.Response:
     wanted = query(request, _Batches)
-    page = await request.app[STORE].batches(before=wanted.before, limit=wanted.limit, name=wanted.name)
+    page = await request.app[STORE].batches(
+        before=wanted.before, limit=wanted.limit, name=wanted.name, tenant=wanted.tenant
+    )
     return json_response(page)
 
 
@@ -169,31 +194,37 @@ async def _settle(request: web.Request) -> web.Response:
     return json_response(await request.app[STORE].settle(await read_json(request, _Outcomes)))
 
 
+def _tenant(request: web.Request) -> str | None:
+    return query(request, _OfAny).tenant
+
+
 async def _cancel(request: web.Request) -> web.Response:
-    return json_response(await request.app[STORE].cancel(request.match_info["id"]))
+    return json_response(await request.app[STORE].cancel(request.match_info["id"], tenant=_tenant(request)))
 
 
 async def _retry(request: web.Request) -> web.Response:
-    return json_response(await request.app[STORE].retry(request.match_info["id"]))
+    return json_response(await request.app[STORE].retry(request.match_info["id"], tenant=_tenant(request)))
 
 
 async def _release(request: web.Request) -> web.Response:
-    return json_response(await request.app[STORE].release(request.match_info["id"]))
+    return json_response(await request.app[STORE].release(request.match_info["id"], tenant=_tenant(request)))
 
 
 async def _delete(request: web.Request) -> web.Response:
-    await request.app[STORE].delete(request.match_info["id"])
+    await request.app[STORE].delete(request.match_info["id"], tenant=_tenant(request))
     return web.Response(status=204)
 
 
 async def _events(request: web.Request) -> web.Response:
     wanted = query(request, _Follow)
-    page = await request.app[STORE].events(wanted.after, limit=wanted.limit, wait=wanted.wait, task=wanted.task)
+    page = await request.app[STORE].events(
+        wanted.after, limit=wanted.limit, wait=wanted.wait, task=wanted.task, tenant=wanted.tenant
+    )
     return json_response(page)
 
 
 async def _summary(request: web.Request) -> web.Response:
-    return json_response(await request.app[STORE].summary())
+    return json_response(await request.app[STORE].summary(tenant=_tenant(request)))
 
 
 async def _references(request: web.Request) -> web.Response:
@@ -202,7 +233,7 @@ async def _references(request: web.Request) -> web.Response:
 
 
 async def _recipes(request: web.Request) -> web.Response:
-    return json_response(await request.app[STORE].recipes())
+    return json_response(await request.app[STORE].recipes(tenant=query(request, _OfOne).tenant))
 
 
 async def _save_recipe(request: web.Request) -> web.Response:
@@ -214,7 +245,7 @@ async def _save_recipe(request: web.Request) -> web.Response:
 
 
 async def _delete_recipe(request: web.Request) -> web.Response:
-    await request.app[STORE].delete_recipe(request.match_info["name"])
+    await request.app[STORE].delete_recipe(request.match_info["name"], tenant=query(request, _OfOne).tenant)
     return web.Response(status=204)
 
 
@@ -240,7 +271,7 @@ async def _create_classic(request: web.Request) -> web.Response:
 @classic
 async def _next_classic(request: web.Request) -> web.Response:
     """Answer with a lease and the classic state, or with 404 and the classic JSON if no task waits."""
-    lease = await request.app[STORE].lease_classic()
+    lease = await request.app[STORE].lease_classic(tenant=query(request, _OfOne).tenant)
     if lease is None:
         return json_response({"id": -1, "state": State.WAITING}, status=404)
     await _return_if_gone(request, [lease])
@@ -250,8 +281,9 @@ async def _next_classic(request: web.Request) -> web.Response:
 @classic
 async def _get(request: web.Request) -> web.Response:
     """Answer with a task. It has the id of the request, as classic clients expect, or with `full=true` its own."""
-    task = await request.app[STORE].get(request.match_info["id"])
-    return json_response(task if query(request, _Get).full else task.evolve(id=request.match_info["id"]))
+    wanted = query(request, _Get)
+    task = await request.app[STORE].get(request.match_info["id"], tenant=wanted.tenant)
+    return json_response(task if wanted.full else task.evolve(id=request.match_info["id"]))
 
 
 @classic

@@ -2,9 +2,11 @@
 
 Each function takes the row of a task and returns the change, which the store then writes together with its event.
 
-Tasks are leased in order of priority, and among tasks of the same priority the oldest comes first. Running everything
-again at a low priority therefore never delays new uploads. So that low priorities do not starve, one lease in
-`Policy.oldest_every` goes to the oldest task whatever its priority. Leases of classic workers always follow priority.
+`fairness` says which tenant's turn it is. Its tasks are leased in order of priority; among tasks of the same priority
+interactive ones come first, and among these the oldest. Running everything again at a low priority therefore never
+delays new uploads, and a large batch never delays a photo whose sender waits for it. So that nothing starves, one lease
+of a tenant in `Policy.oldest_every` goes to its oldest task whatever its priority. Leases of classic workers always
+follow priority.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from safelight.db import ids
-from safelight.wire import Blob, Event, Failure, Lease, Output, State, Task
+from safelight.wire import DEFAULT_TENANT, Blob, Event, Failure, Lease, Output, State, Task
 
 Value = int | float | str | None
 _PLAIN = frozenset({int, float, str})
@@ -41,6 +41,8 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     priority: int = 0
     classic: int = 0
     internal: int = 0
+    interactive: int = 1
+    tenant: str = DEFAULT_TENANT
     spec: int
     recipe: str
     input: str | None = None
@@ -75,6 +77,11 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         return f"{self.n}-{self.key}-{self.attempts}-{self.lease or self.settled}"
 
     @property
+    def size(self) -> int:
+        """Bytes of the original and the results, each counted with every task that has it."""
+        return (self.input_size or 0) + sum(output.size for output in self.outputs or ())
+
+    @property
     def blob(self) -> Blob | None:
         """The input, None for a task of the classic protocol."""
         return None if self.input is None else Blob(digest=self.input, size=self.input_size or 0)
@@ -92,6 +99,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         """Return the record of the task."""
         return Task(
             id=self.id,
+            tenant=self.tenant,
             state=self.state,
             seq=self.seq,
             created=self.created / 1000,
@@ -120,6 +128,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         return Lease(
             id=self.lease_id,
             task=self.id,
+            tenant=self.tenant,
             attempt=self.attempts,
             expires=(self.expires or 0) / 1000,
             input=self.blob,
@@ -141,6 +150,7 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     recipe: str
     batch: str
     internal: int
+    tenant: str
     attempt: int
     worker: str
     kind: str
@@ -157,6 +167,7 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
             seq=self.seq,
             at=self.at / 1000,
             task=f"{self.n}-{self.key}",
+            tenant=self.tenant,
             state=self.state,
             recipe=self.recipe,
             batch=self.batch,

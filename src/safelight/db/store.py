@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from safelight.wire import (
+    DEFAULT_TENANT,
     BatchPage,
     Delivery,
     EventPage,
@@ -53,7 +54,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     max_waiting: int = 5_000_000
     """While this many tasks wait, new ones are refused with TOO_MANY_REQUESTS."""
     oldest_every: int = 20
-    """One lease in this many goes to the oldest task whatever its priority, so that no task waits forever; 0: none."""
+    """One lease of a tenant in this many goes to its oldest task, so that no task waits forever; 0: none."""
+    keep_audit: float = 90 * 86400.0
+    """Entries of the audit log older than this are deleted; 0 keeps them."""
 
 
 SEARCHED = 100_000
@@ -67,54 +70,60 @@ class TaskStore(Protocol):
     clients appear to happen one after another. Each change of a task writes one numbered event in the same
     transaction. The ids of tasks and leases are opaque. A lease's id is its fencing token: it cannot be guessed from
     the task's id, and every method that takes the id of a task accepts it.
+
+    Everything belongs to a tenant. A call that names a tenant finds nothing of the others; a service may pass None for
+    all of them where that is allowed. Idempotency keys, the names of recipes and the reuse of results are per tenant.
     """
 
     async def create(self, tasks: Sequence[NewTask]) -> list[Task]:
         """Create tasks, all or none.
 
         A task whose idempotency key was used before is not created again: the existing task is returned, whatever has
-        become of it. A task whose input, recipe and engine (that of the worker seen last) match a finished task is
-        finished on creation, with that task's outputs. Raises CONFLICT where a key was used for another input or
-        recipe, TOO_MANY_REQUESTS when too many tasks wait.
+        become of it. A task whose input, recipe and engine (that of the worker seen last) match a finished task of the
+        same tenant is finished on creation, with that task's outputs. Raises CONFLICT where a key was used for another
+        input or recipe, TOO_MANY_REQUESTS when too many tasks wait or a limit of the tenant is reached, FORBIDDEN for a
+        tenant that does not exist.
         """
         ...
 
-    async def get(self, id: str) -> Task:
+    async def get(self, id: str, *, tenant: str | None = None) -> Task:
         """Return a task by its own id or a lease's. Raises NOT_FOUND (`Task not found`)."""
         ...
 
-    async def find(self, query: TaskQuery) -> TaskPage:
+    async def find(self, query: TaskQuery, *, tenant: str = DEFAULT_TENANT) -> TaskPage:
         """Return a page of the tasks that match every filter, newest first. Raises INVALID_REQUEST.
 
         A search, reason or time looks at `SEARCHED` tasks for one page at most.
         """
         ...
 
-    async def count(self, filter: TaskFilter) -> TaskCounts:
+    async def count(self, filter: TaskFilter, *, tenant: str = DEFAULT_TENANT) -> TaskCounts:
         """Count the tasks that match a filter, among the newest `SEARCHED`. Raises INVALID_REQUEST."""
         ...
 
-    async def change(self, change: TaskChange) -> TaskChanges:
+    async def change(self, change: TaskChange, *, tenant: str = DEFAULT_TENANT) -> TaskChanges:
         """Cancel, retry, release or delete many tasks. Those that are not in a state for it stay as they are."""
         ...
 
-    async def spec(self, id: str) -> NamedRecipe:
+    async def spec(self, id: str, *, tenant: str | None = None) -> NamedRecipe:
         """Return the recipe that a task was made with. Raises NOT_FOUND."""
         ...
 
-    async def batches(self, *, before: str | None = None, limit: int = 100, name: str | None = None) -> BatchPage:
+    async def batches(
+        self, *, before: str | None = None, limit: int = 100, name: str | None = None, tenant: str = DEFAULT_TENANT
+    ) -> BatchPage:
         """Return a page of batches, or only the one of a name."""
         ...
 
     async def lease(self, request: LeaseRequest) -> list[Lease]:
-        """Lease waiting tasks, those of the highest priority first and the oldest first among them.
+        """Lease waiting tasks: `fairness` says of which tenant, `lifecycle` which of its tasks.
 
         Waits up to `request.wait` seconds for the first task, and is woken by it. `LeaseRequest` says what `holding`
         does. A lease costs the same whether ten tasks wait or a million.
         """
         ...
 
-    async def lease_classic(self) -> Lease | None:
+    async def lease_classic(self, *, tenant: str = DEFAULT_TENANT) -> Lease | None:
         """Lease the next task that a classic worker can do, for `Policy.classic_lease_duration`; None if none waits."""
         ...
 
@@ -148,33 +157,38 @@ class TaskStore(Protocol):
         """
         ...
 
-    async def cancel(self, id: str) -> Task:
+    async def cancel(self, id: str, *, tenant: str | None = None) -> Task:
         """Cancel a task that has not ended; its lease is lost. Calling it again changes nothing.
 
         Raises NOT_FOUND; CONFLICT once it has ended otherwise.
         """
         ...
 
-    async def retry(self, id: str) -> Task:
+    async def retry(self, id: str, *, tenant: str | None = None) -> Task:
         """Move a FAILED, CANCELLED or QUARANTINED task to WAITING and reset its counts.
 
         Raises NOT_FOUND; CONFLICT from another state.
         """
         ...
 
-    async def release(self, id: str) -> Task:
+    async def release(self, id: str, *, tenant: str | None = None) -> Task:
         """Move a QUARANTINED task to WAITING and reset its counts. Raises NOT_FOUND; CONFLICT from another state."""
         ...
 
-    async def delete(self, id: str) -> None:
+    async def delete(self, id: str, *, tenant: str | None = None) -> None:
         """Delete a task in any state; a lease on it is lost. Raises NOT_FOUND."""
         ...
 
-    async def events(self, after: int, *, limit: int = 1000, wait: float = 0.0, task: str | None = None) -> EventPage:
-        """Return the changes after a number, of all tasks or of one, waiting up to `wait` seconds for the first."""
+    async def events(
+        self, after: int, *, limit: int = 1000, wait: float = 0.0, task: str | None = None, tenant: str | None = None
+    ) -> EventPage:
+        """Return the changes after a number, of all tasks or of one, waiting up to `wait` seconds for the first.
+
+        A page of one tenant's changes may be empty though more follow after its `last`: go on from there.
+        """
         ...
 
-    async def summary(self) -> Summary:
+    async def summary(self, *, tenant: str | None = None) -> Summary:
         """Return the state of the queue, without scanning the tasks."""
         ...
 
@@ -186,7 +200,7 @@ class TaskStore(Protocol):
         """
         ...
 
-    async def recipes(self) -> list[NamedRecipe]:
+    async def recipes(self, *, tenant: str = DEFAULT_TENANT) -> list[NamedRecipe]:
         """Return the saved recipes in order of their names."""
         ...
 
@@ -194,7 +208,7 @@ class TaskStore(Protocol):
         """Save a recipe, replacing the one of the same name."""
         ...
 
-    async def delete_recipe(self, name: str) -> None:
+    async def delete_recipe(self, name: str, *, tenant: str = DEFAULT_TENANT) -> None:
         """Delete a saved recipe; tasks created with it keep it. Raises NOT_FOUND."""
         ...
 

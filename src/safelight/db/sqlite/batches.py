@@ -14,16 +14,16 @@ _Cell = tuple[str, State, int, int, int, int]
 _ALL = 2**62
 
 
-def page(transaction: Transaction, before: str | None, limit: int, name: str | None) -> BatchPage:
-    """Return one page of batches, or the one of a name."""
+def page(transaction: Transaction, before: str | None, limit: int, name: str | None, tenant: str) -> BatchPage:
+    """Return one page of a tenant's batches, or the one of a name."""
     if before is not None and not (before.isascii() and before.isdigit() and len(before) < 19):
         raise Error(Code.INVALID_REQUEST, "The parameter before: give `next` of the page before.", position="before")
     pairs = transaction.connection.read(
-        "batch_names", list[tuple[str, int]], int(before) if before else _ALL, limit + 1, name
+        "batch_names", list[tuple[str, int]], tenant, int(before) if before else _ALL, limit + 1, name
     )
     shown = pairs[:limit]
     found: defaultdict[str, list[_Cell]] = defaultdict(list)
-    for cell in transaction.connection.read("batches", list[_Cell], encoded([pair[0] for pair in shown])):
+    for cell in transaction.connection.read("batches", list[_Cell], tenant, encoded([pair[0] for pair in shown])):
         found[cell[0]].append(cell)
     following = str(shown[-1][1]) if len(pairs) > limit else None
     return BatchPage(batches=[_batch(batch, found[batch]) for batch, _ in shown], next=following)

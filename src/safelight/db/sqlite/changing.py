@@ -20,27 +20,27 @@ _RULES: dict[str, Callable[[TaskRow], Change | None]] = {
 }
 
 
-def change(transaction: Transaction, change: TaskChange) -> TaskChanges:
+def change(transaction: Transaction, change: TaskChange, tenant: str) -> TaskChanges:
     """Change the tasks named, or one page of those that match."""
     if (change.tasks is None) == (change.filter is None):
         raise Error(Code.INVALID_REQUEST, "Name either tasks or a filter.", position="$.tasks")
     following: str | None = None
     if change.filter is not None:
-        rows, following = found(transaction, change.filter.page(before=change.before, limit=change.limit))
+        rows, following = found(transaction, change.filter.page(before=change.before, limit=change.limit), tenant)
         missing = 0
     else:
-        rows = _named(transaction, change.tasks or [])
+        rows = _named(transaction, change.tasks or [], tenant)
         missing = len(set(change.tasks or [])) - len(rows)
     changes = [made for row in rows if (made := _allowed(_RULES[change.action], row)) is not None]
     transaction.apply(changes)
     return TaskChanges(changed=len(changes), skipped=len(rows) - len(changes) + missing, next=following)
 
 
-def _named(transaction: Transaction, wanted: list[str]) -> list[TaskRow]:
+def _named(transaction: Transaction, wanted: list[str], tenant: str) -> list[TaskRow]:
     rows: dict[int, TaskRow] = {}  # the id of a lease names a task, too
     for each in wanted:
         try:
-            row = transaction.task(each)
+            row = transaction.task(each, tenant)
         except Error as error:
             if error.code is not Code.NOT_FOUND:
                 raise

@@ -12,44 +12,53 @@ from safelight.db.store import Policy
 from safelight.errors import Code, Error
 from safelight.wire import NewTask, State, Task
 
+_Key = tuple[str, str]
+"""A tenant and an idempotency key."""
+
 
 def create(transaction: Transaction, tasks: Sequence[NewTask], policy: Policy) -> list[Task]:
     """Create tasks, all or none; return existing tasks for idempotency keys that were used before."""
     known = _known(transaction, tasks)
-    first: dict[str, int] = {}
+    first: dict[_Key, int] = {}
     """The index in `tasks` at which each new key appears first."""
     for place, task in enumerate(tasks):
-        _check(task, place)
-        if task.idempotency_key is not None and task.idempotency_key not in known:
-            first.setdefault(task.idempotency_key, place)
-    new = [
-        task
-        for place, task in enumerate(tasks)
-        if task.idempotency_key is None or first.get(task.idempotency_key) == place
-    ]
+        _check(transaction, task, place)
+        if task.idempotency_key is not None and _key(task) not in known:
+            first.setdefault(_key(task), place)
+    new = [task for place, task in enumerate(tasks) if task.idempotency_key is None or first.get(_key(task)) == place]
     for place, task in enumerate(tasks):
-        _check_same(transaction, task, place, known, tasks[first.get(task.idempotency_key or "", place)])
+        _check_same(transaction, task, place, known, tasks[first.get(_key(task), place)])
     _check_room(transaction, new, policy)
     made = iter(_insert(transaction, new))
     answer: list[TaskRow] = []
     for task in tasks:
-        row = known.get(task.idempotency_key or "")
+        row = known.get(_key(task))
         if row is None:
             row = next(made)
             if task.idempotency_key is not None:
-                known[task.idempotency_key] = row
+                known[_key(task)] = row
         answer.append(row)
     return [row.task(transaction.spec(row).digest) for row in answer]
 
 
-def _check(task: NewTask, place: int) -> None:
+def _key(task: NewTask | TaskRow) -> _Key:
+    """Return what an idempotency key is unique in: a tenant's keys mean nothing to another."""
+    return task.tenant, task.idempotency_key or ""
+
+
+def _check(transaction: Transaction, task: NewTask, place: int) -> None:
+    if task.tenant not in transaction.memory.tenants:
+        position = f"$[{place}].tenant"
+        raise Error(Code.FORBIDDEN, f"There is no tenant {task.tenant} (any more).", position=position)
     if task.state not in {State.UPLOADING, State.WAITING}:
         position = f"$[{place}].state"
         raise Error(Code.INVALID_REQUEST, "A new task is uploading (-1) or waiting (0).", position=position)
 
 
-def _check_same(transaction: Transaction, task: NewTask, place: int, known: dict[str, TaskRow], first: NewTask) -> None:
-    row = known.get(task.idempotency_key or "")
+def _check_same(
+    transaction: Transaction, task: NewTask, place: int, known: dict[_Key, TaskRow], first: NewTask
+) -> None:
+    row = known.get(_key(task))
     if row is not None:
         digest = transaction.spec(row).digest
         same = row.input == (task.input.digest if task.input else None) and digest == task.recipe_digest
@@ -68,12 +77,31 @@ def _check_room(transaction: Transaction, new: Sequence[NewTask], policy: Policy
     if new and waiting + len(new) > policy.max_waiting:
         detail = f"{waiting} tasks are waiting, and the limit is {policy.max_waiting}. Try again later."
         raise Error(Code.TOO_MANY_REQUESTS, detail, retry_after=5, limit=policy.max_waiting)
+    for tenant in {task.tenant for task in new}:
+        _check_limits(transaction, tenant, [task for task in new if task.tenant == tenant])
 
 
-def _known(transaction: Transaction, tasks: Sequence[NewTask]) -> dict[str, TaskRow]:
-    keys = [task.idempotency_key for task in tasks if task.idempotency_key is not None]
+def _check_limits(transaction: Transaction, tenant: str, new: Sequence[NewTask]) -> None:
+    """Refuse what a tenant's own limits do not allow. What the system makes for itself is not counted against them."""
+    limits, held = transaction.memory.tenants[tenant].limits, transaction.memory.of(tenant)
+    counted = [task for task in new if not task.internal]
+    waiting = held.counts[State.WAITING]
+    if limits.waiting is not None and counted and waiting + len(counted) > limits.waiting:
+        detail = f"{waiting} of your tasks wait, and no more than {limits.waiting} may; try again later."
+        raise Error(Code.TOO_MANY_REQUESTS, detail, retry_after=5, limit=limits.waiting)
+    size = sum(task.input.size for task in counted if task.input is not None)
+    if limits.bytes is not None and size and held.bytes + size > limits.bytes:
+        detail = (
+            f"Your photos and results take up {held.bytes} bytes, and no more than {limits.bytes} may be kept. "
+            "Delete tasks that you do not need any more."
+        )
+        raise Error(Code.TOO_MANY_REQUESTS, detail, retry_after=60, limit=limits.bytes)
+
+
+def _known(transaction: Transaction, tasks: Sequence[NewTask]) -> dict[_Key, TaskRow]:
+    keys = [_key(task) for task in tasks if task.idempotency_key is not None]
     rows = transaction.tasks("tasks_by_idempotency_key", encoded(keys)) if keys else []
-    return {row.idempotency_key: row for row in rows if row.idempotency_key is not None}
+    return {_key(row): row for row in rows}
 
 
 def _insert(transaction: Transaction, tasks: Sequence[NewTask]) -> list[TaskRow]:
@@ -93,6 +121,8 @@ def _insert(transaction: Transaction, tasks: Sequence[NewTask]) -> list[TaskRow]
             priority=task.priority,
             classic=int(task.classic),
             internal=int(task.internal),
+            interactive=int(task.interactive),
+            tenant=task.tenant,
             spec=spec,
             recipe=task.recipe,
             input=task.input.digest if task.input else None,
@@ -103,7 +133,7 @@ def _insert(transaction: Transaction, tasks: Sequence[NewTask]) -> list[TaskRow]
             idempotency_key=task.idempotency_key,
             webhook=task.webhook,
         )
-        alike = finished.get((row.input, spec)) if task.state is State.WAITING else None
+        alike = finished.get((row.tenant, row.input, spec)) if task.state is State.WAITING else None
         if alike is not None:
             row = row.evolve(
                 state=State.FINISHED, outputs=alike.outputs, engine=alike.engine, seconds=alike.seconds, reused=1
@@ -114,11 +144,15 @@ def _insert(transaction: Transaction, tasks: Sequence[NewTask]) -> list[TaskRow]
 
 def _finished_alike(
     transaction: Transaction, tasks: Sequence[NewTask], specs: Sequence[int]
-) -> dict[tuple[str | None, int], TaskRow]:
-    """Return a finished task of the current engine for each pair of input and spec that has one."""
+) -> dict[tuple[str, str | None, int], TaskRow]:
+    """Return a finished task of the present engine for each tenant, input and spec that has one."""
     engine = transaction.memory.engine
-    wanted = {(task.input.digest, spec) for task, spec in zip(tasks, specs, strict=True) if task.input is not None}
+    wanted = {
+        (task.tenant, task.input.digest, spec)
+        for task, spec in zip(tasks, specs, strict=True)
+        if task.input is not None
+    }
     if not engine or not wanted:
         return {}
     rows = transaction.tasks("finished_alike", encoded(list(wanted)), engine)
-    return {(row.input, row.spec): row for row in rows}
+    return {(row.tenant, row.input, row.spec): row for row in rows}

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from safelight.db.sqlite.connection import Connection
-from safelight.db.sqlite.transaction import Memory, Transaction
+from safelight.db.sqlite.memory import Memory
+from safelight.db.sqlite.transaction import Transaction
 from safelight.errors import Code, Error
 from safelight.sqlitefile import wrapped
 from safelight.wire import WorkerSeen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from safelight.db import ids, lifecycle
@@ -43,24 +44,33 @@ def claim(transaction: Transaction, request: LeaseRequest, policy: Policy) -> li
     return _lease(transaction, rows, request.worker.id, request.seconds)
 
 
-def claim_classic(transaction: Transaction, policy: Policy) -> Lease | None:
-    """Lease the next task that a classic worker can do; None if none waits."""
-    rows = transaction.tasks("waiting_classic", 1) if transaction.memory.available else []
+def claim_classic(transaction: Transaction, tenant: str, policy: Policy) -> Lease | None:
+    """Lease the next task of a tenant that a classic worker can do; None if none waits."""
+    rows = transaction.tasks("waiting_classic", tenant, 1) if transaction.memory.of(tenant).available else []
     return next(iter(_lease(transaction, rows, "", policy.classic_lease_duration)), None)
 
 
 def _next(transaction: Transaction, n: int, policy: Policy) -> list[TaskRow]:
-    """Return the tasks that come next; `lifecycle` says in which order they do."""
+    """Return the tasks that come next; `fairness` says of which tenants, `lifecycle` in which order."""
     if not n:
         return []
-    rows = transaction.tasks("waiting", n)
     memory = transaction.memory
-    turn, memory.leases = memory.leases, memory.leases + len(rows)
-    by_age = memory.leases // policy.oldest_every - turn // policy.oldest_every if policy.oldest_every else 0
+    turns = memory.turns.choose({tenant: held.available for tenant, held in memory.held.items()}, n)
+    taken = {tenant: iter(_of_tenant(transaction, tenant, count, policy)) for tenant, count in Counter(turns).items()}
+    rows = (next(taken[tenant], None) for tenant in turns)
+    return [row for row in rows if row is not None]
+
+
+def _of_tenant(transaction: Transaction, tenant: str, n: int, policy: Policy) -> list[TaskRow]:
+    """Return the first `n` tasks of a tenant that wait."""
+    rows = transaction.tasks("waiting", tenant, n)
+    share = transaction.memory.turns.share(tenant)
+    turn, share.leases = share.leases, share.leases + len(rows)
+    by_age = share.leases // policy.oldest_every - turn // policy.oldest_every if policy.oldest_every else 0
     if not by_age:
         return rows
     taken = {row.n for row in rows}
-    older = [row for row in transaction.tasks("waiting_oldest", by_age) if row.n not in taken]
+    older = [row for row in transaction.tasks("waiting_oldest", tenant, by_age) if row.n not in taken]
     return rows[: len(rows) - len(older)] + older
 
 

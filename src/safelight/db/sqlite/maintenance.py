@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from safelight.db import lifecycle
 from safelight.db.lifecycle import Change
-from safelight.db.sqlite.transaction import Transaction
+from safelight.db.sqlite.transaction import Transaction, encoded
 from safelight.db.store import Policy
 
 _SLICE = 500
@@ -21,7 +21,7 @@ def start(transaction: Transaction) -> None:
 def pass_time(transaction: Transaction, policy: Policy) -> None:
     """Do a slice of what is due, and note when something will be due next."""
     expire(transaction, policy)
-    transaction.memory.delayed -= transaction.connection.run("fall_due", transaction.now, _SLICE)
+    _fall_due(transaction)
     remove(transaction, policy)
     transaction.foreseen = _next(transaction, policy)
     transaction.passed = True
@@ -31,6 +31,15 @@ def expire(transaction: Transaction, policy: Policy) -> None:
     """End the leases that nobody has extended in time."""
     expired = transaction.tasks("expired", transaction.now, _SLICE)
     transaction.apply([lifecycle.expired(row, policy) for row in expired])
+
+
+def _fall_due(transaction: Transaction) -> None:
+    """Let delayed tasks whose time has come be leased."""
+    due = transaction.connection.read("due_now", list[tuple[int, str]], transaction.now, _SLICE)
+    if due:
+        transaction.connection.run("fall_due", encoded([n for n, _ in due]))
+        for _, tenant in due:
+            transaction.memory.count_delayed(tenant, -1)
 
 
 def remove(transaction: Transaction, policy: Policy) -> None:

@@ -4,7 +4,8 @@
 -- name: insert_tasks
 INSERT INTO task (
   n, state, seq, changed, due, attempts, errors, deaths, classic_deaths, lease, expires, lease_duration, worker, settled,
-  settled_as, outputs, failure, engine, seconds, key, created, priority, classic, internal, spec, recipe, input, input_size,
+  settled_as, outputs, failure, engine, seconds, key, created, priority, classic, internal, interactive, tenant,
+  spec, recipe, input, input_size,
   filename, media_type, batch, idempotency_key, webhook, reused
 )
 VALUES :rows;
@@ -25,7 +26,7 @@ DELETE FROM task WHERE n IN (SELECT value FROM json_each(?1));
 
 -- name: insert_events
 INSERT INTO event (
-  seq, at, n, key, state, recipe, batch, internal, attempt, worker, kind, failure, seconds
+  seq, at, n, key, state, recipe, batch, internal, tenant, attempt, worker, kind, failure, seconds
 )
 VALUES :rows;
 
@@ -37,17 +38,17 @@ SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
 -- name: tasks_by_idempotency_key
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
   SELECT as_json FROM json_each(?1) AS wanted CROSS JOIN task INDEXED BY task_idempotency
-  ON task.idempotency_key = wanted.value
+  ON task.tenant = wanted.value->>0 AND task.idempotency_key = wanted.value->>1
 );
 
 -- name: finished_alike
--- ?1: pairs of input and spec; ?2: engine
+-- ?1: tenant, input and spec of each; ?2: engine
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
   SELECT as_json FROM task WHERE n IN (
     SELECT (
       SELECT n FROM task INDEXED BY task_result
       WHERE state = 2 AND outputs IS NOT NULL
-        AND input = wanted.value->>0 AND spec = wanted.value->>1 AND engine = ?2
+        AND tenant = wanted.value->>0 AND input = wanted.value->>1 AND spec = wanted.value->>2 AND engine = ?2
       LIMIT 1
     )
     FROM json_each(?1) AS wanted
@@ -55,21 +56,23 @@ SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
 );
 
 -- name: waiting
+-- ?1: tenant
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
   SELECT as_json FROM task INDEXED BY task_waiting
-  WHERE state = 0 AND due IS NULL ORDER BY priority DESC, n LIMIT ?1
+  WHERE tenant = ?1 AND state = 0 AND due IS NULL ORDER BY priority DESC, interactive DESC, n LIMIT ?2
 );
 
 -- name: waiting_oldest
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
   SELECT as_json FROM task INDEXED BY task_oldest
-  WHERE state = 0 AND due IS NULL ORDER BY n LIMIT ?1
+  WHERE tenant = ?1 AND state = 0 AND due IS NULL ORDER BY n LIMIT ?2
 );
 
 -- name: waiting_classic
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
   SELECT as_json FROM task INDEXED BY task_classic
-  WHERE state = 0 AND due IS NULL AND classic = 1 ORDER BY priority DESC, n LIMIT ?1
+  WHERE tenant = ?1 AND state = 0 AND due IS NULL AND classic = 1
+  ORDER BY priority DESC, interactive DESC, n LIMIT ?2
 );
 
 -- name: held_by
@@ -99,17 +102,22 @@ SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
 -- name: first_expiry
 SELECT expires FROM task INDEXED BY task_expires WHERE state = 1 ORDER BY expires LIMIT 1;
 
+-- name: due_now
+SELECT json_group_array(json_array(n, tenant)) FROM (
+  SELECT n, tenant FROM task INDEXED BY task_delayed
+  WHERE state = 0 AND due IS NOT NULL AND due <= ?1 ORDER BY due LIMIT ?2
+);
+
 -- name: fall_due
 -- This is no event: the task was waiting before, and is waiting now.
-UPDATE task SET due = NULL WHERE n IN (
-  SELECT n FROM task INDEXED BY task_delayed WHERE state = 0 AND due IS NOT NULL AND due <= ?1 ORDER BY due LIMIT ?2
-);
+UPDATE task SET due = NULL WHERE n IN (SELECT value FROM json_each(?1));
 
 -- name: first_delayed
 SELECT due FROM task INDEXED BY task_delayed WHERE state = 0 AND due IS NOT NULL ORDER BY due LIMIT 1;
 
 -- name: oldest_waiting
-SELECT changed FROM task INDEXED BY task_oldest WHERE state = 0 AND due IS NULL ORDER BY n LIMIT 1;
+SELECT changed FROM task INDEXED BY task_oldest
+WHERE tenant = ?1 AND state = 0 AND due IS NULL ORDER BY n LIMIT 1;
 
 -- name: ended_before
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
@@ -121,39 +129,42 @@ SELECT changed FROM task INDEXED BY task_ended WHERE state >= 2 ORDER BY changed
 
 -- name: uploading_before
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM (SELECT * FROM task INDEXED BY task_state WHERE state = -1 ORDER BY n LIMIT ?2)
+  SELECT as_json FROM (SELECT * FROM task INDEXED BY task_uploading WHERE state = -1 ORDER BY n LIMIT ?2)
   WHERE created < ?1
 );
 
 -- name: first_uploading
-SELECT created FROM task INDEXED BY task_state WHERE state = -1 ORDER BY n LIMIT 1;
+SELECT created FROM task INDEXED BY task_uploading WHERE state = -1 ORDER BY n LIMIT 1;
 
 -- name: find
+-- ?1: tenant; ?2: below which number; ?3: how many; ?4: internal, also in those that follow
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM task WHERE n < ?1 AND internal = ?3 ORDER BY n DESC LIMIT ?2
+  SELECT as_json FROM task INDEXED BY task_tenant
+  WHERE tenant = ?1 AND n < ?2 AND internal = ?4 ORDER BY n DESC LIMIT ?3
 );
 
 -- name: find_by_state
--- ?3: internal; ?4: state; ?5: recipe or NULL
+-- ?5: state; ?6: recipe or NULL
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
   SELECT as_json FROM task INDEXED BY task_state
-  WHERE state = ?4 AND n < ?1 AND internal = ?3 AND (?5 IS NULL OR recipe = ?5) ORDER BY n DESC LIMIT ?2
+  WHERE tenant = ?1 AND state = ?5 AND n < ?2 AND internal = ?4 AND (?6 IS NULL OR recipe = ?6)
+  ORDER BY n DESC LIMIT ?3
 );
 
 -- name: find_by_recipe
--- ?3: internal; ?4: recipe
+-- ?5: recipe
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
   SELECT as_json FROM task INDEXED BY task_recipe
-  WHERE recipe = ?4 AND n < ?1 AND internal = ?3 ORDER BY n DESC LIMIT ?2
+  WHERE tenant = ?1 AND recipe = ?5 AND n < ?2 AND internal = ?4 ORDER BY n DESC LIMIT ?3
 );
 
 -- name: find_by_batch
--- ?3: internal; ?4: batch; ?5: recipe or NULL; ?6: states as a JSON array or NULL
+-- ?5: batch; ?6: recipe or NULL; ?7: states as a JSON array or NULL
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
   SELECT as_json FROM task INDEXED BY task_batch
-  WHERE batch <> '' AND batch = ?4 AND n < ?1 AND internal = ?3 AND (?5 IS NULL OR recipe = ?5)
-    AND (?6 IS NULL OR state IN (SELECT value FROM json_each(?6)))
-  ORDER BY n DESC LIMIT ?2
+  WHERE tenant = ?1 AND batch <> '' AND batch = ?5 AND n < ?2 AND internal = ?4 AND (?6 IS NULL OR recipe = ?6)
+    AND (?7 IS NULL OR state IN (SELECT value FROM json_each(?7)))
+  ORDER BY n DESC LIMIT ?3
 );
 
 -- name: tasks_after
@@ -164,6 +175,12 @@ SELECT n FROM task ORDER BY n LIMIT 1;
 
 -- name: events_after
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (SELECT as_json FROM event WHERE seq > ?1 ORDER BY seq LIMIT ?2);
+
+-- name: tenant_events_after
+-- ?3: the last number to look at; ?4: tenant
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
+  SELECT as_json FROM event WHERE seq > ?1 AND seq <= ?3 AND tenant = ?4 ORDER BY seq LIMIT ?2
+);
 
 -- name: task_events_after
 -- ?3: number of the task
@@ -182,12 +199,20 @@ SELECT at FROM event ORDER BY seq LIMIT 1;
 DELETE FROM event WHERE seq <= ?1;
 
 -- name: counts
-SELECT json_group_array(json_array(state, held)) FROM (
-  SELECT state, count(*) AS held FROM task INDEXED BY task_state GROUP BY state
+SELECT json_group_array(json_array(tenant, state, held)) FROM (
+  SELECT tenant, state, count(*) AS held FROM task INDEXED BY task_state GROUP BY tenant, state
 );
 
 -- name: count_delayed
-SELECT count(*) FROM task INDEXED BY task_delayed WHERE state = 0 AND due IS NOT NULL;
+SELECT json_group_array(json_array(tenant, held)) FROM (
+  SELECT tenant, count(*) AS held FROM task INDEXED BY task_delayed WHERE state = 0 AND due IS NOT NULL GROUP BY tenant
+);
+
+-- name: kept_bytes
+SELECT json_group_array(json_array(tenant, bytes)) FROM tenant_use;
+
+-- name: keep_bytes
+INSERT INTO tenant_use (tenant, bytes) VALUES (?1, ?2) ON CONFLICT (tenant) DO UPDATE SET bytes = ?2;
 
 -- name: last_number
 -- ?1: task, event or delivery
@@ -245,25 +270,27 @@ SELECT created FROM delivery ORDER BY n LIMIT 1;
 SELECT count(*) FROM delivery;
 
 -- name: recipes
-SELECT json_group_array(json_array(name, spec, changed)) FROM (SELECT * FROM recipe ORDER BY name);
+SELECT json_group_array(json_array(name, spec, changed)) FROM (SELECT * FROM recipe WHERE tenant = ?1 ORDER BY name);
 
 -- name: save_recipe
-INSERT INTO recipe (name, spec, changed) VALUES (?1, ?2, ?3)
-ON CONFLICT (name) DO UPDATE SET spec = ?2, changed = ?3;
+INSERT INTO recipe (tenant, name, spec, changed) VALUES (?1, ?2, ?3, ?4)
+ON CONFLICT (tenant, name) DO UPDATE SET spec = ?3, changed = ?4;
 
 -- name: delete_recipe
-DELETE FROM recipe WHERE name = ?1;
+DELETE FROM recipe WHERE tenant = ?1 AND name = ?2;
 
 -- name: searched_to
--- ?1: number below which a search begins; ?2: how many tasks it looks at. Nothing where fewer are left.
-SELECT json_group_array(json_array(n, key)) FROM (SELECT n, key FROM task WHERE n < ?1 ORDER BY n DESC LIMIT 1 OFFSET ?2);
+-- ?1: tenant; ?2: number below which a search begins; ?3: how many tasks it looks at. Nothing where fewer are left.
+SELECT json_group_array(json_array(n, key)) FROM (
+  SELECT n, key FROM task INDEXED BY task_tenant WHERE tenant = ?1 AND n < ?2 ORDER BY n DESC LIMIT 1 OFFSET ?3
+);
 
 -- name: search
 -- ?1, ?2: numbers between which to look; ?3: internal; ?4: batch; ?5: lower-case text; ?6, ?7: creation; ?8: states as
--- a JSON array; ?9: recipe; ?10: code of the failure; each NULL where it does not matter; ?11: how many rows
+-- a JSON array; ?9: recipe; ?10: code of the failure; each NULL where it does not matter; ?11: how many rows; ?12: tenant
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM task
-  WHERE n < ?1 AND n >= ?2 AND internal = ?3 AND (?4 IS NULL OR batch = ?4)
+  SELECT as_json FROM task INDEXED BY task_tenant
+  WHERE tenant = ?12 AND n < ?1 AND n >= ?2 AND internal = ?3 AND (?4 IS NULL OR batch = ?4)
     AND (?5 IS NULL OR instr(lower(filename), ?5) OR instr(n || '-' || key, ?5) = 1)
     AND (?6 IS NULL OR created >= ?6) AND (?7 IS NULL OR created < ?7)
     AND (?8 IS NULL OR state IN (SELECT value FROM json_each(?8)))
@@ -272,28 +299,106 @@ SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
 );
 
 -- name: count_matching
--- As search, without what is counted apart.
+-- As search, without what is counted apart; ?8: tenant
 SELECT json_group_array(json_array(state, recipe, reason, held)) FROM (
-  SELECT state, recipe, CASE WHEN state IN (3, 4) THEN failure->>'code' END AS reason, count(*) AS held FROM task
-  WHERE n < ?1 AND n >= ?2 AND internal = ?3 AND (?4 IS NULL OR batch = ?4)
+  SELECT state, recipe, CASE WHEN state IN (3, 4) THEN failure->>'code' END AS reason, count(*) AS held
+  FROM task INDEXED BY task_tenant
+  WHERE tenant = ?8 AND n < ?1 AND n >= ?2 AND internal = ?3 AND (?4 IS NULL OR batch = ?4)
     AND (?5 IS NULL OR instr(lower(filename), ?5) OR instr(n || '-' || key, ?5) = 1)
     AND (?6 IS NULL OR created >= ?6) AND (?7 IS NULL OR created < ?7)
   GROUP BY state, recipe, reason
 );
 
 -- name: batch_names
--- ?1: number below which the newest task of a batch is; ?2: how many; ?3: the only name, or NULL
+-- ?1: tenant; ?2: number below which the newest task of a batch is; ?3: how many; ?4: the only name, or NULL
 SELECT json_group_array(json_array(batch, newest)) FROM (
   SELECT batch, max(n) AS newest FROM task INDEXED BY task_batch
-  WHERE batch <> '' AND (?3 IS NULL OR batch = ?3) GROUP BY batch HAVING newest < ?1 ORDER BY newest DESC LIMIT ?2
+  WHERE tenant = ?1 AND batch <> '' AND (?4 IS NULL OR batch = ?4)
+  GROUP BY batch HAVING newest < ?2 ORDER BY newest DESC LIMIT ?3
 );
 
 -- name: batches
--- ?1: names
+-- ?1: tenant; ?2: names
 SELECT json_group_array(json_array(batch, state, held, created, changed, size)) FROM (
   SELECT batch, state, count(*) AS held, min(created) AS created, max(changed) AS changed,
     sum(coalesce(input_size, 0)) AS size
-  FROM json_each(?1) AS wanted CROSS JOIN task INDEXED BY task_batch
-  ON task.batch <> '' AND task.batch = wanted.value
+  FROM json_each(?2) AS wanted CROSS JOIN task INDEXED BY task_batch
+  ON task.tenant = ?1 AND task.batch <> '' AND task.batch = wanted.value
   GROUP BY batch, state
 );
+
+-- name: tenants
+SELECT '[' || coalesce(group_concat(body), '') || ']' FROM tenant;
+
+-- name: keep_tenant
+INSERT INTO tenant (id, body) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET body = ?2;
+
+-- name: delete_tenant_of_tenant
+DELETE FROM tenant WHERE id = ?1;
+
+-- name: delete_tenant_use_of_tenant
+DELETE FROM tenant_use WHERE tenant = ?1;
+
+-- name: delete_api_keys_of_tenant
+DELETE FROM api_key WHERE tenant = ?1;
+
+-- name: delete_sessions_of_tenant
+DELETE FROM session WHERE tenant = ?1;
+
+-- name: delete_signing_keys_of_tenant
+DELETE FROM signing_key WHERE tenant = ?1;
+
+-- name: delete_recipes_of_tenant
+DELETE FROM recipe WHERE tenant = ?1;
+
+-- name: api_keys
+SELECT '[' || coalesce(group_concat(body), '') || ']' FROM api_key WHERE ?1 IS NULL OR tenant = ?1;
+
+-- name: api_key
+SELECT body FROM api_key WHERE id = ?1;
+
+-- name: keep_api_key
+INSERT INTO api_key (id, tenant, body) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE SET body = ?3;
+
+-- name: session
+SELECT body FROM session WHERE id = ?1 AND expires > ?2;
+
+-- name: insert_session
+INSERT INTO session (id, tenant, expires, body) VALUES (?1, ?2, ?3, ?4);
+
+-- name: delete_session
+DELETE FROM session WHERE id = ?1;
+
+-- name: delete_old_sessions
+DELETE FROM session WHERE id IN (SELECT id FROM session INDEXED BY session_expires WHERE expires <= ?1 LIMIT ?2);
+
+-- name: ticket
+SELECT body FROM ticket WHERE id = ?1 AND expires > ?2;
+
+-- name: insert_ticket
+INSERT INTO ticket (id, expires, body) VALUES (?1, ?2, ?3);
+
+-- name: delete_ticket
+DELETE FROM ticket WHERE id = ?1;
+
+-- name: delete_old_tickets
+DELETE FROM ticket WHERE id IN (SELECT id FROM ticket INDEXED BY ticket_expires WHERE expires <= ?1 LIMIT ?2);
+
+-- name: signing_keys
+SELECT '[' || coalesce(group_concat(body), '') || ']' FROM (
+  SELECT body FROM signing_key WHERE tenant = ?1 ORDER BY n DESC
+);
+
+-- name: insert_signing_key
+INSERT INTO signing_key (tenant, body) VALUES (?1, ?2);
+
+-- name: insert_audit
+INSERT INTO audit (at, tenant, body) VALUES (?1, ?2, ?3);
+
+-- name: audit
+SELECT json_group_array(json_array(seq, at, json(body))) FROM (
+  SELECT * FROM audit WHERE seq > ?1 AND (?3 IS NULL OR tenant = ?3) ORDER BY seq LIMIT ?2
+);
+
+-- name: delete_old_audit
+DELETE FROM audit WHERE seq IN (SELECT seq FROM (SELECT seq, at FROM audit ORDER BY seq LIMIT ?2) WHERE at < ?1);

@@ -10,41 +10,51 @@ from safelight.db.sqlite import leasing
 from safelight.db.sqlite.transaction import Transaction
 from safelight.wire import EventPage, NamedRecipe, Reference, State, Summary, Task
 
+LOOKED_THROUGH = 10_000
+"""Changes of all tenants that one call looks through for those of one; there is no index to keep for them."""
 
-def get(transaction: Transaction, id: str) -> Task:
+
+def get(transaction: Transaction, id: str, tenant: str | None) -> Task:
     """Return one task."""
-    row = transaction.task(id)
+    row = transaction.task(id, tenant)
     return row.task(transaction.spec(row).digest)
 
 
-def spec(transaction: Transaction, id: str) -> NamedRecipe:
+def spec(transaction: Transaction, id: str, tenant: str | None) -> NamedRecipe:
     """Return the recipe of a task."""
-    row = transaction.task(id)
-    return NamedRecipe(name=row.recipe, spec=msgspec.Raw(transaction.spec(row).body), changed=row.created / 1000)
+    row = transaction.task(id, tenant)
+    body = msgspec.Raw(transaction.spec(row).body)
+    return NamedRecipe(tenant=row.tenant, name=row.recipe, spec=body, changed=row.created / 1000)
 
 
-def events(transaction: Transaction, after: int, limit: int, task: str | None) -> EventPage:
-    """Return one page of events."""
+def events(transaction: Transaction, after: int, limit: int, task: str | None, tenant: str | None) -> EventPage:
+    """Return one page of events; of a tenant's events, those among the next `LOOKED_THROUGH`."""
     transaction.write_events()
     memory = transaction.memory
-    if task is None:
+    until = memory.last_event
+    if task is None and tenant is not None:
+        until = min(until, after + LOOKED_THROUGH)
+        rows = transaction.connection.read("tenant_events_after", list[EventRow], after, limit, until, tenant)
+    elif task is None:
         rows = transaction.connection.read("events_after", list[EventRow], after, limit)
     else:
         reference = ids.parse(task)
         n = reference.n if reference else 0
         found = transaction.connection.read("task_events_after", list[EventRow], after, limit, n)
-        rows = [row for row in found if reference and row.key == reference.key]
-    last = rows[-1].seq if len(rows) == limit else max(after, memory.last_event)
+        rows = [row for row in found if reference and row.key == reference.key and tenant in (None, row.tenant)]
+    last = rows[-1].seq if len(rows) == limit else max(after, until)
     return EventPage(events=[row.event() for row in rows], last=last, oldest=memory.removed_event)
 
 
-def summary(transaction: Transaction) -> Summary:
+def summary(transaction: Transaction, tenant: str | None) -> Summary:
     """Return the state of the queue."""
     memory = transaction.memory
-    oldest = transaction.connection.value("oldest_waiting")
+    held = memory if tenant is None else memory.of(tenant)
+    waiting = [name for name, has in memory.held.items() if has.available and tenant in (None, name)]
+    oldest = min((transaction.connection.value("oldest_waiting", name) for name in waiting), default=None)
     return Summary(
-        tasks={state.name.lower(): memory.counts[state] for state in State},
-        delayed=memory.delayed,
+        tasks={state.name.lower(): held.counts[state] for state in State},
+        delayed=held.delayed,
         oldest_waiting=max(0, transaction.now - oldest) / 1000 if oldest is not None else 0.0,
         seq=memory.last_event,
         workers=leasing.workers(transaction),

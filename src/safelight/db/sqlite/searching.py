@@ -22,28 +22,28 @@ _Cell = tuple[State, str, str | None, int]
 _ALL = 2**62
 
 
-def find(transaction: Transaction, query: TaskQuery) -> TaskPage:
+def find(transaction: Transaction, query: TaskQuery, tenant: str) -> TaskPage:
     """Return one page of tasks, newest first."""
-    rows, following = found(transaction, query)
+    rows, following = found(transaction, query, tenant)
     return TaskPage(tasks=[row.task(transaction.spec(row).digest) for row in rows], next=following)
 
 
-def found(transaction: Transaction, query: TaskQuery) -> tuple[list[TaskRow], str | None]:
+def found(transaction: Transaction, query: TaskQuery, tenant: str) -> tuple[list[TaskRow], str | None]:
     """Return the rows of one page, and the id below which the next begins."""
     reference = ids.parse(query.before) if query.before is not None else None
     if query.before is not None and reference is None:
         raise Error(Code.INVALID_REQUEST, "The parameter before: give the id of a task.", position="before")
     below = reference.n if reference else _ALL
     if any(value is not None for value in (query.search, query.reason, query.since, query.until)):
-        return search(transaction, query, below)
-    rows = _find(transaction, query, below)
+        return search(transaction, query, tenant, below)
+    rows = _find(transaction, query, tenant, below)
     return rows[: query.limit], rows[query.limit - 1].id if len(rows) > query.limit else None
 
 
-def _find(transaction: Transaction, query: TaskQuery, below: int) -> list[TaskRow]:
+def _find(transaction: Transaction, query: TaskQuery, tenant: str, below: int) -> list[TaskRow]:
     """Return one row more than the page has, where there is one."""
     states, recipe = sorted(set(query.states)), query.recipe
-    page = below, query.limit + 1, int(query.internal)
+    page = tenant, below, query.limit + 1, int(query.internal)
     if query.batch:
         return transaction.tasks("find_by_batch", *page, query.batch, recipe, encoded(states) if states else None)
     if states:
@@ -54,22 +54,22 @@ def _find(transaction: Transaction, query: TaskQuery, below: int) -> list[TaskRo
     return transaction.tasks("find", *page)
 
 
-def search(transaction: Transaction, query: TaskQuery, below: int) -> tuple[list[TaskRow], str | None]:
+def search(transaction: Transaction, query: TaskQuery, tenant: str, below: int) -> tuple[list[TaskRow], str | None]:
     """Return the rows of one page, and the id below which the next begins."""
-    lowest, lowest_id = _lowest(transaction, below)
+    lowest, lowest_id = _lowest(transaction, tenant, below)
     states = encoded(sorted(set(query.states))) if query.states else None
     values = (below, lowest, int(query.internal), *_conditions(query), states, query.recipe, query.reason)
-    rows = transaction.tasks("search", *values, query.limit + 1)
+    rows = transaction.tasks("search", *values, query.limit + 1, tenant)
     if len(rows) > query.limit:
         return rows[: query.limit], rows[query.limit - 1].id
     return rows, lowest_id
 
 
-def count(transaction: Transaction, filter: TaskFilter) -> TaskCounts:
+def count(transaction: Transaction, filter: TaskFilter, tenant: str) -> TaskCounts:
     """Count what matches, and beside it what would without its state, its recipe or its reason."""
-    lowest, more = _lowest(transaction, _ALL)
+    lowest, more = _lowest(transaction, tenant, _ALL)
     cells = transaction.connection.read(
-        "count_matching", list[_Cell], _ALL, lowest, int(filter.internal), *_conditions(filter)
+        "count_matching", list[_Cell], _ALL, lowest, int(filter.internal), *_conditions(filter), tenant
     )
     wanted = set(filter.states)
     total = 0
@@ -91,9 +91,9 @@ def count(transaction: Transaction, filter: TaskFilter) -> TaskCounts:
     )
 
 
-def _lowest(transaction: Transaction, below: int) -> tuple[int, str | None]:
+def _lowest(transaction: Transaction, tenant: str, below: int) -> tuple[int, str | None]:
     """Return the number of the last task to look at, and its id where there are more beyond it."""
-    places = transaction.connection.read("searched_to", list[tuple[int, str]], below, SEARCHED)
+    places = transaction.connection.read("searched_to", list[tuple[int, str]], tenant, below, SEARCHED)
     return (places[0][0], f"{places[0][0]}-{places[0][1]}") if places else (0, None)
 
 

@@ -27,11 +27,13 @@ from safelight.db.sqlite import (
     recipes,
     searching,
 )
+from safelight.db.sqlite.accounts import SqliteAccounts
 from safelight.db.sqlite.database import Database
 from safelight.db.sqlite.transaction import Transaction
 from safelight.db.store import Policy
 from safelight.errors import Error
 from safelight.wire import (
+    DEFAULT_TENANT,
     BatchPage,
     Delivery,
     EventPage,
@@ -85,6 +87,7 @@ class SqliteStore:
         self._next: int | None = None
         self._sooner = asyncio.Event()
         self._database = Database(path, clock=clock, committed=self._committed)
+        self.accounts = SqliteAccounts(self._database.submit, keep_audit=policy.keep_audit)
 
     @classmethod
     @asynccontextmanager
@@ -114,29 +117,31 @@ class SqliteStore:
         """See the contract."""
         return await self._do(creating.create, tasks, self._policy)
 
-    async def get(self, id: str) -> Task:
+    async def get(self, id: str, *, tenant: str | None = None) -> Task:
         """See the contract."""
-        return await self._do(reading.get, id)
+        return await self._do(reading.get, id, tenant)
 
-    async def find(self, query: TaskQuery) -> TaskPage:
+    async def find(self, query: TaskQuery, *, tenant: str = DEFAULT_TENANT) -> TaskPage:
         """See the contract."""
-        return await self._do(searching.find, query)
+        return await self._do(searching.find, query, tenant)
 
-    async def count(self, filter: TaskFilter) -> TaskCounts:
+    async def count(self, filter: TaskFilter, *, tenant: str = DEFAULT_TENANT) -> TaskCounts:
         """See the contract."""
-        return await self._do(searching.count, filter)
+        return await self._do(searching.count, filter, tenant)
 
-    async def change(self, change: TaskChange) -> TaskChanges:
+    async def change(self, change: TaskChange, *, tenant: str = DEFAULT_TENANT) -> TaskChanges:
         """See the contract."""
-        return await self._do(changing.change, change)
+        return await self._do(changing.change, change, tenant)
 
-    async def spec(self, id: str) -> NamedRecipe:
+    async def spec(self, id: str, *, tenant: str | None = None) -> NamedRecipe:
         """See the contract."""
-        return await self._do(reading.spec, id)
+        return await self._do(reading.spec, id, tenant)
 
-    async def batches(self, *, before: str | None = None, limit: int = 100, name: str | None = None) -> BatchPage:
+    async def batches(
+        self, *, before: str | None = None, limit: int = 100, name: str | None = None, tenant: str = DEFAULT_TENANT
+    ) -> BatchPage:
         """See the contract."""
-        return await self._do(batches.page, before, limit, name)
+        return await self._do(batches.page, before, limit, name, tenant)
 
     async def lease(self, request: LeaseRequest) -> list[Lease]:
         """See the contract."""
@@ -151,13 +156,14 @@ class SqliteStore:
             return leases
         return await self._queue.wait(request)
 
-    async def lease_classic(self) -> Lease | None:
+    async def lease_classic(self, *, tenant: str = DEFAULT_TENANT) -> Lease | None:
         """See the contract."""
 
         def lost(lease: Lease | None) -> None:
             self._return([lease] if lease else [])
 
-        return await self._database.submit(partial(leasing.claim_classic, policy=self._policy), lost=lost)
+        claim = partial(leasing.claim_classic, tenant=tenant, policy=self._policy)
+        return await self._database.submit(claim, lost=lost)
 
     async def finish_classic(
         self, id: str, outputs: Sequence[Output] = (), *, engine: str = "classic", seconds: float = 0.0
@@ -176,52 +182,55 @@ class SqliteStore:
 
     async def ready(self, id: str) -> Task:
         """See the contract."""
-        return await self._do(_change, id, lifecycle.ready)
+        return await self._do(_change, id, None, lifecycle.ready)
 
-    async def cancel(self, id: str) -> Task:
+    async def cancel(self, id: str, *, tenant: str | None = None) -> Task:
         """See the contract."""
-        return await self._do(_change, id, lifecycle.cancelled)
+        return await self._do(_change, id, tenant, lifecycle.cancelled)
 
-    async def retry(self, id: str) -> Task:
+    async def retry(self, id: str, *, tenant: str | None = None) -> Task:
         """See the contract."""
-        return await self._do(_change, id, lifecycle.retried)
+        return await self._do(_change, id, tenant, lifecycle.retried)
 
-    async def release(self, id: str) -> Task:
+    async def release(self, id: str, *, tenant: str | None = None) -> Task:
         """See the contract."""
-        return await self._do(_change, id, lifecycle.released)
+        return await self._do(_change, id, tenant, lifecycle.released)
 
-    async def delete(self, id: str) -> None:
+    async def delete(self, id: str, *, tenant: str | None = None) -> None:
         """See the contract."""
-        await self._do(_delete, id)
+        await self._do(_delete, id, tenant)
 
-    async def events(self, after: int, *, limit: int = 1000, wait: float = 0.0, task: str | None = None) -> EventPage:
+    async def events(
+        self, after: int, *, limit: int = 1000, wait: float = 0.0, task: str | None = None, tenant: str | None = None
+    ) -> EventPage:
         """See the contract."""
         deadline = time.monotonic() + wait
         while True:
             seen = self._events.count
-            page = await self._do(reading.events, after, limit, task)
-            if page.events or not await self._events.wait(seen, deadline - time.monotonic()):
+            page = await self._do(reading.events, after, limit, task, tenant)
+            behind = page.last - after >= reading.LOOKED_THROUGH
+            if page.events or behind or not await self._events.wait(seen, deadline - time.monotonic()):
                 return page
 
-    async def summary(self) -> Summary:
+    async def summary(self, *, tenant: str | None = None) -> Summary:
         """See the contract."""
-        return await self._do(reading.summary)
+        return await self._do(reading.summary, tenant)
 
     async def referenced(self, after: int = 0, *, limit: int = 10000) -> Reference:
         """See the contract."""
         return await self._do(reading.referenced, after, limit)
 
-    async def recipes(self) -> list[NamedRecipe]:
+    async def recipes(self, *, tenant: str = DEFAULT_TENANT) -> list[NamedRecipe]:
         """See the contract."""
-        return await self._do(recipes.find_all)
+        return await self._do(recipes.find_all, tenant)
 
     async def save_recipe(self, recipe: NamedRecipe) -> None:
         """See the contract."""
         await self._do(recipes.save, recipe)
 
-    async def delete_recipe(self, name: str) -> None:
+    async def delete_recipe(self, name: str, *, tenant: str = DEFAULT_TENANT) -> None:
         """See the contract."""
-        await self._do(recipes.delete, name)
+        await self._do(recipes.delete, name, tenant)
 
     async def deliveries(self, *, n: int = 100, wait: float = 0.0, seconds: float = 60.0) -> list[Delivery]:
         """See the contract."""
@@ -288,16 +297,18 @@ class SqliteStore:
                         await self._sooner.wait()
 
 
-def _change(transaction: Transaction, id: str, transition: Callable[[TaskRow], Change | None]) -> Task:
-    row = transaction.task(id)
+def _change(
+    transaction: Transaction, id: str, tenant: str | None, transition: Callable[[TaskRow], Change | None]
+) -> Task:
+    row = transaction.task(id, tenant)
     change = transition(row)
     if change is not None:
         (row,) = transaction.apply([change])
     return row.task(transaction.spec(row).digest)
 
 
-def _delete(transaction: Transaction, id: str) -> None:
-    transaction.apply([Change(kind="deleted", old=transaction.task(id))])
+def _delete(transaction: Transaction, id: str, tenant: str | None) -> None:
+    transaction.apply([Change(kind="deleted", old=transaction.task(id, tenant))])
 
 
 def _forget(future: asyncio.Future[Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -11,56 +10,14 @@ from safelight.db import ids
 from safelight.db.lifecycle import Change
 from safelight.db.rows import EventRow, TaskRow
 from safelight.db.sqlite.connection import Connection
+from safelight.db.sqlite.memory import Memory, Spec
 from safelight.errors import Code, Error
-from safelight.wire import ENDED, State, WorkerSeen
+from safelight.wire import ENDED, WorkerSeen
 
 _SPEC_KEPT_FOR = 1000
 """A spec is marked as used by this many further tasks, so that most new tasks do not have to update it."""
 _CACHED_SPECS = 500
 _CACHED_SPEC_SIZE = 65536
-
-
-class Spec(msgspec.Struct, array_like=True):
-    """The digest and the JSON of a recipe."""
-
-    digest: str
-    body: str
-
-
-class Memory:
-    """What the backend keeps in memory instead of querying it, as the last transaction has left it."""
-
-    def __init__(self, connection: Connection) -> None:
-        """Read it from the file."""
-        self.counts: Counter[State] = Counter(dict(connection.read("counts", list[tuple[State, int]])))
-        self.delayed: int = connection.value("count_delayed")
-        self.leases = 0
-        """How many leases were granted since the start."""
-        self.deliveries: int = connection.value("count_deliveries")
-        self.last_task: int = connection.value("last_number", "task") or 0
-        self.last_event: int = connection.value("last_number", "event") or 0
-        self.removed_event: int = connection.value("meta", "removed_event") or 0
-        self.id: str = connection.value("meta", "id")
-        self.engine: str = connection.value("meta", "engine") or ""
-        self.specs: dict[int, Spec] = {}
-        self.spec_ids: dict[str, tuple[int, int]] = {}
-        """The number of a spec, and the last task for which it is kept, by digest."""
-
-    @property
-    def available(self) -> int:
-        """How many tasks can be leased now."""
-        return self.counts[State.WAITING] - self.delayed
-
-    def forget_specs(self) -> None:
-        """Forget the cached specs, because some were deleted."""
-        self.specs.clear()
-        self.spec_ids.clear()
-
-    def count(self, row: TaskRow, by: int) -> None:
-        """Add a row to the counts, or (with -1) take it out."""
-        self.counts[row.state] += by
-        if row.due is not None:
-            self.delayed += by
 
 
 class Transaction:
@@ -95,11 +52,11 @@ class Transaction:
         """Read rows by their numbers; numbers that do not exist are left out."""
         return {row.n: row for row in self.tasks("tasks_by_number", encoded(list(numbers)))}
 
-    def task(self, id: str) -> TaskRow:
-        """Read the row of a task by its id or the id of a lease. Raises NOT_FOUND."""
+    def task(self, id: str, tenant: str | None = None) -> TaskRow:
+        """Read the row of a task by its id or the id of a lease. Raises NOT_FOUND, also if it is another tenant's."""
         reference = ids.parse(id)
         row = None if reference is None else self.tasks_by_number([reference.n]).get(reference.n)
-        if row is None or reference is None or row.key != reference.key:
+        if row is None or reference is None or row.key != reference.key or tenant not in (None, row.tenant):
             raise Error(Code.NOT_FOUND, "Task not found")
         return row
 
@@ -142,6 +99,7 @@ class Transaction:
                 recipe=row.recipe,
                 batch=row.batch,
                 internal=row.internal,
+                tenant=row.tenant,
                 attempt=row.attempts,
                 worker=(change.old.worker if held and change.old else row.worker) or "",
                 kind=change.kind,
@@ -158,6 +116,9 @@ class Transaction:
     def finish(self) -> None:
         """Write what was postponed, before the commit."""
         self.write_events()
+        for tenant in self.memory.changed_bytes:
+            self.connection.run("keep_bytes", tenant, self.memory.of(tenant).bytes)
+        self.memory.changed_bytes.clear()
         self.available = self.memory.available
 
     def write_events(self) -> None:

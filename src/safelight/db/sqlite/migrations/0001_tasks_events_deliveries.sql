@@ -42,6 +42,8 @@ CREATE TABLE task (
   priority INTEGER NOT NULL,
   classic INTEGER NOT NULL, -- whether a classic worker may do it
   internal INTEGER NOT NULL, -- whether the system made it for its own use
+  interactive INTEGER NOT NULL, -- whether its sender waits for it alone, and not for a batch
+  tenant TEXT NOT NULL,
   spec INTEGER NOT NULL REFERENCES spec,
   recipe TEXT NOT NULL,
   input TEXT,
@@ -55,26 +57,29 @@ CREATE TABLE task (
   -- The row as one value; connection.py says why rows are read like this.
   as_json TEXT GENERATED ALWAYS AS (json_array(
     n, state, seq, changed, due, attempts, errors, deaths, classic_deaths, lease, expires, lease_duration, worker, settled,
-    settled_as, json(outputs), json(failure), engine, seconds, key, created, priority, classic, internal, spec, recipe, input,
-    input_size, filename, media_type, batch, idempotency_key, webhook, reused
+    settled_as, json(outputs), json(failure), engine, seconds, key, created, priority, classic, internal, interactive, tenant,
+    spec, recipe, input, input_size, filename, media_type, batch, idempotency_key, webhook, reused
   )) VIRTUAL
 ) STRICT;
 
--- Tasks that can be leased now: by priority, by priority for classic workers, by age.
-CREATE INDEX task_waiting ON task (priority DESC, n) WHERE state = 0 AND due IS NULL;
-CREATE INDEX task_classic ON task (priority DESC, n) WHERE state = 0 AND due IS NULL AND classic = 1;
-CREATE INDEX task_oldest ON task (n) WHERE state = 0 AND due IS NULL;
+-- Tasks of a tenant that can be leased now: by priority, by priority for classic workers, by age.
+CREATE INDEX task_waiting ON task (tenant, priority DESC, interactive DESC, n) WHERE state = 0 AND due IS NULL;
+CREATE INDEX task_classic ON task (tenant, priority DESC, interactive DESC, n)
+  WHERE state = 0 AND due IS NULL AND classic = 1;
+CREATE INDEX task_oldest ON task (tenant, n) WHERE state = 0 AND due IS NULL;
 -- For maintenance.
 CREATE INDEX task_delayed ON task (due) WHERE state = 0 AND due IS NOT NULL;
 CREATE INDEX task_expires ON task (expires) WHERE state = 1;
+CREATE INDEX task_uploading ON task (n) WHERE state = -1;
 CREATE INDEX task_ended ON task (changed) WHERE state >= 2;
 -- For queries.
 CREATE INDEX task_worker ON task (worker) WHERE state = 1;
-CREATE UNIQUE INDEX task_idempotency ON task (idempotency_key) WHERE idempotency_key IS NOT NULL;
-CREATE INDEX task_result ON task (input, spec, engine) WHERE state = 2 AND outputs IS NOT NULL;
-CREATE INDEX task_state ON task (state, n);
-CREATE INDEX task_batch ON task (batch, n) WHERE batch <> '';
-CREATE INDEX task_recipe ON task (recipe, n);
+CREATE UNIQUE INDEX task_idempotency ON task (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX task_result ON task (tenant, input, spec, engine) WHERE state = 2 AND outputs IS NOT NULL;
+CREATE INDEX task_tenant ON task (tenant, n);
+CREATE INDEX task_state ON task (tenant, state, n);
+CREATE INDEX task_batch ON task (tenant, batch, n) WHERE batch <> '';
+CREATE INDEX task_recipe ON task (tenant, recipe, n);
 
 CREATE TABLE event (
   seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -85,13 +90,14 @@ CREATE TABLE event (
   recipe TEXT NOT NULL,
   batch TEXT NOT NULL,
   internal INTEGER NOT NULL,
+  tenant TEXT NOT NULL,
   attempt INTEGER NOT NULL,
   worker TEXT NOT NULL,
   kind TEXT NOT NULL,
   failure TEXT,
   seconds REAL NOT NULL,
   as_json TEXT GENERATED ALWAYS AS (json_array(
-    seq, at, n, key, state, recipe, batch, internal, attempt, worker, kind, json(failure), seconds
+    seq, at, n, key, state, recipe, batch, internal, tenant, attempt, worker, kind, json(failure), seconds
   )) VIRTUAL
 ) STRICT;
 CREATE INDEX event_task ON event (n, seq);
@@ -109,7 +115,9 @@ CREATE TABLE delivery (
 CREATE INDEX delivery_due ON delivery (due);
 
 CREATE TABLE recipe (
-  name TEXT PRIMARY KEY,
+  tenant TEXT NOT NULL,
+  name TEXT NOT NULL,
   spec TEXT NOT NULL,
-  changed INTEGER NOT NULL
+  changed INTEGER NOT NULL,
+  PRIMARY KEY (tenant, name)
 ) STRICT, WITHOUT ROWID;

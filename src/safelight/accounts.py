@@ -1,0 +1,204 @@
+"""Tenants, their API keys, sessions and signing keys, and the audit log: the records that travel between services.
+
+Secrets are random and long, so one SHA-256 is enough to store them: db holds only digests of API keys, session cookies
+and tickets. Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+import time
+from enum import StrEnum
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from safelight.wire import DEFAULT_TENANT, Digest, Record, TenantId
+
+_SECRET_BYTES = 32
+_ID_BYTES = 10
+_PREFIX = "sl"
+
+
+class Scope(StrEnum):
+    """What an API key or a session may do."""
+
+    UPLOAD = "upload"
+    """Send photos, and follow what becomes of them."""
+    READ = "read"
+    """Look at tasks, recipes, events and results."""
+    OPERATE = "operate"
+    """Cancel, retry, release and delete tasks; save and delete recipes."""
+    ADMINISTER = "administer"
+    """All of that, and manage the tenant's keys. In the tenant `default`: manage tenants as well."""
+
+
+Scopes = Annotated[list[Scope], Meta(min_length=1, max_length=len(Scope))]
+Name = Annotated[str, Meta(max_length=100)]
+_Count = Annotated[int, Meta(ge=0, le=2**62)]
+
+
+class Limits(Record, frozen=True, kw_only=True):
+    """What a tenant may use; null sets no limit of its own, and those of the whole system hold."""
+
+    uploads: Annotated[_Count | None, Meta(description="uploads under way at once")] = None
+    waiting: Annotated[_Count | None, Meta(description="tasks waiting")] = None
+    bytes: Annotated[_Count | None, Meta(description="bytes of originals and results")] = None
+    requests: Annotated[Annotated[float, Meta(gt=0, le=1e6)] | None, Meta(description="requests per second")] = None
+
+
+class Tenant(Record, frozen=True, kw_only=True):
+    """Whom tasks, recipes, keys and limits belong to.
+
+    Leases are shared between the tenants that have tasks waiting, in proportion to their weights. The keys and sessions
+    of a disabled tenant are refused; its tasks go on.
+    """
+
+    id: TenantId
+    name: Name = ""
+    weight: Annotated[float, Meta(ge=0.01, le=1000)] = 1.0
+    limits: Limits = Limits()
+    disabled: bool = False
+    created: float = 0.0
+
+
+class TenantUse(Record, frozen=True, kw_only=True):
+    """What a tenant has now. `bytes` counts an original or a result once for every task that has it."""
+
+    tenant: TenantId
+    tasks: dict[str, int]
+    bytes: int = 0
+
+
+class KeyInfo(Record, frozen=True, kw_only=True):
+    """An API key without its secret."""
+
+    id: str
+    tenant: TenantId = DEFAULT_TENANT
+    name: Name = ""
+    scopes: Scopes
+    created: float = 0.0
+    created_by: str = ""
+    expires: float | None = None
+    revoked: float | None = None
+    rotated: float | None = None
+    last_used: float | None = None
+
+
+class ApiKey(KeyInfo, frozen=True, kw_only=True):
+    """An API key as db keeps it. After a rotation the digest before it stays valid until `previous_expires`."""
+
+    digest: Digest
+    previous: Digest | None = None
+    previous_expires: float = 0.0
+
+    def matches(self, secret: str, now: float) -> bool:
+        """Say whether a secret is that of this key, in constant time."""
+        given = digest(secret)
+        current = hmac.compare_digest(given, self.digest)
+        previous = hmac.compare_digest(given, self.previous or "") and now < self.previous_expires
+        return current or previous
+
+    def valid(self, now: float) -> bool:
+        """Say whether the key is neither revoked nor expired."""
+        return self.revoked is None and (self.expires is None or now < self.expires)
+
+    def info(self) -> KeyInfo:
+        """Return what may be shown of it."""
+        return msgspec.convert(self, KeyInfo, from_attributes=True)
+
+
+class Session(Record, frozen=True, kw_only=True):
+    """A browser that signed in. `id` is the digest of the cookie's secret; `key` the API key that it was given for."""
+
+    id: Digest
+    tenant: TenantId
+    name: Name = ""
+    scopes: Scopes
+    key: str = ""
+    created: float
+    expires: float
+
+
+class Ticket(Record, frozen=True, kw_only=True):
+    """Something that is redeemed once: a sign-in link, or the way to an identity provider and back.
+
+    `id` is the digest of its secret.
+    """
+
+    id: Digest
+    kind: str
+    tenant: TenantId = DEFAULT_TENANT
+    name: Name = ""
+    scopes: Annotated[list[Scope], Meta(max_length=len(Scope))] = msgspec.field(default_factory=list)
+    values: dict[str, str] = msgspec.field(default_factory=dict)
+    expires: float
+
+
+class SigningKey(Record, frozen=True, kw_only=True):
+    """A key that signs links to results of a tenant. The newest signs; others verify until they expire."""
+
+    id: str
+    tenant: TenantId
+    secret: str
+    created: float
+    expires: float | None = None
+
+
+class AuditEntry(Record, frozen=True, kw_only=True):
+    """One line of the audit log: who did what to whom. `tenant` is the one concerned."""
+
+    seq: int = 0
+    at: float = 0.0
+    tenant: str = DEFAULT_TENANT
+    who: str
+    via: str = ""
+    remote: str = ""
+    action: str
+    subject: str = ""
+    outcome: str = "done"
+    detail: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class AuditPage(Record, frozen=True, kw_only=True):
+    """Entries after a number, oldest first; `last` goes into `after` for the next page."""
+
+    entries: list[AuditEntry]
+    last: int
+
+
+def digest(secret: str) -> str:
+    """Return what is stored of a secret."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def new_secret() -> str:
+    """Return 256 random bits as 52 characters of a-z and 2-7."""
+    return base64.b32encode(secrets.token_bytes(_SECRET_BYTES)).decode().rstrip("=").lower()
+
+
+def new_id() -> str:
+    """Return a random id that is no secret: 16 characters of a-z and 2-7."""
+    return base64.b32encode(secrets.token_bytes(_ID_BYTES)).decode().lower()
+
+
+def token(id: str, secret: str) -> str:
+    """Return an API key as its owner keeps it: `sl_<id>_<secret>`."""
+    return f"{_PREFIX}_{id}_{secret}"
+
+
+def parse_token(text: str) -> tuple[str, str] | None:
+    """Return the id and the secret of an API key; None where the text is none."""
+    prefix, _, rest = text.partition("_")
+    key, _, secret = rest.partition("_")
+    well = prefix == _PREFIX and len(key) <= 64 and key.isascii() and key.isalnum() and 0 < len(secret) <= 256
+    return (key, secret) if well else None
+
+
+def now() -> float:
+    """Return the time to which expiries are compared."""
+    return time.time()

@@ -1,0 +1,109 @@
+"""The contract of what db keeps for access control."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from safelight.accounts import (
+    ApiKey,
+    AuditEntry,
+    AuditPage,
+    Session,
+    SigningKey,
+    Tenant,
+    TenantUse,
+    Ticket,
+)
+
+
+class AccountStore(Protocol):
+    """Tenants, API keys, sessions, tickets, signing keys and the audit log.
+
+    Every call is one transaction, durable when it returns. The tenant `default` is always there. Secrets reach the
+    store as digests, but for signing keys, which must be known to sign.
+    """
+
+    async def tenants(self) -> list[Tenant]:
+        """Return all tenants by id."""
+        ...
+
+    async def tenant(self, id: str) -> Tenant:
+        """Return a tenant. Raises NOT_FOUND."""
+        ...
+
+    async def create_tenant(self, tenant: Tenant) -> Tenant:
+        """Create a tenant. Raises CONFLICT where there is one of this id."""
+        ...
+
+    async def change_tenant(self, tenant: Tenant) -> Tenant:
+        """Replace a tenant's name, weight, limits and whether it is disabled. Raises NOT_FOUND."""
+        ...
+
+    async def delete_tenant(self, id: str) -> None:
+        """Delete a tenant with its keys, sessions and recipes. Raises NOT_FOUND; CONFLICT while it has tasks."""
+        ...
+
+    async def use(self) -> list[TenantUse]:
+        """Return what each tenant has. Costs no scan of the tasks."""
+        ...
+
+    async def keys(self, *, tenant: str | None = None) -> list[ApiKey]:
+        """Return the keys of a tenant, or of all, oldest first."""
+        ...
+
+    async def key(self, id: str) -> ApiKey:
+        """Return a key. Raises NOT_FOUND."""
+        ...
+
+    async def create_key(self, key: ApiKey) -> ApiKey:
+        """Keep a new key. Raises NOT_FOUND where there is no such tenant, CONFLICT for an id that is taken."""
+        ...
+
+    async def rotate_key(self, id: str, digest: str, *, overlap: float) -> ApiKey:
+        """Give a key another secret; the one before stays valid for `overlap` seconds. Raises NOT_FOUND, CONFLICT."""
+        ...
+
+    async def revoke_key(self, id: str) -> ApiKey:
+        """Let a key be valid no more; repeated, this changes nothing. Raises NOT_FOUND."""
+        ...
+
+    async def used_keys(self, used: Mapping[str, float]) -> None:
+        """Note when keys were last used; unknown ones are left out."""
+        ...
+
+    async def create_session(self, session: Session) -> Session:
+        """Keep a new session. Raises NOT_FOUND where there is no such tenant."""
+        ...
+
+    async def session(self, id: str) -> Session:
+        """Return a session that has not expired. Raises NOT_FOUND."""
+        ...
+
+    async def end_session(self, id: str) -> None:
+        """End a session; one that is not there has ended."""
+        ...
+
+    async def create_ticket(self, ticket: Ticket) -> None:
+        """Keep a ticket until it expires."""
+        ...
+
+    async def redeem(self, id: str, kind: str) -> Ticket:
+        """Take a ticket, which only one caller can. Raises NOT_FOUND where it is not there, any more, or expired."""
+        ...
+
+    async def signing_keys(self, tenant: str) -> list[SigningKey]:
+        """Return a tenant's keys that have not expired, newest first; the first is made when there is none."""
+        ...
+
+    async def rotate_signing_key(self, tenant: str, *, overlap: float) -> list[SigningKey]:
+        """Make a new key; those before verify for `overlap` seconds more. Returns as `signing_keys`."""
+        ...
+
+    async def append_audit(self, entries: Sequence[AuditEntry]) -> None:
+        """Append entries; their numbers and times are the store's. Removes what is older than the policy keeps."""
+        ...
+
+    async def audit(self, after: int = 0, *, limit: int = 1000, tenant: str | None = None) -> AuditPage:
+        """Return the entries after a number, of a tenant or of all, oldest first."""
+        ...

@@ -1,0 +1,283 @@
+"""Tenants, keys, sessions, tickets, signing keys and the audit log in the SQLite file."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from safelight import accounts
+from safelight.accounts import (
+    ApiKey,
+    AuditEntry,
+    AuditPage,
+    Session,
+    SigningKey,
+    Tenant,
+    TenantUse,
+    Ticket,
+)
+from safelight.db.sqlite.transaction import Transaction, encoded
+from safelight.errors import Code, Error
+from safelight.wire import DEFAULT_TENANT, State
+
+T = TypeVar("T")
+
+Do = Callable[[Callable[[Transaction], T]], Awaitable[T]]
+"""Runs a function of the transaction in the next commit."""
+
+_CLEANED = 100
+"""Old rows removed with each new one, so that tables stay bounded without a timer."""
+
+
+class SqliteAccounts:
+    """`accounts.store.AccountStore` in the file of the tasks."""
+
+    def __init__(self, do: Do[Any], *, keep_audit: float) -> None:
+        """Keep audit entries for `keep_audit` seconds; 0 keeps them."""
+        self._do = do
+        self._keep_audit = keep_audit
+
+    async def tenants(self) -> list[Tenant]:
+        """See the contract."""
+        return await self._run(lambda t: sorted(t.memory.tenants.values(), key=lambda tenant: tenant.id))
+
+    async def tenant(self, id: str) -> Tenant:
+        """See the contract."""
+        return await self._run(lambda t: _tenant(t, id))
+
+    async def create_tenant(self, tenant: Tenant) -> Tenant:
+        """See the contract."""
+        return await self._run(lambda t: _create_tenant(t, tenant))
+
+    async def change_tenant(self, tenant: Tenant) -> Tenant:
+        """See the contract."""
+        return await self._run(lambda t: _change_tenant(t, tenant))
+
+    async def delete_tenant(self, id: str) -> None:
+        """See the contract."""
+        await self._run(lambda t: _delete_tenant(t, id))
+
+    async def use(self) -> list[TenantUse]:
+        """See the contract."""
+        return await self._run(_use)
+
+    async def keys(self, *, tenant: str | None = None) -> list[ApiKey]:
+        """See the contract."""
+        found = await self._run(lambda t: t.connection.read("api_keys", list[ApiKey], tenant))
+        return sorted(found, key=lambda key: (key.created, key.id))
+
+    async def key(self, id: str) -> ApiKey:
+        """See the contract."""
+        return await self._run(lambda t: _key(t, id))
+
+    async def create_key(self, key: ApiKey) -> ApiKey:
+        """See the contract."""
+        return await self._run(lambda t: _create_key(t, key))
+
+    async def rotate_key(self, id: str, digest: str, *, overlap: float) -> ApiKey:
+        """See the contract."""
+        return await self._run(lambda t: _rotate_key(t, id, digest, overlap))
+
+    async def revoke_key(self, id: str) -> ApiKey:
+        """See the contract."""
+        return await self._run(lambda t: _revoke_key(t, id))
+
+    async def used_keys(self, used: Mapping[str, float]) -> None:
+        """See the contract."""
+        await self._run(lambda t: _used_keys(t, used))
+
+    async def create_session(self, session: Session) -> Session:
+        """See the contract."""
+        return await self._run(lambda t: _create_session(t, session))
+
+    async def session(self, id: str) -> Session:
+        """See the contract."""
+        return await self._run(lambda t: _session(t, id))
+
+    async def end_session(self, id: str) -> None:
+        """See the contract."""
+        await self._run(lambda t: t.connection.run("delete_session", id))
+
+    async def create_ticket(self, ticket: Ticket) -> None:
+        """See the contract."""
+        await self._run(lambda t: _create_ticket(t, ticket))
+
+    async def redeem(self, id: str, kind: str) -> Ticket:
+        """See the contract."""
+        return await self._run(lambda t: _redeem(t, id, kind))
+
+    async def signing_keys(self, tenant: str) -> list[SigningKey]:
+        """See the contract."""
+        return await self._run(lambda t: _signing_keys(t, tenant) or _new_signing_key(t, tenant))
+
+    async def rotate_signing_key(self, tenant: str, *, overlap: float) -> list[SigningKey]:
+        """See the contract."""
+        return await self._run(lambda t: _rotate_signing_key(t, tenant, overlap))
+
+    async def append_audit(self, entries: Sequence[AuditEntry]) -> None:
+        """See the contract."""
+        await self._run(lambda t: _append_audit(t, entries, self._keep_audit))
+
+    async def audit(self, after: int = 0, *, limit: int = 1000, tenant: str | None = None) -> AuditPage:
+        """See the contract."""
+        return await self._run(lambda t: _audit(t, after, limit, tenant))
+
+    async def _run(self, work: Callable[[Transaction], T]) -> T:
+        return await self._do(work)  # type: ignore[no-any-return]
+
+
+def _tenant(transaction: Transaction, id: str) -> Tenant:
+    tenant = transaction.memory.tenants.get(id)
+    if tenant is None:
+        raise Error(Code.NOT_FOUND, f"There is no tenant {id[:32]}.")
+    return tenant
+
+
+def _create_tenant(transaction: Transaction, tenant: Tenant) -> Tenant:
+    if tenant.id in transaction.memory.tenants:
+        raise Error(Code.CONFLICT, f"There is a tenant {tenant.id} already.")
+    return _keep_tenant(transaction, tenant.evolve(created=transaction.now / 1000))
+
+
+def _change_tenant(transaction: Transaction, tenant: Tenant) -> Tenant:
+    before = _tenant(transaction, tenant.id)
+    if tenant.id == DEFAULT_TENANT and tenant.disabled:
+        raise Error(Code.CONFLICT, "The tenant default cannot be disabled: its administrators manage the others.")
+    return _keep_tenant(transaction, tenant.evolve(created=before.created))
+
+
+def _keep_tenant(transaction: Transaction, tenant: Tenant) -> Tenant:
+    transaction.connection.run("keep_tenant", tenant.id, encoded(tenant))
+    transaction.memory.keep_tenant(tenant)
+    return tenant
+
+
+def _delete_tenant(transaction: Transaction, id: str) -> None:
+    _tenant(transaction, id)
+    if id == DEFAULT_TENANT:
+        raise Error(Code.CONFLICT, "The tenant default cannot be deleted.")
+    if count := sum(transaction.memory.of(id).counts.values()):
+        raise Error(Code.CONFLICT, f"The tenant {id} has {count} tasks; delete them first.", tasks=count)
+    for statement in ("tenant", "tenant_use", "api_keys", "sessions", "signing_keys", "recipes"):
+        transaction.connection.run(f"delete_{statement}_of_tenant", id)
+    transaction.memory.forget_tenant(id)
+
+
+def _use(transaction: Transaction) -> list[TenantUse]:
+    memory = transaction.memory
+    return [
+        TenantUse(
+            tenant=tenant,
+            tasks={state.name.lower(): memory.of(tenant).counts[state] for state in State},
+            bytes=memory.of(tenant).bytes,
+        )
+        for tenant in sorted(memory.tenants)
+    ]
+
+
+def _key(transaction: Transaction, id: str) -> ApiKey:
+    found = transaction.connection.read("api_key", ApiKey | None, id)  # type: ignore[arg-type]
+    if found is None:
+        raise Error(Code.NOT_FOUND, "There is no API key of this id.")
+    return found
+
+
+def _create_key(transaction: Transaction, key: ApiKey) -> ApiKey:
+    _tenant(transaction, key.tenant)
+    if transaction.connection.value("api_key", key.id) is not None:
+        raise Error(Code.CONFLICT, "There is an API key of this id already.")
+    return _keep_key(transaction, key.evolve(created=transaction.now / 1000))
+
+
+def _keep_key(transaction: Transaction, key: ApiKey) -> ApiKey:
+    transaction.connection.run("keep_api_key", key.id, key.tenant, encoded(key))
+    return key
+
+
+def _rotate_key(transaction: Transaction, id: str, digest: str, overlap: float) -> ApiKey:
+    key = _key(transaction, id)
+    now = transaction.now / 1000
+    if not key.valid(now):
+        raise Error(Code.CONFLICT, "This API key was revoked or has expired; create another one.")
+    return _keep_key(
+        transaction, key.evolve(digest=digest, previous=key.digest, previous_expires=now + overlap, rotated=now)
+    )
+
+
+def _revoke_key(transaction: Transaction, id: str) -> ApiKey:
+    key = _key(transaction, id)
+    return key if key.revoked is not None else _keep_key(transaction, key.evolve(revoked=transaction.now / 1000))
+
+
+def _used_keys(transaction: Transaction, used: Mapping[str, float]) -> None:
+    for key, at in used.items():
+        found: Any = transaction.connection.read("api_key", ApiKey | None, key)  # type: ignore[arg-type]
+        if found is not None and (found.last_used or 0.0) < at:
+            _keep_key(transaction, found.evolve(last_used=at))
+
+
+def _create_session(transaction: Transaction, session: Session) -> Session:
+    _tenant(transaction, session.tenant)
+    transaction.connection.run("delete_old_sessions", transaction.now / 1000, _CLEANED)
+    transaction.connection.run("insert_session", session.id, session.tenant, session.expires, encoded(session))
+    return session
+
+
+def _session(transaction: Transaction, id: str) -> Session:
+    found: Any = transaction.connection.read("session", Session | None, id, transaction.now / 1000)  # type: ignore[arg-type]
+    if found is None:
+        raise Error(Code.NOT_FOUND, "The session has ended; sign in again.")
+    return found  # type: ignore[no-any-return]
+
+
+def _create_ticket(transaction: Transaction, ticket: Ticket) -> None:
+    transaction.connection.run("delete_old_tickets", transaction.now / 1000, _CLEANED)
+    transaction.connection.run("insert_ticket", ticket.id, ticket.expires, encoded(ticket))
+
+
+def _redeem(transaction: Transaction, id: str, kind: str) -> Ticket:
+    found: Any = transaction.connection.read("ticket", Ticket | None, id, transaction.now / 1000)  # type: ignore[arg-type]
+    if found is None or found.kind != kind:
+        raise Error(Code.NOT_FOUND, "This link was used before or has expired.")
+    transaction.connection.run("delete_ticket", id)
+    return found  # type: ignore[no-any-return]
+
+
+def _signing_keys(transaction: Transaction, tenant: str) -> list[SigningKey]:
+    _tenant(transaction, tenant)
+    now = transaction.now / 1000
+    rows = transaction.connection.read("signing_keys", list[SigningKey], tenant)
+    return [key for key in rows if key.expires is None or now < key.expires]
+
+
+def _new_signing_key(transaction: Transaction, tenant: str) -> list[SigningKey]:
+    now = transaction.now / 1000
+    made = SigningKey(id=accounts.new_id(), tenant=tenant, secret=accounts.new_secret(), created=now)
+    transaction.connection.run("insert_signing_key", tenant, encoded(made))
+    return _signing_keys(transaction, tenant)
+
+
+def _rotate_signing_key(transaction: Transaction, tenant: str, overlap: float) -> list[SigningKey]:
+    kept = _signing_keys(transaction, tenant)
+    until = transaction.now / 1000 + overlap
+    transaction.connection.run("delete_signing_keys_of_tenant", tenant)
+    for key in reversed(kept):
+        ending = key.evolve(expires=min(until, key.expires or until))
+        transaction.connection.run("insert_signing_key", tenant, encoded(ending))
+    return _new_signing_key(transaction, tenant)
+
+
+def _append_audit(transaction: Transaction, entries: Sequence[AuditEntry], keep: float) -> None:
+    now = transaction.now / 1000
+    if keep:
+        transaction.connection.run("delete_old_audit", now - keep, _CLEANED)
+    for entry in entries:
+        transaction.connection.run("insert_audit", now, entry.tenant, encoded(entry))
+
+
+def _audit(transaction: Transaction, after: int, limit: int, tenant: str | None) -> AuditPage:
+    rows = transaction.connection.read("audit", list[tuple[int, float, msgspec.Raw]], after, limit, tenant)
+    entries = [msgspec.json.decode(body, type=AuditEntry).evolve(seq=seq, at=at) for seq, at, body in rows]
+    return AuditPage(entries=entries, last=entries[-1].seq if entries else after)

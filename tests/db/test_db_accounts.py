@@ -1,0 +1,185 @@
+"""The contract of what db keeps for access control."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+
+from safelight import accounts, serve
+from safelight.accounts import ApiKey, AuditEntry, Limits, Scope, Session, Tenant, Ticket
+from safelight.client.accounts import AccountClient
+from safelight.db.__main__ import Config, build
+from safelight.db.accounts.store import AccountStore
+from safelight.db.sqlite import SqliteStore
+from safelight.db.store import Policy
+from safelight.errors import Code, Error
+from safelight.wire import NamedRecipe
+from support.tasks import new_task
+
+
+@pytest.fixture(params=["sqlite", "served"])
+async def store(request, tmp_path) -> AsyncIterator[AccountStore]:
+    if request.param == "sqlite":
+        async with SqliteStore.open(tmp_path / "tasks.sqlite") as opened:
+            yield opened.accounts
+    else:
+        config = Config(port=0, data=str(tmp_path / "data"))
+        async with serve.running("db", config, build) as service, AccountClient.connect(service.url) as client:
+            yield client
+
+
+async def refused(code: Code, call) -> Error:
+    with pytest.raises(Error) as caught:
+        await call
+    assert caught.value.code is code
+    return caught.value
+
+
+def new_key(id: str = "k", **fields) -> tuple[ApiKey, str]:
+    secret = accounts.new_secret()
+    given = {"name": "script", "scopes": [Scope.UPLOAD, Scope.READ], "digest": accounts.digest(secret), **fields}
+    return ApiKey(id=id, **given), secret
+
+
+async def test_tenants_come_and_go(store):
+    assert [tenant.id for tenant in await store.tenants()] == ["default"]
+    made = await store.create_tenant(Tenant(id="acme", name="Acme", limits=Limits(waiting=5)))
+    assert await store.tenant("acme") == made
+    assert made.created > 0
+    await refused(Code.CONFLICT, store.create_tenant(Tenant(id="acme")))
+    changed = await store.change_tenant(Tenant(id="acme", weight=2.5, disabled=True))
+    assert changed == await store.tenant("acme") == Tenant(id="acme", weight=2.5, disabled=True, created=made.created)
+    await refused(Code.CONFLICT, store.change_tenant(Tenant(id="default", disabled=True)))
+    await refused(Code.CONFLICT, store.delete_tenant("default"))
+    key, _ = new_key(tenant="acme")
+    await store.create_key(key)
+    await store.delete_tenant("acme")
+    for call in (store.tenant("acme"), store.delete_tenant("acme"), store.key("k"), store.change_tenant(changed)):
+        await refused(Code.NOT_FOUND, call)
+    assert [tenant.id for tenant in await store.tenants()] == ["default"]
+
+
+async def test_a_tenant_with_tasks_stays(tmp_path):
+    async with SqliteStore.open(tmp_path / "tasks.sqlite") as tasks:
+        await tasks.accounts.create_tenant(Tenant(id="acme"))
+        (task,) = await tasks.create([new_task(tenant="acme")])
+        await tasks.save_recipe(NamedRecipe(tenant="acme", name="own", spec=msgspec.Raw(b"{}")))
+        error = await refused(Code.CONFLICT, tasks.accounts.delete_tenant("acme"))
+        assert error.extra["tasks"] == 1
+        await tasks.delete(task.id)
+        await tasks.accounts.delete_tenant("acme")
+        await tasks.accounts.create_tenant(Tenant(id="acme"))
+        assert await tasks.recipes(tenant="acme") == []
+
+
+async def test_tenants_and_what_they_have_outlive_a_restart(tmp_path):
+    async with SqliteStore.open(tmp_path / "tasks.sqlite") as tasks:
+        await tasks.accounts.create_tenant(Tenant(id="acme", weight=4.0))
+        await tasks.create([new_task(tenant="acme") for _ in range(3)])
+        before = await tasks.accounts.use()
+    async with SqliteStore.open(tmp_path / "tasks.sqlite") as tasks:
+        assert await tasks.accounts.use() == before
+        assert (await tasks.accounts.tenant("acme")).weight == 4.0
+        assert before[0].bytes == 3000
+
+
+async def test_a_key_is_kept_rotated_and_revoked(store):
+    key, secret = new_key(created_by="root")
+    made = await store.create_key(key)
+    assert await store.key("k") == made
+    assert made.matches(secret, made.created)
+    assert not made.matches(secret + "x", made.created)
+    await refused(Code.CONFLICT, store.create_key(key))
+    await refused(Code.NOT_FOUND, store.create_key(new_key("other", tenant="nobody")[0]))
+    another = accounts.new_secret()
+    rotated = await store.rotate_key("k", accounts.digest(another), overlap=60.0)
+    now = rotated.rotated
+    assert [rotated.matches(each, now) for each in (another, secret, "")] == [True, True, False]
+    assert not rotated.matches(secret, now + 60.1)
+    await store.used_keys({"k": now + 5, "gone": now})
+    await store.used_keys({"k": now + 1})
+    assert (await store.key("k")).last_used == now + 5
+    revoked = await store.revoke_key("k")
+    assert not revoked.valid(now)
+    assert await store.revoke_key("k") == revoked
+    await refused(Code.CONFLICT, store.rotate_key("k", accounts.digest("s"), overlap=0.0))
+    await refused(Code.NOT_FOUND, store.revoke_key("gone"))
+
+
+async def test_the_keys_of_a_tenant_are_listed_oldest_first(store):
+    await store.create_tenant(Tenant(id="acme"))
+    for name, tenant in (("z", "acme"), ("y", "default"), ("x", "acme")):
+        await store.create_key(new_key(name, tenant=tenant)[0])
+    assert [key.id for key in await store.keys(tenant="acme")] == ["z", "x"]
+    assert {key.id for key in await store.keys()} == {"x", "y", "z"}
+
+
+async def test_a_session_lasts_until_it_ends(store):
+    now = accounts.now()
+    session = Session(
+        id=accounts.digest("s"), tenant="default", name="me", scopes=[Scope.READ], created=now, expires=now + 60
+    )
+    assert await store.create_session(session) == await store.session(session.id) == session
+    await store.end_session(session.id)
+    await store.end_session(session.id)
+    await refused(Code.NOT_FOUND, store.session(session.id))
+    old = session.evolve(id=accounts.digest("old"), expires=now - 1)
+    await store.create_session(old)
+    await refused(Code.NOT_FOUND, store.session(old.id))
+
+
+async def test_a_ticket_is_redeemed_once_however_many_try(store):
+    now = accounts.now()
+    ticket = Ticket(id=accounts.digest("t"), kind="sign_in", scopes=[Scope.ADMINISTER], expires=now + 60)
+    await store.create_ticket(ticket)
+    await refused(Code.NOT_FOUND, store.redeem(ticket.id, "oidc"))
+    tries = await asyncio.gather(*(store.redeem(ticket.id, "sign_in") for _ in range(20)), return_exceptions=True)
+    assert [each for each in tries if isinstance(each, Ticket)] == [ticket]
+    assert {each.code for each in tries if isinstance(each, Error)} == {Code.NOT_FOUND}
+    expired = ticket.evolve(id=accounts.digest("u"), expires=now - 1)
+    await store.create_ticket(expired)
+    await refused(Code.NOT_FOUND, store.redeem(expired.id, "sign_in"))
+
+
+async def test_signing_keys_rotate_with_an_overlap(store):
+    (first,) = await store.signing_keys("default")
+    assert await store.signing_keys("default") == [first]
+    second, before = await store.rotate_signing_key("default", overlap=60.0)
+    assert (before.id, before.secret) == (first.id, first.secret)
+    assert before.expires == pytest.approx(second.created + 60.0, abs=1.0)
+    (third,) = await store.rotate_signing_key("default", overlap=0.0)
+    assert third.secret not in (first.secret, second.secret)
+    await refused(Code.NOT_FOUND, store.signing_keys("nobody"))
+
+
+async def test_the_audit_log_is_read_in_order_by_tenant(store):
+    await store.append_audit([AuditEntry(who="root", action=f"act.{n}", tenant="ab"[n % 2]) for n in range(4)])
+    page = await store.audit(limit=3)
+    assert [entry.action for entry in page.entries] == ["act.0", "act.1", "act.2"]
+    assert [entry.action for entry in (await store.audit(page.last)).entries] == ["act.3"]
+    assert [entry.action for entry in (await store.audit(tenant="b")).entries] == ["act.1", "act.3"]
+    assert all(entry.at > 0 for entry in page.entries)
+
+
+async def test_the_audit_log_is_kept_for_so_many_days(tmp_path):
+    now = 1_000_000.0
+    policy = Policy(keep_audit=86400.0)
+    async with SqliteStore.open(tmp_path / "tasks.sqlite", policy=policy, clock=lambda: now) as tasks:
+        await tasks.accounts.append_audit([AuditEntry(who="root", action="old")])
+        now += 86401
+        await tasks.accounts.append_audit([AuditEntry(who="root", action="new")])
+        assert [entry.action for entry in (await tasks.accounts.audit()).entries] == ["new"]
+
+
+@pytest.mark.parametrize("text", ["", "sl_", "sl__x", "sl_a-b_x", "xx_a_b", "sl_a_", "sl_" + "a" * 65 + "_x", "Bearer"])
+def test_what_is_no_key_is_not_taken_for_one(text):
+    assert accounts.parse_token(text) is None
+
+
+def test_a_key_as_its_owner_keeps_it():
+    name, secret = accounts.new_id(), accounts.new_secret()
+    assert accounts.parse_token(accounts.token(name, secret)) == (name, secret)
+    assert len(secret) == 52

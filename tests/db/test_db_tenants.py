@@ -1,0 +1,137 @@
+"""Tenants in the task store: nobody sees, reuses or waits for what is another's."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+import pytest
+
+from safelight.accounts import Limits, Tenant
+from safelight.client.accounts import AccountClient
+from safelight.errors import Code, Error
+from safelight.wire import NamedRecipe, State, TaskChange, TaskFilter, TaskQuery
+from support.tasks import finished, new_task, request
+
+
+@pytest.fixture
+async def store(service):
+    """The client of a served store with the tenants a and b."""
+    async with AccountClient.connect(service.url) as accounts:
+        for name in ("a", "b"):
+            await accounts.create_tenant(Tenant(id=name))
+    from safelight.client.db import DbClient
+
+    async with DbClient.connect(service.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def accounts(service):
+    async with AccountClient.connect(service.url) as client:
+        yield client
+
+
+async def refused(code: Code, call) -> Error:
+    with pytest.raises(Error) as caught:
+        await call
+    assert caught.value.code is code
+    return caught.value
+
+
+async def test_every_call_that_names_another_tenant_finds_nothing(store):
+    (task,) = await store.create([new_task(tenant="a", batch="holiday", recipe="sepia")])
+    await store.save_recipe(NamedRecipe(tenant="a", name="own", spec=msgspec.Raw(b"{}")))
+    assert (await store.get(task.id, tenant="a")).tenant == "a"
+    for call in (store.get, store.cancel, store.retry, store.release, store.delete):
+        await refused(Code.NOT_FOUND, call(task.id, tenant="b"))
+    for query in ({}, {"state": "waiting"}, {"batch": "holiday"}, {"recipe": "sepia"}, {"search": "photo"}):
+        assert [found.id for found in (await store.find(TaskQuery(**query), tenant="a")).tasks] == [task.id]
+        assert (await store.find(TaskQuery(**query), tenant="b")).tasks == []
+        assert (await store.find(TaskQuery(**query))).tasks == []
+    assert [(await store.count(TaskFilter(), tenant=name)).total for name in ("a", "b")] == [1, 0]
+    assert [len((await store.batches(tenant=name)).batches) for name in ("a", "b")] == [1, 0]
+    await refused(Code.NOT_FOUND, store.spec(task.id, tenant="b"))
+    for chosen in ({"tasks": [task.id]}, {"filter": TaskFilter()}):
+        assert (await store.change(TaskChange(action="delete", **chosen), tenant="b")).changed == 0
+    assert (await store.events(0, tenant="b")).events == []
+    assert (await store.events(0, tenant="b", task=task.id)).events == []
+    assert [event.task for event in (await store.events(0, tenant="a")).events] == [task.id]
+    empty = await store.summary(tenant="b")
+    assert (set(empty.tasks.values()), empty.oldest_waiting) == ({0}, 0.0)
+    assert (await store.summary(tenant="a")).tasks["waiting"] == 1
+    assert await store.recipes(tenant="b") == await store.recipes() == []
+    await refused(Code.NOT_FOUND, store.delete_recipe("own", tenant="b"))
+    assert [recipe.name for recipe in await store.recipes(tenant="a")] == ["own"]
+    assert await store.lease_classic(tenant="b") is None
+    await refused(Code.FORBIDDEN, store.create([new_task(tenant="nobody")]))
+
+
+async def test_idempotency_keys_and_results_are_a_tenants_own(store):
+    first, other = await store.create([new_task("x", tenant=name, idempotency_key="k") for name in ("a", "b")])
+    assert first.id != other.id
+    (lease,) = await store.lease(request(n=1))
+    await store.settle([finished(lease.id)])
+    done = (await store.get(lease.task)).tenant
+    rest = "b" if done == "a" else "a"
+    reused, anew = await store.create([new_task("x", tenant=done), new_task("x", tenant=rest)])
+    assert (reused.state, reused.reused) == (State.FINISHED, True)
+    assert (anew.state, anew.reused) == (State.WAITING, False)
+
+
+@pytest.mark.slow
+async def test_a_tenant_far_behind_in_the_events_of_others_is_led_on(store):
+    for _ in range(11):
+        await store.create([new_task(tenant="a") for _ in range(1000)])
+    (own,) = await store.create([new_task(tenant="b")])
+    after, pages = 0, 0
+    while not (page := await store.events(after, tenant="b", wait=5.0)).events:
+        after, pages = page.last, pages + 1
+    assert [event.task for event in page.events] == [own.id]
+    assert 0 < pages < 5
+
+
+async def test_limits_refuse_with_the_time_to_wait_and_spare_the_others(store, accounts):
+    await accounts.change_tenant(Tenant(id="a", limits=Limits(waiting=2, bytes=5000)))
+    tasks = await store.create([new_task(tenant="a") for _ in range(2)])
+    error = await refused(Code.TOO_MANY_REQUESTS, store.create([new_task(tenant="a")]))
+    assert (error.extra["limit"], error.extra["retry_after"]) == (2, 5)
+    assert len(await store.create([new_task(tenant="b") for _ in range(100)])) == 100
+    await store.cancel(tasks[0].id)
+    (again,) = await store.create([new_task(tenant="a", idempotency_key="k")])
+    (same,) = await store.create([new_task(tenant="a", idempotency_key="k", input=again.input)])
+    assert same.id == again.id, "a repetition is no new task"
+    await accounts.change_tenant(Tenant(id="a", limits=Limits(bytes=3500)))
+    error = await refused(Code.TOO_MANY_REQUESTS, store.create([new_task(tenant="a")]))
+    assert error.extra["limit"] == 3500
+    await store.delete(tasks[0].id)
+    await store.create([new_task(tenant="a")])
+    assert {use.tenant: use.bytes for use in await accounts.use()} == {"a": 3000, "b": 100_000, "default": 0}
+
+
+@pytest.mark.slow
+async def test_one_photo_is_served_within_a_round_beside_a_flood(store):
+    """One tenant has 100,000 tasks waiting when another sends a photo; a round is one lease for each tenant."""
+    for _ in range(100):
+        await store.create([new_task(tenant="a", interactive=False) for _ in range(1000)])
+    first = await store.lease(request(n=8))
+    assert {lease.tenant for lease in first} == {"a"}
+    (photo,) = await store.create([new_task(tenant="b")])
+    (lease,) = await store.lease(request(holding=[lease.id for lease in first]))
+    assert lease.task == photo.id
+    own = await store.create([new_task(tenant="a"), new_task(tenant="a", priority=-1)])
+    (lease,) = await store.lease(request("other"))
+    assert lease.task == own[0].id, "the photo that a tenant's sender waits for comes before the tenant's own batch"
+
+
+async def test_leases_are_shared_by_weight(store, accounts):
+    await accounts.change_tenant(Tenant(id="a", weight=3.0))
+    for name in ("a", "b", "default"):
+        await store.create([new_task(tenant=name) for _ in range(300)])
+    order = [lease.tenant for lease in await store.lease(request(n=100))]
+    assert Counter(order) == {"a": 60, "b": 20, "default": 20}
+    assert all(set(order[start : start + 6]) == {"a", "b", "default"} for start in range(0, 90, 5)), "in turns"
+    for name in ("a", "default"):
+        await accounts.change_tenant(Tenant(id=name, weight=1.0))
+    order = [lease.tenant for lease in await store.lease(request("other", n=90))]
+    assert max(Counter(order).values()) - min(Counter(order).values()) <= 1
