@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, disable_created_metrics, generate_latest
 
@@ -143,8 +143,9 @@ def _middleware(service: Service) -> Middleware:
             return response
         finally:
             taken = time.perf_counter() - start
-            requests.labels(request.method, mounted.path, status).inc()
-            seconds.labels(request.method, mounted.path).observe(taken)
+            method = request.method if request.method in hdrs.METH_ALL else "other"
+            requests.labels(method, mounted.path, status).inc()
+            seconds.labels(method, mounted.path).observe(taken)
             log.debug("%s %s", request.method, request.path, extra={"status": status, "seconds": round(taken, 4)})
 
     return handle
@@ -155,6 +156,7 @@ async def _answer(request: web.Request, handler: Handler, gate: Gate, access: Ac
         if (preflight := gate.origins.preflight(request)) is not None:
             return preflight
         request[CALLER] = await gate.admit(request, access)
+        _refuse_encoded(request)
         return await handler(request)
     except Error as error:
         if error.status >= 500:
@@ -166,11 +168,20 @@ async def _answer(request: web.Request, handler: Handler, gate: Gate, access: Ac
         if error.status < 400:
             raise
         return _translated(request, error)
+    except web.RequestPayloadError as error:
+        return problem_response(Error(Code.INVALID_REQUEST, f"The request's body cannot be read: {error}."))
     except (asyncio.CancelledError, ConnectionResetError):
         raise  # the client left, or its answer broke off half-way: nobody is there to be answered
     except Exception:
         log.exception("%s %s failed", request.method, request.path)
         return problem_response(Error(Code.INTERNAL, "The service failed on this request; its log says why."))
+
+
+def _refuse_encoded(request: web.Request) -> None:
+    """Take bodies as they are: unpacking one would cost what its sender likes."""
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise Error(Code.UNSUPPORTED_FORMAT, "Bodies are taken without Content-Encoding. Send it uncompressed.")
 
 
 def _translated(request: web.Request, error: web.HTTPException) -> web.Response:

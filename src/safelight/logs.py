@@ -61,3 +61,10 @@ def configure(service: str, format: Format = "auto", level: Level = "info") -> N
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.getLogger("asyncio").setLevel(max(root.level, logging.WARNING))
+    logging.getLogger("aiohttp.server").addFilter(_is_ours)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Leave out what a client did wrong before its request was one: it was answered with 400, and may come often."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or "BadHttpMessage" not in {base.__name__ for base in kind.__mro__}

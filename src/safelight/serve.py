@@ -136,7 +136,9 @@ async def running(name: str, config: C, build: Build[C]) -> AsyncIterator[Servic
         app = await stack.enter_async_context(build(config, service))
         route.add(app, route.post("/shutdown", _shutdown, Access.SHUTDOWN))
         http.prepare(app, service)
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+        runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0, auto_decompress=False
+        )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         stack.push_async_callback(_drain, runner, service)

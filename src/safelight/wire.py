@@ -517,3 +517,5 @@ def decode(data: bytes | str, kind: type[T]) -> T:
         raise Error(Code.INVALID_REQUEST, f"{sentence}.", position=position) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Error(Code.INVALID_REQUEST, f"The body is not valid JSON: {error}.") from None
+    except RecursionError:
+        raise Error(Code.INVALID_REQUEST, "The body is nested too deeply.") from None

@@ -9,7 +9,7 @@ from aiohttp import web
 from msgspec import Meta
 from prometheus_client import CollectorRegistry, Gauge
 
-from safelight import http
+from safelight import form, http
 from safelight.access import route
 from safelight.access.caller import Access
 from safelight.errors import Code, Error
@@ -95,8 +95,8 @@ async def get(request: web.Request) -> web.Response:
 async def post(request: web.Request) -> web.Response:
     """Set a value as the classic protocol does, by JSON or by the form field `value`."""
     if request.content_type in ("application/x-www-form-urlencoded", "multipart/form-data"):
-        value = (await request.post()).get("value")
-        if not isinstance(value, str):
+        given = await form.fields(request, limit=8 * MAX_VALUE)
+        if (value := given.get("value")) is None:
             raise Error(Code.INVALID_REQUEST, "Give the form field value.", position="value")
     else:
         value = (await http.read_json(request, Value)).value

@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 import msgspec
 
 from safelight.errors import Code, Error, validation_problem
+from safelight.recipe import toml
 from safelight.recipe.operations import WATERMARK_IMAGE_BYTES, AnyOperation
 from safelight.recipe.records import MAX_OUTPUTS, NAME, Output, Recipe
+from safelight.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_BYTES = 4 * 1024 * 1024
 """A recipe document (or a file of recipes) is at most this long."""
+
+_LONGEST = 300
+"""Characters of what a message repeats."""
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 _OPERATIONS: dict[str, type[msgspec.Struct]] = {
@@ -79,12 +84,10 @@ def _read(document: bytes | str, format_: str) -> dict[str, Any]:
         if format_ == "json":
             content = msgspec.json.decode(document)
         else:
-            import tomllib  # noqa: PLC0415 - the services read recipes as JSON
-
-            content = tomllib.loads(document if isinstance(document, str) else document.decode())
+            content = toml.loads(document if isinstance(document, str) else document.decode())
     except ValueError as error:  # of either parser, and of text that is not UTF-8
         raise Error(
-            Code.INVALID_RECIPE, f"The recipe is not valid {format_.upper()}: {error}.", position="$"
+            Code.INVALID_RECIPE, f"The recipe is not valid {format_.upper()}: {_short(str(error))}.", position="$"
         ) from error
     except RecursionError:
         raise Error(Code.INVALID_RECIPE, "The recipe is nested too deeply.", position="$") from None
@@ -164,6 +167,8 @@ def _choices(struct: type[msgspec.Struct], field: str) -> list[str]:
 
 
 def _suggest(word: str, choices: list[str]) -> str:
+    if len(word) > _LONGEST:  # comparing takes time that grows with the length
+        return ""
     near = get_close_matches(word, choices, n=1, cutoff=0.6)
     if near:
         return f"; did you mean {near[0]}?"
@@ -171,7 +176,12 @@ def _suggest(word: str, choices: list[str]) -> str:
 
 
 def _wrong(reason: str, position: str) -> Error:
-    return Error(Code.INVALID_RECIPE, f"Wrong recipe at {position}: {reason.rstrip('.')}.", position=position)
+    place, said = _short(position), _short(reason.rstrip("."))
+    return Error(Code.INVALID_RECIPE, f"Wrong recipe at {place}: {said}.", position=position[:_LONGEST])
+
+
+def _short(text: str) -> str:
+    return printable(text, _LONGEST)
 
 
 def _embed_images(table: dict[str, Any], folder: Path, position: str) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import aclosing
 from typing import TypeVar
 
 import msgspec
-from aiohttp import BodyPartReader, web
+from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
 from safelight import http
 from safelight.access import route
 from safelight.access.caller import Access
 from safelight.errors import Code, Error
+from safelight.form import Form
 from safelight.storage import download
 from safelight.storage.collector import Collector
 from safelight.storage.store import BlobStore, PutResult
@@ -142,12 +144,17 @@ async def collect(request: web.Request) -> web.Response:
 @http.classic
 async def upload(request: web.Request) -> web.Response:
     """Store the part `image` of a form as a blob under the name in the URL."""
-    name = _name(request)
-    try:
-        part = await _image_part(request)
-        stored = await _store(request, _part(request, part), None)
-    except ValueError as error:
-        raise Error(Code.INVALID_REQUEST, f"The form cannot be read: {error}.") from None
+    name, limits = _name(request), request.app[LIMITS]
+    if request.content_type != "multipart/form-data":
+        raise Error(Code.INVALID_REQUEST, "Image not found")
+    stored: PutResult | None = None
+    form = Form(request, idle_timeout=limits.idle_timeout, limit=limits.blob + _CHUNK)
+    async with aclosing(form.parts()) as parts:
+        async for part in parts:
+            if part.name == "image" and stored is None:
+                stored = await _store(request, part.pieces(), None)
+    if stored is None:
+        raise Error(Code.INVALID_REQUEST, "Image not found")
     await request.app[STORE].name(name, stored.digest)
     return web.Response()
 
@@ -204,18 +211,3 @@ async def _body(request: web.Request) -> AsyncIterator[bytes]:
     content = request.content
     while not content.at_eof():
         yield await _in_time(request, content.readany())
-
-
-async def _part(request: web.Request, part: BodyPartReader) -> AsyncIterator[bytes]:
-    while not part.at_eof():
-        yield await _in_time(request, part.read_chunk(_CHUNK))
-
-
-async def _image_part(request: web.Request) -> BodyPartReader:
-    if request.content_type != "multipart/form-data":
-        raise Error(Code.INVALID_REQUEST, "Image not found")
-    reader = await request.multipart()
-    while (part := await _in_time(request, reader.next())) is not None:
-        if isinstance(part, BodyPartReader) and part.name == "image":
-            return part
-    raise Error(Code.INVALID_REQUEST, "Image not found")

@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from safelight import http
+from safelight import form, http
 from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.client.storage import StorageClient
@@ -24,6 +24,9 @@ from safelight.wire import State, Task, TaskFilter
 _PAGE = 500
 _ZIP = "application/zip"
 _FORM = "application/x-www-form-urlencoded"
+_FORM_BYTES = 4 << 20
+_MOST_TASKS = 10_000
+"""Tasks that one archive names; each is put in once."""
 _STUCK = 60.0
 """Seconds after which a reader that takes nothing is cut off."""
 
@@ -49,10 +52,10 @@ class Archive:
 
     async def post(self, request: web.Request) -> web.StreamResponse:
         """`POST /archive`: a form, for more ids than a URL holds."""
+        given = await form.fields(request, limit=_FORM_BYTES)
         try:
-            given = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
             query = msgspec.convert(given, ArchiveQuery, strict=False)
-        except ValueError as error:  # no form, or not this one
+        except ValueError as error:  # not this form
             raise Error(Code.INVALID_REQUEST, f"The form: {error}.") from None
         return await self._send(request, query)
 
@@ -92,9 +95,13 @@ class Archive:
 
     async def _tasks(self, query: ArchiveQuery) -> AsyncIterator[Task]:
         if query.tasks:
-            for id in query.tasks.split(","):  # noqa: A001 - a task's id is called id
+            ids = dict.fromkeys(map(str.strip, query.tasks.split(",")))
+            if len(ids) > _MOST_TASKS:
+                sentence = f"One archive holds at most {_MOST_TASKS} tasks that are named; ask for several archives."
+                raise Error(Code.INVALID_REQUEST, sentence, position="tasks", limit=_MOST_TASKS)
+            for id in ids:  # noqa: A001 - a task's id is called id
                 try:
-                    task = await self._db.get(id.strip())
+                    task = await self._db.get(id)
                 except Error as error:
                     if error.code is not Code.NOT_FOUND:
                         raise

@@ -173,7 +173,7 @@ def _resumed(request: web.Request) -> int | None:
     text = request.headers.get("Last-Event-ID", "")
     if not text:
         return None
-    if not (text.isascii() and text.isdigit()) or int(text) > _BIGGEST:
+    if not (text.isascii() and text.isdigit() and len(text) < 20) or int(text) > _BIGGEST:
         sentence = "Last-Event-ID is the number of a change, as the stream gave it."
         raise Error(Code.INVALID_REQUEST, sentence, position="Last-Event-ID")
     return int(text)

@@ -8,7 +8,7 @@ from safelight import http, recipe
 from safelight.access.caller import Access
 from safelight.errors import Code
 from safelight.master.api.endpoint import JSON, Endpoint
-from safelight.master.recipes.recipe_book import RecipeBook, choose, parse
+from safelight.master.recipes.recipe_book import RecipeBook, choose
 from safelight.recipe import Recipe
 from safelight.wire import NamedRecipe
 
@@ -32,7 +32,7 @@ class Recipes:
     async def put(self, request: web.Request) -> web.Response:
         """`PUT /recipes/{name}`: the name is the URL's, whatever the recipe calls itself."""
         name = request.match_info["name"]
-        found = parse(await request.read(), toml=request.content_type == _TOML, name=name)
+        found = await self._book.read(await request.read(), toml=request.content_type == _TOML, name=name)
         return http.json_response(await self._book.save(name, found))
 
     async def delete(self, request: web.Request) -> web.Response:
@@ -42,7 +42,7 @@ class Recipes:
 
     async def check(self, request: web.Request) -> web.Response:
         """`POST /recipes/check`."""
-        found = parse(await request.read(), toml=request.content_type == _TOML)
+        found = await self._book.read(await request.read(), toml=request.content_type == _TOML)
         return http.json_response(NamedRecipe(name=found.name, spec=choose(found, found.name).spec))
 
     async def schema(self, _request: web.Request) -> web.Response:
@@ -57,7 +57,7 @@ class Recipes:
         example = {
             "outputs": {"small": {"operations": [{"op": "resize", "width": 640, "height": 640}], "format": "webp"}}
         }
-        wrong = (Code.INVALID_RECIPE, Code.TOO_LARGE)
+        wrong = (Code.INVALID_RECIPE, Code.TOO_LARGE, Code.TOO_MANY_REQUESTS)
         return [
             Endpoint(
                 method="GET", path="/recipes", handler=self.all, access=Access.READ | Access.UPLOAD, tag="recipes",

@@ -6,13 +6,13 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
 from safelight import recipe
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
+from safelight.master.recipes.recipe_reader import RecipeReader
 from safelight.recipe import Recipe
 from safelight.recipe.records import NAME
 from safelight.wire import NamedRecipe
@@ -20,7 +20,9 @@ from safelight.wire import NamedRecipe
 _FRESH = 1.0
 """Seconds for which saved recipes are believed: what one master saves is in force at every other after this."""
 
-
+_SHOWN = 50
+"""Names that a message lists."""
+_MOST_SAVED = 1000
 _RESERVED = frozenset({"check", "schema", "custom"})
 """Names that are paths of the API, and the one under which recipes that came with their request are shown."""
 
@@ -48,6 +50,11 @@ class RecipeBook:
         self._choices: dict[str, Chosen] = {}
         self._read = float("-inf")
         self._reading = asyncio.Lock()
+        self._reader = RecipeReader()
+
+    async def read(self, document: bytes, *, toml: bool, name: str | None = None) -> Recipe:
+        """Read a recipe, to be called `name`. Raises INVALID_RECIPE, TOO_MANY_REQUESTS."""
+        return await self._reader.read(document, toml=toml, name=name)
 
     async def choose(self, wanted: str) -> Chosen:
         """Return what an upload asks for: a name, a recipe as JSON, or nothing for the default.
@@ -56,7 +63,7 @@ class RecipeBook:
         """
         text = wanted.strip()
         if text.startswith("{"):
-            return choose(recipe.parse(text), "custom")
+            return choose(await self._reader.read(text), "custom")
         name = text or recipe.DEFAULT
         if name in self._fixed_choices:
             return self._fixed_choices[name]
@@ -76,13 +83,16 @@ class RecipeBook:
             return self._fixed[name]
         await self._refresh(_FRESH if name in self._saved else 0.0)
         if name not in self._saved:
-            known = ", ".join(sorted({**self._saved, **self._fixed}))
+            known = ", ".join(sorted({**self._saved, **self._fixed})[:_SHOWN])
             raise Error(Code.NOT_FOUND, f"There is no recipe called {name[:64]!r}. Known are {known}.")
         return self._saved[name]
 
     async def save(self, name: str, found: Recipe) -> NamedRecipe:
         """Save a recipe in place of what stood under its name. Raises CONFLICT for a fixed name."""
         self._check_free(name)
+        await self._refresh(_FRESH)
+        if name not in self._saved and len(self._saved) >= _MOST_SAVED:
+            raise Error(Code.CONFLICT, f"{_MOST_SAVED} recipes are saved, which is all. Delete one first.")
         saved = NamedRecipe(name=name, spec=_spec(found), changed=time.time())
         await self._db.save_recipe(saved)
         await self._refresh(0.0)
@@ -131,10 +141,3 @@ def _spec(found: Recipe) -> msgspec.Raw:
 
 
 _INVERT = _digest(recipe.BUILTIN["invert"])
-
-
-def parse(document: bytes, *, toml: bool, name: str | None = None) -> Recipe:
-    """Read a recipe, to be called `name`. Raises INVALID_RECIPE with place and reason."""
-    found = recipe.parse(document, "toml" if toml else "json")
-    fields: dict[str, Any] = {"name": name} if name is not None else {}
-    return msgspec.structs.replace(found, **fields)

@@ -19,10 +19,10 @@ from safelight.access.caller import Access
 from safelight.access.route import Route
 from safelight.client.partials import PartialClient
 from safelight.errors import Code, Error, validation_problem
+from safelight.form import clean_filename
 from safelight.master.download.downloads import Downloads
 from safelight.master.metrics import Metrics
 from safelight.master.recipes.recipe_book import RecipeBook, choose
-from safelight.master.upload.form import clean_filename
 from safelight.master.upload.ingest import too_large
 from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.master.upload.tus_headers import CHECKSUMS, TUS, checksum, metadata, number

@@ -16,12 +16,12 @@ from msgspec import Meta
 
 from safelight.access.caller import Access
 from safelight.errors import Code, Error, validation_problem
+from safelight.form import Form, Part
 from safelight.http import classic, json_response, location
 from safelight.master.api.endpoint import BINARY, JSON, Endpoint
 from safelight.master.api.public_schema import PublicTask, PublicUploaded, public
 from safelight.master.metrics import Metrics
 from safelight.master.recipes.recipe_book import Chosen, RecipeBook
-from safelight.master.upload.form import Form, Part
 from safelight.master.upload.ingest import Ingest, StoredPhoto, too_large
 from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.master.webhook.address import check_url

@@ -1,13 +1,15 @@
-"""An upload's multipart form as it comes in: parts in any order, none of them held in memory."""
+"""A multipart form as it comes in: parts in any order, none of them held in memory."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
+from urllib.parse import parse_qsl
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
@@ -17,6 +19,7 @@ _SLOWEST = 1024
 """Bytes per second that a client must send on average, once the grace is over: a place among the uploads is scarce."""
 _GRACE = 60.0
 _PARTS = 2000
+_LONGEST_BOUNDARY = 70  # RFC 2046
 
 _Event = Any
 """What the parser says: a `MultipartSegment` where a part begins, its bytes, None at its end."""
@@ -31,11 +34,11 @@ class Form:
         Raises INVALID_REQUEST for a body that is no form.
         """
         kind, options = parse_options_header(request.headers.get("Content-Type", ""))
-        if kind != "multipart/form-data" or not options.get("boundary"):
-            sentence = "Send the photo as multipart/form-data with a part named image (curl -F image=@photo.jpg)."
-            raise Error(Code.INVALID_REQUEST, sentence)
+        boundary = options.get("boundary", "")
+        if kind != "multipart/form-data" or not (boundary.isascii() and 1 <= len(boundary) <= _LONGEST_BOUNDARY):
+            raise Error(Code.INVALID_REQUEST, "Send multipart/form-data with a boundary (curl -F image=@photo.jpg).")
         self._content = request.content
-        self._boundary = options["boundary"]
+        self._boundary = boundary
         self._pace = _Pace(idle_timeout, limit)
 
     async def parts(self) -> AsyncGenerator[Part]:
@@ -60,16 +63,7 @@ class Form:
             raise Error(Code.INVALID_REQUEST, f"The form is broken or incomplete: {error}.") from None
 
     async def _read(self) -> bytes:
-        try:
-            async with asyncio.timeout(self._pace.idle_timeout):
-                piece = await self._content.readany()
-        except TimeoutError:
-            sentence = "The upload fell silent and was given up. Send it again."
-            raise Error(Code.INVALID_REQUEST, sentence) from None
-        except (web.RequestPayloadError, HttpProcessingError, ConnectionError) as error:
-            raise Error(Code.INVALID_REQUEST, f"The request's body broke off: {error}.") from None
-        self._pace.came(len(piece))
-        return piece
+        return await _chunk(self._content, self._pace)
 
 
 class Part:
@@ -108,6 +102,19 @@ class Part:
             pass
 
 
+async def _chunk(content: StreamReader, pace: _Pace) -> bytes:
+    try:
+        async with asyncio.timeout(pace.idle_timeout):
+            chunk = await content.readany()
+    except TimeoutError:
+        sentence = "The upload fell silent and was given up. Send it again."
+        raise Error(Code.INVALID_REQUEST, sentence) from None
+    except (web.RequestPayloadError, HttpProcessingError, ConnectionError) as error:
+        raise Error(Code.INVALID_REQUEST, f"The request's body broke off: {error}.") from None
+    pace.came(len(chunk))
+    return chunk
+
+
 class _Pace:
     """How slowly a client may send, and how much."""
 
@@ -131,3 +138,35 @@ def clean_filename(name: str) -> str:
     last = name.replace("\\", "/").rpartition("/")[2]
     printable = "".join(c for c in last if c.isprintable()).strip()
     return "" if printable in {".", ".."} else printable[:200]
+
+
+async def fields(request: web.Request, *, limit: int, idle_timeout: float = 30.0) -> dict[str, str]:
+    """Read a small form, urlencoded or multipart, of at most `limit` bytes; files in it are left out.
+
+    Raises INVALID_REQUEST for what is no such form or gives a field twice, TOO_LARGE.
+    """
+    found: dict[str, str] = {}
+    async for name, value in _pairs(request, limit, idle_timeout):
+        if name in found:
+            raise Error(Code.INVALID_REQUEST, f"Give the field {name[:64]} once.", position=name[:64])
+        found[name] = value
+    return found
+
+
+async def _pairs(request: web.Request, limit: int, idle_timeout: float) -> AsyncIterator[tuple[str, str]]:
+    if request.content_type == "application/x-www-form-urlencoded":
+        body = bytearray()
+        pace = _Pace(idle_timeout, limit)
+        while chunk := await _chunk(request.content, pace):
+            body += chunk
+        try:
+            pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_PARTS)
+        except ValueError:
+            raise Error(Code.INVALID_REQUEST, "The form is no urlencoded UTF-8 text, or has too many fields.") from None
+        for pair in pairs:
+            yield pair
+        return
+    async with aclosing(Form(request, idle_timeout=idle_timeout, limit=limit).parts()) as parts:
+        async for part in parts:
+            if not part.filename:
+                yield part.name, await part.text(limit)
