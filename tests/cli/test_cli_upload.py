@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 def test_one_photo_becomes_a_task(run: Run, tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(photo(20))
-    done = run("upload", "photo.png")
+    done = run("upload", "photo.png", "-r", "invert")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("photo.png is task ")
     name = done.stdout.split()[-1]
@@ -30,7 +30,7 @@ def test_one_photo_becomes_a_task(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_folder_is_uploaded_and_its_results_are_saved(run: Run, photos: Path, tmp_path: Path) -> None:
-    done = run("upload", "photos", "--output", "results")
+    done = run("upload", "photos", "-r", "invert", "--output", "results")
     assert done.returncode == 0, done.stderr
     results = tmp_path / "results"
     assert sorted(path.name for path in results.iterdir()) == ["one.image.png", "three.image.png", "two.image.jpg"]
@@ -43,12 +43,12 @@ def test_results_never_take_the_place_of_other_files_unless_told(run: Run, tmp_p
     (tmp_path / "a.png").write_bytes(photo(21))
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "a.image.png").write_text("mine")
-    assert run("upload", "a.png", "-n", "2", "-o", "r").returncode == 0
+    assert run("upload", "a.png", "-r", "invert", "-n", "2", "-o", "r").returncode == 0
     assert (tmp_path / "r" / "a.image.png").read_text() == "mine"
     assert sorted(path.name for path in (tmp_path / "r").iterdir()) == [
         "a.image-2.png", "a.image-3.png", "a.image.png",
     ]  # fmt: skip
-    assert run("upload", "a.png", "-o", "r", "--overwrite").returncode == 0
+    assert run("upload", "a.png", "-r", "invert", "-o", "r", "--overwrite").returncode == 0
     assert is_inverse(photo(21), (tmp_path / "r" / "a.image.png").read_bytes())
 
 
@@ -57,7 +57,7 @@ def test_json_tells_of_each_photo_and_the_status_whether_all_went_well(run: Run,
     (tmp_path / "text.png").write_text("no photo")
     data = photo(23, width=400, kind="JPEG")
     (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])
-    done = run("upload", "good.png", "text.png", "cut.jpg", "--wait", "--json")
+    done = run("upload", "good.png", "text.png", "cut.jpg", "-r", "invert", "--wait", "--json")
     assert done.returncode == 1
     good, text, cut = json.loads(done.stdout)["photos"]
     assert good["task"]["state"] == 2
@@ -122,7 +122,7 @@ def test_nothing_there_is_said_with_what_to_do(run: Run) -> None:
 
 def test_bars_for_bytes_and_for_tasks_on_a_terminal(addresses: dict[str, str], photos: Path, tmp_path: Path) -> None:
     where = {"SAFELIGHT_KEYVALUESTORE": addresses["keyvaluestore"]}
-    with terminal("upload", photos, "-n", 5, "--output", tmp_path / "r", **where) as shown:
+    with terminal("upload", photos, "-r", "invert", "-n", 5, "--output", tmp_path / "r", **where) as shown:
         assert shown.ended() == 0
     assert "Uploading" in shown.shown
     assert "Processing" in shown.shown

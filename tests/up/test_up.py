@@ -92,10 +92,37 @@ async def test_a_second_one_on_the_same_data_is_refused(tmp_path: Path) -> None:
     async with up(tmp_path / "data", "--workers", 0) as running:
         await addresses(running)
         second = await asyncio.to_thread(safelight, "up", "--port", "0", "--data", tmp_path / "data")
-        assert second.returncode == 1
+        assert second.returncode == 5
         assert f"process {running.process.pid}" in second.stderr
         assert "--data" in second.stderr
         assert await running.stop() == 0
+
+
+async def test_on_ports_of_another_system_nothing_starts(tmp_path: Path) -> None:
+    port = first_of_free_ports()
+    async with up(tmp_path / "first", "--slots", 1, port=port) as running:
+        where = await addresses(running)
+        second = await asyncio.to_thread(safelight, "up", "--port", port, "--data", tmp_path / "second")
+        assert second.returncode == 5
+        assert len(second.stderr.splitlines()) == 1
+        assert f"127.0.0.1:{port}" in second.stderr
+        assert "ready" not in second.stdout
+        assert [path.name for path in (tmp_path / "second").iterdir()] == ["up.lock"]  # no service has begun
+        taken = await asyncio.to_thread(
+            safelight, "up", "--port", port - 2, "--data", tmp_path / "third"
+        )  # only its storage's port is taken
+        assert taken.returncode == 5
+        assert "storage cannot listen" in taken.stderr
+        async with Client.connect(where["master"]) as client:
+            assert len((await client.summary()).workers) == 1
+        assert await running.stop() == 0
+
+
+async def test_a_clean_start_warns_of_nothing(tmp_path: Path) -> None:
+    async with up(tmp_path / "data") as running:
+        await addresses(running)
+        assert await running.stop() == 0
+        assert [line for line in running.lines if line.get("level") in ("warning", "error")] == []
 
 
 async def test_what_dies_is_started_again(tmp_path: Path) -> None:
@@ -158,8 +185,8 @@ def test_settings_that_are_wrong_end_it_with_the_reason(tmp_path: Path) -> None:
     port = first_of_free_ports()
     with socket.create_server(("127.0.0.1", port)):
         busy = safelight("up", "--port", port, "--data", tmp_path / "d", "--workers", 0)
-    assert busy.returncode == 2
-    assert "Cannot listen" in busy.stderr
+    assert busy.returncode == 5
+    assert f"keyvaluestore cannot listen on 127.0.0.1:{port}" in busy.stderr
 
 
 async def test_a_second_signal_kills(tmp_path: Path) -> None:

@@ -45,9 +45,9 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is asked of a batch. `recipe` is a name or a document, None for the default; `folder` takes the results."""
+    """What is asked of a batch. `recipe` is a name or a document; `folder` takes the results."""
 
-    recipe: str | Mapping[str, Any] | None = None
+    recipe: str | Mapping[str, Any]
     priority: int = 0
     folder: Folder | None = None
     waits: bool = False

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from safelight.errors import Code, Error
-from safelight.wire import State, Task
+from safelight.wire import State, Task, WorkerSeen
 
 STATE_STYLE = {
     State.UPLOADING: "dim",
@@ -41,6 +41,9 @@ EXIT_STATUS = {
 }
 """Exit status of the command for an error, from the table that it shares with drumhead (docs/reference/errors.md)."""
 
+_SILENT_AFTER = 30.0
+"""Seconds after which nothing is known of a worker: it asks for leases, or extends them, much more often."""
+
 _WIDE = 250
 """Columns where nobody looks (a pipe or a file): nothing is cut off there."""
 
@@ -55,9 +58,9 @@ out = _console()
 err = _console(stderr=True)
 
 
-def complain(sentence: str) -> None:
+def complain(sentence: str, *, program: str = "safelight") -> None:
     """Say on stderr what went wrong."""
-    err.print(f"[red]safelight:[/red] {escape(sentence)}", soft_wrap=True)
+    err.print(f"[red]{program}:[/red] {escape(sentence)}", soft_wrap=True)
 
 
 def status_of(error: Error) -> int:
@@ -125,6 +128,13 @@ def reason(task: Task) -> str:
     if task.failure is not None:
         return task.failure.detail
     return "same photo and recipe as before" if task.reused else ""
+
+
+def worker_state(seen: WorkerSeen) -> Text:
+    """Return what a worker does, in its colour. Of one that has not been heard of for long, that is unknown."""
+    if time.time() - seen.last_seen > _SILENT_AFTER:
+        return Text("silent", "red")
+    return Text("busy", "cyan") if seen.worker.busy else Text("idle", "green")
 
 
 def counted(n: int, noun: str) -> str:

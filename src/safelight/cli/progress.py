@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from rich import progress
+from rich.console import Console
+from rich.control import Control
+from rich.live_render import LiveRender
 from rich.markup import escape
 
 from safelight.cli.printing import err, out
+
+
+class _Reflowing(LiveRender):
+    """Erases the rows that the last lines take now: a terminal that became narrower has wrapped them."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__("", vertical_overflow="ellipsis")
+        self._console = console
+
+    def position_cursor(self) -> Control:
+        """Return the codes that erase what was drawn, before it is drawn again."""
+        with self._as_wrapped():
+            return super().position_cursor()
+
+    def restore_cursor(self) -> Control:
+        """Return the codes that erase what was drawn, for good."""
+        with self._as_wrapped():
+            return super().restore_cursor()
+
+    @contextmanager
+    def _as_wrapped(self) -> Iterator[None]:
+        drawn = self._shape
+        if drawn is not None:
+            width, height = drawn
+            self._shape = width, height * max(1, math.ceil(width / self._console.width))
+        try:
+            yield
+        finally:
+            self._shape = drawn
 
 
 class Progress:
@@ -29,6 +64,7 @@ class Progress:
             redirect_stdout=False,
             redirect_stderr=False,
         )
+        self._bars.live._live_render = _Reflowing(err)  # noqa: SLF001 - rich counts lines, not the rows that they take
         self._photos = photos
         self._quiet = quiet
         self._start = time.monotonic()

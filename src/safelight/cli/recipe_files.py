@@ -12,10 +12,8 @@ from safelight import recipe
 from safelight.errors import Code, Error
 
 
-def recipe_argument(given: str | None) -> str | Mapping[str, Any] | None:
+def recipe_argument(given: str) -> str | Mapping[str, Any]:
     """Return what an upload sends: the name of a recipe, or the recipe that a file holds."""
-    if given is None:
-        return None
     if given.partition(":")[0].endswith((".toml", ".json")):
         return document(read(given))
     return given

@@ -24,6 +24,7 @@ from safelight.cli.printing import (
     state_text,
     status_of,
     table,
+    worker_state,
 )
 from safelight.client.master import Client
 from safelight.errors import Code, Error
@@ -61,11 +62,11 @@ def counts_table(summary: Summary) -> Table:
 def workers_table(summary: Summary) -> Table:
     """Make a table of the workers that db knows."""
     rows = [
-        (seen.worker.id, f"{seen.worker.busy}/{seen.worker.slots}", str(seen.holding), seen.worker.engine,
-         seen.worker.isolation, ago(seen.last_seen))
+        (seen.worker.id, worker_state(seen), f"{seen.worker.busy}/{seen.worker.slots}", str(seen.holding),
+         seen.worker.engine, seen.worker.isolation, ago(seen.last_seen))
         for seen in summary.workers
     ]  # fmt: skip
-    return table("WORKER", "BUSY", "HOLDS", "ENGINE", "ISOLATION", "SEEN", rows=rows, right=("BUSY", "HOLDS"))
+    return table("WORKER", "STATE", "BUSY", "HOLDS", "ENGINE", "ISOLATION", "SEEN", rows=rows, right=("BUSY", "HOLDS"))
 
 
 async def tasks_command(

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import termios
 import time
+import tty
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -13,7 +19,7 @@ from rich.live import Live
 from rich.text import Text
 
 from safelight.cli.connection import HERE, Where, master
-from safelight.cli.printing import STATE_STYLE, duration, err, out, print_json, table
+from safelight.cli.printing import STATE_STYLE, ago, duration, err, out, print_json, table, worker_state
 from safelight.client.master import Client
 from safelight.errors import Error
 from safelight.wire import ENDED, Event, State, Summary
@@ -50,13 +56,15 @@ class View:
         summary = self.summary or Summary(tasks={})
         parts: list[object] = [self._headline(summary), Text()]
         rows = [
-            (seen.worker.id, f"{seen.worker.busy}/{seen.worker.slots}", str(seen.holding),
-             f"{max(0.0, time.time() - seen.last_seen):.0f} s", seen.worker.isolation, seen.worker.engine)
+            (seen.worker.id, worker_state(seen), f"{seen.worker.busy}/{seen.worker.slots}", str(seen.holding),
+             ago(seen.last_seen), seen.worker.isolation, seen.worker.engine)
             for seen in summary.workers
         ]  # fmt: skip
         right = ("BUSY", "HOLDS", "SEEN")
         if rows:
-            parts.append(table("WORKER", "BUSY", "HOLDS", "SEEN", "ISOLATION", "ENGINE", rows=rows, right=right))
+            parts.append(
+                table("WORKER", "STATE", "BUSY", "HOLDS", "SEEN", "ISOLATION", "ENGINE", rows=rows, right=right)
+            )
         else:
             parts.append(Text("No worker is here.", "yellow"))
         room = console.height - len(rows) - 8
@@ -91,7 +99,7 @@ async def top_command(
     once: Annotated[bool, Parameter(negative="")] = False,
     where: Where = HERE,
 ) -> None:
-    """Show the queue and the workers, live, until Ctrl-C.
+    """Show the queue and the workers, live, until `q` or Ctrl-C.
 
     Parameters
     ----------
@@ -115,20 +123,44 @@ async def top_command(
 
 
 async def _live(client: Client, view: View, after: int, interval: float) -> None:
-    with Live(view.render(out), console=out, screen=True, auto_refresh=False) as live:
+    with Live(view.render(out), console=out, screen=True, auto_refresh=False) as live, _quit_key() as quit_pressed:
         follower = asyncio.create_task(_follow(client, view, after))
         try:
-            while True:
+            while not quit_pressed.is_set():
                 try:
                     view.summary = await client.summary()
                     view.trouble = ""
                 except Error as error:
                     view.trouble = error.detail
                 live.update(view.render(out), refresh=True)
-                await asyncio.sleep(max(interval, 0.1))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(quit_pressed.wait(), max(interval, 0.1))
         finally:
             follower.cancel()
             err.show_cursor()
+
+
+@contextmanager
+def _quit_key() -> Iterator[asyncio.Event]:
+    """Yield an event that is set when somebody presses `q` on the terminal."""
+    pressed = asyncio.Event()
+    if not sys.stdin.isatty():
+        yield pressed
+        return
+    loop, terminal = asyncio.get_running_loop(), sys.stdin.fileno()
+
+    def read() -> None:
+        if {b"q", b"Q", b""} & {os.read(terminal, 1)}:
+            pressed.set()
+
+    before = termios.tcgetattr(terminal)
+    tty.setcbreak(terminal)
+    loop.add_reader(terminal, read)
+    try:
+        yield pressed
+    finally:
+        loop.remove_reader(terminal)
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
 
 async def _follow(client: Client, view: View, after: int) -> None:

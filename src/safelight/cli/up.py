@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import aiohttp
 import msgspec
@@ -26,7 +26,9 @@ from safelight.access.settings import AccessSettings, CorsOrigins, PublicUrl
 from safelight.cli import machines
 from safelight.cli.child import Child
 from safelight.cli.forward import Forward
+from safelight.cli.printing import EXIT_STATUS, complain
 from safelight.client.base import Connection, Fixed, ServiceClient, session
+from safelight.errors import Code
 
 log = logging.getLogger("up")
 
@@ -99,7 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             key = Path(config.data, "cluster.key")
             cluster_key.ensure(key)
             config = msgspec.structs.replace(config, cluster_key_file=str(key))
-        return asyncio.run(Up(config, forward, _passed(arguments)).run())
+        everything = Up(config, forward, _passed(arguments))
+        _check_free(config.host, everything.ports)
+        return asyncio.run(everything.run())
 
 
 class Up:
@@ -232,6 +236,23 @@ def _ports(first: int, workers: int) -> list[int]:
         return [each.getsockname()[1] for each in taken]
 
 
+def _check_free(host: str, ports: dict[str, int]) -> None:
+    """End with an error if anybody listens on one of the ports: what answered there would not be ours."""
+    for name, port in ports.items():
+        try:
+            socket.create_server((host, port)).close()
+        except OSError as error:
+            _refuse(
+                f"{name} cannot listen on {host}:{port}: {error.strerror}. Stop what uses the port, or give another "
+                "--port or --host."
+            )
+
+
+def _refuse(sentence: str) -> NoReturn:
+    complain(sentence, program="safelight up")
+    raise SystemExit(EXIT_STATUS[Code.CONFLICT])
+
+
 @contextmanager
 def _alone(data: Path) -> Iterator[None]:
     """Hold the data directory; the lock goes with its process, however that ends."""
@@ -245,11 +266,10 @@ def _alone(data: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.seek(0)
-            sys.stderr.write(
-                f"safelight up: another one (process {file.read().strip()}) runs on the data directory {data}. "
-                "Stop that one first, or give another --data.\n"
+            _refuse(
+                f"Another safelight up (process {file.read().strip()}) uses the data directory {data}. Stop it first, "
+                "or give another --data."
             )
-            raise SystemExit(1) from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()

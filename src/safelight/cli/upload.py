@@ -22,7 +22,7 @@ _PATIENCE = 30.0
 
 async def upload_command(
     *path: Path,
-    recipe: Annotated[str | None, Parameter(name=["--recipe", "-r"])] = None,
+    recipe: Annotated[str, Parameter(name=["--recipe", "-r"])] = "web",
     n: Annotated[PositiveInt, Parameter(name=["-n", "--times"])] = 1,
     wait: Annotated[bool, Parameter(name=["--wait", "-w"], negative="")] = False,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
