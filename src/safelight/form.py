@@ -1,4 +1,4 @@
-"""A multipart form as it comes in: parts in any order, none of them held in memory."""
+"""Read a multipart form as it arrives: parts in any order, without holding them in memory."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser, par
 from safelight.errors import Code, Error
 
 _SLOWEST = 1024
-"""Bytes per second that a client must send on average, once the grace is over: a place among the uploads is scarce."""
+"""Bytes per second that a client must send on average, after `_GRACE` seconds: the number of uploads is limited."""
 _GRACE = 60.0
 _PARTS = 2000
 _LONGEST_BOUNDARY = 70  # RFC 2046
 
 _Event = Any
-"""What the parser says: a `MultipartSegment` where a part begins, its bytes, None at its end."""
+"""What the parser yields: a `MultipartSegment` at the beginning of a part, its bytes, None at its end."""
 
 
 class Form:
-    """The parts of one request's body."""
+    """The form in the body of a request."""
 
     def __init__(self, request: web.Request, *, idle_timeout: float, limit: int) -> None:
         """Give up after `idle_timeout` seconds without a byte, or when the body has more than `limit` bytes.
 
-        Raises INVALID_REQUEST for a body that is no form.
+        Raises INVALID_REQUEST for a body that is not a form.
         """
         kind, options = parse_options_header(request.headers.get("Content-Type", ""))
         boundary = options.get("boundary", "")
@@ -42,9 +42,9 @@ class Form:
         self._pace = _Pace(idle_timeout, limit)
 
     async def parts(self) -> AsyncGenerator[Part]:
-        """Go through the parts; what is left unread of one is skipped.
+        """Yield the parts; the unread rest of each is skipped.
 
-        Raises INVALID_REQUEST where the form is broken, incomplete or too slow, TOO_LARGE.
+        Raises INVALID_REQUEST where the form is malformed, incomplete or too slow, TOO_LARGE.
         """
         events = self._events()
         async for event in events:
@@ -56,18 +56,18 @@ class Form:
     async def _events(self) -> AsyncGenerator[_Event]:
         try:
             with PushMultipartParser(self._boundary, max_segment_count=_PARTS) as parser:
-                while piece := await self._read():
-                    for event in parser.parse(piece):
+                while chunk := await self._read():
+                    for event in parser.parse(chunk):
                         yield event
         except MultipartError as error:
-            raise Error(Code.INVALID_REQUEST, f"The form is broken or incomplete: {error}.") from None
+            raise Error(Code.INVALID_REQUEST, f"The form is malformed or incomplete: {error}.") from None
 
     async def _read(self) -> bytes:
         return await _chunk(self._content, self._pace)
 
 
 class Part:
-    """One part. Its bytes can be read once."""
+    """A part of a form. Its bytes can be read once."""
 
     def __init__(self, segment: MultipartSegment, events: AsyncGenerator[_Event]) -> None:
         self.name = segment.name or ""
@@ -75,8 +75,8 @@ class Part:
         self._events = events
         self._ended = False
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Stream the bytes; raises what `Form.parts` raises."""
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Stream the bytes. Raises what `Form.parts` raises."""
         while not self._ended:
             event = await anext(self._events)
             if event is None:
@@ -87,18 +87,18 @@ class Part:
     async def text(self, limit: int) -> str:
         """Read a field of at most `limit` bytes. Raises TOO_LARGE, INVALID_REQUEST."""
         data = bytearray()
-        async for piece in self.pieces():
-            data += piece
+        async for chunk in self.chunks():
+            data += chunk
             if len(data) > limit:
-                raise Error(Code.TOO_LARGE, f"The field {self.name} is longer than {limit} bytes.", limit=limit)
+                raise Error(Code.TOO_LARGE, f"The field {self.name} has more than {limit} bytes.", limit=limit)
         try:
             return data.decode()
         except UnicodeDecodeError:
             raise Error(Code.INVALID_REQUEST, f"The field {self.name} is not UTF-8 text.", position=self.name) from None
 
     async def skip(self) -> None:
-        """Leave the rest unread."""
-        async for _ in self.pieces():
+        """Skip the rest."""
+        async for _ in self.chunks():
             pass
 
 
@@ -107,16 +107,16 @@ async def _chunk(content: StreamReader, pace: _Pace) -> bytes:
         async with asyncio.timeout(pace.idle_timeout):
             chunk = await content.readany()
     except TimeoutError:
-        sentence = "The upload fell silent and was given up. Send it again."
+        sentence = "Nothing arrived for too long, so the upload was dropped. Send it again."
         raise Error(Code.INVALID_REQUEST, sentence) from None
     except (web.RequestPayloadError, HttpProcessingError, ConnectionError) as error:
-        raise Error(Code.INVALID_REQUEST, f"The request's body broke off: {error}.") from None
+        raise Error(Code.INVALID_REQUEST, f"The request was interrupted: {error}.") from None
     pace.came(len(chunk))
     return chunk
 
 
 class _Pace:
-    """How slowly a client may send, and how much."""
+    """Limits how slowly a client may send, and how much."""
 
     def __init__(self, idle_timeout: float, limit: int) -> None:
         self.idle_timeout = idle_timeout
@@ -130,11 +130,11 @@ class _Pace:
             raise Error(Code.TOO_LARGE, f"The request has more than {self._limit} bytes.", limit=self._limit)
         taken = time.monotonic() - self._start
         if taken > _GRACE and self._bytes < (taken - _GRACE) * _SLOWEST:
-            raise Error(Code.INVALID_REQUEST, f"The upload came more slowly than {_SLOWEST} bytes a second.")
+            raise Error(Code.INVALID_REQUEST, f"The upload was slower than {_SLOWEST} bytes per second.")
 
 
 def clean_filename(name: str) -> str:
-    """What a person called the file: no folders, no control characters, at most 200 characters."""
+    """Return the name of a file without directories and control characters, cut to 200 characters."""
     last = name.replace("\\", "/").rpartition("/")[2]
     printable = "".join(c for c in last if c.isprintable()).strip()
     return "" if printable in {".", ".."} else printable[:200]

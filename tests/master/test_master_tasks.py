@@ -120,7 +120,7 @@ async def test_cancel_retry_delete(client):
 
 async def test_no_result_before_the_end(client):
     task = await client.upload(photo(1))
-    for word in ("waits", "worked on"):
+    for word in ("is waiting", "processing"):
         with pytest.raises(Error) as caught:
             async with client.result(task.id):
                 pass

@@ -1,1 +1,1 @@
-"""The master service."""
+"""The master: takes photos, hands out tasks to workers, and serves results and the web page."""

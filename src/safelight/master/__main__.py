@@ -1,4 +1,4 @@
-"""`python -m safelight.master`: the service that clients and workers talk to."""
+"""The master as a program."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Config(serve.PublicConfig, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def build(config: Config, service: serve.Service) -> AsyncIterator[web.Application]:
-    """Connect the parts; nothing here waits for db or storage to be there."""
+    """Connect the parts. Nothing here waits for db or storage."""
     db, storage = DbClient(service.needs("db")), StorageClient(service.needs("storage"))
     metrics = Metrics(service.registry)
     feed = Feed(db)
@@ -153,7 +153,7 @@ def _webhooks(config: Config, db: DbClient, metrics: Metrics) -> Webhooks:
 
 def _existing(authorities: str | None) -> str | None:
     if authorities is not None and not Path(authorities).is_file():
-        settings.fail(f"--webhook-authorities: there is no file {authorities}.")
+        settings.fail(f"--webhook-authorities: the file {authorities} does not exist.")
     return authorities
 
 
@@ -167,7 +167,7 @@ def _from_file(path: str | None) -> dict[str, recipe.Recipe]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run until told to stop."""
+    """Run the service."""
     serve.run("master", Config, build, argv)
 
 

@@ -12,8 +12,8 @@ from safelight.master.api import documentation, endpoint
 from safelight.master.api.endpoint import Endpoint
 
 _BODY = 16 << 20
-"""Bytes of a JSON body; photos are streamed and bounded elsewhere."""
-_HERE = """safelight: photos go in, workers process them, results come out.
+"""Bytes of a JSON body at most; photos are streamed and have limits of their own."""
+_INDEX = """safelight: photos go in, workers process them, results come out.
 
   upload      curl -F image=@photo.jpg {url}/task
   look        curl {url}/tasks
@@ -26,9 +26,9 @@ def make(endpoints: list[Endpoint]) -> web.Application:
     """Put the API, its documentation and the web page together."""
     app = web.Application(client_max_size=_BODY)
     endpoint.add(app, endpoints)
-    route.add(app, documentation.routes(endpoints), page.routes() or route.get("/", _where_things_are, Access.PAGE))
+    route.add(app, documentation.routes(endpoints), page.routes() or route.get("/", _index, Access.PAGE))
     return app
 
 
-async def _where_things_are(request: web.Request) -> web.Response:
-    return web.Response(text=_HERE.format(url=str(request.url.origin()) + location(request, "")))
+async def _index(request: web.Request) -> web.Response:
+    return web.Response(text=_INDEX.format(url=str(request.url.origin()) + location(request, "")))

@@ -1,6 +1,6 @@
-"""The classic protocol's requests to the master; the id in each may be a task's or a lease's.
+"""The classic protocol's requests to the master. The id in each may be that of a task or of a lease.
 
-`GET /task/next` hands out the id of a lease, so that a classic worker carries its fencing token without knowing it.
+`GET /task/next` answers with the id of a lease, so that classic workers use a fencing token without knowing it.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from safelight.master.download.downloads import PARTLY, Downloads
 from safelight.wire import State
 
 ENGINE = "classic"
-"""The engine of results that classic workers made: never taken for those of another."""
+"""The engine of results from classic workers, which are never reused for other tasks."""
 
 
 class Next(msgspec.Struct, frozen=True, kw_only=True):
-    """What `GET /task/next` hands out."""
+    """The answer of `GET /task/next`."""
 
     id: str | int = -1
     state: int = 0
 
 
 class Classic:
-    """The handlers that the classic protocol adds to `POST /task`."""
+    """The handlers of the classic protocol, except for `POST /task`."""
 
     def __init__(self, db: DbClient, storage: StorageClient, downloads: Downloads) -> None:
         self._db = db
@@ -46,7 +46,7 @@ class Classic:
 
     @http.classic
     async def download(self, request: web.Request) -> web.StreamResponse:
-        """`GET /task/{id}/download`: the upload to the worker that has the lease, the result once there is one."""
+        """`GET /task/{id}/download`: the original for the worker that holds the lease, otherwise the result."""
         given = request.match_info["id"]
         task = await self._db.get(given)
         if task.state is not State.FINISHED and given != task.id:
@@ -55,11 +55,11 @@ class Classic:
 
     @http.classic
     async def finish(self, request: web.Request) -> web.Response:
-        """`POST /task/{id}/finish`: publish what the worker stored under the id that it was given."""
+        """`POST /task/{id}/finish`: publish what the worker has stored under the id that it was given."""
         given = request.match_info["id"]
         task = await self._db.get(given)
         if given == task.id and task.input is None:
-            # Under this name storage keeps the upload, which nobody shall publish as its own result.
+            # Storage has the original under this name, and nobody may publish that as the result.
             sentence = "Finish this task by the id that GET /task/next gave."
             raise Error(Code.LEASE_LOST, sentence)
         try:

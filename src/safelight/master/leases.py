@@ -1,4 +1,4 @@
-"""Workers' requests, passed to db and back as they are: what stands in them is between the worker and db."""
+"""Forward the requests of workers to db, and its answers back, without reading them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _LONGEST_WAIT = 60.0
 class Leases:
     """The handlers for workers.
 
-    A worker that leaves while it waits cancels its request here, and so the one to db, which then takes back what it
-    was about to hand out. Nothing is sent twice: the worker repeats what got no answer.
+    A worker that leaves while it waits cancels its request here and thereby the one to db, which then returns the
+    leases that it was about to grant. Nothing is sent twice: the worker itself repeats what was not answered.
     """
 
     def __init__(self, connection: Connection, stopping: asyncio.Event) -> None:

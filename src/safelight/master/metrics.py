@@ -1,4 +1,4 @@
-"""What the master counts."""
+"""The metrics of the master."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from safelight.wire import State, Summary
 
 
 class Metrics:
-    """The master's own metrics, beside those that every service has."""
+    """The metrics of the master, in addition to those that every service has."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.uploads = Counter("safelight_uploads", "Photos that became tasks", registry=registry)
         self.bytes = Counter("safelight_upload_bytes", "Bytes of photos passed to storage", registry=registry)
         self.upload_seconds = Histogram(
             "safelight_upload_seconds",
-            "From an upload's first part to its task",
+            "Time from the first part of an upload to its task",
             registry=registry,
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
         )
         self.refused = Counter("safelight_uploads_refused", "Photos that were refused", ["code"], registry=registry)
-        self.uploading = Gauge("safelight_uploads_under_way", "Uploads under way", registry=registry)
+        self.uploading = Gauge("safelight_uploads_under_way", "Uploads in progress", registry=registry)
         self.readers = Gauge("safelight_event_readers", "Open event streams", registry=registry)
         self.slow_readers = Counter(
-            "safelight_event_readers_dropped", "Event streams cut off as slow", registry=registry
+            "safelight_event_readers_dropped", "Event streams closed because their readers were slow", registry=registry
         )
         self.webhooks = Counter("safelight_webhooks", "Webhook calls", ["outcome"], registry=registry)
         self.tasks = Gauge("safelight_tasks", "Tasks by state", ["state"], registry=registry)

@@ -1,4 +1,4 @@
-"""Which services are there, and whether each is well."""
+"""List the registered services and whether each is ready."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WAIT = 3.0
 
 
 class ServiceSeen(msgspec.Struct, frozen=True, kw_only=True):
-    """One instance of a service. `ready` says that it can do its work, `detail` why it cannot."""
+    """An instance of a service. `ready` says whether it can work, and `detail` why it cannot."""
 
     name: str
     address: str
@@ -62,7 +62,7 @@ class Services:
         except Error as error:
             return ServiceSeen(name=name, address=address, ready=False, detail=error.detail)
         except TimeoutError:
-            return ServiceSeen(name=name, address=address, ready=False, detail="It does not answer in time.")
+            return ServiceSeen(name=name, address=address, ready=False, detail="It did not answer in time.")
         return ServiceSeen(name=name, address=address, ready=True)
 
     def endpoints(self) -> list[Endpoint]:
@@ -70,7 +70,7 @@ class Services:
         return [
             Endpoint(
                 method="GET", path="/services", handler=self.get, access=Access.ADMINISTER, tag="tasks",
-                summary="The services there are, and whether each is well", answer={JSON: list[ServiceSeen]},
+                summary="List the services and whether each is ready", answer={JSON: list[ServiceSeen]},
                 errors=(Code.UNAVAILABLE,),
             ),
         ]  # fmt: skip

@@ -45,7 +45,7 @@ class Tasks:
         return http.json_response(public(await self._db.release(request.match_info["id"])))
 
     async def delete(self, request: web.Request) -> web.Response:
-        """`DELETE /task/{id}`: its blobs go with the next collection of storage, unless another task has them."""
+        """`DELETE /task/{id}`: the next garbage collection removes its blobs, unless other tasks refer to them."""
         await self._db.delete(request.match_info["id"])
         return web.Response(status=204)
 
@@ -65,7 +65,7 @@ class Tasks:
             ),
             Endpoint(
                 method="GET", path="/task/{id}", handler=self.get, access=Access.READ,
-                tag="tasks", summary="Look at a task",
+                tag="tasks", summary="Get a task",
                 answer=found, errors=gone,
             ),
             Endpoint(
@@ -79,18 +79,18 @@ class Tasks:
             ),
             Endpoint(
                 method="POST", path="/task/{id}/retry", handler=self.retry, access=Access.OPERATE, tag="tasks",
-                summary="Send a failed, cancelled or quarantined task round again", answer=found, errors=settled,
+                summary="Retry a failed, cancelled or quarantined task", answer=found, errors=settled,
             ),
             Endpoint(
                 method="POST", path="/task/{id}/release", handler=self.release, access=Access.OPERATE, tag="tasks",
-                summary="Send a quarantined task round again", answer=found, errors=settled,
+                summary="Release a quarantined task", answer=found, errors=settled,
             ),
             Endpoint(
                 method="DELETE", path="/task/{id}", handler=self.delete, access=Access.OPERATE, tag="tasks",
-                summary="Forget a task, its original and its results", status=204, errors=gone,
+                summary="Delete a task, its original and its results", status=204, errors=gone,
             ),
             Endpoint(
                 method="GET", path="/summary", handler=self.summary, access=Access.READ, tag="tasks",
-                summary="The queue and the workers now", answer={JSON: Summary}, errors=(Code.UNAVAILABLE,),
+                summary="Get the state of the queue", answer={JSON: Summary}, errors=(Code.UNAVAILABLE,),
             ),
         ]  # fmt: skip

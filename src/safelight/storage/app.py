@@ -152,7 +152,7 @@ async def upload(request: web.Request) -> web.Response:
     async with aclosing(form.parts()) as parts:
         async for part in parts:
             if part.name == "image" and stored is None:
-                stored = await _store(request, part.pieces(), None)
+                stored = await _store(request, part.chunks(), None)
     if stored is None:
         raise Error(Code.INVALID_REQUEST, "Image not found")
     await request.app[STORE].name(name, stored.digest)

@@ -1,4 +1,4 @@
-"""One route of the API with what the documentation says about it; the router and the OpenAPI document come from it."""
+"""A route of the API and its description, from which the router and the OpenAPI document are made."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from safelight.errors import Code
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """A method on a path, for whoever holds one of `access`.
 
-    `query` is the record that its parameters are read into. `body` and `answer` map media types to what they hold: a
-    type that msgspec describes, or a JSON Schema as it is; an answer without content has none. `request_headers` are
-    header names with what they do, `errors` the codes that are particular to it, `examples` bodies by media type,
-    `also` further answers by status.
+    `query` is the record of its parameters. `body` and `answer` map media types to their contents: a type that msgspec
+    can describe, or a JSON Schema; an answer without content has no media type. `request_headers` maps header names to
+    descriptions, `examples` media types to bodies, and `also` the statuses of further answers to their contents.
+    `errors` are the codes that are specific to this endpoint.
     """
 
     method: str
@@ -55,7 +55,7 @@ BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
 
 
 def add(app: web.Application, endpoints: Iterable[Endpoint]) -> None:
-    """Put endpoints into an application's router; what answers GET answers HEAD too, but for event streams."""
+    """Add endpoints to the router. Whatever answers GET also answers HEAD, except for event streams."""
     for endpoint in endpoints:
         methods = [endpoint.method]
         if endpoint.method == "GET" and "text/event-stream" not in endpoint.answer:

@@ -1,4 +1,4 @@
-"""The OpenAPI document, put together from the endpoints and what msgspec says of their records."""
+"""Make the OpenAPI document from the endpoints and from msgspec's schemas of their records."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _PROBLEM = {
     },
 }
 _TAGS = {
-    "uploads": "Photos come in",
-    "tasks": "What becomes of them",
-    "results": "What was made of them",
-    "recipes": "What to make of them",
-    "events": "Changes as they happen",
+    "uploads": "Upload photos",
+    "tasks": "Follow and control tasks",
+    "results": "Download results",
+    "recipes": "Manage recipes",
+    "events": "Follow changes as they happen",
     "workers": "For workers",
     "classic": "The classic protocol",
 }
@@ -117,7 +117,7 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
 
 
 def _given(schema: dict[str, Any]) -> dict[str, Any]:
-    """A parameter is left out rather than null."""
+    """Return the schema of a parameter without null: a parameter is left out instead."""
     given = {key: value for key, value in schema.items() if not (key == "default" and value is None)}
     if choices := [choice for choice in given.pop("anyOf", []) if choice != {"type": "null"}]:
         given |= choices[0] if len(choices) == 1 else {"anyOf": choices}
@@ -143,7 +143,7 @@ def _responses(endpoint: Endpoint, known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _problem(text: str, *, plain: bool) -> dict[str, Any]:
-    """A problem document; of the classic protocol a sentence, unless JSON is asked for."""
+    """Describe an error: a problem document or, with `plain`, a sentence for clients that do not accept JSON."""
     content: dict[str, Any] = {"application/problem+json": {"schema": {"$ref": _REFERENCE.format(name="Problem")}}}
     if plain:
         content["text/plain"] = {"schema": {"type": "string"}}

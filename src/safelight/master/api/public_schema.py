@@ -1,4 +1,4 @@
-"""Tasks as the public sees them: without what only services may know."""
+"""The records of the public API: tasks without the fields that only services may see."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ PublicUploaded: Any = msgspec.defstruct(
 
 
 def public(task: wire.Task) -> Any:
-    """Return the task as the public sees it."""
+    """Return the public record of a task."""
     return msgspec.convert(task, PublicTask, from_attributes=True)
 
 
 def public_page(page: wire.TaskPage) -> Any:
-    """Return a page of tasks as the public sees them."""
+    """Return the public record of a page of tasks."""
     return PublicPage(tasks=[public(task) for task in page.tasks], next=page.next)

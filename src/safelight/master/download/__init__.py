@@ -1,1 +1,1 @@
-"""Results and originals go out: one by one, as a ZIP, or as renditions for the web page."""
+"""Downloads of results and originals: single files, archives, and renditions for the web page."""

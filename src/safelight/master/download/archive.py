@@ -1,4 +1,4 @@
-"""Many results as one ZIP, streamed: stored and not compressed (pictures are), ZIP64 where it must be."""
+"""Stream many results as one ZIP, without compressing them again, with ZIP64 where necessary."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _PAGE = 500
 _ZIP = "application/zip"
 _FORM = "application/x-www-form-urlencoded"
 _FORM_BYTES = 4 << 20
-_MOST_TASKS = 10_000
-"""Tasks that one archive names; each is put in once."""
-_STUCK = 60.0
-"""Seconds after which a reader that takes nothing is cut off."""
+_MAX_TASKS = 10_000
+"""Tasks that a request can name."""
+_STALL_TIMEOUT = 60.0
+"""Seconds after which a client that reads nothing is disconnected."""
 
 
 class ArchiveQuery(TaskFilter, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,7 +63,7 @@ class Archive:
         members = self._members(query)
         first = await anext(members, None)
         if first is None:
-            raise Error(Code.NOT_FOUND, "None of these tasks has a result yet, so there is nothing to put together.")
+            raise Error(Code.NOT_FOUND, "None of these tasks has a result yet.")
         response = web.StreamResponse(headers={"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"})
         response.content_type = _ZIP
         name = f"safelight-{time.strftime('%Y-%m-%d')}.zip"
@@ -72,12 +72,12 @@ class Archive:
         if request.method == "HEAD":
             return response
         try:
-            async for piece in zipped(self._storage, _joined(first, members)):
-                async with asyncio.timeout(_STUCK):
-                    await response.write(piece)
+            async for chunk in zipped(self._storage, _joined(first, members)):
+                async with asyncio.timeout(_STALL_TIMEOUT):
+                    await response.write(chunk)
             await response.write_eof()
         except (Error, OSError) as error:
-            # Nobody may take half an archive for a whole one.
+            # Nobody may take an incomplete archive for a complete one.
             if request.transport is not None:
                 request.transport.abort()
             if isinstance(error, Error):
@@ -87,7 +87,7 @@ class Archive:
     async def _members(self, query: ArchiveQuery) -> AsyncIterator[tuple[Task, File]]:
         async for task in self._tasks(query):
             if task.state is State.FINISHED:
-                # A classic task has one result and no name for it.
+                # A classic task has a single result without a name.
                 names: list[str | None] = [output.name for output in task.outputs]
                 for name in names or [None]:
                     if query.output in (None, name):
@@ -96,9 +96,9 @@ class Archive:
     async def _tasks(self, query: ArchiveQuery) -> AsyncIterator[Task]:
         if query.tasks:
             ids = dict.fromkeys(map(str.strip, query.tasks.split(",")))
-            if len(ids) > _MOST_TASKS:
-                sentence = f"One archive holds at most {_MOST_TASKS} tasks that are named; ask for several archives."
-                raise Error(Code.INVALID_REQUEST, sentence, position="tasks", limit=_MOST_TASKS)
+            if len(ids) > _MAX_TASKS:
+                sentence = f"One archive holds at most {_MAX_TASKS} tasks that are named; ask for several archives."
+                raise Error(Code.INVALID_REQUEST, sentence, position="tasks", limit=_MAX_TASKS)
             for id in ids:  # noqa: A001 - a task's id is called id
                 try:
                     task = await self._db.get(id)
@@ -149,7 +149,7 @@ async def _joined(first: tuple[Task, File], rest: AsyncIterator[tuple[Task, File
 
 
 class _Sink:
-    """What `zipfile` writes to: it cannot seek, and is emptied after each piece."""
+    """A file for `zipfile` that cannot seek, and is emptied after each chunk."""
 
     def __init__(self) -> None:
         self._held = bytearray()
@@ -167,7 +167,7 @@ class _Sink:
 
 
 async def zipped(storage: StorageClient, members: AsyncIterator[tuple[Task, File]]) -> AsyncIterator[bytes]:
-    """Stream a ZIP of blobs; memory grows only by the directory at its end, some hundred bytes a file."""
+    """Stream a ZIP of blobs. Only its directory is kept in memory, some hundred bytes for each file."""
     sink = _Sink()
     names: set[str] = set()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:  # type: ignore[call-overload]
@@ -176,14 +176,14 @@ async def zipped(storage: StorageClient, members: AsyncIterator[tuple[Task, File
             entry.external_attr = 0o644 << 16
             async with storage.open(file.digest) as answer:
                 with archive.open(entry, "w", force_zip64=file.size >= zipfile.ZIP64_LIMIT) as member:
-                    async for piece in answer.content.iter_any():
-                        member.write(piece)
+                    async for chunk in answer.content.iter_any():
+                        member.write(chunk)
                         yield sink.taken()
     yield sink.taken()
 
 
 def _unique(filename: str, names: set[str]) -> str:
-    """Give files of one name a number: `cat.image.png`, `cat.image-2.png`."""
+    """Number files of the same name: `cat.image.png`, `cat.image-2.png`."""
     stem, dot, extension = filename.rpartition(".")
     found, number = filename, 1
     while found in names:

@@ -1,4 +1,4 @@
-"""Results and originals on their way out: streamed from storage, and never able to run as a page."""
+"""Send results and originals, streamed from storage, so that no browser runs them as a page."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ _HARMLESS = {
     "Cache-Control": "private, no-cache",
 }
 PARTLY: dict[int, dict[str, Any]] = {206: {"image/*": BINARY}, 304: {}}
-"""The answers to Range and to conditions."""
-_STUCK = 60.0
-"""Seconds after which a reader that takes nothing is cut off."""
+"""The answers to Range and to conditional requests."""
+_STALL_TIMEOUT = 60.0
+"""Seconds after which a client that reads nothing is disconnected."""
 
 
 class ResultQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which output, and how a browser should take it."""
+    """Which output to send, and whether a browser should save it."""
 
     output: Annotated[str, Meta(description="its name; without one, the first", max_length=64)] | None = None
     download: Annotated[bool, Meta(description="let a browser save it rather than show it")] = False
 
 
 class OriginalQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a browser should take it."""
+    """Whether a browser should save it."""
 
     download: Annotated[bool, Meta(description="let a browser save it rather than show it")] = False
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
-    """A blob as it goes out."""
+    """A blob to send, and the headers that describe it."""
 
     digest: str
     media_type: str
@@ -79,11 +79,11 @@ class Downloads:
         return await self.send(request, await self.original_file(task, attached=query.download))
 
     async def result_file(self, task: Task, name: str | None = None, *, attached: bool = False) -> File:
-        """Find an output of a task. Raises NOT_FOUND; CONFLICT before the end; the task's failure."""
+        """Find an output of a task. Raises NOT_FOUND; CONFLICT before the end; the failure of the task."""
         if task.state is not State.FINISHED:
             raise _no_result(task)
         if not task.outputs and task.lease is not None:
-            # A classic worker told db and not us: its result is in storage under its lease's id.
+            # A classic worker has finished the task at db: its result is stored under the id of its lease.
             task = task.evolve(outputs=[await self.named_output(await self._storage.named(task.lease))])
         output = next((made for made in task.outputs if name in (None, made.name)), None)
         if output is None:
@@ -98,11 +98,11 @@ class Downloads:
         )
 
     async def named_output(self, blob: Blob) -> Output:
-        """Describe what a classic worker stored."""
+        """Describe the result that a classic worker has stored."""
         return Output(name="image", digest=blob.digest, size=blob.size, media_type=await self.media_type(blob))
 
     async def original_file(self, task: Task, *, attached: bool = False) -> File:
-        """Find the upload of a task; a classic one's is in storage under the task's id. Raises NOT_FOUND, CONFLICT."""
+        """Find the original of a task; that of a classic task is stored under its id. Raises NOT_FOUND, CONFLICT."""
         if task.input is not None:
             blob, media_type = task.input, task.media_type
         elif task.state is State.UPLOADING:
@@ -114,7 +114,7 @@ class Downloads:
         return File(digest=blob.digest, media_type=media_type, filename=filename, size=blob.size, attached=attached)
 
     async def media_type(self, blob: Blob) -> str:
-        """Tell what a blob is by its first bytes."""
+        """Return the media type of a blob, judged by its first bytes."""
         if blob.size == 0:
             return media_type_or_bytes(b"")
         headers = {"Range": f"bytes=0-{LOOKED_AT - 1}"}
@@ -123,7 +123,7 @@ class Downloads:
         return media_type_or_bytes(head)
 
     async def send(self, request: web.Request, file: File) -> web.StreamResponse:
-        """Pass a blob through as it comes; Range and conditions are storage's to answer."""
+        """Stream a blob from storage, which also answers Range and conditional requests."""
         asked = {name: request.headers[name] for name in _ASKED if name in request.headers}
         try:
             async with self._storage.open(file.digest, method=request.method, headers=asked) as answer:
@@ -135,12 +135,12 @@ class Downloads:
                 response.headers["Content-Disposition"] = content_disposition(file.filename, attached=file.attached)
                 await response.prepare(request)
                 try:
-                    async for piece in answer.content.iter_any():
-                        async with asyncio.timeout(_STUCK):
-                            await response.write(piece)
+                    async for chunk in answer.content.iter_any():
+                        async with asyncio.timeout(_STALL_TIMEOUT):
+                            await response.write(chunk)
                     await response.write_eof()
                 except (Error, OSError, asyncio.IncompleteReadError) as error:
-                    _cut_off(request, error)
+                    _abort(request, error)
                 return response
         except Error as error:
             if error.code is Code.RANGE_NOT_SATISFIABLE:
@@ -174,27 +174,27 @@ class Downloads:
 def _no_result(task: Task) -> Error:
     if task.state in (State.FAILED, State.QUARANTINED) and task.failure is not None:
         error = task.failure.error()
-        # A task that has ended is never worth the same request again, whatever its attempts failed of.
+        # The task has ended, so repeating the request is useless even if its attempts failed with a transient error.
         return Error(Code.CONFLICT, error.detail, failure=error.code.value) if error.transient else error
     sentences = {
         State.UPLOADING: "The photo of this task is still being uploaded.",
-        State.WAITING: "This task still waits for a worker. Follow it at its events, or ask again later.",
-        State.WORKING: "This task is being worked on. Follow it at its events, or ask again later.",
+        State.WAITING: "This task is waiting for a worker. Follow its events, or try again later.",
+        State.WORKING: "A worker is processing this task. Follow its events, or try again later.",
         State.CANCELLED: "This task was cancelled and has no result. Retry it if you want one.",
     }
     return Error(Code.CONFLICT, sentences.get(task.state, "This task has no result."), state=task.state)
 
 
 def content_disposition(filename: str, *, attached: bool) -> str:
-    """Name a download for every browser: RFC 6266, the full name as RFC 5987 says."""
+    """Return a Content-Disposition that every browser understands (RFC 6266, RFC 5987)."""
     kind = "attachment" if attached else "inline"
     plain = "".join(c if " " <= c <= "~" and c not in '"\\%;/' else "_" for c in filename)
     exact = "" if plain == filename else f"; filename*=UTF-8''{quote(filename, safe='')}"
     return f'{kind}; filename="{plain}"{exact}'
 
 
-def _cut_off(request: web.Request, error: BaseException) -> None:
-    """End a body that cannot be completed so that nobody takes it for whole."""
-    log.warning("A download of %s broke off: %s", request.path, error or type(error).__name__)
+def _abort(request: web.Request, error: BaseException) -> None:
+    """Close the connection of an incomplete body, so that nobody takes it for a complete one."""
+    log.warning("A download of %s was interrupted: %s", request.path, error or type(error).__name__)
     if request.transport is not None:
         request.transport.abort()

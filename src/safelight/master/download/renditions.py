@@ -32,7 +32,7 @@ from safelight.wire import ENDED, Blob, NewTask, Task
 
 _SHOWN = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif", "image/avif"})
 _SMALL_ENOUGH = {"small": 200_000, "large": 3_000_000}
-"""Bytes up to which a picture is sent as it is."""
+"""Bytes up to which an image is sent as it is."""
 _SIDES = {"small": 480, "large": 2048}
 _WAIT = 60.0
 """Seconds after which a rendition that no worker has made is given up, until somebody asks again."""
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 class RenditionQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to show: an output by name, or (without one) the photo as it was uploaded."""
+    """What to show: an output by its name or, without one, the original."""
 
     output: Annotated[str, Meta(max_length=64)] | None = None
     size: Size = "small"
@@ -56,14 +56,14 @@ class RenditionQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
-    """Try a recipe on the photo of a task."""
+    """A recipe to try on the photo of a task."""
 
     task: Annotated[str, Meta(min_length=1, max_length=128)]
     recipe: msgspec.Raw
 
 
 class Renditions:
-    """The handlers of views and previews."""
+    """The handlers of renditions and previews."""
 
     def __init__(self, db: DbClient, downloads: Downloads, batcher: TaskBatcher, feed: Feed) -> None:
         self._db = db
@@ -74,7 +74,7 @@ class Renditions:
         self._failed: OrderedDict[tuple[str, Size], Error] = OrderedDict()
         self._making: dict[tuple[str, Size], asyncio.Task[File]] = {}
         self._places = asyncio.Semaphore(_AT_ONCE)
-        self._recipes = {size: _view_recipe(side) for size, side in _SIDES.items()}
+        self._recipes = {size: _rendition_recipe(side) for size, side in _SIDES.items()}
 
     async def rendition(self, request: web.Request) -> web.StreamResponse:
         """`GET /task/{id}/rendition`."""
@@ -93,7 +93,7 @@ class Renditions:
             except Error as error:
                 if error.code is not Code.NOT_FOUND:
                     raise
-                self._made.pop((source.digest, query.size), None)  # collected meanwhile
+                self._made.pop((source.digest, query.size), None)  # it was collected meanwhile
         return web.Response(status=202, headers={"Retry-After": "1", "Cache-Control": "no-store"})
 
     async def preview(self, request: web.Request) -> web.Response:
@@ -131,7 +131,7 @@ class Renditions:
         del self._making[key]
         if done.cancelled():
             return
-        error = done.exception()  # whoever asked was told, or has left
+        error = done.exception()  # retrieve it, since whoever waited may have left
         if isinstance(error, Error) and not error.transient:
             _remember(self._failed, key, error)
 
@@ -168,12 +168,12 @@ class Renditions:
             page, _ = await self._feed.read(task.seq, wait=max(0.0, deadline - loop.time()), task=task.id)
             task = await self._db.get(task.id)
             if not page.events and task.state not in ENDED:
-                sentence = "No worker has come to this yet. Ask again when one has."
+                sentence = "No worker has processed this yet. Try again later."
                 raise Error(Code.UNAVAILABLE, sentence, retry_after=5)
         return task
 
     async def _drop(self, id: str) -> None:
-        with contextlib.suppress(Error):  # what stays is removed with other old tasks
+        with contextlib.suppress(Error):  # a task that stays is deleted with other old ones
             await self._db.delete(id)
 
     def endpoints(self) -> list[Endpoint]:
@@ -205,6 +205,6 @@ def _remember(known: OrderedDict[tuple[str, Size], T], key: tuple[str, Size], va
         known.popitem(last=False)
 
 
-def _view_recipe(side: int) -> Chosen:
+def _rendition_recipe(side: int) -> Chosen:
     output = {"operations": [{"op": "resize", "width": side, "height": side}], "format": "webp"}
     return choose(parse({"outputs": {"rendition": output}}), "rendition")

@@ -1,1 +1,1 @@
-"""What happens now: the feed of events and the last hour's numbers."""
+"""Live data: the feed of events, and statistics of the last hour."""

@@ -1,4 +1,4 @@
-"""Live events: server-sent events for browsers, long polls of JSON for programs."""
+"""Live events: server-sent events for browsers, and long polls with JSON for programs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ After = Annotated[int, Meta(ge=0, le=_BIGGEST, description="the number of the la
 
 
 class TaskEventQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """From where to read a task's changes on; `wait` and `limit` are for JSON."""
+    """After which change to read those of a task. `wait` and `limit` apply to JSON."""
 
     after: After | None = None
     wait: Annotated[float, Meta(ge=0, le=60, description="seconds to wait for the first change")] = 0.0
@@ -48,7 +48,7 @@ class TaskEventQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class EventQuery(TaskEventQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """From where to read changes on, and of which task."""
+    """After which change to read, and of which task."""
 
     task: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
 
@@ -57,7 +57,7 @@ class Events:
     """The handlers of live events."""
 
     def __init__(self, feed: Feed, db: DbClient, metrics: Metrics, *, stall_timeout: float, readers: int) -> None:
-        """Cut off a reader that leaves events unread for `stall_timeout` seconds; have at most so many."""
+        """Disconnect readers that do not read for `stall_timeout` seconds; allow at most `readers` streams."""
         self._feed = feed
         self._db = db
         self._metrics = metrics
@@ -91,7 +91,7 @@ class Events:
             page, _ = await self._feed.read(after, limit=query.limit, wait=query.wait, task=task)
             return http.json_response(page)
         if self._readers >= self._most:
-            sentence = f"{self._readers} event streams are open, which is all that this master keeps. Try again later."
+            sentence = f"{self._readers} event streams are open, which is the limit. Try again later."
             raise Error(Code.TOO_MANY_REQUESTS, sentence, retry_after=5)
         self._readers += 1
         self._metrics.readers.set(self._readers)
@@ -108,24 +108,24 @@ class Events:
         data = _RETRY + b"id: %d\n\n" % after
         try:
             while not self._stopping.is_set():
-                # A reader that takes nothing must not hold what it was sent; it resumes where it was cut off.
+                # A reader that reads nothing must not use up memory; it can resume where it was disconnected.
                 async with asyncio.timeout(self._stall_timeout):
                     await response.write(data)
                 after, data = await self._next(after, task)
             await response.write_eof()
         except TimeoutError:
-            log.info("An event stream was cut off: its reader takes nothing", extra={"remote": request.remote})
+            log.info("Closed an event stream whose reader does not read", extra={"remote": request.remote})
             self._metrics.slow_readers.inc()
             if request.transport is not None:
                 request.transport.abort()
         except ConnectionError:
-            pass  # it left
+            pass  # the reader has left
         return response
 
     async def _next(self, after: int, task: str | None) -> tuple[int, bytes]:
         try:
             page, frames = await self._feed.read(after, limit=_PAGE, wait=_KEEP_ALIVE, task=task)
-        except Error as error:  # only what is far behind is read from db, which is away
+        except Error as error:  # old events are read from db, which is not available
             log.debug("An event stream pauses: %s", error.detail)
             await asyncio.sleep(1.0)
             return after, b": %b\n\n" % error.code.value.encode()
@@ -134,7 +134,7 @@ class Events:
             missed = b'event: missed\ndata: {"oldest":%d}\n\n' % page.oldest
         if frames:
             return page.last, missed + b"".join(frames)
-        # An id alone is no event, but moves the place from which a broken stream resumes.
+        # An id without data is not an event, but an interrupted stream resumes from it.
         return page.last, missed + b": keep-alive\nid: %d\n\n" % page.last
 
     def endpoints(self) -> list[Endpoint]:
@@ -162,7 +162,7 @@ class Events:
 
 
 def _bound_buffer(request: web.Request) -> None:
-    """Let the system hold little for a reader that falls behind; by itself it would hold megabytes for each."""
+    """Limit what the kernel buffers for a slow reader; by default it would be megabytes for each."""
     connected = request.transport.get_extra_info("socket") if request.transport is not None else None
     if connected is not None:
         with suppress(OSError):

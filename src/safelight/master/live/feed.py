@@ -1,4 +1,4 @@
-"""The changes of all tasks as they happen: one follower of db's feed for every reader of this master."""
+"""The changes of all tasks as they happen. One task follows db for all readers of this master."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from safelight.wire import Event, EventPage, encode
 log = logging.getLogger(__name__)
 
 _KEPT = 8192
-"""Changes in memory; a reader that is further behind is served by db."""
+"""Changes that are kept in memory; older ones are read from db."""
 _WAIT = 30.0
 _PAGE = 1000
-_HURRIED = 0.002
-_CALM = 0.1
-"""Seconds between two requests to db, with a reader waiting and without: each fetches what has gathered meanwhile."""
+_PAUSE_WITH_READERS = 0.002
+_PAUSE_WITHOUT_READERS = 0.1
+"""Seconds between two requests to db, with and without waiting readers; each fetches what has happened meanwhile."""
 _BURST = 10
 _PAGES_PER_SECOND = 40
-"""So many pages are read as they come; in the long run so many a second, each with more events in it."""
+"""Pages that are read without a pause, and pages per second in the long run, which then have more events each."""
 
 
 class Feed:
-    """Changes by number. A reader is only a number: it reads on from there, and nothing is kept for it."""
+    """Changes by number. A reader is just the number of its last change; no state is kept for it."""
 
     def __init__(self, db: DbClient) -> None:
         self._db = db
@@ -45,7 +45,7 @@ class Feed:
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
-        """Follow db while the context lasts."""
+        """Follow db for as long as the context lasts."""
         follower = asyncio.create_task(self._follow(), name="feed")
         try:
             yield
@@ -55,7 +55,7 @@ class Feed:
             self.stop()
 
     def stop(self) -> None:
-        """Let every reader that waits return now, and none wait again."""
+        """End every wait of a reader now, and let none wait again."""
         self._stopped = True
         self._wake(set(self._waiting))
 
@@ -66,14 +66,14 @@ class Feed:
     async def read(
         self, after: int, *, limit: int = _PAGE, wait: float = 0.0, task: str | None = None
     ) -> tuple[EventPage, list[bytes]]:
-        """Return the changes after a number and each one's frame for event streams, waiting for the first."""
+        """Return the changes after a number, and their frames for event streams, waiting for the first one."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
         while True:
             changed = self._await_change(task)
             try:
                 found = self._kept(after, limit, task)
-                if found is None or (wait <= 0 and not found[0].events):  # who does not wait is told what db knows now
+                if found is None or (wait <= 0 and not found[0].events):  # who does not wait gets the latest
                     page = await self._db.events(after, limit=limit, task=task)
                     found = page, [frame(event) for event in page.events]
                 left = deadline - loop.time()
@@ -104,7 +104,7 @@ class Feed:
                     future.set_result(None)
 
     def _kept(self, after: int, limit: int, task: str | None) -> tuple[EventPage, list[bytes]] | None:
-        """Read from memory; None where that does not go back far enough, or not forward."""
+        """Read from memory. Return None if the changes after that number are not all in memory."""
         if self._floor is None or after < self._floor or after > self._last:
             return None
         events: list[Event] = []
@@ -124,7 +124,7 @@ class Feed:
             try:
                 if self._floor is None:
                     self._last = self._floor = (await self._db.summary()).seq
-                    self._wake(set(self._waiting))  # what happened until now they read from db
+                    self._wake(set(self._waiting))  # earlier changes are read from db
                 page = await self._db.events(self._last, limit=_PAGE, wait=_WAIT)
             except Error as error:
                 log.debug("The feed of changes pauses: %s", error.detail)
@@ -140,17 +140,17 @@ class Feed:
         self._credit = min(_BURST, self._credit + (now - self._credited) * _PAGES_PER_SECOND) - 1
         self._credited = now
         if self._waiting:
-            await asyncio.sleep(_HURRIED if self._credit > 0 else 1 / _PAGES_PER_SECOND)
+            await asyncio.sleep(_PAUSE_WITH_READERS if self._credit > 0 else 1 / _PAGES_PER_SECOND)
             return
         self._wanted.clear()
         with suppress(TimeoutError):
-            async with asyncio.timeout(_CALM):
+            async with asyncio.timeout(_PAUSE_WITHOUT_READERS):
                 await self._wanted.wait()
 
     def _take(self, page: EventPage) -> None:
         if page.last < self._last or page.oldest > self._last:
-            # db was set back, or has dropped what we had not read: what is kept has a gap and goes.
-            log.warning("The feed of changes begins anew at %d; it was at %d", page.last, self._last)
+            # db was restored, or has deleted changes that were not read: what is in memory has a gap and is dropped.
+            log.warning("The feed of changes restarts at %d; it was at %d", page.last, self._last)
             self._events, self._frames, self._numbers = [], [], []
             self._floor = page.events[0].seq - 1 if page.events else page.last
             self._wake(set(self._waiting))

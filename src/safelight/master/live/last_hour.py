@@ -1,4 +1,4 @@
-"""The last hour in numbers, minute by minute, from the changes of the tasks; rebuilt from db's feed at every start."""
+"""Statistics of the last hour by minute, counted from the changes of tasks and rebuilt from db at every start."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ log = logging.getLogger(__name__)
 MINUTES = 60
 _PAGE = 1000
 _PAUSE = 0.02
-"""Seconds between pages: a long past must not keep requests waiting."""
+"""Seconds between two pages, so that reading many changes does not delay requests."""
 _MOST = 1_000_000
-"""Changes that a start reads again at most; in a busier hour the charts begin later."""
+"""Changes that are read at the start at most; if the hour had more, the statistics begin later."""
 _SHORTEST, _PER_DOUBLING, _BINS = 0.001, 4, 96
-"""Processing times are counted in bins from 1 ms, four to each doubling: within 19 % of the truth, up to 5 hours."""
+"""Processing times are counted in bins from 1 ms to 5 hours, four for each doubling: within 19 % of the true value."""
 
 
 class Minute(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened in a minute that begins at `at` (Unix seconds). `median` and `p95` are processing seconds.
+    """What happened in the minute that begins at `at` (Unix seconds). `median` and `p95` are processing times.
 
-    `open` is how many tasks waited or were worked on at its end.
+    `open` is the number of tasks that were waiting or being processed at its end.
     """
 
     at: int
@@ -50,14 +50,14 @@ class Minute(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LastHour(msgspec.Struct, frozen=True, kw_only=True):
-    """The minutes, oldest first, the present one last. Before `since` (Unix seconds) nothing was counted."""
+    """The minutes, the current one last. Nothing was counted before `since` (Unix seconds)."""
 
     since: float
     minutes: list[Minute]
 
 
 class _Counts:
-    """A minute while it is counted."""
+    """The counts of a minute."""
 
     def __init__(self) -> None:
         self.created = self.finished = self.failed = self.quarantined = self.deaths = self.change = 0
@@ -85,7 +85,7 @@ class _Counts:
 
 
 def _opens(event: Event) -> int:
-    """By how much a change moves the number of tasks that are not over (a deleted one is taken for over before)."""
+    """Return by how much a change moves the number of open tasks (a deleted task counts as ended before)."""
     if event.kind == "created":
         return 0 if event.state in ENDED else 1
     if event.kind in ("retried", "released"):
@@ -94,7 +94,7 @@ def _opens(event: Event) -> int:
 
 
 class LastHourCounter:
-    """Counts of each minute; older ones are forgotten."""
+    """Counts the changes of each minute of the last hour."""
 
     def __init__(self, feed: Feed, db: DbClient) -> None:
         self._feed = feed
@@ -104,7 +104,7 @@ class LastHourCounter:
 
     @asynccontextmanager
     async def counting(self) -> AsyncIterator[None]:
-        """Count while the context lasts."""
+        """Count for as long as the context lasts."""
         counter = asyncio.create_task(self._count(), name="hour")
         try:
             yield
@@ -116,10 +116,10 @@ class LastHourCounter:
         """`GET /last-hour`."""
         summary = await self._db.summary()
         waiting = (summary.tasks.get(State(state).name.lower(), 0) for state in (State.WAITING, State.WORKING))
-        return http.json_response(self.told(sum(waiting)))
+        return http.json_response(self.summarise(sum(waiting)))
 
-    def told(self, left: int) -> LastHour:
-        """Put the hour together; `left` tasks are open now, and from there the counts lead back."""
+    def summarise(self, left: int) -> LastHour:
+        """Return the last hour. `left` tasks are open now, from which the earlier numbers follow."""
         self._forget()
         now = int(time.time() // 60)
         minutes: list[Minute] = []
@@ -149,10 +149,10 @@ class LastHourCounter:
                     after = await self._an_hour_ago()
                 page, _ = await self._feed.read(after, limit=_PAGE, wait=30.0)
             except Error as error:
-                log.debug("The last hour's numbers wait: %s", error.detail)
+                log.debug("The statistics of the last hour are delayed: %s", error.detail)
                 await asyncio.sleep(2.0)
                 continue
-            if page.last < after:  # db was set back
+            if page.last < after:  # db was restored
                 self._counts.clear()
                 after = None
                 continue
@@ -165,7 +165,7 @@ class LastHourCounter:
             await asyncio.sleep(_PAUSE)
 
     async def _an_hour_ago(self) -> int:
-        """Find the number after which the last hour's changes begin, by halving."""
+        """Find the number after which the changes of the last hour begin, by bisection."""
         wanted = time.time() - 60 * MINUTES
         last = (await self._db.summary()).seq
         low, high = max(0, last - _MOST), last

@@ -1,4 +1,4 @@
-"""Recipes over HTTP: list, look at, check, save and forget them."""
+"""The endpoints of recipes: list, get, check, save and delete them."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Recipes:
         return http.json_response(await self._book.find(request.match_info["name"]))
 
     async def put(self, request: web.Request) -> web.Response:
-        """`PUT /recipes/{name}`: the name is the URL's, whatever the recipe calls itself."""
+        """`PUT /recipes/{name}`: the name in the URL replaces the one in the recipe."""
         name = request.match_info["name"]
         found = await self._book.read(await request.read(), toml=request.content_type == _TOML, name=name)
         return http.json_response(await self._book.save(name, found))
 
     async def delete(self, request: web.Request) -> web.Response:
-        """`DELETE /recipes/{name}`: tasks that were made with it keep theirs."""
+        """`DELETE /recipes/{name}`: tasks that were created with it keep it."""
         await self._book.delete(request.match_info["name"])
         return web.Response(status=204)
 
@@ -72,12 +72,12 @@ class Recipes:
             Endpoint(
                 method="POST", path="/recipes/check", handler=self.check, access=Access.READ | Access.UPLOAD,
                 tag="recipes",
-                summary="Say what is wrong with a recipe, or give its canonical form", body=body,
+                summary="Check a recipe and return its canonical form", body=body,
                 answer={JSON: NamedRecipe}, errors=wrong, examples={JSON: example},
             ),
             Endpoint(
                 method="GET", path="/recipes/{name}", handler=self.get, access=Access.READ | Access.UPLOAD,
-                tag="recipes", summary="Look at a recipe",
+                tag="recipes", summary="Get a recipe",
                 answer={JSON: NamedRecipe}, errors=(Code.NOT_FOUND, Code.UNAVAILABLE),
             ),
             Endpoint(
@@ -87,6 +87,6 @@ class Recipes:
             ),
             Endpoint(
                 method="DELETE", path="/recipes/{name}", handler=self.delete, access=Access.OPERATE, tag="recipes",
-                summary="Forget a saved recipe", status=204, errors=(Code.NOT_FOUND, Code.CONFLICT, Code.UNAVAILABLE),
+                summary="Delete a saved recipe", status=204, errors=(Code.NOT_FOUND, Code.CONFLICT, Code.UNAVAILABLE),
             ),
         ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The recipes that a name can mean: built in, from the master's file, and saved in db."""
+"""Recipes by name: built in, from the master's file, and saved in db."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from safelight.recipe.records import NAME
 from safelight.wire import NamedRecipe
 
 _FRESH = 1.0
-"""Seconds for which saved recipes are believed: what one master saves is in force at every other after this."""
+"""Seconds for which saved recipes are cached; after that, other masters see what one has saved."""
 
 _SHOWN = 50
 """Names that a message lists."""
 _MOST_SAVED = 1000
 _RESERVED = frozenset({"check", "schema", "custom"})
-"""Names that are paths of the API, and the one under which recipes that came with their request are shown."""
+"""Names that are paths of the API, and the name of recipes that were sent with their photo."""
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
-    """The recipe of one upload: the name that people see, its canonical JSON, the digest of what it does."""
+    """The recipe of an upload: its name, its canonical JSON, and the digest of what it computes."""
 
     name: str
     spec: msgspec.Raw
     digest: str
     classic: bool
-    """Whether a classic worker, which can only invert, does the same."""
+    """Whether a classic worker, which can only invert, can do it."""
 
 
 class RecipeBook:
-    """Finds, saves and forgets recipes. Names that are built in or in the file are never saved over."""
+    """Finds, saves and deletes recipes. Those that are built in or in the file cannot be replaced."""
 
     def __init__(self, db: DbClient, from_file: Mapping[str, Recipe]) -> None:
         self._db = db
@@ -57,9 +57,9 @@ class RecipeBook:
         return await self._reader.read(document, toml=toml, name=name)
 
     async def choose(self, wanted: str) -> Chosen:
-        """Return what an upload asks for: a name, a recipe as JSON, or nothing for the default.
+        """Return the recipe of an upload, given as a name, as JSON, or (empty) not at all.
 
-        Raises INVALID_RECIPE with place and reason; NOT_FOUND for a name that nobody knows.
+        Raises INVALID_RECIPE with position and reason; NOT_FOUND for an unknown name.
         """
         text = wanted.strip()
         if text.startswith("{"):
@@ -88,18 +88,18 @@ class RecipeBook:
         return self._saved[name]
 
     async def save(self, name: str, found: Recipe) -> NamedRecipe:
-        """Save a recipe in place of what stood under its name. Raises CONFLICT for a fixed name."""
+        """Save a recipe, replacing a saved one of the same name. Raises CONFLICT for a fixed name."""
         self._check_free(name)
         await self._refresh(_FRESH)
         if name not in self._saved and len(self._saved) >= _MOST_SAVED:
-            raise Error(Code.CONFLICT, f"{_MOST_SAVED} recipes are saved, which is all. Delete one first.")
+            raise Error(Code.CONFLICT, f"{_MOST_SAVED} recipes are saved, which is the limit. Delete one first.")
         saved = NamedRecipe(name=name, spec=_spec(found), changed=time.time())
         await self._db.save_recipe(saved)
         await self._refresh(0.0)
         return self._saved.get(name, saved)
 
     async def delete(self, name: str) -> None:
-        """Forget a saved recipe. Raises NOT_FOUND; CONFLICT for a fixed name."""
+        """Delete a saved recipe. Raises NOT_FOUND; CONFLICT for a fixed name."""
         self._check_free(name)
         await self._db.delete_recipe(name)
         await self._refresh(0.0)
@@ -109,14 +109,14 @@ class RecipeBook:
             sentence = "A recipe's name has 1 to 64 of a-z, 0-9, - and _, and starts with a letter or digit."
             raise Error(Code.INVALID_RECIPE, sentence, position="$.name")
         if name in _RESERVED:
-            raise Error(Code.CONFLICT, f"The name {name} means something else here; choose another name.")
+            raise Error(Code.CONFLICT, f"The name {name} is reserved. Choose another one.")
         if name in self._fixed:
-            raise Error(Code.CONFLICT, f"The recipe {name} is built in and cannot be changed; choose another name.")
+            raise Error(Code.CONFLICT, f"The recipe {name} is built in and cannot be changed. Choose another name.")
 
     async def _refresh(self, older_than: float) -> None:
         asked = time.monotonic()
         async with self._reading:
-            if self._read >= asked - older_than:  # another request has just read them, or they are fresh enough
+            if self._read >= asked - older_than:  # another request has read them meanwhile, or they are recent enough
                 return
             begun = time.monotonic()
             saved = {found.name: found for found in await self._db.recipes()}
@@ -126,13 +126,13 @@ class RecipeBook:
 
 
 def choose(found: Recipe, name: str) -> Chosen:
-    """Make a recipe an upload's."""
+    """Return a recipe as one to choose for an upload."""
     digest = _digest(found)
     return Chosen(name=name, spec=_spec(found), digest=digest, classic=digest == _INVERT)
 
 
 def _digest(found: Recipe) -> str:
-    # The engine's version stays out of it: db keeps that beside each result.
+    # Without the version of the engine, which db keeps with each result.
     return recipe.digest(found, "")
 
 

@@ -1,1 +1,1 @@
-"""Photos come in: by form, or piece by piece with tus."""
+"""Uploads: by form, or resumable with tus."""

@@ -1,4 +1,4 @@
-"""One photo's bytes on their way to storage."""
+"""Check the bytes of a photo and stream them to storage."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from safelight.master.metrics import Metrics
 from safelight.wire import Blob
 
 _SMALL = 512 * 1024
-"""Up to so many bytes are gathered and sent in one piece, which costs least and can be sent again; more is streamed."""
+"""Bytes up to which a photo is gathered and sent at once, which is cheapest and can be retried; others are streamed."""
 _RETRY_FOR = 15.0
 
 
 class StoredPhoto(msgspec.Struct, frozen=True, kw_only=True):
-    """A photo that is safe in storage."""
+    """A photo that is stored."""
 
     blob: Blob
     media_type: str
 
 
 class Ingest:
-    """Lets pictures through to storage and nothing else."""
+    """Stores photos and refuses everything else."""
 
     def __init__(self, storage: StorageClient, metrics: Metrics, *, limit: int) -> None:
         self._storage = storage
         self._metrics = metrics
         self._limit = limit
 
-    async def store(self, pieces: AsyncIterator[bytes]) -> StoredPhoto:
-        """Pass the bytes on, none before the first of them say that they are a picture.
+    async def store(self, chunks: AsyncIterator[bytes]) -> StoredPhoto:
+        """Store a photo. Nothing is sent to storage before the first bytes show that it is one.
 
-        Raises NOT_AN_IMAGE, UNSUPPORTED_FORMAT, TOO_LARGE, what `pieces` raises, and what storage answers; storage
-        then keeps nothing.
+        Raises NOT_AN_IMAGE, UNSUPPORTED_FORMAT, TOO_LARGE, the errors of `chunks`, and those of storage, which then
+        keeps nothing.
         """
-        bounded = self._bounded(pieces)
+        bounded = self._bounded(chunks)
         held: list[bytes] = []
         size = 0
         kind: str | None = None
         whole = True
-        async for piece in bounded:
-            held.append(piece)
-            size += len(piece)
+        async for chunk in bounded:
+            held.append(chunk)
+            size += len(chunk)
             if kind is None and size >= pictures.LOOKED_AT:
                 kind = pictures.media_type(_start(held))
             if size > _SMALL:
@@ -57,13 +57,13 @@ class Ingest:
         self._metrics.bytes.inc(blob.size)
         return StoredPhoto(blob=blob, media_type=kind)
 
-    async def _bounded(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _bounded(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         size = 0
-        async for piece in pieces:
-            size += len(piece)
+        async for chunk in chunks:
+            size += len(chunk)
             if size > self._limit:
                 raise too_large(self._limit)
-            yield piece
+            yield chunk
 
     async def _send(self, data: bytes) -> Blob:
         return await retrying(lambda: self._storage.put(data), retry_for=_RETRY_FOR)  # type: ignore[no-any-return]
@@ -76,8 +76,8 @@ class Ingest:
             try:
                 while held:
                     yield held.pop(0)
-                async for piece in rest:
-                    yield piece
+                async for chunk in rest:
+                    yield chunk
             except Error as error:
                 failure = error
                 raise
@@ -85,17 +85,17 @@ class Ingest:
         try:
             return await self._storage.put(body())
         except Error:
-            # The body's own failure reaches us as a broken connection to storage; the client is told the cause.
+            # An error of the body ends the connection to storage; the client is told the cause.
             if failure is not None:
                 raise failure from None
             raise
 
 
 def too_large(limit: int) -> Error:
-    """The refusal of a photo with more than `limit` bytes."""
+    """Return the error of a photo with more than `limit` bytes."""
     return Error(
         Code.TOO_LARGE,
-        f"The photo has more than {limit} bytes; send a smaller one, or raise --max-photo.",
+        f"The photo has more than {limit} bytes. Upload a smaller one, or raise --max-photo.",
         limit=limit,
     )
 

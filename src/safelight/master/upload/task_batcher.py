@@ -1,4 +1,4 @@
-"""New tasks on their way to db: whatever waits at the same time goes there in one call and one commit."""
+"""Create tasks in db in batches: all that wait at the same time take one call and one commit."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from safelight.wire import NewTask, Task
 
 log = logging.getLogger(__name__)
 
-_TOGETHER = 256
-_TOGETHER_BYTES = 512 * 1024
-"""Bounds on one call; a recipe that came with its request may be large."""
+_BATCH = 256
+_BATCH_BYTES = 512 * 1024
+"""Limits of one call; a recipe that was sent with its photo may be large."""
 
 
 class TaskBatcher:
-    """Creates tasks; one call to db is under way at a time, and those that come meanwhile form the next."""
+    """Creates tasks. One call to db is open at a time; tasks that arrive meanwhile are in the next one."""
 
     def __init__(self, db: DbClient) -> None:
         self._db = db
@@ -26,7 +26,7 @@ class TaskBatcher:
         self._sender: asyncio.Task[None] | None = None
 
     async def create(self, task: NewTask) -> Task:
-        """Create a task, durable when this returns; one that names no idempotency key may not be passed."""
+        """Create a task, which is durable when this returns. It must have an idempotency key."""
         assert task.idempotency_key is not None, "the call to db may be repeated"
         future: asyncio.Future[Task] = asyncio.get_running_loop().create_future()
         self._waiting.append((task, future))
@@ -44,9 +44,9 @@ class TaskBatcher:
     def _next(self) -> list[tuple[NewTask, asyncio.Future[Task]]]:
         batch: list[tuple[NewTask, asyncio.Future[Task]]] = []
         size = 0
-        while self._waiting and len(batch) < _TOGETHER and size < _TOGETHER_BYTES:
+        while self._waiting and len(batch) < _BATCH and size < _BATCH_BYTES:
             task, future = self._waiting.popleft()
-            if not future.done():  # whoever asked has left, and nobody was promised anything
+            if not future.done():  # otherwise its client has left without an answer
                 batch.append((task, future))
                 size += len(bytes(task.spec))
         return batch
@@ -56,7 +56,7 @@ class TaskBatcher:
             created = await self._db.create([task for task, _ in batch])
         except Error as error:
             if len(batch) > 1 and not error.transient:
-                # All were refused because of one: halve until it stands alone.
+                # All were refused because of one task: halve the batch until that task is alone.
                 middle = len(batch) // 2
                 await self._create(batch[:middle])
                 await self._create(batch[middle:])

@@ -1,8 +1,8 @@
 """Resumable uploads by the tus protocol 1.0.0 (tus.io): creation (with upload), checksum, expiration, termination.
 
-Pieces go straight on to storage, which alone keeps them; any master can take the next piece. When the last byte is
-there, the whole becomes a blob and one task, however often the end is reached: the task's idempotency key is the
-upload's id. Its id is told in `Safelight-Task`, by the last PATCH and by every HEAD after it.
+Chunks are streamed to storage, which keeps them, so any master can take the next one. When the last byte has arrived,
+the upload becomes a blob and one task, however often that is tried: the task's idempotency key is the id of the upload.
+The last PATCH and every HEAD after it answer with the id of the task in `Safelight-Task`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from safelight.master.upload.uploads import Fields
 from safelight.recipe import parse
 from safelight.wire import NewPartial, NewTask, Partial
 
-_PIECE = "application/offset+octet-stream"
+_CHUNK = "application/offset+octet-stream"
 _PATH = "/uploads"
 _SERVER = {
     "Tus-Version": "1.0.0",
@@ -67,19 +67,19 @@ class Tus:
         one = f"{_PATH}/{{id}}"
         return [
             *(Route(method="OPTIONS", path=path, handler=self.options, access=Access.OPEN) for path in (_PATH, one)),
-            *route.post(_PATH, self._spoken(self.create), Access.UPLOAD),
-            Route(method="HEAD", path=one, handler=self._spoken(self.look), access=Access.UPLOAD),
-            Route(method="PATCH", path=one, handler=self._spoken(self.append), access=Access.UPLOAD),
-            *route.delete(one, self._spoken(self.terminate), Access.UPLOAD),
-            *route.post(one, self._spoken(self.overridden), Access.UPLOAD),
+            *route.post(_PATH, self._checked(self.create), Access.UPLOAD),
+            Route(method="HEAD", path=one, handler=self._checked(self.look), access=Access.UPLOAD),
+            Route(method="PATCH", path=one, handler=self._checked(self.append), access=Access.UPLOAD),
+            *route.delete(one, self._checked(self.terminate), Access.UPLOAD),
+            *route.post(one, self._checked(self.overridden), Access.UPLOAD),
         ]
 
     async def options(self, _request: web.Request) -> web.Response:
-        """Say what this server can do."""
+        """Describe the capabilities of this server."""
         return web.Response(status=204, headers={**TUS, **_SERVER, "Tus-Max-Size": str(self._limit)})
 
     async def create(self, request: web.Request) -> web.Response:
-        """`POST /uploads`: open an upload, and take its first piece where the request has one."""
+        """`POST /uploads`: open an upload, and append the body of the request if it has one."""
         size = number(request, "Upload-Length")
         if size > self._limit:
             raise too_large(self._limit)
@@ -96,20 +96,20 @@ class Tus:
                     "filename": clean_filename(given.get("filename") or given.get("name") or ""),
                     "batch": fields.batch,
                     "priority": str(fields.priority),
-                    # What the name means now is what is done, whatever it means when the last byte comes.
+                    # The recipe is that of now, even if its name means another one when the last byte arrives.
                     "recipe": chosen.name,
                     "spec": bytes(chosen.spec).decode(),
                 },
             )
         )
         location = {"Location": http.location(request, f"{_PATH}/{partial.id}")}
-        if request.content_type == _PIECE:
+        if request.content_type == _CHUNK:
             partial = await self._take(request, partial, 0)
             return await self._answer(partial, 201, location)
         return web.Response(status=201, headers={**TUS, **location, **_expires(partial)})
 
     async def look(self, request: web.Request) -> web.Response:
-        """`HEAD /uploads/{id}`: say how far it is; finish what was whole when somebody died."""
+        """`HEAD /uploads/{id}`: answer with the offset; finish a complete upload if that was interrupted."""
         partial = await self._partials.get(request.match_info["id"])
         headers = {"Upload-Length": str(partial.size), "Cache-Control": "no-store"}
         if given := partial.metadata.get("header"):
@@ -117,24 +117,24 @@ class Tus:
         return await self._answer(partial, 200, headers)
 
     async def append(self, request: web.Request) -> web.Response:
-        """`PATCH /uploads/{id}`: take the next piece."""
-        if request.content_type != _PIECE:
-            raise Error(Code.UNSUPPORTED_FORMAT, f"A piece of an upload is sent as {_PIECE}.")
+        """`PATCH /uploads/{id}`: append the next chunk."""
+        if request.content_type != _CHUNK:
+            raise Error(Code.UNSUPPORTED_FORMAT, f"Send a chunk of an upload as {_CHUNK}.")
         offset = number(request, "Upload-Offset")
         partial = await self._partials.get(request.match_info["id"])
         if offset != partial.offset or partial.outcome:
-            raise Error(Code.CONFLICT, f"The next piece begins at {partial.offset}.", offset=partial.offset)
+            raise Error(Code.CONFLICT, f"The next chunk begins at {partial.offset}.", offset=partial.offset)
         if offset < partial.size:
             partial = await self._take(request, partial, offset)
         return await self._answer(partial, 204, {})
 
     async def terminate(self, request: web.Request) -> web.Response:
-        """`DELETE /uploads/{id}`: forget an upload; a task that came of it stays."""
+        """`DELETE /uploads/{id}`: delete an upload; its task stays."""
         await self._partials.delete(request.match_info["id"])
         return web.Response(status=204, headers=TUS)
 
     async def overridden(self, request: web.Request) -> web.StreamResponse:
-        """`POST` for clients that can send nothing else: `X-HTTP-Method-Override` names the method."""
+        """`POST` for clients that can send no other method; `X-HTTP-Method-Override` names the method."""
         methods: dict[str, Handler] = {"PATCH": self.append, "DELETE": self.terminate}
         handler = methods.get(request.headers.get("X-HTTP-Method-Override", "").upper())
         if handler is None:
@@ -143,11 +143,11 @@ class Tus:
 
     async def _take(self, request: web.Request, partial: Partial, offset: int) -> Partial:
         if (request.content_length or 0) > partial.size - offset:
-            raise Error(Code.TOO_LARGE, "The piece reaches past the announced length.", limit=partial.size - offset)
+            raise Error(Code.TOO_LARGE, "The chunk goes beyond the announced length.", limit=partial.size - offset)
         body: AsyncIterator[bytes] = request.content.iter_any()
         try:
             if offset == 0:
-                body = await _recognised(body, partial.size)
+                body = await _checked_type(body, partial.size)
             taken = await self._partials.append(partial.id, offset, body, checksum=checksum(request))
         except Error as error:
             if error.code in (Code.NOT_AN_IMAGE, Code.UNSUPPORTED_FORMAT):
@@ -164,7 +164,7 @@ class Tus:
         return web.Response(status=status, headers={**TUS, **headers, **offset, **_expires(partial)})
 
     async def _finish(self, partial: Partial) -> Partial:
-        """Make a whole upload a blob and a task, once; each step may be repeated after a crash."""
+        """Make a blob and one task of a complete upload. Each step can be repeated after a crash."""
         if partial.outcome:
             return partial
         blob = await self._partials.finish(partial.id)
@@ -196,12 +196,12 @@ class Tus:
         self._metrics.refused.labels(error.code.value).inc()
         await self._partials.delete(partial.id)
 
-    def _spoken(self, handler: Handler) -> Handler:
-        """Ask for the protocol's version, and answer errors the protocol's way."""
+    def _checked(self, handler: Handler) -> Handler:
+        """Check the protocol's version, and answer errors as the protocol says."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             if request.headers.get("Tus-Resumable") != "1.0.0":
-                return _problem(Error(Code.PRECONDITION_FAILED, "Send Tus-Resumable: 1.0.0; that is spoken here."))
+                return _problem(Error(Code.PRECONDITION_FAILED, "This server supports Tus-Resumable: 1.0.0."))
             try:
                 return await handler(request)
             except Error as error:
@@ -224,14 +224,14 @@ def _problem(error: Error) -> web.Response:
     return response
 
 
-async def _recognised(body: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
-    """Look at a file's first bytes and refuse what is no picture; return them and the rest."""
+async def _checked_type(body: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
+    """Refuse a file whose first bytes are not those of a photo; return these bytes and the rest."""
     head = bytearray()
     async for chunk in body:
         head += chunk
         if len(head) >= pictures.LOOKED_AT:
             break
-    if len(head) >= min(size, pictures.LOOKED_AT):  # a first piece that is too short is looked at when all is there
+    if len(head) >= min(size, pictures.LOOKED_AT):  # otherwise it is checked at the end
         pictures.media_type(bytes(head[: pictures.LOOKED_AT]))
 
     async def joined() -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""The headers of the tus protocol, read."""
+"""Read the headers of the tus protocol."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def number(request: web.Request, name: str) -> int:
     """Read a header that must be a whole number. Raises INVALID_REQUEST."""
     text = request.headers.get(name, "")
     if not (text.isascii() and text.isdigit()) or len(text) > 18:
-        raise Error(Code.INVALID_REQUEST, f"Give {name} as a whole number of bytes.", position=name)
+        raise Error(Code.INVALID_REQUEST, f"{name} must be a whole number of bytes.", position=name)
     return int(text)
 
 
@@ -37,13 +37,13 @@ def metadata(request: web.Request) -> dict[str, str]:
 
 
 def checksum(request: web.Request) -> str | None:
-    """Read `Upload-Checksum`, as `algorithm:hex`; None where there is none. Raises INVALID_REQUEST."""
+    """Read `Upload-Checksum` and return it as `algorithm:hex`, None without one. Raises INVALID_REQUEST."""
     given = request.headers.get("Upload-Checksum")
     if given is None:
         return None
     algorithm, _, value = given.strip().partition(" ")
     if algorithm not in CHECKSUMS:
-        sentence = f"Checksums are taken as {', '.join(CHECKSUMS)}, not as {algorithm[:32]}."
+        sentence = f"The checksum {algorithm[:32]} is not supported; there are {', '.join(CHECKSUMS)}."
         raise Error(Code.INVALID_REQUEST, sentence, position="Upload-Checksum")
     try:
         return f"{algorithm}:{base64.b64decode(value.strip(), validate=True).hex()}"

@@ -1,4 +1,4 @@
-"""Photos come in: `POST /task` for one, `POST /tasks` for many."""
+"""Upload photos by form: one with `POST /task`, several with `POST /tasks`."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _RECIPE_BYTES = 1 << 20
 _FIELD_BYTES = 4096
 _FIELDS_BYTES = 4 << 20
 _PHOTOS = 1000
-"""Photos in one request."""
+"""Photos in one request at most."""
 
 
 class Fields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an upload may say beside the photo."""
+    """The fields of an upload form besides the photo."""
 
     recipe: str = ""
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
@@ -44,7 +44,7 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one master takes: bytes of a photo, uploads at once, seconds of a client's silence."""
+    """Limits of one master: bytes of a photo, uploads at the same time, seconds without a byte."""
 
     photo: int
     uploads: int
@@ -53,7 +53,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Photo(msgspec.Struct, frozen=True, kw_only=True):
-    """One photo of a form: stored, or refused."""
+    """A photo of a form, stored or refused."""
 
     filename: str
     stored: StoredPhoto | None = None
@@ -61,7 +61,7 @@ class Photo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole form, read and found to be right."""
+    """A complete form whose fields are valid."""
 
     photos: list[Photo]
     fields: Fields
@@ -69,7 +69,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Uploads:
-    """The handlers of uploads. Each answers when its tasks are durable, and not before."""
+    """The handlers of uploads. They answer only when the tasks are durable."""
 
     def __init__(
         self, ingest: Ingest, batcher: TaskBatcher, recipes: RecipeBook, metrics: Metrics, limits: Limits
@@ -115,7 +115,7 @@ class Uploads:
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
-        """Take one of the places for uploads; count what becomes of it."""
+        """Take one of the places for uploads, and count the result."""
         start = time.perf_counter()
         try:
             with self._place():
@@ -128,7 +128,7 @@ class Uploads:
     @contextmanager
     def _place(self) -> Iterator[None]:
         if self._under_way >= self._limits.uploads:
-            sentence = f"{self._under_way} uploads are under way, which is all that this master takes. Try again soon."
+            sentence = f"{self._under_way} uploads are in progress, which is the limit. Try again soon."
             raise Error(Code.TOO_MANY_REQUESTS, sentence, retry_after=1)
         self._under_way += 1
         self._metrics.uploading.set(self._under_way)
@@ -143,7 +143,7 @@ class Uploads:
             raise too_large(self._limits.photo)
 
     async def _read(self, request: web.Request, *, limit: int, most: int) -> Order:
-        """Read the form; photos go to storage as they come."""
+        """Read the form; photos are stored as they arrive."""
         photos: list[Photo] = []
         values: dict[str, str] = {}
         recipe: Chosen | None = None
@@ -157,7 +157,7 @@ class Uploads:
                     if part.name in values:
                         raise Error(Code.INVALID_REQUEST, f"Give the field {part.name} once.", position=part.name)
                     values[part.name] = await part.text(_RECIPE_BYTES if part.name == "recipe" else _FIELD_BYTES)
-                    if part.name == "recipe":  # a wrong one is refused before the photo that follows it is taken
+                    if part.name == "recipe":  # an invalid one is refused before the photo after it is stored
                         recipe = await self._recipes.choose(values[part.name])
         if not photos:
             raise Error(
@@ -169,9 +169,9 @@ class Uploads:
         return Order(photos=photos, fields=fields, recipe=recipe or await self._recipes.choose(""))
 
     async def _photo(self, part: Part, *, alone: bool) -> Photo:
-        pieces: AsyncIterator[bytes] = part.pieces()
+        chunks: AsyncIterator[bytes] = part.chunks()
         try:
-            return Photo(filename=part.filename, stored=await self._ingest.store(pieces))
+            return Photo(filename=part.filename, stored=await self._ingest.store(chunks))
         except Error as error:
             if alone or error.code not in _OWN_FAULT:
                 raise
@@ -179,7 +179,7 @@ class Uploads:
             return Photo(filename=part.filename, refusal=error)
 
     async def _create(self, photo: Photo, order: Order, key: str) -> Task:
-        assert photo.stored is not None, "refused photos become no task"
+        assert photo.stored is not None, "a refused photo has no task"
         task = await self._batcher.create(
             NewTask(
                 input=photo.stored.blob,
@@ -211,13 +211,13 @@ class Uploads:
                     "default": "invert",
                 },
                 "priority": {"type": "integer", "minimum": -100, "maximum": 100, "default": 0},
-                "batch": {"type": "string", "maxLength": 64, "description": "a word to find these tasks by"},
-                "webhook": {"type": "string", "description": "an http(s) URL that is told when the task has ended"},
+                "batch": {"type": "string", "maxLength": 64, "description": "a name for tasks that belong together"},
+                "webhook": {"type": "string", "description": "an http(s) URL that is called when the task has ended"},
             },
         }
         images = {"type": "array", "items": BINARY, "maxItems": _PHOTOS}
         several = {**form, "properties": {**form["properties"], "image": images}}  # type: ignore[dict-item]
-        header = {"Idempotency-Key": "1 to 100 visible ASCII characters; the same key again returns the task of then"}
+        header = {"Idempotency-Key": "1 to 100 visible ASCII characters; the same key again returns the existing task"}
         errors = (
             Code.INVALID_REQUEST, Code.INVALID_RECIPE, Code.NOT_FOUND, Code.CONFLICT, Code.TOO_LARGE, Code.NOT_AN_IMAGE,
             Code.TOO_MANY_REQUESTS, Code.UNAVAILABLE, Code.STORAGE_FULL,
@@ -240,19 +240,19 @@ class Uploads:
 
 
 _OWN_FAULT = frozenset({Code.NOT_AN_IMAGE, Code.UNSUPPORTED_FORMAT, Code.TOO_LARGE})
-"""What is wrong with one photo and says nothing of its neighbours."""
+"""Errors that concern a single photo of a request."""
 
 
 def _too_many(most: int) -> Error:
     if most == 1:
-        return Error(Code.INVALID_REQUEST, "This takes one photo; send several to POST /tasks.", position="image")
+        return Error(Code.INVALID_REQUEST, "POST /task takes one photo. Send several to POST /tasks.", position="image")
     return Error(
-        Code.INVALID_REQUEST, f"One request takes at most {most} photos; send the rest in another.", limit=most
+        Code.INVALID_REQUEST, f"A request has at most {most} photos. Send the others in another one.", limit=most
     )
 
 
 def _idempotency_key(request: web.Request) -> str:
-    """The client's key, or one made up: the call to db may then be repeated."""
+    """Return the client's key, or a new one, so that the call to db can be repeated."""
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return secrets.token_hex(16)

@@ -1,1 +1,1 @@
-"""Webhooks: who may be called, and the calls themselves."""
+"""Webhooks: allowed addresses, signatures, and the calls."""

@@ -1,4 +1,4 @@
-"""Where a webhook may go: never to an address inside the network, unless that is allowed."""
+"""Which addresses a webhook may call: none inside the network, unless that is allowed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class RefusedAddressError(OSError):
-    """The name leads to an address that webhooks may not reach."""
+    """The host name resolves to an address that webhooks may not call."""
 
 
 def check_url(text: str, *, allow_private: bool) -> None:
-    """Refuse what can never be called. Raises INVALID_REQUEST.
+    """Check a URL as far as that is possible without resolving its host. Raises INVALID_REQUEST.
 
-    A name that leads inside is found out when it is called, since what a name means may change.
+    A name that resolves to an address inside the network is refused when it is called, since that may change.
     """
     try:
         url = URL(text)
@@ -28,10 +28,10 @@ def check_url(text: str, *, allow_private: bool) -> None:
     except ValueError:
         host, port, url = None, None, URL()
     if url.scheme not in ("http", "https") or not host or not port or url.user is not None:
-        sentence = "A webhook is an http:// or https:// URL with a host and without user name and password."
+        sentence = "A webhook is an http:// or https:// URL with a host, without a user name and password."
         raise Error(Code.INVALID_REQUEST, sentence, position="webhook")
     if not allow_private and (host == "localhost" or (_is_address(host) and not is_public(host))):
-        sentence = f"The webhook's host {host} is inside this network, which --webhook-allow-private would allow."
+        sentence = f"The host {host} of the webhook is inside this network. Only --webhook-allow-private allows that."
         raise Error(Code.INVALID_REQUEST, sentence, position="webhook")
 
 
@@ -44,7 +44,7 @@ def _is_address(host: str) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is out on the internet, whatever it is wrapped in."""
+    """Whether an IP address is public, even if it is embedded in another one."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour
@@ -58,9 +58,9 @@ def is_public(address: str) -> bool:
 def guarded_socket(info: aiohttp.AddrInfoType) -> socket.socket:
     """Open the socket for one connection attempt, if its address is public.
 
-    This is the address that is connected to, whatever a name meant a moment ago. Raises RefusedAddressError.
+    It checks the address that is really connected to, after the name was resolved. Raises RefusedAddressError.
     """
     family, kind, protocol, _, address = info
     if not is_public(str(address[0])):
-        raise RefusedAddressError(f"{address[0]} is inside this network; --webhook-allow-private would allow it")
+        raise RefusedAddressError(f"{address[0]} is inside this network, which only --webhook-allow-private allows")
     return socket.socket(family, kind, protocol)

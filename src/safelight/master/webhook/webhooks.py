@@ -1,4 +1,4 @@
-"""Webhooks: whoever asked is told when a task has ended, until they have heard it or a day has passed."""
+"""Call webhooks when tasks have ended, with retries for about a day."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from safelight.wire import Delivery, encode
 log = logging.getLogger(__name__)
 
 _PAUSES = (1, 3, 12, 60, 180, 360, 720, 1440, 2880, 2880)
-"""Times the first pause: with 10 s, retries after 10 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, 4 h, 8 h and 8 h."""
+"""Multiples of the first pause. With 10 s: 10 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, 4 h, 8 h and 8 h."""
 _AT_ONCE = 32
 _ANSWER_TIME = aiohttp.ClientTimeout(total=15, sock_connect=5)
 _LEASE = 60.0
@@ -33,7 +33,7 @@ _GONE = 410
 
 
 class Webhooks:
-    """Takes calls that are due from db and makes them; any number of masters may."""
+    """Takes due calls from db and makes them. Any number of masters can do so."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Webhooks:
     ) -> None:
         """Sign with `signer`, if any; retry after `first_pause` seconds and then ever later.
 
-        `authorities` is a PEM file of those who vouch for receivers; None means the system's.
+        `authorities` is a PEM file of the authorities that receivers' certificates need; None means the system's.
         """
         self._db = db
         self._metrics = metrics
@@ -60,11 +60,11 @@ class Webhooks:
 
     @asynccontextmanager
     async def delivering(self) -> AsyncIterator[None]:
-        """Make calls while the context lasts; those under way at its end are due again."""
+        """Make calls for as long as the context lasts. Calls that are interrupted at its end are due again."""
         connector = aiohttp.TCPConnector(
             limit=_AT_ONCE, force_close=True, socket_factory=None if self._allow_private else guarded_socket
         )
-        # Proxies and cookies stay out, and so does everything else that a URL's owner could make us send.
+        # No proxies, no cookies, and nothing else that the owner of a URL could make the master send.
         async with aiohttp.ClientSession(
             connector=connector, timeout=_ANSWER_TIME, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
         ) as http:
@@ -106,13 +106,13 @@ class Webhooks:
         try:
             await self._db.settle_delivery(delivery.id, delivered=outcome == "delivered", retry_after=retry_after)
         except Error as error:
-            log.warning("A webhook's outcome could not be recorded, so it is called again: %s", error.detail)
+            log.warning("The outcome of a webhook could not be recorded, so it will be called again: %s", error.detail)
 
     def _pause(self, attempt: int) -> float | None:
         return self._first_pause * _PAUSES[attempt - 1] if attempt <= len(_PAUSES) else None
 
     async def _call(self, http: aiohttp.ClientSession, delivery: Delivery) -> tuple[str, str]:
-        """Make the call once; return what became of it and why."""
+        """Make one call; return its outcome and the reason."""
         body = encode({"event": f"task.{delivery.task.state.name.lower()}", "task": public(delivery.task)})
         id = f"{delivery.task.id}.{delivery.task.seq}"  # noqa: A001 - the same for every attempt
         headers = {
@@ -134,7 +134,7 @@ class Webhooks:
         return "given_up" if status == _GONE else "failed", f"answered {status}"
 
     async def _trusted(self) -> ssl.SSLContext:
-        """Return whom TLS trusts. The list is long: it is read when it is first needed, not at every start."""
+        """Return the trusted authorities. The list is long, so it is read only when it is needed."""
         if self._trust is None:
             reading = asyncio.to_thread(ssl.create_default_context, cafile=self._authorities)
             self._trust = asyncio.ensure_future(reading)
