@@ -1,4 +1,4 @@
-"""HTTP as every service speaks it: problem documents, JSON bodies, authentication, health, metrics."""
+"""HTTP in every service: problem documents, JSON bodies, authentication, health, metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from safelight.wire import decode, encode
 
 log = logging.getLogger(__name__)
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second figure beside every counter, which nobody reads
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Awaitable[web.StreamResponse]])
@@ -73,7 +73,7 @@ def location(request: web.Request, path: str) -> str:
 
 
 async def read_json(request: web.Request, kind: type[T]) -> T:
-    """Read the body as JSON of a kind. Raises INVALID_REQUEST with the place of what does not fit."""
+    """Decode the JSON body as `kind`. Raises INVALID_REQUEST with the position of what does not fit."""
     return decode(await request.read(), kind)
 
 
@@ -133,7 +133,7 @@ def _middleware(service: Service) -> Middleware:
     async def handle(request: web.Request, handler: Handler) -> web.StreamResponse:
         start = time.perf_counter()
         mounted = service.routes.get(request.match_info.route, _NOWHERE)
-        status = 499  # the client left before the answer
+        status = 499  # the client left before it was answered
         try:
             with service.request():
                 response = await _answer(request, handler, service.gate, mounted.access)
@@ -171,10 +171,10 @@ async def _answer(request: web.Request, handler: Handler, gate: Gate, access: Ac
     except web.RequestPayloadError as error:
         return problem_response(Error(Code.INVALID_REQUEST, f"The request's body cannot be read: {error}."))
     except (asyncio.CancelledError, ConnectionResetError):
-        raise  # the client left, or its answer broke off half-way: nobody is there to be answered
+        raise  # the client has left, or its answer was interrupted
     except Exception:
-        log.exception("%s %s failed", request.method, request.path)
-        return problem_response(Error(Code.INTERNAL, "The service failed on this request; its log says why."))
+        log.exception("Unexpected error in %s %s", request.method, request.path)
+        return problem_response(Error(Code.INTERNAL, "Unexpected error in the service. Its log says more."))
 
 
 def _refuse_encoded(request: web.Request) -> None:
@@ -186,10 +186,10 @@ def _refuse_encoded(request: web.Request) -> None:
 
 def _translated(request: web.Request, error: web.HTTPException) -> web.Response:
     if isinstance(error, web.HTTPRequestEntityTooLarge):
-        return problem_response(Error(Code.TOO_LARGE, "The request's body is larger than this service takes."))
+        return problem_response(Error(Code.TOO_LARGE, "The body of the request is larger than this service allows."))
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = sorted(error.allowed_methods)
-        detail = f"{request.path} takes {', '.join(allowed)}, not {request.method}."
+        detail = f"{request.path} allows {', '.join(allowed)}, not {request.method}."
         response = problem_response(Error(Code.METHOD_NOT_ALLOWED, detail))
         response.headers["Allow"] = ", ".join(allowed)
         return response
@@ -203,7 +203,7 @@ async def _healthz(_request: web.Request) -> web.Response:
 
 
 async def _readyz(request: web.Request) -> web.Response:
-    """Say whether the service can do its work; with `wait` in seconds, as soon as it can."""
+    """Answer whether the service is ready, with `wait` (seconds) as soon as it is."""
     service = request.app[SERVICE]
     deadline = time.monotonic() + min(query(request, _Wait).wait, 60.0)
     while True:

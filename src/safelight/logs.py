@@ -1,6 +1,6 @@
-"""Logs: readable on a terminal, one JSON object a line otherwise.
+"""Logs: text on a terminal, one JSON object per line elsewhere.
 
-Code logs a sentence and, in `extra`, the fields that a machine reads: `log.info("Listening", extra={"port": 8001})`.
+Log a sentence for people and, in `extra`, fields for programs: `log.info("Listening", extra={"port": 8001})`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class JsonFormatter(logging.Formatter):
-    """time (RFC 3339, UTC), level, service, message, the extra fields, and the traceback where there is one."""
+    """Formats a record as JSON: time (RFC 3339, UTC), level, service, message, extra fields, and traceback if any."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
         self._service = service
 
     def format(self, record: logging.LogRecord) -> str:
-        """Make the line."""
+        """Return the line."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
         line = {"time": moment, "level": record.levelname.lower(), "service": self._service}
         line |= {"logger": record.name, "message": record.getMessage()} | _fields(record)
@@ -40,10 +40,10 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """The sentence, with a level where it is not information, and the extra fields behind it."""
+    """Formats a record as text: the level unless it is info, the sentence, and the extra fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Make the line."""
+        """Return the line."""
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
         fields = " ".join(f"{key}={value}" for key, value in _fields(record).items())
         text = f"{level}{record.getMessage()}" + (f"  [{fields}]" if fields else "")
@@ -53,7 +53,7 @@ class TextFormatter(logging.Formatter):
 
 
 def configure(service: str, format: Format = "auto", level: Level = "info") -> None:
-    """Send every log of this process to stderr, in the format that fits its reader."""
+    """Send all logs of this process to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     text = format == "text" or (format == "auto" and sys.stderr.isatty())
     handler.setFormatter(TextFormatter() if text else JsonFormatter(service))

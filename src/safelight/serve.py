@@ -1,4 +1,4 @@
-"""Run a service: settings, address, registration, errors, health, metrics, authentication, clean stop.
+"""Run a service: settings, address, registration, clean stop.
 
 A service is one process with one event loop. Its `__main__` names a `Config`, and a `build` function that opens what
 the service needs and yields its `aiohttp` application; everything else is here.
@@ -58,7 +58,7 @@ Build = Callable[[C, Service], AbstractAsyncContextManager[web.Application]]
 
 
 def run(name: str, kind: type[C], build: Build[C], argv: Sequence[str] | None = None) -> None:
-    """Be the program `python -m safelight.NAME`: run until SIGTERM, SIGINT or an authorised POST /shutdown."""
+    """Run the program `python -m safelight.NAME` until SIGTERM, SIGINT or an authorised POST /shutdown."""
     config = settings.load(kind, argv, section=name, program=f"safelight {name}")
     logs.configure(name, config.log_format, config.log_level)
     _end_at_ctrl_c()
@@ -79,10 +79,10 @@ def _end_at_ctrl_c() -> None:
 
 
 def _end_at_once() -> None:
-    """End the process of a service that has stopped well, its contexts all closed.
+    """End the process of a service that has stopped cleanly.
 
-    Python would first take every object apart, and so fetch back each page that a small machine has swapped: ten
-    seconds and more.
+    Python would otherwise destroy every object, and a small machine would have to read each page from swap: that takes
+    ten seconds and more.
     """
     logging.shutdown()
     sys.stdout.flush()
@@ -90,7 +90,7 @@ def _end_at_once() -> None:
 
 
 def _allow_many_connections() -> None:
-    """Raise the soft limit of open files to the hard one: each long poll holds a connection."""
+    """Raise the soft limit of open files to the hard one, since each long poll has a connection."""
     with suppress(ImportError, OSError, ValueError):
         import resource  # noqa: PLC0415 - not on every platform
 
@@ -102,7 +102,7 @@ async def _run(name: str, config: C, build: Build[C]) -> None:
     async with running(name, config, build) as service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            # A unikernel has no signals: there the request alone stops it.
+            # A unikernel has no signals; only a request stops it.
             with suppress(NotImplementedError, RuntimeError, OSError):
                 loop.add_signal_handler(number, service.stop)
         await service.stopping.wait()
@@ -111,7 +111,7 @@ async def _run(name: str, config: C, build: Build[C]) -> None:
 
 def _session(config: StandaloneConfig) -> aiohttp.ClientSession:
     try:
-        # Unlimited: what comes in is bounded, and long polls that are passed on must not starve the rest.
+        # Unlimited: incoming requests are limited, and forwarded long polls must not starve others.
         return session(limit=0, authorities=config.tls_authorities)
     except OSError as error:
         settings.fail(f"--tls-authorities: {config.tls_authorities} cannot be used: {error.strerror or error}.")
@@ -126,7 +126,7 @@ def _tls(config: StandaloneConfig) -> ssl.SSLContext | None:
 
 @asynccontextmanager
 async def running(name: str, config: C, build: Build[C]) -> AsyncIterator[Service]:
-    """Run a service while the context lasts; on leaving, requests under way end first."""
+    """Run a service for as long as the context lasts. Leaving it lets requests in progress end first."""
     async with AsyncExitStack() as stack:
         tls = _tls(config)
         service = Service(name, config, await stack.enter_async_context(_session(config)))
@@ -159,9 +159,9 @@ async def running(name: str, config: C, build: Build[C]) -> AsyncIterator[Servic
 
 
 async def _drain(runner: web.AppRunner, service: Service) -> None:
-    """Take no new connections and let requests under way end.
+    """Accept no more connections and let requests in progress end.
 
-    aiohttp's own clean-up drops what still arrives, so that an upload under way could never end.
+    aiohttp's own clean-up discards what still arrives, so that an upload in progress could never end.
     """
     for site in list(runner.sites):
         await site.stop()
@@ -169,7 +169,7 @@ async def _drain(runner: web.AppRunner, service: Service) -> None:
         async with asyncio.timeout(service.config.drain):
             await service.quiet()
     except TimeoutError:
-        log.warning("Requests under way did not end in %g s and are cancelled", service.config.drain)
+        log.warning("Requests in progress did not end within %g s and are cancelled", service.config.drain)
 
 
 @asynccontextmanager

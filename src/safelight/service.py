@@ -1,4 +1,4 @@
-"""What one running service knows of itself: its settings, its address, its callers, its end.
+"""The state of a running service: its settings, address, dependencies and end.
 
 `serve` runs a service and `http` answers for it; both build on this.
 """
@@ -24,10 +24,10 @@ from safelight.client.base import Address, Connection, Credentials, no_credentia
 from safelight.client.discovery import Discovery
 
 _TITLE = {"keyvaluestore": "server", "db": "Database", "storage": "Storage", "master": "Master"}
-"""The names in the sentences of the classic protocol's services, "server is listening on 8000" first of all."""
+"""Names of services in log messages, as the classic protocol's services have them ("server is listening on 8000")."""
 
 EVERY_NETWORK = frozenset({"", "0.0.0.0"})  # noqa: S104 - compared, not bound
-"""What `host` says to listen on every network."""
+"""Values of `host` that listen on every network."""
 
 Port = Annotated[int, Meta(ge=0, le=65535, description="The TCP port to listen on; 0 takes a free one.")]
 DataDirectory = Annotated[
@@ -90,7 +90,7 @@ Check = Callable[[], Awaitable[None]]
 
 
 class Service:
-    """What one running service knows of itself; `build` receives it."""
+    """The state of a running service; `build` receives it."""
 
     def __init__(self, name: str, config: StandaloneConfig, session: aiohttp.ClientSession) -> None:
         self.name = name
@@ -100,20 +100,20 @@ class Service:
         self.registry = CollectorRegistry()
         self.checks: dict[str, Check] = {}
         self.refreshers: list[Check] = []
-        """Called before metrics are read, to bring up to date what is not counted as it happens."""
+        """Called before metrics are read, to update those that are not counted as things happen."""
         self.stopping = asyncio.Event()
         self.gate = Gate(policy(config), shutdown_token=config.shutdown_token)
         self.routes: Table = {}
         """The routes with the access that each asks for, once the service runs."""
         self.port = 0
         self._wake: list[Callable[[], None]] = []
-        self._under_way = 0
+        self._in_progress = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
 
     @property
     def title(self) -> str:
-        """The name that people read in the log."""
+        """The name of the service in log messages."""
         return _TITLE.get(self.name, self.name.capitalize())
 
     @property
@@ -145,7 +145,7 @@ class Service:
         self._wake.append(wake)
 
     def stop(self) -> None:
-        """Take no more; let what is under way end."""
+        """Begin to stop: wake long polls, and let requests in progress end."""
         if not self.stopping.is_set():
             self.stopping.set()
             for wake in self._wake:
@@ -153,22 +153,22 @@ class Service:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Count a request as under way, so that a stop waits for its end."""
-        self._under_way += 1
+        """Count a request as in progress for as long as the context lasts, so that a stop waits for it."""
+        self._in_progress += 1
         self._quiet.clear()
         try:
             yield
         finally:
-            self._under_way -= 1
-            if not self._under_way:
+            self._in_progress -= 1
+            if not self._in_progress:
                 self._quiet.set()
 
     async def quiet(self) -> None:
-        """Wait until no request is under way."""
+        """Wait until no request is in progress."""
         await self._quiet.wait()
 
     def needs(self, service: str) -> Connection:
-        """Return a connection to another service; until that one answers, this one is not ready."""
+        """Return a connection to another service. This service is not ready until that one answers."""
         if self.discovery is None:
             settings.fail(f"{self.name} needs the key-value store: give its HOST:PORT as the argument.")
         connection = self.connection(self.discovery.address(service))

@@ -1,8 +1,8 @@
 """Settings, each declared once: flag, environment variable, TOML key and help come from one struct field.
 
 Precedence, strongest first: flag, `SAFELIGHT_<SERVICE>_<FIELD>`, `SAFELIGHT_<FIELD>`, the service's table in the TOML
-file, the file's top level, the default. The file is `--config FILE` or `SAFELIGHT_CONFIG`. (argparse and not the
-command's own parser: a machine boots for each service, and its import costs a thirtieth.)
+file, the file's top level, the default. The file is `--config FILE` or `SAFELIGHT_CONFIG`. Services use argparse and
+not cyclopts, as the command does, because it takes a thirtieth of the time to import and a machine boots for each one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Period = Annotated[float, Meta(gt=0, extra={"unit": "seconds"})]
 
 
 class SettingsError(Exception):
-    """A setting is wrong; the message names where it came from and says what is expected."""
+    """A setting is not valid; the message says where it was given and what is expected."""
 
 
 def load(
@@ -214,6 +214,6 @@ def _in_units(value: Any, hint: Any, source: str) -> Any:
 
 
 def fail(sentence: str) -> NoReturn:
-    """End the program for a mistake that only a later look at the settings can find."""
+    """End the program with status 2, for a mistake that is found after the settings were read."""
     sys.stderr.write(f"{sentence}\n")
     raise SystemExit(2)

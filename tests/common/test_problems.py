@@ -82,9 +82,9 @@ async def test_every_failure_of_a_request_is_a_problem_document():
     async with serving(app_of(known=known, bug=bug)) as service, session() as client:
         cases = [
             ("GET", "/known", 429, "too_many_requests", "Wait a little."),
-            ("GET", "/bug", 500, "internal", "its log says why"),
+            ("GET", "/bug", 500, "internal", "Its log says more"),
             ("GET", "/nothing", 404, "not_found", "There is nothing at /nothing."),
-            ("DELETE", "/known", 405, "method_not_allowed", "/known takes GET, HEAD, not DELETE."),
+            ("DELETE", "/known", 405, "method_not_allowed", "/known allows GET, HEAD, not DELETE."),
             ("POST", "/shutdown", 403, "forbidden", "it takes shutdown"),
         ]
         for method, path, status, code, sentence in cases:
@@ -141,7 +141,7 @@ async def test_clients_raise_what_the_service_raised():
         with pytest.raises(Error) as caught:
             await connection.call("GET", "/conflict", bytes)
         assert (caught.value.code, caught.value.extra["name"]) == (Code.CONFLICT, "x")
-        with pytest.raises(Error, match="was not understood"):
+        with pytest.raises(Error, match="could not be decoded"):
             await connection.call("GET", "/odd", Blob)
 
 

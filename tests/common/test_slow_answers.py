@@ -34,7 +34,7 @@ async def slow():
 
 async def test_an_upload_waits_for_its_answer(slow):
     assert (await StorageClient(slow).put(b"abc")).size == 3
-    with pytest.raises(Error, match="not understood"):  # it came, and is no task
+    with pytest.raises(Error, match="could not be decoded"):  # it came, and is no task
         await Client(slow).upload(b"abc")
 
 

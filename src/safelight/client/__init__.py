@@ -1,1 +1,1 @@
-"""Clients: one file a service, the same methods as the service's store, over HTTP."""
+"""Clients: one file for each service, with the methods of the service's store, over HTTP."""

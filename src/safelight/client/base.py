@@ -1,4 +1,4 @@
-"""What every client shares: where the service is, credentials, retries, and the service's own errors."""
+"""What all clients share: the address of the service, credentials, retries, and errors."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ Body = bytes | io.BytesIO | AsyncIterator[bytes] | Payload | aiohttp.MultipartWr
 
 
 class Address(Protocol):
-    """Where a service is."""
+    """The address of a service."""
 
     async def resolve(self) -> str:
-        """Return a base URL without a trailing slash. Raises `Error(UNAVAILABLE)` while none is known."""
+        """Return a base URL without a trailing slash. Raises UNAVAILABLE while none is known."""
         ...
 
     def failed(self, url: str) -> None:
-        """Say that nothing answered there."""
+        """Note that nothing has answered at a URL."""
         ...
 
 
 class Fixed:
-    """An address that never changes: `host:port` or a URL."""
+    """An address that never changes, given as `host:port` or as a URL."""
 
     def __init__(self, address: str) -> None:
         self._url = (address if "://" in address else f"http://{address}").rstrip("/")
@@ -52,7 +52,7 @@ class Fixed:
         return self._url
 
     def failed(self, url: str) -> None:
-        """Nothing else could be tried."""
+        """Do nothing: there is no other address to try."""
 
 
 def session(*, limit: int = 100, authorities: str | None = None) -> aiohttp.ClientSession:
@@ -82,7 +82,7 @@ def bearer(token: str) -> Credentials:
 
 
 class Connection:
-    """Requests to one service. Open the session elsewhere; this only uses it."""
+    """Sends requests to one service, with a session that somebody else opens and closes."""
 
     def __init__(
         self,
@@ -110,14 +110,14 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         wait: float = 0.0,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request and hand out the answer, its body unread.
+        """Send a request and yield the answer with its body unread.
 
-        `wait` is the long poll's time, added to the idle time-out. Raises the service's `Error`, or
-        `Error(UNAVAILABLE)` where nothing answers. A GET or HEAD that an instance does not answer goes to another one.
+        `wait` is the duration of a long poll, which is added to the idle timeout. Raises the service's `Error`, or
+        UNAVAILABLE where nothing answers. A GET or HEAD that one instance does not answer is sent to another one.
         """
         sent = {**(headers or {}), **self._credentials(method, path)}
         if isinstance(body, bytes) and len(body) > _LARGE:
-            body = io.BytesIO(body)  # sent in pieces, between which others have their turn
+            body = io.BytesIO(body)  # sent in chunks, so that other requests can be sent in between
         query = {key: str(value) for key, value in (params or {}).items() if value is not None}
         options: dict[str, Any] = {
             "params": query,
@@ -165,9 +165,9 @@ class Connection:
         wait: float = 0.0,
         retry: bool = True,
     ) -> T:
-        """Send JSON (or a body as it is), read JSON. With `retry`, try again for `retry_for` seconds.
+        """Send JSON or a body, and decode the JSON of the answer. With `retry`, retry for `retry_for` seconds.
 
-        Every method of our services that is called with `retry` is safe to repeat.
+        Every request that is sent with `retry` is safe to repeat.
         """
         sent = {"Accept": "application/json", **(headers or {})}
         if json is not None:
@@ -182,15 +182,15 @@ class Connection:
             try:
                 return msgspec.json.decode(data or b"null", type=kind)
             except msgspec.MsgspecError as error:
-                raise Error(Code.INTERNAL, f"The answer to {method} {path} was not understood: {error}.") from None
+                raise Error(Code.INTERNAL, f"The answer to {method} {path} could not be decoded: {error}.") from None
 
         return await (retrying(attempt, retry_for=self.retry_for) if retry else attempt())
 
 
 async def retrying(attempt: Callable[[], Any], *, retry_for: float) -> Any:
-    """Call until it succeeds or fails for good; pauses grow from 50 ms to 2 s.
+    """Call `attempt` until it succeeds or fails with a permanent error; pauses grow from 50 ms to 2 s.
 
-    `retry_for` is in seconds from the first failure: a long upload or download that breaks has not used it up.
+    `retry_for` counts, in seconds, from the first failure, so that a long upload that is interrupted can be retried.
     """
     deadline: float | None = None
     pause = 0.05
@@ -221,7 +221,7 @@ async def _error_of(response: aiohttp.ClientResponse) -> Error:
 
 
 class ServiceClient:
-    """Base of the clients: a connection, and nothing else."""
+    """Base of the clients: it only has a connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -229,13 +229,13 @@ class ServiceClient:
     @classmethod
     @asynccontextmanager
     async def connect(cls, address: str | Address, *, credentials: Credentials = no_credentials) -> AsyncIterator[Self]:
-        """Open a client of its own for `host:port` or a URL."""
+        """Open a client with a session of its own, for `host:port` or a URL."""
         where = Fixed(address) if isinstance(address, str) else address
         async with session() as http:
             yield cls(Connection(http, where, credentials=credentials))
 
     async def health(self) -> bool:
-        """Whether the service answers at all."""
+        """Whether the service answers."""
         try:
             await self._connection.call("GET", "/healthz", bytes, retry=False)
         except Error:
@@ -243,7 +243,7 @@ class ServiceClient:
         return True
 
     async def is_ready(self, *, wait: float = 0.0) -> bool:
-        """Whether the service can do its work, waiting up to `wait` seconds until it can."""
+        """Whether the service is ready, waiting for that up to `wait` seconds."""
         try:
             await self._connection.call("GET", "/readyz", bytes, params={"wait": wait}, wait=wait, retry=False)
         except Error:

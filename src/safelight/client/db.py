@@ -1,4 +1,4 @@
-"""db over HTTP: the same methods as `db.store.TaskStore`."""
+"""db over HTTP, with the methods of `db.store.TaskStore`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from safelight.wire import (
     TaskQuery,
 )
 
-# The classic protocol's routes answer more, and errors as problem documents, to those who ask.
+# With these, the routes of the classic protocol answer with whole tasks and with problem documents.
 _FULL = {"full": "true"}
 _JSON = {"Accept": "application/json"}
 
@@ -45,7 +45,7 @@ class DbClient(ServiceClient):
     """Tasks, leases, events, saved recipes and webhook deliveries."""
 
     async def create(self, tasks: Sequence[NewTask]) -> list[Task]:
-        """Create tasks in one durable commit; see the store. Safe to repeat where each has an idempotency key."""
+        """Create tasks in one durable commit; see the store. It is retried if each task has an idempotency key."""
         safe = all(task.idempotency_key for task in tasks)
         return await self._connection.call("POST", "/tasks", list[Task], json=list(tasks), retry=safe)
 
@@ -82,11 +82,11 @@ class DbClient(ServiceClient):
         return await self._connection.call("GET", "/batches", BatchPage, params=params)
 
     async def lease(self, request: LeaseRequest) -> list[Lease]:
-        """Wait for tasks and take them."""
+        """Lease waiting tasks; see the store."""
         return await self._connection.call("POST", "/lease", list[Lease], json=request, wait=request.wait)
 
     async def lease_classic(self, *, tenant: str = DEFAULT_TENANT) -> Lease | None:
-        """Take the next task that a classic worker can do; None when none waits. Not repeated on its own."""
+        """Lease the next task that a classic worker can do; None if none waits. It is not retried."""
         try:
             return await self._connection.call("GET", "/task/next", Lease, params={"tenant": tenant}, retry=False)
         except Error as error:
@@ -102,15 +102,15 @@ class DbClient(ServiceClient):
         return await self._connection.call("POST", _task(id, "/finish"), Task, params=_FULL, headers=_JSON, json=body)
 
     async def heartbeat(self, beat: Heartbeat) -> HeartbeatAnswer:
-        """Extend what a worker holds."""
+        """Extend the leases of a worker."""
         return await self._connection.call("POST", "/heartbeat", HeartbeatAnswer, json=beat)
 
     async def settle(self, outcomes: Sequence[Outcome]) -> list[Settled]:
-        """End attempts; each is accepted only from the lease in force."""
+        """End attempts; see the store."""
         return await self._connection.call("POST", "/outcomes", list[Settled], json=list(outcomes))
 
     async def ready(self, id: str) -> Task:
-        """Let an uploading task wait for a worker (the classic protocol)."""
+        """Let an uploaded task wait for a worker (the classic protocol)."""
         return await self._connection.call("POST", _task(id, "/ready"), Task, params=_FULL, headers=_JSON)
 
     async def cancel(self, id: str, *, tenant: str | None = None) -> Task:
@@ -118,15 +118,15 @@ class DbClient(ServiceClient):
         return await self._connection.call("POST", _task(id, "/cancel"), Task, params={"tenant": tenant})
 
     async def retry(self, id: str, *, tenant: str | None = None) -> Task:
-        """Send a failed or cancelled task round again, its counts at zero."""
+        """Let a failed, cancelled or quarantined task wait again, with its counts reset."""
         return await self._connection.call("POST", _task(id, "/retry"), Task, params={"tenant": tenant})
 
     async def release(self, id: str, *, tenant: str | None = None) -> Task:
-        """Send a quarantined task round again, its counts at zero."""
+        """Let a quarantined task wait again, with its counts reset."""
         return await self._connection.call("POST", _task(id, "/release"), Task, params={"tenant": tenant})
 
     async def delete(self, id: str, *, tenant: str | None = None) -> None:
-        """Forget a task."""
+        """Delete a task."""
         await self._connection.call("DELETE", _task(id), bytes, params={"tenant": tenant})
 
     async def events(
@@ -137,11 +137,11 @@ class DbClient(ServiceClient):
         return await self._connection.call("GET", "/events", EventPage, params=params, wait=wait)
 
     async def summary(self, *, tenant: str | None = None) -> Summary:
-        """Return the queue and the workers at this moment."""
+        """Return the state of the queue and the workers."""
         return await self._connection.call("GET", "/summary", Summary, params={"tenant": tenant})
 
     async def referenced(self, after: int = 0, *, limit: int = 10000) -> Reference:
-        """Return the names in storage that tasks point at, a page at a time."""
+        """Return one page of what tasks refer to in storage."""
         return await self._connection.call("GET", "/references", Reference, params={"after": after, "limit": limit})
 
     async def recipes(self, *, tenant: str = DEFAULT_TENANT) -> list[NamedRecipe]:
@@ -149,11 +149,11 @@ class DbClient(ServiceClient):
         return await self._connection.call("GET", "/recipes", list[NamedRecipe], params={"tenant": tenant})
 
     async def save_recipe(self, recipe: NamedRecipe) -> None:
-        """Save a recipe under its name, in place of what stood there."""
+        """Save a recipe, replacing the one of the same name."""
         await self._connection.call("PUT", f"/recipes/{quote(recipe.name, safe='')}", bytes, json=recipe)
 
     async def delete_recipe(self, name: str, *, tenant: str = DEFAULT_TENANT) -> None:
-        """Forget a saved recipe. Raises NOT_FOUND."""
+        """Delete a saved recipe. Raises NOT_FOUND."""
         params = {"tenant": tenant}
         await self._connection.call("DELETE", f"/recipes/{quote(name, safe='')}", bytes, params=params)
 

@@ -1,4 +1,4 @@
-"""Where the services are: found in the key-value store, followed there, chosen in turn."""
+"""Find services in the key-value store, follow changes there, and use their instances in turn."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from safelight.errors import Code, Error
 log = logging.getLogger(__name__)
 
 REGISTRATION_KEYS = {"db": "dbendpoint", "storage": "storageendpoint", "master": "masterendpoint"}
-"""Service names and the keys under which the classic protocol registers them."""
+"""The keys under which services are registered, as in the classic protocol, by their names."""
 
 _AVOIDED_FOR = 2.0
 
 
 class Discovery:
-    """The endpoints in one key-value store, kept current by its watch.
+    """The addresses that are registered in a key-value store, followed with a watch.
 
-    What was learnt stays known while the key-value store is away.
+    They stay known while the key-value store is not available.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Discovery:
     async def open(
         cls, http: aiohttp.ClientSession, keyvaluestore: str, credentials: Credentials = no_credentials
     ) -> AsyncIterator[Discovery]:
-        """Follow the key-value store while the context lasts."""
+        """Follow the key-value store for as long as the context lasts."""
         discovery = cls(http, keyvaluestore, credentials)
         task = asyncio.create_task(discovery._follow(), name="discovery")
         try:
@@ -58,7 +58,7 @@ class Discovery:
             await asyncio.gather(task, return_exceptions=True)
 
     def address(self, service: str) -> DiscoveredAddress:
-        """Return the address of a service, to be looked up at each request."""
+        """Return the address of a service, which is looked up for each request."""
         return DiscoveredAddress(self, service)
 
     async def wait_for(self, service: str) -> str:
@@ -70,7 +70,7 @@ class Discovery:
         return self._known[key][0]
 
     def lookup(self, service: str) -> str | None:
-        """Return one live instance's `host:port`, each in turn, those that failed just now last."""
+        """Return the `host:port` of each instance in turn, avoiding those that have just failed; None without any."""
         known = self._known.get(REGISTRATION_KEYS[service], [])
         if not known:
             return None
@@ -129,5 +129,5 @@ class DiscoveredAddress:
         return value if "://" in value else f"http://{value}"
 
     def failed(self, url: str) -> None:
-        """Prefer another instance for a moment."""
+        """Avoid this instance for a moment."""
         self._discovery.avoid(url.removeprefix("http://"))

@@ -1,4 +1,4 @@
-"""The key-value store over HTTP: the same methods as `keyvaluestore.store.KeyValueStore`."""
+"""The key-value store over HTTP, with the methods of `keyvaluestore.store.KeyValueStore`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ def _path(key: str) -> str:
 
 
 class KeyValueStoreClient(ServiceClient):
-    """Values under keys, several live instances under one key, and a watch."""
+    """Values under keys; see the store."""
 
     async def get(self, key: str) -> str:
-        """Return a value; with several instances under the key, each in turn. Raises NOT_FOUND."""
+        """Return the value of a key, each live instance's in turn. Raises NOT_FOUND."""
         return (await self._connection.call("GET", _path(key), bytes)).decode()
 
     async def entries(self, key: str | None = None) -> EntryPage:
-        """Return every entry, or those under one key, and the store's revision."""
+        """Return the entries of one key, or of every key, and the revision of the store."""
         path = "/" if key is None else f"{_path(key)}/instances"
         return await self._connection.call("GET", path, EntryPage, headers={"Accept": "application/json"})
 
     async def watch(self, after: int, *, key: str | None = None, wait: float = 30.0) -> EntryPage:
-        """Return the entries as soon as the store's revision is past `after`, or after `wait` seconds as they are."""
+        """Return the entries as soon as the revision of the store differs from `after`, or after `wait` seconds."""
         path = "/" if key is None else f"{_path(key)}/instances"
         return await self._connection.call(
             "GET",
@@ -37,10 +37,10 @@ class KeyValueStoreClient(ServiceClient):
         )
 
     async def set(self, key: str, value: str, *, instance: str = "", ttl: float | None = None) -> Entry:
-        """Set a value; without an instance it replaces all that stand under the key. `ttl` in seconds."""
+        """Set a value, forever or for `ttl` seconds. Without an instance, it replaces every entry of the key."""
         body = {"value": value, "instance": instance, "ttl": ttl}
         return await self._connection.call("PUT", _path(key), Entry, json=body)
 
     async def delete(self, key: str, *, instance: str | None = None) -> int:
-        """Delete what stands under a key, or one instance of it; return how many entries went."""
+        """Delete the entries of a key, or one instance; return how many were deleted."""
         return await self._connection.call("DELETE", _path(key), int, params={"instance": instance})

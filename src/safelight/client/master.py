@@ -20,7 +20,7 @@ import aiohttp
 import msgspec
 
 from safelight.client.base import ServiceClient, retrying
-from safelight.client.uploads import ON_THE_WAY, Source, Upload, multipart
+from safelight.client.uploads import EXTRA_WAIT, Source, Upload, multipart
 from safelight.errors import Code, Error
 from safelight.wire import (
     ENDED,
@@ -67,10 +67,10 @@ class Client(ServiceClient):
         webhook: str | None = None,
         idempotency_key: str | None = None,
     ) -> Task:
-        """Upload one photo (a path, bytes, or a function that opens a stream anew at each try); return its task.
+        """Upload a photo (a path, bytes, or a function that opens a new stream for each try) and return its task.
 
-        Once this returns, the task is durable. It is sent again after a transient failure, under one idempotency key,
-        so that it becomes one task however often the connection breaks. Raises the errors of a wrong image or recipe.
+        The task is durable when this returns. The upload is retried after transient failures with the same idempotency
+        key, so it becomes one task however often the connection fails. Raises the errors of the photo and the recipe.
         """
         one = Upload(source=source, filename=filename)
         headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
@@ -79,7 +79,7 @@ class Client(ServiceClient):
         async def attempt() -> Task:
             async with multipart([one], fields) as body:
                 return await self._connection.call(
-                    "POST", "/task", Task, body=body, headers=headers, wait=ON_THE_WAY, retry=False
+                    "POST", "/task", Task, body=body, headers=headers, wait=EXTRA_WAIT, retry=False
                 )
 
         return await retrying(attempt, retry_for=self._connection.retry_for)  # type: ignore[no-any-return]
@@ -94,14 +94,14 @@ class Client(ServiceClient):
         webhook: str | None = None,
         idempotency_key: str | None = None,
     ) -> list[Uploaded]:
-        """Upload several photos in one request; each becomes a task or a problem of its own, in the order given."""
+        """Upload several photos in one request. Returns a task or a problem for each, in the same order."""
         headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
         fields = _fields(recipe, priority=priority, batch=batch, webhook=webhook)
 
         async def attempt() -> list[Uploaded]:
             async with multipart(uploads, fields) as body:
                 return await self._connection.call(
-                    "POST", "/tasks", list[Uploaded], body=body, headers=headers, wait=ON_THE_WAY, retry=False
+                    "POST", "/tasks", list[Uploaded], body=body, headers=headers, wait=EXTRA_WAIT, retry=False
                 )
 
         return await retrying(attempt, retry_for=self._connection.retry_for)  # type: ignore[no-any-return]
@@ -162,7 +162,7 @@ class Client(ServiceClient):
         return await self._connection.call("GET", f"/batches/{quote(name, safe='')}", Batch)
 
     async def wait(self, id: str, *, timeout: float | None = None) -> Task:
-        """Wait until a task has ended, told by its events. Raises TimeoutError."""
+        """Wait until a task has ended, by following its events. Raises TimeoutError."""
         async with asyncio.timeout(timeout):
             task = await self.task(id)
             while task.state not in ENDED:
@@ -172,14 +172,14 @@ class Client(ServiceClient):
             return task
 
     async def changes(self, after: int, *, wait: float = 0.0, limit: int = 1000, task: str | None = None) -> EventPage:
-        """Return the changes after a number (of all tasks or of one), waiting up to `wait` seconds for the first."""
+        """Return the changes after a number, of all tasks or of one, waiting up to `wait` seconds for the first."""
         params = {"after": after, "wait": wait, "limit": limit, "task": task}
         return await self._connection.call(
             "GET", "/events", EventPage, params=params, headers={"Accept": "application/json"}, wait=wait
         )
 
     async def events(self, after: int) -> AsyncIterator[Event]:
-        """Follow all changes after a number, for ever; broken connections are resumed where they broke."""
+        """Follow all changes after a number, forever; interrupted connections are resumed."""
         while True:
             try:
                 page = await self.changes(after, wait=30.0)
@@ -196,22 +196,19 @@ class Client(ServiceClient):
     async def result(
         self, id: str, *, output: str | None = None, headers: Mapping[str, str] | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Open an output's stream; without a name, the only or first one. Raises NOT_FOUND, CONFLICT before the end."""
+        """Open the stream of an output, by default the first. Raises NOT_FOUND; CONFLICT before the end."""
         params = {"output": output}
         async with self._connection.open("GET", _task(id, "/result"), params=params, headers=headers) as response:
             yield response
 
     @asynccontextmanager
     async def original(self, id: str) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Open the stream of the uploaded photo."""
+        """Open the stream of the original photo."""
         async with self._connection.open("GET", _task(id, "/original")) as response:
             yield response
 
     async def save(self, id: str, path: Path, *, output: str | None = None) -> int:
-        """Save one output to a file, which appears whole or not at all; return its size in bytes.
-
-        A connection that breaks is resumed where it broke.
-        """
+        """Save an output to a file atomically; return its size in bytes. Interrupted connections are resumed."""
         partial = path.with_name(f".{path.name}.part")
         tag: str | None = None
         try:
@@ -240,19 +237,19 @@ class Client(ServiceClient):
         return await self._connection.call("POST", _task(id, "/cancel"), Task)
 
     async def retry(self, id: str) -> Task:
-        """Send a failed, cancelled or quarantined task round again."""
+        """Let a failed, cancelled or quarantined task wait again."""
         return await self._connection.call("POST", _task(id, "/retry"), Task)
 
     async def release(self, id: str) -> Task:
-        """Send a quarantined task round again."""
+        """Let a quarantined task wait again."""
         return await self._connection.call("POST", _task(id, "/release"), Task)
 
     async def delete(self, id: str) -> None:
-        """Forget a task, its original and its results."""
+        """Delete a task, its original and its results."""
         await self._connection.call("DELETE", _task(id), bytes)
 
     async def recipes(self) -> list[NamedRecipe]:
-        """Return every recipe: built in, from the master's files, and saved."""
+        """Return every recipe: built in, from the master's file, and saved."""
         return await self._connection.call("GET", "/recipes", list[NamedRecipe])
 
     async def recipe(self, name: str) -> NamedRecipe:
@@ -264,7 +261,7 @@ class Client(ServiceClient):
         return await self._connection.call("PUT", f"/recipes/{quote(name, safe='')}", NamedRecipe, json=spec)
 
     async def delete_recipe(self, name: str) -> None:
-        """Forget a saved recipe."""
+        """Delete a saved recipe."""
         await self._connection.call("DELETE", f"/recipes/{quote(name, safe='')}", bytes)
 
     async def check_recipe(self, spec: Mapping[str, Any]) -> NamedRecipe:
@@ -272,15 +269,15 @@ class Client(ServiceClient):
         return await self._connection.call("POST", "/recipes/check", NamedRecipe, json=spec)
 
     async def summary(self) -> Summary:
-        """Return the queue and the workers at this moment."""
+        """Return the state of the queue and the workers."""
         return await self._connection.call("GET", "/summary", Summary)
 
     async def lease(self, request: LeaseRequest) -> list[Lease]:
-        """Wait for tasks and take them (for workers)."""
+        """Lease waiting tasks (for workers)."""
         return await self._connection.call("POST", "/lease", list[Lease], json=request, wait=request.wait)
 
     async def heartbeat(self, beat: Heartbeat) -> HeartbeatAnswer:
-        """Extend what a worker holds (for workers)."""
+        """Extend the leases of a worker (for workers)."""
         return await self._connection.call("POST", "/heartbeat", HeartbeatAnswer, json=beat)
 
     async def settle(self, outcomes: Sequence[Outcome]) -> list[Settled]:
@@ -306,7 +303,7 @@ def _fields(recipe: str | Mapping[str, Any] | None, **others: Any) -> dict[str, 
 
 
 def output_filename(task: Task, output: str) -> str:
-    """Name a result's file after the photo: `photo.web-large.jpg`. Never a path, whatever the upload called itself."""
+    """Return the name of a result's file, such as `photo.web-large.jpg`. It never has a directory."""
     made = next((item for item in task.outputs if item.name == output), None)
     if made is None:
         raise Error(Code.NOT_FOUND, f"Task {task.id} has no output {output!r}.")

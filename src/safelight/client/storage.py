@@ -1,4 +1,4 @@
-"""storage over HTTP: the same methods as `storage.store.BlobStore`."""
+"""Storage over HTTP, with the methods of `storage.store.BlobStore`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 
 from safelight.client.base import Body, ServiceClient
-from safelight.client.uploads import ON_THE_WAY
+from safelight.client.uploads import EXTRA_WAIT
 from safelight.wire import Blob, Collected, StorageInfo
 
 
@@ -18,14 +18,14 @@ class StorageClient(ServiceClient):
     """Immutable blobs, named by the SHA-256 of their bytes."""
 
     async def put(self, body: Body, *, expected: str | None = None) -> Blob:
-        """Store bytes and return their name; durable when this returns. Raises DIGEST_MISMATCH, STORAGE_FULL.
+        """Store bytes durably as a blob. Raises DIGEST_MISMATCH, STORAGE_FULL.
 
-        A stream can be read only once, so this does not retry; with `bytes` the caller may.
+        It is not retried, since a stream can be read only once; with `bytes`, the caller can do so.
         """
         path = "/blobs" if expected is None else f"/blobs/{expected}"
         headers = {"Content-Type": "application/octet-stream"}
         async with self._connection.open(
-            "POST" if expected is None else "PUT", path, body=body, headers=headers, wait=ON_THE_WAY
+            "POST" if expected is None else "PUT", path, body=body, headers=headers, wait=EXTRA_WAIT
         ) as answer:
             return msgspec.json.decode(await answer.read(), type=Blob)
 
@@ -33,27 +33,27 @@ class StorageClient(ServiceClient):
     async def open(
         self, digest: str, *, verify: bool = False, method: str = "GET", headers: Mapping[str, str] | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Open a blob's stream; `headers` may carry Range and the like. Raises NOT_FOUND, DAMAGED_BLOB."""
+        """Open the stream of a blob; `headers` may have Range and conditions. Raises NOT_FOUND, DAMAGED_BLOB."""
         params = {"verify": "true" if verify else None}
         async with self._connection.open(method, f"/blobs/{digest}", params=params, headers=headers) as response:
             yield response
 
     async def read(self, digest: str) -> bytes:
-        """Return a blob's bytes, all in memory. Raises NOT_FOUND."""
+        """Return all bytes of a blob. Raises NOT_FOUND."""
         return await self._connection.call("GET", f"/blobs/{digest}", bytes)
 
     async def named(self, name: str) -> Blob:
-        """Return the blob that the classic protocol stored under a name. Raises NOT_FOUND."""
+        """Return the blob to which a classic name refers. Raises NOT_FOUND."""
         return await self._connection.call("GET", f"/names/{quote(name, safe='')}", Blob)
 
     async def name(self, name: str, digest: str) -> None:
-        """Give a stored blob a classic name. Raises NOT_FOUND; CONFLICT where the name means other bytes."""
+        """Give a blob a classic name. Raises NOT_FOUND; CONFLICT where the name refers to another blob."""
         await self._connection.call("PUT", f"/names/{quote(name, safe='')}", bytes, json={"digest": digest})
 
     async def collect(self) -> Collected:
-        """Remove blobs that nobody points at and that are older than the grace period."""
+        """Collect garbage now. Raises CONFLICT, UNAVAILABLE."""
         return await self._connection.call("POST", "/collect", Collected, retry=False)
 
     async def info(self) -> StorageInfo:
-        """Return what storage holds."""
+        """Return how much is stored and how much still fits."""
         return await self._connection.call("GET", "/info", StorageInfo)
