@@ -1,0 +1,171 @@
+"""What a photo tells beside its pixels stays behind, wherever exiftool can put it."""
+
+import base64
+import functools
+import io
+import re
+import struct
+import subprocess
+
+import pillow_heif
+import pytest
+from PIL import Image
+
+from engine.pictures import encoded, made, opened, run
+
+pytestmark = pytest.mark.slow  # exiftool takes seconds to write a thousand tags
+
+MARK, PLACE = b"mark-7f3a", b"place-52.5163"
+SHOWN = Image.effect_mandelbrot((64, 48), (-2, -1, 1, 1), 60).convert("RGB")
+PREVIEW = encoded(SHOWN, "JPEG", quality=60)
+PIXELS = PREVIEW[-120:-60]  # of the preview's scan: no table that every JPEG has
+PLAIN = Image.new("RGB", (64, 48), "teal")
+GROUPS = ("EXIF", "IPTC", "XMP", "Photoshop", "PNG", "QuickTime", "MIE", "ICC_Profile")
+_PLACES = re.compile(
+    r"gps|location|city|state|country|province|place|latitude|longitude|address|region|scene|destination|landmark",
+    re.IGNORECASE,
+)
+_PICTURES = re.compile(
+    r"thumbnail|preview|imagedata|photoshopthumb|^(jpg|tiff|otherimage)|gimage|coverart|picture", re.IGNORECASE
+)
+WRITTEN = ["jpeg", "png", "webp", "avif", "gif", "tiff", "jxl"]
+
+
+@functools.cache
+def names(group):
+    return [name for name in run("exiftool", "-listw", f"-{group}:All").decode().split() if name.isalnum()]
+
+
+def heif():
+    file = io.BytesIO()
+    pillow_heif.from_pillow(PLAIN).save(file, quality=60)
+    return file.getvalue()
+
+
+CONTAINERS = {
+    "jpg": lambda: encoded(PLAIN, "JPEG"),
+    "png": lambda: encoded(PLAIN, "PNG"),
+    "webp": lambda: encoded(PLAIN, "WEBP"),
+    "tif": lambda: encoded(PLAIN, "TIFF"),
+    "gif": lambda: encoded(PLAIN, "GIF"),
+    "avif": lambda: encoded(PLAIN, "AVIF"),
+    "heic": heif,
+    "jxl": lambda: made(encoded(PLAIN), format="jxl").data,
+}
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """One file of each container, with a mark in every tag that exiftool can write to it."""
+    folder = tmp_path_factory.mktemp("told")
+    (folder / "preview.jpg.bin").write_bytes(PREVIEW)
+    arguments = ["-m", "-q", "-q", "-overwrite_original"]
+    for group in GROUPS:
+        for name in names(group):
+            if _PICTURES.search(name):
+                arguments.append(f"-{group}:{name}<={folder / 'preview.jpg.bin'}")
+            elif _PLACES.search(name):
+                arguments.append(f"-{group}:{name}={PLACE.decode()}")
+            elif group != "XMP":  # which has thousands
+                arguments.append(f"-{group}:{name}={MARK.decode()}")
+    arguments += ["-GPSLatitude=52.5163", "-GPSLatitudeRef=N", "-GPSLongitude=13.3777", "-GPSLongitudeRef=E"]
+    arguments += [f"-Comment={PLACE.decode()}", "-XMP:GPSLatitude=52.5163", "-XMP:GPSLongitude=13.3777"]
+    arguments += ["-IPTC:City=" + PLACE.decode(), "-Make=Camera Maker", "-IPTC:By-line=The Author"]
+    (folder / "arguments").write_text("\n".join(arguments))
+    files = {name: folder / f"photo.{name}" for name in CONTAINERS}
+    for name, make in CONTAINERS.items():
+        files[name].write_bytes(make())
+    # it complains of tags that take no text, and writes the others
+    subprocess.run(["exiftool", "-@", folder / "arguments", *files.values()], check=False, capture_output=True)
+    return {name: file.read_bytes() for name, file in files.items()}
+
+
+def hidden(data, mark):
+    """Whether a mark is there as text, in UTF-16, or as hexadecimal digits."""
+    spelt = mark.decode()
+    ways = (mark, spelt.encode("utf-16-le"), spelt.encode("utf-16-be"), mark.hex().encode())
+    return any(way in data for way in ways)
+
+
+def shows_preview(data):
+    """Whether the preview's pixels are there, as bytes or in base64."""
+    return PIXELS in data or base64.b64encode(PREVIEW)[900:960] in re.sub(rb"\s", b"", data)
+
+
+POSITION = [struct.pack(order + "II", 52, 1) for order in "<>"]
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_nothing_but_pixels_leaves_when_stripped(container, told, tmp_path):
+    assert hidden(told[container], PLACE)
+    assert shows_preview(told[container])
+    for written in WRITTEN:
+        output = made(told[container], format=written)
+        assert not hidden(output.data, MARK), written
+        assert not hidden(output.data, PLACE), written
+        assert not shows_preview(output.data), written
+        assert not any(position in output.data for position in POSITION), written
+        (tmp_path / f"a.{output.extension}").write_bytes(output.data)
+    # what remains is about the file itself; of the photo nothing is told
+    said = run("exiftool", "-G1", "-a", "-s", "-EXIF:all", "-XMP:all", "-IPTC:all", "-Photoshop:all", str(tmp_path))
+    allowed = (
+        rb"Orientation|Resolution|ResolutionUnit|Image(Width|Height)|Bits|Compression|Photometric|Samples|Rows|Strip"
+    )
+    allowed += (
+        rb"|PlanarConfig|Predictor|SubfileType|Extra|ColorSpace|ExifVersion|PageNumber|FillOrder|Tile|SampleFormat"
+    )
+    extra = [line for line in said.splitlines() if line.startswith(b"[") and not re.search(allowed, line)]
+    assert not extra
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_no_position_and_no_earlier_picture_leaves_when_kept(container, told):
+    for written in WRITTEN:
+        data = made(told[container], {"op": "invert"}, format=written, metadata="keep").data
+        assert not hidden(data, PLACE), written
+        assert not any(position in data for position in POSITION), written
+        assert not shows_preview(data), written
+
+
+def test_what_describes_the_photo_is_kept(told):
+    for container in ("jpg", "png", "webp", "tif", "heic"):
+        for written in ("jpeg", "png", "webp", "avif", "jxl"):
+            exif = opened(made(told[container], format=written, metadata="keep").data).getexif()
+            assert exif[0x010F] == "Camera Maker", (container, written)
+            assert not exif.get_ifd(0x8825)
+    kept = made(told["jpg"], format="jpeg", metadata="keep").data
+    assert b"The Author" in kept
+    assert PLACE not in kept
+    everything = made(told["jpg"], format="jpeg", metadata="keep", keep_gps=True).data
+    assert opened(everything).getexif().get_ifd(0x8825)[1] == "N"
+    assert PLACE in everything
+    assert not shows_preview(everything)
+
+
+def multi_picture(trailer):
+    """A photo with something behind its end: a further picture, or a film."""
+    return encoded(PLAIN, "JPEG") + trailer
+
+
+def test_what_lies_behind_or_inside_stays_there(tmp_path):
+    pages = encoded(PLAIN, "TIFF", save_all=True, append_images=[SHOWN.copy()])
+    mpo = encoded(PLAIN, "MPO", save_all=True, append_images=[SHOWN])
+    film = b"\x00\x00\x00\x18ftypmp42" + bytes(8) + PLACE
+    resource = b"8BIM" + struct.pack(">H", 0x40C) + b"\0\0" + struct.pack(">I", 28 + len(PREVIEW))
+    resource += struct.pack(">6I2H", 1, 64, 48, 192, 9216, len(PREVIEW), 24, 1) + PREVIEW
+    block = b"Photoshop 3.0\0" + resource + b"\0" * (len(PREVIEW) % 2)
+    plain = encoded(PLAIN, "JPEG")
+    photoshop = plain[:2] + b"\xff\xed" + struct.pack(">H", len(block) + 2) + block + plain[2:]
+    for data in (pages, mpo, multi_picture(PREVIEW), multi_picture(film), photoshop):
+        for metadata in ({}, {"metadata": "keep"}, {"metadata": "keep", "keep_gps": True}):
+            for written in WRITTEN:
+                made_ = made(data, format=written, **metadata).data
+                assert not shows_preview(made_)
+                assert PLACE not in made_
+                assert encoded(SHOWN)[60:120] not in made_
+
+
+def test_resolution_tells_nothing_when_stripped():
+    told = encoded(PLAIN, "JPEG", dpi=(331, 331))
+    assert opened(made(told, format="jpeg").data).info.get("dpi", (72, 72))[0] == pytest.approx(72, abs=0.5)
+    assert opened(made(told, format="png").data).info.get("dpi", (72, 72))[0] == pytest.approx(72, abs=0.5)
