@@ -19,7 +19,7 @@ from safelight.engine.records import Output, Probe, Result
 from safelight.engine.transform.apply import apply
 from safelight.engine.transform.scale import target
 from safelight.engine.transform.turn import reorders
-from safelight.engine.write.encode import encode, holds_profiles, keeps_frames, resolve
+from safelight.engine.write.encode import encode, holds, keeps_frames, resolve
 from safelight.errors import Code, Error
 from safelight.recipe import Output as Wanted
 from safelight.recipe import Recipe
@@ -125,7 +125,7 @@ def _output(
     name: str, start: Picture, recipe: Recipe, format_: Format, original: Original, limits: Limits, watch: _Watch
 ) -> Output:
     wanted = recipe.outputs[name]
-    color = wanted.color if holds_profiles(format_) else "srgb"
+    color = wanted.color if holds(original.facts.profile, format_) else "srgb"
     picture = replace(start, color=color, bit_depth=wanted.bit_depth if format_.deep else 8)
     if not keeps_frames(format_, original.probe):
         picture = picture.first_frame()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from safelight.engine.color.profile import D65, SRGB, Primaries, grey_profile, rgb_profile, tags
+from safelight.engine.color.profile import D65, SRGB, Primaries, rgb_profile, tags
 from safelight.errors import Code, Error
 
 _C = (0.310, 0.316)
@@ -37,7 +37,7 @@ class CodePoints:
     full_range: bool = True
 
 
-def profile_of(points: CodePoints, *, grey: bool = False) -> bytes | None:
+def profile_of(points: CodePoints) -> bytes | None:
     """Return the ICC profile of these code points, None where they mean sRGB or nothing in particular.
 
     Error(UNSUPPORTED_FORMAT) for HDR (PQ, HLG), which needs tone mapping, and for code points that are not read.
@@ -50,9 +50,9 @@ def profile_of(points: CodePoints, *, grey: bool = False) -> bytes | None:
         raise _unknown("colour primaries", points.primaries)
     gamma = _GAMMA.get(points.transfer)
     primaries = _PRIMARIES.get(points.primaries, SRGB)
-    if gamma is None and (grey or primaries == SRGB):
+    if gamma is None and primaries == SRGB:
         return None
-    return grey_profile(gamma) if grey else rgb_profile(primaries, gamma)
+    return rgb_profile(primaries, gamma)
 
 
 def refuse_hdr(profile: bytes) -> None:

@@ -21,7 +21,7 @@ def to_srgb(image: pyvips.Image, profile: bytes | None, bit_depth: int, *, keep:
     deep = bit_depth == 16 and image.format == "ushort"
     if image.interpretation == "cmyk":
         image = _transformed(image, profile, "cmyk", deep=deep)
-    elif profile and not keep and not is_srgb(profile):
+    elif profile and not keep and color_space(profile) in {"RGB", "GRAY"} and not is_srgb(profile):
         image = _converted(image, profile, deep=deep)
     return _of_depth(image, deep=deep)
 
@@ -37,7 +37,8 @@ def matched(image: pyvips.Image, profile: bytes | None) -> tuple[pyvips.Image, b
         return image, None
     deep = image.format == "ushort"
     grey = [image.extract_band(index).copy(interpretation="grey16" if deep else "b-w") for index in range(3)]
-    bands = [_converted(band, profile, deep=deep) for band in grey] + ([image.extract_band(3)] * (image.bands - 3))
+    bands = [_converted(band, profile, deep=deep) for band in grey]
+    bands += [image.extract_band(3)] if image.bands > 3 else []
     return bands[0].bandjoin(bands[1:]).copy(interpretation=image.interpretation), None
 
 

@@ -156,15 +156,10 @@ def rgb_profile(primaries: Primaries, gamma: float | None) -> bytes:
     tags = {b"chad": b"sf32" + bytes(4) + b"".join(_fixed(value) for row in adaptation for value in row)}
     tags |= {name: _xyz_tag(column) for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), adapted, strict=True)}
     tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
-    return _assembled(b"RGB ", tags)
+    return _assembled(tags)
 
 
-def grey_profile(gamma: float | None) -> bytes:
-    """Make a profile of grey; `gamma` as in `rgb_profile`."""
-    return _assembled(b"GRAY", {b"kTRC": _curve_tag(gamma)})
-
-
-def _assembled(space: bytes, tags: dict[bytes, bytes]) -> bytes:
+def _assembled(tags: dict[bytes, bytes]) -> bytes:
     tags = {b"desc": _text("Declared colours"), b"cprt": _text("No copyright"), b"wtpt": _xyz_tag(_D50)} | tags
     table, body = struct.pack(">I", len(tags)), b""
     start = _HEADER + 4 + 12 * len(tags)
@@ -172,7 +167,7 @@ def _assembled(space: bytes, tags: dict[bytes, bytes]) -> bytes:
         padded = content + bytes(-len(content) % 4)
         table += name + struct.pack(">II", start + len(body), len(content))
         body += padded
-    head = struct.pack(">I4xI4s4s4s12x4s", start + len(body), 0x04200000, b"mntr", space, b"XYZ ", b"acsp")
+    head = struct.pack(">I4xI4s4s4s12x4s", start + len(body), 0x04200000, b"mntr", b"RGB ", b"XYZ ", b"acsp")
     head = head.ljust(68, b"\0") + b"".join(map(_fixed, _D50))
     return head.ljust(_HEADER, b"\0") + table + body
 

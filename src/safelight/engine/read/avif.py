@@ -7,13 +7,14 @@ from typing import Any
 
 import pyvips
 
+from safelight.engine.color.cicp import profile_of
 from safelight.engine.failures import damaged
 from safelight.engine.metadata import exif
 from safelight.engine.read.apng import animated
 from safelight.engine.read.boxes import Picture, main_picture
 from safelight.engine.read.facts import Facts, blob
 from safelight.engine.read.plugins import from_pillow, guarded, pillow, present
-from safelight.engine.read.vips import VipsReader, declared
+from safelight.engine.read.vips import VipsReader
 
 
 class AvifReader(VipsReader):
@@ -31,7 +32,7 @@ class AvifReader(VipsReader):
     def describe(self, image: pyvips.Image) -> Facts:
         """See `VipsReader`."""
         return Facts(
-            profile=blob(image, "icc-profile-data") or declared(self.main.colors, image),
+            profile=blob(image, "icc-profile-data") or (profile_of(self.main.colors) if self.main.colors else None),
             exif=exif.body(blob(image, "exif-data") or b""),
             xmp=blob(image, "xmp-data"),
         )

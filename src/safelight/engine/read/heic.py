@@ -36,7 +36,7 @@ class HeicReader:
         self._deep = depth == "16"
         info = self._picture.info
         grey = self._mode in {"L", "LA"}
-        profile = info.get("icc_profile") or (profile_of(main.colors, grey=grey) if main.colors else None)
+        profile = info.get("icc_profile") or (profile_of(main.colors) if main.colors else None)
         self.facts = Facts(profile=profile, exif=info.get("exif"), xmp=info.get("xmp"))
         width, height = self._picture.size
         self.probe = Probe(

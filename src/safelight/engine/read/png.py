@@ -13,7 +13,7 @@ from typing import Any
 import pyvips
 
 from safelight.engine.color.cicp import CodePoints, profile_of
-from safelight.engine.color.profile import SRGB, Primaries, grey_profile, rgb_profile
+from safelight.engine.color.profile import SRGB, Primaries, rgb_profile
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.metadata import exif
 from safelight.engine.read.apng import Animation, animation
@@ -103,16 +103,20 @@ class PngReader(VipsReader):
 
     def _profile(self, image: pyvips.Image, texts: dict[bytes, bytes]) -> bytes | None:
         """In the order of the specification: cICP, iCCP, sRGB, gAMA with cHRM."""
-        grey = image.bands < 3
         if (code := self._content(b"cICP")) and len(code) == 4:
             if code[2] != 0 or code[3] != 1:
                 raise unsupported("png", "a PNG whose cICP chunk declares YCbCr or a narrow range")
-            return profile_of(CodePoints(code[0], code[1]), grey=grey)
-        if profile := blob(image, "icc-profile-data"):
+            return profile_of(CodePoints(code[0], code[1]))
+        if profile := self._embedded() or blob(image, "icc-profile-data"):
             return profile
         if self._content(b"sRGB"):
             return None
-        return _declared(self._content(b"gAMA"), self._content(b"cHRM"), grey=grey) or _raw_profile(texts, b"icc")
+        return _declared(self._content(b"gAMA"), self._content(b"cHRM")) or _raw_profile(texts, b"icc")
+
+    def _embedded(self) -> bytes | None:
+        """The iCCP chunk; libpng drops one whose kind of colours is not the picture's."""
+        _, _, rest = (self._content(b"iCCP") or b"").partition(b"\0")
+        return _inflated(rest[1:]) or None
 
     def _texts(self) -> Iterator[tuple[bytes, bytes]]:
         for chunk in self.chunks:
@@ -163,18 +167,14 @@ def _raw_profile(texts: dict[bytes, bytes], *kinds: bytes) -> bytes | None:
     return None
 
 
-def _declared(gamma: bytes | None, chromaticities: bytes | None, *, grey: bool) -> bytes | None:
+def _declared(gamma: bytes | None, chromaticities: bytes | None) -> bytes | None:
     """The profile that gAMA and cHRM amount to, None for sRGB or nonsense."""
     power = int.from_bytes(gamma, "big") if gamma and len(gamma) == 4 else 0
     exponent = 100_000 / power if power and abs(power - _SRGB_GAMMA) > 500 else None
     values = struct.unpack(">8I", chromaticities) if chromaticities and len(chromaticities) == 32 else ()
     usual = not values or all(abs(a - b) <= 100 for a, b in zip(values, _SRGB_CHROMATICITIES, strict=True))
-    if exponent is None and (usual or grey):
+    if (exponent is None and usual) or (exponent is not None and not 0.1 <= exponent <= 10):
         return None
-    if exponent is not None and not 0.1 <= exponent <= 10:
-        return None
-    if grey:
-        return grey_profile(exponent)
     xy = [value / 100_000 for value in values]
     try:
         primaries = SRGB if usual else Primaries(*((xy[at], xy[at + 1]) for at in (2, 4, 6, 0)))

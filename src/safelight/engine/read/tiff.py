@@ -7,6 +7,7 @@ from typing import Any
 
 import pyvips
 
+from safelight.engine.color.samples import from_float, from_lab
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.formats import Format
 from safelight.engine.metadata import iptc
@@ -23,6 +24,7 @@ _UNSIGNED, _SIGNED, _FLOAT, _VOID = 1, 2, 3, 4
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 _COLORS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _SEPARATED: 4, _YCBCR: 3, _LAB: 3}
 _ALPHA = {1: "associated", 2: "unassociated"}
+_BRIGHTEST = 1000.0
 _COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
 _FAX_AND_JPEG = frozenset({2, 3, 4, 7})  # whose decoders only warn of damage
 _COMPRESSION_NAMES = {
@@ -65,8 +67,17 @@ class TiffReader(VipsReader):
             _check_complete(directory, len(self.data), self.format)
         except StructureError as error:
             raise damaged(self.format, str(error)) from None
+        if self._kind == _LAB:
+            self._declare_rgb(directory)
         if directory.value(_COMPRESSION, 1) in _FAX_AND_JPEG and not self._lenient:
             self.fail_on: FailOn = "warning"
+
+    def _declare_rgb(self, directory: Directory) -> None:
+        """Have libvips read L*a*b* as bare numbers: of 8 bits it refuses it, and its own is under another white."""
+        data = bytearray(self.data)
+        at = directory.entries[_PHOTOMETRIC].start
+        data[at : at + 2] = bytes(_RGB.to_bytes(2, "little" if data[0] == ord("I") else "big"))
+        self.data = bytes(data)
 
     def options(self, *, frames: bool, shrink: int) -> dict[str, Any]:  # noqa: ARG002 -- of other formats
         """See `VipsReader`."""
@@ -82,7 +93,7 @@ class TiffReader(VipsReader):
             turn = 1
         block = blob(image, "iptc-data") or blob(image, "photoshop-data")
         return Facts(
-            profile=blob(image, "icc-profile-data"),
+            profile=None if self._kind == _LAB else blob(image, "icc-profile-data"),  # L*a*b* needs none
             orientation=turn if 1 <= turn <= 8 else 1,
             exif=memoryview(self.data),
             iptc=block if block and iptc.carried(block, position=True) else None,
@@ -95,9 +106,9 @@ class TiffReader(VipsReader):
         colors = 3 if self._kind == _PALETTE and image.bands >= 3 else _COLORS[self._kind]
         image = self._with_known_bands(image, colors)
         if self._kind == _LAB:
-            return _from_lab(image)
+            return from_lab(image)
         if self._sample_format == _FLOAT:
-            return _from_float(image, colors, has_profile=self.facts.profile is not None)
+            return self._from_float(image, colors)
         if image.format == "uint":
             image = (image / 65537.0 + 0.5).cast("ushort")
         deep = image.format == "ushort"
@@ -105,6 +116,14 @@ class TiffReader(VipsReader):
             return image.copy(interpretation="cmyk")
         names = ("grey16", "rgb16") if deep else ("b-w", "srgb")
         return image.copy(interpretation=names[image.bands >= 3])
+
+    def _from_float(self, image: pyvips.Image, colors: int) -> pyvips.Image:
+        """Error(UNSUPPORTED_FORMAT) where most of the picture is brighter than white: it then means something else."""
+        image = image.copy_memory()  # the pixels are read twice
+        colored = image.extract_band(0, n=colors)
+        if colored.avg() > 1.0 or colored.max() > _BRIGHTEST:
+            raise unsupported("tiff", "TIFF with floating-point samples that do not lie between 0 and 1")
+        return from_float(image, colors, light=colors == 3 and self.facts.profile is None)
 
     def _with_known_bands(self, image: pyvips.Image, colors: int) -> pyvips.Image:
         """The colours, and transparency where the file says that an extra sample is that."""
@@ -193,36 +212,3 @@ def _check_complete(directory: Directory, size: int, format_: Format) -> None:
             raise damaged(format_, f"it names {len(offsets)} pieces of its picture, and the sizes of {len(lengths)}")
     if not any(tag in directory for tag in _OFFSETS):
         raise damaged(format_, "it names no pixels")
-
-
-def _from_lab(image: pyvips.Image) -> pyvips.Image:
-    """L*a*b* under D50, as TIFF has it, through littleCMS; libvips' own Lab is under D65."""
-    lab = image.extract_band(0, n=3)
-    lab = lab.copy(interpretation="labs").labs2lab() if lab.format == "short" else lab.copy(interpretation="lab")
-    converted = lab.icc_export(output_profile="srgb", pcs="lab", intent="relative", depth=16)
-    if image.bands == 3:
-        return converted
-    return converted.bandjoin(image[3].cast("ushort")).copy(interpretation="rgb16")
-
-
-def _from_float(image: pyvips.Image, colors: int, *, has_profile: bool) -> pyvips.Image:
-    """Floats from 0 (black) to 1 (white); RGB without a profile is linear light (scRGB), what is brighter is clipped.
-
-    Error(UNSUPPORTED_FORMAT) where most of the picture is brighter than white: the numbers then mean something else.
-    """
-    image = image.copy_memory()  # the pixels are read twice
-    colored = image.extract_band(0, n=colors)
-    if colored.avg() > 1.0 or colored.max() > _BRIGHTEST:
-        raise unsupported("tiff", "TIFF with floating-point samples that do not lie between 0 and 1")
-    alpha = image.extract_band(colors) * 65535.0 + 0.5 if image.bands > colors else None
-    if colors == 3 and not has_profile:
-        encoded = (colored < 0.0031308).ifthenelse(colored * 12.92, colored.cast("float") ** (1 / 2.4) * 1.055 - 0.055)
-    else:
-        encoded = colored
-    deep = encoded * 65535.0 + 0.5
-    if alpha is not None:
-        deep = deep.bandjoin(alpha)
-    return deep.cast("ushort").copy(interpretation="grey16" if colors == 1 else "rgb16")
-
-
-_BRIGHTEST = 1000.0

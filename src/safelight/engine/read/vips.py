@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import pyvips
 
-from safelight.engine.color.cicp import CodePoints, profile_of
 from safelight.engine.failures import reading
 from safelight.engine.formats import Format
 from safelight.engine.metadata import exif
@@ -91,8 +90,3 @@ class VipsReader:
         """See `facts.Reader`."""
         with reading(self.format):
             return bare(self.samples(self.open(frames=frames, shrink=shrink)))
-
-
-def declared(points: CodePoints | None, image: pyvips.Image) -> bytes | None:
-    """The profile of code points, as far as they fit the image."""
-    return profile_of(points, grey=image.bands < 3) if points else None

@@ -8,6 +8,7 @@ from typing import Any
 import pyvips
 
 from safelight.engine.color.convert import matched
+from safelight.engine.color.profile import color_space
 from safelight.engine.formats import FORMATS, Format
 from safelight.engine.library import can_write, has
 from safelight.engine.picture import Picture
@@ -22,6 +23,7 @@ from safelight.recipe.records import DEFAULT_QUALITY
 
 _NEUTRAL_RESOLUTION = 72 / 25.4  # pixels per millimetre, what most formats take for granted
 _WITHOUT_PROFILES = frozenset({"gif"})
+_WITH_GREY = frozenset({"jpeg", "png", "tiff"})
 
 
 def resolve(output: Output, header: Probe) -> Format:
@@ -33,8 +35,10 @@ def resolve(output: Output, header: Probe) -> Format:
     return FORMATS["png" if header.has_alpha else "jpeg"]
 
 
-def holds_profiles(format_: Format) -> bool:
-    """Whether its writer can embed an ICC profile; else colours become sRGB, whatever the recipe says."""
+def holds(profile: bytes | None, format_: Format) -> bool:
+    """Whether a file of that format can embed the profile; else colours become sRGB, whatever the recipe says."""
+    if profile and color_space(profile) == "GRAY" and format_.name not in _WITH_GREY:
+        return False
     return format_.name not in _WITHOUT_PROFILES and has(format_.writer)
 
 

@@ -1,0 +1,52 @@
+"""Samples of unusual kinds as 16 bits of sRGB or grey, computed in floating point and rounded once."""
+
+from __future__ import annotations
+
+import pyvips
+
+# From XYZ under D50 to linear sRGB (IEC 61966-2-1 through the Bradford transform)
+_XYZ_TO_RGB = (
+    (3.1338561, -1.6168667, -0.4906146),
+    (-0.9787684, 1.9161415, 0.0334540),
+    (0.0719453, -0.2289914, 1.4052427),
+)
+_D50 = (0.9642, 1.0, 0.8249)
+_EPSILON, _SLOPE = 6 / 29, 3 * (6 / 29) ** 2  # CIE 15, the linear part of L*a*b*
+_TOP = 65535.0
+
+
+def from_float(image: pyvips.Image, colors: int, *, light: bool) -> pyvips.Image:
+    """Floats from 0 (black) to 1 (white), transparency behind the colours; what is brighter is clipped.
+
+    `light`: the colours are linear light (scRGB). Else they are encoded already.
+    """
+    colored = image.extract_band(0, n=colors)
+    encoded = _encoded(colored) if light else colored
+    alpha = image.extract_band(colors) if image.bands > colors else None
+    return _deep(encoded, alpha)
+
+
+def from_lab(image: pyvips.Image) -> pyvips.Image:
+    """L*a*b* under D50, of 8 or 16 bits, a* and b* signed (TIFF 6.0, section 23), transparency behind."""
+    deep = image.format == "ushort"
+    half, whole, unit, top = (32768, 65536, 256.0, 65535.0) if deep else (128, 256, 1.0, 255.0)
+    chroma = image.extract_band(1, n=2).cast("int")
+    chroma = (chroma >= half).ifthenelse(chroma - whole, chroma) / unit
+    y = image.extract_band(0) * (100 / top / 116) + 16 / 116
+    x, z = y + chroma.extract_band(0) / 500, y - chroma.extract_band(1) / 200
+    light = x.bandjoin([y, z])
+    light = (light > _EPSILON).ifthenelse(light**3, (light - 4 / 29) * _SLOPE)
+    alpha = image.extract_band(3) / top if image.bands > 3 else None
+    return _deep(_encoded((light * list(_D50)).recomb([list(row) for row in _XYZ_TO_RGB])), alpha)
+
+
+def _encoded(light: pyvips.Image) -> pyvips.Image:
+    """Linear light as sRGB encodes it."""
+    light = (light > 0).ifthenelse(light, 0).cast("float")
+    return (light < 0.0031308).ifthenelse(light * 12.92, light ** (1 / 2.4) * 1.055 - 0.055)
+
+
+def _deep(colors: pyvips.Image, alpha: pyvips.Image | None) -> pyvips.Image:
+    image = colors.bandjoin(alpha) if alpha is not None else colors
+    grey = colors.bands == 1
+    return (image * _TOP + 0.5).cast("ushort").copy(interpretation="grey16" if grey else "rgb16")

@@ -1,0 +1,386 @@
+"""Samples mean what the file says: right values from littleCMS (through Pillow), numpy and ImageMagick."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms
+
+from engine.pictures import array, chunk, difference, encoded, made, opened, png16, run
+from safelight import engine
+from safelight.errors import Code, Error
+
+COLORS = np.random.default_rng(3).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+RGB = Image.fromarray(COLORS)
+RAMP = Image.fromarray(np.tile(np.arange(256, dtype=np.uint8), (4, 1)))
+SRGB_COLUMNS = ((0.4360, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141))
+P3_COLUMNS = ((0.5151, 0.2412, -0.0011), (0.2920, 0.6922, 0.0419), (0.1571, 0.0666, 0.7841))
+ADOBE_COLUMNS = ((0.6097, 0.3111, 0.0195), (0.2053, 0.6257, 0.0609), (0.1492, 0.0632, 0.7446))
+SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+
+
+def fixed(*values):
+    return b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+
+def curve(gamma=None, table=None):
+    if table is not None:
+        return b"curv" + bytes(4) + struct.pack(f">I{len(table)}H", len(table), *table)
+    if gamma is None:
+        return b"para" + bytes(4) + struct.pack(">HH", 3, 0) + fixed(*SRGB_CURVE)
+    return b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+
+
+def profile(tags, space=b"RGB ", name="whatever"):
+    """An ICC profile of version 2 by hand (ICC.1:2001-04)."""
+    text = name.encode() + b"\0"
+    described = b"desc" + bytes(4) + struct.pack(">I", len(text)) + text + bytes(78)
+    white = b"XYZ " + bytes(4) + fixed(0.9642, 1.0, 0.8249)
+    tags = {b"desc": described, b"cprt": b"text" + bytes(4) + b"none\0", b"wtpt": white} | tags
+    table, body, offset = b"", b"", 128 + 4 + 12 * len(tags)
+    for tag, content in tags.items():
+        padded = content + bytes(-len(content) % 4)
+        table += tag + struct.pack(">II", offset + len(body), len(content))
+        body += padded
+    head = struct.pack(
+        ">I4sI4s4s4s12s4s", offset + len(body), b"none", 0x02400000, b"mntr", space, b"XYZ ", bytes(12), b"acsp"
+    )
+    head += bytes(28) + fixed(0.9642, 1.0, 0.8249)
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+
+
+def rgb_profile(columns, tone, name="whatever"):
+    xyz = {
+        tag: b"XYZ " + bytes(4) + fixed(*column)
+        for tag, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns, strict=True)
+    }
+    return profile(xyz | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), tone), name=name)
+
+
+PROFILES = {
+    "linear, called sRGB": rgb_profile(SRGB_COLUMNS, curve(1.0), "sRGB IEC61966-2.1"),
+    "wide, called sRGB": rgb_profile(P3_COLUMNS, curve(), "sRGB built-in"),
+    "swapped, called sRGB": rgb_profile(SRGB_COLUMNS[::-1], curve(), "sRGB"),
+    "sRGB, called otherwise": rgb_profile(SRGB_COLUMNS, curve(), "My monitor"),
+    "Adobe RGB": rgb_profile(ADOBE_COLUMNS, curve(2.2), "Adobe RGB (1998)"),
+    "gamma 1.8": rgb_profile(SRGB_COLUMNS, curve(1.8), "c2"),
+    "a table": rgb_profile(P3_COLUMNS, curve(table=[round(65535 * (n / 63) ** 1.5) for n in range(64)])),
+    "littleCMS' own sRGB": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+}
+
+
+def by_littlecms(image, icc, mode="RGB"):
+    return ImageCms.profileToProfile(
+        image,
+        ImageCms.ImageCmsProfile(io.BytesIO(icc)),
+        ImageCms.createProfile("sRGB"),
+        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        outputMode=mode,
+        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )
+
+
+@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "AVIF"])
+def test_a_profile_is_judged_by_what_it_does(name, kind):
+    options = {
+        "JPEG": {"quality": 100, "subsampling": 0},
+        "AVIF": {"quality": 100, "subsampling": "4:4:4"},
+        "WEBP": {"lossless": True},
+    }.get(kind, {})
+    data = encoded(RGB, kind, icc_profile=PROFILES[name], **options)
+    expected = by_littlecms(opened(data).convert("RGB"), PROFILES[name])
+    result = opened(made(data).data)
+    # two decoders of YCbCr may differ by a level or two, which a steep curve makes more of
+    assert difference(result, expected)[1] <= (2 if kind in {"PNG", "TIFF", "WEBP"} else 30)
+    assert difference(result, expected)[0] <= 1.2
+    assert "icc_profile" not in result.info
+
+
+def test_what_is_srgb_is_left_untouched():
+    for name in ("sRGB, called otherwise", "littleCMS' own sRGB"):
+        assert difference(opened(made(encoded(RGB, icc_profile=PROFILES[name])).data), RGB) == (0, 0)
+
+
+@pytest.mark.parametrize("tone", [curve(1.0), curve(2.2), curve(1.8), curve(table=[0, 9000, 30000, 65535])])
+def test_grey_profiles_count_and_grey_stays_grey(tone):
+    icc = profile({b"kTRC": tone}, b"GRAY", "sRGB grey")
+    for kind, tolerance in (("PNG", 2), ("TIFF", 2)):
+        result = opened(made(encoded(RAMP, kind, icc_profile=icc)).data)
+        assert result.mode == "L"
+        assert difference(result, by_littlecms(RAMP, icc).convert("L"))[1] <= tolerance
+
+
+def test_an_rgb_profile_of_a_grey_photo_counts_too():
+    icc = PROFILES["linear, called sRGB"]
+    result = opened(made(encoded(RAMP, icc_profile=icc)).data)
+    assert difference(result, by_littlecms(RAMP.convert("RGB"), icc).convert("L"))[1] <= 2
+
+
+@pytest.mark.parametrize("bit_depth", [8, 16])
+def test_sixteen_bits_are_rounded_once_after_conversion(bit_depth):
+    samples = np.random.default_rng(5).integers(0, 65536, (16, 16, 3), dtype=np.uint16)
+    icc = PROFILES["linear, called sRGB"]
+    file = io.BytesIO()
+    tifffile.imwrite(file, samples, photometric="rgb", iccprofile=icc, metadata=None)
+    light = samples / 65535
+    right = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055) * (2**bit_depth - 1)
+    data = made(file.getvalue(), bit_depth=bit_depth).data
+    if bit_depth == 8:
+        assert difference(array(data), right)[1] <= 1
+        return
+    result = np.frombuffer(run("convert", "png:-", "-depth", "16", "-endian", "LSB", "rgb:-", stdin=data), "<u2")
+    assert difference(result.reshape(samples.shape), right)[1] <= 80
+
+
+def test_sixteen_bits_become_the_nearest_eight():
+    samples = np.arange(0, 65536, 7, dtype=np.uint16)[: 96 * 96].reshape(96, 96)
+    assert difference(array(made(png16(samples)).data), samples / 257)[1] <= 0.5
+
+
+def with_chunks(image, *chunks):
+    plain = encoded(image)
+    return plain[:33] + b"".join(chunk(name, body) for name, body in chunks) + plain[33:]
+
+
+def srgb(light):
+    light = np.clip(light, 0, 1)
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055) * 255
+
+
+def gamma(value):
+    return b"gAMA", struct.pack(">I", value)
+
+
+def chromaticities(*values):
+    return b"cHRM", struct.pack(">8I", *(round(value * 100_000) for value in values))
+
+
+P3 = (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060)
+SRGB_XY = (0.3127, 0.3290, 0.640, 0.330, 0.300, 0.600, 0.150, 0.060)
+
+
+@pytest.mark.parametrize("value", [100_000, 55_556, 45_455, 30_000])
+@pytest.mark.parametrize("image", [RAMP, RGB])
+def test_the_gamma_of_a_png_counts(value, image):
+    light = (np.asarray(image, float) / 255) ** (100_000 / value)
+    expected = np.asarray(image) if value == 45_455 else srgb(light)
+    assert difference(array(made(with_chunks(image, gamma(value))).data), expected)[1] <= 2
+
+
+def test_the_primaries_of_a_png_count():
+    expected = by_littlecms(RGB, PROFILES["wide, called sRGB"])
+    assert difference(expected, RGB)[1] > 10
+    for chunks in ([chromaticities(*P3)], [gamma(45_455), chromaticities(*P3)], [(b"cICP", bytes([12, 13, 0, 1]))]):
+        assert difference(opened(made(with_chunks(RGB, *chunks)).data), expected)[1] <= 2
+    for chunks in ([chromaticities(*SRGB_XY)], [(b"sRGB", b"\0"), gamma(100_000)], [(b"cICP", bytes([1, 13, 0, 1]))]):
+        assert difference(opened(made(with_chunks(RGB, *chunks)).data), RGB) == (0, 0)
+
+
+def test_code_points_come_before_a_profile():
+    plain = encoded(RGB, icc_profile=PROFILES["linear, called sRGB"])
+    data = plain[:33] + chunk(b"cICP", bytes([1, 13, 0, 1])) + plain[33:]
+    assert difference(opened(made(data).data), RGB) == (0, 0)
+
+
+def refused(data):
+    with pytest.raises(Error) as caught:
+        made(data)
+    assert caught.value.code is Code.UNSUPPORTED_FORMAT
+    assert caught.value.extra["feature"] in caught.value.detail or "HDR" in caught.value.detail
+    return caught.value.detail
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
+def test_hdr_is_refused_by_name(transfer, name, tmp_path):
+    assert name in refused(with_chunks(RGB, (b"cICP", bytes([9, transfer, 0, 1]))))
+    (tmp_path / "a.png").write_bytes(encoded(RGB))
+    run("avifenc", "--cicp", f"9/{transfer}/9", str(tmp_path / "a.png"), str(tmp_path / "a.avif"))
+    assert name in refused((tmp_path / "a.avif").read_bytes())
+    run("cjxl", "-d", "0", "-x", f"color_space=RGB_D65_202_Rel_{'PeQ' if name == 'PQ' else 'HLG'}",
+        str(tmp_path / "a.png"), str(tmp_path / "a.jxl"))  # fmt: skip
+    assert name in refused((tmp_path / "a.jxl").read_bytes())
+
+
+def test_the_code_points_of_an_avif_count(tmp_path):
+    image = Image.new("RGB", (64, 64), (200, 60, 60))
+    (tmp_path / "a.png").write_bytes(encoded(image))
+    expected = by_littlecms(image, PROFILES["wide, called sRGB"]).getpixel((9, 9))
+    run("avifenc", "-l", "--cicp", "12/13/0", str(tmp_path / "a.png"), str(tmp_path / "a.avif"))
+    data = (tmp_path / "a.avif").read_bytes()
+    assert difference(opened(made(data).data).getpixel((9, 9)), expected)[1] <= 2
+    kept = opened(made(data, color="keep").data)
+    assert difference(kept.getpixel((9, 9)), (200, 60, 60))[1] <= 1
+    assert difference(by_littlecms(kept, kept.info["icc_profile"]).getpixel((9, 9)), expected)[1] <= 2
+
+
+def test_a_kept_profile_leaves_only_with_pixels_that_it_describes():
+    for icc, image in ((PROFILES["Adobe RGB"], RGB), (profile({b"kTRC": curve(1.0)}, b"GRAY"), RAMP)):
+        data = encoded(image, icc_profile=icc)
+        expected = by_littlecms(image, icc)
+        for operations in ([], [{"op": "grayscale"}], [{"op": "sepia", "strength": 0}]):
+            for written in ("png", "jpeg", "webp", "tiff", "gif", "jxl", "avif"):
+                result = opened(made(data, *operations, format=written, color="keep").data)
+                kept = result.info.get("icc_profile")
+                if kept:
+                    space = ImageCms.ImageCmsProfile(io.BytesIO(kept)).profile.xcolor_space.strip()
+                    assert space == ("GRAY" if result.mode in {"L", "LA"} else "RGB")
+                if written == "png" and operations != [{"op": "grayscale"}]:
+                    shown = by_littlecms(result, kept) if kept else result.convert("RGB")
+                    assert difference(shown, expected)[1] <= 2
+                holds_none = {"gif", "jxl"} if image is RGB else {"gif", "jxl", "webp", "avif"}
+                assert kept or written in holds_none or operations
+
+
+# TIFF
+
+STEPS = np.tile(np.linspace(0, 1, 256), (4, 1))
+
+
+def tiff(samples, photometric="minisblack", **options):
+    file = io.BytesIO()
+    tifffile.imwrite(file, samples, photometric=photometric, metadata=None, **options)
+    return file.getvalue()
+
+
+def colored(samples):
+    return np.stack([samples, samples, samples], -1)
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4"])
+def test_floats_of_grey_run_from_black_to_white(kind):
+    result = array(made(tiff(STEPS.astype(kind))).data)
+    assert difference(result, STEPS * 255)[1] <= 0.6
+    assert difference(array(made(tiff(STEPS.astype(kind)), {"op": "resize", "width": 128}).data)[0, 64], 128)[1] <= 2
+
+
+@pytest.mark.parametrize("kind", ["f2", "f4"])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_floats_of_rgb_are_light(kind, alpha):
+    samples = colored(STEPS).astype(kind)
+    if alpha:
+        samples = np.concatenate([samples, np.ones((4, 256, 1), kind)], -1)
+    data = tiff(samples, "rgb", **({"extrasamples": ["unassalpha"]} if alpha else {}))
+    result = array(made(data).data)
+    assert difference(result[..., :3], srgb(colored(STEPS)))[1] <= 1
+    assert not alpha or (result[..., 3] == 255).all()
+    small = array(made(data, {"op": "resize", "width": 128}).data)
+    assert difference(small[1, 32, :3], 137)[1] <= 2
+
+
+def test_floats_under_a_profile_are_in_its_encoding():
+    data = tiff(colored(STEPS).astype("f4"), "rgb", iccprofile=PROFILES["sRGB, called otherwise"])
+    assert difference(array(made(data).data), colored(STEPS) * 255)[1] <= 1
+
+
+def test_thirty_two_bits_are_read():
+    for samples, photometric in ((STEPS, "minisblack"), (colored(STEPS), "rgb")):
+        data = tiff(np.round(samples * (2**32 - 1)).astype("u4"), photometric)
+        assert difference(array(made(data).data), samples * 255)[1] <= 0.6
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_few_bits_are_read(bits):
+    samples = np.tile(np.arange(2**bits, dtype=np.uint8), (8, 8 // bits * 2))
+    raw = b"".join(
+        int("".join(format(value, f"0{bits}b") for value in row), 2).to_bytes(len(row) * bits // 8, "big")
+        for row in samples
+    )
+    head = b"II*\0" + struct.pack("<I", 8 + len(raw))
+    tags = [(256, 4, samples.shape[1]), (257, 4, 8), (258, 3, bits), (259, 3, 1), (262, 3, 1), (273, 4, 8)]
+    tags += [(277, 3, 1), (278, 4, 8), (279, 4, len(raw))]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, kind, 1, v) for tag, kind, v in tags)
+    result = array(made(head + raw + directory + bytes(4)).data)
+    assert difference(np.asarray(Image.fromarray(result).convert("L")), samples * (255 / (2**bits - 1)))[1] <= 1
+
+
+def test_white_is_zero_is_turned_round():
+    for samples, top in (((STEPS * 255).round().astype("u1"), 255), ((STEPS * 65535).round().astype("u2"), 65535)):
+        assert (
+            difference(array(made(tiff(samples, "miniswhite")).data), (top - samples.astype(float)) * 255 / top)[1] <= 1
+        )
+
+
+REFUSED = {
+    "int8": (tiff((STEPS * 100).astype("i1")), "signed"),
+    "int16": (tiff((STEPS * 1000).astype("i2")), "signed"),
+    "int32": (tiff((STEPS * 1000).astype("i4")), "signed"),
+    "float64": (tiff(STEPS), "64 bits"),
+    "uint64": (tiff((STEPS * 2**60).astype("u8")), "64 bits"),
+    "complex": (tiff(STEPS.astype("c8")), "complex"),
+    "a float of another scale": (tiff((STEPS * 4000).astype("f4")), "floating-point"),
+    "zstd": (encoded(RGB, "TIFF", compression="zstd"), "Zstandard"),
+    "lzma": (encoded(RGB, "TIFF", compression="lzma"), "LZMA"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_samples_without_an_agreed_meaning_are_refused_by_name(name):
+    data, feature = REFUSED[name]
+    assert feature in refused(data)
+
+
+def twelve_bits(data):
+    """The same file with its depth changed to 12 bits: sound, and of a kind that is rare."""
+    at = data.index(struct.pack("<HHI", 258, 3, 1))
+    return data[: at + 8] + struct.pack("<H", 12) + data[at + 10 :]
+
+
+def test_twelve_bits_are_refused_by_name():
+    assert "12 bits" in refused(twelve_bits(tiff((STEPS * 4095).astype("u2"))))
+
+
+def test_lab_is_read_as_littlecms_reads_it():
+    lab = ImageCms.profileToProfile(
+        RGB, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
+    back = ImageCms.profileToProfile(lab, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), 1, "RGB")
+    result = opened(made(encoded(lab, "TIFF")).data)
+    assert difference(result, back)[1] <= 2
+
+
+@pytest.mark.parametrize("kinds", [["unspecified"], ["unspecified", "unspecified"], ["unspecified", "unassalpha"]])
+@pytest.mark.parametrize("photometric", ["rgb", "minisblack", "separated"])
+def test_extra_channels_are_transparency_only_where_that_is_said(kinds, photometric):
+    count = {"rgb": 3, "minisblack": 1, "separated": 4}[photometric]
+    plain = np.random.default_rng(1).integers(0, 256, (8, 8, count), dtype=np.uint8)
+    extra = np.zeros((8, 8, len(kinds)), np.uint8)
+    if kinds[-1] == "unassalpha":
+        extra[..., -1] = 77
+    several = tiff(np.concatenate([plain, extra], -1), photometric, extrasamples=kinds, planarconfig="contig")
+    bare = tiff(plain if count > 1 else plain[..., 0], photometric)
+    result, expected = opened(made(several).data), opened(made(bare).data)
+    if kinds[-1] == "unassalpha":
+        assert (np.asarray(result)[..., -1] == 77).all()
+    else:
+        assert result.mode == expected.mode
+    assert difference(result.convert("RGB"), expected.convert("RGB"))[1] <= 1
+    on_paper = opened(made(several, format="jpeg", quality=100).data)
+    assert kinds[-1] == "unassalpha" or difference(on_paper.convert("RGB"), expected.convert("RGB"))[0] < 8
+
+
+def test_associated_alpha_is_divided_out():
+    half = np.full((8, 8, 4), (100, 50, 25, 128), np.uint8)
+    result = array(made(tiff(half, "rgb", extrasamples=["assocalpha"])).data)
+    assert difference(result[0, 0], (199, 100, 50, 128))[1] <= 1
+
+
+def test_a_reduced_page_is_not_the_picture():
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(np.full((12, 16, 3), 9, np.uint8), photometric="rgb", subfiletype=1, metadata=None)
+        writer.write(np.asarray(RGB), photometric="rgb", subfiletype=0, metadata=None)
+    assert difference(array(made(file.getvalue()).data), COLORS) == (0, 0)
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(np.full((12, 16, 3), 9, np.uint8), photometric="rgb", subfiletype=1, subifds=1, metadata=None)
+        writer.write(np.asarray(RGB), photometric="rgb", subfiletype=0, metadata=None)
+    assert difference(array(made(file.getvalue()).data), COLORS) == (0, 0)
+    assert engine.probe(file.getvalue()).width == 32
+
+
+def test_cmyk_without_a_profile_is_that_of_offset_printing():
+    ink = Image.new("CMYK", (8, 8), (0, 0, 0, 255))
+    assert max(opened(made(encoded(ink, "TIFF")).data).getpixel((3, 3))) < 40
