@@ -1,7 +1,22 @@
 """What holds for every test."""
 
 import signal
+from pathlib import Path
+
+import pytest
 
 # A shell lets what it starts in the background ignore Ctrl-C, and every program that a test starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+TESTS = Path(__file__).parent
+TOGETHER = {"drumhead", "cli"}
+"""Directories whose tests share what is costly to make (packages and images; a running system), so one process runs them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes (`-n 2 --dist loadgroup`), keep what shares a fixture in one: a file, or a directory."""
+    for item in items:
+        place = item.path.relative_to(TESTS)
+        group = place.parts[0] if place.parts[0] in TOGETHER else place.as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
