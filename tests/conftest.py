@@ -11,7 +11,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 TESTS = Path(__file__).parent
 TOGETHER = {"drumhead", "cli"}
-"""Directories whose tests share what is costly to make (packages and images; a running system), so one process runs them."""
+"""Directories whose tests share what is costly to make, packages and images or a running system."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
