@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from safelight.text import printable, printable_json, printable_lines
+
 Format = Literal["auto", "text", "json"]
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -36,7 +38,7 @@ class JsonFormatter(logging.Formatter):
         line |= {"logger": record.name, "message": record.getMessage()} | _fields(record)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        return printable_json(msgspec.json.encode(line, enc_hook=str).decode())
 
 
 class TextFormatter(logging.Formatter):
@@ -46,9 +48,9 @@ class TextFormatter(logging.Formatter):
         """Return the line."""
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
         fields = " ".join(f"{key}={value}" for key, value in _fields(record).items())
-        text = f"{level}{record.getMessage()}" + (f"  [{fields}]" if fields else "")
+        text = printable(f"{level}{record.getMessage()}" + (f"  [{fields}]" if fields else ""))
         if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
+            text += "\n" + printable_lines(self.formatException(record.exc_info))
         return text
 
 

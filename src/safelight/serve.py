@@ -15,6 +15,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 import aiohttp
@@ -61,6 +62,7 @@ def run(name: str, kind: type[C], build: Build[C], argv: Sequence[str] | None = 
     """Run the program `python -m safelight.NAME` until SIGTERM, SIGINT or an authorised POST /shutdown."""
     config = settings.load(kind, argv, section=name, program=f"safelight {name}")
     logs.configure(name, config.log_format, config.log_level)
+    _keep_private(Path(config.data))
     _end_at_ctrl_c()
     _allow_many_connections()
     try:
@@ -69,6 +71,14 @@ def run(name: str, kind: type[C], build: Build[C], argv: Sequence[str] | None = 
         log.error("%s cannot start: %s", name, error.detail)  # noqa: TRY400 - the sentence says it all
         raise SystemExit(1) from None
     atexit.register(_end_at_once)
+
+
+def _keep_private(data: Path) -> None:
+    """Let nobody else on this machine read what is written; a directory that is open already is its owner's affair."""
+    os.umask(0o077)
+    with suppress(OSError):
+        if data.stat().st_mode & 0o077:
+            log.warning("Others on this machine can look into %s; close it with chmod 700.", data)
 
 
 def _end_at_ctrl_c() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 
 _KEPT = frozenset({"\N{ZERO WIDTH JOINER}", "\N{ZERO WIDTH NON-JOINER}"})
@@ -23,6 +24,15 @@ def printable(text: str, longest: int | None = None) -> str:
 def printable_lines(text: str) -> str:
     """Return a text of several lines, each made printable; tabs stay."""
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
+def printable_json(document: str) -> str:
+    """Return a JSON document that says the same in characters that a terminal only shows."""
+    if document.isascii():
+        return document  # JSON escapes the ASCII ones itself
+    return "".join(
+        character if character == "\n" or _shown(character) else json.dumps(character)[1:-1] for character in document
+    )
 
 
 def _shown(character: str) -> bool:

@@ -206,7 +206,11 @@ def test_addresses_that_may_be_called():
         ("172.16.0.1", False), ("192.168.0.1", False), ("169.254.169.254", False), ("100.64.0.1", False),
         ("0.0.0.0", False), ("255.255.255.255", False), ("224.0.0.1", False), ("::1", False), ("::", False),
         ("fe80::1%eth0", False), ("fc00::1", False), ("::ffff:10.0.0.1", False), ("::ffff:93.184.216.34", True),
-        ("64:ff9b::a00:1", False), ("2002:a00:1::", False),
+        ("64:ff9b::a00:1", False), ("2002:a00:1::", False), ("2002:5db8:d822::1", True), ("64:ff9b::5db8:d822", True),
+        ("192.0.0.192", False), ("192.0.0.9", False), ("192.88.99.1", False), ("192.175.48.1", False),
+        ("198.18.0.1", False), ("240.0.0.1", False), ("fec0::1", False), ("feff::1", False), ("::127.0.0.1", False),
+        ("::10.0.0.1", False), ("::ffff:0:10.0.0.1", False), ("64:ff9b:1::a00:1", False), ("2001:0:a00:1::", False),
+        ("2001:db8::1", False), ("3fff::1", False), ("5f00::1", False), ("100::1", False), ("ff0e::1", False),
     ],
 )  # fmt: skip
 def test_which_addresses_are_out_on_the_internet(address, public):

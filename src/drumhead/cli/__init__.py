@@ -69,6 +69,13 @@ COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status (docs/reference/errors.md lists them)."""
+    from drumhead.cli.output import printable_streams  # noqa: PLC0415 - as in application
+
+    with printable_streams():
+        return _main(arguments)
+
+
+def _main(arguments: list[str] | None) -> int:
     import cyclopts  # noqa: PLC0415 - as in application
 
     from drumhead.cli.output import complain  # noqa: PLC0415 - as above

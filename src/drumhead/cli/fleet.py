@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,6 +13,7 @@ from drumhead.cli.flags import FleetFile, Json
 from drumhead.cli.output import notice, print_json, print_table
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
+from drumhead.text import write_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -239,8 +239,7 @@ async def _follow_log(instances: Instances, machine: str, offsets: dict[str, int
 
 def _print_lines(machine: str, text: bytes) -> None:
     for line in text.splitlines():
-        sys.stdout.buffer.write(machine.encode() + b" | " + line + b"\n")
-    sys.stdout.buffer.flush()
+        write_output(machine.encode() + b" | " + line + b"\n")
 
 
 def _progress() -> Callable[[FleetState], None]:

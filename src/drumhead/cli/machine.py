@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,7 @@ from drumhead.cli.flags import Json, MachineFlags
 from drumhead.cli.output import notice, print_json, print_table, size_text
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
+from drumhead.text import write_output
 
 if TYPE_CHECKING:
     from drumhead.machine.instances import Instances
@@ -256,11 +256,10 @@ async def _print_file(instances: Instances, name: str, file: str, *, follow: boo
     offset = 0 if tail is None else tail_offset(path, tail)
     if not follow:
         for chunk in read_from(path, offset):
-            sys.stdout.buffer.write(chunk)
+            write_output(chunk)
         return
     async for chunk in follow_file(path, offset=offset, until=wait_machine(instances, name)):
-        sys.stdout.buffer.write(chunk)
-        sys.stdout.buffer.flush()
+        write_output(chunk)
 
 
 async def console_command(name: str, /) -> None:
@@ -280,8 +279,7 @@ async def console_command(name: str, /) -> None:
     running = instances.read_running(name)
     path = instances.directory(name) / "console"
     for part in read_from(path, tail_offset(path, 20)):
-        sys.stdout.buffer.write(part)
-    sys.stdout.buffer.flush()
+        write_output(part)
     shell = find_guest(running.launch.guest).unsupported.get("shell", "")
     notice(f"Console of {name}; Ctrl-] leaves it.{f' {shell}.' if shell else ''}")
     await run_console(instances.directory(name))

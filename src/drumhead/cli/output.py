@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
+
+from drumhead.text import printable, printable_json, printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,14 +17,43 @@ if TYPE_CHECKING:
     from drumhead.report import Report
 
 
+class Printable:
+    """A text stream on which nothing that is printed is obeyed by a terminal: names and messages come from anywhere."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text; control characters other than line feeds and tabs are escaped."""
+        return self.stream.write(printable_lines(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def printable_streams() -> Iterator[None]:
+    """Print through `Printable` while the context lasts."""
+    kept = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = Printable(sys.stdout), Printable(sys.stderr)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = kept
+
+
+def _behind(stream: TextIO) -> TextIO:
+    return stream.stream if isinstance(stream, Printable) else stream
+
+
 def print_json(value: Any) -> None:
     """Records, lists and mappings as indented JSON."""
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    print(printable_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode()))
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Columns under their heads, as wide as they need to be; nothing is cut, so that lines can be searched."""
-    table = [list(heads), *map(list, rows)]
+    table = [list(heads), *([printable(text) for text in row] for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(heads))]
     for row in table:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
@@ -48,7 +79,8 @@ def complain(sentence: str) -> None:
     from rich.console import Console  # noqa: PLC0415 - not needed when all goes well
     from rich.markup import escape  # noqa: PLC0415
 
-    Console(stderr=True, highlight=False).print(f"[red]drumhead:[/red] {escape(sentence)}", soft_wrap=True)
+    console = Console(stderr=True, file=_behind(sys.stderr), highlight=False)
+    console.print(f"[red]drumhead:[/red] {escape(printable(sentence))}", soft_wrap=True)
 
 
 @contextmanager
@@ -58,6 +90,7 @@ def progress(what: str) -> Iterator[Report]:
         yield _Lines(what)
         return
     from rich.console import Console  # noqa: PLC0415 - not needed when nobody watches
+    from rich.markup import escape  # noqa: PLC0415
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 
     columns = (
@@ -67,12 +100,12 @@ def progress(what: str) -> Iterator[Report]:
         TaskProgressColumn("{task.percentage:>6.2f} %"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with Progress(*columns, console=Console(stderr=True, file=_behind(sys.stderr))) as bars:
         tasks: dict[str, Any] = {}
 
         def report(label: str, done: int, total: int) -> None:
             if label not in tasks:
-                tasks[label] = bars.add_task(label, amount="")
+                tasks[label] = bars.add_task(escape(printable(label)), amount="")
             amount = f"{done} / {total}" if total < 1_000_000 else f"{size_text(done)} / {size_text(total)}"
             bars.update(tasks[label], completed=done, total=total or None, amount=amount)
 

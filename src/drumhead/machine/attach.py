@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from drumhead.machine.logs import trim_periodically
 from drumhead.machine.process import wait_process
 from drumhead.machine.stop import destroy_machine, exit_status, stop_machine
 from drumhead.machine.watch import follow, read_from, watching
+from drumhead.text import write_output
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -100,17 +100,12 @@ async def _attend(home: Home, started: Started, announce: Callable[[Started], No
         with _stopping_on_signals(lambda: stop_machine(instances, name), lambda: destroy_machine(instances, name)):
             announce(started)
             async for part in follow(log, offset=started.log_offset, until=wait_process(started.pid)):
-                await asyncio.to_thread(_write_out, part)
+                await asyncio.to_thread(write_output, part)
     finally:
         trimming.cancel()
         if instances.read(name).pid == started.pid:
             await stop_machine(instances, name)
     return exit_status(instances.read(name))
-
-
-def _write_out(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from safelight.cli.connection import HERE, Where, master
-from safelight.cli.printing import complain, out, print_json, status_of
+from safelight.cli.printing import complain, print_json, say, status_of
 from safelight.cli.results import Folder
 from safelight.cli.tasks import find
 from safelight.errors import Error
@@ -57,7 +57,7 @@ async def download_command(
             saved += paths
             if not where.json:
                 for path in paths:
-                    out.print(str(path), markup=False, soft_wrap=True)
+                    say(str(path))
     if where.json:
         print_json([str(path) for path in saved])
     return status

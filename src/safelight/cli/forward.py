@@ -7,6 +7,7 @@ import logging
 import sys
 
 from safelight.logs import JsonFormatter, TextFormatter
+from safelight.text import printable
 
 _COLORS = {"keyvaluestore": 33, "db": 35, "storage": 34, "master": 32, "worker": 36, "up": 1}
 _WIDTH = 13
@@ -32,7 +33,7 @@ class Forward:
         front = f"{name:<{_WIDTH}} |"
         if self._color:
             front = f"\x1b[{_COLORS.get(name.partition('-')[0], 0)}m{front}\x1b[0m"
-        return f"{front} {text}"
+        return f"{front} {printable(text)}"
 
     def _as_json(self, name: str, text: str) -> str:
         try:

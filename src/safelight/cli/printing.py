@@ -6,14 +6,17 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from safelight.errors import Code, Error
+from safelight.text import printable, printable_json, printable_lines
 from safelight.wire import State, Task, WorkerSeen
 
 STATE_STYLE = {
@@ -48,10 +51,18 @@ _WIDE = 250
 """Columns where nobody looks (a pipe or a file): nothing is cut off there."""
 
 
+class _PlainConsole(Console):
+    """A console on which no text that is printed is obeyed: colours and cursor come from this program alone."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable_lines(segment.text))
+
+
 def _console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else _WIDE
-    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=False)
+    return _PlainConsole(stderr=stderr, width=width, highlight=False, soft_wrap=False)
 
 
 out = _console()
@@ -60,7 +71,12 @@ err = _console(stderr=True)
 
 def complain(sentence: str, *, program: str = "safelight") -> None:
     """Say on stderr what went wrong."""
-    err.print(f"[red]{program}:[/red] {escape(sentence)}", soft_wrap=True)
+    err.print(f"[red]{program}:[/red] {escape(printable(sentence))}", soft_wrap=True)
+
+
+def say(text: str, **options: Any) -> None:
+    """Print one line of text as it is, but for what is no part of a line."""
+    out.print(printable(text), markup=False, soft_wrap=True, **options)
 
 
 def status_of(error: Error) -> int:
@@ -70,7 +86,7 @@ def status_of(error: Error) -> int:
 
 def print_json(value: object) -> None:
     """Print one JSON document on stdout."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
+    sys.stdout.write(printable_json(msgspec.json.format(msgspec.json.encode(value)).decode()) + "\n")
 
 
 def table(*columns: str, rows: Iterable[Sequence[str | Text]], right: Sequence[str] = (), wrap: bool = False) -> Table:
@@ -78,7 +94,7 @@ def table(*columns: str, rows: Iterable[Sequence[str | Text]], right: Sequence[s
 
     Where the terminal is too narrow, the last column is cut off, or with `wrap` goes on in the next line.
     """
-    cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+    cells = [[cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row] for row in rows]
     made = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, show_header=any(columns))
     for index, column in enumerate(columns):
         last = index == len(columns) - 1
@@ -116,6 +132,14 @@ def duration(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / divisor:.0f} {unit}"
     return f"{seconds / 86400:.0f} d"
+
+
+def clock(moment: float) -> str:
+    """Write the time of day of a Unix time, here; a server may say any number."""
+    try:
+        return time.strftime("%H:%M:%S", time.localtime(moment))
+    except (OverflowError, ValueError, OSError):
+        return "?"
 
 
 def ago(moment: float) -> str:

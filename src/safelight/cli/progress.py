@@ -16,7 +16,8 @@ from rich.control import Control
 from rich.live_render import LiveRender
 from rich.markup import escape
 
-from safelight.cli.printing import err, out
+from safelight.cli.printing import err, say
+from safelight.text import printable
 
 
 class _Reflowing(LiveRender):
@@ -104,13 +105,13 @@ class Progress:
         """Say what became of a photo that failed."""
         self._failed += 1
         if err.is_terminal:
-            err.print(f"[red]failed[/red] {escape(str(photo))}: {escape(why)}", soft_wrap=True)
+            err.print(f"[red]failed[/red] {escape(printable(str(photo)))}: {escape(printable(why))}", soft_wrap=True)
         self._show_done(1)
 
     def saved(self, path: Path) -> None:
         """Name a file that was saved."""
         if not self._quiet:
-            out.print(str(path), markup=False, soft_wrap=True)
+            say(str(path))
 
     def end(self) -> None:
         """Take the bars away."""

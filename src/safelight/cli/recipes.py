@@ -10,7 +10,7 @@ from cyclopts import App
 
 from safelight import recipe as recipes
 from safelight.cli.connection import HERE, Where, master
-from safelight.cli.printing import ago, counted, out, print_json, table
+from safelight.cli.printing import ago, counted, out, print_json, say, table
 from safelight.cli.recipe_files import document, read
 from safelight.wire import NamedRecipe
 
@@ -72,7 +72,7 @@ async def check_command(file: str, /, *, offline: bool = False, where: Where = H
     if where.json:
         print_json(document(made))
     else:
-        out.print(f"{file} is a good recipe with {counted(len(made.outputs), 'output')}.", markup=False)
+        say(f"{file} is a good recipe with {counted(len(made.outputs), 'output')}.")
 
 
 @app.command(name="save")
@@ -92,7 +92,7 @@ async def save_command(file: str, /, *, name: str | None = None, where: Where = 
     if where.json:
         print_json(saved)
     else:
-        out.print(f"Saved recipe {saved.name}.", markup=False)
+        say(f"Saved recipe {saved.name}.")
 
 
 @app.command(name="delete")
@@ -107,7 +107,7 @@ async def delete_command(name: str, /, *, where: Where = HERE) -> None:
     async with master(where) as client:
         await client.delete_recipe(name)
     if not where.json:
-        out.print(f"Deleted recipe {name}.", markup=False)
+        say(f"Deleted recipe {name}.")
 
 
 def _row(found: NamedRecipe) -> tuple[str, str, str, str]:

@@ -30,14 +30,15 @@ class Folder:
         saved = []
         for name in outputs or [output.name for output in task.outputs]:
             filename = output_filename(task, name)
+            size = next(output.size for output in task.outputs if output.name == name)
             async with self._turns:
-                saved.append(await self._save(client, task, name, filename))
+                saved.append(await self._save(client, task, name, filename, size))
         return saved
 
-    async def _save(self, client: Client, task: Task, output: str, filename: str) -> Path:
+    async def _save(self, client: Client, task: Task, output: str, filename: str, size: int) -> Path:
         path, ours = await asyncio.to_thread(self._reserve, filename)
         try:
-            await client.save(task.id, path, output=output)
+            await client.save(task.id, path, output=output, limit=size)
         except BaseException:
             if ours:
                 path.unlink(missing_ok=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from safelight.cli.connection import HERE, Where
 from safelight.cli.connection import store as opened
-from safelight.cli.printing import counted, out, print_json, status_of, table
+from safelight.cli.printing import clock, counted, out, print_json, say, status_of, table
 from safelight.errors import Code, Error
 from safelight.wire import Entry
 
@@ -120,10 +119,10 @@ def _print_changes(before: dict[tuple[str, str], str], now: dict[tuple[str, str]
         if before.get(name) == now.get(name):
             continue
         sign, value = ("-", before[name]) if name not in now else ("+", now[name])
-        out.print(f"{sign} {name[0]}={value}", markup=False, soft_wrap=True, style="red" if sign == "-" else "green")
+        say(f"{sign} {name[0]}={value}", style="red" if sign == "-" else "green")
 
 
 def _expiry(entry: Entry) -> str:
     if entry.expires is None:
         return "never"
-    return datetime.fromtimestamp(entry.expires, UTC).astimezone().strftime("%H:%M:%S")
+    return clock(entry.expires)

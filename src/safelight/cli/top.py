@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.text import Text
 
 from safelight.cli.connection import HERE, Where, master
-from safelight.cli.printing import STATE_STYLE, ago, duration, err, out, print_json, table, worker_state
+from safelight.cli.printing import STATE_STYLE, ago, clock, duration, err, out, print_json, table, worker_state
 from safelight.client.master import Client
 from safelight.errors import Error
 from safelight.wire import ENDED, Event, State, Summary
@@ -87,7 +87,7 @@ class View:
         return line
 
     def _line(self, event: Event) -> tuple[str, str, str, Text, str, str]:
-        when = time.strftime("%H:%M:%S", time.localtime(event.at))
+        when = clock(event.at)
         took = f"{event.seconds:.2f} s" if event.seconds else ""
         what = Text(event.kind or event.state.name.lower(), STATE_STYLE[event.state])
         return when, event.task, event.recipe, what, took, event.failure.detail if event.failure else ""

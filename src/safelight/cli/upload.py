@@ -12,7 +12,7 @@ from cyclopts.types import PositiveInt
 from safelight.cli.batch import Batch, Entry, Options
 from safelight.cli.connection import HERE, Where, master
 from safelight.cli.photos import collect
-from safelight.cli.printing import complain, counted, duration, err, out, print_json, size, table
+from safelight.cli.printing import complain, counted, duration, err, out, print_json, say, size, table
 from safelight.cli.progress import Progress
 from safelight.cli.recipe_files import recipe_argument
 from safelight.cli.results import Folder
@@ -83,7 +83,7 @@ def _print(batch: Batch, seconds: float) -> None:
     uploaded = [entry for entry in batch.entries if entry.task is not None]
     sent = size(sum(entry.photo.size for entry in uploaded))
     if len(batch.entries) == 1 and uploaded and not batch.waits:
-        out.print(f"{uploaded[0].photo.path} is task {uploaded[0].task.id}", markup=False, soft_wrap=True)  # type: ignore[union-attr]
+        say(f"{uploaded[0].photo.path} is task {uploaded[0].task.id}")  # type: ignore[union-attr]
     elif uploaded:
         out.print(f"Uploaded {counted(len(uploaded), 'photo')} ({sent}) as batch {batch.name}.", soft_wrap=True)
     if batch.waits and uploaded:

@@ -25,6 +25,9 @@ Credentials = Callable[[str, str], Mapping[str, str]]
 
 _SAFE = ("GET", "HEAD")
 _LARGE = 1 << 20
+_LONGEST_ANSWER = 256 << 20
+_LONGEST_WAIT = 86400.0
+_DIGITS = 10
 
 Body = bytes | io.BytesIO | AsyncIterator[bytes] | Payload | aiohttp.MultipartWriter | None
 
@@ -176,12 +179,12 @@ class Connection:
 
         async def attempt() -> T:
             async with self.open(method, path, params=params, body=body, headers=sent, wait=wait) as response:
-                data = await response.read()
+                data = await _read(response)
             if kind is bytes:
                 return data  # type: ignore[return-value]
             try:
                 return msgspec.json.decode(data or b"null", type=kind)
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise Error(Code.INTERNAL, f"The answer to {method} {path} could not be decoded: {error}.") from None
 
         return await (retrying(attempt, retry_for=self.retry_for) if retry else attempt())
@@ -198,7 +201,7 @@ async def retrying(attempt: Callable[[], Any], *, retry_for: float) -> Any:
         try:
             return await attempt()
         except Error as error:
-            asked = float(error.extra.get("retry_after", 0.0))
+            asked = _seconds(error.extra.get("retry_after"))
             delay = max(asked, pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
             now = time.monotonic()
             deadline = now + retry_for if deadline is None else deadline
@@ -208,14 +211,30 @@ async def retrying(attempt: Callable[[], Any], *, retry_for: float) -> Any:
         pause = min(pause * 2, 2.0)
 
 
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Read an answer that is held in memory, whoever sends it."""
+    data = bytearray()
+    async for chunk in response.content.iter_any():
+        data += chunk
+        if len(data) > _LONGEST_ANSWER:
+            raise Error(Code.INTERNAL, f"The answer has more than {_LONGEST_ANSWER} bytes.")
+    return bytes(data)
+
+
+def _seconds(asked: object) -> float:
+    """Return how long a service asks to wait; what is no time counts as none."""
+    return float(asked) if isinstance(asked, int | float) and 0 <= asked < _LONGEST_WAIT else 0.0
+
+
 async def _error_of(response: aiohttp.ClientResponse) -> Error:
     data = await response.content.read(65536)
     try:
         document = msgspec.json.decode(data)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         document = {"detail": data.decode(errors="replace").strip()[:500]}
     error = Error.from_problem(document, response.status)
-    if (after := response.headers.get("Retry-After", "")).isdigit():
+    after = response.headers.get("Retry-After", "")
+    if after.isascii() and after.isdigit() and len(after) < _DIGITS:
         error.extra.setdefault("retry_after", int(after))
     return error
 

@@ -19,6 +19,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
+from safelight import pictures
 from safelight.client.base import ServiceClient, retrying
 from safelight.client.uploads import EXTRA_WAIT, Source, Upload, multipart
 from safelight.errors import Code, Error
@@ -207,12 +208,16 @@ class Client(ServiceClient):
         async with self._connection.open("GET", _task(id, "/original")) as response:
             yield response
 
-    async def save(self, id: str, path: Path, *, output: str | None = None) -> int:
-        """Save an output to a file atomically; return its size in bytes. Interrupted connections are resumed."""
+    async def save(self, id: str, path: Path, *, output: str | None = None, limit: int | None = None) -> int:
+        """Save an output to a file atomically; return its size in bytes. Interrupted connections are resumed.
+
+        Raises DAMAGED_BLOB if the server sends more than `limit` bytes.
+        """
         partial = path.with_name(f".{path.name}.part")
         tag: str | None = None
         try:
-            with await asyncio.to_thread(partial.open, "wb") as file:
+            await asyncio.to_thread(partial.unlink, missing_ok=True)
+            with await asyncio.to_thread(partial.open, "xb") as file:  # never through a link that lies there
 
                 async def attempt() -> None:
                     nonlocal tag
@@ -224,6 +229,9 @@ class Client(ServiceClient):
                             await asyncio.to_thread(_empty, file)
                         async for chunk in response.content.iter_chunked(_CHUNK):
                             await asyncio.to_thread(file.write, chunk)
+                            if limit is not None and file.tell() > limit:
+                                detail = f"The server sent more than the {limit} bytes that this result has."
+                                raise Error(Code.DAMAGED_BLOB, detail)
 
                 await retrying(attempt, retry_for=self._connection.retry_for)
                 size = file.tell()
@@ -303,11 +311,17 @@ def _fields(recipe: str | Mapping[str, Any] | None, **others: Any) -> dict[str, 
 
 
 def output_filename(task: Task, output: str) -> str:
-    """Return the name of a result's file, such as `photo.web-large.jpg`. It never has a directory."""
+    """Return the name of a result's file, such as `photo.web-large.jpg`. It never has a directory.
+
+    The extension is that of the media type, `bin` for an unknown one. Raises NOT_FOUND if there is no such output.
+    """
     made = next((item for item in task.outputs if item.name == output), None)
     if made is None:
         raise Error(Code.NOT_FOUND, f"Task {task.id} has no output {output!r}.")
-    stem = Path(task.filename.replace("\\", "/")).stem or task.id
-    safe = "".join(c if c.isalnum() or c in "-_. " else "_" for c in stem).strip(". ")[:100] or task.id
-    extension = {"jpeg": "jpg", "svg+xml": "svg"}.get(kind := made.media_type.rpartition("/")[2], kind)
-    return f"{safe}.{output}.{extension}"
+    stem = _safe(Path(task.filename.replace("\\", "/")).stem) or _safe(task.id) or "photo"
+    extension = pictures.EXTENSIONS.get(made.media_type, "bin")
+    return f"{stem}.{_safe(output) or 'output'}.{extension}"
+
+
+def _safe(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_. " else "_" for c in name).strip("-. ")[:100].strip(" .")

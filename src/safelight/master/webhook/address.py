@@ -10,7 +10,19 @@ from yarl import URL
 
 from safelight.errors import Code, Error
 
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All that is given out of IPv6; site-local, IPv4-compatible and translated addresses lie outside."""
+
+# What the registries of special-purpose addresses (RFC 6890) name and `is_global`, which goes by their column
+# "globally reachable" and by the age of the Python, lets through. None of it is anybody's web server.
+_SPECIAL_4 = tuple(
+    ipaddress.IPv4Network(network)
+    for network in ("192.0.0.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.175.48.0/24")
+)
+_SPECIAL_6 = tuple(
+    ipaddress.IPv6Network(network) for network in ("2001::/23", "2001:db8::/32", "2620:4f:8000::/48", "3fff::/20")
+)
 
 
 class RefusedAddressError(OSError):
@@ -50,9 +62,10 @@ def is_public(address: str) -> bool:
         inner = ip.ipv4_mapped or ip.sixtofour
         if inner is None and ip in _NAT64:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            ip = inner
-    return ip.is_global and not ip.is_multicast
+        if inner is None:
+            return ip.is_global and ip in _UNICAST and not any(ip in network for network in _SPECIAL_6)
+        ip = inner
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _SPECIAL_4)
 
 
 def guarded_socket(info: aiohttp.AddrInfoType) -> socket.socket:

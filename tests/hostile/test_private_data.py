@@ -1,0 +1,26 @@
+"""What a service writes is its user's alone."""
+
+import asyncio
+
+from support.processes import service
+
+
+async def test_nobody_else_reads_what_a_service_writes(tmp_path):
+    data = tmp_path / "made" / "store"
+    async with service("keyvaluestore", "--data", str(data)) as store:
+        address = await store.address()
+        storage_data = tmp_path / "storage"
+        async with service("storage", address.removeprefix("http://"), "--data", str(storage_data)) as storage:
+            await storage.address()
+            found = [path for place in (data.parent, storage_data) for path in (place, *place.rglob("*"))]
+            modes = await asyncio.to_thread(lambda: {str(path): path.stat().st_mode & 0o077 for path in found})
+    assert len(modes) > 5
+    assert {path: mode for path, mode in modes.items() if mode} == {}
+
+
+async def test_a_directory_that_others_can_read_is_mentioned(tmp_path):
+    data = tmp_path / "open"
+    data.mkdir(mode=0o755)
+    data.chmod(0o755)
+    async with service("keyvaluestore", "--data", str(data)) as store:
+        assert (await store.log("chmod 700"))["level"] == "warning"
