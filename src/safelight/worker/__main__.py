@@ -21,7 +21,6 @@ from safelight.engine.limits import Limits
 from safelight.wire import MAX_PHOTO_BYTES, WorkerInfo
 from safelight.worker import decoder
 from safelight.worker.attempts import Attempts
-from safelight.worker.decoder.check import check_sandbox
 from safelight.worker.inputs import Inputs
 from safelight.worker.leases import Leases
 from safelight.worker.metrics import DecoderRestarts, Metrics
@@ -172,6 +171,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the service."""
     config = settings.load(Config, argv, section="worker", program="safelight worker")
     if config.check_sandbox:
+        from safelight.worker.decoder.check import check_sandbox  # noqa: PLC0415 - starts processes; not all guests can
+
         raise SystemExit(check_sandbox(config.memory_limit))
     serve.run("worker", Config, build, argv)
 
