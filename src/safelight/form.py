@@ -143,7 +143,7 @@ def clean_filename(name: str) -> str:
 async def fields(request: web.Request, *, limit: int, idle_timeout: float = 30.0) -> dict[str, str]:
     """Read a small form, urlencoded or multipart, of at most `limit` bytes; files in it are left out.
 
-    Raises INVALID_REQUEST for what is no such form or gives a field twice, TOO_LARGE.
+    Raises INVALID_REQUEST for a malformed form or a repeated field, TOO_LARGE.
     """
     found: dict[str, str] = {}
     async for name, value in _pairs(request, limit, idle_timeout):
@@ -162,7 +162,9 @@ async def _pairs(request: web.Request, limit: int, idle_timeout: float) -> Async
         try:
             pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_PARTS)
         except ValueError:
-            raise Error(Code.INVALID_REQUEST, "The form is no urlencoded UTF-8 text, or has too many fields.") from None
+            raise Error(
+                Code.INVALID_REQUEST, "The form is not urlencoded UTF-8 text, or has too many fields."
+            ) from None
         for pair in pairs:
             yield pair
         return

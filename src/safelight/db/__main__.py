@@ -50,13 +50,13 @@ class Config(serve.Config, frozen=True, kw_only=True):
     classic_lease_duration: Annotated[Duration, Meta(description="How long a classic worker may take.")] = (
         _DEFAULT.classic_lease_duration
     )
-    keep_tasks: Annotated[Duration, Meta(description="How long ended tasks are kept; 0 keeps them for ever.")] = (
+    keep_tasks: Annotated[Duration, Meta(description="How long ended tasks are kept; 0 keeps them forever.")] = (
         _DEFAULT.keep_tasks
     )
-    keep_events: Annotated[Duration, Meta(description="How long events are kept; 0 keeps them for ever.")] = (
+    keep_events: Annotated[Duration, Meta(description="How long events are kept; 0 keeps them forever.")] = (
         _DEFAULT.keep_events
     )
-    keep_uploading: Annotated[Duration, Meta(description="How long a task may wait for its upload; 0 is for ever.")] = (
+    keep_uploading: Annotated[Duration, Meta(description="How long a task may wait for its upload; 0 is forever.")] = (
         _DEFAULT.keep_uploading
     )
     max_waiting: Annotated[_Count, Meta(description="Refuse new tasks while this many wait.")] = _DEFAULT.max_waiting
@@ -64,7 +64,7 @@ class Config(serve.Config, frozen=True, kw_only=True):
         int,
         Meta(ge=0, description="One lease of a tenant in this many goes to its oldest task; 0 turns this off."),
     ] = _DEFAULT.oldest_every
-    keep_audit: Annotated[Duration, Meta(description="How long the audit log is kept; 0 keeps it for ever.")] = (
+    keep_audit: Annotated[Duration, Meta(description="How long the audit log is kept; 0 keeps it forever.")] = (
         _DEFAULT.keep_audit
     )
 

@@ -64,14 +64,12 @@ class Tasks:
                 query=TaskQuery, answer={JSON: PublicPage}, errors=(Code.INVALID_REQUEST, Code.UNAVAILABLE),
             ),
             Endpoint(
-                method="GET", path="/task/{id}", handler=self.get, access=Access.READ,
-                tag="tasks", summary="Get a task",
-                answer=found, errors=gone,
+                method="GET", path="/task/{id}", handler=self.get, access=Access.READ, tag="tasks",
+                summary="Get a task", answer=found, errors=gone,
             ),
             Endpoint(
                 method="GET", path="/task/{id}/recipe", handler=self.recipe, access=Access.READ, tag="tasks",
-                summary="Look at the recipe that a task was made with, as it was then", answer={JSON: NamedRecipe},
-                errors=gone,
+                summary="Get the recipe of a task", answer={JSON: NamedRecipe}, errors=gone,
             ),
             Endpoint(
                 method="POST", path="/task/{id}/cancel", handler=self.cancel, access=Access.OPERATE, tag="tasks",

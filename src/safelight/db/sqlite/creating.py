@@ -49,7 +49,7 @@ def _key(task: NewTask | TaskRow) -> _Key:
 def _check(transaction: Transaction, task: NewTask, place: int) -> None:
     if task.tenant not in transaction.memory.tenants:
         position = f"$[{place}].tenant"
-        raise Error(Code.FORBIDDEN, f"There is no tenant {task.tenant} (any more).", position=position)
+        raise Error(Code.FORBIDDEN, f"The tenant {task.tenant} does not exist.", position=position)
     if task.state not in {State.UPLOADING, State.WAITING}:
         position = f"$[{place}].state"
         raise Error(Code.INVALID_REQUEST, "A new task is uploading (-1) or waiting (0).", position=position)

@@ -11,7 +11,7 @@ from safelight.db.sqlite.transaction import Transaction
 from safelight.wire import EventPage, NamedRecipe, Reference, State, Summary, Task
 
 LOOKED_THROUGH = 10_000
-"""Changes of all tenants that one call looks through for those of one; there is no index to keep for them."""
+"""Changes of all tenants that one call searches for those of one tenant, since they have no index."""
 
 
 def get(transaction: Transaction, id: str, tenant: str | None) -> Task:

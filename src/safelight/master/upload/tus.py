@@ -170,7 +170,7 @@ class Tus:
         blob = await self._partials.finish(partial.id)
         kind = await self._downloads.media_type(blob)
         if kind not in pictures.EXTENSIONS:
-            error = Error(Code.NOT_AN_IMAGE, "The file is not a picture of any known kind.")
+            error = Error(Code.NOT_AN_IMAGE, "The file is not an image of a known format.")
             await self._refuse(partial, error)
             raise error
         kept = partial.metadata

@@ -2,7 +2,7 @@ CREATE TABLE entry (
   key TEXT NOT NULL,
   instance TEXT NOT NULL,
   value TEXT NOT NULL,
-  ttl REAL, -- seconds; NULL is for ever
+  ttl REAL, -- seconds; NULL is forever
   revision INTEGER NOT NULL,
   PRIMARY KEY (key, instance)
 ) STRICT, WITHOUT ROWID;
