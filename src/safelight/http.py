@@ -72,6 +72,13 @@ def location(request: web.Request, path: str) -> str:
     return request.app[SERVICE].gate.policy.prefix + path
 
 
+def absolute(request: web.Request, path: str) -> str:
+    """Return the URL of a path of this service: below the public URL, or at the name that the caller used."""
+    policy = request.app[SERVICE].gate.policy
+    origin = policy.public.origin() if policy.public is not None else request.url.origin()
+    return f"{origin}{policy.prefix}{path}"
+
+
 async def read_json(request: web.Request, kind: type[T]) -> T:
     """Decode the JSON body as `kind`. Raises INVALID_REQUEST with the position of what does not fit."""
     return decode(await request.read(), kind)

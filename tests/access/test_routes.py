@@ -16,6 +16,9 @@ PUBLIC = {
         ("GET", path)
         for path in ("/healthz", "/readyz", "/", "/docs", "/docs/docs.js", "/docs/docs.css", "/openapi.json")
     ),
+    ("GET", "/session"),
+    ("POST", "/session"),
+    ("DELETE", "/session"),
     ("OPTIONS", "/uploads"),
     ("OPTIONS", "/uploads/{id}"),
 }

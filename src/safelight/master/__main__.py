@@ -17,6 +17,7 @@ from safelight.client.partials import PartialClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Error
 from safelight.master import app
+from safelight.master.access.parts import AccessConfig, MasterAccess
 from safelight.master.api.endpoint import HasEndpoints
 from safelight.master.batches import Batches
 from safelight.master.classic import Classic
@@ -42,7 +43,7 @@ from safelight.master.webhook.webhooks import Webhooks
 from safelight.wire import MAX_PHOTO_BYTES
 
 
-class Config(serve.PublicConfig, frozen=True, kw_only=True):
+class Config(AccessConfig, frozen=True, kw_only=True):
     """Run the master, which serves clients, workers and the web page."""
 
     port: serve.Port = 8003
@@ -82,6 +83,7 @@ class Config(serve.PublicConfig, frozen=True, kw_only=True):
 async def build(config: Config, service: serve.Service) -> AsyncIterator[web.Application]:
     """Connect the parts. Nothing here waits for db or storage."""
     db, storage = DbClient(service.needs("db")), StorageClient(service.needs("storage"))
+    access = MasterAccess(config, service, db)
     metrics = Metrics(service.registry)
     feed = Feed(db)
     last_hour = LastHourCounter(feed, db)
@@ -91,8 +93,8 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         metrics.take(await db.summary())
 
     service.refreshers.append(take_summary)
-    application = _application(config, service, db, storage, feed, last_hour, metrics)
-    async with feed.following(), last_hour.counting(), webhooks.delivering():
+    application = _application(config, service, db, storage, feed, last_hour, metrics, access)
+    async with feed.following(), last_hour.counting(), webhooks.delivering(), access.running():
         yield application
 
 
@@ -104,6 +106,7 @@ def _application(
     feed: Feed,
     last_hour: LastHourCounter,
     metrics: Metrics,
+    access: MasterAccess,
 ) -> web.Application:
     """Put the parts that have endpoints together."""
     recipes, batcher, downloads = RecipeBook(db, _from_file(config.recipes)), TaskBatcher(db), Downloads(db, storage)
@@ -116,7 +119,7 @@ def _application(
         private_webhooks=config.webhook_allow_private,
     )
     parts: tuple[HasEndpoints, ...] = (
-        Uploads(Ingest(storage, metrics, limit=config.max_photo), batcher, recipes, metrics, limits),
+        Uploads(Ingest(storage, metrics, limit=config.max_photo), batcher, recipes, metrics, limits, access.quotas),
         Classic(db, storage, downloads),
         Tasks(db),
         TaskActions(db, batcher, recipes),
@@ -129,9 +132,11 @@ def _application(
         last_hour,
         *([Services(service)] if service.discovery is not None else []),
         Leases(service.needs("db"), service.stopping),
+        *access.parts,
     )
-    tus = Tus(PartialClient(service.needs("storage")), batcher, recipes, downloads, metrics, limit=config.max_photo)
-    application = app.make([endpoint for part in parts for endpoint in part.endpoints()])
+    partials = PartialClient(service.needs("storage"))
+    tus = Tus(partials, batcher, recipes, downloads, metrics, access.quotas, limit=config.max_photo)
+    application = app.make([access.audited(endpoint) for part in parts for endpoint in part.endpoints()])
     route.add(application, tus.routes())
     return application
 

@@ -12,6 +12,7 @@ from safelight import http
 from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
+from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.wire import Batch, BatchPage
 
@@ -32,11 +33,13 @@ class Batches:
     async def all(self, request: web.Request) -> web.Response:
         """`GET /batches`."""
         query = http.query(request, BatchQuery)
-        return http.json_response(await self._db.batches(before=query.before, limit=query.limit))
+        return http.json_response(
+            await self._db.batches(before=query.before, limit=query.limit, tenant=tenant_of(request))
+        )
 
     async def get(self, request: web.Request) -> web.Response:
         """`GET /batches/{name}`."""
-        page = await self._db.batches(name=request.match_info["name"])
+        page = await self._db.batches(name=request.match_info["name"], tenant=tenant_of(request))
         if not page.batches:
             raise Error(Code.NOT_FOUND, "There is no batch of this name, or its tasks were deleted.")
         return http.json_response(page.batches[0])

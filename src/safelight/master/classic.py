@@ -13,6 +13,7 @@ from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
+from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import BINARY, JSON, TEXT, Endpoint
 from safelight.master.download.downloads import PARTLY, Downloads
 from safelight.wire import State
@@ -37,9 +38,9 @@ class Classic:
         self._downloads = downloads
 
     @http.classic
-    async def next(self, _request: web.Request) -> web.Response:
+    async def next(self, request: web.Request) -> web.Response:
         """`GET /task/next`."""
-        lease = await self._db.lease_classic()
+        lease = await self._db.lease_classic(tenant=tenant_of(request))
         if lease is None:
             return http.json_response(Next(), status=404)
         return http.json_response(Next(id=lease.id, state=State.WORKING))
@@ -48,7 +49,7 @@ class Classic:
     async def download(self, request: web.Request) -> web.StreamResponse:
         """`GET /task/{id}/download`: the original for the worker that holds the lease, otherwise the result."""
         given = request.match_info["id"]
-        task = await self._db.get(given)
+        task = await self._db.get(given, tenant=tenant_of(request))
         if task.state is not State.FINISHED and given != task.id:
             return await self._downloads.send(request, await self._downloads.original_file(task))
         return await self._downloads.send(request, await self._downloads.result_file(task))
@@ -57,7 +58,7 @@ class Classic:
     async def finish(self, request: web.Request) -> web.Response:
         """`POST /task/{id}/finish`: publish what the worker has stored under the id that it was given."""
         given = request.match_info["id"]
-        task = await self._db.get(given)
+        task = await self._db.get(given, tenant=tenant_of(request))
         if given == task.id and task.input is None:
             # Storage has the original under this name, and nobody may publish that as the result.
             sentence = "Finish this task by the id that GET /task/next gave."
@@ -76,7 +77,7 @@ class Classic:
     @http.classic
     async def ready(self, request: web.Request) -> web.Response:
         """`GET /task/{id}/ready`."""
-        task = await self._db.get(request.match_info["id"])
+        task = await self._db.get(request.match_info["id"], tenant=tenant_of(request))
         return web.Response(text="true" if task.state is State.FINISHED else "false")
 
     def endpoints(self) -> list[Endpoint]:

@@ -14,6 +14,7 @@ from safelight import http
 from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
+from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.master.recipes.recipe_book import Chosen, RecipeBook
 from safelight.master.upload.task_batcher import TaskBatcher
@@ -55,7 +56,7 @@ class TaskActions:
 
     async def count(self, request: web.Request) -> web.Response:
         """`GET /tasks/counts`."""
-        return http.json_response(await self._db.count(http.query(request, TaskFilter)))
+        return http.json_response(await self._db.count(http.query(request, TaskFilter), tenant=tenant_of(request)))
 
     async def act(self, request: web.Request) -> web.Response:
         """`POST /tasks/actions`."""
@@ -63,7 +64,7 @@ class TaskActions:
         if (action.tasks is None) == (action.filter is None):
             raise Error(Code.INVALID_REQUEST, "Name either tasks or a filter.", position="$.tasks")
         if action.action == "rerun":
-            return http.json_response(await self._rerun(action))
+            return http.json_response(await self._rerun(action, tenant_of(request)))
         changed = await self._db.change(
             TaskChange(
                 action=action.action,
@@ -71,15 +72,16 @@ class TaskActions:
                 filter=action.filter,
                 before=action.before,
                 limit=action.limit,
-            )
+            ),
+            tenant=tenant_of(request),
         )
         return http.json_response(TaskActionResult(changed=changed.changed, skipped=changed.skipped, next=changed.next))
 
-    async def _rerun(self, action: TaskAction) -> TaskActionResult:
+    async def _rerun(self, action: TaskAction, tenant: str) -> TaskActionResult:
         if action.recipe is None:
             raise Error(Code.INVALID_REQUEST, "Name the recipe to run the photos with.", position="$.recipe")
-        recipe = await self._book.choose(action.recipe)
-        tasks, following, missing = await self._tasks(action)
+        recipe = await self._book.of(tenant).choose(action.recipe)
+        tasks, following, missing = await self._tasks(action, tenant)
         again = [task for task in tasks if task.input is not None]
         created = await asyncio.gather(*(self._batcher.create(_again(task, recipe)) for task in again))
         return TaskActionResult(
@@ -89,17 +91,17 @@ class TaskActions:
             created=[task.id for task in created],
         )
 
-    async def _tasks(self, action: TaskAction) -> tuple[list[Task], str | None, int]:
+    async def _tasks(self, action: TaskAction, tenant: str) -> tuple[list[Task], str | None, int]:
         """Return the tasks, where to go on, and how many of those named are not there."""
         if action.filter is not None:
-            page = await self._db.find(action.filter.page(before=action.before, limit=action.limit))
+            page = await self._db.find(action.filter.page(before=action.before, limit=action.limit), tenant=tenant)
             return page.tasks, page.next, 0
         places = asyncio.Semaphore(_AT_ONCE)
 
         async def get(id: str) -> Task | None:
             async with places:
                 try:
-                    return await self._db.get(id)
+                    return await self._db.get(id, tenant=tenant)
                 except Error as error:
                     if error.code is not Code.NOT_FOUND:
                         raise
@@ -132,6 +134,8 @@ class TaskActions:
 
 def _again(task: Task, recipe: Chosen) -> NewTask:
     return NewTask(
+        tenant=task.tenant,
+        interactive=False,
         input=task.input,
         filename=task.filename,
         media_type=task.media_type,

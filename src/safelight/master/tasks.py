@@ -8,9 +8,10 @@ from safelight import http
 from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.errors import Code
+from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.master.api.public_schema import PublicPage, PublicTask, public, public_page
-from safelight.wire import NamedRecipe, Summary, TaskQuery
+from safelight.wire import DEFAULT_TENANT, NamedRecipe, Summary, TaskQuery
 
 
 class Tasks:
@@ -21,37 +22,39 @@ class Tasks:
 
     async def find(self, request: web.Request) -> web.Response:
         """`GET /tasks`."""
-        page = await self._db.find(http.query(request, TaskQuery))
+        page = await self._db.find(http.query(request, TaskQuery), tenant=tenant_of(request))
         return http.json_response(public_page(page))
 
     async def get(self, request: web.Request) -> web.Response:
         """`GET /task/{id}`."""
-        return http.json_response(public(await self._db.get(request.match_info["id"])))
+        return http.json_response(public(await self._db.get(request.match_info["id"], tenant=tenant_of(request))))
 
     async def recipe(self, request: web.Request) -> web.Response:
         """`GET /task/{id}/recipe`."""
-        return http.json_response(await self._db.spec(request.match_info["id"]))
+        return http.json_response(await self._db.spec(request.match_info["id"], tenant=tenant_of(request)))
 
     async def cancel(self, request: web.Request) -> web.Response:
         """`POST /task/{id}/cancel`."""
-        return http.json_response(public(await self._db.cancel(request.match_info["id"])))
+        return http.json_response(public(await self._db.cancel(request.match_info["id"], tenant=tenant_of(request))))
 
     async def retry(self, request: web.Request) -> web.Response:
         """`POST /task/{id}/retry`."""
-        return http.json_response(public(await self._db.retry(request.match_info["id"])))
+        return http.json_response(public(await self._db.retry(request.match_info["id"], tenant=tenant_of(request))))
 
     async def release(self, request: web.Request) -> web.Response:
         """`POST /task/{id}/release`."""
-        return http.json_response(public(await self._db.release(request.match_info["id"])))
+        return http.json_response(public(await self._db.release(request.match_info["id"], tenant=tenant_of(request))))
 
     async def delete(self, request: web.Request) -> web.Response:
         """`DELETE /task/{id}`: the next garbage collection removes its blobs, unless other tasks refer to them."""
-        await self._db.delete(request.match_info["id"])
+        await self._db.delete(request.match_info["id"], tenant=tenant_of(request))
         return web.Response(status=204)
 
-    async def summary(self, _request: web.Request) -> web.Response:
-        """`GET /summary`."""
-        return http.json_response(await self._db.summary())
+    async def summary(self, request: web.Request) -> web.Response:
+        """`GET /summary`: workers are told to the operator's tenant alone, for they work for all."""
+        tenant = tenant_of(request)
+        summary = await self._db.summary(tenant=tenant)
+        return http.json_response(summary if tenant == DEFAULT_TENANT else summary.evolve(workers=[]))
 
     def endpoints(self) -> list[Endpoint]:
         """Return the routes."""

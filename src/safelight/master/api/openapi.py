@@ -32,6 +32,7 @@ _TAGS = {
     "results": "Download results",
     "recipes": "Manage recipes",
     "events": "Follow changes as they happen",
+    "access": "Manage access",
     "workers": "For workers",
     "classic": "The classic protocol",
 }

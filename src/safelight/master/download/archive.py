@@ -17,6 +17,7 @@ from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
+from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import BINARY, Endpoint
 from safelight.master.download.downloads import Downloads, File, content_disposition
 from safelight.wire import State, Task, TaskFilter
@@ -60,7 +61,7 @@ class Archive:
         return await self._send(request, query)
 
     async def _send(self, request: web.Request, query: ArchiveQuery) -> web.StreamResponse:
-        members = self._members(query)
+        members = self._members(query, tenant_of(request))
         first = await anext(members, None)
         if first is None:
             raise Error(Code.NOT_FOUND, "None of these tasks has a result yet.")
@@ -84,8 +85,8 @@ class Archive:
                 raise
         return response
 
-    async def _members(self, query: ArchiveQuery) -> AsyncIterator[tuple[Task, File]]:
-        async for task in self._tasks(query):
+    async def _members(self, query: ArchiveQuery, tenant: str) -> AsyncIterator[tuple[Task, File]]:
+        async for task in self._tasks(query, tenant):
             if task.state is State.FINISHED:
                 # A classic task has a single result without a name.
                 names: list[str | None] = [output.name for output in task.outputs]
@@ -93,7 +94,7 @@ class Archive:
                     if query.output in (None, name):
                         yield task, await self._downloads.result_file(task, name)
 
-    async def _tasks(self, query: ArchiveQuery) -> AsyncIterator[Task]:
+    async def _tasks(self, query: ArchiveQuery, tenant: str) -> AsyncIterator[Task]:
         if query.tasks:
             ids = dict.fromkeys(map(str.strip, query.tasks.split(",")))
             if len(ids) > _MAX_TASKS:
@@ -101,7 +102,7 @@ class Archive:
                 raise Error(Code.INVALID_REQUEST, sentence, position="tasks", limit=_MAX_TASKS)
             for id in ids:  # noqa: A001 - a task's id is called id
                 try:
-                    task = await self._db.get(id)
+                    task = await self._db.get(id, tenant=tenant)
                 except Error as error:
                     if error.code is not Code.NOT_FOUND:
                         raise
@@ -113,7 +114,7 @@ class Archive:
             return
         before: str | None = None
         while True:
-            page = await self._db.find(query.page(before=before, limit=_PAGE, state="finished"))
+            page = await self._db.find(query.page(before=before, limit=_PAGE, state="finished"), tenant=tenant)
             for task in page.tasks:
                 yield task
             if (before := page.next) is None:

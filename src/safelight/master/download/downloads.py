@@ -17,6 +17,7 @@ from safelight.client.db import DbClient
 from safelight.client.master import output_filename
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
+from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import BINARY, Endpoint
 from safelight.pictures import EXTENSIONS, LOOKED_AT, media_type_or_bytes
 from safelight.wire import Blob, Output, State, Task
@@ -41,12 +42,14 @@ class ResultQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     output: Annotated[str, Meta(description="its name; without one, the first", max_length=64)] | None = None
     download: Annotated[bool, Meta(description="let a browser save it rather than show it")] = False
+    link: Annotated[str, Meta(description="the signature of a signed link", max_length=256)] | None = None
 
 
 class OriginalQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whether a browser should save it."""
 
     download: Annotated[bool, Meta(description="let a browser save it rather than show it")] = False
+    link: Annotated[str, Meta(description="the signature of a signed link", max_length=256)] | None = None
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,13 +72,13 @@ class Downloads:
     async def result(self, request: web.Request) -> web.StreamResponse:
         """`GET /task/{id}/result`."""
         query = http.query(request, ResultQuery)
-        task = await self._db.get(request.match_info["id"])
+        task = await self._db.get(request.match_info["id"], tenant=tenant_of(request))
         return await self.send(request, await self.result_file(task, query.output, attached=query.download))
 
     async def original(self, request: web.Request) -> web.StreamResponse:
         """`GET /task/{id}/original`."""
         query = http.query(request, OriginalQuery)
-        task = await self._db.get(request.match_info["id"])
+        task = await self._db.get(request.match_info["id"], tenant=tenant_of(request))
         return await self.send(request, await self.original_file(task, attached=query.download))
 
     async def result_file(self, task: Task, name: str | None = None, *, attached: bool = False) -> File:

@@ -21,6 +21,7 @@ from safelight import http
 from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
+from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import BINARY, JSON, Endpoint
 from safelight.master.api.public_schema import PublicTask, public
 from safelight.master.download.downloads import Downloads, File
@@ -47,6 +48,10 @@ Size = Literal["small", "large"]
 T = TypeVar("T")
 
 
+_Key = tuple[str, str, Size]
+"""A tenant, the digest of a source, and a size. What was made for one tenant is not given to another."""
+
+
 class RenditionQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to show: an output by its name or, without one, the original."""
 
@@ -70,39 +75,39 @@ class Renditions:
         self._downloads = downloads
         self._batcher = batcher
         self._feed = feed
-        self._made: OrderedDict[tuple[str, Size], File] = OrderedDict()
-        self._failed: OrderedDict[tuple[str, Size], Error] = OrderedDict()
-        self._making: dict[tuple[str, Size], asyncio.Task[File]] = {}
+        self._made: OrderedDict[_Key, File] = OrderedDict()
+        self._failed: OrderedDict[_Key, Error] = OrderedDict()
+        self._making: dict[_Key, asyncio.Task[File]] = {}
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._recipes = {size: _rendition_recipe(side) for size, side in _SIDES.items()}
 
     async def rendition(self, request: web.Request) -> web.StreamResponse:
         """`GET /task/{id}/rendition`."""
         query = http.query(request, RenditionQuery)
-        task = await self._db.get(request.match_info["id"])
+        task = await self._db.get(request.match_info["id"], tenant=tenant_of(request))
         if query.output is None:
             source = await self._downloads.original_file(task)
         else:
             source = await self._downloads.result_file(task, query.output)
         if source.media_type in _SHOWN and source.size <= _SMALL_ENOUGH[query.size]:
             return await self._downloads.send(request, source)
-        file = await self._rendition_of(source, query.size, query.wait)
+        file = await self._rendition_of(task.tenant, source, query.size, query.wait)
         if file is not None:
             try:
                 return await self._downloads.send(request, file)
             except Error as error:
                 if error.code is not Code.NOT_FOUND:
                     raise
-                self._made.pop((source.digest, query.size), None)  # it was collected meanwhile
+                self._made.pop((task.tenant, source.digest, query.size), None)  # it was collected meanwhile
         return web.Response(status=202, headers={"Retry-After": "1", "Cache-Control": "no-store"})
 
     async def preview(self, request: web.Request) -> web.Response:
         """`POST /preview`."""
         asked = await http.read_json(request, Preview)
         chosen = choose(parse(bytes(asked.recipe)), "preview")
-        task = await self._db.get(asked.task)
+        task = await self._db.get(asked.task, tenant=tenant_of(request))
         source = await self._downloads.original_file(task)
-        made = await self._create(source, chosen)
+        made = await self._create(task.tenant, source, chosen)
         try:
             made = await self._ended(made, _PREVIEW_WAIT)
         except BaseException:
@@ -110,9 +115,9 @@ class Renditions:
             raise
         return http.json_response(public(made))
 
-    async def _rendition_of(self, source: File, size: Size, wait: float) -> File | None:
+    async def _rendition_of(self, tenant: str, source: File, size: Size, wait: float) -> File | None:
         """Return the rendition, or None where it takes longer than the caller waits."""
-        key = (source.digest, size)
+        key = (tenant, source.digest, size)
         if (file := self._made.get(key)) is not None:
             self._made.move_to_end(key)
             return file
@@ -122,12 +127,12 @@ class Renditions:
         if making is None:
             if len(self._making) >= _QUEUED:
                 return None  # the others first; whoever asks again takes their place
-            making = self._making[key] = asyncio.create_task(self._make(source, size), name="rendition")
+            making = self._making[key] = asyncio.create_task(self._make(tenant, source, size), name="rendition")
             making.add_done_callback(lambda done: self._forget(key, done))
         done, _ = await asyncio.wait([making], timeout=wait)
         return making.result() if done else None
 
-    def _forget(self, key: tuple[str, Size], done: asyncio.Task[File]) -> None:
+    def _forget(self, key: _Key, done: asyncio.Task[File]) -> None:
         del self._making[key]
         if done.cancelled():
             return
@@ -135,20 +140,21 @@ class Renditions:
         if isinstance(error, Error) and not error.transient:
             _remember(self._failed, key, error)
 
-    async def _make(self, source: File, size: Size) -> File:
+    async def _make(self, tenant: str, source: File, size: Size) -> File:
         async with self._places:
-            task = await self._create(source, self._recipes[size])
+            task = await self._create(tenant, source, self._recipes[size])
             try:
                 task = await self._ended(task, _WAIT)
                 file = await self._downloads.result_file(task)
             finally:
                 await self._drop(task.id)
-        _remember(self._made, (source.digest, size), file)
+        _remember(self._made, (tenant, source.digest, size), file)
         return file
 
-    async def _create(self, source: File, chosen: Chosen) -> Task:
+    async def _create(self, tenant: str, source: File, chosen: Chosen) -> Task:
         return await self._batcher.create(
             NewTask(
+                tenant=tenant,
                 input=Blob(digest=source.digest, size=source.size),
                 filename=source.filename,
                 media_type=source.media_type,
@@ -199,7 +205,7 @@ class Renditions:
         ]  # fmt: skip
 
 
-def _remember(known: OrderedDict[tuple[str, Size], T], key: tuple[str, Size], value: T) -> None:
+def _remember(known: OrderedDict[_Key, T], key: _Key, value: T) -> None:
     known[key] = value
     if len(known) > _KNOWN:
         known.popitem(last=False)

@@ -16,6 +16,7 @@ from safelight import http
 from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
+from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.master.live.feed import Feed
 from safelight.master.metrics import Metrics
@@ -79,7 +80,7 @@ class Events:
     async def of_task(self, request: web.Request) -> web.StreamResponse:
         """`GET /task/{id}/events`."""
         query = http.query(request, TaskEventQuery)
-        task = await self._db.get(request.match_info["id"])
+        task = await self._db.get(request.match_info["id"], tenant=tenant_of(request))
         return await self._answer(request, query, task.id)
 
     async def _answer(self, request: web.Request, query: TaskEventQuery, task: str | None) -> web.StreamResponse:
@@ -88,7 +89,9 @@ class Events:
             after = await self._feed.now()
         accept = request.headers.get("Accept", "")
         if JSON in accept and _STREAM not in accept:
-            page, _ = await self._feed.read(after, limit=query.limit, wait=query.wait, task=task)
+            page, _ = await self._feed.read(
+                after, limit=query.limit, wait=query.wait, task=task, tenant=tenant_of(request)
+            )
             return http.json_response(page)
         if self._readers >= self._most:
             sentence = f"{self._readers} event streams are open, which is the limit. Try again later."
@@ -105,13 +108,14 @@ class Events:
         response = web.StreamResponse(headers=_HEADERS)
         await response.prepare(request)
         _bound_buffer(request)
+        tenant = tenant_of(request)
         data = _RETRY + b"id: %d\n\n" % after
         try:
             while not self._stopping.is_set():
                 # A reader that reads nothing must not use up memory; it can resume where it was disconnected.
                 async with asyncio.timeout(self._stall_timeout):
                     await response.write(data)
-                after, data = await self._next(after, task)
+                after, data = await self._next(after, task, tenant)
             await response.write_eof()
         except TimeoutError:
             log.info("Closed an event stream whose reader does not read", extra={"remote": request.remote})
@@ -122,9 +126,9 @@ class Events:
             pass  # the reader has left
         return response
 
-    async def _next(self, after: int, task: str | None) -> tuple[int, bytes]:
+    async def _next(self, after: int, task: str | None, tenant: str) -> tuple[int, bytes]:
         try:
-            page, frames = await self._feed.read(after, limit=_PAGE, wait=_KEEP_ALIVE, task=task)
+            page, frames = await self._feed.read(after, limit=_PAGE, wait=_KEEP_ALIVE, task=task, tenant=tenant)
         except Error as error:  # old events are read from db, which is not available
             log.debug("An event stream pauses: %s", error.detail)
             await asyncio.sleep(1.0)

@@ -64,38 +64,47 @@ class Feed:
         return (await self._db.summary()).seq
 
     async def read(
-        self, after: int, *, limit: int = _PAGE, wait: float = 0.0, task: str | None = None
+        self,
+        after: int,
+        *,
+        limit: int = _PAGE,
+        wait: float = 0.0,
+        task: str | None = None,
+        tenant: str | None = None,
     ) -> tuple[EventPage, list[bytes]]:
         """Return the changes after a number, and their frames for event streams, waiting for the first one."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
         while True:
-            changed = self._await_change(task)
+            key = task or _of(tenant)
+            changed = self._await_change(key)
             try:
-                found = self._kept(after, limit, task)
+                found = self._kept(after, limit, task, tenant)
                 if found is None or (wait <= 0 and not found[0].events):  # who does not wait gets the latest
-                    page = await self._db.events(after, limit=limit, task=task)
+                    page = await self._db.events(after, limit=limit, task=task, tenant=tenant)
                     found = page, [frame(event) for event in page.events]
                 left = deadline - loop.time()
                 if found[0].events or self._stopped or left <= 0:
                     return found
                 after = max(after, found[0].last)
+                if after < self._last:  # db looked through a part of what others changed
+                    continue
                 await asyncio.wait((changed,), timeout=left)
             finally:
-                self._forget(task, changed)
+                self._forget(key, changed)
 
-    def _await_change(self, task: str | None) -> asyncio.Future[None]:
+    def _await_change(self, key: str) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(task or "", set()).add(future)
+        self._waiting.setdefault(key, set()).add(future)
         self._wanted.set()
         return future
 
-    def _forget(self, task: str | None, future: asyncio.Future[None]) -> None:
-        waiting = self._waiting.get(task or "")
+    def _forget(self, key: str, future: asyncio.Future[None]) -> None:
+        waiting = self._waiting.get(key)
         if waiting is not None:
             waiting.discard(future)
             if not waiting:
-                del self._waiting[task or ""]
+                del self._waiting[key]
 
     def _wake(self, keys: set[str]) -> None:
         for key in keys & self._waiting.keys():
@@ -103,15 +112,18 @@ class Feed:
                 if not future.done():
                     future.set_result(None)
 
-    def _kept(self, after: int, limit: int, task: str | None) -> tuple[EventPage, list[bytes]] | None:
+    def _kept(
+        self, after: int, limit: int, task: str | None, tenant: str | None
+    ) -> tuple[EventPage, list[bytes]] | None:
         """Read from memory. Return None if the changes after that number are not all in memory."""
         if self._floor is None or after < self._floor or after > self._last:
             return None
         events: list[Event] = []
         frames: list[bytes] = []
         for at in range(bisect_right(self._numbers, after), len(self._numbers)):
-            if task is None or self._events[at].task == task:
-                events.append(self._events[at])
+            event = self._events[at]
+            if task in (None, event.task) and tenant in (None, event.tenant):
+                events.append(event)
                 frames.append(self._frames[at])
                 if len(events) == limit:
                     break
@@ -163,7 +175,12 @@ class Feed:
             self._floor = self._numbers[dropped - 1]
             del self._events[:dropped], self._frames[:dropped], self._numbers[:dropped]
         if page.events:
-            self._wake({"", *(event.task for event in page.events)})
+            self._wake({"", *(event.task for event in page.events), *(_of(event.tenant) for event in page.events)})
+
+
+def _of(tenant: str | None) -> str:
+    """Return the key under which readers of a tenant's changes wait; no task's id looks like it."""
+    return "" if tenant is None else f"tenant:{tenant}"
 
 
 def frame(event: Event) -> bytes:

@@ -16,6 +16,7 @@ from safelight import http
 from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
+from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.master.live.feed import Feed
 from safelight.wire import ENDED, Event, State
@@ -99,7 +100,8 @@ class LastHourCounter:
     def __init__(self, feed: Feed, db: DbClient) -> None:
         self._feed = feed
         self._db = db
-        self._counts: dict[int, _Counts] = {}
+        self._counts: dict[str, dict[int, _Counts]] = {}
+        """By tenant and minute."""
         self._since = time.time()
 
     @asynccontextmanager
@@ -112,19 +114,21 @@ class LastHourCounter:
             counter.cancel()
             await asyncio.gather(counter, return_exceptions=True)
 
-    async def get(self, _request: web.Request) -> web.Response:
+    async def get(self, request: web.Request) -> web.Response:
         """`GET /last-hour`."""
-        summary = await self._db.summary()
+        tenant = tenant_of(request)
+        summary = await self._db.summary(tenant=tenant)
         waiting = (summary.tasks.get(State(state).name.lower(), 0) for state in (State.WAITING, State.WORKING))
-        return http.json_response(self.summarise(sum(waiting)))
+        return http.json_response(self.summarise(tenant, sum(waiting)))
 
-    def summarise(self, left: int) -> LastHour:
+    def summarise(self, tenant: str, left: int) -> LastHour:
         """Return the last hour. `left` tasks are open now, from which the earlier numbers follow."""
         self._forget()
         now = int(time.time() // 60)
+        counted = self._counts.get(tenant, {})
         minutes: list[Minute] = []
         for number in range(now, now - MINUTES, -1):
-            counts = self._counts.get(number) or _Counts()
+            counts = counted.get(number) or _Counts()
             minutes.append(
                 Minute(
                     at=number * 60,
@@ -159,8 +163,9 @@ class LastHourCounter:
             after = page.last
             for event in page.events:
                 if not event.internal:
-                    self._counts.setdefault(int(event.at // 60), _Counts()).add(event)
-            if len(self._counts) > 2 * MINUTES:
+                    of_tenant = self._counts.setdefault(event.tenant, {})
+                    of_tenant.setdefault(int(event.at // 60), _Counts()).add(event)
+            if any(len(counted) > 2 * MINUTES for counted in self._counts.values()):
                 self._forget()
             await asyncio.sleep(_PAUSE)
 
@@ -182,8 +187,11 @@ class LastHourCounter:
 
     def _forget(self) -> None:
         oldest = int(time.time() // 60) - MINUTES
-        for number in [number for number in self._counts if number < oldest]:
-            del self._counts[number]
+        for tenant, counted in list(self._counts.items()):
+            for number in [number for number in counted if number < oldest]:
+                del counted[number]
+            if not counted:
+                del self._counts[tenant]
 
     def endpoints(self) -> list[Endpoint]:
         """Return the routes."""

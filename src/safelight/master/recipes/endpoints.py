@@ -7,6 +7,7 @@ from aiohttp import web
 from safelight import http, recipe
 from safelight.access.caller import Access
 from safelight.errors import Code
+from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.master.recipes.recipe_book import RecipeBook, choose
 from safelight.recipe import Recipe
@@ -21,23 +22,23 @@ class Recipes:
     def __init__(self, book: RecipeBook) -> None:
         self._book = book
 
-    async def all(self, _request: web.Request) -> web.Response:
+    async def all(self, request: web.Request) -> web.Response:
         """`GET /recipes`."""
-        return http.json_response(await self._book.all())
+        return http.json_response(await self._book.of(tenant_of(request)).all())
 
     async def get(self, request: web.Request) -> web.Response:
         """`GET /recipes/{name}`."""
-        return http.json_response(await self._book.find(request.match_info["name"]))
+        return http.json_response(await self._book.of(tenant_of(request)).find(request.match_info["name"]))
 
     async def put(self, request: web.Request) -> web.Response:
         """`PUT /recipes/{name}`: the name in the URL replaces the one in the recipe."""
         name = request.match_info["name"]
         found = await self._book.read(await request.read(), toml=request.content_type == _TOML, name=name)
-        return http.json_response(await self._book.save(name, found))
+        return http.json_response(await self._book.of(tenant_of(request)).save(name, found))
 
     async def delete(self, request: web.Request) -> web.Response:
         """`DELETE /recipes/{name}`: tasks that were created with it keep it."""
-        await self._book.delete(request.match_info["name"])
+        await self._book.of(tenant_of(request)).delete(request.match_info["name"])
         return web.Response(status=204)
 
     async def check(self, request: web.Request) -> web.Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Mapping
 
 import msgspec
@@ -23,6 +24,8 @@ _FRESH = 1.0
 _SHOWN = 50
 """Names that a message lists."""
 _MOST_SAVED = 1000
+_TENANTS = 1000
+"""Tenants whose saved recipes are cached."""
 _RESERVED = frozenset({"check", "schema", "custom"})
 """Names that are paths of the API, and the name of recipes that were sent with their photo."""
 
@@ -38,23 +41,51 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecipeBook:
-    """Finds, saves and deletes recipes. Those that are built in or in the file cannot be replaced."""
+    """The recipes of all tenants: built-in recipes and those in the file are shared, saved ones belong to a tenant."""
 
     def __init__(self, db: DbClient, from_file: Mapping[str, Recipe]) -> None:
         self._db = db
-        self._fixed = {
-            name: NamedRecipe(name=name, spec=_spec(found)) for name, found in {**recipe.BUILTIN, **from_file}.items()
-        }
-        self._fixed_choices = {name: choose(found, name) for name, found in {**recipe.BUILTIN, **from_file}.items()}
-        self._saved: dict[str, NamedRecipe] = {}
-        self._choices: dict[str, Chosen] = {}
-        self._read = float("-inf")
-        self._reading = asyncio.Lock()
+        fixed = {**recipe.BUILTIN, **from_file}
+        self._fixed = {name: NamedRecipe(name=name, spec=_spec(found)) for name, found in fixed.items()}
+        self._fixed_choices = {name: choose(found, name) for name, found in fixed.items()}
+        self._of: OrderedDict[str, TenantRecipes] = OrderedDict()
         self._reader = RecipeReader()
 
     async def read(self, document: bytes, *, toml: bool, name: str | None = None) -> Recipe:
         """Read a recipe, to be called `name`. Raises INVALID_RECIPE, TOO_MANY_REQUESTS."""
         return await self._reader.read(document, toml=toml, name=name)
+
+    def of(self, tenant: str) -> TenantRecipes:
+        """Return the recipes of a tenant."""
+        found = self._of.get(tenant)
+        if found is None:
+            found = self._of[tenant] = TenantRecipes(self._db, tenant, self._reader, self._fixed, self._fixed_choices)
+            if len(self._of) > _TENANTS:
+                self._of.popitem(last=False)
+        self._of.move_to_end(tenant)
+        return found
+
+
+class TenantRecipes:
+    """Finds, saves and deletes the recipes of a tenant. Those that are built in or in the file cannot be replaced."""
+
+    def __init__(
+        self,
+        db: DbClient,
+        tenant: str,
+        reader: RecipeReader,
+        fixed: Mapping[str, NamedRecipe],
+        choices: Mapping[str, Chosen],
+    ) -> None:
+        self._db = db
+        self._reader = reader
+        self._tenant = tenant
+        self._fixed = fixed
+        self._fixed_choices = choices
+        self._saved: dict[str, NamedRecipe] = {}
+        self._choices: dict[str, Chosen] = {}
+        self._read = float("-inf")
+        self._reading = asyncio.Lock()
 
     async def choose(self, wanted: str) -> Chosen:
         """Return the recipe of an upload, given as a name, as JSON, or (empty) not at all.
@@ -93,7 +124,7 @@ class RecipeBook:
         await self._refresh(_FRESH)
         if name not in self._saved and len(self._saved) >= _MOST_SAVED:
             raise Error(Code.CONFLICT, f"{_MOST_SAVED} recipes are saved, which is the limit. Delete one first.")
-        saved = NamedRecipe(name=name, spec=_spec(found), changed=time.time())
+        saved = NamedRecipe(tenant=self._tenant, name=name, spec=_spec(found), changed=time.time())
         await self._db.save_recipe(saved)
         await self._refresh(0.0)
         return self._saved.get(name, saved)
@@ -101,7 +132,7 @@ class RecipeBook:
     async def delete(self, name: str) -> None:
         """Delete a saved recipe. Raises NOT_FOUND; CONFLICT for a fixed name."""
         self._check_free(name)
-        await self._db.delete_recipe(name)
+        await self._db.delete_recipe(name, tenant=self._tenant)
         await self._refresh(0.0)
 
     def _check_free(self, name: str) -> None:
@@ -119,7 +150,7 @@ class RecipeBook:
             if self._read >= asked - older_than:  # another request has read them meanwhile, or they are recent enough
                 return
             begun = time.monotonic()
-            saved = {found.name: found for found in await self._db.recipes()}
+            saved = {found.name: found for found in await self._db.recipes(tenant=self._tenant)}
             unchanged = {name for name, found in saved.items() if self._saved.get(name) == found}
             self._choices = {name: choice for name, choice in self._choices.items() if name in unchanged}
             self._saved, self._read = saved, begun

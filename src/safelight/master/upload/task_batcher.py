@@ -7,7 +7,7 @@ import logging
 from collections import deque
 
 from safelight.client.db import DbClient
-from safelight.errors import Error
+from safelight.errors import Code, Error
 from safelight.wire import NewTask, Task
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,12 @@ class TaskBatcher:
         try:
             created = await self._db.create([task for task, _ in batch])
         except Error as error:
-            if len(batch) > 1 and not error.transient:
+            tenants = {task.tenant for task, _ in batch}
+            if error.code is Code.TOO_MANY_REQUESTS and len(tenants) > 1:
+                # One tenant has reached a limit, which must not concern the others.
+                for tenant in tenants:
+                    await self._create([(task, future) for task, future in batch if task.tenant == tenant])
+            elif len(batch) > 1 and not error.transient:
                 # All were refused because of one task: halve the batch until that task is alone.
                 middle = len(batch) // 2
                 await self._create(batch[:middle])

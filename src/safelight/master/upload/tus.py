@@ -20,6 +20,8 @@ from safelight.access.route import Route
 from safelight.client.partials import PartialClient
 from safelight.errors import Code, Error, validation_problem
 from safelight.form import clean_filename
+from safelight.master.access.quotas import Quotas
+from safelight.master.access.tenant import tenant_of
 from safelight.master.download.downloads import Downloads
 from safelight.master.metrics import Metrics
 from safelight.master.recipes.recipe_book import RecipeBook, choose
@@ -28,7 +30,7 @@ from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.master.upload.tus_headers import CHECKSUMS, TUS, checksum, metadata, number
 from safelight.master.upload.uploads import Fields
 from safelight.recipe import parse
-from safelight.wire import NewPartial, NewTask, Partial
+from safelight.wire import DEFAULT_TENANT, NewPartial, NewTask, Partial
 
 _CHUNK = "application/offset+octet-stream"
 _PATH = "/uploads"
@@ -51,6 +53,7 @@ class Tus:
         recipes: RecipeBook,
         downloads: Downloads,
         metrics: Metrics,
+        quotas: Quotas,
         *,
         limit: int,
     ) -> None:
@@ -61,6 +64,7 @@ class Tus:
         self._downloads = downloads
         self._metrics = metrics
         self._limit = limit
+        self._quotas = quotas
 
     def routes(self) -> list[route.Route]:
         """Return the routes."""
@@ -87,11 +91,13 @@ class Tus:
             pictures.media_type(b"")  # refuses
         given = metadata(request)
         fields = _fields(given)
-        chosen = await self._recipes.choose(fields.recipe)
+        tenant = tenant_of(request)
+        chosen = await self._recipes.of(tenant).choose(fields.recipe)
         partial = await self._partials.create(
             NewPartial(
                 size=size,
                 metadata={
+                    "tenant": tenant,
                     "header": request.headers.get("Upload-Metadata", ""),
                     "filename": clean_filename(given.get("filename") or given.get("name") or ""),
                     "batch": fields.batch,
@@ -110,7 +116,7 @@ class Tus:
 
     async def look(self, request: web.Request) -> web.Response:
         """`HEAD /uploads/{id}`: answer with the offset; finish a complete upload if that was interrupted."""
-        partial = await self._partials.get(request.match_info["id"])
+        partial = await self._own(request)
         headers = {"Upload-Length": str(partial.size), "Cache-Control": "no-store"}
         if given := partial.metadata.get("header"):
             headers["Upload-Metadata"] = given
@@ -121,7 +127,7 @@ class Tus:
         if request.content_type != _CHUNK:
             raise Error(Code.UNSUPPORTED_FORMAT, f"Send a chunk of an upload as {_CHUNK}.")
         offset = number(request, "Upload-Offset")
-        partial = await self._partials.get(request.match_info["id"])
+        partial = await self._own(request)
         if offset != partial.offset or partial.outcome:
             raise Error(Code.CONFLICT, f"The next chunk begins at {partial.offset}.", offset=partial.offset)
         if offset < partial.size:
@@ -130,7 +136,7 @@ class Tus:
 
     async def terminate(self, request: web.Request) -> web.Response:
         """`DELETE /uploads/{id}`: delete an upload; its task stays."""
-        await self._partials.delete(request.match_info["id"])
+        await self._partials.delete((await self._own(request)).id)
         return web.Response(status=204, headers=TUS)
 
     async def overridden(self, request: web.Request) -> web.StreamResponse:
@@ -141,6 +147,13 @@ class Tus:
             raise Error(Code.METHOD_NOT_ALLOWED, "An upload takes HEAD, PATCH and DELETE.")
         return await handler(request)
 
+    async def _own(self, request: web.Request) -> Partial:
+        """Return the upload that a request names. Raises NOT_FOUND, also if it is another tenant's."""
+        partial = await self._partials.get(request.match_info["id"])
+        if partial.metadata.get("tenant", DEFAULT_TENANT) != tenant_of(request):
+            raise Error(Code.NOT_FOUND, "There is no such upload, or it has expired.")
+        return partial
+
     async def _take(self, request: web.Request, partial: Partial, offset: int) -> Partial:
         if (request.content_length or 0) > partial.size - offset:
             raise Error(Code.TOO_LARGE, "The chunk goes beyond the announced length.", limit=partial.size - offset)
@@ -148,7 +161,8 @@ class Tus:
         try:
             if offset == 0:
                 body = await _checked_type(body, partial.size)
-            taken = await self._partials.append(partial.id, offset, body, checksum=checksum(request))
+            async with self._quotas.upload(tenant_of(request)):
+                taken = await self._partials.append(partial.id, offset, body, checksum=checksum(request))
         except Error as error:
             if error.code in (Code.NOT_AN_IMAGE, Code.UNSUPPORTED_FORMAT):
                 await self._refuse(partial, error)
@@ -177,6 +191,8 @@ class Tus:
         chosen = choose(parse(kept["spec"]), kept["recipe"])
         task = await self._batcher.create(
             NewTask(
+                tenant=kept.get("tenant", DEFAULT_TENANT),
+                interactive=not kept["batch"],
                 input=blob,
                 filename=kept["filename"],
                 media_type=kind,

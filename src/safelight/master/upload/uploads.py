@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Annotated, Any
 
 import msgspec
@@ -18,6 +18,8 @@ from safelight.access.caller import Access
 from safelight.errors import Code, Error, validation_problem
 from safelight.form import Form, Part
 from safelight.http import classic, json_response, location
+from safelight.master.access.quotas import Quotas
+from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import BINARY, JSON, Endpoint
 from safelight.master.api.public_schema import PublicTask, PublicUploaded, public
 from safelight.master.metrics import Metrics
@@ -63,6 +65,7 @@ class Photo(msgspec.Struct, frozen=True, kw_only=True):
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """A complete form whose fields are valid."""
 
+    tenant: str
     photos: list[Photo]
     fields: Fields
     recipe: Chosen
@@ -72,19 +75,26 @@ class Uploads:
     """The handlers of uploads. They answer only when the tasks are durable."""
 
     def __init__(
-        self, ingest: Ingest, batcher: TaskBatcher, recipes: RecipeBook, metrics: Metrics, limits: Limits
+        self,
+        ingest: Ingest,
+        batcher: TaskBatcher,
+        recipes: RecipeBook,
+        metrics: Metrics,
+        limits: Limits,
+        quotas: Quotas,
     ) -> None:
         self._ingest = ingest
         self._batcher = batcher
         self._recipes = recipes
         self._metrics = metrics
         self._limits = limits
+        self._quotas = quotas
         self._under_way = 0
 
     @classic
     async def one(self, request: web.Request) -> web.Response:
         """`POST /task`."""
-        with self._admitted():
+        async with self._admitted(tenant_of(request)):
             key = _idempotency_key(request)
             self._check_length(request, self._limits.photo + _FIELDS_BYTES)
             order = await self._read(request, limit=self._limits.photo + _FIELDS_BYTES, most=1)
@@ -96,7 +106,7 @@ class Uploads:
 
     async def many(self, request: web.Request) -> web.Response:
         """`POST /tasks`."""
-        with self._admitted():
+        async with self._admitted(tenant_of(request)):
             key = _idempotency_key(request)
             order = await self._read(request, limit=self._limits.photo * _PHOTOS, most=_PHOTOS)
             uploaded = (self._uploaded(photo, order, f"{key}.{n}") for n, photo in enumerate(order.photos))
@@ -113,13 +123,14 @@ class Uploads:
             return Uploaded(filename=photo.filename, problem=error.problem())
         return PublicUploaded(filename=photo.filename, task=public(task))
 
-    @contextmanager
-    def _admitted(self) -> Iterator[None]:
-        """Take one of the places for uploads, and count the result."""
+    @asynccontextmanager
+    async def _admitted(self, tenant: str) -> AsyncIterator[None]:
+        """Take one of the places for uploads, of the master and of the tenant, and count the result."""
         start = time.perf_counter()
         try:
-            with self._place():
-                yield
+            async with self._quotas.upload(tenant):
+                with self._place():
+                    yield
         except Error as error:
             self._metrics.refused.labels(error.code.value).inc()
             raise
@@ -147,6 +158,7 @@ class Uploads:
         photos: list[Photo] = []
         values: dict[str, str] = {}
         recipe: Chosen | None = None
+        tenant = tenant_of(request)
         async with aclosing(Form(request, idle_timeout=self._limits.idle_timeout, limit=limit).parts()) as parts:
             async for part in parts:
                 if part.name == "image":
@@ -158,7 +170,7 @@ class Uploads:
                         raise Error(Code.INVALID_REQUEST, f"Give the field {part.name} once.", position=part.name)
                     values[part.name] = await part.text(_RECIPE_BYTES if part.name == "recipe" else _FIELD_BYTES)
                     if part.name == "recipe":  # an invalid one is refused before the photo after it is stored
-                        recipe = await self._recipes.choose(values[part.name])
+                        recipe = await self._recipes.of(tenant).choose(values[part.name])
         if not photos:
             raise Error(
                 Code.INVALID_REQUEST, "Image not found. Send the photo as the part named image.", position="image"
@@ -166,7 +178,9 @@ class Uploads:
         fields = _fields(values)
         if fields.webhook is not None:
             check_url(fields.webhook, allow_private=self._limits.private_webhooks)
-        return Order(photos=photos, fields=fields, recipe=recipe or await self._recipes.choose(""))
+        return Order(
+            photos=photos, fields=fields, recipe=recipe or await self._recipes.of(tenant).choose(""), tenant=tenant
+        )
 
     async def _photo(self, part: Part, *, alone: bool) -> Photo:
         chunks: AsyncIterator[bytes] = part.chunks()
@@ -182,6 +196,8 @@ class Uploads:
         assert photo.stored is not None, "a refused photo has no task"
         task = await self._batcher.create(
             NewTask(
+                tenant=order.tenant,
+                interactive=len(order.photos) == 1 and not order.fields.batch,
                 input=photo.stored.blob,
                 filename=photo.filename,
                 media_type=photo.stored.media_type,

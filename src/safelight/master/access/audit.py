@@ -1,0 +1,99 @@
+"""The audit log: who did what to keys, tenants, recipes, links and the tasks of other tenants.
+
+An entry is durable in db before the action begins, so nothing is done without one; an action that fails then has a
+second entry with the code of its error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from safelight import http
+from safelight.access.caller import Access
+from safelight.access.forwarded import client_address
+from safelight.accounts import AuditEntry
+from safelight.client.accounts import AccountClient
+from safelight.errors import Code, Error
+from safelight.master.access.tenant import HEADER, is_operator, tenant_of
+from safelight.master.api.endpoint import Endpoint
+from safelight.wire import encode
+
+_VERBS = {"PUT": "save", "DELETE": "delete"}
+_LINES = "application/x-ndjson"
+
+
+class AuditQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """From where to read on."""
+
+    after: Annotated[int, Meta(ge=0, le=2**62, description="the number of the last entry that is known")] = 0
+    limit: Annotated[int, Meta(ge=1, le=10000)] = 1000
+
+
+class Audit:
+    """Writes entries, and hands them out."""
+
+    def __init__(self, accounts: AccountClient) -> None:
+        self._accounts = accounts
+
+    @asynccontextmanager
+    async def record(
+        self, request: web.Request, action: str, subject: str = "", *, tenant: str | None = None, **detail: Any
+    ) -> AsyncIterator[None]:
+        """Record what the context does to `subject`. Raises UNAVAILABLE, before anything is done, if db is away."""
+        caller = http.caller(request)
+        entry = AuditEntry(
+            tenant=tenant or tenant_of(request),
+            who=f"{caller.tenant}/{caller.name}",
+            via=caller.via,
+            remote=client_address(request, request.app[http.SERVICE].gate.policy.proxies),
+            action=action,
+            subject=subject[:200],
+            outcome="begun",
+            detail=detail,
+        )
+        await self._accounts.append_audit([entry])
+        try:
+            yield
+        except Error as error:
+            await self._accounts.append_audit([entry.evolve(outcome=error.code.value)])
+            raise
+
+    def audited(self, endpoint: Endpoint) -> Endpoint:
+        """Record each call of an endpoint that changes recipes, or tasks where they are another tenant's."""
+        if not endpoint.access & Access.OPERATE or endpoint.tag not in ("tasks", "recipes"):
+            return endpoint
+        verb = _VERBS.get(endpoint.method) or endpoint.path.rpartition("/")[2]
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if endpoint.tag == "tasks" and tenant_of(request) == http.caller(request).tenant:
+                return await endpoint.handler(request)
+            subject = request.match_info.get("name") or request.match_info.get("id", "")
+            async with self.record(request, f"{endpoint.tag}.{verb}", subject):
+                return await endpoint.handler(request)
+
+        return msgspec.structs.replace(endpoint, handler=handle)
+
+    async def get(self, request: web.Request) -> web.Response:
+        """`GET /audit`: one JSON object a line."""
+        query = http.query(request, AuditQuery)
+        everything = is_operator(http.caller(request)) and HEADER not in request.headers
+        tenant = None if everything else tenant_of(request)
+        page = await self._accounts.audit(query.after, limit=query.limit, tenant=tenant)
+        body = b"".join(encode(entry) + b"\n" for entry in page.entries)
+        return web.Response(body=body, content_type=_LINES, headers={"Cache-Control": "no-store"})
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return the routes."""
+        return [
+            Endpoint(
+                method="GET", path="/audit", handler=self.get, access=Access.ADMINISTER, tag="access",
+                summary="Read the audit log", query=AuditQuery, answer={_LINES: {"type": "string"}},
+                errors=(Code.INVALID_REQUEST, Code.UNAVAILABLE),
+            ),
+        ]  # fmt: skip

@@ -1,0 +1,261 @@
+"""Sessions: a browser exchanges a key, or a link that works once, for a cookie."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import msgspec
+from aiohttp import hdrs, web
+from msgspec import Meta
+
+from safelight import accounts, http
+from safelight.access.caller import CALLER, Access, Caller
+from safelight.accounts import ApiKey, Scope, Session, Ticket
+from safelight.client.accounts import AccountClient
+from safelight.errors import Code, Error
+from safelight.master.access.audit import Audit
+from safelight.master.access.fresh import Fresh
+from safelight.master.access.keys import KEY, Keys, flags, scopes_of
+from safelight.master.access.quotas import Quotas
+from safelight.master.access.tenant import is_operator
+from safelight.master.api.endpoint import JSON, Endpoint
+
+_COOKIE = "safelight_session"
+_SIGN_IN = "sign_in"
+_SIGN_IN_LINK_LASTS = 3600.0
+_SAFE = ("GET", "HEAD")
+
+
+class SignIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to sign in with: an API key, or the ticket of a sign-in link."""
+
+    key: Annotated[str, Meta(max_length=512)] | None = None
+    ticket: Annotated[str, Meta(max_length=512)] | None = None
+
+
+class SignedIn(msgspec.Struct, frozen=True, kw_only=True):
+    """Who the caller is. Without a session or another credential, `signed_in` is false and the rest is empty.
+
+    `needed` says whether one has to sign in at all here; `operator` whether the caller may manage tenants. `providers`
+    names other ways to sign in.
+    """
+
+    signed_in: bool
+    needed: bool
+    name: str = ""
+    tenant: str = ""
+    scopes: list[Scope] = msgspec.field(default_factory=list)
+    via: str = ""
+    key: str = ""
+    operator: bool = False
+    providers: list[str] = msgspec.field(default_factory=list)
+
+
+class SignInLink(msgspec.Struct, frozen=True, kw_only=True):
+    """A link that signs in a browser, once, until it expires (Unix seconds)."""
+
+    url: str
+    expires: float
+
+
+class Sessions:
+    """The handlers of sessions, and the authenticator that takes their cookie."""
+
+    def __init__(
+        self,
+        client: AccountClient,
+        keys: Keys,
+        quotas: Quotas,
+        audit: Audit,
+        *,
+        lifetime: float,
+        providers: list[str] | None = None,
+    ) -> None:
+        """Let sessions last `lifetime` seconds."""
+        self._accounts = client
+        self._keys = keys
+        self._quotas = quotas
+        self._audit = audit
+        self._lifetime = lifetime
+        self._providers = providers or []
+        self._sessions: Fresh[Session | None] = Fresh(self._read)
+
+    async def _read(self, id: str) -> Session | None:
+        try:
+            return await self._accounts.session(id)
+        except Error as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+            return None
+
+    async def authenticate(self, request: web.Request) -> Caller | None:
+        """Return the caller that a session's cookie stands for; None where there is none, or it has ended."""
+        cookie = request.cookies.get(_COOKIE)
+        if cookie is None:
+            return None
+        session = await self._sessions.get(accounts.digest(cookie))
+        if session is None or session.expires < time.time():
+            return None
+        if session.key and await self._keys.valid(session.key) is None:
+            return None
+        if request.method not in _SAFE and not {"Sec-Fetch-Site", hdrs.ORIGIN} & request.headers.keys():
+            # A browser says which page a request comes from, and the gate has looked at that.
+            raise Error(Code.FORBIDDEN, "A session's cookie changes things only from the web page; use an API key.")
+        await self._quotas.request(session.tenant)
+        request[KEY] = session.key
+        return Caller(
+            name=session.name or session.key, tenant=session.tenant, scopes=flags(session.scopes), via="session"
+        )
+
+    async def get(self, request: web.Request) -> web.Response:
+        """`GET /session`."""
+        gate = request.app[http.SERVICE].gate
+        needed = not (gate.policy.local or gate.policy.open)
+        try:
+            caller = await gate.identify(request)
+        except Error as error:
+            if error.code not in (Code.UNAUTHENTICATED, Code.FORBIDDEN):
+                raise
+            caller = None
+        if caller is None:
+            return _private(SignedIn(signed_in=False, needed=needed, providers=self._providers))
+        return _private(
+            SignedIn(
+                signed_in=True,
+                needed=needed,
+                name=caller.name,
+                tenant=caller.tenant,
+                scopes=scopes_of(caller.scopes),
+                via=caller.via,
+                key=request.get(KEY, ""),
+                operator=is_operator(caller),
+                providers=self._providers,
+            )
+        )
+
+    async def create(self, request: web.Request) -> web.Response:
+        """`POST /session`."""
+        asked = await http.read_json(request, SignIn)
+        if (asked.key is None) == (asked.ticket is None):
+            raise Error(Code.INVALID_REQUEST, "Sign in with an API key, or with the ticket of a sign-in link.")
+        source: ApiKey | Ticket | None
+        if asked.key is not None:
+            source = await self._keys.of_token(asked.key.strip())
+            if source is None:
+                raise Error(Code.UNAUTHENTICATED, "This key is not known here. It may be revoked, or another system's.")
+        else:
+            source = await self._redeemed(asked.ticket or "")
+        return await self.start(request, source)
+
+    async def _redeemed(self, ticket: str) -> Ticket:
+        try:
+            return await self._accounts.redeem(accounts.digest(ticket), _SIGN_IN)
+        except Error as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+            raise Error(Code.UNAUTHENTICATED, error.detail) from None
+
+    async def start(
+        self, request: web.Request, source: ApiKey | Ticket, response: web.StreamResponse | None = None
+    ) -> web.Response:
+        """Start a session for a key or a ticket, and answer with its cookie."""
+        now = time.time()
+        secret = accounts.new_secret()
+        key = source.id if isinstance(source, ApiKey) else ""
+        session = Session(
+            id=accounts.digest(secret),
+            tenant=source.tenant,
+            name=source.name or key,
+            scopes=source.scopes,
+            key=key,
+            created=now,
+            expires=min(now + self._lifetime, (source.expires if isinstance(source, ApiKey) else None) or now + 1e10),
+        )
+        request[CALLER] = Caller(name=session.name, tenant=session.tenant, scopes=flags(session.scopes), via="session")
+        async with self._audit.record(request, "sessions.start", session.name, tenant=session.tenant):
+            await self._accounts.create_session(session)
+        answer = response or _private(await self._shown(request, session))
+        _set_cookie(request, answer, secret, int(session.expires - now))
+        return answer  # type: ignore[return-value]
+
+    async def _shown(self, request: web.Request, session: Session) -> SignedIn:
+        caller = http.caller(request)
+        return SignedIn(
+            signed_in=True,
+            needed=True,
+            name=session.name,
+            tenant=session.tenant,
+            scopes=scopes_of(caller.scopes),
+            via="session",
+            key=session.key,
+            operator=is_operator(caller),
+            providers=self._providers,
+        )
+
+    async def end(self, request: web.Request) -> web.Response:
+        """`DELETE /session`."""
+        if (cookie := request.cookies.get(_COOKIE)) is not None:
+            id = accounts.digest(cookie)  # noqa: A001 - a session's id is called id
+            await self._accounts.end_session(id)
+            self._sessions.forget(id)
+        answer = web.Response(status=204)
+        answer.del_cookie(_COOKIE, path=http.location(request, "/"))
+        return answer
+
+    async def invite(self, request: web.Request) -> web.Response:
+        """`POST /sign-in-links`: for an administrator of the system, who has no key yet."""
+        secret = accounts.new_secret()
+        ticket = Ticket(
+            id=accounts.digest(secret),
+            kind=_SIGN_IN,
+            name="sign-in link",
+            scopes=[Scope.ADMINISTER],
+            expires=time.time() + _SIGN_IN_LINK_LASTS,
+        )
+        async with self._audit.record(request, "sign_in_links.create"):
+            await self._accounts.create_ticket(ticket)
+        # A fragment stays in the browser: no server, proxy or log sees the ticket in an address.
+        url = http.absolute(request, f"/#/sign-in/{secret}")
+        return _private(SignInLink(url=url, expires=ticket.expires))
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return the routes."""
+        return [
+            Endpoint(
+                method="GET", path="/session", handler=self.get, access=Access.PAGE, tag="access",
+                summary="Say who the caller is", answer={JSON: SignedIn}, errors=(Code.UNAVAILABLE,),
+            ),
+            Endpoint(
+                method="POST", path="/session", handler=self.create, access=Access.PAGE, tag="access",
+                summary="Sign in: exchange a key or the ticket of a sign-in link for a session's cookie",
+                body={JSON: SignIn}, answer={JSON: SignedIn},
+                errors=(Code.INVALID_REQUEST, Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.UNAVAILABLE),
+            ),
+            Endpoint(
+                method="DELETE", path="/session", handler=self.end, access=Access.PAGE, tag="access",
+                summary="Sign out", status=204, errors=(Code.UNAVAILABLE,),
+            ),
+            Endpoint(
+                method="POST", path="/sign-in-links", handler=self.invite, access=Access.CLUSTER, tag="access",
+                summary="Make a link that signs an administrator in once", answer={JSON: SignInLink},
+                errors=(Code.UNAVAILABLE,),
+            ),
+        ]  # fmt: skip
+
+
+def _private(value: object) -> web.Response:
+    return http.json_response(value, headers={"Cache-Control": "no-store"})
+
+
+def _set_cookie(request: web.Request, answer: web.StreamResponse, secret: str, seconds: int) -> None:
+    policy = request.app[http.SERVICE].gate.policy
+    answer.set_cookie(
+        _COOKIE,
+        secret,
+        max_age=seconds,
+        path=http.location(request, "/"),
+        httponly=True,
+        samesite="Strict",
+        secure=request.secure or (policy.public is not None and policy.public.scheme == "https"),
+    )

@@ -1,0 +1,33 @@
+"""The tenant that a request is about."""
+
+from __future__ import annotations
+
+import re
+
+from aiohttp import web
+
+from safelight import http
+from safelight.access.caller import Access, Caller
+from safelight.errors import Code, Error
+from safelight.wire import DEFAULT_TENANT
+
+HEADER = "Safelight-Tenant"
+"""With this header an administrator of the system acts for another tenant."""
+
+_TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+
+
+def is_operator(caller: Caller) -> bool:
+    """Say whether a caller administers the whole system: tenants, and everything of theirs."""
+    return caller.tenant == DEFAULT_TENANT and bool(caller.scopes & Access.ADMINISTER)
+
+
+def tenant_of(request: web.Request) -> str:
+    """Return the caller's tenant, or the one that an operator names. Raises FORBIDDEN for anybody else who does."""
+    caller = http.caller(request)
+    named = request.headers.get(HEADER)
+    if named is None or named == caller.tenant:
+        return caller.tenant
+    if not is_operator(caller) or _TENANT.fullmatch(named) is None:
+        raise Error(Code.FORBIDDEN, f"Only administrators of the tenant {DEFAULT_TENANT} may act for another tenant.")
+    return named

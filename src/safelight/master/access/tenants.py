@@ -1,0 +1,127 @@
+"""Tenants: operators list, create, change and delete them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from safelight import http
+from safelight.access.caller import Access
+from safelight.accounts import Limits, Name, Tenant, TenantUse
+from safelight.client.accounts import AccountClient
+from safelight.errors import Code, Error
+from safelight.master.access.audit import Audit
+from safelight.master.access.quotas import Quotas
+from safelight.master.access.tenant import is_operator
+from safelight.master.api.endpoint import JSON, Endpoint
+from safelight.wire import DEFAULT_TENANT, TenantId
+
+
+class TenantFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What of a tenant can be changed."""
+
+    name: Name = ""
+    weight: Annotated[float, Meta(ge=0.01, le=1000)] = 1.0
+    limits: Limits = Limits()
+    disabled: bool = False
+
+
+class NewTenant(TenantFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tenant to create."""
+
+    id: TenantId
+
+
+class TenantSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant and what it has now."""
+
+    tenant: Tenant
+    use: TenantUse
+
+
+class Tenants:
+    """The handlers of tenants."""
+
+    def __init__(self, accounts: AccountClient, quotas: Quotas, audit: Audit) -> None:
+        self._accounts = accounts
+        self._quotas = quotas
+        self._audit = audit
+
+    async def all(self, request: web.Request) -> web.Response:
+        """`GET /tenants`: all for operators, the own one for administrators of another tenant."""
+        caller = http.caller(request)
+        use = {use.tenant: use for use in await self._accounts.use()}
+        if is_operator(caller):
+            tenants = await self._accounts.tenants()
+        else:
+            tenants = [await self._accounts.tenant(caller.tenant)]
+        seen = [
+            TenantSeen(tenant=each, use=use.get(each.id) or TenantUse(tenant=each.id, tasks={})) for each in tenants
+        ]
+        return http.json_response(seen)
+
+    async def create(self, request: web.Request) -> web.Response:
+        """`POST /tenants`."""
+        _check_operator(request)
+        asked = await http.read_json(request, NewTenant)
+        async with self._audit.record(request, "tenants.create", asked.id, tenant=asked.id):
+            made = await self._accounts.create_tenant(msgspec.convert(asked, Tenant, from_attributes=True))
+        self._quotas.changed(made.id)
+        return http.json_response(made)
+
+    async def change(self, request: web.Request) -> web.Response:
+        """`PUT /tenants/{id}`."""
+        _check_operator(request)
+        id = request.match_info["id"]  # noqa: A001 - a tenant's id is called id
+        asked = await http.read_json(request, TenantFields)
+        tenant = (await self._accounts.tenant(id)).evolve(
+            name=asked.name, weight=asked.weight, limits=asked.limits, disabled=asked.disabled
+        )
+        detail = {"weight": asked.weight, "disabled": asked.disabled, "limits": msgspec.to_builtins(asked.limits)}
+        async with self._audit.record(request, "tenants.change", id, tenant=id, **detail):
+            changed = await self._accounts.change_tenant(tenant)
+        self._quotas.changed(id)
+        return http.json_response(changed)
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """`DELETE /tenants/{id}`."""
+        _check_operator(request)
+        id = request.match_info["id"]  # noqa: A001 - as above
+        await self._accounts.tenant(id)
+        async with self._audit.record(request, "tenants.delete", id, tenant=id):
+            await self._accounts.delete_tenant(id)
+        self._quotas.changed(id)
+        return web.Response(status=204)
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return the routes."""
+        errors = (Code.INVALID_REQUEST, Code.FORBIDDEN, Code.NOT_FOUND, Code.CONFLICT, Code.UNAVAILABLE)
+        return [
+            Endpoint(
+                method="GET", path="/tenants", handler=self.all, access=Access.ADMINISTER, tag="access",
+                summary="List tenants, their limits and what they have", answer={JSON: list[TenantSeen]},
+                errors=(Code.UNAVAILABLE,),
+            ),
+            Endpoint(
+                method="POST", path="/tenants", handler=self.create, access=Access.ADMINISTER, tag="access",
+                summary="Create a tenant", body={JSON: NewTenant}, answer={JSON: Tenant}, errors=errors,
+            ),
+            Endpoint(
+                method="PUT", path="/tenants/{id}", handler=self.change, access=Access.ADMINISTER, tag="access",
+                summary="Change a tenant's name, weight and limits, or disable it", body={JSON: TenantFields},
+                answer={JSON: Tenant}, errors=errors,
+            ),
+            Endpoint(
+                method="DELETE", path="/tenants/{id}", handler=self.delete, access=Access.ADMINISTER, tag="access",
+                summary="Delete a tenant that has no tasks, with its keys, sessions and recipes", status=204,
+                errors=errors,
+            ),
+        ]  # fmt: skip
+
+
+def _check_operator(request: web.Request) -> None:
+    if not is_operator(http.caller(request)):
+        raise Error(Code.FORBIDDEN, f"Only administrators of the tenant {DEFAULT_TENANT} manage tenants.")

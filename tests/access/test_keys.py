@@ -1,0 +1,205 @@
+"""API keys, sessions, signed links and the audit log at the master."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import pytest
+
+from support.photos import photo
+
+from .tenants import ALL, Api, acting, finish_one, keyed_tenant
+
+
+@pytest.fixture
+async def root(keyed, http) -> Api:
+    return Api(http, keyed.url("master"), keyed.key)
+
+
+async def until_refused(api: Api) -> float:
+    """Wait until a key is refused; return how many seconds that took."""
+    start = time.monotonic()
+    while True:
+        async with api.http.get(f"{api.url}/summary", headers=api.headers) as answer:
+            if answer.status == 401:
+                return time.monotonic() - start
+        await asyncio.sleep(0.05)
+
+
+async def test_scopes_say_what_a_key_may_do(root):
+    for scopes, read, upload, operate, administer in (
+        (["read"], 200, 403, 403, 403),
+        (["upload"], 403, 400, 403, 403),
+        (["operate"], 403, 403, 404, 403),
+        (["administer"], 200, 400, 404, 200),
+    ):
+        made = await root.call("POST", "/keys", {"scopes": scopes})
+        api = Api(root.http, root.url, made["token"])
+        await api.call("GET", "/summary", status=read)
+        await api.call("POST", "/task", status=upload)
+        await api.call("POST", "/task/1-aaaaaaaaaa/cancel", status=operate)
+        await api.call("GET", "/keys", status=administer)
+
+
+async def test_a_key_is_rotated_with_an_overlap_and_revoked_within_seconds(root):
+    first = await keyed_tenant(root, "first")
+    (key,) = await first.call("GET", "/keys")
+    assert not {"digest", "previous"} & key.keys()
+    made = await first.call("POST", f"/keys/{key['id']}/rotate", {"overlap": 60})
+    assert made["token"].split("_")[:2] == ["sl", key["id"]]
+    again = Api(first.http, first.url, made["token"])
+    for api in (first, again):
+        await api.call("GET", "/summary")
+    made = await again.call("POST", f"/keys/{key['id']}/rotate", {"overlap": 0})
+    assert await until_refused(again) < 10
+    last = Api(first.http, first.url, made["token"])
+    await last.call("GET", "/summary")
+    await last.call("DELETE", f"/keys/{key['id']}", status=204)
+    assert await until_refused(last) < 10
+
+
+async def test_a_key_expires(root):
+    made = await root.call("POST", "/keys", {"expires_in": 0.5, "scopes": ["read"]})
+    assert await until_refused(Api(root.http, root.url, made["token"])) < 10
+
+
+async def test_who_does_not_administer_may_rotate_its_own_key_alone(root):
+    first = await keyed_tenant(root, "first")
+    made = [await first.call("POST", "/keys", {"scopes": ["read"]}) for _ in range(2)]
+    mine, other = (each["key"]["id"] for each in made)
+    api = Api(first.http, first.url, made[0]["token"])
+    await api.call("POST", f"/keys/{other}/rotate", {}, status=403)
+    await api.call("DELETE", f"/keys/{other}", status=403)
+    await api.call("POST", f"/keys/{mine}/rotate", {})
+    second = await keyed_tenant(root, "second")
+    await second.call("DELETE", f"/keys/{mine}", status=404)
+
+
+async def test_wrong_keys_are_refused_alike(root):
+    first = await keyed_tenant(root, "first")
+    for token in (first.token + "a", first.token[:-1], "sl_unknown_aaaa", "sl__", "x" * 300):
+        await Api(first.http, first.url, token).call("GET", "/summary", status=401)
+
+
+async def test_sessions_start_with_a_key_and_end(root):
+    first = await keyed_tenant(root, "first")
+    url, http = root.url, root.http
+    page = {"Origin": url}
+    async with http.post(f"{url}/session", json={"key": first.token}, headers=page) as answer:
+        cookie = answer.cookies["safelight_session"]
+        told = await answer.json()
+    assert (told["tenant"], told["scopes"], told["signed_in"], told["operator"]) == ("first", ALL, True, False)
+    assert cookie["httponly"] and cookie["samesite"] == "Strict" and cookie["path"] == "/"
+    assert first.token not in cookie.value
+    signed_in = {"Cookie": f"safelight_session={cookie.value}"}
+    for headers, status in ((signed_in, 200), ({}, 401), ({"Cookie": "safelight_session=x"}, 401)):
+        async with http.get(f"{url}/summary", headers=headers) as answer:
+            assert answer.status == status
+    # A cookie changes nothing for a page of elsewhere, nor for what says not which page it is of.
+    for headers, status in (({}, 403), ({"Origin": "https://evil.example"}, 403), (page, 404)):
+        async with http.post(f"{url}/task/1-aaaaaaaaaa/cancel", headers={**signed_in, **headers}) as answer:
+            assert answer.status == status, headers
+    async with http.delete(f"{url}/session", headers={**signed_in, **page}) as answer:
+        assert answer.status == 204
+    async with http.get(f"{url}/session", headers=signed_in) as answer:
+        assert (await answer.json())["signed_in"] is False
+    async with http.get(f"{url}/summary", headers=signed_in) as answer:
+        assert answer.status == 401
+
+
+async def test_a_session_ends_with_its_key(root):
+    first = await keyed_tenant(root, "first")
+    async with root.http.post(f"{root.url}/session", json={"key": first.token}) as answer:
+        cookie = answer.cookies["safelight_session"].value
+    (key,) = await first.call("GET", "/keys")
+    await root.call("DELETE", f"/keys/{key['id']}", headers=acting("first"), status=204)
+    start, status = time.monotonic(), 200
+    while status == 200:
+        async with root.http.get(f"{root.url}/summary", headers={"Cookie": f"safelight_session={cookie}"}) as answer:
+            status = answer.status
+    assert status == 401
+    assert time.monotonic() - start < 10
+
+
+async def test_a_sign_in_link_works_once(root):
+    link = await root.call("POST", "/sign-in-links")
+    address, _, ticket = link["url"].partition("#/sign-in/")
+    assert address == f"{root.url}/"
+    first = await keyed_tenant(root, "first")
+    await first.call("POST", "/sign-in-links", status=403)
+    statuses = []
+    for _ in range(2):
+        async with root.http.post(f"{root.url}/session", json={"ticket": ticket}) as answer:
+            statuses.append(answer.status)
+            if answer.status == 200:
+                assert (await answer.json())["operator"] is True
+    assert statuses == [200, 401]
+
+
+async def test_signed_links_show_one_thing_until_they_end(keyed, root):
+    first, second = await keyed_tenant(root, "first"), await keyed_tenant(root, "second")
+    async with first.client() as client:
+        task = await client.upload(photo(1))
+        other = await client.upload(photo(2))
+    await finish_one(keyed, photo(3))
+    result = await first.call("POST", f"/task/{task.id}/links", {"output": "image", "expires_in": 60})
+    original = await first.call("POST", f"/task/{task.id}/links", {"original": True})
+    short = await first.call("POST", f"/task/{task.id}/links", {"expires_in": 1})
+
+    async def get(url: str, headers=None) -> int:
+        async with root.http.get(url, headers=headers or {}) as answer:
+            await answer.read()
+            return answer.status
+
+    assert result["url"].startswith(f"{root.url}/task/{task.id}/result?output=image&link=")
+    async with root.http.get(result["url"] + "&download=true") as answer:
+        assert await answer.read() == photo(3)
+    assert await get(original["url"]) == 200
+    assert await get(result["url"], second.headers) == 404, "a key comes first"
+    tampered = (
+        result["url"].replace("output=image", "output=other"),
+        result["url"].replace("/result", "/original"),
+        result["url"].replace(task.id, other.id),
+        result["url"].replace(".first.", ".second."),
+        result["url"][:-1],
+        original["url"].replace("/original", ""),
+        original["url"].replace("/original", "/rendition"),
+        f"{root.url}/tasks?link={result['url'].partition('link=')[2]}",
+    )
+    for url in tampered:
+        assert await get(url) == 401, url
+    while await get(short["url"]) == 200:
+        pass
+    assert await get(short["url"]) == 401
+    await first.call("POST", "/links/rotate", {}, status=204)
+    assert await get(result["url"]) == await get(original["url"]) == 401
+    again = await first.call("POST", f"/task/{task.id}/links", {})
+    assert await get(again["url"]) == 200
+
+
+async def test_the_audit_log_says_who_did_what(root):
+    first = await keyed_tenant(root, "first")
+    await first.call("PUT", "/recipes/own", {"outputs": {"image": {"format": "png"}}})
+    async with first.client() as client:
+        task = await client.upload(photo(1))
+    await first.call("POST", f"/task/{task.id}/cancel")  # one's own tasks are nobody else's business
+    await root.call("POST", f"/task/{task.id}/retry", headers=acting("first"))
+    await root.call("POST", "/tenants", {"id": "first"}, status=409)
+    lines = [json.loads(line) for line in (await root.call("GET", "/audit")).splitlines()]
+    told = [(line["who"], line["action"], line["subject"], line["tenant"], line["outcome"]) for line in lines]
+    (key,) = await first.call("GET", "/keys")
+    assert told == [
+        ("default/cluster", "tenants.create", "first", "first", "begun"),
+        ("default/cluster", "keys.create", key["id"], "first", "begun"),
+        ("first/key of first", "recipes.save", "own", "first", "begun"),
+        ("default/cluster", "tasks.retry", task.id, "first", "begun"),
+        ("default/cluster", "tenants.create", "first", "first", "begun"),
+        ("default/cluster", "tenants.create", "first", "first", "conflict"),
+    ]
+    assert lines[0]["via"] == "cluster"
+    assert lines[0]["remote"] == "127.0.0.1"
+    assert first.token.split("_")[2] not in json.dumps(lines)
+    mine = [json.loads(line)["tenant"] for line in (await first.call("GET", "/audit")).splitlines()]
+    assert set(mine) == {"first"}

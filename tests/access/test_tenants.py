@@ -1,0 +1,200 @@
+"""Tenants at the master: nobody finds what is another's."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+
+import pytest
+
+from safelight.access.caller import Access
+from safelight.errors import Code, Error
+from support.photos import photo
+
+from .tenants import Api, acting, finish_one, keyed_tenant
+
+
+@pytest.fixture
+async def root(keyed, http) -> Api:
+    """Whoever has the cluster key administers the system."""
+    return Api(http, keyed.url("master"), keyed.key)
+
+
+NAMES = ("own-recipe", "holiday-batch", "beach-photo")
+
+
+async def test_a_second_tenant_finds_nothing_by_any_reading_endpoint(keyed, root):
+    """Everything that answers GET is asked with the names and ids of the first tenant's things, and as it is."""
+    first, second = await keyed_tenant(root, "first"), await keyed_tenant(root, "second")
+    recipe = {"outputs": {"image": {"format": "png"}}}
+    await first.call("PUT", "/recipes/own-recipe", recipe)
+    async with first.client() as client:
+        task = await client.upload(photo(1), filename="beach-photo.png", batch="holiday-batch", recipe="own-recipe")
+        waiting = await client.upload(photo(2), filename="beach-photo-2.png", batch="holiday-batch")
+    assert await finish_one(keyed, photo(3)) == task.id
+    upload = {"Tus-Resumable": "1.0.0", "Upload-Length": "10"}
+    async with first.http.post(f"{first.url}/uploads", headers={**first.headers, **upload}) as answer:
+        partial = answer.headers["Location"].rpartition("/")[2]
+    secrets = {*NAMES, task.id, waiting.id, task.input.digest, partial, "first"}
+    fill = {"{id}": [task.id, waiting.id, partial], "{name}": ["own-recipe", "holiday-batch"]}
+    asked = 0
+    seen_by_first = set()
+    for route, known in keyed.services["master"].routes.items():
+        reads = route.method == "GET" and known.path not in ("/task/next", "/events", "/task/{id}/events")
+        if not reads or not known.access & (Access.READ | Access.UPLOAD | Access.ADMINISTER):
+            continue
+        for path in paths(known.path, fill):
+            for query in ("", f"?tasks={task.id}", "?task=" + task.id, "?batch=holiday-batch", "?recipe=own-recipe"):
+                for api in (first, second):
+                    text = await body_of(api, path + query)
+                    found = {word for word in secrets if word in text and word not in path + query}
+                    if api is first:
+                        seen_by_first |= found
+                    else:
+                        assert not found, (path + query, found, text[:500])
+                        asked += 1
+    assert asked > 80
+    assert seen_by_first >= {*NAMES, task.id, waiting.id, "first"}, "the first tenant must see its own"
+    for path in ("/events?after=0", f"/task/{task.id}/events?after=0", f"/events?after=0&task={task.id}"):
+        text = await body_of(second, path, accept="application/json")
+        assert '"events":[]' in text or "not_found" in text, text[:300]
+    assert task.id in await body_of(first, "/events?after=0", accept="application/json")
+
+
+def paths(path: str, fill: dict[str, list[str]]) -> list[str]:
+    (placeholder,) = re.findall(r"\{\w+\}", path) or [None]
+    return [path] if placeholder is None else [path.replace(placeholder, value) for value in fill[placeholder]]
+
+
+async def body_of(api: Api, path: str, accept: str = "*/*") -> str:
+    async with api.http.get(api.url + path, headers={**api.headers, "Accept": accept}) as answer:
+        assert answer.status < 500, (path, answer.status)
+        return str(dict(answer.headers)) + (await answer.read()).decode(errors="replace")
+
+
+async def test_a_second_tenant_changes_nothing(keyed, root):
+    first, second = await keyed_tenant(root, "first"), await keyed_tenant(root, "second")
+    await first.call("PUT", "/recipes/own", {"outputs": {"image": {"format": "png"}}})
+    async with first.client() as client:
+        task = await client.upload(photo(1))
+    for method, path in (("POST", "/cancel"), ("POST", "/retry"), ("POST", "/release"), ("DELETE", "")):
+        await second.call(method, f"/task/{task.id}{path}", status=404)
+    await second.call("DELETE", "/recipes/own", status=404)
+    for chosen in ({"tasks": [task.id]}, {"filter": {}}):
+        done = await second.call("POST", "/tasks/actions", {"action": "delete", **chosen})
+        assert done["changed"] == 0
+    await second.call("POST", f"/task/{task.id}/links", {}, status=404)
+    await second.call("POST", "/preview", {"task": task.id, "recipe": {"outputs": {"image": {}}}}, status=404)
+    assert (await first.call("GET", f"/task/{task.id}"))["state"] == 0
+    # A name in a header gives nobody what is not theirs.
+    await second.call("GET", f"/task/{task.id}", headers=acting("first"), status=403)
+    assert (await root.call("GET", f"/task/{task.id}", headers=acting("first")))["tenant"] == "first"
+    await root.call("GET", f"/task/{task.id}", status=404)
+
+
+async def test_the_same_photo_is_not_known_from_another_tenant(keyed, root):
+    first, second = await keyed_tenant(root, "first"), await keyed_tenant(root, "second")
+    async with first.client() as mine, second.client() as theirs:
+        await mine.upload(photo(1), idempotency_key="k")
+        await finish_one(keyed, photo(2))
+        assert (await mine.upload(photo(1))).reused
+        other = await theirs.upload(photo(1), idempotency_key="k")
+    assert (other.reused, other.state, other.tenant) == (False, 0, "second")
+
+
+async def test_a_change_wakes_its_own_tenant(keyed, root):
+    first, second = await keyed_tenant(root, "first"), await keyed_tenant(root, "second")
+    async with first.client() as mine, second.client() as theirs:
+        task = await mine.upload(photo(1))
+        waiting = asyncio.create_task(mine.changes(task.seq, wait=10.0))
+        other = asyncio.create_task(theirs.changes(0, wait=1.0))
+        await mine.cancel(task.id)
+        page = await waiting
+        assert [event.kind for event in page.events] == ["cancelled"]
+        assert (await other).events == []
+
+
+async def test_limits_answer_429_with_the_time_to_wait(keyed, root):
+    limited = await keyed_tenant(root, "limited", waiting=1)
+    other = await keyed_tenant(root, "other")
+    async with limited.client() as client:
+        await client.upload(photo(1))
+    async with limited.http.post(
+        f"{limited.url}/task", data={"image": io.BytesIO(photo(2))}, headers=limited.headers
+    ) as answer:
+        assert (answer.status, int(answer.headers["Retry-After"]) >= 1) == (429, True)
+    async with other.client() as client:
+        await asyncio.gather(*(client.upload(photo(number)) for number in range(5)))
+
+
+async def test_a_rate_of_requests_is_kept(keyed, root):
+    limited = await keyed_tenant(root, "limited", requests=5)
+    other = await keyed_tenant(root, "other")
+    statuses = []
+    for _ in range(30):
+        async with limited.http.get(f"{limited.url}/summary", headers=limited.headers) as answer:
+            statuses.append(answer.status)
+            if answer.status == 429:
+                assert int(answer.headers["Retry-After"]) >= 1
+    assert statuses.count(200) >= 10
+    assert 429 in statuses
+    for _ in range(30):
+        await other.call("GET", "/summary")
+
+
+async def test_uploads_at_once_are_counted_by_tenant(keyed, root):
+    limited = await keyed_tenant(root, "limited", uploads=1)
+    other = await keyed_tenant(root, "other")
+    release, begun = asyncio.Event(), asyncio.Event()
+
+    async def slow():
+        boundary = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+        yield boundary + photo(1)[:100]
+        begun.set()
+        await release.wait()
+        yield photo(1)[100:] + b"\r\n--x--\r\n"
+
+    headers = {**limited.headers, "Content-Type": "multipart/form-data; boundary=x"}
+    sending = asyncio.create_task(_status(limited.http.post(f"{limited.url}/task", data=slow(), headers=headers)))
+    await begun.wait()
+    refused = 200
+    while refused == 200:  # until the master has read the first bytes of the slow one
+        refused = await _status(
+            limited.http.post(f"{limited.url}/task", data={"image": io.BytesIO(photo(2))}, headers=limited.headers)
+        )
+    assert refused == 429
+    async with other.client() as client:
+        await client.upload(photo(3))
+    release.set()
+    assert await sending == 200
+
+
+async def _status(request) -> int:
+    async with request as answer:
+        return answer.status
+
+
+async def test_a_disabled_tenant_is_refused_within_seconds_and_its_tasks_go_on(keyed, root):
+    first = await keyed_tenant(root, "first")
+    async with first.client() as client:
+        await client.upload(photo(1))
+        await root.call("PUT", "/tenants/first", {"disabled": True})
+        with pytest.raises(Error) as refused:
+            await client.upload(photo(2))
+        assert refused.value.code is Code.FORBIDDEN
+    await finish_one(keyed, photo(3))
+
+
+async def test_tenants_are_managed_by_operators_alone(root):
+    first = await keyed_tenant(root, "first", waiting=10)
+    seen = {each["tenant"]["id"]: each for each in await root.call("GET", "/tenants")}
+    assert seen["first"]["tenant"]["limits"]["waiting"] == 10
+    assert [each["tenant"]["id"] for each in await first.call("GET", "/tenants")] == ["first"]
+    await first.call("POST", "/tenants", {"id": "mine"}, status=403)
+    await first.call("PUT", "/tenants/first", {"weight": 100}, status=403)
+    await first.call("DELETE", "/tenants/default", status=403)
+    await root.call("POST", "/tenants", {"id": "first"}, status=409)
+    await root.call("POST", "/tenants", {"id": "Not a name"}, status=400)
+    await root.call("DELETE", "/tenants/first", status=204)
+    await first.call("GET", "/summary", status=401)
