@@ -29,7 +29,7 @@ def run(addresses: dict[str, str], tmp_path: Path) -> Run:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder with three photos, one of them in a folder below, and things that are none."""
+    """A directory with three photos, one of them in a directory below, and files that are not photos."""
     folder = tmp_path / "photos"
     (folder / "below" / ".hidden").mkdir(parents=True)
     (folder / "one.png").write_bytes(photo(1))

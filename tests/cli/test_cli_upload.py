@@ -29,7 +29,7 @@ def test_one_photo_becomes_a_task(run: Run, tmp_path: Path) -> None:
     assert is_inverse(photo(20), (tmp_path / "results" / "photo.image.png").read_bytes())
 
 
-def test_a_folder_is_uploaded_and_its_results_are_saved(run: Run, photos: Path, tmp_path: Path) -> None:
+def test_a_directory_is_uploaded_and_its_results_are_saved(run: Run, photos: Path, tmp_path: Path) -> None:
     done = run("upload", "photos", "-r", "invert", "--output", "results")
     assert done.returncode == 0, done.stderr
     results = tmp_path / "results"
@@ -95,7 +95,7 @@ def test_recipes_come_by_name_or_from_a_file(run: Run, tmp_path: Path) -> None:
     ("argv", "status", "words"),
     [
         (["upload"], 2, "at least one photo"),
-        (["upload", "missing.png"], 3, "no file or folder missing.png"),
+        (["upload", "missing.png"], 3, "no file or directory missing.png"),
         (["upload", "."], 3, "no photo"),
         (["upload", "x", "-n", "0"], 2, "-n"),
         (["upload", "--bogus"], 2, "--bogus"),

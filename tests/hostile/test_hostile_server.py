@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from safelight.cli.results import Folder
+from safelight.cli.results import ResultDirectory
 from safelight.client.master import Client
 from safelight.logs import JsonFormatter, TextFormatter
 from safelight.wire import Task
@@ -198,7 +198,7 @@ async def test_a_result_is_saved_in_the_folder_alone(server, tmp_path, what, out
     made = {"name": output, "digest": DIGEST, "size": 5, "media_type": media_type}
     server.task = task(outputs=[made], **NAMES[what])
     async with Client.connect(server.address) as client:
-        (saved,) = await Folder(folder).save(client, msgspec.convert(server.task, Task))
+        (saved,) = await ResultDirectory(folder).save(client, msgspec.convert(server.task, Task))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [saved]
     assert saved.parent == folder
     assert saved.read_bytes() == b"bytes"

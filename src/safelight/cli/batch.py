@@ -1,4 +1,4 @@
-"""One run of `safelight upload`: many photos on their way, and what became of each."""
+"""One run of `safelight upload`: upload many photos and collect what became of each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from safelight.cli.photos import Photo
 from safelight.cli.progress import Progress
-from safelight.cli.results import Folder
+from safelight.cli.results import ResultDirectory
 from safelight.client.master import Client
 from safelight.errors import Code, Error
 from safelight.wire import ENDED, State, Task
@@ -21,7 +21,7 @@ _CHUNK = 1 << 18
 
 @dataclass(eq=False)
 class Entry:
-    """One photo of the batch. `problem` says why it came to nothing."""
+    """One photo of the batch. `problem` says why it failed."""
 
     photo: Photo
     task: Task | None = None
@@ -30,11 +30,11 @@ class Entry:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Its task has ended."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
-    """Nothing more happens to it in this run."""
+    """Nothing more happens to this photo in this run."""
 
     @property
     def finished(self) -> bool:
-        """Whether its results are there."""
+        """Whether its task has finished."""
         return self.task is not None and self.task.state is State.FINISHED
 
     @property
@@ -45,11 +45,11 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is asked of a batch. `recipe` is a name or a document; `folder` takes the results."""
+    """What to do with the photos of a batch. `recipe` is a name or a document; `directory` receives the results."""
 
     recipe: str | Mapping[str, Any]
     priority: int = 0
-    folder: Folder | None = None
+    directory: ResultDirectory | None = None
     waits: bool = False
 
 
@@ -68,9 +68,9 @@ class Batch:
         self._gone: Error | None = None
 
     async def run(self, *, at_once: int) -> None:
-        """Upload everything; where results are waited for, return when the last one is there.
+        """Upload everything. With `waits`, return when the last task has ended.
 
-        What befalls one photo is in its entry; raises only what concerns all: a wrong recipe, no master.
+        The failure of one photo is in its entry. Raises only errors that concern all: a wrong recipe, no master.
         """
         match self._options.recipe:
             case str() as name:
@@ -116,21 +116,21 @@ class Batch:
     async def _upload(self, entry: Entry) -> None:
         sent = 0
 
-        async def pieces() -> AsyncIterator[bytes]:
+        async def chunks() -> AsyncIterator[bytes]:
             nonlocal sent
             self._progress.sent(-sent)  # a photo that is sent again counts once
             sent = 0
             with await asyncio.to_thread(entry.photo.path.open, "rb") as file:
-                while piece := await asyncio.to_thread(file.read, _CHUNK):
-                    yield piece
-                    sent += len(piece)
-                    self._progress.sent(len(piece))
+                while chunk := await asyncio.to_thread(file.read, _CHUNK):
+                    yield chunk
+                    sent += len(chunk)
+                    self._progress.sent(len(chunk))
 
         try:
             # A file that cannot be opened must not look like a connection that broke.
             await asyncio.to_thread(lambda: entry.photo.path.open("rb").close())
             entry.task = await self._client.upload(
-                pieces,
+                chunks,
                 recipe=self._options.recipe,
                 filename=entry.photo.path.name,
                 priority=self._options.priority,
@@ -148,7 +148,7 @@ class Batch:
                 entry.ended.set()
 
     async def _follow(self, after: int) -> None:
-        """Learn from the events which tasks of this batch have ended."""
+        """Read the events to learn which tasks of this batch have ended."""
         try:
             while True:
                 page = await self._client.changes(after, wait=30.0)
@@ -171,8 +171,8 @@ class Batch:
             if entry.task.state is not State.FINISHED:
                 failure = entry.task.failure
                 entry.problem = failure.detail if failure else f"The task is {entry.task.state.name.lower()}."
-            elif self._options.folder is not None:
-                entry.saved = await self._options.folder.save(self._client, entry.task)
+            elif self._options.directory is not None:
+                entry.saved = await self._options.directory.save(self._client, entry.task)
                 for path in entry.saved:
                     self._progress.saved(path)
         except Error as error:

@@ -1,4 +1,4 @@
-"""A child process that is kept running: started, forwarded, restarted when it dies, stopped."""
+"""A supervised child process: started, its log forwarded, restarted when it dies, stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger("up")
 _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 30.0
 _GOOD_RUN = 30.0
-"""Seconds after which a child counts as well again, so that its next death is followed by a short delay."""
+"""Seconds after which a child counts as healthy, so that it is restarted soon after its next death."""
 _PR_SET_PDEATHSIG = 1
 _USAGE = 2
 """The exit status of a program whose settings are wrong."""
@@ -34,8 +34,8 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._stopped = asyncio.Event()
 
-    async def keep(self, wrong: Callable[[], None]) -> None:
-        """Run it until `stop`, again and again; `wrong` is called when its settings are why it does not start."""
+    async def supervise(self, wrong: Callable[[], None]) -> None:
+        """Run it and restart it until `stop`. Call `wrong` if it does not start because of its settings."""
         delay = _FIRST_DELAY
         first = True
         while not self._stopped.is_set():
@@ -54,8 +54,8 @@ class Child:
                 await asyncio.wait_for(self._stopped.wait(), delay)
             delay = min(delay * 2, _LONGEST_DELAY)
 
-    async def stop(self, patience: float) -> None:
-        """Ask it to stop; kill it when it has not after `patience` seconds."""
+    async def stop(self, timeout: float) -> None:
+        """Ask it to stop, and kill it if it has not stopped after `timeout` seconds."""
         self._stopped.set()
         process = self._process
         if process is None or process.returncode is not None:
@@ -63,9 +63,9 @@ class Child:
         with suppress(ProcessLookupError):
             process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), patience)
+            await asyncio.wait_for(process.wait(), timeout)
         except TimeoutError:
-            log.warning("%s did not stop within %.0f s; killing it", self.name, patience)
+            log.warning("%s did not stop within %.0f s; killing it", self.name, timeout)
             self.kill()
             await process.wait()
 
@@ -103,7 +103,7 @@ class Child:
 
 
 def ended(status: int) -> str:
-    """Say how a program ended."""
+    """Describe how a program ended."""
     if status < 0:
         with suppress(ValueError):
             return f"was ended by {signal.Signals(-status).name}"
@@ -117,7 +117,7 @@ def _environment() -> dict[str, str]:
 
 
 def die_with_parent(parent: int) -> Callable[[], None] | None:
-    """Let the kernel kill a child when this process is gone, however it went (Linux)."""
+    """Make the kernel kill a child when this process ends in any way (Linux)."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""Where the command finds the services."""
+"""Find the services that a command talks to."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ HERE = Where()
 
 
 @asynccontextmanager
-async def master(where: Where, *, patience: float = 2.0) -> AsyncIterator[Client]:
-    """Find the master and open a client; failures that may pass are tried again for `patience` seconds."""
+async def master(where: Where, *, retry_for: float = 2.0) -> AsyncIterator[Client]:
+    """Find the master and open a client; retry transient failures for `retry_for` seconds."""
     async with session() as http:
         address = where.master or await _ask_store(where)
-        yield Client(Connection(http, Fixed(address), credentials=api_credentials(where), retry_for=patience))
+        yield Client(Connection(http, Fixed(address), credentials=api_credentials(where), retry_for=retry_for))
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from safelight.cli.connection import HERE, Where, master
 from safelight.cli.printing import complain, print_json, say, status_of
-from safelight.cli.results import Folder
+from safelight.cli.results import ResultDirectory
 from safelight.cli.tasks import find
 from safelight.errors import Error
 
@@ -42,14 +42,14 @@ async def download_command(
         return 2
     saved: list[Path] = []
     status = 0
-    folder = Folder(output, overwrite=overwrite)
+    directory = ResultDirectory(output, overwrite=overwrite)
     async with master(where) as client:
         for each in id:
             try:
                 task = await find(client, each)
                 if wait:
                     task = await client.wait(task.id)
-                paths = await folder.save(client, task, only or ())
+                paths = await directory.save(client, task, only or ())
             except Error as error:
                 complain(f"{each}: {error.detail}")
                 status = status_of(error)

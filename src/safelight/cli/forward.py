@@ -1,4 +1,4 @@
-"""The logs of many programs as one: each line with the name of its program in front, or as JSON with a field for it."""
+"""Merge the logs of many programs: each line starts with the name of its program, or is JSON with a field for it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Forward:
         sys.stderr.flush()
 
     def handler(self) -> logging.Handler:
-        """Return a handler for what this program has to say itself."""
+        """Return a handler for the log of this program."""
         return _Own(self)
 
     def _as_text(self, name: str, text: str) -> str:

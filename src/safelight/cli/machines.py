@@ -23,15 +23,15 @@ PROJECT = Path(__file__).resolve().parents[3]
 """Where safelight's sources are, and beside them what says how an image is made of them."""
 FLEET = "safelight"
 LOOK_AGAIN = 1.0
-"""Seconds between two looks at machines that take ten and more to boot."""
+"""Seconds between two checks of machines, which take ten seconds and more to boot."""
 
 
 def run(fleet: str | None, guest: str | None, *, as_json: bool) -> int:
-    """Compose the image if it is not there as the sources are, and run the fleet until a signal; the exit status."""
+    """Compose the image if the sources have changed, run the fleet until a signal, and return the exit status."""
     file = Path(fleet) if fleet else PROJECT / "deploy/fleet.yaml"
     for needed in (PROJECT / "meta/package.yaml", file):
         if not needed.is_file():
-            settings.fail(f"--vm needs {needed}, which comes with safelight's sources: run it from a checkout.")
+            settings.fail(f"--vm needs {needed}, which only a checkout of safelight has. Run the command there.")
     drumhead = _find("drumhead", "install it beside safelight")
     _find("qemu-system-x86_64", "on Debian: apt-get install qemu-system-x86")
     chosen = ("--guest", guest) if guest else ()
@@ -80,7 +80,7 @@ async def _run(drumhead: str, file: Path, flags: tuple[str, ...], *, as_json: bo
 
 
 async def _announce(drumhead: str, file: Path, began: float, *, as_json: bool) -> None:
-    """Wait until every machine is healthy, then say where the forwarded ports of this host lead."""
+    """Wait until every machine is healthy, then print the addresses of its forwarded ports."""
     while not (addresses := await asyncio.to_thread(_addresses, drumhead, file)):  # noqa: ASYNC110 - another program's
         await asyncio.sleep(LOOK_AGAIN)
     if as_json:
@@ -97,7 +97,7 @@ async def _announce(drumhead: str, file: Path, began: float, *, as_json: bool) -
 
 
 def _addresses(drumhead: str, file: Path) -> dict[str, str]:
-    """The first forwarded address of each machine, by its name in the fleet; empty until all are healthy."""
+    """Return the first forwarded address of each machine by its name, or nothing until all are healthy."""
     asked = subprocess.run(
         [drumhead, "ps", "--file", str(file), "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
     )

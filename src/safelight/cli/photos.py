@@ -1,4 +1,4 @@
-"""Photos on this machine's disk: which files a path means."""
+"""The photos that paths on the command line mean."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safelight.errors import Code, Error
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .avif .gif .tif .tiff .heic .heif .jxl .jp2 .bmp .ppm .pgm .pnm".split()  # noqa: SIM905
 )
-"""What is taken for a photo in a folder. A file that is named itself is taken whatever it is called."""
+"""Extensions of photos in a directory. A file that is named itself is taken whatever its extension."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Photo:
 
 
 def collect(paths: Sequence[Path]) -> list[Photo]:
-    """Return the photos that paths mean: files as they are, folders with everything in them that looks like a photo.
+    """Return the photos that paths mean: files themselves, and everything in directories that looks like a photo.
 
-    Hidden files and folders inside a folder are left out. Raises NOT_FOUND for a path that is not there, or when
+    Skip hidden files and directories. Raises NOT_FOUND for a path that is not there, or when
     there is no photo at all.
     """
     found: dict[Path, Photo] = {}
@@ -40,12 +40,12 @@ def collect(paths: Sequence[Path]) -> list[Photo]:
 
 def _files(path: Path) -> Iterator[Path]:
     if path.is_dir():
-        for folder, folders, names in os.walk(path):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for directory, directories, names in os.walk(path):
+            directories[:] = sorted(name for name in directories if not name.startswith("."))
             for name in sorted(names):
                 if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                    yield Path(folder, name)
+                    yield Path(directory, name)
     elif path.is_file():
         yield path
     else:
-        raise Error(Code.NOT_FOUND, f"There is no file or folder {path}.")
+        raise Error(Code.NOT_FOUND, f"There is no file or directory {path}.")

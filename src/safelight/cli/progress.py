@@ -88,33 +88,33 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Time from the start to the end, or to now."""
+        """Seconds from the start to the end, or to now."""
         return (self._end or time.monotonic()) - self._start
 
     def sent(self, count: int) -> None:
-        """So many more bytes are sent (fewer, where a photo is sent again)."""
+        """Count bytes that were sent; negative if a photo is sent again."""
         self._bars.advance(self._sent, count)
         done = self._bars.tasks[self._sent].completed
         self._bars.update(self._sent, amount=f"{done / 1e6:.1f}/{self._size / 1e6:.1f} MB")
 
     def finished(self) -> None:
-        """One more task is finished."""
+        """Count a task that has finished."""
         self._show_done(1)
 
     def failed(self, photo: Path, why: str) -> None:
-        """Say what became of a photo that failed."""
+        """Print why a photo failed."""
         self._failed += 1
         if err.is_terminal:
             err.print(f"[red]failed[/red] {escape(printable(str(photo)))}: {escape(printable(why))}", soft_wrap=True)
         self._show_done(1)
 
     def saved(self, path: Path) -> None:
-        """Name a file that was saved."""
+        """Print the path of a saved file."""
         if not self._quiet:
             say(str(path))
 
     def end(self) -> None:
-        """Take the bars away."""
+        """Remove the bars."""
         if self._end is None:
             self._end = time.monotonic()
             self._bars.stop()

@@ -1,4 +1,4 @@
-"""Results saved into a folder, under names that are safe and never take the place of another file."""
+"""Save results in a directory, under safe names that replace no other file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from safelight.errors import Code, Error
 from safelight.wire import State, Task
 
 
-class Folder:
-    """Where results go. `overwrite` lets them take the place of files of the same name."""
+class ResultDirectory:
+    """A directory that receives results. With `overwrite`, they replace files of the same name."""
 
     def __init__(self, path: Path, *, overwrite: bool = False, at_once: int = 4) -> None:
         self._path = path
@@ -46,7 +46,7 @@ class Folder:
         return path
 
     def _reserve(self, filename: str) -> tuple[Path, bool]:
-        """Take a name that is free, by making an empty file there; say whether the file is ours to remove."""
+        """Reserve a free name by creating an empty file; return whether the file is ours to remove."""
         try:
             self._path.mkdir(parents=True, exist_ok=True)
             path, number = self._path / filename, 1

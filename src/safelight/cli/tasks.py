@@ -42,11 +42,11 @@ async def status_command(*, where: Where = HERE) -> None:
         return
     out.print(counts_table(summary))
     if summary.delayed:
-        out.print(f"{summary.delayed:,} of the waiting ones are held back until their next attempt.")
+        out.print(f"{summary.delayed:,} of the waiting tasks are delayed until their next attempt.")
     if summary.tasks.get("waiting"):
-        out.print(f"The oldest has waited for {duration(summary.oldest_waiting)}.")
+        out.print(f"The oldest waiting task has waited for {duration(summary.oldest_waiting)}.")
     out.print()
-    out.print(workers_table(summary) if summary.workers else "No worker is here. Start one with `safelight worker`.")
+    out.print(workers_table(summary) if summary.workers else "There are no workers. Start one with `safelight worker`.")
 
 
 def counts_table(summary: Summary) -> Table:
@@ -150,7 +150,7 @@ async def task_command(
 
 
 def print_task(task: Task) -> None:
-    """Print what is known of a task."""
+    """Print everything that is known about a task."""
     facts: list[tuple[str, str | Text]] = [
         ("task", task.id),
         ("photo", task.filename + (f" ({size(task.input.size)}, {task.media_type})" if task.input else "")),
@@ -249,7 +249,7 @@ async def _each(ids: tuple[str, ...], where: Where, action: Callable[[Client, Ta
 
 
 async def find(client: Client, id: str) -> Task:
-    """Return a task by its id, or by the number with which the id begins. Raises NOT_FOUND."""
+    """Return a task by its id, or by the number that the id begins with. Raises NOT_FOUND."""
     if re.fullmatch(r"[1-9][0-9]*", id):
         # Newest first from below the next number: the first one found has this number, if any has.
         page = await client.tasks(before=f"{int(id) + 1}-{'a' * 10}", limit=1)

@@ -45,7 +45,7 @@ class View:
                 self._ends.append(event.at)
 
     def rate(self) -> float:
-        """Tasks ended each second of late."""
+        """Return how many tasks ended each second lately."""
         now = time.time()
         while self._ends and self._ends[0] < now - _WINDOW:
             self._ends.popleft()
@@ -66,7 +66,7 @@ class View:
                 table("WORKER", "STATE", "BUSY", "HOLDS", "SEEN", "ISOLATION", "ENGINE", rows=rows, right=right)
             )
         else:
-            parts.append(Text("No worker is here.", "yellow"))
+            parts.append(Text("There are no workers.", "yellow"))
         room = console.height - len(rows) - 8
         recent = [self._line(event) for event in list(self._recent)[: max(room, 3)]]
         parts += [Text(), table("WHEN", "TASK", "RECIPE", "WHAT", "TOOK", "WHY", rows=recent, right=("TOOK",))]
@@ -109,7 +109,7 @@ async def top_command(
         Show them once and exit.
     """
     view = View()
-    async with master(where, patience=2.0) as client:
+    async with master(where, retry_for=2.0) as client:
         view.summary = await client.summary()
         page = await client.changes(max(0, view.summary.seq - 50))
         view.take(page.events)

@@ -84,7 +84,7 @@ class Config(AccessSettings, frozen=True, kw_only=True):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Be `safelight up`; return its exit status."""
+    """Run `safelight up` and return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     config = settings.load(Config, arguments, section="up", program="safelight up")
     text = config.log_format == "text" or (config.log_format == "auto" and sys.stderr.isatty())
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.vm:
         for name in ("workers", "slots", "data", "host", "port"):
             if getattr(config, name) != getattr(Config(), name):
-                settings.fail(f"--{name} says nothing to machines; they are as the fleet file says (--fleet FILE).")
+                settings.fail(f"--{name} has no effect on machines: the fleet file describes them (--fleet FILE).")
         return machines.run(config.fleet, config.guest, as_json=config.json)
     os.umask(0o077)
     with _alone(Path(config.data)):
@@ -124,14 +124,14 @@ class Up:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._signalled)
-        keepers = [asyncio.create_task(child.keep(self._give_up), name=child.name) for child in self.children]
+        supervisors = [asyncio.create_task(child.supervise(self._give_up), name=child.name) for child in self.children]
         announcement = asyncio.create_task(self._announce())
         try:
             await self._stopping.wait()
         finally:
             announcement.cancel()
             await self._stop()
-            await asyncio.gather(announcement, *keepers, return_exceptions=True)
+            await asyncio.gather(announcement, *supervisors, return_exceptions=True)
         log.info("Stopped")
         return self._status
 
@@ -170,8 +170,8 @@ class Up:
 
     async def _stop(self) -> None:
         for kinds in STOPS:
-            patience = _GRACE + (self._config.drain if "worker" in kinds else 0.0)
-            await asyncio.gather(*(child.stop(patience) for child in self.children if child.kind in kinds))
+            timeout = _GRACE + (self._config.drain if "worker" in kinds else 0.0)
+            await asyncio.gather(*(child.stop(timeout) for child in self.children if child.kind in kinds))
 
     async def _announce(self) -> None:
         """Wait until everything is ready, then say where it is."""

@@ -15,9 +15,10 @@ from safelight.cli.photos import collect
 from safelight.cli.printing import complain, counted, duration, err, out, print_json, say, size, table
 from safelight.cli.progress import Progress
 from safelight.cli.recipe_files import recipe_argument
-from safelight.cli.results import Folder
+from safelight.cli.results import ResultDirectory
 
-_PATIENCE = 30.0
+_RETRY_FOR = 30.0
+"""Seconds for which an upload is sent again after transient failures."""
 
 
 async def upload_command(
@@ -57,12 +58,12 @@ async def upload_command(
         return 2
     photos = collect(path) * n
     asked = recipe_argument(recipe)
-    folder = None if output is None else Folder(output, overwrite=overwrite)
-    waits = wait or folder is not None
+    directory = None if output is None else ResultDirectory(output, overwrite=overwrite)
+    waits = wait or directory is not None
     total = sum(photo.size for photo in photos)
     with Progress(photos=len(photos), size=total, waits=waits, quiet=where.json) as progress:
-        async with master(where, patience=_PATIENCE) as client:
-            options = Options(recipe=asked, priority=priority, folder=folder, waits=waits)
+        async with master(where, retry_for=_RETRY_FOR) as client:
+            options = Options(recipe=asked, priority=priority, directory=directory, waits=waits)
             batch = Batch(client, photos, options, progress)
             try:
                 await batch.run(at_once=at_once)
