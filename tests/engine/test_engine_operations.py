@@ -50,6 +50,14 @@ def test_resize_looks_as_pillows_does(kind, width):
     assert mean < 1.5
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG", "WEBP"])
+def test_files_larger_than_the_readers_cache_are_scaled_while_they_are_read(kind):
+    whole = photo("hubble_deep_field.jpg").resize((2500, 2180))
+    result = opened(made(encoded(whole, kind), {"op": "resize", "width": 40}).data)
+    mean, _ = difference(result, whole.resize(result.size, Image.Resampling.LANCZOS))
+    assert mean < 1.5
+
+
 def test_fill_keeps_the_middle_or_what_position_says():
     middle = opened(made(DATA, {"op": "resize", "width": 150, "height": 150, "mode": "fill"}).data)
     assert difference(middle, ImageOps.fit(CAT, (150, 150), Image.Resampling.LANCZOS))[0] < 2

@@ -50,13 +50,15 @@ _ANIMATION = frozenset({"page-height", "n-pages", "delay", "loop", "gif-loop", "
 _GEOMETRY = frozenset(
     {"width", "height", "bands", "format", "coding", "interpretation", "xoffset", "yoffset", "xres", "yres", "filename"}
 )
+_SEQUENTIAL = frozenset({"vips-sequential"})
+"""Tells libvips' scaling to keep the rows that it reads again; without it large files fail as "out of order"."""
 
 
 def bare(image: pyvips.Image) -> pyvips.Image:
     """Drop whatever libvips would write into a file again; only what the engine adds on purpose may leave."""
     image = image.copy()
     for field in image.get_fields():
-        if field not in _ANIMATION | _GEOMETRY:
+        if field not in _ANIMATION | _GEOMETRY | _SEQUENTIAL:
             image.remove(field)
     return image
 
