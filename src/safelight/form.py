@@ -13,6 +13,7 @@ from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
+from safelight.access.places import Place
 from safelight.errors import Code, Error
 
 _SLOWEST = 1024
@@ -28,7 +29,7 @@ _Event = Any
 class Form:
     """The form in the body of a request."""
 
-    def __init__(self, request: web.Request, *, idle_timeout: float, limit: int) -> None:
+    def __init__(self, request: web.Request, *, idle_timeout: float, limit: int, place: Place | None = None) -> None:
         """Give up after `idle_timeout` seconds without a byte, or when the body has more than `limit` bytes.
 
         Raises INVALID_REQUEST for a body that is not a form.
@@ -40,6 +41,7 @@ class Form:
         self._content = request.content
         self._boundary = boundary
         self._pace = _Pace(idle_timeout, limit)
+        self._place = place
 
     async def parts(self) -> AsyncGenerator[Part]:
         """Yield the parts; the unread rest of each is skipped.
@@ -63,7 +65,12 @@ class Form:
             raise Error(Code.INVALID_REQUEST, f"The form is malformed or incomplete: {error}.") from None
 
     async def _read(self) -> bytes:
-        return await _chunk(self._content, self._pace)
+        if self._place is None:
+            return await _chunk(self._content, self._pace)
+        with self._place.waiting():
+            chunk = await _chunk(self._content, self._pace)
+        self._place.came(len(chunk))
+        return chunk
 
 
 class Part:

@@ -14,8 +14,8 @@ from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, disable_created_metrics, generate_latest
 
 from safelight.access import route
-from safelight.access.authenticate import Gate
 from safelight.access.caller import CALLER, Access, Caller
+from safelight.access.forwarded import client_address
 from safelight.errors import Code, Error, validation_problem
 from safelight.service import Service
 from safelight.wire import decode, encode
@@ -23,6 +23,9 @@ from safelight.wire import decode, encode
 log = logging.getLogger(__name__)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
+
+_BODY_TIME = 60.0
+"""Seconds in which the body of a request must arrive, other than that of an upload, which has a pace of its own."""
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Awaitable[web.StreamResponse]])
@@ -67,6 +70,11 @@ def caller(request: web.Request) -> Caller:
     return request[CALLER]
 
 
+def client(request: web.Request) -> str:
+    """Return the address of whoever sent a request, also behind named proxies."""
+    return client_address(request, request.app[SERVICE].gate.policy.proxies)
+
+
 def location(request: web.Request, path: str) -> str:
     """Return a path of this service as its callers see it, below the public URL's prefix."""
     return request.app[SERVICE].gate.policy.prefix + path
@@ -79,9 +87,19 @@ def absolute(request: web.Request, path: str) -> str:
     return f"{origin}{policy.prefix}{path}"
 
 
+async def read_body(request: web.Request) -> bytes:
+    """Read the body, which must arrive within a minute. Raises INVALID_REQUEST."""
+    try:
+        async with asyncio.timeout(_BODY_TIME):
+            return await request.read()
+    except TimeoutError:
+        sentence = f"The request's body did not arrive within {_BODY_TIME:g} s."
+        raise Error(Code.INVALID_REQUEST, sentence) from None
+
+
 async def read_json(request: web.Request, kind: type[T]) -> T:
     """Decode the JSON body as `kind`. Raises INVALID_REQUEST with the position of what does not fit."""
-    return decode(await request.read(), kind)
+    return decode(await read_body(request), kind)
 
 
 def query(request: web.Request, kind: type[T]) -> T:
@@ -143,7 +161,7 @@ def _middleware(service: Service) -> Middleware:
         status = 499  # the client left before it was answered
         try:
             with service.request():
-                response = await _answer(request, handler, service.gate, mounted.access)
+                response = await _answer(request, handler, service, mounted.access)
             status = response.status
             if service.stopping.is_set():
                 response.force_close()
@@ -158,11 +176,12 @@ def _middleware(service: Service) -> Middleware:
     return handle
 
 
-async def _answer(request: web.Request, handler: Handler, gate: Gate, access: Access) -> web.StreamResponse:
+async def _answer(request: web.Request, handler: Handler, service: Service, access: Access) -> web.StreamResponse:
     try:
-        if (preflight := gate.origins.preflight(request)) is not None:
+        if (preflight := service.gate.origins.preflight(request)) is not None:
             return preflight
-        request[CALLER] = await gate.admit(request, access)
+        request[CALLER] = found = await service.gate.admit(request, access)
+        service.connections.note(request, found)
         _refuse_encoded(request)
         return await handler(request)
     except Error as error:

@@ -36,6 +36,7 @@ from safelight.service import (
     PublicConfig,
     Service,
     StandaloneConfig,
+    keep_private,
     reachable_host,
 )
 
@@ -47,12 +48,16 @@ __all__ = [
     "PublicConfig",
     "Service",
     "StandaloneConfig",
+    "keep_private",
     "reachable_host",
     "run",
     "running",
 ]
 
 log = logging.getLogger(__name__)
+
+_KEEP_ALIVE = 75.0
+"""Seconds for which a connection may be idle between two requests; longer than clients of ours keep one."""
 
 C = TypeVar("C", bound=StandaloneConfig)
 Build = Callable[[C, Service], AbstractAsyncContextManager[web.Application]]
@@ -65,6 +70,8 @@ def run(name: str, kind: type[C], build: Build[C], argv: Sequence[str] | None = 
     _keep_private(Path(config.data))
     _end_at_ctrl_c()
     _allow_many_connections()
+    os.umask(0o077)
+    keep_private(config.data)
     try:
         asyncio.run(_run(name, config, build))
     except Error as error:
@@ -147,7 +154,12 @@ async def running(name: str, config: C, build: Build[C]) -> AsyncIterator[Servic
         route.add(app, route.post("/shutdown", _shutdown, Access.SHUTDOWN))
         http.prepare(app, service)
         runner = web.AppRunner(
-            app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0, auto_decompress=False
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=1.0,
+            auto_decompress=False,
+            keepalive_timeout=_KEEP_ALIVE,
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
@@ -157,6 +169,8 @@ async def running(name: str, config: C, build: Build[C]) -> AsyncIterator[Servic
         except OSError as error:
             settings.fail(f"Cannot listen on {config.host}:{config.port}: {error.strerror}. Choose another --port.")
         service.port = runner.addresses[0][1]
+        assert runner.server is not None
+        await stack.enter_async_context(service.connections.watching(runner.server))
         log.info(
             "%s is listening on %d", service.title, service.port, extra={"address": f"http://{service.advertised}"}
         )

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import stat
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import aiohttp
@@ -17,6 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from safelight import logs, settings
 from safelight.access.authenticate import Gate
+from safelight.access.connections import Connections
 from safelight.access.policy import Policy, PolicyError
 from safelight.access.route import Table
 from safelight.access.settings import AccessSettings, CorsOrigins, PublicUrl
@@ -103,6 +106,12 @@ class Service:
         """Called before metrics are read, to update those that are not counted as things happen."""
         self.stopping = asyncio.Event()
         self.gate = Gate(policy(config), shutdown_token=config.shutdown_token)
+        self.connections = Connections(
+            self.registry,
+            self.gate.policy.proxies,
+            header_timeout=config.header_timeout,
+            per_address=config.connections,
+        )
         self.routes: Table = {}
         """The routes with the access that each asks for, once the service runs."""
         self.port = 0
@@ -194,6 +203,15 @@ def policy(config: StandaloneConfig) -> Policy:
         return Policy.of(config, host=config.host, advertised=advertised, **public)
     except PolicyError as error:
         settings.fail(str(error))
+
+
+def keep_private(directory: str) -> None:
+    """Make a data directory that its owner alone can enter, or close one that others can."""
+    path = Path(directory)
+    with suppress(OSError):  # what cannot be made is said by whoever writes into it first
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            path.chmod(0o700)
 
 
 def reachable_host(host: str, keyvaluestore: str | None = None) -> str:

@@ -63,13 +63,16 @@ class Blob(Record, frozen=True, kw_only=True):
     size: Annotated[int, Meta(ge=0)]
 
 
+_MEDIA_TYPE = r"^(image/(jpeg|png|gif|webp|tiff|avif|heic|jxl|x-[a-z0-9-]{1,30})|application/octet-stream)$"
+
+
 class Output(Record, frozen=True, kw_only=True):
     """One result of a task: a blob and a description of its image."""
 
     name: str
     digest: Digest
     size: int
-    media_type: str
+    media_type: Annotated[str, Meta(pattern=_MEDIA_TYPE, description="never one that a browser would run")]
     width: int = 0
     height: int = 0
     frames: int = 1

@@ -96,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 settings.fail(f"--{name} has no effect on machines: the fleet file describes them (--fleet FILE).")
         return machines.run(config.fleet, config.guest, as_json=config.json)
     os.umask(0o077)
+    serve.keep_private(config.data)
     with _alone(Path(config.data)):
         if config.cluster_key_file is None:
             key = Path(config.data, "cluster.key")

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from safelight import recipe, serve, settings
 from safelight.access import route
+from safelight.access.places import Places
 from safelight.client.db import DbClient
 from safelight.client.partials import PartialClient
 from safelight.client.storage import StorageClient
@@ -112,14 +113,16 @@ def _application(
     recipes, batcher, downloads = RecipeBook(db, _from_file(config.recipes)), TaskBatcher(db), Downloads(db, storage)
     events = Events(feed, db, metrics, stall_timeout=config.event_stall_timeout, readers=config.event_readers)
     service.on_stop(events.stop)
+    places = Places(config.uploads)
     limits = Limits(
         photo=config.max_photo,
-        uploads=config.uploads,
         idle_timeout=config.upload_idle_timeout,
         private_webhooks=config.webhook_allow_private,
     )
     parts: tuple[HasEndpoints, ...] = (
-        Uploads(Ingest(storage, metrics, limit=config.max_photo), batcher, recipes, metrics, limits, access.quotas),
+        Uploads(
+            Ingest(storage, metrics, limit=config.max_photo), batcher, recipes, metrics, limits, access.quotas, places
+        ),
         Classic(db, storage, downloads),
         Tasks(db),
         TaskActions(db, batcher, recipes),
@@ -135,7 +138,7 @@ def _application(
         *access.parts,
     )
     partials = PartialClient(service.needs("storage"))
-    tus = Tus(partials, batcher, recipes, downloads, metrics, access.quotas, limit=config.max_photo)
+    tus = Tus(partials, batcher, recipes, downloads, metrics, access.quotas, places=places, limit=config.max_photo)
     application = app.make([access.audited(endpoint) for part in parts for endpoint in part.endpoints()])
     route.add(application, tus.routes())
     return application

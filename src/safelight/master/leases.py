@@ -6,6 +6,7 @@ import asyncio
 
 from aiohttp import web
 
+from safelight import http
 from safelight.access.caller import Access
 from safelight.client.base import Connection
 from safelight.errors import Code
@@ -28,7 +29,7 @@ class Leases:
 
     async def lease(self, request: web.Request) -> web.Response:
         """`POST /lease`."""
-        body = await request.read()
+        body = await http.read_body(request)
         forwarding = asyncio.ensure_future(self._forward("/lease", body, wait=_LONGEST_WAIT))
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
@@ -43,11 +44,11 @@ class Leases:
 
     async def heartbeat(self, request: web.Request) -> web.Response:
         """`POST /heartbeat`."""
-        return _json(await self._forward("/heartbeat", await request.read()))
+        return _json(await self._forward("/heartbeat", await http.read_body(request)))
 
     async def outcomes(self, request: web.Request) -> web.Response:
         """`POST /outcomes`."""
-        return _json(await self._forward("/outcomes", await request.read()))
+        return _json(await self._forward("/outcomes", await http.read_body(request)))
 
     async def _forward(self, path: str, body: bytes, *, wait: float = 0.0) -> bytes:
         headers = {"Content-Type": JSON}

@@ -33,7 +33,7 @@ class Recipes:
     async def put(self, request: web.Request) -> web.Response:
         """`PUT /recipes/{name}`: the name in the URL replaces the one in the recipe."""
         name = request.match_info["name"]
-        found = await self._book.read(await request.read(), toml=request.content_type == _TOML, name=name)
+        found = await self._book.read(await http.read_body(request), toml=request.content_type == _TOML, name=name)
         return http.json_response(await self._book.of(tenant_of(request)).save(name, found))
 
     async def delete(self, request: web.Request) -> web.Response:
@@ -43,7 +43,7 @@ class Recipes:
 
     async def check(self, request: web.Request) -> web.Response:
         """`POST /recipes/check`."""
-        found = await self._book.read(await request.read(), toml=request.content_type == _TOML)
+        found = await self._book.read(await http.read_body(request), toml=request.content_type == _TOML)
         return http.json_response(NamedRecipe(name=found.name, spec=choose(found, found.name).spec))
 
     async def schema(self, _request: web.Request) -> web.Response:

@@ -16,6 +16,7 @@ from aiohttp import web
 from safelight import http, pictures
 from safelight.access import route
 from safelight.access.caller import Access
+from safelight.access.places import Places
 from safelight.access.route import Route
 from safelight.client.partials import PartialClient
 from safelight.errors import Code, Error, validation_problem
@@ -55,6 +56,7 @@ class Tus:
         metrics: Metrics,
         quotas: Quotas,
         *,
+        places: Places,
         limit: int,
     ) -> None:
         """Take photos of at most `limit` bytes."""
@@ -63,6 +65,7 @@ class Tus:
         self._recipes = recipes
         self._downloads = downloads
         self._metrics = metrics
+        self._places = places
         self._limit = limit
         self._quotas = quotas
 
@@ -157,12 +160,13 @@ class Tus:
     async def _take(self, request: web.Request, partial: Partial, offset: int) -> Partial:
         if (request.content_length or 0) > partial.size - offset:
             raise Error(Code.TOO_LARGE, "The chunk goes beyond the announced length.", limit=partial.size - offset)
-        body: AsyncIterator[bytes] = request.content.iter_any()
         try:
-            if offset == 0:
-                body = await _checked_type(body, partial.size)
-            async with self._quotas.upload(tenant_of(request)):
-                taken = await self._partials.append(partial.id, offset, body, checksum=checksum(request))
+            with self._places.take(http.client(request)) as place:
+                body = place.counted(aiter(request.content.iter_any()))
+                if offset == 0:
+                    body = await _checked_type(body, partial.size)
+                async with self._quotas.upload(tenant_of(request)):
+                    taken = await self._partials.append(partial.id, offset, body, checksum=checksum(request))
         except Error as error:
             if error.code in (Code.NOT_AN_IMAGE, Code.UNSUPPORTED_FORMAT):
                 await self._refuse(partial, error)

@@ -6,8 +6,8 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Annotated, Any
 
 import msgspec
@@ -15,9 +15,10 @@ from aiohttp import web
 from msgspec import Meta
 
 from safelight.access.caller import Access
+from safelight.access.places import Place, Places
 from safelight.errors import Code, Error, validation_problem
 from safelight.form import Form, Part
-from safelight.http import classic, json_response, location
+from safelight.http import classic, client, json_response, location
 from safelight.master.access.quotas import Quotas
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import BINARY, JSON, Endpoint
@@ -46,10 +47,9 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits of one master: bytes of a photo, uploads at the same time, seconds without a byte."""
+    """Limits of one master: bytes of a photo, seconds without a byte."""
 
     photo: int
-    uploads: int
     idle_timeout: float
     private_webhooks: bool = False
 
@@ -82,6 +82,7 @@ class Uploads:
         metrics: Metrics,
         limits: Limits,
         quotas: Quotas,
+        places: Places,
     ) -> None:
         self._ingest = ingest
         self._batcher = batcher
@@ -89,15 +90,15 @@ class Uploads:
         self._metrics = metrics
         self._limits = limits
         self._quotas = quotas
-        self._under_way = 0
+        self._places = places
 
     @classic
     async def one(self, request: web.Request) -> web.Response:
         """`POST /task`."""
-        async with self._admitted(tenant_of(request)):
+        async with self._admitted(request) as place:
             key = _idempotency_key(request)
             self._check_length(request, self._limits.photo + _FIELDS_BYTES)
-            order = await self._read(request, limit=self._limits.photo + _FIELDS_BYTES, most=1)
+            order = await self._read(request, place, limit=self._limits.photo + _FIELDS_BYTES, most=1)
             photo = order.photos[0]
             if photo.refusal is not None:
                 raise photo.refusal
@@ -106,9 +107,9 @@ class Uploads:
 
     async def many(self, request: web.Request) -> web.Response:
         """`POST /tasks`."""
-        async with self._admitted(tenant_of(request)):
+        async with self._admitted(request) as place:
             key = _idempotency_key(request)
-            order = await self._read(request, limit=self._limits.photo * _PHOTOS, most=_PHOTOS)
+            order = await self._read(request, place, limit=self._limits.photo * _PHOTOS, most=_PHOTOS)
             uploaded = (self._uploaded(photo, order, f"{key}.{n}") for n, photo in enumerate(order.photos))
             return json_response(await asyncio.gather(*uploaded))
 
@@ -124,42 +125,33 @@ class Uploads:
         return PublicUploaded(filename=photo.filename, task=public(task))
 
     @asynccontextmanager
-    async def _admitted(self, tenant: str) -> AsyncIterator[None]:
+    async def _admitted(self, request: web.Request) -> AsyncIterator[Place]:
         """Take one of the places for uploads, of the master and of the tenant, and count the result."""
         start = time.perf_counter()
         try:
-            async with self._quotas.upload(tenant):
-                with self._place():
-                    yield
+            async with self._quotas.upload(tenant_of(request)):
+                with self._places.take(client(request)) as place:
+                    self._metrics.uploading.set(len(self._places))
+                    yield place
         except Error as error:
             self._metrics.refused.labels(error.code.value).inc()
             raise
-        self._metrics.upload_seconds.observe(time.perf_counter() - start)
-
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        if self._under_way >= self._limits.uploads:
-            sentence = f"{self._under_way} uploads are in progress, which is the limit. Try again soon."
-            raise Error(Code.TOO_MANY_REQUESTS, sentence, retry_after=1)
-        self._under_way += 1
-        self._metrics.uploading.set(self._under_way)
-        try:
-            yield
         finally:
-            self._under_way -= 1
-            self._metrics.uploading.set(self._under_way)
+            self._metrics.uploading.set(len(self._places))
+        self._metrics.upload_seconds.observe(time.perf_counter() - start)
 
     def _check_length(self, request: web.Request, limit: int) -> None:
         if (request.content_length or 0) > limit:
             raise too_large(self._limits.photo)
 
-    async def _read(self, request: web.Request, *, limit: int, most: int) -> Order:
+    async def _read(self, request: web.Request, place: Place, *, limit: int, most: int) -> Order:
         """Read the form; photos are stored as they arrive."""
         photos: list[Photo] = []
         values: dict[str, str] = {}
         recipe: Chosen | None = None
         tenant = tenant_of(request)
-        async with aclosing(Form(request, idle_timeout=self._limits.idle_timeout, limit=limit).parts()) as parts:
+        form = Form(request, idle_timeout=self._limits.idle_timeout, limit=limit, place=place)
+        async with aclosing(form.parts()) as parts:
             async for part in parts:
                 if part.name == "image":
                     if len(photos) == most:

@@ -1,0 +1,94 @@
+"""Connections that hold a place and do nothing with it.
+
+A new connection must send the head of a request in time, and one address may hold so many. Connections of this
+system's services, of this machine where it needs no key, and of named proxies are not counted: many clients share them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+from prometheus_client import CollectorRegistry, Counter
+
+from safelight.access.caller import Caller
+from safelight.access.networks import Networks
+
+log = logging.getLogger(__name__)
+
+_EVERY = 1.0
+"""Seconds between two looks."""
+_COUNTED_ON = frozenset({"cluster", "loopback"})
+
+
+class Connections:
+    """Closes what stays silent too long, and what is one too many."""
+
+    def __init__(
+        self, registry: CollectorRegistry, proxies: Networks, *, header_timeout: float, per_address: int
+    ) -> None:
+        self._proxies = proxies
+        self._header_timeout = header_timeout
+        self._per_address = per_address
+        self._since: dict[RequestHandler, float] = {}
+        self._trusted: dict[RequestHandler, bool] = {}
+        """Connections that have sent a request, and whether it showed who sent it."""
+        self._closed = Counter(
+            "safelight_connections_closed", "Connections closed for what they did not do", ["reason"], registry=registry
+        )
+
+    def note(self, request: web.Request, caller: Caller) -> None:
+        """Take note of a request whose caller is known."""
+        self._trusted[request.protocol] = caller.via in _COUNTED_ON
+
+    @asynccontextmanager
+    async def watching(self, server: web.Server) -> AsyncIterator[None]:
+        """Look at a server's connections while the context lasts."""
+        task = asyncio.create_task(self._watch(server), name="connections")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _watch(self, server: web.Server) -> None:
+        while True:
+            await asyncio.sleep(_EVERY)
+            self._look(server.connections, time.monotonic())
+
+    def _look(self, connections: list[RequestHandler], now: float) -> None:
+        # What has gone since the last look is forgotten here.
+        self._since = {each: self._since.get(each, now) for each in connections}
+        self._trusted = {each: self._trusted[each] for each in connections if each in self._trusted}
+        held: dict[str, list[RequestHandler]] = {}
+        for each, since in self._since.items():
+            if each not in self._trusted and now - since > self._header_timeout:
+                self._close(each, "silent")
+            elif not self._trusted.get(each, False):
+                held.setdefault(_peer(each), []).append(each)
+        for peer, theirs in held.items():
+            if len(theirs) > self._per_address and peer not in self._proxies:
+                self._close_some(peer, theirs)
+
+    def _close_some(self, peer: str, theirs: list[RequestHandler]) -> None:
+        """Close those first that have sent no request, the oldest of them first; then the newest."""
+        silent = [each for each in theirs if each not in self._trusted]
+        rest = [each for each in reversed(theirs) if each in self._trusted]
+        excess = [*silent, *rest][: len(theirs) - self._per_address]
+        log.warning("%s holds %d connections; closing %d", peer, len(theirs), len(excess))
+        for each in excess:
+            self._close(each, "too_many")
+
+    def _close(self, connection: RequestHandler, reason: str) -> None:
+        self._closed.labels(reason).inc()
+        connection.force_close()
+
+
+def _peer(connection: RequestHandler) -> str:
+    found = connection.peername
+    return str(found[0]) if isinstance(found, tuple) else ""

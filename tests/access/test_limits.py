@@ -1,0 +1,192 @@
+"""Clients that hold what others need: connections without a request, uploads that trickle, bodies that never end."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import stat
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from safelight.access import places
+from safelight.access.places import Places
+from safelight.errors import Error
+from support.metrics import until
+from support.photos import photo
+
+CONTENT_TYPE = "multipart/form-data; boundary=b"
+
+
+@asynccontextmanager
+async def connection(service):
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def closed(reader) -> None:
+    """Wait until the other side has closed."""
+    async with asyncio.timeout(20):
+        while await reader.read(65536):
+            pass
+
+
+async def asked(request: str, reader, writer) -> None:
+    """Send a request and read the head of its answer, which must be 200, and a short body."""
+    writer.write(request.encode())
+    assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+    await reader.read(65536)
+
+
+async def test_a_head_that_does_not_end_costs_its_connection(plane, http):
+    service = await plane.start("keyvaluestore", header_timeout=0.2)
+    async with connection(service) as (half, writer), connection(service) as (silent, _):
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Half: ")
+        await closed(half)
+        await closed(silent)
+    async with http.get(f"{service.url}/") as answer:
+        assert answer.status == 200
+    async with connection(service) as (reader, writer):  # what has sent a request may be idle after it
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert await reader.readuntil(b"ok\n")
+        async with connection(service) as (another, _):  # which comes later and is closed before it
+            await closed(another)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert await reader.readuntil(b"ok\n")
+
+
+async def test_one_address_holds_so_many_connections_and_keeps_those_that_ask(plane, http):
+    service = await plane.start("keyvaluestore", connections=5, trusted_proxies="192.0.2.1")
+    async with AsyncExitStack() as stack:
+        asking = [await stack.enter_async_context(connection(service)) for _ in range(3)]
+        for reader, writer in asking:
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await reader.readuntil(b"ok\n")
+        # Of 20 silent ones, as many are closed as are too many: all but two.
+        silent = [await stack.enter_async_context(connection(service)) for _ in range(20)]
+        ends = [asyncio.create_task(closed(reader)) for reader, _ in silent]
+        while sum(task.done() for task in ends) < 18:
+            await asyncio.wait([task for task in ends if not task.done()], return_when=asyncio.FIRST_COMPLETED)
+        for reader, writer in asking:
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await reader.readuntil(b"ok\n")
+        for task in ends:
+            task.cancel()
+        await asyncio.gather(*ends, return_exceptions=True)
+    # Services of this system are not counted: many clients share their connections.
+    async with AsyncExitStack() as stack:
+        ours = [await stack.enter_async_context(connection(service)) for _ in range(12)]
+        head = {"Host": "localhost", "Accept": "application/json", **plane.credentials}
+        request = "GET / HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in head.items()) + "\r\n"
+        await asyncio.gather(*(asked(request, *each) for each in ours))
+        silent = [await stack.enter_async_context(connection(service)) for _ in range(6)]
+        ends = [asyncio.create_task(closed(reader)) for reader, _ in silent]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.gather(*(asked(request, *each) for each in ours))
+        for task in ends:
+            task.cancel()
+        await asyncio.gather(*ends, return_exceptions=True)
+
+
+@pytest.mark.slow
+async def test_uploads_that_trickle_give_way_to_those_that_send(plane, http, monkeypatch):
+    monkeypatch.setattr(places, "_GRACE", 0.5)
+    await plane.start_all()
+    master = await plane.start("master", uploads=16)
+    assert master.discovery is not None
+    for name in ("db", "storage"):
+        await master.discovery.wait_for(name)
+    head = f"POST /task HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\nContent-Type: {CONTENT_TYPE}\r\n\r\n"
+
+    async def trickle(reader, writer) -> bytes:
+        writer.write(head.encode() + b'--b\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n')
+        answered = asyncio.create_task(reader.readline())
+        while not answered.done():
+            writer.write(b"x")
+            await asyncio.wait([answered], timeout=0.1)
+        return answered.result()
+
+    async with AsyncExitStack() as stack:
+        ends = [asyncio.create_task(trickle(*await stack.enter_async_context(connection(master)))) for _ in range(16)]
+        await until(http, master.url, "safelight_uploads_under_way", lambda count: count == 16)
+        await asyncio.sleep(0.6)  # past the grace, in which a slow beginning is nobody's fault
+        for n in range(20):
+            async with http.post(f"{master.url}/task", data={"image": io.BytesIO(photo(n))}) as answer:
+                assert answer.status == 200, await answer.text()
+        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            assert b"429" in task.result()
+        for task in ends:
+            task.cancel()
+        await asyncio.gather(*ends, return_exceptions=True)
+
+
+async def test_a_client_that_holds_most_places_gives_one_to_another(monkeypatch):
+    monkeypatch.setattr(places, "_GRACE", 0.0)
+    monkeypatch.setattr(places, "_SLOW", 0)
+    shared = Places(4)
+    outcomes: list[str] = []
+    holding, release = asyncio.Semaphore(0), asyncio.Event()
+
+    async def hold(client: str) -> None:
+        try:
+            with shared.take(client) as place, place.waiting():
+                place.came(10)
+                holding.release()
+                await release.wait()
+            outcomes.append(f"{client} done")
+        except Error as error:
+            outcomes.append(f"{client} {error.code.value}")
+
+    tasks = [asyncio.create_task(hold("many")) for _ in range(4)]
+    for _ in range(4):
+        await holding.acquire()
+    tasks += [asyncio.create_task(hold("few")) for _ in range(2)]
+    for _ in range(2):
+        await holding.acquire()
+    # Two and two: nobody gets more at the other's expense, and nobody who holds places already gets another.
+    for client in ("few", "many"):
+        await hold(client)
+    release.set()
+    await asyncio.gather(*tasks)
+    assert sorted(outcomes) == sorted(
+        ["many too_many_requests"] * 3 + ["few too_many_requests"] + ["many done"] * 2 + ["few done"] * 2
+    )
+    assert len(shared) == 0
+
+
+async def test_a_body_that_cannot_be_read_is_a_sentence(plane, http):
+    await plane.start_all()
+    master, store, db = plane.url("master"), plane.url("keyvaluestore"), plane.url("db")
+    packed = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    for method, url in [
+        ("POST", f"{master}/recipes/check"), ("PUT", f"{master}/recipes/some"), ("POST", f"{master}/lease"),
+        ("POST", f"{master}/preview"), ("POST", f"{master}/archive"), ("POST", f"{master}/task"),
+        ("POST", f"{store}/key"), ("PUT", f"{store}/key"), ("POST", f"{db}/tasks"),
+        ("POST", f"{plane.url('storage')}/blobs"), ("POST", f"{plane.url('storage')}/upload/x"),
+    ]:  # fmt: skip
+        for encoding in ("gzip", "br", "deflate", "zstd", "nonsense"):
+            headers = {**packed, "Content-Encoding": encoding}
+            async with http.request(method, url, data=b"not packed at all", headers=headers) as answer:
+                assert answer.status == 415, (url, encoding, answer.status)
+    for kind in (
+        "multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=" + "x" * 300,
+        "multipart/form-data; boundary=b", "application/x-www-form-urlencoded; charset=nonsense", "multipart/mixed",
+        "application/x-www-form-urlencoded; charset=utf-16",
+    ):  # fmt: skip
+        for url in (f"{store}/key", f"{master}/archive", f"{master}/task", f"{plane.url('storage')}/upload/x"):
+            for body in (b"--b\r\nnonsense", b"value=%ff", b"", b"--b\r\nContent-Length: x\r\n\r\nx\r\n--b--\r\n"):
+                async with http.post(url, data=body, headers={"Content-Type": kind}) as answer:
+                    assert answer.status < 500, (url, kind, body, await answer.text())
+
+
+def test_a_data_directory_is_its_owners_alone(tmp_path):
+    from safelight.serve import keep_private
+
+    (tmp_path / "old").mkdir(mode=0o755)
+    for name in ("old", "new/below"):
+        keep_private(str(tmp_path / name))
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o700
