@@ -43,10 +43,10 @@ def outputs(data, document, limits=DEFAULT_LIMITS):
     return {output.name: output for output in engine.process(data, parse(document), limits).outputs}
 
 
-def made(data, *operations, format="png", auto_orient=True, **options):
+def made(data, *operations, format="png", auto_orient=True, limits=DEFAULT_LIMITS, **options):
     """The one output of these operations."""
     output = {"operations": [dict(operation) for operation in operations], "format": format, **options}
-    return outputs(data, {"auto_orient": auto_orient, "outputs": {"image": output}})["image"]
+    return outputs(data, {"auto_orient": auto_orient, "outputs": {"image": output}}, limits)["image"]
 
 
 def difference(one, other):

@@ -96,7 +96,12 @@ def _processed(original: Original, recipe: Recipe, limits: Limits, stop: Stop | 
             with computing(original.format, name):
                 outputs.append(_output(name, start, recipe, format_, original, limits, watch))
     except Error as error:
-        if isinstance(error.__cause__, pyvips.Error) and error.code in {Code.OPERATION_FAILED, Code.DAMAGED_IMAGE}:
+        harmless = isinstance(error, HarmlessComplaint)
+        if (
+            not harmless
+            and isinstance(error.__cause__, pyvips.Error)
+            and error.code in {Code.OPERATION_FAILED, Code.DAMAGED_IMAGE}
+        ):
             original.verify()  # says where; some readers fail without a word, and the encoder gets the blame
         raise
     return Result(original=header, outputs=outputs)

@@ -51,7 +51,8 @@ class Animation:
         )
         head = bytes(data[chunks[0].start : chunks[0].start + 13])
         width, height = struct.unpack(">II", head[:8])
-        canvas, seen = None, []
+        canvas = None
+        seen: list[pyvips.Image] = []
         for frame in self.frames:
             with reading(format_):
                 image = _decoded(frame, data, head, shared)
@@ -59,8 +60,9 @@ class Animation:
                     canvas = image.new_from_image([0, 0, 0, 0]).crop(0, 0, 1, 1).replicate(width, height)
                     canvas = canvas.copy(interpretation=image.interpretation).cast(image.format).copy_memory()
                 shown = _laid_down(canvas, image, frame).copy_memory()
+            first = not seen  # which has nothing before it: the specification then means the background
             seen.append(shown)
-            canvas = _left(shown, canvas, frame)
+            canvas = _left(shown, canvas, frame, first=first)
         return _stacked(seen, [frame.delay for frame in self.frames], self.plays)
 
 
@@ -77,7 +79,7 @@ def animation(data: memoryview, chunks: Sequence[Chunk], format_: Format) -> Ani
         if chunk.name == b"fcTL" and chunk.size == 26:
             if current:
                 frames.append(_frame(current, pieces))
-            current, pieces = struct.unpack(">6I2H2B", data[chunk.start : chunk.start + 26])[1:], []
+            current, pieces = struct.unpack(">5I2H2B", data[chunk.start : chunk.start + 26])[1:], []
             at, size = current, (width, height)
             if 0 in at[:2] or at[2] + at[0] > size[0] or at[3] + at[1] > size[1]:
                 raise damaged(format_, f"frame {len(frames) + 1} lies outside the picture")
@@ -128,11 +130,11 @@ def _laid_down(canvas: pyvips.Image, image: pyvips.Image, frame: Frame) -> pyvip
     return (laid + 0.5).cast(canvas.format).copy(interpretation=canvas.interpretation)
 
 
-def _left(shown: pyvips.Image, before: pyvips.Image, frame: Frame) -> pyvips.Image:
+def _left(shown: pyvips.Image, before: pyvips.Image, frame: Frame, *, first: bool) -> pyvips.Image:
     """The canvas for the next frame."""
-    if frame.disposal == _PREVIOUS:
+    if frame.disposal == _PREVIOUS and not first:
         return before
-    if frame.disposal == _BACKGROUND:
+    if frame.disposal in {_BACKGROUND, _PREVIOUS}:
         empty = shown.crop(frame.left, frame.top, frame.width, frame.height).linear([0] * 4, [0] * 4)
         return shown.insert(empty.cast(shown.format), frame.left, frame.top).copy_memory()
     return shown

@@ -15,7 +15,7 @@ from safelight.engine.read.facts import Facts
 from safelight.engine.read.plugins import from_bytes, guarded
 from safelight.engine.records import Probe
 
-_BANDS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "RGBa": 4}
+_BANDS = {"I": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "RGBa": 4}
 
 
 class HeicReader:
@@ -35,7 +35,7 @@ class HeicReader:
         self._mode, _, depth = self._picture.mode.partition(";")
         self._deep = depth == "16"
         info = self._picture.info
-        grey = self._mode in {"L", "LA"}
+        grey = self._mode in {"I", "L", "LA"}
         profile = info.get("icc_profile") or (profile_of(main.colors) if main.colors else None)
         self.facts = Facts(profile=profile, exif=info.get("exif"), xmp=info.get("xmp"))
         width, height = self._picture.size

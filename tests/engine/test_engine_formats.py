@@ -1,0 +1,301 @@
+"""The formats that people have, beside independent readers: libheif's, libjxl's, LibRaw's and Pillow's."""
+
+import io
+import struct
+
+import numpy as np
+import pillow_heif
+import pillow_jxl  # noqa: F401 - Pillow then opens JPEG XL
+import pytest
+import tifffile
+from PIL import Image, ImageSequence
+
+from engine.pictures import array, difference, encoded, made, opened, outputs, photo, run
+from safelight import engine
+from safelight.errors import Code, Error
+
+CAT = photo()
+SMALL = CAT.crop((100, 50, 260, 170))
+
+
+def heic(image, **options):
+    file = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(np.asarray(image))).save(file, quality=90, **options)
+    return file.getvalue()
+
+
+def test_a_heic_is_read_as_libheif_reads_it(tmp_path):
+    data = heic(SMALL)
+    (tmp_path / "a.heic").write_bytes(data)
+    run("heif-convert", str(tmp_path / "a.heic"), str(tmp_path / "a.png"))
+    header = engine.probe(data)
+    assert (header.format, header.width, header.height) == ("heic", 160, 120)
+    result = made(data)
+    assert difference(opened(result.data), Image.open(tmp_path / "a.png").convert("RGB"))[0] < 1
+    assert made(data, format="same").format == "jpeg"
+    transparent = SMALL.convert("RGBA")
+    transparent.putalpha(100)
+    assert made(heic(transparent), format="same").format == "png"
+    assert array(made(heic(transparent)).data)[5, 5, 3] == pytest.approx(100, abs=2)
+
+
+def test_ten_bits_of_a_heic_stay(tmp_path):
+    ramp = np.tile(np.linspace(0, 65535, 256).astype(np.uint16), (64, 1))
+    Image.fromarray(ramp).save(tmp_path / "a.png")
+    run("heif-enc", "-b", "10", "-q", "100", str(tmp_path / "a.png"), "-o", str(tmp_path / "a.heic"))
+    data = (tmp_path / "a.heic").read_bytes()
+    assert engine.probe(data).bits == 16
+    assert difference(np.asarray(opened(made(data).data).convert("L")), ramp / 257)[1] <= 3
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_jpeg_xl_comes_in_and_goes_out(mode, tmp_path):
+    image = SMALL.convert(mode)
+    (tmp_path / "a.png").write_bytes(encoded(image))
+    run("cjxl", "-d", "0", str(tmp_path / "a.png"), str(tmp_path / "a.jxl"))
+    assert difference(array(made((tmp_path / "a.jxl").read_bytes()).data), image) == (0, 0)
+    written = made(encoded(image), format="jxl", lossless=True)
+    assert (written.media_type, written.extension) == ("image/jxl", "jxl")
+    (tmp_path / "b.jxl").write_bytes(written.data)
+    run("djxl", str(tmp_path / "b.jxl"), str(tmp_path / "b.png"))
+    assert difference(np.asarray(Image.open(tmp_path / "b.png")), image) == (0, 0)
+    assert made(encoded(image), format="jxl", quality=30).size < made(encoded(image), format="jxl", quality=95).size
+
+
+COLORS = ["red", "lime", "blue", "yellow", "white"]
+
+
+def stills():
+    frames = []
+    for index, color in enumerate(COLORS):
+        frame = Image.new("RGBA", (48, 32), (0, 0, 0, 0))
+        frame.paste(color, (index * 8, index * 4, index * 8 + 16, index * 4 + 12))
+        frames.append(frame)
+    return frames
+
+
+def played(data):
+    image = Image.open(io.BytesIO(data))
+    shown = [
+        (np.asarray(frame.convert("RGBA"), int), frame.info["duration"]) for frame in ImageSequence.Iterator(image)
+    ]
+    return [(np.dstack([pixels[..., :3] * pixels[..., 3:] // 255, pixels[..., 3]]), time) for pixels, time in shown]
+
+
+@pytest.mark.parametrize("disposal", [0, 1, 2])
+@pytest.mark.parametrize("blend", [0, 1])
+def test_an_animated_png_stays_one(disposal, blend):
+    first, *rest = stills()
+    data = encoded(first, "PNG", save_all=True, append_images=rest, duration=[100, 200, 300, 400, 500], loop=3,
+                   disposal=disposal, blend=blend)  # fmt: skip
+    assert engine.probe(data).frames == 5
+    result = made(data, format="same")
+    assert (result.format, result.frames, result.width, result.height) == ("png", 5, 48, 32)
+    assert opened(result.data).info["loop"] == 3
+    right_frames = played(data)
+    if (disposal, blend) == (2, 1):  # Pillow does not clear a first frame that is disposed to what was before it
+        right_frames = [(np.asarray(still, int), time) for still, (_, time) in zip(stills(), right_frames, strict=True)]
+    for (one, time), (other, right) in zip(played(result.data), right_frames, strict=True):
+        assert time == right
+        assert difference(one, other)[1] <= 1
+    inverted = made(data, {"op": "resize", "width": 24}, {"op": "flip", "direction": "horizontal"}, format="png")
+    assert (opened(inverted.data).n_frames, opened(inverted.data).size) == (5, (24, 16))
+    moving = outputs(data, {"outputs": {"a": {"format": "webp"}, "b": {"format": "gif"}, "c": {"format": "jpeg"}}})
+    assert [moving[name].frames for name in "abc"] == [5, 5, 1]
+
+
+def test_an_animated_avif_stays_one():
+    frames = [frame.convert("RGB") for frame in stills()]
+    data = encoded(frames[0], "AVIF", save_all=True, append_images=frames[1:], duration=[100, 200, 300, 400, 500])
+    assert engine.probe(data).frames == 5
+    result = made(data, {"op": "invert"}, format="same", quality=90)
+    assert (result.format, result.frames) == ("avif", 5)
+    shown = played(result.data)
+    assert [round(time) for _, time in shown] == [100, 200, 300, 400, 500]
+    for (pixels, _), frame in zip(shown, frames, strict=True):
+        assert difference(pixels[..., :3], 255 - np.asarray(frame))[0] < 12
+    assert made(data, format="webp").frames == 5
+
+
+@pytest.mark.slow
+def test_a_long_animation_stays_within_the_limits():
+    frames = [Image.new("RGB", (300, 300), "white") for _ in range(900)]
+    for index, frame in enumerate(frames):
+        frame.paste("navy", (index % 30 * 10, index // 30 * 10, index % 30 * 10 + 10, index // 30 * 10 + 10))
+    data = encoded(
+        frames[0], "WEBP", save_all=True, append_images=frames[1:], duration=40, lossless=True, quality=0, method=0
+    )
+    result = made(data, {"op": "resize", "width": 60}, format="same", lossless=True)
+    assert (result.frames, opened(result.data).n_frames, result.width) == (900, 900, 60)
+    with pytest.raises(Error, match="at most 899") as caught:
+        made(data, {"op": "resize", "width": 60}, format="same", limits=engine.Limits(max_frames=899))
+    assert caught.value.code is Code.TOO_MANY_PIXELS
+
+
+# Raw files
+
+
+def raw(make, *, dng=False, magic=None, behind=b""):
+    """A TIFF as cameras write it: a preview first, and the sensor's pattern below it."""
+    pattern = [(33421, 3, 2, (2, 2), True), (33422, 1, 4, (0, 1, 1, 2), True)]
+    matrix = [(50721, 10, 9, (10000, 10000, 0, 1, 0, 1, 0, 1, 10000, 10000, 0, 1, 0, 1, 0, 1, 10000, 10000), True)]
+    about = [(271, 2, 0, make, True), (272, 2, 0, "Model One", True)]
+    if dng:
+        about += [(50706, 1, 4, (1, 4, 0, 0), True), (50708, 2, 0, "Model One", True), *matrix]
+        about += [(50728, 5, 3, (1, 1, 1, 1, 1, 1), True)]
+    file = io.BytesIO()
+    mosaic = np.zeros((120, 160), np.uint16)
+    mosaic[:, :80], mosaic[:, 80:] = 52000, 3000
+    with tifffile.TiffWriter(file) as tiff:
+        preview = np.full((30, 40, 3), (250, 0, 250), np.uint8)
+        tiff.write(preview, photometric="rgb", subfiletype=1, subifds=1, metadata=None, extratags=about, software=False)
+        tiff.write(mosaic, photometric=32803, subfiletype=0, metadata=None, extratags=pattern, software=False)
+    data = file.getvalue() + behind
+    return magic + data[len(magic) :] if magic else data
+
+
+def test_a_dng_is_developed_as_libraw_does(tmp_path):
+    data = raw("Somebody", dng=True)
+    header = engine.probe(data)
+    assert (header.format, header.width, header.height) == ("dng", 160, 120)
+    (tmp_path / "a.dng").write_bytes(data)
+    run("dcraw_emu", "-w", "-T", str(tmp_path / "a.dng"))
+    expected = Image.open(tmp_path / "a.dng.tiff").convert("RGB")
+    result = opened(made(data).data)
+    assert result.size == expected.size
+    assert difference(result, expected)[0] < 3
+    left, right = result.getpixel((20, 60)), result.getpixel((140, 60))
+    assert min(left) > 200 > 100 > max(right)  # the scene, and not the violet preview
+    for output in outputs(data, {"outputs": {"a": {}, "b": {"format": "webp"}}}).values():
+        assert (output.width, output.height) == (160, 120)
+
+
+RAW = {
+    "nef": raw("NIKON CORPORATION"),
+    "arw": raw("SONY"),
+    "pef": raw("PENTAX"),
+    "srw": raw("SAMSUNG"),
+    "raw": raw("Unheard Of"),
+    "cr2": raw("Canon", magic=b"II*\0\x10\0\0\0CR\x02\0"),
+    "orf": b"IIRO" + raw("OLYMPUS")[4:],
+    "rw2": b"IIU\0" + raw("Panasonic")[4:],
+    "raf": b"FUJIFILMCCD-RAW " + bytes(2000),
+    "cr3": b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(2000),
+}
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_raw_files_are_told_apart_and_never_pass_as_their_preview(name, monkeypatch):
+    from safelight.engine import library
+
+    try:
+        output = made(RAW[name])
+    except Error as error:
+        assert error.code in {Code.UNSUPPORTED_FORMAT, Code.DAMAGED_IMAGE}
+    else:
+        assert (output.width, output.height) == (160, 120)
+    # a worker without the extra
+    library._installed.cache_clear()
+    monkeypatch.setattr(library, "find_spec", lambda package: None)
+    try:
+        with pytest.raises(Error, match="raw file") as caught:
+            made(RAW[name])
+        assert caught.value.code is Code.UNSUPPORTED_FORMAT
+        assert caught.value.extra["format"] == name
+        with pytest.raises(Error, match="HEIC is not supported"):
+            made(heic(SMALL))
+    finally:
+        library._installed.cache_clear()
+
+
+def test_an_ordinary_tiff_of_a_camera_is_no_raw_file():
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.asarray(SMALL), photometric="rgb", extratags=[(271, 2, 0, "NIKON", True)], metadata=None)
+    assert engine.probe(file.getvalue()).format == "tiff"
+
+
+# Damage
+
+
+def cut(data, at):
+    return data[:at] + data[at + 400 :]
+
+
+def refused(data, code=Code.DAMAGED_IMAGE, **options):
+    with pytest.raises(Error) as caught:
+        made(data, **options)
+    assert caught.value.code is code, caught.value.detail
+    for word in ("vips", "_source", "_buffer", "unable to call", "libpng", "libspng", "tiff2", "/", "heifload"):
+        assert word not in caught.value.detail, caught.value.detail
+    return caught.value.detail
+
+
+JPEG = encoded(CAT, "JPEG", quality=90)
+
+
+def test_a_jpeg_without_its_end_marker_is_read_with_a_note():
+    for whole in (JPEG, encoded(CAT, "JPEG", quality=90, progressive=True)):
+        output = made(whole[:-2])
+        assert difference(opened(output.data), opened(whole))[1] <= 3
+        assert "without its end marker" in output.notes[0]
+        assert made(whole).notes == ()
+        recipe = {"strict": True, "outputs": {"image": {}}}
+        with pytest.raises(Error, match="end marker") as caught:
+            outputs(whole[:-2], recipe)
+        assert caught.value.code is Code.DAMAGED_IMAGE
+        assert outputs(whole, recipe)["image"].notes == ()
+
+
+def test_a_png_without_its_end_chunk_is_read_with_a_note():
+    whole = encoded(CAT)
+    output = made(whole[:-12])
+    assert difference(opened(output.data), CAT) == (0, 0)
+    assert "end chunk" in output.notes[0]
+
+
+def test_damage_in_the_middle_of_a_jpeg_is_noticed():
+    middle = len(JPEG) // 2
+    zeroed = JPEG[:middle] + bytes(400) + JPEG[middle + 400 :]
+    for broken in (JPEG[:middle], JPEG[:middle] + JPEG[-2:], zeroed, JPEG[:middle] + b"\xff\xd9" + JPEG[middle:]):
+        assert "row" in refused(broken)
+        assert "row" in refused(broken, format="jpeg")
+
+
+def test_what_sound_files_make_decoders_complain_of_is_harmless():
+    padded = JPEG[:20] + bytes(5) + JPEG[20:]  # behind the JFIF segment
+    padded_end = JPEG[:-2] + b"\0\0\0\0" + JPEG[-2:]
+    for sound in (padded, padded_end, JPEG + b"trailer" * 50):
+        assert difference(opened(made(sound).data), opened(JPEG))[1] <= 3
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "TIFF", "AVIF", "HEIC", "JXL"])
+def test_no_format_is_filled_up_with_grey(kind):
+    data = (
+        heic(CAT) if kind == "HEIC" else encoded(CAT, kind, **({"compression": "tiff_lzw"} if kind == "TIFF" else {}))
+    )
+    for at in (len(data) // 2, len(data) * 3 // 4):
+        refused(data[:at])
+        refused(cut(data, at))
+
+
+def test_where_a_file_is_damaged_is_said():
+    png = encoded(CAT)
+    broken = bytearray(png)
+    broken[len(png) // 2] ^= 0xFF
+    assert "IDAT chunk at byte" in refused(bytes(broken))
+    assert f"cut off at byte {len(png) // 2}" in refused(png[: len(png) // 2])
+    tiff = encoded(CAT, "TIFF")
+    assert "reaches to byte" in refused(tiff[:8] + tiff[8:][: len(tiff) - 5000])
+
+
+@pytest.mark.parametrize("offset", [1 << 63, (1 << 64) - 1, 1 << 40, 17])
+def test_offsets_that_overflow_are_damage(offset):
+    refused(b"II+\0" + struct.pack("<HHQ", 8, 0, offset) + bytes(64))
+    refused(b"II*\0" + struct.pack("<I", offset & 0xFFFFFFFF) + bytes(64))
+
+
+def test_a_strip_that_is_nowhere_is_not_shown_as_white():
+    data = bytearray(encoded(SMALL, "TIFF"))
+    at = data.index(struct.pack("<HHI", 273, 4, 1))
+    data[at + 8 : at + 12] = bytes(4)
+    assert "missing" in refused(bytes(data))
