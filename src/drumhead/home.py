@@ -52,6 +52,11 @@ class Home:
         return self.root / "remotes.json"
 
     @property
+    def signing_key(self) -> Path:
+        """``signing.key``: the private key that signs what is pushed, for its owner's eyes only."""
+        return self.root / "signing.key"
+
+    @property
     def cache(self) -> Path:
         """Debian packages, wheels, unpacked kernels, layer records. May be deleted at any time."""
         return self.root / "cache"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -53,6 +53,10 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     initrd: Blob | None
 
 
+Signature = Annotated[str, msgspec.Meta(max_length=200)]
+"""Of a record by its sender (``package.signing``); empty where there is none."""
+
+
 class Image(msgspec.Struct, frozen=True, kw_only=True):
     """images/NAME/image.json: everything that a machine starts from.
 
@@ -71,6 +75,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     commands: dict[str, Command] = {}
     default: str = ""
     overlay_size: int = 0
+    signature: Signature = ""
 
 
 class ImageFiles(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ import posixpath
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from drumhead.errors import DrumheadError, ErrorCode
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 USR_MERGED = ("bin", "sbin", "lib", "lib64")
 """Directories at the root that Debian keeps below usr/; in every guest, links lead there."""
+MAX_PATH, MAX_NAME, MAX_DEPTH = 4096, 255, 100
+"""What Linux takes as a path and as a name (bytes), and how deep directories may be nested."""
 MAX_LINKS = 40
 """Symbolic links followed before a path counts as a loop, as in Linux."""
 
@@ -228,17 +230,22 @@ def write_tar(tree: Tree, out: IO[bytes], written: Callable[[int], None] | None 
                     archive.addfile(info, io.BytesIO(entry.read()))
 
 
-def read_tar(source: IO[bytes]) -> Tree:
-    """Read a tar stream into a tree. Owners and times are dropped, hard links become copies, devices are refused."""
+def read_tar(source: IO[bytes], limit: int) -> Tree:
+    """Read a tar stream of at most `limit` bytes into a tree.
+
+    Owners and times are dropped, hard links become copies, devices are refused. Raises UNVERIFIED for a stream that is
+    longer, or no tar; UNSUPPORTED for a device or a path that no guest can hold.
+    """
     tree = Tree()
     try:
-        with tarfile.open(fileobj=source, mode="r|") as archive:
+        limited: Any = _Limited(source, limit)  # all of a file that tarfile asks of a stream
+        with tarfile.open(fileobj=limited, mode="r|") as archive:
             for info in archive:
-                path = clean_path(info.name)
+                path = _checked(clean_path(info.name))
                 if info.isdir():
                     tree.add(path, directory(info.mode & 0o7777))
                 elif info.issym():
-                    tree.add(path, symlink(info.linkname))
+                    tree.add(path, symlink(_checked(info.linkname)))
                 elif info.islnk():
                     tree.add(path, tree[clean_path(info.linkname)])
                 elif info.isreg():
@@ -249,6 +256,33 @@ def read_tar(source: IO[bytes]) -> Tree:
                     raise DrumheadError(
                         ErrorCode.UNSUPPORTED, f"/{path} is a device or a pipe, which a layer cannot hold"
                     )
-    except (tarfile.TarError, KeyError) as error:
+    except (tarfile.TarError, KeyError, ValueError, RecursionError) as error:
         raise DrumheadError(ErrorCode.UNVERIFIED, f"not a readable tar archive: {error}") from error
     return tree
+
+
+def _checked(path: str) -> str:
+    if "\0" in path or len(path.encode(errors="surrogateescape")) >= MAX_PATH or path.count("/") > MAX_DEPTH:
+        raise DrumheadError(ErrorCode.UNSUPPORTED, f"a path of the archive is longer than {MAX_PATH} bytes or too deep")
+    if any(len(part.encode(errors="surrogateescape")) > MAX_NAME for part in path.split("/")):
+        raise DrumheadError(ErrorCode.UNSUPPORTED, f"a name in the archive is longer than {MAX_NAME} bytes")
+    return path
+
+
+class _Limited:
+    """A stream that is not read beyond its limit, however little it came from."""
+
+    def __init__(self, source: IO[bytes], limit: int) -> None:
+        self._source = source
+        self._limit = limit
+        self._read = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Read like the stream. Raises UNVERIFIED at the limit."""
+        data = self._source.read(size)
+        self._read += len(data)
+        if self._read > self._limit:
+            raise DrumheadError(
+                ErrorCode.UNVERIFIED, f"the archive unpacks to more than {self._limit} bytes; nothing is kept"
+            )
+        return data

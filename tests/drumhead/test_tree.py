@@ -41,7 +41,7 @@ def test_any_tree_survives_its_tar(contents):
             tree.add(path, entry)
         except DrumheadError:
             continue
-    again = read_tar(io.BytesIO(pack(tree)))
+    again = read_tar(io.BytesIO(pack(tree)), 1 << 20)
     assert list(again) == list(tree)
     assert again.digest() == tree.digest()
     assert pack(again) == pack(tree)
@@ -97,9 +97,9 @@ def test_a_device_in_an_archive_is_refused():
         info.type = tarfile.BLKTYPE
         archive.addfile(info)
     with pytest.raises(DrumheadError, match="device"):
-        read_tar(io.BytesIO(out.getvalue()))
+        read_tar(io.BytesIO(out.getvalue()), 1 << 20)
     with pytest.raises(DrumheadError, match="tar"):
-        read_tar(io.BytesIO(b"x" * 2000))
+        read_tar(io.BytesIO(b"x" * 2000), 1 << 20)
 
 
 def test_needs_are_read_from_elf():

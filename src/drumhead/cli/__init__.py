@@ -19,6 +19,7 @@ GROUPS = {
     "package": "Compose, build, find and move packages.",
     "image": "Move whole images between this host and a registry.",
     "remote": "Choose where packages are searched, pulled from and pushed to.",
+    "key": "Sign what is pushed.",
     "runtime": "Show and write the forms of meta/run.yaml.",
     "kernel": "Add kernels of your own (OSv's), and list those that exist.",
 }
@@ -40,6 +41,8 @@ COMMANDS = {
     "remote add": ("drumhead.cli.remote:add_command", "Add a remote."),
     "remote list": ("drumhead.cli.remote:list_command", "List the remotes."),
     "remote remove": ("drumhead.cli.remote:remove_command", "Remove a remote."),
+    "key create": ("drumhead.cli.key:create_command", "Make the key that signs what is pushed."),
+    "key show": ("drumhead.cli.key:show_command", "Print the public key for those who pull."),
     "runtime list": ("drumhead.cli.runtime:list_command", "List the runtimes."),
     "runtime preview": ("drumhead.cli.runtime:preview_command", "Print a meta/run.yaml for a runtime."),
     "runtime init": ("drumhead.cli.runtime:init_command", "Write meta/run.yaml for a runtime."),

@@ -284,12 +284,13 @@ async def push_command(name: str, /, *, remote: str = "", to: Path | None = None
     """
     from drumhead.package.remote.http_directory import write_directory  # noqa: PLC0415
     from drumhead.package.remote.remotes import push_package  # noqa: PLC0415
+    from drumhead.package.signing import sign  # noqa: PLC0415
     from drumhead.package.store import PackageStore, parse_ref  # noqa: PLC0415
 
     home = find_home()
     store, ref = PackageStore(home), parse_ref(name)
     if to is not None:
-        package = await asyncio.to_thread(store.pack, store.find(ref))
+        package = sign(home, await asyncio.to_thread(store.pack, store.find(ref)))
         await write_directory(to, [package], store.blobs)
     else:
         with progress("pushing") as report:

@@ -8,7 +8,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
 
 
-def add_command(name: str, url: str, /) -> None:
+def add_command(name: str, url: str, /, *, key: str = "") -> None:
     """Add a remote.
 
     Parameters
@@ -17,15 +17,20 @@ def add_command(name: str, url: str, /) -> None:
         The name that you give the remote.
     url:
         Its URL: https://HOST/PATH for a directory, oci://HOST/PATH for a registry; without TLS, http:// and oci+http://.
+    key:
+        The sender's public key (`drumhead key show` prints it); what its key has not signed is refused.
     """
     from drumhead.package.remote.remotes import Remote, check_url, read_remotes, write_remotes  # noqa: PLC0415
+    from drumhead.package.signing import check_key  # noqa: PLC0415
 
     home = find_home()
     remotes = read_remotes(home)
     if any(remote.name == name for remote in remotes):
         raise DrumheadError(ErrorCode.CONFLICT, f"there is a remote {name} already; remove it first")
-    added = Remote(name=name, url=url)
+    added = Remote(name=name, url=url, key=key)
     check_url(added)
+    if key:
+        check_key(key)
     write_remotes(home, [*remotes, added])
 
 
@@ -37,7 +42,8 @@ def list_command(*, json: Json = False) -> None:
     if json:
         print_json(remotes)
     else:
-        print_table(("Name", "URL"), [(remote.name, remote.url) for remote in remotes])
+        rows = [(remote.name, remote.url, remote.key or "none") for remote in remotes]
+        print_table(("Name", "URL", "Key"), rows)
 
 
 def remove_command(name: str, /) -> None:

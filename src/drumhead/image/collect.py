@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drumhead import host
@@ -13,8 +15,6 @@ from drumhead.image.inputs import ComposeOptions
 from drumhead.image.store import ImageStore
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from drumhead.home import Home
     from drumhead.manifest.records import Project
     from drumhead.report import Report
@@ -46,6 +46,25 @@ def _unpack(layer: Path, target: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         host.run(["unsquashfs", "-quiet", "-no-progress", "-no-xattrs", "-dest", scratch, layer])
-        shutil.copytree(scratch, target, symlinks=True, dirs_exist_ok=True)
+        _merge(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _merge(layer: Path, target: Path) -> None:
+    """Move the files of a layer over those below it, as overlayfs shows them: no link in `target` is followed."""
+    for name_of, directories, files in os.walk(layer):
+        directory = Path(name_of)
+        place = target / directory.relative_to(layer)
+        for name in [*directories]:
+            below = place / name
+            if (directory / name).is_symlink():
+                directories.remove(name)
+                files.append(name)
+            elif below.is_symlink() or not below.is_dir():
+                below.unlink(missing_ok=True)
+                below.mkdir()
+        for name in files:
+            if (place / name).is_dir() and not (place / name).is_symlink():
+                shutil.rmtree(place / name)
+            (directory / name).replace(place / name)

@@ -19,7 +19,8 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.image.export.artifact import IMAGE_TYPE, manifest_of
 from drumhead.image.store import ImageStore, blobs_of
 from drumhead.package.remote.oci import tag_of
-from drumhead.package.remote.remotes import open_registry
+from drumhead.package.remote.remotes import check_signature, open_registry
+from drumhead.package.signing import sign
 from drumhead.records import Image
 from drumhead.report import silent
 
@@ -45,7 +46,7 @@ async def push_image(
     """
     images, blobs = ImageStore(home), Blobs(home)
     with images.using():
-        image = await asyncio.to_thread(images.find, name, guest)
+        image = sign(home, await asyncio.to_thread(images.find, name, guest))
         manifest, record = manifest_of(image)
         tag = tag or default_tag(image)
         async with new_client() as client:
@@ -72,6 +73,7 @@ async def pull_image(home: Home, name: str, remote: Remote, reference: str = "",
             repository = _repository(prefix, name)
             manifest = await registry.manifest(repository, reference or await _newest(registry, repository))
             image = await _read(registry, repository, manifest, name)
+            check_signature(remote, image)
             for layer in manifest.layers:
                 await registry.fetch(repository, layer, blobs.path(layer.hexadecimal), report)
         await asyncio.to_thread(images.put, image)

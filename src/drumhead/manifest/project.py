@@ -31,6 +31,9 @@ def read_project(root: Path) -> Project:
             ErrorCode.NOT_FOUND,
             f"{file} does not exist; `drumhead package init {root}` writes one",
         )
+    for name in ("meta/package.yaml", "meta/run.yaml"):
+        if (root / name).exists() and not (root / name).resolve().is_relative_to(root.resolve()):
+            raise DrumheadError(ErrorCode.MANIFEST, f"{root / name} is a link that leads out of the project")
     section = read_yaml(file, "meta/package.yaml", "package.yaml")
     notices = list(section.known(*PACKAGE_KEYS, *CAPSTAN_ONLY))
     package = _package(section, root)
@@ -74,7 +77,7 @@ def _files(section: Section, root: Path) -> dict[str, str]:
     for place, source in files.items():
         if not place.startswith("/") or ".." in PurePosixPath(place).parts:
             raise inside.refuse(place, f"{place} must be a path from the image's root (/srv/app)")
-        if not _is_inside(source) or not (root / source).exists():
+        if not is_inside(root, source):
             raise inside.refuse(place, f"{source or 'it'} is not a file or directory of the project")
     return files
 
@@ -84,10 +87,22 @@ def _python(section: Section, root: Path) -> PythonNeeds:
     for notice in python.known("lock", "extras"):
         raise python.refuse(notice.split(": ")[1].split(" ")[0], "python has the keys lock and extras")
     lock = python.text("lock", "")
-    if lock and not (_is_inside(lock) and (root / lock).is_file()):
+    if lock and not (is_inside(root, lock) and (root / lock).is_file()):
         raise python.refuse("lock", f"{lock} is not a file of the project")
     return PythonNeeds(lock=lock, extras=python.texts("extras"))
 
 
-def _is_inside(path: str) -> bool:
-    return bool(path) and not path.startswith("/") and ".." not in PurePosixPath(path).parts
+def is_inside(root: Path, path: str) -> bool:
+    """Whether a path of a project exists and lies in it, wherever the links among its components lead.
+
+    A project may come from anywhere: a link in it must not bring files of this host into an image. The last component
+    may be a link itself, as it goes into the image as a link.
+    """
+    if not path or path.startswith("/") or ".." in PurePosixPath(path).parts:
+        return False
+    place = root / path
+    try:
+        place.lstat()
+        return (place.parent if place.is_symlink() else place).resolve(strict=True).is_relative_to(root.resolve())
+    except OSError:
+        return False

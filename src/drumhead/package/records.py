@@ -6,10 +6,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from drumhead.records import Command, Filesystem
+from drumhead.records import Command, Filesystem, Signature
 
 PackageName = Annotated[str, msgspec.Meta(pattern=r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._+/-]*$")]
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Version = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]{0,128}$")]
+Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 PackageKind = Literal["runtime", "tool", "libraries", "kernel", "application"]
 
 
@@ -34,7 +36,7 @@ class PackedLayer(msgspec.Struct, frozen=True, kw_only=True):
     filesystem: Filesystem
     source: Digest
     digest: Digest
-    size: int
+    size: Size
 
 
 class Package(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,18 +48,19 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: PackageName
-    version: str
+    version: Version
     kind: PackageKind
     description: str
     created: str
     """ISO 8601, UTC: the newest date among the package's origins, not the time of the build."""
     archive: Digest
-    archive_size: int
-    unpacked_size: int
+    archive_size: Size
+    unpacked_size: Size
     requires: tuple[str, ...] = ()
     config_sets: dict[str, Command] = {}
     origins: tuple[Origin, ...] = ()
     layers: tuple[PackedLayer, ...] = ()
+    signature: Signature = ""
 
     @property
     def blobs(self) -> dict[str, int]:

@@ -28,6 +28,30 @@ LAYERED = {"runtime", "tool", "application"}
 """Kinds of packages that become a layer of an image unchanged."""
 
 
+MAX_WINDOW = 128 << 20
+"""Bytes of memory that zstd may take to unpack."""
+MAX_ARCHIVE = 2 << 30
+MAX_UNPACKED = 4 << 30
+MAX_RATIO = 50
+SMALL = 64 << 20
+
+
+def unpacked_limit(package: Package) -> int:
+    """Return how many bytes the archive of a package may unpack to, headers included.
+
+    A record comes from anywhere, so what it promises counts only as far as an archive of that size can hold it: what
+    is packed more than fifty times is no program. Raises UNVERIFIED for a record that promises more.
+    """
+    most = min(MAX_UNPACKED, max(SMALL, package.archive_size * MAX_RATIO))
+    if package.archive_size > MAX_ARCHIVE or package.unpacked_size > most:
+        raise DrumheadError(
+            ErrorCode.UNVERIFIED,
+            f"package {package.name} has {package.archive_size} bytes and claims to unpack to {package.unpacked_size}; "
+            f"at most {most} are unpacked",
+        )
+    return package.unpacked_size * 5 // 4 + SMALL  # headers and padding; many small files have more of them
+
+
 class PackageStore:
     """The packages of one home. Reading and writing need no lock, as records and blobs appear by rename."""
 
@@ -88,8 +112,8 @@ class PackageStore:
         """Return the files of a package after verifying its archive. Raises NOT_FOUND, UNVERIFIED."""
         packed = self.blobs.read(package.archive)
         try:
-            with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(packed)) as source:
-                return read_tar(source)
+            with zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(io.BytesIO(packed)) as source:
+                return read_tar(source, unpacked_limit(package))
         except zstandard.ZstdError as error:
             raise DrumheadError(ErrorCode.UNVERIFIED, f"the archive of {package.name} is damaged: {error}") from error
 

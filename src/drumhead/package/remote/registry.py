@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 import re
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,9 @@ MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 LAYER_TYPE = "application/vnd.drumhead.layer.v1."
 """The file system's name follows."""
 PAGE = 100
+MOST_PAGES = 1000
+MOST_BYTES = 16 << 20
+"""Of a page, a manifest or a record."""
 
 
 class Descriptor(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -77,12 +79,12 @@ class Registry:
         async with await self._request(
             "GET", f"/v2/{name}/manifests/{reference}", headers={"Accept": MANIFEST_TYPE}
         ) as answer:
-            contents = await answer.read()
+            contents = await _small(answer)
         if reference.startswith("sha256:") and _digest(contents) != reference:
             raise DrumheadError(ErrorCode.UNVERIFIED, f"{self._url}: the manifest of {name} is not {reference}")
         try:
             return msgspec.json.decode(contents, type=Manifest)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise DrumheadError(
                 ErrorCode.REMOTE, f"{self._url}: {name}:{reference} is not an image manifest"
             ) from error
@@ -92,7 +94,7 @@ class Registry:
         if blob.size > limit:
             raise DrumheadError(ErrorCode.REMOTE, f"{self._url}: a record of {name} is {blob.size} bytes long")
         async with await self._request("GET", f"/v2/{name}/blobs/{blob.digest}") as answer:
-            contents = await answer.read()
+            contents = await _small(answer)
         if _digest(contents) != blob.digest:
             raise DrumheadError(ErrorCode.UNVERIFIED, f"{self._url}: a blob of {name} is not {blob.digest}")
         return contents
@@ -132,13 +134,22 @@ class Registry:
 
     async def _pages(self, path: str, key: str) -> AsyncIterator[str]:
         following = f"{path}?n={PAGE}"
-        while following:
+        for _ in range(MOST_PAGES):
+            if not following:
+                return
             async with await self._request("GET", following) as answer:
-                page: dict[str, Any] = json.loads(await answer.read())
+                page = await self._json(answer)
                 link = re.match(r'<([^>]+)>;\s*rel="?next', answer.headers.get("Link", ""))
                 following = urljoin(str(answer.url), link[1]) if link else ""
             for item in page.get(key) or ():
-                yield item
+                yield str(item)
+        raise DrumheadError(ErrorCode.REMOTE, f"{self._url} lists {path} without end")
+
+    async def _json(self, answer: aiohttp.ClientResponse) -> dict[str, Any]:
+        try:
+            return msgspec.json.decode(await _small(answer), type=dict[str, Any])
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            raise DrumheadError(ErrorCode.REMOTE, f"{self._url} did not answer with JSON: {error}") from error
 
     async def _request(
         self, method: str, path: str, *, scope: str = "pull", headers: dict[str, str] | None = None, data: Any = None
@@ -159,7 +170,8 @@ class Registry:
                 self._authorization = await self._answer_challenge(challenge, scope)
                 continue
             if answer.status >= 400:
-                said = (await answer.text())[:300]
+                said = (await answer.content.read(300)).decode(errors="replace")
+                answer.release()
                 code = ErrorCode.NOT_FOUND if answer.status == 404 else ErrorCode.REMOTE
                 raise DrumheadError(code, f"{method} {url} answered {answer.status} {answer.reason}: {said}")
             return answer
@@ -187,7 +199,7 @@ class Registry:
         if "scope" in query:
             query["scope"] = re.sub(r":[a-z,*]+$", f":{scope}", query["scope"])
         async with self._client.get(fields.get("realm", ""), params=query, auth=login) as answer:
-            body: dict[str, Any] = json.loads(await answer.read()) if answer.status == 200 else {}
+            body = await self._json(answer) if answer.status == 200 else {}
         token = body.get("token") or body.get("access_token")
         if not token:
             raise DrumheadError(
@@ -200,6 +212,16 @@ class Registry:
 def describe(contents: bytes, media_type: str) -> Descriptor:
     """Return the descriptor of bytes."""
     return Descriptor(media_type=media_type, digest=_digest(contents), size=len(contents))
+
+
+async def _small(answer: aiohttp.ClientResponse) -> bytes:
+    """Read a document, of which there is no large one. Raises REMOTE."""
+    contents = bytearray()
+    async for chunk in answer.content.iter_any():
+        contents += chunk
+        if len(contents) > MOST_BYTES:
+            raise DrumheadError(ErrorCode.REMOTE, f"{answer.url} has more than {MOST_BYTES} bytes")
+    return bytes(contents)
 
 
 def _digest(contents: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -13,6 +14,8 @@ from drumhead.download import new_client
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.package.remote.http_directory import HttpRemote
 from drumhead.package.remote.oci import OciRemote
+from drumhead.package.signing import sign, verify
+from drumhead.package.store import unpacked_limit
 from drumhead.report import silent
 
 if TYPE_CHECKING:
@@ -25,14 +28,20 @@ if TYPE_CHECKING:
     from drumhead.package.records import Package, PackageRef
     from drumhead.package.remote.registry import Registry
     from drumhead.package.store import PackageStore
+    from drumhead.records import Image
     from drumhead.report import Report
 
 
-class Remote(msgspec.Struct, frozen=True, kw_only=True):
+_log = logging.getLogger(__name__)
+
+
+class Remote(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One entry of remotes.json. `url` is ``http(s)://…`` (a directory), ``oci://HOST/PATH`` or ``oci+http://…``."""
 
     name: str
     url: str
+    key: str = ""
+    """The public key whose signature every package of this remote must have; empty for none."""
 
 
 class Repository(Protocol):
@@ -138,15 +147,32 @@ async def pull_package(
             versions = [package for package in versions if ref.version in {"", package.version}]
             if versions:
                 package = max(versions, key=lambda version: version_key(version.version))
+                check_signature(candidate, package)
+                unpacked_limit(package)
                 for digest in package.blobs:
                     await repository.fetch(package, digest, store.blobs.path(digest), report)
                 return await asyncio.to_thread(store.pack, package)
     return None
 
 
+def check_signature(remote: Remote, record: Package | Image) -> None:
+    """Check that a record is signed by the remote's key; without a key, say that nobody vouches for it.
+
+    Raises UNVERIFIED.
+    """
+    if remote.key:
+        verify(remote.key, record)
+        return
+    _log.warning(
+        "Nobody vouches for %s: the remote %s has no key. Remove it and add it again with --key.",
+        record.name,
+        remote.name,
+    )
+
+
 async def push_package(home: Home, store: PackageStore, ref: PackageRef, name: str, report: Report = silent) -> Package:
     """Send a stored package to the remote called `name`."""
-    package = await asyncio.to_thread(store.pack, store.find(ref))
+    package = sign(home, await asyncio.to_thread(store.pack, store.find(ref)))
     async with new_client() as client:
         await open_remote(client, find_remote(home, name)).push(package, store.blobs, report)
     return package

@@ -1,0 +1,311 @@
+"""Packages, projects and remotes made by somebody who means harm."""
+
+import asyncio
+import hashlib
+import io
+import json
+import os
+import tarfile
+
+import msgspec
+import pytest
+import zstandard
+from aiohttp import web
+from msgspec.structs import replace
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.home import Home
+from drumhead.image.collect import _merge
+from drumhead.image.scan import Scan
+from drumhead.manifest.project import read_project
+from drumhead.package import signing
+from drumhead.package.records import Package
+from drumhead.package.store import PackageStore
+from drumhead.tree import Tree, regular
+
+from .conftest import Drumhead, write_files
+
+MIB = 1 << 20
+
+
+def tar_of(*members):
+    """A tar of (name, type, text) members."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, kind, text in members:
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            if kind == tarfile.REGTYPE:
+                info.size = len(text)
+                archive.addfile(info, io.BytesIO(text))
+            else:
+                info.linkname = text
+                archive.addfile(info)
+    return out.getvalue()
+
+
+def zeros_packed(size):
+    """A tar with one file of so many zeros, compressed to almost nothing, without holding it."""
+    packed = io.BytesIO()
+    with zstandard.ZstdCompressor(level=3).stream_writer(packed, closefd=False) as out:
+        info = tarfile.TarInfo("zeros")
+        info.size = size
+        out.write(info.tobuf(tarfile.PAX_FORMAT))
+        block = bytes(8 * MIB)
+        for _ in range(size // len(block)):
+            out.write(block)
+        out.write(bytes(1024))
+    return packed.getvalue()
+
+
+def stored(home, archive, **changes):
+    """A package whose archive is in the store of `home`."""
+    store = PackageStore(home)
+    blob = store.blobs.put(archive)
+    package = Package(
+        name="harm", version="1", kind="libraries", description="", created="", archive=blob.digest,
+        archive_size=blob.size, unpacked_size=0,
+    )  # fmt: skip
+    return store, replace(package, **changes)
+
+
+@pytest.fixture
+def home(tmp_path):
+    return Home(root=tmp_path / "home")
+
+
+@pytest.mark.parametrize("claims", [0, 6 << 30, 1 << 39])
+def test_a_small_package_does_not_unpack_to_gigabytes(home, claims):
+    """As in a process of its own with half a gigabyte: more is never held."""
+    archive = zeros_packed(1 << 30)
+    assert len(archive) < 200_000
+    store, package = stored(home, archive, unpacked_size=claims)
+    if pid := os.fork():
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        return
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_DATA, (1 << 29, 1 << 29))
+    try:
+        store.tree(package)
+    except DrumheadError as error:
+        os._exit(0 if error.code is ErrorCode.UNVERIFIED else 1)
+    except MemoryError:
+        os._exit(2)
+    os._exit(3)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("../escape", tarfile.REGTYPE, b"x")],
+        [("/../escape", tarfile.REGTYPE, b"x")],
+        [("a", tarfile.SYMTYPE, "/etc"), ("a/passwd", tarfile.REGTYPE, b"x")],
+        [("a", tarfile.LNKTYPE, "../../etc/passwd")],
+        [("a", tarfile.CHRTYPE, "")],
+        [("a", tarfile.FIFOTYPE, "")],
+        [("x" * 300, tarfile.REGTYPE, b"x")],
+        [("x/" * 200 + "y", tarfile.REGTYPE, b"x")],
+        [("a", tarfile.SYMTYPE, "x/" * 3000)],
+    ],
+)
+def test_paths_and_kinds_of_an_archive_are_checked(home, members):
+    store, package = stored(home, zstandard.compress(tar_of(*members)), unpacked_size=100)
+    with pytest.raises(DrumheadError):
+        store.tree(package)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"name": "../../escape"},
+        {"name": "a/../b"},
+        {"version": "1\x1b[2J"},
+        {"version": "1\x00"},
+        {"archive": "../../../etc/passwd"},
+        {"archive_size": -1},
+        {"unpacked_size": 1 << 50},
+    ],
+)
+def test_a_record_is_checked(record):
+    fields = {
+        "name": "a", "version": "1", "kind": "tool", "description": "", "created": "", "archive": "0" * 64,
+        "archive_size": 1, "unpacked_size": 1,
+    }  # fmt: skip
+    msgspec.json.decode(json.dumps(fields), type=Package)
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(json.dumps(fields | record), type=Package)
+
+
+MANIFEST = "name: harm\ntitle: x\nauthor: x\nversion: 1\n"
+
+
+@pytest.mark.parametrize(
+    "source", ["src/etcdir/shadow", "src/etcdir/", "src/etcdir", "src/inner/up/secret", "../secret", "/etc/shadow"]
+)
+def test_a_committed_link_brings_no_file_of_the_host(empty, tmp_path, source):
+    (tmp_path / "secret").write_text("the host's")
+    project = write_files(tmp_path / "project", {"meta/package.yaml": f"{MANIFEST}files:\n  /srv/got: {source}\n"})
+    (project / "src" / "inner").mkdir(parents=True)
+    (project / "src" / "etcdir").symlink_to("/etc")
+    (project / "src" / "inner" / "up").symlink_to("../../..")
+    if source.rstrip("/") == "src/etcdir":  # goes into the image as the link that it is, and leads nowhere there
+        tree = Scan(read_project(project), tmp_path, trust=False).tree()
+        assert [(path, entry.kind) for path, entry in tree] == [("srv", "directory"), ("srv/got", "symlink")]
+        return
+    said = empty.refused("package", "collect", tmp_path / "out", "-C", project, status=2)
+    assert "is not a file or directory of the project" in said
+
+
+@pytest.mark.parametrize("name", ["package.yaml", "run.yaml"])
+def test_a_manifest_is_no_link_to_a_file_of_the_host(empty, tmp_path, name):
+    (tmp_path / "secret").write_text("root:the-hash:1")
+    project = write_files(tmp_path / "project", {"meta/package.yaml": MANIFEST, "meta/run.yaml": "runtime: native\n"})
+    (project / "meta" / name).unlink()
+    (project / "meta" / name).symlink_to(tmp_path / "secret")
+    said = empty.refused("package", "collect", tmp_path / "out", "-C", project, status=2)
+    assert "leads out of the project" in said
+    assert "the-hash" not in said
+
+
+def test_a_layer_is_not_written_through_the_links_of_another(tmp_path):
+    victim = write_files(tmp_path / "victim", {"passwd": "kept"})
+    target, layer = tmp_path / "target", tmp_path / "layer"
+    write_files(target, {"usr/lib/old": "old", "file": "a file", "tree/x": "x"})
+    (target / "etc").symlink_to(victim)
+    (target / "link").symlink_to(victim / "passwd")
+    write_files(layer, {"etc/passwd": "new", "link": "new", "usr/lib/new": "new", "file/below": "new", "tree": "new"})
+    (layer / "away").symlink_to(victim)
+    _merge(layer, target)
+    assert (victim / "passwd").read_text() == "kept"
+    assert not (target / "etc").is_symlink()
+    assert (target / "etc" / "passwd").read_text() == (target / "link").read_text() == "new"
+    assert sorted(path.name for path in (target / "usr" / "lib").iterdir()) == ["new", "old"]
+    assert (target / "file" / "below").read_text() == (target / "tree").read_text() == "new"
+    assert (target / "away").is_symlink()
+
+
+@pytest.fixture
+def sender(tmp_path):
+    """A home with a signing key and one package, called tool."""
+    command = Drumhead(Home(root=tmp_path / "sender"))
+    tree = Tree()
+    tree.add("usr/bin/tool", regular(b"a tool", 0o755))
+    package = Package(
+        name="tool", version="1", kind="tool", description="x", created="2026-01-01T00:00:00Z", archive="0" * 64,
+        archive_size=0, unpacked_size=0,
+    )  # fmt: skip
+    PackageStore(command.home).add(tree, package)
+    command.public = command("key", "create").strip()
+    return command
+
+
+def test_a_signing_key_is_its_owners_alone(sender):
+    assert sender.home.signing_key.stat().st_mode & 0o777 == 0o600
+    assert sender("key", "show").strip() == sender.public
+    assert "exists" in sender.refused("key", "create", status=5)
+    sender.home.signing_key.chmod(0o644)
+    assert "can be read by others" in sender.refused("key", "show", status=5)
+
+
+async def test_what_a_remotes_key_signed_is_pulled_and_nothing_else(sender, empty, serve, tmp_path):
+    folder = tmp_path / "www"
+    await asyncio.to_thread(sender, "package", "push", "tool", "--to", folder)
+    changes = {}
+
+    def change(path, body):
+        if not path.endswith("index.json"):
+            return body
+        (record,) = json.loads(body)
+        return json.dumps([record | changes]).encode()
+
+    url = await serve(folder, change=change)
+    await asyncio.to_thread(empty, "remote", "add", "signed", url, "--key", sender.public)
+    pull = ("package", "pull", "tool")
+    (signature,) = (record["signature"] for record in json.loads((folder / "index.json").read_bytes()))
+    forged = signature[:10] + ("A" if signature[10] != "A" else "B") + signature[11:]
+    for changed, said in (
+        ({"signature": ""}, "is not signed"),
+        ({"signature": "?"}, "is not that of its remote's key"),
+        ({"signature": forged}, "is not that of its remote's key"),
+        ({"version": "2"}, "is not that of its remote's key"),
+        ({"description": "y"}, "is not that of its remote's key"),
+        ({"config_sets": {"harm": {"argv": ["/bin/sh"]}}}, "is not that of its remote's key"),
+        ({"layers": []}, "is not that of its remote's key"),
+    ):
+        changes.clear()
+        changes.update(changed)
+        assert said in await asyncio.to_thread(empty.refused, *pull, status=6), changed
+    assert not list(empty.home.packages.rglob("*.json"))
+    changes.clear()
+    done = await asyncio.to_thread(empty.run, *pull)
+    assert (done.returncode, "vouches" in done.stderr) == (0, False), done.stderr
+
+
+async def test_another_key_is_refused_and_no_key_is_mentioned(sender, empty, serve, tmp_path):
+    await asyncio.to_thread(sender, "package", "push", "tool", "--to", tmp_path / "www")
+    url = await serve(tmp_path / "www")
+    other = Drumhead(Home(root=tmp_path / "other"))
+    key = (await asyncio.to_thread(other, "key", "create")).strip()
+    await asyncio.to_thread(empty, "remote", "add", "web", url, "--key", key)
+    await asyncio.to_thread(empty.refused, "package", "pull", "tool", status=6)
+    await asyncio.to_thread(empty, "remote", "remove", "web")
+    await asyncio.to_thread(empty, "remote", "add", "web", url)
+    done = await asyncio.to_thread(empty.run, "package", "pull", "tool")
+    assert done.returncode == 0
+    assert "Nobody vouches for tool: the remote web has no key." in done.stderr
+    assert "is no public key" in empty.refused("remote", "add", "x", url, "--key", "AAAA", status=2)
+
+
+async def test_a_signed_package_travels_by_a_registry(sender, empty, registry):
+    url = f"oci+http://{registry}/team"
+    await asyncio.to_thread(sender, "remote", "add", "registry", url)
+    await asyncio.to_thread(empty, "remote", "add", "registry", url, "--key", sender.public)
+    await asyncio.to_thread(sender, "package", "push", "tool")
+    (pulled,) = await asyncio.to_thread(empty.json, "package", "pull", "tool")
+    assert pulled["signature"]
+    sender.home.signing_key.unlink()
+    await asyncio.to_thread(sender, "package", "push", "tool")
+    assert "is not signed" in await asyncio.to_thread(empty.refused, "package", "pull", "tool", status=6)
+
+
+def test_a_signature_outlives_fields_that_are_added(home):
+    """The record as a later version may define it, with one more field that is not used."""
+    signing.create_key(home)
+    later = msgspec.defstruct("Package", [("more", tuple[str, ...], ())], bases=(Package,), frozen=True, kw_only=True)
+    fields = {
+        "name": "a", "version": "1", "kind": "tool", "description": "", "created": "", "archive": "0" * 64,
+        "archive_size": 1, "unpacked_size": 1,
+    }  # fmt: skip
+    signed = signing.sign(home, Package(**fields))
+    signing.verify(signing.public_key(home), later(**fields, signature=signed.signature))
+    with pytest.raises(DrumheadError):
+        signing.verify(signing.public_key(home), later(**fields, signature=signed.signature, more=("x",)))
+
+
+async def test_a_remote_without_end_is_given_up(empty):
+    async def endless(request):
+        if "catalog" in request.path:
+            link = {
+                "Link": f'<{request.path}?n=100&last={hashlib.md5(request.path_qs.encode()).hexdigest()}>; rel="next"'
+            }
+            return web.json_response({"repositories": []}, headers=link)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b"[" * (1 << 16))
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", endless)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    address = f"127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        await asyncio.to_thread(empty, "remote", "add", "web", f"http://{address}/")
+        assert "longer than" in await asyncio.to_thread(empty.refused, "package", "search", "x", status=6)
+        await asyncio.to_thread(empty, "remote", "remove", "web")
+        await asyncio.to_thread(empty, "remote", "add", "registry", f"oci+http://{address}/")
+        assert "without end" in await asyncio.to_thread(empty.refused, "package", "search", "x", status=4)
+    finally:
+        await runner.cleanup()
