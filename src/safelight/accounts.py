@@ -74,6 +74,13 @@ class TenantUse(Record, frozen=True, kw_only=True):
     bytes: int = 0
 
 
+class TenantSeen(Record, frozen=True, kw_only=True):
+    """A tenant and what it has now."""
+
+    tenant: Tenant
+    use: TenantUse
+
+
 class KeyInfo(Record, frozen=True, kw_only=True):
     """An API key without its secret."""
 
@@ -87,6 +94,20 @@ class KeyInfo(Record, frozen=True, kw_only=True):
     revoked: float | None = None
     rotated: float | None = None
     last_used: float | None = None
+
+
+class CreatedKey(Record, frozen=True, kw_only=True):
+    """A key and its token, which is shown this once."""
+
+    key: KeyInfo
+    token: str
+
+
+class Link(Record, frozen=True, kw_only=True):
+    """An address that works without a key, and when that ends (Unix seconds)."""
+
+    url: str
+    expires: float
 
 
 class ApiKey(KeyInfo, frozen=True, kw_only=True):
@@ -110,6 +131,24 @@ class ApiKey(KeyInfo, frozen=True, kw_only=True):
     def info(self) -> KeyInfo:
         """Return what may be shown of it."""
         return msgspec.convert(self, KeyInfo, from_attributes=True)
+
+
+class SignedIn(Record, frozen=True, kw_only=True):
+    """Who the caller is. Without a session or another credential, `signed_in` is false and the rest is empty.
+
+    `needed` says whether one has to sign in at all here; `operator` whether the caller may manage tenants. `providers`
+    names other ways to sign in.
+    """
+
+    signed_in: bool
+    needed: bool
+    name: str = ""
+    tenant: str = ""
+    scopes: list[Scope] = msgspec.field(default_factory=list)
+    via: str = ""
+    key: str = ""
+    operator: bool = False
+    providers: list[str] = msgspec.field(default_factory=list)
 
 
 class Session(Record, frozen=True, kw_only=True):

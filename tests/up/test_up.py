@@ -7,6 +7,8 @@ import os
 import random
 import signal
 import socket
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -219,3 +221,21 @@ def test_addresses_are_those_that_others_reach(tmp_path: Path) -> None:
         assert "cluster key" in refused.stderr
         told = safelight(*asked, "--cluster-key-file", tmp_path / "data" / "cluster.key")
         assert told.stdout.strip() == found["master"]
+        # The link that it prints signs an administrator in, once.
+        page, _, ticket = found["sign_in"].partition("#/sign-in/")
+        assert page == f"http://{found['master']}/"
+        answers = [_signed_in(page, ticket) for _ in range(2)]
+        assert answers[0]["operator"] is True
+        assert answers[1]["code"] == "unauthenticated"
+
+
+def _signed_in(page: str, ticket: str) -> dict[str, Any]:
+    """Sign in as the page does; return the answer."""
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{page}session", json.dumps({"ticket": ticket}).encode(), headers)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return json.load(error)

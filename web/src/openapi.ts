@@ -1295,7 +1295,7 @@ export interface components {
             /** @default null */
             ticket: string | null;
         };
-        SignInLink: {
+        Link: {
             url: string;
             expires: number;
         };
@@ -1306,10 +1306,6 @@ export interface components {
             original: boolean;
             /** @default 604800 */
             expires_in: number;
-        };
-        Link: {
-            url: string;
-            expires: number;
         };
         Rotation: {
             /** @default 0 */
@@ -4034,7 +4030,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["SignInLink"];
+                    "application/json": components["schemas"]["Link"];
                 };
             };
             503: {

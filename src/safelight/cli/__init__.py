@@ -39,6 +39,12 @@ COMMANDS = {
     "release": ("safelight.cli.tasks:release_command", "Process quarantined tasks again."),
     "delete": ("safelight.cli.tasks:delete_command", "Delete tasks with their photos and results."),
     "recipes": ("safelight.cli.recipes:app", "List, show, check and save recipes."),
+    "login": ("safelight.cli.login:login_command", "Keep an API key, so that later commands show it."),
+    "logout": ("safelight.cli.login:logout_command", "Forget a kept API key."),
+    "keys": ("safelight.cli.keys:app", "List, create, rotate and revoke API keys."),
+    "tenants": ("safelight.cli.tenants:app", "List, create, change and delete tenants."),
+    "audit": ("safelight.cli.tenants:audit_command", "Print the audit log."),
+    "share": ("safelight.cli.share:share_command", "Make a signed link to a result or an original."),
     "store": ("safelight.cli.store:app", "Read and change the key-value store."),
 }
 """Commands: where each is, and what it is for."""

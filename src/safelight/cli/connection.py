@@ -12,6 +12,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from safelight.access.cluster_key import ClusterKey
+from safelight.client.access import AccessClient
 from safelight.client.base import Connection, Credentials, Fixed, bearer, no_credentials, session
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.master import Client
@@ -34,6 +35,8 @@ class Where:
     cluster_key_file:
         The file with the cluster key, for programs that run beside the services. People show an API key
         (SAFELIGHT_API_KEY) instead.
+    tenant:
+        The tenant to act for, for administrators of the system; by default your own.
     json:
         Print JSON for programs.
     """
@@ -41,6 +44,7 @@ class Where:
     master: Annotated[str | None, Parameter(env_var="SAFELIGHT_MASTER")] = None
     keyvaluestore: Annotated[str, Parameter(env_var="SAFELIGHT_KEYVALUESTORE")] = DEFAULT_STORE
     cluster_key_file: Annotated[Path | None, Parameter(env_var="SAFELIGHT_CLUSTER_KEY_FILE")] = None
+    tenant: Annotated[str | None, Parameter(env_var="SAFELIGHT_TENANT")] = None
     json: Annotated[bool, Parameter(negative="")] = False
 
 
@@ -51,8 +55,18 @@ HERE = Where()
 async def master(where: Where, *, retry_for: float = 2.0) -> AsyncIterator[Client]:
     """Find the master and open a client; retry transient failures for `retry_for` seconds."""
     async with session() as http:
-        address = where.master or await _ask_store(where)
-        yield Client(Connection(http, Fixed(address), credentials=api_credentials(where), retry_for=retry_for))
+        address = await _address(where)
+        credentials = api_credentials(where, address)
+        yield Client(Connection(http, Fixed(address), credentials=credentials, retry_for=retry_for))
+
+
+@asynccontextmanager
+async def access(where: Where, *, credentials: Credentials | None = None) -> AsyncIterator[tuple[AccessClient, str]]:
+    """Find the master and open a client for keys and tenants; yield it and the master's address."""
+    async with session() as http:
+        address = await _address(where)
+        shown = credentials or api_credentials(where, address)
+        yield AccessClient(Connection(http, Fixed(address), credentials=shown, retry_for=2.0)), address
 
 
 @asynccontextmanager
@@ -63,10 +77,30 @@ async def store(where: Where) -> AsyncIterator[KeyValueStoreClient]:
         yield KeyValueStoreClient(connection)
 
 
-def api_credentials(where: Where) -> Credentials:
-    """Return what the command shows the master: an API key; without one, the cluster key; without both, nothing."""
-    key = os.environ.get("SAFELIGHT_API_KEY", "").strip()
-    return bearer(key) if key else cluster_credentials(where)
+def api_credentials(where: Where, address: str) -> Credentials:
+    """Return what the command shows the master at an address.
+
+    That is the API key in SAFELIGHT_API_KEY, the one of `safelight login`, the cluster key, or nothing.
+    """
+    from safelight.cli import login  # noqa: PLC0415 - it needs this module
+
+    key = os.environ.get("SAFELIGHT_API_KEY", "").strip() or login.load().keys.get(address, "")
+    shown = bearer(key) if key else cluster_credentials(where)
+    if where.tenant is None:
+        return shown
+    acting = {"Safelight-Tenant": where.tenant}
+    return lambda method, path: {**shown(method, path), **acting}
+
+
+async def _address(where: Where) -> str:
+    """Return the master's address: the one given, the one of `safelight login`, or what the key-value store knows."""
+    from safelight.cli import login  # noqa: PLC0415 - it needs this module
+
+    if where.master is not None:
+        return where.master
+    if where.keyvaluestore == DEFAULT_STORE and (kept := login.load().master):
+        return kept
+    return await _ask_store(where)
 
 
 def cluster_credentials(where: Where) -> Credentials:

@@ -27,8 +27,9 @@ from safelight.cli import machines
 from safelight.cli.child import Child
 from safelight.cli.forward import Forward
 from safelight.cli.printing import EXIT_STATUS, complain
+from safelight.client.access import AccessClient
 from safelight.client.base import Connection, Fixed, ServiceClient, session
-from safelight.errors import Code
+from safelight.errors import Code, Error
 
 log = logging.getLogger("up")
 
@@ -185,22 +186,36 @@ class Up:
                 _, pending = await asyncio.wait(pending, timeout=10.0)
                 if pending:
                     log.info("Still waiting for %s", ", ".join(sorted(tasks[task] for task in pending)))
+            sign_in = await self._sign_in_link(http)
         if self._config.json:
-            print(json.dumps(self.addresses), flush=True)
+            print(json.dumps(self.addresses | ({"sign_in": sign_in} if sign_in else {})), flush=True)
         else:
-            print(self._where(time.monotonic() - start), flush=True)
+            print(self._where(time.monotonic() - start, sign_in), flush=True)
+
+    async def _sign_in_link(self, http: aiohttp.ClientSession) -> str | None:
+        """Make a link that signs an administrator in once, where people need a key; None where they need none."""
+        address = Fixed(self.addresses["master"])
+        try:
+            if not (await AccessClient(Connection(http, address)).whoami()).needed:
+                return None
+            key = cluster_key.ClusterKey(Path(self._config.cluster_key_file or ""))
+            return (await AccessClient(Connection(http, address, credentials=key.credentials)).sign_in_link()).url
+        except Error as error:
+            log.warning("No sign-in link could be made: %s", error.detail)
+            return None
 
     async def _ready(self, http: aiohttp.ClientSession, name: str) -> None:
         client = ServiceClient(Connection(http, Fixed(self.addresses[name])))
         while not await client.is_ready(wait=10.0):  # noqa: ASYNC110 - nothing listens yet that could wake us
             await asyncio.sleep(0.05)
 
-    def _where(self, seconds: float) -> str:
+    def _where(self, seconds: float, sign_in: str | None) -> str:
         at = self.addresses
         store = "" if at["keyvaluestore"].endswith(":8000") else f" --keyvaluestore {at['keyvaluestore']}"
         return (
             f"\nsafelight is ready after {seconds:.1f} s; data is in {Path(self._config.data).resolve()}\n"
-            f"  page     http://{at['master']}/\n"
+            + (f"  sign in  {sign_in} (works once, within an hour)\n" if sign_in else "")
+            + f"  page     http://{at['master']}/\n"
             f"  API      http://{at['master']}/docs\n"
             f"  upload   safelight upload PHOTO --output results{store}\n"
             f"  watch    safelight top{store}\n"

@@ -15,7 +15,7 @@ from msgspec import Meta
 from safelight import accounts, http
 from safelight.access.authenticate import bearer
 from safelight.access.caller import SCOPES, Access, Caller
-from safelight.accounts import ApiKey, KeyInfo, Name, Scope, Scopes
+from safelight.accounts import ApiKey, CreatedKey, KeyInfo, Name, Scope, Scopes
 from safelight.client.accounts import AccountClient
 from safelight.errors import Code, Error
 from safelight.master.access.audit import Audit
@@ -43,13 +43,6 @@ class KeyRotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """For how many seconds the secret before stays valid."""
 
     overlap: Annotated[float, Meta(ge=0, le=366 * _DAY)] = float(_DAY)
-
-
-class CreatedKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key and its token, which is shown this once."""
-
-    key: KeyInfo
-    token: str
 
 
 class Keys:

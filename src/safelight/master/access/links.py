@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from safelight import http
 from safelight.access.caller import Access, Caller
-from safelight.accounts import SigningKey
+from safelight.accounts import Link, SigningKey
 from safelight.client.accounts import AccountClient
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
@@ -38,13 +38,6 @@ class NewLink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     output: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     original: bool = False
     expires_in: Annotated[float, Meta(gt=0, le=366 * _DAY)] = 7 * _DAY
-
-
-class Link(msgspec.Struct, frozen=True, kw_only=True):
-    """A signed link: its address, which works for whoever has it, and when that ends (Unix seconds)."""
-
-    url: str
-    expires: float
 
 
 class Rotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from safelight import accounts, http
 from safelight.access.caller import CALLER, Access, Caller
-from safelight.accounts import ApiKey, Scope, Session, Ticket
+from safelight.accounts import ApiKey, Link, Scope, Session, SignedIn, Ticket
 from safelight.client.accounts import AccountClient
 from safelight.errors import Code, Error
 from safelight.master.access.audit import Audit
@@ -32,31 +32,6 @@ class SignIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     key: Annotated[str, Meta(max_length=512)] | None = None
     ticket: Annotated[str, Meta(max_length=512)] | None = None
-
-
-class SignedIn(msgspec.Struct, frozen=True, kw_only=True):
-    """Who the caller is. Without a session or another credential, `signed_in` is false and the rest is empty.
-
-    `needed` says whether one has to sign in at all here; `operator` whether the caller may manage tenants. `providers`
-    names other ways to sign in.
-    """
-
-    signed_in: bool
-    needed: bool
-    name: str = ""
-    tenant: str = ""
-    scopes: list[Scope] = msgspec.field(default_factory=list)
-    via: str = ""
-    key: str = ""
-    operator: bool = False
-    providers: list[str] = msgspec.field(default_factory=list)
-
-
-class SignInLink(msgspec.Struct, frozen=True, kw_only=True):
-    """A link that signs in a browser, once, until it expires (Unix seconds)."""
-
-    url: str
-    expires: float
 
 
 class Sessions:
@@ -217,7 +192,7 @@ class Sessions:
             await self._accounts.create_ticket(ticket)
         # A fragment stays in the browser: no server, proxy or log sees the ticket in an address.
         url = http.absolute(request, f"/#/sign-in/{secret}")
-        return _private(SignInLink(url=url, expires=ticket.expires))
+        return _private(Link(url=url, expires=ticket.expires))
 
     def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
@@ -238,7 +213,7 @@ class Sessions:
             ),
             Endpoint(
                 method="POST", path="/sign-in-links", handler=self.invite, access=Access.CLUSTER, tag="access",
-                summary="Make a link that signs an administrator in once", answer={JSON: SignInLink},
+                summary="Make a link that signs an administrator in once", answer={JSON: Link},
                 errors=(Code.UNAVAILABLE,),
             ),
         ]  # fmt: skip

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from safelight import http
 from safelight.access.caller import Access
-from safelight.accounts import Limits, Name, Tenant, TenantUse
+from safelight.accounts import Limits, Name, Tenant, TenantSeen, TenantUse
 from safelight.client.accounts import AccountClient
 from safelight.errors import Code, Error
 from safelight.master.access.audit import Audit
@@ -33,13 +33,6 @@ class NewTenant(TenantFields, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A tenant to create."""
 
     id: TenantId
-
-
-class TenantSeen(msgspec.Struct, frozen=True, kw_only=True):
-    """A tenant and what it has now."""
-
-    tenant: Tenant
-    use: TenantUse
 
 
 class Tenants:

@@ -1,0 +1,47 @@
+"""Share a result or an original by a signed link."""
+
+from __future__ import annotations
+
+from safelight.cli.connection import HERE, Where, access
+from safelight.cli.durations import seconds
+from safelight.cli.printing import print_json, say
+from safelight.errors import Code, Error
+
+
+async def share_command(
+    task: str | None = None,
+    /,
+    *,
+    output: str | None = None,
+    original: bool = False,
+    expires: str = "7d",
+    revoke_all: bool = False,
+    where: Where = HERE,
+) -> None:
+    """Make a link that shows one result, or the original, to whoever has it..
+
+    Parameters
+    ----------
+    task:
+        The id of the task.
+    output:
+        The output to show; by default the first one.
+    original:
+        Show the original instead.
+    expires:
+        How long the link works, as 30d.
+    revoke_all:
+        End all links that were made so far in this tenant, instead of making one.
+    """
+    if (task is None) != revoke_all:
+        raise Error(Code.INVALID_REQUEST, "Name a task, or give --revoke-all.")
+    async with access(where) as (client, _):
+        if task is None:
+            await client.revoke_links()
+            say("Revoked all links.")
+            return
+        link = await client.link(task, output=output, original=original, expires_in=seconds(expires))
+    if where.json:
+        print_json(link)
+    else:
+        say(link.url)

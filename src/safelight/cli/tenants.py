@@ -1,0 +1,192 @@
+"""Tenants: list, create, change, delete; the audit log."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import msgspec
+from cyclopts import App
+
+from safelight.accounts import Limits, Tenant, TenantSeen
+from safelight.cli.connection import HERE, Where, access
+from safelight.cli.durations import number_of_bytes
+from safelight.cli.printing import out, print_json, say, size, table
+from safelight.errors import Code, Error
+
+app = App(name="tenants")
+
+_NO_LIMIT = "none"
+
+
+@app.default
+@app.command(name="list")
+async def list_command(*, where: Where = HERE) -> None:
+    """List the tenants, their limits and what they have."""
+    async with access(where) as (client, _):
+        tenants = await client.tenants()
+    if where.json:
+        print_json(tenants)
+        return
+    columns = ("TENANT", "WEIGHT", "TASKS", "WAITING", "KEPT", "UPLOADS", "REQUESTS/S", "NAME")
+    out.print(table(*columns, rows=[_row(each) for each in tenants]))
+
+
+@app.command(name="create")
+async def create_command(
+    id: str,
+    /,
+    *,
+    name: str = "",
+    weight: float = 1.0,
+    max_uploads: str | None = None,
+    max_waiting: str | None = None,
+    max_bytes: str | None = None,
+    max_requests: str | None = None,
+    where: Where = HERE,
+) -> None:
+    """Create a tenant. Make its first key with `safelight keys create NAME --tenant ID --scope administer`.
+
+    Parameters
+    ----------
+    id:
+        The tenant's id: 1 to 32 of a-z, 0-9 and -.
+    name:
+        A name for people.
+    weight:
+        Its share of the workers, against the weights of the other tenants that have tasks waiting.
+    max_uploads:
+        How many uploads it may have under way at once.
+    max_waiting:
+        How many tasks it may have waiting.
+    max_bytes:
+        How much its originals and results may take up, as 20GiB.
+    max_requests:
+        How many requests it may make in a second.
+    """
+    limits = _limits(Limits(), max_uploads, max_waiting, max_bytes, max_requests)
+    async with access(where) as (client, _):
+        made = await client.create_tenant(id, name=name, weight=weight, limits=limits)
+    _say(made, "Created", where)
+
+
+@app.command(name="change")
+async def change_command(
+    id: str,
+    /,
+    *,
+    name: str | None = None,
+    weight: float | None = None,
+    max_uploads: str | None = None,
+    max_waiting: str | None = None,
+    max_bytes: str | None = None,
+    max_requests: str | None = None,
+    disable: bool = False,
+    enable: bool = False,
+    where: Where = HERE,
+) -> None:
+    """Change a tenant; what is not given stays as it is.
+
+    Parameters
+    ----------
+    id:
+        The tenant's id.
+    name:
+        A name for people.
+    weight:
+        Its share of the workers.
+    max_uploads:
+        How many uploads it may have under way at once; none lifts the limit, here and below.
+    max_waiting:
+        How many tasks it may have waiting.
+    max_bytes:
+        How much its originals and results may take up, as 20GiB.
+    max_requests:
+        How many requests it may make in a second.
+    disable:
+        Refuse its keys and sessions. Its tasks go on.
+    enable:
+        Accept them again.
+    """
+    async with access(where) as (client, _):
+        before = next((each.tenant for each in await client.tenants() if each.tenant.id == id), None)
+        if before is None:
+            raise Error(Code.NOT_FOUND, f"There is no tenant {id}.")
+        changed = await client.change_tenant(
+            id,
+            name=before.name if name is None else name,
+            weight=before.weight if weight is None else weight,
+            limits=_limits(before.limits, max_uploads, max_waiting, max_bytes, max_requests),
+            disabled=disable or (before.disabled and not enable),
+        )
+    _say(changed, "Changed", where)
+
+
+@app.command(name="delete")
+async def delete_command(id: str, /, *, where: Where = HERE) -> None:
+    """Delete a tenant that has no tasks, with its keys, sessions and recipes.
+
+    Parameters
+    ----------
+    id:
+        The tenant's id.
+    """
+    async with access(where) as (client, _):
+        await client.delete_tenant(id)
+    if not where.json:
+        say(f"Deleted tenant {id}.")
+
+
+async def audit_command(*, after: int = 0, where: Where = HERE) -> None:
+    """Print the audit log: who did what to keys, tenants, recipes, links and tasks of others, as lines of JSON.
+
+    Parameters
+    ----------
+    after:
+        The number (seq) of the last entry that you have.
+    """
+    async with access(where) as (client, _):
+        async for entry in client.audit(after):
+            sys.stdout.write(msgspec.json.encode(entry).decode() + "\n")
+
+
+def _limits(
+    before: Limits, uploads: str | None, waiting: str | None, max_bytes: str | None, requests: str | None
+) -> Limits:
+    given: dict[str, tuple[str | None, Any]] = {
+        "uploads": (uploads, int),
+        "waiting": (waiting, int),
+        "bytes": (max_bytes, number_of_bytes),
+        "requests": (requests, float),
+    }
+    changes: dict[str, Any] = {}
+    for field, (text, read) in given.items():
+        if text is None:
+            continue
+        try:
+            changes[field] = None if text == _NO_LIMIT else read(text)
+        except ValueError:
+            raise Error(Code.INVALID_REQUEST, f"--max-{field} is a number, or none: not {text[:32]!r}.") from None
+    return before.evolve(**changes)  # type: ignore[no-any-return]
+
+
+def _say(tenant: Tenant, what: str, where: Where) -> None:
+    if where.json:
+        print_json(tenant)
+    else:
+        say(f"{what} tenant {tenant.id}.")
+
+
+def _row(seen: TenantSeen) -> tuple[str, ...]:
+    tenant, use, limits = seen.tenant, seen.use, seen.tenant.limits
+    waiting = use.tasks.get("waiting", 0)
+    return (
+        tenant.id + (" (disabled)" if tenant.disabled else ""),
+        f"{tenant.weight:g}",
+        str(sum(use.tasks.values())),
+        f"{waiting} of {limits.waiting}" if limits.waiting is not None else str(waiting),
+        f"{size(use.bytes)} of {size(limits.bytes)}" if limits.bytes is not None else size(use.bytes),
+        "any" if limits.uploads is None else str(limits.uploads),
+        "any" if limits.requests is None else f"{limits.requests:g}",
+        tenant.name,
+    )
