@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
@@ -23,6 +24,9 @@ from safelight import __version__
 from safelight.errors import validation_problem
 
 C = TypeVar("C", bound=msgspec.Struct)
+
+_program = ContextVar("program", default="safelight")
+"""The program whose settings were loaded, for the errors that a later look finds."""
 
 _UNITS = {
     "bytes": {"": 1, "B": 1} | {f"{p}{s}": 1024**n for n, p in enumerate("KMGT", 1) for s in ("", "B", "iB")},
@@ -52,6 +56,7 @@ def load(
     environ: Mapping[str, str] = os.environ,
 ) -> C:
     """Read the settings of one program; a mistake ends it with status 2 and a sentence on stderr."""
+    _program.set(program)
     parser = _Parser(
         prog=program,
         usage=f"{program} [OPTIONS]{_positional(kind)}",
@@ -215,5 +220,5 @@ def _in_units(value: Any, hint: Any, source: str) -> Any:
 
 def fail(sentence: str) -> NoReturn:
     """End the program with status 2, for a mistake that is found after the settings were read."""
-    sys.stderr.write(f"{sentence}\n")
+    sys.stderr.write(f"{_program.get()}: {sentence}\n")
     raise SystemExit(2)

@@ -135,7 +135,10 @@ def test_programs_get_their_own_arguments() -> None:
     done = safelight("worker", "--help")
     assert done.returncode == 0
     assert "--lease-duration" in done.stdout
-    assert safelight("worker").returncode == 2
+    wrong = safelight("worker")
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("safelight worker: ")
+    assert len(wrong.stderr.splitlines()) == 1
     assert "KEYVALUESTORE_HOST:PORT" in safelight("db", "--help").stdout
 
 

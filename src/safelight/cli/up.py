@@ -276,7 +276,7 @@ def _alone(data: Path) -> Iterator[None]:
         data.mkdir(parents=True, exist_ok=True)
         file = (data / "up.lock").open("a+")
     except OSError as error:
-        settings.fail(f"safelight up: {data} cannot be used as the data directory: {error.strerror}.")
+        settings.fail(f"{data} cannot be used as the data directory: {error.strerror}.")
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
