@@ -63,7 +63,9 @@ def test_tasks_are_deleted_and_what_cannot_be_done_is_said(run: Run, task: dict[
 
 
 def test_recipes_are_listed_shown_checked_saved_and_deleted(run: Run, tmp_path: Path) -> None:
-    assert "thumbnail" in run("recipes").stdout
+    listed = run("recipes").stdout.splitlines()
+    assert listed[1].startswith("web ")
+    assert any(line.startswith("invert ") and "negative" in line for line in listed)
     assert {each["name"] for each in json.loads(run("recipes", "list", "--json").stdout)} >= {"invert", "web"}
     assert "outputs" in json.loads(run("recipes", "invert").stdout)
     assert run("recipes", "show", "nothing").returncode == 3

@@ -14,6 +14,9 @@ from safelight.cli.printing import ago, counted, out, print_json, say, table
 from safelight.cli.recipe_files import document, read
 from safelight.wire import NamedRecipe
 
+USUAL = "web"
+"""The recipe that `safelight upload` takes when none is named."""
+
 app = App(name="recipes")
 
 
@@ -33,7 +36,7 @@ async def recipes_command(name: str | None = None, /, *, where: Where = HERE) ->
 async def list_command(*, where: Where = HERE) -> None:
     """List every recipe that the master knows."""
     async with master(where) as client:
-        found = await client.recipes()
+        found = sorted(await client.recipes(), key=lambda each: (each.name != USUAL, each.name))
     if where.json:
         print_json(found)
         return

@@ -15,6 +15,7 @@ from safelight.cli.photos import collect
 from safelight.cli.printing import complain, counted, duration, err, out, print_json, say, size, table
 from safelight.cli.progress import Progress
 from safelight.cli.recipe_files import recipe_argument
+from safelight.cli.recipes import USUAL
 from safelight.cli.results import ResultDirectory
 
 _RETRY_FOR = 30.0
@@ -23,7 +24,7 @@ _RETRY_FOR = 30.0
 
 async def upload_command(
     *path: Path,
-    recipe: Annotated[str, Parameter(name=["--recipe", "-r"])] = "web",
+    recipe: Annotated[str, Parameter(name=["--recipe", "-r"])] = USUAL,
     n: Annotated[PositiveInt, Parameter(name=["-n", "--times"])] = 1,
     wait: Annotated[bool, Parameter(name=["--wait", "-w"], negative="")] = False,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,

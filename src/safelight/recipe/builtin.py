@@ -12,16 +12,6 @@ DEFAULT: Final = "invert"
 
 _RECIPES = (
     Recipe(
-        name="invert",
-        description="Every colour turned into its opposite, in the format of the upload.",
-        outputs={"image": Output(operations=(Invert(),))},
-    ),
-    Recipe(
-        name="thumbnail",
-        description="A small preview that fits into 320 by 320 pixels, as WebP.",
-        outputs={"image": Output(operations=(Resize(width=320, height=320),), format="webp")},
-    ),
-    Recipe(
         name="web",
         description="Three sizes for a web page, each as WebP and as JPEG, from one decode.",
         outputs={
@@ -33,9 +23,19 @@ _RECIPES = (
         },
     ),
     Recipe(
+        name="thumbnail",
+        description="A small preview that fits into 320 by 320 pixels, as WebP.",
+        outputs={"image": Output(operations=(Resize(width=320, height=320),), format="webp")},
+    ),
+    Recipe(
         name="grayscale",
         description="Shades of grey, in the format of the upload.",
         outputs={"image": Output(operations=(Grayscale(),))},
+    ),
+    Recipe(
+        name="invert",
+        description="A negative: every colour becomes its opposite, in the format of the upload.",
+        outputs={"image": Output(operations=(Invert(),))},
     ),
 )
 
