@@ -150,6 +150,10 @@ async def test_a_page_from_elsewhere_reads_nothing_and_changes_nothing(plane, ht
     assert await state(plane, http) == before
 
 
+async def attack(route):
+    await route.fulfill(body="<title>x", content_type="text/html")
+
+
 async def test_a_name_that_was_rebound_to_this_machine_is_nobody(plane, http):
     await plane.start_all()
     task = await upload(http, plane.url("master"))
@@ -159,8 +163,7 @@ async def test_a_name_that_was_rebound_to_this_machine_is_nobody(plane, http):
         for name in plane.services:
             address = plane.url(name).replace("127.0.0.1", "evil.example")
             # As when the name still led to its owner: the page is the attacker's, what it asks for afterwards is ours.
-            attack = {"body": "<title>x", "content_type": "text/html"}
-            await page.route(f"{address}/attack", lambda route, attack=attack: route.fulfill(**attack))
+            await page.route(f"{address}/attack", attack)
             for path in ("/", "/healthz", "/docs", f"/task/{task}/original"):
                 answer = await page.goto(address + path)
                 assert answer is not None

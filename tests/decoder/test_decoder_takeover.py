@@ -273,7 +273,7 @@ def test_the_command_checks_the_sandbox(lacks, tmp_path):
     [
         (["127.0.0.1:9", "--sandbox", "require"], False),
         (["192.0.2.1:9"], False),
-        (["127.0.0.1:9", "--host", "0.0.0.0"], False),
+        (["127.0.0.1:9", "--host", "0.0.0.0", "--open"], False),
         (["127.0.0.1:9"], True),
         (["192.0.2.1:9", "--sandbox", "prefer"], True),
     ],
