@@ -1,0 +1,14 @@
+"""Our own bombs through the whole system, by the program that takes folders of such files (corpora.py)."""
+
+import pytest
+
+from hostile.corpora import report, run
+from support.bombs import bombs
+
+
+@pytest.mark.slow
+async def test_a_bomb_does_no_more_than_fail(tmp_path):
+    outcomes = await run(bombs(), ["web"])
+    assert [outcome for outcome in outcomes if outcome.fault] == [], report(outcomes)
+    assert {"finished", "damaged_image", "too_many_pixels"} <= {outcome.code for outcome in outcomes}
+    assert len(outcomes) > 140
