@@ -19,7 +19,7 @@ from support.browser import chromium
 from support.photos import photo
 from support.system import system
 
-USABLE = """() => document.querySelector(".lamp.live") && document.querySelector(".choice option")
+USABLE = """() => document.querySelector(".lamp.live") && document.querySelector("#recipe option")
     && document.querySelector(".card img.shown") ? performance.now() : false"""
 LOADED = """() => [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
     .filter((entry) => !entry.name.includes("/task/"))

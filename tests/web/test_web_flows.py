@@ -40,7 +40,8 @@ def saved(folder, count, *, start=0):
     return paths
 
 
-async def choose(page, *paths):
+async def choose(page, *paths, recipe="invert"):
+    await page.locator("#recipe").select_option(recipe)
     await page.get_by_label("Choose photos").set_input_files(paths)
 
 
@@ -52,13 +53,13 @@ async def given(page, kind, **files):
 async def test_upload_watch_look_download(page, client, folder):
     paths = saved(folder, 3)
     await choose(page, *paths)
-    cards = page.locator(".card:not(.developing-card)")
+    cards = page.locator(".card:not(.in-progress-card)")
     await expect(cards).to_have_count(3)
     tasks = {task.filename: task for task in (await client.tasks()).tasks}
     assert set(tasks) == {path.name for path in paths}
 
     # one, large: the slider by keyboard, the outputs, a download
-    await page.get_by_role("link", name="photo-1.png").click()
+    await page.get_by_role("link", name="photo-1.png, invert").click()
     dialog = page.get_by_role("dialog")
     slider = dialog.get_by_role("slider")
     await slider.focus()
@@ -81,16 +82,18 @@ async def test_upload_watch_look_download(page, client, folder):
     with zipfile.ZipFile(await (await download.value).path()) as archive:
         assert archive.testzip() is None
         assert sorted(archive.namelist()) == ["photo-0.image.png", "photo-2.image.png"]
-    await page.get_by_role("button", name="Clear").click()
+    await page.get_by_role("button", name="Clear selection").click()
+    await page.get_by_role("button", name="Select all that match").click()
+    await expect(page.get_by_text("3 selected")).to_be_visible()
     async with page.expect_download() as download:
-        await page.get_by_role("link", name="Download all").click()
+        await page.get_by_role("link", name="Download ZIP").click()
     with zipfile.ZipFile(await (await download.value).path()) as archive:
         assert len(archive.namelist()) == 3
 
 
 async def test_delete_asks_first(page, client, folder):
     await choose(page, *saved(folder, 2))
-    await expect(page.locator(".card:not(.developing-card)")).to_have_count(2)
+    await expect(page.locator(".card:not(.in-progress-card)")).to_have_count(2)
     await page.get_by_role("checkbox", name="Select photo-0.png").check()
     await page.get_by_role("button", name="Delete", exact=True).click()
     await page.get_by_role("button", name="Keep").click()
@@ -103,14 +106,14 @@ async def test_delete_asks_first(page, client, folder):
 
 async def test_drop_paste_and_folder(page, client, folder):
     await given(page, "drop", dropped=("png", photo(0)), notes=("txt", b"no picture"))
-    await expect(page.get_by_text("One file is no picture and was left out.")).to_be_visible()
+    await expect(page.get_by_text("Not uploaded, because not a photo: notes.txt.")).to_be_visible()
     await given(page, "paste", pasted=("png", photo(1)))
     inside = folder / "summer"
     inside.mkdir()
     (inside / "beach.png").write_bytes(photo(2))
     (inside / "list.txt").write_text("no picture")
     await page.get_by_label("A folder").set_input_files(folder)
-    await expect(page.locator(".card:not(.developing-card)")).to_have_count(3)
+    await expect(page.locator(".card:not(.in-progress-card)")).to_have_count(3)
     names = {task.filename for task in (await client.tasks()).tasks}
     assert names == {"dropped.png", "pasted.png", "beach.png"}
 
@@ -128,7 +131,7 @@ async def test_a_failure_in_words_and_retry(page, client, folder):
     path = folder / "cut-off.png"
     path.write_bytes(photo(0, width=300)[:9000])
     await choose(page, path)
-    await page.get_by_role("link", name="Tasks").click()
+    await page.get_by_role("link", name="Tasks", exact=True).click()
     row = page.get_by_role("row").filter(has_text="cut-off.png")
     await expect(row.get_by_text("Failed")).to_be_visible()
     await expect(row).to_contain_text("damaged")
@@ -149,21 +152,21 @@ async def test_cancel_what_waits(page, whole, client, folder):
     await whole.kill("worker-0")
     try:
         await choose(page, *saved(folder, 1))
-        await page.get_by_role("link", name="Tasks").click()
+        await page.get_by_role("link", name="Tasks", exact=True).click()
         row = page.get_by_role("row").filter(has_text="photo-0.png")
         await expect(row.get_by_text("Waiting")).to_be_visible()
         await row.get_by_role("button", name="Cancel photo-0.png").click()
         await expect(row.get_by_text("Cancelled")).to_be_visible()
         assert (await client.tasks()).tasks[0].state is State.CANCELLED
-        await page.get_by_role("button", name="Failed").click()
-        await expect(page.get_by_text("No tasks here.")).to_be_visible()
+        await page.get_by_role("button", name="Failed", exact=False).click()
+        await expect(page.get_by_text("Nothing matches these filters.")).to_be_visible()
     finally:
         await whole.start("worker-0")
 
 
 async def test_edit_a_recipe_with_preview_save_it_and_use_it(page, client, folder):
     await choose(page, *saved(folder, 1))
-    await expect(page.locator(".card:not(.developing-card)")).to_have_count(1)
+    await expect(page.locator(".card:not(.in-progress-card)")).to_have_count(1)
     await page.get_by_role("link", name="Recipes").click()
     await page.get_by_role("link", name="thumbnail").click()
     preview = page.get_by_label("Preview")
@@ -184,8 +187,8 @@ async def test_edit_a_recipe_with_preview_save_it_and_use_it(page, client, folde
     assert [operation["op"] for operation in spec["outputs"]["image"]["operations"]] == ["sepia", "resize"]
     await page.get_by_role("button", name="Use for uploads").click()
     await page.get_by_role("link", name="Photos").click()
-    await choose(page, *saved(folder, 1, start=5))
-    await expect(page.locator(".card:not(.developing-card)")).to_have_count(2)
+    await choose(page, *saved(folder, 1, start=5), recipe="old-style")
+    await expect(page.locator(".card:not(.in-progress-card)")).to_have_count(2)
     assert (await client.tasks()).tasks[0].recipe == "old-style"
     await page.get_by_role("link", name="Recipes").click()
     await page.get_by_role("button", name="Delete the recipe old-style").click()
@@ -196,10 +199,10 @@ async def test_edit_a_recipe_with_preview_save_it_and_use_it(page, client, folde
 
 async def test_the_system_in_numbers(page, client, folder):
     await choose(page, *saved(folder, 2, start=20))
-    await expect(page.locator(".card:not(.developing-card)")).to_have_count(2)
+    await expect(page.locator(".card:not(.in-progress-card)")).to_have_count(2)
     await page.get_by_role("link", name="System").click()
     services = page.get_by_role("region", name="Services")
-    await expect(services.get_by_text("Well")).to_have_count(4)
+    await expect(services.get_by_text("Ready")).to_have_count(4)
     await expect(page.get_by_role("region", name="Workers").get_by_text("Idle").first).to_be_visible()
     table = page.get_by_role("table", name=re.compile("Throughput"))
     await expect(table.get_by_role("row")).not_to_have_count(1)
@@ -211,14 +214,14 @@ async def test_the_system_in_numbers(page, client, folder):
 
 async def test_the_whole_page_by_keyboard(page, folder):
     await choose(page, *saved(folder, 1))
-    await expect(page.locator(".card:not(.developing-card)")).to_have_count(1)
+    await expect(page.locator(".card:not(.in-progress-card)")).to_have_count(1)
     await page.reload()
     await expect(page.locator(".card")).to_have_count(1)
     await page.keyboard.press("Tab")
     await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     await page.keyboard.press("Enter")
     await expect(page.locator("main")).to_be_focused()
-    for _ in range(12):
+    for _ in range(24):
         await page.keyboard.press("Tab")
         if await page.evaluate("document.activeElement.closest('.card') !== null"):
             break

@@ -1,40 +1,25 @@
 // The public API of the master: what the page uses of it. The types come from its OpenAPI document.
 
-import type { components } from "./openapi";
+import { type Filter, moment } from "./filter";
+import type {
+  Batch,
+  BatchPage,
+  EventPage,
+  LastHour,
+  NamedRecipe,
+  Recipe,
+  Service,
+  Summary,
+  Task,
+  TaskAction,
+  TaskActionResult,
+  TaskCounts,
+  TaskFilter,
+  TaskPage,
+} from "./records";
+import { texts } from "./texts";
 
-export const State = {
-  uploading: -1,
-  waiting: 0,
-  working: 1,
-  finished: 2,
-  failed: 3,
-  quarantined: 4,
-  cancelled: 5,
-} as const satisfies Record<string, components["schemas"]["State"]>;
-export type StateName = keyof typeof State;
-export const stateName = (state: number): StateName =>
-  (Object.keys(State) as StateName[]).find((name) => State[name] === state) ?? "waiting";
-
-type Schemas = components["schemas"];
-export type Task = Schemas["Task"];
-export type Output = Schemas["safelight.wire.Output"];
-export type Failure = Schemas["Failure"];
-export type TaskEvent = Schemas["Event"];
-export type TaskPage = Schemas["TaskPage"];
-export type Worker = Schemas["WorkerSeen"];
-export type Minute = Schemas["Minute"];
-export type LastHour = Schemas["LastHour"];
-export type Service = Schemas["ServiceSeen"];
-export type Summary = Omit<Schemas["Summary"], "tasks"> & { tasks: Partial<Record<StateName, number>> };
-
-/** An operation of a recipe while it is edited: its fields follow the JSON Schema that the service gives. */
-export type Operation = { op: string } & Record<string, unknown>;
-export type OutputSpec = Partial<Omit<Schemas["safelight.recipe.records.Output"], "operations">> & {
-  operations?: Operation[];
-};
-export type Recipe = Partial<Omit<Schemas["Recipe"], "outputs">> & { outputs: Record<string, OutputSpec> };
-/** The API's description leaves the recipe of a named one open; it is always a whole recipe. */
-export type NamedRecipe = Omit<Schemas["NamedRecipe"], "spec"> & { spec: Recipe };
+export * from "./records";
 
 /** What the service refused, in its own words. */
 export class Problem extends Error {
@@ -49,9 +34,9 @@ export class Problem extends Error {
   static from(text: string): Problem {
     try {
       const found = JSON.parse(text) as { detail?: string; code?: string; position?: string };
-      return new Problem(found.detail ?? "The request failed.", found.code, found.position);
+      return new Problem(found.detail ?? texts.problem.failed, found.code, found.position);
     } catch {
-      return new Problem("The service could not be reached. It is tried again.");
+      return new Problem(texts.problem.unreachable);
     }
   }
 }
@@ -59,7 +44,8 @@ export class Problem extends Error {
 export async function ask<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
   const request: RequestInit = { method, headers: { Accept: "application/json" } };
   if (signal) request.signal = signal;
-  if (body !== undefined) {
+  if (body instanceof Blob) request.body = body;
+  else if (body !== undefined) {
     request.body = JSON.stringify(body);
     request.headers = { ...request.headers, "Content-Type": "application/json" };
   }
@@ -68,7 +54,7 @@ export async function ask<T>(method: string, path: string, body?: unknown, signa
     answer = await fetch(path, request);
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new Problem("The service could not be reached. Is it running?");
+    throw new Problem(texts.problem.unreachable);
   }
   const text = await answer.text();
   if (!answer.ok) throw Problem.from(text);
@@ -82,8 +68,14 @@ const query = (values: Record<string, string | number | undefined>) => {
 };
 
 export const getTask = (id: string) => ask<Task>("GET", task(id));
-export const findTasks = (filter: { state?: string; recipe?: string; before?: string; limit?: number }) =>
-  ask<TaskPage>("GET", `tasks${query(filter)}`);
+export const findTasks = (filter: Filter, page: { limit: number; before?: string }) =>
+  ask<TaskPage>("GET", `tasks${query({ ...asked(filter), ...page })}`);
+export const countTasks = (filter: Filter) => ask<TaskCounts>("GET", `tasks/counts${query(asked(filter))}`);
+export const getTaskEvents = (id: string) => ask<EventPage>("GET", task(id, "/events?after=0&limit=1000"));
+export const getTaskRecipe = (id: string) => ask<NamedRecipe>("GET", task(id, "/recipe"));
+export const actOnTasks = (request: TaskAction) => ask<TaskActionResult>("POST", "tasks/actions", request);
+export const getBatches = (page: { before?: string; limit: number }) => ask<BatchPage>("GET", `batches${query(page)}`);
+export const getBatch = (name: string) => ask<Batch>("GET", `batches/${encodeURIComponent(name)}`);
 export const cancelTask = (id: string) => ask<Task>("POST", task(id, "/cancel"));
 export const retryTask = (id: string) => ask<Task>("POST", task(id, "/retry"));
 export const releaseTask = (id: string) => ask<Task>("POST", task(id, "/release"));
@@ -92,14 +84,40 @@ export const getRecipes = () => ask<NamedRecipe[]>("GET", "recipes");
 export const saveRecipe = (name: string, recipe: Recipe) =>
   ask<NamedRecipe>("PUT", `recipes/${encodeURIComponent(name)}`, recipe);
 export const deleteRecipe = (name: string) => ask<void>("DELETE", `recipes/${encodeURIComponent(name)}`);
+/** Check a recipe in TOML or JSON; what comes back is complete. */
+export const checkToml = (text: string, json: boolean) =>
+  ask<NamedRecipe>("POST", "recipes/check", new Blob([text], { type: json ? "application/json" : "application/toml" }));
 export const getSchema = () => ask<{ $defs: Record<string, unknown> }>("GET", "recipes/schema");
 export const preview = (id: string, recipe: Recipe, signal: AbortSignal) =>
   ask<Task>("POST", "preview", { task: id, recipe }, signal);
 export const getSummary = () => ask<Summary>("GET", "summary");
-export const getHour = () => ask<LastHour>("GET", "last-hour");
+export const getLastHour = () => ask<LastHour>("GET", "last-hour");
 export const getServices = () => ask<Service[]>("GET", "services");
 
-export const viewUrl = (id: string, output?: string, size: "small" | "large" = "small") =>
-  task(id, `/rendition${query({ output, size })}`);
+/** The filter as a body holds it. */
+export function filterRecord(filter: Filter): TaskFilter {
+  const { state = "", recipe, batch, search, reason, since, until } = asked(filter);
+  return {
+    state,
+    recipe: recipe || null,
+    batch: batch || null,
+    search: search || null,
+    reason: reason || null,
+    since: since ?? null,
+    until: until ?? null,
+    internal: false,
+  };
+}
+
+/** The filter as the API takes it: times in Unix seconds. */
+export function asked(filter: Filter): Omit<Filter, "since" | "until"> & { since?: number; until?: number } {
+  const { since, until, ...others } = filter;
+  return { ...others, ...(since && { since: moment(since) }), ...(until && { until: moment(until) }) };
+}
+
+export const renditionUrl = (id: string, output?: string, size: "small" | "large" = "small") =>
+  task(id, `/rendition${query({ output, size, wait: 0 })}`);
 export const resultUrl = (id: string, output: string) => task(id, `/result${query({ output, download: "true" })}`);
-export const originalUrl = (id: string) => task(id, "/original?download=true");
+export const shownUrl = (id: string, output: string) => task(id, `/result${query({ output })}`);
+export const originalUrl = (id: string, download = true) => task(id, `/original${download ? "?download=true" : ""}`);
+export const archiveUrl = (values: { tasks?: string; batch?: string }) => `archive${query(values)}`;

@@ -1,21 +1,94 @@
-// The recipe that is being edited.
+// The recipe that is being edited, and the way back through what was changed.
 
-import { signal } from "@preact/signals";
-import type { NamedRecipe, Recipe } from "./api";
+import { computed, signal } from "@preact/signals";
+import type { NamedRecipe, Operation, OutputSpec, Recipe } from "./api";
 import { isBuiltin } from "./recipes";
 
-export const draft = signal<Recipe>({ outputs: {} });
+const MOST = 100;
+const TOGETHER = 800;
+const EMPTY: Recipe = { outputs: { image: { format: "webp", operations: [] } } };
+
+export const draft = signal<Recipe>(EMPTY);
 /** The name to save it under. */
 export const name = signal("");
-export const changed = signal(false);
+/** Whether a change of one output is made to all. */
+export const toAll = signal(false);
+const past = signal<Recipe[]>([]);
+const saved = signal("");
+let last = 0;
+
+export const changed = computed(() => saved.value !== JSON.stringify(draft.value));
+export const canUndo = computed(() => past.value.length > 0);
 
 export function open(recipe: NamedRecipe): void {
-  draft.value = structuredClone(recipe.spec);
-  name.value = isBuiltin(recipe) ? `my-${recipe.name}` : recipe.name;
-  changed.value = false;
+  begin(recipe.spec, isBuiltin(recipe) ? `my-${recipe.name}` : recipe.name);
+  saved.value = JSON.stringify(draft.value);
 }
 
+/** Edit something that is not saved yet. */
+export function begin(recipe: Recipe = EMPTY, under = ""): void {
+  draft.value = structuredClone(recipe);
+  name.value = under;
+  past.value = [];
+  saved.value = "";
+}
+
+export function forget(): void {
+  saved.value = JSON.stringify(draft.value);
+}
+
+/** Change it. Changes in quick succession (a slider that is dragged) are undone together. */
 export function edit(recipe: Recipe): void {
+  const now = performance.now();
+  if (now - last > TOGETHER) past.value = [...past.value.slice(-MOST), draft.value];
+  last = now;
   draft.value = recipe;
-  changed.value = true;
+}
+
+export function undo(): void {
+  const before = past.value.at(-1);
+  if (!before) return;
+  past.value = past.value.slice(0, -1);
+  draft.value = before;
+  last = 0;
+}
+
+/** Change one output, and the others alike where a person wants that. */
+export function editOutput(output: string, next: OutputSpec): void {
+  const outputs = draft.value.outputs;
+  const before = outputs[output]!;
+  const entries = Object.entries(outputs).map(([each, spec]) => {
+    if (each === output) return [each, next] as const;
+    return [each, toAll.value ? alike(spec, before, next) : spec] as const;
+  });
+  edit({ ...draft.value, outputs: Object.fromEntries(entries) });
+}
+
+/** What changed between two versions of an output, done to another one. */
+function alike(spec: OutputSpec, before: OutputSpec, after: OutputSpec): OutputSpec {
+  const result: Record<string, unknown> = { ...spec };
+  for (const field of new Set([...Object.keys(before), ...Object.keys(after)]) as Set<keyof OutputSpec>) {
+    if (field === "operations" || JSON.stringify(before[field]) === JSON.stringify(after[field])) continue;
+    if (after[field] === undefined) delete result[field];
+    else result[field] = after[field];
+  }
+  result.operations = alikeOperations(spec.operations ?? [], before.operations ?? [], after.operations ?? []);
+  return result as OutputSpec;
+}
+
+function alikeOperations(own: Operation[], before: Operation[], after: Operation[]): Operation[] {
+  if (after.length > before.length) return [...own, structuredClone(after.at(-1)!)];
+  if (after.length < before.length) {
+    const gone = before.find((one, place) => JSON.stringify(one) !== JSON.stringify(after[place]));
+    const place = own.findIndex((one) => one.op === gone?.op);
+    return own.filter((_, other) => other !== place);
+  }
+  return own.map((operation) => {
+    const place = after.findIndex((one, other) => one.op === operation.op && before[other]?.op === one.op);
+    if (place < 0) return operation;
+    const changes = Object.entries(after[place]!).filter(
+      ([field, value]) => JSON.stringify(value) !== JSON.stringify(before[place]![field]),
+    );
+    return { ...operation, ...Object.fromEntries(changes) };
+  });
 }

@@ -1,7 +1,7 @@
-// Numbers and states in words.
+// Numbers, times and states as people read them.
 
-import type { StateName, Task } from "./api";
-import { stateName } from "./api";
+import { stateName, type StateName, type Task } from "./api";
+import { language, texts } from "./texts";
 
 const UNITS = ["B", "kB", "MB", "GB", "TB"];
 
@@ -23,39 +23,33 @@ export function seconds(value: number): string {
 
 export function ago(moment: number, now = Date.now() / 1000): string {
   const passed = Math.max(0, now - moment);
-  if (passed < 5) return "just now";
-  if (passed < 60) return `${Math.floor(passed)} s ago`;
-  if (passed < 3600) return `${Math.floor(passed / 60)} min ago`;
-  if (passed < 86400) return `${Math.floor(passed / 3600)} h ago`;
+  if (passed < 5) return texts.time.now;
+  if (passed < 60) return texts.time.ago(`${Math.floor(passed)} s`);
+  if (passed < 3600) return texts.time.ago(`${Math.floor(passed / 60)} min`);
+  if (passed < 86400) return texts.time.ago(`${Math.floor(passed / 3600)} h`);
   return new Date(moment * 1000).toLocaleDateString();
 }
 
-export const clock = (moment: number) =>
-  new Date(moment * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const DATE_TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const DAY = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long", year: "numeric" });
 
-export const count = (value: number) => value.toLocaleString("en");
+export const clock = (moment: number) => TIME.format(moment * 1000);
+export const dateTime = (moment: number) => DATE_TIME.format(moment * 1000);
+export const day = (moment: number) => DAY.format(moment * 1000);
 
-export const plural = (value: number, one: string, many = `${one}s`) => `${count(value)} ${value === 1 ? one : many}`;
+export const count = (value: number) => value.toLocaleString(language);
 
-const WORDS: Record<StateName, string> = {
-  uploading: "Uploading",
-  waiting: "Waiting",
-  working: "Developing",
-  finished: "Finished",
-  failed: "Failed",
-  quarantined: "Quarantined",
-  cancelled: "Cancelled",
-};
-
-export const stateWord = (state: StateName) => WORDS[state];
+export const stateLabel = (state: StateName) => texts.states[state];
+export const reasonLabel = (code: string) => texts.reasons[code] ?? humanize(code);
 
 /** Why a task is where it is, in a sentence. */
 export function reason(task: Task): string {
   const state = stateName(task.state);
-  if (state === "finished") return task.reused ? "Made before from the same photo" : `Took ${seconds(task.seconds)}`;
+  if (state === "finished") return task.reused ? texts.task.reused : texts.task.took(seconds(task.seconds));
   if (task.failure) return task.failure.detail;
-  if (state === "waiting") return task.attempts ? "Goes round again" : "In the queue";
-  if (state === "working") return task.attempts > 1 ? `Attempt ${task.attempts}` : "A worker has it";
+  if (state === "waiting") return task.attempts ? texts.task.waitsAgain : texts.task.waits;
+  if (state === "working") return texts.task.works(task.attempts);
   return "";
 }
 
@@ -63,8 +57,14 @@ export const dimensions = (width: number, height: number) => (width && height ? 
 
 export const kind = (mediaType: string) => mediaType.replace("image/", "").replace("+xml", "").toUpperCase();
 
-/** Spoken form of a name in code: `smart_crop` is "Smart crop". */
-export const spoken = (name: string) => {
-  const words = name.replace(/[_-]/g, " ");
-  return words.charAt(0).toUpperCase() + words.slice(1);
+/** A name in code as a label: `smart_crop` is "Smart crop". */
+export const humanize = (name: string) => {
+  const label = name.replace(/[_-]/g, " ");
+  return label.charAt(0).toUpperCase() + label.slice(1);
+};
+
+/** How much smaller or larger than something else, in per cent. */
+export const change = (size: number, before: number) => {
+  const share = Math.round((size / before - 1) * 100);
+  return `${share > 0 ? "+" : share < 0 ? "−" : "±"}${Math.abs(share)} %`;
 };

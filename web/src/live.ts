@@ -2,6 +2,7 @@
 
 import { signal } from "@preact/signals";
 import type { TaskEvent } from "./api";
+import { State } from "./api";
 
 export type Connection = "connecting" | "live" | "lost";
 export const connection = signal<Connection>("connecting");
@@ -23,6 +24,10 @@ let waiting: TaskEvent[] = [];
 let flush: number | undefined;
 let retry: number | undefined;
 
+const renditions = new Set<() => void>();
+/** Hear of each rendition that was made: a photo may now be shown. */
+export const onRendition = (heard: () => void) => renditions.add(heard);
+
 export function follow(follower: Follower): () => void {
   followers.add(follower);
   return () => followers.delete(follower);
@@ -40,7 +45,10 @@ function open(): void {
   source.onmessage = (message: MessageEvent<string>) => {
     last = message.lastEventId;
     const event = JSON.parse(message.data) as TaskEvent;
-    if (event.internal) return; // a rendition or a preview is nobody's photo
+    if (event.internal) {
+      if (event.state === State.finished) for (const heard of renditions) heard();
+      return;
+    }
     waiting.push(event);
     flush ??= window.setTimeout(hand, FLUSH_EVERY);
   };

@@ -2,38 +2,39 @@ import { effect, signal } from "@preact/signals";
 import { render } from "preact";
 import * as live from "./live";
 import { Confirm } from "./parts/confirm";
+import { DropOverlay } from "./parts/drop";
+import { Help } from "./parts/help";
 import { Icon, type IconName } from "./parts/icons";
 import { Toasts } from "./parts/toast";
 import * as recipes from "./recipes";
 import { link, view, type View, VIEWS } from "./router";
 import * as uploads from "./uploads";
-import { Photos } from "./views/photos";
-import { Queue } from "./views/queue";
-import { Recipes } from "./views/recipes";
-import { System } from "./views/system";
+import { language, texts } from "./texts";
+import { Batches } from "./views/batches";
+import { Photos } from "./views/photos/photos";
+import { Recipes } from "./views/recipes/recipes";
+import { System } from "./views/system/system";
+import { Tasks } from "./views/tasks/tasks";
 
-const PLACES: Record<View, { title: string; icon: IconName; page: () => preact.JSX.Element }> = {
-  photos: { title: "Photos", icon: "photos", page: Photos },
-  tasks: { title: "Tasks", icon: "tasks", page: Queue },
-  recipes: { title: "Recipes", icon: "recipes", page: Recipes },
-  system: { title: "System", icon: "system", page: System },
+const PLACES: Record<View, { icon: IconName; page: () => preact.JSX.Element | null }> = {
+  photos: { icon: "photos", page: Photos },
+  tasks: { icon: "tasks", page: Tasks },
+  batches: { icon: "batches", page: Batches },
+  recipes: { icon: "recipes", page: Recipes },
+  system: { icon: "system", page: System },
 };
 const THEMES = ["auto", "light", "dark"] as const;
 const THEME_KEY = "safelight.theme";
 const theme = signal(THEMES.find((name) => name === localStorage.getItem(THEME_KEY)) ?? "auto");
-const LIVE = {
-  connecting: "Connecting …",
-  live: "Live: changes appear as they happen",
-  lost: "No connection to the service; it is tried again",
-};
 
 effect(() => {
   document.documentElement.dataset.theme = theme.value;
   localStorage.setItem(THEME_KEY, theme.value);
 });
 effect(() => {
-  document.title = `${PLACES[view.value].title} · safelight`;
+  document.title = `${texts.views[view.value]} · safelight`;
 });
+document.documentElement.lang = language;
 
 function Page() {
   const Shown = PLACES[view.value].page;
@@ -41,30 +42,32 @@ function Page() {
   return (
     <>
       <a class="skip" href="#main" onClick={skip}>
-        Skip to the content
+        {texts.skip}
       </a>
       <header class="top">
         <a class="mark" href={link("photos")}>
           <Icon name="lamp" />
           <span>safelight</span>
         </a>
-        <nav aria-label="Main">
+        <nav aria-label={texts.navigation}>
           {VIEWS.map((name) => (
             <a key={name} href={link(name)} aria-current={view.value === name ? "page" : undefined}>
               <Icon name={PLACES[name].icon} />
-              <span>{PLACES[name].title}</span>
+              <span>{texts.views[name]}</span>
             </a>
           ))}
         </nav>
-        <span class={`lamp ${state}`} role="status" title={LIVE[state]}>
+        <span class={`lamp ${state}`} role="status" title={texts.connection.long[state]}>
           <i />
-          <span>{state === "live" ? "Live" : state === "lost" ? "No connection" : "Connecting"}</span>
+          <span>{texts.connection.short[state]}</span>
         </span>
+        <Help />
         <ThemeButton />
       </header>
       <main id="main" tabIndex={-1}>
         <Shown />
       </main>
+      <DropOverlay />
       <Toasts />
       <Confirm />
     </>
@@ -80,13 +83,9 @@ function skip(event: Event) {
 function ThemeButton() {
   const next = THEMES[(THEMES.indexOf(theme.value) + 1) % THEMES.length]!;
   const icons: Record<string, IconName> = { auto: "auto", light: "sun", dark: "moon" };
+  const label = texts.theme(theme.value, next);
   return (
-    <button
-      class="plain round"
-      onClick={() => (theme.value = next)}
-      aria-label={`Colours: ${theme.value}. Change to ${next}`}
-      title={`Colours: ${theme.value}`}
-    >
+    <button class="plain round" onClick={() => (theme.value = next)} aria-label={label} title={label}>
       <Icon name={icons[theme.value]!} />
     </button>
   );

@@ -1,24 +1,90 @@
-// Where in the page one is: `#/photos/ID`.
+// Where in the page one is: `#/tasks/ID?state=failed`. Everything that a person chose stands in the address.
 
 import { computed, signal } from "@preact/signals";
 
-export const VIEWS = ["photos", "tasks", "recipes", "system"] as const;
+export const VIEWS = ["photos", "tasks", "batches", "recipes", "system"] as const;
 export type View = (typeof VIEWS)[number];
+export type Query = Record<string, string>;
 
-const read = () => location.hash.replace(/^#\//, "").split("/").map(decodeURIComponent);
-const place = signal(read());
+interface Route {
+  view: View;
+  detail: string;
+  query: Query;
+}
 
-window.addEventListener("hashchange", () => {
-  place.value = read();
-});
+/** A hand-written address may hold a stray `%`; it is taken as it stands. */
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
 
-export const view = computed<View>(() => {
-  const name = place.value[0] as View;
-  return VIEWS.includes(name) ? name : "photos";
-});
-export const detail = computed(() => place.value[1] ?? "");
+function read(): Route {
+  const [path = "", search = ""] = location.hash.replace(/^#\/?/, "").split(/\?(.*)/s);
+  const [name = "", detail = ""] = path.split("/").map(decoded);
+  const view = VIEWS.find((one) => one === name) ?? "photos";
+  return { view, detail: view === name ? detail : "", query: Object.fromEntries(new URLSearchParams(search)) };
+}
 
-export const link = (to: View, item = "") => `#/${to}${item ? `/${encodeURIComponent(item)}` : ""}`;
-export const go = (to: View, item = "") => {
-  location.hash = link(to, item);
-};
+const route = signal(read());
+let guard: (() => Promise<boolean>) | undefined;
+let here = location.hash;
+
+/** Ask `leave` before the address changes, until the returned function is called. */
+export function guarded(leave: () => Promise<boolean>): () => void {
+  guard = leave;
+  return () => {
+    if (guard === leave) guard = undefined;
+  };
+}
+
+/** Leave without a question from here on: it was asked already. */
+export function unguard(): void {
+  guard = undefined;
+}
+
+async function follow(): Promise<void> {
+  const target = location.hash;
+  if (target === here) return;
+  if (guard) {
+    const asked = guard;
+    history.replaceState(null, "", here || "#");
+    if (!(await asked())) return;
+    if (guard === asked) guard = undefined;
+    history.replaceState(null, "", target || "#");
+  }
+  here = target;
+  route.value = read();
+}
+window.addEventListener("hashchange", () => void follow());
+
+export const view = computed(() => route.value.view);
+export const detail = computed(() => route.value.detail);
+export const query = computed(() => route.value.query);
+
+export function link(to: View, item = "", values: Query = {}): string {
+  const given = Object.entries(values).filter(([, value]) => value !== "");
+  const search = given.length ? `?${new URLSearchParams(given)}` : "";
+  return `#/${to}${item ? `/${encodeURIComponent(item)}` : ""}${search}`;
+}
+
+/** Go somewhere, at once where nothing has to be asked first. */
+export function go(to: View, item = "", values: Query = {}): void {
+  const target = link(to, item, values);
+  if (guard) {
+    location.hash = target;
+    return;
+  }
+  if (target !== location.hash) history.pushState(null, "", target);
+  here = location.hash;
+  route.value = read();
+}
+
+/** Change the address without a new entry in the history: for steps that Back should not repeat one by one. */
+export function replace(to: View, item = "", values: Query = {}): void {
+  history.replaceState(null, "", link(to, item, values));
+  here = location.hash;
+  route.value = read();
+}

@@ -1,4 +1,4 @@
-// What a recipe can hold, as the service describes it: the editor's fields come from there, and nothing is told twice.
+// What a recipe can hold, as the service describes it: the editor's fields come from there, so that nothing is written twice.
 
 import { signal } from "@preact/signals";
 import { getSchema } from "./api";

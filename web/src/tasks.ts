@@ -1,8 +1,9 @@
 // Lists of tasks, newest first, read page by page and kept current by the stream of changes.
 
 import { signal } from "@preact/signals";
-import type { StateName, Task, TaskEvent } from "./api";
-import { findTasks, getTask, Problem, stateName } from "./api";
+import type { Task, TaskEvent } from "./api";
+import { findTasks, getTask, Problem } from "./api";
+import { type Filter, matches, mayMatch } from "./filter";
 import { follow } from "./live";
 
 const HEAD_EVERY = 700;
@@ -16,11 +17,12 @@ export class TaskList {
   private next: string | undefined;
   private reading = false;
   private stale = false;
+  private moreWanted = false;
   private timer: number | undefined;
   private stopFollowing: (() => void) | undefined;
 
   constructor(
-    private readonly states: readonly StateName[] = [],
+    readonly filter: Filter = {},
     private readonly limit = 100,
   ) {}
 
@@ -38,9 +40,13 @@ export class TaskList {
 
   /** Read the next older page. */
   async more(): Promise<void> {
-    if (this.reading || this.complete.value || !this.loaded.value) return;
+    if (this.complete.value) return;
+    if (this.reading || !this.loaded.value) {
+      this.moreWanted = true;
+      return;
+    }
     await this.read(async () => {
-      const page = await findTasks({ state: this.states.join(","), limit: this.limit, before: this.next ?? "" });
+      const page = await findTasks(this.filter, { limit: this.limit, before: this.next ?? "" });
       this.next = page.next ?? undefined;
       this.complete.value = !page.next;
       this.merge(page.tasks, "back");
@@ -54,7 +60,7 @@ export class TaskList {
       return;
     }
     await this.read(async () => {
-      const page = await findTasks({ state: this.states.join(","), limit: this.limit });
+      const page = await findTasks(this.filter, { limit: this.limit });
       const known = new Set(this.items.value.map((task) => task.id));
       const joins = page.tasks.some((task) => known.has(task.id));
       if (!this.loaded.value || (page.next && !joins)) {
@@ -75,10 +81,6 @@ export class TaskList {
     this.merge([task]);
   }
 
-  private wants(state: number): boolean {
-    return this.states.length === 0 || this.states.includes(stateName(state));
-  }
-
   private async read(reader: () => Promise<void>): Promise<void> {
     this.reading = true;
     try {
@@ -92,6 +94,10 @@ export class TaskList {
       if (this.stale) {
         this.stale = false;
         this.soon();
+      }
+      if (this.moreWanted && this.loaded.value) {
+        this.moreWanted = false;
+        void this.more();
       }
     }
   }
@@ -112,12 +118,12 @@ export class TaskList {
       unknown.delete(task.id);
       if (!event || event.seq <= task.seq) return [task];
       touched = true;
-      return event.kind === "deleted" || !this.wants(event.state) ? [] : [changed(task, event)];
+      return event.kind === "deleted" || !mayMatch(this.filter, event) ? [] : [changed(task, event)];
     });
     if (touched) this.items.value = items;
     const wanted = [...unknown].filter((id) => {
       const event = last.get(id)!;
-      return event.kind !== "deleted" && this.wants(event.state);
+      return event.kind !== "deleted" && mayMatch(this.filter, event);
     });
     if (wanted.length > ONE_BY_ONE) this.soon();
     else this.merge(await Promise.all(wanted.map((id) => getTask(id).catch(() => undefined))));
@@ -131,7 +137,7 @@ export class TaskList {
     for (const task of found) {
       if (!task || task.internal) continue;
       const before = known.get(task.id);
-      if (!this.wants(task.state)) known.delete(task.id);
+      if (!matches(this.filter, task)) known.delete(task.id);
       else if (before) known.set(task.id, before.seq <= task.seq ? task : before);
       else if (!oldest || task.created >= oldest.created) added.push(task);
     }

@@ -1,16 +1,19 @@
-// Uploads: Uppy sends them by tus, goes on after a broken connection, and after a reloaded page.
+// Uploads: Uppy sends them by tus, and continues after a broken connection and after a reloaded page.
 
 import { computed, signal } from "@preact/signals";
 import Uppy, { type UppyFile } from "@uppy/core";
 import { getDroppedFiles } from "@uppy/core/utils";
 import GoldenRetriever from "@uppy/golden-retriever";
 import Tus, { type TusBody } from "@uppy/tus";
-import { Problem } from "./api";
-import { connection } from "./live";
-import { chosen } from "./recipes";
+import { getTask, Problem, stateName, type StateName, State } from "./api";
+import { connection, follow } from "./live";
 import { say } from "./parts/toast";
+import { chosen } from "./recipes";
+import { texts } from "./texts";
 
-type Meta = { recipe: string; relativePath?: string };
+const words = texts.uploads;
+
+type Meta = { recipe: string; batch: string; relativePath?: string };
 type File_ = UppyFile<Meta, TusBody>;
 
 export interface Row {
@@ -18,44 +21,72 @@ export interface Row {
   name: string;
   size: number;
   sent: number;
-  state: "waiting" | "sending" | "paused" | "failed" | "missing";
+  recipe: string;
+  state: "ready" | "waiting" | "sending" | "paused" | "failed" | "uploaded";
   error: string;
+  data?: Blob;
+  /** Of an uploaded one: its task and what became of it. */
+  task?: string;
+  outcome?: StateName;
+  reason?: string;
 }
 
 const SHOW_EVERY = 120;
 const SMALL = 1024 ** 2;
-/** Passing failures are tried again for about ten minutes; after that, a person or a new connection does it. */
+/** Transient failures are tried again for about ten minutes; after that, a person or a new connection does it. */
 const RETRY_AFTER = [0, 300, 1000, 2000, 4000, 8000, ...Array<number>(36).fill(15000)];
-const PICTURE = /\.(jpe?g|png|webp|avif|hei[cf]|gif|tiff?|jxl)$/i;
+const PHOTO = /\.(jpe?g|png|webp|avif|hei[cf]|gif|tiff?|jxl)$/i;
 const LOCK = "safelight-uploads";
 const LARGEST_KEPT = 256 * 1024 ** 2;
 const MOST_KEPT = 2 * 1024 ** 3;
+const REVIEW_KEY = "safelight.review";
+const SPEED_OVER = 5000;
+const NAMED = 3;
 
+/** Uploads under way, and after them those that ended since the tray was closed last. */
 export const rows = signal<Row[]>([]);
-export const done = signal({ files: 0, bytes: 0 });
-export const paused = computed(() => rows.value.length > 0 && rows.value.every((row) => row.state === "paused"));
-export const overall = computed(() => {
-  const total = rows.value.reduce((sum, row) => sum + row.size, done.value.bytes);
-  const sent = rows.value.reduce((sum, row) => sum + row.sent, done.value.bytes);
-  return { total, sent, files: rows.value.length + done.value.files };
-});
+/** The name of the batch that photos are added to; without one, the time at which the first was added. */
+export const batch = signal("");
+/** Whether photos wait for a person to look at the list before they are sent. */
+export const review = signal(localStorage.getItem(REVIEW_KEY) === "true");
+export const paused = computed(() => active.value.length > 0 && active.value.every((row) => row.state === "paused"));
+export const active = computed(() => rows.value.filter((row) => row.state !== "uploaded" && row.state !== "failed"));
+export const ready = computed(() => rows.value.filter((row) => row.state === "ready"));
+/** Bytes a second over the last seconds. */
+export const speed = signal(0);
+export const overall = computed(() => ({
+  total: rows.value.reduce((sum, row) => sum + row.size, 0),
+  sent: rows.value.reduce((sum, row) => sum + row.sent, 0),
+  uploaded: rows.value.filter((row) => row.state === "uploaded").length,
+}));
 
-/** What goes wrong is told in the tray. */
+/** What goes wrong is shown in the tray. */
 const silent = { debug: () => undefined, warn: () => undefined, error: () => undefined };
 const uppy = new Uppy<Meta, TusBody>({
   id: "safelight",
-  autoProceed: true,
+  autoProceed: false,
   logger: silent,
   restrictions: { minFileSize: 1 },
 });
-const failures = new Map<string, { words: string; passing: boolean }>();
+const failures = new Map<string, { text: string; transient: boolean }>();
+const ended = new Map<string, Row>();
+/** The task of an upload, by the upload's address. */
+const tasks = new Map<string, string>();
+let session = "";
+let started = false;
 
+const endpoint = new URL("uploads", location.href).href;
 uppy.use(Tus, {
-  endpoint: new URL("uploads", location.href).href,
+  endpoint,
   limit: 3,
   retryDelays: RETRY_AFTER,
   removeFingerprintOnSuccess: true,
-  allowedMetaFields: ["name", "type", "recipe"],
+  allowedMetaFields: ["name", "type", "recipe", "batch"],
+  onAfterResponse: (request, response) => {
+    const task = response.getHeader("Safelight-Task");
+    const location = response.getHeader("Location");
+    if (task) tasks.set(location ? new URL(location, endpoint).href : request.getURL(), task);
+  },
 });
 
 // A small file goes with the request that announces it; there is little to resume.
@@ -63,87 +94,151 @@ uppy.on("file-added", (file) => {
   if ((file.size ?? 0) <= SMALL) uppy.setFileState(file.id, { tus: { uploadDataDuringCreation: true } });
 });
 
-uppy.on("upload-success", (file) => {
+uppy.on("upload-success", (file, response) => {
   if (!file) return;
-  done.value = { files: done.value.files + 1, bytes: done.value.bytes + (file.size ?? 0) };
+  const task = tasks.get(response.uploadURL ?? "");
+  tasks.delete(response.uploadURL ?? "");
+  ended.set(file.id, { ...row(file), sent: file.size ?? 0, state: "uploaded", outcome: "waiting", ...(task && { task }) });
   failures.delete(file.id);
   // Its bytes are on the server now; the browser need not hold them.
   queueMicrotask(() => uppy.removeFile(file.id));
+  if (task) void look([task]);
 });
 
 uppy.on("upload-error", (file, error, response) => {
   if (!file) return;
   const xhr = (response?.body as TusBody | undefined)?.xhr;
   const status = xhr?.status ?? 0;
-  const words = xhr?.responseText ? Problem.from(xhr.responseText).message : "";
+  const text = xhr?.responseText ? Problem.from(xhr.responseText).message : "";
   failures.set(file.id, {
-    words: words || (status ? error.message : "The connection broke. It goes on when the service is back."),
-    passing: status === 0 || status >= 500 || status === 429,
+    text: text || (status ? error.message : words.broken),
+    transient: status === 0 || status >= 500 || status === 429,
   });
   show();
 });
 
 let timer: number | undefined;
-uppy.on("state-update", () => {
-  timer ??= window.setTimeout(show, SHOW_EVERY);
-});
+const later = () => void (timer ??= window.setTimeout(show, SHOW_EVERY));
+uppy.on("state-update", later);
 
 function show(): void {
   clearTimeout(timer);
   timer = undefined;
-  rows.value = uppy.getFiles().filter((file) => !file.progress.uploadComplete).map(row);
+  const going = uppy.getFiles().filter((file) => !ended.has(file.id) && !file.progress.uploadComplete);
+  rows.value = [...going.map(row), ...ended.values()];
+  measure();
 }
 
 function row(file: File_): Row {
-  const failed = file.error ? (failures.get(file.id)?.words ?? file.error) : "";
+  const failed = file.error ? (failures.get(file.id)?.text ?? file.error) : "";
   const sent = file.progress.bytesUploaded || 0;
-  const state = file.isGhost
-    ? "missing"
-    : failed
-      ? "failed"
-      : file.isPaused
-        ? "paused"
-        : sent > 0
-          ? "sending"
-          : "waiting";
-  return { id: file.id, name: file.name ?? "", size: file.size ?? 0, sent, state, error: failed };
+  const begun = file.progress.uploadStarted !== null;
+  return {
+    id: file.id,
+    name: file.name ?? "",
+    size: file.size ?? 0,
+    sent,
+    recipe: file.meta.recipe,
+    state: failed ? "failed" : file.isPaused ? "paused" : sent > 0 ? "sending" : begun ? "waiting" : "ready",
+    error: failed,
+    ...(file.data instanceof Blob && { data: file.data }),
+  };
+}
+
+let samples: { at: number; sent: number }[] = [];
+function measure(): void {
+  const now = performance.now();
+  samples = [...samples.filter((one) => one.at > now - SPEED_OVER), { at: now, sent: overall.peek().sent }];
+  const first = samples[0]!;
+  speed.value = now - first.at < 500 ? 0 : Math.max(0, ((overall.peek().sent - first.sent) / (now - first.at)) * 1000);
 }
 
 // A new connection to the service means that uploads which gave up have something to talk to again.
 connection.subscribe((now) => {
   if (now !== "live") return;
-  for (const file of uppy.getFiles()) if (file.error && failures.get(file.id)?.passing) void retry(file.id);
+  for (const file of uppy.getFiles()) if (file.error && failures.get(file.id)?.transient) void retry(file.id);
 });
 
-export function add(files: readonly File[]): void {
-  const pictures = files.filter((file) => file.type.startsWith("image/") || PICTURE.test(file.name));
-  const left = files.length - pictures.length;
-  if (left) say(left === 1 ? "One file is no picture and was left out." : `${left} files are no pictures and were left out.`);
-  if (rows.value.length === 0) done.value = { files: 0, bytes: 0 };
-  for (const file of pictures) {
-    try {
-      uppy.addFile({
-        name: file.name || "pasted.png",
-        type: file.type,
-        data: file,
-        source: "page",
-        meta: { recipe: chosen.value, relativePath: relativePath(file) },
-      });
-    } catch (error) {
-      say(error instanceof Error ? error.message : String(error), "bad");
+/** What becomes of uploaded photos is shown until the tray is closed. */
+follow({
+  changed: (events) => {
+    for (const event of events) {
+      const found = [...ended.values()].find((one) => one.task === event.task);
+      if (found) settle(found, stateName(event.state), event.failure?.detail ?? "");
     }
+    later();
+  },
+  missed: () => void look([...ended.values()].flatMap((one) => (one.task ? [one.task] : []))),
+});
+
+async function look(ids: string[]): Promise<void> {
+  for (const id of ids.slice(-60)) {
+    const task = await getTask(id).catch(() => undefined);
+    const found = [...ended.values()].find((one) => one.task === id);
+    if (task && found) settle(found, stateName(task.state), task.failure?.detail ?? "");
   }
+  later();
+}
+
+function settle(found: Row, outcome: StateName, reason: string): void {
+  const order = State[found.outcome ?? "uploading"];
+  if (State[outcome] >= order || outcome === "waiting") ended.set(found.id, { ...found, outcome, reason });
+}
+
+export function add(files: readonly File[]): void {
+  const photos = files.filter((file) => file.type.startsWith("image/") || PHOTO.test(file.name));
+  const others = files.filter((file) => !photos.includes(file)).map((file) => file.name);
+  if (others.length) say(words.notPhotos(others.slice(0, NAMED), others.length - NAMED), "bad");
+  if (photos.length === 0) return;
+  if (active.value.length === 0) {
+    session = stamp();
+    samples = [];
+  }
+  for (const file of photos) put(file, file.name || words.pasted, chosen.value, relativePath(file));
+  if (!review.value) send();
   show();
 }
 
-/** Uppy tells files apart by path, size and time: the same photo for another recipe is another upload. */
-function relativePath(file: File): string {
-  const path = (file as File & { relativePath?: string | null }).relativePath || file.webkitRelativePath || file.name;
-  return `${chosen.value}/${path}`;
+function put(file: Blob, name: string, recipe: string, path: string): void {
+  try {
+    const meta = { recipe, batch: (batch.value.trim() || session).slice(0, 64), relativePath: `${recipe}/${name}/${path}` };
+    const id = uppy.addFile({ name, type: file.type, data: file, source: "page", meta });
+    ended.delete(id);
+  } catch (error) {
+    say(`${name}: ${error instanceof Error ? error.message : String(error)}`, "bad");
+  }
 }
+
+export const send = () => void uppy.upload().catch(() => undefined);
+
+/** The moment as the name of a batch. */
+function stamp(): string {
+  const now = new Date();
+  const local = new Date(now.getTime() - now.getTimezoneOffset() * 60_000);
+  return local.toISOString().slice(0, 16).replace("T", " ");
+}
+
+/** Uppy tells files apart by path, size and time: the same photo for another recipe is another upload. */
+const relativePath = (file: File): string =>
+  (file as File & { relativePath?: string | null }).relativePath || file.webkitRelativePath || file.name;
 
 export async function addDropped(transfer: DataTransfer): Promise<void> {
   add(await getDroppedFiles(transfer));
+}
+
+/** Another name or recipe for a file that was not begun: it is put in anew. */
+export function change(id: string, next: { name?: string; recipe?: string }): void {
+  const file = uppy.getFile(id);
+  if (!file || !(file.data instanceof Blob)) return;
+  uppy.removeFile(id);
+  put(file.data, next.name?.trim() || file.name || "", next.recipe ?? file.meta.recipe, file.meta.relativePath ?? "");
+  if (!review.value) send();
+  show();
+}
+
+export function setReview(wanted: boolean): void {
+  review.value = wanted;
+  localStorage.setItem(REVIEW_KEY, String(wanted));
 }
 
 export const pauseAll = () => uppy.pauseAll();
@@ -151,7 +246,8 @@ export const resumeAll = () => uppy.resumeAll();
 export const toggle = (id: string) => uppy.pauseResume(id);
 export const remove = (id: string) => {
   failures.delete(id);
-  uppy.removeFile(id);
+  if (ended.delete(id)) show();
+  else uppy.removeFile(id);
 };
 export async function retry(id: string): Promise<void> {
   failures.delete(id);
@@ -160,8 +256,15 @@ export async function retry(id: string): Promise<void> {
 export const clearFailed = () => {
   for (const row of rows.value) if (row.state === "failed") remove(row.id);
 };
+/** Forget what ended. */
+export function close(): void {
+  clearFailed();
+  ended.clear();
+  batch.value = "";
+  show();
+}
 
-/** Keep what is under way in the browser's own database, and go on with it after a reload. */
+/** Keep what is under way in the browser's own database, and continue with it after a reload. */
 function keep(): void {
   uppy.use(GoldenRetriever, {
     expires: 23 * 3600 * 1000,
@@ -171,9 +274,9 @@ function keep(): void {
   uppy.on("restored", () => {
     const missing = uppy.getFiles().filter((file) => file.isGhost);
     for (const file of missing) uppy.removeFile(file.id);
-    if (missing.length) say("Some uploads were too large to be kept over the reload. Add them again: they go on.");
+    if (missing.length) say(words.notKept(missing.map((file) => file.name ?? "").slice(0, NAMED)), "bad");
     if (uppy.getFiles().length) {
-      say("Going on with the uploads from before the reload.");
+      say(words.restored);
       uppy.emit("restore-confirmed");
     }
     show();
@@ -182,6 +285,8 @@ function keep(): void {
 
 /** One tab at a time keeps uploads; another would take up what the first is still sending. */
 export function start(): void {
+  if (started) return;
+  started = true;
   if (!navigator.locks) keep(); // a browser has locks only over HTTPS or on the machine itself
   else
     void navigator.locks.request(LOCK, () => {

@@ -2,6 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { clock } from "../format";
+import { texts } from "../texts";
 
 export interface Series {
   name: string;
@@ -14,13 +15,13 @@ interface Props {
   times: number[];
   series: Series[];
   bars?: boolean;
-  words: (value: number) => string;
+  format: (value: number) => string;
 }
 
 const WIDTH = 600;
 const HEIGHT = 150;
 
-export function Chart({ title, times, series, bars, words }: Props) {
+export function Chart({ title, times, series, bars, format }: Props) {
   const [at, setAt] = useState<number | undefined>();
   const sums = times.map((_, minute) => series.map((one) => one.values[minute] ?? 0));
   const most = Math.max(...sums.map((values) => (bars ? values.reduce((a, b) => a + b, 0) : Math.max(...values))), 0);
@@ -38,12 +39,12 @@ export function Chart({ title, times, series, bars, words }: Props) {
       <figcaption>
         <h2>{title}</h2>
         <p class="legend">
-          <time>{at === undefined ? "Now" : clock(times[shown]!)}</time>
+          <time>{at === undefined ? texts.time.present : clock(times[shown]!)}</time>
           {series.map((one) => {
             const value = one.values[shown];
             return (
               <span key={one.name} class={one.tone}>
-                <i /> {one.name} <b>{value == null ? "–" : words(value)}</b>
+                <i /> {one.name} <b>{value == null ? "–" : format(value)}</b>
               </span>
             );
           })}
@@ -51,7 +52,7 @@ export function Chart({ title, times, series, bars, words }: Props) {
       </figcaption>
       <div class="plot">
         <span class="most" aria-hidden="true">
-          {most > 0 ? words(top) : ""}
+          {most > 0 ? format(top) : ""}
         </span>
         <svg
           viewBox={`0 0 ${WIDTH} ${HEIGHT}`}
@@ -68,10 +69,10 @@ export function Chart({ title, times, series, bars, words }: Props) {
         </svg>
         <p class="ends" aria-hidden="true">
           <span>{clock(times[0]!)}</span>
-          <span>now</span>
+          <span>{texts.time.present}</span>
         </p>
       </div>
-      <Numbers {...{ title, times, series, words }} />
+      <Numbers {...{ title, times, series, format }} />
     </figure>
   );
 }
@@ -97,9 +98,9 @@ function curve(values: (number | null)[], step: number, y: (value: number) => nu
         return "";
       }
       const x = (minute + 0.5) * step;
-      const piece = drawing ? `L${x} ${y(value)}` : `M${x - step * 0.3} ${y(value)}L${x} ${y(value)}`;
+      const segment = drawing ? `L${x} ${y(value)}` : `M${x - step * 0.3} ${y(value)}L${x} ${y(value)}`;
       drawing = true;
-      return piece;
+      return segment;
     })
     .join("");
 }
@@ -111,13 +112,14 @@ function rounded(most: number): number {
   return [1, 2, 5, 10].map((factor) => factor * power).find((value) => value >= most) ?? most;
 }
 
-function Numbers({ title, times, series, words }: Pick<Props, "title" | "times" | "series" | "words">) {
+function Numbers({ title, times, series, format }: Pick<Props, "title" | "times" | "series" | "format">) {
   return (
-    <table class="hidden">
-      <caption>{title}, the minutes in which something happened</caption>
+    <div class="hidden">
+      <table>
+      <caption>{texts.chart.caption(title)}</caption>
       <thead>
         <tr>
-          <th scope="col">Time</th>
+          <th scope="col">{texts.filters.time}</th>
           {series.map((one) => (
             <th key={one.name} scope="col">
               {one.name}
@@ -132,12 +134,13 @@ function Numbers({ title, times, series, words }: Pick<Props, "title" | "times" 
               <tr key={time}>
                 <th scope="row">{clock(time)}</th>
                 {series.map((one) => (
-                  <td key={one.name}>{one.values[minute] == null ? "none" : words(one.values[minute]!)}</td>
+                  <td key={one.name}>{one.values[minute] == null ? texts.chart.none : format(one.values[minute]!)}</td>
                 ))}
               </tr>
             ),
         )}
       </tbody>
-    </table>
+      </table>
+    </div>
   );
 }

@@ -1,43 +1,63 @@
-// "Really?" before what cannot be undone.
+// A question before something that cannot be undone, or that needs a choice.
 
 import { signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
+import { texts } from "../texts";
 
 interface Question {
   title: string;
-  words: string;
+  text: string;
   action: string;
-  answer: (yes: boolean) => void;
+  danger?: boolean;
+  /** The button that changes nothing. */
+  keep?: string;
+  choice?: { label: string; options: readonly string[]; value?: string };
 }
-const question = signal<Question | undefined>(undefined);
+type Asked = Question & { answer: (given: string | undefined) => void };
 
-export const confirmed = (title: string, words: string, action: string) =>
-  new Promise<boolean>((resolve) => {
+const question = signal<Asked | undefined>(undefined);
+
+/** Ask; return the option chosen, or undefined where the person decided against it. */
+export const asking = (asked: Question) =>
+  new Promise<string | undefined>((resolve) => {
     question.value = {
-      title,
-      words,
-      action,
-      answer: (yes) => {
+      ...asked,
+      answer: (given) => {
         question.value = undefined;
-        resolve(yes);
+        resolve(given);
       },
     };
   });
 
+export const confirmed = async (asked: Question) => (await asking(asked)) !== undefined;
+
 export function Confirm() {
   const dialog = useRef<HTMLDialogElement>(null);
+  const choice = useRef<HTMLSelectElement>(null);
   const asked = question.value;
   useEffect(() => {
     if (asked) dialog.current?.showModal();
   }, [asked]);
   if (!asked) return null;
   return (
-    <dialog ref={dialog} class="confirm" aria-labelledby="asked" onCancel={() => asked.answer(false)}>
+    <dialog ref={dialog} class="confirm" aria-labelledby="asked" onCancel={() => asked.answer(undefined)}>
       <h2 id="asked">{asked.title}</h2>
-      <p>{asked.words}</p>
+      <p>{asked.text}</p>
+      {asked.choice && (
+        <label>
+          <span>{asked.choice.label}</span>
+          <select ref={choice} defaultValue={asked.choice.value}>
+            {asked.choice.options.map((one) => (
+              <option key={one} value={one} selected={one === asked.choice!.value}>
+                {one}
+              </option>
+            ))}
+          </select>
+        </label>
+      )}
       <div class="actions">
-        <button onClick={() => asked.answer(false)}>Keep</button>
-        <button class="main danger" onClick={() => asked.answer(true)}>
+        <button onClick={() => asked.answer(undefined)}>{asked.keep ?? texts.keep}</button>
+        <button class={`main ${asked.danger ? "danger" : ""}`} onClick={() => asked.answer(choice.current?.value ?? "")}>
           {asked.action}
         </button>
       </div>

@@ -1,8 +1,9 @@
-// Form fields for what a schema describes: numbers, choices, switches, colours, texts, pictures.
+// Form fields for what a schema describes: numbers, choices, switches, colours, texts, images.
 
 import type { Operation } from "../api";
-import { spoken } from "../format";
+import { humanize } from "../format";
 import type { FieldSchema, ObjectSchema } from "../schema";
+import { texts } from "../texts";
 
 type Values = Record<string, unknown>;
 interface Props {
@@ -15,7 +16,7 @@ interface Props {
 const LARGEST_SLIDER = 100;
 
 /** A new operation, with a sensible value wherever one must be given. */
-export function sketch(op: string, of: ObjectSchema): Operation {
+export function example(op: string, of: ObjectSchema): Operation {
   const needed: Values = { op };
   for (const [name, field] of Object.entries(of.properties)) {
     if (name === "op" || !of.required?.includes(name)) continue;
@@ -41,14 +42,14 @@ export function Fields({ of, value, change, only }: Props) {
           const { [name]: _, ...others } = value;
           change(next === undefined ? others : { ...value, [name]: next });
         };
-        return <Field key={name} name={name} field={plain(field)} value={value[name] ?? field.default ?? ""} put={put} />;
+        return <Field key={name} name={name} field={given(field)} value={value[name] ?? field.default ?? ""} put={put} />;
       })}
     </div>
   );
 }
 
 /** What may be left out is described as "this or nothing". */
-const plain = (field: FieldSchema): FieldSchema => ({
+const given = (field: FieldSchema): FieldSchema => ({
   ...(field.anyOf?.find((one) => one.type !== "null") ?? field),
   default: field.default,
 });
@@ -56,19 +57,19 @@ const isColor = (field: FieldSchema) => field.pattern?.includes("transparent") ?
 
 function Field(props: { name: string; field: FieldSchema; value: unknown; put: (next: unknown) => void }) {
   const { name, field, value, put } = props;
-  const words = spoken(name);
-  if (field.contentEncoding === "base64") return <PictureField words={words} value={value} put={put} />;
+  const label = humanize(name);
+  if (field.contentEncoding === "base64") return <ImageField label={label} value={value} put={put} />;
   if (field.type === "boolean") {
     return (
       <label class="switch">
         <input type="checkbox" checked={value === true} onChange={(event) => put(event.currentTarget.checked)} />
-        <span>{words}</span>
+        <span>{label}</span>
       </label>
     );
   }
   return (
     <label>
-      <span>{words}</span>
+      <span>{label}</span>
       {field.enum ? (
         <select
           value={String(value)}
@@ -81,7 +82,7 @@ function Field(props: { name: string; field: FieldSchema; value: unknown; put: (
           ))}
         </select>
       ) : field.type === "integer" || field.type === "number" ? (
-        <NumberField field={field} value={value} put={put} words={words} />
+        <NumberField field={field} value={value} put={put} label={label} />
       ) : isColor(field) ? (
         <input type="color" value={hex(String(value))} onInput={(event) => put(event.currentTarget.value)} />
       ) : (
@@ -96,8 +97,8 @@ function Field(props: { name: string; field: FieldSchema; value: unknown; put: (
   );
 }
 
-function NumberField(props: { field: FieldSchema; value: unknown; put: (next: unknown) => void; words: string }) {
-  const { field, value, put, words } = props;
+function NumberField(props: { field: FieldSchema; value: unknown; put: (next: unknown) => void; label: string }) {
+  const { field, value, put, label } = props;
   const { minimum = 0, maximum = Infinity } = field;
   const step = field.type === "integer" ? 1 : maximum - minimum > 20 ? 1 : 0.01;
   const take = (event: { currentTarget: HTMLInputElement }) => {
@@ -108,7 +109,7 @@ function NumberField(props: { field: FieldSchema; value: unknown; put: (next: un
   return (
     <span class="number">
       {sliding && (
-        <input type="range" aria-label={words} min={minimum} max={maximum} step={step} value={Number(value)} onInput={take} />
+        <input type="range" aria-label={label} min={minimum} max={maximum} step={step} value={Number(value)} onInput={take} />
       )}
       <input
         type="number"
@@ -116,7 +117,7 @@ function NumberField(props: { field: FieldSchema; value: unknown; put: (next: un
         max={Number.isFinite(maximum) ? maximum : undefined}
         step={field.type === "integer" ? 1 : "any"}
         value={value as number | ""}
-        placeholder="auto"
+        placeholder={texts.editor.auto}
         onChange={take}
       />
     </span>
@@ -129,7 +130,7 @@ const hex = (color: string) => {
   return color.length === 4 ? `#${[...color.slice(1)].map((c) => c + c).join("")}` : color.slice(0, 7);
 };
 
-function PictureField({ words, value, put }: { words: string; value: unknown; put: (next: unknown) => void }) {
+function ImageField({ label, value, put }: { label: string; value: unknown; put: (next: unknown) => void }) {
   const read = async (event: { currentTarget: HTMLInputElement }) => {
     const file = event.currentTarget.files?.[0];
     if (!file) return;
@@ -139,7 +140,7 @@ function PictureField({ words, value, put }: { words: string; value: unknown; pu
   return (
     <label>
       <span>
-        {words} {value ? "(chosen)" : ""}
+        {label} {value ? texts.editor.chosen : ""}
       </span>
       <input type="file" accept="image/png,image/jpeg,image/webp" onChange={(event) => void read(event)} />
     </label>

@@ -1,10 +1,12 @@
 // Short messages that go by themselves, read out to screen readers.
 
 import { signal } from "@preact/signals";
+import { useLayoutEffect, useRef } from "preact/hooks";
+import { texts } from "../texts";
 
 interface Toast {
   id: number;
-  words: string;
+  text: string;
   tone: "good" | "bad";
 }
 
@@ -12,9 +14,9 @@ const STAYS = 7000;
 const toasts = signal<Toast[]>([]);
 let number = 0;
 
-export function say(words: string, tone: "good" | "bad" = "good"): void {
+export function say(text: string, tone: "good" | "bad" = "good"): void {
   const id = ++number;
-  toasts.value = [...toasts.value.filter((toast) => toast.words !== words).slice(-3), { id, words, tone }];
+  toasts.value = [...toasts.value.filter((toast) => toast.text !== text).slice(-3), { id, text, tone }];
   setTimeout(() => {
     toasts.value = toasts.value.filter((toast) => toast.id !== id);
   }, STAYS);
@@ -30,12 +32,23 @@ export async function attempt<T>(action: () => Promise<T>): Promise<T | undefine
   }
 }
 
-export const Toasts = () => (
-  <div class="toasts" role="log" aria-live="polite" aria-label="Messages">
-    {toasts.value.map((toast) => (
-      <p key={toast.id} class={toast.tone}>
-        {toast.words}
-      </p>
-    ))}
-  </div>
-);
+/** A popover, so that messages stand above open dialogs: each new one is raised anew. */
+export function Toasts() {
+  const box = useRef<HTMLDivElement>(null);
+  const shown = toasts.value;
+  useLayoutEffect(() => {
+    const popover = box.current;
+    if (!popover?.showPopover) return;
+    if (popover.matches(":popover-open")) popover.hidePopover();
+    if (shown.length) popover.showPopover();
+  }, [shown.at(-1)?.id, shown.length === 0]);
+  return (
+    <div ref={box} popover="manual" class="toasts" role="log" aria-live="polite" aria-label={texts.messages}>
+      {shown.map((toast) => (
+        <p key={toast.id} class={toast.tone}>
+          {toast.text}
+        </p>
+      ))}
+    </div>
+  );
+}

@@ -1,60 +1,89 @@
-// Rows of one height, of which only those in sight exist: a list of any length stays light.
+// Rows of which only those in sight exist: a list of any length stays light.
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 
-const AHEAD = 12;
+const AHEAD = 700;
 
-interface Props<T> {
-  items: readonly T[];
-  keyOf: (item: T) => string;
-  row: (item: T, index: number) => ComponentChildren;
-  /** Called when the end comes into sight. */
-  more: () => void;
+export interface VirtualRow {
+  key: string;
+  /** In CSS pixels. */
+  height: number;
+  render: () => ComponentChildren;
 }
 
-export function Virtual<T>({ items, keyOf, row, more }: Props<T>) {
+interface Props {
+  rows: readonly VirtualRow[];
+  /** Called whenever the end is in sight and there may be more. */
+  more: () => void;
+  complete: boolean;
+  class?: string;
+  /** For tables: the ARIA roles of the list and its rows. */
+  table?: boolean;
+}
+
+export function Virtual({ rows, more, complete, class: name, table }: Props) {
   const list = useRef<HTMLDivElement>(null);
-  const [height, setHeight] = useState(64);
-  const [range, setRange] = useState({ first: 0, last: 40 });
+  const [sight, setSight] = useState({ top: 0, bottom: 1600 });
+  const tops = useMemo(() => {
+    let top = 0;
+    return rows.map((row) => (top += row.height) - row.height);
+  }, [rows]);
+  const total = rows.length ? tops.at(-1)! + rows.at(-1)!.height : 0;
 
   useLayoutEffect(() => {
     const look = () => {
-      const element = list.current;
-      if (!element) return;
-      const tall = parseFloat(getComputedStyle(element).getPropertyValue("--row")) || 64;
-      const above = -element.getBoundingClientRect().top;
-      const first = Math.max(0, Math.floor(above / tall) - AHEAD);
-      const last = Math.ceil((above + window.innerHeight) / tall) + AHEAD;
-      setHeight(tall);
-      setRange((known) => (known.first === first && known.last === last ? known : { first, last }));
+      if (!list.current) return;
+      const above = -list.current.getBoundingClientRect().top;
+      // Steps of a few hundred pixels: scrolling within one renders nothing.
+      const top = Math.floor((above - AHEAD) / 300) * 300;
+      const bottom = Math.ceil((above + window.innerHeight + AHEAD) / 300) * 300;
+      setSight((known) => (known.top === top && known.bottom === bottom ? known : { top, bottom }));
     };
     look();
+    const watcher = new ResizeObserver(look);
+    watcher.observe(document.body);
     window.addEventListener("scroll", look, { passive: true });
     window.addEventListener("resize", look);
     return () => {
+      watcher.disconnect();
       window.removeEventListener("scroll", look);
       window.removeEventListener("resize", look);
     };
   }, []);
 
   useEffect(() => {
-    if (range.last >= items.length) more();
-  }, [range.last, items.length, more]);
+    if (!complete && sight.bottom >= total) more();
+  }, [rows, sight, complete, more]);
 
+  let first = firstBelow(tops, sight.top);
+  if (first > 0) first -= 1;
+  const last = firstBelow(tops, sight.bottom);
   return (
-    <div ref={list} class="virtual" role="rowgroup" style={{ height: `${items.length * height}px` }}>
-      {items.slice(range.first, range.last).map((item, offset) => (
+    <div ref={list} class={`virtual ${name ?? ""}`} role={table ? "rowgroup" : undefined} style={{ height: `${total}px` }}>
+      {rows.slice(first, last).map((row, offset) => (
         <div
-          key={keyOf(item)}
+          key={row.key}
           class="row"
-          role="row"
-          aria-rowindex={range.first + offset + 2}
-          style={{ transform: `translateY(${(range.first + offset) * height}px)` }}
+          role={table ? "row" : undefined}
+          aria-rowindex={table ? first + offset + 2 : undefined}
+          style={{ transform: `translateY(${tops[first + offset]}px)`, height: `${row.height}px` }}
         >
-          {row(item, range.first + offset)}
+          {row.render()}
         </div>
       ))}
     </div>
   );
+}
+
+/** The index of the first row that begins at or below a position. */
+function firstBelow(tops: readonly number[], position: number): number {
+  let low = 0;
+  let high = tops.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (tops[middle]! < position) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }

@@ -2,15 +2,17 @@
 
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { type Operation, type OutputSpec } from "../api";
-import { draft, edit } from "../draft";
-import { plural, spoken } from "../format";
-import { Fields, sketch } from "../parts/fields";
-import { Icon } from "../parts/icons";
-import { schema, loadSchema } from "../schema";
-import { Preview } from "./preview";
+import { type Operation, type OutputSpec } from "../../api";
+import { draft, edit, editOutput, toAll } from "../../draft";
+import { bytes, change as changeOf, humanize } from "../../format";
+import { Fields, example } from "../../parts/fields";
+import { Icon } from "../../parts/icons";
+import { schema, loadSchema } from "../../schema";
+import { texts } from "../../texts";
+import { made, original, Preview } from "./preview";
 
 export const tab = signal("");
+const words = texts.editor;
 const dragged = signal<number | undefined>(undefined);
 const OUTPUT_FIELDS = ["format", "quality", "effort", "lossless", "progressive", "metadata", "background"];
 
@@ -21,16 +23,15 @@ export function Editor() {
   const current = names.includes(tab.value) ? tab.value : (names[0] ?? "");
   const output = outputs[current];
   if (!schema.value || !output) return null;
-  const change = (next: OutputSpec) => edit({ ...draft.value, outputs: { ...outputs, [current]: next } });
+  const change = (next: OutputSpec) => editOutput(current, next);
   return (
     <div class="editor">
       <div class="steps">
         <Tabs names={names} current={current} />
         <Operations output={output} change={change} />
-        <details class="panel written">
+        <details class="panel encoding">
           <summary>
-            How it is written: {String(output.format ?? "same")}
-            {output.quality ? `, quality ${String(output.quality)}` : ""}
+            {words.encoding(String(output.format ?? "same"), output.quality ?? undefined)}
           </summary>
           <Fields of={schema.value.Output!} only={OUTPUT_FIELDS} value={output} change={change} />
         </details>
@@ -64,25 +65,43 @@ function Tabs({ names, current }: { names: string[]; current: string }) {
       <div role="group" aria-label="Outputs" class="filters">
         {names.map((name) => (
           <button key={name} aria-pressed={name === current} onClick={() => (tab.value = name)}>
-            {name}
+            {name} <Size output={name} />
           </button>
         ))}
         <button class="plain" onClick={add} disabled={names.length >= 16}>
-          <Icon name="plus" /> Output
+          <Icon name="plus" /> {words.output}
         </button>
       </div>
       <div class="naming">
         <label>
-          <span>Output</span>
+          <span>{words.output}</span>
           <input value={current} onChange={(event) => rename(event.currentTarget.value)} />
         </label>
         {names.length > 1 && (
-          <button class="plain round" aria-label={`Remove the output ${current}`} onClick={remove}>
+          <button class="plain round" aria-label={words.removeOutput(current)} onClick={remove}>
             <Icon name="trash" />
           </button>
         )}
+        {names.length > 1 && (
+          <label class="switch">
+            <input type="checkbox" checked={toAll.value} onChange={(event) => (toAll.value = event.currentTarget.checked)} />
+            <span>{words.toAll}</span>
+          </label>
+        )}
       </div>
     </div>
+  );
+}
+
+/** How large the output of the preview is, beside the photo. */
+function Size({ output }: { output: string }) {
+  const found = made.value?.outputs.find((one) => one.name === output);
+  const before = original.value?.input?.size;
+  if (!found || !before) return null;
+  return (
+    <small>
+      {bytes(found.size)} ({changeOf(found.size, before)})
+    </small>
   );
 }
 
@@ -97,7 +116,7 @@ function Operations({ output, change }: { output: OutputSpec; change: (next: Out
   };
   return (
     <>
-      <ol class="operations" aria-label="Operations, in order">
+      <ol class="operations" aria-label={words.operations}>
         {operations.map((operation, place) => (
           <Step
             key={`${place}-${operation.op}`}
@@ -109,11 +128,11 @@ function Operations({ output, change }: { output: OutputSpec; change: (next: Out
             change={(next) => put(operations.map((one, other) => (other === place ? next : one)))}
           />
         ))}
-        {operations.length === 0 && <li class="none quiet">No operations: the photo stays as it is.</li>}
+        {operations.length === 0 && <li class="none quiet">{words.none}</li>}
       </ol>
       <Add add={(operation) => put([...operations, operation])} full={operations.length >= 32} />
       <p class="hidden" role="status">
-        {plural(operations.length, "operation")}
+        {words.count(operations.length)}
       </p>
     </>
   );
@@ -129,7 +148,7 @@ interface StepProps {
 }
 
 function Step({ operation, place, last, move, remove, change }: StepProps) {
-  const name = spoken(operation.op);
+  const name = humanize(operation.op);
   const found = schema.value?.byOp[operation.op];
   const drop = (event: DragEvent) => {
     event.preventDefault();
@@ -154,18 +173,18 @@ function Step({ operation, place, last, move, remove, change }: StepProps) {
         </span>
         <h3>{name}</h3>
         <span class="actions">
-          <button class="plain round" aria-label={`Move ${name} up`} disabled={place === 0} onClick={() => move(place, place - 1)}>
+          <button class="plain round" aria-label={words.up(name)} disabled={place === 0} onClick={() => move(place, place - 1)}>
             <Icon name="up" />
           </button>
           <button
             class="plain round"
-            aria-label={`Move ${name} down`}
+            aria-label={words.down(name)}
             disabled={place === last}
             onClick={() => move(place, place + 1)}
           >
             <Icon name="down" />
           </button>
-          <button class="plain round" aria-label={`Remove ${name}`} onClick={remove}>
+          <button class="plain round" aria-label={words.remove(name)} onClick={remove}>
             <Icon name="close" />
           </button>
         </span>
@@ -180,12 +199,12 @@ function Add({ add, full }: { add: (operation: Operation) => void; full: boolean
   return (
     <details class="add">
       <summary class={full ? "off" : ""}>
-        <Icon name="plus" /> Add an operation
+        <Icon name="plus" /> {words.add}
       </summary>
       <div class="choices">
         {known.map(([op, found]) => (
-          <button key={op} title={found.description?.split("\n")[0]} disabled={full} onClick={() => add(sketch(op, found))}>
-            {spoken(op)}
+          <button key={op} title={found.description?.split("\n")[0]} disabled={full} onClick={() => add(example(op, found))}>
+            {humanize(op)}
           </button>
         ))}
       </div>

@@ -1,0 +1,215 @@
+"""What went wrong for people once: each stays right."""
+
+import asyncio
+import re
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import expect
+
+from support.browser import opened
+from support.firefox import firefox
+from support.many import make_many
+from support.photos import photo
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+expect.set_options(timeout=45_000)
+
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
+DRAWN = "Boolean(document.querySelector('.chart .bar')?.getAttribute('d'))"
+"""Whether the charts have data."""
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def no_worker(whole):
+    """A system whose worker is away during the test."""
+    await whole.kill("worker-0")
+    yield whole
+    await whole.start("worker-0")
+
+
+async def test_without_a_worker_everything_else_answers(browser, whole, client):
+    for number in range(8):
+        task = await client.upload(
+            photo(number, width=900, kind="TIFF"), recipe="invert", filename=f"scan-{number}.tif"
+        )
+    await client.wait(task.id, timeout=45)
+    await whole.kill("worker-0")
+    try:
+        async with opened(browser, whole.master) as page:
+            await expect(page.get_by_text("Preparing the preview").first).to_be_visible()
+            await page.get_by_role("link", name="System").click()
+            finished = page.locator(".tiles > div").filter(has_text="Finished this hour").locator("dd")
+            await expect(finished).to_have_text(re.compile("[1-9]"), timeout=3000)
+            slow = await page.evaluate(
+                "Math.max(...performance.getEntriesByType('resource').filter((one) => !one.name.includes('/events'))"
+                ".map((one) => one.duration))"
+            )
+            assert slow < 3000
+            await page.get_by_role("link", name="Photos", exact=True).click()
+            await whole.start("worker-0")
+            await expect(page.locator(".card img.shown")).to_have_count(8)
+    finally:
+        if "worker-0" not in whole.running:
+            await whole.start("worker-0")
+
+
+async def test_unknown_numbers_are_shown_as_unknown(browser, whole, client):
+    async with opened(browser, whole.master) as page:
+        await page.route("**/summary", lambda route: route.abort())
+        await page.route("**/services", lambda route: route.abort())
+        await page.get_by_role("link", name="System").click()
+        waiting = page.locator(".tiles > div").filter(has_text="Waiting").locator("dd")
+        await expect(waiting).to_have_text("unknown")
+        await expect(page.get_by_role("region", name="Services")).to_contain_text("unknown")
+        await expect(page.get_by_text("There is no worker.")).to_have_count(0)
+
+
+async def test_system_fits_a_phone_and_a_desktop(browser, no_worker, client):
+    await make_many(no_worker, finished=30, failed=5)
+    for options in (PHONE, {"viewport": {"width": 1280, "height": 860}}):
+        async with opened(browser, no_worker.master, **options) as page:
+            await page.goto(f"http://{no_worker.master}/#/system")
+            await page.wait_for_function(DRAWN)
+            width, inner = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+            assert width <= inner
+            await expect(page.get_by_role("navigation", name="Main")).to_be_in_viewport()
+
+
+async def test_firefox_shows_the_same(tmp_path, no_worker, client):
+    await make_many(no_worker, finished=30, failed=5)
+    async with firefox(tmp_path / "profile") as page:
+        for width in (390, 1280):
+            await page.open(f"http://{no_worker.master}/#/system", width=width, height=844)
+            await page.until(DRAWN)
+            assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            # The charts' tables are for screen readers: their captions take no place that can be seen.
+            seen = "[...document.querySelectorAll('caption')].some((one) => one.closest('.hidden').offsetWidth > 1)"
+            assert not await page.evaluate(seen)
+        await page.open(f"http://{no_worker.master}/#/photos", width=1280, height=844)
+        await page.until("document.querySelectorAll('.card img.shown').length > 3")
+        await page.evaluate("document.querySelector('.card > a[href*=photos]').click()")
+        await page.until("document.querySelectorAll('dialog.viewer .stage img.shown').length === 2")
+        await page.press("\ue014")
+        await page.press("\ue00c")
+        await page.until("!document.querySelector('dialog.viewer')")
+        assert page.problems == []
+
+
+async def test_a_draft_is_not_lost_without_a_question(page):
+    await page.get_by_role("link", name="Recipes").click()
+    await page.get_by_role("link", name="thumbnail").click()
+    await page.get_by_text("Add an operation").click()
+    await page.get_by_role("button", name="Sepia").click()
+    for other in ("System", "grayscale"):
+        await page.get_by_role("link", name=other).click()
+        await page.get_by_role("button", name="Keep editing").click()
+        await expect(page.locator(".step h3")).to_have_text(["Resize", "Sepia"])
+        assert page.url.endswith("#/recipes/thumbnail")
+    await page.get_by_role("link", name="System").click()
+    await page.get_by_role("button", name="Discard").click()
+    await expect(page.get_by_role("heading", name="System")).to_be_visible()
+    await page.get_by_role("link", name="Recipes").click()
+    await page.get_by_role("link", name="thumbnail").click()
+    await expect(page.locator(".step h3")).to_have_text(["Resize"])
+
+
+async def test_lists_of_hundreds(browser, no_worker, client):
+    await make_many(no_worker, finished=400, failed=250)
+    async with opened(browser, no_worker.master) as page:
+        cards = page.locator(".card")
+        await expect(cards.first).to_be_visible()
+        # a failed photo is shown with its reason
+        await expect(page.locator(".card .failure").first).to_contain_text("The PNG file is damaged.")
+        # Shift selects what lies in between; everything that matches is more than what was read
+        await page.get_by_role("checkbox", name="Select photo-649.png").check()
+        await page.get_by_role("checkbox", name="Select photo-645.png").click(modifiers=["Shift"])
+        await expect(page.get_by_text("5 selected")).to_be_visible()
+        await page.get_by_role("button", name="Select all that match").click()
+        await expect(page.get_by_text("650 selected")).to_be_visible()
+        # only the rows in sight exist
+        async with asyncio.timeout(60):
+            while not await page.get_by_text("photo-0.png", exact=True).is_visible():
+                await page.evaluate(
+                    "new Promise((done) => (scrollTo(0, document.body.scrollHeight), requestAnimationFrame(done)))"
+                )
+        assert await page.evaluate("document.querySelectorAll('*').length") < 3000
+        # another list scrolls on to its end, too
+        await page.goto(f"http://{no_worker.master}/#/tasks?state=failed")
+        await expect(page.get_by_text("photo-649.png")).to_be_visible()
+        await page.get_by_role("button", name=re.compile("^Finished")).click()
+        await expect(page.get_by_text("photo-399.png")).to_be_visible()
+        async with asyncio.timeout(60):
+            while not await page.get_by_text("photo-0.png", exact=True).is_visible():
+                await page.evaluate(
+                    "new Promise((done) => (scrollTo(0, document.body.scrollHeight), requestAnimationFrame(done)))"
+                )
+
+
+async def test_back_leaves_the_viewer_at_once_and_focus_is_safe(browser, no_worker, client):
+    await make_many(no_worker, finished=5)
+    async with opened(browser, no_worker.master) as page:
+        await page.get_by_role("link", name="photo-4.png").click()
+        dialog = page.get_by_role("dialog")
+        await expect(dialog.get_by_role("heading", name="photo-4.png")).to_be_visible()
+        assert await page.evaluate("document.activeElement.matches('dialog')")
+        for number in (3, 2):
+            await page.keyboard.press("ArrowRight")
+            await expect(dialog.get_by_role("heading", name=f"photo-{number}.png")).to_be_visible()
+        await page.go_back()
+        await expect(dialog).to_have_count(0)
+        assert page.url.endswith("#/photos") or page.url.endswith("/")
+        # a message stands above an open photo
+        await page.get_by_role("link", name="photo-4.png").click()
+        await page.evaluate(
+            "document.dispatchEvent(new DragEvent('drop', {bubbles: true, dataTransfer: (() => {"
+            "const t = new DataTransfer(); t.items.add(new File(['x'], 'n.txt')); return t; })()}))"
+        )
+        message = page.get_by_text("Not uploaded, because not a photo: n.txt.")
+        await expect(message).to_be_visible()
+        assert await message.evaluate("(one) => one.closest('.toasts').matches(':popover-open')")
+
+
+async def test_hand_written_addresses(page, whole):
+    for address, heading in (("#/photos/%", "Add your photos"), ("#/%zz", "Add your photos"), ("#/tasks/none", None)):
+        await page.goto(f"http://{whole.master}/{address}")
+        if heading:
+            await expect(page.get_by_role("heading", name=heading, include_hidden=True)).to_have_count(1)
+        else:
+            await expect(page.get_by_text("Task not found")).to_be_visible()
+
+
+async def test_the_tray_counts_names_and_ends(page, client, folder):
+    assert await page.locator("#recipe").input_value() == "web"  # and not the negative of the classic protocol
+    await page.get_by_role("link", name="Tasks", exact=True).click()
+    await page.evaluate(
+        """async (bytes) => {
+          const transfer = new DataTransfer();
+          const png = { type: "image/png" };
+          for (let n = 0; n < 6; n += 1) transfer.items.add(new File([new Uint8Array(bytes)], `drop-${n}.png`, png));
+          transfer.items.add(new File(["x"], "notes.txt", {type: "text/plain"}));
+          transfer.items.add(new File(["%PDF-1.7 and so on"], "report.png", png));
+          window.counts = [];
+          new MutationObserver(() => {
+            const heading = document.querySelector(".tray h2");
+            if (heading) window.counts.push(heading.textContent);
+          }).observe(document.body, { childList: true, subtree: true, characterData: true });
+          document.querySelector("main").dispatchEvent(
+            new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: transfer }));
+        }""",
+        list(photo(0, width=200)),
+    )
+    await expect(page.get_by_text("Not uploaded, because not a photo: notes.txt.")).to_be_visible()
+    tray = page.get_by_role("region", name="Uploads")
+    await expect(tray.get_by_role("heading")).to_have_text("6 photos uploaded, 1 failed")
+    assert {count.partition(" of ")[2] for count in await page.evaluate("window.counts") if " of " in count} <= {
+        "7 photos uploaded"
+    }
+    await expect(tray.get_by_text("Finished: 6")).to_be_visible()
+    await expect(tray.locator("li.failed")).to_contain_text("report.png")
+    await expect(tray.locator("li.failed .error")).to_contain_text("PDF")
+    batch = (await client.batches()).batches[0]
+    assert sum(batch.tasks.values()) == 6
+    await tray.get_by_role("button", name="Close").click()
+    await expect(tray).to_have_count(0)

@@ -1,0 +1,218 @@
+"""Find tasks, act on many at once, look at one task and at a batch, review uploads, compare recipes' settings."""
+
+import io
+import json
+import re
+import zipfile
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import expect
+
+from safelight.wire import TaskFilter
+from support.browser import opened
+from support.many import make_many
+from support.photos import photo
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+expect.set_options(timeout=45_000)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def many(whole, client):
+    """Photos of two batches, some failed and some waiting, and no worker."""
+    await whole.kill("worker-0")
+    await make_many(whole, finished=120, failed=30, batch="summer")
+    await make_many(whole, finished=3, waiting=20, batch="winter")
+    yield whole
+    await whole.start("worker-0")
+
+
+async def test_find_and_act_on_many(browser, many, client):
+    async with opened(browser, many.master, viewport={"width": 1280, "height": 1900}) as page:
+        await page.goto(f"http://{many.master}/#/tasks")
+        states = page.get_by_role("group", name="State")
+        await expect(states.get_by_role("button", name="All 173")).to_be_visible()
+        await states.get_by_role("button", name="Failed 30").click()
+        await page.get_by_label("Reason").select_option("damaged_image")
+        await page.keyboard.press("/")
+        await page.keyboard.type("photo-14")
+        await expect(states.get_by_role("button", name="Failed 10")).to_be_visible()
+        # everything stands in the address
+        assert {"state=failed", "reason=damaged_image", "search=photo-14"} <= set(page.url.partition("?")[2].split("&"))
+        await page.reload()
+        await expect(page.locator(".table .virtual .row")).to_have_count(10)
+        # the action says what it will touch, and does that
+        await page.get_by_role("button", name="Select all that match").click()
+        await page.get_by_role("button", name="Retry", exact=True).click()
+        dialog = page.get_by_role("dialog")
+        await expect(dialog).to_contain_text("Retry 10 photos?")
+        await dialog.get_by_role("button", name="Retry").click()
+        await expect(page.get_by_text("10 photos sent back to the queue.")).to_be_visible()
+        await page.get_by_role("button", name="Clear filters").click()
+        await states.get_by_role("button", name="Waiting 30").click()
+        await page.get_by_role("button", name="Select all that match").click()
+        await page.get_by_role("button", name="Cancel", exact=True).click()
+        await dialog.get_by_role("button", name="Cancel").click()
+        await expect(page.get_by_text("30 photos cancelled.")).to_be_visible()
+        assert (await client.count(TaskFilter(state="cancelled"))).total == 30
+
+        # by hand, with what cannot be changed left alone; and run again with another recipe
+        await page.goto(f"http://{many.master}/#/tasks?batch=winter")
+        await page.get_by_role("checkbox", name="Select photo-22.png").check()
+        await page.get_by_role("checkbox", name="Select photo-0.png").check()
+        await page.get_by_role("button", name="Retry", exact=True).click()
+        await expect(dialog).to_contain_text("1 photo of the selection cannot be changed this way")
+        await dialog.get_by_role("button", name="Keep").click()
+        await page.get_by_role("button", name="Run with a recipe").click()
+        await dialog.get_by_label("Recipe").select_option("thumbnail")
+        await dialog.get_by_role("button", name="Run with a recipe").click()
+        await expect(page.get_by_text("2 photos queued again.")).to_be_visible()
+        assert (await client.count(TaskFilter(recipe="thumbnail", batch="winter"))).total == 2
+
+        # from a batch: its failures, its ZIP, and delete all that match
+        await page.get_by_role("link", name="Batches").click()
+        summer = page.get_by_role("listitem").filter(has=page.get_by_role("link", name="summer", exact=True))
+        await expect(summer).to_contain_text("150 photos")
+        async with page.expect_download() as download:
+            await summer.get_by_role("link", name="Download ZIP of 120 photos").click()
+        with zipfile.ZipFile(io.BytesIO((await (await download.value).path()).read_bytes())) as archive:
+            assert len(archive.namelist()) == 120
+        await summer.get_by_role("link", name="20 photos failed").click()
+        await expect(page.locator(".table .virtual .row").first).to_contain_text("Failed")
+        await page.goto(f"http://{many.master}/#/batches/summer")
+        await page.get_by_role("button", name="Select all that match").click()
+        await expect(page.get_by_text("140 selected")).to_be_visible()  # those that were retried were cancelled
+        await page.get_by_role("button", name="Delete", exact=True).click()
+        await dialog.get_by_role("button", name="Delete").click()
+        await expect(page.get_by_text("140 photos deleted.")).to_be_visible()
+        assert (await client.batch("summer")).tasks == {"cancelled": 10}
+
+
+async def test_the_page_of_a_task(page, whole, client):
+    task = await client.upload(photo(0)[:9000], filename="cut-off.png", recipe="web", batch="bad")
+    await client.wait(task.id, timeout=45)
+    await page.goto(f"http://{whole.master}/#/tasks/{task.id}")
+    attempts = page.get_by_role("region", name="Attempts")
+    await expect(attempts).to_contain_text("Attempt 1")
+    await expect(attempts).to_contain_text("damaged_image")
+    workers = [event.worker for event in (await client.changes(0, task=task.id)).events if event.kind == "leased"]
+    await expect(attempts).to_contain_text(f"Worker {workers[0]}")
+    await expect(page.get_by_role("region", name="Events").get_by_role("listitem")).to_have_count(3)
+    await page.get_by_text("Recipe web, as it was then").click()
+    await expect(page.get_by_text("[outputs.large-webp]")).to_be_visible()
+    # live: a second attempt appears by itself
+    await page.get_by_role("button", name="Retry").click()
+    await expect(attempts.get_by_role("listitem")).to_have_count(2)
+    # with another recipe it is a task of its own, and so is its address
+    await page.get_by_role("button", name="Run with a recipe").click()
+    await page.get_by_role("dialog").get_by_label("Recipe").select_option("grayscale")
+    await page.get_by_role("dialog").get_by_role("button", name="Run with a recipe").click()
+    await expect(page.get_by_role("region", name="Details")).to_contain_text("grayscale")
+    assert page.url.rpartition("/")[2] != task.id
+    again = await client.task(page.url.rpartition("/")[2])
+    assert (again.recipe, again.input.digest, again.batch) == ("grayscale", task.input.digest, "bad")
+
+
+async def test_review_rename_and_choose_before_sending(page, client, folder):
+    for name in ("one.png", "two.png", "three.png"):
+        (folder / name).write_bytes(photo(len(name)))
+    await page.get_by_label("Batch").fill("trip")
+    await page.get_by_label("Review before sending").check()
+    await page.get_by_label("Choose photos").set_input_files(list(folder.iterdir()))
+    await expect(page.locator(".tray li")).to_have_count(3)
+    assert (await client.tasks()).tasks == []
+    await page.get_by_role("button", name="Change the name or recipe of one.png").click()
+    await page.get_by_label("File name").fill("first.png")
+    await page.locator(".edit-upload select").select_option("grayscale")
+    await page.get_by_role("button", name="Apply").click()
+    await page.get_by_role("button", name="Remove two.png").click()
+    await page.get_by_role("button", name="Upload 2 photos").click()
+    await expect(page.get_by_text("2 photos uploaded", exact=True)).to_be_visible()
+    await expect(page.get_by_text("Finished: 2")).to_be_visible()
+    tasks = (await client.tasks(batch="trip")).tasks
+    assert {(task.filename, task.recipe) for task in tasks} == {("first.png", "grayscale"), ("three.png", "web")}
+
+
+async def test_zoom_and_photo_data(browser, whole, client):
+    task = await client.upload(photo(0, width=1600, kind="JPEG"), recipe="web", filename="large.jpg")
+    await client.wait(task.id, timeout=45)
+    async with opened(browser, whole.master) as page:
+        await page.goto(f"http://{whole.master}/#/photos/{task.id}")
+        frames = page.locator(".stage .frame")
+        await expect(page.locator(".stage img.shown")).to_have_count(2)
+        size = re.compile(r"\([+−±]\d+ %\)")
+        await expect(page.locator(".outputs li").first).to_contain_text(size)  # beside the original
+
+        async def transforms():
+            return await frames.evaluate_all("(all) => all.map((one) => one.style.transform)")
+
+        await page.keyboard.press("1")
+        await expect(page.get_by_role("button", name=re.compile("Shown at 100 %"))).to_be_visible()
+        await page.mouse.move(500, 400)
+        await page.mouse.wheel(0, -800)
+        before, after = await transforms()
+        assert before == after != "translate(0px, 0px) scale(1)"
+        await page.mouse.move(300, 300)
+        await page.mouse.down()
+        await page.mouse.move(340, 330)
+        await page.mouse.up()
+        moved = await transforms()
+        assert moved[0] == moved[1] != before
+        await page.keyboard.press("0")
+        assert await transforms() == ["translate(0px, 0px) scale(1)"] * 2
+        await page.keyboard.press("b")
+        await expect(page.locator(".layer.before")).to_have_css("clip-path", "inset(0px 0% 0px 0px)")
+
+
+async def test_recipes_undo_all_outputs_compare_export_and_import(page, client, folder):
+    (folder / "a.png").write_bytes(photo(0, width=400))
+    await page.get_by_label("Choose photos").set_input_files(folder / "a.png")
+    await expect(page.get_by_text("Finished: 1")).to_be_visible()
+    await page.get_by_role("link", name="Recipes").click()
+    await page.get_by_role("link", name="web", exact=False).first.click()
+    await page.get_by_role("button", name="Duplicate web").click()
+    outputs = page.get_by_role("group", name="Outputs")
+    await expect(outputs.get_by_role("button", name=re.compile(r"small-webp .*kB"))).to_be_visible()
+    await page.get_by_role("button", name="Compare with these settings").click()
+    await page.get_by_label("Apply changes to all outputs").check()
+    await page.get_by_text("Add an operation").click()
+    await page.get_by_role("button", name="Grayscale").click()
+    await expect(page.locator(".stage .tag.one")).to_have_text("Earlier")
+    await page.get_by_label("Description").fill("Grey for the web")
+    await page.get_by_label("Name to save under").fill("grey-web")
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="Export as TOML").click()
+    exported = (await (await download.value).path()).read_text()
+    await page.get_by_role("button", name="Save", exact=True).click()
+    await expect(page.get_by_role("heading", name="grey-web")).to_be_visible()
+    saved = json.loads(bytes((await client.recipe("grey-web")).spec))
+    kinds = {name: [one["op"] for one in output["operations"]] for name, output in saved["outputs"].items()}
+    assert set(map(tuple, kinds.values())) == {("resize", "grayscale")}
+    assert len(kinds) == 6
+    assert saved["description"] == "Grey for the web"
+    await client.delete_recipe("grey-web")
+    # what was exported comes back the same
+    path = folder / "grey-web.toml"
+    path.write_text(exported.replace('name = "grey-web"', 'name = "grey-again"'))
+    await page.get_by_label("A recipe as TOML or JSON").set_input_files(path)
+    await expect(page.get_by_label("Name to save under")).to_have_value("grey-again")
+    await page.get_by_role("button", name="Remove Grayscale").click()
+    await expect(page.locator(".step h3")).to_have_text(["Resize"])
+    await page.get_by_role("button", name="Undo").click()
+    await expect(page.locator(".step h3")).to_have_text(["Resize", "Grayscale"])
+    await page.get_by_role("button", name="Save", exact=True).click()
+    await expect(page.get_by_role("heading", name="grey-again")).to_be_visible()
+    assert json.loads(bytes((await client.recipe("grey-again")).spec)) == {**saved, "name": "grey-again"}
+    await client.delete_recipe("grey-again")
+
+
+async def test_keys(page):
+    await page.keyboard.press("?")
+    await expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    await page.keyboard.press("?")
+    await page.keyboard.press("g")
+    await page.keyboard.press("t")
+    await expect(page.get_by_role("heading", name="Tasks")).to_be_visible()
+    await page.keyboard.press("/")
+    await expect(page.get_by_role("searchbox")).to_be_focused()

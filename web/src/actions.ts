@@ -1,0 +1,106 @@
+// What can be done with many tasks at once: what it will touch, and the doing, page by page.
+
+import { signal } from "@preact/signals";
+import { actOnTasks, countTasks, filterRecord, type StateName, stateName, type Task, type TaskAction, type TaskActionResult } from "./api";
+import type { Filter } from "./filter";
+import { type Selection } from "./selection";
+
+export type Action = TaskAction["action"];
+
+const IN_PROGRESS: StateName[] = ["uploading", "waiting", "working"];
+const ENDED: StateName[] = ["finished", "failed", "quarantined", "cancelled"];
+export const ELIGIBLE: Record<Action, readonly StateName[]> = {
+  retry: ["failed", "quarantined", "cancelled"],
+  cancel: IN_PROGRESS,
+  release: ["quarantined"],
+  delete: [...IN_PROGRESS, ...ENDED],
+  rerun: ["waiting", "working", ...ENDED],
+};
+
+export interface Plan {
+  total: number;
+  states: Partial<Record<StateName, number>>;
+  /** Whether the numbers are exact; a very large system is counted in part. */
+  complete: boolean;
+}
+
+/** Count what a selection holds, by state. */
+export async function plan(selection: Selection, items: readonly Task[]): Promise<Plan> {
+  const states: Plan["states"] = {};
+  if ("ids" in selection) {
+    for (const task of items) {
+      if (!selection.ids.has(task.id)) continue;
+      const state = stateName(task.state);
+      states[state] = (states[state] ?? 0) + 1;
+    }
+    return { total: selection.ids.size, states, complete: true };
+  }
+  const counts = await countTasks(selection.filter);
+  const wanted = wantedStates(selection.filter);
+  let total = 0;
+  for (const [state, held] of Object.entries(counts.states) as [StateName, number][]) {
+    if (wanted && !wanted.includes(state)) continue;
+    states[state] = held;
+    total += held;
+  }
+  return { total, states, complete: counts.complete };
+}
+
+const wantedStates = (filter: Filter) => (filter.state ? (filter.state.split(",") as StateName[]) : undefined);
+
+export const eligible = (action: Action, found: Plan) =>
+  ELIGIBLE[action].reduce((sum, state) => sum + (found.states[state] ?? 0), 0);
+
+export interface Progress {
+  action: Action;
+  done: number;
+  total: number;
+}
+/** The action that is under way. */
+export const progress = signal<Progress | undefined>(undefined);
+let stopped = false;
+export const stop = () => {
+  stopped = true;
+};
+
+export interface Result {
+  changed: number;
+  skipped: number;
+  stopped: boolean;
+}
+
+const AT_ONCE = 200;
+
+/** Do it, some tasks at a time, until all are through or a person stops it. */
+export async function run(action: Action, selection: Selection, total: number, recipe?: string): Promise<Result> {
+  const result: Result = { changed: 0, skipped: 0, stopped: false };
+  stopped = false;
+  progress.value = { action, done: 0, total };
+  try {
+    for await (const answer of steps({ action, recipe: recipe ?? null, limit: AT_ONCE }, selection)) {
+      result.changed += answer.changed;
+      result.skipped += answer.skipped;
+      progress.value = { action, done: result.changed + result.skipped, total };
+      if (stopped) return { ...result, stopped: true };
+    }
+    return result;
+  } finally {
+    progress.value = undefined;
+  }
+}
+
+async function* steps(request: Pick<TaskAction, "action" | "recipe" | "limit">, selection: Selection) {
+  if ("ids" in selection) {
+    const ids = [...selection.ids];
+    for (let start = 0; start < ids.length; start += AT_ONCE) {
+      yield await actOnTasks({ ...request, tasks: ids.slice(start, start + AT_ONCE), filter: null, before: null });
+    }
+    return;
+  }
+  // What a re-run makes is newer than where it walks, so it never meets its own tasks.
+  for (let before: string | null = null, first = true; first || before; first = false) {
+    const answer: TaskActionResult = await actOnTasks({ ...request, tasks: null, filter: filterRecord(selection.filter), before });
+    yield answer;
+    before = answer.next;
+  }
+}

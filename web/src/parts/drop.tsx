@@ -1,0 +1,56 @@
+// Photos dropped or pasted anywhere on the page are uploaded, whatever is shown.
+
+import { useEffect, useState } from "preact/hooks";
+import { go, view } from "../router";
+import { texts } from "../texts";
+import * as uploads from "../uploads";
+import { Icon } from "./icons";
+
+const carriesFiles = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
+
+/** Show where uploads are. */
+const show = () => {
+  if (view.value !== "photos") go("photos");
+};
+
+export function DropOverlay() {
+  const [isOver, setOver] = useState(false);
+  useEffect(() => {
+    let depth = 0;
+    const leaving = new AbortController();
+    const on = <K extends keyof DocumentEventMap>(name: K, heard: (event: DocumentEventMap[K]) => void) =>
+      document.addEventListener(name, heard, { signal: leaving.signal });
+    on("dragenter", (event) => {
+      if (!carriesFiles(event)) return;
+      depth += 1;
+      setOver(true);
+    });
+    on("dragleave", () => {
+      depth = Math.max(0, depth - 1);
+      if (depth === 0) setOver(false);
+    });
+    on("dragover", (event) => carriesFiles(event) && event.preventDefault());
+    on("drop", (event) => {
+      if (!carriesFiles(event)) return;
+      event.preventDefault();
+      depth = 0;
+      setOver(false);
+      void uploads.addDropped(event.dataTransfer!);
+      show();
+    });
+    on("paste", (event) => {
+      const files = [...(event.clipboardData?.files ?? [])];
+      if (!files.length) return;
+      uploads.add(files);
+      show();
+    });
+    return () => leaving.abort();
+  }, []);
+  if (!isOver) return null;
+  return (
+    <div class="drop-overlay" aria-hidden="true">
+      <Icon name="upload" />
+      <p>{texts.uploads.dropHere}</p>
+    </div>
+  );
+}

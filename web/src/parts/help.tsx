@@ -1,0 +1,66 @@
+// The keys of the page: what they do, and a list of them.
+
+import { useEffect, useRef } from "preact/hooks";
+import { go, VIEWS } from "../router";
+import { clear } from "../selection";
+import { texts } from "../texts";
+import { Icon } from "./icons";
+
+const words = texts.keys;
+const LETTERS: Record<string, (typeof VIEWS)[number]> = { p: "photos", t: "tasks", b: "batches", r: "recipes", s: "system" };
+const AFTER_G = 1500;
+
+const isTyping = (target: EventTarget | null) =>
+  target instanceof HTMLElement && (target.isContentEditable || ["INPUT", "SELECT", "TEXTAREA"].includes(target.tagName));
+
+export function Help() {
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => {
+    let g = 0;
+    const heard = (event: KeyboardEvent) => {
+      if (isTyping(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (event.key === "?" && !document.querySelector("dialog.confirm[open]")) {
+        event.preventDefault();
+        return dialog.current?.open ? dialog.current.close() : dialog.current?.showModal();
+      }
+      if (document.querySelector("dialog[open]")) return;
+      if (event.key === "/") {
+        const search = document.getElementById("search");
+        if (!search) go("photos");
+        requestAnimationFrame(() => document.getElementById("search")?.focus());
+        event.preventDefault();
+      } else if (event.key === "g") {
+        g = event.timeStamp;
+      } else if (event.key in LETTERS && event.timeStamp - g < AFTER_G) {
+        go(LETTERS[event.key]!);
+      } else if (event.key === "Escape") clear();
+    };
+    document.addEventListener("keydown", heard);
+    return () => document.removeEventListener("keydown", heard);
+  }, []);
+  return (
+    <>
+      <button class="plain round help" aria-label={words.title} title={words.title} onClick={() => dialog.current?.showModal()}>
+        <Icon name="keyboard" />
+      </button>
+      <dialog ref={dialog} class="keys" aria-labelledby="keys">
+        <h2 id="keys">{words.title}</h2>
+        <dl>
+          {words.list.map(([keys, action]) => (
+            <div key={keys}>
+              <dt>
+                {keys.split(" ").map((key) => (
+                  <kbd key={key}>{key}</kbd>
+                ))}
+              </dt>
+              <dd>{action}</dd>
+            </div>
+          ))}
+        </dl>
+        <form method="dialog" class="actions">
+          <button>{words.close}</button>
+        </form>
+      </dialog>
+    </>
+  );
+}

@@ -1,0 +1,124 @@
+// What is selected, and what can be done with it.
+
+import { useEffect, useState } from "preact/hooks";
+import { type Action, eligible, plan, type Plan, progress, run, stop } from "../actions";
+import { archiveUrl } from "../api";
+import { type Filter } from "../filter";
+import { recipes } from "../recipes";
+import { clear, isSelecting, selection, selectMatching } from "../selection";
+import type { TaskList } from "../tasks";
+import { texts } from "../texts";
+import { asking, confirmed } from "./confirm";
+import { Icon, type IconName } from "./icons";
+import { attempt, say } from "./toast";
+
+const words = texts.selection;
+const ACTIONS: { action: Action; icon: IconName }[] = [
+  { action: "retry", icon: "retry" },
+  { action: "cancel", icon: "close" },
+  { action: "release", icon: "release" },
+  { action: "rerun", icon: "recipes" },
+  { action: "delete", icon: "trash" },
+];
+
+export function SelectionBar({ list, filter }: { list: TaskList; filter: Filter }) {
+  const known = selection.value;
+  const items = list.items.value;
+  const [found, setFound] = useState<Plan | undefined>();
+  useEffect(() => {
+    let left = false;
+    if (!isSelecting.value) return setFound(undefined);
+    void plan(known, items)
+      .then((result) => void (left || setFound(result)))
+      .catch(() => undefined);
+    return () => {
+      left = true;
+    };
+  }, [known, "filter" in known ? items.length : 0]);
+  if (progress.value) return <UnderWay />;
+  if (!isSelecting.value) {
+    if (items.length === 0) return null;
+    return (
+      <div class="selection-bar idle">
+        <button class="plain" onClick={() => selectMatching(filter)}>
+          <Icon name="check" /> {words.selectAll}
+        </button>
+      </div>
+    );
+  }
+  return (
+    <div class="selection-bar" role="region" aria-label={words.selection}>
+      <b role="status">{found ? words.selected(found.total, found.complete) : words.counting}</b>
+      {"ids" in known && <button onClick={() => selectMatching(filter)}>{words.selectAll}</button>}
+      <button onClick={clear}>{words.clear}</button>
+      <span class="actions">
+        {found &&
+          ACTIONS.filter(({ action }) => eligible(action, found) > 0).map(({ action, icon }) => (
+            <button key={action} onClick={() => void act(action, found, list)}>
+              <Icon name={icon} /> {words.actions[action]}
+            </button>
+          ))}
+        {found && (found.states.finished ?? 0) > 0 && <Download />}
+      </span>
+    </div>
+  );
+}
+
+function UnderWay() {
+  const { action, done, total } = progress.value!;
+  return (
+    <div class="selection-bar" role="region" aria-label={words.selection}>
+      <b role="status">{words.progress(action, done, total)}</b>
+      <progress max={total || 1} value={done} aria-label={words.actions[action]} />
+      <button onClick={stop}>{words.stop}</button>
+    </div>
+  );
+}
+
+async function act(action: Action, found: Plan, list: TaskList): Promise<void> {
+  const chosen = selection.value;
+  const touched = eligible(action, found);
+  const question = {
+    title: words.question(action, touched),
+    text: [
+      words.consequence[action],
+      found.total > touched ? words.untouched(found.total - touched) : "",
+      found.complete ? "" : words.estimate,
+    ]
+      .filter(Boolean)
+      .join(" "),
+    action: words.actions[action],
+  };
+  let recipe: string | undefined;
+  if (action === "rerun") {
+    recipe = await asking({ ...question, choice: { label: texts.filters.recipe, options: recipes.value.map((one) => one.name) } });
+    if (recipe === undefined) return;
+  } else if (!(await confirmed({ ...question, danger: action === "delete" || action === "cancel" }))) return;
+  const result = await attempt(() => run(action, chosen, found.total, recipe));
+  if (!result) return;
+  if (action === "delete" && "ids" in chosen) for (const id of chosen.ids) list.forget(id);
+  clear();
+  void list.head();
+  say(words.result(action, result.changed, result.skipped) + (result.stopped ? ` ${words.stopped}` : ""));
+}
+
+/** A form, because a selection may be longer than an address. */
+function Download() {
+  const known = selection.value;
+  if ("filter" in known) {
+    return (
+      <a class="button main" href={archiveUrl(known.filter)} download>
+        <Icon name="download" /> {words.download}
+      </a>
+    );
+  }
+  return (
+    <form method="post" action="archive">
+      <input type="hidden" name="tasks" value={[...known.ids].join(",")} />
+      <button class="main">
+        <Icon name="download" /> {words.download}
+      </button>
+    </form>
+  );
+}
+

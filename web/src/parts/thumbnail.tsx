@@ -1,0 +1,48 @@
+// An image that comes when the service has it, and says so until then.
+
+import { useEffect, useState } from "preact/hooks";
+import { load } from "../images";
+import { texts } from "../texts";
+
+export function Thumbnail(props: { src: string; alt: string; class?: string }) {
+  const [image, setImage] = useState("");
+  const [state, setState] = useState<"loading" | "preparing" | "failed" | "shown">("loading");
+  useEffect(() => {
+    const leaving = new AbortController();
+    let made = "";
+    load(
+      props.src,
+      leaving.signal,
+      (found) => {
+        if (leaving.signal.aborted) return URL.revokeObjectURL(found);
+        made = found;
+        setImage(found);
+      },
+      setState,
+    );
+    return () => {
+      leaving.abort();
+      if (made) URL.revokeObjectURL(made);
+      setImage("");
+      setState("loading");
+    };
+  }, [props.src]);
+  if (image) {
+    return (
+      <img
+        class={`${props.class ?? ""} ${state === "shown" ? "shown" : "loading"}`}
+        src={image}
+        alt={props.alt}
+        decoding="async"
+        draggable={false}
+        onLoad={() => setState("shown")}
+        onError={() => setImage("")}
+      />
+    );
+  }
+  return (
+    <span class={`no-image ${state} ${props.class ?? ""}`} role={props.alt ? "img" : undefined} aria-label={props.alt || undefined}>
+      {state === "preparing" ? texts.image.preparing : state === "failed" ? texts.image.failed : ""}
+    </span>
+  );
+}

@@ -1,0 +1,162 @@
+// Batches: what was uploaded together.
+
+import { useCallback, useEffect, useState } from "preact/hooks";
+import { archiveUrl, type Batch, getBatch, getBatches, Problem, type StateName } from "../api";
+import { fromQuery } from "../filter";
+import { ago, bytes, stateLabel } from "../format";
+import { follow } from "../live";
+import { Icon } from "../parts/icons";
+import { attempt, say } from "../parts/toast";
+import { detail, link, query } from "../router";
+import { texts } from "../texts";
+import { Results } from "./photos/photos";
+
+const words = texts.batches;
+const PAGE = 50;
+const READ_AFTER = 1500;
+
+/** Call something soon after changes, and when some may have been missed. */
+function useChanges(read: () => void) {
+  useEffect(() => {
+    let timer: number | undefined;
+    const soon = () => {
+      timer ??= window.setTimeout(() => {
+        timer = undefined;
+        read();
+      }, READ_AFTER);
+    };
+    read();
+    const stop = follow({ changed: soon, missed: soon });
+    return () => {
+      stop();
+      clearTimeout(timer);
+    };
+  }, [read]);
+}
+
+export function Batches() {
+  return detail.value ? <One key={detail.value} name={detail.value} /> : <All />;
+}
+
+function All() {
+  const [batches, setBatches] = useState<Batch[] | undefined>();
+  const [next, setNext] = useState<string | null>(null);
+  const [error, setError] = useState("");
+  const [pages, setPages] = useState(1);
+  const read = useCallback(() => {
+    void getBatches({ limit: PAGE * pages })
+      .then((page) => {
+        setBatches(page.batches);
+        setNext(page.next);
+        setError("");
+      })
+      .catch((problem) => setError(problem instanceof Problem ? problem.message : String(problem)));
+  }, [pages]);
+  useChanges(read);
+  return (
+    <section aria-labelledby="batches">
+      <div class="bar">
+        <h1 id="batches">{words.title}</h1>
+      </div>
+      {error && <p class="error">{error}</p>}
+      {batches?.length === 0 && (
+        <div class="empty">
+          <Icon name="batches" />
+          <p>{words.empty}</p>
+        </div>
+      )}
+      <ul class="batch-list">
+        {batches?.map((batch) => (
+          <li key={batch.name} class="panel">
+            <h2>
+              <a href={link("batches", batch.name)}>{batch.name}</a>
+            </h2>
+            <Progress batch={batch} />
+          </li>
+        ))}
+      </ul>
+      {next && <button onClick={() => setPages(pages + 1)}>{texts.more}</button>}
+    </section>
+  );
+}
+
+const of = (batch: Batch, ...states: StateName[]) => states.reduce((sum, state) => sum + (batch.tasks[state] ?? 0), 0);
+
+function Progress({ batch }: { batch: Batch }) {
+  const total = Object.values(batch.tasks).reduce((sum, held) => sum + held, 0);
+  const over = of(batch, "finished", "failed", "quarantined", "cancelled");
+  const failed = of(batch, "failed", "quarantined");
+  return (
+    <>
+      <p class="quiet">
+        {words.summary(total, bytes(batch.size), ago(batch.created))}
+        {over < total ? ` · ${words.done(over, total)}` : ""}
+      </p>
+      {over < total && <progress max={total} value={over} aria-label={words.progress(batch.name)} />}
+      <p class="actions">
+        {of(batch, "finished") > 0 && (
+          <a class="button" href={archiveUrl({ batch: batch.name })} download>
+            <Icon name="download" /> {words.download(of(batch, "finished"))}
+          </a>
+        )}
+        {failed > 0 && (
+          <a class="button" href={link("tasks", "", { batch: batch.name, state: "failed,quarantined" })}>
+            <Icon name="warning" /> {words.failed(failed)}
+          </a>
+        )}
+      </p>
+    </>
+  );
+}
+
+function One({ name }: { name: string }) {
+  const [batch, setBatch] = useState<Batch | undefined>();
+  const [error, setError] = useState("");
+  const read = useCallback(() => {
+    void getBatch(name)
+      .then((found) => {
+        setBatch(found);
+        setError("");
+      })
+      .catch((problem) => setError(problem instanceof Problem ? problem.message : String(problem)));
+  }, [name]);
+  useChanges(read);
+  const copy = () =>
+    attempt(async () => {
+      await navigator.clipboard.writeText(location.href);
+      say(texts.task.copied);
+    });
+  return (
+    <section aria-labelledby="batch">
+      <a href={link("batches")}>
+        <Icon name="left" /> {words.title}
+      </a>
+      <div class="bar">
+        <h1 id="batch">{name}</h1>
+        <span class="actions">
+          <button class="plain round" aria-label={texts.task.copy} title={texts.task.copy} onClick={() => void copy()}>
+            <Icon name="link" />
+          </button>
+          <a class="button" href={link("tasks", "", { batch: name })}>
+            <Icon name="tasks" /> {texts.tasks.title}
+          </a>
+        </span>
+      </div>
+      {error && <p class="error">{error}</p>}
+      {batch && (
+        <div class="panel">
+          {Object.entries(batch.tasks).length > 0 && (
+            <p>
+              {(Object.keys(texts.states) as StateName[])
+                .filter((state) => batch.tasks[state])
+                .map((state) => `${stateLabel(state)}: ${batch.tasks[state]}`)
+                .join(" · ")}
+            </p>
+          )}
+          <Progress batch={batch} />
+        </div>
+      )}
+      <Results filter={{ ...fromQuery(query.value), batch: name }} />
+    </section>
+  );
+}

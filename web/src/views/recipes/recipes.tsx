@@ -1,0 +1,218 @@
+// The recipes: look at one, edit it, save it under a name.
+
+import { useEffect, useRef } from "preact/hooks";
+import { checkToml, deleteRecipe, type NamedRecipe, saveRecipe } from "../../api";
+import { begin, canUndo, changed, draft, edit, forget, name, open, undo } from "../../draft";
+import { confirmed } from "../../parts/confirm";
+import { Icon } from "../../parts/icons";
+import { attempt, say } from "../../parts/toast";
+import { choose, chosen, isBuiltin, load, recipes } from "../../recipes";
+import { detail, go, guarded, link, query, unguard } from "../../router";
+import { texts } from "../../texts";
+import { toToml } from "../../toml";
+import { Editor } from "./editor";
+
+const words = texts.recipes;
+
+/** A draft is left only when that is meant. */
+const leave = async () =>
+  !changed.value ||
+  (await confirmed({ title: words.leave, text: words.leaveText, action: words.leaveAction, keep: words.stay, danger: true }));
+
+function useGuard() {
+  useEffect(() => {
+    if (!changed.value) return undefined;
+    const stop = guarded(async () => {
+      const left = await leave();
+      if (left) forget();
+      return left;
+    });
+    const unload = (event: BeforeUnloadEvent) => event.preventDefault();
+    window.addEventListener("beforeunload", unload);
+    return () => {
+      stop();
+      window.removeEventListener("beforeunload", unload);
+    };
+  }, [changed.value]);
+}
+
+function useUndoKey() {
+  useEffect(() => {
+    const heard = (event: KeyboardEvent) => {
+      const isText = event.target instanceof HTMLInputElement && event.target.type === "text";
+      if (event.key !== "z" || !(event.ctrlKey || event.metaKey) || isText) return;
+      event.preventDefault();
+      undo();
+    };
+    document.addEventListener("keydown", heard);
+    return () => document.removeEventListener("keydown", heard);
+  }, []);
+}
+
+export function Recipes() {
+  const isNew = query.value.draft !== undefined;
+  const current = isNew ? undefined : recipes.value.find((recipe) => recipe.name === (detail.value || chosen.value));
+  useEffect(() => void load().catch(() => undefined), []);
+  const shown = useRef("");
+  useEffect(() => {
+    // A list that is read again (after saving) is no reason to drop a draft.
+    if (!current || (shown.current === current.name && changed.value)) return;
+    shown.current = current.name;
+    open(current);
+  }, [current]);
+  useGuard();
+  useUndoKey();
+  return (
+    <div class="recipes">
+      <nav class="panel list" aria-label={words.title}>
+        <h1>{words.title}</h1>
+        <ul>
+          {recipes.value.map((recipe) => (
+            <li key={recipe.name}>
+              <a href={link("recipes", recipe.name)} aria-current={recipe === current ? "true" : undefined}>
+                <b>{recipe.name}</b>
+                <small class="quiet">{words.kind(isBuiltin(recipe), Object.keys(recipe.spec.outputs).length)}</small>
+              </a>
+            </li>
+          ))}
+        </ul>
+        <NewRecipes />
+      </nav>
+      {(current || isNew) && (
+        <div class="edit">
+          <Heading current={current} />
+          <Editor />
+        </div>
+      )}
+    </div>
+  );
+}
+
+/** Begin a draft, unless another would be lost and is to stay. */
+async function beginAnew(recipe?: NamedRecipe["spec"], under = ""): Promise<void> {
+  if (!(await leave())) return;
+  forget();
+  unguard();
+  go("recipes", "", { draft: String(Date.now()) });
+  begin(recipe, under);
+}
+
+function NewRecipes() {
+  const field = useRef<HTMLInputElement>(null);
+  const take = async () => {
+    const file = field.current?.files?.[0];
+    field.current!.value = "";
+    if (!file) return;
+    const found = await attempt(async () => checkToml(await file.text(), file.name.endsWith(".json")));
+    if (found) await beginAnew(found.spec, found.name === "custom" ? file.name.replace(/\.\w+$/, "") : found.name);
+  };
+  return (
+    <p class="actions">
+      <button onClick={() => void beginAnew()}>
+        <Icon name="plus" /> {words.new}
+      </button>
+      <button onClick={() => field.current?.click()}>
+        <Icon name="upload" /> {words.import}
+      </button>
+      <input ref={field} type="file" hidden accept=".toml,.json" aria-label={words.importLabel} onChange={() => void take()} />
+    </p>
+  );
+}
+
+function Heading({ current }: { current: NamedRecipe | undefined }) {
+  const save = async (event: Event) => {
+    event.preventDefault();
+    const under = name.value.trim();
+    const saved = await attempt(() => saveRecipe(under, { ...draft.value, name: under }));
+    if (!saved) return;
+    say(words.saved(saved.name));
+    forget();
+    unguard();
+    await load();
+    go("recipes", saved.name);
+  };
+  const drop = async (named: NamedRecipe) => {
+    const question = { title: words.deleteQuestion(named.name), text: words.deleteText, action: texts.selection.actions.delete };
+    if (!(await confirmed({ ...question, danger: true }))) return;
+    await attempt(async () => {
+      await deleteRecipe(named.name);
+      await load();
+      go("recipes");
+    });
+  };
+  const use = (named: NamedRecipe) => {
+    choose(named.name);
+    say(words.used(named.name));
+  };
+  const exportToml = () => {
+    const address = URL.createObjectURL(new Blob([toToml({ ...draft.value, name: name.value })], { type: "application/toml" }));
+    const anchor = Object.assign(document.createElement("a"), { href: address, download: `${name.value || "recipe"}.toml` });
+    anchor.click();
+    setTimeout(() => URL.revokeObjectURL(address), 10_000);
+  };
+  return (
+    <div class="heading">
+      <div>
+        <h2>{current?.name ?? words.unnamed}</h2>
+        <input
+          type="text"
+          class="description"
+          value={draft.value.description ?? ""}
+          maxLength={500}
+          placeholder={words.description}
+          aria-label={words.description}
+          onInput={(event) => edit({ ...draft.value, description: event.currentTarget.value })}
+        />
+      </div>
+      <form class="actions" onSubmit={(event) => void save(event)}>
+        {current &&
+          (chosen.value === current.name ? (
+            <span class="state finished">
+              <i /> {words.isUsed}
+            </span>
+          ) : (
+            <button type="button" onClick={() => use(current)}>
+              {words.use}
+            </button>
+          ))}
+        <button type="button" class="plain round" aria-label={words.undo} title={words.undo} disabled={!canUndo.value} onClick={undo}>
+          <Icon name="undo" />
+        </button>
+        {current && (
+          <button
+            type="button"
+            class="plain round"
+            aria-label={words.duplicate(current.name)}
+            title={words.duplicate(current.name)}
+            onClick={() => void beginAnew(draft.value, `${current.name}-copy`)}
+          >
+            <Icon name="copy" />
+          </button>
+        )}
+        <button type="button" class="plain round" aria-label={words.export} title={words.export} onClick={exportToml}>
+          <Icon name="download" />
+        </button>
+        {current && !isBuiltin(current) && (
+          <button type="button" class="plain round" onClick={() => void drop(current)} aria-label={words.delete(current.name)}>
+            <Icon name="trash" />
+          </button>
+        )}
+        <label>
+          <span class="hidden">{words.name}</span>
+          <input
+            type="text"
+            value={name.value}
+            required
+            pattern="[a-z0-9][a-z0-9_\-]{0,63}"
+            title={words.nameRule}
+            placeholder={words.name}
+            onInput={(event) => (name.value = event.currentTarget.value)}
+          />
+        </label>
+        <button class="main" disabled={!changed.value && name.value === current?.name}>
+          {words.save}
+        </button>
+      </form>
+    </div>
+  );
+}

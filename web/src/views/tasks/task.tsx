@@ -1,0 +1,280 @@
+// One task: its attempts, its events as they happen, its original, recipe and outputs, and what can be done with it.
+
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { type Attempt, attempts } from "../../attempts";
+import {
+  actOnTasks,
+  getTask,
+  getTaskEvents,
+  getTaskRecipe,
+  type NamedRecipe,
+  originalUrl,
+  Problem,
+  renditionUrl,
+  resultUrl,
+  State,
+  stateName,
+  type Task,
+  type TaskEvent,
+} from "../../api";
+import { ago, bytes, dateTime, dimensions, kind, reason, seconds, stateLabel } from "../../format";
+import { follow } from "../../live";
+import { asking } from "../../parts/confirm";
+import { Icon } from "../../parts/icons";
+import { Thumbnail } from "../../parts/thumbnail";
+import { attempt, say } from "../../parts/toast";
+import { recipes } from "../../recipes";
+import { go, link } from "../../router";
+import { texts } from "../../texts";
+import { toToml } from "../../toml";
+import { actionsOf, type Holder } from "./actions";
+
+const words = texts.task;
+
+/** Keep a task and its events current. */
+function useTask(id: string) {
+  const [task, setTask] = useState<Task | undefined>();
+  const [events, setEvents] = useState<TaskEvent[]>([]);
+  const [error, setError] = useState("");
+  const [gone, setGone] = useState(false);
+  useEffect(() => {
+    let left = false;
+    const read = async () => {
+      try {
+        const [now, page] = await Promise.all([getTask(id), getTaskEvents(id)]);
+        if (left) return;
+        setTask(now);
+        setEvents(page.events);
+        setError("");
+      } catch (problem) {
+        if (!left) setError(problem instanceof Problem ? problem.message : String(problem));
+      }
+    };
+    void read();
+    const stop = follow({
+      changed: (found) => {
+        const mine = found.filter((event) => event.task === id);
+        if (!mine.length) return;
+        if (mine.some((event) => event.kind === "deleted")) setGone(true);
+        setEvents((known) => [...known, ...mine.filter((event) => event.seq > (known.at(-1)?.seq ?? 0))]);
+        void getTask(id)
+          .then((now) => left || setTask(now))
+          .catch(() => undefined);
+      },
+      missed: () => void read(),
+    });
+    return () => {
+      left = true;
+      stop();
+    };
+  }, [id]);
+  return { task, setTask, events, error, gone };
+}
+
+export function TaskPage({ id }: { id: string }) {
+  const { task, setTask, events, error, gone } = useTask(id);
+  if (error && !task) {
+    return (
+      <section class="task-page">
+        <a href={link("tasks")}>{words.back}</a>
+        <p class="empty">{error}</p>
+      </section>
+    );
+  }
+  if (!task) return <p class="empty quiet">{texts.loading}</p>;
+  const state = stateName(task.state);
+  const holder: Holder = { put: setTask, forget: () => go("tasks") };
+  return (
+    <section class="task-page" aria-labelledby="task">
+      <a href={link("tasks")}>
+        <Icon name="left" /> {words.back}
+      </a>
+      <div class="bar">
+        <h1 id="task">{task.filename || task.id}</h1>
+        <span class={`state ${state}`} role="status">
+          <i /> {gone ? words.deleted : stateLabel(state)}
+        </span>
+        {!gone && <Actions task={task} holder={holder} />}
+      </div>
+      <p class={task.failure ? "error" : "quiet"}>{reason(task)}</p>
+      <div class="columns">
+        <div>
+          <Attempts found={attempts(events)} />
+          <Events events={events} />
+        </div>
+        <div>
+          <Facts task={task} />
+          <Files task={task} />
+          <Recipe id={id} />
+        </div>
+      </div>
+    </section>
+  );
+}
+
+function Actions({ task, holder }: { task: Task; holder: Holder }) {
+  const rerun = async () => {
+    const recipe = await asking({
+      title: words.rerunQuestion,
+      text: texts.selection.consequence.rerun,
+      action: texts.selection.actions.rerun,
+      choice: { label: texts.filters.recipe, options: recipes.value.map((one) => one.name), value: task.recipe },
+    });
+    if (recipe === undefined) return;
+    const made = await attempt(() =>
+      actOnTasks({ action: "rerun", tasks: [task.id], filter: null, recipe, before: null, limit: 1 }),
+    );
+    const id = made?.created[0];
+    if (id) go("tasks", id);
+  };
+  const copy = () =>
+    attempt(async () => {
+      await navigator.clipboard.writeText(location.href);
+      say(words.copied);
+    });
+  return (
+    <span class="actions">
+      {actionsOf(stateName(task.state)).map((action) => (
+        <button key={action.name} onClick={() => void attempt(() => action.run(task, holder))}>
+          <Icon name={action.icon} /> {texts.selection.actions[action.name]}
+        </button>
+      ))}
+      {task.input && (
+        <button onClick={() => void rerun()}>
+          <Icon name="recipes" /> {texts.selection.actions.rerun}
+        </button>
+      )}
+      <button class="plain round" aria-label={words.copy} title={words.copy} onClick={() => void copy()}>
+        <Icon name="link" />
+      </button>
+    </span>
+  );
+}
+
+function Attempts({ found }: { found: Attempt[] }) {
+  return (
+    <section class="panel" aria-labelledby="attempts">
+      <h2 id="attempts">{words.attempts}</h2>
+      {found.length === 0 && <p class="quiet">{words.noAttempts}</p>}
+      <ol class="attempts">
+        {found.map((one) => (
+          <li key={one.began}>
+            <b>{words.attempt(one.number)}</b>
+            <span class={`state ${one.outcome === "finished" ? "finished" : one.outcome === "running" ? "working" : "failed"}`}>
+              <i /> {words.outcomes[one.outcome]}
+            </span>
+            <span class="quiet">
+              {words.worker(one.worker || words.classicWorker)} · {dateTime(one.began)}
+              {one.ended ? ` · ${seconds(one.ended - one.began)}` : ""}
+              {one.seconds ? ` (${words.processing(seconds(one.seconds))})` : ""}
+            </span>
+            {one.failure && (
+              <p>
+                {one.failure.detail} <code>{one.failure.code}</code>
+              </p>
+            )}
+          </li>
+        ))}
+      </ol>
+    </section>
+  );
+}
+
+const Events = ({ events }: { events: TaskEvent[] }) => (
+  <section class="panel" aria-labelledby="events">
+    <h2 id="events">{words.events}</h2>
+    <ol class="events" aria-live="polite">
+      {events.map((event) => (
+        <li key={event.seq}>
+          <time title={dateTime(event.at)}>{dateTime(event.at)}</time> {words.kinds[event.kind] ?? event.kind}
+        </li>
+      ))}
+    </ol>
+  </section>
+);
+
+function Facts({ task }: { task: Task }) {
+  const facts: [string, preact.ComponentChildren][] = [
+    [words.id, <code key="id">{task.id}</code>],
+    [texts.filters.recipe, <a key="r" href={link("recipes", task.recipe)}>{task.recipe}</a>],
+    [texts.batches.batch, task.batch && <a key="b" href={link("batches", task.batch)}>{task.batch}</a>],
+    [words.created, `${dateTime(task.created)} (${ago(task.created)})`],
+    [words.priority, task.priority ? String(task.priority) : ""],
+    [words.errors, task.errors ? String(task.errors) : ""],
+    [words.deaths, task.deaths ? String(task.deaths) : ""],
+    [words.engine, task.engine],
+  ];
+  return (
+    <section class="panel" aria-labelledby="facts">
+      <h2 id="facts">{words.facts}</h2>
+      <dl class="facts">
+        {facts
+          .filter(([, value]) => value)
+          .map(([name, value]) => (
+            <div key={name}>
+              <dt>{name}</dt>
+              <dd>{value}</dd>
+            </div>
+          ))}
+      </dl>
+    </section>
+  );
+}
+
+function Files({ task }: { task: Task }) {
+  return (
+    <section class="panel" aria-labelledby="files">
+      <h2 id="files">{words.files}</h2>
+      <ul class="files">
+        {task.input && (
+          <li>
+            <Thumbnail src={renditionUrl(task.id)} alt="" />
+            <span class="name">
+              {words.original}
+              <span class="quiet">{[kind(task.media_type), bytes(task.input.size)].filter(Boolean).join(" · ")}</span>
+            </span>
+            <a class="button plain round" href={originalUrl(task.id)} download aria-label={words.downloadOriginal}>
+              <Icon name="download" />
+            </a>
+          </li>
+        )}
+        {task.outputs.map((output) => (
+          <li key={output.name}>
+            <Thumbnail src={renditionUrl(task.id, output.name)} alt="" />
+            <span class="name">
+              {output.name}
+              <span class="quiet">
+                {[kind(output.media_type), dimensions(output.width, output.height), bytes(output.size)].filter(Boolean).join(" · ")}
+              </span>
+            </span>
+            <a class="button plain round" href={resultUrl(task.id, output.name)} download aria-label={words.download(output.name)}>
+              <Icon name="download" />
+            </a>
+          </li>
+        ))}
+      </ul>
+      {task.state === State.finished && (
+        <a class="button" href={link("photos", task.id)}>
+          <Icon name="compare" /> {words.view}
+        </a>
+      )}
+    </section>
+  );
+}
+
+function Recipe({ id }: { id: string }) {
+  const [found, setFound] = useState<NamedRecipe | undefined>();
+  useEffect(() => {
+    void getTaskRecipe(id)
+      .then(setFound)
+      .catch(() => undefined);
+  }, [id]);
+  const written = useMemo(() => (found ? toToml(found.spec) : ""), [found]);
+  if (!found) return null;
+  return (
+    <details class="panel">
+      <summary>{words.recipe(found.name)}</summary>
+      <pre tabIndex={0}>{written}</pre>
+    </details>
+  );
+}
