@@ -1,4 +1,4 @@
-"""A self-hosted system for photos: people upload them, workers process them, results come back."""
+"""A self-hosted system for photos: clients upload them, workers process them, the results are kept and served."""
 
 import itertools
 import signal
