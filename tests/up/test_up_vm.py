@@ -24,4 +24,4 @@ def test_a_missing_fleet_file_is_named(tmp_path, capsys):
 def test_what_the_fleet_file_decides_is_refused_as_a_flag(flag, capsys):
     with pytest.raises(SystemExit):
         up.main(["--vm", *flag])
-    assert f"{flag[0]} says nothing to machines" in capsys.readouterr().err
+    assert f"{flag[0]} has no effect on machines" in capsys.readouterr().err
