@@ -115,6 +115,7 @@ async def test_a_change_wakes_its_own_tenant(keyed, root):
         assert (await other).events == []
 
 
+@pytest.mark.slow
 async def test_limits_answer_429_with_the_time_to_wait(keyed, root):
     limited = await keyed_tenant(root, "limited", waiting=1)
     other = await keyed_tenant(root, "other")

@@ -4,8 +4,12 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from cli.conftest import Run
 from support.photos import photo
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).parents[2] / "bin" / "upload_batch.sh"
 

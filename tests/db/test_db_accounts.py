@@ -111,8 +111,9 @@ async def test_a_key_is_kept_rotated_and_revoked(store):
 
 async def test_the_keys_of_a_tenant_are_listed_oldest_first(store):
     await store.create_tenant(Tenant(id="acme"))
-    for name, tenant in (("z", "acme"), ("y", "default"), ("x", "acme")):
-        await store.create_key(new_key(name, tenant=tenant)[0])
+    for seconds, (name, tenant) in enumerate((("z", "acme"), ("y", "default"), ("x", "acme"))):
+        key = new_key(name, tenant=tenant)[0]
+        await store.create_key(key.evolve(created=key.created + seconds))
     assert [key.id for key in await store.keys(tenant="acme")] == ["z", "x"]
     assert {key.id for key in await store.keys()} == {"x", "y", "z"}
 

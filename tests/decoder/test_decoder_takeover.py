@@ -148,6 +148,7 @@ async def test_what_it_takes_is_counted(hostile, attack, what):
         assert (await pool.process(photo())).outputs
 
 
+@pytest.mark.slow
 async def test_it_is_ended_when_it_computes_between_photos(hostile, attack):
     code = """
 import threading

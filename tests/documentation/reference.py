@@ -4,6 +4,7 @@ A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. A test make
 """
 
 import asyncio
+import functools
 import importlib
 import re
 import sys
@@ -114,6 +115,7 @@ def packages() -> str:
     return table(("package", "what it is"), [(code(one.name), one.description) for one in known_recipes().values()])
 
 
+@functools.cache
 def without_a_system() -> dict[str, str]:
     """Every part that the code alone tells."""
     return {

@@ -60,6 +60,14 @@ class Drumhead:
             return asyncio.run(build_package(self.home, store, find_recipe(name)))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What needs packages is slow: they are built from Debian's, which takes a minute before the first test."""
+    for item in items:
+        if "drumhead" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def drumhead(tmp_path_factory):
     """The command over a store with the kernel, the shell and Python, built from Debian's packages once per run.
