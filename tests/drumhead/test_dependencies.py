@@ -6,7 +6,9 @@ import subprocess
 import pytest
 
 from drumhead.errors import DrumheadError
-from drumhead.python.lock import check_hashes, find_uv
+from drumhead.manifest.project import read_project
+from drumhead.python.lock import find_uv, read_lock
+from drumhead.python.requirements import check_hashes
 from drumhead.python.wheels import SITE, refuse_compiled
 
 from .conftest import write_files
@@ -64,8 +66,8 @@ def test_pyproject_is_resolved_once_and_the_lock_kept(drumhead, project):
     write_files(project, {"pyproject.toml": PYPROJECT})
     compose = ("package", "compose", "t/pyproject", "-C", project)
     done = drumhead.run(*compose)
-    assert "pyproject.toml was resolved into meta/requirements.lock" in done.stderr
-    lock = (project / "meta/requirements.lock").read_text()
+    assert "pyproject.toml was resolved into requirements.lock" in done.stderr
+    lock = (project / "requirements.lock").read_text()
     assert "idna==" in lock
     assert "--hash=sha256:" in lock
     assert "resolved" not in drumhead.run(*compose).stderr
@@ -82,14 +84,18 @@ def test_uv_locks_are_read(drumhead, project):
     write_files(project, {"pyproject.toml": PYPROJECT})
     subprocess.run([find_uv(), "lock", "--quiet", "--project", project], check=True, capture_output=True)
     drumhead("package", "compose", "t/uvlock", "-C", project)
-    assert not (project / "meta/requirements.lock").exists()
+    assert not (project / "requirements.lock").exists()
     assert f"{SITE}/idna/core.pyc" in listing(drumhead, "t/uvlock", "python")
 
 
 @pytest.mark.parametrize(
     ("text", "line", "reason"),
     [
-        ("# c\naiohttp==3.9\n", 2, "aiohttp==3.9 has no --hash"),
+        (
+            "# c\naiohttp==3.9\n",
+            2,
+            "aiohttp==3.9 has no --hash.*uv pip compile .* requirements.txt -o requirements.lock",
+        ),
         ("a==1 \\\n  --hash=sha256:00\nb==2 \\\n  --hash=md5:00\n", 3, "b==2 has no --hash"),
         ("-r other.txt\n", 1, "-r is not supported"),
         ("-e .\n", 1, "-e is not supported"),
@@ -120,3 +126,107 @@ def test_the_default_command_can_be_named_when_composing(drumhead, project):
     assert drumhead.json("info", "t/run")["commands"]["module"]["env"] == {"A": "b", "DEPTH": "3"}
     made = json.loads(drumhead(*compose, "--run", "/python3 -c pass", "--json"))
     assert made["image"]["commands"]["run"]["argv"] == ["/python3", "-c", "pass"]
+
+
+def test_plain_requirements_are_resolved_with_hashes_and_the_lock_is_used_from_then_on(project, tmp_path):
+    write_files(
+        project, {"requirements.txt": "idna<3.11  # a comment\n-r more.txt\n", "more.txt": "-c pins.txt\nsix\n"}
+    )
+    write_files(project, {"pins.txt": "six==1.16.0\n"})
+    first = read_lock(read_project(project), tmp_path)
+    assert first.file == "requirements.lock"
+    assert "requirements.txt was resolved into requirements.lock, with hashes" in first.notice
+    assert first.text.count("--hash=sha256:") == 4
+    again = read_lock(read_project(project), tmp_path / "an empty cache")
+    assert (again.text, again.notice) == (first.text, "")
+    write_files(project, {"pins.txt": "six==1.15.0\n", "requirements.txt": "idna\n-r more.txt\n"})
+    changed = read_lock(read_project(project), tmp_path)
+    assert "six==1.15.0" in changed.text
+    assert "idna==3.10" in changed.text, "a version of the lock that still fits was not kept"
+    assert (project / "requirements.lock").read_text() == changed.text
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        ("idna\n-e .\n", 2, "-e . is a directory of this host"),
+        ("git+https://example.org/x\n", 1, "has no hash; name a released version"),
+        ("x @ git+ssh://example.org/x\n", 1, "has no hash; name a released version"),
+        ("-r gone.txt\n", 1, "gone.txt cannot be read"),
+    ],
+)
+def test_requirements_that_cannot_have_a_hash_are_refused_by_line(project, tmp_path, text, line, reason):
+    write_files(project, {"requirements.txt": text})
+    with pytest.raises(DrumheadError, match=rf"^requirements.txt:{line}: .*{reason}"):
+        read_lock(read_project(project), tmp_path)
+
+
+def names(lock):
+    return {line.split("==")[0] for line in lock.text.splitlines() if "==" in line and "--hash" not in line}
+
+
+POETRY_PACKAGE = """
+[[package]]
+name = "{name}"
+version = "1.0"
+optional = false
+files = [{{file = "{name}-1.0-py3-none-any.whl", hash = "sha256:{hash}"}}]
+"""
+
+
+def test_poetry_locks_are_read(project, tmp_path):
+    more = {
+        "web": '[package.dependencies]\ncore = "*"\nwin = {version = "*", markers = "sys_platform == \'win32\'"}\n'
+        'fast-json = {version = "*", optional = true}\n[package.extras]\njson = ["Fast_JSON (>=1)"]\n',
+    }
+    packages = ("web", "core", "win", "fast-json", "testing", "chosen", "unasked")
+    lock = "".join(POETRY_PACKAGE.format(name=name, hash="a" * 64) + more.get(name, "") for name in packages)
+    toml = (
+        '[tool.poetry.dependencies]\npython = "^3.11"\nweb = {version = "^1", extras = ["json"]}\n'
+        'chosen = {version = "1.0", optional = true}\nunasked = {version = "1.0", optional = true}\n'
+        '[tool.poetry.extras]\nmore = ["chosen"]\n[tool.poetry.group.dev.dependencies]\ntesting = "1.0"\n'
+    )
+    write_files(project, {"poetry.lock": lock, "pyproject.toml": toml})
+    manifest = project / "meta/package.yaml"
+    manifest.write_text(manifest.read_text() + "python:\n  extras: [more]\n")
+    read = read_lock(read_project(project), tmp_path)
+    assert names(read) == {"web", "core", "win", "fast-json", "chosen"}
+    assert "win==1.0 ; sys_platform == 'win32'" in read.text
+    assert read.text.count("--hash=sha256:") == 5
+
+
+def test_pipfile_locks_are_read(project, tmp_path):
+    package = {"version": "==1.0", "hashes": ["sha256:" + "a" * 64], "index": "pypi"}
+    sources = [{"name": "pypi", "url": "https://pypi.org/simple"}, {"name": "own", "url": "https://example.org/simple"}]
+    document = {
+        "_meta": {"sources": sources},
+        "default": {
+            "web": {**package, "extras": ["json"], "markers": "python_version >= '3.8'"},
+            "inner": {**package, "index": "own"},
+        },
+        "develop": {"testing": package},
+    }
+    write_files(project, {"Pipfile": "", "Pipfile.lock": json.dumps(document)})
+    read = read_lock(read_project(project), tmp_path)
+    assert "web[json]==1.0 ; python_version >= '3.8' \\\n    --hash=sha256:aaa" in read.text
+    assert names(read) == {"web[json]", "inner"}
+    assert read.text.startswith("--extra-index-url https://example.org/simple\n")
+    document["default"]["fork"] = {"git": "https://example.org/fork", "ref": "main"}
+    write_files(project, {"Pipfile.lock": json.dumps(document)})
+    with pytest.raises(DrumheadError, match=r"Pipfile.lock:1: fork does not come from an index"):
+        read_lock(read_project(project), tmp_path)
+
+
+def test_pipfile_and_poetry_locks_install(drumhead, project, locked):
+    hashes = [word.split("=", 1)[1] for word in locked.split() if word.startswith("--hash=")]
+    files = ", ".join(f'{{file = "x", hash = "{one}"}}' for one in hashes)
+    poetry = f'[[package]]\nname = "idna"\nversion = "3.10"\noptional = false\nfiles = [{files}]\n'
+    toml = '[project]\nname = "x"\nversion = "1"\ndependencies = ["idna (>=3)"]\n'
+    write_files(project, {"poetry.lock": poetry, "pyproject.toml": toml})
+    drumhead("package", "compose", "t/poetry", "-C", project)
+    assert f"{SITE}/idna/core.pyc" in listing(drumhead, "t/poetry", "python")
+    (project / "poetry.lock").unlink()
+    pipfile = {"default": {"idna": {"version": "==3.10", "hashes": hashes}}}
+    write_files(project, {"Pipfile.lock": json.dumps(pipfile)})
+    drumhead("package", "compose", "t/pipfile", "-C", project)
+    assert f"{SITE}/idna/core.pyc" in listing(drumhead, "t/pipfile", "python")

@@ -1,10 +1,11 @@
-"""Read a Python project's dependencies as exact versions with hashes, from its lock file or resolved into one."""
+"""Find a Python project's dependencies as exact versions with hashes: in a lock, or resolved into one by uv."""
 
 from __future__ import annotations
 
 import hashlib
-import re
+import json
 import shutil
+import tempfile
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,17 +13,34 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from drumhead import host
+from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode, manifest_error
+from drumhead.python.foreign_lock import read_pipfile_lock, read_poetry_lock
+from drumhead.python.requirements import (
+    PLATFORM,
+    PYTHON,
+    check_hashes,
+    check_resolvable,
+    has_hashes,
+    included_files,
+)
 
 if TYPE_CHECKING:
     from drumhead.manifest.records import Project, PythonNeeds
 
-PLATFORM = "x86_64-manylinux_2_36"
-"""The guest has Debian 12's glibc 2.36, which also runs wheels for older versions."""
-PYTHON = "3.11"
-LOCK_FILES = ("requirements.lock", "pylock.toml", "uv.lock", "requirements.txt")
-RESOLVED = "meta/requirements.lock"
+RESOLVED = "requirements.lock"
 RESOLVED_FROM = "# drumhead: resolved from "
+FILES = (
+    RESOLVED,
+    "pylock.toml",
+    "uv.lock",
+    "poetry.lock",
+    "Pipfile.lock",
+    "requirements.txt",
+    "pyproject.toml",
+    "Pipfile",
+)
+"""Where dependencies are looked for. The first that has any is used."""
 
 
 class Lock(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,45 +70,62 @@ def find_uv() -> str:
 def read_lock(project: Project, cache: Path) -> Lock | None:
     """Return the lock of a project, or None when it names no dependencies.
 
-    It is the file named in package.yaml, one of LOCK_FILES, or meta/requirements.lock, into which pyproject.toml is
-    resolved whenever its dependencies change. Raises MANIFEST for requirements without a hash.
+    It is the file named in package.yaml, or the first of FILES. A plain requirements.txt or pyproject.toml is resolved
+    into requirements.lock whenever its dependencies change. Raises MANIFEST for a requirement that cannot have a hash.
     """
     root, needs = Path(project.root), project.package.python
-    named = [needs.lock] if needs.lock else [name for name in LOCK_FILES if (root / name).is_file()]
-    if not named:
-        return _from_pyproject(root, needs, cache)
-    name = named[0]
-    if name.endswith("uv.lock"):
-        return Lock(file=name, text=_export(root / name, needs))
-    text = (root / name).read_text()
+    for name in [needs.lock] if needs.lock else FILES:
+        if not (root / name).is_file():
+            continue
+        if name == RESOLVED and _text(root, name).startswith(RESOLVED_FROM) and _sources(root):
+            continue  # made from one of the others, which may have changed
+        if lock := _read(root, name, needs, cache):
+            return lock
+    return None
+
+
+def _sources(root: Path) -> bool:
+    return any((root / name).is_file() for name in FILES[1:])
+
+
+def _read(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock | None:
+    match name.rpartition("/")[2]:
+        case "uv.lock":
+            return Lock(file=name, text=_export(root / name, needs))
+        case "poetry.lock":
+            return Lock(file=name, text=read_poetry_lock(root, name, needs))
+        case "Pipfile.lock":
+            return Lock(file=name, text=read_pipfile_lock(root / name, name))
+        case "Pipfile":
+            raise manifest_error(name, 1, "it has no Pipfile.lock beside it; `pipenv lock` writes one")
+        case "pyproject.toml":
+            return _from_pyproject(root, name, needs, cache)
+        case _:
+            return _from_text(root, name, cache)
+
+
+def _text(root: Path, name: str) -> str:
+    try:
+        return (root / name).read_text()
+    except UnicodeDecodeError as error:
+        raise manifest_error(name, 1, f"it is not text in UTF-8 ({error.reason})") from error
+
+
+def _from_text(root: Path, name: str, cache: Path) -> Lock | None:
+    """Read a pylock.toml or a requirements file, which is resolved if no requirement has a hash."""
+    text = _text(root, name)
     if name.endswith(".toml"):
         _check_pylock(text, name)
-    else:
+    elif name.endswith(".lock") or has_hashes(text):
         check_hashes(text, name)
+    else:
+        files = included_files(root, name)
+        for file, contents in files.items():
+            check_resolvable(contents, file)
+        if not any(not line.lstrip().startswith("#") and line.strip() for line in text.splitlines()):
+            return None
+        return _resolved(root, name, [f"{file}\n{files[file]}" for file in sorted(files)], (), cache)
     return Lock(file=name, text=text)
-
-
-def check_hashes(text: str, file: str) -> None:
-    """Refuse a requirements file that has a requirement without a hash or includes another file. Raises MANIFEST."""
-    logical, start = "", 0
-    for number, line in enumerate(text.splitlines(), 1):
-        logical, start = (logical + line, start) if logical else (line, number)
-        if logical.endswith("\\"):
-            logical = logical[:-1]
-            continue
-        words = re.sub(r"(^|\s)#.*", "", logical).strip()
-        logical = ""
-        if not words or words.startswith(("--index-url", "--extra-index-url", "-i ", "--only-binary", "--no-binary")):
-            continue
-        if words.startswith("-"):
-            raise manifest_error(file, start, f"{words.split()[0]} is not supported; list exact versions with hashes")
-        if "--hash=sha256:" not in words:
-            raise manifest_error(
-                file,
-                start,
-                f"{words.split()[0]} has no --hash=sha256:…; `uv pip compile --generate-hashes` or "
-                "`pip-compile --generate-hashes` writes them",
-            )
 
 
 def _check_pylock(text: str, file: str) -> None:
@@ -110,34 +145,59 @@ def _export(lock: Path, needs: PythonNeeds) -> str:
     return host.run([*command, "--project", lock.parent, *extras]).decode()
 
 
-def _from_pyproject(root: Path, needs: PythonNeeds, cache: Path) -> Lock | None:
-    file = root / "pyproject.toml"
-    if not file.is_file():
-        return None
+def _from_pyproject(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock | None:
+    text = _text(root, name)
     try:
-        project = tomllib.loads(file.read_text()).get("project", {})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise manifest_error("pyproject.toml", 1, f"it is not TOML: {error}") from error
-    optional = project.get("optional-dependencies", {})
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise manifest_error(name, 1, f"it is not TOML: {error}") from error
+    project, poetry = document.get("project", {}), document.get("tool", {}).get("poetry", {})
+    optional = project.get("optional-dependencies", {}) | poetry.get("extras", {})
+    dynamic = project.get("dynamic", ())
     for extra in needs.extras:
-        if extra not in optional:
-            raise manifest_error("pyproject.toml", 1, f"it has no extra {extra}, which package.yaml names")
-    wanted = [*project.get("dependencies", []), *(line for extra in needs.extras for line in optional[extra])]
-    if not wanted:
-        return None
-    inputs = hashlib.sha256("\n".join([PLATFORM, PYTHON, *wanted]).encode()).hexdigest()
-    resolved = root / RESOLVED
-    if resolved.is_file() and resolved.read_text().startswith(RESOLVED_FROM + inputs):
-        text = resolved.read_text()
-        check_hashes(text, RESOLVED)
-        return Lock(file=RESOLVED, text=text)
-    text = f"{RESOLVED_FROM}{inputs}\n" + _resolve(file, needs, cache)
-    resolved.write_text(text)
-    return Lock(file=RESOLVED, text=text, notice=f"pyproject.toml was resolved into {RESOLVED}; keep that file")
+        if extra not in optional and "optional-dependencies" not in dynamic:
+            raise manifest_error(name, 1, f"it has no extra {extra}, which package.yaml names")
+    wanted = [*project.get("dependencies", []), *(line for extra in needs.extras for line in optional.get(extra, []))]
+    if "dependencies" in dynamic or (needs.extras and "optional-dependencies" in dynamic):
+        wanted.append(text)  # a build backend knows them, so any change may concern them
+    wanted += [f"{one} {json.dumps(spec)}" for one, spec in poetry.get("dependencies", {}).items() if one != "python"]
+    extras = tuple(word for extra in needs.extras for word in ("--extra", extra))
+    return _resolved(root, name, wanted, extras, cache) if wanted else None
 
 
-def _resolve(file: Path, needs: PythonNeeds, cache: Path) -> str:
-    extras = [word for extra in needs.extras for word in ("--extra", extra)]
-    command: list[str | Path] = [find_uv(), "pip", "compile", file, "--generate-hashes", "--no-header", "--no-annotate"]
+def _resolved(root: Path, name: str, inputs: list[str], extras: tuple[str, ...], cache: Path) -> Lock:
+    """Return the lock that was resolved from `inputs` before, or resolve them now. Raises HOST_TOOL with uv's reason.
+
+    Versions of the old lock that still fit are kept, as uv does with its output file.
+    """
+    digest = hashlib.sha256("\n".join([PLATFORM, PYTHON, *extras, *inputs]).encode()).hexdigest()
+    file = (root / name).parent / RESOLVED
+    shown = file.relative_to(root).as_posix()
+    old = file.read_text() if file.is_file() else ""
+    if old.startswith(RESOLVED_FROM + digest):
+        check_hashes(old, shown)
+        return Lock(file=shown, text=old)
+    text = f"{RESOLVED_FROM}{digest} ({name})\n" + _resolve(root / name, old, extras, cache)
+    check_hashes(text, shown)
+    try:
+        with replacing(file) as temporary:
+            temporary.write_text(text)
+    except OSError as error:
+        raise DrumheadError(
+            ErrorCode.USAGE, f"{name} was resolved, but {file} cannot be written: {error.strerror}"
+        ) from error
+    return Lock(
+        file=shown,
+        text=text,
+        notice=f"{name} was resolved into {shown}, with hashes; it is used until {name} changes, so keep that file",
+    )
+
+
+def _resolve(file: Path, old: str, extras: tuple[str, ...], cache: Path) -> str:
+    command: list[str | Path] = [find_uv(), "pip", "compile", file.name, "--quiet", "--generate-hashes", "--no-header"]
     target: list[str | Path] = ["--python-version", PYTHON, "--python-platform", PLATFORM, "--cache-dir", cache / "uv"]
-    return host.run([*command, *target, *extras]).decode()
+    with tempfile.TemporaryDirectory() as scratch:
+        output = Path(scratch) / RESOLVED
+        output.write_text(old)
+        host.run([*command, "--no-annotate", *target, *extras, "--output-file", output], cwd=file.parent)
+        return output.read_text()

@@ -12,7 +12,8 @@ from drumhead import host
 from drumhead.elf import is_elf, shorten
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.patterns import match_any
-from drumhead.python.lock import PLATFORM, PYTHON, find_uv
+from drumhead.python.lock import find_uv
+from drumhead.python.requirements import PLATFORM, PYTHON
 from drumhead.tree import Tree, regular, symlink
 
 if TYPE_CHECKING:

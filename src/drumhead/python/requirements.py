@@ -1,0 +1,95 @@
+"""Read requirements files: whether every requirement has a hash, and which other files they include."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from drumhead.errors import manifest_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PLATFORM = "x86_64-manylinux_2_36"
+"""The guest has Debian 12's glibc 2.36, which also runs wheels for older versions."""
+PYTHON = "3.11"
+LOCAL = ("-e", "--editable", ".", "/", "file:")
+SOURCES = re.compile(r"(^|@\s*)(git|hg|svn|bzr)\+")
+INDEXES = ("--index-url", "--extra-index-url", "-i ", "--only-binary", "--no-binary", "--prefer-binary", "--pre")
+
+
+def requirement_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Yield each requirement or option with the line that it starts on; comments and line ends are removed."""
+    logical, start = "", 0
+    for number, line in enumerate(text.splitlines(), 1):
+        logical, start = (logical + line, start) if logical else (line, number)
+        if logical.endswith("\\"):
+            logical = logical[:-1]
+            continue
+        words = re.sub(r"(^|\s)#.*", "", logical).strip()
+        logical = ""
+        if words:
+            yield start, words
+
+
+def has_hashes(text: str) -> bool:
+    """Tell whether a requirements file is meant as a lock: any of its requirements has a hash."""
+    return any("--hash=" in words for _, words in requirement_lines(text))
+
+
+def check_hashes(text: str, file: str) -> None:
+    """Refuse a requirements file that has a requirement without a hash or includes another file. Raises MANIFEST."""
+    for line, words in requirement_lines(text):
+        if words.startswith(INDEXES):
+            continue
+        if words.startswith("-"):
+            raise manifest_error(file, line, f"{words.split()[0]} is not supported; list exact versions with hashes")
+        if "--hash=sha256:" not in words:
+            raise manifest_error(file, line, f"{words.split()[0]} has no --hash=sha256:…; {lock_advice(file)}")
+
+
+def lock_advice(file: str) -> str:
+    """Return a sentence with the whole command that writes a lock of a requirements file."""
+    source = file if file.endswith("requirements.txt") else "requirements.txt"
+    command = (
+        f"uv pip compile --generate-hashes --python-version {PYTHON} --python-platform {PLATFORM} "
+        f"{source} -o requirements.lock"
+    )
+    return f"`{command}` writes a lock with hashes, and so does drumhead when no line of {source} has one"
+
+
+def check_resolvable(text: str, file: str) -> None:
+    """Refuse requirements that no lock can have a hash for. Raises MANIFEST with the line."""
+    for line, words in requirement_lines(text):
+        if words.startswith(LOCAL):
+            raise manifest_error(
+                file,
+                line,
+                f"{words} is a directory of this host; the project's own files are in the image anyway, "
+                "so list the packages that it needs instead",
+            )
+        if SOURCES.search(words):
+            raise manifest_error(
+                file, line, f"{words.split()[0]} comes from version control and has no hash; name a released version"
+            )
+
+
+def included_files(root: Path, name: str) -> dict[str, str]:
+    """Return the texts of a requirements file and those that it includes with -r or -c, by path. Raises MANIFEST."""
+    found: dict[str, str] = {}
+    todo = [(name, name, 1)]
+    while todo:
+        path, by, line = todo.pop()
+        if path in found:
+            continue
+        try:
+            found[path] = (root / path).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise manifest_error(by, line, f"{path} cannot be read ({error})") from error
+        for number, words in requirement_lines(found[path]):
+            include = re.match(r"(?:-r|-c|--requirement|--constraint)[\s=]*(\S+)", words)
+            if include and "://" not in include[1]:
+                folder = path.rpartition("/")[0]
+                todo.append((f"{folder}/{include[1]}" if folder else include[1], path, number))
+    return found
