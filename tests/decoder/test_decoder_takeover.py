@@ -174,7 +174,7 @@ async def readable(file):
     loop, ready = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(file, ready.set)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await ready.wait()
     finally:
         loop.remove_reader(file)

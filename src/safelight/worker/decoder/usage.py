@@ -13,7 +13,7 @@ from safelight.errors import Code, Error
 
 _MEMORY = re.compile(rb"^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB", re.MULTILINE)
 _MOST_THREADS = 512
-_IDLE_SECONDS = 5.0
+_IDLE_SECONDS = 2.0
 """Processor time that a decoder may take between two photos: threads that end, memory that is given back."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 
