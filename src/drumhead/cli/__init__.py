@@ -61,6 +61,7 @@ COMMANDS = {
     "logs": ("drumhead.cli.machine:logs_command", "Print the output of a machine, or of all machines of a fleet."),
     "console": ("drumhead.cli.machine:console_command", "Open the serial console of a machine."),
     "exec": ("drumhead.cli.machine:exec_command", "Run a program in a running machine."),
+    "shell": ("drumhead.cli.shell:shell_command", "Open a shell of this host on a private network."),
     "wait": ("drumhead.cli.machine:wait_command", "Wait until a machine has ended."),
     "up": ("drumhead.cli.fleet:up_command", "Start the machines of a fleet file and keep them running."),
     "down": ("drumhead.cli.fleet:down_command", "Stop and delete the machines of a fleet."),

@@ -42,7 +42,7 @@ class MachineFlags:
         Parameter(
             name=["--device", "-b"],
             help="The device of the host: for bridge and vhost a bridge (virbr0 or br0 by default), for tap "
-            "a tap device (tap0).",
+            "a tap device (by default the first free one, tap0, tap1, …).",
         ),
     ] = ""
     private_network: Annotated[str, Parameter(help="The private network whose machines reach one another by name.")] = (

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from drumhead.machine.records import Instance, InstanceSpec
 
 Flag = Parameter(negative="")
-BOOT_TIME = 120.0
-"""Seconds that a detached machine has to start its command."""
 
 
 async def run_command(name: str, instance: str = "", /, *, flags: MachineFlags | None = None) -> int:
@@ -73,34 +71,47 @@ def _read_spec(name: str, instance: str, flags: MachineFlags) -> InstanceSpec:
 
 
 async def _run(spec: InstanceSpec, *, detach: bool) -> int:
-    from drumhead.machine.attach import run_attached, wait_started  # noqa: PLC0415
-    from drumhead.machine.instances import Instances  # noqa: PLC0415
+    from drumhead.machine.attach import run_attached, run_detached  # noqa: PLC0415
     from drumhead.machine.launch import start_machine  # noqa: PLC0415
 
     if not detach:
-        return await run_attached(find_home(), spec, _announce)
+        return await run_attached(find_home(), spec, _Announce())
     started = await start_machine(find_home(), spec, attached=False)
-    _announce(started)
-    await wait_started(Instances(find_home()), spec.name, time_limit=BOOT_TIME)
+    await run_detached(find_home(), started, _Announce())
     print(spec.name)
     return 0
 
 
-def _announce(started: Started) -> None:
-    launch = started.launch
-    spec = launch.spec
-    notice(f"Created instance: {spec.name}")
-    notice(f"Setting cmdline: {' '.join(spec.command.argv)}")
-    words = {"kvm": "KVM", "tcg": f"software emulation ({started.acceleration.reason})"}[launch.accelerator]
-    notice(f"Running on {words}, {spec.memory} MiB, {spec.cpus} CPU{'s' if spec.cpus > 1 else ''}")
-    if launch.address:
-        notice(f"eth1: {launch.address} ({launch.mac}, network {spec.private_network})")
-    for forward in launch.forwards:
-        notice(f"{forward.host_address}:{forward.host_port} -> {forward.guest_port}/{forward.protocol}")
+class _Announce:
+    """Tell the person at the terminal about a start, as the seed shows it."""
+
+    def started(self, started: Started) -> None:
+        launch = started.launch
+        spec = launch.spec
+        notice(f"Created instance: {spec.name}")
+        notice(f"Setting cmdline: {' '.join(spec.command.argv)}")
+        words = {"kvm": "KVM", "tcg": f"software emulation ({started.acceleration.reason})"}[launch.accelerator]
+        notice(f"Running on {words}, {spec.memory} MiB, {spec.cpus} CPU{'s' if spec.cpus > 1 else ''}")
+        if launch.address:
+            notice(f"eth0: {launch.address}")
+        for forward in launch.forwards:
+            notice(f"{forward.host_address}:{forward.host_port} -> {forward.guest_port}/{forward.protocol}")
+
+    def booted(self, instance: Instance) -> None:
+        """Tell the address that a DHCP server gave, which is known only now."""
+        name = instance.launch.spec.name
+        if instance.launch.address:
+            return
+        if instance.address:
+            notice(f"eth0: {instance.address}")
+        else:
+            notice(
+                f"eth0: no DHCP server has answered yet; `drumhead instances` shows the address of {name} once it has"
+            )
 
 
-def instances_command(*, json: Json = False) -> None:
-    """List the machines with their state, address, uptime and memory.
+async def instances_command(*, json: Json = False) -> None:
+    """List the machines with their state, address, uptime and the memory that they use of their own.
 
     Parameters
     ----------
@@ -109,9 +120,10 @@ def instances_command(*, json: Json = False) -> None:
     """
     from drumhead.machine.instances import Instances  # noqa: PLC0415
     from drumhead.machine.logs import trim_logs  # noqa: PLC0415
+    from drumhead.machine.memory import with_memory  # noqa: PLC0415
 
     instances = Instances(find_home())
-    found = instances.all()
+    found = await with_memory(instances, instances.all())
     for one in found:
         if one.pid:  # a detached machine has nobody else who looks after its logs
             trim_logs(instances.directory(one.launch.spec.name))
@@ -128,10 +140,11 @@ def _row(instance: Instance) -> tuple[str, ...]:
     if instance.exit_status is not None:
         state = f"exited ({instance.exit_status})"
     uptime = _duration(time.time() - launch.started_at) if instance.pid else ""
-    memory = f"{size_text(instance.resident)} of {launch.spec.memory} MiB" if instance.pid else ""
+    memory = f"{launch.spec.memory} MiB" if instance.pid else ""
+    if instance.memory:
+        memory = f"{size_text(instance.memory.total - instance.memory.free)} of {memory}"
     ports = ", ".join(f"{one.host_port}->{one.guest_port}/{one.protocol}" for one in launch.forwards)
-    address = launch.address or next(iter(list(instance.addresses.values())[1:]), "")
-    return launch.spec.name, launch.spec.image, state, address, uptime, memory, ports
+    return launch.spec.name, launch.spec.image, state, instance.address, uptime, memory, ports
 
 
 def _duration(seconds: float) -> str:
@@ -179,15 +192,13 @@ async def start_command(
     attach:
         Stay in the foreground, as `drumhead run` does.
     """
-    from drumhead.machine.attach import restart_attached, wait_started  # noqa: PLC0415
-    from drumhead.machine.instances import Instances  # noqa: PLC0415
+    from drumhead.machine.attach import restart_attached, run_detached  # noqa: PLC0415
     from drumhead.machine.launch import restart_machine  # noqa: PLC0415
 
     if attach:
-        return await restart_attached(find_home(), name, _announce)
+        return await restart_attached(find_home(), name, _Announce())
     started = await restart_machine(find_home(), name, attached=False)
-    _announce(started)
-    await wait_started(Instances(find_home()), name, time_limit=BOOT_TIME)
+    await run_detached(find_home(), started, _Announce())
     return 0
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import signal
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.machine.instances import Instances
+from drumhead.machine.instances import Instances, console_end
 from drumhead.machine.launch import Started, restart_machine, start_machine
 from drumhead.machine.logs import trim_periodically
 from drumhead.machine.process import wait_process
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from drumhead.home import Home
     from drumhead.machine.records import Instance, InstanceSpec
 
+BOOT_TIME = 120.0
+"""Seconds that a machine has until its command runs. It takes 3 s alone under emulation, and 30 s beside much else."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -34,18 +36,40 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     output: bytes
 
 
-async def run_attached(home: Home, spec: InstanceSpec, announce: Callable[[Started], None]) -> int:
+class Announce(Protocol):
+    """What a command tells people about a start: when QEMU runs, and when the machine's command runs."""
+
+    def started(self, started: Started, /) -> None: ...
+
+    def booted(self, instance: Instance, /) -> None: ...
+
+
+async def run_attached(home: Home, spec: InstanceSpec, announce: Announce) -> int:
     """Start a machine, copy its log to stdout until it ends, and return its command's exit status.
 
     SIGINT, SIGTERM and SIGHUP stop it cleanly; a second signal switches it off. Raises what ``start_machine`` raises,
-    and GUEST when the machine fails.
+    GUEST when the machine fails, and TIMEOUT when it does not boot within BOOT_TIME.
     """
     return await _attend(home, await start_machine(home, spec, attached=True), announce)
 
 
-async def restart_attached(home: Home, name: str, announce: Callable[[Started], None]) -> int:
+async def restart_attached(home: Home, name: str, announce: Announce) -> int:
     """Return the same for a stopped machine; what its log held before is not repeated."""
     return await _attend(home, await restart_machine(home, name, attached=True), announce)
+
+
+async def run_detached(home: Home, started: Started, announce: Announce) -> None:
+    """Wait until the command of a machine runs, and leave the machine running. Raises GUEST and TIMEOUT.
+
+    A machine that does not boot is switched off.
+    """
+    instances, name = Instances(home), started.launch.spec.name
+    announce.started(started)
+    try:
+        announce.booted(await wait_started(instances, name))
+    except DrumheadError:
+        await destroy_machine(instances, name)
+        raise
 
 
 async def run_to_end(home: Home, spec: InstanceSpec, *, time_limit: float) -> Outcome:
@@ -67,8 +91,11 @@ async def run_to_end(home: Home, spec: InstanceSpec, *, time_limit: float) -> Ou
         instances.delete(spec.name)
 
 
-async def wait_started(instances: Instances, name: str, *, time_limit: float) -> Instance:
-    """Wait until a machine's command runs or has ended. Raises GUEST when the machine fails before that, TIMEOUT."""
+async def wait_started(instances: Instances, name: str, *, time_limit: float = BOOT_TIME) -> Instance:
+    """Wait until a machine's command runs or has ended.
+
+    Raises GUEST when the machine fails before that, and TIMEOUT with the end of its console when it does not boot.
+    """
     pid = instances.read(name).pid
     ended = asyncio.create_task(wait_process(pid)) if pid else None
     try:
@@ -82,7 +109,8 @@ async def wait_started(instances: Instances, name: str, *, time_limit: float) ->
     except TimeoutError as error:
         raise DrumheadError(
             ErrorCode.TIMEOUT,
-            f"{name} did not boot within {time_limit:.0f} s; see `drumhead logs --console {name}`",
+            f"{name} did not boot within {time_limit:.0f} s (`drumhead logs --console {name}` shows all)"
+            f"{console_end(instances.directory(name))}",
         ) from error
     finally:
         if ended:
@@ -92,20 +120,33 @@ async def wait_started(instances: Instances, name: str, *, time_limit: float) ->
     return instance
 
 
-async def _attend(home: Home, started: Started, announce: Callable[[Started], None]) -> int:
+async def _attend(home: Home, started: Started, announce: Announce) -> int:
     instances, name = Instances(home), started.launch.spec.name
     log = instances.directory(name) / "log"
+    booting = asyncio.create_task(_await_boot(instances, name, announce))
     trimming = asyncio.create_task(trim_periodically(lambda: [log.parent]))
     try:
         with _stopping_on_signals(lambda: stop_machine(instances, name), lambda: destroy_machine(instances, name)):
-            announce(started)
+            announce.started(started)
             async for part in follow(log, offset=started.log_offset, until=wait_process(started.pid)):
+                await asyncio.wait({booting})  # what it tells comes before what the command prints
                 await asyncio.to_thread(write_output, part)
     finally:
         trimming.cancel()
         if instances.read(name).pid == started.pid:
             await stop_machine(instances, name)
+        await asyncio.wait({booting})
+    booting.result()
     return exit_status(instances.read(name))
+
+
+async def _await_boot(instances: Instances, name: str, announce: Announce) -> None:
+    """Announce that a machine has booted, or switch it off and raise why it has not."""
+    try:
+        announce.booted(await wait_started(instances, name))
+    except DrumheadError:
+        await destroy_machine(instances, name)
+        raise
 
 
 @contextmanager

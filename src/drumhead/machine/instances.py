@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import struct
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 RECORD = "instance.json"
 FLOCK = struct.Struct("hhqqi4x")
 """struct flock on 64-bit Linux: type, whence, start, length, pid."""
+CONSOLE_BYTES = 8192
+CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^ -\x7e\u00a0-\uffff]")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -135,7 +138,8 @@ def observe(directory: Path, launch: Launch) -> Instance:
     if pid:
         return Instance(
             launch=launch,
-            state="starting" if not last.event else "running",
+            # A guest that has reported a failure is about to end; nothing of it ever ran.
+            state="running" if last.event in {"started", "exit"} else "starting",
             pid=pid,
             addresses=addresses,
             resident=resident_memory(pid),
@@ -144,11 +148,37 @@ def observe(directory: Path, launch: Launch) -> Instance:
         launch=launch,
         state="exited" if last.event == "exit" else "failed",
         exit_status=last.code if last.event == "exit" else None,
-        reason=last.reason
-        or ("" if last.event == "exit" else "the machine ended without reporting a status; see its console"),
+        reason=last.reason or ("" if last.event == "exit" else failure(directory)),
         ended_at=end_time(directory),
         addresses=addresses,
     )
+
+
+NO_MEMORY = ("Out of memory", "deadlocked on memory", "not enough memory", "Cannot allocate memory", "unpacking failed")
+CONSOLE_LINES = 8
+
+
+def failure(directory: Path) -> str:
+    """Return why a machine ended that has not reported it, as far as its console tells."""
+    end = console_end(directory)
+    if any(sign in end for sign in NO_MEMORY) or not (directory / "log").exists():
+        return f"the machine ended before its command could; it may need more memory (-m){end}"
+    return f"the machine ended without reporting a status{end}"
+
+
+def console_end(directory: Path) -> str:
+    """Return the last lines of a machine's console, to follow a sentence."""
+    path = directory / "console"
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - CONSOLE_BYTES))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        text = ""
+    lines = [shown for line in text.splitlines() if (shown := CONTROLS.sub("", line).strip())]
+    if not lines:
+        return "; its console is empty"
+    return "; its console ends with:" + "".join(f"\n    {line[:160]}" for line in lines[-CONSOLE_LINES:])
 
 
 def lock_holder(path: Path) -> int:

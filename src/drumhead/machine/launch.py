@@ -8,6 +8,7 @@ import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from drumhead.home import Home
 
 IMAGE = "image.json"
+MACHINE_ID = Path("/etc/machine-id")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,7 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
     refuse_shared_disks(home, spec.volumes, spec.name, instances.all())
     guest, files = find_guest(image.guest), await asyncio.to_thread(ImageStore(home).files, image)
     acceleration = await find_acceleration(home, guest.probe(files))
-    mac = spec.mac or private.derive_mac(spec.private_network, spec.name)
+    mac = spec.mac or private.derive_mac(mac_scope(home, spec), spec.name)
     launch = Launch(
         spec=spec,
         image_digest=image_digest(image),
@@ -123,7 +125,8 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
         fleet=fleet,
     )
     others = [one for one in instances.launches() if one.spec.name != spec.name]
-    private.refuse_taken_address(others, spec.name, spec.private_network, launch.address)
+    private.refuse_taken_address(others, launch)
+    refuse_taken_mac(instances.all(), launch)
     drives, mounts = await open_volumes(home, spec.volumes, guest)
     if image.overlay_size:
         require(guest, "overlay")
@@ -149,13 +152,13 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
 def run_config(
     launch: Launch, hosts: dict[str, str], drives: tuple[Drive, ...], mounts: tuple[GuestMount, ...]
 ) -> RunConfig:
-    """Return the configuration of the guest."""
+    """Return the configuration of the guest; its cards are in the order of ``cards``."""
     uplink = GuestNic(mac=uplink_mac(launch), address=USER_ADDRESS, gateway=USER_GATEWAY, nameserver=USER_NAMESERVER)
     between = GuestNic(mac=launch.mac, address=f"{launch.address}/{private.PREFIX}" if launch.address else "")
     return RunConfig(
         hostname=private.host_name(launch.spec.name),
         command=launch.spec.command,
-        nics=(uplink, between),
+        nics=(between, uplink),
         hosts=hosts,
         mounts=mounts,
         memory=launch.spec.memory,
@@ -164,17 +167,40 @@ def run_config(
 
 
 def cards(home: Home, launch: Launch) -> tuple[Card, ...]:
-    """Return two cards: QEMU's user network for outgoing traffic and forwards, and the private or host network."""
+    """Return two cards: eth0 on the private or host network, then QEMU's user network for what leaves and for forwards.
+
+    Programs announce the address that they find first, so it must be the one that their neighbours reach.
+    """
     spec = launch.spec
     if spec.network == "nat":
         beside = private_netdev(private.multicast_group(home, spec.private_network))
     else:
         beside = host_netdev(spec.network, spec.network_device)
-    return Card(netdev=user_netdev(launch.forwards), mac=uplink_mac(launch)), Card(netdev=beside, mac=launch.mac)
+    uplink = Card(netdev=user_netdev(launch.forwards), mac=uplink_mac(launch), has_channels=True)
+    return Card(netdev=beside, mac=launch.mac), uplink
+
+
+def mac_scope(home: Home, spec: InstanceSpec) -> str:
+    """Return what tells machines of one name apart. A network of the host reaches machines of other hosts and homes."""
+    if spec.network == "nat":
+        return spec.private_network
+    machine_id = MACHINE_ID.read_text().strip() if MACHINE_ID.exists() else socket.gethostname()
+    return f"{machine_id}{home.root}"
+
+
+def refuse_taken_mac(known: list[Instance], launch: Launch) -> None:
+    """Raise CONFLICT when another running machine has this MAC on the host's network."""
+    for one in known:
+        other = one.launch
+        on_host = launch.spec.network != "nat" and other.spec.network != "nat"
+        if on_host and one.pid and other.mac == launch.mac and other.spec.name != launch.spec.name:
+            raise DrumheadError(
+                ErrorCode.CONFLICT, f"{other.spec.name} already has the MAC {launch.mac}; give another --mac"
+            )
 
 
 def uplink_mac(launch: Launch) -> str:
-    """Return the MAC of the first card, which only QEMU sees."""
+    """Return the MAC of the second card, which only QEMU sees."""
     return private.derive_mac(f"{launch.spec.private_network}/out", launch.spec.name)
 
 

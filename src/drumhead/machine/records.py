@@ -83,6 +83,13 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     fleet: str = ""
 
 
+class GuestMemory(msgspec.Struct, frozen=True, kw_only=True):
+    """The memory of a guest in bytes: what its kernel manages, and what of it programs can still get."""
+
+    total: int
+    free: int
+
+
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a machine at one moment, made by ``instances.Instances.read`` and never stored.
 
@@ -99,3 +106,10 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     addresses: dict[str, str] = {}
     resident: int = 0
+    memory: GuestMemory | None = None
+    """What the guest says of its memory; None where it was not asked or did not answer."""
+
+    @property
+    def address(self) -> str:
+        """The address at which other machines reach it; empty until a DHCP server has given one."""
+        return self.launch.address or self.addresses.get("eth0", "")

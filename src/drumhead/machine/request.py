@@ -17,11 +17,12 @@ def choose_command(
 ) -> Command:
     """Return the command of a machine: `command_line` if given, else a config set of the image, else its default.
 
-    `env` is added to the config set's environment. Raises USAGE, and NOT_FOUND with the existing config sets.
+    `env` is added to the config set's environment. A `command_line` has the variables and the directory that all config
+    sets of the image share. Raises USAGE, and NOT_FOUND with the existing config sets.
     """
     if command_line:
-        command = parse_command(command_line)
-        return Command(argv=command.argv, env={**command.env, **(env or {})})
+        command, shared = parse_command(command_line), shared_circumstances(image)
+        return Command(argv=command.argv, env={**shared.env, **command.env, **(env or {})}, cwd=shared.cwd)
     name = config_set or image.default
     known = ", ".join(image.commands) or "none"
     if not name:
@@ -32,6 +33,13 @@ def choose_command(
         raise DrumheadError(ErrorCode.NOT_FOUND, f"{image.name} has no config set {name}; it has: {known}")
     command = image.commands[name]
     return Command(argv=command.argv, env={**command.env, **(env or {})}, cwd=command.cwd)
+
+
+def shared_circumstances(image: Image) -> Command:
+    """Return what all config sets of an image have in common: variables with one value, and the directory."""
+    first, *others = list(image.commands.values()) or [Command(argv=())]
+    env = {name: value for name, value in first.env.items() if all(one.env.get(name) == value for one in others)}
+    return Command(argv=(), env=env, cwd=first.cwd if all(one.cwd == first.cwd for one in others) else "/")
 
 
 def default_instance_name(image: str) -> str:

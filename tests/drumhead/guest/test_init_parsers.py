@@ -21,7 +21,8 @@ NONE, DISCOVER, OFFER, REQUEST, ACK, NAK = 0, 1, 2, 3, 5, 6
 
 class Lease(ctypes.Structure):
     _fields_ = [
-        (name, ctypes.c_uint32) for name in ("address", "netmask", "gateway", "nameserver", "server", "seconds")
+        (name, ctypes.c_uint32)
+        for name in ("address", "netmask", "gateway", "nameserver", "server", "seconds", "renew", "rebind")
     ]
 
     def shown(self):
@@ -112,19 +113,58 @@ def test_a_netmask_is_ones_and_then_zeros(dhcp):
     assert read(dhcp, packet(ACK, option(1, "255.255.255.255")))[1].shown()["netmask"] == "255.255.255.255"
 
 
-def test_a_request_names_address_and_server(dhcp):
+SELECT, RENEW, REBIND = 0, 1, 2
+
+
+def written(dhcp, kind, purpose, elapsed=0, name=b"one"):
+    """A message that the client sends: its fixed fields, and its options by code."""
     message = ctypes.create_string_buffer(548)
     lease = Lease(address=address("10.0.2.15"), server=address("10.0.2.2"))
-    dhcp.dhcp_write(message, REQUEST, ctypes.c_uint32(ID), HARDWARE, ctypes.byref(lease), ctypes.c_bool(False))
-    sent = message.raw
+    words = (ctypes.c_uint32(ID), HARDWARE, ctypes.byref(lease), purpose, ctypes.c_uint16(elapsed), name)
+    dhcp.dhcp_write(message, kind, *words)
+    sent, options = message.raw, {}
+    assert sent[236:240] == b"\x63\x82\x53\x63"
+    at = 240
+    while sent[at] != 255:
+        options[sent[at]] = sent[at + 2 : at + 2 + sent[at + 1]]
+        at += 2 + sent[at + 1]
+    return sent, options
+
+
+def test_a_request_for_an_offer_names_address_server_client_and_machine(dhcp):
+    sent, options = written(dhcp, REQUEST, SELECT, elapsed=7)
     assert sent[:4] == b"\1\1\6\0"
     assert sent[4:8] == struct.pack("=I", ID)
+    assert sent[8:10] == b"\0\7"
     assert sent[10:12] == b"\x80\0", "the answer is to be broadcast"
-    assert sent[28:34] == HARDWARE
-    options = sent[236:].split(b"\x63\x82\x53\x63", 1)[1]
-    assert options.startswith(b"\x35\1\3")
-    assert b"\x32\4" + socket.inet_aton("10.0.2.15") in options
-    assert b"\x36\4" + socket.inet_aton("10.0.2.2") in options
+    assert sent[12:16] == bytes(4)
+    assert sent[28:34] == HARDWARE[:6]
+    assert options[53] == b"\3"
+    assert (options[50], options[54]) == (socket.inet_aton("10.0.2.15"), socket.inet_aton("10.0.2.2"))
+    assert (options[61], options[12]) == (b"\1" + HARDWARE[:6], b"one")
+    assert {1, 3, 6, 51, 58, 59} <= set(options[55])
+
+
+@pytest.mark.parametrize("purpose", [RENEW, REBIND])
+def test_a_lease_is_asked_for_again_from_its_address(dhcp, purpose):
+    sent, options = written(dhcp, REQUEST, purpose, name=b"")
+    assert sent[10:12] == b"\0\0"
+    assert sent[12:16] == socket.inet_aton("10.0.2.15")
+    assert not {50, 54, 12} & set(options), "RFC 2131, table 5"
+
+
+def test_times_of_a_lease_are_the_server_s_or_half_and_seven_eighths(dhcp):
+    def times(*options):
+        _, lease = read(dhcp, packet(ACK, option(54, "10.0.2.2"), *options))
+        return lease.seconds, lease.renew, lease.rebind
+
+    def seconds(code, value):
+        return code, struct.pack(">I", value)
+
+    assert times(seconds(51, 800)) == (800, 400, 700)
+    assert times(seconds(51, 800), seconds(58, 10), seconds(59, 20)) == (800, 10, 20)
+    assert times(seconds(51, 800), seconds(58, 900), seconds(59, 1000)) == (800, 400, 700), "after its end"
+    assert times(seconds(51, 0xFFFFFFFF))[0] == 0xFFFFFFFF
 
 
 @pytest.fixture(scope="module", params=["json", "dhcp"])

@@ -41,8 +41,8 @@ IMAGE = Image(
     layers=(),
 )
 NICS = (
-    GuestNic(mac="02:00:00:00:00:01", address="10.0.2.15/24", gateway="10.0.2.2", nameserver="10.0.2.3"),
     GuestNic(mac="02:00:00:00:00:02", address="10.64.0.9/10"),
+    GuestNic(mac="02:00:00:00:00:01", address="10.0.2.15/24", gateway="10.0.2.2", nameserver="10.0.2.3"),
 )
 PYTHON = Command(
     argv=("python3", "-X", "dev", "-m", "app.main", "--port", "80"), env={"A": "b c", "PYTHONHASHSEED": "0"}
@@ -89,8 +89,8 @@ def test_without_a_volume_data_is_memory(files):
 
 def test_cards_have_fixed_addresses(files):
     words = plan(files).cmdline.split()
-    assert "--ip=eth0,10.0.2.15,255.255.255.0" in words
-    assert "--ip=eth1,10.64.0.9,255.192.0.0" in words
+    assert "--ip=eth1,10.0.2.15,255.255.255.0" in words
+    assert "--ip=eth0,10.64.0.9,255.192.0.0" in words
     assert "--defaultgw=10.0.2.2" in words
 
 

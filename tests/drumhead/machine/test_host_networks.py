@@ -84,10 +84,10 @@ def inside(drumhead, namespace):
 
 
 async def address_of(drumhead, inside, name):
-    """The address that a machine's second card got."""
+    """The address that a machine's first card got."""
     await wait_log(drumhead.home, name, "serving")
     known = next(one for one in json.loads(inside("instances", "--json")) if one["launch"]["spec"]["name"] == name)
-    return known["addresses"].get("eth1")
+    return known["addresses"].get("eth0")
 
 
 @pytest.fixture(scope="module", params=["linux", "osv"])

@@ -64,8 +64,6 @@ def host(tmp_path, monkeypatch):
         (tmp_path / place).touch()
         monkeypatch.setattr(host_network, name, tmp_path / place)
     (tmp_path / "net/br0/bridge").mkdir(parents=True)
-    (tmp_path / "net/tap7").mkdir()
-    (tmp_path / "net/tap7/tun_flags").touch()
     (tmp_path / "helper").touch(0o755)
     (tmp_path / "helper").chmod(0o4755)
     (tmp_path / "bridge.conf").write_text("allow br0\n")
@@ -75,7 +73,27 @@ def host(tmp_path, monkeypatch):
     return tmp_path
 
 
+def add_tap(host, name, carrier):
+    (host / "net" / name).mkdir()
+    (host / "net" / name / "tun_flags").touch()
+    (host / "net" / name / "carrier").write_text(f"{carrier}\n")
+
+
+def test_each_machine_takes_a_free_tap(host):
+    for name, carrier in {"tap0": 1, "tap10": 0, "tap2": 0, "vpn": 0}.items():
+        add_tap(host, name, carrier)
+    assert host_netdev("tap", "") == "tap,ifname=tap2,script=no,downscript=no"
+    assert host_netdev("tap", "vpn") == "tap,ifname=vpn,script=no,downscript=no"
+    with pytest.raises(DrumheadError, match="tap0 is in use by another machine"):
+        host_netdev("tap", "tap0")
+    for name in ("tap2", "tap10"):
+        (host / "net" / name / "carrier").write_text("1\n")
+    with pytest.raises(DrumheadError, match="no free tap device .*ip tuntap add tap1 mode tap"):
+        host_netdev("tap", "")
+
+
 def test_networks_of_the_host(host):
+    add_tap(host, "tap7", 0)
     assert host_netdev("tap", "tap7") == "tap,ifname=tap7,script=no,downscript=no"
     assert host_netdev("bridge", "") == f"tap,br=br0,helper={host}/helper"
     assert host_netdev("vhost", "br0") == f"tap,br=br0,helper={host}/helper,vhost=on"
@@ -84,7 +102,8 @@ def test_networks_of_the_host(host):
 @pytest.mark.parametrize(
     ("mode", "device", "missing", "told"),
     [
-        ("tap", "", "", "there is no tap device tap0"),
+        ("tap", "", "", "ip tuntap add tap0 mode tap"),
+        ("tap", "tap3", "", "there is no tap device tap3"),
         ("bridge", "br9", "", "there is no bridge br9"),
         ("bridge", "", "tun", "modprobe tun"),
         ("bridge", "", "helper", "qemu-bridge-helper is not installed"),

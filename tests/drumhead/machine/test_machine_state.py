@@ -52,11 +52,11 @@ def report(instances, *lines):
 
 def test_a_machine_that_boots_is_starting_until_its_command_runs(instances, alive):
     assert instances.read("one").state == "starting"
-    report(instances, '{"event":"address","card":"eth1","address":"10.64.0.1"}', '{"event":"started","pid":7}')
+    report(instances, '{"event":"address","card":"eth0","address":"10.64.0.1"}', '{"event":"started","pid":7}')
     running = instances.read("one")
     assert running.state == "running"
     assert running.pid == alive.pid
-    assert running.addresses == {"eth1": "10.64.0.1"}
+    assert running.addresses == {"eth0": "10.64.0.1"}
     assert running.resident > 0
 
 

@@ -65,7 +65,7 @@ def test_names_and_aliases_of_one_link_only():
 def test_two_machines_with_one_address_are_refused():
     first, again = launched("first", mac="02:00:00:00:00:07"), launched("again", mac="02:00:40:00:00:07")
     with pytest.raises(DrumheadError) as refused:
-        private.refuse_taken_address([first], "again", "one", again.address)
+        private.refuse_taken_address([first], again)
     assert refused.value.code is ErrorCode.CONFLICT
     assert "first" in refused.value.message
 

@@ -25,7 +25,10 @@ BOOT = BootPlan(
         Channel(name="org.drumhead.control", kind="socket", path=STATE / "control.sock"),
     ),
 )
-CARDS = (Card(netdev="user", mac="02:00:00:00:00:01"), Card(netdev="tap,ifname=t", mac="02:00:00:00:00:02"))
+CARDS = (
+    Card(netdev="tap,ifname=t", mac="02:00:00:00:00:01"),
+    Card(netdev="user", mac="02:00:00:00:00:02", has_channels=True),
+)
 
 
 def words(accelerator="tcg", cpus=2):
@@ -61,7 +64,7 @@ def test_sockets_are_named_from_the_directory_as_their_paths_are_short():
 
 
 def test_cards_keep_their_order():
-    assert after("-netdev") == ["user,id=net0", "tap,ifname=t,id=net1"]
+    assert after("-netdev") == ["tap,ifname=t,id=net0", "user,id=net1"]
     assert "virtio-net-pci,netdev=net1,mac=02:00:00:00:00:02,romfile=" in after("-device")
 
 
@@ -99,8 +102,8 @@ def test_channels_of_a_guest_without_serial_ports_are_addresses_of_qemus_own_net
     line = command_line(boot, name="a", memory=96, cpus=1, accelerator="tcg", cards=CARDS, state=STATE)
     ways = ",guestfwd=tcp:10.0.2.100:2-chardev:channel0,guestfwd=tcp:10.0.2.100:3-chardev:channel1"
     assert [line[n + 1] for n, word in enumerate(line) if word == "-netdev"] == [
-        f"user{ways},id=net0",
-        "tap,ifname=t,id=net1",
+        "tap,ifname=t,id=net0",
+        f"user{ways},id=net1",
     ]
     assert "serial-pci" not in " ".join(line)
     assert "virtserialport" not in " ".join(line)

@@ -15,7 +15,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 HELPERS = (Path("/usr/lib/qemu/qemu-bridge-helper"), Path("/usr/libexec/qemu-bridge-helper"))
 ALLOWED_BRIDGES = Path("/etc/qemu/bridge.conf")
 USUAL_BRIDGES = ("virbr0", "br0")
-USUAL_TAP = "tap0"
+USUAL_TAP = "tap"
 TUN = Path("/dev/net/tun")
 VHOST = Path("/dev/vhost-net")
 INTERFACES = Path("/sys/class/net")
@@ -45,10 +45,27 @@ def host_netdev(mode: HostNetwork, device: str) -> str:
 
 
 def _find_tap(device: str) -> str:
-    name = device or USUAL_TAP
-    if not (INTERFACES / name / "tun_flags").is_file():
-        raise host_lacks("tap", f"there is no tap device {name} (as root: ip tuntap add {name} mode tap user $USER)")
-    return name
+    """Return `device`, or the first tap device that no program has open."""
+    known = sorted((path.parent.name for path in INTERFACES.glob("*/tun_flags")), key=lambda name: (len(name), name))
+    names = [device] if device else [name for name in known if name.startswith(USUAL_TAP)]
+    for name in names:
+        if name in known and not _has_carrier(name):
+            return name
+    if device in known:
+        raise host_lacks("tap", f"{device} is in use by another machine; each needs a tap device of its own")
+    new = device or next(
+        f"{USUAL_TAP}{number}" for number in range(len(names) + 1) if f"{USUAL_TAP}{number}" not in names
+    )
+    reason = f"there is no tap device {device}" if device else "there is no free tap device"
+    raise host_lacks("tap", f"{reason} (as root: ip tuntap add {new} mode tap user $USER; ip link set {new} up)")
+
+
+def _has_carrier(name: str) -> bool:
+    """Tell whether a program has a tap device open. One that is down has no carrier to read, so it may be free."""
+    try:
+        return (INTERFACES / name / "carrier").read_text().strip() == "1"
+    except OSError:
+        return False
 
 
 def _find_bridge(mode: HostNetwork, device: str) -> str:

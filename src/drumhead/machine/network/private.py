@@ -75,11 +75,15 @@ def network_hosts(launches: Iterable[Launch], network: str) -> dict[str, str]:
     return hosts | {f"{name}.localhost": address for name, address in hosts.items()}
 
 
-def refuse_taken_address(launches: Iterable[Launch], name: str, network: str, address: str) -> None:
-    """Raise CONFLICT when another machine has `address`. Two names can, rarely, yield the same address."""
-    for launch in launches:
-        if launch.spec.private_network == network and launch.address == address and launch.spec.name != name:
+def refuse_taken_address(others: Iterable[Launch], launch: Launch) -> None:
+    """Raise CONFLICT when another machine has the address of `launch`. Two names can, rarely, yield the same address.
+
+    A machine on a network of the host has none: a DHCP server there gives it one.
+    """
+    name, network, address = launch.spec.name, launch.spec.private_network, launch.address
+    for other in others if address else ():
+        if other.spec.private_network == network and other.address == address and other.spec.name != name:
             raise DrumheadError(
                 ErrorCode.CONFLICT,
-                f"{launch.spec.name} already has the address {address}; give {name} another name or another --mac",
+                f"{other.spec.name} already has the address {address}; give {name} another name or another --mac",
             )

@@ -24,6 +24,8 @@ class Card:
 
     netdev: str
     mac: str
+    has_channels: bool = False
+    """It is on QEMU's user network, the only one that can lead to channels."""
 
 
 def user_netdev(forwards: tuple[PortForward, ...]) -> str:
@@ -78,7 +80,7 @@ def command_line(
 
 
 def _cards(cards: tuple[Card, ...], channels: tuple[Channel, ...]) -> list[str]:
-    """Return the arguments of the cards. The first is on QEMU's user network, the only one that can reach channels."""
+    """Return the arguments of the cards, which the guest numbers in this order."""
     forwards = [
         f",guestfwd=tcp:{CHANNEL_ADDRESS}:{channel.port}-chardev:channel{number}"
         for number, channel in enumerate(channels)
@@ -86,7 +88,7 @@ def _cards(cards: tuple[Card, ...], channels: tuple[Channel, ...]) -> list[str]:
     ]
     argv = []
     for number, card in enumerate(cards):
-        argv += ["-netdev", f"{card.netdev}{'' if number else ''.join(forwards)},id=net{number}"]
+        argv += ["-netdev", f"{card.netdev}{''.join(forwards) if card.has_channels else ''},id=net{number}"]
         argv += ["-device", f"virtio-net-pci,netdev=net{number},mac={card.mac},romfile="]
     return argv
 

@@ -36,7 +36,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         check(lease.netmask && (zeros & (zeros + 1)) == 0, "the netmask is none");
         check(lease.server != 0, "the lease names no server");
         struct dhcp_message request;
-        dhcp_write(&request, DHCP_REQUEST, ID, hardware, &lease, false);
+        dhcp_write(&request, DHCP_REQUEST, ID, hardware, &lease, DHCP_SELECT, 0, "name");
+        check(lease.seconds == DHCP_FOR_EVER || (lease.renew <= lease.rebind && lease.rebind <= lease.seconds),
+              "the times are out of order");
     } else {
         check(kind == DHCP_NONE || kind == DHCP_NAK, "a kind that the client does not expect");
         check(memcmp(&lease, &before, sizeof lease) == 0, "the lease changed without an answer");

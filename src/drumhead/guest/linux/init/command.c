@@ -54,7 +54,7 @@ static void relay_output(void) {
     ssize_t got = read(output, bytes, sizeof bytes);
     if (got > 0) {
         write_all(log_port, bytes, (size_t)got);
-    } else if (got == 0 || errno != EAGAIN) {
+    } else if (got == 0 || errno != EINTR) {
         close(output);
         output = -1;
     }

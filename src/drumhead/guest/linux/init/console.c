@@ -1,35 +1,65 @@
 /* A shell on the serial console, for whoever presses a key there, if the image has one. */
+#include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include "init.h"
 
+enum { REOPEN_MILLISECONDS = 1000 };
+
 static const char terminal[] = "/dev/ttyS0";
+static bool wanted;
 static int keys = -1;
 static pid_t shell;
 
+/* The end of a shell hangs its terminal up, for every descriptor that was open: they read nothing more and poll as hung
+ * up for ever. Only a descriptor that is opened afterwards works. */
+static void close_keys(void) {
+    if (keys >= 0) close(keys);
+    keys = -1;
+}
+
+static void open_keys(void) {
+    if (wanted && !shell && keys < 0) keys = open(terminal, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+}
+
 void console_open(void) {
-    if (access("/bin/sh", X_OK) == 0) keys = open(terminal, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    wanted = access("/bin/sh", X_OK) == 0;
+    open_keys();
 }
 
-void console_polls(struct pollfd *polls) {
-    polls[0] = (struct pollfd){.fd = shell ? -1 : keys, .events = POLLIN}; /* a shell reads for itself */
-}
+void console_polls(struct pollfd *polls) { polls[0] = (struct pollfd){.fd = keys, .events = POLLIN}; }
 
-void console_events(const struct pollfd *polls) {
+/* Milliseconds until a terminal that hung up is opened again, so that one that hangs up at once costs nothing; -1: never. */
+int console_time_left(void) { return wanted && !shell && keys < 0 ? REOPEN_MILLISECONDS : -1; }
+
+void console_retry(void) { open_keys(); }
+
+static void start_shell(void) {
     static char *const argv[] = {"/bin/sh", "-i", NULL};
     static char *const env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
                                 "TERM=vt100", NULL};
     const struct program program = {.argv = (char **)argv, .env = (char **)env, .cwd = "/"};
-    char pressed[64];
-    if (!(polls[0].revents & POLLIN) || read(keys, pressed, sizeof pressed) <= 0) return;
     int line = open(terminal, O_RDWR | O_NOCTTY | O_CLOEXEC);
     if (line < 0) return;
     shell = start_program(&program, line, line, line, true);
     if (shell < 0) shell = 0;
     close(line);
+    if (shell) close_keys(); /* it reads for itself */
+}
+
+void console_events(const struct pollfd *polls) {
+    char pressed[64];
+    if (!polls[0].revents) return;
+    ssize_t got = read(keys, pressed, sizeof pressed);
+    if (got > 0)
+        start_shell();
+    else if (got == 0 || (errno != EAGAIN && errno != EINTR) || !(polls[0].revents & POLLIN))
+        close_keys();
 }
 
 void console_reap(pid_t pid) {
-    if (pid == shell) shell = 0;
+    if (pid != shell) return;
+    shell = 0;
+    open_keys();
 }

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -21,6 +22,20 @@ void control_open(void) {
 
 static void answer(const char *text) { write_all(port, text, strlen(text)); }
 
+static unsigned long long memory_field(const char *table, const char *name) {
+    const char *line = table ? strstr(table, name) : NULL;
+    return line ? strtoull(line + strlen(name), NULL, 10) << 10 : 0;
+}
+
+/* `free` is what programs can still get, with the pages of files that the kernel would give up. */
+static void answer_memory(void) {
+    char text[160], *table = read_file("/proc/meminfo");
+    snprintf(text, sizeof text, "{\"ok\":true,\"memory\":{\"total\":%llu,\"free\":%llu}}\n",
+             memory_field(table, "MemTotal:"), memory_field(table, "MemAvailable:"));
+    free(table);
+    answer(text);
+}
+
 static void handle(char *text) {
     struct json *request = json_parse(text);
     const char *what = json_text(request, "do", "");
@@ -32,6 +47,8 @@ static void handle(char *text) {
         answer("{\"ok\":true}\n");
     } else if (strcmp(what, "ping") == 0) {
         answer("{\"ok\":true}\n");
+    } else if (strcmp(what, "memory") == 0) {
+        answer_memory();
     } else {
         answer("{\"ok\":false,\"reason\":\"not understood\"}\n");
     }
@@ -49,7 +66,7 @@ void control_events(const struct pollfd *polls) {
     if (!polls[0].revents) return;
     ssize_t got = read(port, line + length, sizeof line - 1 - length);
     if (got <= 0) {
-        if (got < 0 && errno == EAGAIN) return;
+        if (got < 0 && (errno == EAGAIN || errno == EINTR) && polls[0].revents == POLLIN) return;
         connected = false;
         length = 0;
         return;

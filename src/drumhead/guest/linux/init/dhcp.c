@@ -1,11 +1,17 @@
-/* A DHCP client (RFC 2131) for machines with one address per card. */
+/* A DHCP client (RFC 2131) for machines with one address per card.
+ *
+ * Every exchange has an id of its own, so that what comes late is not taken for an answer to the next one. A message is
+ * repeated after growing, random waits, so that many machines that start at once do not ask in step. */
 #include <arpa/inet.h>
+#include <errno.h>
+#include <math.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "init.h"
@@ -13,8 +19,12 @@
 struct client {
     int socket;
     uint32_t id;
+    double began; /* when the first message of this exchange was sent */
     uint8_t hardware[6];
+    char name[64];
 };
+
+enum { FIRST_WAIT = 2, LONGEST_WAIT = 32, REQUESTS = 4, LEAST_RENEWAL = 10, LEAST_RETRY = 5 };
 
 static bool client_open(struct client *client, const char *card) {
     struct ifreq question = {0};
@@ -29,72 +39,142 @@ static bool client_open(struct client *client, const char *card) {
     if (ioctl(client->socket, SIOCGIFHWADDR, &question) != 0 ||
         bind(client->socket, (struct sockaddr *)&here, sizeof here) != 0) {
         close(client->socket);
+        client->socket = -1;
         return false;
     }
     memcpy(client->hardware, question.ifr_hwaddr.sa_data, sizeof client->hardware);
-    getrandom(&client->id, sizeof client->id, GRND_NONBLOCK);
+    gethostname(client->name, sizeof client->name - 1);
     return true;
 }
 
-static void client_send(const struct client *client, enum dhcp_kind kind, const struct lease *lease, bool renewing) {
+/* A number from 0 to 1. */
+static double chance(void) {
+    uint32_t drawn = 0;
+    getrandom(&drawn, sizeof drawn, GRND_NONBLOCK);
+    return drawn / (double)UINT32_MAX;
+}
+
+static void begin(struct client *client) {
+    uint32_t last = client->id;
+    while (client->id == last) client->id = (uint32_t)(chance() * UINT32_MAX);
+    client->began = now();
+}
+
+static void pause_for(double seconds) {
+    struct timespec left = {.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - floor(seconds)) * 1e9)};
+    while (nanosleep(&left, &left) != 0 && errno == EINTR) {
+    }
+}
+
+static void client_send(const struct client *client, enum dhcp_kind kind, const struct lease *lease,
+                        enum dhcp_purpose purpose) {
     struct dhcp_message message;
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(67), .sin_addr.s_addr = INADDR_BROADCAST};
-    if (renewing) to.sin_addr.s_addr = lease->server;
-    dhcp_write(&message, kind, client->id, client->hardware, lease, renewing);
+    double elapsed = now() - client->began;
+    if (purpose == DHCP_RENEW) to.sin_addr.s_addr = lease->server;
+    dhcp_write(&message, kind, client->id, client->hardware, lease, purpose,
+               (uint16_t)(elapsed < UINT16_MAX ? elapsed : UINT16_MAX), client->name);
     sendto(client->socket, &message, sizeof message, 0, (struct sockaddr *)&to, sizeof to);
 }
 
-/* Wait until `deadline` for a reply of the kind `wanted`. False for a NAK, or when none came. */
-static bool client_receive(const struct client *client, enum dhcp_kind wanted, struct lease *lease, double deadline) {
+/* Wait until `deadline` for a reply of the kind `wanted`, or a NAK where an ACK is. DHCP_NONE when none came. Others are
+ * passed over: a second server's offer, or an answer that comes twice. */
+static enum dhcp_kind client_receive(const struct client *client, enum dhcp_kind wanted, struct lease *lease,
+                                     double deadline) {
     double left;
     while ((left = deadline - now()) > 0) {
         struct dhcp_message message = {0};
         struct pollfd wait = {.fd = client->socket, .events = POLLIN};
         if (poll(&wait, 1, (int)(left * 1000) + 1) <= 0) continue;
         ssize_t got = recv(client->socket, &message, sizeof message, 0);
+        if (got < 0 && errno != EINTR) pause_for(0.1); /* the card is down for now */
         struct lease found = *lease;
         enum dhcp_kind kind = got < 0 ? DHCP_NONE : dhcp_read(&message, (size_t)got, client->id, client->hardware, &found);
-        if (kind == DHCP_NAK) return false;
-        if (kind != wanted || kind == DHCP_NONE) continue;
+        if (kind == DHCP_NAK && wanted == DHCP_ACK) return kind;
+        if (kind == DHCP_NONE || kind != wanted) continue;
+        if (kind == DHCP_ACK && found.address != lease->address) continue; /* not what was asked for */
+        *lease = found;
+        return kind;
+    }
+    return DHCP_NONE;
+}
+
+static double sooner(double one, double other) { return one < other ? one : other; }
+
+/* Ask for an offer until `deadline`, then for the lease that it offers. */
+static enum dhcp_kind select_lease(struct client *client, struct lease *lease, double deadline) {
+    double wait = FIRST_WAIT;
+    begin(client);
+    do {
+        if (now() >= deadline) return DHCP_NONE;
+        client_send(client, DHCP_DISCOVER, lease, DHCP_SELECT);
+        double until = now() + wait * (0.75 + chance() / 2);
+        if (client_receive(client, DHCP_OFFER, lease, sooner(until, deadline)) == DHCP_OFFER) break;
+        wait = sooner(wait * 2, LONGEST_WAIT);
+    } while (true);
+    wait = FIRST_WAIT;
+    for (int i = 0; i < REQUESTS && now() < deadline; i++, wait *= 2) {
+        client_send(client, DHCP_REQUEST, lease, DHCP_SELECT);
+        double until = now() + wait * (0.75 + chance() / 2);
+        enum dhcp_kind answer = client_receive(client, DHCP_ACK, lease, sooner(until, deadline));
+        if (answer != DHCP_NONE) return answer;
+    }
+    return DHCP_NONE;
+}
+
+bool dhcp_acquire(const char *card, struct lease *lease, double seconds) {
+    struct client client = {0};
+    double deadline = now() + seconds, wait = FIRST_WAIT;
+    bool good = false;
+    if (!client_open(&client, card)) return false;
+    while (!good && now() < deadline) {
+        struct lease found = {0};
+        good = select_lease(&client, &found, deadline) == DHCP_ACK;
+        if (good) {
+            *lease = found;
+        } else if (now() + wait < deadline) { /* refused, or the server went away after its offer */
+            pause_for(wait);
+            wait = sooner(wait * 2, LONGEST_WAIT);
+        }
+    }
+    close(client.socket);
+    return good;
+}
+
+/* Ask for the lease again: its server, then every server, then give up when it ends. The first wait is until `renew`,
+ * each other one half of what is left until the next stage. */
+static bool renew(struct client *client, struct lease *lease) {
+    double start = now(), rebind = start + lease->rebind, end = start + lease->seconds;
+    pause_for(lease->renew < LEAST_RENEWAL ? LEAST_RENEWAL : lease->renew);
+    while (now() < end) {
+        struct lease found = *lease;
+        bool any = now() >= rebind;
+        begin(client);
+        client_send(client, DHCP_REQUEST, lease, any ? DHCP_REBIND : DHCP_RENEW);
+        double left = (any ? end : rebind) - now();
+        double until = now() + (left / 2 < LEAST_RETRY ? LEAST_RETRY : left / 2);
+        enum dhcp_kind answer = client_receive(client, DHCP_ACK, &found, sooner(until, end));
+        if (answer == DHCP_NAK) return false;
+        if (answer == DHCP_NONE) continue;
         *lease = found;
         return true;
     }
     return false;
 }
 
-static bool request(const struct client *client, struct lease *lease, bool renewing, double wait) {
-    client_send(client, DHCP_REQUEST, lease, renewing);
-    return client_receive(client, DHCP_ACK, lease, now() + wait);
-}
-
-bool dhcp_acquire(const char *card, struct lease *lease, double seconds) {
-    struct client client;
-    double deadline = now() + seconds, wait = 1;
-    bool good = false;
-    if (!client_open(&client, card)) return false;
-    while (!good && now() < deadline) {
-        client_send(&client, DHCP_DISCOVER, lease, false);
-        good = client_receive(&client, DHCP_OFFER, lease, now() + wait) && request(&client, lease, false, wait);
-        if (wait < 4) wait *= 2;
-    }
-    close(client.socket);
-    return good;
-}
-
-/* Ask the server again half-way through a lease; when it does not answer, ask any server. */
-void dhcp_renew_forever(const char *card, struct lease lease, void (*apply)(const char *, const struct lease *)) {
+/* Keep a lease for as long as the machine runs. One that ends is taken from the card (an address of 0) and replaced. */
+void dhcp_keep(const char *card, struct lease lease, void (*apply)(const char *, const struct lease *)) {
+    struct client client = {0};
     for (;;) {
-        struct client client;
-        bool good = false;
-        sleep(lease.seconds < 120 ? 60 : lease.seconds / 2);
-        if (client_open(&client, card)) {
-            good = request(&client, &lease, true, 5);
-            close(client.socket);
+        if (!lease.address) {
+            if (!dhcp_acquire(card, &lease, INFINITY)) pause_for(LONGEST_WAIT);
+            if (lease.address) apply(card, &lease);
+            continue;
         }
-        if (!good) good = dhcp_acquire(card, &lease, 30);
-        if (good)
-            apply(card, &lease);
-        else
-            lease.seconds = 0;
+        while (lease.seconds == DHCP_FOR_EVER) pause();
+        bool kept = client_open(&client, card) && renew(&client, &lease);
+        if (client.socket >= 0) close(client.socket);
+        if (!kept) lease = (struct lease){0};
+        apply(card, &lease);
     }
 }

@@ -39,9 +39,9 @@ void set_up_network(const struct json *nics);
 void write_hosts(const char *hostname, const struct json *hosts);
 
 /* dhcp.c */
-bool dhcp_acquire(const char *card, struct lease *, double seconds);
-void dhcp_renew_forever(const char *card, struct lease, void (*apply)(const char *card, const struct lease *))
-    __attribute__((noreturn));
+bool dhcp_acquire(const char *card, struct lease *, double seconds); /* INFINITY: until there is one */
+void dhcp_keep(const char *card, struct lease, void (*apply)(const char *card, const struct lease *))
+    __attribute__((noreturn)); /* a lease without an address is acquired first */
 
 /* process.c */
 struct program { char **argv; char **env; const char *cwd; };
@@ -81,3 +81,5 @@ void console_open(void);
 void console_polls(struct pollfd *);
 void console_events(const struct pollfd *);
 void console_reap(pid_t);
+int console_time_left(void);
+void console_retry(void); /* open a terminal that hung up again */

@@ -62,19 +62,23 @@ static void read_signals(int signals) {
     reap();
 }
 
+/* Of two times in milliseconds, of which -1 is for ever. */
+static int shorter(int one, int other) { return one < 0 ? other : other < 0 || one < other ? one : other; }
+
 static void wait_for_events(int signals) {
     struct pollfd wanted[ALL_POLLS] = {[SIGNALS] = {.fd = signals, .events = POLLIN}};
     command_polls(wanted + OUTPUT);
     console_polls(wanted + CONSOLE);
     control_polls(wanted + CONTROL);
     for (int i = 0; i < SESSIONS; i++) session_polls(i, wanted + FIRST_SESSION + i * SESSION_POLLS);
-    if (poll(wanted, ALL_POLLS, command_time_left()) < 0) return;
+    if (poll(wanted, ALL_POLLS, shorter(command_time_left(), console_time_left())) < 0) return;
     command_events(wanted + OUTPUT);
     console_events(wanted + CONSOLE);
     control_events(wanted + CONTROL);
     for (int i = 0; i < SESSIONS; i++) session_events(i, wanted + FIRST_SESSION + i * SESSION_POLLS);
     if (wanted[SIGNALS].revents) read_signals(signals);
     command_kill_when_due();
+    if (!wanted[CONSOLE].revents) console_retry();
 }
 
 int main(int count, char **words) {

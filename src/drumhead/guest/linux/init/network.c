@@ -15,6 +15,8 @@
 
 #include "init.h"
 
+enum { DHCP_SECONDS = 15 }; /* how long the command waits for an address */
+
 static char own_name[256];
 
 static bool find_card(const char *mac, char *card) {
@@ -34,7 +36,7 @@ static bool find_card(const char *mac, char *card) {
     return found;
 }
 
-static void set(int request, const char *card, uint32_t address) {
+static bool set(int request, const char *card, uint32_t address) {
     struct ifreq change = {0};
     struct sockaddr_in value = {.sin_family = AF_INET, .sin_addr.s_addr = address};
     int link = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -43,8 +45,10 @@ static void set(int request, const char *card, uint32_t address) {
         change.ifr_flags = IFF_UP;
     else
         memcpy(&change.ifr_addr, &value, sizeof value);
-    if (link < 0 || ioctl(link, request, &change) != 0) fail("cannot set up the card %s: %s", card, strerror(errno));
-    close(link);
+    bool good = link >= 0 && ioctl(link, request, &change) == 0;
+    if (!good) say("cannot set up the card %s: %s", card, strerror(errno));
+    if (link >= 0) close(link);
+    return good;
 }
 
 static void set_gateway(const char *card, uint32_t gateway) {
@@ -64,13 +68,15 @@ static void bring_up(const char *card) {
     char path[80];
     snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", card);
     write_file(path, "1"); /* only IPv4 is used here; looking for IPv6 routers would only delay */
-    set(SIOCSIFFLAGS, card, 0);
+    if (!set(SIOCSIFFLAGS, card, 0)) fail("the network card %s cannot be used", card);
 }
 
 static void apply_lease(const char *card, const struct lease *lease) {
+    static char applied[80];
     char text[80], address[INET_ADDRSTRLEN];
     set(SIOCSIFADDR, card, lease->address);
-    set(SIOCSIFNETMASK, card, lease->netmask);
+    if (!lease->address) say("%s: the lease has ended", card);
+    if (!lease->address || !set(SIOCSIFNETMASK, card, lease->netmask)) return;
     if (lease->gateway) set_gateway(card, lease->gateway);
     if (lease->nameserver) {
         inet_ntop(AF_INET, &lease->nameserver, address, sizeof address);
@@ -78,7 +84,10 @@ static void apply_lease(const char *card, const struct lease *lease) {
         write_file("/etc/resolv.conf", text);
     }
     inet_ntop(AF_INET, &lease->address, address, sizeof address);
-    say("%s: %s", card, address);
+    snprintf(text, sizeof text, "%s: %s", card, address);
+    if (strcmp(text, applied) == 0) return; /* a lease that was renewed */
+    strcpy(applied, text);
+    say("%s", text);
     char *quoted = json_quote(address);
     report("{\"event\":\"address\",\"card\":\"%s\",\"address\":%s}\n", card, quoted ? quoted : "\"\"");
     free(quoted);
@@ -86,12 +95,11 @@ static void apply_lease(const char *card, const struct lease *lease) {
 
 static void use_dhcp(const char *card) {
     struct lease lease = {0};
-    if (!dhcp_acquire(card, &lease, 10)) {
-        say("%s: no DHCP server answered", card);
-        return;
-    }
-    apply_lease(card, &lease);
-    if (fork() == 0) dhcp_renew_forever(card, lease, apply_lease);
+    if (dhcp_acquire(card, &lease, DHCP_SECONDS))
+        apply_lease(card, &lease);
+    else
+        say("%s: no DHCP server has answered; it is asked for as long as the machine runs", card);
+    if (fork() == 0) dhcp_keep(card, lease, apply_lease);
 }
 
 static void use_address(const char *card, const struct json *nic) {
@@ -119,20 +127,27 @@ static void use_every_card(void) {
     if (cards) closedir(cards);
 }
 
-/* Without `nics` (an exported disk) every card uses DHCP. */
-void set_up_network(const struct json *nics) {
-    set(SIOCSIFFLAGS, "lo", 0);
-    if (!nics) use_every_card();
+static void use_cards(const struct json *nics, bool with_dhcp) {
     for (const struct json *nic = nics ? nics->child : NULL; nic; nic = nic->next) {
         char card[IFNAMSIZ];
         const char *mac = json_text(nic, "mac", "");
+        if (with_dhcp == (*json_text(nic, "address", "") != 0)) continue;
         if (!find_card(mac, card)) fail("the network card %s is missing", mac);
         bring_up(card);
-        if (*json_text(nic, "address", ""))
-            use_address(card, nic);
-        else
+        if (with_dhcp)
             use_dhcp(card);
+        else
+            use_address(card, nic);
     }
+}
+
+/* Without `nics` (an exported disk) every card uses DHCP. Addresses that are known come first: they have the gateway, and
+ * a DHCP server that does not answer delays only itself. */
+void set_up_network(const struct json *nics) {
+    set(SIOCSIFFLAGS, "lo", 0);
+    if (!nics) use_every_card();
+    use_cards(nics, false);
+    use_cards(nics, true);
 }
 
 void write_hosts(const char *hostname, const struct json *hosts) {

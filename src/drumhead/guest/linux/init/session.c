@@ -207,22 +207,23 @@ static void advance(struct session *session) {
     }
 }
 
-static void receive(struct session *session) {
+static void receive(struct session *session, short events) {
     ssize_t got = read(session->port, session->received + session->have, sizeof session->received - session->have);
     if (got > 0) {
         session->have += (size_t)got;
         advance(session);
-    } else if (got == 0 || errno != EAGAIN) {
+    } else if (got == 0 || (errno != EAGAIN && errno != EINTR) || events != POLLIN) {
         hang_up(session);
     }
 }
 
-static void relay(struct session *session, int *end, char type) {
+/* Pass on what the program wrote. `events` tell whether more can come when there is nothing now. */
+static void relay(struct session *session, int *end, char type, short events) {
     char bytes[16384];
     ssize_t got = read(*end, bytes, sizeof bytes);
     if (got > 0)
         put_frame(session, type, bytes, (size_t)got);
-    else if (got == 0 || errno != EINTR)
+    else if (got == 0 || (errno != EINTR && errno != EAGAIN) || events != POLLIN)
         close_end(end);
 }
 
@@ -248,15 +249,19 @@ void session_polls(int index, struct pollfd *polls) {
 
 void session_events(int index, const struct pollfd *polls) {
     struct session *session = &sessions[index];
-    if (polls[PORT].revents & POLLOUT) buffer_send(&session->outgoing, session->port);
-    if (polls[PORT].revents & (POLLIN | POLLERR))
-        receive(session);
-    else if (polls[PORT].revents & POLLHUP)
+    short port = (short)(polls[PORT].revents & ~POLLOUT);
+    if ((polls[PORT].revents & POLLOUT) && !buffer_send(&session->outgoing, session->port)) port = POLLERR;
+    if (port & POLLIN)
+        receive(session, port);
+    else if (port)
         hang_up(session);
-    if (polls[IN].revents && session->in == polls[IN].fd) advance(session);
-    if (polls[OUT].revents && session->out == polls[OUT].fd) relay(session, &session->out, '1');
+    if (polls[IN].revents && session->in == polls[IN].fd) {
+        if (polls[IN].revents & (POLLERR | POLLNVAL)) close_end(&session->in); /* nobody reads it any more */
+        advance(session);
+    }
+    if (polls[OUT].revents && session->out == polls[OUT].fd) relay(session, &session->out, '1', polls[OUT].revents);
     if (polls[ERR].revents && session->err == polls[ERR].fd && session->outgoing.to == 0)
-        relay(session, &session->err, '2');
+        relay(session, &session->err, '2', polls[ERR].revents);
     if (session->state == RUNNING && session->pid == 0) finish(session);
 }
 

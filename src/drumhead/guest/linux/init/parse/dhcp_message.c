@@ -4,8 +4,8 @@
 #include <string.h>
 
 enum { BOOT_REQUEST = 1, BOOT_REPLY = 2, COOKIE = 0x63825363, BROADCAST = 0x8000 };
-enum { PAD = 0, NETMASK = 1, ROUTER = 3, NAMESERVER = 6, ADDRESS = 50, LEASE_TIME = 51, KIND = 53, SERVER = 54,
-       PARAMETERS = 55, END = 255 };
+enum { PAD = 0, NETMASK = 1, ROUTER = 3, NAMESERVER = 6, HOST_NAME = 12, ADDRESS = 50, LEASE_TIME = 51, KIND = 53,
+       SERVER = 54, PARAMETERS = 55, LARGEST = 57, RENEWAL_TIME = 58, REBINDING_TIME = 59, CLIENT = 61, END = 255 };
 enum { DEFAULT_SECONDS = 3600 };
 
 static uint8_t *put_option(uint8_t *to, uint8_t code, const void *value, uint8_t size) {
@@ -16,22 +16,43 @@ static uint8_t *put_option(uint8_t *to, uint8_t code, const void *value, uint8_t
 }
 
 void dhcp_write(struct dhcp_message *message, enum dhcp_kind kind, uint32_t id, const uint8_t hardware[6],
-                const struct lease *lease, bool renewing) {
-    static const uint8_t wanted[] = {NETMASK, ROUTER, NAMESERVER, LEASE_TIME, SERVER};
-    const uint8_t code = (uint8_t)kind;
+                const struct lease *lease, enum dhcp_purpose purpose, uint16_t elapsed, const char *name) {
+    static const uint8_t wanted[] = {NETMASK, ROUTER, NAMESERVER, LEASE_TIME, SERVER, RENEWAL_TIME, REBINDING_TIME};
+    const uint8_t code = (uint8_t)kind, client[] = {1, hardware[0], hardware[1], hardware[2], hardware[3], hardware[4],
+                                                    hardware[5]};
+    const uint16_t largest = htons(sizeof *message + 28); /* with the headers of IP and UDP */
+    size_t length = strnlen(name, 63);
     *message = (struct dhcp_message){.op = BOOT_REQUEST, .type = 1, .length = 6, .id = id, .cookie = htonl(COOKIE)};
+    message->seconds = htons(elapsed);
     memcpy(message->hardware, hardware, 6);
     uint8_t *end = put_option(message->options, KIND, &code, 1);
+    end = put_option(end, CLIENT, client, sizeof client);
+    end = put_option(end, LARGEST, &largest, sizeof largest);
     end = put_option(end, PARAMETERS, wanted, sizeof wanted);
-    if (renewing)
+    if (length) end = put_option(end, HOST_NAME, name, (uint8_t)length);
+    if (kind == DHCP_REQUEST && purpose != DHCP_SELECT)
         message->client = lease->address;
     else
         message->flags = htons(BROADCAST); /* the card has no address yet, so the answer must be broadcast */
-    if (kind == DHCP_REQUEST && !renewing) {
+    if (kind == DHCP_REQUEST && purpose == DHCP_SELECT) {
         end = put_option(end, ADDRESS, &lease->address, 4);
         end = put_option(end, SERVER, &lease->server, 4);
     }
     *end = END;
+}
+
+static uint32_t read_time(const uint8_t *value) {
+    uint32_t seconds;
+    memcpy(&seconds, value, sizeof seconds);
+    return ntohl(seconds);
+}
+
+/* A server need not say when to ask again, and what it says need not make sense. */
+static void set_times(struct lease *lease) {
+    if (lease->seconds == DHCP_FOR_EVER) return;
+    if (!lease->rebind || lease->rebind > lease->seconds) lease->rebind = (uint32_t)((uint64_t)lease->seconds * 7 / 8);
+    if (!lease->renew || lease->renew > lease->rebind) lease->renew = lease->seconds / 2;
+    if (lease->renew > lease->rebind) lease->renew = lease->rebind;
 }
 
 static enum dhcp_kind read_options(const uint8_t *at, const uint8_t *end, struct lease *lease) {
@@ -50,10 +71,9 @@ static enum dhcp_kind read_options(const uint8_t *at, const uint8_t *end, struct
             if (code == ROUTER) memcpy(&lease->gateway, value, 4);
             if (code == NAMESERVER) memcpy(&lease->nameserver, value, 4);
             if (code == SERVER) memcpy(&lease->server, value, 4);
-            if (code == LEASE_TIME) {
-                memcpy(&lease->seconds, value, 4);
-                lease->seconds = ntohl(lease->seconds);
-            }
+            if (code == LEASE_TIME) lease->seconds = read_time(value);
+            if (code == RENEWAL_TIME) lease->renew = read_time(value);
+            if (code == REBINDING_TIME) lease->rebind = read_time(value);
         }
         at = value + size;
     }
@@ -85,6 +105,7 @@ enum dhcp_kind dhcp_read(const struct dhcp_message *message, size_t size, uint32
     if (!found.server && kind == DHCP_OFFER) return DHCP_NONE; /* nobody to ask for it */
     if (!found.server) found.server = lease->server;
     if (!is_netmask(found.netmask)) found.netmask = htonl(0xFFFFFF00);
+    set_times(&found);
     *lease = found;
     return kind;
 }

@@ -1,0 +1,34 @@
+"""``drumhead shell``: reach machines from the host, by name and address."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from drumhead.cli.output import notice
+from drumhead.home import find_home
+
+
+async def shell_command(
+    *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    private_network: str = "default",
+) -> int:
+    """Open a shell of this host on a private network, where machines are reached by name and address.
+
+    It needs no root. Files are those of the host, but of its networks the shell has the private one only. The exit
+    status is that of the shell or the command.
+
+    Parameters
+    ----------
+    command:
+        A program and its arguments to run instead of a shell, after --.
+    private_network:
+        The private network; that of a fleet has the fleet's name.
+    """
+    from drumhead.machine.network.shell import run_shell  # noqa: PLC0415 - each command imports what it uses
+
+    if not command:
+        notice(f"A shell on the network {private_network}; `exit` leaves it.")
+    return await run_shell(find_home(), private_network, command or (os.environ.get("SHELL", "/bin/sh"),))

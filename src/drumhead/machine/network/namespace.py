@@ -1,0 +1,106 @@
+"""Put a program on a private network: ``python -m drumhead.machine.network.namespace SOCKET SETTINGS``.
+
+``shell`` starts this with one end of a socket pair. It enters a user, a network and a mount namespace of its own,
+creates a tap device there, sends its descriptor through the socket, and becomes the program. It needs no root.
+Sources: user_namespaces(7), the kernel's Documentation/networking/tuntap, netdevice(7).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from drumhead.machine.process import LIBC
+
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x20000, 0x10000000, 0x40000000
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
+SIOCSIFADDR, SIOCSIFNETMASK, SIOCSIFHWADDR, SIOCSIFFLAGS = 0x8916, 0x891C, 0x8924, 0x8914
+IFF_UP, ARPHRD_ETHER = 1, 1
+CARD = "eth0"
+TUN = "/dev/net/tun"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the program gets: its card's MAC and address, a file of names to see as /etc/hosts, and its argv."""
+
+    mac: str
+    address: str
+    netmask: str
+    hosts: str
+    argv: tuple[str, ...]
+
+
+class NotPermittedError(Exception):
+    """Something that this host does not let the user do; the message says what to do."""
+
+
+def main() -> NoReturn:
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    settings = msgspec.json.decode(sys.argv[2], type=Settings)
+    try:
+        enter()
+        card = set_up(settings)
+    except NotPermittedError as error:
+        channel.send(str(error).encode())
+        sys.exit(1)
+    socket.send_fds(channel, [b"ok"], [card])
+    os.close(card)
+    channel.close()
+    try:
+        os.execvp(settings.argv[0], settings.argv)  # noqa: S606 - the user's own program
+    except OSError as error:
+        sys.stderr.write(f"drumhead: cannot start {settings.argv[0]}: {error.strerror}\n")
+        sys.exit(127 if isinstance(error, FileNotFoundError) else 126)
+
+
+def enter() -> None:
+    """Enter the namespaces, with the same user inside as outside. Raises NotPermittedError."""
+    user, group = os.geteuid(), os.getegid()
+    if LIBC.unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS) != 0:
+        raise NotPermittedError(
+            f"this host does not let you create namespaces ({os.strerror(ctypes.get_errno())}); as root: sysctl -w "
+            "kernel.unprivileged_userns_clone=1 (Debian) or kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu)"
+        )
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+    Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+
+
+def set_up(settings: Settings) -> int:
+    """Make the card and the names. Return the descriptor of the card's other side. Raises NotPermittedError."""
+    try:
+        card = os.open(TUN, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise NotPermittedError(
+            f"{TUN} cannot be opened ({error.strerror}); as root: modprobe tun; chmod 666 {TUN}"
+        ) from error
+    fcntl.ioctl(card, TUNSETIFF, struct.pack("16sH22x", CARD.encode(), IFF_TAP | IFF_NO_PI))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
+        hardware = bytes.fromhex(settings.mac.replace(":", ""))
+        fcntl.ioctl(link, SIOCSIFHWADDR, struct.pack("16sH6s16x", CARD.encode(), ARPHRD_ETHER, hardware))
+        for request, text in ((SIOCSIFADDR, settings.address), (SIOCSIFNETMASK, settings.netmask)):
+            value = struct.pack("16sHH4s16x", CARD.encode(), socket.AF_INET, 0, socket.inet_aton(text))
+            fcntl.ioctl(link, request, value)
+        for name in ("lo", CARD):
+            fcntl.ioctl(link, SIOCSIFFLAGS, struct.pack("16sH22x", name.encode(), IFF_UP))
+    mount("none", "/", MS_REC | MS_PRIVATE)
+    mount(settings.hosts, "/etc/hosts", MS_BIND)
+    return card
+
+
+def mount(what: str, where: str, flags: int) -> None:
+    if LIBC.mount(what.encode(), where.encode(), None, ctypes.c_ulong(flags), None) != 0:
+        raise NotPermittedError(f"{what} cannot be mounted on {where}: {os.strerror(ctypes.get_errno())}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Run a program of the host on a private network, so that it reaches machines by name and address, without root.
+
+The program is in namespaces of its own (``namespace``). Frames of its card travel as those of the machines do: as
+datagrams to the network's multicast group on the host's loopback interface.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import struct
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.machine.instances import Instances
+from drumhead.machine.network import private
+from drumhead.machine.network.namespace import Settings
+
+if TYPE_CHECKING:
+    from drumhead.home import Home
+
+LOOPBACK = "127.0.0.1"
+NETMASK = "255.192.0.0"
+MAX_FRAME = 1 << 16
+BURST = 64
+"""Frames that one side may send before the other is looked at."""
+NAMES_INTERVAL = 1.0
+"""Seconds between two looks at which machines there are."""
+HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
+
+
+async def run_shell(home: Home, network: str, argv: tuple[str, ...]) -> int:
+    """Run a program on `network` with this terminal, and return its exit status. Raises UNSUPPORTED."""
+    mac = private.derive_mac(network, f"shell {secrets.token_hex(8)}")
+    with tempfile.TemporaryDirectory(prefix="drumhead-shell-") as scratch:
+        hosts = Path(scratch) / "hosts"
+        hosts.touch()
+        _write_hosts(home, network, hosts)
+        settings = Settings(mac=mac, address=private.derive_address(mac), netmask=NETMASK, hosts=str(hosts), argv=argv)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with ours, theirs:
+            words = ["-m", "drumhead.machine.network.namespace", str(theirs.fileno())]
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, *words, msgspec.json.encode(settings).decode(), pass_fds=[theirs.fileno()]
+            )
+            theirs.close()
+            card = await _receive_card(ours, process)
+        naming = asyncio.create_task(_keep_names(home, network, hosts))
+        try:
+            group = private.multicast_group(home, network)
+            return await _attend(group, mac, card, process)
+        finally:
+            naming.cancel()
+            os.close(card)
+
+
+async def _receive_card(channel: socket.socket, process: asyncio.subprocess.Process) -> int:
+    """Return the descriptor of the program's card. Raises UNSUPPORTED with what the host does not allow."""
+    try:
+        said, files, _, _ = await asyncio.to_thread(socket.recv_fds, channel, 4096, 1)
+    except OSError:
+        said, files = b"", []
+    if not files:
+        await process.wait()
+        reason = said.decode() or "the namespace could not be set up"
+        raise DrumheadError(ErrorCode.UNSUPPORTED, f"drumhead shell does not work on this host: {reason}")
+    return files[0]
+
+
+async def _attend(group: private.MulticastGroup, mac: str, card: int, process: asyncio.subprocess.Process) -> int:
+    """Relay the card's frames until the program ends. Return its exit status."""
+    loop = asyncio.get_running_loop()
+    # Keys such as Ctrl-C are the program's; it is in the same process group.
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        loop.add_signal_handler(number, lambda: None)
+    loop.add_signal_handler(signal.SIGTERM, process.terminate)
+    os.set_blocking(card, False)
+    with _open_group(group) as link:
+        loop.add_reader(card, _relay_out, card, link, (group.address, group.port))
+        loop.add_reader(link, _relay_in, link, card, bytes.fromhex(mac.replace(":", "")))
+        try:
+            status = await process.wait()
+        finally:
+            loop.remove_reader(card)
+            loop.remove_reader(link)
+    return status if status >= 0 else 128 - status
+
+
+def _open_group(group: private.MulticastGroup) -> socket.socket:
+    """Return a socket in the network's group, as QEMU opens its own."""
+    link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        link.bind((group.address, group.port))
+        member = struct.pack("4s4s", socket.inet_aton(group.address), socket.inet_aton(LOOPBACK))
+        link.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+        link.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(LOOPBACK))
+        link.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
+        link.setblocking(False)  # noqa: FBT003
+    except OSError:
+        link.close()
+        raise
+    return link
+
+
+def _relay_out(card: int, link: socket.socket, to: tuple[str, int]) -> None:
+    # What the network cannot take is lost, as on any Ethernet.
+    for _ in range(BURST):
+        try:
+            frame = os.read(card, MAX_FRAME)
+        except OSError:
+            return
+        with suppress(OSError):
+            link.sendto(frame, to)
+
+
+def _relay_in(link: socket.socket, card: int, own: bytes) -> None:
+    for _ in range(BURST):
+        try:
+            frame = link.recv(MAX_FRAME)
+        except OSError:
+            return
+        if frame[6:12] == own:  # what a member of a group sends comes back to it
+            continue
+        with suppress(OSError):
+            os.write(card, frame)
+
+
+async def _keep_names(home: Home, network: str, hosts: Path) -> None:
+    """Write the names of machines that come and go into the file that the program sees as /etc/hosts."""
+    while True:
+        await asyncio.sleep(NAMES_INTERVAL)
+        _write_hosts(home, network, hosts)
+
+
+def _write_hosts(home: Home, network: str, hosts: Path) -> None:
+    known = private.network_hosts(Instances(home).launches(), network)
+    text = HOSTS + "".join(f"{address} {name}\n" for name, address in known.items())
+    if hosts.read_text() != text:
+        hosts.write_text(text)  # in place, as the mount holds on to the file itself

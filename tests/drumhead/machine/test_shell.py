@@ -1,0 +1,70 @@
+"""A shell of the host on a private network: machines are reached by name and address, by somebody who is not root."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from support.machines import LIMIT
+
+pytestmark = pytest.mark.slow
+
+SEES = "curl -sS --retry 20 --retry-connrefused --max-time 60 http://{}:8000/"
+
+
+def shell(drumhead, *words, status=0):
+    done = drumhead.run("shell", "--private-network", "shared", "--", *words)
+    assert done.returncode == status, done.stderr
+    return done.stdout
+
+
+def test_a_machine_answers_at_its_own_address_and_by_name(server, drumhead):
+    address = server["launch"]["address"]
+    said = shell(drumhead, "sh", "-c", f"{SEES.format(address)}; echo; {SEES.format('server')}")
+    assert [line.startswith('{"argv": ["/server.py"') for line in said.splitlines()] == [True, True]
+
+
+def test_much_is_carried(server, drumhead):
+    """More than a burst of frames in both directions, by a program of the host."""
+    program = (
+        "import socket, threading; s = socket.create_connection(('server', 8000)); size = 200_000\n"
+        "s.sendall(b'GET / HTTP/1.1\\r\\nHost: server\\r\\n\\r\\n' * (size // 34))\n"
+        "s.shutdown(socket.SHUT_WR); print(s.recv(15))"
+    )
+    assert "HTTP/1.0 200" in shell(drumhead, sys.executable, "-c", program)
+
+
+def test_its_status_is_the_program_s_and_the_program_is_the_user_s(server, drumhead):
+    shell(drumhead, "sh", "-c", "exit 7", status=7)
+    shell(drumhead, "sh", "-c", "kill -9 $$", status=137)
+    shell(drumhead, "no-such-program", status=127)
+    assert shell(drumhead, "id", "-u").strip() == str(os.geteuid())
+    assert "server" not in drumhead.run("shell", "--", "cat", "/etc/hosts").stdout, "it is on another network"
+
+
+def test_there_is_no_other_network(server, drumhead):
+    cards = shell(drumhead, "sh", "-c", "ls /sys/class/net >/dev/null; cat /proc/net/dev").splitlines()[2:]
+    assert sorted(line.split(":")[0].strip() for line in cards) == ["eth0", "lo"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="somebody else has no privileges anyway, as the other tests show")
+def test_it_needs_no_privileges(server, drumhead):
+    """Root without any capability may do what everybody may (and open root's files, which pytest's are)."""
+    words = [
+        "setpriv",
+        "--bounding-set=-all",
+        "--inh-caps=-all",
+        *drumhead.words,
+        "shell",
+        "--private-network",
+        "shared",
+    ]
+    env = {**os.environ, "DRUMHEAD_HOME": str(drumhead.home.root)}
+    inside = ["sh", "-c", f"grep CapEff /proc/self/status; {SEES.format('server')}"]
+    done = subprocess.run([*words, "--", *inside], env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
+    capabilities, answer = done.stdout.splitlines()
+    assert answer.startswith('{"argv"'), done.stderr
+    assert capabilities
+    bare = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "grep", "CapEff", "/proc/self/status"]
+    assert subprocess.check_output(bare).split()[1] == b"0000000000000000"
