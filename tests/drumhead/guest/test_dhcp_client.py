@@ -33,7 +33,8 @@ NETWORKD = (
     "[Match]\nName=s0\n[Network]\nAddress=10.99.0.1/24\nDHCPServer=yes\n[DHCPServer]\nPoolOffset=50\nEmitDNS=no\n"
 )
 RUN_NETWORKD = (
-    "ip address flush dev s0 && mount --make-rprivate / && mount -t sysfs -o ro sysfs /sys && mount -t tmpfs tmpfs /run && "
+    "ip address flush dev s0 && mount --make-rprivate / && "
+    "mount -t sysfs -o ro sysfs /sys && mount -t tmpfs tmpfs /run && "
     "mkdir -p /run/systemd/network /run/systemd/netif /run/dbus && cp {0}/s0.network /run/systemd/network/ && "
     "export SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console && exec /lib/systemd/systemd-networkd"
 )
