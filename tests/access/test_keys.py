@@ -203,3 +203,29 @@ async def test_the_audit_log_says_who_did_what(root):
     assert first.token.split("_")[2] not in json.dumps(lines)
     mine = [json.loads(line)["tenant"] for line in (await first.call("GET", "/audit")).splitlines()]
     assert set(mine) == {"first"}
+
+
+async def test_a_named_proxy_says_who_its_user_is_and_nobody_else_does(plane, http):
+    settings = {"user_header": "X-Forwarded-User", "user_tenant": "default", "user_scopes": "read"}
+    for proxies, status in (("127.0.0.1", 200), ("192.0.2.1", 401)):
+        for name in ("keyvaluestore", "db", "storage"):
+            if name not in plane.services:
+                await plane.start(name, trusted_proxies="192.0.2.1")
+        master = await plane.start("master", trusted_proxies=proxies, **settings)
+        for name in ("db", "storage"):
+            await master.discovery.wait_for(name)
+        user = {"X-Forwarded-User": "ann@example.org"}
+        async with http.get(f"{master.url}/summary", headers=user) as answer:
+            assert answer.status == status
+        async with http.get(f"{master.url}/session", headers=user) as answer:
+            told = await answer.json()
+        assert told["signed_in"] is (status == 200)
+        if status == 200:
+            assert (told["name"], told["via"], told["scopes"]) == ("ann@example.org", "proxy", ["read"])
+            async with http.post(f"{master.url}/task/1-aaaaaaaaaa/cancel", headers=user) as answer:
+                assert answer.status == 403
+            for wrong in ([("X-Forwarded-User", "a"), ("X-Forwarded-User", "b")], [("X-Forwarded-User", "")]):
+                async with http.get(f"{master.url}/summary", headers=wrong) as answer:
+                    assert answer.status == 401
+        async with http.get(f"{master.url}/summary") as answer:
+            assert answer.status == 401

@@ -1,5 +1,7 @@
 import { effect, signal } from "@preact/signals";
 import { render } from "preact";
+import { AccessButton } from "./access/access";
+import { Gate } from "./access/gate";
 import * as live from "./live";
 import { Confirm } from "./parts/confirm";
 import { DropOverlay } from "./parts/drop";
@@ -62,7 +64,10 @@ function Page() {
           <span>{texts.connection.short[state]}</span>
         </span>
         <Help />
-        <ThemeButton />
+        <span class="actions">
+          <AccessButton />
+          <ThemeButton />
+        </span>
       </header>
       <main id="main" tabIndex={-1}>
         <Shown />
@@ -91,7 +96,14 @@ function ThemeButton() {
   );
 }
 
-live.start();
-uploads.start();
-void recipes.load().catch(() => undefined);
-render(<Page />, document.getElementById("page")!);
+function start() {
+  live.start();
+  uploads.start();
+  void recipes.load().catch(() => undefined);
+}
+render(
+  <Gate start={start}>
+    <Page />
+  </Gate>,
+  document.getElementById("page")!,
+);

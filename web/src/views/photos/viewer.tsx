@@ -1,5 +1,6 @@
 // One photo, large: before and after, its outputs and their sizes, what it says of itself, downloads.
 
+import { ShareButton } from "../../access/share";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { deleteTask, getTask, originalUrl, type Output, renditionUrl, resultUrl, shownUrl, State, type Task } from "../../api";
 import { type PhotoData, photoData } from "../../exif";
@@ -156,6 +157,7 @@ function Finished({ task, name, swipe }: { task: Task; name: string; swipe: (by:
             </a>
           </li>
         </ul>
+        <ShareButton task={task.id} outputs={task.outputs.map((one) => one.name)} />
         {task.outputs.length > 1 && (
           <a class="button" href={`archive?tasks=${task.id}`} download>
             <Icon name="download" /> {words.all}

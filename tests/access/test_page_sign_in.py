@@ -1,0 +1,80 @@
+"""Signing in on the page, one's keys, tenants and sharing, in a browser."""
+
+from __future__ import annotations
+
+import aiohttp
+import pytest
+
+from support.browser import chromium, opened
+from support.photos import photo
+
+from .tenants import Api, finish_one
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+async def root(keyed, http) -> Api:
+    return Api(http, keyed.url("master"), keyed.key)
+
+
+async def test_a_link_signs_in_and_keys_and_tenants_are_managed(keyed, root):
+    link = (await root.call("POST", "/sign-in-links"))["url"]
+    address = root.url.removeprefix("http://")
+    async with chromium() as browser, opened(browser, address) as page:
+        await page.get_by_role("heading", name="Sign in").wait_for()
+        assert await page.get_by_role("navigation").count() == 0, "nothing of the page is shown"
+        await page.get_by_label("API key").fill("sl_wrong_key")
+        await page.get_by_role("button", name="Sign in").click()
+        await page.get_by_text("not known here").wait_for()
+        await page.goto("about:blank")
+        await page.goto(link)
+        await page.get_by_role("navigation", name="Main").wait_for()
+        assert "sign-in" not in page.url, "the ticket does not stay in the address"
+        await page.get_by_role("button", name="Access: signed in as sign-in link").click()
+        await page.get_by_label("Name", exact=True).fill("script")
+        await page.get_by_role("button", name="Create key").click()
+        token = (await page.locator(".made code").text_content()) or ""
+        await Api(root.http, root.url, token).call("GET", "/tasks")
+        await page.get_by_text("upload, read").first.wait_for()
+        await page.get_by_label("Id", exact=True).fill("acme")
+        await page.get_by_role("button", name="Create tenant").click()
+        await page.get_by_text("acme").click()
+        form = page.get_by_role("listitem").filter(has_text="acme")
+        await form.get_by_label("Most waiting tasks").fill("9")
+        await form.get_by_role("button", name="Save").click()
+        while (
+            next(t for t in await root.call("GET", "/tenants") if t["tenant"]["id"] == "acme")["tenant"]["limits"][
+                "waiting"
+            ]
+            != 9
+        ):
+            pass
+        # Signed out, the page shows nothing; the key that was made signs in again, as one who manages nothing.
+        await page.get_by_role("button", name="Sign out").click()
+        await page.get_by_label("API key").fill(token)
+        await page.get_by_role("button", name="Sign in").click()
+        await page.get_by_role("button", name="Access: signed in as script").click()
+        assert await page.get_by_role("button", name="Create key").count() == 0
+        # A session that ends is noticed.
+        (key,) = await root.call("GET", "/keys")
+        await root.call("DELETE", f"/keys/{key['id']}", status=204)
+        await page.reload()
+        await page.get_by_role("heading", name="Sign in").wait_for()
+
+
+async def test_a_result_is_shared_by_a_link(keyed, root):
+    made = await root.call("POST", "/keys", {"name": "me", "scopes": ["administer"]})
+    async with Api(root.http, root.url, made["token"]).client() as client:
+        task = await client.upload(photo(1), filename="beach.png")
+    await finish_one(keyed, photo(2))
+    async with chromium() as browser, opened(browser, root.url.removeprefix("http://")) as page:
+        await page.get_by_label("API key").fill(made["token"])
+        await page.get_by_role("button", name="Sign in").click()
+        await page.get_by_role("navigation", name="Main").wait_for()
+        await page.goto(f"{root.url}/#/photos/{task.id}")
+        await page.get_by_role("button", name="Share").click()
+        await page.get_by_role("button", name="Make link").click()
+        link = await page.get_by_label("Link", exact=True).input_value()
+    async with aiohttp.ClientSession() as http, http.get(link) as answer:
+        assert await answer.read() == photo(2)

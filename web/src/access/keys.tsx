@@ -1,0 +1,112 @@
+// The API keys of the tenant: listed, created, rotated, revoked.
+
+import { useEffect, useState } from "preact/hooks";
+import { ago } from "../format";
+import { attempt, say } from "../parts/toast";
+import { type CreatedKey, createKey, getKeys, type KeyInfo, revokeKey, rotateKey, type Scope, SCOPES } from "./session";
+import { texts } from "./texts";
+
+const words = texts.keys;
+const day = (at: number) => new Date(at * 1000).toLocaleDateString();
+
+export function Keys() {
+  const [keys, setKeys] = useState<KeyInfo[]>();
+  const [made, setMade] = useState<CreatedKey>();
+  const read = () => void attempt(async () => setKeys(await getKeys()));
+  useEffect(read, []);
+  const take = async (action: () => Promise<CreatedKey | void>) => {
+    const created = await attempt(action);
+    if (created) setMade(created);
+    read();
+  };
+  return (
+    <section class="panel" aria-labelledby="keys">
+      <h3 id="keys">{words.title}</h3>
+      {made && <Made token={made.token} />}
+      {keys?.length === 0 && <p class="quiet">{words.none}</p>}
+      <ul class="keys">
+        {keys?.map((key) => (
+          <Key key={key.id} of={key} take={take} />
+        ))}
+      </ul>
+      <NewKey create={take} />
+    </section>
+  );
+}
+
+function Made({ token }: { token: string }) {
+  const copy = () => void attempt(async () => (await navigator.clipboard.writeText(token), say(words.copied)));
+  return (
+    <p class="made" role="status">
+      {words.shown} <code>{token}</code> <button onClick={copy}>{words.copy}</button>
+    </p>
+  );
+}
+
+function state(key: KeyInfo): string {
+  if (key.revoked) return words.revoked;
+  if (key.expires) return key.expires * 1000 < Date.now() ? words.ended(day(key.expires)) : words.until(day(key.expires));
+  return "";
+}
+
+function Key({ of: key, take }: { of: KeyInfo; take: (action: () => Promise<CreatedKey | void>) => void }) {
+  const [asked, setAsked] = useState(false);
+  const valid = !key.revoked;
+  return (
+    <li class={valid ? "" : "quiet"}>
+      <span>
+        <b>{key.name || key.id}</b>
+        <span class="quiet">
+          {[key.id, key.scopes.join(", "), key.last_used ? words.used(ago(key.last_used)) : words.never, state(key)]
+            .filter(Boolean)
+            .join(" · ")}
+        </span>
+      </span>
+      {valid && (
+        <span class="actions">
+          <button onClick={() => take(() => rotateKey(key.id))}>{words.rotate}</button>
+          <button class={asked ? "main danger" : ""} onClick={() => (asked ? take(() => revokeKey(key.id)) : setAsked(true))}>
+            {asked ? words.really : words.revoke}
+          </button>
+        </span>
+      )}
+    </li>
+  );
+}
+
+function NewKey({ create }: { create: (action: () => Promise<CreatedKey | void>) => void }) {
+  const [name, setName] = useState("");
+  const [days, setDays] = useState("");
+  const [scopes, setScopes] = useState<Scope[]>(["upload", "read"]);
+  const toggle = (scope: Scope) =>
+    setScopes(scopes.includes(scope) ? scopes.filter((one) => one !== scope) : [...scopes, scope]);
+  const submit = (event: Event) => {
+    event.preventDefault();
+    create(() => createKey(name, scopes, Number(days) || undefined));
+    setName("");
+  };
+  return (
+    <form class="new" aria-label={words.new} onSubmit={submit}>
+      <label>
+        <span>{words.name}</span>
+        <input required maxLength={100} value={name} onInput={(event) => setName(event.currentTarget.value)} />
+      </label>
+      <fieldset>
+        <legend>{words.scopes}</legend>
+        {SCOPES.map((scope) => (
+          <label key={scope} class="switch">
+            <input type="checkbox" checked={scopes.includes(scope)} onChange={() => toggle(scope)} />
+            <span>{scope}</span>
+          </label>
+        ))}
+      </fieldset>
+      <label>
+        <span>{words.expires}</span>
+        <input type="number" min={1} max={3660} value={days} onInput={(event) => setDays(event.currentTarget.value)} />
+      </label>
+      <button class="main" disabled={scopes.length === 0}>
+        {words.create}
+      </button>
+    </form>
+  );
+}

@@ -1,0 +1,54 @@
+// Who looks at the page: a session, or a machine that needs none.
+
+import { signal } from "@preact/signals";
+import { ask } from "../api";
+import type { components } from "../openapi";
+
+type Schemas = components["schemas"];
+export type SignedIn = Schemas["SignedIn"];
+export type KeyInfo = Schemas["KeyInfo"];
+export type CreatedKey = Schemas["CreatedKey"];
+export type Scope = Schemas["Scope"];
+export type Tenant = Schemas["Tenant"];
+export type TenantSeen = Schemas["TenantSeen"];
+export type Link = Schemas["Link"];
+
+export const SCOPES: Scope[] = ["upload", "read", "operate", "administer"];
+const TICKET = /^#\/sign-in\/([a-z2-7]+)$/;
+
+/** Undefined until the service has said who looks at the page. */
+export const me = signal<SignedIn | undefined>(undefined);
+export const may = (scope: Scope) => me.value?.scopes.includes(scope) ?? false;
+
+/** Ask who looks; a link that signs in stands in the fragment, which no server sees, and is taken out at once. */
+export async function begin(): Promise<void> {
+  const ticket = TICKET.exec(location.hash)?.[1];
+  if (ticket) {
+    history.replaceState(null, "", "#/");
+    me.value = await ask<SignedIn>("POST", "session", { ticket });
+  } else {
+    me.value = await ask<SignedIn>("GET", "session");
+  }
+}
+
+export async function signIn(key: string): Promise<void> {
+  me.value = await ask<SignedIn>("POST", "session", { key });
+}
+
+export async function signOut(): Promise<void> {
+  await ask("DELETE", "session");
+  // What the page holds in memory is the one's who was signed in.
+  location.reload();
+}
+
+export const getKeys = () => ask<KeyInfo[]>("GET", "keys");
+export const createKey = (name: string, scopes: Scope[], days: number | undefined) =>
+  ask<CreatedKey>("POST", "keys", { name, scopes, ...(days ? { expires_in: days * 86400 } : {}) });
+export const rotateKey = (id: string) => ask<CreatedKey>("POST", `keys/${encodeURIComponent(id)}/rotate`, {});
+export const revokeKey = (id: string) => ask<void>("DELETE", `keys/${encodeURIComponent(id)}`);
+export const getTenants = () => ask<TenantSeen[]>("GET", "tenants");
+export const createTenant = (id: string) => ask<Tenant>("POST", "tenants", { id });
+export const changeTenant = ({ id, name, weight, limits, disabled }: Tenant) =>
+  ask<Tenant>("PUT", `tenants/${encodeURIComponent(id)}`, { name, weight, limits, disabled });
+export const makeLink = (task: string, what: { output?: string; original?: boolean; expires_in: number }) =>
+  ask<Link>("POST", `task/${encodeURIComponent(task)}/links`, what);

@@ -1,0 +1,115 @@
+// Tenants: what they have, and for operators their weights and limits.
+
+import { useEffect, useState } from "preact/hooks";
+import { bytes } from "../format";
+import { attempt } from "../parts/toast";
+import { changeTenant, createTenant, getTenants, type Tenant, type TenantSeen } from "./session";
+import { texts } from "./texts";
+
+const words = texts.tenants;
+const LIMITS = ["waiting", "bytes", "uploads", "requests"] as const;
+
+export function Tenants({ operator }: { operator: boolean }) {
+  const [tenants, setTenants] = useState<TenantSeen[]>();
+  const [id, setId] = useState("");
+  const read = () => void attempt(async () => setTenants(await getTenants()));
+  useEffect(read, []);
+  const create = (event: Event) => {
+    event.preventDefault();
+    void attempt(async () => {
+      await createTenant(id);
+      setId("");
+      read();
+    });
+  };
+  return (
+    <section class="panel" aria-labelledby="tenants">
+      <h3 id="tenants">{words.title}</h3>
+      <ul class="tenants">
+        {tenants?.map((seen) => (
+          <One key={seen.tenant.id} seen={seen} operator={operator} changed={read} />
+        ))}
+      </ul>
+      {operator && (
+        <form class="new" aria-label={words.new} onSubmit={create}>
+          <label>
+            <span>{words.id}</span>
+            <input
+              required
+              pattern="[a-z0-9][a-z0-9\-]{0,31}"
+              value={id}
+              onInput={(event) => setId(event.currentTarget.value)}
+            />
+          </label>
+          <button class="main">{words.create}</button>
+        </form>
+      )}
+    </section>
+  );
+}
+
+function One({ seen, operator, changed }: { seen: TenantSeen; operator: boolean; changed: () => void }) {
+  const [tenant, setTenant] = useState<Tenant>(seen.tenant);
+  const total = Object.values(seen.use.tasks).reduce((sum, count) => sum + count, 0);
+  const put = (name: (typeof LIMITS)[number], text: string) =>
+    setTenant({ ...tenant, limits: { ...tenant.limits, [name]: text === "" ? null : Number(text) } });
+  const save = (event: Event) => {
+    event.preventDefault();
+    void attempt(async () => {
+      await changeTenant(tenant);
+      changed();
+    });
+  };
+  return (
+    <li>
+      <details>
+        <summary>
+          <b>{tenant.id}</b>
+          <span class="quiet">
+            {words.tasks}: {total} ({words.waits(seen.use.tasks.waiting ?? 0)}) · {words.kept}: {bytes(seen.use.bytes)} ·{" "}
+            {words.weight}: {tenant.weight} {tenant.disabled && `· ${words.disable}`}
+          </span>
+        </summary>
+        <form onSubmit={save}>
+          <label>
+            <span>{words.weight}</span>
+            <input
+              type="number"
+              min={0.01}
+              max={1000}
+              step="any"
+              disabled={!operator}
+              value={tenant.weight}
+              onInput={(event) => setTenant({ ...tenant, weight: Number(event.currentTarget.value) })}
+            />
+          </label>
+          {LIMITS.map((name) => (
+            <label key={name}>
+              <span>{words[name]}</span>
+              <input
+                type="number"
+                min={0}
+                step={name === "requests" ? "any" : 1}
+                placeholder={words.none}
+                disabled={!operator}
+                value={tenant.limits?.[name] ?? ""}
+                onInput={(event) => put(name, event.currentTarget.value)}
+              />
+            </label>
+          ))}
+          {operator && tenant.id !== "default" && (
+            <label class="switch">
+              <input
+                type="checkbox"
+                checked={tenant.disabled}
+                onChange={(event) => setTenant({ ...tenant, disabled: event.currentTarget.checked })}
+              />
+              <span>{words.disable}</span>
+            </label>
+          )}
+          {operator && <button class="main">{words.save}</button>}
+        </form>
+      </details>
+    </li>
+  );
+}
