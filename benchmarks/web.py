@@ -1,9 +1,10 @@
 """What opening the page costs: bytes, requests, and time until a person can use it.
 
-    PYTHONPATH=tests python benchmarks/web.py [--runs 7] [--tasks 200]
+    PYTHONPATH=tests python benchmarks/web.py [--runs 7] [--tasks 200] [--many 10000]
 
 Usable means: the page is drawn, knows its recipes, follows the changes, and shows the first results. Each run has an
-empty cache; then one more is opened with a full one.
+empty cache; then one more is opened with a full one. At the end the system holds many tasks, and a person scrolls
+through all of the gallery and of the list: how long the page's longest task was, and how much memory its scripts hold.
 """
 
 import argparse
@@ -12,18 +13,56 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from playwright.async_api import BrowserContext
+from playwright.async_api import Browser, BrowserContext
 
 from safelight.client.master import Client
 from support.browser import chromium
+from support.many import make_many
 from support.photos import photo
 from support.system import system
 
+VIEWS = ("photos", "tasks")
 USABLE = """() => document.querySelector(".lamp.live") && document.querySelector("#recipe option")
     && document.querySelector(".card img.shown") ? performance.now() : false"""
 LOADED = """() => [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
     .filter((entry) => !entry.name.includes("/task/"))
     .map((entry) => [entry.name.slice(location.origin.length).replace(/[?]v=.*/, ""), entry.transferSize])"""
+
+LONG_TASKS = """window.longest = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) window.longest = Math.max(window.longest, entry.duration);
+}).observe({ type: "longtask", buffered: true });"""
+SCROLL = """async ({ most, name }) => {
+  const frame = () => new Promise((done) => requestAnimationFrame(done));
+  const deadline = performance.now() + most;
+  while (performance.now() < deadline) {
+    scrollBy(0, 1500);
+    await frame();
+    const seen = [...document.querySelectorAll(".name, .photo a")].some((one) => one.textContent === name);
+    if (seen) return true;
+  }
+  return false;
+}"""
+MOST = 240_000
+"""Milliseconds after which scrolling has failed."""
+
+
+async def scroll(browser: Browser, address: str, view: str, oldest: str) -> str:
+    """Scroll through a view to its oldest task; return what that cost."""
+    context = await browser.new_context(viewport={"width": 1280, "height": 860})
+    await context.add_init_script(LONG_TASKS)
+    page = await context.new_page()
+    await page.goto(f"http://{address}/#/{view}")
+    await page.locator(".card, .table .row").first.wait_for()
+    came = await page.evaluate(SCROLL, {"most": MOST, "name": oldest})
+    session = await context.new_cdp_session(page)
+    await session.send("HeapProfiler.collectGarbage")
+    heap = (await session.send("Runtime.getHeapUsage"))["usedSize"]
+    longest = await page.evaluate("window.longest")
+    nodes = await page.evaluate("document.querySelectorAll('*').length")
+    await context.close()
+    reached = "" if came else " (did not reach the end)"
+    return f"longest task {longest:.0f} ms, heap {heap / 1e6:.1f} MB, {nodes} elements{reached}"
 
 
 async def measure(context: BrowserContext, address: str) -> tuple[float, dict[str, int]]:
@@ -35,7 +74,7 @@ async def measure(context: BrowserContext, address: str) -> tuple[float, dict[st
     return usable, loaded
 
 
-async def main(runs: int, tasks: int) -> None:
+async def main(runs: int, tasks: int, many: int) -> None:
     with tempfile.TemporaryDirectory() as data:
         async with system(Path(data), workers=1) as whole, chromium() as browser:
             async with Client.connect(whole.master) as client:
@@ -53,6 +92,11 @@ async def main(runs: int, tasks: int) -> None:
                 fresh.append(usable)
                 again, known = await measure(context, whole.master)
                 await context.close()
+            await whole.kill("worker-0")
+            await make_many(whole, finished=many, batch="many")
+            scrolled = {
+                view: await scroll(browser, whole.master, f"{view}?batch=many", "photo-0.png") for view in VIEWS
+            }
     page_bytes = {name: size for name, size in loaded.items() if name == "/" or name.startswith("/web/")}
     print(f"tasks in the system        {tasks}")
     print(f"page, compressed           {sum(page_bytes.values()) / 1000:.1f} kB in {len(page_bytes)} requests")
@@ -62,11 +106,14 @@ async def main(runs: int, tasks: int) -> None:
     spread = f"median of {runs}; {min(fresh):.0f} to {max(fresh):.0f}"
     print(f"usable, empty cache        {statistics.median(fresh):.0f} ms ({spread})")
     print(f"usable, full cache         {again:.0f} ms, {sum(known.values()) / 1000:.1f} kB")
+    for view, cost in scrolled.items():
+        print(f"{many} {view:20}{cost}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--tasks", type=int, default=200)
+    parser.add_argument("--many", type=int, default=10_000)
     given = parser.parse_args()
-    asyncio.run(main(given.runs, given.tasks))
+    asyncio.run(main(given.runs, given.tasks, given.many))

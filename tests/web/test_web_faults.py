@@ -71,7 +71,7 @@ async def test_system_fits_a_phone_and_a_desktop(browser, no_worker, client):
     for options in (PHONE, {"viewport": {"width": 1280, "height": 860}}):
         async with opened(browser, no_worker.master, **options) as page:
             await page.goto(f"http://{no_worker.master}/#/system")
-            await page.wait_for_function(DRAWN)
+            await page.wait_for_function(f"() => {DRAWN}")
             width, inner = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
             assert width <= inner
             await expect(page.get_by_role("navigation", name="Main")).to_be_in_viewport()

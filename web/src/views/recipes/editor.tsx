@@ -62,7 +62,7 @@ function Tabs({ names, current }: { names: string[]; current: string }) {
   };
   return (
     <div class="tabs">
-      <div role="group" aria-label="Outputs" class="filters">
+      <div role="group" aria-label={words.outputs} class="filters">
         {names.map((name) => (
           <button key={name} aria-pressed={name === current} onClick={() => (tab.value = name)}>
             {name} <Size output={name} />
