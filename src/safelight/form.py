@@ -13,6 +13,7 @@ from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
+from safelight import filenames
 from safelight.access.places import Place
 from safelight.errors import Code, Error
 
@@ -57,7 +58,7 @@ class Form:
 
     async def _events(self) -> AsyncGenerator[_Event]:
         try:
-            with PushMultipartParser(self._boundary, max_segment_count=_PARTS) as parser:
+            with PushMultipartParser(self._boundary, max_segment_count=_PARTS, header_charset="latin-1") as parser:
                 while chunk := await self._read():
                     for event in parser.parse(chunk):
                         yield event
@@ -77,8 +78,9 @@ class Part:
     """A part of a form. Its bytes can be read once."""
 
     def __init__(self, segment: MultipartSegment, events: AsyncGenerator[_Event]) -> None:
-        self.name = segment.name or ""
-        self.filename = clean_filename(segment.filename or "")
+        told = filenames.parameters(segment.header("Content-Disposition", ""))
+        self.name = told.get("name", "")
+        self.filename = filenames.clean(told.get("filename", ""))
         self._events = events
         self._ended = False
 
@@ -138,13 +140,6 @@ class _Pace:
         taken = time.monotonic() - self._start
         if taken > _GRACE and self._bytes < (taken - _GRACE) * _SLOWEST:
             raise Error(Code.INVALID_REQUEST, f"The upload was slower than {_SLOWEST} bytes per second.")
-
-
-def clean_filename(name: str) -> str:
-    """Return the name of a file without directories and control characters, cut to 200 characters."""
-    last = name.replace("\\", "/").rpartition("/")[2]
-    printable = "".join(c for c in last if c.isprintable()).strip()
-    return "" if printable in {".", ".."} else printable[:200]
 
 
 async def fields(request: web.Request, *, limit: int, idle_timeout: float = 30.0) -> dict[str, str]:

@@ -76,6 +76,8 @@ class Output(Record, frozen=True, kw_only=True):
     width: int = 0
     height: int = 0
     frames: int = 1
+    notes: list[str] = []
+    """What was wrong with the photo, though it was read; sentences for people."""
 
 
 class Failure(Record, frozen=True, kw_only=True):

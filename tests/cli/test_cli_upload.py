@@ -1,10 +1,12 @@
 """`safelight upload` and `safelight download`, as people use them."""
 
+import http.client
 import json
 import os
 import signal
 import subprocess
 import time
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -33,9 +35,10 @@ def test_a_directory_is_uploaded_and_its_results_are_saved(run: Run, photos: Pat
     done = run("upload", "photos", "-r", "invert", "--output", "results")
     assert done.returncode == 0, done.stderr
     results = tmp_path / "results"
-    assert sorted(path.name for path in results.iterdir()) == ["one.image.png", "three.image.png", "two.image.jpg"]
+    saved = sorted(str(path.relative_to(results)) for path in results.rglob("*") if path.is_file())
+    assert saved == ["below/three.image.png", "one.image.png", "two.image.jpg"]
     assert is_inverse(photo(1), (results / "one.image.png").read_bytes())
-    assert is_inverse(photo(3), (results / "three.image.png").read_bytes())
+    assert is_inverse(photo(3), (results / "below" / "three.image.png").read_bytes())
     assert "3 photos finished" in done.stdout
 
 
@@ -162,3 +165,46 @@ def test_a_pipe_that_closes_is_no_error(addresses: dict[str, str]) -> None:
     _, told = process.communicate(timeout=30)
     assert "Traceback" not in told
     assert process.returncode in (141, -signal.SIGPIPE)
+
+
+def test_one_photo_that_cannot_be_saved_loses_no_other(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    (folder / "2026" / "Zürich").mkdir(parents=True)
+    names = ["写" * 80 + ".png", "a.png", "नमस्ते.png", "2026/Zürich/b.png", "blocked.png"]
+    for index, name in enumerate(names):
+        (folder / name).write_bytes(photo(60 + index))
+    out = tmp_path / "out"
+    out.mkdir()
+    done = run("upload", "many", "-r", "invert", "-o", "out")
+    assert done.returncode == 0, done.stderr
+    saved = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert {"a.image.png", "नमस्ते.image.png", "2026/Zürich/b.image.png", "blocked.image.png"} <= saved
+    assert len(saved) == 5
+    assert all(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    # a directory of results that cannot be made, for one of the photos
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "2026").write_text("a file where a directory is needed")
+    done = run("upload", "many", "-r", "invert", "-o", "other")
+    assert done.returncode == 1
+    assert "cannot be written" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert {path.name for path in other.iterdir()} >= {"a.image.png", "नमस्ते.image.png", "blocked.image.png", "2026"}
+
+
+def test_names_in_forms_reach_the_task(addresses: dict[str, str], tmp_path: Path) -> None:
+    master = urllib.parse.urlsplit("//" + addresses["master"].rpartition("//")[2])
+    for parameter, wanted in (
+        (b"filename*=UTF-8''gr%C3%BCn.jpg", "grün.jpg"),
+        ('filename="写真.jpg"'.encode("cp932"), "写真.jpg"),
+        ('filename="Ärger.jpg"'.encode("latin-1"), "Ärger.jpg"),
+    ):
+        head = b'--x\r\nContent-Disposition: form-data; name="image"; ' + parameter + b"\r\n\r\n"
+        connection = http.client.HTTPConnection(master.hostname or "", master.port, timeout=30)
+        kind = {"Content-Type": "multipart/form-data; boundary=x"}
+        connection.request("POST", "/task?recipe=invert", head + photo(77) + b"\r\n--x--\r\n", kind)
+        answer = connection.getresponse()
+        body = json.loads(answer.read())
+        connection.close()
+        assert answer.status in {200, 201}, body
+        assert body["filename"] == wanted

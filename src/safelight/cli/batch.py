@@ -172,7 +172,7 @@ class Batch:
                 failure = entry.task.failure
                 entry.problem = failure.detail if failure else f"The task is {entry.task.state.name.lower()}."
             elif self._options.directory is not None:
-                entry.saved = await self._options.directory.save(self._client, entry.task)
+                entry.saved = await self._options.directory.save(self._client, entry.task, within=entry.photo.within)
                 for path in entry.saved:
                     self._progress.saved(path)
         except Error as error:

@@ -9,18 +9,19 @@ from pathlib import Path
 
 from safelight.errors import Code, Error
 
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .avif .gif .tif .tiff .heic .heif .jxl .jp2 .bmp .ppm .pgm .pnm".split()  # noqa: SIM905
-)
+_USUAL = ".jpg .jpeg .jpe .jfif .png .apng .webp .avif .avifs .gif .tif .tiff .heic .heif .hif .jxl .jp2 .bmp .ppm .pgm"
+_RAW = ".pnm .dng .nef .nrw .cr2 .cr3 .arw .orf .rw2 .pef .raf .srw"
+SUFFIXES = frozenset(f"{_USUAL} {_RAW}".split())
 """Extensions of photos in a directory. A file that is named itself is taken whatever its extension."""
 
 
 @dataclass(frozen=True)
 class Photo:
-    """One file to upload; `size` in bytes."""
+    """One file to upload; `size` in bytes. `within` is its place below the directory that was named."""
 
     path: Path
     size: int
+    within: Path = Path()
 
 
 def collect(paths: Sequence[Path]) -> list[Photo]:
@@ -32,7 +33,8 @@ def collect(paths: Sequence[Path]) -> list[Photo]:
     found: dict[Path, Photo] = {}
     for path in paths:
         for file in _files(path):
-            found.setdefault(file, Photo(file, file.stat().st_size))
+            within = file.parent.relative_to(path) if path.is_dir() else Path()
+            found.setdefault(file, Photo(file, file.stat().st_size, within))
     if not found:
         raise Error(Code.NOT_FOUND, f"There is no photo in {', '.join(map(str, paths))}.")
     return list(found.values())

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
+from safelight import filenames
 from safelight.client.master import Client, output_filename
 from safelight.errors import Code, Error
 from safelight.wire import State, Task
+
+_FORBIDDEN_NAME = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
+_SHORT = 60  # bytes
 
 
 class ResultDirectory:
@@ -20,23 +25,34 @@ class ResultDirectory:
         self._turns = asyncio.Semaphore(at_once)
         self._taken: set[Path] = set()
 
-    async def save(self, client: Client, task: Task, outputs: Sequence[str] = ()) -> list[Path]:
-        """Save the outputs of a finished task (all, unless some are named); return the files.
+    async def save(
+        self, client: Client, task: Task, outputs: Sequence[str] = (), *, within: Path = Path()
+    ) -> list[Path]:
+        """Save the outputs of a finished task (all, unless some are named) in `within` below; return the files.
 
-        Raises CONFLICT where the task is not finished, NOT_FOUND for an output that it does not have.
+        Every output is tried. Raises CONFLICT where the task is not finished, NOT_FOUND for an output that it does not
+        have, INVALID_REQUEST for one that cannot be written.
         """
         if task.state is not State.FINISHED:
             raise Error(Code.CONFLICT, f"Task {task.id} has no result: it is {task.state.name.lower()}.")
-        saved = []
+        saved: list[Path] = []
+        failed: Error | None = None
         for name in outputs or [output.name for output in task.outputs]:
             filename = output_filename(task, name)
             size = next(output.size for output in task.outputs if output.name == name)
             async with self._turns:
-                saved.append(await self._save(client, task, name, filename, size))
+                try:
+                    saved.append(await self._save(client, task, name, within / filename, size))
+                except OSError as error:
+                    failed = _unwritable(self._path / within, error)
+                except Error as error:
+                    failed = error
+        if failed is not None:
+            raise failed
         return saved
 
-    async def _save(self, client: Client, task: Task, output: str, filename: str, size: int) -> Path:
-        path, ours = await asyncio.to_thread(self._reserve, filename)
+    async def _save(self, client: Client, task: Task, output: str, place: Path, size: int) -> Path:
+        path, ours = await asyncio.to_thread(self._reserve_any, place, task.id)
         try:
             await client.save(task.id, path, output=output, limit=size)
         except BaseException:
@@ -45,27 +61,40 @@ class ResultDirectory:
             raise
         return path
 
-    def _reserve(self, filename: str) -> tuple[Path, bool]:
+    def _reserve_any(self, place: Path, id: str) -> tuple[Path, bool]:
+        """Reserve a name that this file system takes: a short or a plain one, if it does not take the first."""
+        stem, dot, extension = place.name.partition(".")
+        shorter = filenames.shortened(stem, _SHORT) + dot + extension
+        for name in (place.name, shorter):
+            try:
+                return self._reserve(place.parent, name)
+            except (OSError, UnicodeEncodeError) as error:
+                if isinstance(error, OSError) and error.errno not in _FORBIDDEN_NAME:
+                    raise
+        return self._reserve(place.parent, f"{id}{dot}{extension}")
+
+    def _reserve(self, within: Path, filename: str) -> tuple[Path, bool]:
         """Reserve a free name by creating an empty file; return whether the file is ours to remove."""
-        try:
-            self._path.mkdir(parents=True, exist_ok=True)
-            path, number = self._path / filename, 1
-            while True:
-                # Within one run results of photos of the same name stand beside each other even when overwriting.
-                if path not in self._taken:
-                    if self._overwrite and path.exists():
-                        self._taken.add(path)
-                        return path, False
-                    try:
-                        path.touch(exist_ok=False)
-                    except FileExistsError:
-                        pass
-                    else:
-                        self._taken.add(path)
-                        return path, True
-                number += 1
-                stem, dot, extension = filename.rpartition(".")
-                path = self._path / f"{stem}-{number}{dot}{extension}"
-        except OSError as error:
-            detail = f"Results cannot be written to {self._path}: {error.strerror}."
-            raise Error(Code.INVALID_REQUEST, detail) from None
+        directory = self._path / within
+        directory.mkdir(parents=True, exist_ok=True)
+        path, number = directory / filename, 1
+        while True:
+            # Within one run results of photos of the same name stand beside each other even when overwriting.
+            if path not in self._taken:
+                if self._overwrite and path.exists():
+                    self._taken.add(path)
+                    return path, False
+                try:
+                    path.touch(exist_ok=False)
+                except FileExistsError:
+                    pass
+                else:
+                    self._taken.add(path)
+                    return path, True
+            number += 1
+            stem, dot, extension = filename.rpartition(".")
+            path = directory / f"{stem}-{number}{dot}{extension}"
+
+
+def _unwritable(directory: Path, error: OSError) -> Error:
+    return Error(Code.INVALID_REQUEST, f"Results cannot be written to {directory}: {error.strerror}.")

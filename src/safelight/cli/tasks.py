@@ -163,6 +163,7 @@ def print_task(task: Task) -> None:
         ("took", duration(task.seconds) if task.seconds else ""),
         ("engine", task.engine),
         ("batch", task.batch),
+        ("note", " ".join(dict.fromkeys(note for output in task.outputs for note in output.notes))),
     ]
     out.print(table("", "", rows=[(name, value) for name, value in facts if str(value)]))
     if task.outputs:

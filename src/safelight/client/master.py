@@ -19,7 +19,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
-from safelight import pictures
+from safelight import filenames, pictures
 from safelight.client.base import ServiceClient, retrying
 from safelight.client.uploads import EXTRA_WAIT, Source, Upload, multipart
 from safelight.errors import Code, Error
@@ -48,6 +48,7 @@ from safelight.wire import (
 )
 
 _CHUNK = 1 << 18
+_ROOM = 16  # bytes of a name that saving it may need: a number, the marks of an unfinished file
 
 
 def _task(id: str, action: str = "") -> str:
@@ -318,10 +319,8 @@ def output_filename(task: Task, output: str) -> str:
     made = next((item for item in task.outputs if item.name == output), None)
     if made is None:
         raise Error(Code.NOT_FOUND, f"Task {task.id} has no output {output!r}.")
-    stem = _safe(Path(task.filename.replace("\\", "/")).stem) or _safe(task.id) or "photo"
     extension = pictures.EXTENSIONS.get(made.media_type, "bin")
-    return f"{stem}.{_safe(output) or 'output'}.{extension}"
-
-
-def _safe(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_. " else "_" for c in name).strip("-. ")[:100].strip(" .")
+    suffix = f".{filenames.saveable(output, 64) or 'output'}.{extension}"
+    stem = Path(task.filename.replace("\\", "/")).stem
+    room = filenames.MAX_BYTES - _ROOM - len(suffix.encode())
+    return (filenames.saveable(stem, room) or filenames.saveable(task.id, 64) or "photo") + suffix

@@ -12,6 +12,8 @@ import aiohttp
 import msgspec
 from aiohttp.payload import AsyncIterablePayload, BytesPayload, Payload
 
+from safelight import filenames
+
 _CHUNK = 1 << 18
 _SMALL = 1 << 20
 """Bytes up to which a photo is read and sent at once, with its length, which is cheapest."""
@@ -53,8 +55,7 @@ def _filename(upload: Upload) -> str:
     name = upload.filename
     if name is None:
         name = upload.source.name if isinstance(upload.source, Path) else "photo"
-    # Leave out what a header cannot hold; the name of a file need not even be valid text.
-    return "".join(c for c in name.encode(errors="replace").decode() if c.isprintable())
+    return filenames.clean(name)  # which a header can hold; the name of a file need not even be valid text
 
 
 async def _payload(upload: Upload, stack: AsyncExitStack) -> Payload:

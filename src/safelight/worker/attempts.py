@@ -120,6 +120,7 @@ class Attempts:
             width=made.width,
             height=made.height,
             frames=made.frames,
+            notes=list(made.notes),
         )
 
     def _log_failure(self, lease: Lease, outcome: Outcome) -> None:

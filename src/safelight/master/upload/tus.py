@@ -13,14 +13,13 @@ from email.utils import formatdate
 import msgspec
 from aiohttp import web
 
-from safelight import http, pictures
+from safelight import filenames, http, pictures
 from safelight.access import route
 from safelight.access.caller import Access
 from safelight.access.places import Places
 from safelight.access.route import Route
 from safelight.client.partials import PartialClient
 from safelight.errors import Code, Error, validation_problem
-from safelight.form import clean_filename
 from safelight.master.access.quotas import Quotas
 from safelight.master.access.tenant import tenant_of
 from safelight.master.download.downloads import Downloads
@@ -102,7 +101,7 @@ class Tus:
                 metadata={
                     "tenant": tenant,
                     "header": request.headers.get("Upload-Metadata", ""),
-                    "filename": clean_filename(given.get("filename") or given.get("name") or ""),
+                    "filename": filenames.clean(given.get("filename") or given.get("name") or ""),
                     "batch": fields.batch,
                     "priority": str(fields.priority),
                     # The recipe is that of now, even if its name means another one when the last byte arrives.

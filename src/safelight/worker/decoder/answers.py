@@ -26,6 +26,7 @@ _CODES = frozenset(
 )
 _LONGEST = 500
 _MOST_EXTRA = 8
+_MOST_NOTES = 4
 _EXTRA_NAME = re.compile(r"[a-z_]{1,32}\Z")
 _PATH = re.compile(r"(?<![\w.])(?:file:)?/+(?:[\w.@+~-]+/+)*[\w.@+~-]+")
 _LARGEST_NUMBER = 1 << 40
@@ -57,7 +58,8 @@ def _output(made: Output, content: bytes) -> Output:
     sides_fit = all(0 < number <= _LONGEST_SIDE for number in (made.width, made.height, made.frames))
     if made.media_type != media_type or pictures.EXTENSIONS.get(media_type) != made.extension or not sides_fit:
         raise _unbelievable()
-    return msgspec.structs.replace(made, data=content)
+    notes = tuple(text(note) for note in made.notes[:_MOST_NOTES])
+    return msgspec.structs.replace(made, data=content, notes=notes)
 
 
 def _unbelievable() -> Error:
