@@ -1,6 +1,7 @@
 """Help that helps: every command and every flag of both programs and of every service says what it is for."""
 
 import importlib
+import json
 import re
 
 import msgspec
@@ -8,6 +9,7 @@ import pytest
 
 from safelight import settings
 from safelight.cli import PROGRAMS
+from support.command import safelight
 from support.walk import applications, commands, main
 
 WALKED = {
@@ -74,3 +76,14 @@ def test_a_record_without_a_description_would_be_noticed() -> None:
         port: int = 0
 
     assert settings.description(settings.hints(Config)["port"]) == ""
+
+
+def test_the_formats_of_this_installation_are_listed() -> None:
+    told = safelight("formats", "--json")
+    assert told.returncode == 0, told.stderr
+    rows = {row["format"]: row for row in json.loads(told.stdout)}
+    assert rows["heic"]["reads"]
+    assert not rows["heic"]["writes"]
+    assert rows["jxl"]["writes"]
+    assert rows["png"]["animated"]
+    assert "JPEG XL" in safelight("formats").stdout

@@ -90,7 +90,7 @@ async def test_a_recipe_may_come_with_the_request(client):
         ("C:\\Users\\me\\photo.png", "photo.png"),
         ("naïve 写真.png", "naïve 写真.png"),
         ("..", ""),
-        ("a" * 400 + ".png", "a" * 200),
+        ("a" * 400 + ".png", "a" * 251 + ".png"),
         ("tab\there.png", "tabhere.png"),
     ],
 )
@@ -334,3 +334,32 @@ async def test_json_recipe_as_text(master, http):
     body = form(part("image", photo(1)), part("recipe", spec))
     async with http.post(f"{master.url}/task", data=body, headers=JSON) as answer:
         assert (await answer.json())["recipe"] == "custom"
+
+
+@pytest.mark.parametrize(("size", "recipe", "wanted"), [(1 << 40, "invert", b"413"), (None, "invert", b"100")])
+async def test_a_body_is_asked_for_only_when_it_may_come(master, size, recipe, wanted):
+    body = form(part("image", photo(5), filename="a.png"))
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(master.url.rpartition(":")[2]))
+    try:
+        head = f"POST /task?recipe={recipe} HTTP/1.1\r\nHost: 127.0.0.1\r\nExpect: 100-continue\r\n"
+        head += f"Content-Type: {FORM['Content-Type']}\r\nContent-Length: {size or len(body)}\r\n\r\n"
+        writer.write(head.encode())
+        first = await asyncio.wait_for(reader.readline(), 30)
+        assert first.startswith(b"HTTP/1.1 " + wanted)
+        if wanted == b"100":
+            assert await reader.readline() == b"\r\n"
+            writer.write(body)
+            assert (await asyncio.wait_for(reader.readline(), 30)).startswith(b"HTTP/1.1 200")
+    finally:
+        writer.close()
+
+
+async def test_whatever_answers_get_answers_head(master, http):
+    async with http.get(f"{master.url}/openapi.json") as answer:
+        paths = [path for path, methods in (await answer.json())["paths"].items() if "get" in methods]
+    for path in paths:
+        if "{" in path or path in {"/events", "/shutdown"}:
+            continue
+        async with http.get(master.url + path) as got, http.head(master.url + path) as headed:
+            assert (headed.status, headed.content_type) == (got.status, got.content_type), path
+            assert await headed.read() == b""

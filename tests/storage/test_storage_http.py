@@ -89,7 +89,9 @@ async def test_a_range_that_is_not_understood_is_ignored(client, asked):
         assert await answer.read() == made(1000)
 
 
-@pytest.mark.parametrize(("size", "asked"), [(1000, "bytes=1000-"), (1000, "bytes=5000-6000"), (0, "bytes=0-")])
+@pytest.mark.parametrize(
+    ("size", "asked"), [(1000, "bytes=1000-"), (1000, "bytes=5000-6000"), (0, "bytes=0-"), (9, "bytes=-0")]
+)
 async def test_a_range_past_the_end(service, http, client, size, asked):
     blob = await client.put(made(size))
     async with http.get(f"{service.url}/blobs/{blob.digest}", headers={"Range": asked}) as answer:

@@ -735,6 +735,8 @@ export interface components {
             height: number;
             /** @default 1 */
             frames: number;
+            /** @default [] */
+            notes: string[];
         };
         Failure: {
             code: string;

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import wraps
 
 import msgspec
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.typedefs import Handler
 
 from safelight.access.caller import Access
+from safelight.errors import Code, Error
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """A handler for a method on a path, and who may call it: whoever holds one of `access`."""
+    """A handler for a method on a path, and who may call it: whoever holds one of `access`.
+
+    A body that announces more than `largest` bytes is refused before it is sent.
+    """
 
     method: str
     path: str
     handler: Handler
     access: Access
+    largest: int | None = None
 
 
 class Mounted(msgspec.Struct, frozen=True):
@@ -26,6 +32,8 @@ class Mounted(msgspec.Struct, frozen=True):
     access: Access
     path: str
 
+
+_WITH_BODY = frozenset({hdrs.METH_POST, hdrs.METH_PUT, hdrs.METH_PATCH})
 
 Table = dict[web.AbstractRoute, Mounted]
 ROUTES: web.AppKey[list[Route]] = web.AppKey("routes")
@@ -57,6 +65,28 @@ def delete(path: str, handler: Handler, access: Access) -> list[Route]:
     return [Route(method=hdrs.METH_DELETE, path=path, handler=handler, access=access)]
 
 
+async def _wait(request: web.Request) -> None:
+    """Do not ask for the body yet: the caller may not be allowed to send one."""
+    if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
+        raise web.HTTPExpectationFailed(text="The only expectation that is met is 100-continue.")
+
+
+def _bidding(route: Route) -> Handler:
+    """Ask for the body once access is granted and its announced length is allowed (RFC 9110, 10.1.1)."""
+
+    @wraps(route.handler)
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if route.largest is not None and (request.content_length or 0) > route.largest:
+            detail = f"The request announces more than {route.largest} bytes. Upload a smaller photo."
+            raise Error(Code.TOO_LARGE, detail, limit=route.largest)
+        if hdrs.EXPECT in request.headers and request.version >= HttpVersion11:
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # what was sent is no part of the answer
+        return await route.handler(request)
+
+    return handler
+
+
 def add(app: web.Application, *routes: Iterable[Route]) -> None:
     """Give an application routes; `mount` puts them into its router."""
     if ROUTES not in app:
@@ -74,7 +104,8 @@ def mount(app: web.Application, prefix: str = "") -> Table:
         if not route.access:
             raise ValueError(f"{route.method} {route.path} names no access.")
         for path in dict.fromkeys((route.path, prefix + route.path)):
-            mounted = app.router.add_route(route.method, path, route.handler)
+            handler = _bidding(route) if route.method in _WITH_BODY else route.handler
+            mounted = app.router.add_route(route.method, path, handler, expect_handler=_wait)
             table[mounted] = Mounted(route.access, route.path)
     for found in app.router.routes():
         if found not in table:

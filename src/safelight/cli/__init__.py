@@ -45,6 +45,10 @@ COMMANDS = {
     "tenants": ("safelight.cli.tenants:app", "List, create, change and delete tenants."),
     "audit": ("safelight.cli.tenants:audit_command", "Print the audit log."),
     "share": ("safelight.cli.share:share_command", "Make a signed link to a result or an original."),
+    "formats": (
+        "safelight.cli.formats:formats_command",
+        "Show which image formats this installation reads and writes.",
+    ),
     "store": ("safelight.cli.store:app", "Read and change the key-value store."),
 }
 """Commands: where each is, and what it is for."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 
 from aiohttp import ETag, web
 
@@ -26,6 +27,9 @@ _SAFE = {
     "Content-Disposition": "attachment",
     "Content-Security-Policy": "default-src 'none'; sandbox",
 }
+
+
+_NO_BYTES = re.compile(r"bytes=\s*-0+\s*")
 
 
 async def send(request: web.Request, reading: OpenBlob, *, immutable: bool = True) -> tuple[web.StreamResponse, int]:
@@ -63,6 +67,8 @@ def _range(request: web.Request, digest: str, size: int) -> range | None:
     """
     if request.headers.get("If-Range", f'"{digest}"') != f'"{digest}"':
         return None
+    if _NO_BYTES.fullmatch(request.headers.get("Range", "")):
+        return range(size, size)  # the last 0 bytes cannot be sent (RFC 9110, 14.1.2)
     try:
         asked = request.http_range
     except ValueError:

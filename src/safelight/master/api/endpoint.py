@@ -21,13 +21,14 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     `query` is the record of its parameters. `body` and `answer` map media types to their contents: a type that msgspec
     can describe, or a JSON Schema; an answer without content has no media type. `request_headers` maps header names to
     descriptions, `examples` media types to bodies, and `also` the statuses of further answers to their contents.
-    `errors` are the codes that are specific to this endpoint.
+    `errors` are the codes that are specific to this endpoint. `largest`: see `Route`.
     """
 
     method: str
     path: str
     handler: Handler
     access: Access
+    largest: int | None = None
     tag: str
     summary: str
     description: str = ""
@@ -61,5 +62,11 @@ def add(app: web.Application, endpoints: Iterable[Endpoint]) -> None:
         if endpoint.method == "GET" and "text/event-stream" not in endpoint.answer:
             methods.append("HEAD")
         for method in methods:
-            one = Route(method=method, path=endpoint.path, handler=endpoint.handler, access=endpoint.access)
+            one = Route(
+                method=method,
+                path=endpoint.path,
+                handler=endpoint.handler,
+                access=endpoint.access,
+                largest=endpoint.largest,
+            )
             route.add(app, [one])

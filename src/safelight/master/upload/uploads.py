@@ -25,7 +25,7 @@ from safelight.master.api.endpoint import BINARY, JSON, Endpoint
 from safelight.master.api.public_schema import PublicTask, PublicUploaded, public
 from safelight.master.metrics import Metrics
 from safelight.master.recipes.recipe_book import Chosen, RecipeBook
-from safelight.master.upload.ingest import Ingest, StoredPhoto, too_large
+from safelight.master.upload.ingest import Ingest, StoredPhoto
 from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.master.webhook.address import check_url
 from safelight.wire import NewTask, Task, Uploaded
@@ -97,7 +97,6 @@ class Uploads:
         """`POST /task`."""
         async with self._admitted(request) as place:
             key = _idempotency_key(request)
-            self._check_length(request, self._limits.photo + _FIELDS_BYTES)
             order = await self._read(request, place, limit=self._limits.photo + _FIELDS_BYTES, most=1)
             photo = order.photos[0]
             if photo.refusal is not None:
@@ -139,10 +138,6 @@ class Uploads:
         finally:
             self._metrics.uploading.set(len(self._places))
         self._metrics.upload_seconds.observe(time.perf_counter() - start)
-
-    def _check_length(self, request: web.Request, limit: int) -> None:
-        if (request.content_length or 0) > limit:
-            raise too_large(self._limits.photo)
 
     async def _read(self, request: web.Request, place: Place, *, limit: int, most: int) -> Order:
         """Read the form; photos are stored as they arrive."""
@@ -233,12 +228,14 @@ class Uploads:
         return [
             Endpoint(
                 method="POST", path="/task", handler=self.one, access=Access.UPLOAD | Access.CLASSIC,
+                largest=self._limits.photo + _FIELDS_BYTES,
                 tag="uploads", summary="Upload one photo",
                 description="Answers once the photo and its task are durable. Parts may come in any order.",
                 request_headers=header, body={"multipart/form-data": form}, answer={JSON: PublicTask}, errors=errors,
             ),
             Endpoint(
                 method="POST", path="/tasks", handler=self.many, access=Access.UPLOAD,
+                largest=self._limits.photo * _PHOTOS,
                 tag="uploads", summary="Upload many photos",
                 description="Each part `image` becomes a task or a problem of its own, in the order given.",
                 request_headers=header, body={"multipart/form-data": several}, answer={JSON: list[PublicUploaded]},
