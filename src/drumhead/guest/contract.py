@@ -163,6 +163,11 @@ class Guest(Protocol):
         ...
 
     @property
+    def least_memory(self) -> int:
+        """The memory in MiB with which its kernel boots and starts a small program. Less is refused."""
+        ...
+
+    @property
     def volume_options(self) -> tuple[str, ...]:
         """Options of mke2fs for a new volume, besides those that every volume gets."""
         ...

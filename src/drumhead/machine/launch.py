@@ -109,7 +109,11 @@ def refuse_running(instance: Instance | None) -> None:
 async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, attached: bool, fleet: str) -> Started:
     home, directory = instances.home, instances.directory(spec.name)
     refuse_shared_disks(home, spec.volumes, spec.name, instances.all())
-    guest, files = find_guest(image.guest), await asyncio.to_thread(ImageStore(home).files, image)
+    guest = find_guest(image.guest)
+    if spec.memory < guest.least_memory:
+        least = f"a machine on {guest.name} needs at least {guest.least_memory} MiB"
+        raise DrumheadError(ErrorCode.USAGE, f"{spec.memory} MiB of memory is too little; {least} (-m)")
+    files = await asyncio.to_thread(ImageStore(home).files, image)
     acceleration = await find_acceleration(home, guest.probe(files))
     mac = spec.mac or private.derive_mac(mac_scope(home, spec), spec.name)
     launch = Launch(

@@ -181,6 +181,14 @@ def test_a_running_machine_s_name_and_volume_are_taken(server, drumhead, machine
     assert "another" not in [one["launch"]["spec"]["name"] for one in drumhead.json("instances")]
 
 
+def test_too_little_memory_is_refused_and_the_least_is_enough(drumhead, machine_image):
+    for size in ("48M", "63M"):
+        said = drumhead.refused("run", "-i", machine_image, "tiny", "-m", size, "-e", "true", status=2)
+        assert "needs at least 64 MiB" in said
+    drumhead("run", "-i", machine_image, "tiny", "-m", "64M", "-e", "true")
+    drumhead("delete", "tiny")
+
+
 def test_neighbours_find_each_other_by_name_and_strangers_do_not(server, drumhead, machine_image):
     fetch = "wget -q -O - http://server:8000/ | head -c 8; hostname; nslookup localhost >/dev/null; exit 0"
     told = drumhead(

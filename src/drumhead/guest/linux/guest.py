@@ -27,6 +27,8 @@ CMDLINE = (
 """A reset ends QEMU (-no-reboot), so a machine ends when its init ends or the kernel panics. In lockdown the kernel
 creates no tracing files, which saves 10 MB of memory and 0.2 s of every boot.
 """
+LEAST_MEMORY = 64
+"""Measured with QEMU 7.2: 48 MiB end before the kernel's first line, and 56 MiB never reach init."""
 SESSIONS = 4
 """How many programs may run beside the command at once (``drumhead exec``)."""
 MAX_LAYERS = 32
@@ -46,6 +48,10 @@ class LinuxGuest:
     @property
     def unsupported(self) -> Mapping[Capability, str]:
         return {}
+
+    @property
+    def least_memory(self) -> int:
+        return LEAST_MEMORY
 
     @property
     def volume_options(self) -> tuple[str, ...]:

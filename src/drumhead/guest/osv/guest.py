@@ -26,6 +26,8 @@ LOADER = "/lib64/ld-linux-x86-64.so.2"
 DATA = "/data"
 OPTIONS = (option("rootfs", "rofs"), option("power-off-on-abort"), option("noinit"), option("console", "serial"))
 PROBE_OPTIONS = (option("power-off-on-abort"), option("nomount"), option("noinit"))
+LEAST_MEMORY = 48
+"""The least with which Python has answered."""
 CACHE_MEMORY = 96
 """Memory in MiB from which OSv may cache its root: 20 MB, for a boot that takes 14 % less time."""
 UNMANAGED = b'{"event":"started","reason":"the machine ended; OSv reports the exit status of Python programs only"}\n'
@@ -67,6 +69,10 @@ class OsvGuest:
     @property
     def unsupported(self) -> Mapping[Capability, str]:
         return UNSUPPORTED
+
+    @property
+    def least_memory(self) -> int:
+        return LEAST_MEMORY
 
     @property
     def volume_options(self) -> tuple[str, ...]:

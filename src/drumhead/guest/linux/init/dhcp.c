@@ -132,8 +132,8 @@ bool dhcp_acquire(const char *card, struct lease *lease, double seconds) {
         good = select_lease(&client, &found, deadline) == DHCP_ACK;
         if (good) {
             *lease = found;
-        } else if (now() + wait < deadline) { /* refused, or the server went away after its offer */
-            pause_for(wait);
+        } else if (now() < deadline) { /* refused, or the server went away after its offer */
+            pause_for(sooner(wait, deadline - now()));
             wait = sooner(wait * 2, LONGEST_WAIT);
         }
     }
