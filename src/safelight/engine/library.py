@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 # An image that is larger than this when it is held goes to a scratch file, which a decoder must not write.
-os.environ.setdefault("VIPS_DISC_THRESHOLD", "1t")
+os.environ.setdefault("VIPS_DISC_THRESHOLD", "1000g")
 
 import pyvips
 
