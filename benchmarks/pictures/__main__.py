@@ -3,8 +3,8 @@
     python benchmarks/pictures [--recipe invert] [--tolerance 3] [--each 30] DIRECTORY…
 
 Each image goes through a decoder process as in a worker, and through Pillow (orientation obeyed, its ICC profile
-converted by littleCMS, then the recipe's operation). What differs by more than `tolerance` levels in the mean is listed,
-grouped by what the image is; so is what only one of the two reads. Directories of other projects' test images (Pillow,
+converted by littleCMS, then the recipe's operation). What differs by more than `tolerance` levels in the mean is
+listed by what the image is; so is what only one of the two reads. Directories of other projects' images (Pillow,
 libvips, PngSuite, libtiff, libavif, libheif, raw samples) are named by path; none are part of this repository.
 """
 
