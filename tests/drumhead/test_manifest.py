@@ -223,7 +223,16 @@ def test_ignore_patterns_as_capstan_documents_them(pattern, path, ignored):
 def test_the_ignore_file(tmp_path):
     write_files(tmp_path, {".capstanignore": "# comment\n\n/doc/*\n", ".drumheadignore": "/**/*.log\n"})
     ignored, _ = read_ignore(tmp_path)
-    for path in ("doc/a.png", "x/y.log", "meta/package.yaml", ".git/HEAD", "mpm-pkg/x", ".venv/bin/python"):
+    for path in (
+        "doc/a.png",
+        "x/y.log",
+        "meta/package.yaml",
+        ".git/HEAD",
+        "mpm-pkg/x",
+        ".venv/bin/python",
+        "volumes/v",
+        ".gitignore",
+    ):
         assert ignored(path)
     assert not ignored("src/doc")
 
@@ -238,6 +247,36 @@ def test_a_wrong_ignore_file_is_refused_by_line(tmp_path, text, reason):
 def test_command_lines():
     assert parse_command("/node keyvaluestore.js") == Command(argv=("/node", "keyvaluestore.js"))
     assert parse_command("--env=A?=b /x").env == {"A": "b"}
-    for wrong in ("", "--env=A=b", "/a ; /b"):
+    for wrong in (
+        "",
+        "--env=A=b",
+        "/a ; /b",
+        "/a; /b",
+        "/a &",
+        "/a& /b",
+        "/a > /log",
+        "/a 2>/log",
+        "/a < /in",
+        "/a $B",
+    ):
         with pytest.raises(DrumheadError):
             parse_command(wrong)
+
+
+def test_variables_of_a_command_line_are_replaced_outside_quotes():
+    command = parse_command("--env=PORT=80 /serve $PORT ${HOST}:$PORT '$PORT' \"x; $PORT\" a=b&c", {"HOST": "h"})
+    assert command.argv == ("/serve", "80", "h:80", "$PORT", "x; $PORT", "a=b&c")
+    with pytest.raises(DrumheadError, match="PORT has no value here; set it with --env=PORT="):
+        parse_command("/serve $PORT")
+
+
+def test_an_item_of_node_args_may_hold_several_arguments(tmp_path):
+    text = "runtime: node\nconfig_set:\n  a:\n    main: /s.js\n    node_args:\n    - --require module1\n    - -p\n"
+    assert read(tmp_path, run=text).run.config_sets["a"].argv[1:] == ("--require", "module1", "-p", "/s.js")
+
+
+@pytest.mark.parametrize("key", ["bootcmd: /x", "main: /x", "args: [x]", "python_args: [x]", "shell: true"])
+def test_a_base_is_refused_beside_what_it_would_drop(tmp_path, key):
+    runtime = "native" if key.startswith("bootcmd") else "python"
+    with pytest.raises(DrumheadError, match=r"run.yaml:5: base own:set gives the whole command; remove "):
+        read(tmp_path, run=f"runtime: {runtime}\nconfig_set:\n  a:\n    base: own:set\n    {key}\n")

@@ -213,15 +213,21 @@ async def describe_command(name: str, /, *, json: Json = False) -> None:
     print("\n".join(files))
 
 
-async def build_command(*names: str, recipe: Path | None = None, json: Json = False) -> None:
-    """Build packages from their recipes and the current Debian packages; check every signature and digest.
+async def build_command(
+    *names: str, recipe: Path | None = None, project: Project | None = None, json: Json = False
+) -> None:
+    """Build a package of the project in this directory, or of recipes and the current Debian packages.
+
+    Every signature and digest of Debian is checked.
 
     Parameters
     ----------
     names:
-        Recipes that come with drumhead; without a name, all of them.
+        Recipes that come with drumhead; without a name and outside a project, all of them.
     recipe:
         A file with a recipe of your own.
+    project:
+        The directory of a project, which becomes a package that other projects can require.
     json:
         Print the records of the packages.
     """
@@ -230,6 +236,11 @@ async def build_command(*names: str, recipe: Path | None = None, json: Json = Fa
     from drumhead.package.store import PackageStore  # noqa: PLC0415
 
     home = find_home()
+    if project is None and not names and recipe is None:
+        project = await asyncio.to_thread(_project_here)
+    if project is not None:
+        await _build_project(project, names, recipe, json=json)
+        return
     recipes = [find_recipe(name) for name in names]
     recipes += [await asyncio.to_thread(read_recipe, recipe)] if recipe else []
     with progress("building") as report:
@@ -237,6 +248,23 @@ async def build_command(*names: str, recipe: Path | None = None, json: Json = Fa
             await build_package(home, PackageStore(home), one, report) for one in recipes or known_recipes().values()
         ]
     _print_packages(built, json=json)
+
+
+def _project_here() -> Path | None:
+    return Path() if Path("meta/package.yaml").is_file() else None
+
+
+async def _build_project(project: Path, names: tuple[str, ...], recipe: Path | None, *, json: bool) -> None:
+    from drumhead.image.package_project import package_project  # noqa: PLC0415
+    from drumhead.manifest.project import read_project  # noqa: PLC0415
+
+    if names or recipe:
+        raise DrumheadError(ErrorCode.USAGE, "build either a project (--project) or recipes, not both")
+    with progress("building") as report:
+        built, notices = await package_project(find_home(), await asyncio.to_thread(read_project, project), report)
+    for text in notices:
+        notice(text)
+    _print_packages([built], json=json)
 
 
 async def pull_command(name: str, /, *, remote: str = "", json: Json = False) -> None:

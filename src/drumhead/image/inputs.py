@@ -17,6 +17,8 @@ from drumhead.package.store import PackageStore, parse_ref
 from drumhead.records import Filesystem, GuestName
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from drumhead.guest.contract import Guest
     from drumhead.home import Home
     from drumhead.manifest.records import Project
@@ -67,7 +69,12 @@ class ComposeInputs:
     @property
     def python(self) -> Package | None:
         """The package that holds the Python interpreter, if the image has one."""
-        return next((package for package in self.packages if package.name == "python"), None)
+        return find_python(self.packages)
+
+
+def find_python(packages: Iterable[Package]) -> Package | None:
+    """Return the package that holds the Python interpreter, or None."""
+    return next((package for package in packages if package.name == "python"), None)
 
 
 async def gather_inputs(home: Home, project: Project, options: ComposeOptions, report: Report) -> ComposeInputs:
@@ -146,11 +153,15 @@ def choose_commands(
 ) -> tuple[dict[str, Command], str]:
     """Return the config sets of an image and the name of the default one. Raises MANIFEST, USAGE."""
     commands = resolve_commands(project, packages)
+    for package in packages:
+        # The interpreters' own sets only when they are asked for; an application's sets belong to the image.
+        if package.kind == "application" or options.run in package.config_sets:
+            commands = package.config_sets | commands
     default = project.run.default if project.run else ""
     if options.run:
         default = options.run if options.run in commands else "run"
         if default == "run" and "run" not in commands:
-            commands["run"] = parse_command(options.run)
+            commands["run"] = parse_command(options.run, options.env)
     if options.env:
         commands = {
             name: msgspec.structs.replace(command, env=command.env | options.env) for name, command in commands.items()
@@ -176,5 +187,5 @@ def resolve_commands(project: Project, packages: tuple[Package, ...]) -> dict[st
                 ErrorCode.MANIFEST, f"meta/run.yaml:1: {name}: {wanted} has no config set {config_set}; it has {sets}"
             )
         own, inherited = commands[name], offered[config_set]
-        commands[name] = msgspec.structs.replace(inherited, env=inherited.env | own.env, cwd=own.cwd)
+        commands[name] = msgspec.structs.replace(inherited, env=inherited.env | own.env, cwd=own.cwd or inherited.cwd)
     return commands

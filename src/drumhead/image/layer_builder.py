@@ -26,7 +26,7 @@ from drumhead.image.scan import Scan
 from drumhead.package.osv.kernel import root_files
 from drumhead.python.bytecode import Interpreter, only_bytecode, with_bytecode
 from drumhead.python.lock import read_lock
-from drumhead.tree import Tree
+from drumhead.tree import USR_MERGED, Tree, symlink
 
 if TYPE_CHECKING:
     from drumhead.closure import Index
@@ -83,6 +83,17 @@ class LayerBuilder:
         stack.missing = find_missing(stack.index)
         stack.notices += [lock.notice] if lock and lock.notice else []
         return stack
+
+    def project_tree(self, project: Project, python: Package | None) -> tuple[Tree, list[str]]:
+        """Return everything that a project adds to its packages in one tree, and notices."""
+        files = Scan(project, self._home.cache, trust=False).tree()
+        lock = read_lock(project, self._home.cache) if python else None
+        whole = self._install(lock, python) if lock and python else Tree()
+        for name in USR_MERGED:  # a guest's links, through which a project's /bin goes
+            whole.add(name, symlink(f"usr/{name}"))
+        whole.update(self._with_bytecode(files, python) if python else files)
+        merged = whole.filter(lambda path: path not in USR_MERGED)
+        return merged, [lock.notice] if lock and lock.notice else []
 
     def add_libraries(self, stack: LayerStack, pool: Package) -> None:
         """Add a layer with the libraries of `pool` that `stack` needs."""

@@ -21,7 +21,8 @@ def choose_command(
     sets of the image share. Raises USAGE, and NOT_FOUND with the existing config sets.
     """
     if command_line:
-        command, shared = parse_command(command_line), shared_circumstances(image)
+        shared = shared_circumstances(image)
+        command = parse_command(command_line, {**shared.env, **(env or {})})
         return Command(argv=command.argv, env={**shared.env, **command.env, **(env or {})}, cwd=shared.cwd)
     name = config_set or image.default
     known = ", ".join(image.commands) or "none"

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILES = (".drumheadignore", ".capstanignore")
-ALWAYS = ("/meta", "/mpm-pkg", "/.git", "/.capstanignore", "/.drumheadignore")
-"""Paths that are always ignored: Capstan's three, version control and the ignore files."""
+ALWAYS = ("/meta", "/mpm-pkg", "/volumes", "/.git", "/.gitignore", "/.capstanignore", "/.drumheadignore")
+"""Paths that are always ignored: Capstan's, version control and the ignore files."""
 CLUTTER = ("/.venv", "/.hg", "/.svn", "/**/__pycache__", "/**/*.pyc", "/.mypy_cache", "/.pytest_cache", "/.ruff_cache")
 """Files of tools on the host, useless in a guest (bytecode is compiled for the guest's Python)."""
 

@@ -13,6 +13,8 @@ from drumhead.manifest.records import RunManifest, RuntimeName
 from drumhead.records import Command
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from drumhead.manifest.yaml_reader import Section
 
 RUNTIMES: dict[str, str] = {
@@ -30,6 +32,12 @@ INTERPRETER: dict[RuntimeName, str] = {"native": "", "node": "/usr/bin/node", "p
 REQUIRES: dict[RuntimeName, tuple[str, ...]] = {"native": (), "node": ("node",), "python": ("python",)}
 """The packages that a runtime implies."""
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+RAW_WORD = re.compile(r"""(?:[^\s'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+""", re.DOTALL)
+"""A word of a command line as it is written, with its quotes."""
+QUOTING = re.compile(r"""['"\\]""")
+MORE_THAN_ONE = re.compile(r"[;&|]+|.*[;&|]|\d?[<>].*", re.DOTALL)
+"""A word with which another command or a redirection begins."""
+VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 ENVIRONMENT_PREFIX = re.compile(r"--env=([A-Za-z_][A-Za-z0-9_]*)\??=(.*)", re.DOTALL)
 
 
@@ -78,15 +86,15 @@ def _command(runtime: RuntimeName, section: Section, *, inherits: bool) -> Comma
             raise section.refuse("env", f"{name!r} is not a valid name of an environment variable")
         if "\0" in value:
             raise section.refuse("env", f"the value of {name} holds a NUL character")
-    cwd = section.text("cwd", "/")
-    if not cwd.startswith("/"):
+    cwd = section.text("cwd", "" if inherits else "/")
+    if cwd and not cwd.startswith("/"):
         raise section.refuse("cwd", f"cwd must be a path from the image's root, not {cwd}")
     if inherits:
         return Command(argv=(), env=environment, cwd=cwd)
     if runtime != "native":
         return Command(argv=(INTERPRETER[runtime], *_arguments(runtime, section)), env=environment, cwd=cwd)
     try:
-        command = parse_command(section.text("bootcmd"))
+        command = parse_command(section.text("bootcmd"), environment)
     except DrumheadError as error:
         raise error if error.code is ErrorCode.MANIFEST else section.refuse("bootcmd", error.message) from error
     return Command(argv=command.argv, env=command.env | environment, cwd=cwd)
@@ -98,13 +106,16 @@ def _base(runtime: RuntimeName, section: Section) -> str:
     package, colon, name = base.partition(":")
     if base and not (package and colon and name):
         raise section.refuse("base", "base must have the form PACKAGE:CONFIG_SET")
-    if runtime == "native" and base and "bootcmd" in section:
-        raise section.refuse("base", "give base or bootcmd, not both")
-    return "" if runtime != "native" and runtime in package else base
+    if runtime != "native" and runtime in package:
+        return ""
+    for key in KEYS[runtime] if base else ():
+        if key in section:
+            raise section.refuse(key, f"base {base} gives the whole command; remove {key}, or base")
+    return base
 
 
 def _arguments(runtime: RuntimeName, section: Section) -> tuple[str, ...]:
-    options = section.texts(f"{runtime}_args")
+    options = section.words(f"{runtime}_args")
     if section.flag("shell"):
         for key in ("main", "module", "args"):
             if key in section:
@@ -118,26 +129,54 @@ def _arguments(runtime: RuntimeName, section: Section) -> tuple[str, ...]:
     return (*options, section.text("main"), *arguments)
 
 
-def parse_command(text: str) -> Command:
+def parse_command(text: str, env: Mapping[str, str] | None = None) -> Command:
     """Parse a command line in Capstan's form: ``--env=K=V … PROGRAM ARGUMENTS``. Raises USAGE.
 
-    Arguments are split as in a shell. OSv's ``;`` and ``&`` between programs are refused, as a machine runs one
-    command.
+    Arguments are split as in a shell. ``$NAME`` outside quotes is the value of a variable of the command line or of
+    `env`. What starts another command or a redirection (``;`` ``&`` ``|`` ``<`` ``>``) is refused outside quotes.
     """
+    words, bare = _split(text)
+    environment: dict[str, str] = {}
+    while words and (match := ENVIRONMENT_PREFIX.fullmatch(words[0])):
+        environment[match[1]] = match[2]
+        words.pop(0)
+        bare.pop(0)
+    if not words:
+        raise DrumheadError(ErrorCode.USAGE, f"{text!r} does not name a program")
+    for word in filter(None, bare):
+        if MORE_THAN_ONE.fullmatch(word):
+            raise DrumheadError(
+                ErrorCode.USAGE,
+                f"{word!r}: a machine runs one command without redirections; quote the word, or use a shell "
+                "(sh -c '…' from package cli)",
+            )
+    known = {**(env or {}), **environment}
+    argv = tuple(_expand(word, known) if own else word for word, own in zip(words, bare, strict=True))
+    return Command(argv=argv, env=environment)
+
+
+def _split(text: str) -> tuple[list[str], list[str]]:
+    """Split a command line into arguments. Beside each stands the same text, or nothing if any of it was quoted."""
     try:
         words = shlex.split(text)
     except ValueError as error:
         raise DrumheadError(ErrorCode.USAGE, f"{text!r} cannot be split into arguments: {error}") from error
-    environment = {}
-    while words and (match := ENVIRONMENT_PREFIX.fullmatch(words[0])):
-        environment[match[1]] = match[2]
-        words.pop(0)
-    if not words:
-        raise DrumheadError(ErrorCode.USAGE, f"{text!r} does not name a program")
-    for word in words:
-        if word in {";", "&", "&&", "|"} or (word.endswith((";", "&")) and word == words[-1] and len(word) > 1):
+    # Every word without a quote or a backslash is found between blanks as it is; others are never found there.
+    as_written = [word for word in RAW_WORD.findall(text) if word]
+    bare = [raw if not QUOTING.search(raw) else "" for raw in as_written]
+    return words, bare if len(bare) == len(words) else [""] * len(words)
+
+
+def _expand(word: str, known: Mapping[str, str]) -> str:
+    """Replace ``$NAME`` and ``${NAME}``. Raises USAGE for a variable that is not known when the command is given."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if name not in known:
             raise DrumheadError(
                 ErrorCode.USAGE,
-                f"{word!r}: a machine runs one command; use a shell for more (sh -c '…' from package cli)",
+                f"{word!r}: {name} has no value here; set it with --env={name}=… before the program, or quote the word",
             )
-    return Command(argv=tuple(words), env=environment)
+        return known[name]
+
+    return VARIABLE.sub(value, word)

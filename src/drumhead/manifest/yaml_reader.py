@@ -6,6 +6,7 @@ Values are texts as written (``version: 1.0`` is the text ``1.0``), as in Capsta
 from __future__ import annotations
 
 import difflib
+import shlex
 from typing import TYPE_CHECKING
 
 import yaml
@@ -78,6 +79,16 @@ class Section:
     def texts(self, key: str) -> tuple[str, ...]:
         """Return a list of texts."""
         return tuple(text for text, _ in self.located_texts(key))
+
+    def words(self, key: str) -> tuple[str, ...]:
+        """Return arguments: a text, or a list of texts, split at blanks as in a shell (``- --require module``)."""
+        found = self._items.get(key)
+        whole = found is not None and isinstance(found[1], yaml.ScalarNode)
+        try:
+            texts = (self.text(key, ""),) if whole else self.texts(key)
+            return tuple(word for text in texts for word in shlex.split(text))
+        except ValueError as error:
+            raise self.refuse(key, f"{key} cannot be split into arguments: {error}") from error
 
     def located_texts(self, key: str) -> list[tuple[str, int]]:
         """Return a list of texts with the line of each."""

@@ -52,7 +52,7 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     kind: PackageKind
     description: str
     created: str
-    """ISO 8601, UTC: the newest date among the package's origins, not the time of the build."""
+    """ISO 8601, UTC: the newest date among the package's origins; for a package of a project, the time of the build."""
     archive: Digest
     archive_size: Size
     unpacked_size: Size

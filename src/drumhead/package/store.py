@@ -61,7 +61,7 @@ class PackageStore:
 
     def list(self) -> list[Package]:
         """Return every version of every package, by name, then oldest first."""
-        files = self._home.packages.glob("*/*.json") if self._home.packages.is_dir() else ()
+        files = self._home.packages.rglob("*.json") if self._home.packages.is_dir() else ()
         found = [msgspec.json.decode(file.read_bytes(), type=Package) for file in files]
         return sorted(found, key=lambda package: (package.name, version_key(package.version)))
 

@@ -1,0 +1,70 @@
+"""Packages of one's own projects: their files, what they require, and config sets inherited through several levels."""
+
+import pytest
+
+from .conftest import write_files
+from .test_compose import listing
+from .test_dependencies import locked  # noqa: F401 - a fixture
+
+HEAD = "title: T\nauthor: somebody\nversion: 1.0\n"
+
+
+@pytest.fixture
+def family(drumhead, project, tmp_path, locked):  # noqa: F811
+    """A package, a package over it, and a project over that."""
+    write_files(project, {"requirements.txt": locked})
+    drumhead("package", "build", cwd=project)
+    second = write_files(
+        tmp_path / "second",
+        {
+            "meta/package.yaml": f"name: own/second\n{HEAD}require: [small]\n",
+            "meta/run.yaml": "runtime: native\nconfig_set:\n  middle: {base: 'small:module', env: {A: 2, B: 2}}\n",
+            "second.txt": "2",
+        },
+    )
+    drumhead("package", "build", "-C", second)
+    return write_files(
+        tmp_path / "third",
+        {
+            "meta/package.yaml": f"name: third\n{HEAD}require: [own/second]\n",
+            "meta/run.yaml": "runtime: native\nconfig_set:\n"
+            "  top: {base: 'own/second:middle', env: {B: 3}, cwd: /part}\n",
+        },
+    )
+
+
+def test_a_project_becomes_a_package_that_others_inherit_from(drumhead, family):
+    drumhead("package", "compose", "t/family", "-C", family)
+    facts = drumhead.json("info", "t/family")
+    top = {"argv": ["/usr/bin/python3", "-m", "part.one"], "env": {"A": "2", "B": "3", "DEPTH": "3"}, "cwd": "/part"}
+    assert facts["commands"]["top"] == top
+    assert facts["commands"]["middle"]["env"] == {"A": "2", "B": "2", "DEPTH": "3"}
+    assert set(facts["commands"]) == {"top", "middle", "hello", "module"}
+    assert facts["default"] == "top"
+    described = drumhead("package", "describe", "small")
+    for path in ("/main.py", "/usr/bin/tool.sh", "/__pycache__/main.cpython-311.pyc", "dist-packages/idna/core.pyc"):
+        assert path in described
+    assert "/meta" not in described
+    assert "bin" in listing(drumhead, "t/family")
+    names = [layer["name"] for layer in facts["layers"]]
+    assert names.index("small 1.0") < names.index("own/second 1.0")
+
+
+def test_a_config_set_of_a_required_package_can_be_the_default(drumhead, family):
+    drumhead("package", "compose", "t/family-run", "-C", family, "--run", "hello", "--require", "cli")
+    assert drumhead.json("info", "t/family-run")["default"] == "hello"
+    drumhead("package", "compose", "t/family-run", "-C", family, "--run", "cli", "--require", "cli")
+    assert drumhead.json("info", "t/family-run")["commands"]["cli"]["argv"] == ["/usr/bin/sh"]
+
+
+@pytest.mark.slow
+def test_an_inherited_config_set_runs(drumhead, family):
+    drumhead("package", "compose", "t/family-boot", "-C", family)
+    out = drumhead("run", "-i", "t/family-boot", "family-boot", "--run", "hello")
+    drumhead("delete", "family-boot")
+    assert "hello world" in out
+
+
+def test_a_package_does_not_take_the_name_of_a_recipe(drumhead, tmp_path):
+    write_files(tmp_path / "p", {"meta/package.yaml": f"name: python\n{HEAD}"})
+    assert "choose another name" in drumhead.refused("package", "build", "-C", tmp_path / "p", status=5)
