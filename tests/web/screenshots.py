@@ -74,6 +74,7 @@ async def shoot(browser, master: str, target: Path, scheme: str, device: str, vi
         await page.locator(".stage:not(.busy) img.shown").nth(1).wait_for()
         await keep("recipes")
         await page.get_by_role("link", name="System").click()
+        await page.get_by_role("button", name="Discard").click()
         await page.get_by_text("Ready").nth(3).wait_for()
         await keep("system")
 

@@ -208,6 +208,7 @@ async def test_recipes_undo_all_outputs_compare_export_and_import(page, client, 
 
 
 async def test_keys(page):
+    await expect(page.get_by_text("Live", exact=True)).to_be_visible()
     await page.keyboard.press("?")
     await expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
     await page.keyboard.press("?")
