@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MAX_BYTES = 4 * 1024 * 1024
 """A recipe document (or a file of recipes) is at most this long."""
 
+_MOST_PARTS = 100_000
+"""Lists, tables and commas of a document; every recipe has far fewer."""
 _LONGEST = 300
 """Characters of what a message repeats."""
 
@@ -82,6 +84,7 @@ def _read(document: bytes | str, format_: str) -> dict[str, Any]:
         raise Error(Code.INVALID_RECIPE, f"The recipe is longer than {MAX_BYTES} bytes.", position="$")
     try:
         if format_ == "json":
+            _check_parts(document)
             content = msgspec.json.decode(document)
         else:
             content = toml.loads(document if isinstance(document, str) else document.decode())
@@ -94,6 +97,13 @@ def _read(document: bytes | str, format_: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise _wrong('expected a table of fields, such as {"outputs": {…}}', "$")
     return content
+
+
+def _check_parts(document: bytes | str) -> None:
+    """Refuse JSON of so many parts that reading it takes long. Raises ValueError."""
+    text = document if isinstance(document, bytes) else document.encode(errors="replace")
+    if text.count(b"[") + text.count(b"{") + text.count(b",") > _MOST_PARTS:
+        raise ValueError(f"it has more than {_MOST_PARTS} values")
 
 
 def _recipe(document: Mapping[str, Any], position: str) -> Recipe:
