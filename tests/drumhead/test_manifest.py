@@ -1,6 +1,7 @@
 """Manifests are read as Capstan reads them, and wrong ones refused by file, line and reason."""
 
 import pytest
+import yaml
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.manifest.ignore import read_ignore
@@ -280,3 +281,33 @@ def test_a_base_is_refused_beside_what_it_would_drop(tmp_path, key):
     runtime = "native" if key.startswith("bootcmd") else "python"
     with pytest.raises(DrumheadError, match=r"run.yaml:5: base own:set gives the whole command; remove "):
         read(tmp_path, run=f"runtime: {runtime}\nconfig_set:\n  a:\n    base: own:set\n    {key}\n")
+
+
+def test_merge_keys_are_read_as_yaml_defines_them(tmp_path):
+    text = (
+        "runtime: python\nconfig_set:\n  a: &a\n    main: /s.py\n    cwd: /srv\n    env: &env {A: 1, B: 2}\n"
+        "  b:\n    <<: *a\n    main: /t.py\n    env:\n      <<: [{B: 3, C: 4}, *env]\n      A: 5\n"
+    )
+    command = read(tmp_path, run=text).run.config_sets["b"]
+    assert command == Command(argv=("/usr/bin/python3", "/t.py"), env={"A": "5", "B": "3", "C": "4"}, cwd="/srv")
+    assert (
+        command.env
+        == yaml.safe_load(
+            text.replace("1", "'1'").replace("4", "'4'").replace("2", "'2'").replace("3", "'3'").replace("5", "'5'")
+        )["config_set"]["b"]["env"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("env", "reason"), [("<<: text", "<< merges mappings"), ("&e {<<: *e}", "<< merges a mapping into itself")]
+)
+def test_a_merge_of_something_else_is_refused_by_line(tmp_path, env, reason):
+    place = f"env: {env}" if env[0] == "&" else f"env: {{{env}}}"
+    with pytest.raises(DrumheadError, match=rf"run.yaml:5: {reason}"):
+        read(tmp_path, run=f"runtime: python\nconfig_set:\n  a:\n    main: /s.py\n    {place}\n")
+
+
+def test_nested_merges_cost_no_more_than_their_size(tmp_path):
+    levels = "".join(f"  l{n}: &l{n} {{<<: [{', '.join([f'*l{n - 1}'] * 9)}]}}\n" for n in range(1, 30))
+    text = f"runtime: python\nconfig_set:\n  l0: &l0 {{main: /s.py}}\n{levels}config_set_default: l29\n"
+    assert read(tmp_path, run=text).run.config_sets["l29"].argv[-1] == "/s.py"

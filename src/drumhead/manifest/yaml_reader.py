@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EMPTY = "tag:yaml.org,2002:null"
+MERGE = "tag:yaml.org,2002:merge"
+Items = dict[str, tuple[yaml.Node, yaml.Node]]
+"""Keys with their nodes and the nodes of their values."""
 
 
 class Section:
@@ -27,17 +30,43 @@ class Section:
         self.file = file
         self.line = node.start_mark.line + 1
         self.what = what
-        self._items: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        self._items: Items = {}
         if node.tag == EMPTY:
             return
         if not isinstance(node, yaml.MappingNode):
             raise self.wrong(node, f"{what} must be a mapping (key: value)")
+        self._items = self._read(node, {})
+
+    def _read(self, node: yaml.MappingNode, known: dict[int, Items | None]) -> Items:
+        """Return the items of a mapping, those that it merges (``<<``) last. `known` holds mappings read before."""
+        own: Items = {}
+        merged: list[Items] = []
+        known[id(node)] = None
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise self.wrong(key, f"a key of {what} must be a text")
-            if key.value in self._items:
+                raise self.wrong(key, f"a key of {self.what} must be a text")
+            if key.tag == MERGE:
+                merged += self._merged(key, value, known)
+            elif key.value in own:
                 raise self.wrong(key, f"{key.value} is given twice")
-            self._items[key.value] = (key, value)
+            else:
+                own[key.value] = (key, value)
+        for items in merged:
+            own = items | own
+        known[id(node)] = own
+        return own
+
+    def _merged(self, key: yaml.Node, value: yaml.Node, known: dict[int, Items | None]) -> list[Items]:
+        """Return the items of each mapping that ``<<`` names; an earlier one goes before a later one."""
+        found = []
+        for node in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            if not isinstance(node, yaml.MappingNode):
+                raise self.wrong(key, "<< merges mappings; name one, or a list of them, by their anchors (*NAME)")
+            items = known[id(node)] if id(node) in known else self._read(node, known)
+            if items is None:
+                raise self.wrong(key, "<< merges a mapping into itself")
+            found.append(items)
+        return found
 
     def wrong(self, node: yaml.Node, reason: str) -> DrumheadError:
         return manifest_error(self.file, node.start_mark.line + 1, reason)
