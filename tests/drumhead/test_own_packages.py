@@ -68,3 +68,20 @@ def test_an_inherited_config_set_runs(drumhead, family):
 def test_a_package_does_not_take_the_name_of_a_recipe(drumhead, tmp_path):
     write_files(tmp_path / "p", {"meta/package.yaml": f"name: python\n{HEAD}"})
     assert "choose another name" in drumhead.refused("package", "build", "-C", tmp_path / "p", status=5)
+
+
+def test_an_application_of_debian_gets_its_libraries_and_gives_its_config_set(drumhead, tmp_path):
+    recipe = (
+        "name: own-redis\nkind: application\ndescription: Redis\nversion_of: redis-server\n"
+        "debian: [redis-server, redis-tools]\ninclude: [usr/bin/redis-server, usr/bin/redis-check-rdb]\n"
+        "config_sets:\n  redis: {argv: [/usr/bin/redis-server, --port, '6379']}\n"
+    )
+    write_files(tmp_path, {"redis.yaml": recipe, "p/meta/package.yaml": f"name: p\n{HEAD}require: [own-redis]\n"})
+    drumhead("package", "build", "--recipe", tmp_path / "redis.yaml")
+    described = drumhead("package", "describe", "own-redis")
+    for library in ("libjemalloc.so.2", "liblzf.so.1", "libssl.so.3", "ld-linux-x86-64.so.2"):
+        assert f"/{library}\n" in described
+    done = drumhead.run("package", "compose", "t/redis", "-C", tmp_path / "p", "--run", "redis")
+    assert done.returncode == 0, done.stderr
+    assert "needs" not in done.stderr
+    assert drumhead.json("info", "t/redis")["default"] == "redis"

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from drumhead.package.store import PackageStore
     from drumhead.report import Report
 
+WITH_LIBRARIES = {"runtime", "tool", "application"}
+"""Kinds of packages that get the libraries of their programs from the dependencies of the Debian packages."""
 LIBRARY_PACKAGE = re.compile(r"(lib|zlib)[^/]*")
 
 
@@ -43,7 +45,7 @@ async def build_package(home: Home, store: PackageStore, recipe: Recipe, report:
         names = {package.name for package in main}
         libraries = [
             package
-            for package in (archive.closure(tuple(names)) if recipe.kind in {"runtime", "tool"} else [])
+            for package in (archive.closure(tuple(names)) if recipe.kind in WITH_LIBRARIES else [])
             if package.name not in names and LIBRARY_PACKAGE.fullmatch(package.name)
         ]
         debs = dict(
