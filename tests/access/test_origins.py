@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
+
+from safelight.access.forwarded import client_address
+from safelight.access.networks import Networks
 
 HERE = "http://localhost"
 FOREIGN = "http://evil.example"
@@ -120,3 +124,19 @@ async def test_no_answer_can_be_sniffed_framed_or_embedded(plane, http):
             assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin", path
             assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"], path
             assert answer.headers["Referrer-Policy"] == "no-referrer", path
+
+
+@pytest.mark.parametrize(
+    ("peer", "chain", "expected"),
+    [
+        ("198.51.100.7", "203.0.113.9", "198.51.100.7"),  # no named proxy: the header is anybody's invention
+        ("10.0.0.1", None, "10.0.0.1"), ("10.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("10.0.0.1", "203.0.113.9, 198.51.100.7", "198.51.100.7"), ("10.0.0.1", "203.0.113.9, 10.0.0.2", "203.0.113.9"),
+        ("10.0.0.1", "nonsense", "10.0.0.1"), ("10.0.0.1", "203.0.113.9, nonsense, 10.0.0.2", "10.0.0.2"),
+        ("10.0.0.1", "[2001:db8::1]:443", "2001:db8::1"), ("10.0.0.1", "203.0.113.9:5000", "203.0.113.9"),
+    ],
+)  # fmt: skip
+def test_only_named_proxies_say_where_a_client_is(peer, chain, expected):
+    headers = {"X-Forwarded-For": chain} if chain else {}
+    request = make_mocked_request("GET", "/", headers=headers).clone(remote=peer)
+    assert client_address(request, Networks.parse("10.0.0.0/24")) == expected

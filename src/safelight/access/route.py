@@ -107,8 +107,16 @@ def mount(app: web.Application, prefix: str = "") -> Table:
             handler = _bidding(route) if route.method in _WITH_BODY else route.handler
             mounted = app.router.add_route(route.method, path, handler, expect_handler=_wait)
             table[mounted] = Mounted(route.access, route.path)
+    if prefix:
+        mounted = app.router.add_route(hdrs.METH_GET, prefix, _to_the_page)
+        table[mounted] = Mounted(Access.PAGE, "/")
     for found in app.router.routes():
         if found not in table:
             where = found.resource.canonical if found.resource is not None else found
             raise ValueError(f"{found.method} {where} names no access: add it with access.route.add.")
     return table
+
+
+async def _to_the_page(request: web.Request) -> web.Response:
+    """Send a browser to the page below a prefix: what the page names is relative to it."""
+    return web.Response(status=308, headers={hdrs.LOCATION: f"{request.path}/"})

@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler
 
 from safelight.access import route
 from safelight.access.caller import Access
-from safelight.http import json_response
+from safelight.http import json_response, location
 from safelight.master.api import openapi
 from safelight.master.api.endpoint import Endpoint
 
@@ -25,8 +25,9 @@ def routes(endpoints: Sequence[Endpoint]) -> list[route.Route]:
     """Return the routes of the documentation of these endpoints."""
     document = openapi.document(endpoints)
 
-    async def openapi_json(_request: web.Request) -> web.Response:
-        return json_response(document)
+    async def openapi_json(request: web.Request) -> web.Response:
+        prefix = location(request, "")
+        return json_response({**document, "servers": [{"url": prefix}]} if prefix else document)
 
     return [
         *route.get("/openapi.json", openapi_json, Access.PAGE),

@@ -80,7 +80,7 @@ function show(description) {
   document.getElementById("operations").replaceChildren(...groups);
 }
 
-fetch("/openapi.json")
+fetch("openapi.json")
   .then((answer) => answer.json())
   .then(show)
   .catch((error) => document.getElementById("operations").replaceChildren(`The API could not be read: ${error}`));
