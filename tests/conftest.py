@@ -3,11 +3,16 @@
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # A shell lets what it starts in the background ignore Ctrl-C, and every program that a test starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A busy machine takes longer for an example; how long it takes is not what these tests are about.
+hypothesis.settings.register_profile("safelight", deadline=None)
+hypothesis.settings.load_profile("safelight")
 
 TESTS = Path(__file__).parent
 TOGETHER = {"drumhead", "cli"}
