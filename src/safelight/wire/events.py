@@ -1,0 +1,82 @@
+"""Events, and what db keeps beside its tasks: numbers, references to blobs, recipes, deliveries of webhooks."""
+
+from __future__ import annotations
+
+import msgspec
+
+from safelight.wire.leases import WorkerSeen
+from safelight.wire.records import DEFAULT_TENANT, Record, TenantId
+from safelight.wire.tasks import Failure, State, Task
+
+
+class Event(Record, frozen=True, kw_only=True):
+    """One change of one task. `seq` grows with each change, not necessarily by one, and never repeats."""
+
+    seq: int
+    at: float
+    task: str
+    tenant: str = DEFAULT_TENANT
+    state: State
+    recipe: str = ""
+    batch: str = ""
+    internal: bool = False
+    attempt: int = 0
+    worker: str = ""
+    kind: str = ""
+    """created, ready, leased, finished, failed, delayed, expired, died, returned, cancelled, retried, released,
+    deleted."""
+    failure: Failure | None = None
+    seconds: float = 0.0
+
+
+class EventPage(Record, frozen=True, kw_only=True):
+    """Events after a number. `last` is the `after` of the next page; it grows even when no event matched.
+
+    `oldest` is the smallest `after` from which no event is missing. A reader that is further behind has missed events
+    that retention removed, and must read the tasks again.
+    """
+
+    events: list[Event]
+    last: int
+    oldest: int = 0
+
+
+class Summary(Record, frozen=True, kw_only=True):
+    """The queue at one moment. Ages are in seconds; `delayed` of the waiting tasks wait to be retried.
+
+    `webhooks_due` counts the webhook calls that are not settled.
+    """
+
+    tasks: dict[str, int]
+    delayed: int = 0
+    oldest_waiting: float = 0.0
+    seq: int = 0
+    workers: list[WorkerSeen] = []
+    webhooks_due: int = 0
+
+
+class Reference(Record, frozen=True, kw_only=True):
+    """What one page of tasks refers to in storage. `db` identifies the database; a new database has another."""
+
+    digests: list[str]
+    names: list[str]
+    next: int | None = None
+    db: str = ""
+
+
+class NamedRecipe(Record, frozen=True, kw_only=True):
+    """A recipe of a tenant under its name, as canonical JSON."""
+
+    tenant: TenantId = DEFAULT_TENANT
+    name: str
+    spec: msgspec.Raw
+    changed: float = 0.0
+
+
+class Delivery(Record, frozen=True, kw_only=True):
+    """One webhook call that is due: `id` is the fencing token, `attempt` counts from 1."""
+
+    id: str
+    url: str
+    attempt: int
+    task: Task

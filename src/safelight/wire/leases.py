@@ -1,0 +1,120 @@
+"""Leases: what workers ask for, receive and settle."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from safelight.wire.records import DEFAULT_TENANT, Blob, Record, Seconds
+from safelight.wire.tasks import Failure, Output, State
+
+
+class WorkerInfo(Record, frozen=True, kw_only=True):
+    """A worker as it describes itself. `id` is different at each start."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=64)]
+    host: str = ""
+    engine: str = ""
+    slots: int = 1
+    busy: int = 0
+    isolation: str = ""
+
+
+class WorkerSeen(Record, frozen=True, kw_only=True):
+    """A worker as db has seen it. `holding` is the number of its leases."""
+
+    worker: WorkerInfo
+    first_seen: float
+    last_seen: float
+    holding: int = 0
+
+
+class LeaseRequest(Record, frozen=True, kw_only=True):
+    """Ask for up to `n` leases, waiting up to `wait` seconds for the first.
+
+    `holding` names every lease that the worker knows of. Any other lease that db has granted to this worker was lost
+    on the way: its task returns to the queue at once, which does not count as a death. A worker therefore has only one
+    such request open at a time. With `n` 0 it takes no leases and only says which ones it holds.
+    """
+
+    worker: WorkerInfo
+    n: Annotated[int, Meta(ge=0, le=1000)] = 1
+    wait: Annotated[float, Meta(ge=0, le=60)] = 0.0
+    seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
+    holding: list[str] = []
+
+
+class Lease(Record, frozen=True, kw_only=True):
+    """One attempt at one task, until `expires`. `id` is the fencing token."""
+
+    id: str
+    task: str
+    tenant: str = DEFAULT_TENANT
+    attempt: int
+    expires: float
+    input: Blob | None = None
+    filename: str = ""
+    media_type: str = ""
+    recipe: str
+    spec: msgspec.Raw
+
+
+class Heartbeat(Record, frozen=True, kw_only=True):
+    """A worker is alive and holds these leases; each of them now expires after `seconds`."""
+
+    worker: WorkerInfo
+    holding: list[str] = []
+    seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
+
+
+class HeartbeatAnswer(Record, frozen=True, kw_only=True):
+    """The leases of a heartbeat that are no longer in force: stop working on them."""
+
+    lost: list[str] = []
+
+
+class Finished(Record, frozen=True, kw_only=True, tag="finished", tag_field="kind"):
+    """The attempt has produced every output."""
+
+    lease: str
+    outputs: list[Output] = []
+    engine: str = ""
+    seconds: Seconds = 0.0
+
+
+class Failed(Record, frozen=True, kw_only=True, tag="failed", tag_field="kind"):
+    """The attempt ended with an error. A `permanent` one fails the task at once, another is retried a limited number of
+    times.
+    """
+
+    lease: str
+    failure: Failure
+    permanent: bool
+    seconds: Seconds = 0.0
+
+
+class Died(Record, frozen=True, kw_only=True, tag="died", tag_field="kind"):
+    """The decoder died (by a signal, out of memory, out of time). It counts as a death, like an expired lease."""
+
+    lease: str
+    failure: Failure
+    seconds: Seconds = 0.0
+
+
+class Returned(Record, frozen=True, kw_only=True, tag="returned", tag_field="kind"):
+    """The worker returns the lease. The task waits again at once; this is neither an error nor a death."""
+
+    lease: str
+
+
+Outcome = Finished | Failed | Died | Returned
+
+
+class Settled(Record, frozen=True, kw_only=True):
+    """The answer to one outcome: the state of the task now, or the problem for which it was refused (`lease_lost`)."""
+
+    lease: str
+    state: State | None = None
+    problem: dict[str, Any] | None = None

@@ -1,0 +1,58 @@
+"""What all records are made of: their base, their JSON, and the types of their fields."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from safelight.errors import Code, Error, validation_problem
+
+T = TypeVar("T")
+
+MAX_PHOTO_BYTES = 256 * 1024 * 1024
+"""Size of the largest photo that the master accepts and workers process; `max_photo` is the setting."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """Base of all records."""
+
+    def evolve(self, **changes: Any) -> Any:
+        """Return a copy with some fields replaced."""
+        return msgspec.structs.replace(self, **changes)
+
+
+DEFAULT_TENANT = "default"
+"""The tenant to which everything belongs where no tenants were set up."""
+
+TenantId = Annotated[
+    str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$", description="1 to 32 of a-z, 0-9 and -, not beginning with -")
+]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the bytes, lower-case hex")]
+Seconds = Annotated[float, Meta(ge=0)]
+
+
+class Blob(Record, frozen=True, kw_only=True):
+    """Immutable bytes in storage."""
+
+    digest: Digest
+    size: Annotated[int, Meta(ge=0)]
+
+
+def encode(value: object) -> bytes:
+    """Encode a record, or a list of them, as JSON."""
+    return msgspec.json.encode(value)
+
+
+def decode(data: bytes | str, kind: type[T]) -> T:
+    """Decode JSON into a record. Raises INVALID_REQUEST with the position of what does not fit."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        sentence, position = validation_problem(error)
+        raise Error(Code.INVALID_REQUEST, f"{sentence}.", position=position) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Error(Code.INVALID_REQUEST, f"The body is not valid JSON: {error}.") from None
+    except RecursionError:
+        raise Error(Code.INVALID_REQUEST, "The body is nested too deeply.") from None

@@ -1,0 +1,64 @@
+"""What the key-value store and storage say of themselves and of what they hold."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from safelight.wire.records import Record
+
+
+class Entry(Record, frozen=True, kw_only=True):
+    """A value in the key-value store. Several live instances may share a key. `expires` is None if it never does."""
+
+    key: str
+    value: str
+    instance: str = ""
+    revision: int = 0
+    expires: float | None = None
+
+
+class EntryPage(Record, frozen=True, kw_only=True):
+    """Entries at one revision of the store."""
+
+    entries: list[Entry]
+    revision: int
+
+
+class Collected(Record, frozen=True, kw_only=True):
+    """What a garbage collection of storage did: items examined and removed, and bytes freed."""
+
+    examined: int = 0
+    removed: int = 0
+    freed: int = 0
+
+
+class NewPartial(Record, frozen=True, kw_only=True):
+    """A partial upload to open: its size once complete, and metadata that is kept with it."""
+
+    size: Annotated[int, Meta(ge=0)]
+    metadata: Annotated[dict[str, str], Meta(max_length=32)] = {}
+
+
+class Partial(Record, frozen=True, kw_only=True):
+    """A partial upload, of which `offset` bytes are durable.
+
+    Every append moves `expires`. `outcome` is empty until the upload is closed; then it is what the caller of `close`
+    has recorded (the master records the task's id).
+    """
+
+    id: str
+    size: int
+    offset: int
+    metadata: dict[str, str] = {}
+    expires: float = 0.0
+    outcome: str = ""
+
+
+class StorageInfo(Record, frozen=True, kw_only=True):
+    """What storage holds, and how many more bytes fit."""
+
+    blobs: int
+    size: int
+    free: int | None = None

@@ -1,0 +1,239 @@
+"""Tasks: what is asked for, what became of it, and how tasks are found and changed."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from safelight.errors import Code, Error
+from safelight.wire.records import DEFAULT_TENANT, Blob, Digest, Record, TenantId
+
+
+class State(IntEnum):
+    """The state of a task. The numbers -1 to 2 are those of the classic protocol."""
+
+    UPLOADING = -1
+    WAITING = 0
+    WORKING = 1
+    FINISHED = 2
+    FAILED = 3
+    QUARANTINED = 4
+    CANCELLED = 5
+
+
+STATES: dict[str, State] = {state.name.lower(): state for state in State}
+"""The states by the names that people read and write."""
+
+ENDED = frozenset({State.FINISHED, State.FAILED, State.QUARANTINED, State.CANCELLED})
+"""States that a task leaves only when somebody asks for it."""
+
+
+_MEDIA_TYPE = r"^(image/(jpeg|png|gif|webp|tiff|avif|heic|jxl|x-[a-z0-9-]{1,30})|application/octet-stream)$"
+
+
+class Output(Record, frozen=True, kw_only=True):
+    """One result of a task: a blob and a description of its image."""
+
+    name: str
+    digest: Digest
+    size: int
+    media_type: Annotated[str, Meta(pattern=_MEDIA_TYPE, description="never one that a browser would run")]
+    width: int = 0
+    height: int = 0
+    frames: int = 1
+    notes: list[str] = []
+    """What was wrong with the photo, though it was read; sentences for people."""
+
+
+class Failure(Record, frozen=True, kw_only=True):
+    """Why a task or an attempt failed: an `errors.Code` for programs, and a sentence for people."""
+
+    code: str
+    detail: str
+    extra: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, error: Error) -> Failure:
+        """Record an error."""
+        return cls(code=error.code.value, detail=error.detail, extra=error.extra)
+
+    def error(self) -> Error:
+        """Return the error that this records."""
+        return Error(Code(self.code), self.detail, **self.extra)
+
+
+class NewTask(Record, frozen=True, kw_only=True):
+    """What the master asks db to create, once the input is in storage.
+
+    `input` is None only for a task of the classic protocol, whose input is stored under the task's own id.
+    `recipe` is the name shown to people, `spec` the canonical JSON, and `recipe_digest` identifies what it computes.
+    `classic` says that a classic worker, which can only invert, may do it. `internal` tasks are made by the system for
+    its own use (renditions, previews); lists, archives and charts leave them out. Among a tenant's tasks of the same
+    priority, `interactive` ones, whose sender waits for each, are leased before those of batches.
+    """
+
+    tenant: TenantId = DEFAULT_TENANT
+    input: Blob | None = None
+    filename: str = ""
+    media_type: str = ""
+    recipe: str
+    recipe_digest: Digest
+    spec: msgspec.Raw
+    classic: bool = False
+    priority: Annotated[int, Meta(ge=-100, le=100)] = 0
+    batch: Annotated[str, Meta(max_length=64)] = ""
+    idempotency_key: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    webhook: str | None = None
+    internal: bool = False
+    interactive: bool = True
+    state: State = State.WAITING
+
+
+class Task(Record, frozen=True, kw_only=True):
+    """A task. `seq` is the number of its latest change."""
+
+    id: str
+    tenant: str = DEFAULT_TENANT
+    state: State
+    seq: int
+    created: float
+    changed: float
+    input: Blob | None = None
+    filename: str = ""
+    media_type: str = ""
+    recipe: str = ""
+    recipe_digest: str = ""
+    priority: int = 0
+    batch: str = ""
+    internal: bool = False
+    attempts: int = 0
+    errors: int = 0
+    deaths: int = 0
+    outputs: list[Output] = []
+    failure: Failure | None = None
+    engine: str = ""
+    seconds: float = 0.0
+    reused: bool = False
+    """Whether it was finished on creation, with the outputs of an earlier task of the same input, recipe and engine."""
+    lease: str | None = None
+    """The lease that finished it; only services see it. A classic result is stored under this name."""
+
+
+class TaskFilter(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which tasks. A task must match every filter that is given."""
+
+    state: Annotated[str, Meta(description=f"states, separated by commas: {', '.join(STATES)}")] = ""
+    recipe: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    batch: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    search: (
+        Annotated[str, Meta(min_length=1, max_length=128, description="a part of the file name, or how the id begins")]
+        | None
+    ) = None
+    reason: Annotated[str, Meta(min_length=1, max_length=64, description="the code of the failure")] | None = None
+    since: Annotated[float, Meta(ge=0, le=1e11, description="created at this time or later, Unix seconds")] | None = (
+        None
+    )
+    until: Annotated[float, Meta(ge=0, le=1e11, description="created before this time, Unix seconds")] | None = None
+    internal: Annotated[bool, Meta(description="list the tasks that the system made for its own use instead")] = False
+
+    @property
+    def states(self) -> list[State]:
+        """The states in `state`; none means all. Raises INVALID_REQUEST for one that does not exist."""
+        names = [name.strip() for name in self.state.split(",") if name.strip()]
+        for name in names:
+            if name not in STATES:
+                detail = f"There is no state {name[:32]!r}; there are {', '.join(STATES)}."
+                raise Error(Code.INVALID_REQUEST, detail, position="state")
+        return [STATES[name] for name in names]
+
+    def page(self, *, before: str | None = None, limit: int = 100, **changes: Any) -> TaskQuery:
+        """Return a page of this filter, some of its fields replaced."""
+        fields = {name: getattr(self, name) for name in TaskFilter.__struct_fields__} | changes
+        return TaskQuery(**fields, before=before, limit=limit)
+
+    def params(self) -> dict[str, str]:
+        """Return the query string's parameters."""
+        fields = msgspec.structs.asdict(self) | {"internal": "true" if self.internal else None}
+        return {name: str(value) for name, value in fields.items() if value not in (None, "")}
+
+
+class TaskQuery(TaskFilter, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A page of the tasks that match a filter."""
+
+    before: Annotated[str, Meta(description="`next` of the page before", max_length=128)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
+class TaskPage(Record, frozen=True, kw_only=True):
+    """A page of tasks, newest first. `next` is the `before` of the next page, None on the last one.
+
+    A page may hold fewer tasks than its limit and still have a next one, since a search looks at a limited number of
+    tasks at a time.
+    """
+
+    tasks: list[Task]
+    next: str | None = None
+
+
+class TaskCounts(Record, frozen=True, kw_only=True):
+    """How many tasks match a filter.
+
+    `states`, `recipes` and `reasons` (codes of failures) each count what there would be if the filter did not name a
+    state, recipe or reason. `complete` is false where there are more tasks than one count looks at: the newest were
+    counted.
+    """
+
+    total: int
+    states: dict[str, int]
+    recipes: dict[str, int]
+    reasons: dict[str, int]
+    complete: bool = True
+
+
+class TaskChange(Record, frozen=True, kw_only=True):
+    """Cancel, retry, release or delete many tasks: those named, or (a page at a time) those that match a filter."""
+
+    action: Literal["cancel", "retry", "release", "delete"]
+    tasks: Annotated[list[str], Meta(max_length=1000)] | None = None
+    filter: TaskFilter | None = None
+    before: Annotated[str, Meta(max_length=128)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 200
+
+
+class TaskChanges(Record, frozen=True, kw_only=True):
+    """How many tasks were changed, and how many were not in a state that allows it (or not there any more).
+
+    `next` goes into `before` for the next tasks of a filter, None at the end.
+    """
+
+    changed: int = 0
+    skipped: int = 0
+    next: str | None = None
+
+
+class Batch(Record, frozen=True, kw_only=True):
+    """Tasks that were uploaded together. `tasks` counts them by state; `size` is that of their originals in bytes."""
+
+    name: str
+    created: float
+    changed: float
+    tasks: dict[str, int]
+    size: int = 0
+
+
+class BatchPage(Record, frozen=True, kw_only=True):
+    """A page of batches, those with the newest tasks first; `next` goes into `before` for the next page."""
+
+    batches: list[Batch]
+    next: str | None = None
+
+
+class Uploaded(Record, frozen=True, kw_only=True):
+    """What became of one photo of a request with several: a task, or the problem for which it was refused."""
+
+    filename: str = ""
+    task: Task | None = None
+    problem: dict[str, Any] | None = None
