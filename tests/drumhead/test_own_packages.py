@@ -1,5 +1,8 @@
 """Packages of one's own projects: their files, what they require, and config sets inherited through several levels."""
 
+import shutil
+import socket
+
 import pytest
 
 from .conftest import write_files
@@ -85,3 +88,19 @@ def test_an_application_of_debian_gets_its_libraries_and_gives_its_config_set(dr
     assert done.returncode == 0, done.stderr
     assert "needs" not in done.stderr
     assert drumhead.json("info", "t/redis")["default"] == "redis"
+
+
+def test_a_dead_remote_does_not_stop_what_can_be_built_here(drumhead, empty, tmp_path):
+    empty.home.root.mkdir(parents=True)
+    for shared in ("blobs", "packages", "cache"):
+        shutil.copytree(getattr(drumhead.home, shared), getattr(empty.home, shared))
+    shutil.rmtree(empty.home.packages / "ca-certificates")
+    with socket.socket() as bound:  # a port that nobody listens on
+        bound.bind(("127.0.0.1", 0))
+        empty("remote", "add", "dead", f"http://127.0.0.1:{bound.getsockname()[1]}/packages")
+        write_files(tmp_path / "p", {"meta/package.yaml": f"name: p\n{HEAD}require: [ca-certificates]\n"})
+        done = empty.run("package", "compose", "t/dead", "-C", tmp_path / "p")
+        assert done.returncode == 0, done.stderr
+        assert "ca-certificates is built here instead" in done.stderr
+        write_files(tmp_path / "p", {"meta/package.yaml": f"name: p\n{HEAD}require: [own-thing]\n"})
+        empty.refused("package", "compose", "t/dead", "-C", tmp_path / "p", status=4)

@@ -76,10 +76,18 @@ async def _obtain(
     from drumhead.package.build import build_package  # noqa: PLC0415 - a warm store needs no network, nor its import
     from drumhead.package.remote.remotes import pull_package  # noqa: PLC0415
 
-    if pulled := await pull_package(home, store, ref, report):
+    recipe = known_recipes().get(ref.name)
+    pulled = None
+    try:
+        pulled = await pull_package(home, store, ref, report)
+    except DrumheadError as failure:
+        # A remote that does not answer stops nobody who can build the package; one that answers wrongly does.
+        if failure.code is not ErrorCode.REMOTE or recipe is None or ref.version:
+            raise
+        notices.append(f"{failure.message}; {ref.name} is built here instead")
+    if pulled:
         notices.append(f"package {pulled.name} {pulled.version} was pulled")
         return pulled
-    recipe = known_recipes().get(ref.name)
     if recipe is None or ref.version:
         near = difflib.get_close_matches(ref.name, known_recipes(), n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
