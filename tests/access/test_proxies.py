@@ -54,7 +54,8 @@ async def proxy(kind: str, directory: Path, port: int, master: int) -> AsyncIter
     match kind:
         case "nginx":
             temporary = "".join(f"{name}_temp_path {directory}/{name}; " for name in ("client_body", "proxy"))
-            text = f"daemon off; pid {directory}/pid; events {{}} http {{ {temporary} access_log off;\n{text}\n}}"
+            top = f"daemon off; master_process off; pid {directory}/pid; events {{}}"
+            text = f"{top} http {{ {temporary} access_log off;\n{text}\n}}"
             command = ["/usr/sbin/nginx", "-e", "stderr", "-c", str(file)]
         case "caddyfile":
             text = f"{{\n    admin off\n    auto_https disable_redirects\n}}\n{text}"
