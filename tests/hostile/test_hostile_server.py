@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from safelight.cli.results import ResultDirectory
+from safelight.cli.photos.results import ResultDirectory
 from safelight.client.master import Client
 from safelight.logs import JsonFormatter, TextFormatter
 from safelight.wire import Task

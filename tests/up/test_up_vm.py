@@ -2,7 +2,8 @@
 
 import pytest
 
-from safelight.cli import machines, up
+from safelight.cli.up import command as up
+from safelight.cli.up import machines
 
 
 @pytest.mark.parametrize("missing", ["drumhead", "qemu-system-x86_64"])

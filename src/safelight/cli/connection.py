@@ -12,6 +12,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from safelight.access.cluster_key import ClusterKey
+from safelight.cli import kept_keys
 from safelight.client.access import AccessClient
 from safelight.client.base import Connection, Credentials, Fixed, bearer, no_credentials, session
 from safelight.client.keyvaluestore import KeyValueStoreClient
@@ -82,9 +83,7 @@ def api_credentials(where: Where, address: str) -> Credentials:
 
     That is the API key in SAFELIGHT_API_KEY, the one of `safelight login`, the cluster key, or nothing.
     """
-    from safelight.cli import login  # noqa: PLC0415 - it needs this module
-
-    key = os.environ.get("SAFELIGHT_API_KEY", "").strip() or login.load().keys.get(address, "")
+    key = os.environ.get("SAFELIGHT_API_KEY", "").strip() or kept_keys.load().keys.get(address, "")
     shown = bearer(key) if key else cluster_credentials(where)
     if where.tenant is None:
         return shown
@@ -94,11 +93,9 @@ def api_credentials(where: Where, address: str) -> Credentials:
 
 async def _address(where: Where) -> str:
     """Return the master's address: the one given, the one of `safelight login`, or what the key-value store knows."""
-    from safelight.cli import login  # noqa: PLC0415 - it needs this module
-
     if where.master is not None:
         return where.master
-    if where.keyvaluestore == DEFAULT_STORE and (kept := login.load().master):
+    if where.keyvaluestore == DEFAULT_STORE and (kept := kept_keys.load().master):
         return kept
     return await _ask_store(where)
 

@@ -1,26 +1,15 @@
-"""Log in: keep the API key of a system in the user's configuration directory."""
+"""Log in and out: keep and forget the API key of a master."""
 
 from __future__ import annotations
 
 import getpass
-import os
-import stat
 import sys
-from pathlib import Path
-
-import msgspec
 
 from safelight.cli.connection import HERE, Where, access
+from safelight.cli.kept_keys import Login, load, save
 from safelight.cli.printing import print_json, say
 from safelight.client.base import bearer
 from safelight.errors import Code, Error
-
-
-class Login(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept: the master that was logged in to last, and a key for each master."""
-
-    master: str = ""
-    keys: dict[str, str] = {}
 
 
 async def login_command(*, where: Where = HERE) -> None:
@@ -58,32 +47,3 @@ def _ask() -> str:
     if sys.stdin.isatty():
         return getpass.getpass("API key: ")
     return sys.stdin.readline()
-
-
-def place() -> Path:
-    """Return the file: `safelight/login.json` in the user's configuration directory."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "safelight" / "login.json"
-
-
-def load() -> Login:
-    """Read what is kept; nothing where there is no file. Raises INVALID_REQUEST for a file that others can read."""
-    path = place()
-    try:
-        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise Error(Code.INVALID_REQUEST, f"{path} holds API keys and can be read by others: chmod 600 it.")
-        return msgspec.json.decode(path.read_bytes(), type=Login)
-    except FileNotFoundError:
-        return Login()
-    except (OSError, msgspec.MsgspecError) as error:
-        raise Error(Code.INVALID_REQUEST, f"{path} cannot be read: {error}. Log in again after removing it.") from None
-
-
-def save(login: Login) -> None:
-    """Write what is kept; the file appears whole, readable by its owner alone."""
-    path = place()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(login)) + b"\n")
-    new.replace(path)

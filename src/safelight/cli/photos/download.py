@@ -8,8 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from safelight.cli.connection import HERE, Where, master
+from safelight.cli.photos.results import ResultDirectory
 from safelight.cli.printing import complain, print_json, say, status_of
-from safelight.cli.results import ResultDirectory
 from safelight.cli.tasks import find
 from safelight.errors import Error
 

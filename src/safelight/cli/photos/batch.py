@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safelight.cli.photos import Photo
-from safelight.cli.progress import Progress
-from safelight.cli.results import ResultDirectory
+from safelight.cli.photos.paths import Photo
+from safelight.cli.photos.progress import Progress
+from safelight.cli.photos.results import ResultDirectory
 from safelight.client.master import Client
 from safelight.errors import Code, Error
 from safelight.wire import ENDED, State, Task

@@ -23,10 +23,10 @@ from msgspec import Meta
 from safelight import logs, serve, settings
 from safelight.access import cluster_key
 from safelight.access.settings import AccessSettings, CorsOrigins, PublicUrl
-from safelight.cli import machines
-from safelight.cli.child import Child
-from safelight.cli.forward import Forward
 from safelight.cli.printing import EXIT_STATUS, complain
+from safelight.cli.up import machines
+from safelight.cli.up.child import Child
+from safelight.cli.up.forward import Forward
 from safelight.client.access import AccessClient
 from safelight.client.base import Connection, Fixed, ServiceClient, session
 from safelight.errors import Code, Error

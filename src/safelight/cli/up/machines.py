@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from safelight import settings
-from safelight.cli.child import die_with_parent
+from safelight.cli.up.child import die_with_parent
 
 log = logging.getLogger("up")
 
-PROJECT = Path(__file__).resolve().parents[3]
+PROJECT = Path(__file__).resolve().parents[4]
 """Where safelight's sources are, and beside them what says how an image is made of them."""
 FLEET = "safelight"
 LOOK_AGAIN = 1.0

@@ -9,14 +9,14 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
-from safelight.cli.batch import Batch, Entry, Options
 from safelight.cli.connection import HERE, Where, master
-from safelight.cli.photos import collect
+from safelight.cli.photos.batch import Batch, Entry, Options
+from safelight.cli.photos.paths import collect
+from safelight.cli.photos.progress import Progress
+from safelight.cli.photos.results import ResultDirectory
 from safelight.cli.printing import complain, counted, duration, err, out, print_json, say, size, table
-from safelight.cli.progress import Progress
 from safelight.cli.recipe_files import recipe_argument
 from safelight.cli.recipes import USUAL
-from safelight.cli.results import ResultDirectory
 
 _RETRY_FOR = 30.0
 """Seconds for which an upload is sent again after transient failures."""

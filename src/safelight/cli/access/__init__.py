@@ -1,0 +1,1 @@
+"""Keys, tenants, signing in and sharing."""

@@ -1,0 +1,1 @@
+"""Photos on their way up, and results on their way down."""

@@ -1,0 +1,1 @@
+"""`safelight up`: every service on this machine, as processes or as machines."""
