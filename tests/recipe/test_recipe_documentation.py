@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from safelight.recipe import BUILTIN, Output, Recipe, load_file, parse
+from safelight.recipe import BUILTIN, OutputSpec, Recipe, load_file, parse
 from safelight.recipe.operations import AnyOperation
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -29,7 +29,7 @@ def test_it_names_every_operation_and_field():
         name = operation.__struct_config__.tag
         rows = [line for line in FORMAT.splitlines() if line.startswith(f"| `{name}` |")]
         assert any(all(f"`{field}`" in row for field in operation.__struct_fields__) for row in rows), name
-    for field in (*Output.__struct_fields__, *Recipe.__struct_fields__):
+    for field in (*OutputSpec.__struct_fields__, *Recipe.__struct_fields__):
         assert f"`{field}`" in FORMAT
     for name in BUILTIN:
         assert f"| `{name}` |" in GUIDE

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safelight.errors import Code, Error
-from safelight.recipe import BUILTIN, DEFAULT, Output, Recipe, encode, load_file, parse, schema_components
+from safelight.recipe import BUILTIN, DEFAULT, OutputSpec, Recipe, encode, load_file, parse, schema_components
 from safelight.recipe.operations import Resize, Rotate, Watermark
 
 
@@ -25,7 +25,7 @@ def test_json_text_toml_text_and_a_table_mean_the_same():
         format = "webp"
         operations = [{ op = "resize", width = 320 }]
     """
-    expected = Recipe(auto_orient=False, outputs={"thumb": Output(operations=(Resize(width=320),), format="webp")})
+    expected = Recipe(auto_orient=False, outputs={"thumb": OutputSpec(operations=(Resize(width=320),), format="webp")})
     assert parse(table) == parse(json.dumps(table)) == parse(json.dumps(table).encode()) == expected
     assert parse(toml, "toml") == expected
 
@@ -210,6 +210,6 @@ def test_spellings_of_the_same_value_are_equal():
 def test_json_schema_describes_every_operation():
     reference, components = schema_components("#/components/schemas/{name}")
     assert reference == {"$ref": "#/components/schemas/Recipe"}
-    assert {"Recipe", "Output", "Resize", "Watermark", "SmartCrop"} <= set(components)
+    assert {"Recipe", "OutputSpec", "Resize", "Watermark", "SmartCrop"} <= set(components)
     assert components["Resize"]["properties"]["op"] == {"enum": ["resize"]}
     assert components["Resize"]["additionalProperties"] is False

@@ -708,7 +708,7 @@ export interface components {
             /** @default 0 */
             deaths: number;
             /** @default [] */
-            outputs: components["schemas"]["safelight.wire.Output"][];
+            outputs: components["schemas"]["Output"][];
             /** @default null */
             failure: components["schemas"]["Failure"] | null;
             /** @default  */
@@ -724,7 +724,7 @@ export interface components {
             digest: string;
             size: number;
         };
-        "safelight.wire.Output": {
+        Output: {
             name: string;
             digest: string;
             size: number;
@@ -883,7 +883,7 @@ export interface components {
         };
         Recipe: {
             outputs: {
-                [key: string]: components["schemas"]["safelight.recipe.records.Output"];
+                [key: string]: components["schemas"]["OutputSpec"];
             };
             /** @default custom */
             name: string;
@@ -894,7 +894,7 @@ export interface components {
             /** @default false */
             strict: boolean;
         };
-        "safelight.recipe.records.Output": {
+        OutputSpec: {
             /** @default [] */
             operations: (components["schemas"]["Resize"] | components["schemas"]["SmartCrop"] | components["schemas"]["Crop"] | components["schemas"]["Rotate"] | components["schemas"]["Flip"] | components["schemas"]["Invert"] | components["schemas"]["Grayscale"] | components["schemas"]["Sepia"] | components["schemas"]["Tint"] | components["schemas"]["Adjust"] | components["schemas"]["Blur"] | components["schemas"]["Sharpen"] | components["schemas"]["Watermark"] | components["schemas"]["Pad"] | components["schemas"]["Background"])[];
             /**
@@ -1201,7 +1201,7 @@ export interface components {
             kind: "finished";
             lease: string;
             /** @default [] */
-            outputs: components["schemas"]["safelight.wire.Output"][];
+            outputs: components["schemas"]["Output"][];
             /** @default  */
             engine: string;
             /** @default 0 */

@@ -17,7 +17,7 @@ export const stateName = (state: number): StateName =>
 
 type Schemas = components["schemas"];
 export type Task = Schemas["Task"];
-export type Output = Schemas["safelight.wire.Output"];
+export type Output = Schemas["Output"];
 export type Failure = Schemas["Failure"];
 export type TaskEvent = Schemas["Event"];
 export type TaskPage = Schemas["TaskPage"];
@@ -36,7 +36,7 @@ export type Summary = Omit<Schemas["Summary"], "tasks"> & { tasks: Partial<Recor
 
 /** An operation of a recipe while it is edited: its fields follow the JSON Schema that the service gives. */
 export type Operation = { op: string } & Record<string, unknown>;
-export type OutputSpec = Partial<Omit<Schemas["safelight.recipe.records.Output"], "operations">> & {
+export type OutputSpec = Partial<Omit<Schemas["OutputSpec"], "operations">> & {
   operations?: Operation[];
 };
 export type Recipe = Partial<Omit<Schemas["Recipe"], "outputs">> & { outputs: Record<string, OutputSpec> };

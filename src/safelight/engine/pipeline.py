@@ -21,8 +21,7 @@ from safelight.engine.transform.scale import target
 from safelight.engine.transform.turn import reorders
 from safelight.engine.write.encode import encode, holds, keeps_frames, resolve
 from safelight.errors import Code, Error
-from safelight.recipe import Output as Wanted
-from safelight.recipe import Recipe
+from safelight.recipe import OutputSpec, Recipe
 from safelight.recipe.operations import Flip, Resize, Rotate, SmartCrop
 
 _Watch = Callable[[pyvips.Image], None]
@@ -163,7 +162,7 @@ def _common_shrink(recipe: Recipe, original: Original) -> int:
     return next((shrink for shrink in (8, 4, 2) if factor >= 2 * shrink), 1)
 
 
-def _reduction(output: Wanted, width: int, height: int) -> float:
+def _reduction(output: OutputSpec, width: int, height: int) -> float:
     """By how much an output scales down before it does anything else."""
     first = output.operations[0] if output.operations else None
     if not isinstance(first, Resize | SmartCrop):

@@ -3,6 +3,6 @@
 from safelight.recipe.builtin import BUILTIN, DEFAULT
 from safelight.recipe.encoding import digest, encode, schema_components
 from safelight.recipe.parsing import load_file, parse
-from safelight.recipe.records import Output, Recipe
+from safelight.recipe.records import OutputSpec, Recipe
 
-__all__ = ["BUILTIN", "DEFAULT", "Output", "Recipe", "digest", "encode", "load_file", "parse", "schema_components"]
+__all__ = ["BUILTIN", "DEFAULT", "OutputSpec", "Recipe", "digest", "encode", "load_file", "parse", "schema_components"]

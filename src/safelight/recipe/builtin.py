@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from safelight.recipe.operations import Grayscale, Invert, Resize
-from safelight.recipe.records import Output, Recipe
+from safelight.recipe.records import OutputSpec, Recipe
 
 DEFAULT: Final = "invert"
 """The recipe of an upload that names none."""
@@ -15,7 +15,7 @@ _RECIPES = (
         name="web",
         description="Three sizes for a web page, each as WebP and as JPEG, from one decode.",
         outputs={
-            f"{size}-{format_}": Output(
+            f"{size}-{format_}": OutputSpec(
                 operations=(Resize(width=side, height=side),), format=format_, progressive=format_ == "jpeg"
             )
             for size, side in (("small", 480), ("medium", 1024), ("large", 2048))
@@ -25,17 +25,17 @@ _RECIPES = (
     Recipe(
         name="thumbnail",
         description="A small preview that fits into 320 by 320 pixels, as WebP.",
-        outputs={"image": Output(operations=(Resize(width=320, height=320),), format="webp")},
+        outputs={"image": OutputSpec(operations=(Resize(width=320, height=320),), format="webp")},
     ),
     Recipe(
         name="grayscale",
         description="Shades of grey, in the format of the upload.",
-        outputs={"image": Output(operations=(Grayscale(),))},
+        outputs={"image": OutputSpec(operations=(Grayscale(),))},
     ),
     Recipe(
         name="invert",
         description="A negative: every colour becomes its opposite, in the format of the upload.",
-        outputs={"image": Output(operations=(Invert(),))},
+        outputs={"image": OutputSpec(operations=(Invert(),))},
     ),
 )
 

@@ -13,7 +13,7 @@ import msgspec
 from safelight.errors import Code, Error, validation_problem
 from safelight.recipe import toml
 from safelight.recipe.operations import WATERMARK_IMAGE_BYTES, AnyOperation
-from safelight.recipe.records import MAX_OUTPUTS, NAME, Output, Recipe
+from safelight.recipe.records import MAX_OUTPUTS, NAME, OutputSpec, Recipe
 from safelight.text import printable
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _recipe(document: Mapping[str, Any], position: str) -> Recipe:
         place = f"{position}.outputs.{name}"
         if not isinstance(name, str) or not re.match(NAME, name):
             raise _wrong("an output's name has 1 to 64 of a-z, 0-9, - and _, and starts with a letter or digit", place)
-        parsed[name] = _convert(output, Output, place)
+        parsed[name] = _convert(output, OutputSpec, place)
     # any output will do to have the other fields checked; the real ones follow
     shell = _convert(fields | {"outputs": {"shell": {}}}, Recipe, position)
     return msgspec.structs.replace(shell, outputs=parsed)

@@ -25,7 +25,7 @@ _ALWAYS_LOSSLESS = {"png", "gif", "tiff"}
 _DEEP = {"same", "png", "tiff"}
 
 
-class Output(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OutputSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One file to make: the operations in order, and how the result is written.
 
     `format` `same` is the upload's own; where that cannot be written (HEIC), PNG for a picture with transparency and
@@ -71,7 +71,7 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     photo that can be read although something is wrong with it, such as a JPEG without its end marker.
     """
 
-    outputs: Annotated[dict[str, Output], Meta(min_length=1, max_length=MAX_OUTPUTS)]
+    outputs: Annotated[dict[str, OutputSpec], Meta(min_length=1, max_length=MAX_OUTPUTS)]
     name: Annotated[str, Meta(pattern=NAME)] = "custom"
     description: Annotated[str, Meta(max_length=500)] = ""
     auto_orient: bool = True

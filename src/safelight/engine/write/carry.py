@@ -10,7 +10,7 @@ import pyvips
 
 from safelight.engine.metadata import exif, iptc, xmp
 from safelight.engine.read.facts import Facts
-from safelight.recipe import Output
+from safelight.recipe import OutputSpec
 
 _KEEP_EXIF, _KEEP_XMP, _KEEP_IPTC, _KEEP_PROFILE = 1, 2, 4, 8
 TAGGED = frozenset({"jpeg", "png", "webp", "tiff"})
@@ -27,7 +27,7 @@ class Carried:
     orientation: int = 1
 
 
-def carried(facts: Facts, output: Output, format_name: str, orientation: int) -> Carried:
+def carried(facts: Facts, output: OutputSpec, format_name: str, orientation: int) -> Carried:
     """Choose what leaves with an output; `orientation` is what its pixels still need.
 
     Without `metadata = "keep"` that is the orientation alone. Without `keep_gps` no block leaves that could hold a

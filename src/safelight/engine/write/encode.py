@@ -13,12 +13,11 @@ from safelight.engine.formats import FORMATS, Format
 from safelight.engine.library import can_write, has
 from safelight.engine.picture import Picture
 from safelight.engine.read.facts import Facts
-from safelight.engine.records import Output as Finished
-from safelight.engine.records import Probe
+from safelight.engine.records import Output, Probe
 from safelight.engine.transform.apply import flattened
 from safelight.engine.write import carry, frames, jxl
 from safelight.errors import Code, Error
-from safelight.recipe import Output
+from safelight.recipe import OutputSpec
 from safelight.recipe.records import DEFAULT_QUALITY
 
 _NEUTRAL_RESOLUTION = 72 / 25.4  # pixels per millimetre, what most formats take for granted
@@ -26,7 +25,7 @@ _WITHOUT_PROFILES = frozenset({"gif"})
 _WITH_GREY = frozenset({"jpeg", "png", "tiff"})
 
 
-def resolve(output: Output, header: Probe) -> Format:
+def resolve(output: OutputSpec, header: Probe) -> Format:
     """The format an output will have."""
     if output.format != "same":
         return FORMATS[output.format]
@@ -47,7 +46,7 @@ def keeps_frames(format_: Format, header: Probe) -> bool:
     return header.frames > 1 and (format_.animated or (format_.name == header.format and frames.can_write(format_)))
 
 
-def encode(name: str, picture: Picture, output: Output, format_: Format, facts: Facts, orientation: int) -> Finished:
+def encode(name: str, picture: Picture, output: OutputSpec, format_: Format, facts: Facts, orientation: int) -> Output:
     """The finished file. Error(OPERATION_FAILED) where the format cannot hold the picture.
 
     `orientation`: what viewers are still to obey, because the recipe does not. Where they would not, it is obeyed now.
@@ -63,7 +62,7 @@ def encode(name: str, picture: Picture, output: Output, format_: Format, facts: 
         image = image.copy(xres=_NEUTRAL_RESOLUTION, yres=_NEUTRAL_RESOLUTION)
     leaving = carry.carried(facts, output, format_.name, orientation)
     image, profile = matched(image, picture.profile)
-    return Finished(
+    return Output(
         name=name,
         data=_written(image, picture, output, format_, leaving, profile),
         format=format_.name,
@@ -88,7 +87,7 @@ def _judge_side(name: str, picture: Picture, format_: Format) -> None:
 def _written(
     image: pyvips.Image,
     picture: Picture,
-    output: Output,
+    output: OutputSpec,
     format_: Format,
     leaving: carry.Carried,
     profile: bytes | None,
@@ -107,7 +106,7 @@ def _written(
     return data
 
 
-def _options(output: Output, format_: Format) -> dict[str, Any]:
+def _options(output: OutputSpec, format_: Format) -> dict[str, Any]:
     """Our settings as libvips' own; `effort` 1 to 10 is spread over what each encoder has."""
     quality = output.quality or DEFAULT_QUALITY.get(format_.name)
     lossless = {"lossless": True} if output.lossless else {"Q": quality}

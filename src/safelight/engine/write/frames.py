@@ -12,7 +12,7 @@ from safelight.engine.formats import Format
 from safelight.engine.read.apng import chunk
 from safelight.engine.read.plugins import pillow, present
 from safelight.engine.write.carry import Carried
-from safelight.recipe import Output
+from safelight.recipe import OutputSpec
 from safelight.recipe.records import DEFAULT_QUALITY
 
 _SIGNATURE = 8
@@ -47,7 +47,7 @@ def apng(image: pyvips.Image, count: int, keep: int, options: dict[str, Any]) ->
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
 
 
-def avif(image: pyvips.Image, count: int, output: Output, leaving: Carried, profile: bytes | None) -> bytes:
+def avif(image: pyvips.Image, count: int, output: OutputSpec, leaving: Carried, profile: bytes | None) -> bytes:
     """An AVIF sequence."""
     delays, _ = _timing(image, count)
     mode = _MODES[image.bands]

@@ -7,13 +7,13 @@ from importlib import import_module
 import pyvips
 
 from safelight.engine.write.carry import Carried
-from safelight.recipe import Output
+from safelight.recipe import OutputSpec
 from safelight.recipe.records import DEFAULT_QUALITY
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
-def encoded(image: pyvips.Image, output: Output, leaving: Carried) -> bytes:
+def encoded(image: pyvips.Image, output: OutputSpec, leaving: Carried) -> bytes:
     """The finished file of an image of 8 bits."""
     encoder = import_module("pillow_jxl").Encoder(
         mode=_MODES[image.bands],

@@ -20,7 +20,7 @@ import msgspec
 
 from safelight import engine
 from safelight.errors import Code, Error
-from safelight.recipe import BUILTIN, Output, Recipe
+from safelight.recipe import BUILTIN, OutputSpec, Recipe
 from safelight.recipe.operations import Resize
 from safelight.worker.decoder import sandbox
 from safelight.worker.decoder.frames import (
@@ -42,7 +42,7 @@ _PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"
 )
 """A PNG of one black pixel."""
-_TYPICAL = Recipe(outputs={"image": Output(operations=(Resize(width=1),), format="jpeg")})
+_TYPICAL = Recipe(outputs={"image": OutputSpec(operations=(Resize(width=1),), format="jpeg")})
 
 
 class Memory:
