@@ -9,7 +9,7 @@ import pytest
 from msgspec import json
 
 from drumhead.home import Home
-from drumhead.image.layer_store import PACKING, LayerRecord, LayerStore, kept_blobs
+from drumhead.image.layers.store import PACKING, LayerRecord, LayerStore, kept_blobs
 from drumhead.image.store import ImageStore, encode
 from drumhead.package.store import PackageStore
 from drumhead.report import silent

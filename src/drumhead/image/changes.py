@@ -8,7 +8,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from drumhead.closure import Index
-    from drumhead.image.layer_store import LayerStore
+    from drumhead.image.layers.store import LayerStore
     from drumhead.records import Image, Layer
 
 

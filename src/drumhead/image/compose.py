@@ -17,9 +17,9 @@ from drumhead.image.changes import Change, compare
 from drumhead.image.checks import check_findings, check_programs, missing_notices, visible_findings
 from drumhead.image.inputs import ComposeInputs, ComposeOptions, choose_guest, find_library_pool, gather_inputs
 from drumhead.image.kernel import build_kernel
-from drumhead.image.layer_builder import LayerBuilder, LayerStack
-from drumhead.image.layer_plan import in_order
-from drumhead.image.layer_store import LayerStore
+from drumhead.image.layers.builder import LayerBuilder, LayerStack
+from drumhead.image.layers.plan import in_order
+from drumhead.image.layers.store import LayerStore
 from drumhead.image.store import ImageStore
 from drumhead.package.store import PackageStore
 from drumhead.python.syntax_scan import cached_scans

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.image.inputs import find_python, resolve_commands
-from drumhead.image.layer_builder import LayerBuilder
-from drumhead.image.layer_store import LayerStore
+from drumhead.image.layers.builder import LayerBuilder
+from drumhead.image.layers.store import LayerStore
 from drumhead.manifest.run_yaml import REQUIRES
 from drumhead.package.names import gather_packages, resolve_names
 from drumhead.package.recipe import known_recipes

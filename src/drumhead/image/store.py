@@ -133,7 +133,7 @@ class ImageStore:
 
     def _named_blobs(self) -> set[str]:
         """Return the blobs that images, packages, the next image, and machines whose image was removed still need."""
-        from drumhead.image.layer_store import kept_blobs  # noqa: PLC0415 - only needed to remove something
+        from drumhead.image.layers.store import kept_blobs  # noqa: PLC0415 - only needed to remove something
 
         images = self.list()
         if self._home.instances.is_dir():

@@ -16,19 +16,10 @@ from safelight.db.lease_queue import LeaseQueue
 from safelight.db.lifecycle import Change
 from safelight.db.notifier import Notifier
 from safelight.db.rows import EventRow, TaskRow
-from safelight.db.sqlite import (
-    batches,
-    changing,
-    creating,
-    delivering,
-    leasing,
-    maintenance,
-    reading,
-    recipes,
-    searching,
-)
+from safelight.db.sqlite import delivering, maintenance, recipes
 from safelight.db.sqlite.accounts import SqliteAccounts
 from safelight.db.sqlite.database import Database
+from safelight.db.sqlite.tasks import batches, changing, creating, leasing, reading, searching
 from safelight.db.sqlite.transaction import Transaction
 from safelight.db.store import Policy
 from safelight.errors import Error

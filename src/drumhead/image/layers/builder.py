@@ -10,7 +10,7 @@ import msgspec
 from drumhead.blobs import replacing
 from drumhead.closure import Missing, Node, complete, find_missing, index_of, merge
 from drumhead.image.guest_program import compile_program
-from drumhead.image.layer_plan import (
+from drumhead.image.layers.plan import (
     NODE_MODULES,
     Dependencies,
     KernelModules,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from drumhead.closure import Index
     from drumhead.home import Home
     from drumhead.image.inputs import ComposeInputs
-    from drumhead.image.layer_store import LayerStore, StoredLayer
+    from drumhead.image.layers.store import LayerStore, StoredLayer
     from drumhead.manifest.records import Project
     from drumhead.package.records import Package
     from drumhead.package.store import PackageStore

@@ -6,7 +6,7 @@ import msgspec
 
 from safelight.db import ids
 from safelight.db.rows import EventRow
-from safelight.db.sqlite import leasing
+from safelight.db.sqlite.tasks import leasing
 from safelight.db.sqlite.transaction import Transaction
 from safelight.wire import EventPage, NamedRecipe, Reference, State, Summary, Task
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
     from drumhead.image.inputs import ComposeInputs
-    from drumhead.image.layer_store import StoredLayer
+    from drumhead.image.layers.store import StoredLayer
     from drumhead.package.records import Package, PackedLayer
     from drumhead.python.lock import Lock
     from drumhead.records import Command, LayerKind
