@@ -116,32 +116,32 @@ async def over_http(path: Path, batch: int, clients: int, seconds: float) -> tup
         return done / taken, (processor_time(pid) - served) / done * 1e6, (time.process_time() - asked) / done * 1e6
 
 
+INSERT = (
+    "INSERT INTO task (key, state, seq, created, changed, priority, classic, spec, recipe, input, input_size,"
+    " filename, media_type, batch, idempotency_key, attempts, errors, deaths, classic_deaths, engine, seconds,"
+    " reused, internal, interactive, tenant)"
+    " VALUES (?, 0, ?, ?, ?, 0, 1, 1, 'invert', ?, 3000000,"
+    " 'IMG_0001.JPG', 'image/jpeg', '', ?, 0, 0, 0, 0, '', 0, 0, 0, 1, 'default')"
+)
+EVENT = (
+    "INSERT INTO event (at, n, key, state, recipe, batch, internal, tenant, attempt, worker, kind, seconds)"
+    " VALUES (?, ?, 'abcdefghij', ?, 'invert', '', 0, 'default', 1, 'bench', ?, 0)"
+)
+CLAIM = (
+    "SELECT n FROM task INDEXED BY task_waiting WHERE tenant = 'default' AND state = 0 AND due IS NULL"
+    " ORDER BY priority DESC, interactive DESC, n LIMIT ?"
+)
+TAKE = "UPDATE task SET state = 1, seq = ?, changed = ?, attempts = 1, lease = ?, expires = ?, worker = 'b' WHERE n = ?"
+FINISH = (
+    "UPDATE task SET state = 2, seq = ?, changed = ?, lease = NULL, expires = NULL, worker = NULL, outputs = ?,"
+    " engine = 'bench' WHERE n = ?"
+)
+
+
 def bare(path: Path, batch: int, seconds: float) -> tuple[float, float, float]:
     """Return tasks per second of sqlite3 alone, and the processor time of a task."""
     Connection(path).close()
     connection = sqlite_connect(path)
-    insert = (
-        "INSERT INTO task (key, state, seq, created, changed, priority, classic, spec, recipe, input, input_size,"
-        " filename, media_type, batch, idempotency_key, attempts, errors, deaths, classic_deaths, engine, seconds,"
-        " reused)"
-        " VALUES (?, 0, ?, ?, ?, 0, 1, 1, 'invert', ?, 3000000,"
-        " 'IMG_0001.JPG', 'image/jpeg', '', ?, 0, 0, 0, 0, '', 0, 0)"
-    )
-    event = (
-        "INSERT INTO event (at, n, key, state, recipe, batch, attempt, worker, kind, seconds)"
-        " VALUES (?, ?, 'abcdefghij', ?, 'invert', '', 1, 'bench', ?, 0)"
-    )
-    claim = (
-        "SELECT n FROM task INDEXED BY task_waiting WHERE state = 0 AND due IS NULL ORDER BY priority DESC, n LIMIT ?"
-    )
-    take = (
-        "UPDATE task SET state = 1, seq = ?, changed = ?, attempts = 1, lease = ?, expires = ?, worker = 'b'"
-        " WHERE n = ?"
-    )
-    finish = (
-        "UPDATE task SET state = 2, seq = ?, changed = ?, lease = NULL, expires = NULL, worker = NULL, outputs = ?,"
-        " engine = 'bench' WHERE n = ?"
-    )
     connection.execute("INSERT OR IGNORE INTO spec VALUES (1, 'a', '{}', 0)")
     start, used = time.perf_counter(), time.process_time()
     done, now = 0, int(time.time() * 1000)
@@ -149,17 +149,17 @@ def bare(path: Path, batch: int, seconds: float) -> tuple[float, float, float]:
     while time.perf_counter() - start < seconds:
         places = range(batch)
         connection.execute("BEGIN")
-        connection.executemany(insert, [("abcdefghij", 1, now, now, digest(), digest()[:32]) for _ in places])
-        connection.executemany(event, [(now, done + i, 0, "created") for i in places])
+        connection.executemany(INSERT, [("abcdefghij", 1, now, now, digest(), digest()[:32]) for _ in places])
+        connection.executemany(EVENT, [(now, done + i, 0, "created") for i in places])
         connection.execute("COMMIT")
         connection.execute("BEGIN")
-        rows = connection.execute(claim, (batch,)).fetchall()
-        connection.executemany(take, [(1, now, "abcdefghij", now + 30000, n) for (n,) in rows])
-        connection.executemany(event, [(now, n, 1, "leased") for (n,) in rows])
+        rows = connection.execute(CLAIM, (batch,)).fetchall()
+        connection.executemany(TAKE, [(1, now, "abcdefghij", now + 30000, n) for (n,) in rows])
+        connection.executemany(EVENT, [(now, n, 1, "leased") for (n,) in rows])
         connection.execute("COMMIT")
         connection.execute("BEGIN")
-        connection.executemany(finish, [(1, now, output, n) for (n,) in rows])
-        connection.executemany(event, [(now, n, 2, "finished") for (n,) in rows])
+        connection.executemany(FINISH, [(1, now, output, n) for (n,) in rows])
+        connection.executemany(EVENT, [(now, n, 2, "finished") for (n,) in rows])
         connection.execute("COMMIT")
         done += len(rows)
     taken = time.perf_counter() - start

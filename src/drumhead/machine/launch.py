@@ -40,6 +40,7 @@ from drumhead.machine.watch import file_size
 from drumhead.records import Image
 
 if TYPE_CHECKING:
+    from drumhead.guest.contract import Guest
     from drumhead.home import Home
 
 IMAGE = "image.json"
@@ -106,13 +107,17 @@ def refuse_running(instance: Instance | None) -> None:
         raise DrumheadError(ErrorCode.CONFLICT, f"{name} is running; stop it first, or choose another name")
 
 
+def _refuse_little_memory(guest: Guest, memory: int) -> None:
+    if memory < guest.least_memory:
+        least = f"a machine on {guest.name} needs at least {guest.least_memory} MiB"
+        raise DrumheadError(ErrorCode.USAGE, f"{memory} MiB of memory is too little; {least} (-m)")
+
+
 async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, attached: bool, fleet: str) -> Started:
     home, directory = instances.home, instances.directory(spec.name)
     refuse_shared_disks(home, spec.volumes, spec.name, instances.all())
     guest = find_guest(image.guest)
-    if spec.memory < guest.least_memory:
-        least = f"a machine on {guest.name} needs at least {guest.least_memory} MiB"
-        raise DrumheadError(ErrorCode.USAGE, f"{spec.memory} MiB of memory is too little; {least} (-m)")
+    _refuse_little_memory(guest, spec.memory)
     files = await asyncio.to_thread(ImageStore(home).files, image)
     acceleration = await find_acceleration(home, guest.probe(files))
     mac = spec.mac or private.derive_mac(mac_scope(home, spec), spec.name)

@@ -114,11 +114,7 @@ def _application(
     events = Events(feed, db, metrics, stall_timeout=config.event_stall_timeout, readers=config.event_readers)
     service.on_stop(events.stop)
     places = Places(config.uploads)
-    limits = Limits(
-        photo=config.max_photo,
-        idle_timeout=config.upload_idle_timeout,
-        private_webhooks=config.webhook_allow_private,
-    )
+    limits = _limits(config)
     parts: tuple[HasEndpoints, ...] = (
         Uploads(
             Ingest(storage, metrics, limit=config.max_photo), batcher, recipes, metrics, limits, access.quotas, places
@@ -142,6 +138,14 @@ def _application(
     application = app.make([access.audited(endpoint) for part in parts for endpoint in part.endpoints()])
     route.add(application, tus.routes())
     return application
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(
+        photo=config.max_photo,
+        idle_timeout=config.upload_idle_timeout,
+        private_webhooks=config.webhook_allow_private,
+    )
 
 
 def _webhooks(config: Config, db: DbClient, metrics: Metrics) -> Webhooks:

@@ -12,6 +12,7 @@ from safelight.accounts import Limits, Tenant, TenantSeen
 from safelight.cli.connection import HERE, Where, access
 from safelight.cli.durations import number_of_bytes
 from safelight.cli.printing import out, print_json, say, size, table
+from safelight.client.access import AccessClient
 from safelight.errors import Code, Error
 
 app = App(name="tenants")
@@ -109,9 +110,7 @@ async def change_command(
         Accept them again.
     """
     async with access(where) as (client, _):
-        before = next((each.tenant for each in await client.tenants() if each.tenant.id == id), None)
-        if before is None:
-            raise Error(Code.NOT_FOUND, f"There is no tenant {id}.")
+        before = await _tenant(client, id)
         changed = await client.change_tenant(
             id,
             name=before.name if name is None else name,
@@ -120,6 +119,13 @@ async def change_command(
             disabled=disable or (before.disabled and not enable),
         )
     _say(changed, "Changed", where)
+
+
+async def _tenant(client: AccessClient, id: str) -> Tenant:
+    found = next((each.tenant for each in await client.tenants() if each.tenant.id == id), None)
+    if found is None:
+        raise Error(Code.NOT_FOUND, f"There is no tenant {id}.")
+    return found
 
 
 @app.command(name="delete")

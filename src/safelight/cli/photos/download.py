@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -40,16 +41,26 @@ async def download_command(
     if not id:
         complain("Name at least one task.")
         return 2
+    directory = ResultDirectory(output, overwrite=overwrite)
+    saved, status = await _save(id, directory, only or (), wait=wait, where=where)
+    if where.json:
+        print_json([str(path) for path in saved])
+    return status
+
+
+async def _save(
+    ids: Sequence[str], directory: ResultDirectory, only: Sequence[str], *, wait: bool, where: Where
+) -> tuple[list[Path], int]:
+    """Save what each task has; return the files and the exit status. One task's trouble is not another's."""
     saved: list[Path] = []
     status = 0
-    directory = ResultDirectory(output, overwrite=overwrite)
     async with master(where) as client:
-        for each in id:
+        for each in ids:
             try:
                 task = await find(client, each)
                 if wait:
                     task = await client.wait(task.id)
-                paths = await directory.save(client, task, only or ())
+                paths = await directory.save(client, task, only)
             except Error as error:
                 complain(f"{each}: {error.detail}")
                 status = status_of(error)
@@ -58,6 +69,4 @@ async def download_command(
             if not where.json:
                 for path in paths:
                     say(str(path))
-    if where.json:
-        print_json([str(path) for path in saved])
-    return status
+    return saved, status

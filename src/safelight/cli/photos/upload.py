@@ -11,7 +11,7 @@ from cyclopts.types import PositiveInt
 
 from safelight.cli.connection import HERE, Where, master
 from safelight.cli.photos.batch import Batch, Entry, Options
-from safelight.cli.photos.paths import collect
+from safelight.cli.photos.paths import Photo, collect
 from safelight.cli.photos.progress import Progress
 from safelight.cli.photos.results import ResultDirectory
 from safelight.cli.printing import complain, counted, duration, err, out, print_json, say, size, table
@@ -57,14 +57,17 @@ async def upload_command(
     if not path:
         complain("Name at least one photo or directory.")
         return 2
-    photos = collect(path) * n
-    asked = recipe_argument(recipe)
     directory = None if output is None else ResultDirectory(output, overwrite=overwrite)
     waits = wait or directory is not None
+    options = Options(recipe=recipe_argument(recipe), priority=priority, directory=directory, waits=waits)
+    return await _upload(collect(path) * n, options, at_once, where)
+
+
+async def _upload(photos: list[Photo], options: Options, at_once: int, where: Where) -> int:
+    """Upload a batch, show its progress and what became of it; return the exit status."""
     total = sum(photo.size for photo in photos)
-    with Progress(photos=len(photos), size=total, waits=waits, quiet=where.json) as progress:
+    with Progress(photos=len(photos), size=total, waits=options.waits, quiet=where.json) as progress:
         async with master(where, retry_for=_RETRY_FOR) as client:
-            options = Options(recipe=asked, priority=priority, directory=directory, waits=waits)
             batch = Batch(client, photos, options, progress)
             try:
                 await batch.run(at_once=at_once)
