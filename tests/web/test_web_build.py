@@ -30,7 +30,7 @@ def test_types_that_the_api_has_outgrown_are_found(tmp_path):
         (tmp_path / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "web", tmp_path / "web", ignore=shutil.ignore_patterns("node_modules"))
     (tmp_path / "web/node_modules").symlink_to(ROOT / "web/node_modules")
-    types = tmp_path / "web/src/openapi.ts"
+    types = tmp_path / "web/src/api/openapi.ts"
     types.write_text(types.read_text().replace("filename: string", "file_name: string"))
     check = subprocess.run(["bash", tmp_path / "scripts/web", "check"], capture_output=True, text=True, cwd=tmp_path)
     assert check.returncode != 0

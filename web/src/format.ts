@@ -1,6 +1,6 @@
 // Numbers, times and states as people read them.
 
-import { stateName, type StateName, type Task } from "./api";
+import { stateName, type StateName, type Task } from "./api/api";
 import { language, texts } from "./texts";
 
 const UNITS = ["B", "kB", "MB", "GB", "TB"];

@@ -1,7 +1,7 @@
 // Thumbnails and large views on their way: few at a time, so that lists, uploads and changes never wait for pictures.
 
-import { follow } from "./live";
-import { onRendition } from "./live";
+import { follow } from "./api/live";
+import { onRendition } from "./api/live";
 
 const AT_ONCE = 4;
 const RETRY_AFTER = [1000, 2000, 4000, 8000, 15000];

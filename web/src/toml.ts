@@ -1,6 +1,6 @@
 // A recipe as TOML, as the service reads it.
 
-import type { Recipe } from "./api";
+import type { Recipe } from "./api/api";
 
 const value = (given: unknown): string => {
   if (Array.isArray(given)) return `[${given.map(value).join(", ")}]`;

@@ -2,7 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { connection } from "../live";
+import { connection } from "../api/live";
 import { Icon } from "../parts/icons";
 import { begin, me, signIn } from "./session";
 import { texts } from "./texts";

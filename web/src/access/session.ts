@@ -1,8 +1,8 @@
 // Who looks at the page: a session, or a machine that needs none.
 
 import { signal } from "@preact/signals";
-import { ask } from "../api";
-import type { components } from "../openapi";
+import { ask } from "../api/api";
+import type { components } from "../api/openapi";
 
 type Schemas = components["schemas"];
 export type SignedIn = Schemas["SignedIn"];

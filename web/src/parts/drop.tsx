@@ -3,7 +3,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { go, view } from "../router";
 import { texts } from "../texts";
-import * as uploads from "../uploads";
+import * as uploads from "../state/uploads";
 import { Icon } from "./icons";
 
 const carriesFiles = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;

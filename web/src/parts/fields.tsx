@@ -1,8 +1,8 @@
 // Form fields for what a schema describes: numbers, choices, switches, colours, texts, images.
 
-import type { Operation } from "../api";
+import type { Operation } from "../api/api";
 import { humanize } from "../format";
-import type { FieldSchema, ObjectSchema } from "../schema";
+import type { FieldSchema, ObjectSchema } from "../api/schema";
 import { texts } from "../texts";
 
 type Values = Record<string, unknown>;

@@ -2,11 +2,11 @@
 
 import { signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { countTasks, type StateName, type TaskCounts } from "../api";
-import { type Filter, fromQuery, isEmpty, toQuery } from "../filter";
+import { countTasks, type StateName, type TaskCounts } from "../api/api";
+import { type Filter, fromQuery, isEmpty, toQuery } from "../state/filter";
 import { count, reasonLabel, stateLabel } from "../format";
-import { follow } from "../live";
-import { recipes } from "../recipes";
+import { follow } from "../api/live";
+import { recipes } from "../state/recipes";
 import { detail, go, query, replace, type View } from "../router";
 import { texts } from "../texts";
 import { Icon } from "./icons";

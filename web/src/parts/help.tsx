@@ -2,7 +2,7 @@
 
 import { useEffect, useRef } from "preact/hooks";
 import { go, VIEWS } from "../router";
-import { clear } from "../selection";
+import { clear } from "../state/selection";
 import { texts } from "../texts";
 import { Icon } from "./icons";
 

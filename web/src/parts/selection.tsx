@@ -1,12 +1,12 @@
 // What is selected, and what can be done with it.
 
 import { useEffect, useState } from "preact/hooks";
-import { type Action, eligible, plan, type Plan, progress, run, stop } from "../actions";
-import { archiveUrl } from "../api";
-import { type Filter } from "../filter";
-import { recipes } from "../recipes";
-import { clear, isSelecting, selection, selectMatching } from "../selection";
-import type { TaskList } from "../tasks";
+import { type Action, eligible, plan, type Plan, progress, run, stop } from "../state/actions";
+import { archiveUrl } from "../api/api";
+import { type Filter } from "../state/filter";
+import { recipes } from "../state/recipes";
+import { clear, isSelecting, selection, selectMatching } from "../state/selection";
+import type { TaskList } from "../state/tasks";
 import { texts } from "../texts";
 import { asking, confirmed } from "./confirm";
 import { Icon, type IconName } from "./icons";

@@ -1,6 +1,6 @@
 // Every text of the page, in English. A language is one more file with the same shape.
 
-import type { TaskAction } from "../records";
+import type { TaskAction } from "../api/records";
 
 type Action = TaskAction["action"];
 

@@ -1,10 +1,10 @@
 // Batches: what was uploaded together.
 
 import { useCallback, useEffect, useState } from "preact/hooks";
-import { archiveUrl, type Batch, getBatch, getBatches, Problem, type StateName } from "../api";
-import { fromQuery } from "../filter";
+import { archiveUrl, type Batch, getBatch, getBatches, Problem, type StateName } from "../api/api";
+import { fromQuery } from "../state/filter";
 import { ago, bytes, stateLabel } from "../format";
-import { follow } from "../live";
+import { follow } from "../api/live";
 import { Icon } from "../parts/icons";
 import { attempt, say } from "../parts/toast";
 import { detail, link, query } from "../router";

@@ -1,15 +1,15 @@
 // Photos in rows, below headings for each batch and day; only the rows in sight exist.
 
 import { useCallback, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
-import { renditionUrl, State, stateName, type Task } from "../../api";
-import { type Filter, toQuery } from "../../filter";
+import { renditionUrl, State, stateName, type Task } from "../../api/api";
+import { type Filter, toQuery } from "../../state/filter";
 import { ago, day, reason, stateLabel } from "../../format";
 import { Icon } from "../../parts/icons";
 import { Thumbnail } from "../../parts/thumbnail";
 import { Virtual, type VirtualRow } from "../../parts/virtual";
 import { link } from "../../router";
-import { isSelected, isSelecting, toggle } from "../../selection";
-import type { TaskList } from "../../tasks";
+import { isSelected, isSelecting, toggle } from "../../state/selection";
+import type { TaskList } from "../../state/tasks";
 import { texts } from "../../texts";
 
 const words = texts.photos;

@@ -1,13 +1,13 @@
 // Upload, and the gallery of what became of the photos.
 
 import { useEffect, useMemo } from "preact/hooks";
-import { type Filter, fromQuery, isEmpty, toQuery } from "../../filter";
+import { type Filter, fromQuery, isEmpty, toQuery } from "../../state/filter";
 import { FilterBar } from "../../parts/filters";
 import { Icon } from "../../parts/icons";
 import { SelectionBar } from "../../parts/selection";
 import { detail, link, query, view } from "../../router";
-import { clear } from "../../selection";
-import { TaskList } from "../../tasks";
+import { clear } from "../../state/selection";
+import { TaskList } from "../../state/tasks";
 import { texts } from "../../texts";
 import { Gallery } from "./gallery";
 import { Upload } from "./upload";

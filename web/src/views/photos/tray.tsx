@@ -3,10 +3,10 @@
 import { useEffect, useState } from "preact/hooks";
 import { bytes, seconds, stateLabel } from "../../format";
 import { Icon } from "../../parts/icons";
-import { recipes } from "../../recipes";
+import { recipes } from "../../state/recipes";
 import { link } from "../../router";
 import { texts } from "../../texts";
-import * as uploads from "../../uploads";
+import * as uploads from "../../state/uploads";
 
 const words = texts.uploads;
 const SHOWN = 60;

@@ -2,9 +2,9 @@
 
 import { useRef } from "preact/hooks";
 import { Icon } from "../../parts/icons";
-import { choose, chosen, recipes } from "../../recipes";
+import { choose, chosen, recipes } from "../../state/recipes";
 import { texts } from "../../texts";
-import * as uploads from "../../uploads";
+import * as uploads from "../../state/uploads";
 import { Tray } from "./tray";
 
 const words = texts.uploads;

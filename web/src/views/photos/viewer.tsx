@@ -2,15 +2,15 @@
 
 import { ShareButton } from "../../access/share";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { deleteTask, getTask, originalUrl, type Output, renditionUrl, resultUrl, shownUrl, State, type Task } from "../../api";
+import { deleteTask, getTask, originalUrl, type Output, renditionUrl, resultUrl, shownUrl, State, type Task } from "../../api/api";
 import { type PhotoData, photoData } from "../../exif";
-import { toQuery } from "../../filter";
+import { toQuery } from "../../state/filter";
 import { bytes, change, dimensions, kind, reason } from "../../format";
 import { Icon } from "../../parts/icons";
 import { Stage } from "../../parts/stage";
 import { attempt } from "../../parts/toast";
 import { link, query, replace } from "../../router";
-import type { TaskList } from "../../tasks";
+import type { TaskList } from "../../state/tasks";
 import { texts } from "../../texts";
 import { confirmDelete } from "../tasks/actions";
 

@@ -2,12 +2,12 @@
 
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { type Operation, type OutputSpec } from "../../api";
-import { draft, edit, editOutput, toAll } from "../../draft";
+import { type Operation, type OutputSpec } from "../../api/api";
+import { draft, edit, editOutput, toAll } from "../../state/draft";
 import { bytes, change as changeOf, humanize } from "../../format";
 import { Fields, example } from "../../parts/fields";
 import { Icon } from "../../parts/icons";
-import { schema, loadSchema } from "../../schema";
+import { schema, loadSchema } from "../../api/schema";
 import { texts } from "../../texts";
 import { made, original, Preview } from "./preview";
 

@@ -2,13 +2,13 @@
 
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { deleteTask, type Output, preview, Problem, renditionUrl, State, type Task } from "../../api";
-import { draft } from "../../draft";
+import { deleteTask, type Output, preview, Problem, renditionUrl, State, type Task } from "../../api/api";
+import { draft } from "../../state/draft";
 import { bytes, change, dimensions, kind, seconds } from "../../format";
 import { Icon } from "../../parts/icons";
 import { Stage } from "../../parts/stage";
 import { Thumbnail } from "../../parts/thumbnail";
-import { TaskList } from "../../tasks";
+import { TaskList } from "../../state/tasks";
 import { texts } from "../../texts";
 
 const words = texts.preview;

@@ -1,12 +1,12 @@
 // The recipes: look at one, edit it, save it under a name.
 
 import { useEffect, useRef } from "preact/hooks";
-import { checkToml, deleteRecipe, type NamedRecipe, saveRecipe } from "../../api";
-import { begin, canUndo, changed, draft, edit, forget, name, open, undo } from "../../draft";
+import { checkToml, deleteRecipe, type NamedRecipe, saveRecipe } from "../../api/api";
+import { begin, canUndo, changed, draft, edit, forget, name, open, undo } from "../../state/draft";
 import { confirmed } from "../../parts/confirm";
 import { Icon } from "../../parts/icons";
 import { attempt, say } from "../../parts/toast";
-import { choose, chosen, isBuiltin, load, recipes } from "../../recipes";
+import { choose, chosen, isBuiltin, load, recipes } from "../../state/recipes";
 import { detail, go, guarded, link, query, unguard } from "../../router";
 import { texts } from "../../texts";
 import { toToml } from "../../toml";

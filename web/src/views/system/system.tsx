@@ -2,15 +2,15 @@
 
 import { signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
-import { countTasks, getLastHour, getServices, getSummary, type Minute, Problem, releaseTask } from "../../api";
-import type { Service, Summary, Task, TaskCounts, Worker } from "../../api";
+import { countTasks, getLastHour, getServices, getSummary, type Minute, Problem, releaseTask } from "../../api/api";
+import type { Service, Summary, Task, TaskCounts, Worker } from "../../api/api";
 import { ago, count, humanize, reason, reasonLabel, seconds } from "../../format";
-import { follow } from "../../live";
+import { follow } from "../../api/live";
 import { Chart } from "../../parts/chart";
 import { Icon } from "../../parts/icons";
 import { attempt } from "../../parts/toast";
 import { link } from "../../router";
-import { TaskList } from "../../tasks";
+import { TaskList } from "../../state/tasks";
 import { texts } from "../../texts";
 import { DELETE } from "../tasks/actions";
 

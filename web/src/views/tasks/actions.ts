@@ -1,7 +1,7 @@
 // What can be done with one task.
 
-import type { Action as Name } from "../../actions";
-import { cancelTask, deleteTask, releaseTask, retryTask, type StateName, type Task } from "../../api";
+import type { Action as Name } from "../../state/actions";
+import { cancelTask, deleteTask, releaseTask, retryTask, type StateName, type Task } from "../../api/api";
 import { confirmed } from "../../parts/confirm";
 import type { IconName } from "../../parts/icons";
 import { texts } from "../../texts";

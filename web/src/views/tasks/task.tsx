@@ -1,7 +1,7 @@
 // One task: its attempts, its events as they happen, its original, recipe and outputs, and what can be done with it.
 
 import { useEffect, useMemo, useState } from "preact/hooks";
-import { type Attempt, attempts } from "../../attempts";
+import { type Attempt, attempts } from "../../state/attempts";
 import {
   actOnTasks,
   getTask,
@@ -16,14 +16,14 @@ import {
   stateName,
   type Task,
   type TaskEvent,
-} from "../../api";
+} from "../../api/api";
 import { ago, bytes, dateTime, dimensions, kind, reason, seconds, stateLabel } from "../../format";
-import { follow } from "../../live";
+import { follow } from "../../api/live";
 import { asking } from "../../parts/confirm";
 import { Icon } from "../../parts/icons";
 import { Thumbnail } from "../../parts/thumbnail";
 import { attempt, say } from "../../parts/toast";
-import { recipes } from "../../recipes";
+import { recipes } from "../../state/recipes";
 import { go, link } from "../../router";
 import { texts } from "../../texts";
 import { toToml } from "../../toml";

@@ -1,8 +1,8 @@
 // Every task and what became of it.
 
 import { useCallback, useEffect, useMemo } from "preact/hooks";
-import { type StateName, stateName, type Task } from "../../api";
-import { type Filter, fromQuery, isEmpty } from "../../filter";
+import { type StateName, stateName, type Task } from "../../api/api";
+import { type Filter, fromQuery, isEmpty } from "../../state/filter";
 import { ago, reason, stateLabel } from "../../format";
 import { FilterBar } from "../../parts/filters";
 import { Icon } from "../../parts/icons";
@@ -10,8 +10,8 @@ import { SelectionBar } from "../../parts/selection";
 import { attempt } from "../../parts/toast";
 import { Virtual } from "../../parts/virtual";
 import { detail, link, query } from "../../router";
-import { clear, isSelected, toggle } from "../../selection";
-import { TaskList } from "../../tasks";
+import { clear, isSelected, toggle } from "../../state/selection";
+import { TaskList } from "../../state/tasks";
 import { texts } from "../../texts";
 import { actionsOf } from "./actions";
 import { TaskPage } from "./task";

@@ -1,7 +1,7 @@
 // The recipe that is being edited, and the way back through what was changed.
 
 import { computed, signal } from "@preact/signals";
-import type { NamedRecipe, Operation, OutputSpec, Recipe } from "./api";
+import type { NamedRecipe, Operation, OutputSpec, Recipe } from "../api/api";
 import { isBuiltin } from "./recipes";
 
 const MOST = 100;

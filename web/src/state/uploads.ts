@@ -5,11 +5,11 @@ import Uppy, { type UppyFile } from "@uppy/core";
 import { getDroppedFiles } from "@uppy/core/utils";
 import GoldenRetriever from "@uppy/golden-retriever";
 import Tus, { type TusBody } from "@uppy/tus";
-import { getTask, Problem, stateName, type StateName, State } from "./api";
-import { connection, follow } from "./live";
-import { say } from "./parts/toast";
+import { getTask, Problem, stateName, type StateName, State } from "../api/api";
+import { connection, follow } from "../api/live";
+import { say } from "../parts/toast";
 import { chosen } from "./recipes";
-import { texts } from "./texts";
+import { texts } from "../texts";
 
 const words = texts.uploads;
 

@@ -1,7 +1,7 @@
 // What can be done with many tasks at once: what it will touch, and the doing, page by page.
 
 import { signal } from "@preact/signals";
-import { actOnTasks, countTasks, filterRecord, type StateName, stateName, type Task, type TaskAction, type TaskActionResult } from "./api";
+import { actOnTasks, countTasks, filterRecord, type StateName, stateName, type Task, type TaskAction, type TaskActionResult } from "../api/api";
 import type { Filter } from "./filter";
 import { type Selection } from "./selection";
 

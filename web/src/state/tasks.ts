@@ -1,10 +1,10 @@
 // Lists of tasks, newest first, read page by page and kept current by the stream of changes.
 
 import { signal } from "@preact/signals";
-import type { Task, TaskEvent } from "./api";
-import { findTasks, getTask, Problem } from "./api";
+import type { Task, TaskEvent } from "../api/api";
+import { findTasks, getTask, Problem } from "../api/api";
 import { type Filter, matches, mayMatch } from "./filter";
-import { follow } from "./live";
+import { follow } from "../api/live";
 
 const HEAD_EVERY = 700;
 const ONE_BY_ONE = 4;

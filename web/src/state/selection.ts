@@ -1,7 +1,7 @@
 // Which tasks are selected: some by hand, or all that match the filter of the list.
 
 import { computed, signal } from "@preact/signals";
-import type { Task } from "./api";
+import type { Task } from "../api/api";
 import type { Filter } from "./filter";
 
 export type Selection = { ids: ReadonlySet<string> } | { filter: Filter };

@@ -1,6 +1,6 @@
 // The attempts at a task, put together from its events.
 
-import type { Failure, TaskEvent } from "./api";
+import type { Failure, TaskEvent } from "../api/api";
 
 export type Outcome = "running" | "finished" | "failed" | "delayed" | "died" | "lapsed" | "handed_back" | "cancelled" | "deleted";
 

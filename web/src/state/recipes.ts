@@ -1,8 +1,8 @@
 // The recipes that there are, and the one that uploads get.
 
 import { signal } from "@preact/signals";
-import type { NamedRecipe } from "./api";
-import { getRecipes } from "./api";
+import type { NamedRecipe } from "../api/api";
+import { getRecipes } from "../api/api";
 
 const KEY = "safelight.recipe";
 /** What a newcomer most likely wants comes first; `invert`, which makes negatives, comes last. */
