@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from drumhead.cli.output import notice
 from drumhead.home import find_home
 
 
 async def shell_command(
-    *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    *command: str,
     private_network: str = "default",
 ) -> int:
     """Open a shell of this host on a private network, where machines are reached by name and address.
