@@ -11,7 +11,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine takes longer for an example; how long it takes is not what these tests are about.
-hypothesis.settings.register_profile("safelight", deadline=None)
+hypothesis.settings.register_profile(
+    "safelight", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("safelight")
 
 TESTS = Path(__file__).parent
