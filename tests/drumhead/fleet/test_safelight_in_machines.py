@@ -140,7 +140,8 @@ async def test_another_worker_finishes_the_task_of_one_that_is_destroyed(drumhea
         assert task.attempts == 2
         assert (task.outputs[0].width, task.outputs[0].height) == TWELVE_MEGAPIXELS
         page = await client.changes(leased.seq, task=task.id)
-        assert machine_of(next(event.worker for event in page.events if event.kind == "finished")) != victim
+        finisher = next(event.worker for event in page.events if event.kind == "finished")
+        assert finisher != leased.worker  # on the other machine, or on this one after its restart
     await wait_healthy_again(drumhead.home, "proof", victim, restarts=restarts)
     await asyncio.to_thread(drumhead, "scale", "worker=1", "--fleet", "proof")
     assert "proof-worker-2" not in drumhead("instances")

@@ -50,10 +50,13 @@ def test_there_is_no_other_network(server, drumhead):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="somebody else has no privileges anyway, as the other tests show")
 def test_it_needs_no_privileges(server, drumhead):
-    """Root without any capability may do what everybody may (and open root's files, which pytest's are)."""
+    """Root without capabilities may do what everybody may (and open root's files, which pytest's are).
+
+    It keeps CAP_SETFCAP, which Linux wants of root alone, for a namespace in which it is root again.
+    """
     words = [
         "setpriv",
-        "--bounding-set=-all",
+        "--bounding-set=-all,+setfcap",
         "--inh-caps=-all",
         *drumhead.words,
         "shell",
@@ -66,5 +69,15 @@ def test_it_needs_no_privileges(server, drumhead):
     capabilities, answer = done.stdout.splitlines()
     assert answer.startswith('{"argv"'), done.stderr
     assert capabilities
-    bare = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "grep", "CapEff", "/proc/self/status"]
-    assert subprocess.check_output(bare).split()[1] == b"0000000000000000"
+    bare = ["setpriv", "--bounding-set=-all,+setfcap", "--inh-caps=-all", "grep", "CapEff", "/proc/self/status"]
+    assert int(subprocess.check_output(bare).split()[1], 16) == 1 << 31
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is refused like this")
+def test_a_host_that_does_not_allow_it_is_told_at_once(drumhead):
+    words = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *drumhead.words, "shell", "--", "true"]
+    env = {**os.environ, "DRUMHEAD_HOME": str(drumhead.home.root)}
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.returncode == 5
+    assert "does not let user 0 keep its number" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -70,9 +70,12 @@ def enter() -> None:
             f"this host does not let you create namespaces ({os.strerror(ctypes.get_errno())}); as root: sysctl -w "
             "kernel.unprivileged_userns_clone=1 (Debian) or kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu)"
         )
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-    Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    try:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    except OSError as error:  # Linux wants CAP_SETFCAP of root for a namespace in which it is root again
+        raise NotPermittedError(f"this host does not let user {user} keep its number ({error.strerror})") from error
 
 
 def set_up(settings: Settings) -> int:

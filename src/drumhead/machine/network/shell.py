@@ -46,7 +46,7 @@ async def run_shell(home: Home, network: str, argv: tuple[str, ...]) -> int:
         hosts.touch()
         _write_hosts(home, network, hosts)
         settings = Settings(mac=mac, address=private.derive_address(mac), netmask=NETMASK, hosts=str(hosts), argv=argv)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
             words = ["-m", "drumhead.machine.network.namespace", str(theirs.fileno())]
             process = await asyncio.create_subprocess_exec(

@@ -66,7 +66,7 @@ class SqliteAccounts:
     async def keys(self, *, tenant: str | None = None) -> list[ApiKey]:
         """See the contract."""
         found = await self._run(lambda t: t.connection.read("api_keys", list[ApiKey], tenant))
-        return sorted(found, key=lambda key: (key.created, key.id))
+        return sorted(found, key=lambda key: key.created)  # those of one millisecond stay as they were made
 
     async def key(self, id: str) -> ApiKey:
         """See the contract."""

@@ -352,7 +352,8 @@ DELETE FROM signing_key WHERE tenant = ?1;
 DELETE FROM recipe WHERE tenant = ?1;
 
 -- name: api_keys
-SELECT '[' || coalesce(group_concat(body), '') || ']' FROM api_key WHERE ?1 IS NULL OR tenant = ?1;
+SELECT '[' || coalesce(group_concat(body), '') || ']'
+FROM (SELECT body FROM api_key WHERE ?1 IS NULL OR tenant = ?1 ORDER BY rowid);
 
 -- name: api_key
 SELECT body FROM api_key WHERE id = ?1;

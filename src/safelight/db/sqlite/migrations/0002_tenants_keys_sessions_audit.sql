@@ -13,11 +13,11 @@ CREATE TABLE tenant_use (
   bytes INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE api_key (
+CREATE TABLE api_key ( -- in the order of its row numbers, which is that of creation
   id TEXT PRIMARY KEY,
   tenant TEXT NOT NULL,
   body TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX api_key_tenant ON api_key (tenant, id);
 
 CREATE TABLE session (
