@@ -47,6 +47,11 @@ class Home:
         return self.root / "volumes"
 
     @property
+    def secrets(self) -> Path:
+        """``secrets/FLEET/NAME``: what the machines of a fleet share and nobody else reads; kept like volumes."""
+        return self.root / "secrets"
+
+    @property
     def remotes(self) -> Path:
         """``remotes.json``: where packages are searched, pulled and pushed."""
         return self.root / "remotes.json"

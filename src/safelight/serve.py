@@ -174,6 +174,8 @@ async def running(name: str, config: C, build: Build[C]) -> AsyncIterator[Servic
         log.info(
             "%s is listening on %d", service.title, service.port, extra={"address": f"http://{service.advertised}"}
         )
+        if config.open:
+            log.warning("Everybody who reaches %s may do everything there (--open)", service.title)
         if service.discovery is not None and isinstance(config, Config) and name in REGISTRATION_KEYS:
             await stack.enter_async_context(_registered(service, service.discovery, config.registration_ttl))
         try:

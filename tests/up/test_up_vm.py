@@ -21,7 +21,9 @@ def test_a_missing_fleet_file_is_named(tmp_path, capsys):
     assert f"--vm needs {tmp_path}/none.yaml" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flag", [("--port", "9000"), ("--data", "elsewhere"), ("--workers", "3"), ("--slots", "2")])
+@pytest.mark.parametrize(
+    "flag", [("--port", "9000"), ("--data", "elsewhere"), ("--workers", "3"), ("--slots", "2"), ("--open",)]
+)
 def test_what_the_fleet_file_decides_is_refused_as_a_flag(flag, capsys):
     with pytest.raises(SystemExit):
         up.main(["--vm", *flag])

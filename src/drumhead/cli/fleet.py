@@ -82,7 +82,7 @@ async def _supervise_here(store: FleetStore, fleet: Fleet) -> None:
 
 
 async def down_command(name: str = "", /, *, file: FleetFile = None) -> None:
-    """Stop and delete the machines of a fleet, and no others. Volumes are kept.
+    """Stop and delete the machines of a fleet, and no others. Volumes and secrets are kept.
 
     Parameters
     ----------
@@ -114,7 +114,8 @@ def ps_command(name: str = "", /, *, file: FleetFile = None, json: Json = False)
     instances = {one.launch.spec.name: one for one in store.instances()}
     supervised = bool(store.supervisor())
     if json:
-        print_json({"fleet": fleet, "supervised": supervised, "state": state, "instances": instances})
+        files = {name: str(path) for name, path in store.secret_files(fleet).items()}
+        print_json({"fleet": fleet, "supervised": supervised, "state": state, "instances": instances, "secrets": files})
         return
     rows = [
         _row(machine, planned.member_name, state.machines.get(machine), instances.get(machine), supervised=supervised)

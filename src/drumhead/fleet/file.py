@@ -20,7 +20,7 @@ T = TypeVar("T")
 MEMBER_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 KEYS = (
     *("image", "guest", "run", "command", "count", "memory", "cpus", "env"),
-    *("after", "health", "restart", "forward", "volumes"),
+    *("after", "health", "restart", "forward", "volumes", "secrets"),
 )
 HEALTH_KEYS = ("port", "path", "interval", "timeout", "recheck", "failures")
 
@@ -28,7 +28,7 @@ HEALTH_KEYS = ("port", "path", "interval", "timeout", "recheck", "failures")
 def read_fleet(path: Path, shown: str) -> Fleet:
     """Read the fleet in a file. `shown` is the file's name in messages. Raises MANIFEST, NOT_FOUND."""
     top = read_yaml(path, shown, "the fleet file")
-    _refuse_unknown(top, ("name", "guest", "members"))
+    _refuse_unknown(top, ("name", "guest", "secrets", "members"))
     guest = _guest(top, "")
     name = top.text("name")
     if not MEMBER_NAME.fullmatch(name):
@@ -39,11 +39,15 @@ def read_fleet(path: Path, shown: str) -> Fleet:
     if not sections.keys():
         raise top.refuse("members", "a fleet needs at least one member")
     members = {name: _member(sections.section(name, f"member {name}"), name, guest) for name in sections.keys()}  # noqa: SIM118 - a Section is no dict
+    secrets = _secrets(top)
     for member_name, member in members.items():
+        for secret in member.secrets:
+            if secret not in secrets:
+                raise sections.section(member_name, member_name).refuse("secrets", f"there is no secret named {secret}")
         for other in member.after:
             if other not in members:
                 raise sections.section(member_name, member_name).refuse("after", f"there is no member named {other}")
-    fleet = Fleet(name=name, members=members)
+    fleet = Fleet(name=name, members=members, secrets=secrets)
     try:
         start_order(fleet)
     except DrumheadError as error:
@@ -78,7 +82,18 @@ def _member(section: Section, name: str, guest: str) -> Member:
         restart=restart,  # type: ignore[arg-type]  # one of the literals, as just checked
         forwards=forwards,
         volumes=tuple(_parsed(section, "volumes", options.read_volume)),
+        secrets=section.texts("secrets"),
     )
+
+
+def _secrets(top: Section) -> tuple[str, ...]:
+    names = top.texts("secrets")
+    for name in names:
+        if not MEMBER_NAME.fullmatch(name):
+            raise top.refuse(
+                "secrets", f"{name!r} is not a valid name of a secret; use lower-case letters and digits, with -"
+            )
+    return names
 
 
 def _guest(section: Section, default: str) -> str:

@@ -67,7 +67,13 @@ def machine_spec(fleet: str, wanted: PlannedMachine, image: Image) -> InstanceSp
         forwards=forwards,
         volumes=tuple(_own_volume(fleet, wanted, volume) for volume in member.volumes),
         aliases=(wanted.member_name,) if wanted.number == 1 else (),
+        secrets=tuple(secret_name(fleet, name) for name in member.secrets),
     )
+
+
+def secret_name(fleet: str, secret: str) -> str:
+    """Return the name of a fleet's secret below the home's secrets. Neither part holds a slash."""
+    return f"{fleet}/{secret}"
 
 
 def with_guest(fleet: Fleet, guest: str) -> Fleet:

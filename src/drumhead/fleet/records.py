@@ -50,17 +50,21 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     restart: RestartPolicy = "on-failure"
     forwards: tuple[PortForward, ...] = ()
     volumes: tuple[VolumeMount, ...] = ()
+    secrets: tuple[str, ...] = ()
+    """Secrets of the fleet that its machines receive as files, ``/run/secrets/NAME``."""
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     """fleet.yaml, and fleets/NAME/fleet.json. Members reach one another by their member name (``http://db:8001``).
 
     `revision` counts changes (another ``up``, ``scale``), so a command can see when the supervisor has applied its own.
+    `secrets` are names; ``up`` makes the secrets that do not exist yet (``machine.secrets``).
     """
 
     name: str
     members: dict[str, Member]
     revision: int = 0
+    secrets: tuple[str, ...] = ()
 
 
 class MachineState(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,8 +14,10 @@ import msgspec
 
 from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.fleet.plan import secret_name
 from drumhead.fleet.records import Fleet, FleetState
 from drumhead.machine.instances import Instances, lock_holder
+from drumhead.machine.secrets import make_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +45,9 @@ class FleetStore:
             ) from error
 
     def write(self, fleet: Fleet) -> Fleet:
-        """Store the desired fleet and return it with its new revision."""
+        """Make the secrets that the fleet lacks, store the desired fleet and return it with its new revision."""
+        for name in fleet.secrets:
+            make_secret(self.home, secret_name(self.name, name))
         try:
             revision = self.read().revision + 1
         except DrumheadError:
@@ -62,6 +66,10 @@ class FleetStore:
     def write_state(self, state: FleetState) -> None:
         with replacing(self.directory / "state.json") as temporary:
             temporary.write_bytes(msgspec.json.encode(state))
+
+    def secret_files(self, fleet: Fleet) -> dict[str, Path]:
+        """Return the file of each secret of the fleet by its name."""
+        return {name: self.home.secrets / secret_name(self.name, name) for name in fleet.secrets}
 
     def instances(self) -> list[Instance]:
         """Return the machines that belong to the fleet."""

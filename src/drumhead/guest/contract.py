@@ -42,12 +42,16 @@ class GuestMount(msgspec.Struct, frozen=True, kw_only=True):
     readonly: bool = False
 
 
+SECRETS = "/run/secrets"
+"""The directory of a guest, in memory, in which each secret is a file that only root can read."""
+
+
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The configuration that a machine receives when it starts, as JSON (``config.json``).
 
     `hosts` maps names to IPv4 addresses (the generated /etc/hosts). `overlay` is the serial number of the disk that
     takes writes; empty means memory. `stop_grace` is the number of seconds between the stop signal and the kill.
-    `memory` is in MiB.
+    `memory` is in MiB. `secrets` maps the names of files below SECRETS to their text.
     """
 
     hostname: str
@@ -58,6 +62,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     overlay: str = ""
     stop_grace: float = 10.0
     memory: int = 256
+    secrets: dict[str, str] = {}
 
 
 class Drive(msgspec.Struct, frozen=True, kw_only=True):

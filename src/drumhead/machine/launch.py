@@ -35,6 +35,7 @@ from drumhead.machine.qemu.command_line import (
 )
 from drumhead.machine.qemu.spawn import spawn
 from drumhead.machine.records import Instance, InstanceSpec, Launch, PortForward
+from drumhead.machine.secrets import read_secrets
 from drumhead.machine.volume.volumes import OVERLAY_SERIAL, open_overlay, open_volumes, refuse_shared_disks
 from drumhead.machine.watch import file_size
 from drumhead.records import Image
@@ -141,6 +142,7 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
         require(guest, "overlay")
         drives = (await open_overlay(directory, image.overlay_size, guest), *drives)
     config = run_config(launch, private.network_hosts([*others, launch], spec.private_network), drives, mounts)
+    config = msgspec.structs.replace(config, secrets=read_secrets(home, spec.secrets))
     boot = guest.plan(image, files, config, directory, drives)
     argv = command_line(
         boot,

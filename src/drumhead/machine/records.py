@@ -61,6 +61,8 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     volumes: tuple[VolumeMount, ...] = ()
     aliases: tuple[str, ...] = ()
     """Further names by which other machines of the network find it."""
+    secrets: tuple[str, ...] = ()
+    """The secrets that it receives, ``FLEET/NAME``. Their text is read when it starts, and recorded nowhere."""
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):

@@ -81,6 +81,15 @@ def test_machines_get_what_the_file_says(read):
     assert found["shop-web"].forwards == (PortForward(host_port=8080, guest_port=80),)
 
 
+def test_members_receive_the_secrets_that_they_name(read):
+    text = TEXT.replace("name: shop", "name: shop\nsecrets: [key, token]").replace(
+        "run: web", "run: web\n    secrets: [key]"
+    )
+    fleet = read(text)
+    assert fleet.secrets == ("key", "token")
+    assert {name: spec.secrets for name, spec in specs(fleet).items() if spec.secrets} == {"shop-web": ("shop/key",)}
+
+
 def test_health_check_gets_a_way_in(read):
     fleet = read(TEXT)
     assert fleet.members["db"].health == HealthCheck(port=8001, path="/readyz", timeout=30, recheck=5, failures=0)
@@ -134,6 +143,8 @@ def test_a_fleet_is_settled_when_every_machine_is_and_the_keeper_knows_the_lates
         (("failures: 0", "failures: none"), 14, "failures must be a number"),
         (("name: shop", "name: My Shop"), 2, "not a valid fleet name"),
         (("  worker:", "  Wor_ker:"), 17, "not a valid member name"),
+        (("after: [db]", "secrets: [key]"), 7, "there is no secret named key"),
+        (("name: shop", "name: shop\nsecrets: [../key]"), 3, "not a valid name of a secret"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_line(read, change, line, told):

@@ -21,6 +21,7 @@ from PIL import Image
 from drumhead.fleet.store import FleetStore
 from kills.clients import settled, upload_until, watch
 from kills.history import History
+from safelight.access.cluster_key import ClusterKey
 from safelight.client.master import Client
 from safelight.wire import State
 from support import osv
@@ -43,7 +44,7 @@ def up(request, drumhead, tmp_path_factory):
     content = yaml.safe_load((ROOT / "deploy/fleet.yaml").read_text()) | {"name": "proof"}
     for member in content["members"].values():
         member["forward"] = [f"0:{member['health']['port']}"]
-    content["members"]["worker"]["env"] = {"SAFELIGHT_WORKER_LEASE_SECONDS": "5"}
+    content["members"]["worker"]["env"]["SAFELIGHT_WORKER_LEASE_SECONDS"] = "5"
     root = tmp_path_factory.mktemp("proof")
     file = root / "fleet.yaml"
     file.write_text(yaml.safe_dump(content))
@@ -73,6 +74,9 @@ def fleet(drumhead, up):
 
 def test_the_addresses_are_said_when_every_machine_is_healthy(drumhead, up, fleet):
     addresses = json.loads(up.told)
+    key = Path(addresses.pop("cluster_key_file"))
+    assert key == fleet.secret_files(fleet.read())["cluster-key"]
+    assert "#/sign-in/" in addresses.pop("sign_in")
     assert addresses.keys() == {"keyvaluestore", "db", "storage", "master", "worker"}
     assert addresses["master"] == f"127.0.0.1:{forwarded(find(drumhead, 'proof-master'), 8003)}"
     assert {one.health for one in fleet.read_state().machines.values()} == {"healthy"}
@@ -81,7 +85,9 @@ def test_the_addresses_are_said_when_every_machine_is_healthy(drumhead, up, flee
 @asynccontextmanager
 async def connected(drumhead):
     port = forwarded(find(drumhead, "proof-master"), 8003)
-    async with Client.connect(f"127.0.0.1:{port}") as client:
+    store = FleetStore(drumhead.home, "proof")
+    key = ClusterKey(store.secret_files(store.read())["cluster-key"])
+    async with Client.connect(f"127.0.0.1:{port}", credentials=key.credentials) as client:
         yield client
 
 

@@ -235,6 +235,7 @@ from pathlib import Path
 sys.path.insert(0, {place!r})
 import drumhead_start.machine as machine
 machine.CONFIG, machine.OWN_FILES = Path({config!r}), Path({own!r})
+machine.SECRETS = Path({own!r}) / "secrets"
 sys.path.insert(0, "")
 machine.Machine().run()
 """
@@ -373,6 +374,15 @@ def test_names_are_kept_up_to_date(start):
     assert "10.0.0.3 three" in (host.own / "hosts").read_text()
     assert not host.order({"do": "dance"})["ok"]
     assert host.order({"do": "memory"})["memory"]["total"] > 0
+
+
+def test_secrets_are_files_for_the_program_alone(start):
+    text = 'two "lines"\nü\n'
+    code = "import os; [print(oct(os.stat(p).st_mode)) for p in ('own/secrets', 'own/secrets/key')]"
+    host = start("-c", code, secrets={"key": text})
+    status, log, _ = host.end()
+    assert (status, log) == (0, "0o40700\n0o100600\n")
+    assert (host.own / "secrets/key").read_text() == text
 
 
 def test_a_volume_that_is_not_there_is_a_failure_with_a_reason(start):

@@ -16,7 +16,10 @@ import yaml
 
 from drumhead.fleet.store import FleetStore
 from drumhead.machine.process import wait_process
+from safelight.access.cluster_key import ClusterKey
+from safelight.client.base import no_credentials
 from safelight.client.master import Client
+from safelight.errors import Code, Error
 from safelight.wire import State
 from support import osv
 from support.machines import LIMIT, find, forwarded, restarts_of, wait_gone, wait_healthy_again
@@ -41,9 +44,14 @@ class Running:
     def machine(self, member):
         return find(self.drumhead, f"{self.store.name}-{member}")
 
+    @property
+    def key_file(self):
+        return self.store.secret_files(self.store.read())["cluster-key"]
+
     @asynccontextmanager
-    async def client(self):
-        async with Client.connect(f"127.0.0.1:{forwarded(self.machine('master'), 8003)}") as client:
+    async def client(self, **more):
+        shown = more or {"credentials": ClusterKey(self.key_file).credentials}
+        async with Client.connect(f"127.0.0.1:{forwarded(self.machine('master'), 8003)}", **shown) as client:
             yield client
 
     async def photo(self, number):
@@ -85,6 +93,31 @@ def test_it_boots_and_answers(fleet, member):
         assert answer.status == 200
     assert machine["state"] == "running"
     assert "is listening on" in fleet.drumhead("logs", machine["launch"]["spec"]["name"])
+
+
+def test_the_cluster_key_reaches_the_machines_and_nobody_else(fleet):
+    key = fleet.key_file.read_text().strip().encode()
+    for member in FLEET["members"]:
+        machine = fleet.machine(member)
+        directory = fleet.drumhead.home.instances / machine["launch"]["spec"]["name"]
+        assert key not in Path(f"/proc/{machine['pid']}/cmdline").read_bytes()
+        holders = {path for path in directory.iterdir() if path.is_file() and key in path.read_bytes()}
+        assert {path.name for path in holders} == {"config.rofs" if guest_of(fleet) == "osv" else "initrd"}
+        assert {path.stat().st_mode & 0o77 for path in holders} == {0}
+    assert not [path for path in fleet.store.directory.iterdir() if key in path.read_bytes()]
+    for words in (("ps", fleet.store.name, "--json"), ("instances", "--json")):
+        assert key.decode() not in fleet.drumhead(*words)
+    if guest_of(fleet) == "linux":
+        words = ("exec", f"{fleet.store.name}-db", "--", "python3", "-c")
+        look = "import os; print(oct(os.stat('/run/secrets/cluster-key').st_mode))"
+        assert fleet.drumhead(*words, look) == "0o100600\n"
+
+
+async def test_without_a_key_nothing_gets_in(fleet):
+    async with fleet.client(credentials=no_credentials) as stranger:
+        with pytest.raises(Error) as refused:
+            await stranger.upload(photo(1), filename="1.png")
+    assert refused.value.code is Code.UNAUTHENTICATED
 
 
 def test_a_program_runs_beside_a_service_or_is_refused_with_the_reason(fleet):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest.contract import CHANNEL_ADDRESS
 from drumhead.guest.osv.skeleton import START_PACKAGE
 from drumhead.tree import Tree, regular
@@ -32,7 +33,7 @@ SEARCH_PATH = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin")
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """``config.json``, which the start program reads. `argv` follows the interpreter's own options.
 
-    `cards` use DHCP; their addresses are reported to the host.
+    `cards` use DHCP; their addresses are reported to the host. `secrets` (name → text) become files.
     """
 
     hostname: str
@@ -44,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     nameserver: str
     cards: tuple[str, ...] = ()
     channels: dict[str, str | int] = {}
+    secrets: dict[str, str] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,11 @@ def addresses_are_fixed(config: RunConfig) -> bool:
 
 
 def config_tree(config: RunConfig, start: Start) -> Tree:
-    """Return the files of a machine's configuration disk."""
+    """Return the files of a machine's configuration disk. Raises UNSUPPORTED."""
+    if config.secrets and not start.managed:
+        raise DrumheadError(
+            ErrorCode.UNSUPPORTED, "a machine on OSv receives secrets only when its command is a Python program"
+        )
     nameserver = next((card.nameserver for card in config.nics if card.nameserver), "")
     tree = Tree()
     if not start.managed:
@@ -122,6 +128,7 @@ def config_tree(config: RunConfig, start: Start) -> Tree:
         nameserver=nameserver,
         cards=() if addresses_are_fixed(config) else tuple(f"eth{number}" for number in range(len(config.nics))),
         channels={"address": CHANNEL_ADDRESS, **PORTS},
+        secrets=config.secrets,
     )
     tree.add("config.json", regular(msgspec.json.encode(settings)))
     return tree

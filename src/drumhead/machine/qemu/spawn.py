@@ -29,7 +29,7 @@ async def spawn(argv: list[str], boot: BootPlan, directory: Path, *, attached: b
     Raises GUEST with QEMU's message when it does not start.
     """
     for path, contents in boot.files.items():
-        with replacing(path) as temporary:
+        with replacing(path, mode=0o600) as temporary:  # the machine's configuration may hold secrets
             temporary.write_bytes(contents)
     (directory / MONITOR).unlink(missing_ok=True)
     pid = _start_process(argv, directory, attached=attached)

@@ -27,9 +27,9 @@ from safelight.cli.printing import EXIT_STATUS, complain
 from safelight.cli.up import machines
 from safelight.cli.up.child import Child
 from safelight.cli.up.forward import Forward
-from safelight.client.access import AccessClient
+from safelight.cli.up.sign_in import sign_in_link
 from safelight.client.base import Connection, Fixed, ServiceClient, session
-from safelight.errors import Code, Error
+from safelight.errors import Code
 
 log = logging.getLogger("up")
 
@@ -92,9 +92,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     forward = Forward(json=not text, color=sys.stderr.isatty())
     logging.basicConfig(level=config.log_level.upper(), handlers=[forward.handler()], force=True)
     if config.vm:
-        for name in ("workers", "slots", "data", "host", "port"):
+        # A cluster key may be named for commands, in a variable; the fleet has one of its own.
+        for name in ("workers", "slots", "data", "host", "port", "open", "public_url", "tls_certificate"):
             if getattr(config, name) != getattr(Config(), name):
-                settings.fail(f"--{name} has no effect on machines: the fleet file describes them (--fleet FILE).")
+                flag = name.replace("_", "-")
+                settings.fail(f"--{flag} has no effect on machines: the fleet file describes them (--fleet FILE).")
         return machines.run(config.fleet, config.guest, as_json=config.json)
     os.umask(0o077)
     serve.keep_private(config.data)
@@ -186,23 +188,11 @@ class Up:
                 _, pending = await asyncio.wait(pending, timeout=10.0)
                 if pending:
                     log.info("Still waiting for %s", ", ".join(sorted(tasks[task] for task in pending)))
-            sign_in = await self._sign_in_link(http)
+        sign_in = await sign_in_link(self.addresses["master"], Path(self._config.cluster_key_file or ""))
         if self._config.json:
             print(json.dumps(self.addresses | ({"sign_in": sign_in} if sign_in else {})), flush=True)
         else:
             print(self._where(time.monotonic() - start, sign_in), flush=True)
-
-    async def _sign_in_link(self, http: aiohttp.ClientSession) -> str | None:
-        """Make a link that signs an administrator in once, where people need a key; None where they need none."""
-        address = Fixed(self.addresses["master"])
-        try:
-            if not (await AccessClient(Connection(http, address)).whoami()).needed:
-                return None
-            key = cluster_key.ClusterKey(Path(self._config.cluster_key_file or ""))
-            return (await AccessClient(Connection(http, address, credentials=key.credentials)).sign_in_link()).url
-        except Error as error:
-            log.warning("No sign-in link could be made: %s", error.detail)
-            return None
 
     async def _ready(self, http: aiohttp.ClientSession, name: str) -> None:
         client = ServiceClient(Connection(http, Fixed(self.addresses[name])))

@@ -6,22 +6,27 @@ import asyncio
 import json
 import logging
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from safelight import settings
 from safelight.cli.up.child import die_with_parent
+from safelight.cli.up.sign_in import sign_in_link
 
 log = logging.getLogger("up")
 
 PROJECT = Path(__file__).resolve().parents[4]
 """Where safelight's sources are, and beside them what says how an image is made of them."""
 FLEET = "safelight"
+SECRETS = "/run/secrets"
+"""The directory of a machine with the secrets of its fleet."""
+KEY_FILE = "SAFELIGHT_CLUSTER_KEY_FILE"
 LOOK_AGAIN = 1.0
 """Seconds between two checks of machines, which take ten seconds and more to boot."""
 
@@ -81,37 +86,56 @@ async def _run(drumhead: str, file: Path, flags: tuple[str, ...], *, as_json: bo
 
 async def _announce(drumhead: str, file: Path, began: float, *, as_json: bool) -> None:
     """Wait until every machine is healthy, then print the addresses of its forwarded ports."""
-    while not (addresses := await asyncio.to_thread(_addresses, drumhead, file)):  # noqa: ASYNC110 - another program's
+    while (up := await asyncio.to_thread(_look, drumhead, file)) is None:  # noqa: ASYNC110 - another program's
         await asyncio.sleep(LOOK_AGAIN)
+    addresses, key = up
+    master = addresses.get("master")
+    link = await sign_in_link(master, key) if master and key else None
     if as_json:
-        print(json.dumps(addresses), flush=True)
+        more = {"cluster_key_file": str(key) if key else None, "sign_in": link}
+        print(json.dumps(addresses | {name: value for name, value in more.items() if value}), flush=True)
         return
     print(f"\nsafelight is ready in {len(addresses)} machines after {time.monotonic() - began:.1f} s")
     for name, address in addresses.items():
         print(f"  {name:<14}{address}")
-    if master := addresses.get("master"):
+    if master:
+        shown = f" --cluster-key-file {shlex.quote(str(key))}" if key else ""
         print(
-            f"  {'page':<14}http://{master}/\n  {'upload':<14}safelight upload PHOTO --master {master} --output results"
+            (f"  {'sign in':<14}{link} (works once, within an hour)\n" if link else "")
+            + f"  {'page':<14}http://{master}/\n"
+            f"  {'upload':<14}safelight upload PHOTO --master {master}{shown} --output results"
         )
     sys.stdout.flush()
 
 
-def _addresses(drumhead: str, file: Path) -> dict[str, str]:
-    """Return the first forwarded address of each machine by its name, or nothing until all are healthy."""
+def _look(drumhead: str, file: Path) -> tuple[dict[str, str], Path | None] | None:
+    """Return the first forwarded address of each machine by its name, and the file of the master's cluster key.
+
+    None until all are healthy.
+    """
     asked = subprocess.run(
         [drumhead, "ps", "--file", str(file), "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
     )
     if asked.returncode:
-        return {}  # it is not that far
+        return None  # it is not that far
     known: dict[str, Any] = json.loads(asked.stdout)
     machines = known["state"]["machines"]
     names = {known["fleet"]["name"] + "-" + member for member in known["fleet"]["members"]}
     if not names <= machines.keys() or any(one["health"] != "healthy" for one in machines.values()):
-        return {}
+        return None
     if known["state"]["revision"] < known["fleet"]["revision"] or not known["supervised"]:
-        return {}  # what an earlier run left
-    return {
+        return None  # what an earlier run left
+    addresses = {
         name.removeprefix(known["fleet"]["name"] + "-"): f"{forwards[0]['host_address']}:{forwards[0]['host_port']}"
         for name, instance in known["instances"].items()
         if (forwards := instance["launch"]["forwards"])
     }
+    return addresses, _key_of_master(known)
+
+
+def _key_of_master(known: dict[str, Any]) -> Path | None:
+    """Return the host's file of the secret that the master reads as its cluster key; None where it has none."""
+    inside = PurePosixPath(known["fleet"]["members"].get("master", {}).get("env", {}).get(KEY_FILE, ""))
+    if str(inside.parent) != SECRETS or inside.name not in known["secrets"]:
+        return None
+    return Path(known["secrets"][inside.name])

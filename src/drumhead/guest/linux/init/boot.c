@@ -172,6 +172,19 @@ void mount_root(const char *overlay_serial) {
         if (symlink(targets[i], links[i]) != 0 && errno != EEXIST) say("cannot link %s: %s", links[i], strerror(errno));
 }
 
+/* One file for each, in memory, for root alone. The directory and the files are new, so no link leads elsewhere. */
+void write_secrets(const struct json *secrets) {
+    for (const struct json *secret = secrets ? secrets->child : NULL; secret; secret = secret->next) {
+        char path[300];
+        if (mkdir("/run/secrets", 0700) != 0 && errno != EEXIST) fail("cannot make /run/secrets: %s", strerror(errno));
+        snprintf(path, sizeof path, "/run/secrets/%s", secret->name);
+        int file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (file < 0) fail("cannot write the secret %s: %s", secret->name, strerror(errno));
+        write_all(file, secret->text, strlen(secret->text));
+        close(file);
+    }
+}
+
 void mount_volumes(const struct json *mounts) {
     for (const struct json *mounted = mounts ? mounts->child : NULL; mounted; mounted = mounted->next) {
         const char *serial = json_text(mounted, "serial", ""), *path = json_text(mounted, "path", "");

@@ -30,6 +30,7 @@ void load_modules(void);
 void wait_for_devices(bool (*ready)(void), const char *what, double seconds);
 void mount_root(const char *overlay_serial); /* layers under an overlay become / */
 void mount_volumes(const struct json *mounts);
+void write_secrets(const struct json *secrets); /* name: text, as /run/secrets/NAME */
 
 /* swap.c */
 void set_up_swap(void);

@@ -45,6 +45,7 @@ static void boot(void) {
     write_hosts(json_text(config, "hostname", "drumhead"), json_get(config, "hosts"));
     set_up_network(json_get(config, "nics"));
     mount_volumes(json_get(config, "mounts"));
+    write_secrets(json_get(config, "secrets"));
     control_open();
     sessions_open();
     console_open();

@@ -23,6 +23,8 @@ from .channels import Answer, Line, redirect_output
 CONFIG = Path("/drumhead/config.json")
 OWN_FILES = Path("/run/drumhead")
 """The directory to which /etc/hosts and /etc/resolv.conf link."""
+SECRETS = Path("/run/secrets")
+"""The directory in which each secret of the machine is a file."""
 SIOCGIFADDR = 0x8915
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/", "LANG": "C.UTF-8"}
 TERMINATED, KILLED = 128 + signal.SIGTERM, 128 + signal.SIGKILL
@@ -43,6 +45,7 @@ class Machine:
         config = self._config
         shims.install(config["hostname"])
         self._write_names(config["hosts"])
+        self._write_secrets(config["secrets"])
         self._open_channels(config["channels"])
         for card in config["cards"]:
             self._report({"event": "address", "card": card, "address": address_of(card)})
@@ -79,6 +82,17 @@ class Machine:
         # OSv lacks what libc needs for UDP queries; TCP works.
         text = f"nameserver {nameserver}\noptions use-vc\n" if nameserver else ""
         (OWN_FILES / "resolv.conf").write_text(text)
+
+    def _write_secrets(self, secrets: dict[str, str]) -> None:
+        if not secrets:
+            return
+        SECRETS.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, text in secrets.items():
+            path = SECRETS / name
+            path.touch(mode=0o600)
+            # OSv's file system in memory gives a new file mode 0777, whatever was asked for.
+            path.chmod(0o600)
+            path.write_text(text)
 
     def _open_channels(self, channels: dict[str, Any]) -> None:
         if not channels:
