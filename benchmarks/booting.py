@@ -71,14 +71,17 @@ class Boots:
         """A machine that goes with this process, and is deleted at the end."""
         instances = Instances(self._home)
         image = ImageStore(self._home).find(IMAGE, self.guest)
-        command = choose_command(image, config_set="" if server.words else server.name, command_line=server.words)
+        config_set = "" if server.words else server.name
+        command = choose_command(
+            image, config_set=config_set, command_line=server.words, env={"SAFELIGHT_OPEN": "true"}
+        )
         spec = InstanceSpec(
             name=f"{name}-{self.guest}",
             image=IMAGE,
             guest=self.guest,
             command=command,
             memory=memory or server.memory[self.guest],
-            link=self.guest,
+            private_network=self.guest,
             aliases=(name,),
             forwards=(PortForward(host_port=0, guest_port=server.port),),
         )

@@ -34,6 +34,7 @@ from drumhead.home import Home, find_home
 from drumhead.image.store import ImageStore, facts
 from drumhead.package.store import PackageStore
 from drumhead.records import GuestName
+from safelight.access.cluster_key import ClusterKey
 from safelight.client.master import Client
 from safelight.errors import Error
 from safelight.wire import State
@@ -224,7 +225,9 @@ class Bench:
             ports = {one.launch.spec.name: one.launch.forwards[0].host_port for one in store.instances()}
             async with asyncio.timeout(COMMAND_LIMIT):
                 await answered(ports[f"{name}-worker"], "/readyz")
-            async with Client.connect(f"127.0.0.1:{ports[f'{name}-master']}") as client:
+            key = ClusterKey(store.secret_files(store.read())["cluster-key"])
+            address = f"127.0.0.1:{ports[f'{name}-master']}"
+            async with Client.connect(address, credentials=key.credentials) as client:
                 yield store, client
         finally:
             await self.drumhead("down", name)

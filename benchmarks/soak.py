@@ -27,6 +27,8 @@ from drumhead.fleet.store import FleetStore
 from drumhead.home import find_home
 from drumhead.machine.instances import Instances
 from drumhead.machine.qemu.channel import control
+from safelight.access.cluster_key import ClusterKey
+from safelight.client.base import no_credentials
 from safelight.client.master import Client
 from safelight.errors import Error
 from safelight.wire import State
@@ -58,7 +60,9 @@ class Soak:
         print(
             f"{'minute':>6} {'QEMU MiB':>9} {'free MiB':>9} {'done':>6} {'errors':>6} {'restarts':>8} {'median s':>8}"
         )
-        async with Client.connect(f"127.0.0.1:{port}") as client:
+        secrets = self._store.secret_files(self._store.read())
+        shown = ClusterKey(secrets["cluster-key"]).credentials if "cluster-key" in secrets else no_credentials
+        async with Client.connect(f"127.0.0.1:{port}", credentials=shown) as client:
             load = asyncio.create_task(self._load(client))
             for minute in range(round(minutes) + 1):
                 await self._report(minute)

@@ -81,6 +81,7 @@ async def test_beyond_this_machine_a_service_needs_a_key_or_to_be_open(tmp_path)
         assert OLD not in str(process.lines)
     async with service("keyvaluestore", *data, "--open") as process:
         await process.address()
+        await process.log("may do everything there (--open)")
 
 
 async def test_what_the_classic_protocol_registered_is_not_shown_the_key(plane, http):
