@@ -1,0 +1,91 @@
+"""The whole API asked by schemathesis where everybody needs a key: with one that has all scopes, and without."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.schemas import APIOperation
+
+from safelight.access import cluster_key
+from safelight.client.base import session
+from support.processes import program
+from support.system import SERVICES, System, system
+
+from .conftest import ELSEWHERE
+from .tenants import ALL, Api
+from .test_routes import PUBLIC
+
+pytestmark = pytest.mark.slow
+CHECKS = "not_a_server_error,content_type_conformance,response_schema_conformance"
+WAITING = "(events|lease|stream)$"
+"""Operations that wait for something to happen."""
+
+
+@pytest.fixture
+async def keyed_system(tmp_path):
+    """Services as processes; each asks everybody for a key."""
+    key = tmp_path / "cluster.key"
+    cluster_key.ensure(key)
+    flags = ["--cluster-key-file", str(key), "--trusted-proxies", ELSEWHERE]
+    async with system(tmp_path, settings=dict.fromkeys(SERVICES, flags)) as running:
+        yield running
+
+
+async def test_a_key_of_all_scopes_meets_no_server_error(keyed_system: System):
+    url = f"http://{keyed_system.master}"
+    async with session() as http:
+        root = Api(http, url, (keyed_system.data / "cluster.key").read_text().strip())
+        made = await root.call("POST", "/keys", {"name": "all", "scopes": ALL})
+        await Api(http, url, made["token"]).call("GET", "/keys")
+    command = (
+        str(Path(sys.executable).with_name("schemathesis")), "run", f"{url}/openapi.json", "--url", url,
+        "-H", f"Authorization: Bearer {made['token']}",
+        "--phases", "examples,coverage,fuzzing", "--max-examples", "5", "--seed", "1", "--request-timeout", "20",
+        "--checks", CHECKS, "--exclude-path-regex", WAITING, "--suppress-health-check", "all", "--no-color",
+    )  # fmt: skip
+    async with program(*command, name="schemathesis", env={"PYTHONWARNINGS": "default"}) as checking:
+        status = await checking.ended(240)
+    assert status == 0, "\n".join(checking.output)
+    assert keyed_system.running["master"].running
+
+
+async def test_without_a_key_every_operation_is_refused_before_it_is_read(keyed_system: System):
+    """Whatever the description allows is sent; only what is meant for everybody answers."""
+    described, answered = await asyncio.to_thread(ask_everything, f"http://{keyed_system.master}")
+    assert answered.keys() == described
+    assert len(described) > 50
+    assert all(answered.values())
+    assert {operation for operation, statuses in answered.items() if statuses - {401, 403}} <= PUBLIC
+    assert keyed_system.running["master"].running
+
+
+def ask_everything(url: str) -> tuple[set[tuple[str, str]], dict[tuple[str, str], set[int]]]:
+    """Send some cases of each operation without a key; return what is described, and the statuses of the answers."""
+    document = requests.get(f"{url}/openapi.json", timeout=20).json()
+    answered: dict[tuple[str, str], set[int]] = {}
+    for result in schemathesis.openapi.from_dict(document).get_all_operations():
+        operation = result.ok()
+        answered[operation.method.upper(), operation.path] = ask_one(url, operation)
+    described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    return described, answered
+
+
+def ask_one(url: str, operation: APIOperation) -> set[int]:
+    statuses = set()
+
+    @settings(
+        max_examples=10, database=None, deadline=None, derandomize=True, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(case=operation.as_strategy())
+    def ask(case: schemathesis.Case) -> None:
+        statuses.add(case.call(base_url=url, timeout=20).status_code)
+
+    ask()
+    return statuses
