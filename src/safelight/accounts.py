@@ -164,7 +164,7 @@ class Session(Record, frozen=True, kw_only=True):
 
 
 class Ticket(Record, frozen=True, kw_only=True):
-    """Something that is redeemed once: a sign-in link, or the way to an identity provider and back.
+    """Something that is redeemed once: a sign-in link.
 
     `id` is the digest of its secret.
     """

@@ -55,7 +55,8 @@ class Plane:
         if name != "keyvaluestore":
             settings["keyvaluestore"] = self.url("keyvaluestore").removeprefix("http://")
         settings.setdefault("cluster_key_file", str(self.key_file))
-        config = kind(port=0, data=str(self._data / name), **settings)
+        settings.setdefault("port", 0)
+        config = kind(data=str(self._data / name), **settings)
         self.services[name] = await self._stack.enter_async_context(serve.running(name, config, build))
         return self.services[name]
 

@@ -136,7 +136,7 @@ def _application(
     partials = PartialClient(service.needs("storage"))
     tus = Tus(partials, batcher, recipes, downloads, metrics, access.quotas, places=places, limit=config.max_photo)
     application = app.make([access.audited(endpoint) for part in parts for endpoint in part.endpoints()])
-    route.add(application, tus.routes())
+    route.add(application, tus.routes(), access.routes)
     return application
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Annotated
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta
 
@@ -22,6 +23,9 @@ from safelight.master.access.sessions import Sessions
 from safelight.master.access.tenants import Tenants
 from safelight.master.api.endpoint import HasEndpoints
 from safelight.wire import DEFAULT_TENANT
+
+if TYPE_CHECKING:
+    from safelight.master.access.oidc.sign_in import OidcSignIn
 
 
 class AccessConfig(serve.PublicConfig, frozen=True, kw_only=True):
@@ -44,6 +48,27 @@ class AccessConfig(serve.PublicConfig, frozen=True, kw_only=True):
         str,
         Meta(description="What users whom proxies sign in may do, separated by commas.", extra={"metavar": "SCOPES"}),
     ] = "upload,read,operate"
+    oidc_issuer: Annotated[
+        str,
+        Meta(
+            description="The OpenID Connect provider at which people may sign in: https://accounts.example.org.",
+            extra={"metavar": "URL"},
+        ),
+    ] = ""
+    oidc_client_id: Annotated[
+        str, Meta(description="What the provider calls this system.", extra={"metavar": "ID"})
+    ] = ""
+    oidc_client_secret_file: Annotated[
+        str | None,
+        Meta(description="The file with the secret that the provider gave this system.", extra={"metavar": "FILE"}),
+    ] = None
+    oidc_users: Annotated[
+        str | None,
+        Meta(
+            description="A TOML file that says which users of the provider may sign in, and what they may do.",
+            extra={"metavar": "FILE"},
+        ),
+    ] = None
 
 
 class MasterAccess:
@@ -58,6 +83,8 @@ class MasterAccess:
         self._keys = Keys(accounts, self.quotas, audit)
         links = Links(db, accounts, audit)
         sessions = Sessions(accounts, self._keys, self.quotas, audit, lifetime=config.session_lifetime)
+        self._oidc = _oidc(config, sessions, self.quotas) if config.oidc_issuer else None
+        self.routes = self._oidc.routes() if self._oidc is not None else []
         # A link comes before a session: whoever is signed in may open one of another tenant.
         service.gate.authenticators += [self._keys.authenticate, links.authenticate, sessions.authenticate]
         if config.user_header:
@@ -73,9 +100,35 @@ class MasterAccess:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Note in db when keys were used, while the context lasts."""
-        async with self._keys.noting():
+        """Note in db when keys were used, and reach the identity provider, while the context lasts."""
+        async with AsyncExitStack() as stack:
+            if self._oidc is not None:
+                await stack.enter_async_context(self._oidc.provider.connected())
+            await stack.enter_async_context(self._keys.noting())
             yield
+
+
+def _oidc(config: AccessConfig, sessions: Sessions, quotas: Quotas) -> OidcSignIn:
+    """Make the sign-in by an identity provider; a mistake ends the program with a sentence."""
+    if not config.public_url:
+        settings.fail("--oidc-issuer: say where the provider sends people back to (--public-url).")
+    if not config.oidc_client_id or config.oidc_users is None:
+        settings.fail("--oidc-issuer: give --oidc-client-id, and --oidc-users with those who may sign in.")
+    try:
+        from safelight.master.access.oidc.sign_in import configured  # noqa: PLC0415 - small images lack the library
+    except ModuleNotFoundError:
+        settings.fail("--oidc-issuer needs the extra oidc: pip install 'safelight[oidc]'.")
+    try:
+        return configured(
+            config.oidc_issuer,
+            config.oidc_client_id,
+            sessions,
+            quotas,
+            secret=Path(config.oidc_client_secret_file) if config.oidc_client_secret_file else None,
+            users=Path(config.oidc_users),
+        )
+    except ValueError as error:
+        settings.fail(f"{error}.")
 
 
 def _proxy_users(config: AccessConfig, quotas: Quotas, proxies: Networks) -> ProxyUsers:

@@ -45,7 +45,6 @@ class Sessions:
         audit: Audit,
         *,
         lifetime: float,
-        providers: list[str] | None = None,
     ) -> None:
         """Let sessions last `lifetime` seconds."""
         self._accounts = client
@@ -53,7 +52,8 @@ class Sessions:
         self._quotas = quotas
         self._audit = audit
         self._lifetime = lifetime
-        self._providers = providers or []
+        self.providers: list[str] = []
+        """Names of other ways to sign in, each below /sign-in/; the page shows a button for it."""
         self._sessions: Fresh[Session | None] = Fresh(self._read)
 
     async def _read(self, id: str) -> Session | None:
@@ -94,7 +94,7 @@ class Sessions:
                 raise
             caller = None
         if caller is None:
-            return _private(SignedIn(signed_in=False, needed=needed, providers=self._providers))
+            return _private(SignedIn(signed_in=False, needed=needed, providers=self.providers))
         return _private(
             SignedIn(
                 signed_in=True,
@@ -105,7 +105,7 @@ class Sessions:
                 via=caller.via,
                 key=request.get(KEY, ""),
                 operator=is_operator(caller),
-                providers=self._providers,
+                providers=self.providers,
             )
         )
 
@@ -165,7 +165,7 @@ class Sessions:
             via="session",
             key=session.key,
             operator=is_operator(caller),
-            providers=self._providers,
+            providers=self.providers,
         )
 
     async def end(self, request: web.Request) -> web.Response:
@@ -224,7 +224,6 @@ def _private(value: object) -> web.Response:
 
 
 def _set_cookie(request: web.Request, answer: web.StreamResponse, secret: str, seconds: int) -> None:
-    policy = request.app[http.SERVICE].gate.policy
     answer.set_cookie(
         _COOKIE,
         secret,
@@ -232,5 +231,11 @@ def _set_cookie(request: web.Request, answer: web.StreamResponse, secret: str, s
         path=http.location(request, "/"),
         httponly=True,
         samesite="Strict",
-        secure=request.secure or (policy.public is not None and policy.public.scheme == "https"),
+        secure=is_secure(request),
     )
+
+
+def is_secure(request: web.Request) -> bool:
+    """Say whether browsers reach this service over TLS, so that cookies may ask for it."""
+    public = request.app[http.SERVICE].gate.policy.public
+    return request.secure or (public is not None and public.scheme == "https")

@@ -1,0 +1,207 @@
+"""The way of a browser to the identity provider and back, where it gets a session.
+
+What belongs to one sign-in (state, nonce and the verifier of PKCE) is in a cookie of the browser that began it. So
+sign-ins that nobody finishes cost nothing here, and any master can finish one. Who brings back an address that another
+browser was sent to is refused, since the state is not that of their cookie.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import html
+import logging
+import os
+import stat
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from aiohttp import hdrs, web
+from msgspec import Meta
+
+from safelight import accounts, http
+from safelight.access import route
+from safelight.access.caller import Access
+from safelight.access.route import Route
+from safelight.accounts import Ticket
+from safelight.errors import Code, Error
+from safelight.master.access.oidc.provider import Provider
+from safelight.master.access.oidc.users import Users, name_of
+from safelight.master.access.quotas import Quotas
+from safelight.master.access.sessions import Sessions, is_secure
+from safelight.text import printable
+
+log = logging.getLogger(__name__)
+
+_COOKIE = "safelight_sign_in"
+_BACK = "/oidc/callback"
+_LASTS = 600
+"""Seconds for which somebody may be at the provider."""
+_AT_ONCE = 16
+"""Sign-ins for which the provider is asked at once."""
+_LONGEST_NAME = 100
+_LONGEST_SECRET = 4096
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class _Begun(msgspec.Struct, frozen=True, array_like=True):
+    """What the browser keeps while it is at the provider."""
+
+    state: str
+    nonce: str
+    verifier: str
+
+    @classmethod
+    def of(cls, request: web.Request) -> _Begun | None:
+        parts = request.cookies.get(_COOKIE, "").split(".")
+        return cls(*parts) if len(parts) == 3 and all(parts) else None
+
+
+class _Callback(msgspec.Struct, frozen=True, kw_only=True):
+    """What the provider sends back with the browser."""
+
+    state: Annotated[str, Meta(max_length=512)] = ""
+    code: Annotated[str, Meta(max_length=4096)] = ""
+    error: str | None = None
+    error_description: str | None = None
+    iss: str | None = None
+
+
+class OidcSignIn:
+    """The handlers; their failures are pages for people."""
+
+    def __init__(self, provider: Provider, users: Users, sessions: Sessions, quotas: Quotas) -> None:
+        self.provider = provider
+        self._users = users
+        self._sessions = sessions
+        self._quotas = quotas
+        self._asking = asyncio.Semaphore(_AT_ONCE)
+        sessions.providers.append(provider.name)
+
+    def routes(self) -> list[Route]:
+        """Return the routes; they are for browsers, and no part of the API."""
+        return [
+            *route.get("/sign-in/{provider}", _shown(self.begin), Access.PAGE, head=False),
+            *route.get(_BACK, _shown(self.finish), Access.PAGE, head=False),
+        ]
+
+    async def begin(self, request: web.Request) -> web.Response:
+        """`GET /sign-in/{provider}`: send the browser to the provider."""
+        if request.match_info["provider"] != self.provider.name:
+            raise Error(Code.NOT_FOUND, "There is no identity provider of this name here.")
+        begun = _Begun(*(accounts.new_secret() for _ in range(3)))
+        async with self._place():
+            address = await self.provider.address(
+                redirect=http.absolute(request, _BACK), state=begun.state, nonce=begun.nonce, verifier=begun.verifier
+            )
+        answer = _redirect(str(address))
+        answer.set_cookie(
+            _COOKIE,
+            ".".join(msgspec.structs.astuple(begun)),
+            max_age=_LASTS,
+            path=http.location(request, _BACK),
+            httponly=True,
+            # Lax: the provider is another site, and the browser comes back from there.
+            samesite="Lax",
+            secure=is_secure(request),
+        )
+        return answer
+
+    async def finish(self, request: web.Request) -> web.StreamResponse:
+        """`GET /oidc/callback`: start a session for the user whom the provider has signed in."""
+        given, begun = http.query(request, _Callback), _Begun.of(request)
+        if begun is None or not hmac.compare_digest(given.state.encode(errors="replace"), begun.state.encode()):
+            sentence = "This sign-in was not begun in this browser, or too long ago. Open {} and sign in again."
+            raise Error(Code.UNAUTHENTICATED, sentence.format(http.absolute(request, "/")))
+        if given.iss not in (None, self.provider.issuer):
+            raise Error(Code.UNAUTHENTICATED, "Another identity provider answered than was asked. Sign in again.")
+        if given.error is not None or not given.code:
+            raise Error(Code.UNAUTHENTICATED, self.provider.refusal(given.error or "no code", given.error_description))
+        async with self._place():
+            claims = await self.provider.claims(
+                given.code, redirect=http.absolute(request, _BACK), nonce=begun.nonce, verifier=begun.verifier
+            )
+        answer = _redirect(http.absolute(request, "/"))
+        answer.del_cookie(_COOKIE, path=http.location(request, _BACK))
+        return await self._sessions.start(request, await self._user(claims), answer)
+
+    async def _user(self, claims: dict[str, object]) -> Ticket:
+        """Return what a session is started for. Raises FORBIDDEN for users whom no rule names."""
+        name, rule = printable(name_of(claims), _LONGEST_NAME), self._users.rule(claims)
+        if rule is None:
+            log.warning("A user of %s may not sign in", self.provider.name, extra={"sub": claims["sub"], "user": name})
+            sentence = f"{self.provider.name} knows you as {name}, who may not sign in here. Ask an administrator."
+            raise Error(Code.FORBIDDEN, sentence)
+        await self._quotas.request(rule.tenant)
+        log.info("A user of %s signs in", self.provider.name, extra={"sub": claims["sub"], "user": name})
+        return Ticket(
+            id=accounts.digest(accounts.new_secret()),
+            kind="oidc",
+            tenant=rule.tenant,
+            name=name,
+            scopes=sorted(set(rule.scopes)),
+            expires=time.time(),
+        )
+
+    def _place(self) -> asyncio.Semaphore:
+        if self._asking.locked():
+            raise Error(Code.TOO_MANY_REQUESTS, "Many people sign in at this moment. Try again in a few seconds.")
+        return self._asking
+
+
+def configured(
+    issuer: str, client_id: str, sessions: Sessions, quotas: Quotas, *, secret: Path | None, users: Path
+) -> OidcSignIn:
+    """Make the sign-in that the settings describe. Raises ValueError with a sentence."""
+    try:
+        provider = Provider(issuer, client_id, None if secret is None else _secret(secret))
+    except ValueError as error:
+        raise ValueError(f"--oidc-issuer: {error}") from None
+    except Error as error:
+        raise ValueError(f"--oidc-client-secret-file: {error.detail}") from None
+    try:
+        return OidcSignIn(provider, Users.load(users), sessions, quotas)
+    except ValueError as error:
+        raise ValueError(f"--oidc-users: {error}") from None
+
+
+def _secret(path: Path) -> str:
+    """Read the client's secret. Raises `Error` where others can read it, too."""
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+        others = os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise Error(Code.INVALID_REQUEST, f"{path} cannot be read: {reason}") from None
+    if others:
+        raise Error(Code.INVALID_REQUEST, f"{path} can be read by others: chmod 600 it")
+    if not 0 < len(text) <= _LONGEST_SECRET:
+        raise Error(Code.INVALID_REQUEST, f"{path} must hold a secret of at most {_LONGEST_SECRET} characters")
+    return text
+
+
+def _redirect(address: str) -> web.Response:
+    return web.Response(status=303, headers={hdrs.LOCATION: address, hdrs.CACHE_CONTROL: "no-store"})
+
+
+def _shown(handler: Handler) -> Handler:
+    """Answer an error with a page: a person looks at it, not a program."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Error as error:
+            log.warning("A sign-in failed: %s", error.detail)
+            back = html.escape(http.absolute(request, "/"))
+            text = (
+                '<!doctype html><html lang="en"><meta charset="utf-8"><title>Sign in</title>'
+                f'<p role="alert">{html.escape(error.detail)}</p><p><a href="{back}">Back to the page</a></p></html>'
+            )
+            headers = {hdrs.CACHE_CONTROL: "no-store"}
+            return web.Response(text=text, status=error.status, content_type="text/html", headers=headers)
+
+    return handle

@@ -1,0 +1,62 @@
+"""Which users of an identity provider may sign in, and as what: a TOML file of rules, read at the start."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from safelight.accounts import Scopes
+from safelight.errors import validation_problem
+from safelight.wire import DEFAULT_TENANT, TenantId
+
+_Text = Annotated[str, Meta(min_length=1, max_length=1000)]
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whoever has `value` as the claim, or in the list that the claim is, belongs to `tenant` and holds `scopes`."""
+
+    claim: _Text
+    value: _Text
+    tenant: TenantId = DEFAULT_TENANT
+    scopes: Scopes
+
+    def matches(self, claims: Mapping[str, Any]) -> bool:
+        """Say whether a user has the claim. An address that the provider has not verified is nobody's."""
+        if self.claim == "email" and claims.get("email_verified") is not True:
+            return False
+        held = claims.get(self.claim)
+        return self.value in held if isinstance(held, list) else held == self.value
+
+
+class Users(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The rules; the first that matches holds. Whom none matches cannot sign in."""
+
+    users: Annotated[list[Rule], Meta(min_length=1)]
+
+    @classmethod
+    def load(cls, path: Path) -> Users:
+        """Read the file. Raises ValueError with a sentence."""
+        try:
+            return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), cls)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+        except msgspec.ValidationError as error:
+            sentence, position = validation_problem(error)
+            raise ValueError(f"{path}, {position.removeprefix('$.')}: {sentence}") from None
+        except ValueError as error:
+            raise ValueError(f"{path} is not valid TOML: {error}") from None
+
+    def rule(self, claims: Mapping[str, Any]) -> Rule | None:
+        """Return the rule for a user, None where nobody said that they may sign in."""
+        return next((rule for rule in self.users if rule.matches(claims)), None)
+
+
+def name_of(claims: Mapping[str, Any]) -> str:
+    """Return what a user is called here: a verified address, else the subject. Other names people choose themselves."""
+    email = claims.get("email")
+    return email if isinstance(email, str) and email and claims.get("email_verified") is True else str(claims["sub"])
