@@ -178,14 +178,35 @@ class Ticket(Record, frozen=True, kw_only=True):
     expires: float
 
 
+class Purpose(StrEnum):
+    """What a signing key signs."""
+
+    LINKS = "links"
+    """Links to single results and originals; nobody but the masters knows the secret."""
+    WEBHOOKS = "webhooks"
+    """Calls of webhooks; the tenant's administrators know the secret, too, since receivers verify with it."""
+
+
 class SigningKey(Record, frozen=True, kw_only=True):
-    """A key that signs links to results of a tenant. The newest signs; others verify until they expire."""
+    """A key that signs for a tenant. The newest of a purpose signs; others are valid until they expire."""
 
     id: str
     tenant: TenantId
+    purpose: Purpose = Purpose.LINKS
     secret: str
     created: float
     expires: float | None = None
+
+
+class WebhookSecret(Record, frozen=True, kw_only=True):
+    """The secret with which calls of a tenant's webhooks are verified: `whsec_` and base64.
+
+    Until `previous_expires` (Unix seconds) each call is also signed with the secret before.
+    """
+
+    secret: str
+    created: float
+    previous_expires: float | None = None
 
 
 class AuditEntry(Record, frozen=True, kw_only=True):

@@ -60,10 +60,10 @@ class Plane:
         self.services[name] = await self._stack.enter_async_context(serve.running(name, config, build))
         return self.services[name]
 
-    async def start_all(self, **settings: Any) -> None:
-        """Start everything, and wait until the master knows the others."""
+    async def start_all(self, *, master: dict[str, Any] | None = None, **settings: Any) -> None:
+        """Start everything, the master with settings of its own besides, and wait until it knows the others."""
         for name in KINDS:
-            await self.start(name, **settings)
+            await self.start(name, **settings, **((master or {}) if name == "master" else {}))
         discovery = self.services["master"].discovery
         assert discovery is not None
         for name in ("db", "storage"):

@@ -80,13 +80,13 @@ async def site(plane, http, tmp_path):
     secret.chmod(0o600)
 
     async def start(issuer: str) -> Site:
-        for name in ("keyvaluestore", "db", "storage"):
-            await plane.start(name, trusted_proxies=ELSEWHERE)
         port = free_port()
-        settings = {"oidc_issuer": issuer, "oidc_client_id": CLIENT, "oidc_client_secret_file": str(secret)}
         url = f"http://127.0.0.1:{port}"
-        master = await plane.start("master", port=port, public_url=url, oidc_users=str(users), **settings)
-        await master.discovery.wait_for("db")
+        settings = {
+            "port": port, "public_url": url, "oidc_issuer": issuer, "oidc_client_id": CLIENT,
+            "oidc_client_secret_file": str(secret), "oidc_users": str(users),
+        }  # fmt: skip
+        await plane.start_all(trusted_proxies=ELSEWHERE, master=settings)
         return Site(http, url, URL(issuer).authority)
 
     return start

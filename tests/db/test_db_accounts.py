@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from safelight import accounts, serve
-from safelight.accounts import ApiKey, AuditEntry, Limits, Scope, Session, Tenant, Ticket
+from safelight.accounts import ApiKey, AuditEntry, Limits, Purpose, Scope, Session, Tenant, Ticket
 from safelight.client.accounts import AccountClient
 from safelight.db.__main__ import Config, build
 from safelight.db.accounts.store import AccountStore
@@ -154,6 +154,18 @@ async def test_signing_keys_rotate_with_an_overlap(store):
     (third,) = await store.rotate_signing_key("default", overlap=0.0)
     assert third.secret not in (first.secret, second.secret)
     await refused(Code.NOT_FOUND, store.signing_keys("nobody"))
+
+
+async def test_each_purpose_has_signing_keys_of_its_own(store):
+    (link,) = await store.signing_keys("default")
+    (webhook,) = await store.signing_keys("default", Purpose.WEBHOOKS)
+    assert webhook.secret != link.secret
+    new, before = await store.rotate_signing_key("default", Purpose.WEBHOOKS, overlap=60.0)
+    assert (before.id, new.purpose) == (webhook.id, Purpose.WEBHOOKS)
+    assert await store.signing_keys("default") == [link]
+    (other,) = await store.rotate_signing_key("default", overlap=0.0)
+    assert await store.signing_keys("default", Purpose.WEBHOOKS) == [new, before]
+    assert other.id not in (new.id, before.id)
 
 
 async def test_the_audit_log_is_read_in_order_by_tenant(store):

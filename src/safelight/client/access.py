@@ -8,7 +8,18 @@ from urllib.parse import quote
 
 import msgspec
 
-from safelight.accounts import AuditEntry, CreatedKey, KeyInfo, Limits, Link, Scope, SignedIn, Tenant, TenantSeen
+from safelight.accounts import (
+    AuditEntry,
+    CreatedKey,
+    KeyInfo,
+    Limits,
+    Link,
+    Scope,
+    SignedIn,
+    Tenant,
+    TenantSeen,
+    WebhookSecret,
+)
 from safelight.client.base import ServiceClient
 
 _PAGE = 1000
@@ -73,6 +84,15 @@ class AccessClient(ServiceClient):
     async def revoke_links(self, *, overlap: float = 0.0) -> None:
         """End every link that was made so far, after `overlap` seconds."""
         await self._connection.call("POST", "/links/rotate", bytes, json={"overlap": overlap}, retry=False)
+
+    async def webhook_secret(self) -> WebhookSecret:
+        """Return the secret that signs calls of the tenant's webhooks."""
+        return await self._connection.call("GET", "/webhooks/secret", WebhookSecret)
+
+    async def rotate_webhook_secret(self, *, overlap: float) -> WebhookSecret:
+        """Make another secret; calls are signed with the one before, too, for `overlap` seconds. Raises CONFLICT."""
+        body = {"overlap": overlap}
+        return await self._connection.call("POST", "/webhooks/secret/rotate", WebhookSecret, json=body, retry=False)
 
     async def audit(self, after: int = 0) -> AsyncIterator[AuditEntry]:
         """Go through the audit log, oldest entries first."""

@@ -9,6 +9,7 @@ from safelight.accounts import (
     ApiKey,
     AuditEntry,
     AuditPage,
+    Purpose,
     Session,
     SigningKey,
     Tenant,
@@ -95,17 +96,20 @@ class AccountClient(ServiceClient):
         body = {"kind": kind}
         return await self._connection.call("POST", _path("tickets", id, "/redeem"), Ticket, json=body, retry=False)
 
-    async def signing_keys(self, tenant: str) -> list[SigningKey]:
-        """Return a tenant's keys that have not expired, newest first."""
-        return await self._connection.call("GET", _path("tenants", tenant, "/signing-keys"), list[SigningKey])
+    async def signing_keys(self, tenant: str, purpose: Purpose = Purpose.LINKS) -> list[SigningKey]:
+        """Return a tenant's keys that have not expired, newest first. Raises NOT_FOUND."""
+        path = _path("tenants", tenant, "/signing-keys")
+        return await self._connection.call("GET", path, list[SigningKey], params={"purpose": purpose.value})
 
-    async def rotate_signing_key(self, tenant: str, *, overlap: float) -> list[SigningKey]:
-        """Make a new key; those before verify for `overlap` seconds more."""
+    async def rotate_signing_key(
+        self, tenant: str, purpose: Purpose = Purpose.LINKS, *, overlap: float
+    ) -> list[SigningKey]:
+        """Make a new key; those before are valid for `overlap` seconds more."""
         return await self._connection.call(
             "POST",
             _path("tenants", tenant, "/signing-keys"),
             list[SigningKey],
-            json={"overlap": overlap},
+            json={"overlap": overlap, "purpose": purpose},
             retry=False,
         )
 

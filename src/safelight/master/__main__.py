@@ -39,6 +39,7 @@ from safelight.master.upload.ingest import Ingest
 from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.master.upload.tus import Tus
 from safelight.master.upload.uploads import Limits, Uploads
+from safelight.master.webhook.secrets import WebhookSecrets
 from safelight.master.webhook.signing import Signer
 from safelight.master.webhook.webhooks import Webhooks
 from safelight.wire import MAX_PHOTO_BYTES
@@ -64,7 +65,8 @@ class Config(AccessConfig, frozen=True, kw_only=True):
         settings.Duration, Meta(description="Close an event stream whose reader has left events unread for this long.")
     ] = 20.0
     webhook_secret: Annotated[
-        str | None, Meta(description="The secret that signs webhook calls: whsec_ and base64.")
+        str | None,
+        Meta(description="The secret that signs webhook calls of the tenant default: whsec_ and base64."),
     ] = None
     webhook_allow_private: Annotated[bool, Meta(description="Let webhooks call private addresses.")] = False
     webhook_authorities: Annotated[
@@ -88,13 +90,21 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
     metrics = Metrics(service.registry)
     feed = Feed(db)
     last_hour = LastHourCounter(feed, db)
-    webhooks = _webhooks(config, db, metrics)
+    signer = _signer(config, access)
+    webhooks = Webhooks(
+        db,
+        metrics,
+        signer=signer,
+        allow_private=config.webhook_allow_private,
+        first_pause=config.webhook_retry,
+        authorities=_existing(config.webhook_authorities),
+    )
 
     async def take_summary() -> None:
         metrics.take(await db.summary())
 
     service.refreshers.append(take_summary)
-    application = _application(config, service, db, storage, feed, last_hour, metrics, access)
+    application = _application(config, service, db, storage, feed, last_hour, metrics, access, signer)
     async with feed.following(), last_hour.counting(), webhooks.delivering(), access.running():
         yield application
 
@@ -108,6 +118,7 @@ def _application(
     last_hour: LastHourCounter,
     metrics: Metrics,
     access: MasterAccess,
+    signer: Signer,
 ) -> web.Application:
     """Put the parts that have endpoints together."""
     recipes, batcher, downloads = RecipeBook(db, _from_file(config.recipes)), TaskBatcher(db), Downloads(db, storage)
@@ -132,6 +143,7 @@ def _application(
         *([Services(service)] if service.discovery is not None else []),
         Leases(service.needs("db"), service.stopping),
         *access.parts,
+        WebhookSecrets(access.accounts, signer, access.audit),
     )
     partials = PartialClient(service.needs("storage"))
     tus = Tus(partials, batcher, recipes, downloads, metrics, access.quotas, places=places, limit=config.max_photo)
@@ -148,19 +160,11 @@ def _limits(config: Config) -> Limits:
     )
 
 
-def _webhooks(config: Config, db: DbClient, metrics: Metrics) -> Webhooks:
+def _signer(config: Config, access: MasterAccess) -> Signer:
     try:
-        signer = Signer(config.webhook_secret) if config.webhook_secret is not None else None
+        return Signer(access.accounts, config.webhook_secret)
     except ValueError as error:
         settings.fail(f"--webhook-secret: {error}.")
-    return Webhooks(
-        db,
-        metrics,
-        signer=signer,
-        allow_private=config.webhook_allow_private,
-        first_pause=config.webhook_retry,
-        authorities=_existing(config.webhook_authorities),
-    )
 
 
 def _existing(authorities: str | None) -> str | None:

@@ -10,7 +10,7 @@ from cyclopts import App
 
 from safelight.accounts import Limits, Tenant, TenantSeen
 from safelight.cli.connection import HERE, Where, access
-from safelight.cli.durations import number_of_bytes
+from safelight.cli.durations import number_of_bytes, seconds
 from safelight.cli.printing import out, print_json, say, size, table
 from safelight.client.access import AccessClient
 from safelight.errors import Code, Error
@@ -141,6 +141,25 @@ async def delete_command(id: str, /, *, where: Where = HERE) -> None:
         await client.delete_tenant(id)
     if not where.json:
         say(f"Deleted tenant {id}.")
+
+
+@app.command(name="webhook-secret")
+async def webhook_secret_command(*, rotate: bool = False, overlap: str = "1d", where: Where = HERE) -> None:
+    """Print the secret with which receivers verify calls of the tenant's webhooks.
+
+    Parameters
+    ----------
+    rotate:
+        Make another secret first.
+    overlap:
+        How long calls are signed with the secret before as well, as 1h.
+    """
+    async with access(where) as (client, _):
+        made = await (client.rotate_webhook_secret(overlap=seconds(overlap)) if rotate else client.webhook_secret())
+    if where.json:
+        print_json(made)
+    else:
+        say(made.secret)
 
 
 async def audit_command(*, after: int = 0, where: Where = HERE) -> None:

@@ -11,7 +11,7 @@ from msgspec import Meta
 from safelight.access import route
 from safelight.access.caller import Access
 from safelight.access.route import Route
-from safelight.accounts import ApiKey, AuditEntry, Session, Tenant, Ticket
+from safelight.accounts import ApiKey, AuditEntry, Purpose, Session, Tenant, Ticket
 from safelight.db.accounts.store import AccountStore
 from safelight.errors import Code, Error
 from safelight.http import json_response, query, read_json
@@ -24,11 +24,16 @@ class _Of(msgspec.Struct, frozen=True, kw_only=True):
     tenant: TenantId | None = None
 
 
-class _Rotation(msgspec.Struct, frozen=True, kw_only=True):
+class _For(msgspec.Struct, frozen=True, kw_only=True):
+    purpose: Purpose = Purpose.LINKS
+
+
+class _Rotation(_For, frozen=True, kw_only=True):
     overlap: Overlap
 
 
-class _KeyRotation(_Rotation, frozen=True, kw_only=True):
+class _KeyRotation(msgspec.Struct, frozen=True, kw_only=True):
+    overlap: Overlap
     digest: Digest
 
 
@@ -103,12 +108,13 @@ class Accounts:
 
     async def signing_keys(self, request: web.Request) -> web.Response:
         """Return a tenant's signing keys."""
-        return json_response(await self._store.signing_keys(request.match_info["id"]))
+        purpose = query(request, _For).purpose
+        return json_response(await self._store.signing_keys(request.match_info["id"], purpose))
 
     async def rotate_signing_key(self, request: web.Request) -> web.Response:
         """Make a new signing key."""
-        overlap = (await read_json(request, _Rotation)).overlap
-        return json_response(await self._store.rotate_signing_key(request.match_info["id"], overlap=overlap))
+        asked, tenant = await read_json(request, _Rotation), request.match_info["id"]
+        return json_response(await self._store.rotate_signing_key(tenant, asked.purpose, overlap=asked.overlap))
 
     async def keys(self, request: web.Request) -> web.Response:
         """List API keys."""

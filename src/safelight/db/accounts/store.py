@@ -9,6 +9,7 @@ from safelight.accounts import (
     ApiKey,
     AuditEntry,
     AuditPage,
+    Purpose,
     Session,
     SigningKey,
     Tenant,
@@ -92,12 +93,17 @@ class AccountStore(Protocol):
         """Take a ticket, which only one caller can. Raises NOT_FOUND where it is not there, any more, or expired."""
         ...
 
-    async def signing_keys(self, tenant: str) -> list[SigningKey]:
-        """Return a tenant's keys that have not expired, newest first; the first is made when there is none."""
+    async def signing_keys(self, tenant: str, purpose: Purpose = Purpose.LINKS) -> list[SigningKey]:
+        """Return a tenant's keys that have not expired, newest first; the first is made when there is none.
+
+        Raises NOT_FOUND where there is no such tenant.
+        """
         ...
 
-    async def rotate_signing_key(self, tenant: str, *, overlap: float) -> list[SigningKey]:
-        """Make a new key; those before verify for `overlap` seconds more. Returns as `signing_keys`."""
+    async def rotate_signing_key(
+        self, tenant: str, purpose: Purpose = Purpose.LINKS, *, overlap: float
+    ) -> list[SigningKey]:
+        """Make a new key; those before are valid for `overlap` seconds more. Returns as `signing_keys`."""
         ...
 
     async def append_audit(self, entries: Sequence[AuditEntry]) -> None:

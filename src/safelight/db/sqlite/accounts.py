@@ -12,6 +12,7 @@ from safelight.accounts import (
     ApiKey,
     AuditEntry,
     AuditPage,
+    Purpose,
     Session,
     SigningKey,
     Tenant,
@@ -108,13 +109,15 @@ class SqliteAccounts:
         """See the contract."""
         return await self._run(lambda t: _redeem(t, id, kind))
 
-    async def signing_keys(self, tenant: str) -> list[SigningKey]:
+    async def signing_keys(self, tenant: str, purpose: Purpose = Purpose.LINKS) -> list[SigningKey]:
         """See the contract."""
-        return await self._run(lambda t: _signing_keys(t, tenant) or _new_signing_key(t, tenant))
+        return await self._run(lambda t: _signing_keys(t, tenant, purpose) or _new_signing_key(t, tenant, purpose))
 
-    async def rotate_signing_key(self, tenant: str, *, overlap: float) -> list[SigningKey]:
+    async def rotate_signing_key(
+        self, tenant: str, purpose: Purpose = Purpose.LINKS, *, overlap: float
+    ) -> list[SigningKey]:
         """See the contract."""
-        return await self._run(lambda t: _rotate_signing_key(t, tenant, overlap))
+        return await self._run(lambda t: _rotate_signing_key(t, tenant, purpose, overlap))
 
     async def append_audit(self, entries: Sequence[AuditEntry]) -> None:
         """See the contract."""
@@ -245,28 +248,32 @@ def _redeem(transaction: Transaction, id: str, kind: str) -> Ticket:
     return found  # type: ignore[no-any-return]
 
 
-def _signing_keys(transaction: Transaction, tenant: str) -> list[SigningKey]:
+def _signing_keys(transaction: Transaction, tenant: str, purpose: Purpose) -> list[SigningKey]:
+    return [key for key in _all_signing_keys(transaction, tenant) if key.purpose is purpose]
+
+
+def _all_signing_keys(transaction: Transaction, tenant: str) -> list[SigningKey]:
     _tenant(transaction, tenant)
     now = transaction.now / 1000
     rows = transaction.connection.read("signing_keys", list[SigningKey], tenant)
     return [key for key in rows if key.expires is None or now < key.expires]
 
 
-def _new_signing_key(transaction: Transaction, tenant: str) -> list[SigningKey]:
+def _new_signing_key(transaction: Transaction, tenant: str, purpose: Purpose) -> list[SigningKey]:
     now = transaction.now / 1000
-    made = SigningKey(id=accounts.new_id(), tenant=tenant, secret=accounts.new_secret(), created=now)
+    made = SigningKey(id=accounts.new_id(), tenant=tenant, purpose=purpose, secret=accounts.new_secret(), created=now)
     transaction.connection.run("insert_signing_key", tenant, encoded(made))
-    return _signing_keys(transaction, tenant)
+    return _signing_keys(transaction, tenant, purpose)
 
 
-def _rotate_signing_key(transaction: Transaction, tenant: str, overlap: float) -> list[SigningKey]:
-    kept = _signing_keys(transaction, tenant)
+def _rotate_signing_key(transaction: Transaction, tenant: str, purpose: Purpose, overlap: float) -> list[SigningKey]:
+    kept = _all_signing_keys(transaction, tenant)
     until = transaction.now / 1000 + overlap
     transaction.connection.run("delete_signing_keys_of_tenant", tenant)
     for key in reversed(kept):
-        ending = key.evolve(expires=min(until, key.expires or until))
+        ending = key if key.purpose is not purpose else key.evolve(expires=min(until, key.expires or until))
         transaction.connection.run("insert_signing_key", tenant, encoded(ending))
-    return _new_signing_key(transaction, tenant)
+    return _new_signing_key(transaction, tenant, purpose)
 
 
 def _append_audit(transaction: Transaction, entries: Sequence[AuditEntry], keep: float) -> None:

@@ -76,9 +76,9 @@ class MasterAccess:
 
     def __init__(self, config: AccessConfig, service: serve.Service, db: DbClient) -> None:
         """Add what authenticates requests to the service's gate."""
-        accounts = AccountClient(service.needs("db"))
+        self.accounts = accounts = AccountClient(service.needs("db"))
         self.quotas = Quotas(accounts)
-        audit = Audit(accounts)
+        self.audit = audit = Audit(accounts)
         self.audited = audit.audited
         self._keys = Keys(accounts, self.quotas, audit)
         links = Links(db, accounts, audit)

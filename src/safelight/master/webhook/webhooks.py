@@ -40,12 +40,12 @@ class Webhooks:
         db: DbClient,
         metrics: Metrics,
         *,
-        signer: Signer | None,
+        signer: Signer,
         allow_private: bool,
         first_pause: float,
         authorities: str | None = None,
     ) -> None:
-        """Sign with `signer`, if any; retry after `first_pause` seconds and then ever later.
+        """Sign with `signer`; retry after `first_pause` seconds and then ever later.
 
         `authorities` is a PEM file of the authorities that receivers' certificates need; None means the system's.
         """
@@ -120,8 +120,10 @@ class Webhooks:
             "User-Agent": f"safelight/{__version__}",
             "webhook-id": id,
         }
-        if self._signer is not None:
-            headers |= self._signer.headers(id, time.time(), body)
+        try:
+            headers |= await self._signer.headers(delivery.task.tenant, id, time.time(), body)
+        except Error as error:
+            return "failed", f"The call cannot be signed: {error.detail}"
         try:
             trust = await self._trusted() if URL(delivery.url).scheme == "https" else True
             async with http.post(delivery.url, data=body, headers=headers, allow_redirects=False, ssl=trust) as answer:
