@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http.cookies import SimpleCookie
 
 import aiohttp
 import pytest
@@ -79,9 +80,9 @@ async def site(plane, http, tmp_path):
     secret.write_text("s&cret\n")
     secret.chmod(0o600)
 
-    async def start(issuer: str) -> Site:
+    async def start(issuer: str, prefix: str = "") -> Site:
         port = free_port()
-        url = f"http://127.0.0.1:{port}"
+        url = f"http://127.0.0.1:{port}{prefix}"
         settings = {
             "port": port, "public_url": url, "oidc_issuer": issuer, "oidc_client_id": CLIENT,
             "oidc_client_secret_file": str(secret), "oidc_users": str(users),
@@ -329,6 +330,20 @@ async def test_only_the_browser_that_began_comes_in(site, crooked):
         assert "<script>" not in text and "default-src 'none'" in headers["Content-Security-Policy"]
     status, _, _, _ = await ours.finish(back.with_query(code="c", state=state), cookies)
     assert status == 303
+
+
+async def test_under_a_path_everything_stays_there(site, crooked):
+    ours = await site(crooked.issuer, "/photos")
+    crooked.asked, cookies = await ours.begin()
+    back = URL(crooked.asked.query["redirect_uri"])
+    assert str(back) == f"{ours.url}/oidc/callback"
+    status, headers, _, _ = await ours.finish(back.with_query(code="c", state=crooked.asked.query["state"]), cookies)
+    assert (status, headers["Location"]) == (303, f"{ours.url}/")
+    given = [morsel for text in headers.getall("Set-Cookie") for morsel in SimpleCookie(text).values()]
+    assert {morsel.key: morsel["path"] for morsel in given} == {
+        "safelight_sign_in": "/photos/oidc/callback",
+        "safelight_session": "/photos/",
+    }
 
 
 @pytest.mark.parametrize(
