@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageSequence
 
-from engine.pictures import array, difference, encoded, made, opened, outputs, photo, run
+from engine.pictures import array, chunk, difference, encoded, made, opened, outputs, photo, run
 from safelight import engine
 from safelight.errors import Code, Error
 
@@ -115,6 +115,56 @@ def test_an_animated_avif_stays_one():
     for (pixels, _), frame in zip(shown, frames, strict=True):
         assert difference(pixels[..., :3], 255 - np.asarray(frame))[0] < 12
     assert made(data, format="webp").frames == 5
+
+
+def hiding(still, frames):
+    """An animated PNG whose still picture, for programs without animations, is none of its frames."""
+    return encoded(still, "PNG", save_all=True, append_images=frames, default_image=True, duration=100)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_still_output_shows_the_first_frame_and_not_what_other_programs_get(several):
+    cream, *frames = (Image.new("RGB", (20, 10), color) for color in ("beige", "red", "lime"))
+    outputs_ = {"still": {"format": "tiff"}} | ({"moving": {"format": "webp"}} if several else {})
+    found = outputs(hiding(cream, frames), {"outputs": outputs_})["still"]
+    assert found.frames == 1
+    assert array(found.data)[5, 5][:3].tolist() == [255, 0, 0]
+
+
+def with_control(data, *bodies, behind=False):
+    """An animated PNG with these control chunks in place of its own."""
+    own = data.index(b"acTL") - 4
+    data = data[:own] + data[own + 20 :]
+    at = data.rindex(b"IEND") - 4 if behind else own
+    return data[:at] + b"".join(chunk(b"acTL", body) for body in bodies) + data[at:]
+
+
+def test_an_animation_without_one_valid_control_chunk_is_a_still_picture():
+    still, *frames = stills()
+    data = hiding(still, frames)
+    sound = struct.pack(">II", 4, 0)
+    assert engine.probe(with_control(data, sound)).frames == 4
+    broken = [
+        with_control(data),
+        with_control(data, sound, sound),
+        with_control(data, sound, behind=True),
+        with_control(data, struct.pack(">II", 0, 0)),
+        with_control(data, struct.pack(">II", 1 << 31, 0)),
+    ]
+    for one in broken:
+        assert engine.probe(one).frames == 1
+        assert difference(array(made(one, format="png").data), still)[1] == 0
+
+
+def test_a_broken_frame_of_an_animation_is_named():
+    still, *frames = stills()
+    data = hiding(still, frames)
+    at = data.index(b"fdAT", data.index(b"fdAT") + 4)  # the second frame's
+    size = int.from_bytes(data[at - 4 : at], "big")
+    broken = data[: at - 4] + chunk(b"fdAT", data[at + 4 : at + 8] + bytes(size - 4)) + data[at + 8 + size :]
+    assert "frame 2 of its animation cannot be decoded" in refused(broken, format="same")
+    nothing = data[: data.index(b"IDAT") - 4] + data[data.rindex(b"IEND") - 4 :]
+    assert "it has no pixels" in refused(nothing)
 
 
 @pytest.mark.slow
@@ -286,6 +336,18 @@ def test_where_a_file_is_damaged_is_said():
     assert f"cut off at byte {len(png) // 2}" in refused(png[: len(png) // 2])
     tiff = encoded(CAT, "TIFF")
     assert "reaches to byte" in refused(tiff[:8] + tiff[8:][: len(tiff) - 5000])
+
+
+def test_tiles_in_separate_planes_are_refused_by_name():
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.zeros((3, 64, 64), np.uint8), photometric="rgb", planarconfig="separate", tile=(32, 32))
+    with pytest.raises(Error) as caught:
+        made(file.getvalue())
+    assert caught.value.code is Code.UNSUPPORTED_FORMAT
+    assert "in tiles with its colours in separate planes" in caught.value.detail
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.full((3, 64, 64), 90, np.uint8), photometric="rgb", planarconfig="separate")
+    assert array(made(file.getvalue()).data)[3, 3].tolist() == [90, 90, 90]
 
 
 @pytest.mark.parametrize("offset", [1 << 63, (1 << 64) - 1, 1 << 40, 17])

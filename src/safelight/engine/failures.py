@@ -37,7 +37,7 @@ _READING = (
     "load", "vipsjpeg", "vipspng", "webp", "gif", "heif", "tiff2vips", "jxl", "bad seek", "end of", "libspng", "source",
 )  # fmt: skip
 _INTERNAL = re.compile(
-    r"unable to (?:call \S+|fetch from region)|/\S+|\bunable to write to target target\b"
+    r"unable to (?:call \S+|fetch from region|copy to memory)|/\S+|\bunable to write to target target\b"
     r"|\b(?:\w+_(?:source|buffer|target)|vips\w*|tiff2vips|webp2vips|libspng|libpng|heif|webp|gifload|jxl|source)\b:?\s*",
     re.IGNORECASE,
 )

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyvips
 
-from safelight.engine.failures import damaged, reading
+from safelight.engine.failures import damaged, plain_reason
 from safelight.engine.formats import Format
-from safelight.engine.read.facts import bare
+from safelight.engine.read.chunks import SIGNATURE, Chunk, made
+from safelight.engine.read.facts import animated, bare
 
-if TYPE_CHECKING:
-    from safelight.engine.read.png import Chunk
-
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SHARED = (b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sBIT")
 _BACKGROUND, _PREVIOUS = 1, 2  # how a frame's area is left
 _OVER = 1
+_MOST_FRAMES = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +36,27 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Animation:
-    """All frames, and how often they are shown (0: for ever)."""
+    """All frames, and how often they are shown (0: for ever).
+
+    `hides_still`: the picture that programs without animations show is none of the frames.
+    """
 
     frames: tuple[Frame, ...]
     plays: int
+    hides_still: bool
+
+    def first(self, data: Any, chunks: Sequence[Chunk], format_: Format) -> pyvips.Image:
+        """The first frame as it is seen, with transparency."""
+        return bare(self._seen(data, chunks, format_, self.frames[:1])[0])
 
     def composed(self, data: Any, chunks: Sequence[Chunk], format_: Format) -> pyvips.Image:
         """Every frame as it is seen, one below the other, with transparency."""
+        seen = self._seen(data, chunks, format_, self.frames)
+        return _stacked(seen, [frame.delay for frame in self.frames], self.plays)
+
+    def _seen(
+        self, data: Any, chunks: Sequence[Chunk], format_: Format, frames: tuple[Frame, ...]
+    ) -> list[pyvips.Image]:
         shared = b"".join(
             data[chunk.start - 8 : chunk.start + chunk.size + 4] for chunk in chunks if chunk.name in _SHARED
         )
@@ -53,23 +64,36 @@ class Animation:
         width, height = struct.unpack(">II", head[:8])
         canvas = None
         seen: list[pyvips.Image] = []
-        for frame in self.frames:
-            with reading(format_):
+        for number, frame in enumerate(frames, 1):
+            try:
                 image = _decoded(frame, data, head, shared)
-                if canvas is None:
-                    canvas = image.new_from_image([0, 0, 0, 0]).crop(0, 0, 1, 1).replicate(width, height)
-                    canvas = canvas.copy(interpretation=image.interpretation).cast(image.format).copy_memory()
-                shown = _laid_down(canvas, image, frame).copy_memory()
+            except pyvips.Error as error:
+                where = f"frame {number} of its animation cannot be decoded ({plain_reason(str(error))})"
+                raise damaged(format_, where) from error
+            if canvas is None:
+                canvas = image.new_from_image([0, 0, 0, 0]).crop(0, 0, 1, 1).replicate(width, height)
+                canvas = canvas.copy(interpretation=image.interpretation).cast(image.format).copy_memory()
+            shown = _laid_down(canvas, image, frame).copy_memory()
             first = not seen  # which has nothing before it: the specification then means the background
             seen.append(shown)
             canvas = _left(shown, canvas, frame, first=first)
-        return _stacked(seen, [frame.delay for frame in self.frames], self.plays)
+        return seen
 
 
 def animation(data: memoryview, chunks: Sequence[Chunk], format_: Format) -> Animation | None:
-    """Read the animation's chunks, None where there is none. Error(DAMAGED_IMAGE) where they contradict each other."""
-    control = next((chunk for chunk in chunks if chunk.name == b"acTL" and chunk.size == 8), None)
-    if control is None:
+    """Read the animation's chunks, None where there is none. Error(DAMAGED_IMAGE) where they contradict each other.
+
+    The chunks hold a picture. Without exactly one valid control chunk before it there is no animation (11.3.6.1).
+    """
+    names = [chunk.name for chunk in chunks]
+    picture = names.index(b"IDAT")
+    if names.count(b"acTL") != 1 or b"acTL" not in names[:picture]:
+        return None
+    control = chunks[names.index(b"acTL")]
+    if control.size != 8:
+        return None
+    count, plays = struct.unpack(">II", data[control.start : control.start + 8])
+    if not 0 < count <= _MOST_FRAMES:
         return None
     width, height = struct.unpack(">II", data[chunks[0].start : chunks[0].start + 8])
     frames: list[Frame] = []
@@ -91,11 +115,8 @@ def animation(data: memoryview, chunks: Sequence[Chunk], format_: Format) -> Ani
         frames.append(_frame(current, pieces))
     if any(not frame.data for frame in frames):
         raise damaged(format_, "a frame of its animation has no pixels")
-    return (
-        Animation(tuple(frames), struct.unpack(">I", data[control.start + 4 : control.start + 8])[0])
-        if frames
-        else None
-    )
+    hides_still = b"fcTL" not in names[:picture]
+    return Animation(tuple(frames), plays, hides_still) if frames else None
 
 
 def _frame(control: tuple[int, ...], pieces: list[tuple[int, int]]) -> Frame:
@@ -104,16 +125,11 @@ def _frame(control: tuple[int, ...], pieces: list[tuple[int, int]]) -> Frame:
     return Frame(width, height, left, top, delay, disposal, blend, tuple(pieces))
 
 
-def chunk(name: bytes, content: bytes) -> bytes:
-    """One chunk with its length and checksum."""
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-
 def _decoded(frame: Frame, data: Any, head: bytes, shared: bytes) -> pyvips.Image:
     """The frame as a PNG of its own, in RGB with transparency."""
-    own = chunk(b"IHDR", struct.pack(">II", frame.width, frame.height) + head[8:])
+    own = made(b"IHDR", struct.pack(">II", frame.width, frame.height) + head[8:])
     pixels = b"".join(data[start : start + size] for start, size in frame.data)
-    file = _SIGNATURE + own + shared + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    file = SIGNATURE + own + shared + made(b"IDAT", pixels) + made(b"IEND", b"")
     image = pyvips.Image.pngload_buffer(file, access="sequential", fail_on="error").copy_memory()
     deep = image.format == "ushort"
     if image.bands < 3:
@@ -143,13 +159,3 @@ def _left(shown: pyvips.Image, before: pyvips.Image, frame: Frame, *, first: boo
 def _stacked(frames: list[pyvips.Image], delays: list[int], plays: int) -> pyvips.Image:
     image = pyvips.Image.arrayjoin(frames, across=1).copy()
     return animated(image, frames[0].height, delays, plays)
-
-
-def animated(image: pyvips.Image, height: int, delays: list[int], plays: int) -> pyvips.Image:
-    """Say of an image that it holds frames of that height, one below the other; delays in milliseconds."""
-    image = image.copy()
-    image.set_type(pyvips.GValue.gint_type, "page-height", height)
-    image.set_type(pyvips.GValue.gint_type, "n-pages", len(delays))
-    image.set_type(pyvips.GValue.gint_type, "loop", plays)
-    image.set_type(pyvips.GValue.array_int_type, "delay", delays)
-    return image

@@ -10,9 +10,8 @@ import pyvips
 from safelight.engine.color.cicp import profile_of
 from safelight.engine.failures import damaged
 from safelight.engine.metadata import exif
-from safelight.engine.read.apng import animated
 from safelight.engine.read.boxes import Picture, main_picture
-from safelight.engine.read.facts import Facts, blob
+from safelight.engine.read.facts import Facts, animated, blob
 from safelight.engine.read.plugins import from_pillow, guarded, pillow, present
 from safelight.engine.read.vips import VipsReader
 
@@ -43,18 +42,23 @@ class AvifReader(VipsReader):
 
     def load(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:  # noqa: ARG002 -- the contract's
         """See `facts.Reader`."""
-        if not (frames and self._sequence):
+        if not self._sequence:
             return super().load()
+        count = self._sequence.n_frames if frames else 1  # the still picture may be none of the frames
+        images, delays = zip(*map(self._frame, range(count)), strict=True)
+        if not frames:
+            return images[0]
+        return animated(pyvips.Image.arrayjoin(list(images), across=1), images[0].height, list(delays), 0)
+
+    def _frame(self, index: int) -> tuple[pyvips.Image, int]:
+        """A frame, and its time (milliseconds)."""
         from PIL import ImageOps  # noqa: PLC0415 -- Pillow may not be installed
 
-        images, delays = [], []
-        for index in range(self._sequence.n_frames):
-            with guarded(self.format):
-                self._sequence.seek(index)
-                self._sequence.load()
-                images.append(from_pillow(ImageOps.exif_transpose(self._sequence)))
-            delays.append(round(self._sequence.info.get("duration", 100)))
-        return animated(pyvips.Image.arrayjoin(images, across=1), images[0].height, delays, 0)
+        with guarded(self.format):
+            self._sequence.seek(index)
+            self._sequence.load()
+            image = from_pillow(ImageOps.exif_transpose(self._sequence))
+        return image, round(self._sequence.info.get("duration", 100))
 
 
 def described(data: memoryview, reader: VipsReader) -> Picture:

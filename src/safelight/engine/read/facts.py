@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-if TYPE_CHECKING:
-    import pyvips
+import pyvips
 
+if TYPE_CHECKING:
     from safelight.engine.records import Probe
 
 BITS = {"uchar": 8, "char": 8, "ushort": 16, "short": 16, "uint": 32, "int": 32, "float": 32, "double": 64}
@@ -60,6 +60,16 @@ def bare(image: pyvips.Image) -> pyvips.Image:
     for field in image.get_fields():
         if field not in _ANIMATION | _GEOMETRY | _SEQUENTIAL:
             image.remove(field)
+    return image
+
+
+def animated(image: pyvips.Image, height: int, delays: list[int], plays: int) -> pyvips.Image:
+    """Say of an image that it holds frames of that height, one below the other; delays in milliseconds."""
+    image = image.copy()
+    image.set_type(pyvips.GValue.gint_type, "page-height", height)
+    image.set_type(pyvips.GValue.gint_type, "n-pages", len(delays))
+    image.set_type(pyvips.GValue.gint_type, "loop", plays)
+    image.set_type(pyvips.GValue.array_int_type, "delay", delays)
     return image
 
 

@@ -7,8 +7,6 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import pyvips
 
@@ -17,24 +15,15 @@ from safelight.engine.color.profile import SRGB, Primaries, rgb_profile
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.metadata import exif
 from safelight.engine.read.apng import Animation, animation
+from safelight.engine.read.chunks import chunks
 from safelight.engine.read.facts import Facts, blob
 from safelight.engine.read.vips import VipsReader
 
-_SIGNATURE = 8
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 _LONGEST_TEXT = 8 * 1024 * 1024
 _SRGB_GAMMA = 45455  # what writers of sRGB put into gAMA
 _SRGB_CHROMATICITIES = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 _RAW_PROFILE = re.compile(rb"\n?[^\n]*\n\s*(\d+)\n")
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """One chunk: its name, and where its content lies in the file."""
-
-    name: bytes
-    start: int
-    size: int
 
 
 class PngReader(VipsReader):
@@ -44,7 +33,7 @@ class PngReader(VipsReader):
 
     def check(self) -> None:
         """See `VipsReader`."""
-        self.chunks = list(_chunks(self.data))
+        self.chunks = list(chunks(self.data))
         if not self.chunks or self.chunks[0].name != b"IHDR" or self.chunks[0].size != 13:
             raise damaged(self.format, "it does not start with its header chunk")
         last = self.chunks[-1]
@@ -58,6 +47,8 @@ class PngReader(VipsReader):
             self.notes.append(f"The PNG file ends at byte {end} without its end chunk. All of its pixels were read.")
             self.data = b"".join((self.data[:end], _END))
         self._check_sums()
+        if not any(chunk.name == b"IDAT" for chunk in self.chunks):
+            raise damaged(self.format, "it has no pixels")
         self.animation = animation(memoryview(self.data), self.chunks, self.format)
 
     def _check_sums(self) -> None:
@@ -95,6 +86,8 @@ class PngReader(VipsReader):
         """See `facts.Reader`."""
         if frames and self.animation:
             return self.animation.composed(self.data, self.chunks, self.format)
+        if self.animation and self.animation.hides_still:
+            return self.animation.first(self.data, self.chunks, self.format)
         return super().load(shrink=shrink)
 
     def _content(self, name: bytes) -> bytes | None:
@@ -124,16 +117,6 @@ class PngReader(VipsReader):
                 content = bytes(self.data[chunk.start : chunk.start + chunk.size])
                 key, _, rest = content.partition(b"\0")
                 yield key, _text(chunk.name, rest)
-
-
-def _chunks(data: Any) -> Iterator[Chunk]:
-    at = _SIGNATURE
-    while at + 8 <= len(data):
-        size, name = struct.unpack(">I4s", data[at : at + 8])
-        yield Chunk(name, at + 8, size)
-        if name == b"IEND":
-            return
-        at += size + 12
 
 
 def _text(kind: bytes, rest: bytes) -> bytes:

@@ -17,9 +17,10 @@ from safelight.engine.read.vips import FailOn, VipsReader
 
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _SUB_DIRECTORIES, _ORIENTATION = 254, 255, 330, 274
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
-_SAMPLES, _INK_SET, _INKS, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 277, 332, 334, 338, 339
+_SAMPLES, _PLANES, _INK_SET, _INKS, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 277, 284, 332, 334, 338, 339
 _OFFSETS, _LENGTHS = (273, 324), (279, 325)  # of strips, of tiles
 _REDUCED, _MASK = 1, 4
+_SEPARATE = 2
 _UNSIGNED, _SIGNED, _FLOAT, _VOID = 1, 2, 3, 4
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 _COLORS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _SEPARATED: 4, _YCBCR: 3, _LAB: 3}
@@ -173,6 +174,8 @@ def _refuse_unreadable(directory: Directory) -> None:
         raise unsupported("tiff", "TIFF with samples of different sizes")
     if feature := _unreadable_samples(kind, bits[0], formats[0]):
         raise unsupported("tiff", feature)
+    if directory.value(_PLANES, 1) == _SEPARATE and _OFFSETS[1] in directory and directory.value(_SAMPLES, 1) > 1:
+        raise unsupported("tiff", "TIFF in tiles with its colours in separate planes")
     inks = directory.value(_INKS, 4)
     if kind == _SEPARATED and (directory.value(_INK_SET, 1) != 1 or inks < 4 or directory.value(_SAMPLES, 4) < 4):
         raise unsupported("tiff", "TIFF with inks other than cyan, magenta, yellow and black")

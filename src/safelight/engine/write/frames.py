@@ -9,16 +9,14 @@ from typing import Any
 import pyvips
 
 from safelight.engine.formats import Format
-from safelight.engine.read.apng import chunk
+from safelight.engine.read.chunks import SIGNATURE, chunks, made
 from safelight.engine.read.plugins import pillow, present
 from safelight.engine.write.carry import Carried
 from safelight.recipe import OutputSpec
 from safelight.recipe.records import DEFAULT_QUALITY
 
-_SIGNATURE = 8
 _USUAL_DELAY = 100  # milliseconds
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-_Chunk = tuple[bytes, bytes]
 
 
 def can_write(format_: Format) -> bool:
@@ -31,20 +29,21 @@ def apng(image: pyvips.Image, count: int, keep: int, options: dict[str, Any]) ->
     delays, plays = _timing(image, count)
     parts, sequence = [], 0
     for index, frame in enumerate(_frames(image, count)):
-        chunks = _chunks(frame.pngsave_buffer(keep=keep if index == 0 else 0, **options))
+        file = frame.pngsave_buffer(keep=keep if index == 0 else 0, **options)
+        written = [(one.name, file[one.start : one.start + one.size]) for one in chunks(file)]
         if index == 0:
-            parts += [chunk(*each) for each in chunks if each[0] not in {b"IDAT", b"IEND"}]
-            parts.append(chunk(b"acTL", struct.pack(">II", count, plays)))
+            parts += [made(*each) for each in written if each[0] not in {b"IDAT", b"IEND"}]
+            parts.append(made(b"acTL", struct.pack(">II", count, plays)))
         area = (frame.width, frame.height, 0, 0, delays[index], 1000, 0, 0)
-        parts.append(chunk(b"fcTL", struct.pack(">5I2H2B", sequence, *area)))
+        parts.append(made(b"fcTL", struct.pack(">5I2H2B", sequence, *area)))
         sequence += 1
-        for data in (content for name, content in chunks if name == b"IDAT"):
+        for data in (content for name, content in written if name == b"IDAT"):
             if index == 0:
-                parts.append(chunk(b"IDAT", data))
+                parts.append(made(b"IDAT", data))
             else:
-                parts.append(chunk(b"fdAT", struct.pack(">I", sequence) + data))
+                parts.append(made(b"fdAT", struct.pack(">I", sequence) + data))
                 sequence += 1
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
+    return SIGNATURE + b"".join(parts) + made(b"IEND", b"")
 
 
 def avif(image: pyvips.Image, count: int, output: OutputSpec, leaving: Carried, profile: bytes | None) -> bytes:
@@ -79,12 +78,3 @@ def _frames(image: pyvips.Image, count: int) -> list[pyvips.Image]:
     image = image.copy_memory()
     height = image.height // count
     return [image.crop(0, index * height, image.width, height) for index in range(count)]
-
-
-def _chunks(file: bytes) -> list[_Chunk]:
-    found, at = [], _SIGNATURE
-    while at < len(file):
-        size, name = struct.unpack_from(">I4s", file, at)
-        found.append((name, file[at + 8 : at + 8 + size]))
-        at += size + 12
-    return found
