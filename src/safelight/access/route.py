@@ -39,10 +39,12 @@ Table = dict[web.AbstractRoute, Mounted]
 ROUTES: web.AppKey[list[Route]] = web.AppKey("routes")
 
 
-def get(path: str, handler: Handler, access: Access, *, head: bool = True) -> list[Route]:
-    """Answer GET, and HEAD unless told otherwise."""
-    methods = (hdrs.METH_GET, hdrs.METH_HEAD) if head else (hdrs.METH_GET,)
-    return [Route(method=method, path=path, handler=handler, access=access) for method in methods]
+_READING = (hdrs.METH_GET, hdrs.METH_HEAD)
+
+
+def get(path: str, handler: Handler, access: Access) -> list[Route]:
+    """Answer GET, and HEAD with the same status and headers; aiohttp sends no body."""
+    return [Route(method=method, path=path, handler=handler, access=access) for method in _READING]
 
 
 def post(path: str, handler: Handler, access: Access) -> list[Route]:
@@ -108,8 +110,9 @@ def mount(app: web.Application, prefix: str = "") -> Table:
             mounted = app.router.add_route(route.method, path, handler, expect_handler=_wait)
             table[mounted] = Mounted(route.access, route.path)
     if prefix:
-        mounted = app.router.add_route(hdrs.METH_GET, prefix, _to_the_page)
-        table[mounted] = Mounted(Access.PAGE, "/")
+        for method in _READING:
+            mounted = app.router.add_route(method, prefix, _to_the_page)
+            table[mounted] = Mounted(Access.PAGE, "/")
     for found in app.router.routes():
         if found not in table:
             where = found.resource.canonical if found.resource is not None else found

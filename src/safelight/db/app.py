@@ -270,8 +270,14 @@ async def _create_classic(request: web.Request) -> web.Response:
 
 @classic
 async def _next_classic(request: web.Request) -> web.Response:
-    """Answer with a lease and the classic state, or with 404 and the classic JSON if no task waits."""
-    lease = await request.app[STORE].lease_classic(tenant=query(request, _OfOne).tenant)
+    """Answer with a lease and the classic state, or with 404 and the classic JSON if no task waits.
+
+    HEAD takes no task: its caller would not learn which.
+    """
+    tenant = query(request, _OfOne).tenant
+    if request.method == "HEAD" and (await request.app[STORE].summary(tenant=tenant)).tasks.get("waiting"):
+        return web.Response(content_type="application/json")
+    lease = None if request.method == "HEAD" else await request.app[STORE].lease_classic(tenant=tenant)
     if lease is None:
         return json_response({"id": -1, "state": State.WAITING}, status=404)
     await _return_if_gone(request, [lease])

@@ -39,8 +39,11 @@ class Classic:
 
     @http.classic
     async def next(self, request: web.Request) -> web.Response:
-        """`GET /task/next`."""
-        lease = await self._db.lease_classic(tenant=tenant_of(request))
+        """`GET /task/next`. HEAD takes no task: its caller would not learn which."""
+        tenant = tenant_of(request)
+        if request.method == "HEAD" and (await self._db.summary(tenant=tenant)).tasks.get("waiting"):
+            return web.Response(content_type="application/json")
+        lease = None if request.method == "HEAD" else await self._db.lease_classic(tenant=tenant)
         if lease is None:
             return http.json_response(Next(), status=404)
         return http.json_response(Next(id=lease.id, state=State.WORKING))
@@ -87,7 +90,8 @@ class Classic:
             Endpoint(
                 method="GET", path="/task/next", handler=self.next, access=Access.CLASSIC,
                 tag="classic", summary="Take a task",
-                description="404 and the id -1 when none waits.", answer={JSON: Next}, also={404: {JSON: Next}},
+                description="404 and the id -1 when none waits. HEAD tells whether one waits and takes none.",
+                answer={JSON: Next}, also={404: {JSON: Next}},
                 errors=(Code.NOT_FOUND, Code.UNAVAILABLE),
             ),
             Endpoint(

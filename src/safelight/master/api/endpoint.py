@@ -56,12 +56,9 @@ BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
 
 
 def add(app: web.Application, endpoints: Iterable[Endpoint]) -> None:
-    """Add endpoints to the router. Whatever answers GET also answers HEAD, except for event streams."""
+    """Add endpoints to the router. Whatever answers GET also answers HEAD."""
     for endpoint in endpoints:
-        methods = [endpoint.method]
-        if endpoint.method == "GET" and "text/event-stream" not in endpoint.answer:
-            methods.append("HEAD")
-        for method in methods:
+        for method in ("GET", "HEAD") if endpoint.method == "GET" else (endpoint.method,):
             one = Route(
                 method=method,
                 path=endpoint.path,

@@ -96,6 +96,8 @@ class Events:
         if self._readers >= self._most:
             sentence = f"{self._readers} event streams are open, which is the limit. Try again later."
             raise Error(Code.TOO_MANY_REQUESTS, sentence, retry_after=5)
+        if request.method == "HEAD":  # the headers alone, which are sent when this returns
+            return web.StreamResponse(headers=_HEADERS)
         self._readers += 1
         self._metrics.readers.set(self._readers)
         try:
