@@ -1,11 +1,16 @@
 """What goes out: formats, quality, and what a file tells about where it was taken."""
 
+import io
+import json
 import struct
 
+import numpy as np
 import pytest
+import tifffile
 from PIL import Image
+from PIL.TiffImagePlugin import IFDRational
 
-from engine.pictures import PHOTOS, difference, encoded, made, opened, outputs, photo
+from engine.pictures import PHOTOS, array, difference, encoded, made, opened, outputs, photo, run
 from safelight import engine
 from safelight.errors import Code, Error
 from safelight.recipe import parse
@@ -106,7 +111,7 @@ def test_position_never_leaks(source, format, metadata):
         assert b"2026:11:23" not in output.data
 
 
-@pytest.mark.parametrize("format", ["jpeg", "webp", "png", "avif"])  # libvips writes no EXIF into a TIFF
+@pytest.mark.parametrize("format", ["jpeg", "webp", "png", "avif", "tiff"])
 def test_metadata_stays_when_asked_for(format):
     kept = made(taken_somewhere("JPEG"), format=format, metadata="keep")
     exif = opened(kept.data).getexif()
@@ -114,6 +119,29 @@ def test_metadata_stays_when_asked_for(format):
     assert exif.get_ifd(0x8769)[0x9003] == "2026:11:23 12:00:00"
     everything = made(taken_somewhere("JPEG"), format=format, metadata="keep", keep_gps=True)
     assert opened(everything.data).getexif().get_ifd(0x8825)[1] == "N"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_tiff_with_exif_is_what_it_is_without(order, tmp_path):
+    exif = Image.Exif()
+    exif.endian = order
+    exif[0x010E], exif[0x010F], exif[0x0112] = "A cat, asleep", "Camera Maker", 6
+    exif.get_ifd(0x8769).update({0x829A: IFDRational(1, 200), 0x9003: "2026:11:23 12:00:00", 0x8827: 400})
+    exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 30.0, 58.68)})
+    source = encoded(CAT, "JPEG", exif=exif)
+    options = {"format": "tiff", "auto_orient": False}
+    kept = made(source, metadata="keep", keep_gps=True, **options).data
+    plain = made(source, **options).data
+    assert np.array_equal(array(kept), array(plain))
+    assert np.array_equal(tifffile.imread(io.BytesIO(kept)), tifffile.imread(io.BytesIO(plain)))
+    (tmp_path / "kept.tif").write_bytes(kept)
+    (told,) = json.loads(run("exiftool", "-j", "-n", "-warning", "-a", "-EXIF:all", str(tmp_path / "kept.tif")))
+    assert "Warning" not in told
+    wanted = {"ImageDescription": "A cat, asleep", "Make": "Camera Maker", "Orientation": 6, "ISO": 400}
+    wanted |= {"ExposureTime": 0.005, "DateTimeOriginal": "2026:11:23 12:00:00", "GPSLatitudeRef": "N"}
+    assert {name: told[name] for name in wanted} == wanted
+    assert told["GPSLatitude"] == pytest.approx(52.5163, abs=1e-4)
+    assert opened(made(kept, format="jpeg", metadata="keep").data).getexif()[0x010F] == "Camera Maker"
 
 
 def test_the_preview_inside_a_photo_goes():

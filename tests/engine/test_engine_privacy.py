@@ -129,7 +129,7 @@ def test_no_position_and_no_earlier_picture_leaves_when_kept(container, told):
 
 def test_what_describes_the_photo_is_kept(told):
     for container in ("jpg", "png", "webp", "tif", "heic"):
-        for written in ("jpeg", "png", "webp", "avif", "jxl"):
+        for written in ("jpeg", "png", "webp", "avif", "jxl", "tiff"):
             exif = opened(made(told[container], format=written, metadata="keep").data).getexif()
             assert exif[0x010F] == "Camera Maker", (container, written)
             assert not exif.get_ifd(0x8825)

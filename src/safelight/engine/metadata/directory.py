@@ -122,3 +122,11 @@ class Structure:
         if at + struct.calcsize("=" + layout) > len(self.data):
             raise StructureError(f"an offset leads to byte {at}, past the end of the file")
         return int(struct.unpack_from(self.order + layout, self.data, at)[0])
+
+
+def reordered(raw: bytes, kind: int, order: str, wanted: str) -> bytes:
+    """The bytes of values of that type, from one byte order into another."""
+    width = struct.calcsize("=" + _LAYOUTS.get(kind, "s")[0])
+    if order == wanted or width == 1:
+        return raw
+    return b"".join(raw[at : at + width][::-1] for at in range(0, len(raw), width))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from safelight.engine.metadata.directory import Directory, Structure, StructureError
+from safelight.engine.metadata.directory import Directory, Structure, StructureError, reordered
 
 _ORIENTATION, _EXIF_DIRECTORY, _GPS_DIRECTORY = 0x0112, 0x8769, 0x8825
 _LONGEST = 4096  # bytes; what describes a photo is shorter, what hides one is longer
@@ -21,7 +21,8 @@ _CAMERA = frozenset(
 )
 _POSITION = frozenset(range(0x20))
 
-_Value = tuple[int, int, bytes]
+Values = dict[int, tuple[int, int, bytes]]
+"""The values of a directory by tag: each one's type, how many there are, and their bytes."""
 
 
 def body(block: bytes | memoryview) -> bytes:
@@ -57,12 +58,29 @@ def carried(block: bytes | memoryview, *, position: bool) -> bytes | None:
     place = _allowed(_inner(structure, first, _GPS_DIRECTORY), _POSITION) if position else {}
     if not (photo or camera or place):
         return None
-    return _written(structure.order, photo, camera, place)
+    return _block(structure.order, photo, camera, place)
 
 
 def with_orientation(tag: int) -> bytes:
     """Make an EXIF block that holds nothing but an orientation."""
-    return _written("<", {_ORIENTATION: (3, 1, struct.pack("<H", tag))}, {}, {})
+    return _block("<", {_ORIENTATION: (3, 1, struct.pack("<H", tag))}, {}, {})
+
+
+def directories(structure: Structure, order: str) -> tuple[Values, Values, Values]:
+    """Return what a block of ours says of the photo, the camera and the place, in that byte order (`<` or `>`)."""
+    first = structure.directory(structure.first)
+    found = (first, _inner(structure, first, _EXIF_DIRECTORY), _inner(structure, first, _GPS_DIRECTORY))
+    photo, camera, place = (
+        {
+            tag: (entry.kind, entry.count, reordered(directory.raw(tag), entry.kind, structure.order, order))
+            for tag, entry in directory.entries.items()
+            if tag not in {_EXIF_DIRECTORY, _GPS_DIRECTORY}
+        }
+        if directory
+        else {}
+        for directory in found
+    )
+    return photo, camera, place
 
 
 def _inner(structure: Structure, outer: Directory, tag: int) -> Directory | None:
@@ -73,8 +91,8 @@ def _inner(structure: Structure, outer: Directory, tag: int) -> Directory | None
         return None
 
 
-def _allowed(directory: Directory | None, tags: frozenset[int]) -> dict[int, _Value]:
-    found = {}
+def _allowed(directory: Directory | None, tags: frozenset[int]) -> Values:
+    found: Values = {}
     for tag, entry in sorted(directory.entries.items()) if directory else ():
         if tag not in tags or entry.size > _LONGEST:
             continue
@@ -87,19 +105,24 @@ def _allowed(directory: Directory | None, tags: frozenset[int]) -> dict[int, _Va
     return found
 
 
-def _written(order: str, photo: dict[int, _Value], camera: dict[int, _Value], place: dict[int, _Value]) -> bytes:
-    """A block of up to three directories, one after the other, each with its long values behind it."""
+def _block(order: str, photo: Values, camera: Values, place: Values) -> bytes:
+    """A block of up to three directories."""
     mark = b"II" if order == "<" else b"MM"
-    at = 8 + _length(photo, (camera, place))
+    return mark + struct.pack(order + "HI", 42, 8) + written(order, photo, camera, place, 8)
+
+
+def written(order: str, photo: Values, camera: Values, place: Values, start: int) -> bytes:
+    """Up to three directories as they lie at `start`, one after the other, each with its long values behind it."""
+    at = start + _length(photo, (camera, place))
     inner = b""
     for tag, values in ((_EXIF_DIRECTORY, camera), (_GPS_DIRECTORY, place)):
         if values:
             photo = photo | {tag: (4, 1, struct.pack(order + "I", at + len(inner)))}
             inner += _directory(order, values, at + len(inner))
-    return mark + struct.pack(order + "HI", 42, 8) + _directory(order, photo, 8) + inner
+    return _directory(order, photo, start) + inner
 
 
-def _length(photo: dict[int, _Value], inner: tuple[dict[int, _Value], ...]) -> int:
+def _length(photo: Values, inner: tuple[Values, ...]) -> int:
     pointers = sum(1 for values in inner if values)
     return 2 + 12 * (len(photo) + pointers) + 4 + sum(_padded(raw) for _, _, raw in photo.values() if len(raw) > 4)
 
@@ -108,7 +131,7 @@ def _padded(raw: bytes) -> int:
     return len(raw) + len(raw) % 2
 
 
-def _directory(order: str, values: dict[int, _Value], start: int) -> bytes:
+def _directory(order: str, values: Values, start: int) -> bytes:
     table, behind = struct.pack(order + "H", len(values)), b""
     at = start + 2 + 12 * len(values) + 4
     for tag, (kind, count, raw) in sorted(values.items()):

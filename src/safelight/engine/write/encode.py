@@ -15,7 +15,7 @@ from safelight.engine.picture import Picture
 from safelight.engine.read.facts import Facts
 from safelight.engine.records import Output, Probe
 from safelight.engine.transform.apply import flattened
-from safelight.engine.write import carry, frames, jxl
+from safelight.engine.write import carry, frames, jxl, tiff
 from safelight.errors import Code, Error
 from safelight.recipe import OutputSpec
 from safelight.recipe.records import DEFAULT_QUALITY
@@ -103,7 +103,7 @@ def _written(
     if picture.frames > 1:
         options["page_height"] = picture.height
     data: bytes = getattr(image, format_.writer)(keep=keep, **options)
-    return data
+    return tiff.with_exif(data, leaving.exif) if format_.name == "tiff" and leaving.exif else data
 
 
 def _options(output: OutputSpec, format_: Format) -> dict[str, Any]:
