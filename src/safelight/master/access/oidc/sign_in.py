@@ -23,7 +23,6 @@ from aiohttp import hdrs, web
 from msgspec import Meta
 
 from safelight import accounts, http
-from safelight.access import route
 from safelight.access.caller import Access
 from safelight.access.route import Route
 from safelight.accounts import Ticket
@@ -83,10 +82,10 @@ class OidcSignIn:
         sessions.providers.append(provider.name)
 
     def routes(self) -> list[Route]:
-        """Return the routes; they are for browsers, and no part of the API."""
+        """Return the routes; they are for browsers, and no part of the API. HEAD would use up what works once."""
         return [
-            *route.get("/sign-in/{provider}", _shown(self.begin), Access.PAGE, head=False),
-            *route.get(_BACK, _shown(self.finish), Access.PAGE, head=False),
+            Route(method=hdrs.METH_GET, path=path, handler=_shown(handler), access=Access.PAGE)
+            for path, handler in (("/sign-in/{provider}", self.begin), (_BACK, self.finish))
         ]
 
     async def begin(self, request: web.Request) -> web.Response:
