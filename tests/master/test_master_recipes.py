@@ -105,4 +105,4 @@ async def test_the_schema(master, http):
     async with http.get(f"{master.url}/recipes/schema") as answer:
         schema = await answer.json()
     assert schema["$ref"] == "#/$defs/Recipe"
-    assert {"Recipe", "Output", "Resize"} <= set(schema["$defs"])
+    assert {"Recipe", "OutputSpec", "Resize"} <= set(schema["$defs"])

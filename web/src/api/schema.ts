@@ -21,7 +21,7 @@ export interface ObjectSchema {
   required?: string[];
 }
 interface Known {
-  Output?: ObjectSchema;
+  OutputSpec?: ObjectSchema;
   byOp: Record<string, ObjectSchema>;
 }
 
@@ -34,5 +34,5 @@ export async function loadSchema(): Promise<void> {
     const op = one.properties.op?.enum?.[0];
     return op === undefined ? [] : [[String(op), one] as const];
   });
-  schema.value = { ...(found.Output && { Output: found.Output }), byOp: Object.fromEntries(operations) };
+  schema.value = { ...(found.OutputSpec && { OutputSpec: found.OutputSpec }), byOp: Object.fromEntries(operations) };
 }

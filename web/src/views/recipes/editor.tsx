@@ -33,7 +33,7 @@ export function Editor() {
           <summary>
             {words.encoding(String(output.format ?? "same"), output.quality ?? undefined)}
           </summary>
-          <Fields of={schema.value.Output!} only={OUTPUT_FIELDS} value={output} change={change} />
+          <Fields of={schema.value.OutputSpec!} only={OUTPUT_FIELDS} value={output} change={change} />
         </details>
       </div>
       <Preview output={current} />
