@@ -86,7 +86,7 @@ async def test_a_batch_may_have_any_name(client, ask):
     assert len(zipfile.ZipFile(io.BytesIO((await ask("GET", "/archive"))[1])).namelist()) == 1
 
     async def one_more():
-        return await counted() == before + 1
+        return await counted() > before  # what was made before may be counted late
 
     await until(one_more)
 

@@ -46,6 +46,7 @@ async def choose(page, *paths, recipe="invert"):
 
 
 async def given(page, kind, **files):
+    await expect(page.locator(".drop")).to_be_visible()
     pairs = [[f"{name}.{ext}", base64.b64encode(data).decode()] for name, (ext, data) in files.items()]
     await page.evaluate(DROP, [".drop", kind, pairs])
 
