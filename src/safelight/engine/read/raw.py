@@ -29,12 +29,12 @@ _MOST_DIRECTORIES = 32
 def kind(data: memoryview) -> str | None:
     """Tell which raw format a TIFF is, None for an ordinary TIFF or one too broken to say."""
     try:
-        structure = Structure(data)
-        directories = _directories(structure)
+        return _kind(_directories(Structure(data)))
     except StructureError:
         return None
-    if not directories:
-        return None
+
+
+def _kind(directories: list[Directory]) -> str | None:
     if any(_DNG_VERSION in directory for directory in directories):
         return "dng"
     if not any(_is_raw(directory) for directory in directories):

@@ -64,6 +64,7 @@ class TiffReader(VipsReader):
             self._kind = directory.value(_PHOTOMETRIC, _BLACK_IS_ZERO)
             self._sample_format = directory.value(_SAMPLE_FORMAT, _UNSIGNED)
             self._bits = directory.value(_BITS, 1)
+            self._extra = directory.values(_EXTRA_SAMPLES)
             _refuse_unreadable(directory)
             _check_complete(directory, len(self.data), self.format)
         except StructureError as error:
@@ -130,8 +131,7 @@ class TiffReader(VipsReader):
         """The colours, and transparency where the file says that an extra sample is that."""
         if image.bands <= colors:
             return image
-        extra = self.page.directory.values(_EXTRA_SAMPLES)
-        alpha = next((index for index, kind in enumerate(extra) if kind in _ALPHA), None)
+        alpha = next((index for index, kind in enumerate(self._extra) if kind in _ALPHA), None)
         colored = image.extract_band(0, n=colors)
         if alpha is None or colors + alpha >= image.bands:
             return colored
