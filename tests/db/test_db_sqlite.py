@@ -7,9 +7,8 @@ import sqlite3
 
 import pytest
 
-from safelight.db.sqlite import SqliteStore
+from safelight.db.sqlite import SqliteStore, memory
 from safelight.db.sqlite.connection import Connection
-from safelight.db.sqlite.memory import Memory
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
 from safelight.sqlfiles import migrations, queries
@@ -233,7 +232,7 @@ async def test_the_counts_are_those_of_the_rows(store):
     await store.delete(made[4].id)
 
     def compare(transaction):
-        fresh, kept = Memory(transaction.connection), transaction.memory
+        fresh, kept = memory.read(transaction.connection), transaction.memory
         assert +fresh.counts == +kept.counts == +kept.of("default").counts
         assert fresh.of("default").bytes == kept.of("default").bytes == 5 * 1000 + 10
         assert (fresh.delayed, fresh.last_event, fresh.last_task) == (kept.delayed, kept.last_event, kept.last_task)

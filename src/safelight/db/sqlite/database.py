@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from safelight.db.calls.transaction import Transaction
+from safelight.db.sqlite import memory
 from safelight.db.sqlite.connection import Connection
-from safelight.db.sqlite.memory import Memory
-from safelight.db.sqlite.transaction import Transaction
 from safelight.errors import Code, Error
 from safelight.sqlitefile import wrapped
 from safelight.wire import WorkerSeen
@@ -71,7 +71,7 @@ class Database:
         self._queue: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._closed = False
-        self.memory = Memory(self._connection)
+        self.memory = memory.read(self._connection)
         self._thread = threading.Thread(target=self._run, name="database", daemon=True)
         self._thread.start()
 
@@ -143,7 +143,7 @@ class Database:
 
     def _undo(self) -> None:
         self._connection.rollback()
-        self.memory = Memory(self._connection)
+        self.memory = memory.read(self._connection)
 
     def _fail(self, calls: list[_Call], error: Error) -> None:
         for call in calls:

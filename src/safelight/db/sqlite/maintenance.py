@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from safelight.db import lifecycle
+from safelight.db.calls.transaction import Transaction, encoded
 from safelight.db.lifecycle import Change
-from safelight.db.sqlite.transaction import Transaction, encoded
 from safelight.db.store import Policy
 
 _SLICE = 500

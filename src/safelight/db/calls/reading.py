@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from safelight.db import ids
+from safelight.db.calls import leasing
+from safelight.db.calls.transaction import Transaction
 from safelight.db.rows import EventRow
-from safelight.db.sqlite.tasks import leasing
-from safelight.db.sqlite.transaction import Transaction
 from safelight.wire import EventPage, NamedRecipe, Reference, State, Summary, Task
 
 LOOKED_THROUGH = 10_000
@@ -51,7 +51,8 @@ def summary(transaction: Transaction, tenant: str | None) -> Summary:
     memory = transaction.memory
     held = memory if tenant is None else memory.of(tenant)
     waiting = [name for name, has in memory.held.items() if has.available and tenant in (None, name)]
-    oldest = min((transaction.connection.value("oldest_waiting", name) for name in waiting), default=None)
+    since = (at for name in waiting if (at := transaction.oldest_waiting(name)) is not None)
+    oldest = min(since, default=None)
     return Summary(
         tasks={state.name.lower(): held.counts[state] for state in State},
         delayed=held.delayed,

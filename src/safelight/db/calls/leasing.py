@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from safelight.db import ids, lifecycle
+from safelight.db.calls.transaction import Transaction, encoded
 from safelight.db.lifecycle import Change
 from safelight.db.rows import TaskRow
-from safelight.db.sqlite.transaction import Transaction, encoded
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
 from safelight.wire import (
@@ -33,7 +33,7 @@ def arrive(transaction: Transaction, request: LeaseRequest) -> None:
     """Note that a worker asks for leases. Those it does not know of were lost on the way to it and are returned."""
     _see(transaction, request.worker)
     known = set(request.holding)
-    held = transaction.tasks("held_by", request.worker.id)
+    held = transaction.held_by(request.worker.id)
     transaction.apply([lifecycle.returned(row) for row in held if row.lease_id not in known])
 
 
@@ -46,8 +46,8 @@ def claim(transaction: Transaction, request: LeaseRequest, policy: Policy) -> li
 
 def claim_classic(transaction: Transaction, tenant: str, policy: Policy) -> Lease | None:
     """Lease the next task of a tenant that a classic worker can do; None if none waits."""
-    rows = transaction.tasks("waiting_classic", tenant, 1) if transaction.memory.of(tenant).available else []
-    return next(iter(_lease(transaction, rows, "", policy.classic_lease_duration)), None)
+    row = transaction.waiting_classic(tenant) if transaction.memory.of(tenant).available else None
+    return next(iter(_lease(transaction, [] if row is None else [row], "", policy.classic_lease_duration)), None)
 
 
 def _next(transaction: Transaction, n: int, policy: Policy) -> list[TaskRow]:
@@ -63,15 +63,17 @@ def _next(transaction: Transaction, n: int, policy: Policy) -> list[TaskRow]:
 
 def _of_tenant(transaction: Transaction, tenant: str, n: int, policy: Policy) -> list[TaskRow]:
     """Return the first `n` tasks of a tenant that wait."""
-    rows = transaction.tasks("waiting", tenant, n)
+    rows = transaction.waiting(tenant, n)
     share = transaction.memory.turns.share(tenant)
     turn, share.leases = share.leases, share.leases + len(rows)
     by_age = share.leases // policy.oldest_every - turn // policy.oldest_every if policy.oldest_every else 0
     if not by_age:
         return rows
     taken = {row.n for row in rows}
-    older = [row for row in transaction.tasks("waiting_oldest", tenant, by_age) if row.n not in taken]
-    return rows[: len(rows) - len(older)] + older
+    older = [row for row in transaction.waiting_oldest(tenant, by_age) if row.n not in taken]
+    kept = len(rows) - len(older)
+    transaction.leave(rows[kept:])
+    return rows[:kept] + older
 
 
 def _lease(transaction: Transaction, rows: Sequence[TaskRow], worker: str, seconds: float) -> list[Lease]:

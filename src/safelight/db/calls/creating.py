@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from safelight.db import ids
+from safelight.db.calls.transaction import Transaction, encoded
 from safelight.db.lifecycle import Change
 from safelight.db.rows import TaskRow
-from safelight.db.sqlite.transaction import Transaction, encoded
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
 from safelight.wire import NewTask, State, Task

@@ -1,4 +1,4 @@
-"""Tenants, keys, sessions, tickets, signing keys and the audit log in the SQLite file."""
+"""Tenants, keys, sessions, tickets, signing keys and the audit log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from safelight.accounts import (
     TenantUse,
     Ticket,
 )
-from safelight.db.sqlite.transaction import Transaction, encoded
+from safelight.db.calls.transaction import Transaction, encoded
 from safelight.errors import Code, Error
 from safelight.wire import DEFAULT_TENANT, State
 
@@ -32,21 +32,22 @@ _CLEANED = 100
 """Old rows removed with each new one, so that tables stay bounded without a timer."""
 
 
-class SqliteAccounts:
-    """`accounts.store.AccountStore` in the file of the tasks."""
+class AccountCalls:
+    """`accounts.store.AccountStore` in the database of the tasks."""
 
-    def __init__(self, do: Do[Any], *, keep_audit: float) -> None:
-        """Keep audit entries for `keep_audit` seconds; 0 keeps them."""
+    def __init__(self, do: Do[Any], look: Do[Any], *, keep_audit: float) -> None:
+        """Keep audit entries for `keep_audit` seconds; 0 keeps them. `look` runs what only reads."""
         self._do = do
+        self._look = look
         self._keep_audit = keep_audit
 
     async def tenants(self) -> list[Tenant]:
         """See the contract."""
-        return await self._run(lambda t: sorted(t.memory.tenants.values(), key=lambda tenant: tenant.id))
+        return await self._read(lambda t: sorted(t.memory.tenants.values(), key=lambda tenant: tenant.id))
 
     async def tenant(self, id: str) -> Tenant:
         """See the contract."""
-        return await self._run(lambda t: _tenant(t, id))
+        return await self._read(lambda t: _tenant(t, id))
 
     async def create_tenant(self, tenant: Tenant) -> Tenant:
         """See the contract."""
@@ -62,16 +63,16 @@ class SqliteAccounts:
 
     async def use(self) -> list[TenantUse]:
         """See the contract."""
-        return await self._run(_use)
+        return await self._read(_use)
 
     async def keys(self, *, tenant: str | None = None) -> list[ApiKey]:
         """See the contract."""
-        found = await self._run(lambda t: t.connection.read("api_keys", list[ApiKey], tenant))
+        found = await self._read(lambda t: t.connection.read("api_keys", list[ApiKey], tenant))
         return sorted(found, key=lambda key: key.created)  # those of one millisecond stay as they were made
 
     async def key(self, id: str) -> ApiKey:
         """See the contract."""
-        return await self._run(lambda t: _key(t, id))
+        return await self._read(lambda t: _key(t, id))
 
     async def create_key(self, key: ApiKey) -> ApiKey:
         """See the contract."""
@@ -95,7 +96,7 @@ class SqliteAccounts:
 
     async def session(self, id: str) -> Session:
         """See the contract."""
-        return await self._run(lambda t: _session(t, id))
+        return await self._read(lambda t: _session(t, id))
 
     async def end_session(self, id: str) -> None:
         """See the contract."""
@@ -125,10 +126,13 @@ class SqliteAccounts:
 
     async def audit(self, after: int = 0, *, limit: int = 1000, tenant: str | None = None) -> AuditPage:
         """See the contract."""
-        return await self._run(lambda t: _audit(t, after, limit, tenant))
+        return await self._read(lambda t: _audit(t, after, limit, tenant))
 
     async def _run(self, work: Callable[[Transaction], T]) -> T:
         return await self._do(work)  # type: ignore[no-any-return]
+
+    async def _read(self, work: Callable[[Transaction], T]) -> T:
+        return await self._look(work)  # type: ignore[no-any-return]
 
 
 def _tenant(transaction: Transaction, id: str) -> Tenant:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from safelight.db import lifecycle
+from safelight.db.calls.searching import found
+from safelight.db.calls.transaction import Transaction
 from safelight.db.lifecycle import Change
 from safelight.db.rows import TaskRow
-from safelight.db.sqlite.tasks.searching import found
-from safelight.db.sqlite.transaction import Transaction
 from safelight.errors import Code, Error
 from safelight.wire import TaskChange, TaskChanges
 

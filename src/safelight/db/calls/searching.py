@@ -10,8 +10,8 @@ from heapq import merge
 from itertools import islice
 
 from safelight.db import ids
+from safelight.db.calls.transaction import Transaction, encoded
 from safelight.db.rows import TaskRow
-from safelight.db.sqlite.transaction import Transaction, encoded
 from safelight.db.store import SEARCHED
 from safelight.errors import Code, Error
 from safelight.wire import State, TaskCounts, TaskFilter, TaskPage, TaskQuery

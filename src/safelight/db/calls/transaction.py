@@ -1,16 +1,16 @@
-"""One transaction of the SQLite backend, through which the calls of one commit read and write."""
+"""One transaction, through which the calls of one commit read and write."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from safelight.db import ids
+from safelight.db.calls.memory import Memory, Spec
 from safelight.db.lifecycle import Change
 from safelight.db.rows import EventRow, TaskRow
-from safelight.db.sqlite.connection import Connection
-from safelight.db.sqlite.memory import Memory, Spec
 from safelight.errors import Code, Error
 from safelight.wire import ENDED, WorkerSeen
 
@@ -18,6 +18,32 @@ _SPEC_KEPT_FOR = 1000
 """A spec is marked as used by this many further tasks, so that most new tasks do not have to update it."""
 _CACHED_SPECS = 500
 _CACHED_SPEC_SIZE = 65536
+
+
+T = TypeVar("T")
+
+
+class Connection(Protocol):
+    """An open database with the statements of a backend, by name."""
+
+    writes: int
+    """How many statements have written."""
+
+    def run(self, name: str, *values: object) -> int:
+        """Run a statement that writes; return how many rows it changed."""
+        ...
+
+    def write(self, name: str, rows: Sequence[Sequence[object]]) -> None:
+        """Write rows, all of the same length."""
+        ...
+
+    def value(self, name: str, *values: object) -> Any:
+        """Return the single value that a statement yields; None without a row."""
+        ...
+
+    def read(self, name: str, kind: type[T], *values: object) -> T:
+        """Return the single value that a statement yields, decoded from JSON as `kind`."""
+        ...
 
 
 class Transaction:
@@ -52,6 +78,30 @@ class Transaction:
         """Read rows by their numbers; numbers that do not exist are left out."""
         return {row.n: row for row in self.tasks("tasks_by_number", encoded(list(numbers)))}
 
+    def waiting(self, tenant: str, n: int) -> list[TaskRow]:
+        """Return the first `n` tasks of a tenant that wait, in the order in which they are leased."""
+        return self.tasks("waiting", tenant, n)
+
+    def waiting_oldest(self, tenant: str, n: int) -> list[TaskRow]:
+        """Return the oldest `n` tasks of a tenant that wait."""
+        return self.tasks("waiting_oldest", tenant, n)
+
+    def waiting_classic(self, tenant: str) -> TaskRow | None:
+        """Return the first task of a tenant that waits and that a classic worker can do."""
+        return next(iter(self.tasks("waiting_classic", tenant, 1)), None)
+
+    def leave(self, rows: Sequence[TaskRow]) -> None:
+        """Say that tasks which `waiting` returned were not leased."""
+
+    def held_by(self, worker: str) -> list[TaskRow]:
+        """Return the tasks that a worker has leases on."""
+        return self.tasks("held_by", worker)
+
+    def oldest_waiting(self, tenant: str) -> int | None:
+        """Return when a tenant's oldest waiting task began to wait; None if it has none that can be leased."""
+        at: int | None = self.connection.value("oldest_waiting", tenant)
+        return at
+
     def task(self, id: str, tenant: str | None = None) -> TaskRow:
         """Read the row of a task by its id or the id of a lease. Raises NOT_FOUND, also if it is another tenant's."""
         reference = ids.parse(id)
@@ -64,10 +114,7 @@ class Transaction:
         """Write changes with their events and, for tasks that end, their webhook calls; return the new rows."""
         changed = [self._number(change) for change in changes]
         pairs = list(zip(changes, changed, strict=True))
-        self._write("insert_tasks", [row.values() for change, row in pairs if change.old is None])
-        self._write("update_tasks", [row.changing_values() for change, row in pairs if change.old and change.new])
-        if gone := [row.n for change, row in pairs if change.new is None]:
-            self.connection.run("delete_tasks", encoded(gone))
+        self._write_tasks(pairs)
         for change, row in pairs:
             ended = row.state in ENDED and (change.old is None or change.old.state not in ENDED)
             if row.webhook is not None and ended:
@@ -75,6 +122,12 @@ class Transaction:
                 self.memory.deliveries += 1
                 self.webhooks = True
         return changed
+
+    def _write_tasks(self, pairs: Sequence[tuple[Change, TaskRow]]) -> None:
+        self._write("insert_tasks", [row.values() for change, row in pairs if change.old is None])
+        self._write("update_tasks", [row.changing_values() for change, row in pairs if change.old and change.new])
+        if gone := [row.n for change, row in pairs if change.new is None]:
+            self.connection.run("delete_tasks", encoded(gone))
 
     def _number(self, change: Change) -> TaskRow:
         memory = self.memory

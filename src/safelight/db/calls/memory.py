@@ -1,0 +1,98 @@
+"""What a backend keeps in mind so as not to ask the database: as the last transaction left it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+
+from safelight.accounts import Tenant
+from safelight.db.fairness import Turns
+from safelight.db.rows import TaskRow
+from safelight.wire import State
+
+
+class Spec(msgspec.Struct, array_like=True):
+    """What a recipe does: its digest and its JSON."""
+
+    digest: str
+    body: str
+
+
+class Held:
+    """What one tenant has: tasks by state, those of the waiting ones that are delayed, bytes."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[State] = Counter()
+        self.delayed = 0
+        self.bytes = 0
+
+    @property
+    def available(self) -> int:
+        """How many tasks may be leased now."""
+        return self.counts[State.WAITING] - self.delayed
+
+
+class Memory:
+    """Counts, numbers, tenants and specs."""
+
+    def __init__(self) -> None:
+        self.tenants: dict[str, Tenant] = {}
+        self.turns = Turns()
+        self.held: dict[str, Held] = {}
+        self.counts: Counter[State] = Counter()
+        self.delayed = 0
+        self.changed_bytes: set[str] = set()
+        """Tenants whose bytes are to be written before the commit."""
+        self.deliveries = 0
+        self.last_task = 0
+        self.last_event = 0
+        self.removed_event = 0
+        self.id = ""
+        self.engine = ""
+        self.specs: dict[int, Spec] = {}
+        self.spec_ids: dict[str, tuple[int, int]] = {}
+        """By digest: its number, and the last task for which it is kept."""
+
+    @property
+    def available(self) -> int:
+        """How many tasks may be leased now."""
+        return self.counts[State.WAITING] - self.delayed
+
+    def of(self, tenant: str) -> Held:
+        """Return what a tenant has."""
+        held = self.held.get(tenant)
+        if held is None:
+            held = self.held[tenant] = Held()
+        return held
+
+    def keep_tenant(self, tenant: Tenant) -> None:
+        """Note a new or changed tenant."""
+        self.tenants[tenant.id] = tenant
+        self.turns.share(tenant.id).weight = tenant.weight
+
+    def forget_tenant(self, id: str) -> None:
+        """Forget a tenant that has nothing."""
+        self.tenants.pop(id, None)
+        self.held.pop(id, None)
+
+    def forget_specs(self) -> None:
+        """Forget what is known of specs; some were removed."""
+        self.specs.clear()
+        self.spec_ids.clear()
+
+    def count(self, row: TaskRow, by: int) -> None:
+        """Count a row in or out."""
+        held = self.of(row.tenant)
+        self.counts[row.state] += by
+        held.counts[row.state] += by
+        if row.due is not None:
+            self.count_delayed(row.tenant, by)
+        if size := row.size:
+            held.bytes += by * size
+            self.changed_bytes.add(row.tenant)
+
+    def count_delayed(self, tenant: str, by: int) -> None:
+        """Count delayed tasks in or out."""
+        self.delayed += by
+        self.of(tenant).delayed += by

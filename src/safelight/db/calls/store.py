@@ -1,0 +1,261 @@
+"""The contract of a task store, kept by calls that run in transactions. Each backend says how they are run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from safelight.db import lifecycle
+from safelight.db.calls import batches, changing, creating, delivering, leasing, reading, recipes, searching
+from safelight.db.calls.accounts import AccountCalls
+from safelight.db.calls.transaction import Transaction
+from safelight.db.lease_queue import LeaseQueue
+from safelight.db.lifecycle import Change
+from safelight.db.notifier import Notifier
+from safelight.db.rows import EventRow, TaskRow
+from safelight.db.store import Policy
+from safelight.wire import (
+    DEFAULT_TENANT,
+    BatchPage,
+    Delivery,
+    EventPage,
+    Finished,
+    Heartbeat,
+    HeartbeatAnswer,
+    Lease,
+    LeaseRequest,
+    NamedRecipe,
+    NewTask,
+    Outcome,
+    Output,
+    Reference,
+    Returned,
+    Settled,
+    Summary,
+    Task,
+    TaskChange,
+    TaskChanges,
+    TaskCounts,
+    TaskFilter,
+    TaskPage,
+    TaskQuery,
+)
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Observe = Callable[[int, Sequence[EventRow]], None]
+"""Called after each commit with the number of its calls and its events."""
+
+
+def unobserved(_calls: int, _events: Sequence[EventRow]) -> None:
+    """Observe nothing."""
+
+
+class CallStore:
+    """`store.TaskStore`, but for how calls are run: `_submit` and what may replace `_look` and `_listen`."""
+
+    def __init__(self, policy: Policy, observe: Observe) -> None:
+        self._policy = policy
+        self._observe = observe
+        self._queue = LeaseQueue(self._claim, self._return)
+        self._events = Notifier()
+        self._webhooks = Notifier()
+        self.accounts = AccountCalls(self._submit, self._look, keep_audit=policy.keep_audit)
+
+    def _submit(
+        self, work: Callable[[Transaction], T], *, lost: Callable[[T], None] | None = None
+    ) -> asyncio.Future[T]:
+        """Run a call in one of the next commits. If its caller has left by then, `lost` receives the result."""
+        raise NotImplementedError
+
+    def _look(self, work: Callable[[Transaction], T]) -> Awaitable[T]:
+        """Run a call that only reads what is committed."""
+        return self._submit(work)
+
+    async def _listen(self) -> None:
+        """Prepare for a wait: what is committed elsewhere from now on wakes the callers here."""
+
+    async def create(self, tasks: Sequence[NewTask]) -> list[Task]:
+        """See the contract."""
+        return await self._do(creating.create, tasks, self._policy)
+
+    async def get(self, id: str, *, tenant: str | None = None) -> Task:
+        """See the contract."""
+        return await self._read(reading.get, id, tenant)
+
+    async def find(self, query: TaskQuery, *, tenant: str = DEFAULT_TENANT) -> TaskPage:
+        """See the contract."""
+        return await self._read(searching.find, query, tenant)
+
+    async def count(self, filter: TaskFilter, *, tenant: str = DEFAULT_TENANT) -> TaskCounts:
+        """See the contract."""
+        return await self._read(searching.count, filter, tenant)
+
+    async def change(self, change: TaskChange, *, tenant: str = DEFAULT_TENANT) -> TaskChanges:
+        """See the contract."""
+        return await self._do(changing.change, change, tenant)
+
+    async def spec(self, id: str, *, tenant: str | None = None) -> NamedRecipe:
+        """See the contract."""
+        return await self._read(reading.spec, id, tenant)
+
+    async def batches(
+        self, *, before: str | None = None, limit: int = 100, name: str | None = None, tenant: str = DEFAULT_TENANT
+    ) -> BatchPage:
+        """See the contract."""
+        return await self._read(batches.page, before, limit, name, tenant)
+
+    async def lease(self, request: LeaseRequest) -> list[Lease]:
+        """See the contract."""
+        if request.wait > 0:
+            await self._listen()
+        queue_is_empty = not self._queue
+
+        def arrive(transaction: Transaction) -> list[Lease]:
+            leasing.arrive(transaction, request)
+            return leasing.claim(transaction, request, self._policy) if queue_is_empty else []
+
+        leases = await self._submit(arrive, lost=self._return)
+        if leases or request.wait <= 0 or request.n == 0:
+            return leases
+        return await self._queue.wait(request)
+
+    async def lease_classic(self, *, tenant: str = DEFAULT_TENANT) -> Lease | None:
+        """See the contract."""
+
+        def lost(lease: Lease | None) -> None:
+            self._return([lease] if lease else [])
+
+        claim = partial(leasing.claim_classic, tenant=tenant, policy=self._policy)
+        return await self._submit(claim, lost=lost)
+
+    async def finish_classic(
+        self, id: str, outputs: Sequence[Output] = (), *, engine: str = "classic", seconds: float = 0.0
+    ) -> Task:
+        """See the contract."""
+        finished = Finished(lease=id, outputs=list(outputs), engine=engine, seconds=seconds)
+        return await self._do(leasing.finish_classic, id, finished, self._policy)
+
+    async def heartbeat(self, beat: Heartbeat) -> HeartbeatAnswer:
+        """See the contract."""
+        return await self._do(leasing.heartbeat, beat)
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> list[Settled]:
+        """See the contract."""
+        return await self._do(leasing.settle, outcomes, self._policy)
+
+    async def ready(self, id: str) -> Task:
+        """See the contract."""
+        return await self._do(_change, id, None, lifecycle.ready)
+
+    async def cancel(self, id: str, *, tenant: str | None = None) -> Task:
+        """See the contract."""
+        return await self._do(_change, id, tenant, lifecycle.cancelled)
+
+    async def retry(self, id: str, *, tenant: str | None = None) -> Task:
+        """See the contract."""
+        return await self._do(_change, id, tenant, lifecycle.retried)
+
+    async def release(self, id: str, *, tenant: str | None = None) -> Task:
+        """See the contract."""
+        return await self._do(_change, id, tenant, lifecycle.released)
+
+    async def delete(self, id: str, *, tenant: str | None = None) -> None:
+        """See the contract."""
+        await self._do(_delete, id, tenant)
+
+    async def events(
+        self, after: int, *, limit: int = 1000, wait: float = 0.0, task: str | None = None, tenant: str | None = None
+    ) -> EventPage:
+        """See the contract."""
+        deadline = time.monotonic() + wait
+        if wait > 0:
+            await self._listen()
+        while True:
+            seen = self._events.count
+            page = await self._read(reading.events, after, limit, task, tenant)
+            behind = page.last - after >= reading.LOOKED_THROUGH
+            if page.events or behind or not await self._events.wait(seen, deadline - time.monotonic()):
+                return page
+
+    async def summary(self, *, tenant: str | None = None) -> Summary:
+        """See the contract."""
+        return await self._read(reading.summary, tenant)
+
+    async def referenced(self, after: int = 0, *, limit: int = 10000) -> Reference:
+        """See the contract."""
+        return await self._read(reading.referenced, after, limit)
+
+    async def recipes(self, *, tenant: str = DEFAULT_TENANT) -> list[NamedRecipe]:
+        """See the contract."""
+        return await self._read(recipes.find_all, tenant)
+
+    async def save_recipe(self, recipe: NamedRecipe) -> None:
+        """See the contract."""
+        await self._do(recipes.save, recipe)
+
+    async def delete_recipe(self, name: str, *, tenant: str = DEFAULT_TENANT) -> None:
+        """See the contract."""
+        await self._do(recipes.delete, name, tenant)
+
+    async def deliveries(self, *, n: int = 100, wait: float = 0.0, seconds: float = 60.0) -> list[Delivery]:
+        """See the contract."""
+        deadline = time.monotonic() + wait
+        if wait > 0:
+            await self._listen()
+        while True:
+            seen = self._webhooks.count
+            due = await self._do(delivering.take, n, seconds)
+            if due or not await self._webhooks.wait(seen, deadline - time.monotonic()):
+                return due
+
+    async def settle_delivery(self, id: str, *, delivered: bool, retry_after: float | None = None) -> None:
+        """See the contract."""
+        await self._do(delivering.settle, id, delivered=delivered, retry_after=retry_after)
+
+    def wake(self) -> None:
+        """See the contract."""
+        self._queue.close()
+        self._events.close()
+        self._webhooks.close()
+
+    async def _do(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._submit(lambda transaction: work(transaction, *args, **kwargs))
+
+    async def _read(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._look(lambda transaction: work(transaction, *args, **kwargs))
+
+    def _claim(self, request: LeaseRequest) -> asyncio.Future[list[Lease]]:
+        return self._submit(partial(leasing.claim, request=request, policy=self._policy))
+
+    def _return(self, leases: Sequence[Lease]) -> None:
+        if leases:
+            outcomes = [Returned(lease=lease.id) for lease in leases]
+            back = self._submit(partial(leasing.settle, outcomes=outcomes, policy=self._policy))
+            back.add_done_callback(_forget)
+
+
+def _change(
+    transaction: Transaction, id: str, tenant: str | None, transition: Callable[[TaskRow], Change | None]
+) -> Task:
+    row = transaction.task(id, tenant)
+    change = transition(row)
+    if change is not None:
+        (row,) = transaction.apply([change])
+    return row.task(transaction.spec(row).digest)
+
+
+def _delete(transaction: Transaction, id: str, tenant: str | None) -> None:
+    transaction.apply([Change(kind="deleted", old=transaction.task(id, tenant))])
+
+
+def _forget(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        log.warning("Leases whose worker had left could not be returned and will expire: %s", error)

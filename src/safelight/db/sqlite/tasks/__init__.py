@@ -1,1 +1,0 @@
-"""Tasks in SQLite: created, leased, changed, found and counted."""
