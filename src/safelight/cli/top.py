@@ -123,7 +123,7 @@ async def top_command(
 
 
 async def _live(client: Client, view: View, after: int, interval: float) -> None:
-    with Live(view.render(out), console=out, screen=True, auto_refresh=False) as live, _quit_key() as quit_pressed:
+    with _quit_key() as quit_pressed, Live(view.render(out), console=out, screen=True, auto_refresh=False) as live:
         follower = asyncio.create_task(_follow(client, view, after))
         try:
             while not quit_pressed.is_set():
@@ -154,7 +154,7 @@ def _quit_key() -> Iterator[asyncio.Event]:
             pressed.set()
 
     before = termios.tcgetattr(terminal)
-    tty.setcbreak(terminal)
+    tty.setcbreak(terminal, termios.TCSANOW)  # the default would drop what was typed while the command started
     loop.add_reader(terminal, read)
     try:
         yield pressed

@@ -19,6 +19,9 @@ from rich.markup import escape
 from safelight.cli.printing import err, say
 from safelight.text import printable
 
+_BAR = 20
+"""Columns of a bar: few, so that a terminal that becomes narrower seldom has to wrap a line."""
+
 
 class _Reflowing(LiveRender):
     """Erases the rows that the last lines take now: a terminal that became narrower has wrapped them."""
@@ -55,12 +58,11 @@ class Progress:
     def __init__(self, *, photos: int, size: int, waits: bool, quiet: bool = False) -> None:
         self._bars = progress.Progress(
             progress.TextColumn("{task.description}"),
-            progress.BarColumn(bar_width=None),
+            progress.BarColumn(bar_width=_BAR),
             progress.TextColumn("{task.fields[amount]}", justify="right"),
             progress.TimeElapsedColumn(),
             console=err,
             disable=not err.is_terminal,
-            expand=True,
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
