@@ -22,6 +22,8 @@ REGISTRATION_KEYS = {"db": "dbendpoint", "storage": "storageendpoint", "master":
 """The keys under which services are registered, as in the classic protocol, by their names."""
 
 _AVOIDED_FOR = 2.0
+_SAID_AGAIN = 10.0
+"""Seconds after which it is said again that the key-value store does not answer."""
 
 
 class Discovery:
@@ -89,18 +91,19 @@ class Discovery:
             return
 
     async def _follow(self) -> None:
-        revision, silent_since = -1, -math.inf
+        revision = -1
+        level, said = logging.INFO, -math.inf  # services start in any order, so the first failure is no warning
         while True:
             try:
                 page = await self.store.watch(revision, wait=30.0)
             except Error as error:
-                if time.monotonic() - silent_since > 10.0:
-                    log.warning("Waiting for the key-value store at %s: %s", self.keyvaluestore, error.detail)
-                    silent_since = time.monotonic()
+                if time.monotonic() - said > _SAID_AGAIN:
+                    log.log(level, "Waiting for the key-value store at %s: %s", self.keyvaluestore, error.detail)
+                    level, said = logging.WARNING, time.monotonic()
                 revision = -1
                 await asyncio.sleep(1.0)
                 continue
-            revision = page.revision
+            revision, level = page.revision, logging.WARNING
             known: dict[str, list[str]] = {}
             for entry in page.entries:
                 if self._only_ours and not entry.instance:
