@@ -1,0 +1,166 @@
+"""What authentication costs: this tree with credentials, beside another tree (one before there were any).
+
+    python benchmarks/access.py OTHER_TREE [--rounds 7] [--seconds 4]
+
+Each tree is run with the interpreter of its own `.venv`. A round runs both, the order turned each time: durable tasks
+through create, lease and finish over HTTP (with the cluster key), and photos from the first upload to the last result
+(with an API key; services and workers use the cluster key as always). The table shows medians of the ratios: of what
+is done in a second, and of the processor time that the services take for one, which other work on the machine
+disturbs less.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def credentials(token: str) -> dict[str, object]:
+    """Return what a client is opened with; trees without access control take nothing."""
+    return {"credentials": lambda _method, _path: {"Authorization": f"Bearer {token}"}} if token else {}
+
+
+async def queue(seconds: float, batch: int, clients: int) -> tuple[float, float]:
+    """Return durable tasks per second, and how many were done in all."""
+    import msgspec  # noqa: PLC0415
+
+    from safelight.client.db import DbClient  # noqa: PLC0415 - of the tree that is measured
+    from safelight.wire import Blob, Finished, LeaseRequest, NewTask, Output, WorkerInfo  # noqa: PLC0415
+
+    def task() -> NewTask:
+        return NewTask(
+            input=Blob(digest=os.urandom(32).hex(), size=3_000_000), filename="IMG_0001.JPG", media_type="image/jpeg",
+            recipe="invert", recipe_digest="a" * 64, idempotency_key=os.urandom(16).hex(),
+            spec=msgspec.Raw(b'{"name":"invert","outputs":{"image":{"operations":[{"op":"invert"}]}}}'),
+        )  # fmt: skip
+
+    async def work(url: str, number: int, until: float) -> int:
+        done, worker = 0, WorkerInfo(id=f"bench-{number}-{os.urandom(4).hex()}", engine="bench")
+        async with DbClient.connect(url, **credentials(token)) as db:
+            while time.perf_counter() < until:
+                await db.create([task() for _ in range(batch)])
+                leases = await db.lease(LeaseRequest(worker=worker, n=batch, wait=5))
+                output = [Output(name="image", digest=os.urandom(32).hex(), size=3_000_000, media_type="image/jpeg")]
+                settled = [Finished(lease=lease.id, outputs=output, engine="bench", seconds=0.1) for lease in leases]
+                assert all(answer.problem is None for answer in await db.settle(settled))
+                done += len(leases)
+        return done
+
+    with tempfile.TemporaryDirectory(prefix="safelight-access-") as directory:
+        token, further = "", []
+        if with_access():
+            token = os.urandom(32).hex()
+            key = Path(directory) / "cluster.key"
+            key.touch(0o600)
+            key.write_text(token + "\n")
+            further = ["--cluster-key-file", str(key)]
+        store = f"sqlite://{directory}/tasks.sqlite"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "safelight.db", "--port", "0", "--store", store, "--log-format", "json", *further,
+            stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stderr is not None
+        try:
+            url = ""
+            while not url:
+                url = json.loads(await process.stderr.readline()).get("address", "")
+            drain = asyncio.create_task(process.stderr.read())
+            warm = sum(await asyncio.gather(*(work(url, n, time.perf_counter() + 0.3) for n in range(clients))))
+            start = time.perf_counter()
+            done = sum(await asyncio.gather(*(work(url, n, start + seconds) for n in range(clients))))
+            return done / (time.perf_counter() - start), done + warm
+        finally:
+            process.terminate()
+            await process.wait()
+            await drain
+
+
+async def pipeline(size: float, n: int) -> tuple[float, float]:
+    """Return photos per second, and how many were done in all."""
+    sys.path.insert(0, str(Path.cwd() / "benchmarks"))
+    import photos  # noqa: PLC0415 - of the tree that is measured
+    import pipeline as measured  # noqa: PLC0415
+    from running import running  # noqa: PLC0415
+    from safelight.client.master import Client  # noqa: PLC0415
+
+    originals = photos.photos(size, "JPEG")
+    async with AsyncExitStack() as stack:
+        master = await stack.enter_async_context(running())
+        token = ""
+        if with_access():
+            from safelight.accounts import Scope  # noqa: PLC0415
+            from safelight.client.access import AccessClient  # noqa: PLC0415
+
+            async with AccessClient.connect(master) as keys:
+                token = (await keys.create_key("benchmark", list(Scope))).token
+        client = await stack.enter_async_context(Client.connect(master, **credentials(token)))
+        await measured.ours(client, photos.copies(originals, 16, "warm"), "warm")
+        return n / await measured.ours(client, photos.copies(originals, n, "measured"), "measured"), n + 16
+
+
+def with_access() -> bool:
+    """Whether the tree that is measured authenticates."""
+    return (Path.cwd() / "src" / "safelight" / "access").is_dir()
+
+
+MEASURES: dict[str, Callable[[float], Awaitable[tuple[float, float]]]] = {
+    "queue, batch 100, 6 clients": lambda seconds: queue(seconds, 100, 6),
+    "queue, one at a time, 32 clients": lambda seconds: queue(seconds, 1, 32),
+    "pipeline, JPEG of 0.25 MP": lambda _: pipeline(0.25, 240),
+    "pipeline, JPEG of 2 MP": lambda _: pipeline(2, 80),
+}
+
+
+def run(tree: Path, name: str, seconds: float) -> tuple[float, float]:
+    """Measure in a process of that tree; return the rate, and the services' seconds of processor time for one."""
+    command = (str(tree / ".venv" / "bin" / "python"), __file__, "--one", name, "--seconds", str(seconds))
+    rate, used = subprocess.run(command, cwd=tree, stdout=subprocess.PIPE, check=True).stdout.split()
+    return float(rate), float(used)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("other", type=Path, nargs="?")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--one", choices=MEASURES, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        rate, done = asyncio.run(MEASURES[given.one](given.seconds))
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        print(rate, (used.ru_utime + used.ru_stime) / done)
+        return
+    if given.other is None:
+        parser.error("name the other tree, with an environment in its .venv")
+    print("| | other tree | this tree | ratio, median | each | processor time, ratio | each |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name in MEASURES:
+        rounds: dict[Path, list[tuple[float, float]]] = {given.other.resolve(): [], HERE.parent: []}
+        for number in range(given.rounds):
+            for tree in list(rounds)[:: 1 if number % 2 else -1]:
+                rounds[tree].append(run(tree, name, given.seconds))
+        print(row(name, *rounds.values()), flush=True)
+
+
+def row(name: str, before: list[tuple[float, float]], after: list[tuple[float, float]]) -> str:
+    """Return the row of one measure."""
+    cells = [name, *(f"{statistics.median(rate for rate, _ in rates):.0f}/s" for rates in (before, after))]
+    for column in (0, 1):
+        ratios = [b[column] / a[column] for a, b in zip(before, after, strict=True)]
+        cells += [f"**{statistics.median(ratios):.3f}**", ", ".join(f"{ratio:.2f}" for ratio in ratios)]
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
