@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -21,8 +21,9 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
 def run(addresses: dict[str, str], tmp_path: Path) -> Run:
     """Run the command against that system, in a directory of the test."""
 
-    def command(*argv: object, **env: str) -> "CompletedProcess[str]":
-        return safelight(*argv, cwd=tmp_path, **{"SAFELIGHT_KEYVALUESTORE": addresses["keyvaluestore"], **env})
+    def command(*argv: object, before: Sequence[str] = (), **env: str) -> "CompletedProcess[str]":
+        found = {"SAFELIGHT_KEYVALUESTORE": addresses["keyvaluestore"], **env}
+        return safelight(*argv, cwd=tmp_path, before=before, **found)
 
     return command
 

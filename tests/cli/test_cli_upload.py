@@ -7,12 +7,15 @@ import signal
 import subprocess
 import time
 import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from cli.conftest import Run
 from support.command import COMMAND, environment, terminal
+from support.disks import may_mount, small_disk
 from support.photos import is_inverse, photo
 
 pytestmark = pytest.mark.slow
@@ -190,6 +193,72 @@ def test_one_photo_that_cannot_be_saved_loses_no_other(run: Run, tmp_path: Path)
     assert "cannot be written" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert {path.name for path in other.iterdir()} >= {"a.image.png", "नमस्ते.image.png", "blocked.image.png", "2026"}
+
+
+def mixed(folder: Path) -> None:
+    """Make a directory with a photo of 1.8 MB among small ones."""
+    folder.mkdir()
+    for index, name in enumerate(["a.png", "big.png", "b.png", "c.png"]):
+        (folder / name).write_bytes(photo(90 + index, width=900 if name == "big.png" else 60))
+
+
+@contextmanager
+def little_room(tmp_path: Path, kind: str) -> Iterator[tuple[Path, list[str]]]:
+    """A directory that takes small files and no large one, and what to put before the command for that."""
+    if kind == "limit of the process":
+        (tmp_path / "small").mkdir()
+        yield tmp_path / "small", ["prlimit", "--fsize=100000"]
+        return
+    if not may_mount(tmp_path):
+        pytest.skip("mounting a small disk takes the rights of root")
+    with small_disk(tmp_path / "small", "128k") as disk:
+        yield disk, []
+
+
+@pytest.mark.parametrize("kind", ["limit of the process", "full disk"])
+def test_a_full_disk_loses_one_result_and_no_other(kind: str, run: Run, tmp_path: Path) -> None:
+    mixed(tmp_path / "many")
+    recipe = {"outputs": {"first": {"format": "jpeg", "operations": [{"op": "resize", "width": 20}]},
+                          "second": {"format": "png", "operations": [{"op": "invert"}]}}}  # fmt: skip
+    (tmp_path / "both.json").write_text(json.dumps(recipe))
+    with little_room(tmp_path, kind) as (small, before):
+        (small / "big.second.png").write_text("older")
+        done = run("upload", "many", "-r", "both.json", "-o", small, "--overwrite", "--json", before=before)
+        assert done.returncode == 1, done.stderr
+        told = {Path(entry["photo"]).name: entry for entry in json.loads(done.stdout)["photos"]}
+        assert [name for name, entry in told.items() if entry["problem"]] == ["big.png"]
+        assert "cannot be written" in told["big.png"]["problem"]
+        assert [Path(path).name for path in told["big.png"]["saved"]] == ["big.first.jpg"]
+        wanted = {f"{name}.{end}" for name in "abc" for end in ("first.jpg", "second.png")} | {"big.first.jpg"}
+        files = {path.name: path.stat().st_size for path in small.iterdir()}
+        assert files.keys() == wanted | {"big.second.png"}
+        assert all(files.values())
+        assert (small / "big.second.png").read_text() == "older"
+
+        for path in small.iterdir():
+            path.unlink()
+        ids = [told[name]["task"]["id"] for name in ("big.png", "a.png", "b.png", "c.png")]
+        done = run("download", *ids, "-o", small, before=before)
+        assert done.returncode == 4
+        assert f"{ids[0]}: Results cannot be written" in done.stderr
+        assert {path.name for path in small.iterdir()} == wanted
+        assert sorted(Path(line).name for line in done.stdout.splitlines()) == sorted(wanted)
+
+
+def test_photos_that_cannot_be_read_and_names_that_are_no_text_lose_no_other(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    (folder / "good.png").write_bytes(photo(95))
+    Path(os.fsdecode(bytes(folder) + b"/\xff\xfe.png")).write_bytes(photo(96))
+    (folder / "gone.png").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.png")
+    done = run("upload", "many", "-r", "invert", "-o", "out", "--json")
+    assert done.returncode == 1, done.stderr
+    told = {Path(entry["photo"]).name: entry for entry in json.loads(done.stdout)["photos"]}
+    assert told.keys() == {"good.png", "\ufffd\ufffd.png", "gone.png"}
+    assert told["gone.png"]["problem"] == "The file cannot be read: No such file or directory."
+    assert [len(entry["saved"]) for entry in told.values()].count(1) == 2
+    assert len(list((tmp_path / "out").iterdir())) == 2
 
 
 def test_names_in_forms_reach_the_task(addresses: dict[str, str], tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ async def test_a_result_is_saved_in_the_folder_alone(server, tmp_path, what, out
     # The record refuses other media types as it is read; saving must not rely on that.
     told = told.evolve(outputs=[told.outputs[0].evolve(media_type=media_type)])
     async with Client.connect(server.address) as client:
-        (saved,) = await ResultDirectory(folder).save(client, told)
+        (saved,), _ = await ResultDirectory(folder).save(client, told)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [saved]
     assert saved.parent == folder
     assert saved.read_bytes() == b"bytes"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from contextlib import contextmanager
 
 import pytest
 
 from safelight.errors import Code, Error
 from safelight.storage.directory import DirectoryStore
 from storage.content import chunks, digest_of, files, made, read
+from support.disks import may_mount, small_disk
 
 MIB = 1 << 20
 
@@ -88,26 +87,8 @@ async def test_bytes_that_would_leave_too_little_room_are_refused(tmp_path):
     assert files(tmp_path, "blobs") + files(tmp_path, "incoming") == []
 
 
-@contextmanager
-def small_disk(path, size: str):
-    path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], check=True)
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", str(path)], check=True)
-
-
-def _may_mount(tmp_path) -> bool:
-    try:
-        with small_disk(tmp_path / "probe", "1m"):
-            return True
-    except (OSError, subprocess.CalledProcessError):
-        return False
-
-
 async def test_a_full_disk_refuses_and_goes_on(tmp_path):
-    if not _may_mount(tmp_path):
+    if not may_mount(tmp_path):
         return  # without the right to mount, the test before this one stands for it
     with small_disk(tmp_path / "disk", "8m") as disk:
         async with DirectoryStore.at(disk) as store:

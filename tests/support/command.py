@@ -11,7 +11,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,17 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "TERM": "xterm-256color", **more}
 
 
-def safelight(*argv: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
+def safelight(
+    *argv: object, cwd: Path | None = None, before: Sequence[str] = (), **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end; `before` is a program that starts it."""
     return subprocess.run(
-        [COMMAND, *map(str, argv)], cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=TIMEOUT
+        [*before, COMMAND, *map(str, argv)],
+        cwd=cwd,
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
     )
 
 

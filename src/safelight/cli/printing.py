@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -82,6 +83,11 @@ def say(text: str, **options: Any) -> None:
 def status_of(error: Error) -> int:
     """Return the exit status for an error."""
     return EXIT_STATUS.get(error.code, FAILED)
+
+
+def path_text(path: Path) -> str:
+    """Write a path for JSON; bytes of a name that are no UTF-8 become replacement characters."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def print_json(value: object) -> None:

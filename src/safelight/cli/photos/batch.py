@@ -12,6 +12,7 @@ from typing import Any
 from safelight.cli.photos.paths import Photo
 from safelight.cli.photos.progress import Progress
 from safelight.cli.photos.results import ResultDirectory
+from safelight.cli.printing import path_text
 from safelight.client.master import Client
 from safelight.errors import Code, Error
 from safelight.wire import ENDED, State, Task
@@ -93,10 +94,10 @@ class Batch:
             "batch": self.name,
             "photos": [
                 {
-                    "photo": str(entry.photo.path),
+                    "photo": path_text(entry.photo.path),
                     "task": entry.task,
                     "problem": entry.problem or None,
-                    "saved": [str(path) for path in entry.saved],
+                    "saved": [path_text(path) for path in entry.saved],
                 }
                 for entry in self.entries
             ],
@@ -172,7 +173,8 @@ class Batch:
                 failure = entry.task.failure
                 entry.problem = failure.detail if failure else f"The task is {entry.task.state.name.lower()}."
             elif self._options.directory is not None:
-                entry.saved = await self._options.directory.save(self._client, entry.task, within=entry.photo.within)
+                saved = await self._options.directory.save(self._client, entry.task, within=entry.photo.within)
+                entry.saved, entry.problem = saved.paths, saved.problem.detail if saved.problem else ""
                 for path in entry.saved:
                     self._progress.saved(path)
         except Error as error:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from safelight.cli.connection import HERE, Where, master
 from safelight.cli.photos.results import ResultDirectory
-from safelight.cli.printing import complain, print_json, say, status_of
+from safelight.cli.printing import complain, path_text, print_json, say, status_of
 from safelight.cli.tasks import find
 from safelight.errors import Error
 
@@ -44,7 +44,7 @@ async def download_command(
     directory = ResultDirectory(output, overwrite=overwrite)
     saved, status = await _save(id, directory, only or (), wait=wait, where=where)
     if where.json:
-        print_json([str(path) for path in saved])
+        print_json([path_text(path) for path in saved])
     return status
 
 
@@ -60,11 +60,12 @@ async def _save(
                 task = await find(client, each)
                 if wait:
                     task = await client.wait(task.id)
-                paths = await directory.save(client, task, only)
+                paths, problem = await directory.save(client, task, only)
             except Error as error:
-                complain(f"{each}: {error.detail}")
-                status = status_of(error)
-                continue
+                paths, problem = [], error
+            if problem is not None:
+                complain(f"{each}: {problem.detail}")
+                status = status_of(problem)
             saved += paths
             if not where.json:
                 for path in paths:

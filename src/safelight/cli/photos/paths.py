@@ -27,14 +27,15 @@ class Photo:
 def collect(paths: Sequence[Path]) -> list[Photo]:
     """Return the photos that paths mean: files themselves, and everything in directories that looks like a photo.
 
-    Skip hidden files and directories. Raises NOT_FOUND for a path that is not there, or when
+    Skip hidden files and directories, pipes and devices. A link that leads nowhere stays, and fails when it is
+    uploaded, so that it is missing from no report. Raises NOT_FOUND for a path that is not there, or when
     there is no photo at all.
     """
     found: dict[Path, Photo] = {}
     for path in paths:
         for file in _files(path):
             within = file.parent.relative_to(path) if path.is_dir() else Path()
-            found.setdefault(file, Photo(file, file.stat().st_size, within))
+            found.setdefault(file, Photo(file, file.stat().st_size if file.exists() else 0, within))
     if not found:
         raise Error(Code.NOT_FOUND, f"There is no photo in {', '.join(map(str, paths))}.")
     return list(found.values())
@@ -45,8 +46,13 @@ def _files(path: Path) -> Iterator[Path]:
         for directory, directories, names in os.walk(path):
             directories[:] = sorted(name for name in directories if not name.startswith("."))
             for name in sorted(names):
-                if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                    yield Path(directory, name)
+                file = Path(directory, name)
+                if (
+                    not name.startswith(".")
+                    and file.suffix.lower() in SUFFIXES
+                    and (file.is_file() or not file.exists())
+                ):
+                    yield file
     elif path.is_file():
         yield path
     else:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from safelight import filenames
 from safelight.client.master import Client, output_filename
@@ -13,7 +14,15 @@ from safelight.errors import Code, Error
 from safelight.wire import State, Task
 
 _FORBIDDEN_NAME = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SHORT = 60  # bytes
+
+
+class Saved(NamedTuple):
+    """The files that were saved, and the last error where not all could be."""
+
+    paths: list[Path]
+    problem: Error | None
 
 
 class ResultDirectory:
@@ -25,31 +34,27 @@ class ResultDirectory:
         self._turns = asyncio.Semaphore(at_once)
         self._taken: set[Path] = set()
 
-    async def save(
-        self, client: Client, task: Task, outputs: Sequence[str] = (), *, within: Path = Path()
-    ) -> list[Path]:
-        """Save the outputs of a finished task (all, unless some are named) in `within` below; return the files.
+    async def save(self, client: Client, task: Task, outputs: Sequence[str] = (), *, within: Path = Path()) -> Saved:
+        """Save the outputs of a task (all, unless some are named) in `within` below. Every output is tried.
 
-        Every output is tried. Raises CONFLICT where the task is not finished, NOT_FOUND for an output that it does not
-        have, INVALID_REQUEST for one that cannot be written.
+        The problem is CONFLICT where the task is not finished, NOT_FOUND for an output that it does not have,
+        STORAGE_FULL where the disk is full, INVALID_REQUEST for a file that cannot be written for another reason.
         """
         if task.state is not State.FINISHED:
-            raise Error(Code.CONFLICT, f"Task {task.id} has no result: it is {task.state.name.lower()}.")
+            return Saved([], Error(Code.CONFLICT, f"Task {task.id} has no result: it is {task.state.name.lower()}."))
         saved: list[Path] = []
-        failed: Error | None = None
+        problem: Error | None = None
         for name in outputs or [output.name for output in task.outputs]:
-            filename = output_filename(task, name)
-            size = next(output.size for output in task.outputs if output.name == name)
             async with self._turns:
                 try:
-                    saved.append(await self._save(client, task, name, within / filename, size))
+                    place = within / output_filename(task, name)
+                    size = next(output.size for output in task.outputs if output.name == name)
+                    saved.append(await self._save(client, task, name, place, size))
                 except OSError as error:
-                    failed = _unwritable(self._path / within, error)
+                    problem = _unwritable(self._path / within, error)
                 except Error as error:
-                    failed = error
-        if failed is not None:
-            raise failed
-        return saved
+                    problem = error
+        return Saved(saved, problem)
 
     async def _save(self, client: Client, task: Task, output: str, place: Path, size: int) -> Path:
         path, ours = await asyncio.to_thread(self._reserve_any, place, task.id)
@@ -97,4 +102,5 @@ class ResultDirectory:
 
 
 def _unwritable(directory: Path, error: OSError) -> Error:
-    return Error(Code.INVALID_REQUEST, f"Results cannot be written to {directory}: {error.strerror}.")
+    code = Code.STORAGE_FULL if error.errno in _FULL else Code.INVALID_REQUEST
+    return Error(code, f"Results cannot be written to {directory}: {error.strerror}.")
