@@ -3,8 +3,8 @@
     python benchmarks/pictures [--recipe invert] [--tolerance 3] [--each 30] DIRECTORY…
 
 Each image goes through a decoder process as in a worker, and through Pillow (orientation obeyed, its ICC profile
-converted by littleCMS, then the recipe's operation). What differs by more than `tolerance` levels in the mean is
-listed by what the image is; so is what only one of the two reads. Directories of other projects' images (Pillow,
+converted by littleCMS, a PNG's gAMA and cHRM by hand, then the recipe's operation). What differs by more than
+`tolerance` levels in the mean is listed by what the image is; so is what only one of the two reads. Directories of other projects' images (Pillow,
 libvips, PngSuite, libtiff, libavif, libheif, raw samples) are named by path; none are part of this repository.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pillow_heif
 import pillow_jxl  # noqa: F401 -- Pillow then opens JPEG XL
-from PIL import Image, ImageCms, ImageFile, ImageOps
+from PIL import Image, ImageCms, ImageFile, ImageOps, PngImagePlugin
 
 from safelight.errors import Error
 from safelight.recipe import Recipe, parse
@@ -49,13 +49,41 @@ def reference(path: Path, *, invert: bool) -> np.ndarray:
                 image = converted
         except ImageCms.PyCMSError:
             pass
+    elif "gamma" in image.info and "srgb" not in image.info:
+        image = in_srgb(image, image.info["gamma"], image.info.get("chromaticity"))
     return on_white(image, invert=invert)
+
+
+def in_srgb(image: Image.Image, gamma: float, chromaticity: tuple[float, ...] | None) -> Image.Image:
+    """Bring the colours of a PNG from its gAMA and cHRM chunks to sRGB (IEC 61966-2-1), which Pillow does not."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image, float) / 257 + 0.5).astype(np.uint8))
+    samples = np.asarray(image.convert("RGBA"), float) / 255
+    light = samples[..., :3] ** (1 / gamma)
+    if chromaticity:
+        light = np.clip(light @ (np.linalg.inv(to_xyz(*SRGB)) @ to_xyz(*chromaticity)).T, 0, 1)
+    shown = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    return Image.fromarray((np.dstack([shown, samples[..., 3]]) * 255 + 0.5).astype(np.uint8))
+
+
+SRGB = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
+"""White, red, green and blue as x and y, in the order of a cHRM chunk."""
+
+
+def to_xyz(*chromaticity: float) -> np.ndarray:
+    """The matrix from linear RGB to XYZ, whose white stays white in any other such matrix scaled alike."""
+    white, *primaries = (np.array([x / y, 1, (1 - x - y) / y]) for x, y in zip(*[iter(chromaticity)] * 2, strict=True))
+    columns = np.stack(primaries, axis=1)
+    matrix = columns * np.linalg.solve(columns, white)
+    return matrix / white[:, None]
 
 
 def on_white(image: Image.Image, *, invert: bool = False) -> np.ndarray:
     """RGB on white; `invert` first, leaving transparency as it is."""
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image, float) / 257 + 0.5).astype(np.uint8))
+    if image.mode == "La":
+        image = image.convert("LA")
     samples = np.asarray(image.convert("RGBA"), float)
     colors, alpha = samples[..., :3], samples[..., 3:] / 255
     return (255 - colors if invert else colors) * alpha + 255 * (1 - alpha)
@@ -124,6 +152,7 @@ def main() -> int:
     arguments = parser.parse_args()
     pillow_heif.register_heif_opener()
     ImageFile.LOAD_TRUNCATED_IMAGES = False
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 1 << 26
     paths = sorted(path for directory in arguments.directory for path in directory.rglob("*") if path.is_file())
     invert = arguments.recipe == "invert"
     recipe = parse({"outputs": {"image": {"format": "png", "operations": [{"op": "invert"}] if invert else []}}})

@@ -348,6 +348,10 @@ def test_tiles_in_separate_planes_are_refused_by_name():
     file = io.BytesIO()
     tifffile.imwrite(file, np.full((3, 64, 64), 90, np.uint8), photometric="rgb", planarconfig="separate")
     assert array(made(file.getvalue()).data)[3, 3].tolist() == [90, 90, 90]
+    data = bytearray(file.getvalue())
+    at = data.index(struct.pack("<HHI", 262, 3, 1)) + 8
+    data[at : at + 2] = struct.pack("<H", 6)  # what is read as RGB would come out green for grey
+    assert "YCbCr colours in separate planes" in refused(bytes(data), Code.UNSUPPORTED_FORMAT)
 
 
 @pytest.mark.parametrize("offset", [1 << 63, (1 << 64) - 1, 1 << 40, 17])

@@ -22,7 +22,8 @@ _KILLED = ("killed for image",)
 _UNSUPPORTED = re.compile(
     r"(?P<codec>unsupported codec|decoder plugin|no decoding plugin)"
     r"|(?P<feature>[\w -]*compression support is not configured|[\w -]* is not implemented|unsupported feature[^\n]*"
-    r"|unsupported jpeg process[^\n]*|unsupported color conversion|samples out of range)",
+    r"|unsupported jpeg process[^\n]*|unsupported jpeg data precision (?:12|16)\b"
+    r"|unsupported color conversion|samples out of range)",
     re.IGNORECASE,
 )
 # What sound files of many cameras and programs make the decoders complain of.
@@ -116,7 +117,7 @@ def _unsupported(found: re.Match[str], format_: Format) -> Error:
         feature = f"the codec of this {format_.label} file"
     else:
         feature = f"{format_.label} with {plain_reason(found['feature'])}"
-        feature = re.sub(r" (?:support )?is not (?:configured|implemented)", "", feature)
+        feature = re.sub(r" (?:support )?is not (?:configured|implemented)|\b[Uu]nsupported ", "", feature)
     return unsupported(format_.name, feature)
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pyvips
 
-from safelight.engine.color.cicp import profile_of
-from safelight.engine.failures import damaged
+from safelight.engine.color.cicp import CodePoints, profile_of
+from safelight.engine.failures import damaged, unsupported
 from safelight.engine.metadata import exif
-from safelight.engine.read.boxes import Picture, main_picture
+from safelight.engine.read.boxes import Picture, main_picture, sequence_colors
 from safelight.engine.read.facts import Facts, animated, blob
 from safelight.engine.read.plugins import from_pillow, guarded, pillow, present
 from safelight.engine.read.vips import VipsReader
@@ -23,22 +23,40 @@ class AvifReader(VipsReader):
         """See `VipsReader`."""
         self.main = described(self.data, self)
         self._sequence: Any = None
-        if self.main.animated and present("PIL"):
+        self._colors = self.main.colors
+        if not self.main.animated:
+            return
+        if present("PIL"):
             with guarded(self.format):
                 picture = pillow().open(io.BytesIO(self.data), formats=("AVIF",))
-            self._sequence = picture if picture.n_frames > 1 else None
+            self._sequence = picture if picture.n_frames > 1 or not self.main.codec else None
+        elif not self.main.codec:
+            raise unsupported(self.format.name, "an AVIF sequence without a still picture")
+        if self._sequence:
+            self._colors = track_colors(self.data, self) or self._colors
 
     def describe(self, image: pyvips.Image) -> Facts:
         """See `VipsReader`."""
         return Facts(
-            profile=blob(image, "icc-profile-data") or (profile_of(self.main.colors) if self.main.colors else None),
+            profile=self._profile(image) or (profile_of(self._colors) if self._colors else None),
             exif=exif.body(blob(image, "exif-data") or b""),
             xmp=blob(image, "xmp-data"),
         )
 
+    def _profile(self, image: pyvips.Image) -> bytes | None:
+        return self._sequence.info.get("icc_profile") if self._sequence else blob(image, "icc-profile-data")
+
     def count_frames(self, image: pyvips.Image) -> int:  # noqa: ARG002 -- libvips counts no sequences
         """See `VipsReader`."""
         return int(self._sequence.n_frames) if self._sequence else 1
+
+    def open(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:
+        """See `VipsReader`. libvips does not open a sequence without a still picture: its header is made here."""
+        if self.main.codec or not self._sequence:
+            return super().open(frames=frames, shrink=shrink)
+        width, height = self._sequence.size
+        bands = len(self._sequence.getbands())
+        return pyvips.Image.black(width, height, bands=bands).copy(interpretation="b-w" if bands < 3 else "srgb")
 
     def load(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:  # noqa: ARG002 -- the contract's
         """See `facts.Reader`."""
@@ -65,5 +83,13 @@ def described(data: memoryview, reader: VipsReader) -> Picture:
     """Describe the main picture. Error(DAMAGED_IMAGE) where the boxes are broken."""
     try:
         return main_picture(memoryview(data))
+    except ValueError as error:
+        raise damaged(reader.format, str(error)) from None
+
+
+def track_colors(data: memoryview, reader: VipsReader) -> CodePoints | None:
+    """Return what the frames of a sequence declare. Error(DAMAGED_IMAGE) where the boxes are broken."""
+    try:
+        return sequence_colors(memoryview(data))
     except ValueError as error:
         raise damaged(reader.format, str(error)) from None

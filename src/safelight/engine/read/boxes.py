@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from safelight.engine.color.cicp import CodePoints
 
 _MOST_BOXES = 4096
+_VISUAL_ENTRY = 78
+"""Bytes of fixed fields before the boxes of a track's sample entry."""
 _HEVC, _AV1 = {"hvc1", "hev1"}, {"av01"}
 
 Box = tuple[str, memoryview]
@@ -55,15 +58,42 @@ def main_picture(data: memoryview) -> Picture:
             return Picture(brands=brands)
         meta = dict(boxes(top["meta"][4:]))
         items = _item_types(meta.get("iinf"))
-        primary = _number(meta["pitm"], 4, 2 if meta["pitm"][0] == 0 else 4) if "pitm" in meta else next(iter(items), 0)
+        primary = _number(meta["pitm"], 4, 2 if meta["pitm"][0] == 0 else 4) if "pitm" in meta else 0
         codec = items.get(primary, "")
         if codec in {"grid", "iovl", "iden"}:
             tile = next(iter(_references(meta.get("iref"), primary)), 0)
-            codec = items.get(tile, codec)
+            if tile not in items:
+                raise ValueError("the items that its picture is made of are missing")
+            codec = items[tile]
+        if not re.fullmatch(r"[ -~]{4}|", codec):
+            raise ValueError("its picture is of no valid type")
         properties = _properties(meta.get("iprp"), primary)
     except (struct.error, IndexError, KeyError) as error:
         raise ValueError("its boxes contradict each other") from error
     return _described(codec, brands, properties)
+
+
+def sequence_colors(data: memoryview) -> CodePoints | None:
+    """Return the code points that the first track of pictures declares. ValueError for broken boxes."""
+    try:
+        found = [data]
+        for name in ("moov", "trak", "mdia", "minf", "stbl", "stsd"):
+            found = [content for outer in found for inner, content in boxes(outer) if inner == name]
+        entries = [entry for table in found for name, entry in boxes(table[8:]) if name in _AV1]
+        for name, content in (box for entry in entries for box in boxes(entry[_VISUAL_ENTRY:])):
+            if name == "colr" and (colors := _code_points(content)):
+                return colors
+    except (struct.error, IndexError) as error:
+        raise ValueError("its boxes contradict each other") from error
+    return None
+
+
+def _code_points(content: memoryview) -> CodePoints | None:
+    """The code points of a colour box, None for one that holds a profile."""
+    if bytes(content[:4]) != b"nclx" or len(content) < 11:
+        return None
+    primaries, transfer, matrix = struct.unpack_from(">3H", content, 4)
+    return CodePoints(primaries, transfer, matrix, full_range=bool(content[10] & 0x80))
 
 
 def _described(codec: str, brands: frozenset[str], properties: list[Box]) -> Picture:
@@ -74,9 +104,8 @@ def _described(codec: str, brands: frozenset[str], properties: list[Box]) -> Pic
             width, height = _number(content, 4, 4), _number(content, 8, 4)
         elif name == "pixi" and len(content) >= 6:
             bits = max(content[5 : 5 + content[4]])
-        elif name == "colr" and bytes(content[:4]) == b"nclx" and len(content) >= 11:
-            primaries, transfer, matrix = struct.unpack_from(">3H", content, 4)
-            colors = CodePoints(primaries, transfer, matrix, full_range=bool(content[10] & 0x80))
+        elif name == "colr" and (points := _code_points(content)):
+            colors = points
         elif name == "colr" and bytes(content[:4]) in {b"prof", b"rICC"}:
             profile = bytes(content[4:])
     turned = any(name == "irot" and content[0] & 1 for name, content in properties if len(content))

@@ -174,8 +174,11 @@ def _refuse_unreadable(directory: Directory) -> None:
         raise unsupported("tiff", "TIFF with samples of different sizes")
     if feature := _unreadable_samples(kind, bits[0], formats[0]):
         raise unsupported("tiff", feature)
-    if directory.value(_PLANES, 1) == _SEPARATE and _OFFSETS[1] in directory and directory.value(_SAMPLES, 1) > 1:
-        raise unsupported("tiff", "TIFF in tiles with its colours in separate planes")
+    if directory.value(_PLANES, 1) == _SEPARATE and directory.value(_SAMPLES, 1) > 1:
+        if _OFFSETS[1] in directory:
+            raise unsupported("tiff", "TIFF in tiles with its colours in separate planes")
+        if kind == _YCBCR:  # libvips takes the planes for red, green and blue
+            raise unsupported("tiff", "TIFF with YCbCr colours in separate planes")
     inks = directory.value(_INKS, 4)
     if kind == _SEPARATED and (directory.value(_INK_SET, 1) != 1 or inks < 4 or directory.value(_SAMPLES, 4) < 4):
         raise unsupported("tiff", "TIFF with inks other than cyan, magenta, yellow and black")

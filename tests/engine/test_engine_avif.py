@@ -1,0 +1,94 @@
+"""AVIF beside libavif's own tools: chroma, sequences and their still pictures, what tracks declare."""
+
+import struct
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine.pictures import array, difference, encoded, made, opened, outputs, photo
+from safelight import engine
+from safelight.errors import Code, Error
+
+RED, LIME, BEIGE = (Image.new("RGB", (64, 32), color) for color in ("red", "lime", "beige"))
+
+
+def sequence():
+    return encoded(RED, "AVIF", save_all=True, append_images=[LIME], duration=100, quality=100, subsampling="4:4:4")
+
+
+def extent(data):
+    """Where the offset and length of the first item stand (ISO/IEC 14496-12, 8.11.3: version 0, four bytes each)."""
+    at = data.index(b"iloc") + 4
+    assert data[at : at + 2] == b"\0\0"
+    assert data[at + 4] == 0x44
+    return at + 14
+
+
+def hiding(still):
+    """A sequence whose still picture, for programs without animations, is none of its frames."""
+    moving, other = sequence(), encoded(still, "AVIF", quality=100, subsampling="4:4:4")
+    offset, length = struct.unpack_from(">II", other, extent(other))
+    body = other[offset : offset + length]
+    at = extent(moving)
+    patched = moving[:at] + struct.pack(">II", len(moving) + 8, length) + moving[at + 8 :]
+    return patched + struct.pack(">I", 8 + length) + b"mdat" + body
+
+
+def shown_by_avifdec(data, tmp_path, *options):
+    (tmp_path / "photo.avif").write_bytes(data)
+    words = ["avifdec", *options, str(tmp_path / "photo.avif"), str(tmp_path / "shown.png")]
+    subprocess.run(words, check=True, capture_output=True)
+    return array((tmp_path / "shown.png").read_bytes())
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_still_output_shows_the_first_frame_of_a_sequence(several, tmp_path):
+    data = hiding(BEIGE)
+    right = shown_by_avifdec(data, tmp_path)[..., :3]
+    (tmp_path / "still.avif").write_bytes(data[:8] + b"avif" + data[12:])  # a program that knows no sequences
+    subprocess.run(["heif-convert", tmp_path / "still.avif", tmp_path / "still.png"], check=True, capture_output=True)
+    assert difference(array((tmp_path / "still.png").read_bytes())[..., :3], np.asarray(BEIGE))[1] <= 3
+    assert engine.probe(data).frames == 2
+    wanted = {"still": {"format": "png"}} | ({"moving": {"format": "webp"}} if several else {})
+    found = outputs(data, {"outputs": wanted})["still"]
+    assert difference(right, np.asarray(RED))[1] <= 3
+    assert difference(array(found.data)[..., :3], right)[1] <= 1
+
+
+def test_a_sequence_without_a_still_picture_is_read():
+    data = sequence().replace(b"pitm", b"free")
+    probe = engine.probe(data)
+    assert (probe.width, probe.height, probe.frames, probe.bands) == (64, 32, 2, 3)
+    assert difference(array(made(data, format="png").data), np.asarray(RED))[1] <= 3
+    moving = opened(made(data, {"op": "invert"}, format="webp").data)
+    assert moving.n_frames == 2
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
+@pytest.mark.parametrize("with_still", [False, True])
+def test_what_a_track_declares_counts(transfer, name, with_still):
+    data = sequence()
+    if not with_still:
+        data = data.replace(b"pitm", b"free")
+    at = data.index(b"nclx", data.index(b"moov")) + 6
+    assert struct.unpack_from(">H", data, at) == (13,)
+    with pytest.raises(Error) as caught:
+        made(data[:at] + struct.pack(">H", transfer) + data[at + 2 :])
+    assert caught.value.code is Code.UNSUPPORTED_FORMAT
+    assert f"HDR with the {name} curve" in caught.value.detail
+
+
+def test_halved_chroma_is_doubled_and_not_smoothed(tmp_path):
+    """libavif smooths it unless told otherwise; no standard asks for either. All else is the same."""
+    data = encoded(photo().resize((160, 120)), "AVIF", quality=90, subsampling="4:2:0")
+    ours = array(made(data).data)[..., :3]
+    assert difference(ours, shown_by_avifdec(data, tmp_path, "-u", "nearest")[..., :3])[1] <= 2
+    assert difference(ours, shown_by_avifdec(data, tmp_path, "-u", "bilinear")[..., :3])[1] > 2
+
+
+def test_boxes_of_a_picture_that_name_nothing_are_damage():
+    with pytest.raises(Error) as caught:
+        made(encoded(RED, "AVIF").replace(b"av01", b"grid", 1))
+    assert caught.value.code is Code.DAMAGED_IMAGE
