@@ -4,8 +4,9 @@
 
 Each image goes through a decoder process as in a worker, and through Pillow (orientation obeyed, its ICC profile
 converted by littleCMS, a PNG's gAMA and cHRM by hand, then the recipe's operation). What differs by more than
-`tolerance` levels in the mean is listed by what the image is; so is what only one of the two reads. Directories of other projects' images (Pillow,
-libvips, PngSuite, libtiff, libavif, libheif, raw samples) are named by path; none are part of this repository.
+`tolerance` levels in the mean is listed by what the image is; so is what only one of the two reads. Directories of
+other projects' images (Pillow, libvips, PngSuite, libtiff, libavif, libheif, libwebp, raw samples) are named by path;
+none are part of this repository.
 """
 
 from __future__ import annotations
