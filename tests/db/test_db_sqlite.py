@@ -12,6 +12,7 @@ from safelight.db.sqlite.connection import Connection
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
 from safelight.sqlfiles import migrations, queries
+from safelight.steady import ManualClock
 from safelight.wire import State
 from support.tasks import finished, new_task, request
 
@@ -140,11 +141,11 @@ async def test_a_failed_commit_is_told_to_all_and_recovered_from(store, monkeypa
 async def test_leases_in_force_get_their_time_anew_at_a_start(tmp_path):
     now = 1000.0
     path = tmp_path / "tasks.sqlite"
-    async with SqliteStore.open(path, clock=lambda: now) as store:
+    async with SqliteStore.open(path, clock=ManualClock(lambda: now)) as store:
         await store.create([new_task()])
         (lease,) = await store.lease(request(seconds=30))
     now += 3600.0
-    async with SqliteStore.open(path, clock=lambda: now) as store:
+    async with SqliteStore.open(path, clock=ManualClock(lambda: now)) as store:
         now += 29.0
         await store.pass_time()
         assert (await store.get(lease.task)).state is State.WORKING
@@ -209,13 +210,13 @@ async def test_specs_are_stored_once_and_removed_with_their_tasks(tmp_path):
     now = 1000.0
     path = tmp_path / "tasks.sqlite"
     policy = Policy(keep_tasks=60)
-    async with SqliteStore.open(path, clock=lambda: now, policy=policy) as store:
+    async with SqliteStore.open(path, clock=ManualClock(lambda: now), policy=policy) as store:
         made = await store.create([new_task() for _ in range(1500)])
         made += await store.create([new_task(recipe_digest="b" * 64) for _ in range(1500)])
         for task in made[:1500]:
             await store.cancel(task.id)
-        now += 100.0
-        for _ in range(4):
+        for _ in range(5):
+            now += 100.0
             await store.pass_time()
         (left,) = await store.create([new_task()])
         assert (await store.get(left.id)).recipe_digest == left.recipe_digest

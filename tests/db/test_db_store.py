@@ -224,14 +224,35 @@ async def test_an_expired_lease_is_a_death_and_fenced(store):
     (first,) = await store.lease(request("a", seconds=0.05))
     (second,) = await store.lease(request("b", wait=10, seconds=0.05))
     assert second.attempt == 2
-    (answer,) = await store.settle([finished(first.id)])
-    assert answer.problem["code"] == "lease_lost"
-    assert await store.lease(request("b", wait=0.3, holding=[second.id])) == []
+    assert await store.lease(request("b", wait=2.0, holding=[second.id])) == []
     task = await store.get(made.id)
     assert (task.state, task.deaths, task.failure.code) == (State.QUARANTINED, 2, "worker_lost")
-    (answer,) = await store.settle([finished(second.id)])
-    assert answer.problem["state"] == "quarantined"
+    for lease in (first, second):
+        (answer,) = await store.settle([finished(lease.id)])
+        assert (answer.problem["code"], answer.problem["state"]) == ("lease_lost", "quarantined")
     assert (await store.get(made.id)).outputs == []
+
+
+async def test_a_worker_that_comes_back_takes_its_death_back(store):
+    """It was suspended, or the master was away: nobody died. Its lease stays lost."""
+    (made,) = await store.create([new_task()])
+    (first,) = await store.lease(request("a", seconds=0.05))
+    (second,) = await store.lease(request("b", wait=10, seconds=0.05))
+    page = await store.events(0, task=made.id)
+    while len(page.events) < 5:
+        await store.events(page.last, wait=10, task=made.id)
+        page = await store.events(0, task=made.id)
+    assert (await store.get(made.id)).state is State.QUARANTINED
+    for _ in range(2):  # a death is taken back once
+        answer = await store.heartbeat(Heartbeat(worker=WorkerInfo(id="b"), holding=[second.id]))
+        assert answer.lost == [second.id]
+        task = await store.get(made.id)
+        assert (task.state, task.deaths, task.failure.code) == (State.WAITING, 1, "worker_lost")
+    kinds = [event.kind for event in (await store.events(0, task=made.id)).events]
+    assert kinds == ["created", "leased", "expired", "leased", "expired", "excused"]
+    (answer,) = await store.settle([finished(second.id)])
+    assert answer.problem["code"] == "lease_lost"
+    assert first.task == second.task
 
 
 async def test_heartbeats_keep_a_lease_and_tell_what_is_lost(store):

@@ -21,9 +21,12 @@ def free_port() -> int:
 class System:
     """Services and workers under names; each keeps its port and its data over its lives."""
 
-    def __init__(self, data: Path, settings: dict[str, list[str]]) -> None:
+    def __init__(
+        self, data: Path, settings: dict[str, list[str]], environments: dict[str, dict[str, str]] | None = None
+    ) -> None:
         self.data = data
         self._settings = settings
+        self._environments = environments or {}
         self._stack = contextlib.AsyncExitStack()
         self.ports = {name: free_port() for name in SERVICES}
         self.running: dict[str, Program] = {}
@@ -44,7 +47,9 @@ class System:
         if kind in self.ports:
             argv += ["--port", str(self.ports[kind])]
         argv += ["--data", str(self.data / name), *self._settings.get(kind, [])]
-        self.running[name] = await self._stack.enter_async_context(service(kind, *argv))
+        self.running[name] = await self._stack.enter_async_context(
+            service(kind, *argv, env=self._environments.get(kind))
+        )
         return self.running[name]
 
     async def kill(self, name: str) -> None:
@@ -68,10 +73,14 @@ class System:
 
 @asynccontextmanager
 async def system(
-    data: Path, *, workers: int = 0, settings: dict[str, list[str]] | None = None
+    data: Path,
+    *,
+    workers: int = 0,
+    settings: dict[str, list[str]] | None = None,
+    environments: dict[str, dict[str, str]] | None = None,
 ) -> AsyncIterator[System]:
-    """Run the four services and some workers."""
-    whole = System(data, settings or {})
+    """Run the four services and some workers; settings and environments are those of each kind."""
+    whole = System(data, settings or {}, environments)
     try:
         for name in (*SERVICES, *(f"worker-{n}" for n in range(workers))):
             await whole.start(name)

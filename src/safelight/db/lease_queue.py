@@ -10,6 +10,9 @@ from heapq import heappop, heappush
 
 from safelight.wire import Lease, LeaseRequest
 
+_REST = 0.05
+"""Seconds for which a worker that found no task, though some were said to wait, does not look again."""
+
 
 class _Waiter:
     def __init__(self, ticket: int, request: LeaseRequest) -> None:
@@ -83,8 +86,16 @@ class LeaseQueue:
         elif leases or waiter.late or self._closed:
             waiter.future.set_result(leases)
         else:
-            heappush(self._queue, waiter)
+            # There were none after all. Asking again at once would spin if that stayed so.
+            asyncio.get_running_loop().call_later(_REST, self._queue_again, waiter)
         self.serve(self._available)
+
+    def _queue_again(self, waiter: _Waiter) -> None:
+        if self._closed and not waiter.future.done():
+            waiter.future.set_result([])
+        elif not waiter.future.done() and not waiter.late:
+            heappush(self._queue, waiter)
+            self.serve(self._available)
 
     def close(self) -> None:
         """Answer everybody who waits with no leases, and nobody waits again."""

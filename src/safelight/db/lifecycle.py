@@ -23,7 +23,9 @@ KIND: dict[type, str] = {Finished: "finished", Failed: "failed", Died: "died", R
 """The names of the outcomes in `TaskRow.settled_as` and in events."""
 
 _CAUSES = {Code.OUT_OF_MEMORY, Code.TIMED_OUT, Code.DECODER_CRASHED}
-_EXPIRED = Failure(
+EXPIRED, EXCUSED = "expired", "excused"
+"""How a lease ended that no outcome did, in `TaskRow.settled_as` and in events."""
+_LOST = Failure(
     code=Code.WORKER_LOST.value,
     detail="The worker sent no more heartbeats: it was killed, it hangs, or its machine is gone.",
 )
@@ -71,7 +73,19 @@ def settled(row: TaskRow, outcome: Outcome, policy: Policy, now: int) -> Change:
 def expired(row: TaskRow, policy: Policy) -> Change:
     """End a lease that nobody extended, which is a death. A cause that an earlier death has named stays the reason."""
     known = row.failure is not None and row.deaths > 0 and row.failure.code in _CAUSES
-    return _died(row, "expired", row.failure if known and row.failure else _EXPIRED, policy)
+    change = _died(row, EXPIRED, row.failure if known and row.failure else _LOST, policy)
+    assert change.new is not None
+    return msgspec.structs.replace(change, new=change.new.evolve(settled=row.lease, settled_as=EXPIRED))
+
+
+def excused(row: TaskRow) -> Change:
+    """Take the death of an expired lease back: its worker was only out of reach, or suspended, and has come back.
+
+    The lease stays lost. A task that this death had quarantined waits again.
+    """
+    deaths = row.deaths - 1
+    new = row.evolve(deaths=deaths, settled_as=EXCUSED, failure=row.failure if deaths or row.errors else None)
+    return Change(kind=EXCUSED, old=row, new=new.evolve(state=State.WAITING) if row.state is State.QUARANTINED else new)
 
 
 def returned(row: TaskRow) -> Change:

@@ -23,8 +23,8 @@ class Event(Record, frozen=True, kw_only=True):
     attempt: int = 0
     worker: str = ""
     kind: str = ""
-    """created, ready, leased, finished, failed, delayed, expired, died, returned, cancelled, retried, released,
-    deleted."""
+    """created, ready, leased, finished, failed, delayed, expired, excused, died, returned, cancelled, retried,
+    released, deleted. `excused`: the worker of an expired lease came back, so its death does not count."""
     failure: Failure | None = None
     seconds: float = 0.0
 

@@ -35,11 +35,10 @@ _CLEANED = 100
 class AccountCalls:
     """`accounts.store.AccountStore` in the database of the tasks."""
 
-    def __init__(self, do: Do[Any], look: Do[Any], *, keep_audit: float) -> None:
-        """Keep audit entries for `keep_audit` seconds; 0 keeps them. `look` runs what only reads."""
+    def __init__(self, do: Do[Any], look: Do[Any]) -> None:
+        """Run calls with `do`, and with `look` what only reads."""
         self._do = do
         self._look = look
-        self._keep_audit = keep_audit
 
     async def tenants(self) -> list[Tenant]:
         """See the contract."""
@@ -122,7 +121,7 @@ class AccountCalls:
 
     async def append_audit(self, entries: Sequence[AuditEntry]) -> None:
         """See the contract."""
-        await self._run(lambda t: _append_audit(t, entries, self._keep_audit))
+        await self._run(lambda t: _append_audit(t, entries))
 
     async def audit(self, after: int = 0, *, limit: int = 1000, tenant: str | None = None) -> AuditPage:
         """See the contract."""
@@ -280,10 +279,8 @@ def _rotate_signing_key(transaction: Transaction, tenant: str, purpose: Purpose,
     return _new_signing_key(transaction, tenant, purpose)
 
 
-def _append_audit(transaction: Transaction, entries: Sequence[AuditEntry], keep: float) -> None:
+def _append_audit(transaction: Transaction, entries: Sequence[AuditEntry]) -> None:
     now = transaction.now / 1000
-    if keep:
-        transaction.connection.run("delete_old_audit", now - keep, _CLEANED)
     for entry in entries:
         transaction.connection.run("insert_audit", now, entry.tenant, encoded(entry))
 

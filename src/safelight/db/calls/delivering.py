@@ -9,11 +9,11 @@ from safelight.wire import Delivery, Task
 
 def take(transaction: Transaction, n: int, seconds: float) -> list[Delivery]:
     """Take calls that are due. Each is due again if it is not settled within `seconds`."""
-    due = transaction.connection.read("due_deliveries", list[tuple[int, str, int, Task]], transaction.now, n)
+    due = transaction.connection.read("due_deliveries", list[tuple[int, str, int, Task]], transaction.steady, n)
     if not due:
         return []
     tokens = ids.randoms(len(due))
-    again = transaction.now + round(seconds * 1000)
+    again = transaction.steady + round(seconds * 1000)
     pairs = [(row[0], token) for row, token in zip(due, tokens, strict=True)]
     transaction.connection.run("take_deliveries", encoded(pairs), again)
     transaction.schedule(again)
@@ -31,6 +31,6 @@ def settle(transaction: Transaction, id: str, *, delivered: bool, retry_after: f
     if delivered or retry_after is None:
         transaction.memory.deliveries -= transaction.connection.run("delete_delivery", *reference)
     else:
-        due = transaction.now + round(retry_after * 1000)
+        due = transaction.steady + round(retry_after * 1000)
         transaction.connection.run("delay_delivery", *reference, due)
         transaction.schedule(due)

@@ -12,6 +12,7 @@ from safelight.db.rows import TaskRow
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
 from safelight.wire import (
+    Died,
     Finished,
     Heartbeat,
     HeartbeatAnswer,
@@ -25,6 +26,7 @@ from safelight.wire import (
     WorkerSeen,
 )
 
+_OPEN = frozenset({State.WAITING, State.WORKING, State.QUARANTINED})
 WORKER_REMEMBERED = 120_000
 """Milliseconds after which a worker that sends nothing is forgotten: twice the longest wait for a lease."""
 
@@ -35,6 +37,7 @@ def arrive(transaction: Transaction, request: LeaseRequest) -> None:
     known = set(request.holding)
     held = transaction.held_by(request.worker.id)
     transaction.apply([lifecycle.returned(row) for row in held if row.lease_id not in known])
+    _excuse(transaction, request.holding)
 
 
 def claim(transaction: Transaction, request: LeaseRequest, policy: Policy) -> list[Lease]:
@@ -79,7 +82,7 @@ def _of_tenant(transaction: Transaction, tenant: str, n: int, policy: Policy) ->
 def _lease(transaction: Transaction, rows: Sequence[TaskRow], worker: str, seconds: float) -> list[Lease]:
     lease_duration = round(seconds * 1000)
     changes = [
-        lifecycle.leased(row, token=token, worker=worker, now=transaction.now, lease_duration=lease_duration)
+        lifecycle.leased(row, token=token, worker=worker, now=transaction.steady, lease_duration=lease_duration)
         for row, token in zip(rows, ids.randoms(len(rows)), strict=True)
     ]
     return [row.lease_record(transaction.spec(row).body) for row in transaction.apply(changes)]
@@ -100,9 +103,24 @@ def heartbeat(transaction: Transaction, beat: Heartbeat) -> HeartbeatAnswer:
             lost.append(lease)
     if held:
         lease_duration = round(beat.seconds * 1000)
-        transaction.connection.run("extend", encoded(held), transaction.now + lease_duration, lease_duration)
-        transaction.schedule(transaction.now + lease_duration)
+        transaction.connection.run("extend", encoded(held), transaction.steady + lease_duration, lease_duration)
+        transaction.schedule(transaction.steady + lease_duration)
+    _excuse(transaction, lost)
     return HeartbeatAnswer(lost=lost)
+
+
+def _excuse(transaction: Transaction, leases: Sequence[str]) -> None:
+    """Take back the deaths of leases that expired although the worker, which names them now, is alive."""
+    references = [reference for lease in leases if (reference := ids.parse(lease)) is not None]
+    rows = transaction.tasks_by_number({reference.n for reference in references}) if references else {}
+    changes: dict[int, Change] = {}
+    for reference in references:
+        row = rows.get(reference.n)
+        if row is None or row.key != reference.key or row.settled != reference.token or row.deaths == 0:
+            continue
+        if row.settled_as == lifecycle.EXPIRED and row.state in _OPEN:
+            changes[row.n] = lifecycle.excused(row)
+    transaction.apply(list(changes.values()))
 
 
 def settle(transaction: Transaction, outcomes: Sequence[Outcome], policy: Policy) -> list[Settled]:
@@ -114,7 +132,7 @@ def settle(transaction: Transaction, outcomes: Sequence[Outcome], policy: Policy
     for outcome, reference in zip(outcomes, references, strict=True):
         row = rows.get(reference.n) if reference else None
         if row is not None and reference is not None and row.held_under(reference):
-            change = lifecycle.settled(row, outcome, policy, transaction.now)
+            change = lifecycle.settled(row, outcome, policy, transaction.steady)
             assert change.new is not None
             changes.append(change)
             row = rows[row.n] = change.new
@@ -123,6 +141,7 @@ def settle(transaction: Transaction, outcomes: Sequence[Outcome], policy: Policy
             continue
         answers.append(Settled(lease=outcome.lease, state=row.state))
     transaction.apply(changes)
+    _excuse(transaction, [outcome.lease for outcome in outcomes if not isinstance(outcome, Died)])
     return answers
 
 
@@ -159,7 +178,7 @@ def _lost(row: TaskRow | None, reference: ids.Reference | None) -> Error:
 
 
 def _see(transaction: Transaction, worker: WorkerInfo) -> None:
-    workers, now = transaction.workers, transaction.now / 1000
+    workers, now = transaction.workers, transaction.steady / 1000
     seen = workers.pop(worker.id, None)  # it is inserted again, so that the worker seen last comes last
     workers[worker.id] = WorkerSeen(worker=worker, first_seen=seen.first_seen if seen else now, last_seen=now)
     if worker.engine and worker.engine != transaction.memory.engine:
@@ -169,7 +188,7 @@ def _see(transaction: Transaction, worker: WorkerInfo) -> None:
 
 def workers(transaction: Transaction) -> list[WorkerSeen]:
     """Return the workers seen lately, each with the number of leases that it holds."""
-    oldest = (transaction.now - WORKER_REMEMBERED) / 1000
+    oldest = (transaction.steady - WORKER_REMEMBERED) / 1000
     for seen in [seen for seen in transaction.workers.values() if seen.last_seen < oldest]:
         del transaction.workers[seen.worker.id]
     held = transaction.connection.read("holdings", dict[str, int])

@@ -67,7 +67,7 @@ class CallStore:
         self._queue = LeaseQueue(self._claim, self._return)
         self._events = Notifier()
         self._webhooks = Notifier()
-        self.accounts = AccountCalls(self._submit, self._look, keep_audit=policy.keep_audit)
+        self.accounts = AccountCalls(self._submit, self._look)
 
     def _submit(
         self, work: Callable[[Transaction], T], *, lost: Callable[[T], None] | None = None

@@ -49,11 +49,22 @@ class Connection(Protocol):
 class Transaction:
     """The state that the calls of one commit share. Times are in milliseconds."""
 
-    def __init__(self, connection: Connection, memory: Memory, workers: dict[str, WorkerSeen], now: int) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        memory: Memory,
+        workers: dict[str, WorkerSeen],
+        now: int,
+        *,
+        steady: int | None = None,
+    ) -> None:
         self.connection = connection
         self.memory = memory
         self.workers = workers
         self.now = now
+        """The time for people."""
+        self.steady = now if steady is None else steady
+        """The time by which leases expire and delayed tasks fall due. It never jumps."""
         self.events: list[EventRow] = []
         self.soonest: int | None = None
         """The earliest time that this transaction has set for maintenance."""
@@ -118,7 +129,8 @@ class Transaction:
         for change, row in pairs:
             ended = row.state in ENDED and (change.old is None or change.old.state not in ENDED)
             if row.webhook is not None and ended:
-                self.connection.run("insert_delivery", self.now, row.webhook, encoded(row.task(self.spec(row).digest)))
+                task = encoded(row.task(self.spec(row).digest))
+                self.connection.run("insert_delivery", self.now, self.steady, row.webhook, task)
                 self.memory.deliveries += 1
                 self.webhooks = True
         return changed

@@ -13,15 +13,19 @@ import logging
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from safelight.db.calls.transaction import Transaction
 from safelight.db.sqlite import memory
 from safelight.db.sqlite.connection import Connection
+from safelight.db.stalls import Stalls
 from safelight.errors import Code, Error
 from safelight.sqlitefile import wrapped
+from safelight.steady import Clock
 from safelight.wire import WorkerSeen
 
 log = logging.getLogger(__name__)
@@ -61,16 +65,17 @@ class _Call:
 class Database:
     """The thread. After each commit it calls `committed` on the event loop: the transaction and the number of calls."""
 
-    def __init__(
-        self, path: Path, *, clock: Callable[[], float], committed: Callable[[Transaction, int], None]
-    ) -> None:
+    def __init__(self, path: Path, *, clock: Clock, committed: Callable[[Transaction, int], None]) -> None:
         self._connection = Connection(path)
+        self._path = path
         self._clock = clock
+        self.stalls = Stalls()
         self._committed = committed
         self._workers: dict[str, WorkerSeen] = {}
         self._queue: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._closed = False
+        self._broken = False
         self.memory = memory.read(self._connection)
         self._thread = threading.Thread(target=self._run, name="database", daemon=True)
         self._thread.start()
@@ -106,22 +111,30 @@ class Database:
 
     def _commit(self, calls: list[_Call]) -> Transaction | None:
         runnable = list(calls)
+        began = time.monotonic()
         while runnable:
             try:
+                self._mend()
                 self._connection.begin()
-                transaction = Transaction(self._connection, self.memory, self._workers, int(self._clock() * 1000))
+                transaction = self._transaction()
                 failed = self._execute(runnable, transaction)
                 if failed is None:
                     transaction.finish()
                     self._connection.commit()
+                    self.stalls.committed(began)
                     return transaction
                 self._undo()
             except Exception as error:  # the thread must go on, whatever has failed
                 log.exception("The database cannot commit")
+                self.stalls.failed(began)
                 self._fail(runnable, wrapped(error, "the database"))
                 return None
             runnable.remove(failed)
         return None
+
+    def _transaction(self) -> Transaction:
+        now, steady = int(self._clock.wall() * 1000), int(self._clock.steady() * 1000)
+        return Transaction(self._connection, self.memory, self._workers, now, steady=steady)
 
     def _execute(self, calls: list[_Call], transaction: Transaction) -> _Call | None:
         """Run calls until one fails after it has written; return that one, None if none did."""
@@ -150,8 +163,19 @@ class Database:
             call.error = error
         try:
             self._undo()
-        except sqlite3.Error:
-            log.exception("The database cannot roll back")
+        except Exception:  # the disk may fail again
+            self._broken = True
+            log.exception("The database cannot roll back; it is opened again")
+
+    def _mend(self) -> None:
+        """Open the file again where a transaction could not be undone: nothing in memory can be relied on then."""
+        if not self._broken:
+            return
+        with suppress(sqlite3.Error):
+            self._connection.close()
+        self._connection = Connection(self._path)
+        self.memory = memory.read(self._connection)
+        self._broken = False
 
     def _answer(self, calls: list[_Call], transaction: Transaction | None) -> None:
         if transaction is not None:

@@ -5,76 +5,122 @@ from __future__ import annotations
 from safelight.db import lifecycle
 from safelight.db.calls.transaction import Transaction, encoded
 from safelight.db.lifecycle import Change
+from safelight.db.rows import TaskRow
+from safelight.db.stalls import Stalls
 from safelight.db.store import Policy
+from safelight.steady import Ages
 
 _SLICE = 500
 """Rows of each kind that one call processes, so that requests do not wait long."""
 _PAUSE = 1000
 """Milliseconds at least between two deletions of old rows."""
+_LOOK = 20
+"""Milliseconds at least between two looks at what is old."""
+_KEEP_AGES = 600_000
+"""Milliseconds between two times at which the time that db has run is written down."""
+_HELD = 100
+"""Milliseconds after which leases that a stall of db has kept from expiring are looked at again."""
+_LONGEST_DELIVERY = 86_400_000
 
 
-def start(transaction: Transaction) -> None:
-    """Extend every lease by its full duration: workers are not to blame for the time db was away."""
-    transaction.connection.run("extend_all", transaction.now)
+def start(transaction: Transaction, policy: Policy) -> str | None:
+    """Extend every lease by its full duration: workers are not to blame for the time db was away.
+
+    Times of an earlier process may be those of a clock that was wrong, so none lies further ahead than it can.
+    Return what `Ages` has kept.
+    """
+    connection = transaction.connection
+    connection.run("extend_all", transaction.steady)
+    connection.run("cap_delays", transaction.steady + _ms(policy.retry_longest))
+    connection.run("cap_deliveries", transaction.steady + _LONGEST_DELIVERY)
+    kept = connection.value("meta", "ages")
+    return None if kept is None else str(kept)
 
 
-def pass_time(transaction: Transaction, policy: Policy) -> None:
+def pass_time(transaction: Transaction, policy: Policy, ages: Ages, stalls: Stalls) -> None:
     """Do a slice of what is due, and note when something will be due next."""
-    expire(transaction, policy)
+    held = expire(transaction, policy, stalls)
     _fall_due(transaction)
-    remove(transaction, policy)
-    transaction.foreseen = _next(transaction, policy)
+    more = remove(transaction, policy, ages)
+    keep_ages(transaction, ages)
+    transaction.foreseen = _next(transaction, policy, ages, held=held, more=more)
     transaction.passed = True
 
 
-def expire(transaction: Transaction, policy: Policy) -> None:
-    """End the leases that nobody has extended in time."""
-    expired = transaction.tasks("expired", transaction.now, _SLICE)
+def expire(transaction: Transaction, policy: Policy, stalls: Stalls) -> bool:
+    """End the leases that nobody has extended in time. Return whether some stay because db itself had stalled."""
+    rows = transaction.tasks("expired", transaction.steady, _SLICE)
+    expired = [row for row in rows if not stalls.hold((row.lease_duration or 0) / 1000)]
     transaction.apply([lifecycle.expired(row, policy) for row in expired])
+    return len(expired) < len(rows)
 
 
 def _fall_due(transaction: Transaction) -> None:
     """Let delayed tasks whose time has come be leased."""
-    due = transaction.connection.read("due_now", list[tuple[int, str]], transaction.now, _SLICE)
+    due = transaction.connection.read("due_now", list[tuple[int, str]], transaction.steady, _SLICE)
     if due:
         transaction.connection.run("fall_due", encoded([n for n, _ in due]))
         for _, tenant in due:
             transaction.memory.count_delayed(tenant, -1)
 
 
-def remove(transaction: Transaction, policy: Policy) -> None:
-    """Delete a slice of what is older than the policy keeps."""
-    now, connection, memory = transaction.now, transaction.connection, transaction.memory
-    old = transaction.tasks("ended_before", now - _ms(policy.keep_tasks), _SLICE) if policy.keep_tasks else []
-    if policy.keep_uploading:
-        old += transaction.tasks("uploading_before", now - _ms(policy.keep_uploading), _SLICE)
+def remove(transaction: Transaction, policy: Policy, ages: Ages) -> bool:
+    """Delete a slice of what is older than the policy keeps; return whether more may be left."""
+    connection, memory = transaction.connection, transaction.memory
+    before = {kind: _cut(ages, kind, keep) for kind, keep in _keeps(policy).items()}
+    old = _old(transaction, "ended_before", before.get("tasks"))
+    old += _old(transaction, "uploading_before", before.get("uploading"))
     if old:
         transaction.apply([Change(kind="deleted", old=row) for row in old])
         if connection.run("delete_specs", connection.value("first_task") or memory.last_task + 1):
             memory.forget_specs()
-    if policy.keep_events:
-        before = now - _ms(policy.keep_events)
-        connection.run("delete_old_deliveries", before, _SLICE)
+    gone = len(old)
+    if (cut := before.get("events")) is not None:
+        gone += connection.run("delete_old_deliveries", cut, _SLICE)
         memory.deliveries = connection.value("count_deliveries")
-        last = connection.value("last_event_before", before, 4 * _SLICE)
+        last = connection.value("last_event_before", cut, 4 * _SLICE)
         if last is not None:
-            connection.run("delete_events", last)
+            gone += connection.run("delete_events", last)
             memory.removed_event = last
             transaction.set_meta("removed_event", last)
+    if (cut := before.get("audit")) is not None:
+        gone += connection.run("delete_old_audit", cut / 1000, _SLICE)
+    return gone >= _SLICE
 
 
-def _next(transaction: Transaction, policy: Policy) -> int | None:
-    value, now = transaction.connection.value, transaction.now
-    precise = [value("first_expiry"), value("first_delayed"), value("next_delivery", now)]
-    removals = [
-        (value("first_ended"), policy.keep_tasks),
-        (value("first_uploading"), policy.keep_uploading),
-        (value("first_event_time"), policy.keep_events),
-        (value("first_delivery_created"), policy.keep_events),
-    ]
-    # Where there is no row yet, none can be old enough before that time has passed from now.
-    slow = [max((now if since is None else since) + _ms(keep), now + _PAUSE) for since, keep in removals if keep]
-    return min([*(at for at in precise if at is not None), *slow], default=None)
+def keep_ages(transaction: Transaction, ages: Ages, *, due: bool = True) -> None:
+    """Write down how long db has run, and what it has seen to be old."""
+    if (kept := ages.kept(due=due)) is not None:
+        transaction.set_meta("ages", kept)
+
+
+def _keeps(policy: Policy) -> dict[str, float]:
+    """Return how long each kind of data is kept, in seconds, but for what is kept forever."""
+    keeps = {
+        "tasks": policy.keep_tasks,
+        "uploading": policy.keep_uploading,
+        "events": policy.keep_events,
+        "audit": policy.keep_audit,
+    }
+    return {kind: keep for kind, keep in keeps.items() if keep}
+
+
+def _cut(ages: Ages, kind: str, keep: float) -> int | None:
+    before = ages.before(kind, keep)
+    return None if before is None else _ms(before)
+
+
+def _old(transaction: Transaction, query: str, before: int | None) -> list[TaskRow]:
+    return [] if before is None else transaction.tasks(query, before, _SLICE)
+
+
+def _next(transaction: Transaction, policy: Policy, ages: Ages, *, held: bool, more: bool) -> int:
+    value, now = transaction.connection.value, transaction.steady
+    expiry = now + _HELD if held else value("first_expiry")
+    precise = [expiry, value("first_delayed"), value("next_delivery", now)]
+    looks = [_ms(ages.next_look(kind, keep)) for kind, keep in _keeps(policy).items()]
+    slow = now + (_PAUSE if more else max(_LOOK, min([*looks, _KEEP_AGES])))
+    return min([slow, *(int(at) for at in precise if at is not None)])
 
 
 def _ms(seconds: float) -> int:

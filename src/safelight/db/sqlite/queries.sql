@@ -90,9 +90,18 @@ SELECT json_group_object(worker, held) FROM (
 UPDATE task SET expires = ?2, lease_duration = ?3 WHERE n IN (SELECT value FROM json_each(?1));
 
 -- name: extend_all
-UPDATE task SET expires = max(expires, ?1 + lease_duration) WHERE n IN (
+UPDATE task SET expires = ?1 + lease_duration WHERE n IN (
   SELECT n FROM task INDEXED BY task_expires WHERE state = 1
 );
+
+-- name: cap_delays
+-- ?1: the latest time at which a delayed task may fall due
+UPDATE task SET due = ?1 WHERE n IN (
+  SELECT n FROM task INDEXED BY task_delayed WHERE state = 0 AND due IS NOT NULL AND due > ?1
+);
+
+-- name: cap_deliveries
+UPDATE delivery SET due = ?1 WHERE due > ?1;
 
 -- name: expired
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
@@ -237,7 +246,7 @@ INSERT INTO spec (digest, body, until) VALUES (?1, ?2, ?3) ON CONFLICT (digest) 
 DELETE FROM spec WHERE until < ?1;
 
 -- name: insert_delivery
-INSERT INTO delivery (created, due, url, attempt, task) VALUES (?1, ?1, ?2, 0, ?3);
+INSERT INTO delivery (created, due, url, attempt, task) VALUES (?1, ?2, ?3, 0, ?4);
 
 -- name: due_deliveries
 SELECT json_group_array(json_array(n, url, attempt, json(task))) FROM (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -14,8 +13,10 @@ from safelight.db.calls.store import CallStore, Observe, unobserved
 from safelight.db.calls.transaction import Transaction
 from safelight.db.sqlite import maintenance
 from safelight.db.sqlite.database import Database
+from safelight.db.stalls import TICK
 from safelight.db.store import Policy
 from safelight.errors import Error
+from safelight.steady import Ages, Clock
 
 log = logging.getLogger(__name__)
 
@@ -25,11 +26,10 @@ T = TypeVar("T")
 class SqliteStore(CallStore):
     """`store.TaskStore` in a SQLite file. Open it with `open`."""
 
-    def __init__(
-        self, path: Path, *, policy: Policy, clock: Callable[[], float] = time.time, observe: Observe = unobserved
-    ) -> None:
+    def __init__(self, path: Path, *, policy: Policy, clock: Clock, observe: Observe = unobserved) -> None:
         super().__init__(policy, observe)
         self._clock = clock
+        self._ages = Ages(clock=clock)
         self._next: int | None = None
         self._sooner = asyncio.Event()
         self._database = Database(path, clock=clock, committed=self._committed)
@@ -41,26 +41,31 @@ class SqliteStore(CallStore):
         path: Path,
         *,
         policy: Policy | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Clock | None = None,
         observe: Observe = unobserved,
     ) -> AsyncIterator[SqliteStore]:
         """Open the file, or make it, for as long as the context lasts. Raises UNAVAILABLE with the reason."""
-        store = cls(path, policy=policy or Policy(), clock=clock, observe=observe)
-        timer = None
+        store = cls(path, policy=policy or Policy(), clock=clock or Clock(), observe=observe)
+        tasks: list[asyncio.Task[None]] = []
         try:
-            await store._database.submit(maintenance.start)
-            timer = asyncio.create_task(store._maintain(), name="maintenance")
+            store._ages = Ages(await store._do(maintenance.start, store._policy), clock=store._clock)
+            tasks = [
+                asyncio.create_task(store._maintain(), name="maintenance"),
+                asyncio.create_task(store._tick(), name="signs of life"),
+            ]
             yield store
         finally:
             store.wake()
-            if timer is not None:
-                timer.cancel()
-                await asyncio.gather(timer, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            with suppress(Error):
+                await store._do(maintenance.keep_ages, store._ages, due=False)
             await store._database.close()
 
     async def pass_time(self) -> None:
         """Do the maintenance that is due now. The store also does it by itself."""
-        await self._do(maintenance.pass_time, self._policy)
+        await self._do(maintenance.pass_time, self._policy, self._ages, self._database.stalls)
 
     def _submit(
         self, work: Callable[[Transaction], T], *, lost: Callable[[T], None] | None = None
@@ -89,9 +94,15 @@ class SqliteStore(CallStore):
                 log.warning("The maintenance of the database is delayed: %s", error)
                 await asyncio.sleep(1.0)
                 continue
-            while self._next is None or self._next > self._clock() * 1000:
+            while self._next is None or self._next > self._clock.steady() * 1000:
                 self._sooner.clear()
-                seconds = None if self._next is None else self._next / 1000 - self._clock()
+                seconds = None if self._next is None else self._next / 1000 - self._clock.steady()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(seconds):
                         await self._sooner.wait()
+
+    async def _tick(self) -> None:
+        """Show that the event loop runs; where it did not, no lease expires for a while."""
+        while True:
+            self._database.stalls.tick()
+            await asyncio.sleep(TICK)

@@ -1,0 +1,56 @@
+"""Faults of the machine for one program: `shim.c` preloaded, and told what to do while the program runs."""
+
+from __future__ import annotations
+
+import functools
+import mmap
+import struct
+import subprocess
+import tempfile
+from pathlib import Path
+
+_LAYOUT = struct.Struct("=ddiiq256s256s")
+
+
+@functools.cache
+def _library() -> Path:
+    """Compile the library once for this run of the tests."""
+    made = Path(tempfile.mkdtemp(prefix="faults-")) / "shim.so"
+    source = Path(__file__).with_name("shim.c")
+    command = ["gcc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", made, source, "-ldl"]
+    subprocess.run(command, check=True)
+    return made
+
+
+class Faults:
+    """What one program suffers. Set the fields and call `apply`; the program sees it at its next call."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.clock_offset = 0.0
+        self.flush_delay = 0.0
+        self.flush_error = 0
+        self.write_error = 0
+        self.only = ""
+        self.drop = ""
+        self._path = directory / f"{name}.faults"
+        self._path.write_bytes(b"\0" * _LAYOUT.size)
+        with self._path.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), _LAYOUT.size)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"LD_PRELOAD": str(_library()), "FAULTS": str(self._path)}
+
+    @property
+    def dropped(self) -> int:
+        """How many flushes did nothing."""
+        return int(_LAYOUT.unpack(self._map[:])[4])
+
+    def apply(self, **changes: float | str) -> None:
+        for name, value in changes.items():
+            assert hasattr(self, name), name
+            setattr(self, name, value)
+        self._map[:] = _LAYOUT.pack(
+            self.clock_offset, self.flush_delay, self.flush_error, self.write_error, self.dropped,
+            self.only.encode(), self.drop.encode(),
+        )  # fmt: skip
