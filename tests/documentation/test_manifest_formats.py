@@ -1,4 +1,4 @@
-"""docs/reference/manifests.md names every key, and its examples are read."""
+"""docs/reference/manifests.md and package-recipes.md name every key, and their examples are read."""
 
 import re
 from pathlib import Path
@@ -10,13 +10,18 @@ from drumhead.fleet.file import read_fleet
 from drumhead.manifest import project, run_yaml
 from drumhead.manifest.project import read_project
 from drumhead.package.recipe import read_recipe
-from drumhead.package.records import Recipe
+from drumhead.package.records import Demo, Recipe
 
-PAGE = (Path(__file__).parents[2] / "docs/reference/manifests.md").read_text()
-PACKAGE, RUN, FLEET, RECIPE = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+REFERENCE = Path(__file__).parents[2] / "docs/reference"
+PAGE = (REFERENCE / "manifests.md").read_text()
+RECIPES = (REFERENCE / "package-recipes.md").read_text()
+PACKAGE, RUN, FLEET = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+(RECIPE,) = re.findall(r"```yaml\n(.*?)```", RECIPES, re.DOTALL)
 
 
 def section(head: str) -> str:
+    if head == "Recipes of packages":
+        return RECIPES.partition("\n## ")[0]
     return PAGE.partition(f"\n## {head}\n")[2].partition("\n## ")[0].partition("<!-- generated")[0]
 
 
@@ -26,7 +31,7 @@ def section(head: str) -> str:
         ("meta/package.yaml", (*project.PACKAGE_KEYS, *project.CAPSTAN_ONLY)),
         ("meta/run.yaml", (*run_yaml.COMMON_KEYS, *(key for keys in run_yaml.KEYS.values() for key in keys))),
         ("Fleet files", (*fleet_file.KEYS, *fleet_file.HEALTH_KEYS)),
-        ("Recipes of packages", Recipe.__struct_fields__),
+        ("Recipes of packages", (*Recipe.__struct_fields__, *Demo.__struct_fields__)),
     ],
 )
 def test_every_key_is_named(head: str, keys: tuple[str, ...]) -> None:

@@ -43,7 +43,7 @@ def test_the_kernel_package_can_be_booted_both_ways(drumhead):
 
 
 def test_every_recipe_has_a_demo():
-    assert set(known_recipes()) == {"python", "node", "cli", "ca-certificates", "libraries", "linux"}
+    assert len(known_recipes()) >= 9
     assert all(recipe.demo for recipe in known_recipes().values())
 
 

@@ -27,6 +27,7 @@ GROUPS = {
 
 COMMANDS = {
     "package init": ("drumhead.cli.package:init_command", "Write meta/package.yaml into a project."),
+    "package new": ("drumhead.cli.package:new_command", "Write a recipe for a Debian package to start from."),
     "package compose": ("drumhead.cli.package:compose_command", "Compose a project into an image."),
     "package collect": ("drumhead.cli.package:collect_command", "Write what an image would hold into a directory."),
     "package list": ("drumhead.cli.package:list_command", "List the packages of the local store."),

@@ -60,6 +60,26 @@ def init_command(
         print(f"wrote {file}")
 
 
+async def new_command(name: str, /, *, debian: str = "", output: Path | None = None) -> None:
+    """Write a recipe for a Debian package, with a comment on each key, to build a package of your own from.
+
+    Parameters
+    ----------
+    name:
+        The name of the new package.
+    debian:
+        The Debian package to take files from; by default the one of the same name.
+    output:
+        The file to write; by default NAME.yaml.
+    """
+    from drumhead.package.new import write_recipe  # noqa: PLC0415
+
+    file = output or Path(f"{name.replace('/', '-')}.yaml")
+    with progress("looking up") as report:
+        await write_recipe(find_home(), name, debian or name, file, report)
+    print(f"wrote {file}; edit it, then: drumhead package build --recipe {file}")
+
+
 async def compose_command(
     image: str, /, *, project: Project = Path(), flags: ComposeFlags | None = None, json: Json = False
 ) -> None:
@@ -326,22 +346,29 @@ async def push_command(name: str, /, *, remote: str = "", to: Path | None = None
     print(f"pushed {package.name} {package.version} sha256:{package.archive}")
 
 
-async def test_command(*names: str, json: Json = False) -> int:  # noqa: PT028 - a command, not a test
+async def test_command(*names: str, recipe: Path | None = None, json: Json = False) -> int:  # noqa: PT028 - a command
     """Boot the demo of each package and compare what it prints.
 
     Parameters
     ----------
     names:
         The packages; without a name, all that have a recipe.
+    recipe:
+        A file with a recipe of your own, whose package was built.
     json:
         Print the outcomes as JSON.
     """
     from drumhead.machine.demo import run_demo  # noqa: PLC0415
-    from drumhead.package.recipe import find_recipe, known_recipes  # noqa: PLC0415
+    from drumhead.package.recipe import find_recipe, known_recipes, read_recipe  # noqa: PLC0415
 
-    recipes = [find_recipe(name) for name in names] or list(known_recipes().values())
+    recipes = [find_recipe(name) for name in names]
+    recipes += [await asyncio.to_thread(read_recipe, recipe)] if recipe else []
     with progress("testing") as report:
-        outcomes = [await run_demo(find_home(), recipe, report) for recipe in recipes if recipe.demo]
+        outcomes = [
+            await run_demo(find_home(), one, report)
+            for one in recipes or known_recipes().values()
+            if one.demo or recipes
+        ]
     if json:
         print_json(outcomes)
     else:

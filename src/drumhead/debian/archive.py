@@ -45,6 +45,7 @@ class DebianPackage(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     depends: tuple[tuple[str, ...], ...] = ()
     provides: tuple[str, ...] = ()
+    description: str = ""
 
 
 class Archive:
@@ -76,6 +77,10 @@ class Archive:
         if package is None:
             raise DrumheadError(ErrorCode.NOT_FOUND, f"Debian's archive has no package {name}")
         return package
+
+    def names(self) -> list[str]:
+        """Return the names of all packages."""
+        return sorted(self._packages)
 
     def closure(self, names: tuple[str, ...]) -> list[DebianPackage]:
         """Return the packages `names` and their dependencies (the first alternative that exists), sorted by name."""
@@ -116,7 +121,8 @@ async def _fetch_index(client: aiohttp.ClientSession, cache: Path, suite: Suite)
 
 def _read_index(path: Path, uri: str) -> list[DebianPackage]:
     """Return the entries of a verified index. The parsed entries are cached beside it, as parsing takes a second."""
-    parsed = path.with_name(f"{path.name}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}.msgpack")
+    about = hashlib.sha256(f"{uri} {DebianPackage.__struct_fields__}".encode()).hexdigest()
+    parsed = path.with_name(f"{path.name}-{about[:16]}.msgpack")
     try:
         return msgspec.msgpack.decode(parsed.read_bytes(), type=list[DebianPackage])
     except (OSError, msgspec.DecodeError):
@@ -177,6 +183,7 @@ def parse_packages(text: str, uri: str) -> list[DebianPackage]:
                     url=f"{uri}/{fields['Filename']}",
                     depends=tuple(_alternatives(depends)),
                     provides=tuple(name for names in _alternatives(fields.get("Provides", "")) for name in names),
+                    description=fields.get("Description", ""),
                 )
             )
     return found

@@ -53,7 +53,7 @@ async def run_demo(home: Home, recipe: Recipe, report: Report) -> Outcome:
         project = Project(root=scratch, package=manifest, run=None)
         await compose(home, project, name, ComposeOptions(), report)
         try:
-            spec = InstanceSpec(name=name, image=name, command=Command(argv=demo.command))
+            spec = InstanceSpec(name=name, image=name, command=Command(argv=demo.command), memory=demo.memory)
             ended = await run_to_end(home, spec, time_limit=TIME_LIMIT)
         finally:
             await asyncio.to_thread(ImageStore(home).remove, name)

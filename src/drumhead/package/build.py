@@ -1,4 +1,4 @@
-"""Build a package from its recipe: from Debian packages to one canonical archive. Nothing is installed."""
+"""Build a package from its recipe: from Debian packages and wheels to one canonical archive. Nothing is installed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from drumhead.package.records import Origin, Package
 from drumhead.patterns import match_any
 from drumhead.python.bytecode import Interpreter, only_bytecode
 from drumhead.report import silent
-from drumhead.tree import Tree, regular, symlink
+from drumhead.tree import Tree, directory, regular, symlink
 
 if TYPE_CHECKING:
     from drumhead.debian.archive import DebianPackage
@@ -32,12 +32,18 @@ if TYPE_CHECKING:
 WITH_LIBRARIES = {"runtime", "tool", "application"}
 """Kinds of packages that get the libraries of their programs from the dependencies of the Debian packages."""
 LIBRARY_PACKAGE = re.compile(r"(lib|zlib)[^/]*")
+DOCUMENTATION = tuple(f"usr/share/{name}" for name in ("bug", "doc", "doc-base", "info", "lintian", "locale", "man"))
+"""What a recipe leaves out that does not say what to include."""
+MAX_DOWNLOAD = 1 << 30
+MAX_UNPACKED = 3 << 30
+"""Bytes that one package may take; a larger one could not be pulled either (``store.unpacked_limit``)."""
 
 
 async def build_package(home: Home, store: PackageStore, recipe: Recipe, report: Report = silent) -> Package:
     """Build `recipe` from current Debian packages and store it.
 
-    Raises UNVERIFIED when a signature or digest is wrong, INCOMPLETE when a library is missing, NOT_FOUND, REMOTE.
+    Raises UNVERIFIED when a signature or digest is wrong, INCOMPLETE when a library or a named file is missing,
+    UNSUPPORTED for a package that is too large, NOT_FOUND, REMOTE.
     """
     async with new_client() as client:
         archive = await Archive.open(client, home.cache / "debian", find_suites())
@@ -48,16 +54,31 @@ async def build_package(home: Home, store: PackageStore, recipe: Recipe, report:
             for package in (archive.closure(tuple(names)) if recipe.kind in WITH_LIBRARIES else [])
             if package.name not in names and LIBRARY_PACKAGE.fullmatch(package.name)
         ]
-        debs = dict(
-            zip(
-                (package.name for package in (*main, *libraries)),
-                await asyncio.gather(*(archive.fetch(package, report) for package in (*main, *libraries))),
-                strict=True,
-            )
-        )
-        version = archive.find(recipe.version_of).version
+        wanted = (*main, *libraries)
+        _check_size(recipe, sum(package.size for package in wanted), MAX_DOWNLOAD, "downloads")
+        fetched = await asyncio.gather(*(archive.fetch(package, report) for package in wanted))
+        debs = dict(zip((package.name for package in wanted), fetched, strict=True))
+        version = recipe.version or archive.find(recipe.version_of).version
     report(f"building {recipe.name} {version}", 0, 0)
-    return await asyncio.to_thread(_assemble, store, recipe, version, main, libraries, debs)
+    wheels = await asyncio.to_thread(_wheels, recipe, home.cache)
+    return await asyncio.to_thread(_assemble, store, recipe, version, wheels, main, libraries, debs)
+
+
+def _check_size(recipe: Recipe, size: int, limit: int, does: str) -> None:
+    if size > limit:
+        raise DrumheadError(
+            ErrorCode.UNSUPPORTED,
+            f"recipe {recipe.name} {does} {size >> 20} MiB, of at most {limit >> 20} MiB; name fewer packages",
+        )
+
+
+def _wheels(recipe: Recipe, cache: Path) -> Tree:
+    """Return the files of the recipe's wheels, as they stand in the wheels."""
+    if not recipe.wheels:
+        return Tree()
+    from drumhead.python.wheels import unpack_wheels  # noqa: PLC0415 - few recipes have any
+
+    return unpack_wheels(recipe.wheels, cache)
 
 
 def _main_packages(archive: Archive, recipe: Recipe) -> list[DebianPackage]:
@@ -72,11 +93,13 @@ def _assemble(
     store: PackageStore,
     recipe: Recipe,
     version: str,
+    wheels: Tree,
     main: list[DebianPackage],
     libraries: list[DebianPackage],
     debs: dict[str, Path],
 ) -> Package:
     files, newest = _unpack([debs[package.name] for package in main])
+    files.update(wheels)
     if recipe.kind == "kernel":
         from drumhead.package.kernel import kernel_tree  # noqa: PLC0415 - only kernels need LZ4
 
@@ -87,6 +110,7 @@ def _assemble(
         used = _used(main, _add_libraries(tree, giving, recipe))
         if recipe.bytecode >= 0:
             tree = _compile(tree, recipe.bytecode)
+    _check_size(recipe, tree.size, MAX_UNPACKED, "takes")
     return store.add(
         tree,
         Package(
@@ -94,7 +118,7 @@ def _assemble(
             version=version,
             kind=recipe.kind,
             description=recipe.description,
-            created=datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            created=datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if newest else "",
             archive="",
             archive_size=0,
             unpacked_size=tree.size,
@@ -120,11 +144,17 @@ def _unpack(debs: list[Path]) -> tuple[Tree, int]:
 
 def select_files(files: Tree, recipe: Recipe) -> Tree:
     """Return the files that a recipe selects and creates. Raises INCOMPLETE for a pattern without a match."""
-    wanted, unwanted = match_any(recipe.include), match_any(recipe.exclude)
+    include, exclude = recipe.include, recipe.exclude
+    wanted = (lambda _path: True) if include is None else match_any(include)
+    unwanted = match_any((*exclude, *DOCUMENTATION) if include is None else exclude)
     tree = files.filter(lambda path: wanted(path) and not unwanted(path) and files[path].kind != "directory")
-    for pattern in recipe.include:
+    for pattern in include or ():
         if not any(map(match_any([pattern]), (path for path, _ in tree))):
             raise DrumheadError(ErrorCode.INCOMPLETE, f"recipe {recipe.name}: no file matches {pattern}")
+    for source, place in recipe.move.items():
+        _move(tree, files, recipe, source, place)
+    for path in recipe.directories:
+        tree.add(path, directory())
     for path, pattern in recipe.concatenate.items():
         named = match_any([pattern])
         parts = [entry.read() for name, entry in files if entry.kind == "file" and named(name)]
@@ -137,6 +167,17 @@ def select_files(files: Tree, recipe: Recipe) -> Tree:
         for name in names.split():
             tree.add(posixpath.join(posixpath.dirname(path), name), symlink(posixpath.basename(path)))
     return tree
+
+
+def _move(tree: Tree, files: Tree, recipe: Recipe, source: str, place: str) -> None:
+    """Put a file or a directory of `files` somewhere else in `tree`."""
+    moved = [(path, entry) for path, entry in files if path == source or path.startswith(f"{source}/")]
+    if not moved:
+        raise DrumheadError(ErrorCode.INCOMPLETE, f"recipe {recipe.name}: there is no {source} to move")
+    if tree.get(source):
+        tree.remove(source)
+    for path, entry in moved:
+        tree.add(place + path.removeprefix(source), entry)
 
 
 def _add_libraries(tree: Tree, debs: dict[DebianPackage, Path], recipe: Recipe) -> list[DebianPackage]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
 from importlib import resources
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's loader where PyYAML has it, as it is ten times faster."""
+MAX_BYTES = 256 << 10
+"""The size of a recipe; the longest of drumhead's own has 3 KiB."""
+MAX_DEPTH = 16
+EXPECTED = {
+    "name": "a name has letters and digits, with . _ + - / between them",
+    "debian": "a Debian package is named with a-z, 0-9, + - and .",
+    "version_of": "a Debian package is named with a-z, 0-9, + - and .",
+    "wheels": "a wheel is written NAME==VERSION --hash=sha256:DIGEST",
+    "requires": "a package is named with letters and digits, with . _ + - / between them",
+}
+"""What a text must look like, by key."""
 
 
 @functools.cache
@@ -39,8 +51,21 @@ def find_recipe(name: str) -> Recipe:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Return a recipe in a file. Raises MANIFEST."""
-    return _parse(str(path), path.read_text())
+    """Return a recipe in a file. Raises MANIFEST with file, line and reason; NOT_FOUND."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise manifest_error(str(path), 1, f"a recipe has at most {MAX_BYTES >> 10} KiB")
+        return _parse(str(path), text.decode())
+    except FileNotFoundError as error:
+        raise DrumheadError(
+            ErrorCode.NOT_FOUND, f"{path} does not exist; `drumhead package new NAME` writes a recipe to start from"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise manifest_error(str(path), 1, f"it is not text in UTF-8 ({error.reason})") from error
+    except OSError as error:
+        raise manifest_error(str(path), 1, f"it cannot be read: {error.strerror}") from error
 
 
 def find_alias(name: str) -> Recipe | None:
@@ -53,9 +78,75 @@ def find_alias(name: str) -> Recipe | None:
 
 def _parse(file: str, text: str) -> Recipe:
     try:
-        return msgspec.convert(yaml.load(text, Loader=LOADER), Recipe)  # noqa: S506 - a safe one, as its name says
+        _check_depth(file, text)
+        node = yaml.compose(text, Loader=LOADER)
+        recipe = msgspec.convert(yaml.load(text, Loader=LOADER), Recipe)  # noqa: S506 - a safe one, as its name says
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        raise manifest_error(file, mark.line + 1 if mark else 1, str(error)) from error
-    except msgspec.ValidationError as error:
-        raise manifest_error(file, 1, str(error)) from error
+        reason = getattr(error, "problem", None) or str(error)
+        raise manifest_error(file, mark.line + 1 if mark else 1, f"it is not YAML: {reason}") from error
+    except (ValueError, TypeError) as error:  # dates that do not exist, keys that are lists
+        if not isinstance(error, msgspec.ValidationError):
+            raise manifest_error(file, 1, f"a value is not what a recipe holds: {error}") from error
+        reason, _, place = str(error).partition(" - at `")
+        said = _sentence(reason, place.rstrip("`"))
+        raise manifest_error(file, _line_of(node, f"{place} {reason}"), said) from error
+    if fault := _fault(recipe):
+        key, reason = fault
+        raise manifest_error(file, _line_of(node, f"$.{key}"), reason)
+    return recipe
+
+
+def _check_depth(file: str, text: str) -> None:
+    """Refuse what is nested deeper than any recipe, before anything recursive reads it."""
+    depth = 0
+    for event in yaml.parse(text, Loader=LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise manifest_error(
+                file, (event.start_mark.line if event.start_mark else 0) + 1, "its values are nested too deeply"
+            )
+
+
+def _line_of(node: yaml.Node | None, place: str) -> int:
+    """Return the line of the key that msgspec names (``$.config_sets[...].argv``, or an unknown field `x`)."""
+    line = 1
+    for name in re.findall(r"[A-Za-z_]+", place):
+        if isinstance(node, yaml.MappingNode):
+            found = [(key, value) for key, value in node.value if key.value == name]
+            if found:
+                line, node = found[0][0].start_mark.line + 1, found[0][1]
+    return line
+
+
+def _sentence(reason: str, place: str) -> str:
+    key = place.removeprefix("key` in `").removeprefix("$.").split("[")[0]
+    if unknown := re.search(r"unknown field `(.+)`", reason):
+        near = difflib.get_close_matches(unknown[1], Recipe.__struct_fields__, n=1)
+        return f"a recipe has no key {unknown[1]}" + (f"; did you mean {near[0]}?" if near else "")
+    if missing := re.search(r"missing required field `(.+)`", reason):
+        return f"the recipe must give {missing[1]}"
+    if "matching regex" in reason:
+        return f"{key}: {EXPECTED.get(key, 'a path of the image has no leading slash and no ..')}"
+    return f"{key}: {reason}" if key else reason
+
+
+def _fault(recipe: Recipe) -> tuple[str, str] | None:
+    """Return the key that is wrong in a recipe whose types are right, and why; None for a recipe that can be built."""
+    if not recipe.debian and not recipe.wheels:
+        return "name", "the recipe must give debian (or wheels), the packages to take files from"
+    if bool(recipe.version) == bool(recipe.version_of):
+        return "version", "the recipe must give either version_of, a Debian package, or version"
+    if recipe.kind == "kernel" and not recipe.modules:
+        return "kind", "a kernel must give modules"
+    if recipe.modules and recipe.kind != "kernel":
+        return "modules", "only a kernel has modules"
+    for name, command in recipe.config_sets.items():
+        if not command.argv:
+            return "config_sets", f"config set {name} must give argv, the program and its arguments"
+    for alias in recipe.aliases:
+        try:
+            re.compile(alias)
+        except re.error as error:
+            return "aliases", f"{alias!r} is not a regular expression: {error}"
+    return None

@@ -8,7 +8,8 @@ import msgspec
 
 from drumhead.records import Command, Filesystem, Signature
 
-PackageName = Annotated[str, msgspec.Meta(pattern=r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._+/-]*$")]
+PACKAGE_NAME = r"^(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._+/-]*$"
+PackageName = Annotated[str, msgspec.Meta(pattern=PACKAGE_NAME)]
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Version = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]{0,128}$")]
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
@@ -72,45 +73,59 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
         return next((layer for layer in self.layers if layer.filesystem == filesystem), None)
 
 
-class Demo(msgspec.Struct, frozen=True, kw_only=True):
+TreePath = Annotated[str, msgspec.Meta(pattern=r"^(?!/)(?!(?:.*/)?\.\.(?:/|$))[^\x00-\x1f\x7f]{1,4095}$")]
+"""A path in an image without its leading slash."""
+Word = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+Pattern = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+DebianName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9+.-]{0,127}$")]
+PinnedWheel = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+-]+( --hash=sha256:[0-9a-f]{64})+$")]
+
+
+class Demo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A recipe's test: `command`, in a guest with only this package (and `require`), prints `output` and ends with 0.
 
-    ``{version}`` in `output` stands for the package's version.
+    ``{version}`` in `output` stands for the package's version. `memory` is in MiB.
     """
 
-    command: tuple[str, ...]
+    command: Annotated[tuple[Word, ...], msgspec.Meta(min_length=1)]
     output: str
-    require: tuple[str, ...] = ()
-    files: dict[str, str] = {}
+    require: tuple[PackageName, ...] = ()
+    files: dict[TreePath, str] = {}
+    memory: Annotated[int, msgspec.Meta(ge=32, le=4096)] = 256
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """package/recipes/NAME.yaml: how to build a package from Debian packages.
+    """package/recipes/NAME.yaml: how to build a package from Debian packages and Python wheels.
 
-    `version_of` names the Debian package that gives the version. `include` and `exclude` are globs over the paths of
-    the `debian` packages (``**`` crosses directories); libraries that the selected files need are added from those
-    packages' dependencies, found by reading ELF. `links` maps a new symbolic link to its target, `names` a file to
-    further names for it (separated by blanks; links beside it), `files` a new file to its text, `concatenate` a new
-    file to a glob over its parts.
+    `version_of` names the Debian package that gives the version; without Debian packages it is `version`. `include`
+    and `exclude` are globs over the paths of the `debian` packages and the `wheels` (``**`` crosses directories); None
+    includes everything but documentation. Libraries that the selected files need are added from those packages'
+    dependencies, found by reading ELF. `move` maps a file or directory to its place in the image, `links` a new
+    symbolic link to its target, `names` a file to further names for it (separated by blanks; links beside it), `files`
+    a new file to its text, `concatenate` a new file to a glob over its parts. `directories` are new ones.
     """
 
-    name: str
+    name: PackageName
     kind: PackageKind
-    description: str
-    version_of: str
-    debian: tuple[str, ...]
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    links: dict[str, str] = {}
-    names: dict[str, str] = {}
-    files: dict[str, str] = {}
-    concatenate: dict[str, str] = {}
-    requires: tuple[str, ...] = ()
-    config_sets: dict[str, Command] = {}
-    aliases: tuple[str, ...] = ()
+    description: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    version: Version = ""
+    version_of: DebianName | Literal[""] = ""
+    debian: Annotated[tuple[DebianName, ...], msgspec.Meta(max_length=64)] = ()
+    wheels: Annotated[tuple[PinnedWheel, ...], msgspec.Meta(max_length=16)] = ()
+    include: tuple[Pattern, ...] | None = None
+    exclude: tuple[Pattern, ...] = ()
+    move: dict[TreePath, TreePath] = {}
+    links: dict[TreePath, Word] = {}
+    names: dict[TreePath, Word] = {}
+    files: dict[TreePath, str] = {}
+    directories: tuple[TreePath, ...] = ()
+    concatenate: dict[TreePath, Pattern] = {}
+    requires: tuple[PackageName, ...] = ()
+    config_sets: dict[Word, Command] = {}
+    aliases: tuple[Pattern, ...] = ()
     """Regular expressions for old names of this package (``eu.mikelangelo-project.app.node-…``)."""
-    bytecode: int = -1
+    bytecode: Annotated[int, msgspec.Meta(ge=-1, le=2)] = -1
     """0 to 2: ship only Python bytecode compiled at this level of optimisation; -1: ship sources."""
-    modules: tuple[str, ...] = ()
+    modules: tuple[Word, ...] = ()
     """For kernels: the names of modules in the initramfs; their dependencies are added."""
     demo: Demo | None = None

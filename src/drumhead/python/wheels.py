@@ -17,6 +17,8 @@ from drumhead.python.requirements import PLATFORM, PYTHON
 from drumhead.tree import Tree, regular, symlink
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from drumhead.python.lock import Lock
 
 SITE = f"usr/local/lib/python{PYTHON}/dist-packages"
@@ -57,21 +59,44 @@ def install(lock: Lock, cache: Path) -> Tree:
     """
     with tempfile.TemporaryDirectory() as scratch:
         name = "pylock.toml" if lock.file.endswith(".toml") else "requirements.txt"
-        requirements = Path(scratch) / name
-        requirements.write_text(lock.text)
-        constraints = Path(scratch) / "constraints.txt"
-        constraints.write_text("\n".join(BUILDERS))
-        target = Path(scratch) / "site"
-        host.run(
-            [
-                *(find_uv(), "pip", "install", "--quiet", "--python", sys.executable, "--target", target),
-                *("--python-version", PYTHON, "--python-platform", PLATFORM, "--build-constraints", constraints),
-                *("--require-hashes", "--no-deps", "--link-mode", "copy", "--cache-dir", cache / "uv"),
-                *("--requirements", requirements),
-            ]
-        )
+        target = _install(Path(scratch), name, lock.text, cache)
         refuse_compiled(target)
         return _read(target)
+
+
+def unpack_wheels(pinned: Iterable[str], cache: Path) -> Tree:
+    """Return the files of wheels (``NAME==VERSION --hash=sha256:…``) as they stand in them. Blocks.
+
+    Raises HOST_TOOL with uv's message when a hash differs.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        target = _install(Path(scratch), "requirements.txt", "\n".join(pinned), cache)
+        tree = Tree()
+        for path in sorted(target.rglob("*")):
+            name = path.relative_to(target).as_posix()
+            if path.is_symlink():
+                tree.add(name, symlink(str(path.readlink())))
+            elif path.is_file() and "__pycache__" not in path.parts:
+                mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
+                tree.add(name, regular(path.read_bytes(), mode))
+        return tree
+
+
+def _install(scratch: Path, name: str, requirements: str, cache: Path) -> Path:
+    """Install the requirements, with hashes, into a directory in `scratch` and return it."""
+    (scratch / name).write_text(requirements)
+    constraints = scratch / "constraints.txt"
+    constraints.write_text("\n".join(BUILDERS))
+    target = scratch / "site"
+    host.run(
+        [
+            *(find_uv(), "pip", "install", "--quiet", "--python", sys.executable, "--target", target),
+            *("--python-version", PYTHON, "--python-platform", PLATFORM, "--build-constraints", constraints),
+            *("--require-hashes", "--no-deps", "--link-mode", "copy", "--cache-dir", cache / "uv"),
+            *("--requirements", scratch / name),
+        ]
+    )
+    return target
 
 
 def refuse_compiled(site: Path) -> None:

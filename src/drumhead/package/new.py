@@ -1,0 +1,119 @@
+"""Write a recipe to start from: what Debian's package holds, and what every key means."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import json
+import posixpath
+import re
+from typing import TYPE_CHECKING
+
+from drumhead.debian.archive import Archive
+from drumhead.debian.deb import read_deb
+from drumhead.debian.sources import find_suites
+from drumhead.download import new_client
+from drumhead.elf import MAGIC
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.package.recipe import known_recipes
+from drumhead.package.records import PACKAGE_NAME
+from drumhead.report import silent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from drumhead.home import Home
+    from drumhead.report import Report
+    from drumhead.tree import Tree
+
+PROGRAMS = ("usr/bin/", "usr/sbin/")
+TEMPLATE = """\
+# A recipe: drumhead package build --recipe {file}
+name: {name}
+# application, tool, runtime or libraries. The config sets of an application belong to every image that requires it.
+kind: {kind}
+description: {description}
+# The Debian package that gives the version, and those to take files from. What they depend on is not added, except
+# the shared libraries that the chosen programs need: name the packages of further programs and data here.
+version_of: {package}
+debian: [{package}]
+# REQUIRED to keep it small: the files to take; ** crosses directories. Without it, everything but documentation.
+include:
+{include}
+# OPTIONAL. What to leave out of that.
+# exclude:
+#   - usr/share/{package}/examples
+# OPTIONAL. Nothing of a package is executed, so what its installation would write is written here.
+# files:
+#   etc/{package}.conf: |
+#     setting = value
+# directories: [data]
+# links:
+#   usr/bin/{name}: /usr/lib/{package}/{name}
+# OPTIONAL. Packages of drumhead that it needs, such as cli for a shell.
+# requires: [cli]
+# What can be run: drumhead run --run {name}, or base: {name}:{name} in the meta/run.yaml of a project.
+config_sets:
+  {name}: {{argv: [{program}]}}
+# What `drumhead package test --recipe {file}` runs in a machine, and what it must print.
+demo:
+  command: [{program}, --version]
+  output: "TODO: what it prints"
+"""
+
+
+async def write_recipe(home: Home, name: str, package: str, file: Path, report: Report = silent) -> None:
+    """Write a recipe called `name` for the Debian package `package` into `file`, which names the package's programs.
+
+    Raises CONFLICT when the file exists or the name is taken, NOT_FOUND for an unknown package, USAGE, UNVERIFIED,
+    REMOTE.
+    """
+    if not re.fullmatch(PACKAGE_NAME, name):
+        raise DrumheadError(
+            ErrorCode.USAGE, f"{name!r} is not a package name (letters and digits, with . _ + - / inside)"
+        )
+    if name in known_recipes():
+        raise DrumheadError(ErrorCode.CONFLICT, f"{name} is a package of drumhead; choose another name")
+    if await asyncio.to_thread(file.exists):
+        raise DrumheadError(ErrorCode.CONFLICT, f"{file} already exists; edit it, or delete it first")
+    async with new_client() as client:
+        archive = await Archive.open(client, home.cache / "debian", find_suites())
+        try:
+            found = archive.find(package)
+        except DrumheadError as error:
+            near = difflib.get_close_matches(package, archive.names(), n=3)
+            hint = f"; there are {', '.join(near)}" if near else ""
+            raise DrumheadError(error.code, f"{error.message}{hint}") from error
+        files, _ = read_deb(await archive.fetch(found, report))
+    text = recipe_text(name, found.name, found.description, file.name, files)
+    try:
+        await asyncio.to_thread(file.write_text, text)
+    except OSError as error:
+        raise DrumheadError(ErrorCode.USAGE, f"{file} cannot be written: {error.strerror}") from error
+
+
+def recipe_text(name: str, package: str, description: str, file: str, files: Tree) -> str:
+    """Return the text of a recipe for the Debian package `package` with these files."""
+    paths = [path for path, entry in files if entry.kind != "directory" and not path.startswith("usr/share/doc")]
+    programs = [path for path in paths if path.startswith(PROGRAMS)]
+    elf = [path for path in programs if files[path].kind == "file" and files[path].starts_with(MAGIC)]
+    # Config files, shared data and private libraries: one pattern for each directory of the package.
+    beside = sorted({_directory(path) for path in paths if not path.startswith(PROGRAMS)} - {""})
+    first = min(elf or programs or ["TODO"], key=lambda path: (posixpath.basename(path) != name, path))
+    return TEMPLATE.format(
+        name=name,
+        package=package,
+        file=file,
+        kind="application" if first.startswith("usr/sbin/") else "tool",
+        description=json.dumps(description or f"Debian's {package}", ensure_ascii=False),
+        include="\n".join([*(f"  - {path}" for path in programs), *(f"  # - {path}" for path in beside)]) or "  - '**'",
+        program=f"/{first}",
+    )
+
+
+def _directory(path: str) -> str:
+    """Return the part of a path that a recipe would name; empty for what no program reads."""
+    parts = path.split("/")
+    if parts[:2] == ["usr", "share"]:
+        return "" if parts[2] in {"bug", "doc-base", "info", "lintian", "locale", "man"} else "/".join(parts[:3])
+    return "/".join(parts[: 3 if parts[0] == "usr" else 2])

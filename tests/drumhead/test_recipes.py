@@ -1,0 +1,130 @@
+"""Recipes of one's own: what they may say, what is wrong with them, and the recipe to start from."""
+
+import asyncio
+import re
+
+import pytest
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.package.recipe import MAX_BYTES, read_recipe
+from drumhead.package.store import PackageStore, parse_ref
+from drumhead.tree import Tree, regular
+
+from .conftest import write_files
+
+MINIMAL = "name: mine\nkind: tool\ndescription: Mine\nversion_of: jq\ndebian: [jq]\n"
+
+
+def refusal(tmp_path, text):
+    file = tmp_path / "r.yaml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DrumheadError) as refused:
+        read_recipe(file)
+    assert refused.value.code is ErrorCode.MANIFEST
+    return refused.value.message.removeprefix(str(file))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (MINIMAL + "inclde: []\n", "a recipe has no key inclde; did you mean include?"),
+        (MINIMAL + "include: usr/bin/jq\n", ":6: include: Expected `array | null`"),
+        (MINIMAL.replace("kind: tool\n", ""), "the recipe must give kind"),
+        (MINIMAL.replace("tool", "program"), ":2: kind: Invalid enum value"),
+        (MINIMAL.replace("name: mine", "name: ../mine"), ":1: name: a name has letters and digits"),
+        (MINIMAL.replace("[jq]", "['jq; reboot']"), ":5: debian: a Debian package is named with"),
+        (MINIMAL.replace("debian: [jq]\n", ""), "must give debian (or wheels)"),
+        (MINIMAL.replace("version_of: jq\n", ""), "either version_of, a Debian package, or version"),
+        (MINIMAL + "files: {../../etc/cron.d/x: text}\n", ":6: files: a path of the image has no leading slash"),
+        (MINIMAL + "links: {/usr/bin/x: jq}\n", ":6: links: a path of the image has no leading slash"),
+        (MINIMAL + "demo: {command: [jq], output: '', files: {/etc/motd: x}}\n", ":6: demo.files: a path of the image"),
+        (MINIMAL + "demo: {command: [], output: ''}\n", ":6: demo"),
+        (MINIMAL + "config_sets:\n  a:\n    argv: []\n", ":6: config set a must give argv"),
+        (MINIMAL + "modules: [ext4]\n", ":6: only a kernel has modules"),
+        (MINIMAL + "bytecode: 9\n", ":6: bytecode: Expected `int` <= 2"),
+        (MINIMAL + "aliases: ['(']\n", ":6: '(' is not a regular expression"),
+        (MINIMAL + "wheels: [numpy]\n", ":6: wheels: a wheel is written NAME==VERSION --hash=sha256:DIGEST"),
+        (MINIMAL + f"debian: [{', '.join(f'p{n}' for n in range(65))}]\n", "debian: Expected `array` of length <= 64"),
+        (MINIMAL + "description: 2026-99-99\n", "a value is not what a recipe holds"),
+        ("a: [", "it is not YAML"),
+        ("- jq", "Expected `object`"),
+        ("", "Expected `object`"),
+        (b"name: \xff", "it is not text in UTF-8"),
+        ("include: " + "[" * 100_000, "nested too deeply"),
+        ("#" * (MAX_BYTES + 1), "a recipe has at most 256 KiB"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_its_line(tmp_path, text, said):
+    message = refusal(tmp_path, text)
+    assert re.match(r":\d+: ", message)
+    assert said in message
+
+
+def test_a_recipe_that_does_not_exist_names_the_command_that_writes_one(empty, tmp_path):
+    said = empty.refused("package", "build", "--recipe", tmp_path / "none.yaml", status=3)
+    assert "drumhead package new" in said
+    assert "r.yaml" in empty.refused(
+        "package", "build", "--recipe", write_files(tmp_path, {"r.yaml": "a: ["}) / "r.yaml", status=2
+    )
+
+
+def test_what_a_recipe_includes_moves_and_makes(tmp_path):
+    from drumhead.package.build import select_files
+
+    files = Tree()
+    for path in ("usr/bin/jq", "usr/share/doc/jq/README", "usr/share/jq/one/a", "usr/share/jq/b"):
+        files.add(path, regular(path.encode()))
+    more = (
+        "move: {usr/share/jq/one: srv/jq, usr/bin/jq: usr/bin/other}\ndirectories: [data]\nlinks: {usr/bin/jq: other}\n"
+    )
+    file = tmp_path / "r.yaml"
+    file.write_text(MINIMAL + more)
+    tree = select_files(files, read_recipe(file))
+    kept = {path: entry.target or entry.read().decode() for path, entry in tree if entry.kind != "directory"}
+    assert kept == {
+        "usr/bin/jq": "other",
+        "usr/bin/other": "usr/bin/jq",
+        "srv/jq/a": "usr/share/jq/one/a",
+        "usr/share/jq/b": "usr/share/jq/b",
+    }
+    assert tree["data"].kind == "directory"
+    file.write_text(MINIMAL + "move: {usr/bin/jx: usr/bin/y}\n")
+    with pytest.raises(DrumheadError, match="there is no usr/bin/jx to move"):
+        select_files(files, read_recipe(file))
+
+
+def test_a_new_recipe_can_be_built_tested_and_required(drumhead, tmp_path):
+    said = drumhead("package", "new", "jq", cwd=tmp_path)
+    assert "drumhead package build --recipe jq.yaml" in said
+    text = (tmp_path / "jq.yaml").read_text()
+    assert "- usr/bin/jq\n" in text
+    assert "already exists" in drumhead.refused("package", "new", "jq", status=5, cwd=tmp_path)
+    assert "is a package of drumhead" in drumhead.refused("package", "new", "nginx", status=5, cwd=tmp_path)
+    assert "not a package name" in drumhead.refused("package", "new", "../x", status=2, cwd=tmp_path)
+    assert "cannot be written" in drumhead.refused("package", "new", "jq", "--output", "no/x", status=2, cwd=tmp_path)
+    near = drumhead.refused("package", "new", "caddyy", status=3, cwd=tmp_path)
+    assert "no package caddyy; there are caddy" in near
+    (tmp_path / "jq.yaml").write_text(text.replace("TODO: what it prints", "jq-1.6"))
+    (built,) = drumhead.json("package", "build", "--recipe", "jq.yaml", cwd=tmp_path)
+    assert built["name"] == "jq"
+    assert {"libjq1", "libonig5"} <= {origin["name"] for origin in built["origins"]}
+    assert drumhead.json("package", "test", "--recipe", "jq.yaml", cwd=tmp_path) == [
+        {"package": "jq", "passed": True, "verdict": "passed"}
+    ]
+
+
+async def test_wheels_are_sources_too_and_must_have_their_hash(drumhead, tmp_path):
+    """typing-extensions 4.15.0, with the digest that PyPI states."""
+    digest = "f0fa19c6845758ab08074a0cfa8b7aecb71c999ca73d62883bc25cc018c4e548"
+    text = (
+        "name: typing\nkind: tool\ndescription: One module\nversion: 4.15.0\n"
+        f"wheels: [typing-extensions==4.15.0 --hash=sha256:{digest}]\n"
+        "include: []\nmove: {typing_extensions.py: usr/lib/typing.py}\n"
+    )
+    file = write_files(tmp_path, {"r.yaml": text}) / "r.yaml"
+    (built,) = await asyncio.to_thread(drumhead.json, "package", "build", "--recipe", file)
+    assert built["version"] == "4.15.0"
+    tree = PackageStore(drumhead.home).tree(PackageStore(drumhead.home).find(parse_ref("typing")))
+    assert [path for path, entry in tree if entry.kind == "file"] == ["usr/lib/typing.py"]
+    file.write_text(text.replace(digest, "0" * 64))
+    assert "ash mismatch" in await asyncio.to_thread(drumhead.refused, "package", "build", "--recipe", file, status=4)
