@@ -1,10 +1,15 @@
 """What holds for every test."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from support.seaweedfs import Seaweed
 
 # A shell lets what it starts in the background ignore Ctrl-C, and every program that a test starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -19,6 +24,23 @@ hypothesis.settings.load_profile("safelight")
 TESTS = Path(__file__).parent
 TOGETHER = {"drumhead", "cli"}
 """Directories whose tests share what is costly to make, packages and images or a running system."""
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Seaweed]":
+    """A real S3 server, started once."""
+    from support.seaweedfs import seaweedfs
+
+    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket_url(seaweed: "Seaweed", monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty place in a bucket, and the environment that leads there."""
+    for name, value in seaweed.environment().items():
+        monkeypatch.setenv(name, value)
+    return seaweed.url()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

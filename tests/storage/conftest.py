@@ -8,23 +8,28 @@ from safelight import serve
 from safelight.client import base
 from safelight.client.storage import StorageClient
 from safelight.storage.__main__ import Config, build
+from safelight.storage.bucket import BucketStore
 from safelight.storage.directory import DirectoryStore
 from safelight.storage.store import BlobStore
 
 
-@pytest.fixture(params=["directory"])
+@pytest.fixture(params=["directory", "bucket"])
 async def store(request, tmp_path) -> AsyncIterator[BlobStore]:
     """Every backend: all keep the contract."""
     match request.param:
         case "directory":
             async with DirectoryStore.at(tmp_path / "store") as opened:
                 yield opened
+        case "bucket":
+            async with BucketStore.at(request.getfixturevalue("bucket_url")) as opened:
+                yield opened
 
 
-@pytest.fixture
-async def service(tmp_path) -> AsyncIterator[serve.Service]:
-    """Storage, served in this process; small limits, so that they can be met."""
-    config = Config(port=0, data=str(tmp_path / "served"), max_blob=8 << 20, idle_timeout=0.5)
+@pytest.fixture(params=["directory", "bucket"])
+async def service(request, tmp_path) -> AsyncIterator[serve.Service]:
+    """Storage on every backend, served in this process; small limits, so that they can be met."""
+    url = request.getfixturevalue("bucket_url") if request.param == "bucket" else None
+    config = Config(port=0, data=str(tmp_path / "served"), store=url, max_blob=8 << 20, idle_timeout=0.5)
     async with serve.running("storage", config, build) as running:
         yield running
 

@@ -23,7 +23,7 @@ async def test_put_and_read_by_the_client(client, size):
     assert await client.put(chunks(data), expected=blob.digest) == blob
     info = await client.info()
     assert (info.blobs, info.size) == (1, size)
-    assert info.free > 0
+    assert info.free is None or info.free > 0  # a bucket does not say
 
 
 async def test_new_is_201_and_known_is_200(service, http):
@@ -135,6 +135,7 @@ async def test_conditions(service, http, client, headers, status):
                 assert answer.headers["ETag"] == f'"{blob.digest}"'
 
 
+@pytest.mark.parametrize("service", ["directory"], indirect=True)
 async def test_verified_reading_finds_damage(service, client, tmp_path, http):
     blob = await client.put(made(1000))
     async with client.open(blob.digest, verify=True) as answer:

@@ -9,7 +9,9 @@ from safelight import serve
 from safelight.client.partials import PartialClient
 from safelight.errors import Code, Error
 from safelight.storage.__main__ import Config, build
+from safelight.storage.bucket import BucketStore
 from safelight.storage.directory import DirectoryStore
+from safelight.storage.partial.bucket import PartialBucket
 from safelight.storage.partial.directory import PartialDirectory
 from safelight.storage.partial.store import PartialLimits
 from safelight.wire import NewPartial
@@ -19,17 +21,24 @@ from support.until import until
 DATA = bytes(range(256)) * 12_000  # three pieces for the disk
 
 
-@pytest.fixture(params=["embedded", "http"])
+@pytest.fixture(params=["embedded", "http", "bucket", "bucket over http"])
 async def store(request, tmp_path):
-    if request.param == "embedded":
+    if request.param == "bucket":
+        async with (
+            BucketStore.at(request.getfixturevalue("bucket_url")) as blobs,
+            PartialBucket.at(blobs.bucket, blobs, PartialLimits()) as partials,
+        ):
+            yield partials
+    elif request.param == "embedded":
         async with (
             DirectoryStore.at(tmp_path / "blobs") as blobs,
             PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as partials,
         ):
             yield partials
     else:
+        url = request.getfixturevalue("bucket_url") if request.param == "bucket over http" else None
         async with (
-            serve.running("storage", Config(port=0, data=str(tmp_path / "storage")), build) as storage,
+            serve.running("storage", Config(port=0, data=str(tmp_path / "storage"), store=url), build) as storage,
             PartialClient.connect(storage.url) as client,
         ):
             yield client

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -16,10 +16,9 @@ from prometheus_client import Gauge
 from safelight import serve, settings
 from safelight.access import route
 from safelight.client.db import DbClient
-from safelight.storage import app
+from safelight.storage import app, backends
 from safelight.storage.collector import Collector, references
 from safelight.storage.partial.app import Partials
-from safelight.storage.partial.directory import PartialDirectory
 from safelight.storage.partial.store import PartialLimits
 
 
@@ -31,7 +30,8 @@ class Config(serve.Config, frozen=True, kw_only=True):
     store: Annotated[
         str | None,
         Meta(
-            description="The URL of the store, file:///DIRECTORY; by default the data directory.",
+            description="The URL of the store: file:///DIRECTORY, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or "
+            "az://CONTAINER/PREFIX; by default the data directory.",
             extra={"metavar": "URL"},
         ),
     ] = None
@@ -61,32 +61,38 @@ class Config(serve.Config, frozen=True, kw_only=True):
 @asynccontextmanager
 async def build(config: Config, service: serve.Service) -> AsyncIterator[web.Application]:
     """Open the backend that the store's URL names, and yield the application."""
-    scheme, _, place = (config.store or f"file://{config.data}").partition("://")
-    match scheme:
-        case "file":
-            from safelight.storage.directory import DirectoryStore  # noqa: PLC0415 - only what is chosen is imported
-
-            opened = DirectoryStore.at(Path(place), keep_free=config.keep_free)
-        case _:
-            settings.fail(f"--store: storage has no backend for {config.store}. Write file:///DIRECTORY.")
-    numbers = app.Numbers(service.registry)
     limits = app.Limits(blob=config.max_blob, idle_timeout=config.idle_timeout)
-    async with opened as store:
+    numbers = app.Numbers(service.registry)
+    async with _backend(config) as backend:
+        store = backend.blobs
         free = Gauge("safelight_storage_free_bytes", "Bytes that still fit, or -1", registry=service.registry)
         free.set_function(lambda: -1 if (left := store.free()) is None else left)
         collector = None
         if service.discovery is not None:
             # Not `service.needs`: storage works without db, only its garbage collection does not.
             db = DbClient(service.connection(service.discovery.address("db"), retry_for=2.0))
-            collector = Collector(store, partial(references, db), config.grace, Path(config.data, "db"))
+            collector = Collector(store, partial(references, db), config.grace, backend.known_db, backend.turn)
         application = app.make(store, collector, limits, numbers)
-        kept = PartialLimits(count=config.max_partials, keep=config.keep_partial)
-        async with (
-            PartialDirectory.at(Path(config.data) / "partials", store, kept) as partials,
-            _collecting(collector, config.collect_every, numbers),
-        ):
-            route.add(application, Partials(partials, config.idle_timeout).routes())
+        async with _collecting(collector, config.collect_every, numbers):
+            route.add(application, Partials(backend.partials, config.idle_timeout).routes())
             yield application
+
+
+def _backend(config: Config) -> AbstractAsyncContextManager[backends.Backend]:
+    limits = PartialLimits(count=config.max_partials, keep=config.keep_partial)
+    url = config.store or f"file://{config.data}"
+    scheme, _, place = url.partition("://")
+    match scheme:
+        case "file":
+            opened = backends.directory(Path(place), Path(config.data), config.keep_free, limits)
+        case "s3" | "gs" | "az":
+            opened = backends.bucket(url, limits)
+        case _:
+            settings.fail(
+                f"--store: storage has no backend for {url}. Write file:///DIRECTORY, s3://BUCKET/PREFIX, "
+                "gs://BUCKET/PREFIX or az://CONTAINER/PREFIX."
+            )
+    return opened
 
 
 @asynccontextmanager

@@ -12,7 +12,8 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Protocol
 
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
@@ -37,11 +38,34 @@ async def references(db: DbClient) -> AsyncIterator[Reference]:
         after = page.next
 
 
+class KnownDb(Protocol):
+    """Where the identity of the database of earlier collections is kept: a file, or what reads like one in a bucket."""
+
+    def exists(self) -> bool:
+        """Whether there was a collection before."""
+        ...
+
+    def read_text(self) -> str:
+        """Return the identity."""
+        ...
+
+    def write_text(self, data: str, /) -> int:
+        """Keep the identity."""
+        ...
+
+
+Turn = Callable[[], AbstractAsyncContextManager[None]]
+"""Held during a collection, so that one instance collects at a time. Raises CONFLICT (`busy`) while another has it."""
+
+
 class Collector:
     """Collects garbage on request and at intervals, one collection at a time."""
 
-    def __init__(self, store: BlobStore, references: References, grace: float, known_db: Path) -> None:
+    def __init__(
+        self, store: BlobStore, references: References, grace: float, known_db: KnownDb, turn: Turn = nullcontext
+    ) -> None:
         self._store = store
+        self._turn = turn
         self._known_db = known_db
         self._references = references
         self._grace = grace
@@ -54,11 +78,14 @@ class Collector:
             try:
                 done(await self.collect())
             except Error as error:
-                log.warning("The garbage collection failed, nothing was removed: %s", error.detail)
+                if error.extra.get("busy"):
+                    log.info("No garbage collection now: %s", error.detail)
+                else:
+                    log.warning("The garbage collection failed, nothing was removed: %s", error.detail)
 
     async def collect(self) -> Collected:
         """Collect once. Raises `Error` where db or the store fails; what is referenced stays in any case."""
-        async with self._lock:
+        async with self._lock, self._turn():
             before = time.time() - self._grace
             total = Collected()
             named: set[bytes] = set()

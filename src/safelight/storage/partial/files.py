@@ -92,7 +92,7 @@ class PartialFiles:
 
     def open(self, id: str, offset: int, checksum: str | None) -> Append:
         """Open an upload to append at `offset`. Raises NOT_FOUND, CONFLICT, INVALID_REQUEST."""
-        wanted = _checksum(checksum) if checksum is not None else None
+        wanted = parse_checksum(checksum) if checksum is not None else None
         partial = self.get(id)
         if partial.outcome:
             raise Error(Code.CONFLICT, "This upload is closed, so nothing can be appended.", offset=partial.offset)
@@ -223,7 +223,8 @@ class Append:
             raise Error(Code.DIGEST_MISMATCH, "The bytes do not match their checksum. Send them again.")
 
 
-def _checksum(text: str) -> tuple[str, str]:
+def parse_checksum(text: str) -> tuple[str, str]:
+    """Return the algorithm and the digest in hex. Raises INVALID_REQUEST."""
     match = _CHECKSUM.fullmatch(text)
     if match is None:
         sentence = f"A checksum is written algorithm:hex, with one of {', '.join(CHECKSUMS)}."

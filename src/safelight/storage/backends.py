@@ -1,0 +1,57 @@
+"""The backends of storage: what the URL of a store selects."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+
+import msgspec
+
+from safelight import settings
+from safelight.errors import Code, Error
+from safelight.storage.collector import KnownDb, Turn
+from safelight.storage.partial.store import PartialLimits, PartialStore
+from safelight.storage.store import BlobStore
+
+
+class Backend(msgspec.Struct, frozen=True, kw_only=True):
+    """The stores of blobs and partial uploads, and what a garbage collection needs besides them."""
+
+    blobs: BlobStore
+    partials: PartialStore
+    known_db: KnownDb
+    turn: Turn
+
+
+@asynccontextmanager
+async def directory(path: Path, data: Path, keep_free: int, limits: PartialLimits) -> AsyncIterator[Backend]:
+    """Keep blobs in a directory, and partial uploads in the data directory."""
+    from safelight.storage.directory import DirectoryStore  # noqa: PLC0415 - only what is chosen is imported
+    from safelight.storage.partial.directory import PartialDirectory  # noqa: PLC0415
+
+    async with (
+        DirectoryStore.at(path, keep_free=keep_free) as blobs,
+        PartialDirectory.at(data / "partials", blobs, limits) as partials,
+    ):
+        yield Backend(blobs=blobs, partials=partials, known_db=data / "db", turn=nullcontext)
+
+
+@asynccontextmanager
+async def bucket(url: str, limits: PartialLimits) -> AsyncIterator[Backend]:
+    """Keep everything in a bucket, so that any number of instances can use it."""
+    try:
+        from safelight.storage.bucket import BucketStore  # noqa: PLC0415 - only what is chosen is imported
+        from safelight.storage.bucket.turn import turn  # noqa: PLC0415
+        from safelight.storage.partial.bucket import PartialBucket  # noqa: PLC0415
+    except ModuleNotFoundError:
+        settings.fail(f"--store {url} needs the extra buckets: pip install 'safelight[buckets]'.")
+    try:
+        opened = BucketStore.at(url)
+        async with opened as blobs, PartialBucket.at(blobs.bucket, blobs, limits) as partials:
+            known = blobs.bucket.text("db")
+            yield Backend(blobs=blobs, partials=partials, known_db=known, turn=lambda: turn(blobs.bucket))
+    except Error as error:
+        if error.code is Code.INVALID_REQUEST and error.extra.get("position") == "store":
+            settings.fail(f"--store: {error.detail}")
+        raise

@@ -1,0 +1,6 @@
+"""The distributed backend of storage: blobs in a bucket of S3, Google Cloud Storage or Azure, by obstore."""
+
+from safelight.storage.bucket.objects import Bucket
+from safelight.storage.bucket.store import BucketStore
+
+__all__ = ["Bucket", "BucketStore"]

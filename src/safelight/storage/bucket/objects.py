@@ -1,0 +1,272 @@
+"""Objects of a bucket: what obstore does, with this project's errors, time-outs and retries.
+
+obstore retries by itself what a bucket refuses for a moment, except for deletions: a repeated deletion could arrive
+after somebody has stored the object again.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import msgspec
+import obstore
+from obstore import exceptions
+from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store, from_url
+
+from safelight.errors import Code, Error
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
+SCHEMES = ("s3", "gs", "az")
+
+PART = 8 << 20
+"""Bytes of a part of a multipart upload. S3 takes 10,000 parts, and so at most 80 GB."""
+
+STORED = "stored"
+"""The attribute with the moment at which an object was stored (ns): buckets themselves round it to seconds."""
+
+_STREAM_CHUNK = 1 << 18
+_REQUEST = timedelta(seconds=60)
+_TRANSFER = timedelta(days=1)
+_RETRY: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=15)}
+_NO_RETRY: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=15)}
+
+SAFE = {
+    # What a user uploaded must never run as a page, whoever fetches the object.
+    "Content-Type": "application/octet-stream",
+    "Content-Disposition": "attachment",
+    "Cache-Control": "private, max-age=31536000, immutable",
+}
+"""The headers with which a bucket itself answers a request for an object."""
+
+
+_SAID = re.compile(r"<(?:Code|Message)>([^<]{1,300})</")
+
+
+class Found(msgspec.Struct, frozen=True):
+    """An object as a bucket describes it. `stored` is when it was last written (Unix seconds)."""
+
+    size: int
+    stored: float
+    tag: str
+
+
+class Content:
+    """The body of an object, which is read from the network as it is asked for."""
+
+    def __init__(self, result: obstore.GetResult, where: str) -> None:
+        self._result = result
+        self._where = where
+        self.size = result.meta["size"]
+        self.tag = result.meta["e_tag"] or ""
+        self.stored = _moment(result.meta["last_modified"], result.attributes.get(STORED, ""))
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Stream the bytes; this works once."""
+        with translated(self._where):
+            async for chunk in self._result.stream(min_chunk_size=_STREAM_CHUNK):
+                yield bytes(chunk)
+
+    async def read(self) -> bytes:
+        """Return all bytes of a small object."""
+        with translated(self._where):
+            return bytes(await self._result.bytes_async())
+
+
+class Bucket:
+    """A bucket, or what is below a prefix of it. Every method raises UNAVAILABLE where the bucket does not answer."""
+
+    def __init__(self, url: str) -> None:
+        """Name a bucket; nothing is sent yet.
+
+        `url` is `s3://BUCKET/PREFIX`, `gs://…` or `az://…`. Credentials, region and endpoint come from the environment
+        variables of the provider's own tools (AWS_…, GOOGLE_…, AZURE_…). Raises INVALID_REQUEST where they do not do.
+        """
+        self.url = url
+        try:
+            self._requests = _open(url, _REQUEST, _RETRY)
+            self._transfers = _open(url, _TRANSFER, _RETRY)
+            self._once = _open(url, _REQUEST, _NO_RETRY)
+        except (exceptions.BaseError, ValueError, OSError) as error:
+            raise Error(Code.INVALID_REQUEST, f"{url} cannot be used: {_reason(error)}.", position="store") from error
+
+    async def create(self, key: str, data: bytes | bytearray, *, public: bool = False) -> str | None:
+        """Write an object that does not exist, and return its tag; None if it exists."""
+        with translated(self.url):
+            try:
+                put = await obstore.put_async(self._requests, key, data, mode="create", attributes=_attributes(public))
+            except exceptions.AlreadyExistsError:
+                return None
+        return put["e_tag"] or ""
+
+    async def write(self, key: str, data: bytes | bytearray, *, public: bool = False) -> str:
+        """Write an object, whether it exists or not; return its tag."""
+        with translated(self.url):
+            put = await obstore.put_async(
+                self._requests, key, data, attributes=_attributes(public), use_multipart=False
+            )
+        return put["e_tag"] or ""
+
+    async def replace(self, key: str, data: bytes, tag: str) -> str | None:
+        """Write an object that still has a tag, and return its new one; None if it has another, or is gone."""
+        with translated(self.url):
+            try:
+                put = await obstore.put_async(
+                    self._requests, key, data, mode={"e_tag": tag}, attributes=_attributes(public=False)
+                )
+            except (exceptions.PreconditionError, FileNotFoundError):
+                return None
+        return put["e_tag"] or ""
+
+    async def upload(self, key: str, chunks: AsyncIterable[bytes | bytearray]) -> None:
+        """Write a large object in parts. Where `chunks` raises, the parts are removed and the error is raised."""
+        with translated(self.url):
+            await obstore.put_async(
+                self._transfers, key, chunks, use_multipart=True, chunk_size=PART, max_concurrency=2, attributes=SAFE
+            )
+
+    async def copy(self, key: str, to: str) -> None:
+        """Copy an object within the bucket. Raises NOT_FOUND."""
+        with translated(self.url):
+            await obstore.copy_async(self._transfers, key, to)
+
+    async def find(self, key: str) -> Found | None:
+        """Return an object's size, time and tag; None if it does not exist."""
+        with translated(self.url):
+            try:
+                result = await obstore.get_async(self._requests, key, options={"head": True})
+            except FileNotFoundError:
+                return None
+        exact = result.attributes.get(STORED, "")
+        return Found(result.meta["size"], _moment(result.meta["last_modified"], exact), result.meta["e_tag"] or "")
+
+    async def read(self, key: str, start: int = 0, end: int | None = None) -> Content | None:
+        """Open an object, or the bytes from `start` up to `end` of it; None if it does not exist."""
+        options: obstore.GetOptions = {"range": (start, end)} if end is not None else {}
+        with translated(self.url):
+            try:
+                return Content(await obstore.get_async(self._transfers, key, options=options), self.url)
+            except FileNotFoundError:
+                return None
+
+    async def delete(self, *keys: str) -> None:
+        """Delete objects. A deletion is sent once: after an error it is not known whether it happened."""
+        with translated(self.url):
+            try:
+                await obstore.delete_async(self._once, list(keys))
+            except FileNotFoundError:
+                return
+
+    async def listing(self, prefix: str) -> AsyncIterator[tuple[str, Found]]:
+        """List the objects below a prefix. Their times are rounded down to what the bucket keeps, often seconds."""
+        with translated(self.url):
+            stream = obstore.list(self._requests, prefix, chunk_size=1000)
+            async for page in stream:
+                for meta in page:
+                    yield meta["path"], Found(meta["size"], meta["last_modified"].timestamp(), meta["e_tag"] or "")
+
+    async def directories(self, prefix: str) -> list[str]:
+        """Return the prefixes one level below a prefix."""
+        with translated(self.url):
+            return sorted((await obstore.list_with_delimiter_async(self._requests, prefix))["common_prefixes"])
+
+    async def signed(self, key: str, seconds: float) -> str:
+        """Return a URL that gives an object to everybody who has it, for a while."""
+        assert isinstance(self._requests, S3Store | GCSStore | AzureStore)
+        with translated(self.url):
+            return await obstore.sign_async(self._requests, "GET", key, timedelta(seconds=seconds))
+
+    def text(self, key: str) -> Text:
+        """Return an object that is read and written as a small file of text; its methods block."""
+        return Text(self._requests, key, self.url)
+
+
+class Text:
+    """A small text in a bucket, with some methods of `pathlib.Path`."""
+
+    def __init__(self, store: ObjectStore, key: str, where: str) -> None:
+        self._store = store
+        self._key = key
+        self._where = where
+
+    def __str__(self) -> str:
+        return f"{self._where.rstrip('/')}/{self._key}"
+
+    def exists(self) -> bool:
+        """Whether the object exists."""
+        with translated(self._where):
+            try:
+                obstore.head(self._store, self._key)
+            except FileNotFoundError:
+                return False
+        return True
+
+    def read_text(self) -> str:
+        """Return the text. Raises NOT_FOUND."""
+        with translated(self._where):
+            return bytes(obstore.get(self._store, self._key).bytes()).decode()
+
+    def write_text(self, data: str, /) -> int:
+        """Write the text; return its length."""
+        with translated(self._where):
+            obstore.put(self._store, self._key, data.encode(), use_multipart=False)
+        return len(data)
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Turn what obstore raises into `Error`."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise Error(Code.NOT_FOUND, f"{where} does not have this object.") from error
+    except exceptions.BaseError as error:
+        reason = _reason(error)
+        if "507" in reason or "QuotaExceeded" in reason or "InsufficientStorage" in reason:
+            raise Error(Code.STORAGE_FULL, f"The bucket {where} is full: {reason}.") from error
+        raise Error(Code.UNAVAILABLE, f"The bucket {where} failed: {reason}.") from error
+
+
+def _open(url: str, timeout: timedelta, retry: RetryConfig) -> ObjectStore:
+    endpoints = (os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT"))
+    options: ClientConfig = {
+        "timeout": timeout,
+        "connect_timeout": timedelta(seconds=5),
+        "read_timeout": timedelta(seconds=30),
+        # Whoever writes http:// for the endpoint has chosen it.
+        "allow_http": any(endpoint.startswith("http://") for endpoint in endpoints),
+    }
+    if urlsplit(url).scheme not in SCHEMES or not urlsplit(url).netloc:
+        raise ValueError("write s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX")
+    return from_url(url, client_options=options, retry_config=retry)
+
+
+def _attributes(public: bool) -> dict[str, str]:  # noqa: FBT001
+    return {**(SAFE if public else {}), STORED: str(time.time_ns())}
+
+
+def _moment(modified: datetime, exact: str) -> float:
+    """Return the exact moment where it agrees with the bucket's own clock, or the latest that the bucket's allows.
+
+    A request is sent a little before the bucket notes its time, perhaps in the second before.
+    """
+    rounded = modified.timestamp()
+    moment = int(exact) / 1e9 if exact.isascii() and exact.isdigit() else 0.0
+    return moment if rounded - 1 <= moment < rounded + 1 else rounded + 0.999
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of what obstore says, and the sentence of the bucket; the rest is for its developers."""
+    text = str(error)
+    said = [html.unescape(found) for found in _SAID.findall(text)]
+    first = text.partition("\n")[0].partition(": <?xml")[0].rstrip(".")[:500]
+    return " ".join((first or type(error).__name__, *(f"({sentence})" for sentence in said[:2])))

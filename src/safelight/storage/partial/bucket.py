@@ -1,0 +1,308 @@
+"""Partial uploads in a bucket, which any instance continues.
+
+    partials/<id>/state         the record of an upload: size, metadata, its parts in order, who is changing it
+    partials/<id>/<random>      the bytes of a part
+
+A part counts once the state names it. The state is only ever replaced where it still has the tag that was read, so
+of two instances that change an upload at once, one succeeds and the other learns of it; what the other one wrote is not
+named by anything. An append holds the upload: others are told that it is busy, until the hold ends or has not been
+renewed for `_HOLD` seconds. The hold is a courtesy to clients; what keeps the bytes right is the tag.
+
+Every part except the last has at least `_TAIL` bytes: an append to a shorter one writes it anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from safelight.errors import Code, Error
+from safelight.storage.bucket.objects import Bucket
+from safelight.storage.partial.files import parse_checksum
+from safelight.storage.partial.state import Part, State, States
+from safelight.storage.partial.store import PartialLimits
+from safelight.storage.store import BlobStore
+from safelight.wire import Blob, NewPartial, Partial
+
+log = logging.getLogger(__name__)
+
+_PART = 4 << 20
+_TAIL = 256 << 10
+_HOLD = 45.0
+_RENEW = 10.0
+_SWEEP = 300.0
+"""Seconds between two searches for expired uploads."""
+_ORPHANED = 3600.0
+
+
+class PartialBucket:
+    """A `PartialStore` in a bucket."""
+
+    def __init__(self, bucket: Bucket, blobs: BlobStore, limits: PartialLimits) -> None:
+        self._bucket = bucket
+        self._blobs = blobs
+        self._limits = limits
+        self._states = States(bucket)
+        self._count, self._counted = 0, -_SWEEP
+        self._ending: set[asyncio.Task[Partial]] = set()
+
+    @classmethod
+    @asynccontextmanager
+    async def at(cls, bucket: Bucket, blobs: BlobStore, limits: PartialLimits) -> AsyncIterator[PartialBucket]:
+        """Use a bucket; expired uploads are deleted for as long as the context lasts."""
+        store = cls(bucket, blobs, limits)
+        sweeping = asyncio.create_task(store._sweep(min(_SWEEP, limits.keep)), name="partials")
+        try:
+            yield store
+        finally:
+            sweeping.cancel()
+            await asyncio.gather(sweeping, *store._ending, return_exceptions=True)
+
+    async def create(self, new: NewPartial) -> Partial:
+        """Open an upload; see the contract."""
+        if time.monotonic() - self._counted >= _SWEEP or self._count >= self._limits.count:
+            self._count = len(await self._bucket.directories("partials"))
+            self._counted = time.monotonic()
+        if self._count >= self._limits.count:
+            sentence = f"{self._count} partial uploads are open, which is the limit. Try again later."
+            raise Error(Code.TOO_MANY_REQUESTS, sentence, retry_after=30)
+        state = State(id=secrets.token_hex(16), size=new.size, metadata=new.metadata)
+        self._count += 1
+        return self._partial(await self._states.create(state))
+
+    async def get(self, id: str) -> Partial:
+        """Return an upload; see the contract."""
+        return self._partial(await self._states.read(id))
+
+    async def append(
+        self, id: str, offset: int, chunks: AsyncIterable[bytes], *, checksum: str | None = None
+    ) -> Partial:
+        """Append bytes; see the contract."""
+        append = await self._open(id, offset, checksum)
+        failure: BaseException | None = None
+        saving: asyncio.Future[None] | None = None
+        try:
+            async for chunk in chunks:
+                append.gather(chunk)
+                if append.is_due:
+                    saving = asyncio.ensure_future(append.save())
+                    await asyncio.shield(saving)
+        except BaseException as error:  # noqa: BLE001 - raised again below, once the bytes are safe
+            failure = error
+        # It goes on when the call is cancelled: what has arrived counts.
+        ending = asyncio.create_task(self._end(append, saving, whole=failure is None), name="append")
+        self._ending.add(ending)
+        ending.add_done_callback(self._ended)
+        if failure is None:
+            return await asyncio.shield(ending)
+        if not isinstance(failure, asyncio.CancelledError):
+            await asyncio.wait([ending])
+        raise failure
+
+    async def finish(self, id: str) -> Blob:
+        """Store a complete upload as a blob; see the contract."""
+        state = await self._states.read(id)
+        _check_free(state)
+        if state.outcome:
+            raise Error(Code.CONFLICT, "This upload is closed.", offset=state.size)
+        _check_whole(state)
+        stored = await self._blobs.put(self._bytes(state))
+        return Blob(digest=stored.digest, size=stored.size)
+
+    async def close(self, id: str, outcome: str) -> Partial:
+        """Record the outcome of an upload; see the contract."""
+        while True:
+            state = await self._states.read(id)
+            if state.outcome:
+                return self._partial(state)
+            _check_free(state)
+            _check_whole(state)
+            closed = await self._states.replace(state.evolve(outcome=outcome, parts=[], holder=""))
+            if closed is not None:
+                with suppress(Error):  # otherwise they go with the record
+                    await self._delete_parts(id, state.parts)
+                return self._partial(closed)
+
+    async def delete(self, id: str) -> None:
+        """Delete an upload; see the contract."""
+        await self._states.read(id)
+        await self._states.delete(id)
+        self._count -= 1
+        with suppress(Error):  # the next search for expired uploads removes them
+            await self._delete_all(id)
+
+    async def expire(self) -> int:
+        """Delete the uploads that have expired, and the parts that belong to none; see the contract."""
+        removed, now = 0, time.time()
+        for directory in await self._bucket.directories("partials"):
+            changed = {key.rpartition("/")[2]: found.stored async for key, found in self._bucket.listing(directory)}
+            upload, state = directory.rpartition("/")[2], changed.pop("state", None)
+            if state is not None and state + self._limits.keep < now:
+                with suppress(Error):  # another instance was faster
+                    await self.delete(upload)
+                    removed += 1
+            elif state is None and max(changed.values(), default=now) + _ORPHANED < now:
+                await self._delete_all(upload)
+        return removed
+
+    async def _open(self, id: str, offset: int, checksum: str | None) -> Append:
+        wanted = parse_checksum(checksum) if checksum is not None else None
+        state = await self._states.read(id)
+        _check_free(state)
+        if state.outcome:
+            raise Error(Code.CONFLICT, "This upload is closed, so nothing can be appended.", offset=state.size)
+        if state.offset != offset:
+            sentence = f"The upload has {state.offset} bytes. Continue there, not at {offset}."
+            raise Error(Code.CONFLICT, sentence, offset=state.offset)
+        tail = state.parts[-1] if state.parts and state.parts[-1].size < _TAIL else None
+        data = b"" if tail is None else b"".join([chunk async for chunk in self._part(id, tail)])
+        until = time.time() + _HOLD
+        held = await self._states.replace(state.evolve(holder=secrets.token_hex(8), until=until, began=offset))
+        if held is None:
+            raise _busy()
+        return Append(self._bucket, self._states, held, tail, data, wanted)
+
+    async def _end(self, append: Append, saving: asyncio.Future[None] | None, *, whole: bool) -> Partial:
+        if saving is not None:
+            await asyncio.wait([saving])
+        return self._partial(await append.close(whole=whole))
+
+    def _ended(self, task: asyncio.Task[Partial]) -> None:
+        self._ending.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("An append failed: %s", error)
+
+    def _partial(self, state: State) -> Partial:
+        return Partial(
+            id=state.id,
+            size=state.size,
+            offset=state.size if state.outcome else state.began if state.held else state.offset,
+            metadata=state.metadata,
+            expires=state.changed + self._limits.keep,
+            outcome=state.outcome,
+        )
+
+    async def _bytes(self, state: State) -> AsyncIterator[bytes]:
+        for part in state.parts:
+            async for chunk in self._part(state.id, part):
+                yield chunk
+
+    async def _part(self, id: str, part: Part) -> AsyncIterator[bytes]:
+        content = await self._bucket.read(part_key(id, part))
+        if content is None or content.size != part.size:
+            raise Error(Code.CONFLICT, "Another request is changing this upload. Try again soon.", busy=True)
+        async for chunk in content.chunks():
+            yield chunk
+
+    async def _delete_parts(self, id: str, parts: list[Part]) -> None:
+        for start in range(0, len(parts), 500):
+            await self._bucket.delete(*(part_key(id, part) for part in parts[start : start + 500]))
+
+    async def _delete_all(self, id: str) -> None:
+        async for key, _ in self._bucket.listing(f"partials/{id}"):
+            await self._bucket.delete(key)
+
+    async def _sweep(self, pause: float) -> None:
+        while True:
+            try:
+                if removed := await self.expire():
+                    log.info("Deleted %d expired uploads", removed)
+            except Error as error:
+                log.warning("Expired uploads could not be deleted: %s", error.detail)
+            await asyncio.sleep(pause)
+
+
+class Append:
+    """One append: bytes are gathered into parts; with a checksum, the parts count only once it was compared."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        states: States,
+        held: State,
+        tail: Part | None,
+        data: bytes,
+        checksum: tuple[str, str] | None,
+    ) -> None:
+        """Begin with the bytes of the upload's last part if that is to be written anew (`tail`, `data`)."""
+        self._bucket = bucket
+        self._states = states
+        self._state = held
+        self._digest = checksum[1] if checksum is not None else None
+        self._hash = hashlib.new(checksum[0], usedforsecurity=False) if checksum is not None else None
+        self._parts = held.parts[:-1] if tail is not None else held.parts
+        self._data = bytearray(data)
+        self._room = held.size - held.offset
+        self._offset = held.offset
+        self._renewed = time.monotonic()
+
+    def gather(self, chunk: bytes) -> None:
+        """Take a chunk. Raises TOO_LARGE, without keeping it, past the size of the upload."""
+        if len(chunk) > self._room:
+            sentence = "The upload has more bytes than its announced size."
+            raise Error(Code.TOO_LARGE, sentence, limit=self._offset + self._room)
+        self._room -= len(chunk)
+        if self._hash is not None:
+            self._hash.update(chunk)
+        self._data += chunk
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a part is full, or the hold has to be renewed."""
+        return len(self._data) >= _PART or time.monotonic() - self._renewed > _RENEW
+
+    async def save(self) -> None:
+        """Write a full part and renew the hold. Raises CONFLICT where the hold was lost."""
+        if len(self._data) >= _PART:
+            await self._write()
+        # The parts count now, unless they have to be compared first, or the last one is still to be written anew.
+        counts = self._hash is None and sum(part.size for part in self._parts) >= self._state.offset
+        parts = self._parts if counts else self._state.parts
+        await self._replace(self._state.evolve(parts=parts, until=time.time() + _HOLD))
+        self._renewed = time.monotonic()
+
+    async def close(self, *, whole: bool) -> State:
+        """Make the bytes durable and end the hold. Raises DIGEST_MISMATCH, and then keeps none of them."""
+        right = self._hash is None or (whole and self._hash.hexdigest() == self._digest)
+        if right and self._data:
+            await self._write()
+        await self._replace(self._state.evolve(parts=self._parts if right else self._state.parts, holder=""))
+        if whole and not right:
+            raise Error(Code.DIGEST_MISMATCH, "The bytes do not match their checksum. Send them again.")
+        return self._state
+
+    async def _write(self) -> None:
+        part = Part(name=secrets.token_hex(8), size=len(self._data))
+        await self._bucket.write(part_key(self._state.id, part), self._data)
+        self._data = bytearray()
+        self._parts = [*self._parts, part]
+
+    async def _replace(self, state: State) -> None:
+        replaced = await self._states.replace(state)
+        if replaced is None:
+            raise _busy()
+        self._state = replaced
+
+
+def part_key(id: str, part: Part) -> str:
+    """Return the key of a part."""
+    return f"partials/{id}/{part.name}"
+
+
+def _check_free(state: State) -> None:
+    if state.held:
+        raise _busy()
+
+
+def _busy() -> Error:
+    return Error(Code.CONFLICT, "Another request is changing this upload. Try again soon.", busy=True)
+
+
+def _check_whole(state: State) -> None:
+    if state.offset != state.size:
+        raise Error(Code.CONFLICT, f"Only {state.offset} of {state.size} bytes have arrived.", offset=state.offset)

@@ -1,0 +1,107 @@
+"""The states of partial uploads in a bucket: read with their tag, and replaced only where they still have it."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+
+import msgspec
+
+from safelight.storage.bucket.objects import Bucket
+from safelight.storage.partial.files import unknown
+from safelight.wire import Record, encode
+
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+class Part(Record, frozen=True, kw_only=True):
+    """A part of an upload: the name of its object, and its bytes."""
+
+    name: str
+    size: int
+
+
+class State(Record, frozen=True, kw_only=True):
+    """The record of an upload.
+
+    While an append holds the upload, `holder` is its token, `until` the moment (Unix seconds) at which the hold ends if
+    it is not renewed, and `began` the offset at which it began. `nonce` makes every state different from every other,
+    as tags often are a hash of the content. `tag` and `changed` are what the bucket says of the object.
+    """
+
+    id: str
+    size: int
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    parts: list[Part] = msgspec.field(default_factory=list)
+    outcome: str = ""
+    holder: str = ""
+    until: float = 0.0
+    began: int = 0
+    nonce: str = ""
+    tag: str = ""
+    changed: float = 0.0
+
+    @property
+    def offset(self) -> int:
+        """The number of bytes that count."""
+        return sum(part.size for part in self.parts)
+
+    @property
+    def held(self) -> bool:
+        """Whether an append is changing the upload now."""
+        return bool(self.holder) and time.time() < self.until
+
+
+class States:
+    """Reads and writes states."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+
+    async def create(self, state: State) -> State:
+        """Write the first state of an upload."""
+        new = _new(state)
+        tag = await self._bucket.create(_key(new.id), encode(new))
+        if tag is None:  # a retry of ours found what the first attempt had written
+            return await self.read(new.id)
+        return _as_found(new, tag, time.time())
+
+    async def read(self, id: str) -> State:
+        """Read a state. Raises NOT_FOUND."""
+        content = await self._bucket.read(_key(id))
+        if content is None:
+            raise unknown(id)
+        state = msgspec.json.decode(await content.read(), type=State)
+        return _as_found(state, content.tag, content.stored)
+
+    async def replace(self, state: State) -> State | None:
+        """Write a state in the place of the one with its tag; None if another was written since.
+
+        An answer may be lost after the state was written, so a refusal is compared with what is there.
+        Raises NOT_FOUND.
+        """
+        new = _new(state)
+        tag = await self._bucket.replace(_key(state.id), encode(new), state.tag)
+        if tag is not None:
+            return _as_found(new, tag, time.time())
+        there = await self.read(state.id)
+        return there if there.nonce == new.nonce else None
+
+    async def delete(self, id: str) -> None:
+        """Delete a state; from then on, the upload does not exist for anybody."""
+        await self._bucket.delete(_key(id))
+
+
+def _new(state: State) -> State:
+    return msgspec.structs.replace(state, nonce=secrets.token_hex(8), tag="", changed=0.0)
+
+
+def _as_found(state: State, tag: str, changed: float) -> State:
+    return msgspec.structs.replace(state, tag=tag, changed=changed)
+
+
+def _key(id: str) -> str:
+    if _ID.fullmatch(id) is None:
+        raise unknown(id)
+    return f"partials/{id}/state"

@@ -1,0 +1,267 @@
+"""What only a bucket has: several instances at once, multipart uploads, credentials."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sys
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import obstore
+import pytest
+
+from safelight.client.storage import StorageClient
+from safelight.errors import Code, Error
+from safelight.storage.bucket import Bucket, BucketStore, removal
+from safelight.storage.bucket.multiparts import abort_unfinished
+from safelight.storage.bucket.turn import turn
+from safelight.storage.partial import bucket as partial_bucket
+from safelight.storage.partial.bucket import PartialBucket
+from safelight.storage.partial.store import PartialLimits
+from safelight.wire import NewPartial
+from storage.content import chunks, digest_of, made, read
+from support.pieces import stream
+from support.processes import service
+from support.until import until
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+async def stores(bucket_url):
+    """Two instances of one store."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(BucketStore.at(bucket_url)) for _ in range(2)]
+
+
+@pytest.fixture
+async def partials(stores):
+    """Two instances of one store of partial uploads."""
+    async with AsyncExitStack() as stack:
+        opened = [PartialBucket.at(store.bucket, store, PartialLimits()) for store in stores]
+        yield [await stack.enter_async_context(one) for one in opened]
+
+
+async def keys(bucket: Bucket, prefix: str) -> list[str]:
+    return [key async for key, _ in bucket.listing(prefix)]
+
+
+async def unfinished(bucket_url: str) -> int:
+    """How many multipart uploads are unfinished; counting them ends them."""
+    return await abort_unfinished(bucket_url, time.time() + 60)
+
+
+async def test_a_large_blob_goes_through_parts_and_leaves_nothing_else(stores, seaweed, bucket_url):
+    one, other = stores
+    data = made(21 * MIB + 7)
+    stored = await one.put(chunks(data, 300_000))
+    assert (stored.digest, stored.size, stored.new) == (digest_of(data), len(data), True)
+    assert not (await other.put(chunks(data, 300_000))).new
+    assert await read(other, stored.digest, verify=True) == data
+    assert await read(other, stored.digest, 9 * MIB, 9 * MIB + 5) == data[9 * MIB : 9 * MIB + 5]
+    assert await keys(one.bucket, "incoming") == []
+    place = bucket_url.rpartition("/")[2]
+    raw = await obstore.get_async(seaweed.store(), f"{place}/blobs/{stored.digest[:2]}/{stored.digest}")
+    assert hashlib.sha256(await raw.bytes_async()).hexdigest() == stored.digest
+    assert raw.attributes["Content-Disposition"] == "attachment"
+    assert raw.attributes["Content-Type"] == "application/octet-stream"
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_a_large_upload_that_breaks_off_leaves_no_parts(stores, bucket_url, cancelled):
+    waiting = asyncio.Event()
+
+    async def broken():
+        async for chunk in chunks(made(20 * MIB), MIB):
+            yield chunk
+        waiting.set()
+        if cancelled:
+            await asyncio.Event().wait()
+        raise ConnectionResetError("gone")
+
+    task = asyncio.create_task(stores[0].put(broken()))
+    async with asyncio.timeout(30):
+        await waiting.wait()
+    task.cancel() if cancelled else None
+    with pytest.raises(asyncio.CancelledError if cancelled else ConnectionResetError):
+        await task
+    assert await unfinished(bucket_url) == 0
+    assert (await stores[1].info()).blobs == 0
+    assert await keys(stores[0].bucket, "incoming") == []
+
+
+async def test_what_a_crash_left_is_removed_later(stores, bucket_url):
+    bucket = stores[0].bucket
+    begun = asyncio.Event()
+
+    async def endless():
+        for _ in range(20):
+            yield bytes(MIB)
+        begun.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(bucket.upload("incoming/crashed", endless()))
+    async with asyncio.timeout(30):
+        await begun.wait()
+    task.cancel()  # without the spool's care, as a crash would
+    await asyncio.gather(task, return_exceptions=True)
+    await bucket.write("incoming/whole", b"left")
+    assert await stores[0].tidy() == 0  # it might be in use
+    assert await unfinished(bucket_url) == 1
+    assert await unfinished(bucket_url) == 0
+
+
+async def test_two_instances_store_and_remove_the_same_blobs(stores):
+    """Whatever is acknowledged while another instance removes what is old stays."""
+    one, other = stores
+    blobs = [made(200, seed) for seed in range(40)]
+    for data in blobs:
+        await one.put(chunks(data))
+    before = time.time() + 0.01
+    await asyncio.sleep(0.02)
+    removing = [one.remove(digest_of(data), before=before) for data in blobs]
+    storing = [other.put(chunks(data)) for data in blobs for _ in range(2)]
+    await asyncio.gather(*removing, *storing)
+    for data in blobs:
+        assert await read(one, digest_of(data)) == data
+
+
+async def test_a_mark_that_a_crash_left_is_believed_for_a_while(stores, monkeypatch):
+    one, other = stores
+    data = made(100)
+    digest = (await one.put(chunks(data))).digest
+    await one.bucket.create(f"marks/blobs/{digest[:2]}/{digest}", b"dead")
+    assert await one.remove(digest, before=time.time() + 60) is None
+    monkeypatch.setattr(removal, "_WAIT", 0.1)
+    with pytest.raises(Error) as caught:
+        await other.put(chunks(data))
+    assert (caught.value.code, caught.value.extra["retry_after"]) == (Code.UNAVAILABLE, 5)
+    monkeypatch.setattr(removal, "_STALE", 0.1)
+    assert not (await other.put(chunks(data))).new
+    assert await keys(one.bucket, "marks") == []
+
+
+async def test_a_damaged_blob_is_healed_by_storing_it_again(stores):
+    data = made(1000)
+    digest = (await stores[0].put(chunks(data))).digest
+    await stores[0].bucket.write(f"blobs/{digest[:2]}/{digest}", made(1000, seed=1))
+    with pytest.raises(Error) as caught:
+        await read(stores[0], digest, verify=True)
+    assert caught.value.code is Code.DAMAGED_BLOB
+    await stores[0].put(chunks(data))
+    assert await read(stores[1], digest, verify=True) == data
+
+
+async def test_another_instance_continues_an_upload(partials):
+    one, other = partials
+    data = made(9 * MIB)
+    opened = await one.create(NewPartial(size=len(data)))
+    for number, end in enumerate((100, 5 * MIB, 5 * MIB + 10, len(data))):
+        store, offset = partials[number % 2], (await partials[number % 2].get(opened.id)).offset
+        assert (await store.append(opened.id, offset, stream(data[offset:end]))).offset == end
+    assert (await other.finish(opened.id)).digest == digest_of(data)
+    assert (await one.close(opened.id, "task")).outcome == "task"
+    assert (await other.get(opened.id)).outcome == "task"
+
+
+async def test_of_two_instances_that_append_at_once_one_succeeds(partials):
+    for _ in range(5):
+        opened = await partials[0].create(NewPartial(size=200))
+        appends = [store.append(opened.id, 0, stream(bytes([n]) * 100)) for n, store in enumerate(partials)]
+        results = await asyncio.gather(*appends, return_exceptions=True)
+        errors = [result for result in results if isinstance(result, Error)]
+        assert [error.code for error in errors] == [Code.CONFLICT]
+        assert (await partials[0].get(opened.id)).offset == 100
+
+
+async def test_an_upload_is_taken_over_from_an_instance_that_hangs(partials, monkeypatch):
+    """What the first one still sends is not mixed in; it is told that it has lost the upload."""
+    one, other = partials
+    monkeypatch.setattr(partial_bucket, "_HOLD", 0.2)
+    opened = await one.create(NewPartial(size=8))
+    gate = asyncio.Event()
+    hanging = asyncio.create_task(one.append(opened.id, 0, stream(b"0123", b"xxxx", gate=gate)))
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await other.append(opened.id, 0, stream(b"01234567"))
+                break
+            except Error as error:
+                assert error.extra["busy"]
+                await asyncio.sleep(0.05)
+    gate.set()
+    with pytest.raises(Error) as caught:
+        await hanging
+    assert caught.value.code is Code.CONFLICT
+    assert (await one.finish(opened.id)).digest == digest_of(b"01234567")
+
+
+async def test_expired_uploads_and_parts_of_none_go(stores):
+    bucket = stores[0].bucket
+    async with PartialBucket.at(bucket, stores[0], PartialLimits(keep=0.2)) as store:
+        opened = await store.create(NewPartial(size=2))
+        await store.append(opened.id, 0, stream(b"0"))
+
+        async def are_gone():
+            return await keys(bucket, "partials") == []
+
+        await until(are_gone, timeout=30.0)
+        with pytest.raises(Error):
+            await store.get(opened.id)
+
+
+async def test_one_instance_collects_at_a_time(stores):
+    async with turn(stores[0].bucket):
+        with pytest.raises(Error) as caught:
+            async with turn(stores[1].bucket):
+                pass
+        assert caught.value.extra["busy"]
+    async with turn(stores[1].bucket):
+        pass
+
+
+async def test_a_bucket_that_cannot_be_used_is_named(seaweed, tmp_path):
+    environment = {**seaweed.environment(), "AWS_SECRET_ACCESS_KEY": "wrong"}
+    for url, sentence in (("s3://photos", "SignatureDoesNotMatch"), ("s3://", "s3://BUCKET/PREFIX")):
+        async with service("storage", "--store", url, "--data", str(tmp_path), env=environment) as process:
+            assert await process.ended() != 0
+            assert sentence in str(process.lines)
+
+
+async def test_a_process_takes_constant_memory_and_writes_nothing_on_this_machine(seaweed, bucket_url, tmp_path):
+    def resident(pid: int) -> int:
+        fields = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in fields if line.startswith("VmHWM"))) * 1024
+
+    async def zeros():
+        for _ in range(200):
+            yield bytes(MIB)
+
+    argv = ("--store", bucket_url, "--data", str(tmp_path / "data"))
+    async with service("storage", *argv, env=seaweed.environment()) as process:
+        async with StorageClient.connect(await process.address()) as storage:
+            await storage.put(made(1000))
+            before = resident(process.process.pid)
+            blob = await storage.put(zeros())
+            async with storage.open(blob.digest, verify=True) as answer:
+                assert sum([len(chunk) async for chunk in answer.content.iter_any()]) == 200 * MIB
+        assert resident(process.process.pid) - before < 96 * MIB
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+async def test_a_directory_does_not_import_the_driver(tmp_path):
+    code = f"""
+import asyncio, sys
+from safelight import serve
+from safelight.storage.__main__ import Config, build
+
+async def main():
+    async with serve.running("storage", Config(port=0, data={str(tmp_path)!r}), build):
+        assert "obstore" not in sys.modules
+
+asyncio.run(main())
+"""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
+    assert await process.wait() == 0
