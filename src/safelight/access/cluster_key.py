@@ -70,7 +70,7 @@ class ClusterKey:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
             raise Error(Code.INVALID_REQUEST, f"The cluster key file {self._path} cannot be read: {reason}.") from None
-        if os.name == "posix" and self._path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        if os.name == "posix" and _is_open_to_others(self._path.stat()):
             sentence = f"The cluster key file {self._path} can be read by others: chmod 600 it."
             raise Error(Code.INVALID_REQUEST, sentence)
         keys = tuple(line.strip().encode() for line in text.splitlines() if line.strip())
@@ -81,6 +81,16 @@ class ClusterKey:
             raise Error(Code.INVALID_REQUEST, sentence)
         self._keys, self._state, self._looked = keys, state, time.monotonic()
         self._headers = {"Authorization": f"Bearer {keys[0].decode()}"}
+
+
+def _is_open_to_others(facts: os.stat_result) -> bool:
+    """Tell whether anybody but the file's owner gets at it.
+
+    Kubernetes and systemd own the secrets that they hand over, and let a service read them by group or access list.
+    """
+    handed_over = facts.st_uid == 0 != os.geteuid()
+    allowed = stat.S_IRGRP if handed_over else 0
+    return bool(facts.st_mode & (stat.S_IRWXG | stat.S_IRWXO) & ~allowed)
 
 
 def _state(path: Path) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest
 from drumhead.guest.contract import RunConfig
 from drumhead.image.export.artifact import write_layout
+from drumhead.image.export.container import write_container
 from drumhead.image.export.linux_disk import write_qcow2, write_raw
 from drumhead.image.export.osv_disk import write_osv_raw
 from drumhead.image.store import ImageStore
@@ -20,7 +21,10 @@ from drumhead.package.store import PackageStore
 from drumhead.records import Command
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from drumhead.home import Home
+    from drumhead.image.export.container import Service
     from drumhead.records import Image, ImageFiles
     from drumhead.tree import Tree
 
@@ -32,8 +36,7 @@ def export_image(home: Home, name: str, form: ExportFormat, out: Path, guest: st
 
     Raises NOT_FOUND, CONFLICT (`out` exists), HOST_TOOL, UNSUPPORTED (OSv without its boot image).
     """
-    if out.exists():
-        raise DrumheadError(ErrorCode.CONFLICT, f"{out} is there already; choose another name or delete it first")
+    _refuse_existing(out)
     image = ImageStore(home).find(name, guest)
     if form == "oci":
         write_layout(home, image, out)
@@ -46,6 +49,25 @@ def export_image(home: Home, name: str, form: ExportFormat, out: Path, guest: st
         raw = Path(scratch) / "disk.raw"
         _write_disk(home, image, raw)
         write_qcow2(raw, out)
+
+
+def export_container(home: Home, image: Image, services: Sequence[Service], user: str, out: Path) -> list[str]:
+    """Write `image` as container images into the directory `out`, whole or not at all. Return notices. Blocks.
+
+    Raises CONFLICT (`out` exists), and what ``write_container`` raises.
+    """
+    _refuse_existing(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch, ImageStore(home).using():
+        layout = Path(scratch) / "layout"
+        notices = write_container(home, image, services, user, layout)
+        layout.rename(out)
+    return notices
+
+
+def _refuse_existing(out: Path) -> None:
+    if out.exists():
+        raise DrumheadError(ErrorCode.CONFLICT, f"{out} is there already; choose another name or delete it first")
 
 
 def _write_disk(home: Home, image: Image, out: Path) -> None:

@@ -1,0 +1,88 @@
+"""deploy/Containerfile, built by buildah from a base that debootstrap makes, and deploy/compose.yaml."""
+
+import importlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from safelight import settings
+from support.containers import LIMIT, Podman
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = ROOT / "deploy/compose.yaml"
+BUILD_LIMIT = 600.0
+BUILD_TOOLS = ("setuptools>=61", "wheel", "cffi", "pkgconfig")
+"""What pip builds pyvips with."""
+
+
+def services():
+    return yaml.safe_load(COMPOSE.read_text())["services"]
+
+
+@pytest.mark.parametrize("name", services())
+def test_compose_starts_each_service_with_settings_that_it_has(name):
+    service = services()[name]
+    module, *argv = service["command"]
+    config = settings.load(
+        importlib.import_module(f"{module}.__main__").Config, argv, section=name, program=name, environ={}
+    )
+    assert f":{config.port}/" in service["healthcheck"]["test"][-1]
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["secrets"] == ["cluster-key"]
+    for published in service.get("ports", ()):
+        assert published == f"127.0.0.1:{config.port}:{config.port}"
+
+
+@pytest.mark.slow
+def test_buildah_builds_an_image_that_serves(tmp_path):
+    base, wheels, key = tmp_path / "base", tmp_path / "wheels", tmp_path / "cluster-key"
+    run("debootstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates", "bookworm", base)
+    pip = (sys.executable, "-m", "pip", "download", "--quiet", "--dest", wheels)
+    run(*pip, "--no-deps", "--require-hashes", "--requirement", ROOT / "locks/worker.txt")
+    run(*pip, *BUILD_TOOLS)
+    key.write_text("a-container-of-a-test-is-asked-for-this\n")
+    key.chmod(0o400)
+    run("chown", "65534:65534", key)
+    with Podman() as podman:
+        run("sh", "-c", f"tar -C {base} -c . | {podman.shell} import --quiet - localhost/base:1")
+        run(
+            *("buildah", "--root", podman.store, "--runroot", podman.state, "--storage-driver", "vfs"),
+            *("build", "--quiet", "--pull=never", "--isolation", "chroot", "--network", "host"),
+            *("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096", "--volume", f"{wheels}:/wheels:ro"),
+            *("--build-arg", "BASE=localhost/base:1", "--build-arg", "PIP_OPTIONS=--no-index --find-links /wheels"),
+            *("--tag", "localhost/safelight:0.1.0", "--file", ROOT / "deploy/Containerfile", ROOT),
+        )
+        command = services()["keyvaluestore"]
+        mounts = ("--read-only", "--cap-drop", "all", "--volume", f"{key}:/run/secrets/cluster-key:ro")
+        environment = ("--env", "SAFELIGHT_CLUSTER_KEY_FILE=/run/secrets/cluster-key")
+        podman.start(
+            "store", "localhost/safelight:0.1.0", "--network", "none", *mounts, *environment, then=command["command"]
+        )
+        probe = command["healthcheck"]["test"][1:]
+        deadline = time.monotonic() + LIMIT
+        while not podman.succeeds("exec", "store", *probe):
+            assert podman.inspect("store")["State"]["Running"], podman.logs("store")
+            assert time.monotonic() < deadline, podman.logs("store")
+        formats = podman.run("exec", "store", "python3", "-m", "safelight.engine")
+        assert {"jpeg", "webp", "avif"} <= {one["format"] for one in json.loads(formats) if one["writes"]}
+        podman.run("stop", "--time", "30", "store")
+        assert podman.inspect("store")["State"]["ExitCode"] == 0
+
+
+def run(*words):
+    """Run a program to its end; its output is the message of a test that fails."""
+    done = subprocess.run(
+        [*map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=BUILD_LIMIT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
