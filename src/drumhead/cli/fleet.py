@@ -12,7 +12,15 @@ from cyclopts import Parameter
 from drumhead.cli.flags import FleetFile, Json
 from drumhead.cli.output import notice, print_json, print_table
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.fleet.deploy import check_images, start_supervisor, take_down, wait_settled
+from drumhead.fleet.file import read_fleet
+from drumhead.fleet.plan import planned_machines, with_guest
+from drumhead.fleet.store import FleetStore
+from drumhead.fleet.supervisor import Supervisor, scaled
 from drumhead.home import find_home
+from drumhead.machine.instances import Instances
+from drumhead.machine.stop import wait_machine
+from drumhead.machine.watch import file_size, follow, read_from, tail_offset, watching
 from drumhead.text import write_output
 
 if TYPE_CHECKING:
@@ -49,13 +57,8 @@ async def up_command(
     timeout:
         How many seconds a detached fleet may take to become healthy.
     """
-    from drumhead.fleet.deploy import check_images, start_supervisor, wait_settled  # noqa: PLC0415
-    from drumhead.fleet.store import FleetStore  # noqa: PLC0415
-
     fleet = _read(file)
     if guest:
-        from drumhead.fleet.plan import with_guest  # noqa: PLC0415
-
         fleet = with_guest(fleet, guest)
     store = FleetStore(find_home(), fleet.name)
     check_images(store, fleet)
@@ -70,8 +73,6 @@ async def up_command(
 
 
 async def _supervise_here(store: FleetStore, fleet: Fleet) -> None:
-    from drumhead.fleet.supervisor import Supervisor  # noqa: PLC0415
-
     with store.supervising():
         printing = asyncio.create_task(_print_all_logs(store, from_start=False))
         try:
@@ -89,8 +90,6 @@ async def down_command(name: str = "", /, *, file: FleetFile = None) -> None:
     name:
         The name of the fleet; by default that of the fleet file.
     """
-    from drumhead.fleet.deploy import take_down  # noqa: PLC0415
-
     store = _find(name, file)
     store.read()
     for machine in await take_down(store):
@@ -107,8 +106,6 @@ def ps_command(name: str = "", /, *, file: FleetFile = None, json: Json = False)
     json:
         Print everything that is known, as JSON.
     """
-    from drumhead.fleet.plan import planned_machines  # noqa: PLC0415
-
     store = _find(name, file)
     fleet, state = store.read(), store.read_state()
     instances = {one.launch.spec.name: one for one in store.instances()}
@@ -155,9 +152,6 @@ async def scale_command(
     name:
         The name of the fleet; by default that of the fleet file.
     """
-    from drumhead.fleet.deploy import check_images, wait_settled  # noqa: PLC0415
-    from drumhead.fleet.supervisor import scaled  # noqa: PLC0415
-
     store = _find(name, file)
     fleet = store.read()
     wanted = {}
@@ -183,10 +177,6 @@ async def scale_command(
 
 async def print_logs(name: str, *, follow: bool, tail: int | None) -> None:
     """The logs of a fleet's machines, each line under its machine's name."""
-    from drumhead.fleet.store import FleetStore  # noqa: PLC0415
-    from drumhead.machine.instances import Instances  # noqa: PLC0415
-    from drumhead.machine.watch import read_from, tail_offset  # noqa: PLC0415
-
     store = FleetStore(find_home(), name)
     if follow:
         await _print_all_logs(store, from_start=tail is None)
@@ -202,9 +192,6 @@ async def _print_all_logs(store: FleetStore, *, from_start: bool) -> None:
     """Follow the logs of all machines that the fleet has or gets, until cancelled or until it has no supervisor and no
     running machine.
     """
-    from drumhead.machine.instances import Instances  # noqa: PLC0415
-    from drumhead.machine.watch import file_size, watching  # noqa: PLC0415
-
     instances = Instances(store.home)
     names = [] if from_start else [one.launch.spec.name for one in store.instances()]
     offsets = {name: file_size(instances.directory(name) / "log") for name in names}
@@ -226,9 +213,6 @@ async def _print_all_logs(store: FleetStore, *, from_start: bool) -> None:
 
 
 async def _follow_log(instances: Instances, machine: str, offsets: dict[str, int]) -> None:
-    from drumhead.machine.stop import wait_machine  # noqa: PLC0415
-    from drumhead.machine.watch import follow  # noqa: PLC0415
-
     rest = b""
     path = instances.directory(machine) / "log"
     async for part in follow(path, offset=offsets.get(machine, 0), until=wait_machine(instances, machine)):
@@ -256,13 +240,9 @@ def _progress() -> Callable[[FleetState], None]:
 
 
 def _read(file: Path | None) -> Fleet:
-    from drumhead.fleet.file import read_fleet  # noqa: PLC0415
-
     found = file or next((path for path in USUAL_FILES if path.is_file()), USUAL_FILES[0])
     return read_fleet(found, str(found))
 
 
 def _find(name: str, file: Path | None) -> FleetStore:
-    from drumhead.fleet.store import FleetStore  # noqa: PLC0415
-
     return FleetStore(find_home(), name or _read(file).name)

@@ -6,6 +6,7 @@ from drumhead.cli.flags import Json
 from drumhead.cli.output import print_json, print_table, progress, size_text
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
+from drumhead.package.osv.kernel import OSV, add_kernel, find_osv
 from drumhead.package.records import Origin
 from drumhead.package.store import PackageStore, parse_ref
 
@@ -23,8 +24,6 @@ async def add_command(*files: str, digest: tuple[str, ...] = (), json: Json = Fa
     json:
         Print the record of the package.
     """
-    from drumhead.package.osv.kernel import add_kernel  # noqa: PLC0415 - only this command downloads
-
     if not files:
         raise DrumheadError(ErrorCode.USAGE, "say which file: drumhead kernel add loader-stripped.elf")
     with progress("adding") as report:
@@ -56,8 +55,6 @@ def info_command(name: str = "osv", /, *, json: Json = False) -> None:
     json:
         Print JSON for programs.
     """
-    from drumhead.package.osv.kernel import OSV, find_osv  # noqa: PLC0415
-
     ref, store = parse_ref(name), PackageStore(find_home())
     package = find_osv(store, ref.version) if ref.name == OSV else store.find(ref)
     if package.kind != "kernel":

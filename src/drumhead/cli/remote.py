@@ -6,6 +6,8 @@ from drumhead.cli.flags import Json
 from drumhead.cli.output import print_json, print_table
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
+from drumhead.package.remote.remotes import Remote, check_url, find_remote, read_remotes, write_remotes
+from drumhead.package.signing import check_key
 
 
 def add_command(name: str, url: str, /, *, key: str = "") -> None:
@@ -20,9 +22,6 @@ def add_command(name: str, url: str, /, *, key: str = "") -> None:
     key:
         The sender's public key (`drumhead key show` prints it); what its key has not signed is refused.
     """
-    from drumhead.package.remote.remotes import Remote, check_url, read_remotes, write_remotes  # noqa: PLC0415
-    from drumhead.package.signing import check_key  # noqa: PLC0415
-
     home = find_home()
     remotes = read_remotes(home)
     if any(remote.name == name for remote in remotes):
@@ -36,8 +35,6 @@ def add_command(name: str, url: str, /, *, key: str = "") -> None:
 
 def list_command(*, json: Json = False) -> None:
     """List the remotes, in the order in which they are searched."""
-    from drumhead.package.remote.remotes import read_remotes  # noqa: PLC0415
-
     remotes = read_remotes(find_home())
     if json:
         print_json(remotes)
@@ -54,8 +51,6 @@ def remove_command(name: str, /) -> None:
     name:
         The remote.
     """
-    from drumhead.package.remote.remotes import find_remote, read_remotes, write_remotes  # noqa: PLC0415
-
     home = find_home()
     gone = find_remote(home, name)
     write_remotes(home, [remote for remote in read_remotes(home) if remote != gone])

@@ -10,14 +10,14 @@ from cyclopts import Parameter
 from drumhead.cli.flags import Json
 from drumhead.cli.output import print_json, print_table
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.manifest.init import run_template
+from drumhead.manifest.run_yaml import REQUIRES, RUNTIMES
 
 Runtime = Annotated[str, Parameter(name=["--runtime", "-r"])]
 
 
 def list_command(*, json: Json = False) -> None:
     """List the runtimes that meta/run.yaml can name."""
-    from drumhead.manifest.run_yaml import REQUIRES, RUNTIMES  # noqa: PLC0415
-
     facts = [
         {"runtime": name, "description": text, "requires": list(requires)}
         for (name, text), requires in zip(RUNTIMES.items(), REQUIRES.values(), strict=True)
@@ -37,8 +37,6 @@ def preview_command(*, runtime: Runtime) -> None:
     runtime:
         The runtime: native, node or python.
     """
-    from drumhead.manifest.init import run_template  # noqa: PLC0415
-
     print(run_template(runtime), end="")
 
 
@@ -60,8 +58,6 @@ def init_command(
     force:
         Replace an existing file.
     """
-    from drumhead.manifest.init import run_template  # noqa: PLC0415
-
     file = path / "meta" / "run.yaml"
     text = run_template(runtime)
     if file.exists() and not force:

@@ -6,6 +6,7 @@ import os
 
 from drumhead.cli.output import notice
 from drumhead.home import find_home
+from drumhead.machine.network.shell import run_shell
 
 
 async def shell_command(
@@ -24,8 +25,6 @@ async def shell_command(
     private_network:
         The private network; that of a fleet has the fleet's name.
     """
-    from drumhead.machine.network.shell import run_shell  # noqa: PLC0415 - each command imports what it uses
-
     if not command:
         notice(f"A shell on the network {private_network}; `exit` leaves it.")
     return await run_shell(find_home(), private_network, command or (os.environ.get("SHELL", "/bin/sh"),))

@@ -34,7 +34,7 @@ from drumhead.machine.qemu.command_line import (
     user_netdev,
 )
 from drumhead.machine.qemu.spawn import spawn
-from drumhead.machine.records import Instance, InstanceSpec, Launch, PortForward
+from drumhead.machine.records import Accelerator, Instance, InstanceSpec, Launch, PortForward
 from drumhead.machine.secrets import read_secrets
 from drumhead.machine.volume.volumes import OVERLAY_SERIAL, open_overlay, open_volumes, refuse_shared_disks
 from drumhead.machine.watch import file_size
@@ -114,19 +114,16 @@ def _refuse_little_memory(guest: Guest, memory: int) -> None:
         raise DrumheadError(ErrorCode.USAGE, f"{memory} MiB of memory is too little; {least} (-m)")
 
 
-async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, attached: bool, fleet: str) -> Started:
-    home, directory = instances.home, instances.directory(spec.name)
-    refuse_shared_disks(home, spec.volumes, spec.name, instances.all())
-    guest = find_guest(image.guest)
-    _refuse_little_memory(guest, spec.memory)
-    files = await asyncio.to_thread(ImageStore(home).files, image)
-    acceleration = await find_acceleration(home, guest.probe(files))
-    mac = spec.mac or private.derive_mac(mac_scope(home, spec), spec.name)
+def _plan(
+    instances: Instances, image: Image, spec: InstanceSpec, accelerator: Accelerator, *, attached: bool, fleet: str
+) -> Launch:
+    """Return the record of a start, with an address and ports of its own. Raises CONFLICT."""
+    mac = spec.mac or private.derive_mac(mac_scope(instances.home, spec), spec.name)
     launch = Launch(
         spec=spec,
         image_digest=image_digest(image),
         guest=image.guest,
-        accelerator=acceleration.accelerator,
+        accelerator=accelerator,
         mac=mac,
         address=private.derive_address(mac) if spec.network == "nat" else "",
         forwards=tuple(map(find_port, spec.forwards)),
@@ -134,14 +131,29 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
         attached=attached,
         fleet=fleet,
     )
-    others = [one for one in instances.launches() if one.spec.name != spec.name]
-    private.refuse_taken_address(others, launch)
+    private.refuse_taken_address(_others(instances, spec), launch)
     refuse_taken_mac(instances.all(), launch)
+    return launch
+
+
+def _others(instances: Instances, spec: InstanceSpec) -> list[Launch]:
+    return [one for one in instances.launches() if one.spec.name != spec.name]
+
+
+async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, attached: bool, fleet: str) -> Started:
+    home, directory = instances.home, instances.directory(spec.name)
+    refuse_shared_disks(home, spec.volumes, spec.name, instances.all())
+    guest = find_guest(image.guest)
+    _refuse_little_memory(guest, spec.memory)
+    files = await asyncio.to_thread(ImageStore(home).files, image)
+    acceleration = await find_acceleration(home, guest.probe(files))
+    launch = _plan(instances, image, spec, acceleration.accelerator, attached=attached, fleet=fleet)
+    hosts = private.network_hosts([*_others(instances, spec), launch], spec.private_network)
     drives, mounts = await open_volumes(home, spec.volumes, guest)
     if image.overlay_size:
         require(guest, "overlay")
         drives = (await open_overlay(directory, image.overlay_size, guest), *drives)
-    config = run_config(launch, private.network_hosts([*others, launch], spec.private_network), drives, mounts)
+    config = run_config(launch, hosts, drives, mounts)
     config = msgspec.structs.replace(config, secrets=read_secrets(home, spec.secrets))
     boot = guest.plan(image, files, config, directory, drives)
     argv = command_line(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from safelight.accounts import Limits, Tenant, TenantSeen
 from safelight.cli.connection import HERE, Where, access
@@ -18,6 +19,50 @@ from safelight.errors import Code, Error
 app = App(name="tenants")
 
 _NO_LIMIT = "none"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class LimitFlags:
+    """The limits of a tenant, as people write them; what is not given stays as it is.
+
+    Parameters
+    ----------
+    max_uploads:
+        How many uploads it may have under way at once; none lifts the limit, here and below.
+    max_waiting:
+        How many tasks it may have waiting.
+    max_bytes:
+        How much its originals and results may take up, as 20GiB.
+    max_requests:
+        How many requests it may make in a second.
+    """
+
+    max_uploads: str | None = None
+    max_waiting: str | None = None
+    max_bytes: str | None = None
+    max_requests: str | None = None
+
+    def change(self, before: Limits) -> Limits:
+        """Return limits in which those that were given are changed. Raises INVALID_REQUEST."""
+        given: dict[str, tuple[str | None, Any]] = {
+            "uploads": (self.max_uploads, int),
+            "waiting": (self.max_waiting, int),
+            "bytes": (self.max_bytes, number_of_bytes),
+            "requests": (self.max_requests, float),
+        }
+        changes: dict[str, Any] = {}
+        for field, (text, read) in given.items():
+            if text is None:
+                continue
+            try:
+                changes[field] = None if text == _NO_LIMIT else read(text)
+            except ValueError:
+                raise Error(Code.INVALID_REQUEST, f"--max-{field} is a number, or none: not {text[:32]!r}.") from None
+        return before.evolve(**changes)  # type: ignore[no-any-return]
+
+
+_AS_BEFORE = LimitFlags()
 
 
 @app.default
@@ -40,10 +85,7 @@ async def create_command(
     *,
     name: str = "",
     weight: float = 1.0,
-    max_uploads: str | None = None,
-    max_waiting: str | None = None,
-    max_bytes: str | None = None,
-    max_requests: str | None = None,
+    limits: LimitFlags = _AS_BEFORE,
     where: Where = HERE,
 ) -> None:
     """Create a tenant. Make its first key with `safelight keys create NAME --tenant ID --scope administer`.
@@ -56,18 +98,9 @@ async def create_command(
         A name for people.
     weight:
         Its share of the workers, against the weights of the other tenants that have tasks waiting.
-    max_uploads:
-        How many uploads it may have under way at once.
-    max_waiting:
-        How many tasks it may have waiting.
-    max_bytes:
-        How much its originals and results may take up, as 20GiB.
-    max_requests:
-        How many requests it may make in a second.
     """
-    limits = _limits(Limits(), max_uploads, max_waiting, max_bytes, max_requests)
     async with access(where) as (client, _):
-        made = await client.create_tenant(id, name=name, weight=weight, limits=limits)
+        made = await client.create_tenant(id, name=name, weight=weight, limits=limits.change(Limits()))
     _say(made, "Created", where)
 
 
@@ -78,10 +111,7 @@ async def change_command(
     *,
     name: str | None = None,
     weight: float | None = None,
-    max_uploads: str | None = None,
-    max_waiting: str | None = None,
-    max_bytes: str | None = None,
-    max_requests: str | None = None,
+    limits: LimitFlags = _AS_BEFORE,
     disable: bool = False,
     enable: bool = False,
     where: Where = HERE,
@@ -96,14 +126,6 @@ async def change_command(
         A name for people.
     weight:
         Its share of the workers.
-    max_uploads:
-        How many uploads it may have under way at once; none lifts the limit, here and below.
-    max_waiting:
-        How many tasks it may have waiting.
-    max_bytes:
-        How much its originals and results may take up, as 20GiB.
-    max_requests:
-        How many requests it may make in a second.
     disable:
         Refuse its keys and sessions. Its tasks go on.
     enable:
@@ -115,7 +137,7 @@ async def change_command(
             id,
             name=before.name if name is None else name,
             weight=before.weight if weight is None else weight,
-            limits=_limits(before.limits, max_uploads, max_waiting, max_bytes, max_requests),
+            limits=limits.change(before.limits),
             disabled=disable or (before.disabled and not enable),
         )
     _say(changed, "Changed", where)
@@ -173,26 +195,6 @@ async def audit_command(*, after: int = 0, where: Where = HERE) -> None:
     async with access(where) as (client, _):
         async for entry in client.audit(after):
             sys.stdout.write(msgspec.json.encode(entry).decode() + "\n")
-
-
-def _limits(
-    before: Limits, uploads: str | None, waiting: str | None, max_bytes: str | None, requests: str | None
-) -> Limits:
-    given: dict[str, tuple[str | None, Any]] = {
-        "uploads": (uploads, int),
-        "waiting": (waiting, int),
-        "bytes": (max_bytes, number_of_bytes),
-        "requests": (requests, float),
-    }
-    changes: dict[str, Any] = {}
-    for field, (text, read) in given.items():
-        if text is None:
-            continue
-        try:
-            changes[field] = None if text == _NO_LIMIT else read(text)
-        except ValueError:
-            raise Error(Code.INVALID_REQUEST, f"--max-{field} is a number, or none: not {text[:32]!r}.") from None
-    return before.evolve(**changes)  # type: ignore[no-any-return]
 
 
 def _say(tenant: Tenant, what: str, where: Where) -> None:

@@ -1,0 +1,68 @@
+"""``drumhead images``, ``info`` and ``rmi``."""
+
+from __future__ import annotations
+
+import shlex
+
+from drumhead.cli.flags import Guest, Json
+from drumhead.cli.output import print_json, print_table, size_text
+from drumhead.home import find_home
+from drumhead.image.store import ImageStore, facts
+
+
+def images_command(*, json: Json = False) -> None:
+    """List the images of the local store."""
+    found = [facts(image) for image in ImageStore(find_home()).list()]
+    if json:
+        print_json(found)
+        return
+    rows = [
+        (one.image, one.guest, str(len(one.layers)), size_text(one.disk_size), one.default or "none") for one in found
+    ]
+    print_table(("Name", "Guest", "Layers", "Disk size", "Default command"), rows)
+
+
+def info_command(name: str, /, *, guest: Guest = None, json: Json = False) -> None:
+    """Show the size and format of an image, as qemu-img info does, and its layers and commands.
+
+    Parameters
+    ----------
+    name:
+        The name of the image.
+    guest:
+        The guest of the image, where images of this name exist for both; by default linux.
+    json:
+        Print JSON; sizes are in bytes.
+    """
+    about = facts(ImageStore(find_home()).find(name, guest or ""))
+    if json:
+        print_json(about)
+        return
+    print(f"image: {about.image}")
+    print(f"file format: {about.format}")
+    print(f"virtual size: {size_text(about.virtual_size)} ({about.virtual_size} bytes)")
+    print(f"disk size: {size_text(about.disk_size)}")
+    print(f"guest: {about.guest}")
+    print(f"kernel: {about.kernel}")
+    print("layers:")
+    for layer in about.layers:
+        print(f"    {layer.name}: {size_text(layer.blob.size)} {layer.filesystem}, {layer.files} files")
+    print("commands:" if about.commands else "commands: none")
+    for key, command in about.commands.items():
+        print(f"    {key}{' (default)' if key == about.default else ''}: {shlex.join(command.argv)}")
+
+
+def rmi_command(*names: str, guest: Guest = None) -> None:
+    """Delete images, and their layers that no other image uses.
+
+    Parameters
+    ----------
+    names:
+        The names of the images.
+    guest:
+        The guest of the image, where images of this name exist for both.
+    """
+    store = ImageStore(find_home())
+    for name in names:
+        freed = store.remove(name, guest or "")
+        print(f"deleted {name}, {size_text(freed)} freed")

@@ -1,0 +1,120 @@
+"""``drumhead instances``, ``stop``, ``delete`` and ``wait``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from drumhead.cli.flags import Json
+from drumhead.cli.output import print_json, print_table, size_text
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.home import find_home
+from drumhead.machine.instances import Instances
+from drumhead.machine.logs import trim_logs
+from drumhead.machine.memory import with_memory
+from drumhead.machine.stop import destroy_machine, exit_status, stop_machine, wait_machine
+
+if TYPE_CHECKING:
+    from drumhead.machine.instances import Instances
+    from drumhead.machine.records import Instance
+
+Flag = Parameter(negative="")
+
+
+async def instances_command(*, json: Json = False) -> None:
+    """List the machines with their state, address, uptime and the memory that they use of their own.
+
+    Parameters
+    ----------
+    json:
+        Print everything that is known, as JSON.
+    """
+    instances = Instances(find_home())
+    found = await with_memory(instances, instances.all())
+    for one in found:
+        if one.pid:  # a detached machine has nobody else who looks after its logs
+            trim_logs(instances.directory(one.launch.spec.name))
+    if json:
+        print_json(found)
+        return
+    heads = ("Name", "Image", "State", "Address", "Uptime", "Memory", "Ports")
+    print_table(heads, [_row(instance) for instance in found])
+
+
+async def stop_command(
+    *names: str, grace: Annotated[float, Parameter(name=["--grace", "-t"])] = 10.0, force: Annotated[bool, Flag] = False
+) -> None:
+    """Stop machines: send SIGTERM to the command, SIGKILL when the grace period is over, then switch off.
+
+    Parameters
+    ----------
+    names:
+        The names of the instances.
+    grace:
+        The number of seconds between SIGTERM and SIGKILL.
+    force:
+        Switch off at once, like pulling the plug.
+    """
+    instances = Instances(find_home())
+    if force:
+        await asyncio.gather(*[destroy_machine(instances, name) for name in names])
+    else:
+        await asyncio.gather(*[stop_machine(instances, name, grace=grace) for name in names])
+
+
+async def delete_command(
+    *names: str, force: Annotated[bool, Parameter(name=["--force", "-f"], negative="")] = False
+) -> None:
+    """Delete stopped machines with their logs and disks; volumes are kept.
+
+    Parameters
+    ----------
+    names:
+        The names of the instances.
+    force:
+        Switch off machines that are running.
+    """
+    instances = Instances(find_home())
+    for name in names:
+        if force:
+            await destroy_machine(instances, name)
+        instances.delete(name)
+
+
+async def wait_command(name: str, /, *, timeout: float | None = None) -> int:
+    """Wait until a machine has ended, and exit with the exit status of its command.
+
+    Parameters
+    ----------
+    name:
+        The name of the instance.
+    timeout:
+        The number of seconds to wait at most.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            return exit_status(await wait_machine(Instances(find_home()), name))
+    except TimeoutError as error:
+        raise DrumheadError(ErrorCode.TIMEOUT, f"{name} still runs after {timeout} s") from error
+
+
+def _row(instance: Instance) -> tuple[str, ...]:
+    launch = instance.launch
+    state: str = instance.state
+    if instance.exit_status is not None:
+        state = f"exited ({instance.exit_status})"
+    uptime = _duration(time.time() - launch.started_at) if instance.pid else ""
+    memory = f"{launch.spec.memory} MiB" if instance.pid else ""
+    if instance.memory:
+        memory = f"{size_text(instance.memory.total - instance.memory.free)} of {memory}"
+    ports = ", ".join(f"{one.host_port}->{one.guest_port}/{one.protocol}" for one in launch.forwards)
+    return launch.spec.name, launch.spec.image, state, instance.address, uptime, memory, ports
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"

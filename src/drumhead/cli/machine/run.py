@@ -1,0 +1,124 @@
+"""``drumhead run`` and ``start``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+from cyclopts import Parameter
+
+from drumhead.cli.flags import MachineFlags
+from drumhead.cli.output import notice
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.home import find_home
+from drumhead.image.store import ImageStore
+from drumhead.machine import options
+from drumhead.machine.attach import restart_attached, run_attached, run_detached
+from drumhead.machine.launch import restart_machine, start_machine
+from drumhead.machine.options import read_variables
+from drumhead.machine.records import InstanceSpec
+from drumhead.machine.request import choose_command, default_instance_name
+from drumhead.records import Command
+
+if TYPE_CHECKING:
+    from drumhead.machine.launch import Started
+    from drumhead.machine.records import Instance, InstanceSpec
+
+Flag = Parameter(negative="")
+
+
+async def run_command(name: str, instance: str = "", /, *, flags: MachineFlags | None = None) -> int:
+    """Run a machine in the foreground, print what its command prints and exit with its exit status.
+
+    Parameters
+    ----------
+    name:
+        The image; with -i, the name of the instance. Without -i, the instance has the name of the image.
+    instance:
+        The name of the instance.
+    """
+    flags = flags or MachineFlags()
+    spec, variables = _read_spec(name, instance, flags), read_variables(list(flags.env))
+    # The image comes last, so a wrong flag is reported whether there is such an image or not.
+    found = ImageStore(find_home()).find(spec.image, spec.guest)
+    command = choose_command(found, config_set=flags.run, command_line=flags.execute, env=variables)
+    return await _run(msgspec.structs.replace(spec, command=command), detach=flags.detach)
+
+
+async def start_command(
+    name: str,
+    /,
+    *,
+    attach: Annotated[bool, Parameter(name=["--attach", "-a"], negative="")] = False,
+) -> int:
+    """Start a stopped machine again, with the same image, flags, address and disk.
+
+    Parameters
+    ----------
+    name:
+        The name of the instance.
+    attach:
+        Stay in the foreground, as `drumhead run` does.
+    """
+    if attach:
+        return await restart_attached(find_home(), name, _Announce())
+    started = await restart_machine(find_home(), name, attached=False)
+    await run_detached(find_home(), started, _Announce())
+    return 0
+
+
+def _read_spec(name: str, instance: str, flags: MachineFlags) -> InstanceSpec:
+    """Return the spec of a machine without its command. Raises USAGE."""
+    if flags.image and instance:
+        raise DrumheadError(ErrorCode.USAGE, f"the instance is called {name} or {instance}? give one name beside -i")
+    return InstanceSpec(
+        name=options.read_instance_name(name if flags.image else instance or default_instance_name(name)),
+        image=flags.image or name,
+        guest=flags.guest or "",
+        command=Command(argv=()),
+        memory=options.read_memory(flags.memory),
+        cpus=flags.cpus,
+        network=flags.network,
+        network_device=flags.device,
+        private_network=flags.private_network,
+        mac=options.read_mac(flags.mac) if flags.mac else "",
+        forwards=tuple(map(options.read_forward, flags.forward)),
+        volumes=tuple(map(options.read_volume, flags.volume)),
+    )
+
+
+async def _run(spec: InstanceSpec, *, detach: bool) -> int:
+    if not detach:
+        return await run_attached(find_home(), spec, _Announce())
+    started = await start_machine(find_home(), spec, attached=False)
+    await run_detached(find_home(), started, _Announce())
+    print(spec.name)
+    return 0
+
+
+class _Announce:
+    """Tell the person at the terminal about a start, as the seed shows it."""
+
+    def started(self, started: Started) -> None:
+        launch = started.launch
+        spec = launch.spec
+        notice(f"Created instance: {spec.name}")
+        notice(f"Setting cmdline: {' '.join(spec.command.argv)}")
+        words = {"kvm": "KVM", "tcg": f"software emulation ({started.acceleration.reason})"}[launch.accelerator]
+        notice(f"Running on {words}, {spec.memory} MiB, {spec.cpus} CPU{'s' if spec.cpus > 1 else ''}")
+        if launch.address:
+            notice(f"eth0: {launch.address}")
+        for forward in launch.forwards:
+            notice(f"{forward.host_address}:{forward.host_port} -> {forward.guest_port}/{forward.protocol}")
+
+    def booted(self, instance: Instance) -> None:
+        """Tell the address that a DHCP server gave, which is known only now."""
+        name = instance.launch.spec.name
+        if instance.launch.address:
+            return
+        if instance.address:
+            notice(f"eth0: {instance.address}")
+        else:
+            notice(
+                f"eth0: no DHCP server has answered yet; `drumhead instances` shows the address of {name} once it has"
+            )

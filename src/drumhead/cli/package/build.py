@@ -1,0 +1,116 @@
+"""``drumhead package new``, ``build`` and ``test``: packages from recipes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from drumhead.cli.flags import Json
+from drumhead.cli.output import notice, print_json, print_table, progress
+from drumhead.cli.package.store import print_packages
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.home import find_home
+from drumhead.image.package_project import package_project
+from drumhead.machine.demo import run_demo
+from drumhead.manifest.project import read_project
+from drumhead.package.build import build_package
+from drumhead.package.new import write_recipe
+from drumhead.package.recipe import find_recipe, known_recipes, read_recipe
+from drumhead.package.store import PackageStore
+
+Project = Annotated[Path, Parameter(name=["--project", "-C"])]
+
+
+async def build_command(
+    *names: str, recipe: Path | None = None, project: Project | None = None, json: Json = False
+) -> None:
+    """Build a package of the project in this directory, or of recipes and the current Debian packages.
+
+    Every signature and digest of Debian is checked.
+
+    Parameters
+    ----------
+    names:
+        Recipes that come with drumhead; without a name and outside a project, all of them.
+    recipe:
+        A file with a recipe of your own.
+    project:
+        The directory of a project, which becomes a package that other projects can require.
+    json:
+        Print the records of the packages.
+    """
+    home = find_home()
+    if project is None and not names and recipe is None:
+        project = await asyncio.to_thread(_project_here)
+    if project is not None:
+        await _build_project(project, names, recipe, json=json)
+        return
+    recipes = [find_recipe(name) for name in names]
+    recipes += [await asyncio.to_thread(read_recipe, recipe)] if recipe else []
+    with progress("building") as report:
+        built = [
+            await build_package(home, PackageStore(home), one, report) for one in recipes or known_recipes().values()
+        ]
+    print_packages(built, json=json)
+
+
+def _project_here() -> Path | None:
+    return Path() if Path("meta/package.yaml").is_file() else None
+
+
+async def _build_project(project: Path, names: tuple[str, ...], recipe: Path | None, *, json: bool) -> None:
+    if names or recipe:
+        raise DrumheadError(ErrorCode.USAGE, "build either a project (--project) or recipes, not both")
+    with progress("building") as report:
+        built, notices = await package_project(find_home(), await asyncio.to_thread(read_project, project), report)
+    for text in notices:
+        notice(text)
+    print_packages([built], json=json)
+
+
+async def test_command(*names: str, recipe: Path | None = None, json: Json = False) -> int:  # noqa: PT028 - a command
+    """Boot the demo of each package and compare what it prints.
+
+    Parameters
+    ----------
+    names:
+        The packages; without a name, all that have a recipe.
+    recipe:
+        A file with a recipe of your own, whose package was built.
+    json:
+        Print the outcomes as JSON.
+    """
+    recipes = [find_recipe(name) for name in names]
+    recipes += [await asyncio.to_thread(read_recipe, recipe)] if recipe else []
+    with progress("testing") as report:
+        outcomes = [
+            await run_demo(find_home(), one, report)
+            for one in recipes or known_recipes().values()
+            if one.demo or recipes
+        ]
+    if json:
+        print_json(outcomes)
+    else:
+        print_table(("Package", "Outcome"), [(outcome.package, outcome.verdict) for outcome in outcomes])
+    return 0 if all(outcome.passed for outcome in outcomes) else 1
+
+
+async def new_command(name: str, /, *, debian: str = "", output: Path | None = None) -> None:
+    """Write a recipe for a Debian package, with a comment on each key, to build a package of your own from.
+
+    Parameters
+    ----------
+    name:
+        The name of the new package.
+    debian:
+        The Debian package to take files from; by default the one of the same name.
+    output:
+        The file to write; by default NAME.yaml.
+    """
+    file = output or Path(f"{name.replace('/', '-')}.yaml")
+    with progress("looking up") as report:
+        await write_recipe(find_home(), name, debian or name, file, report)
+    print(f"wrote {file}; edit it, then: drumhead package build --recipe {file}")
