@@ -11,7 +11,7 @@ import asyncio
 import statistics
 import time
 
-import photos
+from photos import Variants, photos
 from running import running
 from safelight import engine
 from safelight.client.master import Client
@@ -55,10 +55,10 @@ async def main() -> None:
     print("| --- | --- | --- | --- | --- | --- |")
     async with running() as master, Client.connect(master) as client:
         for size, kind in [(0.25, "JPEG"), (2, "JPEG"), (2, "PNG")]:
-            originals = photos.photos(size, kind)
-            await through(client, photos.copies(originals, 1, f"{kind}{size}-warm")[0], f"{kind}{size}-warm")
+            variants = Variants(photos(size, kind))
+            await through(client, variants.take(1)[0], f"{kind}{size}-warm")
             alone, whole = [], []
-            for number, data in enumerate(photos.copies(originals, options.photos, f"{kind}{size}")):
+            for number, data in enumerate(variants.take(options.photos)):
                 alone.append(await asyncio.to_thread(bare, data) * 1e3)
                 whole.append(await through(client, data, f"{kind}{size}-{number}") * 1e3)
             added = sorted(b - a for a, b in zip(alone, whole, strict=True))

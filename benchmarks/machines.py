@@ -233,14 +233,14 @@ class Bench:
             await self.drumhead("down", name)
 
     async def photos(self) -> None:
-        small = await asyncio.to_thread(photos.photos, 0.5, "JPEG")
+        small = photos.Variants(await asyncio.to_thread(photos.photos, 0.5, "JPEG"))
         large = {kind: (await asyncio.to_thread(photos.photos, 12, kind))[0] for kind in ("JPEG", "PNG")}
         taken: dict[GuestName, list[float]] = {guest: [] for guest in self.guests}
         async with AsyncExitStack() as stack:
             fleets = {guest: await stack.enter_async_context(self.fleet(guest)) for guest in self.guests}
-            for number in self.rounds():
+            for _ in self.rounds():
                 for guest, (_, client) in fleets.items():
-                    taken[guest].append(await photos_per_second(client, small, f"{guest}-{number}"))
+                    taken[guest].append(await photos_per_second(client, small))
             for guest, rates in taken.items():
                 ratios = [a / b for a, b in zip(rates, taken[self.guests[0]], strict=True)]
                 value = f"**{statistics.median(rates):.2f} a second**, {statistics.median(ratios):.2f} times "
@@ -271,9 +271,9 @@ async def requests_per_second(port: int) -> float:
     return count / (time.monotonic() - begun)
 
 
-async def photos_per_second(client: Client, originals: list[bytes], tag: str) -> float:
+async def photos_per_second(client: Client, variants: photos.Variants) -> float:
     """Send STREAM photos, CLIENTS at once; from the first byte to the last result."""
-    files = iter(photos.copies(originals, STREAM, tag))
+    files = iter(variants.take(STREAM))
     begun = time.monotonic()
 
     async def send() -> None:

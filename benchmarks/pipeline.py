@@ -1,10 +1,12 @@
-"""Photos per second from the first upload to the last result, beside the same recipe in a bare pyvips loop.
+"""Photos per second from the first upload to the last result, beside bare loops of the same recipe.
 
-    python benchmarks/pipeline.py [--rounds 5] [--seconds 6]
+    python benchmarks/pipeline.py [--rounds 5] [--seconds 6] [--only JPEG,0.25] [--noise 3] [--beside TREE]
 
-Both process the same files with the recipe `invert` on the same cores: the bare loop reads a file, processes it and
-writes the result, in one process a core; safelight gets them uploaded by its Python client from this process and is
-done when the last result can be downloaded. Rounds alternate; the table shows medians, and the ratio's spread.
+All process the same files with the recipe `invert` on the same cores. The bare loops read a file, process it and write
+the result, in one process a core: `vips` by pyvips, `turbo` by libjpeg-turbo, the fastest that is known for JPEG.
+safelight gets the photos uploaded by its Python client from this process and is done when the last result can be
+downloaded. `--beside` runs another checkout of safelight in the same rounds. The order of the rounds alternates; the
+first table shows medians and the ratios' spread, the second what one photo costs each program of the system.
 """
 
 import argparse
@@ -14,10 +16,14 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
-import photos
-from running import running
+from cost import Cost
+from photos import Variants, photos
+from running import Running, system
+
 from safelight.client.master import Client
 from safelight.client.uploads import Upload
 from safelight.wire import ENDED, State
@@ -27,11 +33,12 @@ CORES = len(os.sched_getaffinity(0))
 
 
 class Bare:
-    """The bare loop, its processes started and warm."""
+    """A bare loop, its processes started and warm."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, library: str, directory: Path) -> None:
+        self._library = library
         self._source, self._target = directory / "source", directory / "target"
-        self._source.mkdir()
+        self._source.mkdir(parents=True)
         self._target.mkdir()
         self._processes: list[asyncio.subprocess.Process] = []
 
@@ -39,7 +46,7 @@ class Bare:
         script = Path(__file__).with_name("bare.py")
         for _ in range(CORES):
             process = await asyncio.create_subprocess_exec(
-                sys.executable, str(script), str(self._source), str(self._target),
+                sys.executable, str(script), self._library, str(self._source), str(self._target),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
             )  # fmt: skip
             self._processes.append(process)
@@ -49,9 +56,9 @@ class Bare:
             process.stdin.close()
             await process.wait()
 
-    async def run(self, files: list[bytes], kind: str) -> float:
+    async def run(self, files: list[bytes]) -> float:
         """Process the files; return the seconds taken. They lie on disk before the clock starts."""
-        names = [f"{number}.{kind.lower()}" for number in range(len(files))]
+        names = [f"{number}.photo" for number in range(len(files))]
         for name, data in zip(names, files, strict=True):
             (self._source / name).write_bytes(data)
         waiting = iter(names)
@@ -59,79 +66,161 @@ class Bare:
         await asyncio.gather(*(self._feed(process, waiting) for process in self._processes))
         return time.perf_counter() - start
 
-    async def _feed(self, process: asyncio.subprocess.Process, names: "iter[str]") -> None:
+    async def _feed(self, process: asyncio.subprocess.Process, names: Iterator[str]) -> None:
         for name in names:
             process.stdin.write(f"{name}\n".encode())
             assert await process.stdout.readline() == b"done\n"
 
 
-async def ours(client: Client, files: list[bytes], batch: str) -> float:
-    """Upload the files, wait for all results; return the seconds taken."""
-    after = (await client.summary()).seq
-    start = time.perf_counter()
-    ended = asyncio.create_task(_all_ended(client, after, batch, len(files)))
-    waiting = iter([files[i : i + 4] for i in range(0, len(files), 4)])
-    await asyncio.gather(*(_upload(client, waiting, batch) for _ in range(2)))
-    await ended
-    return time.perf_counter() - start
+class Ours:
+    """A running system and a client of it. `spent` is what photos have cost it, by program."""
+
+    def __init__(self, running: Running, client: Client) -> None:
+        self._running = running
+        self._client = client
+        self.spent: list[dict[str, Cost]] = []
+
+    async def run(self, files: list[bytes], batch: str) -> float:
+        """Upload the files, wait for all results; return the seconds taken."""
+        after = (await self._client.summary()).seq
+        before, processor = self._running.costs(), time.process_time()
+        start = time.perf_counter()
+        ended = asyncio.create_task(self._all_ended(after, batch, len(files)))
+        waiting = iter([files[i : i + 4] for i in range(0, len(files), 4)])
+        await asyncio.gather(*(self._upload(waiting, batch) for _ in range(2)))
+        await ended
+        taken = time.perf_counter() - start
+        spent = {name: cost.since(before.get(name, Cost())) for name, cost in self._running.costs().items()}
+        spent["client"] = Cost(cpu=time.process_time() - processor)
+        self.spent.append(spent)
+        return taken
+
+    async def _upload(self, groups: Iterator[list[bytes]], batch: str) -> None:
+        for group in groups:
+            for answer in await self._client.upload_many([Upload(source=data) for data in group], batch=batch):
+                assert answer.task is not None, answer.problem
+
+    async def _all_ended(self, after: int, batch: str, n: int) -> None:
+        while n:
+            page = await self._client.changes(after, wait=30.0)
+            after = page.last
+            for event in page.events:
+                if event.batch == batch and event.state in ENDED:
+                    assert event.state is State.FINISHED, event
+                    n -= 1
 
 
-async def _upload(client: Client, groups: "iter[list[bytes]]", batch: str) -> None:
-    for group in groups:
-        for answer in await client.upload_many([Upload(source=data) for data in group], batch=batch):
-            assert answer.task is not None, answer.problem
+class Case:
+    """One size and format, measured in rounds that alternate."""
 
+    def __init__(self, bare: dict[str, Bare], ours: dict[str, Ours], size: float, kind: str, noise: float) -> None:
+        self._bare = bare if kind == "JPEG" else {"vips": bare["vips"]}
+        self._ours = ours
+        self._size, self._kind = size, kind
+        self._originals = photos(size, kind, noise=noise)
+        self._variants = Variants(self._originals)
+        self._n = 0
+        self._rates: dict[str, list[float]] = {}
 
-async def _all_ended(client: Client, after: int, batch: str, n: int) -> None:
-    while n:
-        page = await client.changes(after, wait=30.0)
-        after = page.last
-        for event in page.events:
-            if event.batch == batch and event.state in ENDED:
-                assert event.state is State.FINISHED, event
-                n -= 1
+    async def measure(self, rounds: int, seconds: float) -> None:
+        for each in self._bare.values():
+            await each.run(self._variants.take(CORES * 2))
+        taken = await self._bare["vips"].run(self._variants.take(CORES * 2))
+        self._n = max(8, round(seconds * CORES * 2 / taken))
+        for name, each in self._ours.items():
+            await each.run(self._variants.take(CORES * 4), f"{self._kind}-{self._size}-{name}-warm")
+            each.spent.clear()
+        for number in range(rounds):
+            order = [*self._bare, *self._ours]
+            for name in order if number % 2 == 0 else reversed(order):
+                files = self._variants.take(self._n)
+                if name in self._bare:
+                    seconds = await self._bare[name].run(files)
+                else:
+                    seconds = await self._ours[name].run(files, f"{self._kind}-{self._size}-{number}-{name}")
+                self._rates.setdefault(name, []).append(self._n / seconds)
 
+    def row(self, name: str) -> str:
+        """Return the row of a system in the first table."""
+        weight = statistics.mean(map(len, self._originals)) / 1e6
+        rates = self._rates
+        cells = [self._kind, f"{self._size}", f"{weight:.2f}", f"{self._n}", name, f"{statistics.median(rates[name]):.1f}"]
+        for beside in ("vips", "turbo"):
+            if beside not in rates:
+                cells += ["", "", ""]
+                continue
+            ratios = [a / b for a, b in zip(rates[name], rates[beside], strict=True)]
+            cells += [
+                f"{statistics.median(rates[beside]):.1f}",
+                f"**{statistics.median(ratios):.2f}**",
+                f"{min(ratios):.2f} to {max(ratios):.2f}",
+            ]
+        return f"| {' | '.join(cells)} |"
 
-async def measure(client: Client, bare: Bare, size: float, kind: str, rounds: int, seconds: float) -> str:
-    """Measure one case; return its row."""
-    originals = photos.photos(size, kind)
-    await bare.run(photos.copies(originals, CORES * 2, "warm"), kind)
-    taken = await bare.run(photos.copies(originals, CORES * 2, "count"), kind)
-    n = max(8, round(seconds * CORES * 2 / taken))
-    await ours(client, photos.copies(originals, CORES * 4, f"{kind}-{size}-warm"), f"{kind}-{size}-warm")
-    rates: dict[str, list[float]] = {"bare": [], "ours": []}
-    for number in range(rounds):
-        tag = f"{kind}-{size}-{number}"
-        files = photos.copies(originals, n, tag)
-        rates["bare"].append(n / await bare.run(files, kind))
-        rates["ours"].append(n / await ours(client, files, tag))
-    ratios = [b / a for a, b in zip(rates["bare"], rates["ours"], strict=True)]
-    weight = statistics.mean(map(len, originals)) / 1e6
-    return (
-        f"| {kind} | {size} | {weight:.2f} | {n} | {statistics.median(rates['bare']):.1f} | "
-        f"{statistics.median(rates['ours']):.1f} | **{statistics.median(ratios):.2f}** | "
-        f"{min(ratios):.2f} to {max(ratios):.2f} |"
-    )
+    def costs(self, name: str) -> list[str]:
+        """Return the rows of a system in the second table."""
+        spent = self._ours[name].spent
+        rows = []
+        sums = [0.0, 0.0, 0.0, 0.0]
+        for program in spent[0]:
+            each = [round_[program] for round_ in spent if program in round_]
+            values = [
+                statistics.median(cost.cpu for cost in each) / self._n * 1e3,
+                statistics.median(cost.flushes for cost in each) / self._n,
+                statistics.median(cost.switches for cost in each) / self._n,
+                statistics.median(cost.memory for cost in each) / 1e6,
+            ]
+            sums = [a + b for a, b in zip(sums, values, strict=True)]
+            rows.append(self._cost_row(name, program, values))
+        return [*rows, self._cost_row(name, "**all**", sums)]
+
+    def _cost_row(self, name: str, program: str, values: list[float]) -> str:
+        cpu, flushes, switches, memory = values
+        return (
+            f"| {self._kind} | {self._size} | {name} | {program} | {cpu:.2f} | {flushes:.2f} | {switches:.1f} "
+            f"| {memory:.0f} |"
+        )
 
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0, help="how long a round of the bare loop takes")
-    parser.add_argument("--only", default="", help="JPEG or PNG, or a size")
+    parser.add_argument("--only", default="", help="formats and sizes, separated by commas")
+    parser.add_argument("--noise", type=float, default=3.0, help="of the photos, in levels of 256; 0: smooth")
+    parser.add_argument("--beside", type=Path, help="another checkout to run in the same rounds")
+    parser.add_argument("up", nargs="*", help="further arguments of safelight up, after --")
     options = parser.parse_args()
-    print(f"{CORES} cores, {options.rounds} alternating rounds\n")
-    print("| format | megapixels | MB | n | bare loop, photos/s | safelight, photos/s | ratio | each round |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    with tempfile.TemporaryDirectory(prefix="safelight-benchmark-") as directory:
-        bare = Bare(Path(directory))
-        await bare.start()
-        async with running() as master, Client.connect(master) as client:
-            for size, kind in CASES:
-                if options.only in ("", kind, str(size)):
-                    row = await measure(client, bare, size, kind, options.rounds, options.seconds)
-                    print(row, flush=True)
-        await bare.stop()
+    only = set(options.only.split(",")) - {""}
+    load = " / ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(f"{CORES} cores, {options.rounds} alternating rounds, noise {options.noise:g}, load before {load}\n")
+    async with AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="safelight-benchmark-")))
+        bare = {name: Bare(name, directory / name) for name in ("vips", "turbo")}
+        for each in bare.values():
+            await each.start()
+            stack.push_async_callback(each.stop)
+        ours = {}
+        for name, tree in {"safelight": None, **({"beside": options.beside} if options.beside else {})}.items():
+            started = await stack.enter_async_context(system(*(options.up if tree is None else []), tree=tree))
+            ours[name] = Ours(started, await stack.enter_async_context(Client.connect(started.master)))
+        cases = [
+            Case(bare, ours, size, kind, options.noise)
+            for size, kind in CASES
+            if not only & {"JPEG", "PNG"} or kind in only
+            if not only - {"JPEG", "PNG"} or str(size) in only
+        ]
+        print("| format | MP | MB | n | | photos/s | vips | ratio | each round | turbo | ratio | each round |")
+        print("| --- " * 12 + "|")
+        for case in cases:
+            await case.measure(options.rounds, options.seconds)
+            for name in ours:
+                print(case.row(name), flush=True)
+        print("\n| format | MP | | program | processor ms a photo | flushes | context switches | MB at the end |")
+        print("| --- " * 8 + "|")
+        for case in cases:
+            for name in ours:
+                print("\n".join(case.costs(name)), flush=True)
 
 
 if __name__ == "__main__":

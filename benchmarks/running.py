@@ -2,24 +2,54 @@
 
 import asyncio
 import json
+import os
 import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+
+from cost import Cost, costs, counting
+
+
+class Running:
+    """A system that runs: the `host:port` of its master, and what it costs."""
+
+    def __init__(self, master: str, pid: int, environment: dict[str, str]) -> None:
+        self.master = master
+        self._pid = pid
+        self._environment = environment
+
+    def costs(self) -> dict[str, Cost]:
+        """Return the costs so far by program."""
+        return costs(self._pid, self._environment)
 
 
 @asynccontextmanager
 async def running(*argv: str) -> AsyncIterator[str]:
     """Run it with further arguments of `safelight up`; give the master's `host:port` when all is ready."""
+    async with system(*argv) as found:
+        yield found.master
+
+
+@asynccontextmanager
+async def system(*argv: str, tree: Path | None = None) -> AsyncIterator[Running]:
+    """Run it from this checkout, or from another one of the same libraries (`tree`), with its flushes counted."""
+    environment = counting()
+    if tree is not None:
+        environment["PYTHONPATH"] = str(tree.resolve() / "src")
     with tempfile.TemporaryDirectory(prefix="safelight-benchmark-") as data:
         command = (sys.executable, "-m", "safelight.cli", "up", "--port", "0", "--json", "--data", data, *argv)
         process = await asyncio.create_subprocess_exec(
-            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+            *command,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env={**os.environ, **environment},
         )
         assert process.stdout is not None
         try:
-            yield json.loads(await process.stdout.readline())["master"]
+            yield Running(json.loads(await process.stdout.readline())["master"], process.pid, environment)
         finally:
             process.send_signal(signal.SIGTERM)
             await process.wait()

@@ -43,9 +43,9 @@ DRUMHEAD = [sys.executable, "-c", "import sys; from drumhead.cli import main; sy
 class Soak:
     """One run. `interval` is in seconds."""
 
-    def __init__(self, interval: float, originals: list[bytes]) -> None:
+    def __init__(self, interval: float, variants: photos.Variants) -> None:
         self._interval = interval
-        self._originals = originals
+        self._variants = variants
         self._store = FleetStore(find_home(), NAME)
         self._instances = Instances(find_home())
         self._under_way: set[asyncio.Task[None]] = set()
@@ -79,7 +79,7 @@ class Soak:
         start = time.monotonic()
         for number in itertools.count():
             await asyncio.sleep(start + number * self._interval - time.monotonic())
-            (photo,) = photos.copies(self._originals[number % len(self._originals) :], 1, f"{start}-{number}")
+            (photo,) = self._variants.take(1)
             task = asyncio.create_task(self._one(client, photo))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
@@ -135,11 +135,11 @@ def main() -> None:
     parser.add_argument("--fleet", type=Path, default=ROOT / "deploy/fleet.yaml")
     parser.add_argument("--image", default="safelight")
     options = parser.parse_args()
-    originals = photos.photos(options.megapixels, "JPEG")
+    variants = photos.Variants(photos.photos(options.megapixels, "JPEG"))
     with tempfile.TemporaryDirectory() as directory:
         try:
             bring_up(options.guest, options.fleet, options.image, Path(directory))
-            asyncio.run(Soak(options.interval, originals).run(options.minutes))
+            asyncio.run(Soak(options.interval, variants).run(options.minutes))
         finally:
             subprocess.run([*DRUMHEAD, "down", NAME], check=False)
 
