@@ -22,9 +22,7 @@ class Cost:
     switches: int = 0
 
     def since(self, before: "Cost") -> "Cost":
-        return Cost(
-            self.cpu - before.cpu, self.memory, self.flushes - before.flushes, self.switches - before.switches
-        )
+        return Cost(self.cpu - before.cpu, self.memory, self.flushes - before.flushes, self.switches - before.switches)
 
 
 def counting() -> dict[str, str]:

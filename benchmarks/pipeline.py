@@ -23,7 +23,6 @@ from pathlib import Path
 from cost import Cost
 from photos import Variants, photos
 from running import Running, system
-
 from safelight.client.master import Client
 from safelight.client.uploads import Upload
 from safelight.wire import ENDED, State
@@ -144,7 +143,14 @@ class Case:
         """Return the row of a system in the first table."""
         weight = statistics.mean(map(len, self._originals)) / 1e6
         rates = self._rates
-        cells = [self._kind, f"{self._size}", f"{weight:.2f}", f"{self._n}", name, f"{statistics.median(rates[name]):.1f}"]
+        cells = [
+            self._kind,
+            f"{self._size}",
+            f"{weight:.2f}",
+            f"{self._n}",
+            name,
+            f"{statistics.median(rates[name]):.1f}",
+        ]
         for beside in ("vips", "turbo"):
             if beside not in rates:
                 cells += ["", "", ""]

@@ -38,7 +38,7 @@ async def system(*argv: str, tree: Path | None = None) -> AsyncIterator[Running]
     """Run it from this checkout, or from another one of the same libraries (`tree`), with its flushes counted."""
     environment = counting()
     if tree is not None:
-        environment["PYTHONPATH"] = str(tree.resolve() / "src")
+        environment["PYTHONPATH"] = str(tree.absolute() / "src")
     with tempfile.TemporaryDirectory(prefix="safelight-benchmark-") as data:
         command = (sys.executable, "-m", "safelight.cli", "up", "--port", "0", "--json", "--data", data, *argv)
         process = await asyncio.create_subprocess_exec(
