@@ -33,12 +33,14 @@ async def running(*argv: str) -> AsyncIterator[str]:
         yield found.master
 
 
+def _environment(tree: Path | None) -> dict[str, str]:
+    return counting() | ({} if tree is None else {"PYTHONPATH": str(tree.resolve() / "src")})
+
+
 @asynccontextmanager
 async def system(*argv: str, tree: Path | None = None) -> AsyncIterator[Running]:
     """Run it from this checkout, or from another one of the same libraries (`tree`), with its flushes counted."""
-    environment = counting()
-    if tree is not None:
-        environment["PYTHONPATH"] = str(tree.absolute() / "src")
+    environment = _environment(tree)
     with tempfile.TemporaryDirectory(prefix="safelight-benchmark-") as data:
         command = (sys.executable, "-m", "safelight.cli", "up", "--port", "0", "--json", "--data", data, *argv)
         process = await asyncio.create_subprocess_exec(

@@ -8,16 +8,30 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from contextvars import ContextVar
 from typing import Any, Literal
 
 import msgspec
 
 from safelight.text import printable, printable_json, printable_lines
 
+service: ContextVar[str] = ContextVar("service", default="")
+"""The service that runs in this context, where several share a process."""
+
 Format = Literal["auto", "text", "json"]
 Level = Literal["debug", "info", "warning", "error"]
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+_SERVICES = frozenset({"keyvaluestore", "db", "storage", "master", "worker"})
+
+
+def service_of(record: logging.LogRecord, default: str) -> str:
+    """Return the service that a record is about: its logger's, or the one that runs in this context."""
+    package, _, rest = record.name.partition(".")
+    name = rest.partition(".")[0]
+    return name if package == "safelight" and name in _SERVICES else service.get() or default
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -34,7 +48,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
-        line = {"time": moment, "level": record.levelname.lower(), "service": self._service}
+        line = {"time": moment, "level": record.levelname.lower(), "service": service_of(record, self._service)}
         line |= {"logger": record.name, "message": record.getMessage()} | _fields(record)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
@@ -42,7 +56,14 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Formats a record as text: the level unless it is info, the sentence, and the extra fields."""
+    """Formats a record as text: the level unless it is info, the sentence, and the extra fields.
+
+    With `named`, each line has its service and a tab in front.
+    """
+
+    def __init__(self, *, named: bool = False) -> None:
+        super().__init__()
+        self._named = named
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -51,14 +72,17 @@ class TextFormatter(logging.Formatter):
         text = printable(f"{level}{record.getMessage()}" + (f"  [{fields}]" if fields else ""))
         if record.exc_info:
             text += "\n" + printable_lines(self.formatException(record.exc_info))
+        if self._named:
+            front = f"{service_of(record, '')}\t"
+            text = front + text.replace("\n", f"\n{front}")
         return text
 
 
-def configure(service: str, format: Format = "auto", level: Level = "info") -> None:
-    """Send all logs of this process to stderr."""
+def configure(name: str, format: Format = "auto", level: Level = "info", *, several: bool = False) -> None:
+    """Send all logs of this process to stderr. `several` services in one process are told apart in each line."""
     handler = logging.StreamHandler(sys.stderr)
     text = format == "text" or (format == "auto" and sys.stderr.isatty())
-    handler.setFormatter(TextFormatter() if text else JsonFormatter(service))
+    handler.setFormatter(TextFormatter(named=several) if text else JsonFormatter(name))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -27,11 +27,13 @@ from safelight.access.caller import Access
 from safelight.access.policy import PolicyError, server_tls
 from safelight.client.base import session
 from safelight.client.discovery import REGISTRATION_KEYS, Discovery
+from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.errors import Error
 from safelight.service import (
     Config,
     DataDirectory,
     MaxPhoto,
+    Neighbours,
     Port,
     PublicConfig,
     Service,
@@ -44,11 +46,15 @@ __all__ = [
     "Config",
     "DataDirectory",
     "MaxPhoto",
+    "Neighbours",
     "Port",
     "PublicConfig",
     "Service",
     "StandaloneConfig",
+    "at_signals",
+    "end_at_once",
     "keep_private",
+    "prepare",
     "reachable_host",
     "run",
     "running",
@@ -67,17 +73,24 @@ def run(name: str, kind: type[C], build: Build[C], argv: Sequence[str] | None = 
     """Run the program `python -m safelight.NAME` until SIGTERM, SIGINT or an authorised POST /shutdown."""
     config = settings.load(kind, argv, section=name, program=f"safelight {name}")
     logs.configure(name, config.log_format, config.log_level)
-    _keep_private(Path(config.data))
-    _end_at_ctrl_c()
-    _allow_many_connections()
-    os.umask(0o077)
-    keep_private(config.data)
+    prepare(config)
     try:
         asyncio.run(_run(name, config, build))
     except Error as error:
         log.error("%s cannot start: %s", name, error.detail)  # noqa: TRY400 - the sentence says it all
         raise SystemExit(1) from None
-    atexit.register(_end_at_once)
+    atexit.register(end_at_once)
+
+
+def prepare(*configs: StandaloneConfig) -> None:
+    """Make this process one that serves: private files, many connections, an end by Ctrl-C while it starts."""
+    for config in configs:
+        _keep_private(Path(config.data))
+    _end_at_ctrl_c()
+    _allow_many_connections()
+    os.umask(0o077)
+    for config in configs:
+        keep_private(config.data)
 
 
 def _keep_private(data: Path) -> None:
@@ -95,7 +108,7 @@ def _end_at_ctrl_c() -> None:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _end_at_once() -> None:
+def end_at_once() -> None:
     """End the process of a service that has stopped cleanly.
 
     Python would otherwise destroy every object, and a small machine would have to read each page from swap: that takes
@@ -117,13 +130,18 @@ def _allow_many_connections() -> None:
 
 async def _run(name: str, config: C, build: Build[C]) -> None:
     async with running(name, config, build) as service:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            # A unikernel has no signals; only a request stops it.
-            with suppress(NotImplementedError, RuntimeError, OSError):
-                loop.add_signal_handler(number, service.stop)
+        at_signals(service.stop)
         await service.stopping.wait()
         log.info("%s is stopping", service.title)
+
+
+def at_signals(stop: Callable[[], None]) -> None:
+    """Call `stop` at SIGTERM and SIGINT."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # A unikernel has no signals; only a request stops it.
+        with suppress(NotImplementedError, RuntimeError, OSError):
+            loop.add_signal_handler(number, stop)
 
 
 def _session(config: StandaloneConfig) -> aiohttp.ClientSession:
@@ -142,13 +160,19 @@ def _tls(config: StandaloneConfig) -> ssl.SSLContext | None:
 
 
 @asynccontextmanager
-async def running(name: str, config: C, build: Build[C]) -> AsyncIterator[Service]:
-    """Run a service for as long as the context lasts. Leaving it lets requests in progress end first."""
+async def running(
+    name: str, config: C, build: Build[C], neighbours: Neighbours | None = None
+) -> AsyncIterator[Service]:
+    """Run a service for as long as the context lasts. Leaving it lets requests in progress end first.
+
+    `neighbours` are the services of the same process, which it calls directly.
+    """
     async with AsyncExitStack() as stack:
         tls = _tls(config)
-        service = Service(name, config, await stack.enter_async_context(_session(config)))
+        service = Service(name, config, await stack.enter_async_context(_session(config)), neighbours)
         if service.keyvaluestore is not None:
-            opened = Discovery.open(service.session, service.keyvaluestore, service.credentials)
+            store = service.neighbours.find(KeyValueStoreClient)
+            opened = Discovery.open(service.session, service.keyvaluestore, service.credentials, store)
             service.discovery = await stack.enter_async_context(opened)
         app = await stack.enter_async_context(build(config, service))
         route.add(app, route.post("/shutdown", _shutdown, Access.SHUTDOWN))

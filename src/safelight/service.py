@@ -11,7 +11,7 @@ import stat
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import aiohttp
 from msgspec import Meta
@@ -23,8 +23,10 @@ from safelight.access.connections import Connections
 from safelight.access.policy import Policy, PolicyError
 from safelight.access.route import Table
 from safelight.access.settings import AccessSettings, CorsOrigins, PublicUrl
-from safelight.client.base import Address, Connection, Credentials, no_credentials
+from safelight.client.base import Address, Connection, Credentials, ServiceClient, no_credentials
 from safelight.client.discovery import Discovery
+
+C = TypeVar("C", bound=ServiceClient)
 
 _TITLE = {"keyvaluestore": "server", "db": "Database", "storage": "Storage", "master": "Master"}
 """Names of services in log messages, as the classic protocol's services have them ("server is listening on 8000")."""
@@ -92,11 +94,37 @@ Check = Callable[[], Awaitable[None]]
 """Returns when a dependency answers; raises `Error` with a sentence when it does not."""
 
 
+class Neighbours:
+    """The stores of the services that run in one process, which call one another directly.
+
+    A store has the methods of its client. A service that is alone in its process has no neighbours.
+    """
+
+    def __init__(self) -> None:
+        self._stores: dict[type[ServiceClient], Any] = {}
+
+    def offer(self, client: type[ServiceClient], store: Any) -> None:
+        """Have others of this process use a store where they would otherwise use a client of this kind."""
+        self._stores[client] = store
+
+    def find(self, client: type[C]) -> C | None:
+        """Return what takes the place of a client of this kind; None if its service runs elsewhere."""
+        found: C | None = self._stores.get(client)
+        return found
+
+
 class Service:
     """The state of a running service; `build` receives it."""
 
-    def __init__(self, name: str, config: StandaloneConfig, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: StandaloneConfig,
+        session: aiohttp.ClientSession,
+        neighbours: Neighbours | None = None,
+    ) -> None:
         self.name = name
+        self.neighbours = neighbours or Neighbours()
         self.config = config
         self.session = session
         self.discovery: Discovery | None = None
@@ -175,6 +203,18 @@ class Service:
     async def quiet(self) -> None:
         """Wait until no request is in progress."""
         await self._quiet.wait()
+
+    def uses(self, client: type[C], service: str, *, retry_for: float = 15.0) -> C:
+        """Return a client of another service, or the store itself where that service runs in this process.
+
+        This service is not ready until the other one answers.
+        """
+        found = self.neighbours.find(client)
+        if found is not None:
+            return found
+        connection = self.needs(service)
+        connection.retry_for = retry_for
+        return client(connection)
 
     def needs(self, service: str) -> Connection:
         """Return a connection to another service. This service is not ready until that one answers."""

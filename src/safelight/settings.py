@@ -218,6 +218,11 @@ def _in_units(value: Any, hint: Any, source: str) -> Any:
     return int(number) if unit == "bytes" else number
 
 
+def set_program(name: str) -> None:
+    """Name the program whose mistakes `fail` reports in this context."""
+    _program.set(name)
+
+
 def fail(sentence: str) -> NoReturn:
     """End the program with status 2, for a mistake that is found after the settings were read."""
     sys.stderr.write(f"{_program.get()}: {sentence}\n")

@@ -26,14 +26,15 @@ from safelight.storage.__main__ import build as build_storage
 class System:
     """A master with the real services behind it, all in this process."""
 
-    def __init__(self, stack: AsyncExitStack, data: Path) -> None:
+    def __init__(self, stack: AsyncExitStack, data: Path, *, together: bool) -> None:
+        self.neighbours = serve.Neighbours() if together else None
         self._stack = stack
         self._data = data
         self.services: dict[str, serve.Service] = {}
         self.keyvaluestore = ""
 
     async def start(self, name: str, build: Callable[..., Any], config: serve.Config) -> serve.Service:
-        running = await self._stack.enter_async_context(serve.running(name, config, build))
+        running = await self._stack.enter_async_context(serve.running(name, config, build, self.neighbours))
         self.services[name] = running
         return running
 
@@ -50,11 +51,11 @@ class System:
         return self.services[name].url
 
 
-@pytest.fixture
-async def system(tmp_path) -> AsyncIterator[System]:
-    """The services behind a master; tests start the master that they need."""
+@pytest.fixture(params=["one process", "separate"])
+async def system(tmp_path, request) -> AsyncIterator[System]:
+    """The services behind a master, called directly or over HTTP; tests start the master that they need."""
     async with AsyncExitStack() as stack:
-        whole = System(stack, tmp_path)
+        whole = System(stack, tmp_path, together=request.param == "one process")
         first = await whole.start(
             "keyvaluestore", build_keyvaluestore, KeyValueStoreConfig(port=0, data=str(tmp_path / "keyvaluestore"))
         )

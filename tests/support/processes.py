@@ -109,5 +109,6 @@ async def program(*argv: str, env: dict[str, str] | None = None, name: str | Non
 def service(name: str, *argv: str, env: dict[str, str] | None = None) -> Any:
     """Run `python -m safelight.NAME` with JSON logs, on a free port unless told otherwise."""
     port = () if name == "worker" or "--port" in argv else ("--port", "0")
-    command = (sys.executable, "-W", "error", "-m", f"safelight.{name}", *argv, *port, "--log-format", "json")
+    last = ("--log-format", "json")  # of the last service, where there are several
+    command = (sys.executable, "-W", "error", "-m", f"safelight.{name}", *argv, *port, *last)
     return program(*command, env=env, name=name)

@@ -10,6 +10,8 @@ from pathlib import Path
 from safelight.client.master import Client
 from support.processes import Program, service
 
+_JSON = ("--log-format", "json")
+
 SERVICES = ("keyvaluestore", "db", "storage", "master")
 
 
@@ -22,8 +24,15 @@ class System:
     """Services and workers under names; each keeps its port and its data over its lives."""
 
     def __init__(
-        self, data: Path, settings: dict[str, list[str]], environments: dict[str, dict[str, str]] | None = None
+        self,
+        data: Path,
+        settings: dict[str, list[str]],
+        environments: dict[str, dict[str, str]] | None = None,
+        *,
+        together: bool = False,
     ) -> None:
+        """With `together`, the services are one program, `allinone`."""
+        self.services = ("allinone",) if together else SERVICES
         self.data = data
         self._settings = settings
         self._environments = environments or {}
@@ -42,15 +51,21 @@ class System:
 
     async def start(self, name: str) -> Program:
         """Start a service, or a worker (`worker-1`, …)."""
+        argv = self._argv(name)
+        if name == "allinone":
+            argv = [argument for service in SERVICES for argument in ("--", service, *self._argv(service), *_JSON)][1:]
         kind = name.partition("-")[0]
-        argv = [] if kind == "keyvaluestore" else [self.keyvaluestore]
-        if kind in self.ports:
-            argv += ["--port", str(self.ports[kind])]
-        argv += ["--data", str(self.data / name), *self._settings.get(kind, [])]
         self.running[name] = await self._stack.enter_async_context(
             service(kind, *argv, env=self._environments.get(kind))
         )
         return self.running[name]
+
+    def _argv(self, name: str) -> list[str]:
+        kind = name.partition("-")[0]
+        argv = [] if kind == "keyvaluestore" else [self.keyvaluestore]
+        if kind in self.ports:
+            argv += ["--port", str(self.ports[kind])]
+        return [*argv, "--data", str(self.data / name), *self._settings.get(kind, [])]
 
     async def kill(self, name: str) -> None:
         """Kill without warning, and wait until it is gone."""
@@ -61,7 +76,7 @@ class System:
 
     async def ready(self) -> None:
         """Wait until the master says that it is ready."""
-        await self.running["master"].address()
+        await self.running[self.services[-1]].log("Master is listening on")
         async with Client.connect(self.master) as client:
             assert await client.is_ready(wait=60.0), "the master did not become ready"
 
@@ -78,11 +93,15 @@ async def system(
     workers: int = 0,
     settings: dict[str, list[str]] | None = None,
     environments: dict[str, dict[str, str]] | None = None,
+    together: bool = False,
 ) -> AsyncIterator[System]:
-    """Run the four services and some workers; settings and environments are those of each kind."""
-    whole = System(data, settings or {}, environments)
+    """Run the four services and some workers; settings and environments are those of each kind.
+
+    With `together`, the services run in one process, `allinone`.
+    """
+    whole = System(data, settings or {}, environments, together=together)
     try:
-        for name in (*SERVICES, *(f"worker-{n}" for n in range(workers))):
+        for name in (*whole.services, *(f"worker-{n}" for n in range(workers))):
             await whole.start(name)
         await whole.ready()
         yield whole

@@ -20,13 +20,14 @@ from support.photos import photo
 from support.tus import Tus
 
 
-@pytest.fixture
-async def master(tmp_path) -> AsyncIterator[serve.Service]:
-    """A master that takes small photos only, with the real services behind it, all in this process."""
+@pytest.fixture(params=["one process", "separate"])
+async def master(tmp_path, request) -> AsyncIterator[serve.Service]:
+    """A master that takes small photos only, with the real services behind it, called directly or over HTTP."""
+    neighbours = serve.Neighbours() if request.param == "one process" else None
     async with AsyncExitStack() as stack:
 
         async def start(name, config, build):
-            return await stack.enter_async_context(serve.running(name, config, build))
+            return await stack.enter_async_context(serve.running(name, config, build, neighbours))
 
         first = await start(
             "keyvaluestore", KeyValueStoreConfig(port=0, data=str(tmp_path / "keyvaluestore")), build_keyvaluestore

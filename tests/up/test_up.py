@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import random
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from safelight.access.cluster_key import ClusterKey
+from safelight.client.base import session
 from safelight.client.master import Client
 from safelight.wire import State
 from support.command import COMMAND, environment, everything, safelight, terminal
@@ -22,6 +25,9 @@ from support.pids import children, gone
 from support.processes import Program, program
 
 pytestmark = pytest.mark.slow
+
+FORMS = pytest.mark.parametrize("form", [(), ("--separate",)], ids=["one process", "separate"])
+"""The services in one process, or each in its own."""
 
 SLOW = {"outputs": {"image": {"format": "avif", "effort": 10}}}
 
@@ -70,8 +76,9 @@ async def finish_all(client: Client, ids: list[str]) -> None:
         assert task.state is State.FINISHED, task
 
 
-async def test_everything_runs_and_stops_in_order(tmp_path: Path) -> None:
-    async with up(tmp_path / "data", "--workers", 2, "--slots", 1) as running:
+@FORMS
+async def test_everything_runs_and_stops_in_order(tmp_path: Path, form: tuple[str, ...]) -> None:
+    async with up(tmp_path / "data", "--workers", 2, "--slots", 1, *form) as running:
         where = await addresses(running)
         assert set(where) == {"keyvaluestore", "db", "storage", "master", "worker-1", "worker-2"}
         async with Client.connect(where["master"]) as client:
@@ -80,6 +87,7 @@ async def test_everything_runs_and_stops_in_order(tmp_path: Path) -> None:
             async with client.result(task.id) as response:
                 assert is_inverse(photo(1), await response.read())
             assert len((await client.summary()).workers) == 2
+        assert len(children(running.process.pid)) == (6 if form else 3)
         assert await running.stop() == 0
         stops = [
             said(running, "worker-1", "is stopping"), said(running, "master", "is stopping"),
@@ -128,12 +136,13 @@ async def test_a_clean_start_warns_of_nothing(tmp_path: Path) -> None:
         assert [line for line in running.lines if line.get("level") in ("warning", "error")] == []
 
 
-async def test_what_dies_is_started_again(tmp_path: Path) -> None:
-    async with up(tmp_path / "data", "--slots", 1) as running:
+@FORMS
+async def test_what_dies_is_started_again(tmp_path: Path, form: tuple[str, ...]) -> None:
+    async with up(tmp_path / "data", "--slots", 1, *form) as running:
         where = await addresses(running)
         for pid in children(running.process.pid):
             os.kill(pid, signal.SIGKILL)
-        for name in where:
+        for name in where if form else ("services", "worker-1"):
             await running.log(
                 lambda line, name=name: f"{name} was ended by SIGKILL; starting it again" in line["message"]
             )
@@ -143,11 +152,12 @@ async def test_what_dies_is_started_again(tmp_path: Path) -> None:
         assert await running.stop() == 0
 
 
-async def test_after_a_kill_of_everything_every_task_is_picked_up(tmp_path: Path) -> None:
+@FORMS
+async def test_after_a_kill_of_everything_every_task_is_picked_up(tmp_path: Path, form: tuple[str, ...]) -> None:
     data, port = tmp_path / "data", first_of_free_ports()
     settings = tmp_path / "safelight.toml"
     settings.write_text("[worker]\nlease_duration = 4\n")
-    async with up(data, "--slots", 1, "--config", settings, port=port) as running:
+    async with up(data, "--slots", 1, "--config", settings, *form, port=port) as running:
         where = await addresses(running)
         async with Client.connect(where["master"]) as client:
             ids = [(await client.upload(photo(number), filename=f"{number}.png")).id for number in range(10, 30)]
@@ -156,7 +166,7 @@ async def test_after_a_kill_of_everything_every_task_is_picked_up(tmp_path: Path
         await running.ended()
         for pid in family:
             await gone(pid)
-    async with up(data, "--slots", 2, "--config", settings, port=port) as running:
+    async with up(data, "--slots", 2, "--config", settings, *form, port=port) as running:
         where = await addresses(running)
         async with Client.connect(where["master"]) as client:
             await finish_all(client, ids)
@@ -190,6 +200,38 @@ def test_settings_that_are_wrong_end_it_with_the_reason(tmp_path: Path) -> None:
         busy = safelight("up", "--port", port, "--data", tmp_path / "d", "--workers", 0)
     assert busy.returncode == 5
     assert f"keyvaluestore cannot listen on 127.0.0.1:{port}" in busy.stderr
+
+
+async def test_whichever_service_is_told_to_stop_all_of_the_process_stop_in_order_and_start_again(
+    tmp_path: Path,
+) -> None:
+    async with up(tmp_path / "data", "--workers", 0) as running:
+        where = await addresses(running)
+        key = ClusterKey(tmp_path / "data" / "cluster.key")
+        async with session() as http:
+            headers = key.credentials("POST", "/shutdown")
+            async with http.post(f"http://{where['db']}/shutdown", headers=headers) as answer:
+                assert answer.status == 202
+        await running.log("services ended with status 0; starting it again")
+        stops = [said(running, name, "is stopping") for name in ("master", "storage", "db", "keyvaluestore")]
+        assert stops == sorted(stops)
+        await running.log("Master is listening on", after=said(running, "up", "starting it again"))
+        assert await running.stop() == 0
+
+
+async def test_a_service_that_cannot_start_takes_the_others_with_it_and_says_so(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "storage").mkdir(parents=True)
+    with (data / "storage" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        async with up(data, "--workers", 0) as running:
+            await running.log("is in use by another process")
+            await running.log("services ended with status 1; starting it again")
+            stops = [said(running, name, "is stopping") for name in ("db", "keyvaluestore")]
+            assert stops == sorted(stops)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            await addresses(running)
+            assert await running.stop() == 0
 
 
 async def test_a_second_signal_kills(tmp_path: Path) -> None:

@@ -33,11 +33,16 @@ class Discovery:
     """
 
     def __init__(
-        self, http: aiohttp.ClientSession, keyvaluestore: str, credentials: Credentials = no_credentials
+        self,
+        http: aiohttp.ClientSession,
+        keyvaluestore: str,
+        credentials: Credentials = no_credentials,
+        store: KeyValueStoreClient | None = None,
     ) -> None:
+        """`store` is the key-value store itself, where it runs in this process."""
         self.keyvaluestore = keyvaluestore
         connection = Connection(http, Fixed(keyvaluestore), credentials=credentials, retry_for=0.0)
-        self.store = KeyValueStoreClient(connection)
+        self.store = store or KeyValueStoreClient(connection)
         # What the classic protocol registered may be anybody's in its networks: the cluster key is not shown there.
         self._only_ours = credentials is not no_credentials
         self._known: dict[str, list[str]] = {}
@@ -48,10 +53,14 @@ class Discovery:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, http: aiohttp.ClientSession, keyvaluestore: str, credentials: Credentials = no_credentials
+        cls,
+        http: aiohttp.ClientSession,
+        keyvaluestore: str,
+        credentials: Credentials = no_credentials,
+        store: KeyValueStoreClient | None = None,
     ) -> AsyncIterator[Discovery]:
         """Follow the key-value store for as long as the context lasts."""
-        discovery = cls(http, keyvaluestore, credentials)
+        discovery = cls(http, keyvaluestore, credentials, store)
         task = asyncio.create_task(discovery._follow(), name="discovery")
         try:
             yield discovery

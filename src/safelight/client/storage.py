@@ -1,9 +1,11 @@
-"""Storage over HTTP, with the methods of `storage.store.BlobStore`."""
+"""Storage over HTTP, with the methods of `storage.direct.DirectStorage`."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from io import FileIO
+from typing import Protocol
 from urllib.parse import quote
 
 import aiohttp
@@ -12,6 +14,47 @@ import msgspec
 from safelight.client.base import Body, ServiceClient
 from safelight.client.uploads import EXTRA_WAIT
 from safelight.wire import Blob, Collected, StorageInfo
+
+
+class BlobAnswer(Protocol):
+    """What storage answers to a request for a blob: a status of HTTP, headers, and the bytes asked for."""
+
+    status: int
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers: ETag, Content-Length and, for a part, Content-Range."""
+        ...
+
+    @property
+    def file(self) -> tuple[FileIO, range] | None:
+        """The open file and the range of it that holds the bytes, where storage is in this process."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Stream the bytes, once."""
+        ...
+
+    async def read(self) -> bytes:
+        """Return the bytes as a whole."""
+        ...
+
+
+class _Response:
+    """A `BlobAnswer` over HTTP."""
+
+    file = None
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self._response = response
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        return self._response.content.iter_any()
+
+    async def read(self) -> bytes:
+        return await self._response.read()
 
 
 class StorageClient(ServiceClient):
@@ -32,11 +75,14 @@ class StorageClient(ServiceClient):
     @asynccontextmanager
     async def open(
         self, digest: str, *, verify: bool = False, method: str = "GET", headers: Mapping[str, str] | None = None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Open the stream of a blob; `headers` may have Range and conditions. Raises NOT_FOUND, DAMAGED_BLOB."""
+    ) -> AsyncIterator[BlobAnswer]:
+        """Open a blob; `headers` may have Range and conditions (RFC 9110), and HEAD asks for no bytes.
+
+        Raises NOT_FOUND, DAMAGED_BLOB, PRECONDITION_FAILED, RANGE_NOT_SATISFIABLE.
+        """
         params = {"verify": "true" if verify else None}
         async with self._connection.open(method, f"/blobs/{digest}", params=params, headers=headers) as response:
-            yield response
+            yield _Response(response)
 
     async def read(self, digest: str) -> bytes:
         """Return all bytes of a blob. Raises NOT_FOUND."""

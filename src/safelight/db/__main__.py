@@ -13,6 +13,8 @@ from msgspec import Meta
 
 from safelight import recipe, serve, settings
 from safelight.access import route
+from safelight.client.accounts import AccountClient
+from safelight.client.db import DbClient
 from safelight.db import app
 from safelight.db.accounts.app import Accounts
 from safelight.db.metrics import Metrics, QueueCollector
@@ -101,6 +103,8 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
     async with opened as store:
         service.registry.register(QueueCollector(store.summary))
         service.on_stop(store.wake)
+        service.neighbours.offer(DbClient, store)
+        service.neighbours.offer(AccountClient, store.accounts)
         application = app.make(store, CLASSIC_TASK)
         route.add(application, *Accounts(store.accounts).routes())
         yield application

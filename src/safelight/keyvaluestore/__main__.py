@@ -11,6 +11,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from safelight import serve, settings
+from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.keyvaluestore import app
 
 
@@ -42,6 +43,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
             settings.fail(f"--store: the key-value store has no backend for {config.store}. Write sqlite:///FILE.")
     async with opened as store:
         service.on_stop(store.wake)
+        service.neighbours.offer(KeyValueStoreClient, store)
         yield app.make(store, service.registry)
 
 

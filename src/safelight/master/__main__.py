@@ -85,7 +85,7 @@ class Config(AccessConfig, frozen=True, kw_only=True):
 @asynccontextmanager
 async def build(config: Config, service: serve.Service) -> AsyncIterator[web.Application]:
     """Connect the parts. Nothing here waits for db or storage."""
-    db, storage = DbClient(service.needs("db")), StorageClient(service.needs("storage"))
+    db, storage = service.uses(DbClient, "db"), service.uses(StorageClient, "storage")
     access = MasterAccess(config, service, db)
     metrics = Metrics(service.registry)
     feed = Feed(db)
@@ -141,11 +141,11 @@ def _application(
         events,
         last_hour,
         *([Services(service)] if service.discovery is not None else []),
-        Leases(service.needs("db"), service.stopping),
+        Leases(service.uses(DbClient, "db", retry_for=0.0), service.stopping),
         *access.parts,
         WebhookSecrets(access.accounts, signer, access.audit),
     )
-    partials = PartialClient(service.needs("storage"))
+    partials = service.uses(PartialClient, "storage")
     tus = Tus(partials, batcher, recipes, downloads, metrics, access.quotas, places=places, limit=config.max_photo)
     application = app.make([access.audited(endpoint) for part in parts for endpoint in part.endpoints()])
     route.add(application, tus.routes(), access.routes)

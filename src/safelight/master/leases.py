@@ -1,19 +1,21 @@
-"""Forward the requests of workers to db, and its answers back, without reading them."""
+"""Pass the requests of workers on to db."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
 
 from aiohttp import web
+from msgspec import Meta
 
 from safelight import http
 from safelight.access.caller import Access
-from safelight.client.base import Connection
+from safelight.client.db import DbClient
 from safelight.errors import Code
 from safelight.master.api.endpoint import JSON, Endpoint
-from safelight.wire import Heartbeat, HeartbeatAnswer, Lease, LeaseRequest, Outcome, Settled
+from safelight.wire import Heartbeat, HeartbeatAnswer, Lease, LeaseRequest, Outcome, Returned, Settled
 
-_LONGEST_WAIT = 60.0
+_Outcomes = Annotated[list[Outcome], Meta(max_length=1000)]
 
 
 class Leases:
@@ -23,36 +25,35 @@ class Leases:
     leases that it was about to grant. Nothing is sent twice: the worker itself repeats what was not answered.
     """
 
-    def __init__(self, connection: Connection, stopping: asyncio.Event) -> None:
-        self._connection = connection
+    def __init__(self, db: DbClient, stopping: asyncio.Event) -> None:
+        """`db` is a client that does not repeat requests."""
+        self._db = db
         self._stopping = stopping
 
     async def lease(self, request: web.Request) -> web.Response:
         """`POST /lease`."""
-        body = await http.read_body(request)
-        forwarding = asyncio.ensure_future(self._forward("/lease", body, wait=_LONGEST_WAIT))
+        asked = await http.read_json(request, LeaseRequest)
+        leasing = asyncio.ensure_future(self._db.lease(asked))
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
-            await asyncio.wait((forwarding, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if not forwarding.done():
-                return _json(b"[]")
-            return _json(forwarding.result())
+            await asyncio.wait((leasing, stopping), return_when=asyncio.FIRST_COMPLETED)
+            leases = leasing.result() if leasing.done() else []
         finally:
             stopping.cancel()
-            forwarding.cancel()
-            await asyncio.gather(forwarding, stopping, return_exceptions=True)
+            leasing.cancel()
+            await asyncio.gather(leasing, stopping, return_exceptions=True)
+        if leases and (request.transport is None or request.transport.is_closing()):
+            # The worker has left meanwhile: the answer would reach nobody.
+            await self._db.settle([Returned(lease=lease.id) for lease in leases])
+        return http.json_response(leases)
 
     async def heartbeat(self, request: web.Request) -> web.Response:
         """`POST /heartbeat`."""
-        return _json(await self._forward("/heartbeat", await http.read_body(request)))
+        return http.json_response(await self._db.heartbeat(await http.read_json(request, Heartbeat)))
 
     async def outcomes(self, request: web.Request) -> web.Response:
         """`POST /outcomes`."""
-        return _json(await self._forward("/outcomes", await http.read_body(request)))
-
-    async def _forward(self, path: str, body: bytes, *, wait: float = 0.0) -> bytes:
-        headers = {"Content-Type": JSON}
-        return await self._connection.call("POST", path, bytes, body=body, headers=headers, wait=wait, retry=False)
+        return http.json_response(await self._db.settle(await http.read_json(request, _Outcomes)))
 
     def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
@@ -74,7 +75,3 @@ class Leases:
                 body={JSON: list[Outcome]}, answer={JSON: list[Settled]}, errors=errors,
             ),
         ]  # fmt: skip
-
-
-def _json(body: bytes) -> web.Response:
-    return web.Response(body=body, content_type=JSON)

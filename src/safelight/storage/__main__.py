@@ -16,8 +16,11 @@ from prometheus_client import Gauge
 from safelight import serve, settings
 from safelight.access import route
 from safelight.client.db import DbClient
+from safelight.client.partials import PartialClient
+from safelight.client.storage import StorageClient
 from safelight.storage import app, backends
 from safelight.storage.collector import Collector, references
+from safelight.storage.direct import DirectPartials, DirectStorage
 from safelight.storage.partial.app import Partials
 from safelight.storage.partial.store import PartialLimits
 
@@ -70,11 +73,14 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         collector = None
         if service.discovery is not None:
             # Not `service.needs`: storage works without db, only its garbage collection does not.
-            db = DbClient(service.connection(service.discovery.address("db"), retry_for=2.0))
+            connection = service.connection(service.discovery.address("db"), retry_for=2.0)
+            db = service.neighbours.find(DbClient) or DbClient(connection)
             collector = Collector(store, partial(references, db), config.grace, backend.known_db, backend.turn)
         application = app.make(store, collector, limits, numbers)
         async with _collecting(collector, config.collect_every, numbers):
             route.add(application, Partials(backend.partials, config.idle_timeout).routes())
+            service.neighbours.offer(StorageClient, DirectStorage(store, limits, numbers))
+            service.neighbours.offer(PartialClient, DirectPartials(backend.partials, config.idle_timeout))
             yield application
 
 

@@ -8,18 +8,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections.abc import Mapping
 
-from aiohttp import ETag, web
+import msgspec
+from aiohttp import web
 
 from safelight.errors import Code, Error
 from safelight.http import problem_response
 from safelight.storage.store import OpenBlob
+from safelight.wire import Blob
 
 log = logging.getLogger(__name__)
 
 _SLOWEST = 1024
 """Bytes per second that a client must take on average, after a grace period of `_GRACE` seconds."""
 _GRACE = 60.0
+
+_IMMUTABLE = "private, max-age=31536000, immutable"
 
 _SAFE = {
     # What a user uploaded must never run as a page of ours.
@@ -28,8 +33,35 @@ _SAFE = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
 }
 
+_TAG = re.compile(r'\s*(W/)?"([^"]*)"\s*(?:,|$)')
+_RANGE = re.compile(r"bytes=\s*(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))\s*", re.IGNORECASE | re.ASCII)
 
-_NO_BYTES = re.compile(r"bytes=\s*-0+\s*")
+
+class Selected(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request for a blob is answered with: a status, headers, and the bytes of a range, if any."""
+
+    status: int
+    headers: dict[str, str]
+    span: range
+
+
+def select(blob: Blob, asked: Mapping[str, str], *, caching: str = _IMMUTABLE) -> Selected:
+    """Evaluate the conditions and the range in a request's headers. `caching` is the answer's Cache-Control.
+
+    Raises PRECONDITION_FAILED, RANGE_NOT_SATISFIABLE.
+    """
+    headers = {**_SAFE, "ETag": f'"{blob.digest}"', "Cache-Control": caching, "Accept-Ranges": "bytes"}
+    if (tags := asked.get("If-Match")) and not _names(blob.digest, tags, weak=False):
+        raise Error(Code.PRECONDITION_FAILED, "The blob does not have the ETag that If-Match requires.")
+    if (tags := asked.get("If-None-Match")) and _names(blob.digest, tags, weak=True):
+        return Selected(status=304, headers=headers, span=range(0))
+    span = _range(asked, blob)
+    if span is None:
+        return Selected(status=200, headers=headers, span=range(blob.size))
+    if span.start >= blob.size:
+        raise Error(Code.RANGE_NOT_SATISFIABLE, f"The blob has only {blob.size} bytes.", size=blob.size)
+    headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{blob.size}"
+    return Selected(status=206, headers=headers, span=span)
 
 
 async def send(request: web.Request, reading: OpenBlob, *, immutable: bool = True) -> tuple[web.StreamResponse, int]:
@@ -37,46 +69,47 @@ async def send(request: web.Request, reading: OpenBlob, *, immutable: bool = Tru
 
     `immutable` says that the URL always refers to these bytes.
     """
-    digest, size = reading.blob.digest, reading.blob.size
-    caching = "private, max-age=31536000, immutable" if immutable else "no-cache"
-    headers = {**_SAFE, "ETag": f'"{digest}"', "Cache-Control": caching, "Accept-Ranges": "bytes"}
-    if request.if_match is not None and not _names(digest, request.if_match, weak=False):
-        raise Error(Code.PRECONDITION_FAILED, "The blob does not have the ETag that If-Match requires.")
-    if request.if_none_match is not None and _names(digest, request.if_none_match, weak=True):
-        return web.Response(status=304, headers=headers), 0
-    span = _range(request, digest, size)
-    if span is not None and span.start >= size:
-        answer = problem_response(Error(Code.RANGE_NOT_SATISFIABLE, f"The blob has only {size} bytes.", size=size))
-        answer.headers["Content-Range"] = f"bytes */{size}"
+    try:
+        selected = select(reading.blob, request.headers, caching=_IMMUTABLE if immutable else "no-cache")
+    except Error as error:
+        if error.code is not Code.RANGE_NOT_SATISFIABLE:
+            raise
+        answer = problem_response(error)
+        answer.headers["Content-Range"] = f"bytes */{reading.blob.size}"
         return answer, 0
-    if span is not None:
-        headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{size}"
-    response = web.StreamResponse(status=200 if span is None else 206, headers=headers)
+    if selected.status == 304:
+        return web.Response(status=304, headers=selected.headers), 0
+    response = web.StreamResponse(status=selected.status, headers=selected.headers)
     response.content_type = "application/octet-stream"
-    return response, await _stream(request, response, reading, span or range(size))
+    return response, await _stream(request, response, reading, selected.span)
 
 
-def _names(digest: str, tags: tuple[ETag, ...], *, weak: bool) -> bool:
-    return any(tag.value in ("*", digest) and (weak or not tag.is_weak) for tag in tags)
+def _names(digest: str, tags: str, *, weak: bool) -> bool:
+    if tags.strip() == "*":
+        return True
+    at = 0
+    while found := _TAG.match(tags, at):
+        if found[2] == digest and (weak or not found[1]):
+            return True
+        at = found.end()
+    return False
 
 
-def _range(request: web.Request, digest: str, size: int) -> range | None:
+def _range(asked: Mapping[str, str], blob: Blob) -> range | None:
     """Return the requested range, cut at the end of the blob; None for the whole blob.
 
     A request with several ranges, or with one that is not understood, may be answered with the whole (RFC 9110, 14.2).
     """
-    if request.headers.get("If-Range", f'"{digest}"') != f'"{digest}"':
+    if asked.get("If-Range", f'"{blob.digest}"') != f'"{blob.digest}"':
         return None
-    if _NO_BYTES.fullmatch(request.headers.get("Range", "")):
-        return range(size, size)  # the last 0 bytes cannot be sent (RFC 9110, 14.1.2)
-    try:
-        asked = request.http_range
-    except ValueError:
+    if (found := _RANGE.fullmatch(asked.get("Range", "").strip())) is None:
         return None
-    if asked.start is None:
-        return None
-    start = asked.start if asked.start >= 0 else max(0, size + asked.start)
-    return range(start, size if asked.stop is None else max(start, min(asked.stop, size)))
+    first, last, tail = found.groups()
+    if tail is not None:
+        # The last 0 bytes cannot be sent (RFC 9110, 14.1.2).
+        return range(max(0, blob.size - int(tail)) if int(tail) else blob.size, blob.size)
+    start, stop = int(first), int(last) + 1 if last else blob.size
+    return None if start >= stop and last else range(start, max(start, min(stop, blob.size)))
 
 
 async def _stream(request: web.Request, response: web.StreamResponse, reading: OpenBlob, span: range) -> int:

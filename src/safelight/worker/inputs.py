@@ -72,13 +72,24 @@ class Inputs:
         async with self._storage.open(blob.digest) as response:
             with await asyncio.to_thread(path.open, "wb") as file:
 
-                def take(chunk: bytes) -> None:
+                def take(chunk: bytearray) -> None:
                     digest.update(chunk)
                     file.write(chunk)
 
-                async for chunk in response.content.iter_chunked(_CHUNK):
+                async for chunk in _gathered(response.chunks()):
                     await asyncio.to_thread(take, chunk)
         _check(blob, digest.hexdigest())
+
+
+async def _gathered(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytearray]:
+    """Gather chunks of a network into larger ones, since each takes a thread."""
+    block = bytearray()
+    async for chunk in chunks:
+        block += chunk
+        if len(block) >= _CHUNK:
+            yield block
+            block = bytearray()
+    yield block
 
 
 def _check(blob: Blob, digest: str) -> None:

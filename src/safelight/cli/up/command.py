@@ -34,11 +34,13 @@ from safelight.errors import Code
 log = logging.getLogger("up")
 
 SERVICES = ("keyvaluestore", "db", "storage", "master")
-STOPS = (("worker",), ("master",), ("db", "storage"), ("keyvaluestore",))
+STOPS = (("worker",), ("allinone",), ("master",), ("db", "storage"), ("keyvaluestore",))
 """The order of a stop: first who asks, last who is asked."""
 
 _GRACE = 10.0
 """Seconds that a service may take to stop; a worker has this on top of its time to drain."""
+_TOGETHER = "services"
+"""The name of the one process in which the services run."""
 
 
 class Config(AccessSettings, frozen=True, kw_only=True):
@@ -52,6 +54,9 @@ class Config(AccessSettings, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1, le=1024)] | None,
         Meta(description="How many images each worker processes at once; by default one for each core."),
     ] = None
+    separate: Annotated[bool, Meta(description="Run each service in a process of its own, as on several machines.")] = (
+        False
+    )
     data: Annotated[
         str, Meta(description="The directory for everything that is kept.", extra={"metavar": "DIRECTORY"})
     ] = "data"
@@ -93,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=config.log_level.upper(), handlers=[forward.handler()], force=True)
     if config.vm:
         # A cluster key may be named for commands, in a variable; the fleet has one of its own.
-        for name in ("workers", "slots", "data", "host", "port", "open", "public_url", "tls_certificate"):
+        for name in ("workers", "slots", "separate", "data", "host", "port", "open", "public_url", "tls_certificate"):
             if getattr(config, name) != getattr(Config(), name):
                 flag = name.replace("_", "-")
                 settings.fail(f"--{flag} has no effect on machines: the fleet file describes them (--fleet FILE).")
@@ -119,7 +124,7 @@ class Up:
         self._passed = passed
         names = [*SERVICES, *(f"worker-{number}" for number in range(1, config.workers + 1))]
         self.ports = dict(zip(names, _ports(config.port, config.workers), strict=True))
-        self.children = [self._child(name) for name in names]
+        self.children = self._children(names)
         self._status = 0
         self._stopping = asyncio.Event()
 
@@ -145,10 +150,25 @@ class Up:
         host = _reachable(self._config.host)
         return {name: f"{host}:{port}" for name, port in self.ports.items()}
 
-    def _child(self, name: str) -> Child:
+    def _children(self, names: list[str]) -> list[Child]:
+        apart = names if self._config.separate else names[len(SERVICES) :]
+        children = [
+            Child(
+                name, kind := name.partition("-")[0], ["-m", f"safelight.{kind}", *self._argv(name)], self._forward.line
+            )
+            for name in apart
+        ]
+        if self._config.separate:
+            return children
+        argv = [argument for name in SERVICES for argument in ("--", name, *self._argv(name))][1:]
+        services = Child(_TOGETHER, "allinone", ["-m", "safelight.allinone", *argv], self._forward.several)
+        return [services, *children]
+
+    def _argv(self, name: str) -> list[str]:
+        """Return the arguments of a service or worker."""
         kind = name.partition("-")[0]
         config = self._config
-        argv = ["-m", f"safelight.{kind}", *self._passed]
+        argv = [*self._passed]
         if kind != "keyvaluestore":
             argv.append(f"{_reachable(config.host)}:{self.ports['keyvaluestore']}")
         argv += ["--host", config.host, "--port", str(self.ports[name]), "--data", str(Path(config.data, name))]
@@ -157,7 +177,7 @@ class Up:
         if kind == "worker":
             argv += ["--drain", str(config.drain)]
             argv += [] if config.slots is None else ["--slots", str(config.slots)]
-        return Child(name, kind, argv, self._forward.line)
+        return argv
 
     def _signalled(self) -> None:
         if self._stopping.is_set():
@@ -175,6 +195,8 @@ class Up:
     async def _stop(self) -> None:
         for kinds in STOPS:
             timeout = _GRACE + (self._config.drain if "worker" in kinds else 0.0)
+            if "allinone" in kinds:
+                timeout = _GRACE * len(SERVICES)  # one after another
             await asyncio.gather(*(child.stop(timeout) for child in self.children if child.kind in kinds))
 
     async def _announce(self) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from typing import Any
 
 from safelight.logs import JsonFormatter, TextFormatter
 from safelight.text import printable
 
-_COLORS = {"keyvaluestore": 33, "db": 35, "storage": 34, "master": 32, "worker": 36, "up": 1}
+_COLORS = {"keyvaluestore": 33, "db": 35, "storage": 34, "master": 32, "worker": 36, "services": 32, "up": 1}
 _WIDTH = 13
 
 
@@ -22,8 +23,19 @@ class Forward:
 
     def line(self, name: str, text: str) -> None:
         """Write one line of a program."""
-        sys.stderr.write((self._as_json(name, text) if self.json else self._as_text(name, text)) + "\n")
+        self._write(self._as_json(name, text) if self.json else self._as_text(name, text))
+
+    def _write(self, line: str) -> None:
+        sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
+
+    def several(self, name: str, text: str) -> None:
+        """Write one line of a process of several services, which says itself which of them it is about."""
+        if self.json:
+            line = self._fields(text)
+            return self._write(json.dumps({"program": line.get("service", name)} | line))
+        service, tab, rest = text.partition("\t")
+        return self._write(self._as_text(service or name, rest) if tab else self._as_text(name, text))
 
     def handler(self) -> logging.Handler:
         """Return a handler for the log of this program."""
@@ -36,11 +48,14 @@ class Forward:
         return f"{front} {printable(text)}"
 
     def _as_json(self, name: str, text: str) -> str:
+        return json.dumps({"program": name, **self._fields(text)})
+
+    def _fields(self, text: str) -> dict[str, Any]:
         try:
             fields = json.loads(text)
         except ValueError:
             fields = None
-        return json.dumps({"program": name, **(fields if isinstance(fields, dict) else {"message": text})})
+        return fields if isinstance(fields, dict) else {"message": text}
 
 
 class _Own(logging.Handler):

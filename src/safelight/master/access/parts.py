@@ -76,7 +76,7 @@ class MasterAccess:
 
     def __init__(self, config: AccessConfig, service: serve.Service, db: DbClient) -> None:
         """Add what authenticates requests to the service's gate."""
-        self.accounts = accounts = AccountClient(service.needs("db"))
+        self.accounts = accounts = service.uses(AccountClient, "db")
         self.quotas = Quotas(accounts)
         self.audit = audit = Audit(accounts)
         self.audited = audit.audited

@@ -177,7 +177,7 @@ async def zipped(storage: StorageClient, members: AsyncIterator[tuple[Task, File
             entry.external_attr = 0o644 << 16
             async with storage.open(file.digest) as answer:
                 with archive.open(entry, "w", force_zip64=file.size >= zipfile.ZIP64_LIMIT) as member:
-                    async for chunk in answer.content.iter_any():
+                    async for chunk in answer.chunks():
                         member.write(chunk)
                         yield sink.taken()
     yield sink.taken()

@@ -1,0 +1,134 @@
+"""All services in one process: `python -m safelight.allinone NAME ARGUMENTS -- NAME ARGUMENTS …`.
+
+Each service is set up as if it were alone: the same flags, its own port, its own access control. Only the calls between
+them are direct, since the stores have the methods of their clients. They start in the order in which they need one
+another and stop in the opposite one. What ends one of them ends the process: whoever started it starts it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from safelight import logs, serve, settings
+from safelight.db import __main__ as db
+from safelight.errors import Error
+from safelight.keyvaluestore import __main__ as keyvaluestore
+from safelight.master import __main__ as master
+from safelight.storage import __main__ as storage
+
+log = logging.getLogger(__name__)
+
+SERVICES: dict[str, Any] = {"keyvaluestore": keyvaluestore, "db": db, "storage": storage, "master": master}
+"""The programs of the services, in the order in which they start."""
+
+_USAGE = """\
+usage: python -m safelight.allinone NAME [ARGUMENTS] [-- NAME [ARGUMENTS]]...
+
+Run several services in one process. NAME is keyvaluestore, db, storage or master; the arguments are those of
+`python -m safelight.NAME`. `safelight up` runs this.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the services until SIGTERM, SIGINT or an authorised POST /shutdown to any of them."""
+    configs = load(sys.argv[1:] if argv is None else argv)
+    first = next(iter(configs.values()))
+    logs.configure("allinone", first.log_format, first.log_level, several=True)
+    serve.prepare(*configs.values())
+    try:
+        asyncio.run(_run(configs))
+    except Error as error:
+        log.error("The services cannot start: %s", error.detail)  # noqa: TRY400 - the sentence says it all
+        raise SystemExit(1) from None
+    atexit.register(serve.end_at_once)
+
+
+def load(argv: Sequence[str]) -> dict[str, serve.StandaloneConfig]:
+    """Read the settings of each service that the arguments name; a mistake ends the program with status 2."""
+    given: dict[str, list[str]] = {}
+    name = None
+    for argument in ("--", *argv):
+        if argument == "--":
+            name = None
+        elif name is not None:
+            given[name].append(argument)
+        elif argument in SERVICES and argument not in given:
+            given[name := argument] = []
+        else:
+            sys.stderr.write(_USAGE)
+            raise SystemExit(0 if argument in ("-h", "--help") else 2)
+    if not given:
+        sys.stderr.write(_USAGE)
+        raise SystemExit(2)
+    return {
+        name: settings.load(program.Config, given[name], section=name, program=f"safelight {name}")
+        for name, program in SERVICES.items()
+        if name in given
+    }
+
+
+async def _run(configs: dict[str, serve.StandaloneConfig]) -> None:
+    async with running(configs) as services:
+        stopping = asyncio.Event()
+        serve.at_signals(stopping.set)
+        for service in services.values():
+            service.on_stop(stopping.set)  # by a request
+            if service.stopping.is_set():
+                stopping.set()
+        await stopping.wait()
+
+
+@asynccontextmanager
+async def running(configs: dict[str, serve.StandaloneConfig]) -> AsyncIterator[dict[str, serve.Service]]:
+    """Run services that call one another directly, for as long as the context lasts.
+
+    The services are given in the order of `SERVICES`. Raises the error of a service that does not start, once those
+    before it have stopped.
+    """
+    neighbours = serve.Neighbours()
+    services = {}
+    async with AsyncExitStack() as stack:
+        for name, config in configs.items():
+            services[name] = await stack.enter_async_context(_service(name, config, neighbours))
+        yield services
+
+
+@asynccontextmanager
+async def _service(
+    name: str, config: serve.StandaloneConfig, neighbours: serve.Neighbours
+) -> AsyncIterator[serve.Service]:
+    """Run one service in a task, whose context says in the log which service it is."""
+    started: asyncio.Future[serve.Service] = asyncio.get_running_loop().create_future()
+    leave = asyncio.Event()
+
+    async def run() -> None:
+        logs.service.set(name)
+        settings.set_program(f"safelight {name}")
+        async with serve.running(name, config, SERVICES[name].build, neighbours) as service:
+            started.set_result(service)
+            await leave.wait()
+            log.info("%s is stopping", service.title)
+
+    task = asyncio.create_task(run(), name=name)
+    try:
+        await asyncio.wait((task, started), return_when=asyncio.FIRST_COMPLETED)
+        if not started.done():
+            await task  # raises why it has not started
+        yield started.result()
+    finally:
+        leave.set()
+        if not started.done():
+            task.cancel()
+        await asyncio.wait((task,))
+        if started.done():
+            task.result()
+
+
+if __name__ == "__main__":
+    main()
