@@ -13,8 +13,9 @@ from safelight.engine.failures import located, reading, unsupported
 from safelight.engine.formats import FORMATS, RAW, Format, sniff
 from safelight.engine.library import can_read
 from safelight.engine.limits import Limits, judge_bytes
-from safelight.engine.read import boxes, raw
+from safelight.engine.read import boxes
 from safelight.engine.read.facts import Facts, Reader
+from safelight.engine.read.formats import raw
 from safelight.engine.records import Probe
 from safelight.errors import Code, Error
 from safelight.pictures import LOOKED_AT
@@ -99,38 +100,38 @@ def _reader(view: memoryview, format_: Format, *, strict: bool, lenient: bool) -
     """The reader of a format; each is imported when it is first needed."""
     match format_.name:
         case "jpeg":
-            from safelight.engine.read.jpeg import JpegReader  # noqa: PLC0415
+            from safelight.engine.read.formats.jpeg import JpegReader  # noqa: PLC0415
 
             return JpegReader(view, format_, strict=strict, lenient=lenient)
         case "png":
-            from safelight.engine.read.png import PngReader  # noqa: PLC0415
+            from safelight.engine.read.formats.png import PngReader  # noqa: PLC0415
 
             return PngReader(view, format_, strict=strict)
         case "gif":
-            from safelight.engine.read.gif import GifReader  # noqa: PLC0415
+            from safelight.engine.read.formats.gif import GifReader  # noqa: PLC0415
 
             return GifReader(view, format_, strict=strict)
         case "tiff":
-            from safelight.engine.read.tiff import TiffReader  # noqa: PLC0415
+            from safelight.engine.read.formats.tiff import TiffReader  # noqa: PLC0415
 
             return TiffReader(view, format_, strict=strict, lenient=lenient)
         case "avif":
-            from safelight.engine.read.avif import AvifReader  # noqa: PLC0415
+            from safelight.engine.read.formats.avif import AvifReader  # noqa: PLC0415
 
             return AvifReader(view, format_, strict=strict)
         case "heic":
-            from safelight.engine.read.heic import HeicReader  # noqa: PLC0415
+            from safelight.engine.read.formats.heic import HeicReader  # noqa: PLC0415
 
             return HeicReader(view, format_)
         case "jxl":
-            from safelight.engine.read.jxl import JxlReader  # noqa: PLC0415
+            from safelight.engine.read.formats.jxl import JxlReader  # noqa: PLC0415
 
             return JxlReader(view, format_)
         case "webp":
-            from safelight.engine.read.vips import VipsReader  # noqa: PLC0415
+            from safelight.engine.read.formats.vips import VipsReader  # noqa: PLC0415
 
             return VipsReader(view, format_, strict=strict)
         case _:
-            from safelight.engine.read.raw import RawReader  # noqa: PLC0415
+            from safelight.engine.read.formats.raw import RawReader  # noqa: PLC0415
 
             return RawReader(view, format_)

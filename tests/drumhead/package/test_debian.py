@@ -16,7 +16,7 @@ from drumhead.debian.version import version_key
 from drumhead.download import new_client
 from drumhead.errors import DrumheadError, ErrorCode
 
-from .conftest import write_files
+from ..conftest import write_files
 
 
 @pytest.fixture(scope="module")

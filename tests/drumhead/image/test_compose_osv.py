@@ -20,7 +20,7 @@ from drumhead.package.osv.module import fit
 from support import osv
 from support.rofs import contents_of, read_rofs
 
-from .conftest import Drumhead, write_files
+from ..conftest import Drumhead, write_files
 
 WALK = """import hashlib, os
 MOUNTED = {"dev", "proc", "sys", "tmp", "run", "var/tmp", "var/log", "data", "drumhead"}

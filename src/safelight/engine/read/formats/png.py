@@ -14,10 +14,10 @@ from safelight.engine.color.cicp import CodePoints, profile_of
 from safelight.engine.color.profile import SRGB, Primaries, rgb_profile
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.metadata import exif
-from safelight.engine.read.apng import Animation, animation
 from safelight.engine.read.chunks import chunks
 from safelight.engine.read.facts import Facts, blob
-from safelight.engine.read.vips import VipsReader
+from safelight.engine.read.formats.apng import Animation, animation
+from safelight.engine.read.formats.vips import VipsReader
 
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 _LONGEST_TEXT = 8 * 1024 * 1024

@@ -16,7 +16,7 @@ from support.containers import LIMIT, Podman
 from support.photos import is_inverse, photo
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SERVICES = {"keyvaluestore": 8000, "db": 8001, "storage": 8002, "master": 8003, "worker": 8004}
 NOBODY = 65534
 

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from .conftest import write_files
+from ..conftest import write_files
 from .test_compose import listing
 from .test_dependencies import locked  # noqa: F401 - a fixture
 

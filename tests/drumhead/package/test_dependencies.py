@@ -11,7 +11,7 @@ from drumhead.python.lock import find_uv, read_lock
 from drumhead.python.requirements import check_hashes
 from drumhead.python.wheels import SITE, refuse_compiled
 
-from .conftest import write_files
+from ..conftest import write_files
 from .test_compose import listing
 
 PYPROJECT = """

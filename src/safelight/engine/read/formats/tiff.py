@@ -13,7 +13,7 @@ from safelight.engine.formats import Format
 from safelight.engine.metadata import iptc
 from safelight.engine.metadata.directory import Directory, Structure, StructureError
 from safelight.engine.read.facts import Facts, blob
-from safelight.engine.read.vips import FailOn, VipsReader
+from safelight.engine.read.formats.vips import FailOn, VipsReader
 
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _SUB_DIRECTORIES, _ORIENTATION = 254, 255, 330, 274
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262

@@ -13,7 +13,7 @@ from safelight.engine.formats import FORMATS, Format
 from safelight.engine.metadata import exif
 from safelight.engine.read.boxes import boxes
 from safelight.engine.read.facts import Facts
-from safelight.engine.read.jpeg import JpegReader
+from safelight.engine.read.formats.jpeg import JpegReader
 from safelight.engine.read.plugins import from_bytes, guarded
 from safelight.engine.records import Probe
 from safelight.engine.transform.turn import upright

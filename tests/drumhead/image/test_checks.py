@@ -17,9 +17,9 @@ from drumhead.python.syntax_scan import MARKER, cached_scans, scan_source
 from drumhead.records import Command
 from drumhead.tree import Tree, regular
 
-from .conftest import write_files
+from ..conftest import write_files
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SHELL = Path("/bin/dash")
 STATIC = Path("/usr/sbin/ldconfig")
 LIBRARY = Path("/usr/lib/x86_64-linux-gnu/libz.so.1")

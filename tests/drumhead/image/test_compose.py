@@ -15,7 +15,7 @@ from drumhead.package.store import PackageStore
 from drumhead.report import silent
 from drumhead.tree import Tree, regular
 
-from .conftest import Drumhead, write_files
+from ..conftest import Drumhead, write_files
 
 
 def listing(command, image, kind="application"):

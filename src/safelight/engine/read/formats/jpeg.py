@@ -9,7 +9,7 @@ import pyvips
 
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.formats import Format
-from safelight.engine.read.vips import FailOn, VipsReader
+from safelight.engine.read.formats.vips import FailOn, VipsReader
 
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _END = b"\xff\xd9"

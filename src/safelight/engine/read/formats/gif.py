@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from safelight.engine.failures import damaged
-from safelight.engine.read.vips import VipsReader
+from safelight.engine.read.formats.vips import VipsReader
 
 _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
 

@@ -10,7 +10,7 @@ from drumhead.package.recipe import MAX_BYTES, read_recipe
 from drumhead.package.store import PackageStore, parse_ref
 from drumhead.tree import Tree, regular
 
-from .conftest import write_files
+from ..conftest import write_files
 
 MINIMAL = "name: mine\nkind: tool\ndescription: Mine\nversion_of: jq\ndebian: [jq]\n"
 

@@ -12,8 +12,8 @@ from safelight.engine.failures import damaged, unsupported
 from safelight.engine.metadata import exif
 from safelight.engine.read.boxes import Picture, main_picture, sequence_colors
 from safelight.engine.read.facts import Facts, animated, blob
+from safelight.engine.read.formats.vips import VipsReader
 from safelight.engine.read.plugins import from_pillow, guarded, pillow, present
-from safelight.engine.read.vips import VipsReader
 
 
 class AvifReader(VipsReader):
