@@ -3,61 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
 import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from aiohttp import web
 
 from drumhead.home import Home
-from drumhead.package.build import build_package
-from drumhead.package.recipe import find_recipe
-from drumhead.package.store import PackageStore, parse_ref
-
-COMMAND = [sys.executable, "-c", "import sys; from drumhead.cli import main; sys.exit(main())"]
-
-
-@dataclass
-class Drumhead:
-    """The drumhead command with one DRUMHEAD_HOME."""
-
-    home: Home
-    words: ClassVar = COMMAND
-
-    def __call__(self, *arguments, status=0, cwd=None):
-        """What the command printed to stdout; its exit status must be `status`."""
-        done = self.run(*arguments, cwd=cwd)
-        assert done.returncode == status, f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
-        return done.stdout
-
-    def run(self, *arguments, cwd=None):
-        env = {**os.environ, "DRUMHEAD_HOME": str(self.home.root), "COLUMNS": "200"}
-        words = [*self.words, *map(str, arguments)]
-        return subprocess.run(words, env=env, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
-
-    def refused(self, *arguments, status, cwd=None):
-        """The one sentence with which the command refuses, ending with `status`."""
-        done = self.run(*arguments, cwd=cwd)
-        assert done.returncode == status, f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
-        assert "Traceback" not in done.stderr
-        return done.stderr.strip()
-
-    def json(self, *arguments, cwd=None):
-        return json.loads(self(*arguments, "--json", cwd=cwd))
-
-    def package(self, name):
-        """A package of the store, built from its recipe when it is not there yet."""
-        store = PackageStore(self.home)
-        try:
-            return store.find(parse_ref(name))
-        except Exception:  # noqa: BLE001
-            return asyncio.run(build_package(self.home, store, find_recipe(name)))
+from drumhead.python.lock import find_uv
+from support.composing import Drumhead, write_files
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -86,17 +42,6 @@ def drumhead(tmp_path_factory):
 def empty(tmp_path):
     """The command over an empty store."""
     return Drumhead(Home(root=tmp_path / "empty-home"))
-
-
-def write_files(root, files):
-    for name, text in files.items():
-        file = root / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(text, bytes):
-            file.write_bytes(text)
-        else:
-            file.write_text(text)
-    return root
 
 
 @pytest.fixture
@@ -170,3 +115,22 @@ async def registry(tmp_path):
     process.terminate()
     await process.wait()
     await rest
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory):
+    """A requirements file with one requirement and its hashes."""
+    folder = write_files(tmp_path_factory.mktemp("lock"), {"in.txt": "idna==3.10\n"})
+    command = [
+        find_uv(),
+        "pip",
+        "compile",
+        "--quiet",
+        "--generate-hashes",
+        "--no-header",
+        "-o",
+        folder / "out",
+        folder / "in.txt",
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    return (folder / "out").read_text()

@@ -6,22 +6,14 @@ import shutil
 import socket
 
 import pytest
-from msgspec import json
 
 from drumhead.home import Home
-from drumhead.image.layers.store import PACKING, LayerRecord, LayerStore, kept_blobs
+from drumhead.image.layers.store import PACKING, LayerStore, kept_blobs
 from drumhead.image.store import ImageStore, encode
 from drumhead.package.store import PackageStore
 from drumhead.report import silent
 from drumhead.tree import Tree, regular
-
-from ..conftest import Drumhead, write_files
-
-
-def listing(command, image, kind="application"):
-    """The paths of an image's layer, with their nodes."""
-    (layer,) = [layer for layer in ImageStore(command.home).find(image).layers if layer.kind == kind]
-    return json.decode((command.home.cache / "layers" / f"{layer.source}.json").read_bytes(), type=LayerRecord).index
+from support.composing import Drumhead, listing, write_files
 
 
 def unpacked(command, image, path, tmp_path):

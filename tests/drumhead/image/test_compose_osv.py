@@ -18,9 +18,8 @@ from drumhead.home import Home
 from drumhead.image.store import ImageStore, encode
 from drumhead.package.osv.module import fit
 from support import osv
+from support.composing import Drumhead, write_files
 from support.rofs import contents_of, read_rofs
-
-from ..conftest import Drumhead, write_files
 
 WALK = """import hashlib, os
 MOUNTED = {"dev", "proc", "sys", "tmp", "run", "var/tmp", "var/log", "data", "drumhead"}

@@ -10,9 +10,7 @@ from drumhead.manifest.project import read_project
 from drumhead.python.lock import find_uv, read_lock
 from drumhead.python.requirements import check_hashes
 from drumhead.python.wheels import SITE, refuse_compiled
-
-from ..conftest import write_files
-from .test_compose import listing
+from support.composing import listing, write_files
 
 PYPROJECT = """
 [project]
@@ -22,25 +20,6 @@ dependencies = ["idna"]
 [project.optional-dependencies]
 more = ["sniffio"]
 """
-
-
-@pytest.fixture(scope="module")
-def locked(tmp_path_factory):
-    """A requirements file with one requirement and its hashes."""
-    folder = write_files(tmp_path_factory.mktemp("lock"), {"in.txt": "idna==3.10\n"})
-    command = [
-        find_uv(),
-        "pip",
-        "compile",
-        "--quiet",
-        "--generate-hashes",
-        "--no-header",
-        "-o",
-        folder / "out",
-        folder / "in.txt",
-    ]
-    subprocess.run(command, check=True, capture_output=True)
-    return (folder / "out").read_text()
 
 
 def test_a_lock_is_installed_as_bytecode_and_kept(drumhead, project, locked):

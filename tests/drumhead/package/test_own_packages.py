@@ -5,9 +5,7 @@ import socket
 
 import pytest
 
-from ..conftest import write_files
-from .test_compose import listing
-from .test_dependencies import locked  # noqa: F401 - a fixture
+from support.composing import listing, write_files
 
 HEAD = "title: T\nauthor: somebody\nversion: 1.0\n"
 
