@@ -84,6 +84,7 @@ export function go(to: View, item = "", values: Query = {}): void {
 
 /** Change the address without a new entry in the history: for steps that Back should not repeat one by one. */
 export function replace(to: View, item = "", values: Query = {}): void {
+  if (location.hash !== here) return; // a link was followed at this moment: that is where one goes
   history.replaceState(null, "", link(to, item, values));
   here = location.hash;
   route.value = read();

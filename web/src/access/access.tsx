@@ -1,7 +1,7 @@
 // Who one is, one's keys, and for operators the tenants with their limits and what they have.
 
 import { signal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { Icon } from "../parts/icons";
 import { Keys } from "./keys";
 import { me, may, signOut } from "./session";
@@ -26,7 +26,7 @@ export function AccessButton() {
 
 function Access() {
   const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => dialog.current?.showModal(), []);
+  useLayoutEffect(() => dialog.current?.showModal(), []);
   const who = me.value!;
   return (
     <dialog ref={dialog} class="access" aria-labelledby="access" onClose={() => (shown.value = false)}>

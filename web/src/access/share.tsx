@@ -1,6 +1,6 @@
 // Share one result, or the original, by a signed link.
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Icon } from "../parts/icons";
 import { attempt, say } from "../parts/toast";
 import { makeLink } from "./session";
@@ -27,7 +27,7 @@ function Share({ task, outputs, close }: { task: string; outputs: string[]; clos
   const [what, setWhat] = useState(outputs[0] ?? ORIGINAL);
   const [days, setDays] = useState(7);
   const [link, setLink] = useState("");
-  useEffect(() => dialog.current?.showModal(), []);
+  useLayoutEffect(() => dialog.current?.showModal(), []);
   const make = (event: Event) => {
     event.preventDefault();
     const chosen = what === ORIGINAL ? { original: true } : { output: what };

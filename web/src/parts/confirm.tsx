@@ -1,7 +1,7 @@
 // A question before something that cannot be undone, or that needs a choice.
 
 import { signal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { texts } from "../texts";
 
 interface Question {
@@ -35,7 +35,7 @@ export function Confirm() {
   const dialog = useRef<HTMLDialogElement>(null);
   const choice = useRef<HTMLSelectElement>(null);
   const asked = question.value;
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (asked) dialog.current?.showModal();
   }, [asked]);
   if (!asked) return null;

@@ -1,6 +1,6 @@
 // Photos dropped or pasted anywhere on the page are uploaded, whatever is shown.
 
-import { useEffect, useState } from "preact/hooks";
+import { useLayoutEffect, useState } from "preact/hooks";
 import { go, view } from "../router";
 import { texts } from "../texts";
 import * as uploads from "../state/uploads";
@@ -15,7 +15,8 @@ const show = () => {
 
 export function DropOverlay() {
   const [isOver, setOver] = useState(false);
-  useEffect(() => {
+  // Before the page is painted: what is dropped before would leave the page.
+  useLayoutEffect(() => {
     let depth = 0;
     const leaving = new AbortController();
     const on = <K extends keyof DocumentEventMap>(name: K, heard: (event: DocumentEventMap[K]) => void) =>

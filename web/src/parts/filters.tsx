@@ -1,7 +1,7 @@
 // Search and filters above a list, with how many tasks each choice has. They change the address, and the address the list.
 
 import { signal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { countTasks, type StateName, type TaskCounts } from "../api/api";
 import { type Filter, fromQuery, isEmpty, toQuery } from "../state/filter";
 import { count, reasonLabel, stateLabel } from "../format";
@@ -53,12 +53,13 @@ export function FilterBar({ view, filter, states }: Props) {
   // What the address says at that moment, which may be newer than what is drawn.
   const changed = (next: Filter) => toQuery({ ...fromQuery(query.value), ...next });
   const change = (next: Filter) => go(view, shown, changed(next));
+  const [cleared, setCleared] = useState(0);
   const by = counts.value?.states ?? {};
   const known = states.reduce((sum, state) => sum + (by[state] ?? 0), 0);
   const number = (value: number | undefined) => counts.value && <small>{count(value ?? 0)}</small>;
   return (
     <div class="filter-bar">
-      <Search key={view} value={filter.search ?? ""} change={(search) => replace(view, shown, changed({ search }))} />
+      <Search key={`${view} ${cleared}`} value={filter.search ?? ""} change={(search) => replace(view, shown, changed({ search }))} />
       <span class="filters" role="group" aria-label={words.states}>
         <button aria-pressed={!filter.state} onClick={() => change({ state: "" })}>
           {words.all} {number(known)}
@@ -97,7 +98,7 @@ export function FilterBar({ view, filter, states }: Props) {
           </button>
         )}
         {!isEmpty({ ...filter, ...(view === "batches" && { batch: "" }) }) && (
-          <button class="plain" onClick={() => go(view, shown)}>
+          <button class="plain" onClick={() => (setCleared(cleared + 1), go(view, shown))}>
             {words.clear}
           </button>
         )}
@@ -107,15 +108,40 @@ export function FilterBar({ view, filter, states }: Props) {
   );
 }
 
+let isFocusWanted = false;
+
+/** Focus the search of this view, or that of the view which is shown next; return whether this one has a search. */
+export function focusSearch(): boolean {
+  const field = document.getElementById("search");
+  field?.focus();
+  isFocusWanted = !field;
+  return field !== null;
+}
+
+/** The address follows what is typed, and never the other way round while it does. */
 function Search({ value, change }: { value: string; change: (text: string) => void }) {
   const field = useRef<HTMLInputElement>(null);
   const timer = useRef<number | undefined>(undefined);
-  useEffect(() => {
-    if (field.current && document.activeElement !== field.current) field.current.value = value;
+  const sent = useRef(value);
+  const changing = useRef(change);
+  changing.current = change;
+  useLayoutEffect(() => {
+    if (isFocusWanted) field.current!.focus();
+    isFocusWanted = false;
+    return () => clearTimeout(timer.current);
+  }, []);
+  useLayoutEffect(() => {
+    if (value === sent.current) return;
+    clearTimeout(timer.current); // somebody went back, or to another address
+    sent.current = value;
+    field.current!.value = value;
   }, [value]);
   const later = () => {
     clearTimeout(timer.current);
-    timer.current = window.setTimeout(() => change(field.current!.value.trim()), SEARCH_AFTER);
+    timer.current = window.setTimeout(() => {
+      sent.current = field.current!.value.trim();
+      changing.current(sent.current);
+    }, SEARCH_AFTER);
   };
   return (
     <label class="search">

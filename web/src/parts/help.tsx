@@ -1,9 +1,10 @@
 // The keys of the page: what they do, and a list of them.
 
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { go, VIEWS } from "../router";
 import { clear } from "../state/selection";
 import { texts } from "../texts";
+import { focusSearch } from "./filters";
 import { Icon } from "./icons";
 
 const words = texts.keys;
@@ -15,8 +16,9 @@ const isTyping = (target: EventTarget | null) =>
 
 export function Help() {
   const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
-    let g = 0;
+  // Before anything can be typed: an effect after painting would miss the first keys.
+  useLayoutEffect(() => {
+    let g = -Infinity;
     const heard = (event: KeyboardEvent) => {
       if (isTyping(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
       if (event.key === "?" && !document.querySelector("dialog.confirm[open]")) {
@@ -25,13 +27,12 @@ export function Help() {
       }
       if (document.querySelector("dialog[open]")) return;
       if (event.key === "/") {
-        const search = document.getElementById("search");
-        if (!search) go("photos");
-        requestAnimationFrame(() => document.getElementById("search")?.focus());
+        if (!focusSearch()) go("photos");
         event.preventDefault();
       } else if (event.key === "g") {
         g = event.timeStamp;
       } else if (event.key in LETTERS && event.timeStamp - g < AFTER_G) {
+        g = -Infinity;
         go(LETTERS[event.key]!);
       } else if (event.key === "Escape") clear();
     };

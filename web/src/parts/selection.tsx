@@ -1,11 +1,11 @@
 // What is selected, and what can be done with it.
 
 import { useEffect, useState } from "preact/hooks";
-import { type Action, eligible, plan, type Plan, progress, run, stop } from "../state/actions";
-import { archiveUrl } from "../api/api";
+import { type Action, countChosen, countMatching, eligible, type Plan, progress, run, stop } from "../state/actions";
+import { archiveUrl, type Task } from "../api/api";
 import { type Filter } from "../state/filter";
 import { recipes } from "../state/recipes";
-import { clear, isSelecting, selection, selectMatching } from "../state/selection";
+import { clear, isSelecting, type Selection, selection, selectMatching } from "../state/selection";
 import type { TaskList } from "../state/tasks";
 import { texts } from "../texts";
 import { asking, confirmed } from "./confirm";
@@ -24,17 +24,7 @@ const ACTIONS: { action: Action; icon: IconName }[] = [
 export function SelectionBar({ list, filter }: { list: TaskList; filter: Filter }) {
   const known = selection.value;
   const items = list.items.value;
-  const [found, setFound] = useState<Plan | undefined>();
-  useEffect(() => {
-    let left = false;
-    if (!isSelecting.value) return setFound(undefined);
-    void plan(known, items)
-      .then((result) => void (left || setFound(result)))
-      .catch(() => undefined);
-    return () => {
-      left = true;
-    };
-  }, [known, "filter" in known ? items.length : 0]);
+  const found = usePlan(known, items);
   if (progress.value) return <UnderWay />;
   if (!isSelecting.value) {
     if (items.length === 0) return null;
@@ -62,6 +52,24 @@ export function SelectionBar({ list, filter }: { list: TaskList; filter: Filter 
       </span>
     </div>
   );
+}
+
+/** What the selection holds, and never what the one before it held: that is what the question and the action speak of. */
+function usePlan(known: Selection, items: readonly Task[]): Plan | undefined {
+  const [counted, setCounted] = useState<{ of: Selection; plan: Plan } | undefined>();
+  const matching = "filter" in known ? known.filter : undefined;
+  useEffect(() => {
+    let left = false;
+    if (!matching) return undefined;
+    void countMatching(matching)
+      .then((plan) => void (left || setCounted({ of: known, plan })))
+      .catch(() => undefined);
+    return () => {
+      left = true;
+    };
+  }, [known, matching ? items.length : 0]);
+  if ("ids" in known) return countChosen(known.ids, items);
+  return counted?.of === known ? counted.plan : undefined;
 }
 
 function UnderWay() {

@@ -70,7 +70,8 @@ export function Stage(props: Props) {
     });
   const pointers = usePointers(box, { view, setView, clamp, zoom, share, setShare, size, ...(props.swipe && { swipe: props.swipe }) });
 
-  useEffect(() => {
+  // Each of two quick turns or keys reckons with what the one before did, so the handlers change with the view at once.
+  useLayoutEffect(() => {
     const element = box.current!;
     const wheel = (event: WheelEvent) => {
       event.preventDefault();
@@ -90,7 +91,7 @@ export function Stage(props: Props) {
     else return;
     event.preventDefault();
   };
-  useEffect(() => {
+  useLayoutEffect(() => {
     const heard = (event: KeyboardEvent) => {
       if (event.target instanceof HTMLInputElement && event.target.type !== "range") return;
       if (event.target instanceof HTMLSelectElement || document.querySelector("dialog.confirm[open]")) return;

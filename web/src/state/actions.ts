@@ -24,19 +24,22 @@ export interface Plan {
   complete: boolean;
 }
 
-/** Count what a selection holds, by state. */
-export async function plan(selection: Selection, items: readonly Task[]): Promise<Plan> {
+/** Count by state what was chosen by hand. */
+export function countChosen(ids: ReadonlySet<string>, items: readonly Task[]): Plan {
   const states: Plan["states"] = {};
-  if ("ids" in selection) {
-    for (const task of items) {
-      if (!selection.ids.has(task.id)) continue;
-      const state = stateName(task.state);
-      states[state] = (states[state] ?? 0) + 1;
-    }
-    return { total: selection.ids.size, states, complete: true };
+  for (const task of items) {
+    if (!ids.has(task.id)) continue;
+    const state = stateName(task.state);
+    states[state] = (states[state] ?? 0) + 1;
   }
-  const counts = await countTasks(selection.filter);
-  const wanted = wantedStates(selection.filter);
+  return { total: ids.size, states, complete: true };
+}
+
+/** Count by state all that match a filter. */
+export async function countMatching(filter: Filter): Promise<Plan> {
+  const states: Plan["states"] = {};
+  const counts = await countTasks(filter);
+  const wanted = wantedStates(filter);
   let total = 0;
   for (const [state, held] of Object.entries(counts.states) as [StateName, number][]) {
     if (wanted && !wanted.includes(state)) continue;

@@ -15,7 +15,8 @@ export const name = signal("");
 export const toAll = signal(false);
 const past = signal<Recipe[]>([]);
 const saved = signal("");
-let last = 0;
+/** What the last change was made to, and when. */
+let last = { at: -Infinity, of: "" };
 
 export const changed = computed(() => saved.value !== JSON.stringify(draft.value));
 export const canUndo = computed(() => past.value.length > 0);
@@ -30,6 +31,7 @@ export function begin(recipe: Recipe = EMPTY, under = ""): void {
   draft.value = structuredClone(recipe);
   name.value = under;
   past.value = [];
+  last = { at: -Infinity, of: "" };
   saved.value = "";
 }
 
@@ -37,20 +39,30 @@ export function forget(): void {
   saved.value = JSON.stringify(draft.value);
 }
 
-/** Change it. Changes in quick succession (a slider that is dragged) are undone together. */
+/** Change it. Changes of one value in quick succession (a slider that is dragged) are undone together. */
 export function edit(recipe: Recipe): void {
-  const now = performance.now();
-  if (now - last > TOGETHER) past.value = [...past.value.slice(-MOST), draft.value];
+  const now = { at: performance.now(), of: differences(draft.value, recipe).join(" ") };
+  if (now.at - last.at > TOGETHER || now.of !== last.of) past.value = [...past.value.slice(-MOST), draft.value];
   last = now;
   draft.value = recipe;
 }
+
+/** The paths of the values in which two versions differ; where one has more members, the path of the whole. */
+function differences(before: unknown, after: unknown, path = ""): string[] {
+  if (Object.is(before, after)) return [];
+  const isPair = typeof before === "object" && typeof after === "object" && before && after;
+  const names = isPair ? Object.keys(after) : [];
+  if (!isPair || Object.keys(before).join() !== names.join()) return [`${path} ${names.length}`];
+  return names.flatMap((name) => differences((before as Tree)[name], (after as Tree)[name], `${path}/${name}`));
+}
+type Tree = Record<string, unknown>;
 
 export function undo(): void {
   const before = past.value.at(-1);
   if (!before) return;
   past.value = past.value.slice(0, -1);
   draft.value = before;
-  last = 0;
+  last = { at: -Infinity, of: "" };
 }
 
 /** Change one output, and the others alike where a person wants that. */

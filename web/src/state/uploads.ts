@@ -271,13 +271,29 @@ function keep(): void {
     // The limits of its store are not in its types.
     indexedDB: { maxFileSize: LARGEST_KEPT, maxTotalSize: MOST_KEPT } as object,
   });
+  let restored: string[] = [];
+  uppy.on("state-update", (before, after, patch) => {
+    // What is restored takes the place of what was added while it was read from the browser's database: put it back.
+    if (!patch || !("recoveredState" in patch) || !patch.files) return;
+    restored = Object.keys(patch.currentUploads ?? {});
+    const added = Object.entries(before.files).filter(([id]) => !(id in after.files));
+    if (added.length === 0) return;
+    uppy.setState({
+      files: { ...after.files, ...Object.fromEntries(added) },
+      currentUploads: { ...before.currentUploads, ...after.currentUploads },
+    });
+  });
   uppy.on("restored", () => {
     const missing = uppy.getFiles().filter((file) => file.isGhost);
     for (const file of missing) uppy.removeFile(file.id);
     if (missing.length) say(words.notKept(missing.map((file) => file.name ?? "").slice(0, NAMED)), "bad");
     if (uppy.getFiles().length) {
-      say(words.restored);
-      uppy.emit("restore-confirmed");
+      if (uppy.getFiles().some((file) => file.isRestored)) say(words.restored);
+      uppy.resumeAll();
+      // Only those from before the reload: the others are being sent already.
+      for (const id of restored) void uppy.restore(id).catch(() => undefined);
+      if (restored.length === 0 && !review.value) send();
+      uppy.setState({ recoveredState: null });
     }
     show();
   });

@@ -1,6 +1,6 @@
 // Batches: what was uploaded together.
 
-import { useCallback, useEffect, useState } from "preact/hooks";
+import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { archiveUrl, type Batch, getBatch, getBatches, Problem, type StateName } from "../api/api";
 import { fromQuery } from "../state/filter";
 import { ago, bytes, stateLabel } from "../format";
@@ -43,9 +43,12 @@ function All() {
   const [next, setNext] = useState<string | null>(null);
   const [error, setError] = useState("");
   const [pages, setPages] = useState(1);
+  const newest = useRef(0);
   const read = useCallback(() => {
+    const asked = ++newest.current;
     void getBatches({ limit: PAGE * pages })
       .then((page) => {
+        if (asked !== newest.current) return; // it was overtaken
         setBatches(page.batches);
         setNext(page.next);
         setError("");

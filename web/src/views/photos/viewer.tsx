@@ -1,7 +1,7 @@
 // One photo, large: before and after, its outputs and their sizes, what it says of itself, downloads.
 
 import { ShareButton } from "../../access/share";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { deleteTask, getTask, originalUrl, type Output, renditionUrl, resultUrl, shownUrl, State, type Task } from "../../api/api";
 import { type PhotoData, photoData } from "../../exif";
 import { toQuery } from "../../state/filter";
@@ -26,13 +26,17 @@ window.addEventListener("hashchange", (event) => {
 export function Viewer({ id, list }: { id: string; list: TaskList }) {
   const dialog = useRef<HTMLDialogElement>(null);
   const [task, setTask] = useState<Task | undefined>(list.items.value.find((one) => one.id === id));
-  useEffect(() => {
-    if (!dialog.current?.open) {
-      dialog.current?.showModal();
-      dialog.current?.focus();
-    }
+  useLayoutEffect(() => {
+    dialog.current?.showModal();
+    dialog.current?.focus();
+  }, []);
+  useLayoutEffect(() => {
+    let left = false;
     setTask(list.items.value.find((one) => one.id === id));
-    void attempt(async () => setTask(await getTask(id)));
+    void attempt(() => getTask(id)).then((found) => void (left || !found || setTask(found)));
+    return () => {
+      left = true;
+    };
   }, [id]);
 
   const items = list.items.value.filter((one) => one.state === State.finished);

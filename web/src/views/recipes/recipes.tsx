@@ -1,6 +1,6 @@
 // The recipes: look at one, edit it, save it under a name.
 
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { checkToml, deleteRecipe, type NamedRecipe, saveRecipe } from "../../api/api";
 import { begin, canUndo, changed, draft, edit, forget, name, open, undo } from "../../state/draft";
 import { confirmed } from "../../parts/confirm";
@@ -20,7 +20,7 @@ const leave = async () =>
   (await confirmed({ title: words.leave, text: words.leaveText, action: words.leaveAction, keep: words.stay, danger: true }));
 
 function useGuard() {
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!changed.value) return undefined;
     const stop = guarded(async () => {
       const left = await leave();
@@ -37,7 +37,7 @@ function useGuard() {
 }
 
 function useUndoKey() {
-  useEffect(() => {
+  useLayoutEffect(() => {
     const heard = (event: KeyboardEvent) => {
       const isText = event.target instanceof HTMLInputElement && event.target.type === "text";
       if (event.key !== "z" || !(event.ctrlKey || event.metaKey) || isText) return;
@@ -53,13 +53,17 @@ export function Recipes() {
   const isNew = query.value.draft !== undefined;
   const current = isNew ? undefined : recipes.value.find((recipe) => recipe.name === (detail.value || chosen.value));
   useEffect(() => void load().catch(() => undefined), []);
-  const shown = useRef("");
-  useEffect(() => {
-    // A list that is read again (after saving) is no reason to drop a draft.
-    if (!current || (shown.current === current.name && changed.value)) return;
-    shown.current = current.name;
+  const shown = useRef({ name: "", spec: "" });
+  const spec = current ? JSON.stringify(current.spec) : "";
+  // Before it is painted, so that nobody edits the one before. A list that is read again is no reason to drop what was
+  // typed since: the recipe is opened anew only where it is another one.
+  useLayoutEffect(() => {
+    const known = shown.current;
+    if (!current) return void (shown.current = { name: "", spec: "" });
+    if (known.name === current.name && (changed.value || known.spec === spec)) return;
+    shown.current = { name: current.name, spec };
     open(current);
-  }, [current]);
+  }, [current?.name, spec]);
   useGuard();
   useUndoKey();
   return (

@@ -31,6 +31,9 @@ import { actionsOf, type Holder } from "./actions";
 
 const words = texts.task;
 
+/** Events and those that came after them. */
+const joined = (known: TaskEvent[], more: TaskEvent[]) => [...known, ...more.filter((event) => event.seq > (known.at(-1)?.seq ?? 0))];
+
 /** Keep a task and its events current. */
 function useTask(id: string) {
   const [task, setTask] = useState<Task | undefined>();
@@ -39,12 +42,14 @@ function useTask(id: string) {
   const [gone, setGone] = useState(false);
   useEffect(() => {
     let left = false;
+    // Answers may overtake each other.
+    const take = (now: Task) => setTask((known) => (known && known.seq > now.seq ? known : now));
     const read = async () => {
       try {
         const [now, page] = await Promise.all([getTask(id), getTaskEvents(id)]);
         if (left) return;
-        setTask(now);
-        setEvents(page.events);
+        take(now);
+        setEvents((known) => joined(page.events, known));
         setError("");
       } catch (problem) {
         if (!left) setError(problem instanceof Problem ? problem.message : String(problem));
@@ -56,9 +61,9 @@ function useTask(id: string) {
         const mine = found.filter((event) => event.task === id);
         if (!mine.length) return;
         if (mine.some((event) => event.kind === "deleted")) setGone(true);
-        setEvents((known) => [...known, ...mine.filter((event) => event.seq > (known.at(-1)?.seq ?? 0))]);
+        setEvents((known) => joined(known, mine));
         void getTask(id)
-          .then((now) => left || setTask(now))
+          .then((now) => left || take(now))
           .catch(() => undefined);
       },
       missed: () => void read(),

@@ -1,0 +1,209 @@
+"""What people do is never overtaken: by a page that is just being drawn, by data that arrives, by older answers."""
+
+import asyncio
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import expect
+
+from safelight.client.master import Client
+from safelight.wire import State
+from support.broken_network import network
+from support.browser import opened
+from support.many import make_many
+from support.photos import photo
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+expect.set_options(timeout=45_000)
+
+WHEN_DRAWN = """(([selector, act]) => {
+  const watcher = new MutationObserver(() => {
+    if (!document.querySelector(selector)) return;
+    watcher.disconnect();
+    act();
+  });
+  watcher.observe(document, { childList: true, subtree: true });
+})"""
+"""Do something in the very moment in which an element exists, before anything is painted."""
+
+DROPPED = """() => {
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([Uint8Array.from(window.photo)], "early.png", { type: "image/png" }));
+  document.body.dispatchEvent(new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: transfer }));
+}"""
+
+SLOW_DATABASE = """(() => {
+  const open = IDBFactory.prototype.open;
+  window.held = [];
+  IDBFactory.prototype.open = function (...given) {
+    const request = open.apply(this, given);
+    request.addEventListener("success", (event) => {
+      if (!window.held) return;
+      event.stopImmediatePropagation();
+      window.held.push(() => request.dispatchEvent(new Event("success")));
+    });
+    return request;
+  };
+})()"""
+"""The browser's database answers when `window.held` is let go."""
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def crowd(whole):
+    """Thirty photos and no worker."""
+    await whole.kill("worker-0")
+    await make_many(whole, finished=20, failed=10, batch="crowd")
+    yield whole
+    await whole.start("worker-0")
+
+
+async def test_keys_count_from_the_first_moment(browser, crowd):
+    async with opened(browser, crowd.master) as page:
+        press = "(key) => document.activeElement.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }))"
+        act = f"() => {{ const press = {press}; press('p'); window.at = location.hash; press('/'); "
+        act += "window.focused = document.activeElement.id; }"
+        await page.add_init_script(f"{WHEN_DRAWN}(['#search', {act}])")
+        await page.goto(f"http://{crowd.master}/?fresh#/tasks?state=failed")
+        await expect(page.get_by_role("heading", name="Tasks")).to_be_visible()
+        assert await page.evaluate("[window.at, window.focused]") == ["#/tasks?state=failed", "search"]
+        # a view without a search leads to one that has it, and letters typed at once are the search's
+        await page.get_by_role("link", name="System").click()
+        await page.get_by_role("heading", name="System").wait_for()
+        await page.keyboard.type("/photo-1")
+        await expect(page.get_by_role("searchbox")).to_have_value("photo-1")
+        await page.wait_for_url("**/?fresh#/photos?search=photo-1")
+
+
+async def test_a_search_keeps_every_letter_and_filter(browser, crowd):
+    async with opened(browser, crowd.master) as page:
+        await page.goto(f"http://{crowd.master}/#/tasks")
+        await page.get_by_role("searchbox").focus()
+        async with asyncio.TaskGroup() as both:
+            both.create_task(make_many(crowd, waiting=60, batch="more"))
+            for letter in "photo-1":
+                await page.keyboard.press(letter)
+        failed = page.get_by_role("group", name="State").get_by_role("button", name="Failed")
+        await failed.click()  # while the search is not in the address yet
+        await page.wait_for_function(
+            "() => location.hash.includes('search=photo-1') && location.hash.includes('state=failed')"
+        )
+        await expect(page.get_by_role("searchbox")).to_have_value("photo-1")
+        # cleared while something is typed, it stays clear; and going back brings back what stood there
+        await page.get_by_role("searchbox").press_sequentially("5")
+        await page.get_by_role("button", name="Clear filters").click()
+        await expect(page.get_by_role("searchbox")).to_have_value("")
+        await page.get_by_role("searchbox").focus()
+        await page.go_back()
+        await expect(page.get_by_role("searchbox")).to_have_value("photo-1")
+        # a link that is followed while something is typed is where one goes
+        await page.get_by_role("searchbox").press_sequentially("6")
+        await page.get_by_role("link", name="System").click()
+        await expect(page.get_by_role("heading", name="System")).to_be_visible()
+        assert page.url.endswith("#/system")
+
+
+async def test_a_question_speaks_of_the_selection_that_it_acts_on(browser, crowd):
+    async with opened(browser, crowd.master) as page:
+        await page.goto(f"http://{crowd.master}/#/tasks?batch=crowd")
+        await page.get_by_role("checkbox", name="Select photo-29.png").check()
+        bar = page.get_by_role("region", name="Selection")
+        await expect(bar).to_contain_text("1 selected")
+        seen = await page.evaluate(
+            """async () => {
+              const bar = document.querySelector(".selection-bar");
+              [...bar.querySelectorAll("button")].find((one) => one.textContent.includes("all that match")).click();
+              await new Promise((done) => setTimeout(done));
+              return document.querySelector(".selection-bar").textContent;
+            }"""
+        )
+        assert "1 selected" not in seen
+        await expect(bar).to_contain_text("30 selected")
+
+
+async def test_an_older_answer_changes_nothing(browser, crowd):
+    async with Client.connect(crowd.master) as client:
+        newest = (await client.tasks(states=[State.FINISHED], batch="crowd")).tasks[0]
+    async with opened(browser, crowd.master) as page:
+        let_go = asyncio.Event()
+
+        async def held(route):
+            await let_go.wait()
+            await route.continue_()
+
+        await page.route(f"**/task/{newest.id}", held)
+        await page.goto(f"http://{crowd.master}/#/photos?batch=crowd")
+        await page.get_by_role("link", name=f"{newest.filename}, invert").click()
+        await page.keyboard.press("ArrowRight")
+        shown = page.get_by_role("dialog").get_by_role("heading", name="photo-18.png")
+        await expect(shown).to_be_visible()
+        async with page.expect_response(f"**/task/{newest.id}"):
+            let_go.set()
+        await page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        await expect(shown).to_be_visible()
+
+
+async def test_a_recipe_is_edited_from_the_first_moment(page):
+    await page.get_by_role("link", name="Recipes").click()
+    await page.get_by_text("Add an operation").click()
+    click = "[...document.querySelectorAll('button')].find((one) => one.textContent === NAME).click()"
+    grayscale, sepia = (click.replace("NAME", repr(name)) for name in ("Grayscale", "Sepia"))
+    await page.evaluate(
+        f"""async () => {{
+          document.querySelector("a[href$='/thumbnail']").click();
+          for (let tries = 0; document.querySelector(".edit h2")?.textContent !== "thumbnail"; tries += 1) {{
+            if (tries > 5000) throw new Error("The recipe did not come.");
+            await new Promise((done) => setTimeout(done));
+          }}
+          {grayscale};
+          await undefined;
+          {sepia};
+        }}"""
+    )
+    await expect(page.locator(".step h3")).to_have_text(["Resize", "Grayscale", "Sepia"])
+    # two changes are two steps back, however quick they were
+    await page.get_by_role("button", name="Undo").click()
+    await expect(page.locator(".step h3")).to_have_text(["Resize", "Grayscale"])
+    await page.get_by_role("button", name="Undo").click()
+    await expect(page.locator(".step h3")).to_have_text(["Resize"])
+    await expect(page.get_by_role("button", name="Undo")).to_be_disabled()
+    # a list that is read again leaves alone what was typed
+    await page.get_by_label("Name to save under").fill("mine")
+    await page.get_by_role("link", name="thumbnail").click()
+    await expect(page.get_by_label("Name to save under")).to_have_value("mine")
+
+
+async def test_what_is_dropped_at_once_is_uploaded(browser, whole, client):
+    async with opened(browser, whole.master) as page:
+        await page.add_init_script(f"window.photo = {list(photo(0, width=120))}; {WHEN_DRAWN}(['.drop', {DROPPED}])")
+        await page.goto(f"http://{whole.master}/?fresh")
+        await expect(page.get_by_text("1 photo uploaded", exact=True)).to_be_visible()
+        assert [task.filename for task in (await client.tasks()).tasks] == ["early.png"]
+
+
+async def test_what_is_added_while_uploads_are_restored_is_uploaded(browser, whole, client, folder):
+    large = folder / "large.tif"
+    large.write_bytes(photo(0, width=2400, kind="TIFF"))
+    async with network(whole.master) as between, opened(browser, between.address) as page:
+        between.hold(2_000_000)
+        await page.get_by_label("Choose photos").set_input_files(large)
+        await expect(page.locator(".tray li")).to_contain_text("%")
+        await page.wait_for_function(
+            """() => new Promise((resolve) => {
+              const opening = indexedDB.open("uppy-blobs");
+              opening.onsuccess = () => {
+                const names = [...opening.result.objectStoreNames];
+                if (!names.length) return resolve(false);
+                const counting = opening.result.transaction(names).objectStore(names[0]).count();
+                counting.onsuccess = () => { opening.result.close(); resolve(counting.result > 0); };
+              };
+            })"""
+        )
+        await page.add_init_script(SLOW_DATABASE)
+        await page.reload()
+        between.flow()
+        (folder / "small.png").write_bytes(photo(1, width=120))
+        await page.get_by_label("Choose photos").set_input_files(folder / "small.png")
+        await page.evaluate("() => { const held = window.held; window.held = null; for (const go of held) go(); }")
+        await expect(page.get_by_text("2 photos uploaded", exact=True)).to_be_visible()
+        tasks = (await client.tasks()).tasks
+        assert sorted(task.filename for task in tasks) == ["large.tif", "small.png"]
