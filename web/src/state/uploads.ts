@@ -72,6 +72,8 @@ const failures = new Map<string, { text: string; transient: boolean }>();
 const ended = new Map<string, Row>();
 /** The task of an upload, by the upload's address. */
 const tasks = new Map<string, string>();
+/** Files that were added since the page was opened. */
+const added = new Set<string>();
 let session = "";
 let started = false;
 
@@ -203,6 +205,7 @@ function put(file: Blob, name: string, recipe: string, path: string): void {
   try {
     const meta = { recipe, batch: (batch.value.trim() || session).slice(0, 64), relativePath: `${recipe}/${name}/${path}` };
     const id = uppy.addFile({ name, type: file.type, data: file, source: "page", meta });
+    added.add(id);
     ended.delete(id);
   } catch (error) {
     say(`${name}: ${error instanceof Error ? error.message : String(error)}`, "bad");
@@ -271,26 +274,28 @@ function keep(): void {
     // The limits of its store are not in its types.
     indexedDB: { maxFileSize: LARGEST_KEPT, maxTotalSize: MOST_KEPT } as object,
   });
+  // What is restored takes the place of what is there, and may hold what was added and even sent since this page was
+  // opened, because reading the browser's database takes its time. Only what is from before counts.
   let restored: string[] = [];
-  uppy.on("state-update", (before, after, patch) => {
-    // What is restored takes the place of what was added while it was read from the browser's database: put it back.
-    if (!patch || !("recoveredState" in patch) || !patch.files) return;
-    restored = Object.keys(patch.currentUploads ?? {});
-    const added = Object.entries(before.files).filter(([id]) => !(id in after.files));
-    if (added.length === 0) return;
+  uppy.on("state-update", (before, _, patch) => {
+    // Removing the last file says the same, and that new uploads are allowed.
+    if (!patch?.files || !("recoveredState" in patch) || "allowNewUpload" in patch) return;
+    const files = Object.entries(patch.files).filter(([id]) => !added.has(id));
+    const uploads = Object.entries(patch.currentUploads ?? {}).filter(([, { fileIDs }]) => fileIDs.some((id) => !added.has(id)));
+    restored = uploads.map(([id]) => id);
     uppy.setState({
-      files: { ...after.files, ...Object.fromEntries(added) },
-      currentUploads: { ...before.currentUploads, ...after.currentUploads },
+      files: { ...Object.fromEntries(files), ...before.files },
+      currentUploads: { ...Object.fromEntries(uploads), ...before.currentUploads },
     });
   });
   uppy.on("restored", () => {
     const missing = uppy.getFiles().filter((file) => file.isGhost);
     for (const file of missing) uppy.removeFile(file.id);
     if (missing.length) say(words.notKept(missing.map((file) => file.name ?? "").slice(0, NAMED)), "bad");
-    if (uppy.getFiles().length) {
-      if (uppy.getFiles().some((file) => file.isRestored)) say(words.restored);
-      uppy.resumeAll();
-      // Only those from before the reload: the others are being sent already.
+    const resumed = uppy.getFiles().filter((file) => file.isRestored);
+    if (resumed.length) {
+      say(words.restored);
+      for (const file of resumed) uppy.setFileState(file.id, { isPaused: false });
       for (const id of restored) void uppy.restore(id).catch(() => undefined);
       if (restored.length === 0 && !review.value) send();
       uppy.setState({ recoveredState: null });

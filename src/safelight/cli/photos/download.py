@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 from cyclopts import Parameter
 
 from safelight.cli.connection import HERE, Where, master
 from safelight.cli.photos.results import ResultDirectory
-from safelight.cli.printing import complain, path_text, print_json, say, status_of
-from safelight.cli.tasks import find
+from safelight.cli.printing import complain, counted, err, path_text, print_json, say, status_of
+from safelight.cli.tasks.which import ANY, Which, check, find, matching
+from safelight.client.master import Client
 from safelight.errors import Error
+from safelight.wire import State
+
+_OPEN = (State.UPLOADING, State.WAITING, State.WORKING)
+_AT_ONCE = 50
+"""How many tasks are looked at together; of these, a few are downloaded at a time."""
 
 
 async def download_command(
     *id: str,
+    which: Which = ANY,
     output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path(),
     only: Annotated[list[str] | None, Parameter(negative="")] = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     wait: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
     where: Where = HERE,
 ) -> int:
-    """Download the results of tasks.
+    """Download the results of tasks: of those named, or of all finished ones that match.
 
     Parameters
     ----------
@@ -37,37 +47,71 @@ async def download_command(
         Replace files of the same name; otherwise results get names that are free.
     wait:
         Wait for tasks that have not ended.
+    dry_run:
+        Only show what would be downloaded.
     """
-    if not id:
-        complain("Name at least one task.")
+    if wrong := check(id, which):
+        complain(wrong)
         return 2
-    directory = ResultDirectory(output, overwrite=overwrite)
-    saved, status = await _save(id, directory, only or (), wait=wait, where=where)
-    if where.json:
-        print_json([path_text(path) for path in saved])
-    return status
-
-
-async def _save(
-    ids: Sequence[str], directory: ResultDirectory, only: Sequence[str], *, wait: bool, where: Where
-) -> tuple[list[Path], int]:
-    """Save what each task has; return the files and the exit status. One task's trouble is not another's."""
-    saved: list[Path] = []
-    status = 0
+    saving = _Saving(ResultDirectory(output, overwrite=overwrite), only or (), wait=wait, quiet=where.json)
     async with master(where) as client:
-        for each in ids:
-            try:
-                task = await find(client, each)
-                if wait:
-                    task = await client.wait(task.id)
-                paths, problem = await directory.save(client, task, only)
-            except Error as error:
-                paths, problem = [], error
-            if problem is not None:
-                complain(f"{each}: {problem.detail}")
-                status = status_of(problem)
-            saved += paths
-            if not where.json:
-                for path in paths:
-                    say(str(path))
-    return saved, status
+        if id and not dry_run:
+            for each in id:
+                await saving.save(client, each)
+        else:
+            await _matching(client, id, which, saving, dry_run=dry_run)
+    if where.json and not dry_run:
+        print_json([path_text(path) for path in saving.saved])
+    return saving.status
+
+
+async def _matching(client: Client, ids: Sequence[str], which: Which, saving: _Saving, *, dry_run: bool) -> None:
+    """Save the results of all that match, or only say how many there are."""
+    states = [*_OPEN, State.FINISHED] if saving.wait else [State.FINISHED]
+    wanted = [state for state in states if state in (which.states() or states)]
+    asked = msgspec.structs.replace(which.filter(), state=",".join(state.name.lower() for state in wanted))
+    counts = await client.count(asked)
+    total = len(ids) or sum(counts.states.get(state.name.lower(), 0) for state in wanted)
+    least = "" if ids or counts.complete else "at least "
+    if dry_run or not saving.quiet:
+        err.print(
+            f"download the results of {least}{counted(total, 'task')}" if total else "No task with results matches."
+        )
+    if dry_run or not wanted:
+        return
+    window: list[str] = []
+    async for task in matching(client, asked):
+        window.append(task.id)
+        if len(window) == _AT_ONCE:
+            await asyncio.gather(*(saving.save(client, each) for each in window))
+            window.clear()
+    await asyncio.gather(*(saving.save(client, each) for each in window))
+
+
+class _Saving:
+    """Saves what each task has. One task's trouble is not another's."""
+
+    def __init__(self, directory: ResultDirectory, only: Sequence[str], *, wait: bool, quiet: bool) -> None:
+        self._directory = directory
+        self._only = only
+        self.wait = wait
+        self.quiet = quiet
+        self.saved: list[Path] = []
+        self.status = 0
+
+    async def save(self, client: Client, id: str) -> None:
+        """Save the results of one task, and say where."""
+        try:
+            task = await find(client, id)
+            if self.wait:
+                task = await client.wait(task.id)
+            paths, problem = await self._directory.save(client, task, self._only)
+        except Error as error:
+            paths, problem = [], error
+        if problem is not None:
+            complain(f"{id}: {problem.detail}")
+            self.status = status_of(problem)
+        self.saved += paths
+        if not self.quiet:
+            for path in paths:
+                say(str(path))

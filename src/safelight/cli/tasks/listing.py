@@ -1,10 +1,8 @@
-"""Commands that look at tasks and change them."""
+"""Commands that look at the queue and at tasks."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -14,7 +12,6 @@ from safelight.cli.connection import HERE, Where, master
 from safelight.cli.printing import (
     STATE_STYLE,
     ago,
-    complain,
     counted,
     duration,
     out,
@@ -22,15 +19,11 @@ from safelight.cli.printing import (
     reason,
     size,
     state_text,
-    status_of,
     table,
     worker_state,
 )
-from safelight.client.master import Client
-from safelight.errors import Code, Error
+from safelight.cli.tasks.which import ANY, Which, find
 from safelight.wire import State, Summary, Task
-
-StateName = Literal["uploading", "waiting", "working", "finished", "failed", "quarantined", "cancelled"]
 
 
 async def status_command(*, where: Where = HERE) -> None:
@@ -71,32 +64,24 @@ def workers_table(summary: Summary) -> Table:
 
 async def tasks_command(
     *,
-    state: Annotated[list[StateName] | None, Parameter(negative="")] = None,
-    recipe: str | None = None,
-    batch: str | None = None,
+    which: Which = ANY,
     limit: Annotated[int, Parameter(name=["--limit", "-l"])] = 30,
     where: Where = HERE,
 ) -> None:
-    """List tasks, newest first.
+    """List tasks, newest first: all, or those that match every filter given.
 
     Parameters
     ----------
-    state:
-        List only tasks in this state; repeatable.
-    recipe:
-        List only tasks of this recipe.
-    batch:
-        List only tasks of this batch; each `safelight upload` makes one.
     limit:
         How many tasks to list at most; 0 lists all.
     """
-    states = [State[name.upper()] for name in state or ()]
+    asked = which.filter()
     found: list[Task] = []
     before: str | None = None
     async with master(where) as client:
         while True:
             room = limit - len(found) if limit else 1000
-            page = await client.tasks(states=states, recipe=recipe, batch=batch, before=before, limit=min(room, 1000))
+            page = await client.find(asked.page(before=before, limit=min(room, 1000)))
             found += page.tasks
             before = page.next
             if before is None or (limit and len(found) >= limit):
@@ -180,81 +165,3 @@ def print_task(task: Task) -> None:
         ]
         out.print()
         out.print(table("OUTPUT", "TYPE", "PIXELS", "FRAMES", "SIZE", "SHA-256", rows=rows, right=("FRAMES", "SIZE")))
-
-
-async def cancel_command(*id: str, where: Where = HERE) -> int:
-    """Cancel tasks that have not ended.
-
-    Parameters
-    ----------
-    id:
-        The ids of the tasks, or the numbers that they begin with.
-    """
-    return await _each(id, where, lambda client, task: client.cancel(task.id))
-
-
-async def retry_command(*id: str, where: Where = HERE) -> int:
-    """Process failed, cancelled or quarantined tasks again.
-
-    Parameters
-    ----------
-    id:
-        The ids of the tasks, or the numbers that they begin with.
-    """
-    return await _each(id, where, lambda client, task: client.retry(task.id))
-
-
-async def release_command(*id: str, where: Where = HERE) -> int:
-    """Process quarantined tasks again.
-
-    Parameters
-    ----------
-    id:
-        The ids of the tasks, or the numbers that they begin with.
-    """
-    return await _each(id, where, lambda client, task: client.release(task.id))
-
-
-async def delete_command(*id: str, where: Where = HERE) -> int:
-    """Delete tasks with their photos and results.
-
-    Parameters
-    ----------
-    id:
-        The ids of the tasks, or the numbers that they begin with.
-    """
-    return await _each(id, where, lambda client, task: client.delete(task.id))
-
-
-async def _each(ids: tuple[str, ...], where: Where, action: Callable[[Client, Task], Awaitable[Task | None]]) -> int:
-    if not ids:
-        complain("Name at least one task.")
-        return 2
-    done: list[Task] = []
-    status = 0
-    async with master(where) as client:
-        for each in ids:
-            try:
-                task = await find(client, each)
-                now = await action(client, task)
-            except Error as error:
-                complain(f"{each}: {error.detail}")
-                status = status_of(error)
-                continue
-            done.append(now or task)
-            if not where.json:
-                out.print(Text(f"{task.id} is ") + (state_text(now.state) if now else Text("gone")))
-    if where.json:
-        print_json(done)
-    return status
-
-
-async def find(client: Client, id: str) -> Task:
-    """Return a task by its id, or by the number that the id begins with. Raises NOT_FOUND."""
-    if re.fullmatch(r"[1-9][0-9]*", id):
-        # Newest first from below the next number: the first one found has this number, if any has.
-        page = await client.tasks(before=f"{int(id) + 1}-{'a' * 10}", limit=1)
-        if page.tasks and page.tasks[0].id.startswith(f"{id}-"):
-            return page.tasks[0]
-        raise Error(Code.NOT_FOUND, f"There is no task {id}.")
-    return await client.task(id)

@@ -1,0 +1,316 @@
+"""Commands that change tasks: those named, or all that match a filter, after a preview and a question."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+from cyclopts import Parameter
+from rich.prompt import Confirm
+from rich.text import Text
+
+from safelight.cli.connection import HERE, Where, master
+from safelight.cli.printing import complain, counted, err, out, print_json, state_text, status_of
+from safelight.cli.tasks.which import ANY, Which, check, find
+from safelight.client.base import retrying
+from safelight.client.master import Client
+from safelight.errors import Error
+from safelight.wire import State, Task, TaskChanges, TaskFilter
+
+_Action = Literal["cancel", "retry", "release", "delete", "rerun"]
+
+_OPEN = (State.UPLOADING, State.WAITING, State.WORKING)
+_ELIGIBLE: dict[_Action, tuple[State, ...]] = {
+    "cancel": _OPEN,
+    "retry": (State.FAILED, State.QUARANTINED, State.CANCELLED),
+    "release": (State.QUARANTINED,),
+    "delete": tuple(State),
+    "rerun": tuple(state for state in State if state is not State.UPLOADING),
+}
+_DONE: dict[_Action, str] = {
+    "cancel": "cancelled",
+    "retry": "sent back to the queue",
+    "release": "released",
+    "delete": "deleted",
+    "rerun": "queued again",
+}
+
+_AT_ONCE = 200
+_EXAMPLES = 5
+_RETRY_FOR = 30.0
+"""Seconds that a server may be away in the middle of a long action."""
+
+Yes = Annotated[bool, Parameter(name=["--yes", "-y"], negative="")]
+DryRun = Annotated[bool, Parameter(negative="")]
+
+
+async def cancel_command(
+    *id: str, which: Which = ANY, yes: Yes = False, dry_run: DryRun = False, where: Where = HERE
+) -> int:
+    """Cancel tasks that have not ended: those named, or all that match.
+
+    Parameters
+    ----------
+    id:
+        The ids of the tasks, or the numbers that they begin with.
+    yes:
+        Do it without a question.
+    dry_run:
+        Only show what would be touched.
+    """
+    if id and not which.is_given:
+        return await _each(id, where, lambda client, task: client.cancel(task.id))
+    return await _all("cancel", id, which, where, yes=yes, dry_run=dry_run)
+
+
+async def retry_command(
+    *id: str, which: Which = ANY, yes: Yes = False, dry_run: DryRun = False, where: Where = HERE
+) -> int:
+    """Process failed, cancelled or quarantined tasks again: those named, or all that match.
+
+    Parameters
+    ----------
+    id:
+        The ids of the tasks, or the numbers that they begin with.
+    yes:
+        Do it without a question.
+    dry_run:
+        Only show what would be touched.
+    """
+    if id and not which.is_given:
+        return await _each(id, where, lambda client, task: client.retry(task.id))
+    return await _all("retry", id, which, where, yes=yes, dry_run=dry_run)
+
+
+async def release_command(
+    *id: str, which: Which = ANY, yes: Yes = False, dry_run: DryRun = False, where: Where = HERE
+) -> int:
+    """Process quarantined tasks again: those named, or all that match.
+
+    Parameters
+    ----------
+    id:
+        The ids of the tasks, or the numbers that they begin with.
+    yes:
+        Do it without a question.
+    dry_run:
+        Only show what would be touched.
+    """
+    if id and not which.is_given:
+        return await _each(id, where, lambda client, task: client.release(task.id))
+    return await _all("release", id, which, where, yes=yes, dry_run=dry_run)
+
+
+async def delete_command(
+    *id: str, which: Which = ANY, yes: Yes = False, dry_run: DryRun = False, where: Where = HERE
+) -> int:
+    """Delete tasks with their photos and results: those named, or all that match.
+
+    Parameters
+    ----------
+    id:
+        The ids of the tasks, or the numbers that they begin with.
+    yes:
+        Do it without a question.
+    dry_run:
+        Only show what would be touched.
+    """
+    if id and not which.is_given:
+        return await _each(id, where, lambda client, task: client.delete(task.id))
+    return await _all("delete", id, which, where, yes=yes, dry_run=dry_run)
+
+
+async def rerun_command(
+    *id: str,
+    with_recipe: Annotated[str, Parameter(name=["--with", "-w"])],
+    which: Which = ANY,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    where: Where = HERE,
+) -> int:
+    """Process the photos of tasks with another recipe, as new tasks: of those named, or of all that match.
+
+    Parameters
+    ----------
+    id:
+        The ids of the tasks, or the numbers that they begin with.
+    with_recipe:
+        The recipe to process the photos with.
+    yes:
+        Do it without a question.
+    dry_run:
+        Only show what would be touched.
+    """
+    return await _all("rerun", id, which, where, recipe=with_recipe, yes=yes, dry_run=dry_run)
+
+
+async def _each(ids: tuple[str, ...], where: Where, action: Callable[[Client, Task], Awaitable[Task | None]]) -> int:
+    done: list[Task] = []
+    status = 0
+    async with master(where) as client:
+        for each in ids:
+            try:
+                task = await find(client, each)
+                now = await action(client, task)
+            except Error as error:
+                complain(f"{each}: {error.detail}")
+                status = status_of(error)
+                continue
+            done.append(now or task)
+            if not where.json:
+                out.print(Text(f"{task.id} is ") + (state_text(now.state) if now else Text("gone")))
+    if where.json:
+        print_json(done)
+    return status
+
+
+class _Plan(NamedTuple):
+    """What an action will touch."""
+
+    action: _Action
+    states: dict[State, int]
+    examples: list[str]
+    complete: bool
+
+    @property
+    def touched(self) -> int:
+        return sum(held for state, held in self.states.items() if state in _ELIGIBLE[self.action])
+
+    @property
+    def total(self) -> int:
+        return sum(self.states.values())
+
+
+async def _all(
+    action: _Action,
+    ids: tuple[str, ...],
+    which: Which,
+    where: Where,
+    *,
+    recipe: str | None = None,
+    yes: bool,
+    dry_run: bool,
+) -> int:
+    """Show what an action will touch, ask, and do it page by page."""
+    if wrong := check(ids, which):
+        complain(wrong)
+        return 2
+    asked = which.filter()
+    wanted = which.states() or list(State)
+    eligible = ",".join(state.name.lower() for state in wanted if state in _ELIGIBLE[action])
+    async with master(where) as client:
+        tasks = [await find(client, each) for each in ids]
+        plan = _chosen(action, tasks) if ids else await _planned(action, client, asked, wanted)
+        if dry_run or not where.json:
+            _show(plan, where, recipe)
+        if dry_run:
+            return 0
+        if plan.touched == 0:
+            if where.json:
+                print_json(TaskChanges(skipped=plan.total))
+            return 0
+        if not yes and not _confirmed(action, plan):
+            return 2 if not sys.stdin.isatty() else 0
+        chosen = msgspec.structs.replace(asked, state=eligible)
+        return await _run(_steps(client, action, [task.id for task in tasks], chosen, recipe), action, plan, where)
+
+
+async def _planned(action: _Action, client: Client, filter: TaskFilter, wanted: list[State]) -> _Plan:
+    counts = await client.count(filter)
+    states = {state: counts.states.get(state.name.lower(), 0) for state in wanted}
+    touched = [state.name.lower() for state, held in states.items() if held and state in _ELIGIBLE[action]]
+    examples: list[str] = []
+    if touched:
+        page = await client.find(filter.page(limit=_EXAMPLES, state=",".join(touched)))
+        examples = [task.filename or task.id for task in page.tasks]
+    return _Plan(action, states, examples, counts.complete)
+
+
+def _chosen(action: _Action, tasks: list[Task]) -> _Plan:
+    states: dict[State, int] = {}
+    for task in tasks:
+        states[task.state] = states.get(task.state, 0) + 1
+    names = [task.filename or task.id for task in tasks if task.state in _ELIGIBLE[action]]
+    return _Plan(action, states, names[:_EXAMPLES], complete=True)
+
+
+def _show(plan: _Plan, where: Where, recipe: str | None) -> None:
+    """Say what will be touched and what will be left alone."""
+    touched = {state: held for state, held in plan.states.items() if state in _ELIGIBLE[plan.action] and held}
+    others = {state: held for state, held in plan.states.items() if state not in touched and held}
+    if where.json:
+        named = {state.name.lower(): held for state, held in touched.items()}
+        print_json({"action": plan.action, "would_change": plan.touched, "would_skip": sum(others.values()),
+                    "states": named, "complete": plan.complete})  # fmt: skip
+        return
+    if not touched:
+        err.print("No task matches." if not others else f"Nothing to {plan.action}: {_listed(others)} left alone.")
+        return
+    least = "" if plan.complete else "at least "
+    with_ = f" with {recipe}" if recipe else ""
+    err.print(Text(f"{plan.action} {least}{counted(plan.touched, 'task')}{with_}: {_listed(touched)}"))
+    more = plan.touched - len(plan.examples)
+    err.print(Text("  " + ", ".join(plan.examples) + (f" and {more:,} more" if more > 0 else "")), style="dim")
+    if others:
+        err.print(Text(f"Left alone: {_listed(others)}"))
+
+
+def _listed(states: dict[State, int]) -> str:
+    return ", ".join(f"{held:,} {state.name.lower()}" for state, held in states.items())
+
+
+def _confirmed(action: _Action, plan: _Plan) -> bool:
+    if not sys.stdin.isatty():
+        complain(f"Nothing was changed: without a terminal, --yes says that you mean to {action} them.")
+        return False
+    # While nobody answers nothing else runs, so Ctrl-C must end the command and not wait for the event loop.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        if Confirm.ask(f"{action.capitalize()} {counted(plan.touched, 'task')}?", console=err, default=False):
+            return True
+    finally:
+        signal.signal(signal.SIGINT, before)
+    err.print("Nothing was changed.")
+    return False
+
+
+async def _steps(
+    client: Client, action: _Action, ids: list[str], filter: TaskFilter, recipe: str | None
+) -> AsyncIterator[TaskChanges]:
+    """Do it, a page at a time. All but a rerun may be said twice, so those survive a server that goes away."""
+    pages = [ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE)]
+    before: str | None = None
+    while True:
+        page = pages.pop(0) if pages else None
+
+        async def attempt(page: list[str] | None = page, before: str | None = before) -> TaskChanges:
+            chosen = filter if page is None else None
+            return await client.act(action, tasks=page, filter=chosen, recipe=recipe, before=before)
+
+        changes = await retrying(attempt, retry_for=0.0 if action == "rerun" else _RETRY_FOR)
+        yield changes
+        before = changes.next
+        if before is None and not pages:
+            return
+
+
+async def _run(steps: AsyncIterator[TaskChanges], action: _Action, plan: _Plan, where: Where) -> int:
+    changed = skipped = 0
+    whole = False
+    try:
+        with err.status("") as status:
+            async for step in steps:
+                changed, skipped = changed + step.changed, skipped + step.skipped
+                status.update(f"{changed + skipped:,} of {plan.total:,}")
+        whole = True
+    finally:  # Ctrl-C and errors, too: what was done is done
+        if where.json:
+            print_json(TaskChanges(changed=changed, skipped=skipped))
+        else:
+            left = f"; {skipped:,} left alone" if skipped else ""
+            stopped = "" if whole else ". It ended before all were reached"
+            out.print(Text(f"{counted(changed, 'task')} {_DONE[action]}{left}{stopped}."))
+    return 0

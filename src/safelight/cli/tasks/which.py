@@ -1,0 +1,123 @@
+"""Which tasks a command is about: those named, or all that match a filter."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from safelight.cli import durations
+from safelight.client.master import Client
+from safelight.errors import Code, Error
+from safelight.wire import State, Task, TaskFilter
+
+StateName = Literal["uploading", "waiting", "working", "finished", "failed", "quarantined", "cancelled"]
+
+_PAGE = 500
+
+
+@Parameter(name="*", group="Which tasks")
+@dataclass(frozen=True, kw_only=True)
+class Which:
+    """Which tasks. A task must match every filter that is given.
+
+    Parameters
+    ----------
+    state:
+        Only tasks in this state; repeatable.
+    recipe:
+        Only tasks of this recipe.
+    batch:
+        Only tasks of this batch; each `safelight upload` makes one.
+    search:
+        Only tasks with this in the name of the photo, or whose id begins with it.
+    reason:
+        Only tasks that failed for this reason: a code, such as damaged_image.
+    since:
+        Only tasks created since: a time such as 2026-11-26 or 2026-11-26T08:30, or how long ago, such as 2h or 7d.
+    until:
+        Only tasks created before, written the same way.
+    """
+
+    state: Annotated[list[StateName] | None, Parameter(negative="")] = None
+    recipe: str | None = None
+    batch: str | None = None
+    search: str | None = None
+    reason: str | None = None
+    since: str | None = None
+    until: str | None = None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether any filter was given."""
+        return any(getattr(self, field.name) for field in fields(self))
+
+    def filter(self) -> TaskFilter:
+        """Return the filter as the master takes it. Raises INVALID_REQUEST for a time that is none."""
+        return TaskFilter(
+            state=",".join(self.state or ()),
+            recipe=self.recipe or None,
+            batch=self.batch or None,
+            search=self.search or None,
+            reason=self.reason or None,
+            since=_moment(self.since),
+            until=_moment(self.until),
+        )
+
+    def states(self) -> list[State]:
+        """Return the states that are asked for; none means all."""
+        return [State[name.upper()] for name in self.state or ()]
+
+
+ANY = Which()
+
+
+def check(ids: tuple[str, ...], which: Which) -> str:
+    """Return what is wrong with naming these tasks, or nothing."""
+    if ids and which.is_given:
+        return "Name tasks, or say which with --batch, --state and so on, but not both."
+    if not ids and not which.is_given:
+        return "Name at least one task, or say which with --batch, --state, --recipe, --search, --reason or --since."
+    return ""
+
+
+async def matching(client: Client, filter: TaskFilter) -> AsyncIterator[Task]:
+    """Go through all tasks that match, newest first."""
+    before: str | None = None
+    while True:
+        page = await client.find(filter.page(before=before, limit=_PAGE))
+        for task in page.tasks:
+            yield task
+        before = page.next
+        if before is None:
+            return
+
+
+async def find(client: Client, id: str) -> Task:
+    """Return a task by its id, or by the number that the id begins with. Raises NOT_FOUND."""
+    if re.fullmatch(r"[1-9][0-9]*", id):
+        # Newest first from below the next number: the first one found has this number, if any has.
+        page = await client.tasks(before=f"{int(id) + 1}-{'a' * 10}", limit=1)
+        if page.tasks and page.tasks[0].id.startswith(f"{id}-"):
+            return page.tasks[0]
+        raise Error(Code.NOT_FOUND, f"There is no task {id}.")
+    return await client.task(id)
+
+
+def _moment(text: str | None) -> float | None:
+    if not text:
+        return None
+    try:
+        return max(0.0, datetime.fromisoformat(text).timestamp())
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return max(0.0, time.time() - durations.seconds(text))
+    except Error:
+        detail = f"Write a time such as 2026-11-26T08:30 or how long ago, such as 2h or 7d, not {text[:32]!r}."
+        raise Error(Code.INVALID_REQUEST, detail) from None
