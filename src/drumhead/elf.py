@@ -9,6 +9,7 @@ import msgspec
 MAGIC = b"\x7fELF"
 ET_EXEC = 2
 PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
+PF_W = 2
 DT_NEEDED, DT_SONAME, DT_RPATH, DT_RUNPATH = 1, 14, 15, 29
 TEXT_TAGS = (DT_NEEDED, DT_SONAME, DT_RPATH, DT_RUNPATH)
 DT_HASH, DT_STRTAB, DT_SYMTAB, DT_STRSZ, DT_GNU_HASH, DT_FLAGS_1 = 4, 5, 6, 10, 0x6FFFFEF5, 0x6FFFFFFB
@@ -75,13 +76,14 @@ def is_foreign(contents: bytes) -> bool:
 
 
 class Linkage(msgspec.Struct, frozen=True, kw_only=True):
-    """What a loader finds in an x86-64 file. `imports` are the symbols that other files must define.
+    """What a loader finds in an x86-64 file. `imports` are the symbols that other files must define, `exports` its own.
 
     `static` programs contain their own C library. `flaw` says why a loader would reject the file.
     """
 
     static: bool = False
     imports: frozenset[str] = frozenset()
+    exports: frozenset[str] = frozenset()
     flaw: str = ""
 
 
@@ -112,12 +114,23 @@ def _read_linkage(elf: bytes) -> Linkage:
     names = elf[places[DT_STRTAB] : places[DT_STRTAB] + tags.get(DT_STRSZ, 0)]
     symbols = elf[places[DT_SYMTAB] : places[DT_SYMTAB] + 24 * _symbol_count(elf, loaded, tags)]
     entries = struct.iter_unpack("<IBBHQQ", symbols[: len(symbols) // 24 * 24])
-    imports = frozenset(
-        names[name : names.index(b"\0", name)].decode(errors="replace")
-        for name, _, _, section, _, _ in entries
-        if section == 0 and 0 < name < len(names)
-    )
-    return Linkage(static=static, imports=imports)
+    found: dict[bool, set[str]] = {True: set(), False: set()}
+    for name, _, _, section, _, _ in entries:
+        if 0 < name < len(names):
+            found[section != 0].add(names[name : names.index(b"\0", name)].decode(errors="replace"))
+    return Linkage(static=static, imports=frozenset(found[False]), exports=frozenset(found[True]))
+
+
+def writable_parts(elf: bytes) -> list[bytes]:
+    """Return the parts of a file for which ``is_elf`` holds that a program may write to: its initialised data."""
+    try:
+        return [
+            elf[offset : offset + stored]
+            for kind, flags, offset, _, _, stored, *_ in _segments(elf)
+            if kind == PT_LOAD and flags & PF_W
+        ]
+    except struct.error:
+        return []
 
 
 def _segments(elf: bytes) -> list[tuple[int, ...]]:

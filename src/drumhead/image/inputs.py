@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,6 +11,8 @@ import msgspec
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest, require
 from drumhead.manifest.run_yaml import REQUIRES, parse_command
+from drumhead.node.versions import DEFAULT as DEFAULT_NODE
+from drumhead.node.versions import RELEASES, choose_node
 from drumhead.package.names import gather_packages, resolve_names
 from drumhead.package.osv.kernel import OSV, find_osv
 from drumhead.package.records import PackageRef
@@ -71,6 +74,39 @@ class ComposeInputs:
         """The package that holds the Python interpreter, if the image has one."""
         return find_python(self.packages)
 
+    @property
+    def node(self) -> Package | None:
+        """The package that holds Node.js, if the image has one."""
+        return find_node(self.packages)
+
+
+def find_node(packages: Iterable[Package]) -> Package | None:
+    """Return the package that holds Node.js, or None."""
+    return next((package for package in packages if package.name in RELEASES), None)
+
+
+def resolve_packages(project: Project, more: tuple[str, ...] = ()) -> tuple[list[PackageRef], list[str]]:
+    """Return the packages that a project needs: those of its runtime, of its manifest, and `more`; and notices.
+
+    Of Node.js it gets one version: the one that the manifest names, else the one that ``engines`` asks for.
+    Raises MANIFEST.
+    """
+    required, notices = resolve_names([*project.package.require, *more])
+    names = [ref.name for ref in required]
+    runtime = REQUIRES[project.run.runtime] if project.run else ()
+    implied = [name for name in runtime if name not in names and not (name == DEFAULT_NODE and RELEASES.keys() & names)]
+    first = [ref for ref in required if ref.name in runtime]
+    refs = [*(PackageRef(name=name) for name in implied), *first, *(ref for ref in required if ref not in first)]
+    named = [ref for ref in refs if ref.name in RELEASES]
+    if len(named) > 1:
+        both = " and ".join(ref.name for ref in named)
+        raise DrumheadError(ErrorCode.MANIFEST, f"meta/package.yaml:1: require one version of Node.js, not {both}")
+    if named and not named[0].version:
+        chosen, notice = choose_node(Path(project.root), named[0].name)
+        refs = [PackageRef(name=chosen) if ref == named[0] else ref for ref in refs]
+        notices += [notice] if notice else []
+    return refs, notices
+
 
 def find_python(packages: Iterable[Package]) -> Package | None:
     """Return the package that holds the Python interpreter, or None."""
@@ -85,8 +121,7 @@ async def gather_inputs(home: Home, project: Project, options: ComposeOptions, r
     store = PackageStore(home)
     guest = choose_guest(project, options)
     filesystem = _choose_filesystem(guest, options)
-    runtime = REQUIRES[project.run.runtime] if project.run else ()
-    refs, notices = resolve_names([*runtime, *project.package.require, *options.require])
+    refs, notices = resolve_packages(project, options.require)
     named = project.package.kernel if guest.name == project.package.guest else ""
     kernel, kernel_notices = await _find_kernel(home, store, guest, options.kernel or named, report)
     found, package_notices = await gather_packages(home, store, refs, report)
@@ -178,6 +213,8 @@ def resolve_commands(project: Project, packages: tuple[Package, ...]) -> dict[st
         package, _, config_set = base.partition(":")
         refs, _ = resolve_names([package])
         wanted = refs[0].name if refs else package
+        if wanted == DEFAULT_NODE and (node := find_node(packages)):
+            wanted = node.name
         offered = {other.name: other.config_sets for other in packages}.get(wanted)
         if offered is None:
             raise DrumheadError(ErrorCode.MANIFEST, f"meta/run.yaml:1: {name}: package {package} is not required")

@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.image.inputs import find_python, resolve_commands
+from drumhead.image.inputs import find_node, find_python, resolve_commands, resolve_packages
 from drumhead.image.layers.builder import LayerBuilder
 from drumhead.image.layers.store import LayerStore
-from drumhead.manifest.run_yaml import REQUIRES
-from drumhead.package.names import gather_packages, resolve_names
+from drumhead.package.names import gather_packages
 from drumhead.package.recipe import known_recipes
 from drumhead.package.records import Package
 from drumhead.package.store import PackageStore
@@ -35,11 +34,10 @@ async def package_project(home: Home, project: Project, report: Report = silent)
             ErrorCode.CONFLICT, f"{manifest.name} is a package of drumhead; choose another name in meta/package.yaml"
         )
     store = PackageStore(home)
-    runtime = REQUIRES[project.run.runtime] if project.run else ()
-    refs, notices = resolve_names([*runtime, *manifest.require])
+    refs, notices = resolve_packages(project)
     found, more = await gather_packages(home, store, refs, report)
     builder = LayerBuilder(home, store, LayerStore(home, "squashfs", report))
-    tree, told = await asyncio.to_thread(builder.project_tree, project, find_python(found))
+    tree, told = await asyncio.to_thread(builder.project_tree, project, find_python(found), find_node(found))
     package = Package(
         name=manifest.name,
         version=manifest.version or "0",

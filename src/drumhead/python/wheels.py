@@ -65,7 +65,9 @@ def install(lock: Lock, cache: Path) -> Tree:
 
 
 def unpack_wheels(pinned: Iterable[str], cache: Path) -> Tree:
-    """Return the files of wheels (``NAME==VERSION --hash=sha256:…``) as they stand in them. Blocks.
+    """Return the files of wheels (``NAME==VERSION --hash=sha256:…``) where they stand in them. Blocks.
+
+    Programs and libraries lose their symbols for debuggers.
 
     Raises HOST_TOOL with uv's message when a hash differs.
     """
@@ -78,7 +80,7 @@ def unpack_wheels(pinned: Iterable[str], cache: Path) -> Tree:
                 tree.add(name, symlink(str(path.readlink())))
             elif path.is_file() and "__pycache__" not in path.parts:
                 mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
-                tree.add(name, regular(path.read_bytes(), mode))
+                tree.add(name, regular(_needed(name, path.read_bytes()), mode))
         return tree
 
 

@@ -15,14 +15,18 @@ from drumhead.image.layers.plan import (
     Dependencies,
     KernelModules,
     Libraries,
+    NodeModules,
     PackageFiles,
     PlannedLayer,
     application_tree,
     plan_layers,
     plan_libraries,
+    plan_modules,
     split_project,
 )
 from drumhead.image.scan import Scan
+from drumhead.node.lock import read_node_lock
+from drumhead.node.native import check_native
 from drumhead.package.osv.kernel import root_files
 from drumhead.python.bytecode import Interpreter, only_bytecode, with_bytecode
 from drumhead.python.lock import read_lock
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from drumhead.image.inputs import ComposeInputs
     from drumhead.image.layers.store import LayerStore, StoredLayer
     from drumhead.manifest.records import Project
+    from drumhead.node.lock import NodeLock
     from drumhead.package.records import Package
     from drumhead.package.store import PackageStore
     from drumhead.python.lock import Lock
@@ -71,7 +76,10 @@ class LayerBuilder:
         lock = read_lock(project, self._home.cache) if inputs.python else None
         built = [self._build(planned) for planned in plan_layers(inputs, lock)]
         modules, files = split_project(Scan(project, self._home.cache, trust=trust).tree())
-        if len(modules):
+        node_lock = self._node_lock(project, modules, inputs.node)
+        if node_lock:
+            built.append(self._build(plan_modules(node_lock)))
+        elif len(modules):
             built.append(self._layers.from_tree("node", NODE_MODULES, modules))
         skeleton = inputs.guest.skeleton(compile_program(inputs.guest.program, self._home.cache))
         if inputs.python:
@@ -82,18 +90,34 @@ class LayerBuilder:
         stack = LayerStack(layers=built, application=application)
         stack.missing = find_missing(stack.index)
         stack.notices += [lock.notice] if lock and lock.notice else []
+        stack.notices += node_lock.notices if node_lock else ()
         return stack
 
-    def project_tree(self, project: Project, python: Package | None) -> tuple[Tree, list[str]]:
+    def project_tree(self, project: Project, python: Package | None, node: Package | None) -> tuple[Tree, list[str]]:
         """Return everything that a project adds to its packages in one tree, and notices."""
         files = Scan(project, self._home.cache, trust=False).tree()
+        node_lock = self._node_lock(project, split_project(files)[0], node)
+        if node_lock:
+            files.update(self._files(plan_modules(node_lock)))
         lock = read_lock(project, self._home.cache) if python else None
         whole = self._install(lock, python) if lock and python else Tree()
         for name in USR_MERGED:  # a guest's links, through which a project's /bin goes
             whole.add(name, symlink(f"usr/{name}"))
         whole.update(self._with_bytecode(files, python) if python else files)
         merged = whole.filter(lambda path: path not in USR_MERGED)
-        return merged, [lock.notice] if lock and lock.notice else []
+        return merged, [*([lock.notice] if lock and lock.notice else []), *(node_lock.notices if node_lock else ())]
+
+    def _node_lock(self, project: Project, modules: Tree, node: Package | None) -> NodeLock | None:
+        """Return the lock that node_modules is installed from; None when the project brings it, or has no lock.
+
+        Raises UNSUPPORTED for native modules of the project that were built for another version of Node.js.
+        """
+        if node is None:
+            return None
+        if len(modules):
+            check_native(modules, node.name)
+            return None
+        return read_node_lock(project, node.name)
 
     def add_libraries(self, stack: LayerStack, pool: Package) -> None:
         """Add a layer with the libraries of `pool` that `stack` needs."""
@@ -117,6 +141,10 @@ class LayerBuilder:
                 return self._tree(package)
             case Dependencies(lock=lock, python=python):
                 return self._install(lock, python)
+            case NodeModules(lock=node_lock):
+                from drumhead.node.lock import install as install_modules  # noqa: PLC0415 - as for wheels
+
+                return install_modules(node_lock, self._home.cache)
             case Libraries(pool=pool, files=files):
                 contents, tree = self._tree(pool), Tree()
                 for place, source in files.items():

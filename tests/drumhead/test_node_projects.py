@@ -1,0 +1,181 @@
+"""Projects in JavaScript: which Node.js they get, what their lock must say, and native modules for another version."""
+
+import json
+import subprocess
+
+import pytest
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.image.inputs import resolve_packages
+from drumhead.manifest.project import read_project
+from drumhead.node.lock import install, read_node_lock
+from drumhead.node.native import check_native, module_abi
+from drumhead.node.versions import MODULE_ABI, RELEASES
+from drumhead.package.recipe import known_recipes
+from drumhead.tree import Tree, regular
+
+from .conftest import write_files
+
+ENTRY = {
+    "version": "1.0.0",
+    "resolved": "https://registry.npmjs.org/x/-/x-1.0.0.tgz",
+    "integrity": "sha512-AAAA",
+}
+
+
+def node_project(
+    root, *, require="", package=None, lock=None, run="runtime: node\nconfig_set:\n  web: {main: /s.js}\n"
+):
+    files = {
+        "meta/package.yaml": f"name: web\ntitle: Web\nauthor: a\nrequire: [{require}]\n",
+        "meta/run.yaml": "runtime: node\nconfig_set:\n  web: {main: /s.js}\n",
+        "s.js": "",
+    }
+    if package is not None:
+        files["package.json"] = json.dumps(package)
+    if lock is not None:
+        files["package-lock.json"] = json.dumps({"lockfileVersion": 3, "packages": lock}, indent=1)
+    return read_project(write_files(root, files))
+
+
+def chosen(project):
+    refs, notices = resolve_packages(project)
+    return [ref.name for ref in refs], " ".join(notices)
+
+
+@pytest.mark.parametrize(
+    ("range_", "expected"),
+    [
+        ("", "node"),
+        (">=14", "node-24"),
+        ("18.x", "node"),
+        ("^20", "node-20"),
+        ("^18 || ^20", "node-20"),
+        (">=18 <23", "node-22"),
+        ("~22.20.0", "node-22"),
+        ("20 - 22", "node-22"),
+        ("*", "node-24"),
+    ],
+)
+def test_engines_choose_the_newest_that_fits(tmp_path, range_, expected):
+    package = {"name": "web", "engines": {"node": range_}} if range_ else {"name": "web"}
+    names, _ = chosen(node_project(tmp_path, package=package))
+    assert names == [expected]
+
+
+def test_the_name_of_the_package_goes_before_engines(tmp_path):
+    names, said = chosen(node_project(tmp_path, require="node-20", package={"engines": {"node": ">=22"}}))
+    assert names == ["node-20"]
+    assert "asks for Node.js >=22, and node-20 is 20.18.0" in said
+    names, said = chosen(node_project(tmp_path, require="cli, node", package={"engines": {"node": "22"}}))
+    assert names == ["node-22", "cli"]
+    assert "the image gets node-22" in said
+    names, said = chosen(node_project(tmp_path / "old", require="eu.mikelangelo-project.app.node-4.4.5"))
+    assert names == ["node"]
+
+
+@pytest.mark.parametrize(
+    ("require", "package", "said"),
+    [
+        ("", {"engines": {"node": "<16"}}, "engines asks for Node.js <16; there are node (18.20.4), node-20"),
+        ("", {"engines": {"node": "sixteen or so"}}, "is not a range of versions"),
+        ("node-20, node-22", None, "require one version of Node.js, not node-20 and node-22"),
+    ],
+)
+def test_what_no_version_fits_is_refused(tmp_path, require, package, said):
+    with pytest.raises(DrumheadError) as refused:
+        chosen(node_project(tmp_path, require=require, package=package))
+    assert refused.value.code is ErrorCode.MANIFEST
+    assert said in refused.value.message
+
+
+def test_versions_are_those_of_the_recipes():
+    recipes = known_recipes()
+    assert {name: recipes[name].version for name in RELEASES if recipes[name].version} == {
+        name: release for name, release in RELEASES.items() if name != "node"
+    }
+    assert MODULE_ABI.keys() == RELEASES.keys()
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({**ENTRY, "integrity": ""}, "package-lock.json:9: node_modules/x has no integrity"),
+        ({"version": "1.0.0", "resolved": "git+ssh://git@github.com/a/x.git#1"}, "node_modules/x has no integrity"),
+        ({"resolved": "packages/x", "link": True}, "node_modules/x is a local package"),
+        ({**ENTRY, "engines": {"node": ">=22"}}, "node_modules/x 1.0.0 needs Node.js >=22, and node is 18.20.4"),
+    ],
+)
+def test_a_lock_that_does_not_say_everything_is_refused(tmp_path, entry, said):
+    lock = {"": {"name": "web", "version": "1.0.0", "license": "MIT"}, "node_modules/x": entry}
+    with pytest.raises(DrumheadError) as refused:
+        read_node_lock(node_project(tmp_path, package={"name": "web"}, lock=lock), "node")
+    assert said in refused.value.message
+
+
+def test_what_development_needs_does_not_matter(tmp_path):
+    lock = {"": {}, "node_modules/x": {**ENTRY, "integrity": "", "dev": True}}
+    assert read_node_lock(node_project(tmp_path, package={"name": "web"}, lock=lock), "node") is None
+    lock["node_modules/y"] = {**ENTRY, "hasInstallScript": True}
+    read = read_node_lock(node_project(tmp_path, package={"name": "web"}, lock=lock), "node")
+    assert "y: their install scripts are not run" in read.notices[0]
+    (tmp_path / "package-lock.json").write_text('{"lockfileVersion": 1, "dependencies": {"x": {}}}')
+    with pytest.raises(DrumheadError, match="a lock of npm 6"):
+        read_node_lock(read_project(tmp_path), "node")
+
+
+def test_npm_installs_what_the_lock_says_and_refuses_another_digest(tmp_path):
+    """The package `ms` from the registry; the lock is npm's own."""
+    root = tmp_path / "project"
+    node_project(root, package={"name": "web", "version": "1.0.0", "dependencies": {"ms": "2.1.3"}})
+    subprocess.run(["npm", "install", "--package-lock-only", "--no-audit"], cwd=root, check=True, capture_output=True)
+    lock = read_node_lock(read_project(root), "node")
+    tree = install(lock, tmp_path / "cache")
+    assert tree["node_modules/ms/index.js"].kind == "file"
+    assert install(lock, tmp_path / "cache").digest() == tree.digest()
+    assert not [path for path, _ in tree if path.endswith(".package-lock.json")]
+    text = (root / "package-lock.json").read_text()
+    digest = text.partition('"integrity": "sha512-')[2][:8]
+    (root / "package-lock.json").write_text(text.replace(digest, digest[::-1]))
+    with pytest.raises(DrumheadError, match="Integrity checksum failed") as refused:
+        install(read_node_lock(read_project(root), "node"), tmp_path / "other")
+    assert refused.value.code is ErrorCode.HOST_TOOL
+
+
+NATIVE = {
+    "new": "void node_register_module_v{abi}(void) {{}}",
+    "old": (
+        "struct m {{ int version; unsigned flags; void *handle; const char *file; void *a, *b; const char *name; "
+        "void *c, *d; }};"
+        'void node_module_register(void *); static struct m m = {{{abi}, 0, 0, __FILE__, 0, &m, "x", 0, 0}};'
+        "__attribute__((constructor)) static void r(void) {{ node_module_register(&m); }}"
+    ),
+    "node-api": "void napi_module_register(void *); void f(void) {{ napi_module_register((void *)(long){abi}); }}",
+}
+
+
+def native(directory, kind, abi):
+    """A native module of one of the three kinds, as a compiler makes it."""
+    source = write_files(directory, {"m.c": NATIVE[kind].format(abi=abi)}) / "m.c"
+    subprocess.run(["clang", "-shared", "-fPIC", "-O1", "-o", directory / "m.node", source], check=True)
+    return (directory / "m.node").read_bytes()
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("new", 127), ("old", 127), ("node-api", 0)])
+def test_a_native_module_tells_its_version(tmp_path, kind, expected):
+    assert module_abi(native(tmp_path, kind, 127)) == expected
+
+
+def test_native_modules_for_another_version_are_refused_before_composing(empty, tmp_path):
+    built = native(tmp_path / "build", "new", 137)
+    modules = Tree()
+    modules.add("node_modules/@a/sqlite/build/Release/m.node", regular(built))
+    check_native(modules, "node-24")
+    with pytest.raises(DrumheadError) as refused:
+        check_native(modules, "node")
+    assert refused.value.message == (
+        "/node_modules/@a/sqlite/build/Release/m.node was built for Node.js 24, and node is Node.js 18; require "
+        "node-24 in meta/package.yaml, or run `npm rebuild` with that version"
+    )
+    modules.add("node_modules/@a/sqlite/prebuilds/m-18.node", regular(native(tmp_path / "b", "new", 108)))
+    check_native(modules, "node")
