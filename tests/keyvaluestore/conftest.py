@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 
 import pytest
@@ -8,8 +8,10 @@ import pytest
 from safelight import serve
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.keyvaluestore.__main__ import Config, build
+from safelight.keyvaluestore.etcd import Access, EtcdStore, Gateway
 from safelight.keyvaluestore.sqlite import SqliteStore
 from safelight.keyvaluestore.store import KeyValueStore
+from support.etcd import Cluster, cluster
 
 
 @pytest.fixture
@@ -19,14 +21,30 @@ async def service(tmp_path) -> AsyncIterator[serve.Service]:
         yield running
 
 
-@pytest.fixture(params=["sqlite", "served"])
+@pytest.fixture(params=["sqlite", "served", "etcd", "etcd served"])
 async def store(request, tmp_path) -> AsyncIterator[KeyValueStore]:
     """Every backend, and the client of a served one: all keep the contract."""
     async with AsyncExitStack() as stack:
         match request.param:
             case "sqlite":
                 yield await stack.enter_async_context(SqliteStore.open(tmp_path / "store.sqlite"))
-            case "served":
-                config = Config(port=0, data=str(tmp_path / "data"))
+            case "etcd":
+                with request.getfixturevalue("etcd").prefix() as prefix:
+                    url = request.getfixturevalue("etcd").url
+                    gateway = await stack.enter_async_context(Gateway.open(url, Access()))
+                    yield await stack.enter_async_context(EtcdStore.open(gateway, prefix=prefix))
+            case _:
+                url = None
+                if request.param == "etcd served":
+                    etcd = request.getfixturevalue("etcd")
+                    url = etcd.url + stack.enter_context(etcd.prefix())
+                config = Config(port=0, data=str(tmp_path / "data"), store=url)
                 running = await stack.enter_async_context(serve.running("keyvaluestore", config, build))
                 yield await stack.enter_async_context(KeyValueStoreClient.connect(running.url))
+
+
+@pytest.fixture(scope="session")
+def etcd(tmp_path_factory) -> Iterator[Cluster]:
+    """An etcd cluster of one member."""
+    with cluster(tmp_path_factory.mktemp("etcd"), members=1) as running:
+        yield running

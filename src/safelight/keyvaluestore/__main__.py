@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,9 @@ from msgspec import Meta
 
 from safelight import serve, settings
 from safelight.client.keyvaluestore import KeyValueStoreClient
+from safelight.errors import Code, Error
 from safelight.keyvaluestore import app
+from safelight.keyvaluestore.store import KeyValueStore
 
 
 class Config(serve.StandaloneConfig, frozen=True, kw_only=True):
@@ -23,28 +25,77 @@ class Config(serve.StandaloneConfig, frozen=True, kw_only=True):
     store: Annotated[
         str | None,
         Meta(
-            description="The URL of the store, sqlite:///FILE; by default a file in the data directory.",
+            description="The URL of the store: sqlite:///FILE, or etcd://HOST:PORT,HOST:PORT/PREFIX (etcds:// by TLS); "
+            "by default a file in the data directory.",
             extra={"metavar": "URL"},
         ),
     ] = None
     max_entries: Annotated[int, Meta(ge=1, description="Refuse more entries than this.")] = 10_000
+    etcd_authorities: Annotated[
+        str | None,
+        Meta(description="A PEM file of whom TLS to etcd trusts; by default the system's.", extra={"metavar": "FILE"}),
+    ] = None
+    etcd_certificate: Annotated[
+        str | None, Meta(description="The PEM file of this service's certificate for etcd.", extra={"metavar": "FILE"})
+    ] = None
+    etcd_key: Annotated[
+        str | None, Meta(description="The PEM file of that certificate's key.", extra={"metavar": "FILE"})
+    ] = None
+    etcd_user: Annotated[str | None, Meta(description="The user at etcd.", extra={"metavar": "NAME"})] = None
+    etcd_password_file: Annotated[
+        str | None, Meta(description="The file with the user's password.", extra={"metavar": "FILE"})
+    ] = None
 
 
 @asynccontextmanager
 async def build(config: Config, service: serve.Service) -> AsyncIterator[web.Application]:
     """Open the backend that the store's URL names, and yield the application."""
-    scheme, _, place = (config.store or f"sqlite://{config.data}/keyvaluestore.sqlite").partition("://")
+    url = config.store or f"sqlite://{config.data}/keyvaluestore.sqlite"
+    scheme, _, place = url.partition("://")
+    opened: AbstractAsyncContextManager[KeyValueStore]
     match scheme:
         case "sqlite":
             from safelight.keyvaluestore.sqlite import SqliteStore  # noqa: PLC0415 - only what is chosen is imported
 
             opened = SqliteStore.open(Path(place), max_entries=config.max_entries, registry=service.registry)
+        case "etcd" | "etcds":
+            opened = _etcd(url, config, service)
         case _:
-            settings.fail(f"--store: the key-value store has no backend for {config.store}. Write sqlite:///FILE.")
+            settings.fail(
+                f"--store: the key-value store has no backend for {url}. Write sqlite:///FILE or "
+                "etcd://HOST:PORT,HOST:PORT."
+            )
     async with opened as store:
         service.on_stop(store.wake)
         service.neighbours.offer(KeyValueStoreClient, store)
         yield app.make(store, service.registry)
+
+
+@asynccontextmanager
+async def _etcd(url: str, config: Config, service: serve.Service) -> AsyncIterator[KeyValueStore]:
+    from safelight.keyvaluestore.etcd import Access, EtcdStore, Gateway  # noqa: PLC0415 - only what is chosen
+
+    access = Access(
+        authorities=config.etcd_authorities,
+        certificate=config.etcd_certificate,
+        key=config.etcd_key,
+        user=config.etcd_user,
+        password_file=config.etcd_password_file,
+    )
+    prefix = url.partition("://")[2].partition("/")[2].strip("/") or "safelight"
+    try:
+        async with (
+            Gateway.open(url, access) as gateway,
+            EtcdStore.open(
+                gateway, prefix=f"/{prefix}/", max_entries=config.max_entries, registry=service.registry
+            ) as store,
+        ):
+            service.checks["etcd"] = store.check
+            yield store
+    except Error as error:
+        if error.code is Code.INVALID_REQUEST:
+            settings.fail(f"--store {url}: {error.detail}")
+        raise
 
 
 def main(argv: Sequence[str] | None = None) -> None:

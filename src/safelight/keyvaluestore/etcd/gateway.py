@@ -1,0 +1,220 @@
+"""Calls to an etcd cluster through its HTTP gateway (etcd 3.4 and later: JSON below /v3).
+
+A call goes to one member; if that one does not answer, or has no leader, it goes to the next. Everything that this
+package sends is safe to repeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from safelight.errors import Code, Error
+
+log = logging.getLogger(__name__)
+
+_ATTEMPT = 3.0
+_CALL = 12.0
+"""Seconds for one member to answer, and for any: a cluster takes a few seconds to elect a new leader."""
+
+_QUIET = 15.0
+"""Seconds after which a watch without news ends: a member that was cut off would never say so."""
+
+_LONGEST = 64 << 20
+_UNAUTHENTICATED = 16
+_FINAL = {3, 5, 6, 7, 9, 11, 12}
+"""Codes of gRPC that the next member would answer as well."""
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """How to reach a cluster: TLS authorities, a client certificate with its key (PEM files), a user."""
+
+    authorities: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    user: str | None = None
+    password_file: str | None = None
+
+
+class Gateway:
+    """The members of one cluster."""
+
+    def __init__(self, http: aiohttp.ClientSession, members: list[str], access: Access) -> None:
+        self._http = http
+        self._members = members
+        self._turn = itertools.count()
+        self._access = access
+        self._token = ""
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str, access: Access) -> AsyncIterator[Gateway]:
+        """Use the cluster that `etcd://HOST:PORT,HOST:PORT` names, or `etcds://…` by TLS; nothing is sent yet.
+
+        Raises INVALID_REQUEST with a sentence about what cannot be used.
+        """
+        scheme, _, rest = url.partition("://")
+        hosts = [host for host in rest.partition("/")[0].split(",") if host]
+        for host in hosts or [""]:
+            if "@" in host or not _has_port(host):
+                sentence = f"{host!r} is no member of a cluster. Write etcd://HOST:PORT,HOST:PORT."
+                raise Error(Code.INVALID_REQUEST, sentence)
+        if access.user is not None:
+            _password(access)
+        protocol = "https" if scheme == "etcds" else "http"
+        connector = aiohttp.TCPConnector(limit=0, ssl=_context(access) if protocol == "https" else True)
+        async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as http:
+            yield cls(http, [f"{protocol}://{host}" for host in hosts], access)
+
+    async def call(self, path: str, body: dict[str, Any], *, within: float = _CALL) -> dict[str, Any]:
+        """Send a request; return its answer.
+
+        Raises UNAVAILABLE where no member has answered for `within` seconds, INTERNAL where one refuses.
+        """
+        deadline, pause = time.monotonic() + within, 0.05
+        while True:
+            for _ in self._members:
+                member = self._member()
+                try:
+                    async with asyncio.timeout(_ATTEMPT):
+                        return await self._ask(member, path, body)
+                except (aiohttp.ClientError, TimeoutError, _NextMemberError) as error:
+                    log.debug("%s did not answer %s: %r", member, path, error)
+                    self._skip()
+                    reason = f"{member}: {str(error) or 'no answer in time'}"
+            if time.monotonic() + pause > deadline:
+                raise Error(Code.UNAVAILABLE, f"No member of the etcd cluster answers ({reason}).", retry_after=1)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 1.0)
+
+    async def watch(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """Yield the answers to a watch from one member until it ends, fails or is quiet for long."""
+        member = self._member()
+        url, body = f"{member}/v3/watch", {"create_request": request}
+        # A member without a leader ends the watch, so that another one can be asked.
+        headers = {**await self._headers(member), "Grpc-Metadata-hasleader": "true"}
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_ATTEMPT, sock_read=_QUIET)
+        try:
+            async with self._http.post(url, json=body, headers=headers, timeout=timeout) as answer:
+                async for line in _lines(answer):
+                    yield self._result(line)
+        except TimeoutError:
+            return
+        except (aiohttp.ClientError, _NextMemberError) as error:
+            log.debug("The watch at %s ended: %r", member, error)
+            self._skip()
+
+    def _member(self) -> str:
+        return self._members[0]
+
+    def _skip(self) -> None:
+        """Ask the next member from now on."""
+        self._members = [*self._members[1:], self._members[0]]
+
+    async def _ask(self, member: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        for attempt in itertools.count():
+            headers = await self._headers(member)
+            async with self._http.post(f"{member}/v3/{path}", json=body, headers=headers) as answer:
+                async for line in _lines(answer):
+                    if attempt == 0 and self._is_expired(line):
+                        self._token = ""
+                        break
+                    return self._result(line)
+                else:
+                    raise _NextMemberError("an empty answer")
+        raise AssertionError
+
+    async def _headers(self, member: str) -> dict[str, str]:
+        if self._access.user is None:
+            return {}
+        if not self._token:
+            body = {"name": self._access.user, "password": _password(self._access)}
+            async with self._http.post(f"{member}/v3/auth/authenticate", json=body) as answer:
+                async for line in _lines(answer):
+                    self._token = str(self._result(line)["token"])
+                    break
+        return {"Authorization": self._token}
+
+    def _is_expired(self, answer: dict[str, Any]) -> bool:
+        stale = answer.get("code") == _UNAUTHENTICATED or "auth store is old" in str(answer.get("error"))
+        return bool(self._token) and stale
+
+    def _result(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Return the result of an answer, or raise its error."""
+        failure = answer.get("error")
+        if failure is None:
+            result = answer.get("result", answer)
+            return result if isinstance(result, dict) else {}
+        if isinstance(failure, dict):  # in the midst of a stream
+            sentence, code = str(failure.get("message")), failure.get("grpc_code")
+        else:
+            sentence, code = str(failure), answer.get("code")
+        if code == _UNAUTHENTICATED or "auth" in sentence or "user name is empty" in sentence or code == 7:
+            raise Error(Code.INTERNAL, f"etcd refuses this user: {sentence}. Check --etcd-user and its password.")
+        if code in _FINAL:
+            raise Error(Code.INTERNAL, f"etcd refused a request: {sentence}.", etcd=sentence)
+        raise _NextMemberError(sentence)
+
+
+class _NextMemberError(Exception):
+    """A member cannot answer now; another one may."""
+
+
+async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    """Yield the JSON objects of an answer, one a line."""
+    pending = bytearray()
+    async for chunk in answer.content.iter_any():
+        pending += chunk
+        if len(pending) > _LONGEST:
+            raise _NextMemberError("an answer that is too long")
+        *whole, rest = pending.split(b"\n")
+        for line in whole:
+            if line.strip():
+                yield _object(bytes(line))
+        pending = bytearray(rest)
+    if pending.strip():
+        yield _object(bytes(pending))
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(line, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        raise _NextMemberError(f"not JSON: {line[:100].decode(errors='replace')}") from None
+
+
+def _has_port(host: str) -> bool:
+    try:
+        return urlsplit(f"//{host}").port is not None
+    except ValueError:
+        return False
+
+
+def _password(access: Access) -> str:
+    try:
+        return Path(access.password_file or "").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        sentence = f"The password for etcd cannot be read from {access.password_file}: {error}."
+        raise Error(Code.INVALID_REQUEST, sentence) from None
+
+
+def _context(access: Access) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=access.authorities)
+        if access.certificate is not None:
+            context.load_cert_chain(access.certificate, access.key)
+    except OSError as error:
+        sentence = f"The certificates for etcd cannot be used: {error.strerror or error}."
+        raise Error(Code.INVALID_REQUEST, sentence) from None
+    return context

@@ -1,0 +1,211 @@
+"""What only etcd has: members that die, several stores at once, histories that are compacted, TLS, users."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import subprocess
+import time
+from contextlib import AsyncExitStack, suppress
+
+import pytest
+
+from safelight.client.keyvaluestore import KeyValueStoreClient
+from safelight.errors import Code, Error
+from safelight.keyvaluestore.etcd import Access, EtcdStore, Gateway
+from support.etcd import cluster
+from support.processes import service
+
+pytestmark = pytest.mark.slow
+
+TIMEOUT = 60
+
+
+@pytest.fixture
+async def stores(etcd):
+    """Two instances of one store."""
+    async with AsyncExitStack() as stack:
+        prefix = stack.enter_context(etcd.prefix())
+        gateway = await stack.enter_async_context(Gateway.open(etcd.url, Access()))
+        yield [await stack.enter_async_context(EtcdStore.open(gateway, prefix=prefix)) for _ in range(2)]
+
+
+async def test_any_instance_answers_alike(stores):
+    one, other = stores
+    for number in range(20):
+        entry = await one.set("k", str(number), instance="a", ttl=60)
+        assert await other.get("k") == str(number)
+        assert (await other.entries("k")).entries[0].revision == entry.revision
+        assert (await other.set("k", str(number), instance="a", ttl=60)).revision == entry.revision
+    watching = asyncio.create_task(other.watch(entry.revision, wait=30))
+    await one.delete("k")
+    async with asyncio.timeout(TIMEOUT):
+        assert (await watching).entries == []
+
+
+async def test_an_entry_that_another_instance_renews_stays(stores):
+    one, other = stores
+    await one.set("k", "v", instance="a", ttl=2)
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        await other.set("k", "v", instance="a", ttl=2)
+        [entry] = (await one.entries("k")).entries
+        assert entry.expires > time.time() - 1
+        await asyncio.sleep(0.5)
+
+
+async def test_a_compacted_history_is_survived(stores, etcd):
+    one, other = stores
+    entry = await one.set("k", "before")
+    for number in range(50):
+        entry = await one.set("k", str(number))
+    etcd.call("kv/compaction", {"revision": str(entry.revision), "physical": True})
+    # A watch that starts in what is compacted is refused, and everything is read again.
+    other._seen = 1
+    other._standings = {}
+    gateway = other._gateway
+    async for answer in gateway.watch({**other._names.everything(), "start_revision": "1"}):
+        if answer.get("canceled"):
+            break
+    else:
+        raise AssertionError("the watch was not refused")
+    await other._load()
+    assert (await other.entries("k")).entries[0].value == "49"
+    assert (await one.set("k", "after")).revision == entry.revision + 1
+    assert await other.get("k") == "after"
+
+
+async def test_the_leader_is_killed_and_nobody_notices(tmp_path):
+    """Two stores on three members, of which one after another is killed and started again: no call fails."""
+    with cluster(tmp_path, members=3) as etcd:
+        async with AsyncExitStack() as stack:
+            stores = []
+            for number in range(2):
+                argv = ("--store", etcd.url, "--data", str(tmp_path / str(number)))
+                process = await stack.enter_async_context(service("keyvaluestore", *argv))
+                address = await process.address()
+                stores.append(await stack.enter_async_context(KeyValueStoreClient.connect(address)))
+            values, seen = itertools.count(), []
+            stop = asyncio.Event()
+
+            async def write():
+                while not stop.is_set():
+                    value = str(next(values))
+                    await stores[0].set("k", value, instance="a", ttl=60)
+                    assert await stores[1].get("k") in (value, str(int(value) + 1))
+                    written.append(value)
+
+            async def follow():
+                revision = -1
+                while True:
+                    page = await stores[1].watch(revision, key="k", wait=5)
+                    assert page.revision >= revision
+                    revision = page.revision
+                    seen.extend(entry.value for entry in page.entries)
+
+            written: list[str] = []
+            writing, following = asyncio.create_task(write()), asyncio.create_task(follow())
+            for _ in range(2):
+                async with asyncio.timeout(TIMEOUT):
+                    await _more(written, 10, writing)
+                leader = etcd.leader()
+                etcd.kill(leader)
+                async with asyncio.timeout(TIMEOUT):
+                    await _more(written, 20, writing)
+                etcd.start(leader)
+                await asyncio.to_thread(etcd.wait)
+            stop.set()
+            await writing
+            async with asyncio.timeout(TIMEOUT):
+                while not seen or seen[-1] != written[-1]:
+                    assert not following.done()
+                    await asyncio.wait([following], timeout=0.05)
+            following.cancel()
+            assert [int(value) for value in seen] == sorted({int(value) for value in seen})
+
+
+async def _more(written: list[str], count: int, writing: asyncio.Task) -> None:
+    enough = len(written) + count
+    while len(written) < enough:
+        await asyncio.wait([writing], timeout=0.05)
+        assert not writing.done(), writing.exception()
+
+
+async def test_what_is_known_is_read_while_etcd_is_away(tmp_path):
+    with cluster(tmp_path, members=1) as etcd:
+        async with Gateway.open(etcd.url, Access()) as gateway, EtcdStore.open(gateway) as store:
+            await store.set("dbendpoint", "a:1", instance="a:1")
+            etcd.kill(0)
+            assert (await store.entries("dbendpoint")).entries[0].value == "a:1"
+            with pytest.raises(Error) as caught:
+                await gateway.call("kv/range", {"key": "AA=="}, within=0.5)
+            assert caught.value.code is Code.UNAVAILABLE
+            etcd.start(0)
+            async with asyncio.timeout(TIMEOUT):
+                while True:
+                    with suppress(Error):
+                        await store.set("dbendpoint", "b:2", instance="b:2")
+                        break
+            assert len((await store.entries("dbendpoint")).entries) == 2
+
+
+async def test_tls_and_a_user(tmp_path):
+    """Members that show a certificate and ask for one, and for a user and a password."""
+    _certificate(tmp_path, "authority")
+    for name in ("server", "client"):
+        _certificate(tmp_path, name, signer="authority")
+    files = {name: str(tmp_path / name) for name in ("authority.pem", "server.pem", "server.key")}
+    options = ["--cert-file", files["server.pem"], "--key-file", files["server.key"], "--client-cert-auth"]
+    options += ["--trusted-ca-file", files["authority.pem"]]
+    (tmp_path / "password").write_text("a secret\n")
+    (tmp_path / "wrong").write_text("another\n")
+    with cluster(tmp_path, members=1, options=options, scheme="https") as etcd:
+        trusted = {
+            "authorities": files["authority.pem"],
+            "certificate": str(tmp_path / "client.pem"),
+            "key": str(tmp_path / "client.key"),
+        }
+        async with Gateway.open(etcd.url, Access(**trusted)) as gateway:
+            await gateway.call("auth/user/add", {"name": "root", "password": "a secret"})
+            await gateway.call("auth/role/add", {"name": "root"})
+            await gateway.call("auth/user/grant", {"user": "root", "role": "root"})
+            await gateway.call("auth/enable", {})
+            with pytest.raises(Error, match="etcd refuses this user"):
+                await gateway.call("kv/range", {"key": "AA=="})
+        for password, works in (("password", True), ("wrong", False)):
+            argv = ["--store", etcd.url, "--data", str(tmp_path / "data"), "--etcd-user", "root"]
+            argv += ["--etcd-password-file", str(tmp_path / password), "--etcd-authorities", trusted["authorities"]]
+            argv += ["--etcd-certificate", trusted["certificate"], "--etcd-key", trusted["key"]]
+            async with service("keyvaluestore", *argv) as process:
+                if works:
+                    async with KeyValueStoreClient.connect(await process.address()) as store:
+                        await store.set("k", "v", ttl=60)
+                        assert await store.get("k") == "v"
+                else:
+                    assert await process.ended() != 0
+                    assert "refuses this user" in str(process.lines)
+                assert "a secret" not in json.dumps(process.lines)
+
+
+@pytest.mark.parametrize("url", ["etcd://", "etcd://user:password@a:1", "etcd://a", "etcd://a:x,b:1"])
+async def test_urls_that_name_no_cluster(tmp_path, url):
+    async with service("keyvaluestore", "--store", url, "--data", str(tmp_path)) as process:
+        assert await process.ended() != 0
+        assert "etcd://HOST:PORT" in str(process.lines)
+
+
+def _certificate(root, name: str, signer: str | None = None) -> None:
+    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    argv += [
+        "-subj",
+        f"/O=safelight/OU={name}",
+        "-keyout",
+        str(root / f"{name}.key"),
+        "-out",
+        str(root / f"{name}.pem"),
+    ]
+    if signer is not None:
+        argv += ["-CA", str(root / f"{signer}.pem"), "-CAkey", str(root / f"{signer}.key")]
+        argv += ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]
+    subprocess.run(argv, check=True, capture_output=True)

@@ -1,0 +1,119 @@
+"""A real etcd cluster, in a temporary directory and on free ports."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from support.system import free_port
+
+TIMEOUT = 60.0
+
+
+class Cluster:
+    """The members of a cluster, which can be killed and started again."""
+
+    def __init__(self, root: Path, members: int, options: Sequence[str] = (), scheme: str = "http") -> None:
+        self._root = root
+        self._options = options
+        self._scheme = scheme
+        self.ports = [free_port() for _ in range(members)]
+        self._peers = [free_port() for _ in range(members)]
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._prefixes = 0
+
+    @property
+    def url(self) -> str:
+        """The URL of a store on this cluster."""
+        hosts = ",".join(f"127.0.0.1:{port}" for port in self.ports)
+        return f"{'etcds' if self._scheme == 'https' else 'etcd'}://{hosts}"
+
+    @contextmanager
+    def prefix(self) -> Iterator[str]:
+        """Name keys that nobody else uses; they are deleted in the end, so that no lease ends within another test."""
+        self._prefixes += 1
+        prefix = f"/test-{self._prefixes}/"
+        yield prefix
+        self.call("kv/deleterange", {"key": _text(prefix), "range_end": _text(prefix[:-1] + "0")})
+
+    def start(self, number: int) -> None:
+        """Start a member, with the data it has."""
+        name, peers = f"member-{number}", [f"http://127.0.0.1:{port}" for port in self._peers]
+        client = f"{self._scheme}://127.0.0.1:{self.ports[number]}"
+        argv = ["etcd", "--name", name, "--data-dir", str(self._root / name), "--unsafe-no-fsync"]
+        argv += ["--listen-client-urls", client, "--advertise-client-urls", client, "--logger", "zap"]
+        argv += ["--listen-peer-urls", peers[number], "--initial-advertise-peer-urls", peers[number]]
+        argv += ["--initial-cluster", ",".join(f"member-{n}={url}" for n, url in enumerate(peers)), *self._options]
+        if "--unsafe-no-fsync" not in _help():
+            argv.remove("--unsafe-no-fsync")
+        with (self._root / f"{name}.log").open("ab") as log:
+            self.processes[number] = subprocess.Popen(argv, stdout=log, stderr=log)
+
+    def kill(self, number: int) -> None:
+        """Kill a member without warning."""
+        process = self.processes.pop(number)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def leader(self) -> int:
+        """Return the number of the member that leads."""
+        for number in self.processes:
+            status = self.call("maintenance/status", {}, member=number)
+            if status["leader"] == status["header"]["member_id"]:
+                return number
+        raise AssertionError("the cluster has no leader")
+
+    def call(self, path: str, body: dict[str, Any], *, member: int | None = None) -> dict[str, Any]:
+        """Send a request, without our code."""
+        port = self.ports[next(iter(self.processes)) if member is None else member]
+        data = json.dumps(body).encode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v3/{path}", data=data, timeout=10) as answer:
+            return dict(json.load(answer))
+
+    def wait(self) -> None:
+        """Wait until every member answers and there is a leader."""
+        deadline = time.monotonic() + TIMEOUT
+        for number, process in self.processes.items():
+            while not self._answers(number):
+                assert process.poll() is None, (self._root / f"member-{number}.log").read_text()[-2000:]
+                assert time.monotonic() < deadline, "etcd did not start"
+                time.sleep(0.05)
+
+    def _answers(self, number: int) -> bool:
+        if self._scheme == "https":
+            return "serving client traffic" in (self._root / f"member-{number}.log").read_text(errors="replace")
+        try:
+            return self.call("maintenance/status", {}, member=number).get("leader", "0") != "0"
+        except OSError:
+            return False
+
+
+@contextmanager
+def cluster(root: Path, *, members: int, options: Sequence[str] = (), scheme: str = "http") -> Iterator[Cluster]:
+    """Run a cluster for as long as the context lasts."""
+    running = Cluster(root, members, options, scheme)
+    try:
+        for number in range(members):
+            running.start(number)
+        running.wait()
+        yield running
+    finally:
+        for number in list(running.processes):
+            running.kill(number)
+
+
+def _help() -> str:
+    return subprocess.run(["etcd", "--help"], capture_output=True, text=True, check=False).stdout
+
+
+def _text(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
