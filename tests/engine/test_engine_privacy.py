@@ -6,12 +6,13 @@ import io
 import re
 import struct
 import subprocess
+import zlib
 
 import pillow_heif
 import pytest
 from PIL import Image
 
-from engine.pictures import encoded, made, opened, run
+from engine.pictures import chunk, encoded, made, opened, run
 
 pytestmark = pytest.mark.slow  # exiftool takes seconds to write a thousand tags
 
@@ -70,6 +71,7 @@ def told(tmp_path_factory):
                 arguments.append(f"-{group}:{name}={MARK.decode()}")
     arguments += ["-GPSLatitude=52.5163", "-GPSLatitudeRef=N", "-GPSLongitude=13.3777", "-GPSLongitudeRef=E"]
     arguments += [f"-Comment={PLACE.decode()}", "-XMP:GPSLatitude=52.5163", "-XMP:GPSLongitude=13.3777"]
+    arguments += [f"-Ducky:Comment={PLACE.decode()}", f"-Ducky:Copyright={MARK.decode()}"]
     arguments += ["-IPTC:City=" + PLACE.decode(), "-Make=Camera Maker", "-IPTC:By-line=The Author"]
     (folder / "arguments").write_text("\n".join(arguments))
     files = {name: folder / f"photo.{name}" for name in CONTAINERS}
@@ -163,6 +165,119 @@ def test_what_lies_behind_or_inside_stays_there(tmp_path):
                 assert not shows_preview(made_)
                 assert PLACE not in made_
                 assert encoded(SHOWN)[60:120] not in made_
+
+
+SECRETS = (PLACE, PREVIEW, PLACE.decode().encode("utf-16-le"), base64.b64encode(PREVIEW))
+
+
+def in_jpeg(secret):
+    """In each application segment, with names that programs know, in a comment, and behind the end."""
+    names = [
+        b"JFXX\0\x10",
+        b"Exif\0\0",
+        b"http://ns.adobe.com/xmp/extension/\0",
+        b"ICC_PROFILE\0\x02\x02",
+        b"MPF\0",
+        b"FPXR\0",
+    ]
+    names += [b"Ducky", b"JP\1\1\0\1", b"PrintIM\0", b"GoPro\0", b"Photoshop 3.0\0", b"Adobe", b""]
+    markers = [*range(0xE0, 0xF0), 0xFE]
+    bodies = [(marker, name + secret) for marker in markers for name in names]
+    segments = b"".join(struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body for marker, body in bodies)
+    plain = encoded(PLAIN, "JPEG")
+    app0 = 4 + struct.unpack_from(">H", plain, 4)[0]
+    return plain[:app0] + segments + plain[app0:] + secret
+
+
+def in_png(secret):
+    """In chunks before and behind the picture, compressed or not, known or private; and behind the end."""
+    plain = encoded(PLAIN, "PNG")
+    kept = b"".join(
+        chunk(name, body + secret)
+        for name, body in (
+            (b"tEXt", b"Comment\0"),
+            (b"tEXt", b"Gr\xf6\xdfe\0"),  # keywords are Latin-1
+            (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0"),
+            (b"prVt", b""),
+            (b"eXIf", b"II*\0"),
+        )
+    )
+    kept += chunk(b"zTXt", b"Raw profile type iptc\0\0" + zlib.compress(b"\niptc\n" + secret.hex().encode()))
+    head, end = 33, len(plain) - 12
+    return plain[:head] + kept + plain[head:end] + kept + plain[end:] + secret
+
+
+def in_webp(secret):
+    body = encoded(PLAIN, "WEBP", exif=b"Exif\0\0II*\0" + secret, xmp=secret)[12:]
+    body += b"PRVT" + struct.pack("<I", len(secret)) + secret + bytes(len(secret) % 2)
+    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body + secret
+
+
+def in_gif(secret):
+    blocks = b"".join(
+        bytes([len(part)]) + part for part in (secret[at : at + 255] for at in range(0, len(secret), 255))
+    )
+    comment, application = b"!\xfe" + blocks + b"\0", b"!\xff\x0bXMP DataXMP" + blocks + b"\0"
+    plain = encoded(PLAIN, "GIF")
+    screen = 13 + (3 << (plain[10] & 7) + 1 if plain[10] & 0x80 else 0)
+    return b"GIF89a" + plain[6:screen] + comment + application + plain[screen:] + secret
+
+
+def in_tiff(secret):
+    options = dict.fromkeys((700, 33723, 34377, 37500, 37724, 50000, 65000), secret)
+    return encoded(PLAIN, "TIFF", tiffinfo=options) + secret
+
+
+def in_boxes(make):
+    def within(secret):
+        extra = b"".join(
+            struct.pack(">I", 8 + len(secret)) + name + secret
+            for name in (b"free", b"uuid", b"udta", b"jumb", b"xml ", b"skip")
+        )
+        return make() + extra
+
+    return within
+
+
+def in_jxl(secret):
+    start = encoded(PLAIN, "JXL", lossless_jpeg=False, use_container=True)
+    boxes = b"".join(
+        struct.pack(">I", 8 + len(secret)) + name + secret for name in (b"Exif", b"xml ", b"jumb", b"prVt")
+    )
+    return start + boxes
+
+
+PLACES = {
+    "jpeg": in_jpeg, "png": in_png, "webp": in_webp, "gif": in_gif, "tiff": in_tiff, "jxl": in_jxl,
+    "avif": in_boxes(lambda: encoded(PLAIN, "AVIF")), "heic": in_boxes(heif),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("container", PLACES)
+def test_what_stands_in_any_other_place_of_a_container_stays_there(container):
+    for secret in SECRETS:
+        data = PLACES[container](secret)
+        assert secret in data
+        for metadata in ({}, {"metadata": "keep"}):
+            for written in WRITTEN:
+                left = made(data, format=written, **metadata).data
+                assert not hidden(left, PLACE), (written, metadata)
+                assert not shows_preview(left), (written, metadata)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_maker_notes_stay_behind(kind):
+    exif = Image.Exif()
+    exif[0x010F] = "Camera Maker"
+    exif.get_ifd(0x8769)[0x927C] = b"Nikon\0\2\0\0\0" + PLACE + PREVIEW
+    exif.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0" + PLACE
+    data = encoded(PLAIN, kind, exif=exif)
+    assert hidden(data, PLACE)
+    for metadata in ({}, {"metadata": "keep"}, {"metadata": "keep", "keep_gps": True}):
+        for written in WRITTEN:
+            left = made(data, format=written, **metadata).data
+            assert not hidden(left, PLACE), (written, metadata)
+            assert not shows_preview(left), (written, metadata)
 
 
 def test_resolution_tells_nothing_when_stripped():

@@ -35,6 +35,18 @@ def _text(message: Any) -> str:
 
 
 pyvips._to_string = pyvips.error._to_string = _text  # noqa: SLF001 - by which its log handler and its errors read
+
+
+def _field_name(message: Any) -> str:
+    """Decode a field's name so that it encodes again: a PNG gives Latin-1, and a damaged one any bytes."""
+    return bytes(pyvips.ffi.string(message)).decode(errors="surrogateescape")
+
+
+def _field_bytes(name: Any) -> bytes:
+    return name.encode(errors="surrogateescape") if isinstance(name, str) else name
+
+
+pyvips.vimage._to_string, pyvips.vimage._to_bytes = _field_name, _field_bytes  # noqa: SLF001 - fields are named by them
 # It reports every thread that ends, at a level that services print.
 logging.getLogger("pyvips").setLevel(logging.WARNING)
 # Each picture comes once; a cache would only hold its memory.
