@@ -29,7 +29,7 @@ _UNSUPPORTED = re.compile(
 # What sound files of many cameras and programs make the decoders complain of.
 _HARMLESS = re.compile(
     r"extraneous bytes before marker|unknown JFIF revision|unknown Adobe color transform|Invalid SOS parameters"
-    r"|inconsistent progression|unknown field with tag|of custom tag|unrecognized|ignored|not sorted in ascending order",
+    r"|inconsistent progression|unknown field with tag|unrecognized|ignored|not sorted in ascending order",
     re.IGNORECASE,
 )
 _SERIOUS = re.compile(r"invalid jpeg file|premature|bad huffman|instead of rst", re.IGNORECASE)
