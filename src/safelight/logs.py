@@ -78,10 +78,22 @@ class TextFormatter(logging.Formatter):
         return text
 
 
+_shown_to_people = False
+
+
+def each(log: logging.Logger, message: str, *values: object, **fields: object) -> None:
+    """Log what happens to a single photo: at `info` where lines are text for people, at `debug` for programs.
+
+    A line for each photo costs more than all other work of the services' loops.
+    """
+    log.log(logging.INFO if _shown_to_people else logging.DEBUG, message, *values, extra=fields)
+
+
 def configure(name: str, format: Format = "auto", level: Level = "info", *, several: bool = False) -> None:
     """Send all logs of this process to stderr. `several` services in one process are told apart in each line."""
+    global _shown_to_people  # noqa: PLW0603 - the logs of a process are configured once
     handler = logging.StreamHandler(sys.stderr)
-    text = format == "text" or (format == "auto" and sys.stderr.isatty())
+    _shown_to_people = text = format == "text" or (format == "auto" and sys.stderr.isatty())
     handler.setFormatter(TextFormatter(named=several) if text else JsonFormatter(name))
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
+import stat
+import threading
+import time
 
 import pytest
 
@@ -100,6 +105,74 @@ async def test_a_full_disk_refuses_and_goes_on(tmp_path):
             assert await read(store, kept.digest, verify=True) == made(5 * MIB)
             assert (await store.info()).blobs == 2
         assert files(disk, "incoming") == []
+
+
+async def test_what_was_stored_within_the_hour_is_not_touched_and_is_kept_that_much_longer(tmp_path, monkeypatch):
+    async with DirectoryStore.at(tmp_path, fresh_for=3600.0) as store:
+        stored = await store.put(chunks(b"once"))
+        path = tmp_path / "blobs" / stored.digest[:2] / stored.digest
+        before = path.stat().st_mtime_ns
+        flushed: list[int] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", flushed.append)
+            assert not (await store.put(chunks(b"once"))).new
+        assert (flushed, path.stat().st_mtime_ns) == ([], before)
+        assert await store.remove(stored.digest, before=time.time() + 3590) is None
+        os.utime(path, (time.time() - 3700,) * 2)  # an hour later
+        await store.put(chunks(b"once"))
+        assert path.stat().st_mtime > time.time() - 60
+        os.utime(path, (time.time() + 3700,) * 2)  # the clock was set back
+        await store.put(chunks(b"once"))
+        assert path.stat().st_mtime < time.time() + 60
+        assert await store.remove(stored.digest, before=time.time() + 3610) == 4
+
+
+async def test_what_could_not_be_flushed_is_flushed_before_the_same_bytes_are_acknowledged(tmp_path, monkeypatch):
+    flush, directories = os.fsync, []
+
+    def failing(file: int) -> None:
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            directories.append(file)
+            if len(directories) == 1:
+                raise OSError(errno.EIO, "the disk fails")
+        flush(file)
+
+    async with DirectoryStore.at(tmp_path, fresh_for=3600.0) as store:
+        monkeypatch.setattr(os, "fsync", failing)
+        with pytest.raises(Error):
+            await store.put(chunks(b"twice"))
+        await store.put(chunks(b"twice"))
+        assert len(directories) == 2
+        await store.put(chunks(b"twice"))
+        assert len(directories) == 2
+
+
+async def test_a_flush_that_hangs_holds_up_nobody_else(tmp_path, monkeypatch):
+    flush, hangs, begun = os.fsync, threading.Event(), threading.Event()
+
+    def hanging(file: int) -> None:
+        if stat.S_ISDIR(os.fstat(file).st_mode) and not begun.is_set():
+            begun.set()
+            assert hangs.wait(60)
+        flush(file)
+
+    async with DirectoryStore.at(tmp_path) as store:
+        first = b"first"
+        others = (str(number).encode() for number in range(10_000))
+        beside = next(data for data in others if digest_of(data)[:2] == digest_of(first)[:2])
+        old = await store.put(chunks(beside))
+        monkeypatch.setattr(os, "fsync", hanging)
+        putting = asyncio.create_task(store.put(chunks(first)))
+        try:
+            assert await asyncio.to_thread(begun.wait, 60)
+            async with asyncio.timeout(60):
+                assert await store.remove(old.digest, before=time.time() + 60) == len(beside)
+                await store.put(chunks(beside))  # in the same directory
+                await store.put(chunks(first))  # the same bytes: it flushes them itself
+            assert not putting.done()
+        finally:
+            hangs.set()
+        assert (await putting).new
 
 
 async def test_a_name_never_becomes_a_path(tmp_path):

@@ -110,5 +110,7 @@ def service(name: str, *argv: str, env: dict[str, str] | None = None) -> Any:
     """Run `python -m safelight.NAME` with JSON logs, on a free port unless told otherwise."""
     port = () if name == "worker" or "--port" in argv else ("--port", "0")
     last = ("--log-format", "json")  # of the last service, where there are several
+    if name == "worker":
+        last += ("--log-level", "debug")  # with a line for each photo
     command = (sys.executable, "-W", "error", "-m", f"safelight.{name}", *argv, *port, *last)
     return program(*command, env=env, name=name)

@@ -235,7 +235,7 @@ async def test_a_service_that_cannot_start_takes_the_others_with_it_and_says_so(
 
 
 async def test_a_second_signal_kills(tmp_path: Path) -> None:
-    async with up(tmp_path / "data", "--slots", 1, "--drain", 60) as running:
+    async with up(tmp_path / "data", "--slots", 1, "--drain", 60, "--log-level", "debug") as running:
         where = await addresses(running)
         async with Client.connect(where["master"]) as client:
             await client.upload(photo(3, width=600), recipe=SLOW)

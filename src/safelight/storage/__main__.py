@@ -90,7 +90,7 @@ def _backend(config: Config) -> AbstractAsyncContextManager[backends.Backend]:
     scheme, _, place = url.partition("://")
     match scheme:
         case "file":
-            opened = backends.directory(Path(place), Path(config.data), config.keep_free, limits)
+            opened = backends.directory(Path(place), Path(config.data), config.keep_free, config.grace, limits)
         case "s3" | "gs" | "az":
             opened = backends.bucket(url, limits)
         case _:

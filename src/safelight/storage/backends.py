@@ -14,6 +14,9 @@ from safelight.storage.collector import KnownDb, Turn
 from safelight.storage.partial.store import PartialLimits, PartialStore
 from safelight.storage.store import BlobStore
 
+_FRESH_FOR = 3600.0
+"""Seconds for which a blob that was stored is not touched when it is stored again."""
+
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True):
     """The stores of blobs and partial uploads, and what a garbage collection needs besides them."""
@@ -25,13 +28,15 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def directory(path: Path, data: Path, keep_free: int, limits: PartialLimits) -> AsyncIterator[Backend]:
+async def directory(
+    path: Path, data: Path, keep_free: int, grace: float, limits: PartialLimits
+) -> AsyncIterator[Backend]:
     """Keep blobs in a directory, and partial uploads in the data directory."""
     from safelight.storage.directory import DirectoryStore  # noqa: PLC0415 - only what is chosen is imported
     from safelight.storage.partial.directory import PartialDirectory  # noqa: PLC0415
 
     async with (
-        DirectoryStore.at(path, keep_free=keep_free) as blobs,
+        DirectoryStore.at(path, keep_free=keep_free, fresh_for=min(_FRESH_FOR, grace / 24)) as blobs,
         PartialDirectory.at(data / "partials", blobs, limits) as partials,
     ):
         yield Backend(blobs=blobs, partials=partials, known_db=data / "db", turn=nullcontext)

@@ -8,13 +8,16 @@
 Bytes are hashed while they are written to `incoming`. The file is then flushed to disk and renamed to its digest, and
 the directory is flushed: a blob is either complete or does not exist. A file's modification time says when its bytes
 were last stored. Setting it, storing and removing happen under a lock for each directory, so that a garbage collection
-never removes what was just stored again.
+never removes what was just stored again. Flushes happen outside that lock: what is renamed or set but not yet flushed
+is marked, and whoever stores the same bytes meanwhile flushes them too before it acknowledges them. A start flushes
+every directory, since a process that was killed may not have.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import os
 import re
 import threading
@@ -27,7 +30,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from safelight.errors import Code, Error
-from safelight.storage.files import BLOCK, Incoming, blocks, full, guarded, lock, older, sync, touch
+from safelight.storage.files import BLOCK, Incoming, blocks, full, guarded, lock, older, sync
 from safelight.storage.store import NAME_PREFIX, PutResult
 from safelight.wire import Blob, StorageInfo
 
@@ -52,6 +55,8 @@ class _Shard:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.unflushed: dict[Path, object] = {}
+        """Files that were renamed or set and are not flushed yet, each with a mark of that change."""
         self.count: int | None = None
         self.size = 0
         self._descriptor: int | None = None
@@ -61,6 +66,21 @@ class _Shard:
         if self._descriptor is None:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         return self._descriptor
+
+    def flush(self, path: Path, directory: int | None = None, *, content: bool = True) -> None:
+        """Flush a file that is marked, and its directory, without holding the lock. `content`: the file itself too."""
+        mark = self.unflushed.get(path)
+        if mark is None:
+            return
+        if content:
+            sync(path)
+        if directory is None:
+            sync(path.parent)
+        else:
+            os.fsync(directory)
+        with self.lock:
+            if self.unflushed.get(path) is mark:  # nobody has changed it again meanwhile
+                del self.unflushed[path]
 
     def close(self) -> None:
         if self._descriptor is not None:
@@ -97,10 +117,11 @@ class OpenFile:
 class DirectoryStore:
     """A `BlobStore` in a directory that only one process uses."""
 
-    def __init__(self, root: Path, threads: ThreadPoolExecutor, keep_free: int) -> None:
+    def __init__(self, root: Path, threads: ThreadPoolExecutor, keep_free: int, fresh_for: float) -> None:
         self._blobs, self._names, self._incoming = root / "blobs", root / "names", root / "incoming"
         self._threads = threads
         self._keep_free = keep_free
+        self._fresh_for = fresh_for
         self._shards = {digits: _Shard() for digits in _SHARDS}
         self._damaged: set[str] = set()
         self._looked = 0.0
@@ -108,13 +129,16 @@ class DirectoryStore:
 
     @classmethod
     @asynccontextmanager
-    async def at(cls, root: Path, *, keep_free: int = 0) -> AsyncIterator[DirectoryStore]:
+    async def at(cls, root: Path, *, keep_free: int = 0, fresh_for: float = 0.0) -> AsyncIterator[DirectoryStore]:
         """Open the directory, or make it. Bytes that would leave less than `keep_free` bytes free are refused.
+
+        A blob that was stored within the last `fresh_for` seconds is not touched when it is stored again; it counts as
+        fresh for that much longer.
 
         Raises UNAVAILABLE where the directory cannot be used or another process uses it.
         """
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="storage") as threads:
-            store = cls(root, threads, keep_free)
+            store = cls(root, threads, keep_free, fresh_for)
             held = await store._run(store._prepare, root)
             try:
                 yield store
@@ -165,10 +189,10 @@ class DirectoryStore:
     async def aged(self, before: float) -> AsyncIterator[str]:
         """List old names and blobs; see the contract."""
         for digits in _SHARDS:
-            for name in await self._run(self._aged_names, self._names / digits, before):
+            for name in await self._run(self._aged_names, self._names / digits, before - self._fresh_for):
                 yield NAME_PREFIX + name
         for digits in _SHARDS:
-            for digest in await self._run(older, self._blobs / digits, before):
+            for digest in await self._run(older, self._blobs / digits, before - self._fresh_for):
                 yield digest
 
     async def remove(self, item: str, *, before: float) -> int | None:
@@ -205,6 +229,7 @@ class DirectoryStore:
                 directory.mkdir(exist_ok=True)
                 for digits in _SHARDS:
                     (directory / digits).mkdir(exist_ok=True)
+                    sync(directory / digits)
             for directory in (self._blobs, self._names, root, root.parent):
                 sync(directory)
         except BaseException:
@@ -227,32 +252,41 @@ class DirectoryStore:
         blob = Blob(digest=incoming.digest, size=incoming.size)
         shard, path = self._place(blob.digest)
         with shard.lock:
-            known, _ = self._freshen(path, blob)
+            known, _ = self._freshen(shard, path, blob)
         if not known:
             self._check_room(len(last))
             incoming.write(last)
             incoming.flush(time.time_ns())
             with shard.lock:
-                known, damaged = self._freshen(path, blob)  # somebody else may have stored the same bytes meanwhile
+                # somebody else may have stored the same bytes meanwhile
+                known, damaged = self._freshen(shard, path, blob)
                 if not known:
                     os.replace(incoming.path, path)  # noqa: PTH105 - each call takes the interpreter's lock, and this one is shorter
-                    os.fsync(shard.descriptor(path.parent))
+                    shard.unflushed[path] = object()
                     shard.add(damaged is None, blob.size - (damaged or 0))
                     self._damaged.discard(blob.digest)
+        shard.flush(path, shard.descriptor(path.parent), content=known)
         if known:
             incoming.drop()
         return PutResult(digest=blob.digest, size=blob.size, new=not known)
 
-    def _freshen(self, path: Path, blob: Blob) -> tuple[bool, int | None]:
+    def _freshen(self, shard: _Shard, path: Path, blob: Blob) -> tuple[bool, int | None]:
         """Make a blob fresh, unless it is missing or damaged. Return whether it is fresh, and the size of its file."""
         try:
-            size = path.stat().st_size
+            status = path.stat()
         except FileNotFoundError:
             return False, None
-        if size != blob.size or blob.digest in self._damaged:
-            return False, size
-        touch(path, time.time_ns())
-        return True, size
+        if status.st_size != blob.size or blob.digest in self._damaged:
+            return False, status.st_size
+        self._set_time(shard, path, status.st_mtime)
+        return True, status.st_size
+
+    def _set_time(self, shard: _Shard, path: Path, stored: float) -> None:
+        """Set the time of a file that was stored at another time, unless that is recent; the flush is still due."""
+        now = time.time_ns()
+        if not 0 <= now / 1e9 - stored < self._fresh_for:
+            os.utime(path, ns=(now, now))
+            shard.unflushed[path] = object()
 
     def _open(self, digest: str, verify: bool) -> tuple[Blob, FileIO]:  # noqa: FBT001 - called through `_run`
         _, path = self._place(digest)
@@ -274,29 +308,25 @@ class DirectoryStore:
             raise Error(Code.DAMAGED_BLOB, f"The blob {digest} is damaged on disk. Store it again.")
 
     def _put_name(self, name: str, digest: str) -> None:
-        moment = time.time_ns()
         shard, blob = self._place(digest)
         with shard.lock:
-            if not blob.exists():
-                raise Error(Code.NOT_FOUND, f"There is no blob {digest} to name.")
-            touch(blob, moment)
+            try:
+                self._set_time(shard, blob, -math.inf)  # no older than its name
+            except FileNotFoundError:
+                raise Error(Code.NOT_FOUND, f"There is no blob {digest} to name.") from None
+        shard.flush(blob)
         shard, path = self._place_of_name(name)
-        with shard.lock:
-            known = _read_name(path)
-            if known is not None and known[0] == digest:
-                touch(path, moment)
-            elif known is not None and self._place(known[0])[1].exists():
-                raise Error(Code.CONFLICT, f"The name {name} refers to another blob already.")
-            else:
-                self._write_name(path, f"{digest}\n{name}".encode(), moment)
-
-    def _write_name(self, path: Path, content: bytes, moment: int) -> None:
         incoming = Incoming(self._incoming)
         try:
-            incoming.write(content)
-            incoming.flush(moment)
-            incoming.path.replace(path)
-            sync(path.parent)
+            incoming.write(f"{digest}\n{name}".encode())
+            incoming.flush(time.time_ns())
+            with shard.lock:
+                known = _read_name(path)
+                if known is not None and known[0] != digest and self._place(known[0])[1].exists():
+                    raise Error(Code.CONFLICT, f"The name {name} refers to another blob already.")
+                incoming.path.replace(path)
+                shard.unflushed[path] = object()
+            shard.flush(path, content=False)
         finally:
             incoming.drop()
 
@@ -317,9 +347,10 @@ class DirectoryStore:
         with shard.lock:
             try:
                 status = path.stat()
-                if status.st_mtime >= before:
+                if status.st_mtime >= before - self._fresh_for:
                     return None
                 path.unlink()
+                shard.unflushed.pop(path, None)
             except FileNotFoundError:
                 return None
             if name is None:

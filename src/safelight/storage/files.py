@@ -123,13 +123,6 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def touch(path: Path, moment: int) -> None:
-    """Set the time of a file (ns), durably. Its entry in the directory is durable then as well."""
-    os.utime(path, ns=(moment, moment))
-    sync(path)
-    sync(path.parent)
-
-
 def older(directory: Path, before: float) -> list[str]:
     """Return the names of the files in a directory that are older than a time."""
     with os.scandir(directory) as entries:

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from safelight import logs
 from safelight.client.base import retrying
 from safelight.client.storage import StorageClient
 from safelight.engine.limits import Limits
@@ -76,7 +77,7 @@ class Attempts:
         else:
             outcome = Finished(lease=lease.id, outputs=outputs, engine=self._pool.version, seconds=result.seconds)
             self._metrics.seconds.labels(lease.recipe).observe(result.seconds)
-            log.info("        done", extra={"task": lease.task, "seconds": round(result.seconds, 3)})
+            logs.each(log, "        done", task=lease.task, seconds=round(result.seconds, 3))
         self._metrics.attempts.labels(type(outcome).__name__.lower(), lease.recipe).inc()
         return outcome
 
@@ -88,8 +89,8 @@ class Attempts:
                 source = await stack.enter_async_context(self._inputs.opened(lease))
                 await stack.enter_async_context(self._prefetch.slot())
             held.started = True
-            log.info("Working on task %s", lease.task, extra={"task": lease.task, "attempt": lease.attempt})
-            log.info("        processing %s", lease.filename or lease.task, extra={"task": lease.task})
+            logs.each(log, "Working on task %s", lease.task, task=lease.task, attempt=lease.attempt)
+            logs.each(log, "        processing %s", lease.filename or lease.task, task=lease.task)
             size = len(source) if isinstance(source, bytes) else source.stat().st_size
             self._metrics.bytes_in.inc(size)
             job = decoder.Job(source=source, recipe=recipe, limits=self._limits, time_limit=self._time_limit)
