@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 from safelight import sqlfiles
@@ -16,6 +18,9 @@ PRAGMA locking_mode = EXCLUSIVE; -- before WAL is entered: then WAL needs no sha
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 """
+
+_COPIED_PAGES = 256
+"""Pages of one step of a copy: 1 MiB, which keeps others waiting for a millisecond or two."""
 
 
 def connect(path: Path, package: str, *, pragmas: str = "", timeout: float = 0.5) -> sqlite3.Connection:
@@ -41,6 +46,57 @@ def connect(path: Path, package: str, *, pragmas: str = "", timeout: float = 0.5
             raise Error(Code.UNAVAILABLE, detail) from None
         raise Error(Code.UNAVAILABLE, f"{path} cannot be opened: {error}.") from error
     return connection
+
+
+def read(path: Path, package: str) -> sqlite3.Connection:
+    """Open a file that nobody changes, for reading. Raises UNAVAILABLE, also where its schema is not the newest."""
+    try:
+        address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+        connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise Error(Code.UNAVAILABLE, f"{path} cannot be opened: {error}.") from error
+    try:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.Error as error:
+        connection.close()
+        raise Error(Code.UNAVAILABLE, f"{path} cannot be read: {error}.") from error
+    if version != len(sqlfiles.migrations(package)):
+        connection.close()
+        raise Error(Code.UNAVAILABLE, f"{path} was written by another version of safelight; use that one.")
+    return connection
+
+
+def check(connection: sqlite3.Connection, path: Path) -> None:
+    """Check the whole file. Raises DAMAGED_BLOB."""
+    try:
+        found = [row[0] for row in connection.execute("PRAGMA integrity_check(10)")]
+    except sqlite3.Error as error:
+        found = [str(error)]
+    if found != ["ok"]:
+        raise Error(Code.DAMAGED_BLOB, f"{path} is damaged: {'; '.join(found)}.")
+
+
+def copy(connection: sqlite3.Connection, target: Path, between: Callable[[], None]) -> None:
+    """Copy an open file to `target`, durably. `between` is called after each step, and may use the connection.
+
+    What it commits becomes part of the copy, which has the state of one moment: that of the last step.
+    """
+
+    def progress(status: int, _remaining: int, _total: int) -> None:
+        if status != sqlite3.SQLITE_DONE:
+            between()
+
+    copied = sqlite3.connect(target, isolation_level=None)
+    try:
+        copied.execute("PRAGMA synchronous = OFF")  # it is flushed once, at the end
+        connection.backup(copied, pages=_COPIED_PAGES, progress=progress)
+    finally:
+        copied.close()
+    descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, package: str) -> None:

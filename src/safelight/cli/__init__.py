@@ -50,6 +50,8 @@ COMMANDS = {
         "safelight.cli.formats:formats_command",
         "Show which image formats this installation reads and writes.",
     ),
+    "backup": ("safelight.cli.backup.commands:backup_command", "Back up a system while it works."),
+    "restore": ("safelight.cli.backup.commands:restore_command", "Restore a backup, or check one."),
     "store": ("safelight.cli.store:app", "Read and change the key-value store."),
 }
 """Commands: where each is, and what it is for."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from urllib.parse import quote
+
+import aiohttp
 
 from safelight.client.base import ServiceClient
 from safelight.errors import Code, Error
@@ -156,6 +159,15 @@ class DbClient(ServiceClient):
         """Delete a saved recipe. Raises NOT_FOUND."""
         params = {"tenant": tenant}
         await self._connection.call("DELETE", f"/recipes/{quote(name, safe='')}", bytes, params=params)
+
+    @asynccontextmanager
+    async def backup(self, *, wait: float = 3600.0) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Open the stream of a SQLite file with everything; making it may take up to `wait` seconds.
+
+        Raises CONFLICT where the backend has no file.
+        """
+        async with self._connection.open("POST", "/backup", wait=wait) as response:
+            yield response
 
     async def deliveries(self, *, n: int = 100, wait: float = 0.0, seconds: float = 60.0) -> list[Delivery]:
         """Take webhook calls that are due; one not settled within `seconds` is due again."""

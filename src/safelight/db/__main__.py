@@ -17,6 +17,7 @@ from safelight.client.accounts import AccountClient
 from safelight.client.db import DbClient
 from safelight.db import app
 from safelight.db.accounts.app import Accounts
+from safelight.db.backup import Backup
 from safelight.db.metrics import Metrics, QueueCollector
 from safelight.db.store import Policy
 from safelight.settings import Duration
@@ -107,6 +108,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         service.neighbours.offer(AccountClient, store.accounts)
         application = app.make(store, CLASSIC_TASK)
         route.add(application, *Accounts(store.accounts).routes())
+        route.add(application, Backup(store, Path(config.data)).routes())
         yield application
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -229,4 +230,16 @@ class TaskStore(Protocol):
 
     def wake(self) -> None:
         """End every wait now; the service is stopping."""
+        ...
+
+
+@runtime_checkable
+class Snapshots(Protocol):
+    """What a store can do whose data is one file of its own. Servers have tools for backups instead."""
+
+    async def snapshot(self, target: Path) -> None:
+        """Copy everything, as it is at one moment, into a new file while other calls go on.
+
+        Raises UNAVAILABLE, STORAGE_FULL; then `target` is no copy.
+        """
         ...

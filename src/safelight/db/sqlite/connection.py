@@ -8,7 +8,7 @@ rows: 1.0 ms a row for executemany, 2.7 ms for fetchall, 0.1 ms as one value).
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,11 +40,14 @@ def _with_rows(name: str, rows: int, columns: int) -> str:
 class Connection:
     """The open file and its named statements. Only one thread at a time may use it."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file, or make it. Raises UNAVAILABLE with the reason."""
+    def __init__(self, path: Path, *, readonly: bool = False) -> None:
+        """Open the file, or make it; `readonly` is for a copy that nobody changes. Raises UNAVAILABLE."""
         self.writes = 0
+        self._path = path
         self._queries = sqlfiles.queries(_PACKAGE)
-        self._sqlite = sqlitefile.connect(path, _PACKAGE, pragmas=_PRAGMAS)
+        self._sqlite = (
+            sqlitefile.read(path, _PACKAGE) if readonly else sqlitefile.connect(path, _PACKAGE, pragmas=_PRAGMAS)
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -62,6 +65,14 @@ class Connection:
         """Roll back, unless SQLite has already done so."""
         if self._sqlite.in_transaction:
             self._sqlite.execute("ROLLBACK")
+
+    def check(self) -> None:
+        """Check the whole file. Raises DAMAGED_BLOB."""
+        sqlitefile.check(self._sqlite, self._path)
+
+    def copy(self, target: Path, between: Callable[[], None]) -> None:
+        """Copy the file; see `sqlitefile.copy`."""
+        sqlitefile.copy(self._sqlite, target, between)
 
     def run(self, name: str, *values: object) -> int:
         """Run a statement that writes; return how many rows it changed."""

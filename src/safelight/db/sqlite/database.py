@@ -14,6 +14,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -74,7 +75,9 @@ class Database:
         self._workers: dict[str, WorkerSeen] = {}
         self._queue: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
+        self._copies: deque[tuple[Path, asyncio.Future[None]]] = deque()
         self._closed = False
+        self._ending = False
         self._broken = False
         self.memory = memory.read(self._connection)
         self._thread = threading.Thread(target=self._run, name="database", daemon=True)
@@ -89,6 +92,16 @@ class Database:
             self._queue.put(_Call(work, future, lost))
         return future
 
+    def copy(self, target: Path) -> asyncio.Future[None]:
+        """Copy the file to `target` while calls go on. The copy has the state of one moment after this call."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        if self._closed:
+            future.set_exception(Error(Code.UNAVAILABLE, "The database is stopping."))
+        else:
+            self._copies.append((target, future))
+            self._queue.put(_Call(lambda _: None, self._loop.create_future(), None))  # wakes the thread
+        return future
+
     async def close(self) -> None:
         """Commit the waiting calls, then close the file."""
         self._closed = True
@@ -97,17 +110,45 @@ class Database:
         await asyncio.sleep(0)  # let the last answers be given
 
     def _run(self) -> None:
-        running = True
-        while running:
-            taken = [self._queue.get()]
-            while len(taken) < MAX_GROUP and not self._queue.empty():
-                taken.append(self._queue.get())
-            running = None not in taken
-            calls = [call for call in taken if call is not None]
-            if calls:
-                transaction = self._commit(calls)
-                self._loop.call_soon_threadsafe(self._answer, calls, transaction)
+        while not self._ending:
+            self._serve()
+            while self._copies and not self._ending:
+                self._copy(*self._copies.popleft())
+        for _, future in self._copies:
+            self._loop.call_soon_threadsafe(_settle, future, Error(Code.UNAVAILABLE, "The database is stopping."))
         self._connection.close()
+
+    def _serve(self) -> None:
+        """Commit the calls that wait, or else the next one."""
+        taken = [self._queue.get()]
+        while len(taken) < MAX_GROUP and not self._queue.empty():
+            taken.append(self._queue.get())
+        self._ending = self._ending or None in taken
+        calls = [call for call in taken if call is not None]
+        if calls:
+            transaction = self._commit(calls)
+            self._loop.call_soon_threadsafe(self._answer, calls, transaction)
+
+    def _copy(self, target: Path, future: asyncio.Future[None]) -> None:
+        error: Error | None = None
+        try:
+            self._connection.copy(target, self._serve_between)
+        except Error as reason:
+            error = reason
+        except (sqlite3.Error, OSError) as reason:
+            error = wrapped(reason, "the database")
+        except Exception as reason:  # the thread must go on, whatever has failed
+            log.exception("The database cannot be copied")
+            error = wrapped(reason, "the database")
+        self._loop.call_soon_threadsafe(_settle, future, error)
+
+    def _serve_between(self) -> None:
+        while not self._queue.empty() and not self._ending:
+            self._serve()
+            if self._broken:
+                raise Error(Code.UNAVAILABLE, "The disk of the database failed during the copy; try again.")
+        if self._ending:
+            raise Error(Code.UNAVAILABLE, "The database is stopping.")
 
     def _commit(self, calls: list[_Call]) -> Transaction | None:
         runnable = list(calls)
@@ -182,3 +223,12 @@ class Database:
             self._committed(transaction, len(calls))
         for call in calls:
             call.answer()
+
+
+def _settle(future: asyncio.Future[None], error: Error | None) -> None:
+    if future.cancelled():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)

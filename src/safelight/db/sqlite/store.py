@@ -67,6 +67,10 @@ class SqliteStore(CallStore):
         """Do the maintenance that is due now. The store also does it by itself."""
         await self._do(maintenance.pass_time, self._policy, self._ages, self._database.stalls)
 
+    async def snapshot(self, target: Path) -> None:
+        """Copy everything into a new file; see `store.Snapshots`."""
+        await self._database.copy(target)
+
     def _submit(
         self, work: Callable[[Transaction], T], *, lost: Callable[[T], None] | None = None
     ) -> asyncio.Future[T]:

@@ -1,0 +1,141 @@
+"""The directory of a backup.
+
+    manifest.json     what the backup holds; written last
+    db-….sqlite       the database, named by the SHA-256 of its bytes
+    storage/          the blobs and names, as storage keeps them (`storage.directory`)
+
+A backup into a directory that has one copies only new blobs. Until the new manifest is in place, the old one is valid.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from safelight.db.calls import reading
+from safelight.db.calls.transaction import Transaction
+from safelight.db.sqlite import memory
+from safelight.db.sqlite.connection import Connection
+from safelight.errors import Code, Error
+from safelight.wire import Entry, Record, Reference
+
+FORMAT = 1
+_PAGE = 10_000
+
+
+class Manifest(Record, frozen=True, kw_only=True):
+    """What a backup holds. `missing` are blobs that tasks refer to and that storage did not have."""
+
+    format: int = FORMAT
+    created: float
+    safelight: str
+    db: str
+    """The identity of the database that was copied."""
+    db_digest: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    db_size: int
+    tasks: int
+    last_event: int
+    blobs: int
+    names: int
+    size: int
+    """Bytes of the blobs that tasks refer to."""
+    missing: tuple[str, ...] = ()
+    entries: tuple[Entry, ...] = ()
+    """What people have set in the key-value store; registrations are left out."""
+
+
+class Archive:
+    """A backup's directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.storage = root / "storage"
+
+    def database(self, digest: str) -> Path:
+        """Return the path of a database by the digest of its bytes."""
+        return self.root / f"db-{digest}.sqlite"
+
+    def read(self) -> Manifest:
+        """Return the manifest. Raises NOT_FOUND, DAMAGED_BLOB."""
+        try:
+            manifest = msgspec.json.decode((self.root / "manifest.json").read_bytes(), type=Manifest)
+        except FileNotFoundError:
+            raise Error(Code.NOT_FOUND, f"{self.root} holds no backup: it has no manifest.json.") from None
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise Error(Code.DAMAGED_BLOB, f"{self.root}/manifest.json is damaged: {error}.") from None
+        if manifest.format != FORMAT:
+            raise Error(Code.INVALID_REQUEST, f"{self.root} was written by a newer safelight; use that version.")
+        return manifest
+
+    def write(self, manifest: Manifest) -> None:
+        """Put a manifest in place, durably, and delete databases that it does not name."""
+        new = self.root / ".manifest.json"
+        with new.open("wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self.root / "manifest.json")
+        flush_directory(self.root)
+        for old in (*self.root.glob("db-*.sqlite"), *self.root.glob(".db-*")):
+            if old != self.database(manifest.db_digest):
+                old.unlink()
+
+
+class Database:
+    """A copy of the database that nobody changes; its references by page, as db itself would answer."""
+
+    def __init__(self, path: Path, *, readonly: bool = True) -> None:
+        """Open it. Without `readonly`, it is brought to the newest schema. Raises UNAVAILABLE."""
+        self._connection = Connection(path, readonly=readonly)
+        self.memory = memory.read(self._connection)
+
+    def close(self) -> None:
+        """Close it."""
+        self._connection.close()
+
+    def check(self) -> None:
+        """Check the whole file. Raises DAMAGED_BLOB."""
+        self._connection.check()
+
+    def become_another(self) -> None:
+        """Give the database a new identity: whoever follows its events shall notice that it went back in time."""
+        self._connection.run("set_meta", "id", os.urandom(16).hex())
+
+    def references(self, after: int) -> Reference:
+        """Return what one page of tasks refers to."""
+        return reading.referenced(Transaction(self._connection, self.memory, {}, 0), after, _PAGE)
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks there are."""
+        return sum(self.memory.counts.values())
+
+
+def flush_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+async def pages(database: Database) -> AsyncIterator[Reference]:
+    """Yield all references."""
+    after: int | None = 0
+    while after is not None:
+        page = database.references(after)
+        yield page
+        after = page.next

@@ -1,0 +1,127 @@
+"""``safelight backup`` and ``restore``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from safelight.cli.backup.archive import Manifest
+from safelight.cli.connection import HERE, Where, cluster_credentials
+from safelight.cli.printing import FAILED, complain, counted, print_json, say
+from safelight.client.base import Connection, Fixed, session
+from safelight.client.db import DbClient
+from safelight.client.discovery import REGISTRATION_KEYS
+from safelight.client.keyvaluestore import KeyValueStoreClient
+from safelight.client.storage import StorageClient
+from safelight.errors import Code, Error
+
+
+async def backup_command(directory: Path, /, *, where: Where = HERE) -> int:
+    """Back up tasks, events, recipes, keys, photos and results while the system works.
+
+    The database is copied as it is at one moment, then every blob that its tasks refer to; each digest is checked. In a
+    directory that holds a backup already, only what is new is copied. Runs beside the services, with the cluster key.
+
+    Parameters
+    ----------
+    directory:
+        Where the backup is written.
+    """
+    from safelight.cli.backup.taking import take  # noqa: PLC0415 - reads and writes the stores of services
+
+    async with _services(where) as (db, storage, keyvaluestore):
+        manifest, copied = await take(directory, db, storage, keyvaluestore)
+    _print(manifest, where, f"Backed up {_contents(manifest)} to {directory}; {counted(copied, 'blob')} were new.")
+    if manifest.missing:
+        complain(
+            f"Storage lacks {counted(len(manifest.missing), 'blob')} that tasks refer to, the first is "
+            f"{manifest.missing[0]}. Everything else is in the backup."
+        )
+    return FAILED if manifest.missing else 0
+
+
+async def restore_command(
+    directory: Path,
+    /,
+    *,
+    data: Path = Path("data"),
+    db: Path | None = None,
+    storage: Path | None = None,
+    keyvaluestore_data: Path | None = None,
+    check: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Restore a backup into data directories that are empty, then start the services.
+
+    Every byte is checked. The database gets a new identity, by which whoever follows events notices that it went back.
+
+    Parameters
+    ----------
+    directory:
+        The directory of the backup.
+    data:
+        The data directory of `safelight up`, which holds one for each service.
+    db:
+        The data directory of db, if it is elsewhere.
+    storage:
+        The data directory of storage, if it is elsewhere.
+    keyvaluestore_data:
+        The data directory of the key-value store, if it is elsewhere.
+    check:
+        Only check that the backup is whole.
+    json:
+        Print JSON for programs.
+    """
+    from safelight.cli.backup import restoring  # noqa: PLC0415 - reads and writes the stores of services
+
+    shown = Where(json=json)
+    if check:
+        manifest = await restoring.check(directory)
+        _print(manifest, shown, f"{directory} is whole: {_contents(manifest)}.")
+        return 0
+    places = restoring.Places(
+        db=db or data / "db",
+        storage=storage or data / "storage",
+        keyvaluestore=keyvaluestore_data or data / "keyvaluestore",
+    )
+    manifest, copied = await restoring.restore(directory, places)
+    _print(manifest, shown, f"Restored {_contents(manifest)}; {counted(copied, 'blob')} were copied.")
+    return 0
+
+
+def _contents(manifest: Manifest) -> str:
+    blobs = f"{counted(manifest.blobs, 'blob')} ({manifest.size / 1e6:.1f} MB)"
+    return f"{counted(manifest.tasks, 'task')} and {blobs}"
+
+
+def _print(manifest: Manifest, where: Where, sentence: str) -> None:
+    if where.json:
+        print_json(manifest)
+    else:
+        say(sentence)
+
+
+@asynccontextmanager
+async def _services(where: Where) -> AsyncIterator[tuple[DbClient, StorageClient, KeyValueStoreClient]]:
+    """Open clients of the services that hold data, as the key-value store names them."""
+    shown = cluster_credentials(where)
+    async with session() as http:
+        store = KeyValueStoreClient(Connection(http, Fixed(where.keyvaluestore), credentials=shown, retry_for=1.0))
+        addresses = {}
+        for name in ("db", "storage"):
+            try:
+                addresses[name] = await store.get(REGISTRATION_KEYS[name])
+            except Error as error:
+                if error.code is not Code.NOT_FOUND:
+                    raise
+                detail = f"No {name} is registered at the key-value store {where.keyvaluestore}; start it first."
+                raise Error(Code.UNAVAILABLE, detail) from None
+
+        def connection(name: str) -> Connection:
+            return Connection(http, Fixed(addresses[name]), credentials=shown)
+
+        yield DbClient(connection("db")), StorageClient(connection("storage")), store

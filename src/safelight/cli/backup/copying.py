@@ -1,0 +1,100 @@
+"""Copy what tasks refer to from one storage into another, several blobs at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
+
+from safelight.errors import Code, Error
+from safelight.storage.store import BlobStore
+from safelight.wire import Blob, Reference
+
+T = TypeVar("T")
+
+AT_ONCE = 8
+"""Blobs that are copied at a time."""
+
+Open = Callable[[str], AbstractAsyncContextManager[AsyncIterator[bytes]]]
+"""Opens the bytes of a blob by its digest. Raises NOT_FOUND."""
+
+
+class Copying:
+    """Copies blobs and names into `target`, and counts them. What is there already is not copied again.
+
+    The digest of every blob that is copied is checked. With `verify`, so are those that were there.
+    """
+
+    def __init__(
+        self, source: Open, named: Callable[[str], Awaitable[Blob]], target: BlobStore, *, verify: bool = False
+    ) -> None:
+        self._source = source
+        self._named = named
+        self._target = target
+        self._verify = verify
+        self._seen: set[bytes] = set()
+        self.blobs = 0
+        self.copied = 0
+        self.size = 0
+        self.names = 0
+        self.missing: set[str] = set()
+
+    async def copy(self, page: Reference) -> None:
+        """Copy what a page of tasks refers to. Raises STORAGE_FULL, UNAVAILABLE, DAMAGED_BLOB."""
+        await _each(page.digests, self._copy_blob)
+        await _each(page.names, self._copy_name)
+
+    async def _copy_blob(self, digest: str) -> None:
+        if bytes.fromhex(digest) in self._seen:
+            return
+        self._seen.add(bytes.fromhex(digest))
+        size = await self._there(digest)
+        if size is None:
+            try:
+                async with self._source(digest) as chunks:
+                    size = (await self._target.put(chunks, expected=digest)).size
+            except Error as error:
+                if error.code is not Code.NOT_FOUND:
+                    raise
+                self.missing.add(digest)
+                return
+            self.copied += 1
+        self.missing.discard(digest)
+        self.blobs += 1
+        self.size += size
+
+    async def _there(self, digest: str) -> int | None:
+        try:
+            async with self._target.open(digest, verify=self._verify) as blob:
+                return blob.blob.size
+        except Error as error:
+            if error.code in (Code.NOT_FOUND, Code.DAMAGED_BLOB):
+                return None
+            raise
+
+    async def _copy_name(self, name: str) -> None:
+        """Copy what the classic protocol stored under a name. Without a blob, its upload has not come yet."""
+        try:
+            blob = await self._named(name)
+        except Error as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+            return
+        await self._copy_blob(blob.digest)
+        if blob.digest not in self.missing:
+            await self._target.name(name, blob.digest)
+            self.names += 1
+
+
+async def _each(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
+    """Do the work for each item, some at a time; the first failure ends it."""
+    left = iter(items)
+
+    async def some() -> None:
+        for item in left:
+            await work(item)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(AT_ONCE):
+            group.create_task(some())

@@ -1,0 +1,133 @@
+"""Check a backup, and restore it into the data directories of services that are to be started."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from safelight.cli.backup.archive import Archive, Database, Manifest, file_digest, flush_directory, pages
+from safelight.cli.backup.copying import Copying, Open
+from safelight.errors import Code, Error
+from safelight.keyvaluestore.sqlite import SqliteStore
+from safelight.storage.directory import DirectoryStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """The data directories of the services."""
+
+    db: Path
+    storage: Path
+    keyvaluestore: Path
+
+    @property
+    def database(self) -> Path:
+        return self.db / "tasks.sqlite"
+
+    @property
+    def entries(self) -> Path:
+        return self.keyvaluestore / "keyvaluestore.sqlite"
+
+
+async def check(root: Path) -> Manifest:
+    """Read every byte of a backup that is needed. Raises DAMAGED_BLOB, NOT_FOUND, UNAVAILABLE."""
+    archive = Archive(root)
+    manifest = archive.read()
+    await _check_digest(archive, manifest)
+    database = await asyncio.to_thread(Database, archive.database(manifest.db_digest))
+    try:
+        await asyncio.to_thread(database.check)
+        async with DirectoryStore.at(archive.storage) as store:
+            reading = Copying(_nowhere, store.named, store, verify=True)
+            async for page in pages(database):
+                await reading.copy(page)
+    finally:
+        await asyncio.to_thread(database.close)
+    _check_missing(reading, manifest)
+    return manifest
+
+
+async def restore(root: Path, places: Places) -> tuple[Manifest, int]:
+    """Restore a backup into data directories without data; return its manifest and how many blobs were copied.
+
+    The database comes last, so that a restoration that was interrupted can be repeated. It gets a new identity. Raises
+    CONFLICT where there is data, DAMAGED_BLOB, NOT_FOUND, STORAGE_FULL.
+    """
+    archive = Archive(root)
+    manifest = archive.read()
+    for file in (places.database, places.entries):
+        if file.exists():
+            raise Error(Code.CONFLICT, f"{file} is there already; stop the service and move its data away first.")
+    for directory in (places.db, places.storage, places.keyvaluestore):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    await _check_digest(archive, manifest)
+    new = places.db / ".tasks.sqlite.new"
+    new.with_name(f"{new.name}-wal").unlink(missing_ok=True)
+    await asyncio.to_thread(shutil.copyfile, archive.database(manifest.db_digest), new)
+    database = await asyncio.to_thread(lambda: Database(new, readonly=False))
+    try:
+        await asyncio.to_thread(database.check)
+        async with DirectoryStore.at(archive.storage) as kept, DirectoryStore.at(places.storage) as target:
+            copying = Copying(_from(kept), kept.named, target)
+            async for page in pages(database):
+                await copying.copy(page)
+        _check_missing(copying, manifest)
+        await asyncio.to_thread(database.become_another)
+    finally:
+        await asyncio.to_thread(database.close)
+    async with SqliteStore.open(places.entries) as store:
+        for entry in manifest.entries:
+            await store.set(entry.key, entry.value, instance=entry.instance)
+    await asyncio.to_thread(_put_in_place, new, places.database)
+    return manifest, copying.copied
+
+
+async def _check_digest(archive: Archive, manifest: Manifest) -> None:
+    path = archive.database(manifest.db_digest)
+    if not path.exists():
+        raise Error(Code.NOT_FOUND, f"{path} is missing from the backup.")
+    if await asyncio.to_thread(file_digest, path) != manifest.db_digest:
+        raise Error(Code.DAMAGED_BLOB, f"{path} is damaged: its bytes are not those that were written.")
+
+
+def _check_missing(copying: Copying, manifest: Manifest) -> None:
+    """Refuse a backup that lacks blobs, unless storage lacked them already when it was taken. Raises DAMAGED_BLOB."""
+    lost = sorted(copying.missing - set(manifest.missing))
+    if lost:
+        raise Error(
+            Code.DAMAGED_BLOB, f"{len(lost)} blobs of the backup are missing or damaged, the first is {lost[0]}."
+        )
+
+
+def _from(store: DirectoryStore) -> Open:
+    @asynccontextmanager
+    async def opened(digest: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        try:
+            async with store.open(digest, verify=True) as blob:
+                yield blob.chunks()
+        except Error as error:
+            if error.code is Code.DAMAGED_BLOB:
+                raise Error(Code.NOT_FOUND, error.detail) from error
+            raise
+
+    return opened
+
+
+def _nowhere(digest: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    """Have no other copy of a blob that is missing or damaged."""
+    raise Error(Code.NOT_FOUND, f"There is no blob {digest}.")
+
+
+def _put_in_place(new: Path, path: Path) -> None:
+    descriptor = os.open(new, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    new.replace(path)
+    flush_directory(path.parent)

@@ -1,0 +1,97 @@
+"""Take a backup of a running system: the database first, then every blob that its tasks refer to."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from safelight import __version__
+from safelight.cli.backup.archive import Archive, Database, Manifest, pages
+from safelight.cli.backup.copying import Copying, Open
+from safelight.client.db import DbClient
+from safelight.client.keyvaluestore import KeyValueStoreClient
+from safelight.client.storage import StorageClient
+from safelight.errors import Code, Error
+from safelight.storage.directory import DirectoryStore
+
+_ROUNDS = 3
+"""A blob may be collected between the copy of the database and its own, if its task was deleted meanwhile. The next
+round begins with a new copy of the database; it has little to copy, so that hardly any time passes.
+"""
+_CHUNK = 1 << 20
+
+
+async def take(
+    root: Path, db: DbClient, storage: StorageClient, keyvaluestore: KeyValueStoreClient
+) -> tuple[Manifest, int]:
+    """Write a backup into `root`; return its manifest and how many blobs were new there.
+
+    Raises what the services raise; then an earlier backup in `root` is still valid.
+    """
+    archive = Archive(root)
+    await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
+    page = await keyvaluestore.entries()
+    entries = [entry for entry in page.entries if entry.expires is None]
+    copied = 0
+    async with DirectoryStore.at(archive.storage) as target:
+        for last in (False,) * (_ROUNDS - 1) + (True,):
+            digest, size = await _fetch_database(archive, db)
+            database = await asyncio.to_thread(Database, archive.database(digest))
+            try:
+                await asyncio.to_thread(database.check)
+                copying = Copying(_reading(storage), storage.named, target)
+                async for references in pages(database):
+                    await copying.copy(references)
+                copied += copying.copied
+                if not copying.missing or last:
+                    break
+            finally:
+                await asyncio.to_thread(database.close)
+    manifest = Manifest(
+        created=time.time(),
+        safelight=__version__,
+        db=database.memory.id,
+        db_digest=digest,
+        db_size=size,
+        tasks=database.tasks,
+        last_event=database.memory.last_event,
+        blobs=copying.blobs,
+        names=copying.names,
+        size=copying.size,
+        missing=tuple(sorted(copying.missing)),
+        entries=tuple(entries),
+    )
+    await asyncio.to_thread(archive.write, manifest)
+    return manifest, copied
+
+
+async def _fetch_database(archive: Archive, db: DbClient) -> tuple[str, int]:
+    """Fetch a copy of the database, durably; return its digest and size."""
+    new, state, size = archive.root / ".db-new", hashlib.sha256(), 0
+    with await asyncio.to_thread(new.open, "wb") as file:
+        async with db.backup() as response:
+            announced = response.content_length
+            async for chunk in response.content.iter_chunked(_CHUNK):
+                state.update(chunk)
+                size += len(chunk)
+                await asyncio.to_thread(file.write, chunk)
+        if size != announced:
+            raise Error(Code.UNAVAILABLE, "The copy of the database was cut off; try again.")
+        await asyncio.to_thread(file.flush)
+        await asyncio.to_thread(os.fsync, file.fileno())
+    await asyncio.to_thread(new.replace, archive.database(state.hexdigest()))
+    return state.hexdigest(), size
+
+
+def _reading(storage: StorageClient) -> Open:
+    @asynccontextmanager
+    async def opened(digest: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        async with storage.open(digest) as response:
+            yield response.content.iter_chunked(_CHUNK)
+
+    return opened
