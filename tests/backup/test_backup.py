@@ -128,12 +128,12 @@ async def test_a_blob_that_storage_has_lost_is_named_and_the_rest_is_backed_up(t
         one, two = [await client.upload(photo(n), filename=f"{n}.png") for n in (1, 2)]
         await client.wait(one.id, timeout=LIMIT)
         await client.wait(two.id, timeout=LIMIT)
-        lost = next((tmp_path / "data/storage/blobs").rglob(one.input))
+        lost = next((tmp_path / "data/storage/blobs").rglob(one.input.digest))
         lost.unlink()
         complaint = await run("backup", tmp_path / "kept", "--keyvaluestore", whole.keyvaluestore, status=1)
-        assert one.input in complaint
-    assert json.loads(await run("restore", tmp_path / "kept", "--check", "--json"))["missing"] == [one.input]
+        assert one.input.digest in complaint
+    assert json.loads(await run("restore", tmp_path / "kept", "--check", "--json"))["missing"] == [one.input.digest]
     made = await restore(tmp_path / "kept", tmp_path / "new")
     assert made["tasks"] == 2
-    async with DirectoryStore.at(tmp_path / "new/storage") as storage, storage.open(two.input) as blob:
+    async with DirectoryStore.at(tmp_path / "new/storage") as storage, storage.open(two.input.digest) as blob:
         assert b"".join([chunk async for chunk in blob.chunks()]) == photo(2)
