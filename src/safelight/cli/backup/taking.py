@@ -92,6 +92,6 @@ def _reading(storage: StorageClient) -> Open:
     @asynccontextmanager
     async def opened(digest: str) -> AsyncIterator[AsyncIterator[bytes]]:
         async with storage.open(digest) as response:
-            yield response.content.iter_chunked(_CHUNK)
+            yield response.chunks()
 
     return opened
