@@ -196,8 +196,11 @@ async def _answer(request: web.Request, handler: Handler, service: Service, acce
         return _translated(request, error)
     except web.RequestPayloadError as error:
         return problem_response(Error(Code.INVALID_REQUEST, f"The request's body cannot be read: {error}."))
-    except (asyncio.CancelledError, ConnectionResetError):
-        raise  # the client has left, or its answer was interrupted
+    except asyncio.CancelledError:
+        raise
+    except ConnectionError as error:
+        log.debug("The client of %s %s has left: %s", request.method, request.path, error)
+        raise asyncio.CancelledError from None  # which ends the connection
     except Exception:
         log.exception("Unexpected error in %s %s", request.method, request.path)
         return problem_response(Error(Code.INTERNAL, "Unexpected error in the service. Its log says more."))

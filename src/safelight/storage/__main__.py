@@ -18,9 +18,11 @@ from safelight.access import route
 from safelight.client.db import DbClient
 from safelight.client.partials import PartialClient
 from safelight.client.storage import StorageClient
+from safelight.steady import Ages
 from safelight.storage import app, backends
 from safelight.storage.collector import Collector, references
 from safelight.storage.direct import DirectPartials, DirectStorage
+from safelight.storage.kept_ages import kept_ages
 from safelight.storage.partial.app import Partials
 from safelight.storage.partial.store import PartialLimits
 
@@ -66,7 +68,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
     """Open the backend that the store's URL names, and yield the application."""
     limits = app.Limits(blob=config.max_blob, idle_timeout=config.idle_timeout)
     numbers = app.Numbers(service.registry)
-    async with _backend(config) as backend:
+    async with kept_ages(Path(config.data, "ages.json")) as ages, _backend(config, ages) as backend:
         store = backend.blobs
         free = Gauge("safelight_storage_free_bytes", "Bytes that still fit, or -1", registry=service.registry)
         free.set_function(lambda: -1 if (left := store.free()) is None else left)
@@ -75,7 +77,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
             # Not `service.needs`: storage works without db, only its garbage collection does not.
             connection = service.connection(service.discovery.address("db"), retry_for=2.0)
             db = service.neighbours.find(DbClient) or DbClient(connection)
-            collector = Collector(store, partial(references, db), config.grace, backend.known_db, backend.turn)
+            collector = Collector(store, partial(references, db), config.grace, backend.known_db, backend.turn, ages)
         application = app.make(store, collector, limits, numbers)
         async with _collecting(collector, config.collect_every, numbers):
             route.add(application, Partials(backend.partials, config.idle_timeout).routes())
@@ -84,13 +86,13 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
             yield application
 
 
-def _backend(config: Config) -> AbstractAsyncContextManager[backends.Backend]:
+def _backend(config: Config, ages: Ages) -> AbstractAsyncContextManager[backends.Backend]:
     limits = PartialLimits(count=config.max_partials, keep=config.keep_partial)
     url = config.store or f"file://{config.data}"
     scheme, _, place = url.partition("://")
     match scheme:
         case "file":
-            opened = backends.directory(Path(place), Path(config.data), config.keep_free, config.grace, limits)
+            opened = backends.directory(Path(place), Path(config.data), config.keep_free, config.grace, limits, ages)
         case "s3" | "gs" | "az":
             opened = backends.bucket(url, limits)
         case _:
@@ -106,7 +108,7 @@ async def _collecting(collector: Collector | None, every: float, numbers: app.Nu
     if collector is None or not every:
         yield
         return
-    task = asyncio.create_task(collector.run(every, numbers.count_collection), name="collector")
+    task = asyncio.create_task(collector.run(every, numbers.count_collection, numbers.failed.inc), name="collector")
     try:
         yield
     finally:

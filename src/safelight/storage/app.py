@@ -45,6 +45,7 @@ class Numbers:
         self.stored = counter("blobs_stored", "Blobs stored that were new")
         self.deduplicated = counter("blobs_deduplicated", "Blobs received that were stored before")
         self.collected = counter("blobs_collected", "Blobs and names removed by garbage collections")
+        self.failed = counter("collections_failed", "Garbage collections that failed")
         self.freed = counter("collected_bytes", "Bytes freed by garbage collections")
         self.damaged = counter("verification_failures", "Blobs found damaged")
 

@@ -10,7 +10,9 @@ import msgspec
 
 from safelight import settings
 from safelight.errors import Code, Error
+from safelight.steady import Ages
 from safelight.storage.collector import KnownDb, Turn
+from safelight.storage.files import TextFile
 from safelight.storage.partial.store import PartialLimits, PartialStore
 from safelight.storage.store import BlobStore
 
@@ -29,7 +31,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def directory(
-    path: Path, data: Path, keep_free: int, grace: float, limits: PartialLimits
+    path: Path, data: Path, keep_free: int, grace: float, limits: PartialLimits, ages: Ages
 ) -> AsyncIterator[Backend]:
     """Keep blobs in a directory, and partial uploads in the data directory."""
     from safelight.storage.directory import DirectoryStore  # noqa: PLC0415 - only what is chosen is imported
@@ -37,9 +39,9 @@ async def directory(
 
     async with (
         DirectoryStore.at(path, keep_free=keep_free, fresh_for=min(_FRESH_FOR, grace / 24)) as blobs,
-        PartialDirectory.at(data / "partials", blobs, limits) as partials,
+        PartialDirectory.at(data / "partials", blobs, limits, ages) as partials,
     ):
-        yield Backend(blobs=blobs, partials=partials, known_db=data / "db", turn=nullcontext)
+        yield Backend(blobs=blobs, partials=partials, known_db=TextFile(data / "db"), turn=nullcontext)
 
 
 @asynccontextmanager

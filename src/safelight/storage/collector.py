@@ -1,22 +1,23 @@
 """Garbage collection: remove blobs to which no task refers.
 
-A collection first lists what is older than a grace period, then reads the references of every task, and removes what
-was listed and is not referenced. A blob that is stored again meanwhile is fresh, and `remove` leaves it alone; a
-reference that appears after the listing belongs to a blob that was stored, and so was fresh, before it. If the
-references cannot be read completely, nothing is removed.
+A collection first lists what is older than a grace period (by `steady.Ages`, so that a wrong clock removes nothing),
+then reads the references of every task, and removes what was listed and is not referenced. A blob that is stored again
+meanwhile is fresh, and `remove` leaves it alone; a reference that appears after the listing belongs to a blob that was
+stored, and so was fresh, before it. If the references cannot be read completely, nothing is removed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Protocol
 
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
+from safelight.steady import Ages
+from safelight.storage.files import guarded
 from safelight.storage.store import NAME_PREFIX, BlobStore
 from safelight.wire import Collected, Reference
 
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 References = Callable[[], AsyncIterator[Reference]]
 """Reads all references that db has, page by page."""
 
+_AGAIN = 60.0
+"""Seconds after which a collection that failed is tried again."""
 _CANDIDATES = 200_000
 """Candidates for which the references are read once; they take about 30 MB."""
 
@@ -62,32 +65,51 @@ class Collector:
     """Collects garbage on request and at intervals, one collection at a time."""
 
     def __init__(
-        self, store: BlobStore, references: References, grace: float, known_db: KnownDb, turn: Turn = nullcontext
+        self,
+        store: BlobStore,
+        references: References,
+        grace: float,
+        known_db: KnownDb,
+        turn: Turn = nullcontext,
+        ages: Ages | None = None,
     ) -> None:
         self._store = store
         self._turn = turn
         self._known_db = known_db
         self._references = references
         self._grace = grace
+        self._ages = ages or Ages()
         self._lock = asyncio.Lock()
 
-    async def run(self, every: float, done: Callable[[Collected], None]) -> None:
-        """Collect every `every` seconds, forever."""
+    async def run(
+        self, every: float, done: Callable[[Collected], None], failed: Callable[[], None] = lambda: None
+    ) -> None:
+        """Collect every `every` seconds, forever, and sooner after a failure."""
+        pause = every
         while True:
-            await asyncio.sleep(every)
+            await asyncio.sleep(pause)
+            pause = every
             try:
                 done(await self.collect())
+                continue
             except Error as error:
                 if error.extra.get("busy"):
                     log.info("No garbage collection now: %s", error.detail)
-                else:
-                    log.warning("The garbage collection failed, nothing was removed: %s", error.detail)
+                    continue
+                log.warning("The garbage collection failed and is tried again: %s", error.detail)
+            except Exception:
+                log.exception("Unexpected error in the garbage collection, which is tried again")
+            failed()
+            pause = min(every, _AGAIN)
 
     async def collect(self) -> Collected:
         """Collect once. Raises `Error` where db or the store fails; what is referenced stays in any case."""
         async with self._lock, self._turn():
-            before = time.time() - self._grace
             total = Collected()
+            before = self._ages.before("blobs", self._grace)
+            if before is None:
+                log.info("Nothing has been seen to be old for long enough to be removed")
+                return total
             named: set[bytes] = set()
             async for candidates in self._candidates(before):
                 total = _sum(total, await self._judge(candidates, named, before))
@@ -109,7 +131,7 @@ class Collector:
     async def _judge(self, candidates: set[str], named: set[bytes], before: float) -> Collected:
         examined = len(candidates)
         async for page in self._references():
-            await asyncio.to_thread(self._check_db, page.db)
+            await asyncio.to_thread(guarded, self._check_db, page.db)
             for name in page.names:
                 if NAME_PREFIX + name in candidates:
                     candidates.discard(NAME_PREFIX + name)
@@ -129,9 +151,10 @@ class Collector:
 
     def _check_db(self, db: str) -> None:
         """Refuse a database that is not that of earlier collections: it is new, or the wrong one. Raises CONFLICT."""
-        if not self._known_db.exists():
+        known = self._known_db.read_text().strip() if self._known_db.exists() else ""
+        if not known:  # an empty file is what a full disk has left of the first collection
             self._known_db.write_text(f"{db}\n")
-        elif self._known_db.read_text().strip() != db:
+        elif known != db:
             detail = (
                 "The database is not that of earlier collections, so it may not know every blob that is needed. "
                 f"Restore the old one; or, if it is gone for good, remove {self._known_db} and collect again."

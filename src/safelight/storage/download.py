@@ -129,8 +129,9 @@ async def _stream(request: web.Request, response: web.StreamResponse, reading: O
             await response.write_eof()
     except (TimeoutError, ConnectionError, Error) as error:
         # The headers are sent already, so closing the connection is the only way to say that the body is incomplete.
-        log.warning("Sending %s was interrupted: %s", reading.blob.digest, error or "the client is too slow")
+        level = logging.WARNING if isinstance(error, Error) else logging.DEBUG  # a client may leave
+        log.log(level, "Sending %s was interrupted: %s", reading.blob.digest, error or "the client is too slow")
         if request.transport is not None:
             request.transport.abort()
-        raise ConnectionResetError("interrupted") from None
+        return 0
     return len(span)

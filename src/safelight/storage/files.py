@@ -123,6 +123,45 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def replace_durably(path: Path, data: bytes) -> None:
+    """Write a small file, or replace it: after a power cut it has the old content or the new one."""
+    new = path.with_suffix(".new")
+    try:
+        with new.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError:
+        with suppress(OSError):
+            new.unlink()
+        raise
+    sync(path.parent)
+
+
+class TextFile:
+    """A small file whose text is written durably and atomically."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def exists(self) -> bool:
+        """Whether the file exists."""
+        return self._path.exists()
+
+    def read_text(self) -> str:
+        """Return its text."""
+        return self._path.read_text()
+
+    def write_text(self, data: str, /) -> int:
+        """Replace its text."""
+        replace_durably(self._path, data.encode())
+        return len(data)
+
+
 def older(directory: Path, before: float) -> list[str]:
     """Return the names of the files in a directory that are older than a time."""
     with os.scandir(directory) as entries:

@@ -24,6 +24,7 @@ from safelight.worker.attempts import Attempts
 from safelight.worker.inputs import Inputs
 from safelight.worker.leases import Leases
 from safelight.worker.metrics import DecoderRestarts, Metrics
+from safelight.worker.outage import Outage
 from safelight.worker.prefetch import Prefetch
 from safelight.worker.workdir import Workdir
 from safelight.worker.worker import Worker
@@ -122,9 +123,10 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
                 )
 
             leases = Leases(Client(master), info, config.lease_duration, metrics)
-            attempts = _attempts(config, pool, StorageClient(storage), workdir, prefetch, metrics)
+            outage = Outage(StorageClient(storage))
+            attempts = _attempts(config, pool, StorageClient(storage), workdir, prefetch, metrics, outage)
             assert service.discovery is not None, "without it, `needs` has ended the program"
-            worker = Worker(leases, attempts, prefetch, service.discovery, workdir, drain=config.drain)
+            worker = Worker(leases, attempts, prefetch, service.discovery, workdir, outage, drain=config.drain)
             service.on_stop(worker.stop)
             async with worker.running():
                 yield web.Application()
@@ -154,6 +156,7 @@ def _attempts(
     workdir: Workdir,
     prefetch: Prefetch,
     metrics: Metrics,
+    outage: Outage,
 ) -> Attempts:
     return Attempts(
         pool,
@@ -164,6 +167,7 @@ def _attempts(
         time_limit=config.time_limit,
         prefetch=prefetch,
         metrics=metrics,
+        outage=outage,
     )
 
 

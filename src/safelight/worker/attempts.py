@@ -16,11 +16,12 @@ from safelight.client.storage import StorageClient
 from safelight.engine.limits import Limits
 from safelight.errors import Code, Error
 from safelight.recipe import Recipe, parse
-from safelight.wire import Died, Failed, Failure, Finished, Lease, Outcome, Output
+from safelight.wire import Died, Failed, Failure, Finished, Lease, Outcome, Output, Returned
 from safelight.worker import decoder
 from safelight.worker.inputs import Inputs, transient
 from safelight.worker.leases import Held
 from safelight.worker.metrics import Metrics
+from safelight.worker.outage import Outage, OutageError
 from safelight.worker.prefetch import Prefetch
 from safelight.worker.workdir import Workdir
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _DEATHS = frozenset({Code.OUT_OF_MEMORY, Code.TIMED_OUT, Code.DECODER_CRASHED})
+_OF_THIS_OUTPUT = frozenset({Code.TOO_LARGE, Code.INVALID_REQUEST, Code.DIGEST_MISMATCH})
 _RETRY_FOR = 10.0
 
 _recipe: Callable[[bytes], Recipe] = lru_cache(maxsize=256)(parse)
@@ -49,8 +51,10 @@ class Attempts:
         time_limit: float,
         prefetch: Prefetch,
         metrics: Metrics,
+        outage: Outage,
     ) -> None:
         self._pool = pool
+        self._outage = outage
         self._storage = storage
         self._inputs = inputs
         self._workdir = workdir
@@ -63,9 +67,17 @@ class Attempts:
         """Make the attempt of a lease and return its outcome, whatever it is. Cancelling stops the work at once."""
         lease = held.lease
         start = time.monotonic()
+        outcome: Outcome
         try:
             result = await self._decoded(held)
             outputs = await self._stored(result.outputs)
+        except OutageError as error:
+            self._outage.begin(error)
+            outcome = Returned(lease=lease.id)
+        except OSError as error:  # of this worker's own disk, memory or descriptors
+            detail = f"This worker's machine failed: {error.strerror or error}."
+            self._outage.begin(OutageError(Error(Code.UNAVAILABLE, detail)))
+            outcome = Returned(lease=lease.id)
         except Error as error:
             outcome = _outcome_of(lease, error, time.monotonic() - start)
             self._log_failure(lease, outcome)
@@ -76,6 +88,7 @@ class Attempts:
             outcome = Failed(lease=lease.id, failure=failure, permanent=False, seconds=time.monotonic() - start)
         else:
             outcome = Finished(lease=lease.id, outputs=outputs, engine=self._pool.version, seconds=result.seconds)
+            self._outage.succeeded()
             self._metrics.seconds.labels(lease.recipe).observe(result.seconds)
             logs.each(log, "        done", task=lease.task, seconds=round(result.seconds, 3))
         self._metrics.attempts.labels(type(outcome).__name__.lower(), lease.recipe).inc()
@@ -111,7 +124,9 @@ class Attempts:
         try:
             blob = await retrying(lambda: self._storage.put(made.data), retry_for=_RETRY_FOR)
         except Error as error:
-            raise transient(error) from error
+            if error.code in _OF_THIS_OUTPUT:
+                raise transient(error) from error
+            raise OutageError(error, size=len(made.data)) from error
         self._metrics.bytes_out.inc(blob.size)
         return Output(
             name=made.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from safelight.client.base import retrying
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.wire import Blob, Lease
+from safelight.worker.outage import OutageError, works
 from safelight.worker.workdir import Workdir
 
 _CHUNK = 1 << 20
@@ -33,7 +34,8 @@ class Inputs:
     async def opened(self, lease: Lease) -> AsyncIterator[bytes | Path]:
         """Fetch an input into memory or into a file that exists for as long as the context.
 
-        Raises NOT_FOUND and DAMAGED_BLOB, which are permanent, and transient errors after some retries.
+        Raises NOT_FOUND and DAMAGED_BLOB, which are permanent; OutageError where storage as a whole does not work; and
+        transient errors, after some retries, where only this blob cannot be read.
         """
         path: Path | None = None
 
@@ -48,14 +50,25 @@ class Inputs:
             return path
 
         try:
-            try:
-                source = await retrying(fetch, retry_for=_RETRY_FOR)
-            except Error as error:
-                raise _explained(error) from error
-            yield source
+            yield await self._fetched(fetch)
         finally:
             if path is not None:
                 await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    async def _fetched(self, fetch: Callable[[], Awaitable[bytes | Path]]) -> bytes | Path:
+        """Fetch, and where that fails find out whose fault it is: that of this blob, or that of storage as a whole."""
+        for last in (False, True):
+            try:
+                return await retrying(fetch, retry_for=0.0 if last else _RETRY_FOR)  # type: ignore[no-any-return]
+            except Error as error:
+                explained = _explained(error)
+                if not explained.transient:
+                    raise explained from error
+                if not await works(self._storage):
+                    raise OutageError(explained) from error
+                if last:
+                    raise explained from error
+        raise AssertionError
 
     async def _read(self, blob: Blob) -> bytes:
         async with self._storage.open(blob.digest) as response:

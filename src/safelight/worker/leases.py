@@ -31,11 +31,10 @@ _LONGEST_WAIT = 20.0
 
 
 class Held:
-    """A lease that this worker holds. It expires at `deadline`, on the monotonic clock; `outcome` is to be settled."""
+    """A lease that this worker holds; `outcome` is to be settled."""
 
-    def __init__(self, lease: Lease, deadline: float) -> None:
+    def __init__(self, lease: Lease) -> None:
         self.lease = lease
-        self.deadline = deadline
         self.outcome: Outcome | None = None
         self.lost = False
         self.started = False
@@ -133,7 +132,7 @@ class Leases:
         return await self._client.lease(request)
 
     def _hold(self, lease: Lease) -> Held:
-        held = self.held[lease.id] = Held(lease, time.monotonic() + self._seconds)
+        held = self.held[lease.id] = Held(lease)
         self._metrics.held.set(len(self.held))
         return held
 
@@ -169,14 +168,12 @@ class Leases:
             held = self.held.get(name)
             if held is None:
                 continue
-            if name not in lost:
-                held.deadline = sent + self._seconds
-            elif held.outcome is None:  # the outcome, which is being sent, is answered separately
+            if name in lost and held.outcome is None:  # the outcome, which is being sent, is answered separately
                 self._lose(held, "it expired, or the task was cancelled")
         await asyncio.sleep(max(0.0, sent + interval - time.monotonic()))
 
     async def _settle(self) -> None:
-        """Send the waiting outcomes until the master has accepted them or their leases have expired."""
+        """Send the waiting outcomes until the master has answered each."""
         await self._outcomes.wait()
         if any(held.outcome is None for held in self.held.values()):
             await asyncio.sleep(_GATHER)  # more may follow soon; a single or last outcome never waits
@@ -191,10 +188,8 @@ class Leases:
                 if isinstance(error, Error) and refused and len(waiting) == 1:
                     self._refuse(waiting[0], error)
                     continue
+                # Only db knows whether a lease has expired: not while it or the master is away.
                 log.warning("Outcomes could not be reported yet: %s", error)
-                for held in waiting:
-                    if time.monotonic() > held.deadline:
-                        self._lose(held, "it expired before the outcome could be reported")
                 # After a refusal outcomes are sent one by one, so that one of them cannot hold up the others.
                 size = 1 if refused else _BATCH
                 await asyncio.sleep(pause)

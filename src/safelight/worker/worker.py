@@ -15,6 +15,7 @@ from safelight.errors import Error
 from safelight.wire import Returned
 from safelight.worker.attempts import Attempts
 from safelight.worker.leases import Held, Leases
+from safelight.worker.outage import Outage
 from safelight.worker.prefetch import Prefetch
 from safelight.worker.workdir import Workdir
 
@@ -37,6 +38,7 @@ class Worker:
         prefetch: Prefetch,
         discovery: Discovery,
         workdir: Workdir,
+        outage: Outage,
         *,
         drain: float,
     ) -> None:
@@ -45,6 +47,8 @@ class Worker:
         self._prefetch = prefetch
         self._discovery = discovery
         self._workdir = workdir
+        self._outage = outage
+        outage.hand_back = self._hand_back
         self._drain = drain
         self._stopping = asyncio.Event()
         self._warned = 0.0
@@ -89,11 +93,18 @@ class Worker:
         except Exception:
             log.exception("Unexpected error while returning the leases of a worker that died")
 
+    def _hand_back(self) -> None:
+        """Hand back the leases whose decoding has not begun."""
+        for held in list(self._leases.held.values()):
+            if not held.started:
+                held.abort()
+
     async def _lease(self) -> None:
         for service in ("master", "storage"):
             await self._discovery.wait_for(service)
         pause = 0.05
         while not self._stopping.is_set():
+            await self._outage.over()
             n = self._prefetch.wanted(len(self._leases.held))
             if not n:
                 self._leases.changed.clear()
@@ -118,7 +129,7 @@ class Worker:
                 self._start(held)
 
     def _start(self, held: Held) -> None:
-        if self._stopping.is_set():
+        if self._stopping.is_set() or self._outage.present:
             self._leases.settle(held, Returned(lease=held.lease.id))
             return
         self._idle = False
@@ -146,9 +157,7 @@ class Worker:
 
     async def _leave(self) -> None:
         """Return the leases whose decoding has not begun, let the others finish, and report every outcome."""
-        for held in list(self._leases.held.values()):
-            if not held.started:
-                held.abort()
+        self._hand_back()
         works = [held.work for held in self._leases.held.values() if held.work is not None]
         if works:
             log.info("Finishing %d photos in progress", sum(held.started for held in self._leases.held.values()))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from typing import Annotated, Any
 from urllib.parse import quote
 
+import aiohttp
 import msgspec
 from aiohttp import web
 from msgspec import Meta
@@ -139,10 +141,7 @@ class Downloads:
                 response.content_type = file.media_type
                 response.headers["Content-Disposition"] = content_disposition(file.filename, attached=file.attached)
                 await response.prepare(request)
-                try:
-                    await _send_body(request, response, answer)
-                except (Error, OSError, asyncio.IncompleteReadError) as error:
-                    _abort(request, error)
+                await _send_body(request, response, answer)
                 return response
         except Error as error:
             if error.code is Code.RANGE_NOT_SATISFIABLE:
@@ -174,20 +173,40 @@ class Downloads:
 
 
 async def _send_body(request: web.Request, response: web.StreamResponse, answer: BlobAnswer) -> None:
-    """Send the bytes of a blob: by sendfile where it is a file of this process."""
+    """Send the bytes of a blob: by sendfile where it is a file of this process.
+
+    Where that fails, close the connection, so that nobody takes an incomplete body for a complete one.
+    """
     if request.method == "HEAD" or answer.status == 304:
         return
-    if answer.file is not None and request.transport is not None:
-        file, span = answer.file
-        loop = asyncio.get_running_loop()
-        for start in range(span.start, span.stop, _AT_ONCE):
-            async with asyncio.timeout(_STALL_TIMEOUT):
-                await loop.sendfile(request.transport, file, start, min(_AT_ONCE, span.stop - start))
-    else:
-        async for chunk in answer.chunks():
-            async with asyncio.timeout(_STALL_TIMEOUT):
-                await response.write(chunk)
-    await response.write_eof()
+    try:
+        if answer.file is not None and request.transport is not None:
+            file, span = answer.file
+            loop = asyncio.get_running_loop()
+            for start in range(span.start, span.stop, _AT_ONCE):
+                await _taken(loop.sendfile(request.transport, file, start, min(_AT_ONCE, span.stop - start)))
+        else:
+            async for chunk in answer.chunks():
+                await _taken(response.write(chunk))
+        await _taken(response.write_eof())
+    except _LeftError as left:
+        log.debug("The client of %s has left: %s", request.path, left)
+        _abort(request)
+    except (aiohttp.ClientError, TimeoutError, OSError, Error, asyncio.IncompleteReadError) as error:
+        log.warning("A download of %s was interrupted: %s", request.path, error or type(error).__name__)
+        _abort(request)
+
+
+class _LeftError(Exception):
+    """A client has closed its connection, or reads nothing."""
+
+
+async def _taken(sending: Awaitable[object]) -> None:
+    try:
+        async with asyncio.timeout(_STALL_TIMEOUT):
+            await sending
+    except (ConnectionError, TimeoutError) as error:
+        raise _LeftError(str(error) or "it reads nothing") from None
 
 
 def _no_result(task: Task) -> Error:
@@ -212,8 +231,6 @@ def content_disposition(filename: str, *, attached: bool) -> str:
     return f'{kind}; filename="{plain}"{exact}'
 
 
-def _abort(request: web.Request, error: BaseException) -> None:
-    """Close the connection of an incomplete body, so that nobody takes it for a complete one."""
-    log.warning("A download of %s was interrupted: %s", request.path, error or type(error).__name__)
+def _abort(request: web.Request) -> None:
     if request.transport is not None:
         request.transport.abort()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from safelight.errors import Code, Error
+from safelight.steady import Ages
 from safelight.storage.files import BLOCK, guarded
 from safelight.storage.partial.files import Append, PartialFiles
 from safelight.storage.partial.store import PartialLimits
@@ -31,10 +32,14 @@ _SWEEP = 300.0
 class PartialDirectory:
     """A `PartialStore` in a directory that only one process uses."""
 
-    def __init__(self, files: PartialFiles, blobs: BlobStore, most: int, threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, files: PartialFiles, blobs: BlobStore, limits: PartialLimits, ages: Ages, threads: ThreadPoolExecutor
+    ) -> None:
         self._files = files
         self._blobs = blobs
-        self._most = most
+        self._most = limits.count
+        self._keep = limits.keep
+        self._ages = ages
         self._threads = threads
         self._count = 0
         self._busy: dict[str, int | None] = {}
@@ -43,10 +48,12 @@ class PartialDirectory:
 
     @classmethod
     @asynccontextmanager
-    async def at(cls, root: Path, blobs: BlobStore, limits: PartialLimits) -> AsyncIterator[PartialDirectory]:
+    async def at(
+        cls, root: Path, blobs: BlobStore, limits: PartialLimits, ages: Ages | None = None
+    ) -> AsyncIterator[PartialDirectory]:
         """Open the directory, or make it; expired uploads are deleted for as long as the context lasts."""
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="partials") as threads:
-            store = cls(PartialFiles(root, limits.keep), blobs, limits.count, threads)
+            store = cls(PartialFiles(root, limits.keep), blobs, limits, ages or Ages(), threads)
             store._count = await store._run(store._files.prepare)
             sweeping = asyncio.create_task(store._sweep(min(_SWEEP, limits.keep)), name="partials")
             try:
@@ -128,10 +135,13 @@ class PartialDirectory:
     async def expire(self) -> int:
         """Delete expired uploads; see the contract."""
         removed = 0
-        for found in await self._run(self._files.expired):
-            with suppress(Error):  # somebody else has deleted it
-                if found not in self._busy:
-                    await self.delete(found)
+        before = self._ages.before("partials", self._keep)
+        if before is None:
+            return 0
+        for found in await self._run(self._files.expired, before):
+            with suppress(Error), self._alone(found):  # not one that is being changed, or that somebody has deleted
+                if await self._run(self._files.delete_expired, found, before):
+                    self._count -= 1
                     removed += 1
         return removed
 

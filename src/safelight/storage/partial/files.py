@@ -16,13 +16,15 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from safelight.errors import Code, Error
-from safelight.storage.files import sync
+from safelight.storage.files import replace_durably, sync
 from safelight.storage.partial.store import CHECKSUMS
 from safelight.wire import NewPartial, Partial, Record, encode
 
@@ -44,8 +46,8 @@ class PartialFiles:
     def __init__(self, root: Path, keep: float) -> None:
         self._root = root
         self._keep = keep
-        self._flushed: set[str] = set()
-        """Uploads whose bytes this process has flushed; those that an earlier process left may not be on disk."""
+        self._flushed: dict[str, int] = {}
+        """How many bytes of each upload are on disk, for those that this process has flushed."""
 
     def prepare(self) -> int:
         """Make the directory, if it does not exist; return the number of uploads in it."""
@@ -64,7 +66,7 @@ class PartialFiles:
         directory = self._root / name
         directory.mkdir()
         (directory / "bytes").touch()
-        self._write(directory / "record.json", encode(_Kept(size=new.size, metadata=new.metadata)))
+        replace_durably(directory / "record.json", encode(_Kept(size=new.size, metadata=new.metadata)))
         sync(self._root)
         return self.get(name)
 
@@ -76,9 +78,8 @@ class PartialFiles:
             if kept.outcome:
                 offset, changed = kept.size, (directory / "record.json").stat().st_mtime
             else:
-                status = (directory / "bytes").stat()
-                changed = status.st_mtime
-                offset = self._durable(id, directory, status.st_size) if offset is None else offset
+                changed = (directory / "bytes").stat().st_mtime
+                offset = self._durable(id, directory) if offset is None else offset
         except (FileNotFoundError, NotADirectoryError, msgspec.MsgspecError):
             raise unknown(id) from None
         return Partial(
@@ -93,16 +94,16 @@ class PartialFiles:
     def open(self, id: str, offset: int, checksum: str | None) -> Append:
         """Open an upload to append at `offset`. Raises NOT_FOUND, CONFLICT, INVALID_REQUEST."""
         wanted = parse_checksum(checksum) if checksum is not None else None
-        partial = self.get(id)
-        if partial.outcome:
-            raise Error(Code.CONFLICT, "This upload is closed, so nothing can be appended.", offset=partial.offset)
-        if partial.offset != offset:
-            sentence = f"The upload has {partial.offset} bytes. Continue there, not at {offset}."
-            raise Error(Code.CONFLICT, sentence, offset=partial.offset)
+        found = self.get(id)
+        if found.outcome:
+            raise Error(Code.CONFLICT, "This upload is closed, so nothing can be appended.", offset=found.offset)
+        if found.offset != offset:
+            sentence = f"The upload has {found.offset} bytes. Continue there, not at {offset}."
+            raise Error(Code.CONFLICT, sentence, offset=found.offset)
         directory = self._directory(id)
         if checksum is not None:
-            self._write(directory / "verified", str(offset).encode())
-        return Append(id, directory, offset, partial.size, wanted)
+            replace_durably(directory / "verified", str(offset).encode())
+        return Append(id, directory, offset, found.size, wanted, partial(self._note, id))
 
     def bytes_of(self, id: str) -> Path:
         """Return the file with the bytes of an upload."""
@@ -113,7 +114,7 @@ class PartialFiles:
         directory = self._directory(id)
         partial = self.get(id)
         kept = _Kept(size=partial.size, metadata=partial.metadata, outcome=outcome)
-        self._write(directory / "record.json", encode(kept))
+        replace_durably(directory / "record.json", encode(kept))
         (directory / "bytes").unlink(missing_ok=True)
         return self.get(id)
 
@@ -125,15 +126,22 @@ class PartialFiles:
         except (FileNotFoundError, NotADirectoryError):
             raise unknown(id) from None
         shutil.rmtree(directory, ignore_errors=True)
-        self._flushed.discard(id)
+        self._flushed.pop(id, None)
 
-    def expired(self) -> list[str]:
-        """Return the uploads that have expired, and remove what a crash has left of others."""
+    def delete_expired(self, id: str, before: float) -> bool:
+        """Delete an upload unless it was continued after a time. Raises NOT_FOUND."""
+        if self.get(id).expires - self._keep >= before:
+            return False
+        self.delete(id)
+        return True
+
+    def expired(self, before: float) -> list[str]:
+        """Return the uploads not continued since a time (Unix seconds), and remove what a crash has left of others."""
         now = time.time()
         found: list[str] = []
         for directory in self._root.iterdir():
             try:
-                if self.get(directory.name).expires < now:
+                if self.get(directory.name).expires - self._keep < before:
                     found.append(directory.name)
             except Error:
                 with suppress(FileNotFoundError):
@@ -146,34 +154,40 @@ class PartialFiles:
             raise unknown(id)
         return self._root / id
 
-    def _durable(self, id: str, directory: Path, size: int) -> int:
-        """Recover an upload that an earlier process left; return its offset."""
-        if id in self._flushed:
-            return size
+    def _note(self, id: str, size: int) -> None:
+        self._flushed[id] = size
+
+    def _durable(self, id: str, directory: Path) -> int:
+        """Return how many bytes are on disk; those of an upload that an earlier process left are flushed first."""
+        if (known := self._flushed.get(id)) is not None:
+            return known
+        size = (directory / "bytes").stat().st_size
         with suppress(FileNotFoundError):
             size = int((directory / "verified").read_bytes())
             os.truncate(directory / "bytes", size)
             (directory / "verified").unlink()
         sync(directory / "bytes")
-        self._flushed.add(id)
+        self._flushed[id] = size
         return size
-
-    def _write(self, path: Path, data: bytes) -> None:
-        """Replace a small file durably and atomically."""
-        new = path.with_suffix(".new")
-        with new.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-        sync(path.parent)
 
 
 class Append:
     """One append to an upload. `gather` and `handed` may be called on the event loop."""
 
-    def __init__(self, id: str, directory: Path, offset: int, size: int, checksum: tuple[str, str] | None) -> None:
-        """Open the file. `checksum` is an algorithm and a digest in hex, which the bytes must have to be kept."""
+    def __init__(
+        self,
+        id: str,
+        directory: Path,
+        offset: int,
+        size: int,
+        checksum: tuple[str, str] | None,
+        flushed: Callable[[int], None],
+    ) -> None:
+        """Open the file. `checksum` is an algorithm and a digest in hex, which the bytes must have to be kept.
+
+        `flushed` is told how many bytes the upload has on disk.
+        """
+        self._flushed = flushed
         self.id = id
         self._directory = directory
         self._offset = offset
@@ -181,6 +195,7 @@ class Append:
         self._digest = checksum[1] if checksum is not None else None
         self._hash = hashlib.new(checksum[0], usedforsecurity=False) if checksum is not None else None
         self._file = (directory / "bytes").open("r+b", buffering=0)
+        self._file.truncate(offset)  # more than that is of an append that failed
         self._file.seek(offset)
         self.gathered = bytearray()
 
@@ -206,19 +221,29 @@ class Append:
             view = view[self._file.write(view) :]
 
     def close(self, *, whole: bool) -> None:
-        """Make the bytes durable, or remove them if they do not have the checksum. Raises DIGEST_MISMATCH."""
+        """Make the bytes durable, or remove them if they do not have the checksum. Raises DIGEST_MISMATCH.
+
+        Where the flush fails, nobody knows what is on disk: the upload ends where the append began.
+        """
+        failure: OSError | None = None
         with self._file as file:
             try:
                 self.write(self.handed())
-                right = self._hash is None or (whole and self._hash.hexdigest() == self._digest)
-            except OSError:
-                right = self._hash is None  # what was written is kept, and the disk's error is raised
-                raise
-            finally:
-                if not right:
-                    file.truncate(self._offset)
+            except OSError as error:  # what was written before is kept
+                failure = error
+            right = self._hash is None or (whole and failure is None and self._hash.hexdigest() == self._digest)
+            end = file.tell() if right else self._offset
+            try:
+                file.truncate(end)
                 os.fsync(file.fileno())
-                (self._directory / "verified").unlink(missing_ok=True)
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(self._offset)
+                raise
+            self._flushed(end)
+            (self._directory / "verified").unlink(missing_ok=True)
+        if failure is not None:
+            raise failure
         if whole and not right:
             raise Error(Code.DIGEST_MISMATCH, "The bytes do not match their checksum. Send them again.")
 

@@ -19,7 +19,7 @@ import msgspec
 from safelight.errors import Code, Error
 from safelight.recipe import Recipe
 from safelight.text import printable
-from safelight.worker.decoder import answers
+from safelight.worker.decoder import answers, awake
 from safelight.worker.decoder.contract import Job, Result, Settings
 from safelight.worker.decoder.frames import (
     MAX_ANSWER,
@@ -151,7 +151,7 @@ class Child:
         """Send one frame and receive one. If that is interrupted, the decoder cannot be used any more."""
         async with self._line:
             try:
-                async with asyncio.timeout(limit):
+                async with awake.timeout(limit):
                     await self._send(frame, source)
                     head = await self._receive(4)
                     return unpack_from_decoder(await self._receive(length_of(head, MAX_ANSWER)))

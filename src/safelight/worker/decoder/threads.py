@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from safelight import engine
 from safelight.errors import Code, Error
+from safelight.worker.decoder import awake
 from safelight.worker.decoder.contract import Result
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class ThreadPool:
         work = asyncio.get_running_loop().run_in_executor(self._threads, _compute, job, stop)
         work.add_done_callback(self._finished)
         try:
-            async with asyncio.timeout(job.time_limit):
+            async with awake.timeout(job.time_limit):
                 return await asyncio.shield(work)
         except TimeoutError:
             stop.stop()

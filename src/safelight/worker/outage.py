@@ -1,0 +1,88 @@
+"""What keeps a worker from working although no photo is to blame: storage is away or full, or its own disk is.
+
+The worker hands its leases back, takes no more, and goes on when that is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from safelight.client.storage import StorageClient
+from safelight.errors import Code, Error
+
+log = logging.getLogger(__name__)
+
+_PROBE = b"safelight worker probe"
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
+_ROOM = 1 << 20
+"""Bytes that must be free, beyond the size of what did not fit."""
+
+
+class OutageError(Error):
+    """An attempt could not be made, and its photo is not to blame."""
+
+    def __init__(self, error: Error, *, size: int = 0) -> None:
+        """Take the error that shows it, and the size of what could not be stored."""
+        super().__init__(error.code, error.detail)
+        self.size = size
+
+
+async def works(storage: StorageClient) -> bool:
+    """Whether storage can store; then it can read as well, except for what is damaged."""
+    try:
+        await storage.put(_PROBE)
+    except Error:
+        return False
+    return True
+
+
+class Outage:
+    """Whether there is an outage. `hand_back` is called at the beginning of each."""
+
+    def __init__(self, storage: StorageClient) -> None:
+        self._storage = storage
+        self._error: OutageError | None = None
+        self._pause = _FIRST_PAUSE
+        self.hand_back: Callable[[], None] = lambda: None
+
+    @property
+    def present(self) -> bool:
+        """Whether there is an outage now."""
+        return self._error is not None
+
+    def begin(self, error: OutageError) -> None:
+        """Note that an attempt could not be made."""
+        if self._error is None:
+            log.warning("No photo can be processed: %s Its leases are handed back until that is over.", error.detail)
+            self._error = error
+            self.hand_back()
+        self._error = error
+
+    def succeeded(self) -> None:
+        """Note that an attempt was made to its end."""
+        self._pause = _FIRST_PAUSE
+
+    async def over(self) -> None:
+        """Return once there is no outage. After each the first look comes later, until an attempt has succeeded."""
+        if self._error is None:
+            return
+        while True:
+            await asyncio.sleep(self._pause)
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            if await self._is_over(self._error):
+                break
+        log.info("Photos can be processed again")
+        self._error = None
+
+    async def _is_over(self, error: OutageError) -> bool:
+        if not await works(self._storage):
+            return False
+        if error.code is not Code.STORAGE_FULL:
+            return True
+        try:
+            free = (await self._storage.info()).free
+        except Error:
+            return False
+        return free is None or free >= error.size + _ROOM

@@ -1,0 +1,105 @@
+"""Whatever is away or full for longer than a lease: the photo is processed afterwards, and nobody is blamed."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from faults.shim import Faults
+from safelight.client.master import Client
+from safelight.wire import State
+from support.photos import photo
+from support.system import SERVICES, System, system
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+
+LEASE = 1.5
+SETTINGS = {
+    "worker": ["--lease-duration", str(LEASE), "--slots", "1"],
+    "db": ["--max-errors", "1", "--max-deaths", "1"],
+    "keyvaluestore": [],
+}
+"""With these, a single error or death ends a task."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def faults(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Faults]:
+    directory = tmp_path_factory.mktemp("faults")
+    return {name: Faults(directory, name) for name in ("db", "storage")}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def whole(tmp_path_factory: pytest.TempPathFactory, faults: dict[str, Faults]) -> AsyncIterator[System]:
+    environments = {name: each.environment for name, each in faults.items()}
+    data = tmp_path_factory.mktemp("data")
+    async with system(data, workers=1, settings=SETTINGS, environments=environments) as running:
+        yield running
+
+
+def suspend(whole: System, *names: str) -> None:
+    for name in names:
+        whole.running[name].send(signal.SIGSTOP)
+
+
+def resume(whole: System) -> None:
+    for program in whole.running.values():
+        program.send(signal.SIGCONT)
+
+
+async def begin(fault: str, whole: System, faults: dict[str, Faults]) -> None:
+    match fault:
+        case "storage away":
+            await whole.kill("storage")
+        case "storage suspended":
+            suspend(whole, "storage")
+        case "storage full":
+            faults["storage"].apply(write_error=errno.ENOSPC, only="/(blobs|incoming)/")
+        case "storage fails":
+            faults["storage"].apply(write_error=errno.EIO, flush_error=errno.EIO)
+        case "db flushes slowly":
+            faults["db"].apply(flush_delay=LEASE * 1.5)
+        case "db suspended":
+            suspend(whole, "db")
+        case "master suspended":
+            suspend(whole, "master")
+        case "worker suspended":
+            suspend(whole, "worker-0")
+        case "all suspended":
+            suspend(whole, *SERVICES, "worker-0")
+
+
+async def end(whole: System, faults: dict[str, Faults]) -> None:
+    for each in faults.values():
+        each.apply(write_error=0, flush_error=0, flush_delay=0.0)
+    resume(whole)
+    if "storage" not in whole.running:
+        await (await whole.start("storage")).address()
+
+
+@pytest.mark.parametrize(
+    ("number", "fault"),
+    list(enumerate([
+        "storage away", "storage suspended", "storage full", "storage fails", "db flushes slowly", "db suspended",
+        "master suspended", "worker suspended", "all suspended",
+    ])),
+)  # fmt: skip
+async def test_nobody_is_blamed(whole: System, faults: dict[str, Faults], number: int, fault: str) -> None:
+    async with Client.connect(whole.master) as client:
+        before = (await client.summary()).seq
+        made = [await client.upload(photo(10 * number + n), filename=f"{n}.png") for n in range(3)]
+        slow = {"outputs": {"image": {"format": "avif", "effort": 10}}}  # a second or more on one core
+        made += [await client.upload(photo(10 * number + n, width=150), recipe=slow) for n in range(4, 6)]
+        async with asyncio.timeout(30):
+            while not any(event.kind == "leased" for event in (await client.changes(before, wait=5.0)).events):
+                pass
+        await begin(fault, whole, faults)
+        await asyncio.sleep(3 * LEASE + 1)
+        await end(whole, faults)
+        for task in made:
+            done = await client.wait(task.id, timeout=60)
+            assert (done.state, done.errors, done.deaths) == (State.FINISHED, 0, 0), (fault, done)

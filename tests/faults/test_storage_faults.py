@@ -1,0 +1,159 @@
+"""Storage on a machine whose clock, disk or clients fail."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import time
+from contextlib import AsyncExitStack
+
+import pytest
+
+from faults.shim import Faults
+from safelight.client.base import session
+from safelight.client.db import DbClient
+from safelight.client.partials import PartialClient
+from safelight.client.storage import StorageClient
+from safelight.errors import Code, Error
+from safelight.storage.directory import DirectoryStore
+from safelight.storage.partial.directory import PartialDirectory
+from safelight.storage.partial.store import PartialLimits
+from safelight.wire import NewPartial
+from support.processes import service
+from support.tasks import new_task
+from support.until import until
+
+pytestmark = pytest.mark.slow
+
+DAY = 86400.0
+
+
+async def stream(*chunks: bytes):
+    for chunk in chunks:
+        yield chunk
+
+
+async def gone(client: StorageClient, digest: str) -> bool:
+    try:
+        await client.read(digest)
+    except Error as error:
+        return error.code is Code.NOT_FOUND
+    return False
+
+
+async def test_a_clock_that_is_weeks_ahead_collects_nothing(tmp_path):
+    """Neither blobs nor partial uploads go, over a restart or while it runs; a right clock later collects them."""
+    faults = Faults(tmp_path, "storage")
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(service("keyvaluestore", "--data", str(tmp_path / "keyvaluestore")))
+        address = (await store.address()).removeprefix("http://")
+        common = [address, "--data"]
+        db = await stack.enter_async_context(service("db", *common, str(tmp_path / "db")))
+        await db.log("endpoint registered")
+        argv = [*common, str(tmp_path / "storage")]
+        for offset in (0.0, 32 * DAY):
+            faults.apply(clock_offset=offset)
+            async with service("storage", *argv, env=faults.environment) as program:
+                await program.log("endpoint registered")
+                async with StorageClient.connect(await program.address()) as client:
+                    if not offset:
+                        blob = await client.put(b"not referenced yet")
+                        async with PartialClient.connect(await program.address()) as partials:
+                            upload = await partials.create(NewPartial(size=9))
+                    else:
+                        await program.log("Nothing is deleted until a day has passed")
+                    assert (await client.collect()).removed == 0
+                    faults.apply(clock_offset=offset + 40 * DAY)
+                    assert (await client.collect()).removed == 0
+                    assert not await gone(client, blob.digest)
+                    async with PartialClient.connect(await program.address()) as partials:
+                        assert (await partials.get(upload.id)).offset == 0
+                await program.stop()
+
+
+async def test_a_collection_that_met_a_full_disk_is_mended_tried_again_and_said_aloud(tmp_path):
+    faults = Faults(tmp_path, "storage")
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(service("keyvaluestore", "--data", str(tmp_path / "keyvaluestore")))
+        address = (await store.address()).removeprefix("http://")
+        db = await stack.enter_async_context(service("db", address, "--data", str(tmp_path / "db")))
+        await db.log("endpoint registered")
+        data = tmp_path / "storage"
+        data.mkdir()
+        (data / "db").touch()  # as a full disk leaves it when the file is written in place
+        argv = [address, "--data", str(data), "--grace", "0s", "--collect-every", "0.3s"]
+        faults.apply(write_error=errno.ENOSPC, only="/storage/db")
+        program = await stack.enter_async_context(service("storage", *argv, env=faults.environment))
+        async with StorageClient.connect(await program.address()) as client:
+            blob = await client.put(b"nobody refers to this")
+            made = await stack.enter_async_context(DbClient.connect(await db.address()))
+            await made.create([new_task()])  # so that there is something to ask db about
+            await program.log("collection failed and is tried again")
+            assert not await gone(client, blob.digest)
+            faults.apply(write_error=0)
+            await until(lambda: gone(client, blob.digest), timeout=30)
+        assert (data / "db").read_text().strip()
+
+
+async def test_after_a_failed_flush_an_upload_ends_where_it_was_flushed(tmp_path):
+    faults = Faults(tmp_path, "storage")
+    async with service("storage", "--data", str(tmp_path / "data"), env=faults.environment) as program:
+        async with PartialClient.connect(await program.address()) as partials:
+            upload = await partials.create(NewPartial(size=9))
+            await partials.append(upload.id, 0, stream(b"abc"))
+            faults.apply(flush_error=errno.EIO)
+            with pytest.raises(Error) as failed:
+                await partials.append(upload.id, 3, stream(b"def"))
+            assert failed.value.code is Code.UNAVAILABLE
+            assert (await partials.get(upload.id)).offset == 3
+            faults.apply(flush_error=0)
+            assert (await partials.get(upload.id)).offset == 3
+            assert (await partials.append(upload.id, 3, stream(b"DEFghi"))).offset == 9
+            blob = await partials.finish(upload.id)
+        async with StorageClient.connect(await program.address()) as client:
+            assert await client.read(blob.digest) == b"abcDEFghi"
+
+
+async def test_an_upload_never_expires_while_it_is_continued(tmp_path, monkeypatch):
+    """The append begins after the search for expired uploads has found this one."""
+    async with DirectoryStore.at(tmp_path / "blobs") as blobs:
+        limits = PartialLimits(keep=3600.0)
+        async with PartialDirectory.at(tmp_path / "partials", blobs, limits) as store:
+            upload = await store.create(NewPartial(size=4))
+            long_ago = time.time() - 7200.0
+            os.utime(tmp_path / "partials" / upload.id / "bytes", (long_ago, long_ago))
+            monkeypatch.setattr(store._ages, "before", lambda _name, keep: time.time() - keep)
+            search, loop = store._files.expired, asyncio.get_running_loop()
+
+            def found_and_continued(before: float) -> list[str]:
+                found = search(before)
+                asyncio.run_coroutine_threadsafe(store.append(upload.id, 0, stream(b"ab")), loop).result()
+                return found
+
+            monkeypatch.setattr(store._files, "expired", found_and_continued)
+            await store.expire()
+            assert (await store.get(upload.id)).offset == 2
+
+
+async def test_clients_that_leave_in_mid_download_cost_a_debug_line_each(tmp_path):
+    argv = ["--data", str(tmp_path / "data"), "--log-level", "debug"]
+    async with service("storage", *argv) as program, session() as http:
+        address = await program.address()
+        async with StorageClient.connect(address) as client:
+            blob = await client.put(b"\xff" * (24 << 20))
+        for _ in range(20):
+            async with http.get(f"{address}/blobs/{blob.digest}") as answer:
+                await answer.content.readany()
+                answer.close()
+        async with asyncio.timeout(30):
+            while (
+                sum("was interrupted" in line["message"] or "has left" in line["message"] for line in program.lines)
+                < 20
+            ):
+                await program.log("", after=len(program.lines))
+        assert await program.stop(signal.SIGTERM) == 0
+        loud = [line for line in program.lines if line.get("level", "").lower() in ("warning", "error", "critical")]
+        assert loud == []
+        assert not any("Traceback" in str(line) for line in program.lines)

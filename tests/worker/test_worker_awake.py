@@ -1,0 +1,22 @@
+"""The time limit of a photo counts the time in which the worker runs."""
+
+import asyncio
+import time
+
+import pytest
+
+from safelight.worker.decoder import awake
+
+
+async def test_a_limit_is_kept() -> None:
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        async with awake.timeout(0.3):
+            await asyncio.Event().wait()
+    assert 0.3 <= time.monotonic() - began < 20
+
+
+async def test_time_in_which_the_process_was_suspended_counts_little() -> None:
+    async with awake.timeout(2.5):
+        time.sleep(3.0)  # noqa: ASYNC251 - the event loop is held up, as it is in a suspended process
+        await asyncio.sleep(0.1)
