@@ -26,9 +26,9 @@ from safelight.access import route
 from safelight.access.caller import Access
 from safelight.access.policy import PolicyError, server_tls
 from safelight.client.base import session
-from safelight.client.discovery import REGISTRATION_KEYS, Discovery
+from safelight.client.discovery import REGISTRATION_KEYS, UNKNOWN_REQUEST, Discovery
 from safelight.client.keyvaluestore import KeyValueStoreClient
-from safelight.errors import Error
+from safelight.errors import Code, Error
 from safelight.service import (
     Config,
     DataDirectory,
@@ -64,6 +64,9 @@ log = logging.getLogger(__name__)
 
 _KEEP_ALIVE = 75.0
 """Seconds for which a connection may be idle between two requests; longer than clients of ours keep one."""
+
+_LOOKED_AT_AGAIN = 5.0
+"""Seconds after which a classic key-value store is asked whether it still has a registration."""
 
 C = TypeVar("C", bound=StandaloneConfig)
 Build = Callable[[C, Service], AbstractAsyncContextManager[web.Application]]
@@ -231,7 +234,7 @@ async def _registered(service: Service, discovery: Discovery, ttl: float) -> Asy
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        with suppress(Error, TimeoutError):
+        with suppress(Error, TimeoutError):  # a classic store keeps it
             async with asyncio.timeout(1.0):
                 await discovery.store.delete(key, instance=value)
 
@@ -242,6 +245,9 @@ async def _register(service: Service, discovery: Discovery, key: str, value: str
         try:
             await discovery.store.set(key, value, instance=value, ttl=ttl)
         except Error as error:
+            if error.code in UNKNOWN_REQUEST and await discovery.found_classic():
+                await _register_classic(service, discovery, key, value)
+                continue
             log.debug("Not registered: %s", error.detail)
             registered = False
             await asyncio.sleep(1.0)
@@ -250,6 +256,29 @@ async def _register(service: Service, discovery: Discovery, key: str, value: str
             log.info("%s endpoint registered", service.title, extra={key: value})
             registered = True
         await asyncio.sleep(ttl / 3)
+
+
+async def _register_classic(service: Service, discovery: Discovery, key: str, value: str) -> None:
+    """Register at a store that keeps values forever, and again whenever it has lost them. Ends if it is replaced.
+
+    Another instance of the service may take the key over: the store holds one value for each.
+    """
+    store = discovery.classic_store
+    registered = False
+    while True:
+        try:
+            if not registered:
+                await store.set_classic(key, value)
+                log.info("%s endpoint registered", service.title, extra={key: value})
+                registered = True
+            await asyncio.sleep(_LOOKED_AT_AGAIN)
+            await store.get(key)
+        except Error as error:
+            registered = False
+            if error.code is not Code.NOT_FOUND:
+                await asyncio.sleep(1.0)
+                if not await discovery.found_classic():
+                    return
 
 
 async def _shutdown(request: web.Request) -> web.Response:

@@ -22,6 +22,10 @@ REGISTRATION_KEYS = {"db": "dbendpoint", "storage": "storageendpoint", "master":
 """The keys under which services are registered, as in the classic protocol, by their names."""
 
 _AVOIDED_FOR = 2.0
+_ASKED_EVERY = 2.0
+"""Seconds between two rounds of questions to a store that cannot be watched."""
+UNKNOWN_REQUEST = frozenset({Code.NOT_FOUND, Code.METHOD_NOT_ALLOWED, Code.INVALID_REQUEST, Code.INTERNAL})
+"""How a store answers what it does not know; INTERNAL is an answer that could not be decoded."""
 _SAID_AGAIN = 10.0
 """Seconds after which it is said again that the key-value store does not answer."""
 
@@ -45,6 +49,9 @@ class Discovery:
         self.store = store or KeyValueStoreClient(connection)
         # What the classic protocol registered may be anybody's in its networks: the cluster key is not shown there.
         self._only_ours = credentials is not no_credentials
+        # A store that speaks the classic protocol alone may be anybody's too.
+        self.classic_store = KeyValueStoreClient(Connection(http, Fixed(keyvaluestore), retry_for=0.0))
+        self._classic = False
         self._known: dict[str, list[str]] = {}
         self._avoided: dict[str, float] = {}
         self._turn = itertools.count()
@@ -93,6 +100,41 @@ class Discovery:
         """Avoid an instance for a moment."""
         self._avoided[value] = time.monotonic() + _AVOIDED_FOR
 
+    async def found_classic(self) -> bool:
+        """Say whether the key-value store speaks the classic protocol alone, after a request that it did not know.
+
+        Then values are set and asked for key by key. Raises nothing.
+        """
+        classic = await self.classic_store.is_classic()
+        if classic and not self._classic:
+            said = "The key-value store at %s speaks the classic protocol alone: registrations there never expire, and "
+            said += (
+                "nothing is looked up, because it cannot tell who registered and requests carry the cluster key"
+                if self._only_ours
+                else "changes are seen with a delay"
+            )
+            log.warning(said, self.keyvaluestore)
+        self._classic = classic
+        return classic
+
+    async def _follow_classic(self) -> None:
+        """Ask for each key again and again, until the store does not answer."""
+        while True:
+            known = {}
+            for key in () if self._only_ours else REGISTRATION_KEYS.values():
+                try:
+                    known[key] = [(await self.classic_store.get(key)).strip()]
+                except Error as error:
+                    if error.code is not Code.NOT_FOUND:
+                        return
+            self._learn({key: values for key, values in known.items() if _is_endpoint(values[0])})
+            await asyncio.sleep(_ASKED_EVERY)
+
+    def _learn(self, known: dict[str, list[str]]) -> None:
+        self._known = known
+        self._changed.set()
+        self._changed = asyncio.Event()
+
     async def _wait_change(self, timeout: float) -> None:
         try:
             await asyncio.wait_for(self._changed.wait(), timeout)
@@ -106,6 +148,9 @@ class Discovery:
             try:
                 page = await self.store.watch(revision, wait=30.0)
             except Error as error:
+                if error.code in UNKNOWN_REQUEST and await self.found_classic():
+                    await self._follow_classic()
+                    continue
                 if time.monotonic() - said > _SAID_AGAIN:
                     log.log(level, "Waiting for the key-value store at %s: %s", self.keyvaluestore, error.detail)
                     level, said = logging.WARNING, time.monotonic()
@@ -118,9 +163,13 @@ class Discovery:
                 if self._only_ours and not entry.instance:
                     continue
                 known.setdefault(entry.key, []).append(entry.value)
-            self._known = known
-            self._changed.set()
-            self._changed = asyncio.Event()
+            self._learn(known)
+
+
+def _is_endpoint(value: str) -> bool:
+    """Say whether a value is a `host:port`, as services register it; a classic store takes anything."""
+    host, colon, port = value.rpartition(":")
+    return bool(host and colon and port.isascii() and port.isdigit()) and not set(value) & set(" /?#@\\")
 
 
 class DiscoveredAddress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from safelight.client.base import ServiceClient
+from safelight.errors import Code, Error
 from safelight.wire import Entry, EntryPage
 
 
@@ -40,6 +41,21 @@ class KeyValueStoreClient(ServiceClient):
         """Set a value, forever or for `ttl` seconds. Without an instance, it replaces every entry of the key."""
         body = {"value": value, "instance": instance, "ttl": ttl}
         return await self._connection.call("PUT", _path(key), Entry, json=body)
+
+    async def is_classic(self) -> bool:
+        """Say whether the store speaks the classic protocol alone: `GET` and `POST` of a key.
+
+        Such a store knows no health: it takes that for a key, which it does not have.
+        """
+        try:
+            await self._connection.call("GET", "/healthz", bytes, retry=False)
+        except Error as error:
+            return error.code in (Code.NOT_FOUND, Code.METHOD_NOT_ALLOWED)
+        return False
+
+    async def set_classic(self, key: str, value: str) -> None:
+        """Set a value as the classic protocol does, forever and in place of any other."""
+        await self._connection.call("POST", _path(key), bytes, json={"value": value})
 
     async def delete(self, key: str, *, instance: str | None = None) -> int:
         """Delete the entries of a key, or one instance; return how many were deleted."""

@@ -72,13 +72,15 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         store = backend.blobs
         free = Gauge("safelight_storage_free_bytes", "Bytes that still fit, or -1", registry=service.registry)
         free.set_function(lambda: -1 if (left := store.free()) is None else left)
-        collector = None
+        collector = tasks = None
         if service.discovery is not None:
-            # Not `service.needs`: storage works without db, only its garbage collection does not.
-            connection = service.connection(service.discovery.address("db"), retry_for=2.0)
-            db = service.neighbours.find(DbClient) or DbClient(connection)
+            # Not `service.needs`: storage works without db, only garbage collection and the classic protocol do not.
+            db, address = service.neighbours.find(DbClient), service.discovery.address("db")
+            # Whoever asks by an id of the classic protocol waits until db is found.
+            tasks = db or DbClient(service.connection(address))
+            db = db or DbClient(service.connection(address, retry_for=2.0))
             collector = Collector(store, partial(references, db), config.grace, backend.known_db, backend.turn, ages)
-        application = app.make(store, collector, limits, numbers)
+        application = app.make(store, collector, limits, numbers, tasks)
         async with _collecting(collector, config.collect_every, numbers):
             route.add(application, Partials(backend.partials, config.idle_timeout).routes())
             service.neighbours.offer(StorageClient, DirectStorage(store, limits, numbers))

@@ -16,7 +16,7 @@ from safelight.access import route
 from safelight.access.caller import Access
 from safelight.errors import Code, Error
 from safelight.form import Form
-from safelight.storage import download
+from safelight.storage import classic, download
 from safelight.storage.collector import Collector
 from safelight.storage.store import BlobStore, PutResult
 from safelight.wire import Collected, Digest
@@ -62,6 +62,7 @@ class Numbers:
 
 STORE: web.AppKey[BlobStore] = web.AppKey("store")
 COLLECTOR: web.AppKey[Collector | None] = web.AppKey("collector")
+TASKS: web.AppKey[classic.Tasks | None] = web.AppKey("tasks")
 LIMITS: web.AppKey[Limits] = web.AppKey("limits")
 NUMBERS: web.AppKey[Numbers] = web.AppKey("numbers")
 
@@ -81,9 +82,15 @@ class ReadQuery(msgspec.Struct, frozen=True, kw_only=True):
     verify: bool = False
 
 
-def make(store: BlobStore, collector: Collector | None, limits: Limits, numbers: Numbers) -> web.Application:
-    """Make the application that serves a store. Without a collector, it refuses to collect."""
+def make(
+    store: BlobStore, collector: Collector | None, limits: Limits, numbers: Numbers, tasks: classic.Tasks | None = None
+) -> web.Application:
+    """Make the application that serves a store. Without a collector, it refuses to collect.
+
+    Without `tasks`, the classic protocol finds what was stored under a name, and no ids of leases.
+    """
     app = web.Application()
+    app[TASKS] = tasks
     app[STORE], app[COLLECTOR], app[LIMITS], app[NUMBERS] = store, collector, limits, numbers
     route.add(
         app,
@@ -162,8 +169,11 @@ async def upload(request: web.Request) -> web.Response:
 
 @http.classic
 async def classic_download(request: web.Request) -> web.StreamResponse:
-    """Send the blob to which a classic name refers."""
-    blob = await request.app[STORE].named(request.match_info["name"])
+    """Send the blob to which the id of a task or of a lease, or a name, refers."""
+    caller = http.caller(request)
+    tenant = caller.tenant if caller.via == "classic" else None
+    store, tasks = request.app[STORE], request.app[TASKS]
+    blob = await classic.find(store, tasks, request.match_info["name"], tenant=tenant)
     return await _send(request, blob.digest, verify=False, immutable=False)
 
 
