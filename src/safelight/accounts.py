@@ -55,7 +55,8 @@ class Tenant(Record, frozen=True, kw_only=True):
     """Whom tasks, recipes, keys and limits belong to.
 
     Leases are shared between the tenants that have tasks waiting, in proportion to their weights. The keys and sessions
-    of a disabled tenant are refused; its tasks go on.
+    of a disabled tenant are refused; its tasks go on. While a tenant's queue is paused, no worker begins one of its
+    tasks; `paused` says since when (Unix seconds), 0 where it is not.
     """
 
     id: TenantId
@@ -63,6 +64,7 @@ class Tenant(Record, frozen=True, kw_only=True):
     weight: Annotated[float, Meta(ge=0.01, le=1000)] = 1.0
     limits: Limits = Limits()
     disabled: bool = False
+    paused: float = 0.0
     created: float = 0.0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import aiohttp
 import pytest
 
+from support.axe import findings
 from support.browser import chromium, opened
 from support.photos import photo
 
@@ -61,6 +62,34 @@ async def test_a_link_signs_in_and_keys_and_tenants_are_managed(keyed, root):
         await root.call("DELETE", f"/keys/{key['id']}", status=204)
         await page.reload()
         await page.get_by_role("heading", name="Sign in").wait_for()
+
+
+async def test_sign_in_and_its_dialogs_have_names_and_contrast_and_show_what_one_may_see(keyed, root):
+    made = await root.call("POST", "/keys", {"name": "root", "scopes": ["read", "operate", "administer"]})
+    reader = await root.call("POST", "/keys", {"name": "reader", "scopes": ["read"]})
+    problems = {}
+    async with chromium() as browser:
+        async with opened(browser, root.url.removeprefix("http://"), bypass_csp=True) as page:
+            await page.get_by_role("heading", name="Sign in").wait_for()
+            problems["sign in"] = await findings(page)
+            await page.get_by_label("API key").fill(made["token"])
+            await page.get_by_role("button", name="Sign in").click()
+            await page.get_by_role("button", name="Access: signed in as root").click()
+            await page.get_by_role("button", name="Show the secret").click()
+            shown = await page.locator(".made code").text_content()
+            assert shown == (await root.call("GET", "/webhooks/secret"))["secret"]
+            await page.get_by_role("listitem").filter(has_text="default").locator("summary").click()
+            problems["access"] = await findings(page)
+        async with opened(browser, root.url.removeprefix("http://")) as page:
+            await page.get_by_label("API key").fill(reader["token"])
+            await page.get_by_role("button", name="Sign in").click()
+            await page.get_by_role("link", name="System").click()
+            await page.get_by_role("region", name="Workers").wait_for()
+            told = await page.locator(".system .error").all_inner_texts()
+            assert [text for text in told if not text.startswith("There is no worker.")] == []
+            assert await page.get_by_role("region", name="Services").count() == 0
+            assert await page.get_by_role("button", name="Pause the queue").count() == 0
+    assert {view: found for view, found in problems.items() if found} == {}
 
 
 async def test_a_result_is_shared_by_a_link(keyed, root):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 import msgspec
@@ -135,3 +136,22 @@ async def test_leases_are_shared_by_weight(store, accounts):
         await accounts.change_tenant(Tenant(id=name, weight=1.0))
     order = [lease.tenant for lease in await store.lease(request("other", n=90))]
     assert max(Counter(order).values()) - min(Counter(order).values()) <= 1
+
+
+async def test_a_paused_queue_leases_nothing_and_wakes_its_waiters_when_it_is_resumed(store, accounts):
+    for name in ("a", "b"):
+        await store.create([new_task(tenant=name, classic=True)])
+    paused = await accounts.pause("a", paused=True)
+    assert paused.paused > 0
+    assert await accounts.pause("a", paused=True) == paused, "it is paused since the first time"
+    assert [lease.tenant for lease in await store.lease(request(n=10))] == ["b"]
+    assert await store.lease_classic(tenant="a") is None
+    assert [(await store.summary(tenant=name)).paused for name in ("a", "b", None)] == [paused.paused, 0.0, 0.0]
+    changed = await accounts.change_tenant(Tenant(id="a", weight=2.0))
+    assert changed.paused == paused.paused, "what an administrator changes meanwhile resumes nothing"
+    waiting = asyncio.create_task(store.lease(request("later", n=10, wait=30.0)))
+    await store.create([new_task(tenant="a")])
+    done, _ = await asyncio.wait([waiting], timeout=0.3)
+    assert not done
+    assert (await accounts.pause("a", paused=False)).paused == 0.0
+    assert {lease.tenant for lease in await asyncio.wait_for(waiting, 20.0)} == {"a"}

@@ -53,6 +53,9 @@ export function reason(task: Task): string {
   return "";
 }
 
+/** The notes on a task's outputs, each once. */
+export const outputNotes = (task: Task) => [...new Set(task.outputs.flatMap((output) => output.notes))];
+
 export const dimensions = (width: number, height: number) => (width && height ? `${width} × ${height}` : "");
 
 export const kind = (mediaType: string) => mediaType.replace("image/", "").replace("+xml", "").toUpperCase();

@@ -39,6 +39,8 @@ COMMANDS = {
     "release": ("safelight.cli.tasks.actions:release_command", "Process quarantined tasks again."),
     "delete": ("safelight.cli.tasks.actions:delete_command", "Delete tasks with their photos and results."),
     "rerun": ("safelight.cli.tasks.actions:rerun_command", "Process the photos of tasks with another recipe."),
+    "pause": ("safelight.cli.tasks.queue:pause_command", "Pause the queue: no worker begins another task."),
+    "resume": ("safelight.cli.tasks.queue:resume_command", "Resume the queue."),
     "recipes": ("safelight.cli.recipes:app", "List, show, check and save recipes."),
     "login": ("safelight.cli.access.login:login_command", "Keep an API key, so that later commands show it."),
     "logout": ("safelight.cli.access.login:logout_command", "Forget a kept API key."),

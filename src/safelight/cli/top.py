@@ -82,6 +82,8 @@ class View:
             line.append(f"   oldest waits {duration(summary.oldest_waiting)}")
         if summary.delayed:
             line.append(f"   {summary.delayed:,} delayed")
+        if summary.paused:
+            line.append("   paused", "yellow")
         if self.trouble:
             line.append(f"   {self.trouble}", "red")
         return line

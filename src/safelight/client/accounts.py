@@ -42,6 +42,10 @@ class AccountClient(ServiceClient):
         """Replace a tenant's name, weight, limits and whether it is disabled. Raises NOT_FOUND."""
         return await self._connection.call("PUT", _path("tenants", tenant.id), Tenant, json=tenant)
 
+    async def pause(self, id: str, *, paused: bool) -> Tenant:
+        """Pause a tenant's queue, or resume it. Raises NOT_FOUND."""
+        return await self._connection.call("POST", _path("tenants", id) + ("/pause" if paused else "/resume"), Tenant)
+
     async def delete_tenant(self, id: str) -> None:
         """Delete a tenant with its keys, sessions and recipes. Raises NOT_FOUND, CONFLICT."""
         await self._connection.call("DELETE", _path("tenants", id), bytes)

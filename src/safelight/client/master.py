@@ -241,6 +241,14 @@ class Client(ServiceClient):
             await asyncio.to_thread(partial.unlink, missing_ok=True)
         return size
 
+    async def pause(self) -> Summary:
+        """Pause the queue: no worker begins another task. Calling it again changes nothing."""
+        return await self._connection.call("POST", "/queue/pause", Summary)
+
+    async def resume(self) -> Summary:
+        """Resume the queue."""
+        return await self._connection.call("POST", "/queue/resume", Summary)
+
     async def cancel(self, id: str) -> Task:
         """Cancel a task that has not ended."""
         return await self._connection.call("POST", _task(id, "/cancel"), Task)

@@ -30,6 +30,7 @@ from safelight.master.live.events import Events
 from safelight.master.live.feed import Feed
 from safelight.master.live.last_hour import LastHourCounter
 from safelight.master.metrics import Metrics
+from safelight.master.queue import Queue
 from safelight.master.recipes.endpoints import Recipes
 from safelight.master.recipes.recipe_book import RecipeBook
 from safelight.master.services import Services
@@ -133,6 +134,7 @@ def _application(
         Classic(db, storage, downloads),
         Tasks(db),
         TaskActions(db, batcher, recipes),
+        Queue(db, access.accounts),
         Batches(db),
         downloads,
         Archive(db, storage, downloads),

@@ -11,7 +11,7 @@ from safelight.errors import Code
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.master.api.public_schema import PublicPage, PublicTask, public, public_page
-from safelight.wire import DEFAULT_TENANT, NamedRecipe, Summary, TaskQuery
+from safelight.wire import NamedRecipe, TaskQuery
 
 
 class Tasks:
@@ -50,12 +50,6 @@ class Tasks:
         await self._db.delete(request.match_info["id"], tenant=tenant_of(request))
         return web.Response(status=204)
 
-    async def summary(self, request: web.Request) -> web.Response:
-        """`GET /summary`: workers are told to the operator's tenant alone, for they work for all."""
-        tenant = tenant_of(request)
-        summary = await self._db.summary(tenant=tenant)
-        return http.json_response(summary if tenant == DEFAULT_TENANT else summary.evolve(workers=[]))
-
     def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
         found = {JSON: PublicTask}
@@ -89,9 +83,5 @@ class Tasks:
             Endpoint(
                 method="DELETE", path="/task/{id}", handler=self.delete, access=Access.OPERATE, tag="tasks",
                 summary="Delete a task, its original and its results", status=204, errors=gone,
-            ),
-            Endpoint(
-                method="GET", path="/summary", handler=self.summary, access=Access.READ, tag="tasks",
-                summary="Get the state of the queue", answer={JSON: Summary}, errors=(Code.UNAVAILABLE,),
             ),
         ]  # fmt: skip

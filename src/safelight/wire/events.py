@@ -44,7 +44,8 @@ class EventPage(Record, frozen=True, kw_only=True):
 class Summary(Record, frozen=True, kw_only=True):
     """The queue at one moment. Ages are in seconds; `delayed` of the waiting tasks wait to be retried.
 
-    `webhooks_due` counts the webhook calls that are not settled.
+    `webhooks_due` counts the webhook calls that are not settled. `paused` says since when the tenant's queue is paused
+    (Unix seconds), 0 where it is not.
     """
 
     tasks: dict[str, int]
@@ -53,6 +54,7 @@ class Summary(Record, frozen=True, kw_only=True):
     seq: int = 0
     workers: list[WorkerSeen] = []
     webhooks_due: int = 0
+    paused: float = 0.0
 
 
 class Reference(Record, frozen=True, kw_only=True):

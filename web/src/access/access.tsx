@@ -7,6 +7,7 @@ import { Keys } from "./keys";
 import { me, may, signOut } from "./session";
 import { Tenants } from "./tenants";
 import { texts } from "./texts";
+import { Webhooks } from "./webhooks";
 
 const shown = signal(false);
 
@@ -45,6 +46,7 @@ function Access() {
         </span>
       </div>
       {may("administer") && <Keys />}
+      {may("administer") && <Webhooks />}
       {may("administer") && <Tenants operator={who.operator} />}
     </dialog>
   );

@@ -20,8 +20,8 @@ export function Keys() {
     read();
   };
   return (
-    <section class="panel" aria-labelledby="keys">
-      <h3 id="keys">{words.title}</h3>
+    <section class="panel" aria-labelledby="api-keys">
+      <h3 id="api-keys">{words.title}</h3>
       {made && <Made token={made.token} />}
       {keys?.length === 0 && <p class="quiet">{words.none}</p>}
       <ul class="keys">

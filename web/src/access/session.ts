@@ -11,6 +11,7 @@ export type CreatedKey = Schemas["CreatedKey"];
 export type Scope = Schemas["Scope"];
 export type Tenant = Schemas["Tenant"];
 export type TenantSeen = Schemas["TenantSeen"];
+export type WebhookSecret = Schemas["WebhookSecret"];
 export type Link = Schemas["Link"];
 
 export const SCOPES: Scope[] = ["upload", "read", "operate", "administer"];
@@ -46,6 +47,8 @@ export const createKey = (name: string, scopes: Scope[], days: number | undefine
   ask<CreatedKey>("POST", "keys", { name, scopes, ...(days ? { expires_in: days * 86400 } : {}) });
 export const rotateKey = (id: string) => ask<CreatedKey>("POST", `keys/${encodeURIComponent(id)}/rotate`, {});
 export const revokeKey = (id: string) => ask<void>("DELETE", `keys/${encodeURIComponent(id)}`);
+export const getWebhookSecret = () => ask<WebhookSecret>("GET", "webhooks/secret");
+export const rotateWebhookSecret = () => ask<WebhookSecret>("POST", "webhooks/secret/rotate", {});
 export const getTenants = () => ask<TenantSeen[]>("GET", "tenants");
 export const createTenant = (id: string) => ask<Tenant>("POST", "tenants", { id });
 export const changeTenant = ({ id, name, weight, limits, disabled }: Tenant) =>

@@ -36,6 +36,13 @@ export const texts = {
     until: (day: string) => `until ${day}`,
     ended: (day: string) => `expired ${day}`,
   },
+  webhooks: {
+    title: "Webhook secret",
+    words: "Calls of your webhooks are signed with it. After a rotation they are signed with both for a day.",
+    show: "Show the secret",
+    rotate: "Rotate",
+    really: "Really rotate?",
+  },
   tenants: {
     title: "Tenants",
     new: "New tenant",

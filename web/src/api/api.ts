@@ -90,6 +90,8 @@ export const checkToml = (text: string, json: boolean) =>
 export const getSchema = () => ask<{ $defs: Record<string, unknown> }>("GET", "recipes/schema");
 export const preview = (id: string, recipe: Recipe, signal: AbortSignal) =>
   ask<Task>("POST", "preview", { task: id, recipe }, signal);
+export const pauseQueue = () => ask<Summary>("POST", "queue/pause");
+export const resumeQueue = () => ask<Summary>("POST", "queue/resume");
 export const getSummary = () => ask<Summary>("GET", "summary");
 export const getLastHour = () => ask<LastHour>("GET", "last-hour");
 export const getServices = () => ask<Service[]>("GET", "services");

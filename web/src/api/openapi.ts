@@ -177,22 +177,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/summary": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get: operations["get-summary"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/tasks/counts": {
         parameters: {
             query?: never;
@@ -219,6 +203,54 @@ export interface paths {
         get?: never;
         put?: never;
         post: operations["post-tasks-actions"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/summary": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["get-summary"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/queue/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["post-queue-pause"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/queue/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["post-queue-resume"];
         delete?: never;
         options?: never;
         head?: never;
@@ -803,41 +835,6 @@ export interface components {
             /** @default 0 */
             changed: number;
         };
-        Summary: {
-            tasks: {
-                [key: string]: number;
-            };
-            /** @default 0 */
-            delayed: number;
-            /** @default 0 */
-            oldest_waiting: number;
-            /** @default 0 */
-            seq: number;
-            /** @default [] */
-            workers: components["schemas"]["WorkerSeen"][];
-            /** @default 0 */
-            webhooks_due: number;
-        };
-        WorkerSeen: {
-            worker: components["schemas"]["WorkerInfo"];
-            first_seen: number;
-            last_seen: number;
-            /** @default 0 */
-            holding: number;
-        };
-        WorkerInfo: {
-            id: string;
-            /** @default  */
-            host: string;
-            /** @default  */
-            engine: string;
-            /** @default 1 */
-            slots: number;
-            /** @default 0 */
-            busy: number;
-            /** @default  */
-            isolation: string;
-        };
         TaskCounts: {
             total: number;
             states: {
@@ -893,6 +890,43 @@ export interface components {
             next: string | null;
             /** @default [] */
             created: string[];
+        };
+        Summary: {
+            tasks: {
+                [key: string]: number;
+            };
+            /** @default 0 */
+            delayed: number;
+            /** @default 0 */
+            oldest_waiting: number;
+            /** @default 0 */
+            seq: number;
+            /** @default [] */
+            workers: components["schemas"]["WorkerSeen"][];
+            /** @default 0 */
+            webhooks_due: number;
+            /** @default 0 */
+            paused: number;
+        };
+        WorkerSeen: {
+            worker: components["schemas"]["WorkerInfo"];
+            first_seen: number;
+            last_seen: number;
+            /** @default 0 */
+            holding: number;
+        };
+        WorkerInfo: {
+            id: string;
+            /** @default  */
+            host: string;
+            /** @default  */
+            engine: string;
+            /** @default 1 */
+            slots: number;
+            /** @default 0 */
+            busy: number;
+            /** @default  */
+            isolation: string;
         };
         BatchPage: {
             batches: components["schemas"]["Batch"][];
@@ -1366,6 +1400,8 @@ export interface components {
             limits: components["schemas"]["Limits"];
             /** @default false */
             disabled: boolean;
+            /** @default 0 */
+            paused: number;
             /** @default 0 */
             created: number;
         };
@@ -2271,41 +2307,6 @@ export interface operations {
             };
         };
     };
-    "get-summary": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Summary"];
-                };
-            };
-            503: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            default: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
     "get-tasks-counts": {
         parameters: {
             query?: {
@@ -2396,6 +2397,127 @@ export interface operations {
                 };
             };
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "get-summary": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Summary"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "post-queue-pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Summary"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "post-queue-resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Summary"];
+                };
+            };
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };

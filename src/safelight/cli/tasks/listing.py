@@ -34,6 +34,8 @@ async def status_command(*, where: Where = HERE) -> None:
         print_json(summary)
         return
     out.print(counts_table(summary))
+    if summary.paused:
+        out.print(f"[yellow]The queue is paused[/yellow] (began {ago(summary.paused)}); `safelight resume` resumes it.")
     if summary.delayed:
         out.print(f"{summary.delayed:,} of the waiting tasks are delayed until their next attempt.")
     if summary.tasks.get("waiting"):

@@ -60,6 +60,8 @@ class Accounts:
             route.get("/tenants/{id}", self.tenant, Access.CLUSTER),
             route.put("/tenants/{id}", self.change_tenant, Access.CLUSTER),
             route.delete("/tenants/{id}", self.delete_tenant, Access.CLUSTER),
+            route.post("/tenants/{id}/pause", self.pause, Access.CLUSTER),
+            route.post("/tenants/{id}/resume", self.resume, Access.CLUSTER),
             route.get("/tenants/{id}/signing-keys", self.signing_keys, Access.CLUSTER),
             route.post("/tenants/{id}/signing-keys", self.rotate_signing_key, Access.CLUSTER),
             route.get("/use", self.use, Access.CLUSTER),
@@ -96,6 +98,14 @@ class Accounts:
         if tenant.id != request.match_info["id"]:
             raise Error(Code.INVALID_REQUEST, "The id in the body is not the one in the address.", position="$.id")
         return json_response(await self._store.change_tenant(tenant))
+
+    async def pause(self, request: web.Request) -> web.Response:
+        """Pause the queue of one."""
+        return json_response(await self._store.pause(request.match_info["id"], paused=True))
+
+    async def resume(self, request: web.Request) -> web.Response:
+        """Resume the queue of one."""
+        return json_response(await self._store.pause(request.match_info["id"], paused=False))
 
     async def delete_tenant(self, request: web.Request) -> web.Response:
         """Delete one."""

@@ -41,6 +41,13 @@ class AccountStore(Protocol):
         """Replace a tenant's name, weight, limits and whether it is disabled. Raises NOT_FOUND."""
         ...
 
+    async def pause(self, id: str, *, paused: bool) -> Tenant:
+        """Pause a tenant's queue, or resume it: while it is paused, none of its tasks is leased. Raises NOT_FOUND.
+
+        Leases that are in force stay. Calling it again changes nothing.
+        """
+        ...
+
     async def delete_tenant(self, id: str) -> None:
         """Delete a tenant with its keys, sessions and recipes. Raises NOT_FOUND; CONFLICT while it has tasks."""
         ...

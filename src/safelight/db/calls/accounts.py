@@ -56,6 +56,10 @@ class AccountCalls:
         """See the contract."""
         return await self._run(lambda t: _change_tenant(t, tenant))
 
+    async def pause(self, id: str, *, paused: bool) -> Tenant:
+        """See the contract."""
+        return await self._run(lambda t: _pause(t, id, paused=paused))
+
     async def delete_tenant(self, id: str) -> None:
         """See the contract."""
         await self._run(lambda t: _delete_tenant(t, id))
@@ -151,7 +155,14 @@ def _change_tenant(transaction: Transaction, tenant: Tenant) -> Tenant:
     before = _tenant(transaction, tenant.id)
     if tenant.id == DEFAULT_TENANT and tenant.disabled:
         raise Error(Code.CONFLICT, "The tenant default cannot be disabled: its administrators manage the others.")
-    return _keep_tenant(transaction, tenant.evolve(created=before.created))
+    return _keep_tenant(transaction, tenant.evolve(created=before.created, paused=before.paused))
+
+
+def _pause(transaction: Transaction, id: str, *, paused: bool) -> Tenant:
+    tenant = _tenant(transaction, id)
+    if bool(tenant.paused) is paused:
+        return tenant
+    return _keep_tenant(transaction, tenant.evolve(paused=transaction.now / 1000 if paused else 0.0))
 
 
 def _keep_tenant(transaction: Transaction, tenant: Tenant) -> Tenant:

@@ -49,7 +49,7 @@ def claim(transaction: Transaction, request: LeaseRequest, policy: Policy) -> li
 
 def claim_classic(transaction: Transaction, tenant: str, policy: Policy) -> Lease | None:
     """Lease the next task of a tenant that a classic worker can do; None if none waits."""
-    row = transaction.waiting_classic(tenant) if transaction.memory.of(tenant).available else None
+    row = transaction.waiting_classic(tenant) if transaction.memory.available_of(tenant) else None
     return next(iter(_lease(transaction, [] if row is None else [row], "", policy.classic_lease_duration)), None)
 
 
@@ -58,7 +58,7 @@ def _next(transaction: Transaction, n: int, policy: Policy) -> list[TaskRow]:
     if not n:
         return []
     memory = transaction.memory
-    turns = memory.turns.choose({tenant: held.available for tenant, held in memory.held.items()}, n)
+    turns = memory.turns.choose({tenant: memory.available_of(tenant) for tenant in memory.held}, n)
     taken = {tenant: iter(_of_tenant(transaction, tenant, count, policy)) for tenant, count in Counter(turns).items()}
     rows = (next(taken[tenant], None) for tenant in turns)
     return [row for row in rows if row is not None]

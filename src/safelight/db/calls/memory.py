@@ -29,7 +29,7 @@ class Held:
 
     @property
     def available(self) -> int:
-        """How many tasks may be leased now."""
+        """How many tasks may be leased now, unless the queue is paused."""
         return self.counts[State.WAITING] - self.delayed
 
 
@@ -38,6 +38,8 @@ class Memory:
 
     def __init__(self) -> None:
         self.tenants: dict[str, Tenant] = {}
+        self.paused: set[str] = set()
+        """Tenants whose queue is paused."""
         self.turns = Turns()
         self.held: dict[str, Held] = {}
         self.counts: Counter[State] = Counter()
@@ -57,7 +59,11 @@ class Memory:
     @property
     def available(self) -> int:
         """How many tasks may be leased now."""
-        return self.counts[State.WAITING] - self.delayed
+        return self.counts[State.WAITING] - self.delayed - sum(self.of(tenant).available for tenant in self.paused)
+
+    def available_of(self, tenant: str) -> int:
+        """How many tasks of a tenant may be leased now."""
+        return 0 if tenant in self.paused else self.of(tenant).available
 
     def of(self, tenant: str) -> Held:
         """Return what a tenant has."""
@@ -70,10 +76,12 @@ class Memory:
         """Note a new or changed tenant."""
         self.tenants[tenant.id] = tenant
         self.turns.share(tenant.id).weight = tenant.weight
+        (self.paused.add if tenant.paused else self.paused.discard)(tenant.id)
 
     def forget_tenant(self, id: str) -> None:
         """Forget a tenant that has nothing."""
         self.tenants.pop(id, None)
+        self.paused.discard(id)
         self.held.pop(id, None)
 
     def forget_specs(self) -> None:

@@ -53,6 +53,7 @@ def summary(transaction: Transaction, tenant: str | None) -> Summary:
     waiting = [name for name, has in memory.held.items() if has.available and tenant in (None, name)]
     since = (at for name in waiting if (at := transaction.oldest_waiting(name)) is not None)
     oldest = min(since, default=None)
+    paused = memory.tenants[tenant].paused if tenant in memory.tenants else 0.0
     return Summary(
         tasks={state.name.lower(): held.counts[state] for state in State},
         delayed=held.delayed,
@@ -60,6 +61,7 @@ def summary(transaction: Transaction, tenant: str | None) -> Summary:
         seq=memory.last_event,
         workers=leasing.workers(transaction),
         webhooks_due=memory.deliveries,
+        paused=paused,
     )
 
 

@@ -5,7 +5,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { deleteTask, getTask, originalUrl, type Output, renditionUrl, resultUrl, shownUrl, State, type Task } from "../../api/api";
 import { type PhotoData, photoData } from "../../exif";
 import { toQuery } from "../../state/filter";
-import { bytes, change, dimensions, kind, reason } from "../../format";
+import { bytes, change, dimensions, kind, outputNotes, reason } from "../../format";
 import { Icon } from "../../parts/icons";
 import { Stage } from "../../parts/stage";
 import { attempt } from "../../parts/toast";
@@ -167,6 +167,11 @@ function Finished({ task, name, swipe }: { task: Task; name: string; swipe: (by:
             <Icon name="download" /> {words.all}
           </a>
         )}
+        {outputNotes(task).map((note) => (
+          <p key={note} class="quiet">
+            {note}
+          </p>
+        ))}
         <Photo task={task} />
       </div>
     </div>

@@ -2,11 +2,23 @@
 
 import { signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
-import { countTasks, getLastHour, getServices, getSummary, type Minute, Problem, releaseTask } from "../../api/api";
+import {
+  countTasks,
+  getLastHour,
+  getServices,
+  getSummary,
+  type Minute,
+  pauseQueue,
+  Problem,
+  releaseTask,
+  resumeQueue,
+} from "../../api/api";
 import type { Service, Summary, Task, TaskCounts, Worker } from "../../api/api";
-import { ago, count, humanize, reason, reasonLabel, seconds } from "../../format";
+import { ago, count, dateTime, humanize, reason, reasonLabel, seconds } from "../../format";
 import { follow } from "../../api/live";
+import { me, may } from "../../access/session";
 import { Chart } from "../../parts/chart";
+import { confirmed } from "../../parts/confirm";
 import { Icon } from "../../parts/icons";
 import { attempt } from "../../parts/toast";
 import { link } from "../../router";
@@ -20,6 +32,8 @@ const AT_LEAST_EVERY = 15000;
 /** Seconds after which a worker that says nothing is called silent, and after which it is gone. */
 const SILENT_AFTER = 30;
 const GONE_AFTER = 90;
+/** The tenant whose people run the system, and so see its workers. */
+const OPERATORS = "default";
 
 const summary = signal<Summary | undefined>(undefined);
 const minutes = signal<Minute[]>([]);
@@ -32,7 +46,7 @@ async function read(): Promise<void> {
   const problems = await Promise.all([
     part(getSummary, (found) => (summary.value = found)),
     part(getLastHour, (found) => (minutes.value = found.minutes)),
-    part(getServices, (found) => (services.value = found)),
+    may("administer") ? part(getServices, (found) => (services.value = found)) : "",
     part(
       () => countTasks({ state: "failed,quarantined" }),
       (found) => (failures.value = found),
@@ -75,17 +89,41 @@ export function System() {
   useNumbers();
   return (
     <div class="system">
-      <h1>{words.title}</h1>
+      <div class="bar">
+        <h1>{words.title}</h1>
+        {may("operate") && summary.value && <PauseButton paused={summary.value.paused > 0} />}
+      </div>
       {error.value && <p class="error">{error.value}</p>}
+      {summary.value && summary.value.paused > 0 && (
+        <p class="panel notice" role="status">
+          <Icon name="pause" /> {words.paused(dateTime(summary.value.paused))}
+        </p>
+      )}
       <Tiles />
       <Charts />
       <Failures />
       <Quarantine />
       <div class="pair">
-        <Services />
-        <Workers />
+        {may("administer") && <Services />}
+        {me.value?.tenant === OPERATORS && <Workers />}
       </div>
     </div>
+  );
+}
+
+function PauseButton({ paused }: { paused: boolean }) {
+  const change = async () => {
+    const question = { title: words.pauseQuestion, text: words.pauseText, action: words.pause };
+    if (!paused && !(await confirmed(question))) return;
+    const found = await attempt(paused ? resumeQueue : pauseQueue);
+    if (found) summary.value = found;
+  };
+  return (
+    <span class="actions">
+      <button onClick={() => void change()}>
+        <Icon name={paused ? "play" : "pause"} /> {paused ? words.resume : words.pause}
+      </button>
+    </span>
   );
 }
 

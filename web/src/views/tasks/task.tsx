@@ -17,7 +17,7 @@ import {
   type Task,
   type TaskEvent,
 } from "../../api/api";
-import { ago, bytes, dateTime, dimensions, kind, reason, seconds, stateLabel } from "../../format";
+import { ago, bytes, dateTime, dimensions, kind, outputNotes, reason, seconds, stateLabel } from "../../format";
 import { follow } from "../../api/live";
 import { asking } from "../../parts/confirm";
 import { Icon } from "../../parts/icons";
@@ -109,6 +109,7 @@ export function TaskPage({ id }: { id: string }) {
         </div>
         <div>
           <Facts task={task} />
+          <Notes task={task} />
           <Files task={task} />
           <Recipe id={id} />
         </div>
@@ -222,6 +223,22 @@ function Facts({ task }: { task: Task }) {
             </div>
           ))}
       </dl>
+    </section>
+  );
+}
+
+/** What was wrong with a photo that was read all the same. */
+function Notes({ task }: { task: Task }) {
+  const notes = outputNotes(task);
+  if (notes.length === 0) return null;
+  return (
+    <section class="panel" aria-labelledby="notes">
+      <h2 id="notes">{words.notes}</h2>
+      <ul class="notes">
+        {notes.map((note) => (
+          <li key={note}>{note}</li>
+        ))}
+      </ul>
     </section>
   );
 }

@@ -1,0 +1,36 @@
+// The secret with which calls of the tenant's webhooks are verified: shown when asked for, and replaced.
+
+import { useState } from "preact/hooks";
+import { attempt, say } from "../parts/toast";
+import { getWebhookSecret, rotateWebhookSecret, type WebhookSecret } from "./session";
+import { texts } from "./texts";
+
+const words = texts.webhooks;
+
+export function Webhooks() {
+  const [shown, setShown] = useState<WebhookSecret>();
+  const [asked, setAsked] = useState(false);
+  const take = async (action: () => Promise<WebhookSecret>) => {
+    const found = await attempt(action);
+    if (found) setShown(found);
+    setAsked(false);
+  };
+  const copy = () => void attempt(async () => (await navigator.clipboard.writeText(shown!.secret), say(texts.keys.copied)));
+  return (
+    <section class="panel" aria-labelledby="webhooks">
+      <h3 id="webhooks">{words.title}</h3>
+      <p class="quiet">{words.words}</p>
+      {shown && (
+        <p class="made" role="status">
+          <code>{shown.secret}</code> <button onClick={copy}>{texts.keys.copy}</button>
+        </p>
+      )}
+      <span class="actions">
+        {!shown && <button onClick={() => void take(getWebhookSecret)}>{words.show}</button>}
+        <button class={asked ? "main danger" : ""} onClick={() => (asked ? void take(rotateWebhookSecret) : setAsked(true))}>
+          {asked ? words.really : words.rotate}
+        </button>
+      </span>
+    </section>
+  );
+}
