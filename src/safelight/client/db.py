@@ -133,10 +133,17 @@ class DbClient(ServiceClient):
         await self._connection.call("DELETE", _task(id), bytes, params={"tenant": tenant})
 
     async def events(
-        self, after: int, *, limit: int = 1000, wait: float = 0.0, task: str | None = None, tenant: str | None = None
+        self,
+        after: int,
+        *,
+        limit: int = 1000,
+        wait: float = 0.0,
+        task: str | None = None,
+        tenant: str | None = None,
+        known: str = "",
     ) -> EventPage:
         """Return the changes after a number, waiting up to `wait` seconds for the first."""
-        params = {"after": after, "limit": limit, "wait": wait, "task": task, "tenant": tenant}
+        params = {"after": after, "limit": limit, "wait": wait, "task": task, "tenant": tenant, "known": known or None}
         return await self._connection.call("GET", "/events", EventPage, params=params, wait=wait)
 
     async def summary(self, *, tenant: str | None = None) -> Summary:

@@ -169,22 +169,31 @@ class Client(ServiceClient):
             task = await self.task(id)
             while task.state not in ENDED:
                 page = await self.changes(task.seq, wait=30.0, task=task.id)
-                if page.events:
+                if page.events or page.restored:
                     task = await self.task(id)
             return task
 
-    async def changes(self, after: int, *, wait: float = 0.0, limit: int = 1000, task: str | None = None) -> EventPage:
-        """Return the changes after a number, of all tasks or of one, waiting up to `wait` seconds for the first."""
-        params = {"after": after, "wait": wait, "limit": limit, "task": task}
+    async def changes(
+        self, after: int, *, wait: float = 0.0, limit: int = 1000, task: str | None = None, known: str = ""
+    ) -> EventPage:
+        """Return the changes after a number, of all tasks or of one, waiting up to `wait` seconds for the first.
+
+        `known` is the `db` of the page before: the page then says whether an older copy of the database was restored.
+        """
+        params = {"after": after, "wait": wait, "limit": limit, "task": task, "known": known or None}
         return await self._connection.call(
             "GET", "/events", EventPage, params=params, headers={"Accept": "application/json"}, wait=wait
         )
 
     async def events(self, after: int) -> AsyncIterator[Event]:
-        """Follow all changes after a number, forever; interrupted connections are resumed."""
+        """Follow all changes after a number, forever; interrupted connections are resumed.
+
+        After an older copy of the database was restored, it goes on with what happens from then on.
+        """
+        known = ""
         while True:
             try:
-                page = await self.changes(after, wait=30.0)
+                page = await self.changes(after, wait=30.0, known=known)
             except Error as error:
                 if not error.transient:
                     raise
@@ -192,7 +201,7 @@ class Client(ServiceClient):
                 continue
             for event in page.events:
                 yield event
-            after = page.last
+            after, known = page.last, page.db
 
     @asynccontextmanager
     async def result(

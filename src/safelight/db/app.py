@@ -79,6 +79,7 @@ class _Follow(_OfAny, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=10000)] = 1000
     wait: _Wait = 0.0
     task: str | None = None
+    known: str = ""
 
 
 class _References(Record, frozen=True, kw_only=True):
@@ -218,7 +219,12 @@ async def _delete(request: web.Request) -> web.Response:
 async def _events(request: web.Request) -> web.Response:
     wanted = query(request, _Follow)
     page = await request.app[STORE].events(
-        wanted.after, limit=wanted.limit, wait=wanted.wait, task=wanted.task, tenant=wanted.tenant
+        wanted.after,
+        limit=wanted.limit,
+        wait=wanted.wait,
+        task=wanted.task,
+        tenant=wanted.tenant,
+        known=wanted.known,
     )
     return json_response(page)
 

@@ -181,9 +181,19 @@ class TaskStore(Protocol):
         ...
 
     async def events(
-        self, after: int, *, limit: int = 1000, wait: float = 0.0, task: str | None = None, tenant: str | None = None
+        self,
+        after: int,
+        *,
+        limit: int = 1000,
+        wait: float = 0.0,
+        task: str | None = None,
+        tenant: str | None = None,
+        known: str = "",
     ) -> EventPage:
         """Return the changes after a number, of all tasks or of one, waiting up to `wait` seconds for the first.
+
+        `known` is the `db` of the page that ended with this number. Where the database has been replaced by an older
+        copy since, the page says so at once.
 
         A page of one tenant's changes may be empty though more follow after its `last`: go on from there.
         """

@@ -34,11 +34,17 @@ class EventPage(Record, frozen=True, kw_only=True):
 
     `oldest` is the smallest `after` from which no event is missing. A reader that is further behind has missed events
     that retention removed, and must read the tasks again.
+
+    `db` says which database this is, and since when it has run: give it back as `known` with the next `after`.
+    `restored` says that an older copy of the database has been put in place meanwhile, so what the reader knows may
+    never have happened: it must read the tasks again, and go on after `last`.
     """
 
     events: list[Event]
     last: int
     oldest: int = 0
+    db: str = ""
+    restored: bool = False
 
 
 class Summary(Record, frozen=True, kw_only=True):

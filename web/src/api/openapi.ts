@@ -1169,6 +1169,10 @@ export interface components {
             last: number;
             /** @default 0 */
             oldest: number;
+            /** @default  */
+            db: string;
+            /** @default false */
+            restored: boolean;
         };
         Event: {
             seq: number;
@@ -3497,6 +3501,7 @@ export interface operations {
                 after?: number;
                 wait?: number;
                 limit?: number;
+                known?: string;
                 task?: string;
             };
             header?: {
@@ -3556,6 +3561,7 @@ export interface operations {
                 after?: number;
                 wait?: number;
                 limit?: number;
+                known?: string;
             };
             header?: {
                 "Last-Event-ID"?: string;

@@ -51,10 +51,30 @@ class Memory:
         self.last_event = 0
         self.removed_event = 0
         self.id = ""
+        self.runs: list[tuple[str, int]] = []
+        """The latest starts of the database: each has a name, and the number of the last event before it."""
         self.engine = ""
         self.specs: dict[int, Spec] = {}
         self.spec_ids: dict[str, tuple[int, int]] = {}
         """By digest: its number, and the last task for which it is kept."""
+
+    @property
+    def history(self) -> str:
+        """What tells this database from others, and from older copies of itself."""
+        return self.runs[-1][0] if self.runs else self.id
+
+    def restored(self, after: int, known: str) -> bool:
+        """Whether a reader that was told of event `after` by the database `known` was told of another history.
+
+        It was if there is no such event, or if the database that it knew is none of the starts that led to this one,
+        or if this one went on from before that event.
+        """
+        if after > self.last_event:
+            return True
+        if known in ("", self.history):
+            return False
+        names = [name for name, _ in self.runs]
+        return known not in names or self.runs[names.index(known) + 1][1] < after
 
     @property
     def available(self) -> int:

@@ -27,11 +27,15 @@ def spec(transaction: Transaction, id: str, tenant: str | None) -> NamedRecipe:
     return NamedRecipe(tenant=row.tenant, name=row.recipe, spec=body, changed=row.created / 1000)
 
 
-def events(transaction: Transaction, after: int, limit: int, task: str | None, tenant: str | None) -> EventPage:
+def events(
+    transaction: Transaction, after: int, limit: int, task: str | None, tenant: str | None, known: str = ""
+) -> EventPage:
     """Return one page of events; of a tenant's events, those among the next `LOOKED_THROUGH`."""
     transaction.write_events()
     memory = transaction.memory
     until = memory.last_event
+    if memory.restored(after, known):
+        return EventPage(events=[], last=until, oldest=memory.removed_event, db=memory.history, restored=True)
     if task is None and tenant is not None:
         until = min(until, after + LOOKED_THROUGH)
         rows = transaction.connection.read("tenant_events_after", list[EventRow], after, limit, until, tenant)
@@ -43,7 +47,7 @@ def events(transaction: Transaction, after: int, limit: int, task: str | None, t
         found = transaction.connection.read("task_events_after", list[EventRow], after, limit, n)
         rows = [row for row in found if reference and row.key == reference.key and tenant in (None, row.tenant)]
     last = rows[-1].seq if len(rows) == limit else max(after, until)
-    return EventPage(events=[row.event() for row in rows], last=last, oldest=memory.removed_event)
+    return EventPage(events=[row.event() for row in rows], last=last, oldest=memory.removed_event, db=memory.history)
 
 
 def summary(transaction: Transaction, tenant: str | None) -> Summary:

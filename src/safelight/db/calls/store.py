@@ -172,7 +172,14 @@ class CallStore:
         await self._do(_delete, id, tenant)
 
     async def events(
-        self, after: int, *, limit: int = 1000, wait: float = 0.0, task: str | None = None, tenant: str | None = None
+        self,
+        after: int,
+        *,
+        limit: int = 1000,
+        wait: float = 0.0,
+        task: str | None = None,
+        tenant: str | None = None,
+        known: str = "",
     ) -> EventPage:
         """See the contract."""
         deadline = time.monotonic() + wait
@@ -180,9 +187,9 @@ class CallStore:
             await self._listen()
         while True:
             seen = self._events.count
-            page = await self._read(reading.events, after, limit, task, tenant)
+            page = await self._read(reading.events, after, limit, task, tenant, known)
             behind = page.last - after >= reading.LOOKED_THROUGH
-            if page.events or behind or not await self._events.wait(seen, deadline - time.monotonic()):
+            if page.events or page.restored or behind or not await self._events.wait(seen, deadline - time.monotonic()):
                 return page
 
     async def summary(self, *, tenant: str | None = None) -> Summary:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from safelight.db import lifecycle
+from safelight.db import ids, lifecycle
 from safelight.db.calls.transaction import Transaction, encoded
 from safelight.db.lifecycle import Change
 from safelight.db.rows import TaskRow
@@ -20,6 +20,8 @@ _KEEP_AGES = 600_000
 """Milliseconds between two times at which the time that db has run is written down."""
 _HELD = 100
 """Milliseconds after which leases that a stall of db has kept from expiring are looked at again."""
+_RUNS = 100
+"""Starts that are remembered; readers that have seen no event since an earlier one read everything again."""
 _LONGEST_DELIVERY = 86_400_000
 
 
@@ -33,6 +35,9 @@ def start(transaction: Transaction, policy: Policy) -> str | None:
     connection.run("extend_all", transaction.steady)
     connection.run("cap_delays", transaction.steady + _ms(policy.retry_longest))
     connection.run("cap_deliveries", transaction.steady + _LONGEST_DELIVERY)
+    memory = transaction.memory
+    memory.runs = [*memory.runs[-_RUNS:], (ids.randoms(1)[0], memory.last_event)]
+    transaction.set_meta("runs", encoded(memory.runs))
     kept = connection.value("meta", "ages")
     return None if kept is None else str(kept)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from safelight.accounts import Tenant
 from safelight.db.calls.memory import Memory
 from safelight.db.sqlite.connection import Connection
@@ -16,6 +18,7 @@ def read(connection: Connection) -> Memory:
     memory.last_event = connection.value("last_number", "event") or 0
     memory.removed_event = connection.value("meta", "removed_event") or 0
     memory.id = connection.value("meta", "id")
+    memory.runs = msgspec.json.decode(connection.value("meta", "runs") or "[]", type=list[tuple[str, int]])
     memory.engine = connection.value("meta", "engine") or ""
     for tenant in connection.read("tenants", list[Tenant]):
         memory.keep_tenant(tenant)

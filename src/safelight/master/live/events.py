@@ -46,6 +46,7 @@ class TaskEventQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     after: After | None = None
     wait: Annotated[float, Meta(ge=0, le=60, description="seconds to wait for the first change")] = 0.0
     limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    known: Annotated[str, Meta(max_length=64, description="the `db` of the page before; JSON only")] = ""
 
 
 class EventQuery(TaskEventQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -90,7 +91,7 @@ class Events:
         accept = request.headers.get("Accept", "")
         if JSON in accept and _STREAM not in accept:
             page, _ = await self._feed.read(
-                after, limit=query.limit, wait=query.wait, task=task, tenant=tenant_of(request)
+                after, limit=query.limit, wait=query.wait, task=task, tenant=tenant_of(request), known=query.known
             )
             return http.json_response(page)
         if self._readers >= self._most:
@@ -111,13 +112,13 @@ class Events:
         await response.prepare(request)
         _bound_buffer(request)
         tenant = tenant_of(request)
-        data = _RETRY + b"id: %d\n\n" % after
+        data, known = _RETRY + b"id: %d\n\n" % after, ""
         try:
             while not self._stopping.is_set():
                 # A reader that reads nothing must not use up memory; it can resume where it was disconnected.
                 async with asyncio.timeout(self._stall_timeout):
                     await response.write(data)
-                after, data = await self._next(after, task, tenant)
+                after, known, data = await self._next(after, known, task, tenant)
             await response.write_eof()
         except TimeoutError:
             log.info("Closed an event stream whose reader does not read", extra={"remote": request.remote})
@@ -128,27 +129,30 @@ class Events:
             pass  # the reader has left
         return response
 
-    async def _next(self, after: int, task: str | None, tenant: str) -> tuple[int, bytes]:
+    async def _next(self, after: int, known: str, task: str | None, tenant: str) -> tuple[int, str, bytes]:
         try:
-            page, frames = await self._feed.read(after, limit=_PAGE, wait=_KEEP_ALIVE, task=task, tenant=tenant)
+            page, frames = await self._feed.read(
+                after, limit=_PAGE, wait=_KEEP_ALIVE, task=task, tenant=tenant, known=known
+            )
         except Error as error:  # old events are read from db, which is not available
             log.debug("An event stream pauses: %s", error.detail)
             await asyncio.sleep(1.0)
-            return after, b": %b\n\n" % error.code.value.encode()
+            return after, known, b": %b\n\n" % error.code.value.encode()
         missed = b""
-        if after < page.oldest:
+        if page.restored or after < page.oldest:
             missed = b'event: missed\ndata: {"oldest":%d}\n\n' % page.oldest
         if frames:
-            return page.last, missed + b"".join(frames)
+            return page.last, page.db, missed + b"".join(frames)
         # An id without data is not an event, but an interrupted stream resumes from it.
-        return page.last, missed + b": keep-alive\nid: %d\n\n" % page.last
+        return page.last, page.db, missed + b": keep-alive\nid: %d\n\n" % page.last
 
     def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
         answer = {_STREAM: {"type": "string"}, JSON: EventPage}
         description = (
             "Server-sent events, each with its number as id and an Event as data; a broken stream resumes by "
-            "Last-Event-ID or `after`. An event named `missed` says that retention removed some: read the tasks anew. "
+            "Last-Event-ID or `after`. An event named `missed` says that retention removed some, or that an older copy "
+            "of the database was restored: read the tasks anew. "
             "With `Accept: application/json`, one page as a long poll."
         )
         headers = {"Last-Event-ID": "the number of the last change that is known, as browsers send it"}

@@ -37,6 +37,7 @@ class Feed:
         self._floor: int | None = None
         self._last = 0
         self._oldest = 0
+        self._db_known = ""
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._wanted = asyncio.Event()
         self._stopped = False
@@ -71,22 +72,26 @@ class Feed:
         wait: float = 0.0,
         task: str | None = None,
         tenant: str | None = None,
+        known: str = "",
     ) -> tuple[EventPage, list[bytes]]:
-        """Return the changes after a number, and their frames for event streams, waiting for the first one."""
+        """Return the changes after a number, and their frames for event streams, waiting for the first one.
+
+        `known` is the `db` of the page before; a page that is `restored` is returned at once.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
         while True:
             key = task or _of(tenant)
             changed = self._await_change(key)
             try:
-                found = self._kept(after, limit, task, tenant)
+                found = self._kept(after, limit, task, tenant) if known in ("", self._db_known) else None
                 if found is None or (wait <= 0 and not found[0].events):  # who does not wait gets the latest
-                    page = await self._db.events(after, limit=limit, task=task, tenant=tenant)
+                    page = await self._db.events(after, limit=limit, task=task, tenant=tenant, known=known)
                     found = page, [frame(event) for event in page.events]
                 left = deadline - loop.time()
-                if found[0].events or self._stopped or left <= 0:
+                if found[0].events or found[0].restored or self._stopped or left <= 0:
                     return found
-                after = max(after, found[0].last)
+                after, known = max(after, found[0].last), found[0].db
                 if after < self._last:  # db looked through a part of what others changed
                     continue
                 await asyncio.wait((changed,), timeout=left)
@@ -128,7 +133,7 @@ class Feed:
                 if len(events) == limit:
                     break
         last = events[-1].seq if len(events) == limit else self._last
-        return EventPage(events=events, last=last, oldest=self._oldest), frames
+        return EventPage(events=events, last=last, oldest=self._oldest, db=self._db_known), frames
 
     async def _follow(self) -> None:
         pause = 0.1
@@ -137,7 +142,7 @@ class Feed:
                 if self._floor is None:
                     self._last = self._floor = (await self._db.summary()).seq
                     self._wake(set(self._waiting))  # earlier changes are read from db
-                page = await self._db.events(self._last, limit=_PAGE, wait=_WAIT)
+                page = await self._db.events(self._last, limit=_PAGE, wait=_WAIT, known=self._db_known)
             except Error as error:
                 log.debug("The feed of changes pauses: %s", error.detail)
                 await asyncio.sleep(pause)
@@ -160,7 +165,8 @@ class Feed:
                 await self._wanted.wait()
 
     def _take(self, page: EventPage) -> None:
-        if page.last < self._last or page.oldest > self._last:
+        self._db_known = page.db
+        if page.restored or page.last < self._last or page.oldest > self._last:
             # db was restored, or has deleted changes that were not read: what is in memory has a gap and is dropped.
             log.warning("The feed of changes restarts at %d; it was at %d", page.last, self._last)
             self._events, self._frames, self._numbers = [], [], []

@@ -147,16 +147,18 @@ class LastHourCounter:
 
     async def _count(self) -> None:
         after: int | None = None
+        known = ""
         while True:
             try:
                 if after is None:
                     after = await self._an_hour_ago()
-                page, _ = await self._feed.read(after, limit=_PAGE, wait=30.0)
+                page, _ = await self._feed.read(after, limit=_PAGE, wait=30.0, known=known)
             except Error as error:
                 log.debug("The statistics of the last hour are delayed: %s", error.detail)
                 await asyncio.sleep(2.0)
                 continue
-            if page.last < after:  # db was restored
+            known = page.db
+            if page.restored:
                 self._counts.clear()
                 after = None
                 continue

@@ -1,0 +1,74 @@
+"""An older copy of the database is put in place under a running master: its readers are told, and read again."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from safelight.client.base import session
+from safelight.client.master import Client
+from safelight.wire import LeaseRequest
+from support.leases import WORKER
+from support.photos import photo
+from support.system import System, system
+
+pytestmark = pytest.mark.slow
+
+
+async def restart_db(whole: System) -> None:
+    await (await whole.start("db")).address()
+
+
+async def stop_db(whole: System) -> None:
+    assert await whole.running.pop("db").stop(signal.SIGTERM) == 0
+
+
+async def streamed(http, url: str, seen: list[str], began: asyncio.Event) -> None:
+    async with http.get(f"{url}/events", headers={"Accept": "text/event-stream"}) as answer:
+        async for line in answer.content:
+            seen.append(line.decode().strip())
+            began.set()
+
+
+@pytest.mark.parametrize("grown", [False, True])
+async def test_readers_are_told_of_a_restored_database(tmp_path: Path, grown: bool) -> None:
+    """Also where the copy has meanwhile more events than the readers know (`grown`): numbers alone do not tell."""
+    async with system(tmp_path) as whole, Client.connect(whole.master) as client, session() as http:
+        kept = await client.upload(photo(1))
+        await stop_db(whole)
+        shutil.copytree(whole.data / "db", tmp_path / "copy")
+        await restart_db(whole)
+        await whole.ready()
+        lost = await client.upload(photo(2))
+        page = await client.changes(lost.seq - 1, wait=10.0)
+        seen, began = list[str](), asyncio.Event()
+        reading = asyncio.create_task(streamed(http, f"http://{whole.master}", seen, began))
+        await began.wait()
+        waiting = asyncio.create_task(client.wait(kept.id, timeout=60))
+        await stop_db(whole)
+        shutil.rmtree(whole.data / "db")
+        shutil.copytree(tmp_path / "copy", whole.data / "db")
+        await restart_db(whole)
+        await whole.ready()
+        if grown:
+            for number in range(3, 8):
+                await client.upload(photo(number))
+        async with asyncio.timeout(60):
+            while "event: missed" not in seen:
+                await asyncio.wait([reading], timeout=0.1)
+                assert not reading.done()
+        told = await client.changes(page.last, known=page.db)
+        assert told.restored
+        assert told.db != page.db
+        fresh = await client.changes(0)
+        assert lost.id not in {event.task for event in fresh.events}
+        (lease, *_) = await client.lease(LeaseRequest(worker=WORKER, n=1, wait=10.0))
+        assert lease.task == kept.id
+        await client.cancel(kept.id)
+        assert (await waiting).id == kept.id
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
