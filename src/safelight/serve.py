@@ -268,7 +268,7 @@ async def _register_classic(service: Service, discovery: Discovery, key: str, va
     while True:
         try:
             if not registered:
-                await store.set_classic(key, value)
+                await store.set(key, value)
                 log.info("%s endpoint registered", service.title, extra={key: value})
                 registered = True
             await asyncio.sleep(_LOOKED_AT_AGAIN)

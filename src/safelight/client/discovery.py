@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 
 from safelight.client.base import Connection, Credentials, Fixed, no_credentials
-from safelight.client.keyvaluestore import KeyValueStoreClient
+from safelight.client.keyvaluestore import ClassicStoreClient, KeyValueStoreClient
 from safelight.errors import Code, Error
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Discovery:
         # What the classic protocol registered may be anybody's in its networks: the cluster key is not shown there.
         self._only_ours = credentials is not no_credentials
         # A store that speaks the classic protocol alone may be anybody's too.
-        self.classic_store = KeyValueStoreClient(Connection(http, Fixed(keyvaluestore), retry_for=0.0))
+        self.classic_store = ClassicStoreClient(Connection(http, Fixed(keyvaluestore), retry_for=0.0))
         self._classic = False
         self._known: dict[str, list[str]] = {}
         self._avoided: dict[str, float] = {}
@@ -123,7 +123,7 @@ class Discovery:
             known = {}
             for key in () if self._only_ours else REGISTRATION_KEYS.values():
                 try:
-                    known[key] = [(await self.classic_store.get(key)).strip()]
+                    known[key] = [await self.classic_store.get(key)]
                 except Error as error:
                     if error.code is not Code.NOT_FOUND:
                         return

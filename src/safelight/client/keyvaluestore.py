@@ -13,6 +13,26 @@ def _path(key: str) -> str:
     return f"/{quote(key, safe='')}"
 
 
+class ClassicStoreClient(ServiceClient):
+    """A key-value store that speaks the classic protocol alone: `GET` and `POST` of a key."""
+
+    async def is_classic(self) -> bool:
+        """Say whether the store is one: it knows no health, and takes that for a key, which it does not have."""
+        try:
+            await self._connection.call("GET", "/healthz", bytes, retry=False)
+        except Error as error:
+            return error.code in (Code.NOT_FOUND, Code.METHOD_NOT_ALLOWED)
+        return False
+
+    async def get(self, key: str) -> str:
+        """Return the value of a key. Raises NOT_FOUND."""
+        return (await self._connection.call("GET", _path(key), bytes)).decode(errors="replace").strip()
+
+    async def set(self, key: str, value: str) -> None:
+        """Set a value forever, in place of any other."""
+        await self._connection.call("POST", _path(key), bytes, json={"value": value})
+
+
 class KeyValueStoreClient(ServiceClient):
     """Values under keys; see the store."""
 
@@ -41,21 +61,6 @@ class KeyValueStoreClient(ServiceClient):
         """Set a value, forever or for `ttl` seconds. Without an instance, it replaces every entry of the key."""
         body = {"value": value, "instance": instance, "ttl": ttl}
         return await self._connection.call("PUT", _path(key), Entry, json=body)
-
-    async def is_classic(self) -> bool:
-        """Say whether the store speaks the classic protocol alone: `GET` and `POST` of a key.
-
-        Such a store knows no health: it takes that for a key, which it does not have.
-        """
-        try:
-            await self._connection.call("GET", "/healthz", bytes, retry=False)
-        except Error as error:
-            return error.code in (Code.NOT_FOUND, Code.METHOD_NOT_ALLOWED)
-        return False
-
-    async def set_classic(self, key: str, value: str) -> None:
-        """Set a value as the classic protocol does, forever and in place of any other."""
-        await self._connection.call("POST", _path(key), bytes, json={"value": value})
 
     async def delete(self, key: str, *, instance: str | None = None) -> int:
         """Delete the entries of a key, or one instance; return how many were deleted."""
