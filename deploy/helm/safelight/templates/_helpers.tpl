@@ -1,0 +1,138 @@
+{{- define "safelight.name" -}}
+{{- if contains "safelight" .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}{{ else }}{{ printf "%s-safelight" .Release.Name | trunc 40 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{- define "safelight.selector" -}}
+app.kubernetes.io/name: safelight
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "safelight.labels" -}}
+{{ include "safelight.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- end }}
+
+{{- define "safelight.port" -}}
+{{- get (dict "keyvaluestore" 8000 "db" 8001 "storage" 8002 "master" 8003 "worker" 8004) . }}
+{{- end }}
+
+{{- define "safelight.keySecret" -}}
+{{- .Values.clusterKey.existingSecret | default (printf "%s-cluster-key" (include "safelight.name" .)) }}
+{{- end }}
+
+{{/* The pod of a service. Takes root, component and volume: the name of a claim template, or empty for memory. */}}
+{{- define "safelight.pod" -}}
+{{- $root := .root }}
+{{- $component := .component }}
+{{- $values := get $root.Values $component }}
+{{- $name := include "safelight.name" $root }}
+{{- $port := include "safelight.port" $component }}
+metadata:
+  labels: {{- include "safelight.labels" . | nindent 4 }}
+  annotations:
+    prometheus.io/scrape: "true"
+    prometheus.io/port: {{ $port | quote }}
+spec:
+  serviceAccountName: {{ $name }}
+  automountServiceAccountToken: false
+  enableServiceLinks: false
+  terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds | default 30 }}
+  {{- with $root.Values.imagePullSecrets }}
+  imagePullSecrets: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  securityContext:
+    runAsNonRoot: true
+    runAsUser: 65534
+    runAsGroup: 65534
+    fsGroup: 65534
+    fsGroupChangePolicy: OnRootMismatch
+    seccompProfile: {type: RuntimeDefault}
+  containers:
+    - name: {{ $component }}
+      image: "{{ $root.Values.image.repository }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}"
+      imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+      workingDir: /srv
+      command: [python3, -m, safelight.{{ $component }}]
+      args:
+        {{- if ne $component "keyvaluestore" }}
+        - {{ printf "%s-keyvaluestore:8000" $name }}
+        {{- else }}
+        - --allowed-hosts={{ $name }}-keyvaluestore,{{ $name }}-keyvaluestore.{{ $root.Release.Namespace }}.svc
+        {{- end }}
+        - --host=0.0.0.0
+        - --port={{ $port }}
+        - --data=/data
+        - --cluster-key-file=/run/secrets/safelight/cluster-key
+        - --log-format=json
+        {{- if eq $component "master" }}
+        - --allowed-hosts={{ $name }}-master,{{ $name }}-master.{{ $root.Release.Namespace }}.svc
+        {{- with $root.Values.publicUrl }}
+        - --public-url={{ . }}
+        {{- end }}
+        {{- end }}
+        {{- if eq $component "worker" }}
+        - --slots={{ $values.slots }}
+        {{- end }}
+        {{- with $values.args }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      env:
+        - {name: SSL_CERT_FILE, value: /etc/ssl/certs/ca-certificates.crt}
+        {{- if and (hasKey $values "storeSecret") $values.storeSecret.name }}
+        - name: SAFELIGHT_{{ upper $component }}_STORE
+          valueFrom:
+            secretKeyRef: {name: {{ $values.storeSecret.name }}, key: {{ $values.storeSecret.key }}}
+        {{- end }}
+        {{- with $values.env }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      ports:
+        - {name: http, containerPort: {{ $port }}, protocol: TCP}
+      startupProbe:
+        httpGet: {path: /healthz, port: http}
+        periodSeconds: 2
+        failureThreshold: 150
+      livenessProbe:
+        httpGet: {path: /healthz, port: http}
+        periodSeconds: 10
+        timeoutSeconds: 5
+        failureThreshold: 6
+      readinessProbe:
+        httpGet: {path: {{ eq $component "storage" | ternary "/healthz" "/readyz" }}, port: http}
+        periodSeconds: 5
+        timeoutSeconds: 5
+      resources: {{- toYaml $values.resources | nindent 8 }}
+      securityContext:
+        allowPrivilegeEscalation: false
+        readOnlyRootFilesystem: true
+        capabilities: {drop: [ALL]}
+      volumeMounts:
+        - {name: {{ .volume | default "scratch" }}, mountPath: /data}
+        - {name: tmp, mountPath: /tmp}
+        - {name: cluster-key, mountPath: /run/secrets/safelight, readOnly: true}
+  volumes:
+    {{- if not .volume }}
+    - {name: scratch, emptyDir: {}}
+    {{- end }}
+    - {name: tmp, emptyDir: {}}
+    - name: cluster-key
+      secret: {secretName: {{ include "safelight.keySecret" $root }}, defaultMode: 0440}
+  {{- with $root.Values.nodeSelector }}
+  nodeSelector: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $root.Values.tolerations }}
+  tolerations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $root.Values.affinity }}
+  affinity: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  topologySpreadConstraints:
+    - maxSkew: 1
+      topologyKey: kubernetes.io/hostname
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector:
+        matchLabels: {{- include "safelight.selector" . | nindent 10 }}
+{{- end }}

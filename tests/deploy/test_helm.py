@@ -1,0 +1,176 @@
+"""The Helm chart, by helm itself and by Kubernetes' own schemas: valid, hardened, and its parts fit together."""
+
+import importlib
+import subprocess
+import warnings
+from pathlib import Path
+
+import pytest
+import yaml
+
+from safelight import settings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import kubernetes_validate
+
+CHART = Path(__file__).parents[2] / "deploy/helm/safelight"
+KUBERNETES = ("1.27", "1.33")
+PORTS = {"keyvaluestore": 8000, "db": 8001, "storage": 8002, "master": 8003, "worker": 8004}
+CASES = {
+    "embedded": {},
+    "distributed": {
+        "keyvaluestore": {"replicas": 2, "storeSecret": {"name": "etcd"}},
+        "db": {"replicas": 3, "storeSecret": {"name": "postgresql", "key": "uri"}},
+        "storage": {"replicas": 2, "storeSecret": {"name": "bucket"}, "env": [{"name": "AWS_REGION", "value": "eu"}]},
+        "clusterKey": {"existingSecret": "mine"},
+    },
+    "everything": {
+        "publicUrl": "https://photos.example.org",
+        "ingress": {"enabled": True, "className": "nginx", "host": "photos.example.org", "tlsSecret": "tls"},
+        "worker": {"autoscaling": {"enabled": True}, "args": ["--time-limit=2m"]},
+        "networkPolicy": {"metricsFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]},
+        "imagePullSecrets": [{"name": "registry"}],
+        "nodeSelector": {"disk": "fast"},
+        "tolerations": [{"key": "photos", "operator": "Exists"}],
+    },
+    "bare": {"networkPolicy": {"enabled": False}, "podDisruptionBudget": {"enabled": False}},
+}
+
+
+def helm(*words, status=0):
+    done = subprocess.run(["helm", *map(str, words)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout if status == 0 else done.stderr
+
+
+@pytest.fixture(scope="module", params=CASES)
+def documents(request, tmp_path_factory):
+    """What the chart makes of some values, as documents by kind and name."""
+    file = tmp_path_factory.mktemp("values") / "values.yaml"
+    file.write_text(yaml.safe_dump(CASES[request.param]))
+    helm("lint", "--strict", CHART, "--values", file)
+    text = helm("template", "photos", CHART, "--namespace", "lab", "--values", file)
+    found = [one for one in yaml.safe_load_all(text) if one]
+    named = {(one["kind"], one["metadata"]["name"]): one for one in found}
+    assert len(named) == len(found), "two documents have one name"
+    return request.param, named
+
+
+def kinds(documents, *wanted):
+    return [one for (kind, _), one in documents.items() if kind in wanted]
+
+
+def pods(documents):
+    return {
+        one["metadata"]["labels"]["app.kubernetes.io/component"]: one["spec"]["template"]
+        for one in kinds(documents, "StatefulSet", "Deployment")
+    }
+
+
+def chosen(selector, documents):
+    """The components whose pods have the labels of a selector."""
+    return {name for name, pod in pods(documents).items() if selector.items() <= pod["metadata"]["labels"].items()}
+
+
+def test_kubernetes_accepts_every_document(documents):
+    _, documents = documents
+    for version in KUBERNETES:
+        for document in documents.values():
+            if document["apiVersion"] != "keda.sh/v1alpha1":  # Kubernetes has no schema of KEDA's
+                kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_each_service_gets_settings_that_it_has_and_probes_that_it_answers(documents):
+    _, documents = documents
+    found = pods(documents)
+    assert found.keys() == PORTS.keys()
+    for name, pod in found.items():
+        (container,) = pod["spec"]["containers"]
+        assert container["command"] == ["python3", "-m", f"safelight.{name}"]
+        kind = importlib.import_module(f"safelight.{name}.__main__").Config
+        config = settings.load(kind, container["args"], section=name, program=name, environ={})
+        assert (config.port, config.host) == (PORTS[name], "0.0.0.0")
+        assert container["ports"][0]["containerPort"] == PORTS[name]
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert container[probe]["httpGet"]["path"] in {"/healthz", "/readyz"}
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        assert config.data in mounts
+        assert Path(config.cluster_key_file).parent.as_posix() in mounts
+
+
+def test_pods_are_hardened(documents):
+    _, documents = documents
+    for pod in pods(documents).values():
+        spec, (container,) = pod["spec"], pod["spec"]["containers"]
+        assert spec["securityContext"]["runAsNonRoot"]
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not spec["automountServiceAccountToken"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert "memory" in container["resources"]["limits"]
+        (key,) = [volume for volume in spec["volumes"] if volume["name"] == "cluster-key"]
+        assert key["secret"]["defaultMode"] == 0o440
+
+
+def test_selectors_and_names_lead_somewhere(documents):
+    case, documents = documents
+    for service in kinds(documents, "Service"):
+        (component,) = chosen(service["spec"]["selector"], documents)
+        assert service["spec"]["ports"][0]["port"] == PORTS[component]
+    for one in kinds(documents, "StatefulSet"):
+        assert ("Service", one["spec"]["serviceName"]) in documents
+    for kind, key in (("PodDisruptionBudget", "selector"), ("NetworkPolicy", "podSelector")):
+        covered = [chosen(one["spec"][key]["matchLabels"], documents) for one in kinds(documents, kind)]
+        assert sorted(map(list, covered)) == ([] if case == "bare" else [[name] for name in sorted(PORTS)])
+    for ingress in kinds(documents, "Ingress"):
+        backend = ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"]
+        assert ("Service", backend) in documents
+    secrets = {pod["spec"]["volumes"][-1]["secret"]["secretName"] for pod in pods(documents).values()}
+    assert secrets == ({"mine"} if case == "distributed" else {"photos-safelight-cluster-key"})
+    assert case == "distributed" or ("Secret", *secrets) in documents
+    for pod in pods(documents).values():
+        for argument in pod["spec"]["containers"][0]["args"]:
+            if argument.endswith("-keyvaluestore:8000"):
+                assert ("Service", argument.removesuffix(":8000")) in documents
+
+
+def test_what_keeps_data_has_a_volume_or_a_store_elsewhere(documents):
+    case, documents = documents
+    for one in kinds(documents, "StatefulSet"):
+        name = one["metadata"]["labels"]["app.kubernetes.io/component"]
+        environment = {item["name"]: item for item in one["spec"]["template"]["spec"]["containers"][0]["env"]}
+        if case == "distributed":
+            assert "volumeClaimTemplates" not in one["spec"]
+            reference = environment[f"SAFELIGHT_{name.upper()}_STORE"]["valueFrom"]["secretKeyRef"]
+            assert reference["name"] in {"etcd", "postgresql", "bucket"}
+        else:
+            assert one["spec"]["replicas"] == 1
+            assert one["spec"]["volumeClaimTemplates"][0]["metadata"]["name"] == "data"
+
+
+def test_keda_scales_the_workers_by_what_waits(documents):
+    case, documents = documents
+    scaled = kinds(documents, "ScaledObject")
+    assert bool(scaled) == (case == "everything")
+    for one in scaled:
+        target = documents["Deployment", one["spec"]["scaleTargetRef"]["name"]]
+        assert "replicas" not in target["spec"], "helm would set back what KEDA has chosen"
+        metadata = one["spec"]["triggers"][0]["metadata"]
+        assert "safelight_tasks{" in metadata["query"]
+        assert float(metadata["threshold"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [("db.replicas=2", "db.storeSecret.name"), ("storage.replicas=3", "storage.storeSecret.name")],
+)
+def test_several_of_what_has_an_embedded_store_are_refused(values, sentence):
+    assert sentence in helm("template", "photos", CHART, "--set", values, status=1)
+
+
+def test_an_ingress_needs_a_name():
+    assert "ingress.host" in helm("template", "photos", CHART, "--set", "ingress.enabled=true", status=1)
