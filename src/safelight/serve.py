@@ -11,7 +11,6 @@ import atexit
 import logging
 import os
 import signal
-import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
@@ -22,9 +21,9 @@ import aiohttp
 from aiohttp import web
 
 from safelight import http, logs, settings
-from safelight.access import route
+from safelight.access import route, tls
 from safelight.access.caller import Access
-from safelight.access.policy import PolicyError, server_tls
+from safelight.access.policy import PolicyError
 from safelight.client.base import session
 from safelight.client.discovery import REGISTRATION_KEYS, UNKNOWN_REQUEST, Discovery
 from safelight.client.keyvaluestore import KeyValueStoreClient
@@ -155,9 +154,9 @@ def _session(config: StandaloneConfig) -> aiohttp.ClientSession:
         settings.fail(f"--tls-authorities: {config.tls_authorities} cannot be used: {error.strerror or error}.")
 
 
-def _tls(config: StandaloneConfig) -> ssl.SSLContext | None:
+def _certificate(config: StandaloneConfig) -> tls.Certificate | None:
     try:
-        return server_tls(config)
+        return tls.certificate(config)
     except PolicyError as error:
         settings.fail(str(error))
 
@@ -171,7 +170,7 @@ async def running(
     `neighbours` are the services of the same process, which it calls directly.
     """
     async with AsyncExitStack() as stack:
-        tls = _tls(config)
+        certificate = _certificate(config)
         service = Service(name, config, await stack.enter_async_context(_session(config)), neighbours)
         if service.keyvaluestore is not None:
             store = service.neighbours.find(KeyValueStoreClient)
@@ -192,12 +191,15 @@ async def running(
         stack.push_async_callback(runner.cleanup)
         stack.push_async_callback(_drain, runner, service)
         try:
-            await web.TCPSite(runner, config.host, config.port, backlog=1024, ssl_context=tls).start()
+            context = certificate.context if certificate else None
+            await tls.Site(runner, config.host, config.port, context=context, handshake=config.header_timeout).start()
         except OSError as error:
             settings.fail(f"Cannot listen on {config.host}:{config.port}: {error.strerror}. Choose another --port.")
         service.port = runner.addresses[0][1]
         assert runner.server is not None
         await stack.enter_async_context(service.connections.watching(runner.server))
+        if certificate is not None:
+            await stack.enter_async_context(certificate.watching())
         log.info(
             "%s is listening on %d", service.title, service.port, extra={"address": f"http://{service.advertised}"}
         )

@@ -21,6 +21,8 @@ from safelight.master.__main__ import Config as MasterConfig
 from safelight.master.__main__ import build as build_master
 from safelight.storage.__main__ import Config as StorageConfig
 from safelight.storage.__main__ import build as build_storage
+from safelight.worker.__main__ import Config as WorkerConfig
+from safelight.worker.__main__ import build as build_worker
 
 KINDS: dict[str, tuple[type[serve.StandaloneConfig], Any]] = {
     "keyvaluestore": (KeyValueStoreConfig, build_keyvaluestore),
@@ -28,6 +30,7 @@ KINDS: dict[str, tuple[type[serve.StandaloneConfig], Any]] = {
     "storage": (StorageConfig, build_storage),
     "master": (MasterConfig, build_master),
 }
+WORKER: tuple[type[serve.StandaloneConfig], Any] = (WorkerConfig, build_worker)
 ELSEWHERE = "192.0.2.1"
 """A proxy that calls nobody; where one is named, this machine's programs need a key as all others do."""
 
@@ -51,7 +54,7 @@ class Plane:
         return self.services[name].url
 
     async def start(self, name: str, **settings: Any) -> serve.Service:
-        kind, build = KINDS[name]
+        kind, build = KINDS.get(name, WORKER)
         if name != "keyvaluestore":
             settings["keyvaluestore"] = self.url("keyvaluestore").removeprefix("http://")
         settings.setdefault("cluster_key_file", str(self.key_file))

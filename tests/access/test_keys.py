@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from safelight.master.access.refusals import Refusals
 from support.photos import photo
 
 from .tenants import ALL, Api, acting, finish_one, keyed_tenant
@@ -203,6 +204,39 @@ async def test_the_audit_log_says_who_did_what(root):
     assert first.token.split("_")[2] not in json.dumps(lines)
     mine = [json.loads(line)["tenant"] for line in (await first.call("GET", "/audit")).splitlines()]
     assert set(mine) == {"first"}
+
+
+async def test_sign_ins_that_fail_are_in_the_audit_log_and_do_not_fill_it(root):
+    first = await keyed_tenant(root, "first")
+    (key,) = await first.call("GET", "/keys")
+    wrong = first.token[:-4] + "aaaa"
+    for given in ({"key": wrong}, {"ticket": "b" * 40}, *[{"key": "guessed"}] * 40):
+        async with root.http.post(f"{root.url}/session", json=given) as answer:
+            assert answer.status == 401
+    lines = [json.loads(line) for line in (await root.call("GET", "/audit")).splitlines()]
+    failed = [line for line in lines if line["outcome"] == "unauthenticated"]
+    assert [(line["who"], line["via"], line["subject"], line["remote"]) for line in failed[:3]] == [
+        ("nobody", "key", key["id"], "127.0.0.1"),
+        ("nobody", "ticket", "", "127.0.0.1"),
+        ("nobody", "key", "", "127.0.0.1"),
+    ]
+    assert {line["action"] for line in failed} == {"sessions.start"}
+    assert 5 <= len(failed) <= 7
+    assert wrong.split("_")[2] not in json.dumps(lines)
+    assert [json.loads(line) for line in (await first.call("GET", "/audit")).splitlines()][-1]["outcome"] == "begun"
+
+
+def test_failures_are_counted_by_address_and_all_together():
+    refusals = Refusals()
+    assert [refusals.admit("a", 0.0) for _ in range(7)] == [0] * 5 + [None] * 2
+    assert refusals.admit("b", 0.0) == 2
+    assert refusals.admit("a", 60.0) == 0
+    assert sum(refusals.admit(f"address {number}", 61.0) is not None for number in range(200)) == 60
+    assert refusals.admit("another", 62.5) == 140
+    assert len(refusals._buckets) < 10_002  # noqa: SLF001 - memory that addresses of strangers take
+    for number in range(20_000):
+        refusals.admit(f"more {number}", 70.0)
+    assert len(refusals._buckets) <= 10_000  # noqa: SLF001
 
 
 async def test_a_named_proxy_says_who_its_user_is_and_nobody_else_does(plane, http):

@@ -58,6 +58,22 @@ async def test_a_head_that_does_not_end_costs_its_connection(plane, http):
         assert await reader.readuntil(b"ok\n")
 
 
+@pytest.mark.slow
+async def test_two_thousand_heads_that_do_not_end_hold_up_nobody(plane, http):
+    service = await plane.start("keyvaluestore", header_timeout=3.0, trusted_proxies="192.0.2.1")
+    async with AsyncExitStack() as stack:
+        ends = []
+        for _ in range(2000):
+            reader, writer = await stack.enter_async_context(connection(service))
+            writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Half: ")
+            ends.append(asyncio.create_task(closed(reader)))
+        async with asyncio.timeout(5), http.get(f"{service.url}/healthz") as answer:
+            assert answer.status == 200
+        await asyncio.gather(*ends)
+    async with http.get(f"{service.url}/healthz") as answer:
+        assert answer.status == 200
+
+
 async def test_one_address_holds_so_many_connections_and_keeps_those_that_ask(plane, http):
     service = await plane.start("keyvaluestore", connections=5, trusted_proxies="192.0.2.1")
     async with AsyncExitStack() as stack:
@@ -95,7 +111,7 @@ async def test_one_address_holds_so_many_connections_and_keeps_those_that_ask(pl
 async def test_uploads_that_trickle_give_way_to_those_that_send(plane, http, monkeypatch):
     monkeypatch.setattr(places, "_GRACE", 0.5)
     await plane.start_all()
-    master = await plane.start("master", uploads=16)
+    master = await plane.start("master", uploads=64)
     assert master.discovery is not None
     for name in ("db", "storage"):
         await master.discovery.wait_for(name)
@@ -110,8 +126,8 @@ async def test_uploads_that_trickle_give_way_to_those_that_send(plane, http, mon
         return answered.result()
 
     async with AsyncExitStack() as stack:
-        ends = [asyncio.create_task(trickle(*await stack.enter_async_context(connection(master)))) for _ in range(16)]
-        await until(http, master.url, "safelight_uploads_under_way", lambda count: count == 16)
+        ends = [asyncio.create_task(trickle(*await stack.enter_async_context(connection(master)))) for _ in range(64)]
+        await until(http, master.url, "safelight_uploads_under_way", lambda count: count == 64)
         await asyncio.sleep(0.6)  # past the grace, in which a slow beginning is nobody's fault
         for n in range(20):
             async with http.post(f"{master.url}/task", data={"image": io.BytesIO(photo(n))}) as answer:

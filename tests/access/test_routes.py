@@ -34,6 +34,8 @@ def requests(plane):
 
 
 async def test_without_a_key_nothing_answers_but_what_is_meant_for_everybody(keyed, http):
+    await keyed.start("worker", trusted_proxies="192.0.2.1", slots=1, isolation="thread")
+    assert {"keyvaluestore", "db", "storage", "master", "worker"} == keyed.services.keys()
     walked = 0
     for name, method, path, url, access in requests(keyed):
         for headers in ({}, {"Authorization": "Bearer wrong"}):
@@ -51,6 +53,7 @@ async def test_without_a_key_nothing_answers_but_what_is_meant_for_everybody(key
 
 @pytest.mark.slow
 async def test_the_cluster_key_opens_every_route(keyed, http):
+    await keyed.start("worker", trusted_proxies="192.0.2.1", slots=1, isolation="thread")
     for name, method, path, url, _ in requests(keyed):
         if path == "/shutdown":
             continue

@@ -129,6 +129,31 @@ async def test_limits_answer_429_with_the_time_to_wait(keyed, root):
         await asyncio.gather(*(client.upload(photo(number)) for number in range(5)))
 
 
+async def test_a_tenant_keeps_so_many_bytes_and_no_more(keyed, root):
+    first, second, third = photo(1), photo(2), photo(3)
+    limited = await keyed_tenant(root, "limited", bytes=len(first) + len(second) // 2)
+    other = await keyed_tenant(root, "other")
+
+    async def sent(data: bytes) -> tuple[int, str]:
+        form = {"image": io.BytesIO(data)}
+        async with limited.http.post(f"{limited.url}/task", data=form, headers=limited.headers) as answer:
+            assert answer.status == 200 or int(answer.headers["Retry-After"]) >= 1
+            return answer.status, await answer.text()
+
+    assert (await sent(first))[0] == 200
+    status, sentence = await sent(second)
+    assert status == 429
+    assert "bytes" in sentence
+    async with other.client() as client:
+        await client.upload(third)
+    (task,) = [task["id"] for task in (await limited.call("GET", "/tasks"))["tasks"]]
+    await limited.call("POST", f"/task/{task}/cancel")
+    await limited.call("DELETE", f"/task/{task}", status=204)
+    async with asyncio.timeout(30):
+        while status != 200:  # what is counted is a moment old
+            status, _ = await sent(second)
+
+
 async def test_a_rate_of_requests_is_kept(keyed, root):
     limited = await keyed_tenant(root, "limited", requests=5)
     other = await keyed_tenant(root, "other")

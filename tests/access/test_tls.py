@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from pathlib import Path
 
 import aiohttp
 import pytest
 
+from safelight.access import tls
 from safelight.client.base import Connection, Fixed, ServiceClient, session
 
 from .conftest import ELSEWHERE
@@ -25,7 +27,11 @@ async def openssl(*arguments: str) -> None:
 @pytest.fixture
 async def certificate(tmp_path):
     """A certificate for localhost and 127.0.0.1, which is its own authority, and its key."""
-    files = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    return await made(tmp_path)
+
+
+async def made(directory):
+    files = directory / "certificate.pem", directory / "key.pem"
     await openssl(
         "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
@@ -73,3 +79,63 @@ async def test_services_call_one_another_by_tls(plane, certificate):
         # The answer comes from db.
         async with trusting.get(url, headers=plane.credentials) as answer:
             assert answer.status == 200
+
+
+async def test_a_renewed_certificate_is_used_without_a_restart(plane, certificate, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(tls, "_LOOK_AGAIN", 0.05)
+    public, private = certificate
+    store = await plane.start("keyvaluestore", tls_certificate=public, tls_key=private)
+    (tmp_path / "new").mkdir()
+    renewed, its_key = await made(tmp_path / "new")
+
+    async def shown() -> bytes:
+        trusting_all = ssl.create_default_context()
+        trusting_all.check_hostname, trusting_all.verify_mode = False, ssl.CERT_NONE
+        _, writer = await asyncio.open_connection("127.0.0.1", store.port, ssl=trusting_all)
+        found = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.close()
+        return found
+
+    first = await shown()
+    assert first == in_file(public)
+    copy(renewed, public)  # half of it: the key does not fit
+    async with asyncio.timeout(30):
+        while "stays as it was" not in caplog.text:
+            assert await shown() == first
+    copy(its_key, private)
+    found = first
+    async with asyncio.timeout(30):
+        while found == first:
+            found = await shown()
+    assert found == in_file(renewed)
+
+
+def in_file(path: str) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(Path(path).read_text())
+
+
+def copy(source: str, target: str) -> None:
+    Path(target).write_bytes(Path(source).read_bytes())
+
+
+async def ended(reader) -> bytes:
+    """What comes until the other side closes or resets the connection."""
+    try:
+        return await reader.read()
+    except ConnectionResetError:
+        return b""
+
+
+async def test_a_handshake_that_stalls_costs_its_connection(plane, certificate):
+    public, private = certificate
+    store = await plane.start("keyvaluestore", tls_certificate=public, tls_key=private, header_timeout=0.5)
+    silent, quiet = await asyncio.open_connection("127.0.0.1", store.port)
+    half, begun = await asyncio.open_connection("127.0.0.1", store.port)
+    begun.write(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a ClientHello
+    async with asyncio.timeout(30):
+        assert (await ended(silent), await ended(half)) == (b"", b"")
+    quiet.close()
+    begun.close()
+    async with session(authorities=public) as trusting:
+        url = f"https://localhost:{store.port}"
+        assert await ServiceClient(Connection(trusting, Fixed(url))).health()

@@ -131,6 +131,28 @@ at = 0
 while True:
     at += os.pwrite(int(sys.argv[2]), kept[:1 << 20], at) if at < 120 << 20 else 0
 """,
+    "memory that is shared": """
+import mmap
+kept = []
+while True:
+    kept.append(mmap.mmap(-1, 32 << 20, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS))
+    for at in range(0, 32 << 20, 4096):
+        kept[-1][at] = 1
+""",
+    "files in memory": """
+import os
+kept = []
+while True:
+    kept.append(os.memfd_create("x"))
+    os.write(kept[-1], b"x" * (32 << 20))
+""",
+    "a mapping of its output file": """
+import mmap, os, sys
+os.ftruncate(int(sys.argv[2]), 4 << 30)
+kept = mmap.mmap(int(sys.argv[2]), 4 << 30)
+for at in range(0, 4 << 30, 4096):
+    kept[at] = 1
+""",
     "threads": """
 import threading, time
 for _ in range(2000):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from pathlib import Path
 
 import msgspec
@@ -128,20 +127,3 @@ def split_host(value: str) -> str:
     if value.startswith("["):
         return value[1:].partition("]")[0].lower()
     return value.partition(":")[0].lower().rstrip(".")
-
-
-def server_tls(settings: AccessSettings) -> ssl.SSLContext | None:
-    """Make what a service answers TLS with, if it does. Raises PolicyError."""
-    if settings.tls_certificate is None and settings.tls_key is None:
-        return None
-    if settings.tls_certificate is None or settings.tls_key is None:
-        raise PolicyError("Give --tls-certificate and --tls-key together.")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise PolicyError(f"--tls-certificate and --tls-key: {reason}.") from None
-    return context

@@ -1,11 +1,12 @@
 """The audit log: who did what to keys, tenants, recipes, links and the tasks of other tenants.
 
 An entry is durable in db before the action begins, so nothing is done without one; an action that fails then has a
-second entry with the code of its error.
+second entry with the code of its error. Sign-ins that failed have one entry each, with a limit.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -20,9 +21,12 @@ from safelight.access.forwarded import client_address
 from safelight.accounts import AuditEntry
 from safelight.client.accounts import AccountClient
 from safelight.errors import Code, Error
+from safelight.master.access.refusals import Refusals
 from safelight.master.access.tenant import HEADER, is_operator, tenant_of
 from safelight.master.api.endpoint import Endpoint
 from safelight.wire import encode
+
+log = logging.getLogger(__name__)
 
 _VERBS = {"PUT": "save", "DELETE": "delete"}
 _LINES = "application/x-ndjson"
@@ -40,6 +44,7 @@ class Audit:
 
     def __init__(self, accounts: AccountClient) -> None:
         self._accounts = accounts
+        self._refusals = Refusals()
 
     @asynccontextmanager
     async def record(
@@ -63,6 +68,26 @@ class Audit:
         except Error as error:
             await self._accounts.append_audit([entry.evolve(outcome=error.code.value)])
             raise
+
+    async def refused(self, request: web.Request, error: Error, *, via: str, subject: str = "") -> None:
+        """Record a sign-in that failed, unless too many do. It is refused whether or not that can be written."""
+        remote = client_address(request, request.app[http.SERVICE].gate.policy.proxies)
+        left_out = self._refusals.admit(remote)
+        if left_out is None:
+            return
+        entry = AuditEntry(
+            who="nobody",
+            via=via,
+            remote=remote,
+            action="sessions.start",
+            subject=subject[:200],
+            outcome=error.code.value,
+            detail={"left_out": left_out} if left_out else {},
+        )
+        try:
+            await self._accounts.append_audit([entry])
+        except Error as failure:
+            log.warning("A failed sign-in from %s is not in the audit log: %s", remote, failure.detail)
 
     def audited(self, endpoint: Endpoint) -> Endpoint:
         """Record each call of an endpoint that changes recipes, or tasks where they are another tenant's."""

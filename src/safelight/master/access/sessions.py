@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 import msgspec
@@ -114,14 +116,25 @@ class Sessions:
         asked = await http.read_json(request, SignIn)
         if (asked.key is None) == (asked.ticket is None):
             raise Error(Code.INVALID_REQUEST, "Sign in with an API key, or with the ticket of a sign-in link.")
-        source: ApiKey | Ticket | None
-        if asked.key is not None:
-            source = await self._keys.of_token(asked.key.strip())
-            if source is None:
-                raise Error(Code.UNAUTHENTICATED, "This key is not known here. It may be revoked, or another system's.")
-        else:
-            source = await self._redeemed(asked.ticket or "")
+        async with self.noting_refusals(request, "key" if asked.ticket is None else "ticket", _shown_id(asked.key)):
+            source = await (self._of_key(asked.key) if asked.key is not None else self._redeemed(asked.ticket or ""))
         return await self.start(request, source)
+
+    @asynccontextmanager
+    async def noting_refusals(self, request: web.Request, via: str, subject: str = "") -> AsyncIterator[None]:
+        """Put a sign-in that is refused within the context into the audit log."""
+        try:
+            yield
+        except Error as error:
+            if error.code in (Code.UNAUTHENTICATED, Code.FORBIDDEN):
+                await self._audit.refused(request, error, via=via, subject=subject)
+            raise
+
+    async def _of_key(self, token: str) -> ApiKey:
+        source = await self._keys.of_token(token.strip())
+        if source is None:
+            raise Error(Code.UNAUTHENTICATED, "This key is not known here. It may be revoked, or another system's.")
+        return source
 
     async def _redeemed(self, ticket: str) -> Ticket:
         try:
@@ -217,6 +230,12 @@ class Sessions:
                 errors=(Code.UNAVAILABLE,),
             ),
         ]  # fmt: skip
+
+
+def _shown_id(key: str | None) -> str:
+    """The part of a key that is no secret, where it has the form of one."""
+    found = accounts.parse_token((key or "").strip())
+    return found[0] if found else ""
 
 
 def _private(value: object) -> web.Response:

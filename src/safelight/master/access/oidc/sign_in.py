@@ -112,6 +112,13 @@ class OidcSignIn:
 
     async def finish(self, request: web.Request) -> web.StreamResponse:
         """`GET /oidc/callback`: start a session for the user whom the provider has signed in."""
+        async with self._sessions.noting_refusals(request, "oidc"):
+            ticket = await self._signed_in(request)
+        answer = _redirect(http.absolute(request, "/"))
+        answer.del_cookie(_COOKIE, path=http.location(request, _BACK))
+        return await self._sessions.start(request, ticket, answer)
+
+    async def _signed_in(self, request: web.Request) -> Ticket:
         given, begun = http.query(request, _Callback), _Begun.of(request)
         if begun is None or not hmac.compare_digest(given.state.encode(errors="replace"), begun.state.encode()):
             sentence = "This sign-in was not begun in this browser, or too long ago. Open {} and sign in again."
@@ -124,9 +131,7 @@ class OidcSignIn:
             claims = await self.provider.claims(
                 given.code, redirect=http.absolute(request, _BACK), nonce=begun.nonce, verifier=begun.verifier
             )
-        answer = _redirect(http.absolute(request, "/"))
-        answer.del_cookie(_COOKIE, path=http.location(request, _BACK))
-        return await self._sessions.start(request, await self._user(claims), answer)
+        return await self._user(claims)
 
     async def _user(self, claims: dict[str, object]) -> Ticket:
         """Return what a session is started for. Raises FORBIDDEN for users whom no rule names."""

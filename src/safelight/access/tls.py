@@ -1,0 +1,120 @@
+"""TLS on a service's own port: a certificate that is read again when it is renewed, and a deadline for handshakes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from aiohttp import web
+
+from safelight.access.policy import PolicyError
+from safelight.access.settings import AccessSettings
+
+log = logging.getLogger(__name__)
+
+_LOOK_AGAIN = 5.0
+"""Seconds between two looks at whether the files have changed."""
+
+State = tuple[tuple[int, int, int], ...]
+
+
+class Certificate:
+    """A service's certificate and key. Connections that are open keep the certificate that they began with."""
+
+    def __init__(self, certificate: str, key: str) -> None:
+        """Read the files. Raises PolicyError."""
+        self._files = (certificate, key)
+        self._state = self._look()
+        self.context = _context()
+        _load(self.context, self._files)
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Read the files again whenever they change while the context lasts."""
+        task = asyncio.create_task(self._watch(), name="certificate")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_AGAIN)
+            await asyncio.to_thread(self._refresh)
+
+    def _refresh(self) -> None:
+        state = self._look()
+        if state == self._state:
+            return
+        try:
+            _load(_context(), self._files)  # tried apart: the one in use must never hold a key of another certificate
+            _load(self.context, self._files)
+        except PolicyError as error:
+            log.warning("The certificate stays as it was: %s", error)
+        else:
+            log.info("The certificate was read again")
+        self._state = state
+
+    def _look(self) -> State:
+        found = []
+        for file in self._files:
+            try:
+                status = Path(file).stat()
+            except OSError:
+                found.append((0, 0, 0))
+            else:
+                found.append((status.st_mtime_ns, status.st_size, status.st_ino))
+        return tuple(found)
+
+
+def certificate(settings: AccessSettings) -> Certificate | None:
+    """Return the certificate of a service that speaks TLS, None for plain HTTP. Raises PolicyError."""
+    if settings.tls_certificate is None and settings.tls_key is None:
+        return None
+    if settings.tls_certificate is None or settings.tls_key is None:
+        raise PolicyError("Give --tls-certificate and --tls-key together.")
+    return Certificate(settings.tls_certificate, settings.tls_key)
+
+
+class Site(web.TCPSite):
+    """A port on which a handshake of TLS has a deadline; asyncio's own is a minute, and aiohttp offers no other."""
+
+    def __init__(
+        self, runner: web.AppRunner, host: str, port: int, *, context: ssl.SSLContext | None, handshake: float
+    ) -> None:
+        """Give each handshake `handshake` seconds."""
+        super().__init__(runner, host, port, backlog=1024, ssl_context=context)
+        self._handshake = handshake
+
+    async def start(self) -> None:
+        """Listen. Raises OSError."""
+        await web.BaseSite.start(self)
+        assert self._runner.server is not None
+        self._server = await asyncio.get_running_loop().create_server(
+            self._runner.server,
+            self._host,
+            self._port,
+            ssl=self._ssl_context,
+            backlog=self._backlog,
+            ssl_handshake_timeout=self._handshake if self._ssl_context else None,
+        )
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _load(context: ssl.SSLContext, files: tuple[str, str]) -> None:
+    try:
+        context.load_cert_chain(*files)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise PolicyError(f"--tls-certificate and --tls-key: {reason}.") from None
