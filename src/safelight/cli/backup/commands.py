@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from safelight.cli.backup.archive import Manifest
+from safelight.cli.backup.copying import Copying
 from safelight.cli.connection import HERE, Where, cluster_credentials
-from safelight.cli.printing import FAILED, complain, counted, print_json, say
+from safelight.cli.printing import FAILED, complain, counted, err, print_json, say
 from safelight.client.base import Connection, Fixed, session
 from safelight.client.db import DbClient
 from safelight.client.discovery import REGISTRATION_KEYS
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
+
+_TELL_EVERY = 5.0
+"""Seconds between two lines about the progress."""
 
 
 async def backup_command(directory: Path, /, *, where: Where = HERE) -> int:
@@ -91,6 +96,63 @@ async def restore_command(
     manifest, copied = await restoring.restore(directory, places)
     _print(manifest, shown, f"Restored {_contents(manifest)}; {counted(copied, 'blob')} were copied.")
     return 0
+
+
+async def migrate_command(
+    *,
+    to: str,
+    from_: Annotated[str | None, Parameter(name="--from")] = None,
+    verify: Annotated[bool, Parameter(negative="")] = False,
+    where: Where = HERE,
+) -> int:
+    """Copy photos and results to another backend of storage, while the system works.
+
+    Without --from, everything that tasks refer to is copied out of the running system, whatever its backend, until
+    nothing new arrives. Every digest is checked, and what is there already is not copied again: run it as often as you
+    like. Then start storage with the new --store. docs/guide/growing.md says how to change over, and back.
+
+    Parameters
+    ----------
+    to:
+        The URL of the new store: file:///DIRECTORY, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX.
+    from_:
+        The URL of the old store, if no storage runs.
+    verify:
+        Read what is there already, and copy it again where it is damaged.
+    """
+    from safelight.cli.backup import migrating  # noqa: PLC0415 - reads and writes the stores of services
+
+    told = _Progress()
+    async with migrating.opened(to) as target:
+        if from_ is not None:
+            async with migrating.opened(from_) as source:
+                done = await migrating.from_store(source, target, told, verify=verify)
+        else:
+            async with _services(where) as (db, storage, _):
+                done = await migrating.from_system(db, storage, target, told, verify=verify)
+    summary = {"blobs": done.blobs, "copied": done.copied, "size": done.size, "missing": sorted(done.missing)}
+    if where.json:
+        print_json(summary)
+    else:
+        size = f"{done.size / 1e6:.1f} MB"
+        say(f"{to} has all {counted(done.blobs, 'blob')} ({size}); {counted(done.copied, 'blob')} were new.")
+    if done.missing:
+        first = min(done.missing)
+        complain(f"{counted(len(done.missing), 'blob')} could not be found, the first is {first}.")
+    return FAILED if done.missing else 0
+
+
+class _Progress:
+    """Says on a terminal how far a copy is, once in a while."""
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+
+    def __call__(self, copying: Copying) -> None:
+        now = time.monotonic()
+        if err.is_terminal and now - self._told > _TELL_EVERY:
+            self._told = now
+            err.print(f"{counted(copying.blobs, 'blob')}, {copying.size / 1e6:.1f} MB so far", markup=False)
 
 
 def _contents(manifest: Manifest) -> str:

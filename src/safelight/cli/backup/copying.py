@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
 
+from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.storage.store import BlobStore
 from safelight.wire import Blob, Reference
@@ -58,6 +59,7 @@ class Copying:
                 if error.code is not Code.NOT_FOUND:
                     raise
                 self.missing.add(digest)
+                self._seen.discard(bytes.fromhex(digest))
                 return
             self.copied += 1
         self.missing.discard(digest)
@@ -85,6 +87,17 @@ class Copying:
         if blob.digest not in self.missing:
             await self._target.name(name, blob.digest)
             self.names += 1
+
+
+def reading(storage: StorageClient) -> Open:
+    """Read blobs of a running storage."""
+
+    @asynccontextmanager
+    async def opened(digest: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        async with storage.open(digest) as response:
+            yield response.chunks()
+
+    return opened
 
 
 async def _each(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:

@@ -6,13 +6,11 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 from safelight import __version__
 from safelight.cli.backup.archive import Archive, Database, Manifest, pages
-from safelight.cli.backup.copying import Copying, Open
+from safelight.cli.backup.copying import Copying, reading
 from safelight.client.db import DbClient
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.storage import StorageClient
@@ -44,7 +42,7 @@ async def take(
             database = await asyncio.to_thread(Database, archive.database(digest))
             try:
                 await asyncio.to_thread(database.check)
-                copying = Copying(_reading(storage), storage.named, target)
+                copying = Copying(reading(storage), storage.named, target)
                 async for references in pages(database):
                     await copying.copy(references)
                 copied += copying.copied
@@ -86,12 +84,3 @@ async def _fetch_database(archive: Archive, db: DbClient) -> tuple[str, int]:
         await asyncio.to_thread(os.fsync, file.fileno())
     await asyncio.to_thread(new.replace, archive.database(state.hexdigest()))
     return state.hexdigest(), size
-
-
-def _reading(storage: StorageClient) -> Open:
-    @asynccontextmanager
-    async def opened(digest: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        async with storage.open(digest) as response:
-            yield response.chunks()
-
-    return opened

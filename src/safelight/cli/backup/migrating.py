@@ -1,0 +1,99 @@
+"""Copy blobs from one backend of storage to another, while the system works or from a store that is stopped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from safelight.cli.backup.copying import Copying, Open, reading
+from safelight.client.db import DbClient
+from safelight.client.storage import StorageClient
+from safelight.errors import Code, Error
+from safelight.storage.store import NAME_PREFIX, BlobStore
+from safelight.wire import Reference
+
+_PAGE = 1000
+_ROUNDS = 20
+"""Rounds in which uploads that arrive meanwhile may be followed; each has less to copy than the one before."""
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[BlobStore]:
+    """Open the store that a URL of ``safelight storage --store`` names. Raises INVALID_REQUEST, UNAVAILABLE."""
+    scheme, _, place = url.partition("://")
+    match scheme:
+        case "file":
+            from safelight.storage.directory import DirectoryStore  # noqa: PLC0415 - only what is chosen is imported
+
+            if not Path(place).is_absolute():
+                raise Error(Code.INVALID_REQUEST, f"{url} names no directory; write file:///DIRECTORY.")
+            async with DirectoryStore.at(Path(place)) as directory:
+                yield directory
+        case "s3" | "gs" | "az":
+            try:
+                from safelight.storage.bucket import BucketStore  # noqa: PLC0415 - as above
+            except ModuleNotFoundError:
+                detail = f"{url} needs the extra buckets: pip install 'safelight[buckets]'."
+                raise Error(Code.INVALID_REQUEST, detail) from None
+            async with BucketStore.at(url) as bucket:
+                yield bucket
+        case _:
+            detail = f"{url} is no store of blobs. Write file:///DIRECTORY, s3://BUCKET/PREFIX, gs://… or az://…"
+            raise Error(Code.INVALID_REQUEST, detail)
+
+
+async def from_system(
+    db: DbClient, storage: StorageClient, target: BlobStore, progress: Callable[[Copying], None], *, verify: bool
+) -> Copying:
+    """Copy what tasks refer to out of a running system, and again until a round finds nothing new.
+
+    Raises what the services and the target raise; a repeated call copies only what is left.
+    """
+    copying = Copying(reading(storage), storage.named, target, verify=verify)
+    for _ in range(_ROUNDS):
+        before, copying.names, copying.missing = copying.copied, 0, set()
+        after: int | None = 0
+        while after is not None:
+            page = await db.referenced(after)
+            await copying.copy(page)
+            progress(copying)
+            after = page.next
+        if copying.copied == before:
+            break
+    return copying
+
+
+async def from_store(
+    source: BlobStore, target: BlobStore, progress: Callable[[Copying], None], *, verify: bool
+) -> Copying:
+    """Copy everything out of a store that no service uses."""
+    copying = Copying(_opening(source), source.named, target, verify=verify)
+    names: list[str] = []
+    digests: list[str] = []
+
+    async def flush() -> None:
+        await copying.copy(Reference(digests=digests, names=names))
+        names.clear()
+        digests.clear()
+        progress(copying)
+
+    async for item in source.aged(math.inf):
+        if item.startswith(NAME_PREFIX):
+            names.append(item.removeprefix(NAME_PREFIX))
+        else:
+            digests.append(item)
+        if len(names) + len(digests) >= _PAGE:
+            await flush()
+    await flush()
+    return copying
+
+
+def _opening(store: BlobStore) -> Open:
+    @asynccontextmanager
+    async def opening(digest: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        async with store.open(digest) as blob:
+            yield blob.chunks()
+
+    return opening
