@@ -13,7 +13,7 @@ import msgspec
 
 from safelight.client.base import Body, ServiceClient
 from safelight.client.uploads import EXTRA_WAIT
-from safelight.wire import Blob, Collected, StorageInfo
+from safelight.wire import Blob, Collected, NewFile, SharedDirectory, StorageInfo
 
 
 class BlobAnswer(Protocol):
@@ -95,6 +95,15 @@ class StorageClient(ServiceClient):
     async def name(self, name: str, digest: str) -> None:
         """Give a blob a classic name. Raises NOT_FOUND; CONFLICT where the name refers to another blob."""
         await self._connection.call("PUT", f"/names/{quote(name, safe='')}", bytes, json={"digest": digest})
+
+    async def shared(self) -> SharedDirectory | None:
+        """Return the directory that storage shares with workers of its file system; None if it keeps none."""
+        return await self._connection.call("GET", "/shared", SharedDirectory | None, retry=False)  # type: ignore[arg-type]
+
+    async def adopt(self, name: str, token: str) -> Blob:
+        """Store a file of the shared directory as a blob, durably. Raises NOT_FOUND, STORAGE_FULL."""
+        file = NewFile(name=name, token=token)
+        return await self._connection.call("POST", "/shared", Blob, json=file, wait=EXTRA_WAIT, retry=False)
 
     async def collect(self) -> Collected:
         """Collect garbage now. Raises CONFLICT, UNAVAILABLE."""

@@ -80,7 +80,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
             tasks = db or DbClient(service.connection(address))
             db = db or DbClient(service.connection(address, retry_for=2.0))
             collector = Collector(store, partial(references, db), config.grace, backend.known_db, backend.turn, ages)
-        application = app.make(store, collector, limits, numbers, tasks)
+        application = app.make(store, collector, limits, numbers, tasks, backend.handover)
         async with _collecting(collector, config.collect_every, numbers):
             route.add(application, Partials(backend.partials, config.idle_timeout).routes())
             service.neighbours.offer(StorageClient, DirectStorage(store, limits, numbers))

@@ -18,8 +18,9 @@ from safelight.errors import Code, Error
 from safelight.form import Form
 from safelight.storage import classic, download
 from safelight.storage.collector import Collector
+from safelight.storage.handover import Handover
 from safelight.storage.store import BlobStore, PutResult
-from safelight.wire import Collected, Digest
+from safelight.wire import Collected, Digest, NewFile
 
 T = TypeVar("T")
 
@@ -65,6 +66,7 @@ COLLECTOR: web.AppKey[Collector | None] = web.AppKey("collector")
 TASKS: web.AppKey[classic.Tasks | None] = web.AppKey("tasks")
 LIMITS: web.AppKey[Limits] = web.AppKey("limits")
 NUMBERS: web.AppKey[Numbers] = web.AppKey("numbers")
+HANDOVER: web.AppKey[Handover | None] = web.AppKey("handover")
 
 MAX_NAME = 200
 """Characters of a classic name."""
@@ -83,15 +85,22 @@ class ReadQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make(
-    store: BlobStore, collector: Collector | None, limits: Limits, numbers: Numbers, tasks: classic.Tasks | None = None
+    store: BlobStore,
+    collector: Collector | None,
+    limits: Limits,
+    numbers: Numbers,
+    tasks: classic.Tasks | None = None,
+    handover: Handover | None = None,
 ) -> web.Application:
     """Make the application that serves a store. Without a collector, it refuses to collect.
 
-    Without `tasks`, the classic protocol finds what was stored under a name, and no ids of leases.
+    Without `tasks`, the classic protocol finds what was stored under a name, and no ids of leases. `handover` is the
+    directory that a store of files shares with workers.
     """
     app = web.Application()
     app[TASKS] = tasks
     app[STORE], app[COLLECTOR], app[LIMITS], app[NUMBERS] = store, collector, limits, numbers
+    app[HANDOVER] = handover
     route.add(
         app,
         route.post("/blobs", put, Access.CLUSTER),
@@ -100,6 +109,8 @@ def make(
         route.get("/names/{name}", named, Access.CLUSTER),
         route.put("/names/{name}", name, Access.CLUSTER),
         route.get("/info", info, Access.CLUSTER),
+        route.get("/shared", shared, Access.CLUSTER),
+        route.post("/shared", adopt, Access.CLUSTER),
         route.post("/collect", collect, Access.CLUSTER),
         route.post("/upload/{name}", upload, Access.CLUSTER | Access.CLASSIC),
         route.get("/download/{name}", classic_download, Access.CLUSTER | Access.CLASSIC),
@@ -129,6 +140,22 @@ async def name(request: web.Request) -> web.Response:
     new = await http.read_json(request, NewName)
     await request.app[STORE].name(_name(request), new.digest)
     return web.Response(status=204)
+
+
+async def shared(request: web.Request) -> web.Response:
+    """Answer with the directory that is shared with workers, null if there is none."""
+    handover = request.app[HANDOVER]
+    return http.json_response(None if handover is None else await handover.shared())
+
+
+async def adopt(request: web.Request) -> web.Response:
+    """Store a file that a worker has left in the shared directory."""
+    handover, new = request.app[HANDOVER], await http.read_json(request, NewFile)
+    if handover is None:
+        raise Error(Code.NOT_FOUND, "This storage shares no files.")
+    stored = await handover.adopt(new.name, new.token, limit=request.app[LIMITS].blob)
+    request.app[NUMBERS].count_put(stored)
+    return http.json_response(stored, status=201 if stored.new else 200)
 
 
 async def info(request: web.Request) -> web.Response:

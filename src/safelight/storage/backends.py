@@ -13,6 +13,7 @@ from safelight.errors import Code, Error
 from safelight.steady import Ages
 from safelight.storage.collector import KnownDb, Turn
 from safelight.storage.files import TextFile
+from safelight.storage.handover import Handover
 from safelight.storage.partial.store import PartialLimits, PartialStore
 from safelight.storage.store import BlobStore
 
@@ -27,6 +28,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     partials: PartialStore
     known_db: KnownDb
     turn: Turn
+    handover: Handover | None = None
 
 
 @asynccontextmanager
@@ -40,8 +42,10 @@ async def directory(
     async with (
         DirectoryStore.at(path, keep_free=keep_free, fresh_for=min(_FRESH_FOR, grace / 24)) as blobs,
         PartialDirectory.at(data / "partials", blobs, limits, ages) as partials,
+        Handover.at(path, blobs) as handover,
     ):
-        yield Backend(blobs=blobs, partials=partials, known_db=TextFile(data / "db"), turn=nullcontext)
+        known = TextFile(data / "db")
+        yield Backend(blobs=blobs, partials=partials, known_db=known, turn=nullcontext, handover=handover)
 
 
 @asynccontextmanager

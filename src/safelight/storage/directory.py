@@ -171,6 +171,13 @@ class DirectoryStore:
             await asyncio.shield(self._run(incoming.drop))
             raise
 
+    async def adopt(self, path: Path, *, limit: int) -> PutResult:
+        """Store a file of the same file system as a blob, durably; it is renamed, or removed if it is stored already.
+
+        Raises NOT_FOUND where there is no such file; TOO_LARGE, STORAGE_FULL, and then removes it.
+        """
+        return await self._run(self._adopt, path, limit)
+
     @asynccontextmanager
     async def open(self, digest: str, *, verify: bool = False) -> AsyncIterator[OpenFile]:
         """Open a blob; see the contract."""
@@ -241,6 +248,15 @@ class DirectoryStore:
         self._check_room(len(block))
         incoming.hash(block)
         incoming.write(block)
+
+    def _adopt(self, path: Path, limit: int) -> PutResult:
+        incoming = Incoming.written(path, limit)
+        try:
+            self._check_room(0)
+            return self._finish(incoming, b"", None)
+        except BaseException:
+            incoming.drop()
+            raise
 
     def _finish(self, incoming: Incoming, last: bytes | bytearray, expected: str | None) -> PutResult:
         incoming.hash(last)

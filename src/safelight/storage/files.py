@@ -8,12 +8,13 @@ import hashlib
 import math
 import os
 import secrets
+import stat
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from safelight.errors import Code, Error
 
@@ -35,6 +36,31 @@ class Incoming:
         self._file: FileIO | None = None
         self._lock = threading.Lock()
         self._dropped = False
+
+    @classmethod
+    def written(cls, path: Path, limit: int) -> Self:
+        """Take a file that somebody else has written, and hash it. Raises NOT_FOUND, TOO_LARGE, OSError."""
+        incoming = cls(path.parent)
+        incoming.path = path
+        try:
+            file = FileIO(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "r+")
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise
+            raise Error(Code.NOT_FOUND, "There is no such file to adopt.") from None
+        try:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+                raise Error(Code.NOT_FOUND, "There is no such file to adopt.")  # noqa: TRY301 - the file is closed below
+            while (block := file.read(BLOCK)) and incoming.size <= limit:
+                incoming.hash(block)
+            if incoming.size > limit:
+                raise Error(Code.TOO_LARGE, f"A blob has at most {limit} bytes.", limit=limit)  # noqa: TRY301
+        except BaseException:
+            file.close()
+            raise
+        incoming._file = file
+        return incoming
 
     @property
     def digest(self) -> str:

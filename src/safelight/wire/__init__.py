@@ -30,7 +30,16 @@ from safelight.wire.records import (
     decode,
     encode,
 )
-from safelight.wire.stores import Collected, Entry, EntryPage, NewPartial, Partial, StorageInfo
+from safelight.wire.stores import (
+    Collected,
+    Entry,
+    EntryPage,
+    NewFile,
+    NewPartial,
+    Partial,
+    SharedDirectory,
+    StorageInfo,
+)
 from safelight.wire.tasks import (
     ENDED,
     STATES,
@@ -74,6 +83,7 @@ __all__ = [
     "Lease",
     "LeaseRequest",
     "NamedRecipe",
+    "NewFile",
     "NewPartial",
     "NewTask",
     "Outcome",
@@ -84,6 +94,7 @@ __all__ = [
     "Returned",
     "Seconds",
     "Settled",
+    "SharedDirectory",
     "State",
     "StorageInfo",
     "Summary",

@@ -56,6 +56,20 @@ class Partial(Record, frozen=True, kw_only=True):
     outcome: str = ""
 
 
+class SharedDirectory(Record, frozen=True, kw_only=True):
+    """Where storage keeps its blobs, for workers of the same file system; `token` names a file that is only there."""
+
+    path: str
+    token: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+
+
+class NewFile(Record, frozen=True, kw_only=True):
+    """A file that a worker has left in the shared directory, to be stored as a blob."""
+
+    name: str
+    token: str
+
+
 class StorageInfo(Record, frozen=True, kw_only=True):
     """What storage holds, and how many more bytes fit."""
 

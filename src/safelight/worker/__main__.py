@@ -26,6 +26,7 @@ from safelight.worker.leases import Leases
 from safelight.worker.metrics import DecoderRestarts, Metrics
 from safelight.worker.outage import Outage
 from safelight.worker.prefetch import Prefetch
+from safelight.worker.shared import SharedBlobs
 from safelight.worker.workdir import Workdir
 from safelight.worker.worker import Worker
 
@@ -158,10 +159,12 @@ def _attempts(
     metrics: Metrics,
     outage: Outage,
 ) -> Attempts:
+    shared = SharedBlobs(storage)
     return Attempts(
         pool,
         storage,
-        Inputs(storage, workdir),
+        shared,
+        Inputs(storage, shared, workdir),
         workdir,
         limits=_limits(config),
         time_limit=config.time_limit,

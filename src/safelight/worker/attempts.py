@@ -23,6 +23,7 @@ from safelight.worker.leases import Held
 from safelight.worker.metrics import Metrics
 from safelight.worker.outage import Outage, OutageError
 from safelight.worker.prefetch import Prefetch
+from safelight.worker.shared import SharedBlobs
 from safelight.worker.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Attempts:
         self,
         pool: decoder.DecoderPool,
         storage: StorageClient,
+        shared: SharedBlobs,
         inputs: Inputs,
         workdir: Workdir,
         *,
@@ -56,6 +58,7 @@ class Attempts:
         self._pool = pool
         self._outage = outage
         self._storage = storage
+        self._shared = shared
         self._inputs = inputs
         self._workdir = workdir
         self._limits = limits
@@ -122,7 +125,9 @@ class Attempts:
 
     async def _put(self, made: engine.Output) -> Output:
         try:
-            blob = await retrying(lambda: self._storage.put(made.data), retry_for=_RETRY_FOR)
+            blob = await self._shared.put(made.data)
+            if blob is None:
+                blob = await retrying(lambda: self._storage.put(made.data), retry_for=_RETRY_FOR)
         except Error as error:
             if error.code in _OF_THIS_OUTPUT:
                 raise transient(error) from error

@@ -1,0 +1,54 @@
+"""Where a worker shares a file system with storage, photos and results go by file."""
+
+import shutil
+
+import aiohttp
+import pytest
+
+from safelight.client.master import Client
+from safelight.wire import State
+from support.photos import is_inverse, photo
+from support.system import System
+from worker.conftest import Start
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def sent_and_received(whole: System) -> tuple[float, float]:
+    url = f"http://127.0.0.1:{whole.ports['storage']}/metrics"
+    async with aiohttp.ClientSession() as http, http.get(url) as answer:
+        lines = dict(line.rsplit(" ", 1) for line in (await answer.text()).splitlines() if line[0] != "#")
+    return float(lines["safelight_storage_sent_bytes_total"]), float(lines["safelight_storage_received_bytes_total"])
+
+
+async def result_of(client: Client, number: int, **options: str) -> tuple[State, bytes]:
+    task = await client.upload(photo(number), **options)
+    task = await client.wait(task.id, timeout=30)
+    async with client.result(task.id) as response:
+        return task.state, await response.read()
+
+
+async def test_no_byte_of_a_photo_is_sent_to_a_worker_that_sees_its_file(
+    whole: System, client: Client, start: Start
+) -> None:
+    worker = await start()
+    sent, _ = await sent_and_received(whole)
+    task = await client.wait((await client.upload(photo(301))).id, timeout=30)
+    assert task.state is State.FINISHED
+    assert (await sent_and_received(whole))[0] == sent
+    await worker.log("Photos and results go by file")
+
+
+async def test_a_directory_that_goes_away_costs_nobody_a_photo(whole: System, client: Client, start: Start) -> None:
+    await start()
+    assert (await result_of(client, 302))[0] is State.FINISHED
+    handover = whole.data / "storage" / "handover"
+    moved = handover.with_name("moved")
+    handover.rename(moved)
+    try:
+        state, data = await result_of(client, 303)
+        assert state is State.FINISHED
+        assert is_inverse(photo(303), data)
+    finally:
+        shutil.rmtree(handover, ignore_errors=True)
+        moved.rename(handover)
