@@ -65,6 +65,17 @@ def test_jpeg_xl_comes_in_and_goes_out(mode, tmp_path):
 COLORS = ["red", "lime", "blue", "yellow", "white"]
 
 
+def test_an_animated_and_an_hdr_jpeg_xl_are_refused_by_name(tmp_path):
+    frames = [Image.new("RGB", (32, 24), color) for color in ("red", "lime")]
+    (tmp_path / "a.gif").write_bytes(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100))
+    run("cjxl", str(tmp_path / "a.gif"), str(tmp_path / "a.jxl"))
+    assert "an animated JPEG XL" in refused((tmp_path / "a.jxl").read_bytes(), Code.UNSUPPORTED_FORMAT)
+    (tmp_path / "b.png").write_bytes(encoded(Image.linear_gradient("L").convert("RGB")))
+    for space, name in (("RGB_D65_202_Rel_PeQ", "PQ"), ("RGB_D65_202_Rel_HLG", "HLG")):
+        run("cjxl", "-x", f"color_space={space}", str(tmp_path / "b.png"), str(tmp_path / "b.jxl"))
+        assert f"HDR with the {name} curve" in refused((tmp_path / "b.jxl").read_bytes(), Code.UNSUPPORTED_FORMAT)
+
+
 def stills():
     frames = []
     for index, color in enumerate(COLORS):
@@ -326,6 +337,13 @@ def test_no_format_is_filled_up_with_grey(kind):
     for at in (len(data) // 2, len(data) * 3 // 4):
         refused(data[:at])
         refused(cut(data, at))
+
+
+def test_a_gif_whose_frame_has_no_pixels_is_not_shown_as_black():
+    gif = bytearray(encoded(Image.new("P", (40, 40), 3), "GIF"))
+    at = gif.index(b"\x2c\0\0\0\0\x28\0\x28\0")
+    gif[at + 7 : at + 9] = b"\0\0"
+    assert f"the frame at byte {at} has no pixels" in refused(bytes(gif))
 
 
 def test_where_a_file_is_damaged_is_said():

@@ -21,6 +21,8 @@ class GifReader(VipsReader):
                     case int(kind) if kind == _EXTENSION:
                         at = _after_blocks(data, at + 2)
                     case int(kind) if kind == _IMAGE:
+                        if not any(data[at + 5 : at + 7]) or not any(data[at + 7 : at + 9]):
+                            raise damaged(self.format, f"the frame at byte {at} has no pixels")
                         at = _after_blocks(data, at + 11 + _table(data[at + 9]))
                     case _:
                         return  # garbage between blocks: let the decoder judge
