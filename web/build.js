@@ -26,8 +26,24 @@ await build({
 const version = async (name) =>
   createHash("sha256").update(await readFile(`${target}/${name}`)).digest("hex").slice(0, 12);
 let page = await readFile(`${here}/index.html`, "utf8");
+const copied = ["icon.svg", "manifest.webmanifest", "icon-192.png", "icon-512.png", "icon-maskable-512.png"];
+for (const name of copied) await copyFile(`${here}/${name.endsWith(".png") ? `icons/${name}` : name}`, `${target}/${name}`);
+const shell = [];
 for (const name of ["app.js", "style.css", "icon.svg"]) {
-  if (name === "icon.svg") await copyFile(`${here}/${name}`, `${target}/${name}`);
-  page = page.replaceAll(`web/${name}`, `web/${name}?v=${await version(name)}`);
+  const address = `web/${name}?v=${await version(name)}`;
+  page = page.replaceAll(`web/${name}`, address);
+  shell.push(address);
 }
 await writeFile(`${target}/index.html`, page);
+// The page without a connection: its service worker keeps exactly these files, and changes whenever one of them does.
+await build({
+  absWorkingDir: here,
+  entryPoints: { "service-worker": "src/offline/worker.ts" },
+  outdir: target,
+  bundle: true,
+  minify: true,
+  format: "iife",
+  target: ["chrome123", "firefox120", "safari17.5"],
+  legalComments: "none",
+  define: { SHELL: JSON.stringify(["", ...shell]), VERSION: JSON.stringify(await version("index.html")) },
+});

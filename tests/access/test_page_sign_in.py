@@ -25,7 +25,7 @@ async def test_a_link_signs_in_and_keys_and_tenants_are_managed(keyed, root):
     async with chromium() as browser, opened(browser, address) as page:
         await page.get_by_role("heading", name="Sign in").wait_for()
         assert await page.get_by_role("navigation").count() == 0, "nothing of the page is shown"
-        await page.get_by_label("API key").fill("sl_wrong_key")
+        await page.get_by_label("API key", exact=True).fill("sl_wrong_key")
         await page.get_by_role("button", name="Sign in").click()
         await page.get_by_text("not known here").wait_for()
         await page.goto("about:blank")
@@ -53,7 +53,7 @@ async def test_a_link_signs_in_and_keys_and_tenants_are_managed(keyed, root):
             pass
         # Signed out, the page shows nothing; the key that was made signs in again, as one who manages nothing.
         await page.get_by_role("button", name="Sign out").click()
-        await page.get_by_label("API key").fill(token)
+        await page.get_by_label("API key", exact=True).fill(token)
         await page.get_by_role("button", name="Sign in").click()
         await page.get_by_role("button", name="Access: signed in as script").click()
         assert await page.get_by_role("button", name="Create key").count() == 0
@@ -72,7 +72,7 @@ async def test_sign_in_and_its_dialogs_have_names_and_contrast_and_show_what_one
         async with opened(browser, root.url.removeprefix("http://"), bypass_csp=True) as page:
             await page.get_by_role("heading", name="Sign in").wait_for()
             problems["sign in"] = await findings(page)
-            await page.get_by_label("API key").fill(made["token"])
+            await page.get_by_label("API key", exact=True).fill(made["token"])
             await page.get_by_role("button", name="Sign in").click()
             await page.get_by_role("button", name="Access: signed in as root").click()
             await page.get_by_role("button", name="Show the secret").click()
@@ -81,7 +81,7 @@ async def test_sign_in_and_its_dialogs_have_names_and_contrast_and_show_what_one
             await page.get_by_role("listitem").filter(has_text="default").locator("summary").click()
             problems["access"] = await findings(page)
         async with opened(browser, root.url.removeprefix("http://")) as page:
-            await page.get_by_label("API key").fill(reader["token"])
+            await page.get_by_label("API key", exact=True).fill(reader["token"])
             await page.get_by_role("button", name="Sign in").click()
             await page.get_by_role("link", name="System").click()
             await page.get_by_role("region", name="Workers").wait_for()
@@ -98,7 +98,7 @@ async def test_a_result_is_shared_by_a_link(keyed, root):
         task = await client.upload(photo(1), filename="beach.png")
     await finish_one(keyed, photo(2))
     async with chromium() as browser, opened(browser, root.url.removeprefix("http://")) as page:
-        await page.get_by_label("API key").fill(made["token"])
+        await page.get_by_label("API key", exact=True).fill(made["token"])
         await page.get_by_role("button", name="Sign in").click()
         await page.get_by_role("navigation", name="Main").wait_for()
         await page.goto(f"{root.url}/#/photos/{task.id}")
@@ -107,3 +107,59 @@ async def test_a_result_is_shared_by_a_link(keyed, root):
         link = await page.get_by_label("Link", exact=True).input_value()
     async with aiohttp.ClientSession() as http, http.get(link) as answer:
         assert await answer.read() == photo(2)
+
+
+HELD = """async () => {
+  const held = Object.keys(localStorage).filter((name) => name.startsWith("tus::") || name === "safelight.session");
+  for (const { name } of await indexedDB.databases()) {
+    const database = await new Promise((done, failed) => {
+      const opening = indexedDB.open(name);
+      opening.onsuccess = () => done(opening.result);
+      opening.onerror = failed;
+    });
+    for (const store of database.objectStoreNames) {
+      const asked = database.transaction(store).objectStore(store).getAll();
+      await new Promise((done) => (asked.onsuccess = done));
+      held.push(...asked.result.filter((one) => JSON.stringify(one).includes("private") || one.data));
+    }
+    database.close();
+  }
+  for (const name of await caches.keys()) {
+    for (const { url } of await (await caches.open(name)).keys()) {
+      const { pathname } = new URL(url);
+      if (pathname !== "/" && !pathname.startsWith("/web/")) held.push(url);
+    }
+  }
+  return held.length;
+}"""
+"""How much the browser holds of whoever was signed in."""
+
+
+async def test_nothing_private_is_left_in_the_browser_after_signing_out(keyed, root, tmp_path):
+    made = await root.call("POST", "/keys", {"name": "me", "scopes": ["upload", "read"]})
+    (tmp_path / "private.png").write_bytes(photo(3))
+    async with chromium() as browser, opened(browser, root.url.removeprefix("http://")) as page:
+        await page.get_by_label("API key", exact=True).fill(made["token"])
+        await page.get_by_role("button", name="Sign in").click()
+        await page.get_by_label("Review before sending").check()
+        await page.get_by_label("Choose photos").set_input_files(tmp_path / "private.png")
+        await page.get_by_text("Ready").first.wait_for()
+        await page.wait_for_function("() => navigator.serviceWorker.controller !== null")
+        while await page.evaluate(HELD) < 2:  # the session, and the photo that waits
+            pass
+        # without a connection, whoever is signed in still has the page
+        await page.context.set_offline(True)
+        await page.reload()
+        await page.get_by_role("heading", name="Add your photos").wait_for()
+        await page.context.set_offline(False)
+        await page.get_by_text("Live", exact=True).wait_for()
+        await page.get_by_role("button", name="Access: signed in as me").click()
+        async with page.expect_response(lambda answer: answer.request.method == "DELETE") as ended:
+            await page.get_by_role("button", name="Sign out").click()
+        assert (await (await ended.value).all_headers())["clear-site-data"] == '"cache"'
+        await page.get_by_role("heading", name="Sign in").wait_for()
+        assert await page.evaluate(HELD) == 0
+        await page.context.set_offline(True)
+        await page.reload()
+        await page.get_by_role("button", name="Try again").wait_for()
+        assert await page.get_by_role("navigation").count() == 0

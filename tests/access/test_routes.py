@@ -16,6 +16,7 @@ PUBLIC = {
         ("GET", path)
         for path in ("/healthz", "/readyz", "/", "/docs", "/docs/docs.js", "/docs/docs.css", "/openapi.json")
     ),
+    ("GET", "/service-worker.js"),
     ("GET", "/session"),
     ("POST", "/session"),
     ("DELETE", "/session"),

@@ -8,6 +8,7 @@ import { DropOverlay } from "./parts/drop";
 import { Help } from "./parts/help";
 import { Icon, type IconName } from "./parts/icons";
 import { Toasts } from "./parts/toast";
+import * as offline from "./offline/offline";
 import * as recipes from "./state/recipes";
 import { link, view, type View, VIEWS } from "./router";
 import * as uploads from "./state/uploads";
@@ -100,6 +101,8 @@ function start() {
   live.start();
   uploads.start();
   void recipes.load().catch(() => undefined);
+  offline.whenLive(() => recipes.recipes.value.length || void recipes.load().catch(() => undefined));
+  offline.start();
 }
 render(
   <Gate start={start}>

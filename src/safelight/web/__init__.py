@@ -16,25 +16,28 @@ from safelight.access import route
 from safelight.access.caller import Access
 
 _STATIC = Path(__file__).with_name("static")
+_WORKER = "service-worker.js"
+"""It stands beside the page and not below `/web/`, because it may only serve what lies below its own address."""
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
+    ".png": "image/png",
     ".webmanifest": "application/manifest+json",
 }
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
-        "manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
-        "require-trusted-types-for 'script'; trusted-types 'none'"
+        "manifest-src 'self'; worker-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types service-worker"
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""Nothing inline, nothing from other hosts, no strings that become code."""
+"""Nothing inline, nothing from other hosts, no strings that become code but the address of the service worker."""
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -50,9 +53,11 @@ def routes() -> list[route.Route]:
     """Return the page's routes: `/`, and what it loads below `/web/`; none where the page was not built."""
     if not (_STATIC / "index.html").is_file():
         return []
-    names = sorted(path.name for path in _STATIC.iterdir() if path.suffix in _TYPES and path.name != "index.html")
+    beside = {"index.html", _WORKER}
+    names = sorted(path.name for path in _STATIC.iterdir() if path.suffix in _TYPES and path.name not in beside)
     files = (route.get(f"/web/{name}", _file(name), Access.PAGE) for name in names)
-    return [*route.get("/", _file("index.html"), Access.PAGE), *itertools.chain.from_iterable(files)]
+    shell = [*route.get("/", _file("index.html"), Access.PAGE), *route.get(f"/{_WORKER}", _file(_WORKER), Access.PAGE)]
+    return [*shell, *itertools.chain.from_iterable(files)]
 
 
 def _file(name: str) -> Handler:

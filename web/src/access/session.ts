@@ -1,7 +1,10 @@
 // Who looks at the page: a session, or a machine that needs none.
 
 import { signal } from "@preact/signals";
-import { ask } from "../api/api";
+import { ask, Problem } from "../api/api";
+import { connection } from "../api/live";
+import { empty } from "../offline/shared";
+import { forgetAll as forgetUploads } from "../state/uploads";
 import type { components } from "../api/openapi";
 
 type Schemas = components["schemas"];
@@ -15,6 +18,7 @@ export type WebhookSecret = Schemas["WebhookSecret"];
 export type Link = Schemas["Link"];
 
 export const SCOPES: Scope[] = ["upload", "read", "operate", "administer"];
+const KEY = "safelight.session";
 const TICKET = /^#\/sign-in\/([a-z2-7]+)$/;
 
 /** Undefined until the service has said who looks at the page. */
@@ -23,6 +27,18 @@ export const may = (scope: Scope) => me.value?.scopes.includes(scope) ?? false;
 
 /** Ask who looks; a link that signs in stands in the fragment, which no server sees, and is taken out at once. */
 export async function begin(): Promise<void> {
+  try {
+    await look();
+  } catch (error) {
+    // Without a connection photos can still be added by whoever was signed in last; they are sent by that session.
+    const kept = localStorage.getItem(KEY);
+    if (!kept || !(error instanceof Problem) || error.code !== "unavailable" || me.value) throw error;
+    me.value = JSON.parse(kept) as SignedIn;
+    connection.subscribe((now) => now === "live" && void look().catch(() => undefined));
+  }
+}
+
+async function look(): Promise<void> {
   const ticket = TICKET.exec(location.hash)?.[1];
   if (ticket) {
     history.replaceState(null, "", "#/");
@@ -30,14 +46,20 @@ export async function begin(): Promise<void> {
   } else {
     me.value = await ask<SignedIn>("GET", "session");
   }
+  if (me.value.signed_in) localStorage.setItem(KEY, JSON.stringify({ ...me.value, name: "" }));
+  else localStorage.removeItem(KEY);
 }
 
 export async function signIn(key: string): Promise<void> {
   me.value = await ask<SignedIn>("POST", "session", { key });
+  localStorage.setItem(KEY, JSON.stringify({ ...me.value, name: "" }));
 }
 
 export async function signOut(): Promise<void> {
   await ask("DELETE", "session");
+  localStorage.removeItem(KEY);
+  await forgetUploads();
+  await empty();
   // What the page holds in memory is the one's who was signed in.
   location.reload();
 }

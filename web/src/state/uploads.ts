@@ -7,6 +7,7 @@ import GoldenRetriever from "@uppy/golden-retriever";
 import Tus, { type TusBody } from "@uppy/tus";
 import { getTask, Problem, stateName, type StateName, State } from "../api/api";
 import { connection, follow } from "../api/live";
+import { empty } from "../offline/shared";
 import { say } from "../parts/toast";
 import { chosen } from "./recipes";
 import { texts } from "../texts";
@@ -265,6 +266,14 @@ export function close(): void {
   ended.clear();
   batch.value = "";
   show();
+}
+
+/** Forget all uploads and what the browser keeps of them: photos, and the addresses at which they could continue. */
+export async function forgetAll(): Promise<void> {
+  uppy.cancelAll();
+  ended.clear();
+  for (const name of Object.keys(localStorage)) if (name.startsWith("tus::")) localStorage.removeItem(name);
+  await empty("uppy-blobs");
 }
 
 /** Keep what is under way in the browser's own database, and continue with it after a reload. */

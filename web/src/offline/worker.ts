@@ -1,0 +1,71 @@
+// The service worker: it keeps the files of the page itself, so that the page opens without a connection, and takes photos
+// that other programs share. Answers of the API and photos never pass through it, so nothing private is kept.
+
+import { keep } from "./shared";
+
+/** Addresses below the scope, and what names this build. */
+declare const SHELL: string[];
+declare const VERSION: string;
+
+interface ExtendableEvent extends Event {
+  waitUntil(work: Promise<unknown>): void;
+}
+interface FetchEvent extends ExtendableEvent {
+  readonly request: Request;
+  respondWith(answer: Promise<Response>): void;
+}
+const worker = self as unknown as {
+  registration: ServiceWorkerRegistration;
+  clients: { claim(): Promise<void> };
+  skipWaiting(): Promise<void>;
+  addEventListener(name: "install" | "activate", heard: (event: ExtendableEvent) => void): void;
+  addEventListener(name: "fetch", heard: (event: FetchEvent) => void): void;
+};
+
+const PREFIX = "safelight-";
+const CACHE = PREFIX + VERSION;
+const scope = worker.registration.scope;
+
+worker.addEventListener("install", (event) => event.waitUntil(install()));
+worker.addEventListener("activate", (event) => event.waitUntil(activate()));
+worker.addEventListener("fetch", (event) => {
+  const { request } = event;
+  if (!request.url.startsWith(scope)) return;
+  const address = request.url.slice(scope.length).replace(/#.*/s, "");
+  if (request.method === "POST" && address === "share") event.respondWith(receive(request));
+  else if (request.method !== "GET") return;
+  else if (request.mode === "navigate" && address.replace(/\?.*/s, "") === "") event.respondWith(page(request));
+  else if (address && SHELL.includes(address)) event.respondWith(file(request));
+});
+
+async function install(): Promise<void> {
+  const cache = await caches.open(CACHE);
+  await cache.addAll(SHELL.map((address) => new Request(scope + address, { credentials: "omit" })));
+  await worker.skipWaiting();
+}
+
+async function activate(): Promise<void> {
+  for (const name of await caches.keys()) if (name.startsWith(PREFIX) && name !== CACHE) await caches.delete(name);
+  await worker.clients.claim();
+}
+
+async function page(request: Request): Promise<Response> {
+  try {
+    return await fetch(request);
+  } catch (error) {
+    const kept = await (await caches.open(CACHE)).match(scope);
+    if (!kept) throw error;
+    return kept;
+  }
+}
+
+async function file(request: Request): Promise<Response> {
+  return (await (await caches.open(CACHE)).match(request.url)) ?? fetch(request);
+}
+
+/** Keep what was shared for the page, and open it. */
+async function receive(request: Request): Promise<Response> {
+  const form = await request.formData();
+  await keep(form.getAll("photos").filter((one): one is File => one instanceof File));
+  return Response.redirect(`${scope}?shared`, 303);
+}
