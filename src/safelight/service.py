@@ -25,6 +25,7 @@ from safelight.access.route import Table
 from safelight.access.settings import AccessSettings, CorsOrigins, PublicUrl
 from safelight.client.base import Address, Connection, Credentials, ServiceClient, no_credentials
 from safelight.client.discovery import Discovery
+from safelight.client.instances import first_of
 
 C = TypeVar("C", bound=ServiceClient)
 
@@ -69,7 +70,10 @@ class Config(StandaloneConfig, frozen=True, kw_only=True):
 
     keyvaluestore: Annotated[
         str | None,
-        Meta(description="Where the key-value store listens.", extra={"positional": "KEYVALUESTORE_HOST:PORT"}),
+        Meta(
+            description="Where the key-value store listens; several of one cluster are separated by commas.",
+            extra={"positional": "KEYVALUESTORE_HOST:PORT"},
+        ),
     ] = None
     advertise: Annotated[
         str | None,
@@ -155,7 +159,7 @@ class Service:
 
     @property
     def keyvaluestore(self) -> str | None:
-        """`host:port` of the key-value store that this service uses, if any."""
+        """`host:port` of the key-value store that this service uses, if any; several are separated by commas."""
         return self.config.keyvaluestore if isinstance(self.config, Config) else None
 
     @property
@@ -261,7 +265,7 @@ def reachable_host(host: str, keyvaluestore: str | None = None) -> str:
     """
     if host not in EVERY_NETWORK:
         return host
-    target = (keyvaluestore or "").rpartition(":")[0] or "192.0.2.1"
+    target = first_of(keyvaluestore or "").rpartition(":")[0] or "192.0.2.1"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((target, 9))  # sends nothing: it only asks the routing table

@@ -10,7 +10,8 @@ import aiohttp
 import pytest
 
 from safelight.access import tls
-from safelight.client.base import Connection, Fixed, ServiceClient, session
+from safelight.client.base import Connection, ServiceClient, session
+from safelight.client.instances import Several
 
 from .conftest import ELSEWHERE
 
@@ -48,7 +49,7 @@ async def test_a_service_with_a_certificate_speaks_tls_alone(plane, certificate,
     async with session(authorities=public) as trusting:
         for host in ("localhost", "127.0.0.1"):
             url = f"https://{host}:{store.port}"
-            assert await ServiceClient(Connection(trusting, Fixed(url))).health()
+            assert await ServiceClient(Connection(trusting, Several(url))).health()
             async with trusting.get(f"{url}/some-key") as answer:
                 assert answer.status == 401
             async with trusting.get(f"{url}/some-key", headers=plane.credentials) as answer:
@@ -138,4 +139,4 @@ async def test_a_handshake_that_stalls_costs_its_connection(plane, certificate):
     begun.close()
     async with session(authorities=public) as trusting:
         url = f"https://localhost:{store.port}"
-        assert await ServiceClient(Connection(trusting, Fixed(url))).health()
+        assert await ServiceClient(Connection(trusting, Several(url))).health()

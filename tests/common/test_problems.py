@@ -11,7 +11,8 @@ from aiohttp import web
 from safelight import serve
 from safelight.access import route
 from safelight.access.caller import Access
-from safelight.client.base import Connection, Fixed, ServiceClient, session
+from safelight.client.base import Connection, ServiceClient, session
+from safelight.client.instances import Several
 from safelight.errors import STATUS, TITLE, Code, Error
 from safelight.wire import Blob, decode
 
@@ -137,7 +138,7 @@ async def test_clients_raise_what_the_service_raised():
         return web.Response(text="not json")
 
     async with serving(app_of(conflict=conflict, odd=odd)) as service, session() as client:
-        connection = Connection(client, Fixed(service.url))
+        connection = Connection(client, Several(service.url))
         with pytest.raises(Error) as caught:
             await connection.call("GET", "/conflict", bytes)
         assert (caught.value.code, caught.value.extra["name"]) == (Code.CONFLICT, "x")
@@ -156,10 +157,10 @@ async def test_clients_try_passing_failures_again():
         return web.json_response(attempts)
 
     async with serving(app_of(flaky=flaky)) as service, session() as client:
-        assert await Connection(client, Fixed(service.url)).call("GET", "/flaky", int) == 3
+        assert await Connection(client, Several(service.url)).call("GET", "/flaky", int) == 3
         attempts = 0
         with pytest.raises(Error, match="not yet"):
-            await Connection(client, Fixed(service.url)).call("GET", "/flaky", int, retry=False)
+            await Connection(client, Several(service.url)).call("GET", "/flaky", int, retry=False)
         assert attempts == 1
 
 
@@ -167,7 +168,7 @@ async def test_clients_try_passing_failures_again():
 async def test_where_nothing_answers_the_sentence_names_the_address(address):
     async with session() as client:
         with pytest.raises(Error, match="Is the service running") as caught:
-            await Connection(client, Fixed(address), retry_for=0.0).call("GET", "/", bytes)
+            await Connection(client, Several(address), retry_for=0.0).call("GET", "/", bytes)
     assert caught.value.code is Code.UNAVAILABLE
     assert address.rstrip("/") in caught.value.detail
 
@@ -180,7 +181,7 @@ async def test_credentials_are_added_to_every_request():
         return {"Authorization": f"{method} {path}"}
 
     async with serving(app_of(echo=echo)) as service, session() as client:
-        connection = Connection(client, Fixed(service.url), credentials=credentials)
+        connection = Connection(client, Several(service.url), credentials=credentials)
         assert await connection.call("GET", "/echo", str) == "GET /echo"
 
 
@@ -203,7 +204,7 @@ async def test_a_long_body_that_breaks_off_in_the_answer_is_an_error_to_the_clie
 
     async with serving(app_of(broken=broken)) as service, session() as client:
         with pytest.raises(Error, match="No answer"):
-            await Connection(client, Fixed(service.url)).call("GET", "/broken", bytes, retry=False)
+            await Connection(client, Several(service.url)).call("GET", "/broken", bytes, retry=False)
         async with client.get(f"{service.url}/healthz") as answer:
             assert answer.status == 200
         assert isinstance(client, aiohttp.ClientSession)

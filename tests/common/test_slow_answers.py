@@ -5,7 +5,8 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from safelight.client.base import Connection, Fixed, session
+from safelight.client.base import Connection, session
+from safelight.client.instances import Several
 from safelight.client.master import Client
 from safelight.client.storage import StorageClient
 from safelight.errors import Error
@@ -28,7 +29,7 @@ async def slow():
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     async with session() as http:
-        yield Connection(http, Fixed(f"127.0.0.1:{runner.addresses[0][1]}"), retry_for=0.0, idle_timeout=0.2)
+        yield Connection(http, Several(f"127.0.0.1:{runner.addresses[0][1]}"), retry_for=0.0, idle_timeout=0.2)
     await runner.cleanup()
 
 

@@ -9,7 +9,8 @@ import time
 import aiohttp
 import pytest
 
-from safelight.client.base import Connection, Fixed, session
+from safelight.client.base import Connection, session
+from safelight.client.instances import Several
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.errors import Error
 from support.processes import service
@@ -32,7 +33,7 @@ async def test_what_it_acknowledged_survives_kills(tmp_path):
     for kill_after in (5, 40, 120):
         async with service("keyvaluestore", "--data", str(tmp_path)) as process, session() as http:
             # Without retry_for: a request is not sent again once the process is dead.
-            store = KeyValueStoreClient(Connection(http, Fixed(await process.address()), retry_for=0.0))
+            store = KeyValueStoreClient(Connection(http, Several(await process.address()), retry_for=0.0))
             for entry in (await store.entries()).entries:
                 assert int(entry.value) >= acknowledged.pop(entry.key, 0)
             assert not acknowledged, "these were acknowledged and are gone"

@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from safelight.client.base import Connection, Fixed, session
+from safelight.client.base import Connection, session
 from safelight.client.db import DbClient
+from safelight.client.instances import Several
 from safelight.client.storage import StorageClient
 from safelight.errors import Error
 from safelight.wire import NewTask
@@ -23,7 +24,7 @@ async def test_what_it_acknowledged_survives_kills_and_nothing_partial_is_seen(t
     acknowledged: dict[str, int] = {}
     for number, kill_after in enumerate((3, 25, 60)):
         async with service("storage", "--data", str(tmp_path)) as process, session() as http:
-            storage = StorageClient(Connection(http, Fixed(await process.address()), retry_for=0.0))
+            storage = StorageClient(Connection(http, Several(await process.address()), retry_for=0.0))
             assert files(tmp_path, "incoming") == []
             for digest, size in acknowledged.items():
                 async with storage.open(digest, verify=True) as answer:
@@ -79,7 +80,7 @@ async def test_without_db_a_collection_removes_nothing_and_says_why(tmp_path):
         address = (await keyvaluestore.address()).removeprefix("http://")
         async with service("storage", address, "--data", str(tmp_path / "storage"), "--grace", "0") as process:
             url = await process.address()
-            storage = StorageClient(Connection(http, Fixed(url), retry_for=0.0))
+            storage = StorageClient(Connection(http, Several(url), retry_for=0.0))
             blob = await storage.put(b"picture")
             with pytest.raises(Error, match="No db service is registered"):
                 await storage.collect()

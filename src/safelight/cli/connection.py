@@ -14,7 +14,8 @@ from cyclopts import Parameter
 from safelight.access.cluster_key import ClusterKey
 from safelight.cli import kept_keys
 from safelight.client.access import AccessClient
-from safelight.client.base import Connection, Credentials, Fixed, bearer, no_credentials, session
+from safelight.client.base import Connection, Credentials, bearer, no_credentials, session
+from safelight.client.instances import Several, first_of
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.master import Client
 from safelight.errors import Code, Error
@@ -30,9 +31,9 @@ class Where:
     Parameters
     ----------
     master:
-        The HOST:PORT of the master.
+        The HOST:PORT of the master, or several with commas.
     keyvaluestore:
-        The HOST:PORT of the key-value store, which knows the master.
+        The HOST:PORT of the key-value store, which knows the masters, or several with commas.
     cluster_key_file:
         The file with the cluster key, for programs that run beside the services. People show an API key
         (SAFELIGHT_API_KEY) instead.
@@ -58,23 +59,25 @@ async def master(where: Where, *, retry_for: float = 2.0) -> AsyncIterator[Clien
     async with session() as http:
         address = await _address(where)
         credentials = api_credentials(where, address)
-        yield Client(Connection(http, Fixed(address), credentials=credentials, retry_for=retry_for))
+        yield Client(Connection(http, Several(address), credentials=credentials, retry_for=retry_for))
 
 
 @asynccontextmanager
 async def access(where: Where, *, credentials: Credentials | None = None) -> AsyncIterator[tuple[AccessClient, str]]:
     """Find the master and open a client for keys and tenants; yield it and the master's address."""
     async with session() as http:
-        address = await _address(where)
+        address = first_of(await _address(where))
         shown = credentials or api_credentials(where, address)
-        yield AccessClient(Connection(http, Fixed(address), credentials=shown, retry_for=2.0)), address
+        yield AccessClient(Connection(http, Several(address), credentials=shown, retry_for=2.0)), address
 
 
 @asynccontextmanager
 async def store(where: Where) -> AsyncIterator[KeyValueStoreClient]:
     """Open a client of the key-value store."""
     async with session() as http:
-        connection = Connection(http, Fixed(where.keyvaluestore), credentials=cluster_credentials(where), retry_for=1.0)
+        connection = Connection(
+            http, Several(where.keyvaluestore), credentials=cluster_credentials(where), retry_for=1.0
+        )
         yield KeyValueStoreClient(connection)
 
 
@@ -83,12 +86,17 @@ def api_credentials(where: Where, address: str) -> Credentials:
 
     That is the API key in SAFELIGHT_API_KEY, the one of `safelight login`, the cluster key, or nothing.
     """
-    key = os.environ.get("SAFELIGHT_API_KEY", "").strip() or kept_keys.load().keys.get(address, "")
+    key = os.environ.get("SAFELIGHT_API_KEY", "").strip() or _kept_key(address)
     shown = bearer(key) if key else cluster_credentials(where)
     if where.tenant is None:
         return shown
     acting = {"Safelight-Tenant": where.tenant}
     return lambda method, path: {**shown(method, path), **acting}
+
+
+def _kept_key(addresses: str) -> str:
+    kept = kept_keys.load().keys
+    return next((kept[address] for address in addresses.split(",") if address in kept), "")
 
 
 async def _address(where: Where) -> str:
@@ -105,11 +113,22 @@ def cluster_credentials(where: Where) -> Credentials:
     return ClusterKey(where.cluster_key_file).credentials if where.cluster_key_file else no_credentials
 
 
+async def _masters(client: KeyValueStoreClient) -> str:
+    """Return the addresses of every master, with commas, or of one where only that is told."""
+    try:
+        found = [entry.value for entry in (await client.entries("masterendpoint")).entries]
+    except Error as error:
+        if error.code not in (Code.UNAUTHENTICATED, Code.FORBIDDEN):
+            raise
+        found = []
+    return ",".join(found) or await client.get("masterendpoint")
+
+
 async def _ask_store(where: Where) -> str:
     address = where.keyvaluestore
     try:
         async with store(where) as client:
-            return await client.get("masterendpoint")
+            return await _masters(client)
     except Error as error:
         if error.code in (Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.MISDIRECTED):
             raise

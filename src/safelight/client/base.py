@@ -15,6 +15,7 @@ import aiohttp
 import msgspec
 from aiohttp.payload import Payload
 
+from safelight.client.instances import Several
 from safelight.errors import Code, Error
 from safelight.wire import encode
 
@@ -24,6 +25,9 @@ Credentials = Callable[[str, str], Mapping[str, str]]
 """Method and path to the headers that authenticate the request: the one place where a client adds its credentials."""
 
 _SAFE = ("GET", "HEAD")
+_NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+"""What is raised before the first byte of a request was sent."""
+
 _LARGE = 1 << 20
 _LONGEST_ANSWER = 256 << 20
 _LONGEST_WAIT = 86400.0
@@ -43,19 +47,9 @@ class Address(Protocol):
         """Note that nothing has answered at a URL."""
         ...
 
-
-class Fixed:
-    """An address that never changes, given as `host:port` or as a URL."""
-
-    def __init__(self, address: str) -> None:
-        self._url = (address if "://" in address else f"http://{address}").rstrip("/")
-
-    async def resolve(self) -> str:
-        """Return the URL."""
-        return self._url
-
-    def failed(self, url: str) -> None:
-        """Do nothing: there is no other address to try."""
+    def answered(self, url: str) -> None:
+        """Note that something has answered at a URL."""
+        ...
 
 
 def session(*, limit: int = 100, authorities: str | None = None) -> aiohttp.ClientSession:
@@ -116,7 +110,8 @@ class Connection:
         """Send a request and yield the answer with its body unread.
 
         `wait` is the duration of a long poll, which is added to the idle timeout. Raises the service's `Error`, or
-        UNAVAILABLE where nothing answers. A GET or HEAD that one instance does not answer is sent to another one.
+        UNAVAILABLE where nothing answers. What did not reach one instance is sent to another one, and so is a GET or
+        HEAD that one has received and not answered.
         """
         sent = {**(headers or {}), **self._credentials(method, path)}
         if isinstance(body, bytes) and len(body) > _LARGE:
@@ -143,12 +138,16 @@ class Connection:
         while True:
             base = await self._address.resolve()
             try:
-                return base, await self._http.request(method, base + path, **options)
+                response = await self._http.request(method, base + path, **options)
             except (aiohttp.ClientError, TimeoutError) as error:
                 failure = self._no_answer(base, error)
-                if not isinstance(error, aiohttp.ClientConnectorError) or method not in _SAFE or base in tried:
+                repeatable = isinstance(error, _NOT_SENT) or (method in _SAFE and not isinstance(error, TimeoutError))
+                if not repeatable or base in tried:
                     raise failure from error
                 tried.add(base)
+            else:
+                self._address.answered(base)
+                return base, response
 
     def _no_answer(self, base: str, error: Exception) -> Error:
         self._address.failed(base)
@@ -248,8 +247,8 @@ class ServiceClient:
     @classmethod
     @asynccontextmanager
     async def connect(cls, address: str | Address, *, credentials: Credentials = no_credentials) -> AsyncIterator[Self]:
-        """Open a client with a session of its own, for `host:port` or a URL."""
-        where = Fixed(address) if isinstance(address, str) else address
+        """Open a client with a session of its own, for `HOST:PORT` or a URL, or several of them with commas."""
+        where = Several(address) if isinstance(address, str) else address
         async with session() as http:
             yield cls(Connection(http, where, credentials=credentials))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import math
 import time
@@ -12,7 +11,8 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
-from safelight.client.base import Connection, Credentials, Fixed, no_credentials
+from safelight.client.base import Connection, Credentials, no_credentials
+from safelight.client.instances import Instances, Several
 from safelight.client.keyvaluestore import ClassicStoreClient, KeyValueStoreClient
 from safelight.errors import Code, Error
 
@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 REGISTRATION_KEYS = {"db": "dbendpoint", "storage": "storageendpoint", "master": "masterendpoint"}
 """The keys under which services are registered, as in the classic protocol, by their names."""
 
-_AVOIDED_FOR = 2.0
 _ASKED_EVERY = 2.0
 """Seconds between two rounds of questions to a store that cannot be watched."""
 UNKNOWN_REQUEST = frozenset({Code.NOT_FOUND, Code.METHOD_NOT_ALLOWED, Code.INVALID_REQUEST, Code.INTERNAL})
@@ -43,18 +42,20 @@ class Discovery:
         credentials: Credentials = no_credentials,
         store: KeyValueStoreClient | None = None,
     ) -> None:
-        """`store` is the key-value store itself, where it runs in this process."""
+        """`keyvaluestore` is its `HOST:PORT`, or several with commas.
+
+        `store` is the key-value store itself, where it runs in this process.
+        """
         self.keyvaluestore = keyvaluestore
-        connection = Connection(http, Fixed(keyvaluestore), credentials=credentials, retry_for=0.0)
+        connection = Connection(http, Several(keyvaluestore), credentials=credentials, retry_for=0.0)
         self.store = store or KeyValueStoreClient(connection)
         # What the classic protocol registered may be anybody's in its networks: the cluster key is not shown there.
         self._only_ours = credentials is not no_credentials
         # A store that speaks the classic protocol alone may be anybody's too.
-        self.classic_store = ClassicStoreClient(Connection(http, Fixed(keyvaluestore), retry_for=0.0))
+        self.classic_store = ClassicStoreClient(Connection(http, Several(keyvaluestore), retry_for=0.0))
         self._classic = False
         self._known: dict[str, list[str]] = {}
-        self._avoided: dict[str, float] = {}
-        self._turn = itertools.count()
+        self.instances = Instances()
         self._changed = asyncio.Event()
 
     @classmethod
@@ -88,17 +89,9 @@ class Discovery:
         return self._known[key][0]
 
     def lookup(self, service: str) -> str | None:
-        """Return the `host:port` of each instance in turn, avoiding those that have just failed; None without any."""
+        """Return the `host:port` of each instance in turn, leaving alone those that are down; None without any."""
         known = self._known.get(REGISTRATION_KEYS[service], [])
-        if not known:
-            return None
-        now = time.monotonic()
-        well = [value for value in known if self._avoided.get(value, 0.0) < now] or known
-        return well[next(self._turn) % len(well)]
-
-    def avoid(self, value: str) -> None:
-        """Avoid an instance for a moment."""
-        self._avoided[value] = time.monotonic() + _AVOIDED_FOR
+        return self.instances.choose(known) if known else None
 
     async def found_classic(self) -> bool:
         """Say whether the key-value store speaks the classic protocol alone, after a request that it did not know.
@@ -132,6 +125,7 @@ class Discovery:
 
     def _learn(self, known: dict[str, list[str]]) -> None:
         self._known = known
+        self.instances.keep([value for values in known.values() for value in values])
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -190,5 +184,9 @@ class DiscoveredAddress:
         return value if "://" in value else f"http://{value}"
 
     def failed(self, url: str) -> None:
-        """Avoid this instance for a moment."""
-        self._discovery.avoid(url.removeprefix("http://"))
+        """Leave this instance alone for a while."""
+        self._discovery.instances.failed(url.removeprefix("http://"))
+
+    def answered(self, url: str) -> None:
+        """Use this instance again."""
+        self._discovery.instances.answered(url.removeprefix("http://"))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from io import FileIO
 from typing import Protocol
 from urllib.parse import quote
@@ -11,9 +12,13 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
-from safelight.client.base import Body, ServiceClient
+from safelight.client.base import Body, Connection, ServiceClient
 from safelight.client.uploads import EXTRA_WAIT
 from safelight.wire import Blob, Collected, NewFile, SharedDirectory, StorageInfo
+
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/.*")
+_RESUMES = 3
+"""How often in a row the rest of a blob is asked for before any of it arrives."""
 
 
 class BlobAnswer(Protocol):
@@ -41,20 +46,47 @@ class BlobAnswer(Protocol):
 
 
 class _Response:
-    """A `BlobAnswer` over HTTP."""
+    """A `BlobAnswer` over HTTP. Where an instance dies while it sends, another one sends the rest."""
 
     file = None
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, connection: Connection, digest: str, response: aiohttp.ClientResponse) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
+        self._connection = connection
+        self._digest = digest
         self._response = response
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        return self._response.content.iter_any()
+    async def chunks(self) -> AsyncIterator[bytes]:
+        start, end = _bounds(self.headers)
+        response, failures = self._response, 0
+        async with AsyncExitStack() as stack:
+            while True:
+                try:
+                    async for chunk in response.content.iter_any():
+                        start += len(chunk)
+                        failures = 0
+                        yield chunk
+                except (aiohttp.ClientError, TimeoutError):
+                    failures += 1
+                    if end is None or failures > _RESUMES or self.status not in (200, 206):
+                        raise
+                else:
+                    return
+                ranged = {"Range": f"bytes={start}-{end}", "If-Match": f'"{self._digest}"'}
+                opening = self._connection.open("GET", f"/blobs/{self._digest}", headers=ranged)
+                response = await stack.enter_async_context(opening)
 
     async def read(self) -> bytes:
-        return await self._response.read()
+        return b"".join([chunk async for chunk in self.chunks()])
+
+
+def _bounds(headers: Mapping[str, str]) -> tuple[int, int | None]:
+    """Return the first and the last byte that an answer has; the last one is None if that is not known."""
+    if found := _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "")):
+        return int(found[1]), int(found[2])
+    length = headers.get("Content-Length", "")
+    return 0, int(length) - 1 if length.isdigit() and int(length) else None
 
 
 class StorageClient(ServiceClient):
@@ -82,7 +114,7 @@ class StorageClient(ServiceClient):
         """
         params = {"verify": "true" if verify else None}
         async with self._connection.open(method, f"/blobs/{digest}", params=params, headers=headers) as response:
-            yield _Response(response)
+            yield _Response(self._connection, digest, response)
 
     async def read(self, digest: str) -> bytes:
         """Return all bytes of a blob. Raises NOT_FOUND."""

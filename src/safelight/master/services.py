@@ -9,8 +9,8 @@ from aiohttp import web
 
 from safelight import http
 from safelight.access.caller import Access
-from safelight.client.base import Fixed
 from safelight.client.discovery import REGISTRATION_KEYS
+from safelight.client.instances import Several
 from safelight.errors import Code, Error
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.service import Service
@@ -37,9 +37,9 @@ class Services:
 
     async def get(self, _request: web.Request) -> web.Response:
         """`GET /services`."""
-        known = [("keyvaluestore", self._discovery.keyvaluestore)]
         names = {key: name for name, key in REGISTRATION_KEYS.items()}
-        found = [await self._look("keyvaluestore", self._discovery.keyvaluestore)]
+        stores = [("keyvaluestore", address.strip()) for address in self._discovery.keyvaluestore.split(",")]
+        found = await asyncio.gather(*(self._look(*each) for each in stores))
         try:
             page = await self._discovery.store.entries()
             known = sorted((names[entry.key], entry.value) for entry in page.entries if entry.key in names)
@@ -55,7 +55,7 @@ class Services:
         ]
 
     async def _look(self, name: str, address: str) -> ServiceSeen:
-        connection = self._service.connection(Fixed(address))
+        connection = self._service.connection(Several(address))
         try:
             async with asyncio.timeout(_WAIT):
                 await connection.call("GET", "/readyz", bytes, retry=False)

@@ -14,9 +14,10 @@ from safelight.cli.backup.archive import Manifest
 from safelight.cli.backup.copying import Copying
 from safelight.cli.connection import HERE, Where, cluster_credentials
 from safelight.cli.printing import FAILED, complain, counted, err, print_json, say
-from safelight.client.base import Connection, Fixed, session
+from safelight.client.base import Connection, session
 from safelight.client.db import DbClient
 from safelight.client.discovery import REGISTRATION_KEYS
+from safelight.client.instances import Several
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
@@ -172,7 +173,7 @@ async def _services(where: Where) -> AsyncIterator[tuple[DbClient, StorageClient
     """Open clients of the services that hold data, as the key-value store names them."""
     shown = cluster_credentials(where)
     async with session() as http:
-        store = KeyValueStoreClient(Connection(http, Fixed(where.keyvaluestore), credentials=shown, retry_for=1.0))
+        store = KeyValueStoreClient(Connection(http, Several(where.keyvaluestore), credentials=shown, retry_for=1.0))
         addresses = {}
         for name in ("db", "storage"):
             try:
@@ -184,6 +185,6 @@ async def _services(where: Where) -> AsyncIterator[tuple[DbClient, StorageClient
                 raise Error(Code.UNAVAILABLE, detail) from None
 
         def connection(name: str) -> Connection:
-            return Connection(http, Fixed(addresses[name]), credentials=shown)
+            return Connection(http, Several(addresses[name]), credentials=shown)
 
         yield DbClient(connection("db")), StorageClient(connection("storage")), store

@@ -28,7 +28,8 @@ from safelight.cli.up import machines
 from safelight.cli.up.child import Child
 from safelight.cli.up.forward import Forward
 from safelight.cli.up.sign_in import sign_in_link
-from safelight.client.base import Connection, Fixed, ServiceClient, session
+from safelight.client.base import Connection, ServiceClient, session
+from safelight.client.instances import Several
 from safelight.errors import Code
 
 log = logging.getLogger("up")
@@ -217,7 +218,7 @@ class Up:
             print(self._where(time.monotonic() - start, sign_in), flush=True)
 
     async def _ready(self, http: aiohttp.ClientSession, name: str) -> None:
-        client = ServiceClient(Connection(http, Fixed(self.addresses[name])))
+        client = ServiceClient(Connection(http, Several(self.addresses[name])))
         while not await client.is_ready(wait=10.0):  # noqa: ASYNC110 - nothing listens yet that could wake us
             await asyncio.sleep(0.05)
 

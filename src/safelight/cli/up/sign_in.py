@@ -7,7 +7,8 @@ from pathlib import Path
 
 from safelight.access.cluster_key import ClusterKey
 from safelight.client.access import AccessClient
-from safelight.client.base import Connection, Fixed, session
+from safelight.client.base import Connection, session
+from safelight.client.instances import Several
 from safelight.errors import Error
 
 log = logging.getLogger("up")
@@ -17,10 +18,10 @@ async def sign_in_link(master: str, key: Path) -> str | None:
     """Ask the master at `host:port` for a link, showing it the cluster key; None where people need no key."""
     try:
         async with session() as http:
-            if not (await AccessClient(Connection(http, Fixed(master))).whoami()).needed:
+            if not (await AccessClient(Connection(http, Several(master))).whoami()).needed:
                 return None
             shown = ClusterKey(key).credentials
-            return (await AccessClient(Connection(http, Fixed(master), credentials=shown)).sign_in_link()).url
+            return (await AccessClient(Connection(http, Several(master), credentials=shown)).sign_in_link()).url
     except Error as error:
         log.warning("No sign-in link could be made: %s", error.detail)
         return None

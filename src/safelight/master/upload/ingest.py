@@ -11,10 +11,13 @@ from safelight.client.base import retrying
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.master.metrics import Metrics
+from safelight.master.upload.replay import Replay, ReplayBudget
 from safelight.wire import Blob
 
 _SMALL = 512 * 1024
 """Bytes up to which a photo is gathered and sent at once, which is cheapest and can be retried; others are streamed."""
+_REPEATED = 16 << 20
+"""Bytes up to which a photo that is streamed is kept until it is stored, so that it can be sent again."""
 _RETRY_FOR = 15.0
 
 
@@ -32,6 +35,7 @@ class Ingest:
         self._storage = storage
         self._metrics = metrics
         self._limit = limit
+        self._budget = ReplayBudget()
 
     async def store(self, chunks: AsyncIterator[bytes]) -> StoredPhoto:
         """Store a photo. Nothing is sent to storage before the first bytes show that it is one.
@@ -69,26 +73,34 @@ class Ingest:
         return await retrying(lambda: self._storage.put(data), retry_for=_RETRY_FOR)  # type: ignore[no-any-return]
 
     async def _stream(self, held: list[bytes], rest: AsyncIterator[bytes]) -> Blob:
-        failure: Error | None = None
+        """Stream a photo; where its receiver dies, send it to another one, if it is short enough to be kept."""
+        replay = Replay(held, rest, self._budget, most=_REPEATED)
 
-        async def body() -> AsyncIterator[bytes]:
-            nonlocal failure
+        async def send() -> Blob:
             try:
-                while held:
-                    yield held.pop(0)
-                async for chunk in rest:
-                    yield chunk
+                return await self._storage.put(replay.read())
             except Error as error:
-                failure = error
+                # An error of the body ends the connection to storage; the client is told the cause.
+                if replay.failure is not None:
+                    raise replay.failure from None
+                if not replay.repeatable:
+                    raise _FinalError(error) from None
                 raise
 
         try:
-            return await self._storage.put(body())
-        except Error:
-            # An error of the body ends the connection to storage; the client is told the cause.
-            if failure is not None:
-                raise failure from None
-            raise
+            return await retrying(send, retry_for=_RETRY_FOR)  # type: ignore[no-any-return]
+        except _FinalError as final:
+            raise final.error from None
+        finally:
+            await replay.close()
+
+
+class _FinalError(Exception):
+    """An error after which a photo cannot be sent again."""
+
+    def __init__(self, error: Error) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 def too_large(limit: int) -> Error:

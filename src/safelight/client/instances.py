@@ -1,0 +1,101 @@
+"""Several instances of one service: use them in turn, and leave alone what is down.
+
+An instance that fails is left alone for a while that doubles with each failure; then a single request tries it, and
+the others go on using the rest until that request has been answered (a circuit breaker for each instance).
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Sequence
+
+from safelight.errors import Code, Error
+
+_FIRST = 1.0
+_LONGEST = 30.0
+"""Seconds for which an instance is left alone after its first failure, and at most."""
+
+
+class _Breaker:
+    """What is known of one instance that has failed."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.alone_until = 0.0
+
+
+class Instances:
+    """The addresses of one service's instances."""
+
+    def __init__(self) -> None:
+        self._breakers: dict[str, _Breaker] = {}
+        self._turn = itertools.count(random.randrange(1 << 16))  # noqa: S311 - clients that start together spread
+
+    def choose(self, known: Sequence[str]) -> str:
+        """Return each instance in turn, leaving alone those that are down, unless all are."""
+        now = time.monotonic()
+        well = [value for value in known if value not in self._breakers]
+        due = [value for value in known if value in self._breakers and self._breakers[value].alone_until <= now]
+        if due and well:
+            self._breakers[due[0]].alone_until = now + _pause(self._breakers[due[0]].failures)
+            return due[0]
+        usable = well or list(known)
+        return usable[next(self._turn) % len(usable)]
+
+    def failed(self, value: str) -> None:
+        """Leave an instance alone for a while."""
+        breaker = self._breakers.setdefault(value, _Breaker())
+        breaker.failures += 1
+        breaker.alone_until = time.monotonic() + _pause(breaker.failures)
+
+    def answered(self, value: str) -> None:
+        """Use an instance again."""
+        self._breakers.pop(value, None)
+
+    def keep(self, known: Sequence[str]) -> None:
+        """Forget the instances that are known no more."""
+        for value in self._breakers.keys() - set(known):
+            del self._breakers[value]
+
+
+class Several:
+    """An `Address` of several instances, given as `HOST:PORT,HOST:PORT` or as URLs: one is used until it fails."""
+
+    def __init__(self, addresses: str) -> None:
+        self._urls = [_url(one) for one in addresses.split(",") if one.strip()]
+        if not self._urls:
+            raise Error(Code.INVALID_REQUEST, f"{addresses!r} names no address. Write HOST:PORT.")
+        self._instances = Instances()
+        self._current: str | None = None
+
+    async def resolve(self) -> str:
+        """Return the URL that is used now."""
+        if self._current is None:
+            self._current = self._instances.choose(self._urls)
+        return self._current
+
+    def failed(self, url: str) -> None:
+        """Use another one from now on."""
+        self._instances.failed(url)
+        self._current = None
+
+    def answered(self, url: str) -> None:
+        """Note that an instance answers."""
+        self._instances.answered(url)
+
+
+def first_of(addresses: str) -> str:
+    """Return the first of several addresses, for what needs just one."""
+    return addresses.partition(",")[0].strip()
+
+
+def _url(address: str) -> str:
+    address = address.strip().rstrip("/")
+    return address if "://" in address else f"http://{address}"
+
+
+def _pause(failures: int) -> float:
+    pause = min(_LONGEST, _FIRST * (1 << min(failures, 10) - 1))
+    return pause * random.uniform(0.75, 1.25)  # noqa: S311 - so that not every client comes back at once

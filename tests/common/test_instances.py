@@ -1,0 +1,232 @@
+"""Several instances of a service: used in turn, left alone while they are down, and replaced where that is safe."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import AsyncExitStack
+
+import pytest
+from aiohttp import web
+
+from safelight import serve
+from safelight.client import instances as module
+from safelight.client.base import Connection, session
+from safelight.client.discovery import Discovery
+from safelight.client.instances import Instances, Several
+from safelight.client.keyvaluestore import KeyValueStoreClient
+from safelight.client.storage import StorageClient
+from safelight.errors import Error
+from safelight.keyvaluestore.__main__ import Config, build
+from safelight.master.upload.replay import Replay, ReplayBudget
+from support.system import free_port
+from support.until import until
+
+DATA = bytes(range(256)) * 20_000
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(module.random, "uniform", lambda _low, _high: 1.0)
+    return clock
+
+
+def test_all_take_turns_and_what_is_down_is_left_alone_ever_longer(clock):
+    known, instances = ["a", "b", "c"], Instances()
+    assert sorted(instances.choose(known) for _ in range(6)) == ["a", "a", "b", "b", "c", "c"]
+    for pause in (1, 2, 4, 8, 16, 30, 30):
+        instances.failed("b")
+        assert {instances.choose(known) for _ in range(9)} == {"a", "c"}
+        clock.now += pause - 0.01
+        assert {instances.choose(known) for _ in range(9)} == {"a", "c"}
+        clock.now += 0.02
+        # One request tries it, and the others do not wait for the outcome.
+        assert [instances.choose(known) for _ in range(9)].count("b") == 1
+    instances.answered("b")
+    assert {instances.choose(known) for _ in range(3)} == {"a", "b", "c"}
+
+
+def test_where_all_are_down_all_are_tried(clock):
+    known, instances = ["a", "b"], Instances()
+    for value in known:
+        instances.failed(value)
+    assert {instances.choose(known) for _ in range(2)} == {"a", "b"}
+    assert instances.choose(["a"]) == "a"
+
+
+class Server:
+    """A service on a port of its own that answers, or breaks off as it is told."""
+
+    def __init__(self):
+        self.requests = []
+        self.breaks = None
+
+    async def handle(self, request):
+        self.requests.append((request.method, await request.read()))
+        if self.breaks == "before":
+            request.transport.abort()
+            return web.Response()
+        found = request.headers.get("Range", f"bytes=0-{len(DATA) - 1}")
+        start, end = (int(number) for number in found.removeprefix("bytes=").split("-"))
+        status, headers = (206, {"Content-Range": f"bytes {start}-{end}/{len(DATA)}"}) if start else (200, {})
+        response = web.StreamResponse(status=status, headers=headers)
+        response.content_length = end + 1 - start
+        await response.prepare(request)
+        if self.breaks == "within":
+            await response.write(DATA[start : start + 100_000])
+            request.transport.abort()
+        else:
+            await response.write(DATA[start : end + 1])
+        return response
+
+
+@pytest.fixture
+async def servers():
+    """Three servers with their addresses."""
+    async with AsyncExitStack() as stack:
+        found = {}
+        for _ in range(3):
+            server, app = Server(), web.Application()
+            app.router.add_route("*", "/{path:.*}", server.handle)
+            runner = web.AppRunner(app)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            found[f"127.0.0.1:{runner.addresses[0][1]}"] = server
+        yield found
+
+
+async def test_what_did_not_reach_one_instance_is_sent_to_another(servers):
+    dead = f"127.0.0.1:{free_port()}"
+    async with session() as http:
+        for method in ("GET", "POST", "PUT"):
+            for addresses in (f"{dead},{next(iter(servers))}", f"{next(iter(servers))},{dead}"):
+                connection = Connection(http, Several(addresses), retry_for=0.0)
+                assert await connection.call(method, "/x", bytes, body=b"once") == DATA
+        assert all(len(server.requests) in (0, 6) for server in servers.values())
+
+
+async def test_what_was_received_is_repeated_only_where_that_is_safe(servers):
+    for server in servers.values():
+        server.breaks = "before"
+    list(servers.values())[1].breaks = None
+    async with session() as http:
+        for _ in range(4):
+            assert await Connection(http, Several(",".join(servers)), retry_for=0.0).call("GET", "/x", bytes) == DATA
+        received = 0
+        for _ in range(12):
+            connection = Connection(http, Several(",".join(servers)), retry_for=0.0)
+            before = sum(len(server.requests) for server in servers.values())
+            try:
+                await connection.call("POST", "/x", bytes, body=b"once")
+            except Error:
+                received += 1
+            assert sum(len(server.requests) for server in servers.values()) == before + 1
+        assert received > 0
+
+
+@pytest.mark.parametrize("breaking", [1, 2])
+async def test_a_download_goes_on_at_another_instance(servers, breaking):
+    for server in list(servers.values())[:breaking]:
+        server.breaks = "within"
+    digest = hashlib.sha256(DATA).hexdigest()
+    async with session() as http:
+        for address in servers:  # whichever is first
+            others = [other for other in servers if other != address]
+            storage = StorageClient(Connection(http, Turns([address, *others]), retry_for=0.0))
+            async with storage.open(digest) as answer:
+                assert b"".join([chunk async for chunk in answer.chunks()]) == DATA
+
+
+class Turns:
+    """An address that goes on to the next with each request."""
+
+    def __init__(self, addresses):
+        self._addresses = addresses
+
+    async def resolve(self):
+        self._addresses = [*self._addresses[1:], self._addresses[0]]
+        return f"http://{self._addresses[-1]}"
+
+    def failed(self, url): ...
+
+    def answered(self, url): ...
+
+
+async def test_a_service_follows_the_key_value_store_that_is_left(tmp_path):
+    async with AsyncExitStack() as stack:
+        running = []
+        for number in range(2):
+            context = AsyncExitStack()
+            config = Config(port=0, data=str(tmp_path / str(number)))
+            running.append((context, await context.enter_async_context(serve.running("keyvaluestore", config, build))))
+            stack.push_async_callback(context.aclose)
+        addresses = ",".join(service.url.removeprefix("http://") for _, service in running)
+        http = await stack.enter_async_context(session())
+        for _, service in running:
+            async with KeyValueStoreClient.connect(service.url) as store:
+                await store.set("dbendpoint", "a:1", instance="a:1", ttl=60)
+        discovery = await stack.enter_async_context(Discovery.open(http, addresses))
+        async with asyncio.timeout(30):
+            assert await discovery.wait_for("db") == "a:1"
+        used = await discovery.store._connection._address.resolve()
+        [gone] = [context for context, service in running if service.url == used]
+        [left] = [service for _, service in running if service.url != used]
+        await gone.aclose()
+        async with KeyValueStoreClient.connect(left.url) as store:
+            await store.set("dbendpoint", "b:2", instance="b:2", ttl=60)
+        async with asyncio.timeout(30):
+            while len(discovery._known["dbendpoint"]) < 2:
+                await discovery._wait_change(1.0)
+        assert await discovery.store.get("dbendpoint") in ("a:1", "b:2")
+
+
+async def _chunks(*chunks: bytes, gate: asyncio.Event | None = None):
+    for number, chunk in enumerate(chunks):
+        if gate is not None and number == len(chunks) - 1:
+            await gate.wait()
+        yield chunk
+
+
+async def test_a_short_body_is_read_again_after_its_receiver_died():
+    budget, gate = ReplayBudget(100), asyncio.Event()
+    replay = Replay([b"01"], _chunks(b"23", b"45", b"67", gate=gate), budget, most=100)
+
+    async def dies(after: int) -> None:
+        async for _ in replay.read():
+            after -= 1
+            if not after:
+                return
+
+    await dies(2)
+    task = asyncio.create_task(dies(4))  # it dies while it waits for the last chunk
+    await until(lambda: replay._chunks[-1:] == [b"45"] and replay._at == 3)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    gate.set()
+    assert replay.repeatable
+    for _ in range(2):
+        assert b"".join([chunk async for chunk in replay.read()]) == b"01234567"
+    await replay.close()
+    assert budget.left == 100
+
+
+@pytest.mark.parametrize(("most", "total"), [(5, 100), (100, 5), (100, 1)])
+async def test_what_is_too_long_is_not_kept(most, total):
+    budget = ReplayBudget(total)
+    replay = Replay([b"01"], _chunks(b"23", b"45", b"67"), budget, most=most)
+    assert b"".join([chunk async for chunk in replay.read()]) == b"01234567"
+    assert not replay.repeatable
+    assert b"".join(replay._chunks) in (b"", b"67", b"45", b"4567")
+    await replay.close()
+    assert budget.left == total
