@@ -1,12 +1,14 @@
 """A distributed system on one machine: real servers, several of every service, workers. Each may be killed and started.
 
-Every program logs into a file of its own. `scripts/cluster` runs this for people.
+Every program logs into a file of its own. `scripts/cluster` runs this module for people.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -23,21 +25,22 @@ KINDS = ("keyvaluestore", "db", "storage", "master", "worker")
 """The programs in the order in which they start; they stop in the opposite one."""
 
 TIMEOUT = 60.0
+AGAIN = 5.0
 
 
 class Cluster:
     """Programs under names such as `master-2`; each keeps its port and its data over its lives."""
 
-    def __init__(
-        self, data: Path, counts: dict[str, int], ports: dict[str, int], options: dict[str, list[str]]
-    ) -> None:
+    def __init__(self, data: Path, counts: dict[str, int], options: dict[str, list[str]], first_port: int = 0) -> None:
+        """Describe a cluster. The services listen from `first_port` on, ten ports apart; 0 takes free ports."""
         self.names = [f"{kind}-{number}" for kind in KINDS for number in range(1, counts[kind] + 1)]
-        self.ports = {name: ports.get(name) or free_port() for name in self.names}
+        self.ports = {name: _port(name, first_port) for name in self.names}
         self.data = data
         self.etcd = Etcd(data, 3)
         self.seaweed = Seaweed(data / "seaweedfs")
         self.running: dict[str, asyncio.subprocess.Process] = {}
         self._options = options
+        self._recall(data / "ports.json")
 
     def addresses(self, kind: str) -> str:
         """Return the `HOST:PORT` of every program of a kind, with commas."""
@@ -49,6 +52,9 @@ class Cluster:
         if kind == "etcd":
             await asyncio.to_thread(self.etcd.start, int(number) - 1)
             return
+        if kind == "seaweedfs":
+            await asyncio.to_thread(self.seaweed.start)
+            return
         argv = [] if kind == "keyvaluestore" else [self.addresses("keyvaluestore")]
         argv += ["--port", str(self.ports[name]), "--data", str(self.data / name), "--log-format", "json"]
         argv += self._stores(kind) + self._options.get(kind, [])
@@ -59,6 +65,16 @@ class Cluster:
                 env={**os.environ, **self.seaweed.environment()},
                 start_new_session=True,
             )  # fmt: skip
+
+    def _recall(self, file: Path) -> None:
+        """Give the servers the ports that they had before: members of etcd know one another by them."""
+        if file.exists():
+            kept = json.loads(file.read_text())
+            self.etcd.ports, self.etcd.peers, self.seaweed.ports = kept["etcd"], kept["peers"], kept["seaweedfs"]
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            kept = {"etcd": self.etcd.ports, "peers": self.etcd.peers, "seaweedfs": self.seaweed.ports}
+            file.write_text(json.dumps(kept))
 
     def _stores(self, kind: str) -> list[str]:
         match kind:
@@ -73,6 +89,8 @@ class Cluster:
         kind, _, number = name.partition("-")
         if kind == "etcd":
             await asyncio.to_thread(self.etcd.kill, int(number) - 1)
+        elif kind == "seaweedfs":
+            await asyncio.to_thread(self.seaweed.stop)
         else:
             process = self.running.pop(name)
             process.kill()
@@ -91,10 +109,9 @@ class Cluster:
 
     async def open(self) -> None:
         """Start everything, and wait until it is ready."""
-        self.data.mkdir(parents=True, exist_ok=True)
         for number in range(3):
             await self.start(f"etcd-{number + 1}")
-        await asyncio.to_thread(self.seaweed.start)
+        await self.start("seaweedfs")
         await asyncio.to_thread(self.etcd.wait)
         for name in self.names:
             await self.start(name)
@@ -122,18 +139,81 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
+def _port(name: str, first: int) -> int:
+    kind, _, number = name.partition("-")
+    return first + KINDS.index(kind) + 10 * (int(number) - 1) if first and kind != "worker" else free_port()
+
+
 @asynccontextmanager
 async def cluster(
-    data: Path,
-    *,
-    counts: dict[str, int],
-    ports: dict[str, int] | None = None,
-    options: dict[str, list[str]] | None = None,
+    data: Path, *, counts: dict[str, int], options: dict[str, list[str]] | None = None, first_port: int = 0
 ) -> AsyncIterator[Cluster]:
     """Run a cluster for as long as the context lasts. `counts` says how many of each kind."""
-    whole = Cluster(data, counts, ports or {}, options or {})
+    whole = Cluster(data, counts, options or {}, first_port)
     try:
         await whole.open()
         yield whole
     finally:
         await whole.close()
+
+
+async def _run(data: Path, counts: dict[str, int], first_port: int) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    print(f"Starting; the logs are in {data}/*.log", flush=True)
+    starting = asyncio.create_task(_serve(data, counts, first_port, stop))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        print("Stopping", flush=True)
+    return await starting
+
+
+async def _serve(data: Path, counts: dict[str, int], first_port: int, stop: asyncio.Event) -> int:
+    async with cluster(data, counts=counts, first_port=first_port) as whole:
+        for line in _description(whole):
+            print(line, flush=True)
+        keeping = [asyncio.create_task(_keep(whole, name)) for name in whole.names]
+        await stop.wait()
+        for task in keeping:
+            task.cancel()
+        await asyncio.gather(*keeping, return_exceptions=True)
+    return 0
+
+
+async def _keep(whole: Cluster, name: str) -> None:
+    """Start a program again whenever it has ended, after a moment in which others do its work."""
+    while True:
+        status = await whole.running[name].wait()
+        print(f"{name} has ended with status {status} and starts again in {AGAIN:g} s: {whole.data}/{name}.log")
+        await asyncio.sleep(AGAIN)
+        await whole.start(name)
+
+
+def _description(whole: Cluster) -> list[str]:
+    lines = [f"{'etcd':14}{whole.etcd.url}", f"{'SeaweedFS':14}{whole.seaweed.endpoint} ({whole.seaweed.bucket})"]
+    lines += [f"{kind:14}{whole.addresses(kind).replace(',', '  ')}" for kind in KINDS[:-1]]
+    workers = sum(name.startswith("worker-") for name in whole.names)
+    masters = whole.addresses("master").split(",")
+    return [
+        *lines,
+        f"{'workers':14}{workers}",
+        f"The page is at {' and '.join(f'http://{address}' for address in masters)}.",
+        f"Commands find the system with --keyvaluestore {whole.addresses('keyvaluestore')}. Ctrl-C stops everything.",
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/cluster", description="Run a distributed system on this machine.")
+    parser.add_argument("--data", type=Path, default=Path("data/cluster"), help="where everything is kept")
+    parser.add_argument("--port", type=int, default=8100, help="the first port of the services; 0 takes free ones")
+    parser.add_argument("--instances", type=int, default=2, help="how many of every service but db")
+    parser.add_argument("--workers", type=int, default=2, help="how many workers")
+    asked = parser.parse_args()
+    several = dict.fromkeys(("keyvaluestore", "storage", "master"), max(1, asked.instances))
+    return asyncio.run(_run(asked.data, {**several, "db": 1, "worker": max(0, asked.workers)}, asked.port))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -27,7 +27,7 @@ class Cluster:
         self._options = options
         self._scheme = scheme
         self.ports = [free_port() for _ in range(members)]
-        self._peers = [free_port() for _ in range(members)]
+        self.peers = [free_port() for _ in range(members)]
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self._prefixes = 0
 
@@ -47,16 +47,14 @@ class Cluster:
 
     def start(self, number: int) -> None:
         """Start a member, with the data it has."""
-        name, peers = f"member-{number}", [f"http://127.0.0.1:{port}" for port in self._peers]
+        name, peers = f"member-{number}", [f"http://127.0.0.1:{port}" for port in self.peers]
         client = f"{self._scheme}://127.0.0.1:{self.ports[number]}"
-        argv = ["etcd", "--name", name, "--data-dir", str(self._root / name), "--unsafe-no-fsync"]
+        argv = ["etcd", "--name", name, "--data-dir", str(self._root / name)]
         argv += ["--listen-client-urls", client, "--advertise-client-urls", client, "--logger", "zap"]
         argv += ["--listen-peer-urls", peers[number], "--initial-advertise-peer-urls", peers[number]]
         argv += ["--initial-cluster", ",".join(f"member-{n}={url}" for n, url in enumerate(peers)), *self._options]
-        if "--unsafe-no-fsync" not in _help():
-            argv.remove("--unsafe-no-fsync")
         with (self._root / f"{name}.log").open("ab") as log:
-            self.processes[number] = subprocess.Popen(argv, stdout=log, stderr=log)
+            self.processes[number] = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
 
     def kill(self, number: int) -> None:
         """Kill a member without warning."""
@@ -109,10 +107,6 @@ def cluster(root: Path, *, members: int, options: Sequence[str] = (), scheme: st
     finally:
         for number in list(running.processes):
             running.kill(number)
-
-
-def _help() -> str:
-    return subprocess.run(["etcd", "--help"], capture_output=True, text=True, check=False).stdout
 
 
 def _text(text: str) -> str:

@@ -23,37 +23,96 @@ TIMEOUT = 60.0
 
 
 class Seaweed:
-    """A running server with one identity, who may do everything."""
+    """A server with one identity, who may do everything. It keeps its ports and its data over its lives."""
 
-    def __init__(self, endpoint: str) -> None:
-        self.endpoint = endpoint
+    bucket = "s3://photos"
+
+    def __init__(self, root: Path) -> None:
+        names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc")
+        names += ("filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc")
+        self._root = root
+        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self._process: subprocess.Popen[bytes] | None = None
         self._places = 0
+
+    @property
+    def endpoint(self) -> str:
+        """The URL of the S3 API."""
+        return f"http://127.0.0.1:{self.ports['s3.port']}"
+
+    def start(self) -> None:
+        """Start the server, make the bucket, and wait until it answers."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        identity = {
+            "name": "tests",
+            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        (self._root / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        argv = [
+            str(Path(sys.executable).parent / "weed"),
+            "server",
+            f"-dir={self._root}",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            "-master.volumeSizeLimitMB=64",
+            "-master.telemetry=false",
+            "-volume.max=100",
+            "-volume.preStopSeconds=0",
+            "-s3",
+            "-s3.autoCreateBucket",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            f"-s3.localSocket={self._root / 's3.sock'}",
+            f"-filer.localSocket={self._root / 'filer.sock'}",
+            f"-s3.config={self._root / 's3.json'}",
+            *(f"-{name}={port}" for name, port in self.ports.items()),
+        ]
+        with (self._root / "log").open("ab") as log:
+            self._process = subprocess.Popen(argv, stdout=log, stderr=log, cwd=self._root, start_new_session=True)
+        self._wait(self._process)
+        self.store().put("made", b"")  # makes the bucket
+
+    def stop(self) -> None:
+        """Kill the server; what it acknowledged stays."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
 
     def store(self) -> S3Store:
         """Return the whole bucket, to look into it without our code."""
-        return S3Store("photos", config=self._config(), client_options={"allow_http": True})
-
-    def _config(self) -> S3Config:
-        return {
+        config: S3Config = {
             "endpoint": self.endpoint,
             "region": "us-east-1",
             "access_key_id": ACCESS_KEY,
             "secret_access_key": SECRET_KEY,
         }
+        return S3Store("photos", config=config, client_options={"allow_http": True})
 
     def url(self) -> str:
-        """Return the URL of a place that nobody else uses; the first write makes the bucket."""
+        """Return the URL of a place that nobody else uses."""
         self._places += 1
-        return f"s3://photos/place-{self._places}"
+        return f"{self.bucket}/place-{self._places}"
 
     def environment(self) -> dict[str, str]:
-        """The environment with which a program finds the server."""
+        """Return the environment with which a program finds the server."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_REGION": "us-east-1",
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
         }
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + TIMEOUT
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"{self.endpoint}/healthz", timeout=5):
+                    return
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError(f"SeaweedFS did not start: {(self._root / 'log').read_text(errors='replace')[-2000:]}")
 
 
 def free_ports(count: int) -> list[int]:
@@ -68,50 +127,9 @@ def free_ports(count: int) -> list[int]:
 @contextmanager
 def seaweedfs(root: Path) -> Iterator[Seaweed]:
     """Run the server for as long as the context lasts."""
-    identity = {
-        "name": "tests",
-        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
-    (root / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc")
-    names += ("filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    argv = [
-        str(Path(sys.executable).parent / "weed"),
-        "server",
-        f"-dir={root}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
-        "-master.volumeSizeLimitMB=64",
-        "-master.telemetry=false",
-        "-volume.max=100",
-        "-volume.preStopSeconds=0",
-        "-s3",
-        "-s3.autoCreateBucket",
-        "-s3.port.iceberg=0",
-        "-s3.port.lance=0",
-        f"-s3.localSocket={root / 's3.sock'}",
-        f"-filer.localSocket={root / 'filer.sock'}",
-        f"-s3.config={root / 's3.json'}",
-        *(f"-{name}={port}" for name, port in ports.items()),
-    ]
-    with (root / "log").open("wb") as log, subprocess.Popen(argv, stdout=log, stderr=log, cwd=root) as process:
-        try:
-            server = Seaweed(f"http://127.0.0.1:{ports['s3.port']}")
-            _wait(server, process, root / "log")
-            server.store().put("made", b"")  # makes the bucket
-            yield server
-        finally:
-            process.kill()
-
-
-def _wait(server: Seaweed, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{server.endpoint}/healthz", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError(f"SeaweedFS did not start: {log.read_text(errors='replace')[-2000:]}")
+    server = Seaweed(root)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()

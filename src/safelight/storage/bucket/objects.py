@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 import obstore
 from obstore import exceptions
-from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store, from_url
+from obstore.store import ObjectStore, from_url
 
 from safelight.errors import Code, Error
 
@@ -178,12 +178,6 @@ class Bucket:
         """Return the prefixes one level below a prefix."""
         with translated(self.url):
             return sorted((await obstore.list_with_delimiter_async(self._requests, prefix))["common_prefixes"])
-
-    async def signed(self, key: str, seconds: float) -> str:
-        """Return a URL that gives an object to everybody who has it, for a while."""
-        assert isinstance(self._requests, S3Store | GCSStore | AzureStore)
-        with translated(self.url):
-            return await obstore.sign_async(self._requests, "GET", key, timedelta(seconds=seconds))
 
     def text(self, key: str) -> Text:
         """Return an object that is read and written as a small file of text; its methods block."""

@@ -1,0 +1,70 @@
+"""Everything of a distributed system is killed in turn under uploads: nothing is lost, and no client sees an error."""
+
+import asyncio
+import itertools
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from kills.clients import settled, upload_until, watch
+from kills.history import History
+from safelight.client.master import Client
+from support.cluster import cluster
+from support.photos import is_inverse, photo
+
+pytestmark = pytest.mark.slow
+
+COUNTS = {"keyvaluestore": 2, "db": 1, "storage": 2, "master": 2, "worker": 2}
+OPTIONS = {"worker": ["--lease-duration", "3", "--slots", "1"]}
+# One instance of each of which there are two, a member of etcd (its leader), and then what there is one of.
+VICTIMS = ["keyvaluestore-1", "storage-1", "master-1", "worker-1", "etcd", "storage-2", "seaweedfs", "db-1"]
+ALONE = {"seaweedfs", "db-1"}
+"""What there is one of: while it is away, uploads fail, and succeed when they are repeated."""
+
+
+async def test_everything_is_killed_in_turn(tmp_path: Path) -> None:
+    history, numbers, stop = History(), itertools.count(), asyncio.Event()
+    recoveries: dict[str, float] = {}
+    async with AsyncExitStack() as stack:
+        whole = await stack.enter_async_context(cluster(tmp_path, counts=COUNTS, options=OPTIONS))
+        client = await stack.enter_async_context(Client.connect(whole.addresses("master")))
+        uploads = [asyncio.create_task(upload_until(stop, client, history, numbers)) for _ in range(3)]
+        watcher = asyncio.create_task(watch(client, history))
+
+        async def more(count: int) -> None:
+            enough = len(history.acknowledged) + count
+            async with asyncio.timeout(90):
+                while len(history.acknowledged) < enough:
+                    await asyncio.wait(uploads, timeout=0.02)
+                    assert not any(task.done() for task in uploads)
+
+        for victim in VICTIMS:
+            await more(2)
+            name = f"etcd-{1 + await asyncio.to_thread(whole.etcd.leader)}" if victim == "etcd" else victim
+            unanswered = len(history.calls) - len(history.acknowledged)
+            began = time.monotonic()
+            await whole.kill(name)
+            if victim in ALONE:
+                await whole.start(name)
+            await more(4)
+            recoveries[victim] = time.monotonic() - began
+            if victim not in ALONE:
+                # Every client has one upload under way, then as now: none has failed since.
+                assert len(history.calls) - len(history.acknowledged) == unanswered, victim
+                await whole.start(name)
+        stop.set()
+        await asyncio.gather(*uploads)
+        await settled(client, history)
+        last = max(task.seq for task in history.final.values())
+        async with asyncio.timeout(60):
+            while not history.events or history.events[-1].seq < last:
+                await asyncio.wait([watcher], timeout=0.05)
+                assert not watcher.done()
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
+    assert history.violations() == []
+    for call in history.acknowledged:
+        assert is_inverse(photo(call.photo), history.results[call.task or ""]), f"photo {call.photo} came out wrong"
+    print("Seconds until four more uploads were acknowledged:", {n: round(s, 1) for n, s in recoveries.items()})
