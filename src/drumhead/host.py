@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
@@ -17,36 +18,54 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DEBIAN_PACKAGE = {
-    "apt-get": "apt",
-    "debugfs": "e2fsprogs",
-    "e2fsck": "e2fsprogs",
-    "gpgv": "gpgv",
-    "mke2fs": "e2fsprogs",
-    "mkfs.erofs": "erofs-utils",
-    "mcopy": "mtools",
-    "mkfs.vfat": "dosfstools",
-    "mksquashfs": "squashfs-tools",
-    "mmd": "mtools",
-    "sfdisk": "fdisk",
-    "unsquashfs": "squashfs-tools",
-    "musl-gcc": "musl-tools",
-    "qemu-img": "qemu-utils",
-    "qemu-system-x86_64": "qemu-system-x86",
-    "syslinux": "syslinux",
+
+@dataclass(frozen=True)
+class Tool:
+    """A program that drumhead runs on the host: the Debian package that has it, and what takes it."""
+
+    package: str
+    purpose: str
+    needed: bool = True
+    """Whether composing and running machines take it; other tools are for what few people do."""
+
+
+TOOLS = {
+    "qemu-system-x86_64": Tool("qemu-system-x86", "running machines"),
+    "mke2fs": Tool("e2fsprogs", "creating volumes and disks for writes"),
+    "e2fsck": Tool("e2fsprogs", "repairing volumes"),
+    "debugfs": Tool("e2fsprogs", "volumes of OSv machines", needed=False),
+    "mksquashfs": Tool("squashfs-tools", "composing images"),
+    "unsquashfs": Tool("squashfs-tools", "package collect, containers", needed=False),
+    "musl-gcc": Tool("musl-tools", "compiling a guest's first program"),
+    "gpgv": Tool("gpgv", "checking Debian's signatures when building packages"),
+    "apt-get": Tool("apt", "finding this host's Debian mirror", needed=False),
+    "mkfs.erofs": Tool("erofs-utils", "composing with --fs erofs", needed=False),
+    "qemu-img": Tool("qemu-utils", "exporting disks", needed=False),
+    "sfdisk": Tool("fdisk", "exporting disks", needed=False),
+    "mkfs.vfat": Tool("dosfstools", "exporting disks", needed=False),
+    "mcopy": Tool("mtools", "exporting disks", needed=False),
+    "mmd": Tool("mtools", "exporting disks", needed=False),
+    "syslinux": Tool("syslinux", "exporting disks", needed=False),
 }
-"""The Debian package that contains a program, for the message that says what to install."""
+"""By name; ``drumhead doctor`` looks for all of them."""
 
 
 def find_program(name: str) -> str:
     """Return the absolute path of a program in PATH (or in sbin, which a user's PATH may lack). Raises HOST_TOOL."""
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    found = look_for(name)
     if found is None:
-        package = DEBIAN_PACKAGE.get(name, name)
+        package = TOOLS[name].package if name in TOOLS else name
         raise DrumheadError(
-            ErrorCode.HOST_TOOL, f"{name} is not on this host; install it (Debian: apt-get install {package})"
+            ErrorCode.HOST_TOOL,
+            f"{name} is not on this host; install it (Debian: apt-get install {package}). "
+            "`drumhead doctor` tells what else is missing",
         )
     return found
+
+
+def look_for(name: str) -> str | None:
+    """Return the absolute path of a program in PATH or in sbin, None where there is none."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
 
 
 def run(

@@ -58,7 +58,14 @@ class MachineFlags:
     execute: Annotated[
         str, Parameter(name=["--execute", "-e"], help="The command to run instead of the image's own.")
     ] = ""
-    run: Annotated[str, Parameter(help="The config set to run instead of the default one.")] = ""
+    run: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name=["--run", "--boot"],
+            help="The config set to run instead of the default one; repeatable: each runs when the one before has "
+            "ended well.",
+        ),
+    ] = ()
     env: Annotated[
         tuple[str, ...], Parameter(help="An environment variable for the command, NAME=VALUE; repeatable.")
     ] = ()
@@ -77,6 +84,17 @@ class MachineFlags:
         Literal["linux", "osv"] | None,
         Parameter(name="--guest", help="The guest of the image, where images of this name exist for both."),
     ] = None
+    verbose: Annotated[
+        bool,
+        Parameter(name=["--verbose", "-v"], negative="", help="Print the host's programs that it runs."),
+    ] = False
+    provider: Annotated[Literal["qemu"], Parameter(name=["--provider", "-p"], help="The hypervisor; there is one.")] = (
+        "qemu"
+    )
+    persist: Annotated[
+        bool,
+        Parameter(negative="", show=False, help="Accepted as in Capstan; a machine is kept until it is deleted."),
+    ] = False
     detach: Annotated[
         bool,
         Parameter(

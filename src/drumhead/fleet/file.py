@@ -64,7 +64,7 @@ def _member(section: Section, name: str, guest: str) -> Member:
     restart = section.text("restart", "on-failure")
     if restart not in get_args(RestartPolicy):
         raise section.refuse("restart", f"restart must be one of {', '.join(get_args(RestartPolicy))}, not {restart}")
-    forwards = tuple(_parsed(section, "forward", options.read_forward))
+    forwards = _parsed(section, "forward", options.read_forwards)
     count = _number(section, "count", 1, 0, 100)
     if count > 1 and any(forward.host_port for forward in forwards):
         raise section.refuse("forward", "several machines cannot share a port of the host; use 0:GUEST, or count: 1")
@@ -81,7 +81,7 @@ def _member(section: Section, name: str, guest: str) -> Member:
         health=_health(section.section("health", "health")) if "health" in section else None,
         restart=restart,  # type: ignore[arg-type]  # one of the literals, as just checked
         forwards=forwards,
-        volumes=tuple(_parsed(section, "volumes", options.read_volume)),
+        volumes=_parsed(section, "volumes", options.read_volumes),
         secrets=section.texts("secrets"),
     )
 
@@ -151,8 +151,8 @@ def _value(section: Section, key: str, read: Callable[[str], T], default: T) -> 
         raise section.refuse(key, error.message) from error
 
 
-def _parsed(section: Section, key: str, read: Callable[[str], T]) -> list[T]:
+def _parsed(section: Section, key: str, read: Callable[[tuple[str, ...]], T]) -> T:
     try:
-        return [read(text) for text in section.texts(key)]
+        return read(section.texts(key))
     except DrumheadError as error:
         raise section.refuse(key, error.message) from error

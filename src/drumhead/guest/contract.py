@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from drumhead.tree import Tree
 
 
-Capability = Literal["exec", "shell", "overlay", "readonly-volume", "second-volume", "qcow2-volume", "holes"]
+Capability = Literal[
+    "exec", "shell", "overlay", "readonly-volume", "second-volume", "qcow2-volume", "holes", "several-commands"
+]
 """What some guests cannot do: ``drumhead exec``, a shell on the console, a disk for writes anywhere (``--size``), a
-read-only volume, more than one volume, a volume in qcow2 format, sparse files on a volume.
+read-only volume, more than one volume, a volume in qcow2 format, sparse files on a volume, several commands one after
+another.
 """
 
 
@@ -50,12 +53,14 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The configuration that a machine receives when it starts, as JSON (``config.json``).
 
     `hosts` maps names to IPv4 addresses (the generated /etc/hosts). `overlay` is the serial number of the disk that
-    takes writes; empty means memory. `stop_grace` is the number of seconds between the stop signal and the kill.
+    takes writes; empty means memory. The commands `before` run first, one after another; when one fails, the machine
+    ends with its status. `stop_grace` is the number of seconds between the stop signal and the kill.
     `memory` is in MiB. `secrets` maps the names of files below SECRETS to their text.
     """
 
     hostname: str
     command: Command
+    before: tuple[Command, ...] = ()
     nics: tuple[GuestNic, ...] = ()
     hosts: dict[str, str] = {}
     mounts: tuple[GuestMount, ...] = ()

@@ -145,6 +145,8 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
     refuse_shared_disks(home, spec.volumes, spec.name, instances.all())
     guest = find_guest(image.guest)
     _refuse_little_memory(guest, spec.memory)
+    if spec.before:
+        require(guest, "several-commands")
     files = await asyncio.to_thread(ImageStore(home).files, image)
     acceleration = await find_acceleration(home, guest.probe(files))
     launch = _plan(instances, image, spec, acceleration.accelerator, attached=attached, fleet=fleet)
@@ -181,6 +183,7 @@ def run_config(
     return RunConfig(
         hostname=private.host_name(launch.spec.name),
         command=launch.spec.command,
+        before=launch.spec.before,
         nics=(between, uplink),
         hosts=hosts,
         mounts=mounts,

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import ipaddress
+import posixpath
 import re
+from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.machine.records import PortForward, VolumeMount
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-SIZE = re.compile(r"([0-9]+)([KMGT]?)(?:i?B)?", re.IGNORECASE)
+SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)(?:i?B)?", re.IGNORECASE)
+VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 MIN_MEMORY = 32
+MIN_DISK = 8 << 20
+MAX_CPUS = 255
+"""What QEMU's machine q35 takes."""
+KERNEL_DIRECTORIES = ("proc", "sys", "dev", "run")
 
 
 def usage(message: str) -> DrumheadError:
@@ -24,7 +34,15 @@ def read_size(text: str, *, what: str = "size") -> int:
     match = SIZE.fullmatch(text.strip())
     if match is None:
         raise usage(f"{text!r} is not a valid {what}; write 512M or 2G")
-    return int(match[1]) * UNITS[match[2].upper()]
+    return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+def read_disk_size(text: str, *, what: str = "size of a disk") -> int:
+    """Parse the size of a disk with a file system into bytes. Raises USAGE."""
+    size = read_size(text, what=what)
+    if size < MIN_DISK:
+        raise usage(f"{text} is too little for a disk; give at least {MIN_DISK >> 20}M, like 512M or 2G")
+    return size
 
 
 def read_memory(text: str) -> int:
@@ -53,6 +71,8 @@ def read_mac(text: str) -> str:
 
 def read_forward(text: str) -> PortForward:
     """Parse ``[ADDRESS:]HOST:GUEST[/udp]``. Host port 0 means any free port. Raises USAGE."""
+    if text.startswith("["):
+        raise usage(f"{text!r}: QEMU forwards IPv4 ports only; write 127.0.0.1:HOST:GUEST")
     ports, _, protocol = text.partition("/")
     parts = ports.split(":")
     address = parts.pop(0) if len(parts) == 3 else "127.0.0.1"
@@ -83,8 +103,45 @@ def read_volume(text: str) -> VolumeMount:
         if option == "ro":
             readonly = True
         else:
-            size = read_size(option, what="size of a volume")
-    return VolumeMount(source=source, path=rest[0].rstrip("/"), readonly=readonly, size=size)
+            size = read_disk_size(option, what="size of a volume")
+    return VolumeMount(source=source, path=read_mount_path(rest[0]), readonly=readonly, size=size)
+
+
+def read_mount_path(text: str) -> str:
+    """Check the directory of a volume in the machine, which must not be one of the kernel's. Raises USAGE."""
+    path = posixpath.normpath(text)
+    top = path.split("/")[1]
+    if ".." in text.split("/") or top in ("", *KERNEL_DIRECTORIES):
+        raise usage(f"a volume cannot be mounted at {text}; choose a directory of your own, like /data")
+    return path
+
+
+def read_volumes(texts: Sequence[str]) -> tuple[VolumeMount, ...]:
+    """Parse the volumes of a machine, no two of one source or at one place. Raises USAGE."""
+    volumes = tuple(map(read_volume, texts))
+    for what in ("source", "path"):
+        taken = [getattr(volume, what) for volume in volumes]
+        twice = next((one for one in taken if taken.count(one) > 1), None)
+        if twice is not None:
+            raise usage(f"{twice} is given for two volumes")
+    return volumes
+
+
+def read_forwards(texts: Sequence[str]) -> tuple[PortForward, ...]:
+    """Parse the port forwards of a machine, no two from one port of the host. Raises USAGE."""
+    forwards = tuple(map(read_forward, texts))
+    taken = [(one.host_address, one.host_port, one.protocol) for one in forwards if one.host_port]
+    for address, port, protocol in taken:
+        if taken.count((address, port, protocol)) > 1:
+            raise usage(f"port {port}/{protocol} of {address} is forwarded twice")
+    return forwards
+
+
+def read_cpus(count: int) -> int:
+    """Check the number of virtual CPUs. Raises USAGE."""
+    if not 1 <= count <= MAX_CPUS:
+        raise usage(f"{count} is not a number of virtual CPUs; give 1 to {MAX_CPUS}")
+    return count
 
 
 def read_volume_name(text: str) -> str:
@@ -93,12 +150,12 @@ def read_volume_name(text: str) -> str:
     return text
 
 
-def read_variables(settings: list[str]) -> dict[str, str]:
+def read_variables(settings: Sequence[str]) -> dict[str, str]:
     """Parse ``NAME=VALUE`` arguments into environment variables. Raises USAGE."""
     variables = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
-        if not name or not equals or "\0" in value:
+        if not VARIABLE_NAME.fullmatch(name) or not equals or "\0" in value:
             raise usage(f"{setting!r} does not set a variable; write NAME=VALUE")
         variables[name] = value
     return variables

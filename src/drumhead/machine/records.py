@@ -49,6 +49,8 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     guest: str = ""
     """The guest whose image of that name is meant; empty means the only image, or Linux's."""
     command: Command
+    before: tuple[Command, ...] = ()
+    """Commands that run to their end before it, one after another."""
     memory: int = 256
     cpus: int = 1
     network: NetworkMode = "nat"

@@ -9,6 +9,8 @@ from drumhead.manifest.run_yaml import parse_command
 from drumhead.records import Command
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from drumhead.records import Image
 
 
@@ -34,6 +36,15 @@ def choose_command(
         raise DrumheadError(ErrorCode.NOT_FOUND, f"{image.name} has no config set {name}; it has: {known}")
     command = image.commands[name]
     return Command(argv=command.argv, env={**command.env, **(env or {})}, cwd=command.cwd)
+
+
+def choose_commands(
+    image: Image, *, config_sets: Sequence[str] = (), command_line: str = "", env: dict[str, str] | None = None
+) -> list[Command]:
+    """Return the commands that a machine runs one after another, each as ``choose_command`` chooses it."""
+    if command_line:
+        return [choose_command(image, command_line=command_line, env=env)]
+    return [choose_command(image, config_set=name, env=env) for name in config_sets or ("",)]
 
 
 def shared_circumstances(image: Image) -> Command:

@@ -187,7 +187,7 @@ def test_what_cannot_run_is_refused(drumhead, project):
     run.unlink()
     assert "did you mean python?" in drumhead.refused(*compose, "--require", "pyton", status=3)
     assert "does not read rofs" in drumhead.refused(*compose, "--fs", "rofs", status=2)
-    assert "is no size" in drumhead.refused(*compose, "--size", "big", status=2)
+    assert "is not a valid size" in drumhead.refused(*compose, "--size", "big", status=2)
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(project / "sock"))
         assert "sock is not a file, directory or symbolic link" in drumhead.refused(*compose, status=5)

@@ -50,9 +50,12 @@ def machine_image(drumhead, tmp_path_factory):
     (root / "meta/package.yaml").write_text("name: m\ntitle: M\nauthor: a\nrequire: [python, cli]\n")
     (root / "meta/run.yaml").write_text(
         "runtime: python\nconfig_set:\n  serve:\n    main: /server.py\n    args: [one, 'two words']\n"
-        "    env:\n      KEPT: from the set\n      GIVEN: from the set\nconfig_set_default: serve\n"
+        "    env:\n      KEPT: from the set\n      GIVEN: from the set\n"
+        "  prepare:\n    main: /say.py\n    args: [prepared]\n  go:\n    main: /say.py\n    args: [gone]\n"
+        "  broken:\n    main: /say.py\n    args: [broken, 3]\nconfig_set_default: serve\n"
     )
     (root / "server.py").write_text(SERVER)
+    (root / "say.py").write_text("import sys\nprint(sys.argv[1])\nsys.exit(int((sys.argv[2:] or [0])[0]))\n")
     drumhead("package", "compose", "-C", root, "--size", "64M", "test/machine")
     return "test/machine"
 

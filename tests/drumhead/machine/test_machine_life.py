@@ -33,6 +33,32 @@ def test_a_program_that_is_not_there_and_an_image_that_is_not(drumhead, machine_
     assert "serve" in drumhead.refused("run", "--run", "other", machine_image, status=3)
 
 
+def test_config_sets_run_one_after_another_until_one_fails(drumhead, machine_image):
+    words = ("run", "-i", machine_image, "steps", "-m", "96M", "-p", "qemu", "--persist", "-v")
+    done = drumhead.run(*words, "--boot", "prepare", "--boot", "go")
+    assert (done.returncode, done.stdout.splitlines()[-2:]) == (0, ["prepared", "gone"]), done.stderr
+    assert "qemu-system-x86_64 " in done.stderr
+    drumhead("delete", "steps")
+    done = drumhead.run(*words, "--boot", "broken", "--boot", "go")
+    assert done.returncode == 3
+    assert "broken" in done.stdout
+    assert "gone" not in done.stdout
+    drumhead("delete", "steps")
+
+
+def test_volumes_are_created_listed_and_deleted(drumhead, machine_image):
+    drumhead("volume", "create", "mine", "--size", "32M")
+    assert "already" in drumhead.refused("volume", "create", "mine", status=5)
+    assert "too little" in drumhead.refused("volume", "create", "small", "--size", "10", status=2)
+    drumhead("run", "-i", machine_image, "writer", "-m", "96M", "--volume", "mine:/vol", "-e", sh("echo 1 >/vol/f"))
+    (listed,) = [one for one in drumhead.json("volume", "list") if one["name"] == "mine"]
+    assert (listed["size"], listed["instances"]) == (32 << 20, ["writer"])
+    assert "writer has the volume" in drumhead.refused("volume", "delete", "mine", status=5)
+    drumhead("delete", "writer")
+    drumhead("volume", "delete", "mine")
+    assert "there is no volume mine" in drumhead.refused("volume", "delete", "mine", status=3)
+
+
 async def test_a_killed_run_leaves_no_machine_behind(drumhead, machine_image):
     with command(drumhead.home, "run", "-i", machine_image, "doomed", "-m", "96M") as process:
         pid = await wait_running(drumhead.home, "doomed")

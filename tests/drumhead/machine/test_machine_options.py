@@ -55,6 +55,11 @@ def test_volume_is_read(text, volume):
         (options.read_volume, "data:/"),
         (options.read_volume, "data:relative"),
         (options.read_volume, "da ta:/data"),
+        (options.read_forward, "[::1]:8080:80"),
+        (options.read_volume, "data:/proc"),
+        (options.read_volume, "data:/dev/shm"),
+        (options.read_volume, "data:/data/../proc"),
+        (options.read_disk_size, "10"),
         (options.read_mac, "A2:13:15:00:80"),
         (options.read_mac, "A3:13:15:00:80:01"),
         (options.read_instance_name, "a/b"),
@@ -67,6 +72,30 @@ def test_what_makes_no_sense_is_refused_with_what_was_written(read, text):
         read(text)
     assert refused.value.code is ErrorCode.USAGE
     assert text.partition(":")[0] in refused.value.message
+
+
+@pytest.mark.parametrize("count", [0, -1, 1000])
+def test_a_number_of_cpus_that_no_machine_has_is_refused(count):
+    with pytest.raises(DrumheadError, match="virtual CPUs"):
+        options.read_cpus(count)
+
+
+@pytest.mark.parametrize(
+    ("read", "texts"),
+    [
+        (options.read_volumes, ("data:/one", "data:/two")),
+        (options.read_volumes, ("one:/data", "two:/data/")),
+        (options.read_forwards, ("8080:80", "8080:81")),
+    ],
+)
+def test_what_can_be_there_once_is_refused_twice(read, texts):
+    with pytest.raises(DrumheadError) as refused:
+        read(texts)
+    assert refused.value.code is ErrorCode.USAGE
+
+
+def test_one_port_of_the_host_may_lead_in_by_tcp_and_udp():
+    assert len(options.read_forwards(("53:53", "53:53/udp", "0:80", "0:81"))) == 4
 
 
 def test_variables_keep_everything_after_the_first_equals_sign():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -17,7 +18,7 @@ from drumhead.machine.attach import restart_attached, run_attached, run_detached
 from drumhead.machine.launch import restart_machine, start_machine
 from drumhead.machine.options import read_variables
 from drumhead.machine.records import InstanceSpec
-from drumhead.machine.request import choose_command, default_instance_name
+from drumhead.machine.request import choose_commands, default_instance_name
 from drumhead.records import Command
 
 if TYPE_CHECKING:
@@ -38,11 +39,13 @@ async def run_command(name: str, instance: str = "", /, *, flags: MachineFlags |
         The name of the instance.
     """
     flags = flags or MachineFlags()
+    if flags.verbose:
+        logging.getLogger("drumhead").setLevel(logging.INFO)
     spec, variables = _read_spec(name, instance, flags), read_variables(list(flags.env))
     # The image comes last, so a wrong flag is reported whether there is such an image or not.
     found = ImageStore(find_home()).find(spec.image, spec.guest)
-    command = choose_command(found, config_set=flags.run, command_line=flags.execute, env=variables)
-    return await _run(msgspec.structs.replace(spec, command=command), detach=flags.detach)
+    *before, command = choose_commands(found, config_sets=flags.run, command_line=flags.execute, env=variables)
+    return await _run(msgspec.structs.replace(spec, command=command, before=tuple(before)), detach=flags.detach)
 
 
 async def start_command(
@@ -77,13 +80,13 @@ def _read_spec(name: str, instance: str, flags: MachineFlags) -> InstanceSpec:
         guest=flags.guest or "",
         command=Command(argv=()),
         memory=options.read_memory(flags.memory),
-        cpus=flags.cpus,
+        cpus=options.read_cpus(flags.cpus),
         network=flags.network,
         network_device=flags.device,
         private_network=flags.private_network,
         mac=options.read_mac(flags.mac) if flags.mac else "",
-        forwards=tuple(map(options.read_forward, flags.forward)),
-        volumes=tuple(map(options.read_volume, flags.volume)),
+        forwards=options.read_forwards(flags.forward),
+        volumes=options.read_volumes(flags.volume),
     )
 
 

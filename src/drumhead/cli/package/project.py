@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +16,7 @@ from drumhead.image.collect import collect
 from drumhead.image.compose import compose
 from drumhead.image.inputs import ComposeOptions
 from drumhead.image.store import facts
+from drumhead.machine import options
 from drumhead.manifest.init import init_project
 from drumhead.manifest.project import read_project
 
@@ -95,9 +95,9 @@ def _read_options(flags: ComposeFlags) -> ComposeOptions:
         guest=flags.guest,
         kernel=flags.kernel,
         filesystem=flags.fs or None,  # type: ignore[arg-type]  # one of the three, as just checked
-        overlay_size=parse_size(flags.size) if flags.size else 0,
+        overlay_size=options.read_disk_size(flags.size) if flags.size else 0,
         run=flags.run,
-        env=parse_environment(flags.env),
+        env=options.read_variables(flags.env),
         require=flags.require,
         update=flags.update,
     )
@@ -134,22 +134,3 @@ async def collect_command(target: Path = Path("mpm-pkg"), /, *, project: Project
     for text in notices:
         notice(text)
     print(f"{count} files in {place}")
-
-
-def parse_size(text: str) -> int:
-    """``10G``, ``512M``, ``1.5g``, or bytes. Raises USAGE."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
-    if match is None:
-        raise DrumheadError(ErrorCode.USAGE, f"{text!r} is no size; write 512M or 10G")
-    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
-
-
-def parse_environment(words: tuple[str, ...]) -> dict[str, str]:
-    """``NAME=value`` words as a mapping. Raises USAGE."""
-    found = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise DrumheadError(ErrorCode.USAGE, f"--env {word!r} must have the form NAME=value")
-        found[name] = value
-    return found

@@ -45,6 +45,7 @@ power cut. The journal serves a Linux machine that uses the volume later. OSv ca
 inodes; the small blocks that mke2fs chooses for small disks would hold too little.
 """
 UNSUPPORTED: dict[Capability, str] = {
+    "several-commands": "OSv runs one command; start a machine for each config set",
     "exec": "OSv is one process: no other program can run beside the command",
     "shell": "OSv is one process: there is no shell on its console",
     "overlay": "OSv has no overlay: give the machine a volume (--volume NAME:/data), or let it write to /tmp and /run",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import shlex
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from drumhead.guest.contract import BootPlan
+
+log = logging.getLogger(__name__)
 
 MONITOR = "qmp.sock"
 START_TIME = 30.0
@@ -52,6 +56,7 @@ async def spawn(argv: list[str], boot: BootPlan, directory: Path, *, attached: b
 
 def _start_process(argv: list[str], directory: Path, *, attached: bool) -> int:
     program = host.find_program(argv[0])
+    log.info("$ %s", shlex.join(argv))
     with (directory / "qemu.log").open("wb") as said:
         process = subprocess.Popen(
             [program, *argv[1:]],

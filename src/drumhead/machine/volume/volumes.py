@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from drumhead.machine.records import Instance, VolumeMount
 
 QCOW2_MAGIC = b"QFI\xfb"
-MIN_SIZE = 8 << 20
 OVERLAY_SERIAL = "overlay"
 CHECK_TIME = 3600.0
 REPAIRED = (0, 1, 2)
@@ -80,6 +79,26 @@ async def open_volumes(
         drives.append(Drive(path=path, format=form, serial=serial, readonly=volume.readonly))
         mounts.append(GuestMount(serial=serial, path=volume.path, readonly=volume.readonly))
     return tuple(drives), tuple(mounts)
+
+
+async def create_volume(home: Home, name: str, size: int, guest: Guest) -> None:
+    """Create an empty named volume of `size` bytes. Raises CONFLICT when there is one."""
+    path = home.volumes / f"{name}.raw"
+    if path.exists():
+        raise DrumheadError(ErrorCode.CONFLICT, f"there is a volume {name} already; choose another name")
+    await make_disk(path, size, guest.volume_options)
+
+
+def delete_volume(home: Home, name: str, instances: Iterable[Instance]) -> None:
+    """Delete a named volume and what is on it. Raises NOT_FOUND, and CONFLICT while an instance has it."""
+    path = home.volumes / f"{name}.raw"
+    if not path.exists():
+        raise DrumheadError(ErrorCode.NOT_FOUND, f"there is no volume {name}")
+    for instance in instances:
+        spec = instance.launch.spec
+        if any(volume_path(home, volume) == path for volume in spec.volumes):
+            raise DrumheadError(ErrorCode.CONFLICT, f"{spec.name} has the volume {name}; delete that instance first")
+    path.unlink()
 
 
 async def open_overlay(directory: Path, size: int, guest: Guest) -> Drive:
@@ -140,8 +159,6 @@ async def make_disk(path: Path, size: int, options: tuple[str, ...]) -> None:
 
     It uses space on the host only as it fills, and appears complete, by rename.
     """
-    if size < MIN_SIZE:
-        raise DrumheadError(ErrorCode.USAGE, f"{path.stem} would have {size} bytes; a volume needs at least 8M")
     with replacing(path) as temporary:
         with temporary.open("r+b") as file:
             file.truncate(size)

@@ -13,11 +13,12 @@ static int output = -1; /* what the command writes */
 static int log_port = -1;
 static double kill_at;  /* when a stop becomes a kill; 0: no stop was requested */
 static double stop_grace;
+static const struct json *next_before; /* commands that run to their end first, one after another */
+static const struct json *last;        /* the machine's command */
 
-void command_start(const struct json *record, double grace) {
+static void start(const struct json *record) {
     struct program program;
     int ends[2];
-    stop_grace = grace;
     if (!record) fail("the machine was given no command");
     if (!program_from(record, &program)) { /* an empty command: only serve exec sessions until stopped */
         report("{\"event\":\"started\",\"pid\":0}\n");
@@ -32,6 +33,22 @@ void command_start(const struct json *record, double grace) {
     output = ends[0];
     report("{\"event\":\"started\",\"pid\":%d}\n", command);
     program_free(&program);
+}
+
+static void start_next(void) {
+    const struct json *record = next_before ? next_before : last;
+    if (next_before)
+        next_before = next_before->next;
+    else
+        last = NULL;
+    start(record);
+}
+
+void command_start(const struct json *before, const struct json *record, double grace) {
+    stop_grace = grace;
+    next_before = before ? before->child : NULL;
+    last = record;
+    start_next();
 }
 
 void command_stop(double grace) {
@@ -60,12 +77,17 @@ static void relay_output(void) {
     }
 }
 
-static _Noreturn void command_ended(int status) {
+static void command_ended(int status) {
     /* Its last output is still in the pipe. What its children write from now on is lost. */
     while (output >= 0) {
         struct pollfd more = {.fd = output, .events = POLLIN};
         if (poll(&more, 1, 0) <= 0) break;
         relay_output();
+    }
+    if (exit_code(status) == 0 && last && kill_at == 0) {
+        if (output >= 0) close(output); /* a child of the command still holds it */
+        start_next();
+        return;
     }
     report("{\"event\":\"exit\",\"code\":%d}\n", exit_code(status));
     switch_off();

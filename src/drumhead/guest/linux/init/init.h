@@ -55,7 +55,7 @@ int exit_code(int wait_status); /* 128 + n after signal n */
 
 /* command.c */
 void command_open_log(void);
-void command_start(const struct json *command, double grace);
+void command_start(const struct json *before, const struct json *command, double grace);
 void command_stop(double grace); /* SIGTERM now, SIGKILL after `grace` seconds; negative: the configured grace */
 void command_polls(struct pollfd *);
 void command_events(const struct pollfd *);

@@ -49,7 +49,8 @@ static void boot(void) {
     control_open();
     sessions_open();
     console_open();
-    command_start(config ? json_get(config, "command") : read_own_command(), json_number(config, "stop_grace", 10));
+    const struct json *command = config ? json_get(config, "command") : read_own_command();
+    command_start(json_get(config, "before"), command, json_number(config, "stop_grace", 10));
 }
 
 enum { SIGNALS, OUTPUT, CONSOLE, CONTROL, FIRST_SESSION, ALL_POLLS = FIRST_SESSION + SESSIONS * SESSION_POLLS };

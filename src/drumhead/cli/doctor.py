@@ -1,0 +1,56 @@
+"""``drumhead doctor``: what this host has of what drumhead uses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from drumhead import host
+from drumhead.cli.flags import Json
+from drumhead.cli.output import notice, print_json, print_table, size_text
+from drumhead.errors import EXIT_STATUS, ErrorCode
+from drumhead.home import Home, find_home
+
+_DEVICES = {
+    "/dev/kvm": "machines at full speed; without it they run in software emulation",
+    "/dev/net/tun": "drumhead shell, and machines on a network of the host",
+}
+_LITTLE_SPACE = 2 << 30
+
+
+def doctor_command(*, json: Json = False) -> int:
+    """Check what this host has of what drumhead uses, and print what to install.
+
+    The exit status is 4 when something is missing that composing and running machines take.
+    """
+    home = find_home()
+    missing = [name for name in host.TOOLS if host.look_for(name) is None]
+    unusable = [path for path in _DEVICES if not os.access(path, os.R_OK | os.W_OK)]
+    if json:
+        print_json({"missing": missing, "unusable": unusable, "home": str(home.root), "free": _free_space(home)})
+    else:
+        _print(missing, unusable, _free_space(home))
+    return EXIT_STATUS[ErrorCode.HOST_TOOL] if any(host.TOOLS[name].needed for name in missing) else 0
+
+
+def _print(missing: list[str], unusable: list[str], free: int) -> None:
+    rows = [
+        (name, host.look_for(name) or ("missing" if tool.needed else "missing, optional"), tool.purpose)
+        for name, tool in host.TOOLS.items()
+    ]
+    rows += [(path, "not usable" if path in unusable else "usable", purpose) for path, purpose in _DEVICES.items()]
+    print_table(("Program or device", "On this host", "For"), rows)
+    packages = sorted({host.TOOLS[name].package for name in missing})
+    if packages:
+        notice(f"Install what is missing (Debian): apt-get install {' '.join(packages)}")
+    if "/dev/kvm" in unusable and Path("/dev/kvm").exists():
+        notice("/dev/kvm cannot be opened: add yourself to the group kvm.")
+    if free < _LITTLE_SPACE:
+        notice(f"{size_text(free)} are free for {find_home().root}; images and packages take a few GiB.")
+
+
+def _free_space(home: Home) -> int:
+    """Return the bytes that are free where the home is, or will be."""
+    existing = next(path for path in (home.root, *home.root.parents) if path.exists())
+    return shutil.disk_usage(existing).free
