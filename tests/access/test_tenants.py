@@ -10,6 +10,7 @@ import pytest
 
 from safelight.access.caller import Access
 from safelight.errors import Code, Error
+from safelight.wire import State
 from support.photos import photo
 
 from .tenants import Api, acting, finish_one, keyed_tenant
@@ -91,6 +92,28 @@ async def test_a_second_tenant_changes_nothing(keyed, root):
     await second.call("GET", f"/task/{task.id}", headers=acting("first"), status=403)
     assert (await root.call("GET", f"/task/{task.id}", headers=acting("first")))["tenant"] == "first"
     await root.call("GET", f"/task/{task.id}", status=404)
+
+
+@pytest.mark.parametrize("kind", ["text/html", "image/svg+xml", "application/xhtml+xml"])
+async def test_a_result_that_a_browser_would_run_is_accepted_from_nobody(keyed, root, kind):
+    first = await keyed_tenant(root, "first")
+    async with first.client() as client:
+        task = await client.upload(photo(1))
+    worker = {"id": "w", "engine": "engine 1"}
+    (lease,) = await root.call("POST", "/lease", {"worker": worker, "wait": 5.0})
+    storage, page = keyed.url("storage"), b"<script>alert(1)</script>"
+    async with root.http.post(f"{storage}/blobs", data=page, headers=keyed.credentials) as answer:
+        blob = await answer.json()
+    output = {"name": "image", "digest": blob["digest"], "size": len(page), "media_type": kind, "width": 1, "height": 1}
+    outcome = {"kind": "finished", "lease": lease["id"], "outputs": [output]}
+    for service in ("master", "db"):
+        url = f"{keyed.url(service)}/outcomes"
+        async with root.http.post(url, json=[outcome], headers=keyed.credentials) as answer:
+            assert (answer.status, "media_type" in await answer.text()) == (400, True)
+    assert (await first.call("GET", f"/task/{task.id}"))["state"] == State.WORKING
+    honest = outcome | {"outputs": [output | {"media_type": "image/png"}]}
+    await root.call("POST", "/outcomes", [honest])
+    assert (await first.call("GET", f"/task/{task.id}"))["state"] == State.FINISHED
 
 
 async def test_the_same_photo_is_not_known_from_another_tenant(keyed, root):
