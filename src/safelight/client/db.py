@@ -52,6 +52,10 @@ class DbClient(ServiceClient):
         safe = all(task.idempotency_key for task in tasks)
         return await self._connection.call("POST", "/tasks", list[Task], json=list(tasks), retry=safe)
 
+    async def alike(self, task: NewTask) -> Task | None:
+        """Return the finished task whose outputs `create` would take over for this one."""
+        return await self._connection.call("POST", "/tasks/alike", Task | None, json=task)  # type: ignore[arg-type]
+
     async def get(self, id: str, *, tenant: str | None = None) -> Task:
         """Return a task by its own id or by the id of one of its leases. Raises NOT_FOUND."""
         return await self._connection.call("GET", _task(id), Task, params={**_FULL, "tenant": tenant}, headers=_JSON)

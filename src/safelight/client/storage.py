@@ -14,7 +14,7 @@ import msgspec
 
 from safelight.client.base import Body, Connection, ServiceClient
 from safelight.client.uploads import EXTRA_WAIT
-from safelight.wire import Blob, Collected, NewFile, SharedDirectory, StorageInfo
+from safelight.wire import Blob, Collected, NewFile, SharedDirectory, StorageInfo, StoredBlob
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/.*")
 _RESUMES = 3
@@ -92,7 +92,7 @@ def _bounds(headers: Mapping[str, str]) -> tuple[int, int | None]:
 class StorageClient(ServiceClient):
     """Immutable blobs, named by the SHA-256 of their bytes."""
 
-    async def put(self, body: Body, *, expected: str | None = None) -> Blob:
+    async def put(self, body: Body, *, expected: str | None = None) -> StoredBlob:
         """Store bytes durably as a blob. Raises DIGEST_MISMATCH, STORAGE_FULL.
 
         It is not retried, since a stream can be read only once; with `bytes`, the caller can do so.
@@ -102,7 +102,7 @@ class StorageClient(ServiceClient):
         async with self._connection.open(
             "POST" if expected is None else "PUT", path, body=body, headers=headers, wait=EXTRA_WAIT
         ) as answer:
-            return msgspec.json.decode(await answer.read(), type=Blob)
+            return msgspec.json.decode(await answer.read(), type=StoredBlob)
 
     @asynccontextmanager
     async def open(

@@ -124,6 +124,7 @@ def make(store: TaskStore, classic_task: NewTask) -> web.Application:
         route.get("/task/{id}/spec", _spec, Access.CLUSTER),
         route.delete("/task/{id}", _delete, Access.CLUSTER),
         route.post("/tasks", _create, Access.CLUSTER),
+        route.post("/tasks/alike", _alike, Access.CLUSTER),
         route.get("/tasks", _find, Access.CLUSTER),
         route.get("/tasks/counts", _count, Access.CLUSTER),
         route.post("/tasks/changes", _change, Access.CLUSTER),
@@ -145,6 +146,10 @@ def make(store: TaskStore, classic_task: NewTask) -> web.Application:
 
 async def _create(request: web.Request) -> web.Response:
     return json_response(await request.app[STORE].create(await read_json(request, _NewTasks)))
+
+
+async def _alike(request: web.Request) -> web.Response:
+    return json_response(await request.app[STORE].alike(await read_json(request, NewTask)))
 
 
 async def _find(request: web.Request) -> web.Response:

@@ -87,6 +87,10 @@ class TaskStore(Protocol):
         """
         ...
 
+    async def alike(self, task: NewTask) -> Task | None:
+        """Return the finished task whose outputs `create` would take over for this one; None if there is none."""
+        ...
+
     async def get(self, id: str, *, tenant: str | None = None) -> Task:
         """Return a task by its own id or a lease's. Raises NOT_FOUND (`Task not found`)."""
         ...

@@ -122,7 +122,11 @@ def _application(
     signer: Signer,
 ) -> web.Application:
     """Put the parts that have endpoints together."""
-    recipes, batcher, downloads = RecipeBook(db, _from_file(config.recipes)), TaskBatcher(db), Downloads(db, storage)
+    recipes, batcher, downloads = (
+        RecipeBook(db, _from_file(config.recipes)),
+        TaskBatcher(db, storage),
+        Downloads(db, storage),
+    )
     events = Events(feed, db, metrics, stall_timeout=config.event_stall_timeout, readers=config.event_readers)
     service.on_stop(events.stop)
     places = Places(config.uploads)

@@ -15,6 +15,7 @@ from prometheus_client import Gauge
 
 from safelight import serve, settings
 from safelight.access import route
+from safelight.client.accounts import AccountClient
 from safelight.client.db import DbClient
 from safelight.client.partials import PartialClient
 from safelight.client.storage import StorageClient
@@ -25,6 +26,8 @@ from safelight.storage.direct import DirectPartials, DirectStorage
 from safelight.storage.kept_ages import kept_ages
 from safelight.storage.partial.app import Partials
 from safelight.storage.partial.store import PartialLimits
+from safelight.storage.remake import make_again
+from safelight.storage.scrubber import Scrubber
 
 
 class Config(serve.Config, frozen=True, kw_only=True):
@@ -55,6 +58,10 @@ class Config(serve.Config, frozen=True, kw_only=True):
         settings.Duration,
         Meta(description="How often to remove blobs that nothing refers to; 0 removes them only on request."),
     ] = 3600.0
+    scrub_rate: Annotated[
+        settings.Size,
+        Meta(description="How many bytes per second to read in search of damaged blobs; 0 turns the search off."),
+    ] = 8 << 20
     keep_partial: Annotated[
         settings.Period, Meta(description="Remove a partial upload that has not been continued for this long.")
     ] = 86400.0
@@ -72,7 +79,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         store = backend.blobs
         free = Gauge("safelight_storage_free_bytes", "Bytes that still fit, or -1", registry=service.registry)
         free.set_function(lambda: -1 if (left := store.free()) is None else left)
-        collector = tasks = None
+        collector = tasks = remake = None
         if service.discovery is not None:
             # Not `service.needs`: storage works without db, only garbage collection and the classic protocol do not.
             db, address = service.neighbours.find(DbClient), service.discovery.address("db")
@@ -80,8 +87,11 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
             tasks = db or DbClient(service.connection(address))
             db = db or DbClient(service.connection(address, retry_for=2.0))
             collector = Collector(store, partial(references, db), config.grace, backend.known_db, backend.turn, ages)
+            accounts = service.neighbours.find(AccountClient) or AccountClient(service.connection(address))
+            remake = partial(make_again, db, accounts)
         application = app.make(store, collector, limits, numbers, tasks, backend.handover)
-        async with _collecting(collector, config.collect_every, numbers):
+        scrubber = Scrubber(store, config.scrub_rate, numbers.count_scrubbed, remake)
+        async with _collecting(collector, config.collect_every, numbers), scrubber.running():
             route.add(application, Partials(backend.partials, config.idle_timeout).routes())
             service.neighbours.offer(StorageClient, DirectStorage(store, limits, numbers))
             service.neighbours.offer(PartialClient, DirectPartials(backend.partials, config.idle_timeout))

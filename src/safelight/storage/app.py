@@ -48,12 +48,18 @@ class Numbers:
         self.collected = counter("blobs_collected", "Blobs and names removed by garbage collections")
         self.failed = counter("collections_failed", "Garbage collections that failed")
         self.freed = counter("collected_bytes", "Bytes freed by garbage collections")
+        self.scrubbed = counter("scrubbed_bytes", "Bytes of blobs read in search of damage")
         self.damaged = counter("verification_failures", "Blobs found damaged")
 
     def count_put(self, stored: PutResult) -> None:
         """Count a blob that was received."""
         self.received.inc(stored.size)
         (self.stored if stored.new else self.deduplicated).inc()
+
+    def count_scrubbed(self, size: int, *, damaged: bool) -> None:
+        """Count a blob that was searched for damage."""
+        self.scrubbed.inc(size)
+        self.damaged.inc(damaged)
 
     def count_collection(self, collected: Collected) -> None:
         """Count what a collection removed."""

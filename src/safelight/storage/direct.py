@@ -15,7 +15,7 @@ from safelight.storage import download
 from safelight.storage.app import Limits, Numbers
 from safelight.storage.partial.store import PartialStore
 from safelight.storage.store import BlobStore, OpenBlob
-from safelight.wire import Blob, NewPartial, Partial, StorageInfo
+from safelight.wire import Blob, NewPartial, Partial, StorageInfo, StoredBlob
 
 
 class DirectAnswer:
@@ -53,12 +53,12 @@ class DirectStorage:
         self._limit = limits.blob
         self._numbers = numbers
 
-    async def put(self, body: bytes | AsyncIterable[bytes], *, expected: str | None = None) -> Blob:
+    async def put(self, body: bytes | AsyncIterable[bytes], *, expected: str | None = None) -> StoredBlob:
         """Store bytes durably as a blob. Raises DIGEST_MISMATCH, STORAGE_FULL, TOO_LARGE."""
         chunks = _once(body) if isinstance(body, bytes) else body
         stored = await self._store.put(chunks, expected=expected, limit=self._limit)
         self._numbers.count_put(stored)
-        return Blob(digest=stored.digest, size=stored.size)
+        return stored
 
     @asynccontextmanager
     async def open(

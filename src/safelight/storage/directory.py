@@ -22,6 +22,7 @@ import os
 import re
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -44,6 +45,11 @@ _LOOK_AGAIN = 0.2
 """While more than `_PLENTY` bytes are free, the file system is asked for them only every `_LOOK_AGAIN` seconds."""
 
 _SHARDS = [f"{number:02x}" for number in range(256)]
+_VERIFIED_FOR = 86400.0
+_VERIFIED_KEPT = 100_000
+_CHECKED_AT_ONCE = 32 << 20
+"""Once in `_VERIFIED_FOR` seconds, a blob of at most so many bytes is verified before it is read or stored again."""
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -124,6 +130,8 @@ class DirectoryStore:
         self._fresh_for = fresh_for
         self._shards = {digits: _Shard() for digits in _SHARDS}
         self._damaged: set[str] = set()
+        self._verified: OrderedDict[str, float] = OrderedDict()
+        """When bytes were last seen to have their digest, on the monotonic clock, for the blobs seen latest."""
         self._looked = 0.0
         self._plenty = 0
 
@@ -269,6 +277,9 @@ class DirectoryStore:
         shard, path = self._place(blob.digest)
         with shard.lock:
             known, _ = self._freshen(shard, path, blob)
+        if known:
+            self._check_known(path, blob.digest)
+            known = blob.digest not in self._damaged
         if not known:
             self._check_room(len(last))
             incoming.write(last)
@@ -281,6 +292,7 @@ class DirectoryStore:
                     shard.unflushed[path] = object()
                     shard.add(damaged is None, blob.size - (damaged or 0))
                     self._damaged.discard(blob.digest)
+                    self._note_verified(blob.digest)
         shard.flush(path, shard.descriptor(path.parent), content=known)
         if known:
             incoming.drop()
@@ -311,9 +323,10 @@ class DirectoryStore:
         except FileNotFoundError:
             raise Error(Code.NOT_FOUND, f"There is no blob {digest}.") from None
         try:
-            if verify:
+            size = os.fstat(file.fileno()).st_size
+            if verify or (size <= _CHECKED_AT_ONCE and not self._recently_verified(digest)):
                 self._verify(file, digest)
-            return Blob(digest=digest, size=os.fstat(file.fileno()).st_size), file
+            return Blob(digest=digest, size=size), file
         except BaseException:
             file.close()
             raise
@@ -321,7 +334,26 @@ class DirectoryStore:
     def _verify(self, file: FileIO, digest: str) -> None:
         if hashlib.file_digest(file, "sha256").hexdigest() != digest:
             self._damaged.add(digest)
+            self._verified.pop(digest, None)
             raise Error(Code.DAMAGED_BLOB, f"The blob {digest} is damaged on disk. Store it again.")
+        self._note_verified(digest)
+
+    def _recently_verified(self, digest: str) -> bool:
+        seen = self._verified.get(digest)
+        return seen is not None and time.monotonic() - seen < _VERIFIED_FOR
+
+    def _note_verified(self, digest: str) -> None:
+        self._verified[digest] = time.monotonic()
+        with suppress(KeyError):  # another thread may have removed the last one
+            while len(self._verified) > _VERIFIED_KEPT:
+                self._verified.popitem(last=False)
+
+    def _check_known(self, path: Path, digest: str) -> None:
+        """Look, once a period, whether what is stored already has not rotted: then the new bytes replace it."""
+        if digest in self._damaged or self._recently_verified(digest):
+            return
+        with suppress(FileNotFoundError, Error), path.open("rb", buffering=0) as file:
+            self._verify(file, digest)
 
     def _put_name(self, name: str, digest: str) -> None:
         shard, blob = self._place(digest)

@@ -7,16 +7,13 @@ from contextlib import AbstractAsyncContextManager
 from io import FileIO
 from typing import Protocol
 
-from safelight.wire import Blob, StorageInfo
+from safelight.wire import Blob, StorageInfo, StoredBlob
 
 NAME_PREFIX = "name:"
 """What `BlobStore.aged` puts before a name, to tell it from a digest."""
 
 
-class PutResult(Blob, frozen=True, kw_only=True):
-    """The blob that a `put` stored; `new` is False if it was stored before."""
-
-    new: bool
+PutResult = StoredBlob
 
 
 class OpenBlob(Protocol):

@@ -40,6 +40,12 @@ class Blob(Record, frozen=True, kw_only=True):
     size: Annotated[int, Meta(ge=0)]
 
 
+class StoredBlob(Blob, frozen=True, kw_only=True):
+    """The blob that was stored; `new` is false if it was stored before."""
+
+    new: bool = False
+
+
 def encode(value: object) -> bytes:
     """Encode a record, or a list of them, as JSON."""
     return msgspec.json.encode(value)

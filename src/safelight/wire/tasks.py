@@ -89,6 +89,8 @@ class NewTask(Record, frozen=True, kw_only=True):
     webhook: str | None = None
     internal: bool = False
     interactive: bool = True
+    reuse: bool = True
+    """Whether the outputs of a finished task that is alike may be taken over."""
     state: State = State.WAITING
 
 

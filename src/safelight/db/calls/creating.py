@@ -133,13 +133,22 @@ def _insert(transaction: Transaction, tasks: Sequence[NewTask]) -> list[TaskRow]
             idempotency_key=task.idempotency_key,
             webhook=task.webhook,
         )
-        alike = finished.get((row.tenant, row.input, spec)) if task.state is State.WAITING else None
-        if alike is not None:
+        found = finished.get((row.tenant, row.input, spec)) if task.state is State.WAITING and task.reuse else None
+        if found is not None:
             row = row.evolve(
-                state=State.FINISHED, outputs=alike.outputs, engine=alike.engine, seconds=alike.seconds, reused=1
+                state=State.FINISHED, outputs=found.outputs, engine=found.engine, seconds=found.seconds, reused=1
             )
         changes.append(Change(kind="created", new=row))
     return transaction.apply(changes)
+
+
+def alike(transaction: Transaction, task: NewTask) -> Task | None:
+    """Return the finished task whose outputs a new one would take over."""
+    spec: int | None = transaction.connection.value("spec_by_digest", task.recipe_digest)
+    if spec is None:
+        return None
+    found = next(iter(_finished_alike(transaction, [task], [spec]).values()), None)
+    return None if found is None else found.task(task.recipe_digest)
 
 
 def _finished_alike(
@@ -150,7 +159,7 @@ def _finished_alike(
     wanted = {
         (task.tenant, task.input.digest, spec)
         for task, spec in zip(tasks, specs, strict=True)
-        if task.input is not None
+        if task.input is not None and task.reuse
     }
     if not engine or not wanted:
         return {}

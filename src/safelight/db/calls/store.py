@@ -86,6 +86,10 @@ class CallStore:
         """See the contract."""
         return await self._do(creating.create, tasks, self._policy)
 
+    async def alike(self, task: NewTask) -> Task | None:
+        """See the contract."""
+        return await self._read(creating.alike, task)
+
     async def get(self, id: str, *, tenant: str | None = None) -> Task:
         """See the contract."""
         return await self._read(reading.get, id, tenant)

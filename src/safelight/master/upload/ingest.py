@@ -12,7 +12,7 @@ from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.master.metrics import Metrics
 from safelight.master.upload.replay import Replay, ReplayBudget
-from safelight.wire import Blob
+from safelight.wire import Blob, StoredBlob
 
 _SMALL = 512 * 1024
 """Bytes up to which a photo is gathered and sent at once, which is cheapest and can be retried; others are streamed."""
@@ -26,6 +26,8 @@ class StoredPhoto(msgspec.Struct, frozen=True, kw_only=True):
 
     blob: Blob
     media_type: str
+    new: bool
+    """Whether the same bytes were never stored before."""
 
 
 class Ingest:
@@ -57,9 +59,10 @@ class Ingest:
                 whole = False
                 break
         kind = kind or pictures.media_type(_start(held))
-        blob = await (self._send(b"".join(held)) if whole else self._stream(held, bounded))
-        self._metrics.bytes.inc(blob.size)
-        return StoredPhoto(blob=blob, media_type=kind)
+        stored = await (self._send(b"".join(held)) if whole else self._stream(held, bounded))
+        self._metrics.bytes.inc(stored.size)
+        blob = Blob(digest=stored.digest, size=stored.size)
+        return StoredPhoto(blob=blob, media_type=kind, new=stored.new)
 
     async def _bounded(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         size = 0
@@ -69,14 +72,14 @@ class Ingest:
                 raise too_large(self._limit)
             yield chunk
 
-    async def _send(self, data: bytes) -> Blob:
+    async def _send(self, data: bytes) -> StoredBlob:
         return await retrying(lambda: self._storage.put(data), retry_for=_RETRY_FOR)  # type: ignore[no-any-return]
 
-    async def _stream(self, held: list[bytes], rest: AsyncIterator[bytes]) -> Blob:
+    async def _stream(self, held: list[bytes], rest: AsyncIterator[bytes]) -> StoredBlob:
         """Stream a photo; where its receiver dies, send it to another one, if it is short enough to be kept."""
         replay = Replay(held, rest, self._budget, most=_REPEATED)
 
-        async def send() -> Blob:
+        async def send() -> StoredBlob:
             try:
                 return await self._storage.put(replay.read())
             except Error as error:

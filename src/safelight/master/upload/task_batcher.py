@@ -7,6 +7,7 @@ import logging
 from collections import deque
 
 from safelight.client.db import DbClient
+from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.wire import NewTask, Task
 
@@ -20,19 +21,39 @@ _BATCH_BYTES = 512 * 1024
 class TaskBatcher:
     """Creates tasks. One call to db is open at a time; tasks that arrive meanwhile are in the next one."""
 
-    def __init__(self, db: DbClient) -> None:
+    def __init__(self, db: DbClient, storage: StorageClient) -> None:
         self._db = db
+        self._storage = storage
         self._waiting: deque[tuple[NewTask, asyncio.Future[Task]]] = deque()
         self._sender: asyncio.Task[None] | None = None
 
-    async def create(self, task: NewTask) -> Task:
-        """Create a task, which is durable when this returns. It must have an idempotency key."""
+    async def create(self, task: NewTask, *, new: bool = False) -> Task:
+        """Create a task, which is durable when this returns. It must have an idempotency key.
+
+        Outputs of an earlier task are taken over only if storage still has them undamaged. `new` says that the input
+        was never stored before, so that there are none.
+        """
         assert task.idempotency_key is not None, "the call to db may be repeated"
+        if not new and task.input is not None and task.reuse:
+            task = await self._checked(task)
         future: asyncio.Future[Task] = asyncio.get_running_loop().create_future()
         self._waiting.append((task, future))
         if self._sender is None:
             self._sender = asyncio.create_task(self._send(), name="task batcher")
         return await future
+
+    async def _checked(self, task: NewTask) -> NewTask:
+        alike = await self._db.alike(task)
+        for output in alike.outputs if alike is not None else ():
+            try:
+                async with self._storage.open(output.digest, verify=True, headers={"Range": "bytes=0-0"}):
+                    pass
+            except Error as error:
+                if error.code not in (Code.NOT_FOUND, Code.DAMAGED_BLOB):
+                    raise
+                log.warning("A result is made again, since that of an earlier task is lost: %s", error.detail)
+                return task.evolve(reuse=False)  # type: ignore[no-any-return]
+        return task
 
     async def _send(self) -> None:
         try:

@@ -196,7 +196,8 @@ class Uploads:
                 batch=order.fields.batch,
                 webhook=order.fields.webhook,
                 idempotency_key=key,
-            )
+            ),
+            new=photo.stored.new,
         )
         self._metrics.uploads.inc()
         return task

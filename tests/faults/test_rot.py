@@ -1,0 +1,115 @@
+"""A result that rots or vanishes in storage is neither given out nor taken over, and is made again."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from safelight.client.accounts import AccountClient
+from safelight.client.db import DbClient
+from safelight.client.master import Client
+from safelight.errors import Code, Error
+from safelight.storage.directory import DirectoryStore
+from safelight.storage.remake import make_again
+from safelight.storage.scrubber import Scrubber
+from safelight.wire import State
+from support.photos import is_inverse, photo
+from support.system import System, system
+
+pytestmark = pytest.mark.slow
+
+
+def blob(whole: System, digest: str) -> Path:
+    return whole.data / "storage" / "blobs" / digest[:2] / digest
+
+
+def spoil(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+async def result(client: Client, id: str) -> bytes:
+    async with client.result(id) as answer:
+        return await answer.read()
+
+
+async def restarted(whole: System) -> None:
+    """Start storage again: what it has verified lately is forgotten."""
+    await whole.kill("storage")
+    await (await whole.start("storage")).address()
+    await whole.ready()
+
+
+@pytest.mark.parametrize("loss", ["rotten", "gone"])
+async def test_a_lost_result_is_not_taken_over(tmp_path: Path, loss: str) -> None:
+    async with system(tmp_path, workers=1) as whole, Client.connect(whole.master) as client:
+        first = await client.wait((await client.upload(photo(1))).id, timeout=60)
+        again = await client.wait((await client.upload(photo(1))).id, timeout=60)
+        assert again.reused
+        path = blob(whole, first.outputs[0].digest)
+        if loss == "rotten":
+            spoil(path)
+        else:
+            path.unlink()
+        await restarted(whole)
+        with pytest.raises(Error) as refused:
+            await result(client, first.id)
+        assert refused.value.code in (Code.DAMAGED_BLOB, Code.NOT_FOUND)
+        anew = await client.wait((await client.upload(photo(1))).id, timeout=60)
+        assert anew.state is State.FINISHED
+        assert not anew.reused
+        assert is_inverse(photo(1), await result(client, anew.id))
+        assert is_inverse(photo(1), await result(client, first.id))  # it has the same bytes
+
+
+async def test_a_rotten_photo_is_replaced_when_it_is_uploaded_again(tmp_path: Path) -> None:
+    async with system(tmp_path, workers=1) as whole, Client.connect(whole.master) as client:
+        first = await client.wait((await client.upload(photo(2))).id, timeout=60)
+        assert first.input is not None
+        spoil(blob(whole, first.input.digest))
+        await restarted(whole)
+        await client.upload(photo(2))
+        async with client.original(first.id) as answer:
+            assert await answer.read() == photo(2)
+
+
+async def test_a_scrub_finds_damage_and_has_results_made_again(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        whole = await stack.enter_async_context(system(tmp_path, workers=1))
+        client = await stack.enter_async_context(Client.connect(whole.master))
+        done = [await client.wait((await client.upload(photo(n))).id, timeout=60) for n in (3, 4)]
+        broken = done[1].outputs[0].digest
+        assert done[0].input is not None
+        original = done[0].input.digest
+        spoil(blob(whole, broken))
+        spoil(blob(whole, original))
+        # The walk itself, on the directory that a storage which has stopped leaves.
+        await whole.kill("storage")
+        address = f"127.0.0.1:{whole.ports['db']}"
+        db = await stack.enter_async_context(DbClient.connect(address))
+        accounts = await stack.enter_async_context(AccountClient.connect(address))
+        counted: list[bool] = []
+        made: list[int] = []
+
+        async def again(lost: set[str]) -> int:
+            made.append(await make_again(db, accounts, lost))
+            return made[-1]
+
+        async with DirectoryStore.at(whole.data / "storage") as store:
+            scrubber = Scrubber(store, 1 << 30, lambda _size, *, damaged: counted.append(damaged), again)
+            assert await scrubber.walk() == {broken, original}
+        assert counted.count(True) == 2
+        assert counted.count(False) >= 2
+        assert made == [1]
+        await (await whole.start("storage")).address()
+        await whole.ready()
+        after = 0
+        while True:
+            page = await client.changes(after, wait=30.0)
+            if any(event.kind == "finished" and event.internal for event in page.events):
+                break
+            after = page.last
+        assert is_inverse(photo(4), await result(client, done[1].id))
