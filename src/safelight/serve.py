@@ -61,6 +61,8 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+_READ_AHEAD = 1 << 18
+"""Bytes of a body that are read ahead; with few, a large upload stops and starts for each of them."""
 _KEEP_ALIVE = 75.0
 """Seconds for which a connection may be idle between two requests; longer than clients of ours keep one."""
 
@@ -186,6 +188,7 @@ async def running(
             shutdown_timeout=1.0,
             auto_decompress=False,
             keepalive_timeout=_KEEP_ALIVE,
+            read_bufsize=_READ_AHEAD,
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

@@ -115,7 +115,9 @@ def _options(output: OutputSpec, format_: Format) -> dict[str, Any]:
         case "jpeg":
             return {"Q": quality, "interlace": output.progressive, "optimize_coding": (effort or 1) > 5}
         case "png":
-            return {"interlace": output.progressive, "compression": 6 if effort is None else effort - 1}
+            compression = 6 if effort is None else effort - 1
+            # A quarter smaller for photos at about the same time, a sixth larger for drawings: benchmarks/encoders.py.
+            return {"interlace": output.progressive, "compression": compression, "filter": "sub"}
         case "webp":
             return {**lossless, "effort": _spread(effort or 4, 0, 6)}
         case "avif":
