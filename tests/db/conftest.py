@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 
 import pytest
@@ -8,14 +8,52 @@ import pytest
 from safelight import serve
 from safelight.client.db import DbClient
 from safelight.db.__main__ import Config, build
+from safelight.db.postgres import PostgresStore
 from safelight.db.sqlite import SqliteStore
 from safelight.db.store import Policy, TaskStore
+from support import postgres
 
 Opened = Callable[..., Awaitable[TaskStore]]
+BACKENDS = ["sqlite", "postgres"]
 
 
-@pytest.fixture(params=["sqlite", "served"])
-async def opened(request, tmp_path) -> AsyncIterator[Opened]:
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    """One server for all tests of a process; each test has a database of its own."""
+    with postgres.server() as running:
+        yield running
+
+
+@pytest.fixture
+async def database(postgres_server) -> AsyncIterator[str]:
+    """The URL of an empty database of PostgreSQL."""
+    async with postgres_server.database() as url:
+        yield url
+
+
+class Backend:
+    """Opens the store of one backend for one test, and its configuration; again and again the same data."""
+
+    def __init__(self, tmp_path, database: str | None) -> None:
+        self._path = tmp_path
+        self._database = database
+
+    def open(self, *, policy: Policy | None = None, **options):
+        if self._database is None:
+            return SqliteStore.open(self._path / "tasks.sqlite", policy=policy, **options)
+        return PostgresStore.open(self._database, policy=policy, **options)
+
+    def config(self, **fields) -> Config:
+        return Config(port=0, data=str(self._path / "data"), store=self._database, **fields)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request, tmp_path) -> Backend:
+    return Backend(tmp_path, request.getfixturevalue("database") if request.param == "postgres" else None)
+
+
+@pytest.fixture(params=["direct", "served"])
+async def opened(request, backend) -> AsyncIterator[Opened]:
     """Open every backend, and the client of a served one, with a policy; all keep the contract.
 
     Opening again closes what was open first: a restart.
@@ -24,15 +62,10 @@ async def opened(request, tmp_path) -> AsyncIterator[Opened]:
 
         async def open_store(**policy) -> TaskStore:
             await stack.aclose()
-            match request.param:
-                case "sqlite":
-                    return await stack.enter_async_context(
-                        SqliteStore.open(tmp_path / "tasks.sqlite", policy=Policy(**policy))
-                    )
-                case "served":
-                    config = Config(port=0, data=str(tmp_path / "data"), **policy)
-                    running = await stack.enter_async_context(serve.running("db", config, build))
-                    return await stack.enter_async_context(DbClient.connect(running.url))
+            if request.param == "direct":
+                return await stack.enter_async_context(backend.open(policy=Policy(**policy)))
+            running = await stack.enter_async_context(serve.running("db", backend.config(**policy), build))
+            return await stack.enter_async_context(DbClient.connect(running.url))
 
         yield open_store
 
@@ -43,7 +76,7 @@ async def store(opened) -> TaskStore:
 
 
 @pytest.fixture
-async def service(tmp_path) -> AsyncIterator[serve.Service]:
+async def service(backend) -> AsyncIterator[serve.Service]:
     """A served store, in this process."""
-    async with serve.running("db", Config(port=0, data=str(tmp_path / "served")), build) as running:
+    async with serve.running("db", backend.config(), build) as running:
         yield running

@@ -11,9 +11,8 @@ import pytest
 from safelight import accounts, serve
 from safelight.accounts import ApiKey, AuditEntry, Limits, Purpose, Scope, Session, Tenant, Ticket
 from safelight.client.accounts import AccountClient
-from safelight.db.__main__ import Config, build
+from safelight.db.__main__ import build
 from safelight.db.accounts.store import AccountStore
-from safelight.db.sqlite import SqliteStore
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
 from safelight.steady import ManualClock
@@ -21,13 +20,13 @@ from safelight.wire import NamedRecipe
 from support.tasks import new_task
 
 
-@pytest.fixture(params=["sqlite", "served"])
-async def store(request, tmp_path) -> AsyncIterator[AccountStore]:
-    if request.param == "sqlite":
-        async with SqliteStore.open(tmp_path / "tasks.sqlite") as opened:
+@pytest.fixture(params=["direct", "served"])
+async def store(request, backend) -> AsyncIterator[AccountStore]:
+    if request.param == "direct":
+        async with backend.open() as opened:
             yield opened.accounts
     else:
-        config = Config(port=0, data=str(tmp_path / "data"))
+        config = backend.config()
         async with serve.running("db", config, build) as service, AccountClient.connect(service.url) as client:
             yield client
 
@@ -63,8 +62,8 @@ async def test_tenants_come_and_go(store):
     assert [tenant.id for tenant in await store.tenants()] == ["default"]
 
 
-async def test_a_tenant_with_tasks_stays(tmp_path):
-    async with SqliteStore.open(tmp_path / "tasks.sqlite") as tasks:
+async def test_a_tenant_with_tasks_stays(backend):
+    async with backend.open() as tasks:
         await tasks.accounts.create_tenant(Tenant(id="acme"))
         (task,) = await tasks.create([new_task(tenant="acme")])
         await tasks.save_recipe(NamedRecipe(tenant="acme", name="own", spec=msgspec.Raw(b"{}")))
@@ -76,12 +75,12 @@ async def test_a_tenant_with_tasks_stays(tmp_path):
         assert await tasks.recipes(tenant="acme") == []
 
 
-async def test_tenants_and_what_they_have_outlive_a_restart(tmp_path):
-    async with SqliteStore.open(tmp_path / "tasks.sqlite") as tasks:
+async def test_tenants_and_what_they_have_outlive_a_restart(backend):
+    async with backend.open() as tasks:
         await tasks.accounts.create_tenant(Tenant(id="acme", weight=4.0))
         await tasks.create([new_task(tenant="acme") for _ in range(3)])
         before = await tasks.accounts.use()
-    async with SqliteStore.open(tmp_path / "tasks.sqlite") as tasks:
+    async with backend.open() as tasks:
         assert await tasks.accounts.use() == before
         assert (await tasks.accounts.tenant("acme")).weight == 4.0
         assert before[0].bytes == 3000
@@ -178,10 +177,10 @@ async def test_the_audit_log_is_read_in_order_by_tenant(store):
     assert all(entry.at > 0 for entry in page.entries)
 
 
-async def test_the_audit_log_is_kept_for_so_many_days(tmp_path):
+async def test_the_audit_log_is_kept_for_so_many_days(backend):
     now = 1_000_000.0
     policy = Policy(keep_audit=86400.0)
-    async with SqliteStore.open(tmp_path / "tasks.sqlite", policy=policy, clock=ManualClock(lambda: now)) as tasks:
+    async with backend.open(policy=policy, clock=ManualClock(lambda: now)) as tasks:
         await tasks.accounts.append_audit([AuditEntry(who="root", action="old")])
         for _ in range(2):  # old at one look, and still at the next
             now += 86401

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 
+from safelight.db.postgres import PostgresStore
 from safelight.db.sqlite import SqliteStore
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
@@ -62,23 +64,29 @@ class Machine(RuleBasedStateMachine):
         self.now = 1_000_000.0
         self.expected: dict[str, Expected] = {}
         self.runner = asyncio.Runner()
-        self.folder = tempfile.TemporaryDirectory()
+        self.data = AsyncExitStack()
+        self.opens = self.do(self.data.enter_async_context(self.new_data()))
         self.stack = AsyncExitStack()
         self.last_seq = 0
         self.do(self.open())
+
+    @staticmethod
+    def new_data():
+        """Yield how to open new data, again and again."""
+        raise NotImplementedError
 
     def do(self, call):
         return self.runner.run(call)
 
     async def open(self) -> None:
-        path = Path(self.folder.name) / "tasks.sqlite"
-        store = SqliteStore.open(path, policy=POLICY, clock=ManualClock(lambda: self.now))
-        self.store = await self.stack.enter_async_context(store)
+        self.store = await self.stack.enter_async_context(
+            self.opens(policy=POLICY, clock=ManualClock(lambda: self.now))
+        )
 
     def teardown(self) -> None:
         self.do(self.stack.aclose())
+        self.do(self.data.aclose())
         self.runner.close()
-        self.folder.cleanup()
 
     @rule(target=tasks, priority=st.integers(-1, 1), state=st.sampled_from([State.WAITING, State.UPLOADING]))
     def create(self, priority, state):
@@ -200,12 +208,35 @@ class Machine(RuleBasedStateMachine):
                 assert event.state in ENDED
 
 
+@asynccontextmanager
+async def new_file():
+    with tempfile.TemporaryDirectory() as folder:
+        yield partial(SqliteStore.open, Path(folder) / "tasks.sqlite")
+
+
+@asynccontextmanager
+async def new_database(server):
+    async with server.database() as url:
+        yield partial(PostgresStore.open, url, readers=1)
+
+
 @pytest.mark.slow
-def test_random_histories_agree_with_the_model(monkeypatch):
+@pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+def test_random_histories_agree_with_the_model(request, monkeypatch, backend):
+    server = request.getfixturevalue("postgres_server") if backend == "postgres" else None
+
+    class OfBackend(Machine):
+        @staticmethod
+        def new_data():
+            return new_file() if server is None else new_database(server)
+
     monkeypatch.setattr("safelight.db.retry.random.uniform", lambda _low, high: high)
     run_state_machine_as_test(
-        Machine,
+        OfBackend,
         settings=settings(
-            max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=40 if server is None else 15,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
         ),
     )

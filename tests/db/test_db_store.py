@@ -655,10 +655,10 @@ async def test_retention_removes_what_is_old(opened):
         [new_task(), new_task(), new_task(input=None, state=State.UPLOADING)]
     )
     await store.cancel(ended.id)
-    page = await store.events(0)
-    gone = set()
+    after, gone = 0, set()
     while gone != {ended.id, uploading.id}:
-        page = await store.events(page.last, wait=10)
+        page = await store.events(after, wait=10)
+        after = page.last
         gone |= {event.task for event in page.events if event.kind == "deleted"}
     assert [task.id for task in (await store.find(TaskQuery())).tasks] == [waiting.id]
     while (page := await store.events(0, wait=0.1)).events:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -11,17 +14,21 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from safelight import recipe, serve, settings
+from safelight import logs, recipe, serve, settings
 from safelight.access import route
 from safelight.client.accounts import AccountClient
 from safelight.client.db import DbClient
 from safelight.db import app
 from safelight.db.accounts.app import Accounts
 from safelight.db.backup import Backup
+from safelight.db.calls.store import CallStore
 from safelight.db.metrics import Metrics, QueueCollector
 from safelight.db.store import Policy
+from safelight.errors import Error
 from safelight.settings import Duration
 from safelight.wire import NewTask, State
+
+log = logging.getLogger(__name__)
 
 _DEFAULT = Policy()
 _Count = Annotated[int, Meta(ge=1)]
@@ -35,10 +42,24 @@ class Config(serve.Config, frozen=True, kw_only=True):
     store: Annotated[
         str | None,
         Meta(
-            description="The URL of the store, sqlite:///FILE; by default a file in the data directory.",
+            description="The URL of the store, sqlite:///FILE or postgresql://USER@HOST/DATABASE (also several hosts, "
+            "separated by commas, of which one is the primary); by default a file in the data directory.",
             extra={"metavar": "URL"},
         ),
     ] = None
+    migrate: Annotated[
+        bool,
+        Meta(
+            description="Bring the schema of a PostgreSQL database to this version, and end. "
+            "A file is migrated when it is opened."
+        ),
+    ] = False
+    readers: Annotated[
+        _Count, Meta(description="How many sessions of PostgreSQL read at once, beside the one that writes.")
+    ] = 4
+    statement_timeout: Annotated[
+        Duration, Meta(description="How long PostgreSQL may take for one statement before it is given up.")
+    ] = 30.0
     max_errors: Annotated[_Count, Meta(description="A task fails after this many errors.")] = _DEFAULT.max_errors
     retry_first: Annotated[Duration, Meta(description="The delay after the first error; it doubles with each.")] = (
         _DEFAULT.retry_first
@@ -93,14 +114,30 @@ CLASSIC_TASK = NewTask(
 async def build(config: Config, service: serve.Service) -> AsyncIterator[web.Application]:
     """Open the backend that the store's URL names, and yield the application."""
     metrics = Metrics(service.registry)
-    scheme, _, place = (config.store or f"sqlite://{config.data}/tasks.sqlite").partition("://")
-    match scheme:
+    url = config.store or f"sqlite://{config.data}/tasks.sqlite"
+    opened: AbstractAsyncContextManager[CallStore]
+    match url.partition("://")[0]:
         case "sqlite":
             from safelight.db.sqlite import SqliteStore  # noqa: PLC0415 - only what is chosen is imported
 
-            opened = SqliteStore.open(Path(place), policy=policy(config), observe=metrics.committed)
-        case _:
-            settings.fail(f"--store: db has no backend for {config.store}. Write sqlite:///FILE.")
+            path = Path(url.removeprefix("sqlite://"))
+            opened = SqliteStore.open(path, policy=policy(config), observe=metrics.committed)
+        case "postgresql" | "postgres":
+            _need_driver()
+            from safelight.db.postgres import PostgresStore  # noqa: PLC0415 - only what is chosen is imported
+
+            opened = PostgresStore.open(
+                url,
+                policy=policy(config),
+                readers=config.readers,
+                statement_timeout=config.statement_timeout,
+                observe=metrics.committed,
+            )
+        case scheme:
+            detail = (
+                f"--store: db has no backend for {scheme}://. Write sqlite:///FILE or postgresql://USER@HOST/DATABASE."
+            )
+            settings.fail(detail)
     async with opened as store:
         service.registry.register(QueueCollector(store.summary))
         service.on_stop(store.wake)
@@ -112,8 +149,33 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         yield application
 
 
+def _need_driver() -> None:
+    if find_spec("asyncpg") is None or find_spec("greenlet") is None:
+        settings.fail("--store: PostgreSQL needs more packages: pip install 'safelight[postgres]'.")
+
+
+def _migrate(config: Config) -> None:
+    """Bring the database to the schema of this version."""
+    if not (config.store or "").startswith(("postgresql://", "postgres://")):
+        settings.fail("--migrate: a file is migrated when it is opened; name a database of PostgreSQL by --store.")
+    _need_driver()
+    from safelight.db.postgres import schema  # noqa: PLC0415 - only what is chosen is imported
+    from safelight.db.postgres.address import Address  # noqa: PLC0415
+
+    logs.configure("db", config.log_format, config.log_level)
+    try:
+        version = asyncio.run(schema.migrate(Address(url=config.store or "")))
+    except Error as error:
+        settings.fail(error.detail)
+    log.info("The database has version %d of the schema", version)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the service."""
+    """Run the service, or migrate its database."""
+    config = settings.load(Config, argv, section="db", program="safelight db")
+    if config.migrate:
+        _migrate(config)
+        return
     serve.run("db", Config, build, argv)
 
 

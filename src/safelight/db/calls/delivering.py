@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from safelight.db import ids
 from safelight.db.calls.transaction import Transaction, encoded
-from safelight.wire import Delivery, Task
+from safelight.wire import Delivery
 
 
 def take(transaction: Transaction, n: int, seconds: float) -> list[Delivery]:
     """Take calls that are due. Each is due again if it is not settled within `seconds`."""
-    due = transaction.connection.read("due_deliveries", list[tuple[int, str, int, Task]], transaction.steady, n)
+    due = transaction.due_deliveries(n)
     if not due:
         return []
     tokens = ids.randoms(len(due))

@@ -12,7 +12,7 @@ from safelight.db.calls.memory import Memory, Spec
 from safelight.db.lifecycle import Change
 from safelight.db.rows import EventRow, TaskRow
 from safelight.errors import Code, Error
-from safelight.wire import ENDED, WorkerSeen
+from safelight.wire import ENDED, Task, WorkerSeen
 
 _SPEC_KEPT_FOR = 1000
 """A spec is marked as used by this many further tasks, so that most new tasks do not have to update it."""
@@ -21,6 +21,9 @@ _CACHED_SPEC_SIZE = 65536
 
 
 T = TypeVar("T")
+
+DueDelivery = tuple[int, str, int, Task]
+"""Of a webhook call: its number, URL, attempts so far and task."""
 
 
 class Connection(Protocol):
@@ -107,6 +110,10 @@ class Transaction:
     def held_by(self, worker: str) -> list[TaskRow]:
         """Return the tasks that a worker has leases on."""
         return self.tasks("held_by", worker)
+
+    def due_deliveries(self, n: int) -> list[DueDelivery]:
+        """Return up to `n` webhook calls that are due."""
+        return self.connection.read("due_deliveries", list[DueDelivery], self.steady, n)
 
     def oldest_waiting(self, tenant: str) -> int | None:
         """Return when a tenant's oldest waiting task began to wait; None if it has none that can be leased."""

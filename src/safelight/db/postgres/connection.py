@@ -1,0 +1,166 @@
+"""One session with the server, and its named statements.
+
+Many rows go in as one array for each column, and rows come out as one JSON value, which the server makes.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import asyncpg
+import msgspec
+
+from safelight import sqlfiles
+from safelight.db.postgres.waiting import wait
+from safelight.db.rows import EventRow, TaskRow
+
+T = TypeVar("T")
+
+PACKAGE = "safelight.db.postgres"
+
+_JSON = {"outputs", "failure"}
+_REAL = {"seconds"}
+_TEXT = {
+    *("lease", "worker", "settled", "settled_as", "engine", "key", "tenant", "recipe", "input", "filename"),
+    *("media_type", "batch", "idempotency_key", "webhook", "kind"),
+}
+_TASK = TaskRow.__struct_fields__
+_EVENT = EventRow.__struct_fields__
+_CHANGING = _TASK[: _TASK.index("key")]
+_FIXED = _TASK[_TASK.index("key") :]
+
+_ESCAPE = "\U0010ffff"
+"""PostgreSQL keeps no NUL in a text, so it is kept as this and `0`, and this itself as this and `1`."""
+_NUL_IN_JSON = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+
+
+def _type(column: str) -> str:
+    return "json" if column in _JSON else "float8" if column in _REAL else "text" if column in _TEXT else "bigint"
+
+
+def _arrays(columns: Sequence[str]) -> str:
+    return ", ".join(f"${place}::{_type(column)}[]" for place, column in enumerate(columns, start=1))
+
+
+_PARTS = {
+    "task_columns": ", ".join(_TASK),
+    "task_arrays": _arrays(_TASK),
+    "task_changing": ", ".join(_CHANGING[1:]),
+    "task_changing_arrays": _arrays(_CHANGING),
+    "task_new": ", ".join(f"new.{column}" for column in _CHANGING[1:]),
+    "task_fixed": ", ".join(f"task.{column}" for column in _FIXED),
+    "task": f"json_build_array({', '.join(_TASK)})",
+    "event_columns": ", ".join(_EVENT),
+    "event_arrays": _arrays(_EVENT),
+    "event": f"json_build_array({', '.join(_EVENT)})",
+}
+_COLUMNS = {"insert_tasks": _TASK, "insert_ended": _TASK, "insert_events": _EVENT}
+_PART = re.compile(r"(?<!:):([a-z_]+)")
+_JSON_PARAMETER = re.compile(r"\$([0-9]+)::json\b")
+
+
+@functools.cache
+def statements() -> dict[str, str]:
+    """Return the named statements."""
+    return {name: _PART.sub(lambda part: _PARTS[part[1]], text) for name, text in sqlfiles.queries(PACKAGE).items()}
+
+
+@functools.cache
+def _json_parameters(name: str) -> frozenset[int]:
+    return frozenset(int(number) - 1 for number in _JSON_PARAMETER.findall(statements()[name]))
+
+
+def _text(value: Any) -> Any:
+    if type(value) is str and ("\0" in value or _ESCAPE in value):
+        return value.replace(_ESCAPE, f"{_ESCAPE}1").replace("\0", f"{_ESCAPE}0")
+    return value
+
+
+def _json(value: Any) -> Any:
+    if type(value) is not str or ("\\u0000" not in value and _ESCAPE not in value):
+        return value
+    return _NUL_IN_JSON.sub(rf"\1{_ESCAPE}0", value.replace(_ESCAPE, f"{_ESCAPE}1"))
+
+
+def _whole(text: str) -> str:
+    """Return JSON that the server made, with what `_text` and `_json` replaced."""
+    if _ESCAPE not in text:
+        return text
+    return text.replace(f"{_ESCAPE}0", "\\u0000").replace(f"{_ESCAPE}1", _ESCAPE)
+
+
+class Connection:
+    """An open session. Its methods wait (`waiting.run`), and only one function at a time may use it."""
+
+    def __init__(self, server: asyncpg.Connection[Any]) -> None:
+        self.server = server
+        self.writes = 0
+        self._statements = statements()
+
+    def script(self, text: str) -> None:
+        """Run statements that have no name and no values."""
+        wait(self.server.execute(text))
+
+    def run(self, name: str, *values: object) -> int:
+        """Run a statement that writes; return how many rows it changed."""
+        status: str = wait(self.server.execute(self._statements[name], *self._given(name, values)))
+        changed = int(status.rpartition(" ")[2])
+        self.writes += changed > 0
+        return changed
+
+    def write(self, name: str, rows: Sequence[Sequence[object]]) -> None:
+        """Write rows, all of the same length."""
+        self.writes += 1
+        columns = _COLUMNS.get(name, _CHANGING)
+        arrays = [
+            list(map(_json if column in _JSON else _text, values)) if column in _JSON or column in _TEXT else values
+            for column, values in zip(columns, map(list, zip(*rows, strict=True)), strict=True)
+        ]
+        wait(self.server.execute(self._statements[name], *arrays))
+
+    def value(self, name: str, *values: object) -> Any:
+        """Return the single value that a statement yields; None without a row."""
+        return wait(self.server.fetchval(self._statements[name], *self._given(name, values)))
+
+    def read(self, name: str, kind: type[T], *values: object) -> T:
+        """Return the single value that a statement yields, decoded from JSON as `kind`."""
+        text = self.value(name, *values)
+        return msgspec.json.decode("null" if text is None else _whole(text), type=kind)
+
+    def read_from(self, table: str, kind: type[T], *values: object) -> T:
+        """Read tasks of a detached partition: `$1` is the number after which, `$2` how many."""
+        text = wait(
+            self.server.fetchval(
+                f"SELECT coalesce(json_agg({_PARTS['task']}), '[]')::text FROM ("  # noqa: S608 - a name of ours
+                f"SELECT * FROM {table} WHERE n > $1 ORDER BY n LIMIT $2) AS task",
+                *values,
+            )
+        )
+        return msgspec.json.decode(_whole(text), type=kind)
+
+    def last_number(self, table: str) -> int | None:
+        """Return the number of the last event in a partition."""
+        last: int | None = wait(self.server.fetchval(f"SELECT max(seq) FROM {table}"))  # noqa: S608 - a name of ours
+        return last
+
+    def attempt(self, text: str, *, lock_timeout: float) -> bool:
+        """Run statements that need locks others may hold for long; say whether they were to be had."""
+        self.script(f"SAVEPOINT attempt; SET LOCAL lock_timeout = '{round(lock_timeout * 1000)}ms'")
+        try:
+            self.script(text)
+        except asyncpg.LockNotAvailableError:
+            self.script("ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt")
+            return False
+        self.script("RELEASE SAVEPOINT attempt; SET LOCAL lock_timeout = DEFAULT")
+        self.writes += 1
+        return True
+
+    def _given(self, name: str, values: Sequence[object]) -> list[object]:
+        json = _json_parameters(name)
+        return [
+            _json(value) if place in json else list(map(_text, value)) if isinstance(value, list) else _text(value)
+            for place, value in enumerate(values)
+        ]

@@ -1,0 +1,411 @@
+"""The sessions with the server, and the calls that wait for one.
+
+One session writes: all calls that wait are run in one transaction, committed together and then answered. A call that
+raises before it has written does not affect the others; if one fails later, the others are run again without it. So a
+call may run more than once, and must change nothing but the transaction. The other sessions read, each a snapshot of
+its own, so that reading waits for no commit.
+
+A lost session is opened again, at the server that is the primary then, and the calls are run again. Whether a commit
+has happened whose answer was lost is seen from the ledger. Callers notice nothing but the time it takes, unless it is
+longer than they can wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+import asyncpg
+
+from safelight.db.calls.transaction import Transaction
+from safelight.db.postgres import ledger
+from safelight.db.postgres.address import Address
+from safelight.db.postgres.connection import Connection
+from safelight.db.postgres.failures import Concerns, concerns, told
+from safelight.db.postgres.ledger import SharedMemory
+from safelight.db.postgres.transaction import (
+    INSTANCES,
+    MAINTENANCE,
+    WAITING,
+    WRITING,
+    PostgresTransaction,
+    Roster,
+    Snapshot,
+    lock,
+)
+from safelight.db.postgres.waiting import run, wait
+from safelight.db.stalls import Stalls
+from safelight.errors import Code, Error
+from safelight.steady import Clock
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_GROUP = 500
+"""Calls in one transaction at most, so that the first of them does not wait too long."""
+_READ_TOGETHER = 20
+RETRY_FOR = 15.0
+"""Seconds for which calls wait for a server that cannot be reached."""
+_PAUSE = 0.2
+_BEGIN_WRITING = f"BEGIN; SELECT pg_advisory_xact_lock({lock(WRITING)})"
+_BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE ended, event IN ACCESS SHARE MODE"
+"""The locks come before the snapshot, so no partition that it shows is dropped while it is read; in the order of
+`Maintenance._drop`."""
+
+
+class _Call:
+    """A function of the transaction, and its result."""
+
+    def __init__(self, work: Callable[[Transaction], Any], lost: Callable[[Any], None] | None = None) -> None:
+        self.work = work
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.lost = lost
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def answer(self) -> None:
+        """Give the result to the caller, or to `lost` if the caller has left."""
+        if self.future.cancelled():
+            if self.lost is not None and self.error is None:
+                self.lost(self.result)
+        elif self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+class _Calls:
+    """Calls that wait for a session."""
+
+    def __init__(self) -> None:
+        self._waiting: list[_Call] = []
+        self._more = asyncio.Event()
+        self.closed = False
+
+    def put(self, call: _Call) -> None:
+        if self.closed:
+            call.error = Error(Code.UNAVAILABLE, "The database is stopping.", retry_after=1)
+            call.answer()
+            return
+        self._waiting.append(call)
+        self._more.set()
+
+    async def take(self, most: int) -> list[_Call]:
+        """Wait for calls and take up to `most`; none once it is closed and empty."""
+        while not self._waiting and not self.closed:
+            self._more.clear()
+            await self._more.wait()
+        taken, self._waiting = self._waiting[:most], self._waiting[most:]
+        return taken
+
+    def close(self) -> None:
+        self.closed = True
+        self._more.set()
+
+
+class Session:
+    """One session that is opened when it is needed, and what it knows of the database."""
+
+    def __init__(self, address: Address, opened: Callable[[Session], None] | None = None) -> None:
+        self._address = address
+        self._opened = opened
+        self.connection: Connection | None = None
+        self.memory: SharedMemory | None = None
+
+    async def open(self) -> Connection:
+        """Return the open session. Raises UNAVAILABLE."""
+        if self.connection is not None and self.connection.server.is_closed():
+            self.drop()
+        if self.connection is None:
+            self.connection = Connection(await self._address.connect())
+            if self._opened is not None:
+                try:
+                    await run(partial(self._opened, self))
+                except BaseException:
+                    self.drop()
+                    raise
+        return self.connection
+
+    def drop(self) -> None:
+        """Give the session up; its transaction is rolled back and its locks are free."""
+        if self.connection is not None:
+            self.connection.server.terminate()
+        self.connection = self.memory = None
+
+    async def close(self) -> None:
+        """End the session cleanly."""
+        if self.connection is not None:
+            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await self.connection.server.close(timeout=5.0)
+        self.connection = self.memory = None
+
+
+class Database:
+    """One session that writes and several that read. `committed` is called after each commit, with its calls."""
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        readers: int,
+        spans: dict[str, int],
+        clock: Clock | None,
+        committed: Callable[[PostgresTransaction, int], None],
+        entered: Callable[[], None],
+    ) -> None:
+        """Call `entered` when the session that writes was opened: notifications may have been missed."""
+        self._spans = spans
+        self._clock = clock
+        self._committed = committed
+        self._entered = entered
+        self._roster = Roster()
+        self.stalls = Stalls()
+        self._writes, self._reads = _Calls(), _Calls()
+        self._unknown: PostgresTransaction | None = None
+        """A transaction of which it is not known whether it was committed."""
+        self._failing_since: float | None = None
+        self.maintains = False
+        """Whether this instance does the maintenance."""
+        self.listening = False
+        """Whether the others notify this instance."""
+        self.heard = False
+        """Whether they do in the present session."""
+        self._writer = Session(address, self._enter)
+        self._readers = [Session(address) for _ in range(readers)]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Open the session that writes. Raises UNAVAILABLE if the server cannot be reached."""
+        await self._writer.open()
+        self._tasks = [
+            asyncio.create_task(self._serve(self._writes, MAX_GROUP, self._write), name="database writer"),
+            *(
+                asyncio.create_task(self._serve(self._reads, _READ_TOGETHER, partial(self._read, session)))
+                for session in self._readers
+            ),
+        ]
+
+    def submit(self, work: Callable[[Transaction], T], *, lost: Callable[[T], None] | None = None) -> asyncio.Future[T]:
+        """Run a call in one of the next commits. If its caller has left by then, `lost` receives the result."""
+        call = _Call(work, lost)
+        self._writes.put(call)
+        return call.future
+
+    def look(self, work: Callable[[Transaction], T]) -> asyncio.Future[T]:
+        """Run a call that only reads."""
+        call = _Call(work)
+        self._reads.put(call)
+        return call.future
+
+    async def close(self) -> None:
+        """Run the waiting calls, then end the sessions."""
+        self._writes.close()
+        self._reads.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for session in (self._writer, *self._readers):
+            await session.close()
+
+    def _enter(self, session: Session) -> None:
+        """Begin as an instance: one that is alone extends every lease, since nobody could while db was away.
+
+        An instance that starts beside others extends nothing. Its locks say that it is there, and end with the session.
+        """
+        connection = session.connection
+        assert connection is not None
+        self.maintains = self.heard = False
+        wait(connection.server.execute("SET lock_timeout = '15s'"))
+        alone = wait(connection.server.fetchval(f"SELECT pg_try_advisory_lock({lock(INSTANCES)})"))
+        if alone:
+            connection.script(_BEGIN_WRITING)
+            now = ledger.refresh(connection, ledger.load(connection))
+            connection.run("extend_all", now if self._clock is None else int(self._clock.steady() * 1000))
+            connection.script("COMMIT")
+        connection.script(f"SELECT pg_advisory_lock_shared({lock(INSTANCES)})")
+        if alone:
+            connection.script(f"SELECT pg_advisory_unlock({lock(INSTANCES)})")
+        if self.listening:
+            self._hear(connection)
+        asyncio.get_running_loop().call_soon(self._entered)
+
+    def maintain(self, connection: Connection) -> bool:
+        """Say whether this instance does the maintenance; take it over if no other does."""
+        if not self.maintains:
+            taken = wait(connection.server.fetchval(f"SELECT pg_try_advisory_lock({lock(MAINTENANCE)})"))
+            self.maintains = bool(taken)
+        return self.maintains
+
+    def hear(self, transaction: Transaction) -> None:
+        """Let the others notify this instance from their next commit on."""
+        assert isinstance(transaction, PostgresTransaction)
+        self._hear(transaction.connection)
+
+    def unhear(self, transaction: Transaction) -> None:
+        """Let the others notify this instance no more."""
+        assert isinstance(transaction, PostgresTransaction)
+        self.listening = False
+        if self.heard:
+            transaction.connection.script(f"SELECT pg_advisory_unlock_shared({lock(WAITING)})")
+            self.heard = False
+
+    def _hear(self, connection: Connection) -> None:
+        self.listening = True
+        if not self.heard:
+            connection.script(f"SELECT pg_advisory_lock_shared({lock(WAITING)})")
+            self.heard = True
+
+    async def _serve(self, calls: _Calls, most: int, run_them: Callable[[list[_Call]], Any]) -> None:
+        while taken := await calls.take(most):
+            try:
+                await run_them(taken)
+            except Exception as error:  # the task must go on, whatever has failed
+                log.exception("The database failed")
+                for call in taken:
+                    call.error = told(error)
+            for call in taken:
+                call.answer()
+
+    async def _write(self, calls: list[_Call]) -> None:
+        """Run calls in one transaction and commit it, and again where the session or the commit has failed."""
+        runnable, attempt, began = list(calls), _Attempt(self._failing_since), time.monotonic()
+        while runnable:
+            try:
+                connection = await self._writer.open()
+                done = await run(partial(self._transact, runnable, connection))
+            except Exception as error:  # noqa: BLE001 - judged by what it concerns
+                self.stalls.failed(began)
+                if not await attempt.again(error, self._writer):
+                    self._failing_since, self._unknown = attempt.since, None
+                    for call in runnable:
+                        call.error = told(error)
+                    return
+                continue
+            self._failing_since = None
+            if isinstance(done, PostgresTransaction):
+                self.stalls.committed(began)
+                self._committed(done, len(calls))
+                return
+            runnable.remove(done)
+
+    def _transact(self, calls: list[_Call], connection: Connection) -> PostgresTransaction | _Call:
+        """Run calls and commit them. Return the call that failed, where nothing is committed for that."""
+        connection.script(_BEGIN_WRITING)
+        try:
+            if self._unknown is not None:
+                transaction, self._unknown = self._unknown, None
+                if connection.value("committed", transaction.version, transaction.token) is not None:
+                    connection.script("ROLLBACK")
+                    return transaction
+            transaction = self._transaction(connection, self._writer, self._roster)
+            failed = self._execute(calls, transaction)
+            if failed is None:
+                transaction.finish()
+                self._unknown = transaction if transaction.token else None
+                connection.script("COMMIT")
+                self._unknown = None
+                return transaction
+        except Exception as error:
+            if concerns(error) is not Concerns.SESSION:
+                self._roll_back(connection, self._writer)
+                self._unknown = None
+            raise
+        self._roll_back(connection, self._writer)
+        return failed
+
+    def _transaction(self, connection: Connection, session: Session, workers: Roster | None) -> PostgresTransaction:
+        """Learn what others have committed, and return the transaction that has begun."""
+        if session.memory is None:
+            session.memory = ledger.load(connection)
+        now = ledger.refresh(connection, session.memory)
+        if now is None:
+            session.memory = ledger.load(connection)
+            now = ledger.refresh(connection, session.memory)
+            assert now is not None
+        if self._clock is not None:
+            now = int(self._clock.steady() * 1000)
+        connection.writes = 0
+        if workers is None:
+            return Snapshot(connection, session.memory, now, self._spans)
+        return PostgresTransaction(connection, session.memory, now, self._spans, workers)
+
+    def _execute(self, calls: list[_Call], transaction: PostgresTransaction) -> _Call | None:
+        """Run calls until one fails after it has written, or in the server; return that one, None if none did."""
+        for call in calls:
+            call.result, call.error = None, None
+            before = transaction.mark()
+            try:
+                call.result = call.work(transaction)
+            except Exception as error:
+                if not isinstance(error, Error) and (whom := concerns(error)) is not None:
+                    if whom is not Concerns.CALL:
+                        raise
+                    log.warning("A call failed in the database: %s", error)
+                    call.error = told(error)
+                    return call
+                call.error = error
+                if transaction.mark() != before:
+                    return call
+        return None
+
+    @staticmethod
+    def _roll_back(connection: Connection, session: Session) -> None:
+        session.memory = None
+        connection.script("ROLLBACK")
+
+    async def _read(self, session: Session, calls: list[_Call]) -> None:
+        """Run calls that only read, in one snapshot."""
+        pending, attempt = list(calls), _Attempt(self._failing_since)
+        while pending:
+            try:
+                connection = await session.open()
+                await run(partial(self._look_at, pending, connection, session))
+            except Exception as error:  # noqa: BLE001 - judged by what it concerns
+                if not await attempt.again(error, session):
+                    for call in pending:
+                        call.error = told(error)
+                    return
+
+    def _look_at(self, pending: list[_Call], connection: Connection, session: Session) -> None:
+        """Run calls, and take those that are done from `pending`."""
+        connection.script(_BEGIN_READING)
+        transaction = self._transaction(connection, session, None)
+        for call in list(pending):
+            try:
+                call.result = call.work(transaction)
+            except Exception as error:
+                whom = None if isinstance(error, Error) else concerns(error)
+                if whom not in {None, Concerns.CALL}:
+                    raise
+                call.error = error if whom is None else told(error)
+                if whom is not None:
+                    pending.remove(call)
+                    break
+            pending.remove(call)
+        connection.script("ROLLBACK")
+
+
+class _Attempt:
+    """Attempts at one transaction, until the server has failed for too long."""
+
+    def __init__(self, failing_since: float | None) -> None:
+        self.since = time.monotonic() if failing_since is None else failing_since
+
+    async def again(self, error: Exception, session: Session) -> bool:
+        """Give a session that is lost up, wait a little and say whether to try again."""
+        whom = concerns(error)
+        if whom not in {Concerns.CALL, Concerns.COMMIT}:
+            session.drop()
+        if whom is None:
+            log.error("The database failed", exc_info=error)
+        else:
+            log.warning("The database failed; trying again: %s", error or type(error).__name__)
+        if whom in {None, Concerns.SERVER} or time.monotonic() - self.since >= RETRY_FOR:
+            return False
+        await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
+        return True

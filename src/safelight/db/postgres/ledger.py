@@ -1,0 +1,199 @@
+"""What instances tell each other of their commits.
+
+Each commit that writes adds one entry to the table `ledger`: the numbers given out, the counts of the tenants concerned
+and the tasks that wait now. An instance that begins a transaction reads the entries since the last it knows, so what it
+keeps in mind (`Memory`) is that of the whole database; where nobody else has committed, that is none. Entries are only
+added at the end and read from there, so they cost the same while dead rows cannot be removed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from safelight.accounts import Tenant
+from safelight.db.calls.memory import Memory
+from safelight.db.postgres.connection import Connection
+from safelight.db.postgres.lanes import Lanes
+from safelight.db.rows import TaskRow
+from safelight.wire import State
+
+COMPLETE_EVERY = 250
+"""Every so many commits, an entry holds the counts of all tenants: a starting instance reads from there."""
+_MOST = 1000
+"""Entries that are read at once; an instance further behind starts anew."""
+
+
+class Waits(msgspec.Struct, array_like=True, frozen=True):
+    """A task that can be leased from now on."""
+
+    tenant: str
+    priority: int
+    interactive: int
+    classic: int
+    n: int
+
+
+class TenantCounts(msgspec.Struct, array_like=True):
+    """What a tenant has: tasks by state, delayed ones among them, bytes."""
+
+    states: dict[int, int]
+    delayed: int
+    bytes: int
+
+
+class Entry(msgspec.Struct, omit_defaults=True):
+    """What one commit has changed for the others."""
+
+    last_event: int = 0
+    last_task: int = 0
+    removed_event: int = 0
+    deliveries: int = 0
+    engine: str = ""
+    counts: dict[str, TenantCounts] = {}
+    tenants: list[Tenant] = []
+    forgotten: list[str] = []
+    waits: list[Waits] = []
+
+
+Numbered = tuple[int, Entry]
+
+
+class SharedMemory(Memory):
+    """What an instance keeps in mind of the database, and what the others do not know of it yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.version = 0
+        """The last commit that is known."""
+        self.lanes: dict[str, Lanes] = {}
+        """Of tenants whose waiting tasks were looked for."""
+        self.partitioned: dict[str, int] = {}
+        """By table: the time up to which it has partitions."""
+        self.earliest = 0
+        """When the newest partition begins; no change is older."""
+        self.held_since: dict[str, int] = {}
+        """By worker: the number of the change before which it has no leases."""
+        self.expired_until = self.due_until = self.delivered_until = 0
+        """Times up to which nothing has expired, is delayed or is to be delivered any more."""
+        self.ledger_from = 0
+        """The first entry that may still be there."""
+        self.uploading_from = 0
+        self.look_again_at = 0.0
+        self._counted: set[str] = set()
+        self._tenants: dict[str, Tenant | None] = {}
+        self._waits: list[Waits] = []
+
+    def count(self, row: TaskRow, by: int) -> None:
+        """Count a row in or out."""
+        super().count(row, by)
+        self._counted.add(row.tenant)
+
+    def count_delayed(self, tenant: str, by: int) -> None:
+        """Count delayed tasks in or out."""
+        super().count_delayed(tenant, by)
+        self._counted.add(tenant)
+
+    def keep_tenant(self, tenant: Tenant) -> None:
+        """Note a new or changed tenant."""
+        super().keep_tenant(tenant)
+        self._tenants[tenant.id] = tenant
+
+    def forget_tenant(self, id: str) -> None:
+        """Forget a tenant that has nothing."""
+        super().forget_tenant(id)
+        self.lanes.pop(id, None)
+        self._tenants[id] = None
+
+    def waits(self, row: TaskRow) -> None:
+        """Note a task that can be leased from now on."""
+        self._waits.append(Waits(row.tenant, row.priority, row.interactive, row.classic, row.n))
+        self._add(self._waits[-1])
+
+    def _add(self, task: Waits) -> None:
+        lanes = self.lanes.get(task.tenant)
+        if lanes is not None:
+            lanes.add((task.priority, task.interactive), task.n, classic=bool(task.classic))
+
+    def apply(self, version: int, entry: Entry) -> None:
+        """Learn what another commit has changed."""
+        self.version = version
+        self.last_event, self.last_task = entry.last_event, entry.last_task
+        self.removed_event, self.deliveries, self.engine = entry.removed_event, entry.deliveries, entry.engine
+        for tenant in entry.tenants:
+            super().keep_tenant(tenant)
+        for tenant_id in entry.forgotten:
+            super().forget_tenant(tenant_id)
+            self.lanes.pop(tenant_id, None)
+        for name, counts in entry.counts.items():
+            self._set(name, counts)
+        for task in entry.waits:
+            self._add(task)
+
+    def _set(self, tenant: str, counts: TenantCounts) -> None:
+        held = self.of(tenant)
+        for state in State:
+            now = counts.states.get(state, 0)
+            self.counts[state] += now - held.counts[state]
+            held.counts[state] = now
+        self.delayed += counts.delayed - held.delayed
+        held.delayed, held.bytes = counts.delayed, counts.bytes
+
+    def entry(self) -> tuple[Entry, bool]:
+        """Return what the others do not know yet, and whether it holds the counts of all tenants."""
+        complete = (self.version + 1) % COMPLETE_EVERY == 0
+        entry = Entry(
+            last_event=self.last_event,
+            last_task=self.last_task,
+            removed_event=self.removed_event,
+            deliveries=self.deliveries,
+            engine=self.engine,
+            counts={name: self._counts(name) for name in (self.held if complete else self._counted)},
+            tenants=[tenant for tenant in self._tenants.values() if tenant is not None],
+            forgotten=[name for name, tenant in self._tenants.items() if tenant is None],
+            waits=self._waits,
+        )
+        return entry, complete
+
+    def _counts(self, tenant: str) -> TenantCounts:
+        held = self.of(tenant)
+        return TenantCounts({int(state): n for state, n in held.counts.items() if n}, held.delayed, held.bytes)
+
+    def entered(self, version: int) -> None:
+        """Note that the others can know all of it now."""
+        self.version = version
+        self._counted.clear()
+        self._tenants.clear()
+        self._waits = []
+        self.changed_bytes.clear()
+
+
+def load(connection: Connection) -> SharedMemory:
+    """Read everything that is kept in mind."""
+    memory = SharedMemory()
+    memory.id, tenants, entries, memory.earliest = connection.read(
+        "load", tuple[str, list[Tenant], list[Numbered], int]
+    )
+    for tenant in tenants:
+        Memory.keep_tenant(memory, tenant)
+    for version, entry in entries:
+        memory.apply(version, entry)
+    memory.ledger_from = entries[0][0]
+    return memory
+
+
+def refresh(connection: Connection, memory: SharedMemory) -> int | None:
+    """Learn what others have committed; return the time in milliseconds, None if there is a gap."""
+    now, entries = connection.read("refresh", tuple[int, list[Numbered] | None], memory.version)
+    if entries:
+        if entries[0][0] != memory.version + 1 or len(entries) == _MOST:
+            return None
+        for version, entry in entries:
+            memory.apply(version, entry)
+    return now
+
+
+def payload(value: Any) -> str:
+    """Encode an entry for its table."""
+    return msgspec.json.encode(value).decode()

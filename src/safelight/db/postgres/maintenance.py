@@ -1,0 +1,188 @@
+"""Maintenance by the clock, on one instance at a time: expire leases, make delayed tasks due, drop what is old."""
+
+from __future__ import annotations
+
+import time
+
+from safelight.db import lifecycle
+from safelight.db.lifecycle import Change
+from safelight.db.postgres import partitions
+from safelight.db.postgres.transaction import PostgresTransaction
+from safelight.db.rows import TaskRow
+from safelight.db.stalls import Stalls
+from safelight.db.store import Policy
+from safelight.steady import Ages, Clock
+
+_SLICE = 500
+"""Rows of each kind that one call processes, so that requests do not wait long."""
+PAUSE = 1000
+"""Milliseconds at most between two passes, since other instances do not tell what they have set."""
+_HELD = 100
+"""Milliseconds after which leases that a stall has kept from expiring are looked at again."""
+_DROP_EVERY, _DROP_LONGEST = 1.0, 60.0
+"""Seconds between two looks for old partitions; where somebody was reading, they double up to the other."""
+_SWEEP = 60.0
+_LEDGER_KEPT = 600_000
+"""Milliseconds for which entries of the ledger are kept; an instance further behind starts anew."""
+_WORKERS_KEPT = 3600.0
+
+
+class DatabaseClock(Clock):
+    """A clock whose time for people is the database's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ahead = 0.0
+
+    def set(self, now: float) -> None:
+        """Note what time it is in the database."""
+        self._ahead = now - time.monotonic()
+
+    def wall(self) -> float:
+        """Return the database's time."""
+        return self._ahead + time.monotonic()
+
+
+class Maintenance:
+    """What the instance that does the maintenance keeps in mind."""
+
+    def __init__(self, policy: Policy, clock: Clock | None) -> None:
+        self._policy = policy
+        self._clock = clock or DatabaseClock()
+        self._ages: Ages | None = None
+        self._drop_at = self._sweep_at = 0.0
+        self._drop_after = _DROP_EVERY
+
+    def forget(self) -> None:
+        """Begin anew: another instance may have done it meanwhile."""
+        self._ages = None
+
+    def pass_time(self, transaction: PostgresTransaction, stalls: Stalls) -> None:
+        """Do a slice of what is due, and note when something will be due next."""
+        now, memory = transaction.now, transaction.memory
+        started = time.monotonic()
+        if isinstance(self._clock, DatabaseClock):
+            self._clock.set(now / 1000)
+        if self._ages is None:
+            self._ages = Ages(transaction.connection.value("meta", "ages"), clock=self._clock)
+        if started >= self._sweep_at or now < max(memory.expired_until, memory.due_until, memory.delivered_until):
+            # The clock went back; and once a minute, for rows that somebody else had locked when they were passed.
+            self._sweep_at = started + _SWEEP
+            memory.expired_until = memory.due_until = memory.delivered_until = 0
+        more, held = self._expire(transaction, stalls)
+        more += self._fall_due(transaction)
+        if started >= self._drop_at:
+            free = self._drop(transaction)
+            self._drop_after = _DROP_EVERY if free else min(_DROP_LONGEST, 2 * self._drop_after)
+            self._drop_at = started + self._drop_after
+        more += self._remove(transaction)
+        if memory.deliveries and transaction.connection.value("first_delivery", memory.delivered_until) is not None:
+            self._look_at_deliveries(transaction)
+        transaction.foreseen = now if more else now + _HELD if held else self._next(transaction)
+        transaction.passed = True
+
+    def _expire(self, transaction: PostgresTransaction, stalls: Stalls) -> tuple[int, bool]:
+        """End the leases that nobody has extended in time, but for those that a stall of db kept from it.
+
+        Return whether there are more, and whether some are held.
+        """
+        memory = transaction.memory
+        rows = transaction.tasks("expired", memory.expired_until, transaction.now, _SLICE)
+        expired = [row for row in rows if not stalls.hold((row.lease_duration or 0) / 1000)]
+        transaction.apply([lifecycle.expired(row, self._policy) for row in expired])
+        if len(expired) < len(rows):
+            return 0, True
+        if len(rows) < _SLICE:
+            memory.expired_until = transaction.now
+            return 0, False
+        return 1, False
+
+    @staticmethod
+    def _fall_due(transaction: PostgresTransaction) -> int:
+        """Let delayed tasks whose time has come be leased."""
+        memory = transaction.memory
+        rows = transaction.tasks("due_now", memory.due_until, transaction.now, _SLICE)
+        if rows:
+            transaction.connection.run("fall_due", [row.n for row in rows])
+            transaction.roused = True
+            for row in rows:
+                memory.count_delayed(row.tenant, -1)
+                memory.waits(row)
+        if len(rows) < _SLICE:
+            memory.due_until = transaction.now
+            return 0
+        return 1
+
+    @staticmethod
+    def _look_at_deliveries(transaction: PostgresTransaction) -> None:
+        """Wake those who deliver if a call is due."""
+        first = transaction.connection.value("first_delivery", transaction.memory.delivered_until)
+        transaction.webhooks = transaction.webhooks or (first is not None and first <= transaction.now)
+
+    def _drop(self, transaction: PostgresTransaction) -> bool:
+        """Drop the partitions that hold only what is older than the policy keeps; say whether nobody was in the way."""
+        policy = self._policy
+        dropped: list[bool | None] = []
+        if (before := self._before("tasks", policy.keep_tasks)) is not None:
+            dropped.append(partitions.detach(transaction, before))
+        if (before := self._before("events", policy.keep_events)) is not None:
+            dropped.append(partitions.drop_events(transaction, before))
+            transaction.memory.deliveries -= transaction.connection.run("delete_old_deliveries", before, _SLICE)
+        if (before := self._before("audit", policy.keep_audit)) is not None:
+            transaction.connection.run("delete_old_audit", before / 1000, _SLICE)
+        self._clean_ledger(transaction)
+        transaction.connection.run("forget_workers", transaction.now / 1000 - _WORKERS_KEPT)
+        assert self._ages is not None
+        if (kept := self._ages.kept()) is not None:
+            transaction.keep_meta("ages", kept)
+        return False not in dropped
+
+    def _remove(self, transaction: PostgresTransaction) -> int:
+        """Announce a slice of the tasks of a detached partition; delete uploads that never ended."""
+        connection, memory = transaction.connection, transaction.memory
+        gone = 0
+        if (found := connection.read("detached_partition", tuple[str, int] | None)) is not None:  # type: ignore[arg-type]
+            name, after = found
+            rows = connection.read_from(name, list[TaskRow], after, _SLICE)
+            for row in rows:
+                transaction.announce(row)
+            if rows:
+                connection.run("set_announced", name, rows[-1].n)
+            elif connection.attempt(f"DROP TABLE {name}", lock_timeout=0.1):
+                connection.run("delete_partition", name)
+                connection.run("delete_specs", connection.value("first_task") or memory.last_task + 1)
+            gone += len(rows)
+        if (before := self._before("uploading", self._policy.keep_uploading)) is not None:
+            old = transaction.tasks("uploading_before", before, _SLICE, memory.uploading_from)
+            transaction.apply([Change(kind="deleted", old=row) for row in old])
+            gone += len(old)
+        return gone
+
+    def _before(self, kind: str, keep: float) -> int | None:
+        """Return the time before which data of a kind is old; None where none may be deleted yet."""
+        assert self._ages is not None
+        before = self._ages.before(kind, keep) if keep else None
+        return None if before is None else _ms(before)
+
+    @staticmethod
+    def _clean_ledger(transaction: PostgresTransaction) -> None:
+        memory = transaction.memory
+        until = transaction.connection.value("last_complete", transaction.now - _LEDGER_KEPT)
+        if until is not None and until > memory.ledger_from:
+            transaction.connection.run("clean_ledger", memory.ledger_from, until)
+            memory.ledger_from = until
+
+    @staticmethod
+    def _next(transaction: PostgresTransaction) -> int:
+        memory, value = transaction.memory, transaction.connection.value
+        times = (
+            value("first_expiry", memory.expired_until),
+            value("first_delayed", memory.due_until),
+            value("first_delivery", max(memory.delivered_until, transaction.now + 1)) if memory.deliveries else None,
+        )
+        soonest: int = min((at for at in times if at is not None), default=transaction.now + PAUSE)
+        return max(transaction.now + 1, min(soonest, transaction.now + PAUSE))
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,308 @@
+"""One transaction of the PostgreSQL backend.
+
+Transactions that write hold one lock, so they happen one after another on all instances, many calls in each. Numbers
+of events are therefore given out in the order of the commits, and what is kept in mind is that of the last commit.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+
+from safelight.db.calls.transaction import DueDelivery, Transaction
+from safelight.db.lifecycle import Change
+from safelight.db.postgres.connection import Connection
+from safelight.db.postgres.lanes import Lane, Lanes
+from safelight.db.postgres.ledger import SharedMemory, payload
+from safelight.db.rows import TaskRow
+from safelight.wire import State, WorkerInfo, WorkerSeen
+
+WRITING, WAITING, INSTANCES, MAINTENANCE = range(4)
+_LOCK_CLASS = 0x5AFE
+_WORKER_WRITTEN = 5.0
+"""Seconds after which a worker that is seen again is written down again."""
+_REMEMBERED = 120.0
+_LOOK_AGAIN = 1.0
+"""Seconds between two searches for waiting tasks that the counts know of and no lane has."""
+
+
+def lock(number: int) -> str:
+    """Return the arguments of an advisory lock's functions."""
+    return f"{_LOCK_CLASS}, {number}"
+
+
+class Roster(dict[str, WorkerSeen]):
+    """The workers that one instance has seen, and what others know of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+        self.written: dict[str, tuple[WorkerInfo, float]] = {}
+
+    def __setitem__(self, id: str, worker: WorkerSeen) -> None:
+        self.seen.add(id)
+        super().__setitem__(id, worker)
+
+    def news(self) -> list[WorkerSeen]:
+        """Return the workers that the others do not know of, or only from a while ago."""
+        found = []
+        for name in self.seen:
+            seen = self[name]
+            info, at = self.written.get(name, (None, 0.0))
+            if info != seen.worker or not 0 <= seen.last_seen - at < _WORKER_WRITTEN:
+                found.append(seen)
+        self.seen.clear()
+        return found
+
+    def told(self, workers: Sequence[WorkerSeen]) -> None:
+        """Note that the others know of these, and forget those not seen for long."""
+        for seen in workers:
+            self.written[seen.worker.id] = seen.worker, seen.last_seen
+        newest = max(seen.last_seen for seen in workers)
+        for name in [name for name, seen in self.items() if seen.last_seen < newest - _REMEMBERED]:
+            self.pop(name)
+            self.written.pop(name, None)
+
+
+class PostgresTransaction(Transaction):
+    """The state that the calls of one commit share."""
+
+    connection: Connection
+    memory: SharedMemory
+
+    def __init__(
+        self,
+        connection: Connection,
+        memory: SharedMemory,
+        now: int,
+        spans: dict[str, int],
+        workers: dict[str, WorkerSeen],
+    ) -> None:
+        super().__init__(connection, memory, workers, max(now, memory.earliest))
+        self._spans = spans
+        self.version = memory.version + 1
+        self.token = ""
+        """Identifies the commit, if it writes anything."""
+        self.roused = False
+        """Whether tasks can be leased that could not before, without an event."""
+
+    # Rows
+
+    def tasks_by_number(self, numbers: Iterable[int]) -> dict[int, TaskRow]:
+        """Read rows by their numbers: among those that have not ended, then among the others."""
+        wanted = list(numbers)
+        rows = {row.n: row for row in self.tasks("live_by_number", wanted)}
+        if missing := [n for n in wanted if n not in rows]:
+            rows |= {row.n: row for row in self.tasks("ended_by_number", missing)}
+        return rows
+
+    def _write_tasks(self, pairs: Sequence[tuple[Change, TaskRow]]) -> None:
+        if pairs:
+            self._partition()
+        moves: dict[tuple[bool | None, bool | None], list[TaskRow]] = {}
+        for change, row in pairs:
+            old = None if change.old is None else _ended(change.old)
+            moves.setdefault((old, None if change.new is None else _ended(row)), []).append(row)
+        for (old, new), rows in moves.items():
+            if old is False and new is not None:
+                self._write("end_tasks" if new else "update_tasks", [row.changing_values() for row in rows])
+                continue
+            if old is not None:
+                self.connection.run("delete_ended" if old else "delete_tasks", [row.n for row in rows])
+            if new is not None:
+                self._write("insert_ended" if new else "insert_tasks", [row.values() for row in rows])
+
+    def _number(self, change: Change) -> TaskRow:
+        row = super()._number(change)
+        if change.new is not None and _available(row) and (change.old is None or not _available(change.old)):
+            self.memory.waits(row)
+        return row
+
+    def announce(self, row: TaskRow) -> None:
+        """Make the deletion of a row that is gone an event, and count it out."""
+        self._partition()
+        self._number(Change(kind="deleted", old=row))
+
+    def _partition(self) -> None:
+        """See to it that there is a partition for what is changed now."""
+        for table, span in self._spans.items():
+            if self.now < self.memory.partitioned.get(table, 0):
+                continue
+            until = self.connection.value("last_partition", table) or 0
+            if self.now >= until:
+                lo, until = max(until, self.now - self.now % span), self.now - self.now % span + span
+                name = f"{table}_{lo}"
+                # Attaching needs no lock that readers of the table hold; creating it in place would.
+                self.connection.script(
+                    f"CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS);"
+                    f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({lo}) TO ({until})"
+                )
+                self.connection.run("insert_partition", name, table, lo, until)
+                self.memory.earliest = max(self.memory.earliest, lo)
+            self.memory.partitioned[table] = until
+
+    # Claims
+
+    def waiting(self, tenant: str, n: int) -> list[TaskRow]:
+        """Return the first `n` tasks of a tenant that wait, in the order in which they are leased."""
+        rows = self._from_lanes("waiting", tenant, self._lanes(tenant).by_priority, n)
+        missing = min(n, self.memory.of(tenant).available) - len(rows)
+        if missing > 0 and self._look_again(tenant):
+            # Somebody had locked them when the lanes were read; the lock is gone now, or passed over again.
+            taken = {row.n for row in rows}
+            found = self._from_lanes("waiting", tenant, self._lanes(tenant).by_priority, n)
+            rows += [row for row in found if row.n not in taken][: n - len(rows)]
+        return rows
+
+    def waiting_oldest(self, tenant: str, n: int) -> list[TaskRow]:
+        """Return the oldest `n` tasks of a tenant that wait."""
+        return self._from_lane("waiting_oldest", (tenant,), self._lanes(tenant).by_age, n)
+
+    def waiting_classic(self, tenant: str) -> TaskRow | None:
+        """Return the first task of a tenant that waits and that a classic worker can do."""
+        return next(iter(self._from_lanes("waiting_classic", tenant, self._lanes(tenant).classic, 1)), None)
+
+    def leave(self, rows: Sequence[TaskRow]) -> None:
+        """Let tasks be claimed again that were not leased."""
+        for row in rows:
+            self._lanes(row.tenant).add((row.priority, row.interactive), row.n, classic=bool(row.classic))
+
+    def held_by(self, worker: str) -> list[TaskRow]:
+        """Return the tasks that a worker has leases on, reading forward from the oldest of them."""
+        since = self.memory.held_since
+        rows = self.tasks("held_by", worker, since.get(worker, 0))
+        if len(since) > 10_000:
+            since.clear()
+        since[worker] = min((row.seq for row in rows), default=self.memory.last_event + 1)
+        return rows
+
+    def due_deliveries(self, n: int) -> list[DueDelivery]:
+        """Return up to `n` webhook calls that are due, reading forward from those taken before."""
+        memory = self.memory
+        if self.now < memory.delivered_until:  # the clock went back
+            memory.delivered_until = 0
+        rows = self.connection.read("due_deliveries", list[DueDelivery], self.now, n, memory.delivered_until)
+        if len(rows) < n:
+            memory.delivered_until = self.now
+        return rows
+
+    def oldest_waiting(self, tenant: str) -> int | None:
+        """Return when a tenant's oldest waiting task began to wait."""
+        lane = self._lanes(tenant).by_age
+        back = self.tasks("live_by_number", lane.take_back(1000))
+        waiting = [row for row in back if _available(row)]
+        for row in waiting:
+            lane.add(row.n)
+        if waiting:
+            return min(waiting, key=lambda row: row.n).changed
+        found = self.connection.read("oldest_from", list[tuple[int, int]], tenant, lane.position)
+        if not found:
+            return None
+        lane.position = found[0][0]
+        return found[0][1]
+
+    def _lanes(self, tenant: str) -> Lanes:
+        """Return the lanes of a tenant, which are looked for once."""
+        lanes = self.memory.lanes.get(tenant)
+        if lanes is None:
+            lanes = self.memory.lanes[tenant] = Lanes()
+            last = self.memory.last_task
+            lanes.by_age.last = last
+            for query, found in (("lanes", lanes.by_priority), ("classic_lanes", lanes.classic)):
+                for priority, interactive, n in self.connection.read(query, list[tuple[int, int, int]], tenant):
+                    found[priority, interactive] = Lane(n, last)
+        return lanes
+
+    def _look_again(self, tenant: str) -> bool:
+        """Forget the lanes of a tenant, unless that was done lately."""
+        if time.monotonic() < self.memory.look_again_at:
+            return False
+        self.memory.look_again_at = time.monotonic() + _LOOK_AGAIN
+        self.memory.lanes.pop(tenant, None)
+        return True
+
+    def _from_lanes(self, query: str, tenant: str, lanes: dict[tuple[int, int], Lane], n: int) -> list[TaskRow]:
+        rows: list[TaskRow] = []
+        for key in sorted(lanes, reverse=True):
+            if len(rows) == n:
+                break
+            if lanes[key]:
+                rows += self._from_lane(query, (tenant, *key), lanes[key], n - len(rows))
+        return rows
+
+    def _from_lane(self, query: str, where: tuple[object, ...], lane: Lane, n: int) -> list[TaskRow]:
+        rows: list[TaskRow] = []
+        while len(rows) < n and (back := lane.take_back(n - len(rows))):
+            rows += self.tasks("waiting_by_number", back)
+        if len(rows) < n and lane:
+            wanted = n - len(rows)
+            found = self.tasks(query, *where, lane.position, wanted)
+            lane.passed([row.n for row in found], wanted)
+            rows += found
+        return rows
+
+    # The end
+
+    def set_meta(self, name: str, value: object) -> None:
+        """Let the ledger tell a value of the database as a whole."""
+        assert getattr(self.memory, name) == value
+        self.connection.writes += 1
+
+    def keep_meta(self, name: str, value: str) -> None:
+        """Keep a value that only maintenance reads."""
+        self.connection.run("set_meta", name, value)
+
+    def finish(self) -> None:
+        """Write what was postponed, before the commit."""
+        self.write_events()
+        self._write_workers()
+        self.available = self.memory.available
+        woken = bool(self.events or self.webhooks or self.roused)
+        told = f"{self.available} {int(bool(self.events))} {int(self.webhooks)}" if woken else None
+        if self.connection.writes:
+            entry, complete = self.memory.entry()
+            self.token = os.urandom(8).hex()
+            values = (self.version, self.now, self.token, payload(entry), complete, told, _LOCK_CLASS, WAITING)
+            self.connection.value("enter", *values)
+            self.memory.entered(self.version)
+        elif told is not None:
+            self.connection.value("notify", told, _LOCK_CLASS, WAITING)
+
+    def _write_workers(self) -> None:
+        if not isinstance(self.workers, Roster) or not (news := self.workers.news()):
+            return
+        columns = zip(*((w.worker.id, payload(w.worker), w.first_seen, w.last_seen) for w in news), strict=True)
+        writes = self.connection.writes
+        self.connection.run("keep_workers", *map(list, columns))
+        self.connection.writes = writes  # nobody needs to learn of it, and losing it costs nothing
+        self.workers.told(news)
+
+
+class Snapshot(PostgresTransaction):
+    """A transaction that only reads."""
+
+    def __init__(self, connection: Connection, memory: SharedMemory, now: int, spans: dict[str, int]) -> None:
+        super().__init__(connection, memory, now, spans, {})
+        self._seen: dict[str, WorkerSeen] | None = None
+
+    @property
+    def workers(self) -> dict[str, WorkerSeen]:
+        """The workers that any instance has seen lately, read when they are asked for."""
+        if self._seen is None:
+            since = self.now / 1000 - _REMEMBERED
+            found = self.connection.read("workers", list[WorkerSeen], since)
+            self._seen = {seen.worker.id: seen for seen in found}
+        return self._seen
+
+    @workers.setter
+    def workers(self, workers: dict[str, WorkerSeen]) -> None:
+        pass
+
+
+def _ended(row: TaskRow) -> bool:
+    return row.state >= State.FINISHED
+
+
+def _available(row: TaskRow) -> bool:
+    return row.state is State.WAITING and row.due is None

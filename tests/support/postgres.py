@@ -1,0 +1,165 @@
+"""A PostgreSQL server for tests, from Debian's package: data in a temporary directory, on a free port."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import asyncpg
+
+from safelight.db.postgres import schema
+from safelight.db.postgres.address import Address
+
+TEMPLATE = "safelight_template"
+_names = itertools.count()
+_OPTIONS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "shared_buffers": "64MB",
+    "max_wal_size": "256MB",
+    "wal_level": "replica",
+    "max_wal_senders": "4",
+    "autovacuum_naptime": "5s",
+}
+
+
+def program(name: str) -> str:
+    """The path of one of PostgreSQL's programs, which Debian keeps off PATH."""
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    path = str(found[-1]) if found else shutil.which(name)
+    assert path, f"{name} is missing; install Debian's package postgresql"
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """One server. PostgreSQL refuses to run as root, so root runs it as the user that its package makes."""
+
+    def __init__(self, directory: Path, *, fsync: bool) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.fsync = fsync
+        self._user = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
+        if self._user is not None:
+            os.chown(directory, self._user.pw_uid, self._user.pw_gid)
+
+    @property
+    def data(self) -> Path:
+        return self.directory / "data"
+
+    @property
+    def _here(self) -> tuple[str, str]:
+        return "-D", str(self.data)
+
+    def run(self, name: str, *argv: str) -> None:
+        user = {} if self._user is None else {"user": "postgres", "group": "postgres", "extra_groups": []}
+        with (self.directory / f"{name}.out").open("w+") as out:
+            done = subprocess.run(
+                [program(name), *argv], stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=self.directory, **user
+            )
+            out.seek(0)
+            assert done.returncode == 0, out.read()
+
+    def make(self) -> None:
+        self.run(
+            "initdb", "-D", str(self.data), "-U", "safelight", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N"
+        )
+        with (self.data / "pg_hba.conf").open("a") as rules:
+            rules.write("host replication all 127.0.0.1/32 trust\n")
+
+    def follow(self, primary: Server) -> None:
+        """Become a standby of another server."""
+        source = f"host=127.0.0.1 port={primary.port} user=safelight application_name=standby"
+        self.run("pg_basebackup", "-D", str(self.data), "-d", source, "-R", "-X", "stream", "-c", "fast", "-N")
+
+    def start(self, **options: str) -> None:
+        given = {**_OPTIONS, "port": str(self.port), **({} if self.fsync else _UNSAFE), **options}
+        flags = " ".join(f"-c {name}='{value}'" for name, value in given.items())
+        self.run("pg_ctl", *self._here, "-w", "-t", "60", "-l", str(self.directory / "log"), "-o", flags, "start")
+
+    def stop(self, mode: str = "immediate") -> None:
+        self.run("pg_ctl", *self._here, "-w", "-t", "60", "-m", mode, "stop")
+
+    def promote(self) -> None:
+        self.run("pg_ctl", *self._here, "-w", "-t", "60", "promote")
+
+    def kill(self) -> None:
+        """Kill the server and everything that it has started, as a crash of the machine does."""
+        pid = int((self.data / "postmaster.pid").read_text().split()[0])
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        for each in (pid, *children):
+            os.kill(each, signal.SIGKILL)
+        for each in (pid, *children):
+            while (
+                Path(f"/proc/{each}").exists() and "Z" not in Path(f"/proc/{each}/stat").read_text().rsplit(")", 1)[1]
+            ):
+                pass
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://safelight@127.0.0.1:{self.port}/{database}"
+
+    @asynccontextmanager
+    async def database(self) -> AsyncIterator[str]:
+        """A database of its own with the schema; yields its URL."""
+        name = f"test_{os.getpid()}_{next(_names)}"
+        admin = await asyncpg.connect(self.url())
+        try:
+            if not await admin.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", TEMPLATE):
+                await admin.execute(f"CREATE DATABASE {TEMPLATE}")
+                await schema.migrate(Address(url=self.url(TEMPLATE)))
+            await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+            yield self.url(name)
+        finally:
+            await admin.close()
+        if (self.data / "postmaster.pid").exists():
+            admin = await asyncpg.connect(self.url())
+            await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            await admin.close()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+def _base() -> str:
+    """A directory that the server's user can look into, too."""
+    home = pwd.getpwnam("postgres").pw_dir if os.geteuid() == 0 else tempfile.gettempdir()
+    return next(place for place in (tempfile.gettempdir(), "/var/tmp", home) if Path(place).stat().st_mode & 0o001)
+
+
+_UNSAFE = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+"""What tests do without that are not about durability."""
+
+
+@contextmanager
+def server(*, fsync: bool = False, made: bool = True) -> Iterator[Server]:
+    """A server that runs for as long as the context lasts, or (`made` false) a directory for one."""
+    directory = Path(tempfile.mkdtemp(prefix="safelight-postgres-", dir=_base()))
+    running = Server(directory, fsync=fsync)
+    try:
+        if made:
+            running.make()
+            running.start()
+        yield running
+    finally:
+        if (running.data / "postmaster.pid").exists():
+            running.stop()
+        shutil.rmtree(directory)
