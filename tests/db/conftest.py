@@ -19,16 +19,15 @@ BACKENDS = ["sqlite", "postgres"]
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[postgres.Server]:
-    """One server for all tests of a process; each test has a database of its own."""
+    """One server for all tests of a process."""
     with postgres.server() as running:
         yield running
 
 
 @pytest.fixture
-async def database(postgres_server) -> AsyncIterator[str]:
+async def database(postgres_server) -> str:
     """The URL of an empty database of PostgreSQL."""
-    async with postgres_server.database() as url:
-        yield url
+    return await postgres_server.empty()
 
 
 class Backend:

@@ -105,6 +105,7 @@ def _with(**changes: object) -> dict[str, object]:
         ("POST", "/deliveries/x", {"delivered": False, "retry_after": -1}, "$.retry_after"),
     ],
 )
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)  # refused before any backend sees it
 async def test_a_wrong_request_is_refused_with_the_place(http, method, path, body, position):
     data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     async with http.request(method, path, data=data) as response:

@@ -216,8 +216,7 @@ async def new_file():
 
 @asynccontextmanager
 async def new_database(server):
-    async with server.database() as url:
-        yield partial(PostgresStore.open, url, readers=1)
+    yield partial(PostgresStore.open, await server.empty(), readers=1)
 
 
 @pytest.mark.slow

@@ -332,6 +332,9 @@ class Database:
         connection.writes = 0
         if workers is None:
             return Snapshot(connection, session.memory, now, self._spans)
+        if session.memory.new_run:
+            connection.run("set_meta", "runs", ledger.payload(session.memory.runs))
+            session.memory.new_run = False
         return PostgresTransaction(connection, session.memory, now, self._spans, workers)
 
     def _execute(self, calls: list[_Call], transaction: PostgresTransaction) -> _Call | None:
@@ -395,6 +398,7 @@ class _Attempt:
 
     def __init__(self, failing_since: float | None) -> None:
         self.since = time.monotonic() if failing_since is None else failing_since
+        self._warned = False
 
     async def again(self, error: Exception, session: Session) -> bool:
         """Give a session that is lost up, wait a little and say whether to try again."""
@@ -404,7 +408,9 @@ class _Attempt:
         if whom is None:
             log.error("The database failed", exc_info=error)
         else:
-            log.warning("The database failed; trying again: %s", error or type(error).__name__)
+            level = logging.DEBUG if self._warned else logging.WARNING
+            log.log(level, "The database failed; trying again: %s", str(error) or type(error).__name__)
+            self._warned = True
         if whom in {None, Concerns.SERVER} or time.monotonic() - self.since >= RETRY_FOR:
             return False
         await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret

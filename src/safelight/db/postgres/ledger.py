@@ -21,6 +21,7 @@ from safelight.wire import State
 
 COMPLETE_EVERY = 250
 """Every so many commits, an entry holds the counts of all tenants: a starting instance reads from there."""
+_RUNS_KEPT = 20
 _MOST = 1000
 """Entries that are read at once; an instance further behind starts anew."""
 
@@ -81,6 +82,8 @@ class SharedMemory(Memory):
         """The first entry that may still be there."""
         self.uploading_from = 0
         self.look_again_at = 0.0
+        self.new_run = False
+        """Whether the latest of `runs` is not written down yet."""
         self._counted: set[str] = set()
         self._tenants: dict[str, Tenant | None] = {}
         self._waits: list[Waits] = []
@@ -140,6 +143,11 @@ class SharedMemory(Memory):
         self.delayed += counts.delayed - held.delayed
         held.delayed, held.bytes = counts.delayed, counts.bytes
 
+    @property
+    def tells_of_tenants(self) -> bool:
+        """Whether the others do not know of a tenant's change, which may be that its queue goes on."""
+        return bool(self._tenants)
+
     def entry(self) -> tuple[Entry, bool]:
         """Return what the others do not know yet, and whether it holds the counts of all tenants."""
         complete = (self.version + 1) % COMPLETE_EVERY == 0
@@ -172,14 +180,19 @@ class SharedMemory(Memory):
 def load(connection: Connection) -> SharedMemory:
     """Read everything that is kept in mind."""
     memory = SharedMemory()
-    memory.id, tenants, entries, memory.earliest = connection.read(
-        "load", tuple[str, list[Tenant], list[Numbered], int]
+    memory.id, timeline, runs, tenants, entries, memory.earliest = connection.read(
+        "load", tuple[str, str, list[tuple[str, int]] | None, list[Tenant], list[Numbered], int]
     )
     for tenant in tenants:
         Memory.keep_tenant(memory, tenant)
     for version, entry in entries:
         memory.apply(version, entry)
     memory.ledger_from = entries[0][0]
+    memory.runs = runs or []
+    run = f"{memory.id}-{timeline}"
+    if not memory.runs or memory.runs[-1][0] != run:
+        memory.runs = [*memory.runs[-_RUNS_KEPT:], (run, memory.last_event)]
+        memory.new_run = True
     return memory
 
 

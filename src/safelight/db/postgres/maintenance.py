@@ -71,10 +71,10 @@ class Maintenance:
             memory.expired_until = memory.due_until = memory.delivered_until = 0
         more, held = self._expire(transaction, stalls)
         more += self._fall_due(transaction)
-        if started >= self._drop_at:
+        if (running := self._clock.running()) >= self._drop_at:
             free = self._drop(transaction)
             self._drop_after = _DROP_EVERY if free else min(_DROP_LONGEST, 2 * self._drop_after)
-            self._drop_at = started + self._drop_after
+            self._drop_at = running + self._drop_after
         more += self._remove(transaction)
         if memory.deliveries and transaction.connection.value("first_delivery", memory.delivered_until) is not None:
             self._look_at_deliveries(transaction)

@@ -16,8 +16,10 @@ SELECT json_build_array(
 
 -- name: load
 SELECT json_build_array(
-  -- A promoted standby or a restored server is another database: its timeline differs.
-  (SELECT value || '-' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM meta WHERE name = 'id'),
+  (SELECT value FROM meta WHERE name = 'id'),
+  -- A promoted standby or a restored server goes on from a copy: its timeline differs.
+  left(pg_walfile_name(pg_current_wal_lsn()), 8),
+  (SELECT value::json FROM meta WHERE name = 'runs'),
   (SELECT json_agg(body::json) FROM tenant),
   (SELECT json_agg(json_build_array(version, entry::json) ORDER BY version) FROM ledger
    WHERE version >= (SELECT version FROM ledger WHERE complete ORDER BY version DESC LIMIT 1)),
@@ -170,7 +172,7 @@ UPDATE task SET expires = $2, lease_duration = $3
 WHERE n IN (SELECT value::bigint FROM json_array_elements_text($1::json));
 
 -- name: extend_all
-UPDATE task SET expires = greatest(expires, $1 + lease_duration) WHERE state = 1;
+UPDATE task SET expires = $1 + lease_duration WHERE state = 1;
 
 -- name: expired
 -- $1, $2: times between which they expired; $3: how many

@@ -258,7 +258,7 @@ class PostgresTransaction(Transaction):
         self.write_events()
         self._write_workers()
         self.available = self.memory.available
-        woken = bool(self.events or self.webhooks or self.roused)
+        woken = bool(self.events or self.webhooks or self.roused or self.memory.tells_of_tenants)
         told = f"{self.available} {int(bool(self.events))} {int(self.webhooks)}" if woken else None
         if self.connection.writes:
             entry, complete = self.memory.entry()

@@ -1,0 +1,219 @@
+"""Several db instances over one database of PostgreSQL are as one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+
+import asyncpg
+import msgspec
+import pytest
+
+from safelight.accounts import Limits, Tenant
+from safelight.db.postgres import PostgresStore
+from safelight.db.postgres.connection import statements
+from safelight.db.postgres.waiting import wait
+from safelight.errors import Code, Error
+from safelight.wire import Heartbeat, NamedRecipe, State, WorkerInfo
+from support.tasks import finished, new_task, request
+
+
+@pytest.fixture
+async def instances(database):
+    """Open an instance, any number of times."""
+    async with AsyncExitStack() as stack:
+
+        async def open_one(**options) -> PostgresStore:
+            return await stack.enter_async_context(PostgresStore.open(database, readers=2, **options))
+
+        yield open_one
+
+
+async def read_all(store, total: int) -> list[int]:
+    seen: list[int] = []
+    after = 0
+    while len(seen) < total:
+        page = await store.events(after, limit=50, wait=30)
+        seen += [event.seq for event in page.events]
+        after = page.last
+    return seen
+
+
+async def test_no_reader_misses_an_event_whoever_commits(instances):
+    stores = [await instances() for _ in range(3)]
+    readers = [asyncio.create_task(read_all(store, 3 * 25 * 4)) for store in stores for _ in range(2)]
+
+    async def load(store) -> None:
+        for _ in range(25):
+            await store.create([new_task(), new_task()])
+            for lease in await store.lease(request(str(id(store)), n=1)):
+                await store.settle([finished(lease.id)])
+
+    await asyncio.gather(*map(load, stores))
+    numbers = await asyncio.wait_for(asyncio.gather(*readers), 60)
+    assert numbers[0] == sorted(set(numbers[0]))
+    assert all(each == numbers[0] for each in numbers)
+
+
+async def test_what_one_commits_wakes_those_who_wait_at_another(instances):
+    one, other = await instances(), await instances()
+    lease = asyncio.create_task(other.lease(request(wait=60)))
+    page = asyncio.create_task(other.events(0, wait=60))
+    call = asyncio.create_task(other.deliveries(wait=60))
+    while not (await one.summary()).workers:
+        pass
+    (made,) = await one.create([new_task(webhook="http://127.0.0.1:1/")])
+    (leased,) = await asyncio.wait_for(lease, 30)
+    assert leased.task == made.id
+    assert (await asyncio.wait_for(page, 30)).events[0].task == made.id
+    await one.settle([finished(leased.id)])
+    assert [each.task.id for each in await asyncio.wait_for(call, 30)] == [made.id]
+
+
+async def test_a_commit_notifies_once_and_only_while_somebody_waits(instances, database):
+    commits: list[int] = []
+    one = await instances(observe=lambda calls, events: commits.append(calls) if events else None)
+    other = await instances()
+    heard: list[str] = []
+    listener = await asyncpg.connect(database)
+    await listener.add_listener("safelight", lambda *given: heard.append(given[-1]))
+    for _ in range(3):
+        await one.create([new_task(), new_task()])
+    await listener.fetchval("SELECT 1")
+    assert heard == []
+    await asyncio.gather(other.events(0, wait=5), other.events(0, wait=5))  # it listens from now on
+    commits.clear()
+    await asyncio.gather(*(one.create([new_task(), new_task()]) for _ in range(5)))
+    await listener.fetchval("SELECT 1")
+    assert len(heard) == len(commits) > 0
+    assert sum(commits) == 5
+    await listener.close()
+
+
+async def test_racing_creations_with_one_key_make_one_task(instances):
+    stores = [await instances() for _ in range(3)]
+    made = await asyncio.gather(*(store.create([new_task("a", idempotency_key="k")]) for store in stores * 8))
+    assert len({task.id for (task,) in made}) == 1
+
+
+async def test_limits_are_exact_whichever_instance_is_asked(instances):
+    stores = [await instances() for _ in range(3)]
+    await stores[0].accounts.change_tenant(Tenant(id="default", limits=Limits(waiting=10)))
+    calls = (store.create([new_task()]) for store in stores * 10)
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    refused = [each for each in results if isinstance(each, Error)]
+    assert {each.code for each in refused} == {Code.TOO_MANY_REQUESTS}
+    assert len(results) - len(refused) == 10
+
+
+async def test_no_task_is_leased_twice_and_a_lease_is_known_everywhere(instances):
+    stores = [await instances() for _ in range(3)]
+    made = await stores[0].create([new_task() for _ in range(60)])
+    calls = (store.lease(request(f"{place} {n}", n=4)) for n in range(6) for place, store in enumerate(stores))
+    leases = [lease for taken in await asyncio.gather(*calls) for lease in taken]
+    assert sorted(lease.task for lease in leases) == sorted(task.id for task in made)
+    worker = WorkerInfo(id="0 0")
+    mine = [lease.id for lease in leases[:4]]
+    assert (await stores[2].heartbeat(Heartbeat(worker=worker, holding=mine))).lost == []
+    assert (await stores[1].settle([finished(mine[0])]))[0].state is State.FINISHED
+    await stores[2].cancel(mine[1])
+    assert (await stores[0].settle([finished(mine[1])]))[0].problem["code"] == "lease_lost"
+    assert len((await stores[1].summary()).workers) == 18
+
+
+async def test_what_one_saves_another_has_at_once(instances):
+    one, other = await instances(), await instances()
+    await other.summary()
+    await one.accounts.create_tenant(Tenant(id="acme", weight=3.0))
+    await one.save_recipe(NamedRecipe(tenant="acme", name="own", spec=msgspec.Raw(b"{}")))
+    (made,) = await other.create([new_task(tenant="acme")])
+    assert [recipe.name for recipe in await other.recipes(tenant="acme")] == ["own"]
+    assert [use.tasks["waiting"] for use in await one.accounts.use()] == [1, 0]
+    await one.delete(made.id)
+    await other.accounts.delete_tenant("acme")
+    with pytest.raises(Error):
+        await one.create([new_task(tenant="acme")])
+
+
+async def test_one_expires_leases_and_another_takes_over_when_it_dies(instances, database):
+    first = await instances()
+    await first.pass_time()
+    second = await instances()
+    await second.pass_time()
+    assert (first._database.maintains, second._database.maintains) == (True, False)
+    (made,) = await second.create([new_task()])
+    await second.lease(request("gone", seconds=0.5))
+    page = await second.events(2, wait=30)
+    assert [event.kind for event in page.events] == ["expired"]
+
+    await first._database.close()  # its session ends, as it does when its process is killed
+    await second.lease(request("gone too", seconds=0.5))
+    kinds: list[str] = []
+    while "expired" not in kinds:
+        page = await second.events(page.last, wait=30)
+        kinds += [event.kind for event in page.events]
+    assert (await second.get(made.id)).state is State.QUARANTINED
+    assert second._database.maintains
+
+
+async def test_only_an_instance_that_is_alone_extends_leases(database):
+    server = await asyncpg.connect(database)
+    expires = "SELECT expires FROM task"
+    async with PostgresStore.open(database) as store:
+        await store.create([new_task()])
+        await store.lease(request(seconds=30))
+        granted = await server.fetchval(expires)
+        async with PostgresStore.open(database):
+            assert await server.fetchval(expires) == granted
+    async with PostgresStore.open(database):
+        assert await server.fetchval(expires) > granted
+    await server.close()
+
+
+async def test_claims_read_forward_of_what_an_old_snapshot_keeps(instances, database):
+    store = await instances()
+    old = await asyncpg.connect(database)
+    snapshot = old.transaction(isolation="repeatable_read")
+    await snapshot.start()
+    await old.fetchval("SELECT count(*) FROM task")
+    for _ in range(8):
+        await store.create([new_task() for _ in range(250)])
+        leases = await store.lease(request(n=250))
+        await store.settle([finished(lease.id) for lease in leases])
+    await store.create([new_task()])
+
+    def blocks(name: str, *values: object) -> int:
+        """How many blocks a statement reads."""
+
+        def explain(transaction) -> int:
+            text = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statements()[name]}"
+            plan = json.loads(wait(transaction.connection.server.fetchval(text, *values)))[0]["Plan"]
+            return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+        return explain
+
+    memory = store._database._writer.memory
+    lane = memory.lanes["default"].by_priority[0, 1]
+    from_the_head = await store._submit(blocks("waiting", "default", 0, 1, 0, 1))
+    forward = await store._submit(blocks("waiting", "default", 0, 1, lane.position, 1))
+    held_ever = await store._submit(blocks("held_by", "w", 0))
+    held = await store._submit(blocks("held_by", "w", memory.held_since["w"]))
+    assert from_the_head > 10 * forward, "the snapshot keeps no dead rows"
+    assert held_ever > 5 * held, "the snapshot keeps no dead rows"
+    assert forward < 10
+    assert held < 20
+    assert len(await store.lease(request(n=5))) == 1
+    await old.close()
+
+
+async def test_a_task_that_comes_back_behind_the_position_is_leased_at_every_instance(instances):
+    one, other = await instances(), await instances()
+    made = await one.create([new_task() for _ in range(4)])
+    leases = await one.lease(request("a", n=4))
+    assert await other.lease(request("b")) == []
+    await one.cancel(made[1].id)
+    await one.retry(made[1].id)
+    await other.lease(request("a", n=0, holding=[leases[0].id, leases[3].id]))  # gives the third back
+    taken = [lease.task for lease in await other.lease(request("b", n=9))]
+    assert taken == [made[1].id, made[2].id]

@@ -1,0 +1,211 @@
+"""PostgreSQL is killed, stopped, slow or replaced by its standby: nothing acknowledged is lost, nobody is charged."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from safelight.db.postgres import PostgresStore
+from safelight.db.postgres.connection import Connection
+from safelight.db.postgres.waiting import wait
+from safelight.errors import Code, Error
+from safelight.sqlfiles import migrations
+from safelight.wire import State, TaskQuery
+from support import postgres
+from support.processes import service
+from support.tasks import finished, new_task, request
+
+
+class Load:
+    """Clients of some instances that create, lease and finish tasks, and what was acknowledged to them."""
+
+    def __init__(self, stores) -> None:
+        self.stores = stores
+        self.created: dict[str, str] = {}
+        self.done: set[str] = set()
+        self.stopped = False
+        self._changed = asyncio.Event()
+
+    async def run(self, name: str, store) -> None:
+        number = 0
+        while not self.stopped:
+            keys = [f"{name}-{number}-{place}" for place in range(3)]
+            made = await store.create([new_task(key, idempotency_key=key) for key in keys])
+            self.created.update(zip(keys, (task.id for task in made), strict=True))
+            leases = await store.lease(request(name, n=2))
+            for answer in await store.settle([finished(lease.id) for lease in leases]):
+                if answer.state is State.FINISHED:
+                    self.done.add(answer.lease.rsplit("-", 2)[0])
+            number += 1
+            self._changed.set()
+
+    async def more(self, count: int) -> None:
+        """Wait for so many more acknowledged tasks."""
+        wanted = len(self.created) + count
+        async with asyncio.timeout(60):
+            while len(self.created) < wanted:
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def check(self, store) -> None:
+        """Nothing is lost, nothing was done twice, nobody died."""
+        tasks, before = {}, None
+        while True:
+            page = await store.find(TaskQuery(before=before, limit=1000))
+            tasks |= {task.id: task for task in page.tasks}
+            if (before := page.next) is None:
+                break
+        assert len(self.created) <= len(tasks) <= len(self.created) + 3 * 4, "one key made two tasks, or a task is lost"
+        assert set(self.created.values()) <= tasks.keys()
+        assert all(tasks[name].state is State.FINISHED for name in self.done)
+        assert not any(task.deaths or task.errors for task in tasks.values())
+        events, after = [], 0
+        while (read := await store.events(after)).events:
+            events += read.events
+            after = read.last
+        assert [event.seq for event in events] == sorted({event.seq for event in events})
+        ended = [event.task for event in events if event.kind == "finished"]
+        assert len(ended) == len(set(ended)), "a task was finished twice"
+
+
+async def under_load(url: str, disturb) -> None:
+    async with PostgresStore.open(url, readers=1) as one, PostgresStore.open(url, readers=1) as other:
+        load = Load([one, other])
+        runs = [
+            asyncio.create_task(load.run(f"{place}{n}", store))
+            for place, store in enumerate((one, other))
+            for n in "ab"
+        ]
+        await load.more(30)
+        await disturb()
+        await load.more(30)
+        load.stopped = True
+        await asyncio.wait_for(asyncio.gather(*runs), 60)
+        await load.check(other)
+
+
+@pytest.mark.slow
+async def test_a_server_that_is_killed_loses_nothing_and_no_call_fails():
+    with postgres.server(fsync=True) as server:
+        url = await server.empty()
+
+        async def disturb() -> None:
+            server.kill()
+            await asyncio.to_thread(server.start)
+
+        await under_load(url, disturb)
+
+
+async def test_sessions_that_are_ended_cost_only_time(database):
+    async def disturb() -> None:
+        admin = await asyncpg.connect(database)
+        ended = await admin.fetchval(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'safelight db'"
+        )
+        assert ended >= 4
+        await admin.close()
+
+    await under_load(database, disturb)
+
+
+@pytest.mark.slow
+async def test_a_promoted_standby_goes_on():
+    with postgres.server(fsync=True) as primary, postgres.server(fsync=True, made=False) as standby:
+        await primary.empty()
+        standby.follow(primary)
+        standby.start()
+        admin = await asyncpg.connect(primary.url())
+        await admin.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        await admin.execute("SELECT pg_reload_conf()")
+        await admin.close()
+        url = f"postgresql://safelight@127.0.0.1:{standby.port},127.0.0.1:{primary.port}/postgres"
+        identities = set()
+
+        async def disturb() -> None:
+            async with PostgresStore.open(url, readers=1) as store:
+                identities.add((await store.events(0)).db)
+            primary.kill()
+            await asyncio.to_thread(standby.promote)
+
+        await under_load(url, disturb)
+        async with PostgresStore.open(url, readers=1) as store:
+            identities.add((await store.events(0)).db)
+        assert len(identities) == 2, "a reader has to notice: numbers may be given out again"
+
+
+async def test_a_statement_that_takes_too_long_fails_its_call_alone(database):
+    async with PostgresStore.open(database, statement_timeout=1.0) as store:
+
+        def slow(transaction):
+            transaction.tasks("held_by", "w", 0)
+            wait(transaction.connection.server.execute("SELECT pg_sleep(60)"))
+
+        calls = [store.create([new_task()]) for _ in range(3)]
+        calls.insert(1, store._submit(slow))
+        results = await asyncio.gather(*calls, store._look(slow), return_exceptions=True)
+        for place in (1, 4):
+            assert isinstance(results[place], Error), results
+            assert results[place].code is Code.UNAVAILABLE
+        assert [len(results[place]) for place in (0, 2, 3)] == [1, 1, 1]
+        assert (await store.summary()).tasks["waiting"] == 3
+
+
+async def test_a_commit_whose_answer_was_lost_is_not_made_again(database, monkeypatch):
+    script = Connection.script
+    lost = []
+
+    def lose(connection, text):
+        script(connection, text)
+        if text == "COMMIT" and not lost:
+            lost.append(text)
+            connection.server.terminate()
+            raise ConnectionResetError("the answer was lost")
+
+    async with PostgresStore.open(database) as store:
+        monkeypatch.setattr(Connection, "script", lose)
+        (made,) = await store.create([new_task()])
+        assert lost
+        assert [task.id for task in (await store.find(TaskQuery())).tasks] == [made.id]
+        assert (await store.get(made.id)) == made
+
+
+async def test_a_row_that_somebody_locks_is_passed_over_and_leased_later(database):
+    async with PostgresStore.open(database) as store:
+        made = await store.create([new_task() for _ in range(3)])
+        other = await asyncpg.connect(database)
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute("SELECT * FROM task ORDER BY n LIMIT 1 FOR UPDATE")
+        assert [lease.task for lease in await store.lease(request(n=2))] == [made[1].id, made[2].id]
+        await transaction.rollback()
+        await other.close()
+        (lease,) = await store.lease(request("b", wait=30))
+        assert lease.task == made[0].id
+
+
+async def test_a_server_out_of_reach_is_named_without_its_password():
+    with pytest.raises(Error) as caught:
+        async with PostgresStore.open(f"postgresql://me:secret@127.0.0.1:{postgres.free_port()}/photos"):
+            pass
+    assert caught.value.code is Code.UNAVAILABLE
+    assert "me@127.0.0.1" in caught.value.detail
+    assert "secret" not in caught.value.detail
+
+
+async def test_another_version_of_the_schema_is_refused_and_migrated_by_command(database):
+    server = await asyncpg.connect(database)
+    newest = len(migrations("safelight.db.postgres"))
+    await server.execute("UPDATE schema_version SET version = $1", newest + 1)
+    with pytest.raises(Error, match="newer safelight"):
+        async with PostgresStore.open(database):
+            pass
+    await server.execute("SET client_min_messages = warning")
+    await server.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    async with service("db", "--store", database, "--migrate") as command:
+        assert await command.ended() == 0
+    assert await server.fetchval("SELECT version FROM schema_version") == newest
+    await server.close()
+    async with PostgresStore.open(database) as store:
+        assert len(await store.create([new_task()])) == 1
