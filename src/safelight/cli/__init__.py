@@ -54,7 +54,10 @@ COMMANDS = {
     ),
     "backup": ("safelight.cli.backup.commands:backup_command", "Back up a system while it works."),
     "restore": ("safelight.cli.backup.commands:restore_command", "Restore a backup, or check one."),
-    "migrate": ("safelight.cli.backup.commands:migrate_command", "Copy photos and results to another store."),
+    "migrate": (
+        "safelight.cli.backup.commands:migrate_command",
+        "Copy photos and results, or tasks, to another backend.",
+    ),
     "store": ("safelight.cli.store:app", "Read and change the key-value store."),
 }
 """Commands: where each is, and what it is for."""

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -110,6 +110,14 @@ class Database:
     def references(self, after: int) -> Reference:
         """Return what one page of tasks refers to."""
         return reading.referenced(Transaction(self._connection, self.memory, {}, 0), after, _PAGE)
+
+    def rows(self, statement: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a statement."""
+        return self._connection.rows(statement)
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        """Return the rows of a statement."""
+        return list(self.rows(statement))
 
     @property
     def tasks(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -106,8 +108,10 @@ async def migrate_command(
     verify: Annotated[bool, Parameter(negative="")] = False,
     where: Where = HERE,
 ) -> int:
-    """Copy photos and results to another backend of storage, while the system works.
+    """Copy photos and results to another backend of storage, or tasks to PostgreSQL, while the system works.
 
+    To postgresql:// go tasks, events, recipes, tenants, keys and the audit log of SQLite, as they are at one moment,
+    into an empty database: all of them, compared afterwards, or none. Elsewhere go photos and results.
     Without --from, everything that tasks refer to is copied out of the running system, whatever its backend, until
     nothing new arrives. Every digest is checked, and what is there already is not copied again: run it as often as you
     like. Then start storage with the new --store. docs/guide/growing.md says how to change over, and back.
@@ -115,19 +119,64 @@ async def migrate_command(
     Parameters
     ----------
     to:
-        The URL of the new store: file:///DIRECTORY, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX.
+        The URL of the new store: file:///DIRECTORY, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or
+        postgresql://USER@HOST/DATABASE.
     from_:
-        The URL of the old store, if no storage runs.
+        The URL of the old store, if its service does not run; sqlite:///FILE for a database.
     verify:
         Read what is there already, and copy it again where it is damaged.
     """
+    if to.partition("://")[0] in ("postgresql", "postgres"):
+        rows = await _load_database(to, from_, where)
+        if where.json:
+            print_json(rows)
+        else:
+            events = counted(rows["event"], "event")
+            say(f"The database has {counted(rows['task'] + rows['ended'], 'task')} and {events}; they were compared.")
+        return 0
+    return await _copy_blobs(to, from_, where, verify=verify)
+
+
+async def _load_database(to: str, source: str | None, where: Where) -> dict[str, int]:
+    try:
+        from safelight.cli.backup.postgres import load  # noqa: PLC0415 - needs the driver
+    except ModuleNotFoundError:
+        detail = f"{to.partition('://')[0]}:// needs the extra postgres: pip install 'safelight[postgres]'."
+        raise Error(Code.INVALID_REQUEST, detail) from None
+    from safelight.cli.backup.archive import Archive, Database  # noqa: PLC0415 - reads the stores of services
+    from safelight.cli.backup.taking import fetch_database  # noqa: PLC0415 - as above
+
+    with tempfile.TemporaryDirectory(prefix="safelight-") as scratch:
+        if source is None:
+            archive = Archive(Path(scratch))
+            async with _services(where) as (db, _, _):
+                digest, _ = await fetch_database(archive, db)
+            database = await asyncio.to_thread(Database, archive.database(digest))
+        else:
+            database = await asyncio.to_thread(lambda: Database(_file(source), readonly=False))
+        try:
+            return await load(database, to)
+        finally:
+            await asyncio.to_thread(database.close)
+
+
+def _file(url: str) -> Path:
+    path = Path(url.removeprefix("sqlite://"))
+    if not url.startswith("sqlite:///") or not path.is_file():
+        raise Error(
+            Code.INVALID_REQUEST, f"{url} is no database. Write sqlite:///FILE, the file of a db that is stopped."
+        )
+    return path
+
+
+async def _copy_blobs(to: str, source: str | None, where: Where, *, verify: bool) -> int:
     from safelight.cli.backup import migrating  # noqa: PLC0415 - reads and writes the stores of services
 
     told = _Progress()
     async with migrating.opened(to) as target:
-        if from_ is not None:
-            async with migrating.opened(from_) as source:
-                done = await migrating.from_store(source, target, told, verify=verify)
+        if source is not None:
+            async with migrating.opened(source) as old:
+                done = await migrating.from_store(old, target, told, verify=verify)
         else:
             async with _services(where) as (db, storage, _):
                 done = await migrating.from_system(db, storage, target, told, verify=verify)

@@ -38,7 +38,7 @@ async def take(
     copied = 0
     async with DirectoryStore.at(archive.storage) as target:
         for last in (False,) * (_ROUNDS - 1) + (True,):
-            digest, size = await _fetch_database(archive, db)
+            digest, size = await fetch_database(archive, db)
             database = await asyncio.to_thread(Database, archive.database(digest))
             try:
                 await asyncio.to_thread(database.check)
@@ -68,7 +68,7 @@ async def take(
     return manifest, copied
 
 
-async def _fetch_database(archive: Archive, db: DbClient) -> tuple[str, int]:
+async def fetch_database(archive: Archive, db: DbClient) -> tuple[str, int]:
     """Fetch a copy of the database, durably; return its digest and size."""
     new, state, size = archive.root / ".db-new", hashlib.sha256(), 0
     with await asyncio.to_thread(new.open, "wb") as file:

@@ -8,7 +8,7 @@ rows: 1.0 ms a row for executemany, 2.7 ms for fetchall, 0.1 ms as one value).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,6 +73,10 @@ class Connection:
     def copy(self, target: Path, between: Callable[[], None]) -> None:
         """Copy the file; see `sqlitefile.copy`."""
         sqlitefile.copy(self._sqlite, target, between)
+
+    def rows(self, statement: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a statement that is not one of the named ones."""
+        return iter(self._sqlite.execute(statement))
 
     def run(self, name: str, *values: object) -> int:
         """Run a statement that writes; return how many rows it changed."""

@@ -1,0 +1,124 @@
+"""Load a copy of a SQLite database into an empty PostgreSQL database, in one transaction: all of it or nothing.
+
+Statements are put together from the names in `_TABLES`, never from data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from safelight.cli.backup.archive import Database
+from safelight.db.calls.memory import Memory
+from safelight.db.postgres import schema
+from safelight.db.postgres.address import Address
+from safelight.db.postgres.ledger import Entry, TenantCounts, payload
+from safelight.db.postgres.transaction import INSTANCES, lock
+from safelight.db.rows import EventRow, TaskRow
+from safelight.errors import Code, Error
+from safelight.wire import ENDED, State
+
+_TASK = tuple(field.name for field in msgspec.structs.fields(TaskRow))
+_EVENT = tuple(field.name for field in msgspec.structs.fields(EventRow))
+_LAST_OPEN = max(state for state in State if state not in ENDED)
+_TABLES: dict[str, tuple[str, tuple[str, ...], str]] = {
+    # The rows of each table: where they are read, their columns, their order.
+    "spec": ("spec", ("id", "digest", "body", "until"), "id"),
+    "task": (f"task WHERE state <= {_LAST_OPEN:d}", _TASK, "n"),
+    "ended": (f"task WHERE state > {_LAST_OPEN:d}", _TASK, "n"),
+    "event": ("event", _EVENT, "seq"),
+    "delivery": ("delivery", ("n", "created", "due", "url", "attempt", "token", "task"), "n"),
+    "recipe": ("recipe", ("tenant", "name", "spec", "changed"), "tenant, name"),
+    "tenant": ("tenant", ("id", "body"), "id"),
+    "api_key": ("api_key", ("id", "tenant", "body"), "rowid"),
+    "session": ("session", ("id", "tenant", "expires", "body"), "id"),
+    "ticket": ("ticket", ("id", "expires", "body"), "id"),
+    "signing_key": ("signing_key", ("n", "tenant", "body"), "n"),
+    "audit": ("audit", ("seq", "at", "tenant", "body"), "seq"),
+}
+_SUMS = {"task": "sum(n), sum(seq), sum(changed)", "ended": "sum(n), sum(seq), sum(changed)"}
+_SUMS |= {"event": "sum(seq), sum(n), sum(at)", "spec": "sum(id), sum(length(body))"}
+"""What is compared afterwards, besides the number of rows."""
+_IDENTITIES = {"spec": "id", "delivery": "n", "signing_key": "n", "audit": "seq"}
+_BATCH = 5000
+
+
+async def load(source: Database, url: str) -> dict[str, int]:
+    """Load everything into an empty database, compare it, and return the number of rows of each table.
+
+    Raises CONFLICT where the database is in use or has data, UNAVAILABLE, DAMAGED_BLOB where the comparison fails; then
+    nothing has changed there.
+    """
+    address = Address(url=url)
+    await schema.check(address)
+    server = await address.connect(statement_timeout="0", idle_in_transaction_session_timeout="0", enable_seqscan="on")
+    try:
+        async with server.transaction():
+            await _refuse_used(server, address)
+            await _make_partitions(server, source)
+            await server.execute("DELETE FROM tenant")
+            for table, (place, columns, order) in _TABLES.items():
+                for rows in _batches(source, place, columns, order):
+                    await server.copy_records_to_table(table, records=rows, columns=columns, timeout=600)
+            for table, column in _IDENTITIES.items():
+                serial = f"pg_get_serial_sequence('{table}', '{column}')"
+                await server.execute(f"SELECT setval({serial}, max({column})) FROM {table}")  # noqa: S608
+            entry = payload(_entry(source.memory))
+            await server.execute("INSERT INTO ledger VALUES (2, 0, 'loaded', $1, true)", entry)
+            return {table: await _compare(server, source, table) for table in _TABLES}
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        detail = f"The database at {address.shown} did not take everything, and has nothing of it: {error}."
+        raise Error(Code.UNAVAILABLE, detail) from error
+    finally:
+        await server.close()
+
+
+async def _refuse_used(server: asyncpg.Connection[Any], address: Address) -> None:
+    if not await server.fetchval(f"SELECT pg_try_advisory_xact_lock({lock(INSTANCES)})"):
+        raise Error(Code.CONFLICT, f"A db service uses the database at {address.shown}; stop it first.")
+    if await server.fetchval("SELECT max(version) FROM ledger") != 1:
+        raise Error(Code.CONFLICT, f"The database at {address.shown} has data already; name an empty one.")
+
+
+async def _make_partitions(server: asyncpg.Connection[Any], source: Database) -> None:
+    """Make one partition for all that is old; it is dropped when the last of it may be deleted."""
+    now = await server.fetchval("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
+    newest = source.query("SELECT max((SELECT max(changed) FROM task), (SELECT max(at) FROM event))")[0][0]
+    until = max(now, newest or 0) + 1
+    for table in ("ended", "event"):
+        await server.execute(f"CREATE TABLE {table}_0 PARTITION OF {table} FOR VALUES FROM (0) TO ({until})")
+        await server.execute("INSERT INTO partition VALUES ($1, $2, 0, $3, NULL)", f"{table}_0", table, until)
+
+
+def _batches(source: Database, place: str, columns: Sequence[str], order: str) -> Iterator[list[tuple[Any, ...]]]:
+    rows = source.rows(f"SELECT {', '.join(columns)} FROM {place} ORDER BY {order}")  # noqa: S608
+    while batch := [row for _, row in zip(range(_BATCH), rows, strict=False)]:
+        yield batch
+
+
+async def _compare(server: asyncpg.Connection[Any], source: Database, table: str) -> int:
+    place, _, _ = _TABLES[table]
+    sums = f"count(*), {_SUMS.get(table, 'count(*)')}"
+    (there,) = source.query(f"SELECT {sums} FROM {place}")  # noqa: S608
+    here = await server.fetchrow(f"SELECT {sums} FROM {table}")  # noqa: S608
+    if [int(one or 0) for one in here or ()] != [int(one or 0) for one in there]:
+        raise Error(Code.DAMAGED_BLOB, f"The table {table} differs after it was copied; nothing was kept.")
+    return int(there[0])
+
+
+def _entry(memory: Memory) -> Entry:
+    """Return what an instance must know of the whole database."""
+    return Entry(
+        last_event=memory.last_event,
+        last_task=memory.last_task,
+        removed_event=memory.removed_event,
+        deliveries=memory.deliveries,
+        engine=memory.engine,
+        counts={
+            name: TenantCounts({int(state): n for state, n in held.counts.items() if n}, held.delayed, held.bytes)
+            for name, held in memory.held.items()
+        },
+    )

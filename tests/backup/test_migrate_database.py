@@ -1,0 +1,84 @@
+"""`safelight migrate --to postgresql://…`: everything of a SQLite database, into a real PostgreSQL server."""
+
+import json
+
+import pytest
+
+from backup.test_backup import LIMIT, run
+from safelight.accounts import Scope
+from safelight.client.access import AccessClient
+from safelight.client.db import DbClient
+from safelight.client.master import Client
+from safelight.wire import State, TaskQuery
+from support import postgres
+from support.photos import is_inverse, photo
+from support.system import system
+from support.tasks import new_task
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def server():
+    with postgres.server() as running:
+        yield running
+
+
+async def everything(db):
+    """What the contract shows of a database, but for its identity and leases that end with a change of the clock."""
+    tasks, page = [], await db.find(TaskQuery(limit=1000))
+    tasks = [await db.get(task.id) for task in page.tasks]
+    events = (await db.events(0, limit=10_000)).events
+    recipes = await db.recipes()
+    summary = await db.summary()
+    references = await db.referenced()
+    return {
+        "tasks": [
+            (task.id, task.state, task.recipe, task.input, task.outputs, task.filename, task.seq) for task in tasks
+        ],
+        "events": [(event.seq, event.task, event.kind, event.state) for event in events],
+        "recipes": [(recipe.name, bytes(recipe.spec)) for recipe in recipes],
+        "summary": (summary.tasks, summary.delayed, summary.seq),
+        "references": (sorted(references.digests), sorted(references.names)),
+        "batches": await db.batches(),
+    }
+
+
+async def test_a_running_system_moves_to_postgresql(server, tmp_path):
+    async with server.database() as url:
+        async with system(tmp_path / "data", workers=1) as whole, Client.connect(whole.master) as client:
+            for number in range(4):
+                task = await client.upload(photo(number), filename=f"{number}.png", batch="first")
+                assert (await client.wait(task.id, timeout=LIMIT)).state is State.FINISHED
+            broken = await client.upload(photo(5)[:200], filename="broken.png")
+            assert (await client.wait(broken.id, timeout=LIMIT)).state is State.FAILED
+            await client.save_recipe("mine", {"outputs": {"small": {"operations": [{"op": "invert"}]}}})
+            async with AccessClient.connect(whole.master) as access:
+                made = await access.create_key("of mine", [Scope.READ])
+            async with DbClient.connect(f"127.0.0.1:{whole.ports['db']}") as db:
+                await whole.kill("worker-0")
+                waiting = await client.upload(photo(7), filename="waiting.png")
+                (cancelled,) = await db.create([new_task()])
+                await db.cancel(cancelled.id)
+                before = await everything(db)
+            told = json.loads(await run("migrate", "--to", url, "--keyvaluestore", whole.keyvaluestore, "--json"))
+            assert told["task"] + told["ended"] == len(before["tasks"])
+            assert told["event"] == len(before["events"])
+            complaint = await run("migrate", "--to", url, "--keyvaluestore", whole.keyvaluestore, status=5)
+            assert "has data already" in complaint
+        settings = {"db": ["--store", url]}
+        async with system(tmp_path / "data", settings=settings) as whole:
+            async with DbClient.connect(f"127.0.0.1:{whole.ports['db']}") as db:
+                after = await everything(db)
+                assert after == before
+            await whole.start("worker-0")
+            async with Client.connect(whole.master) as client:
+                assert (await client.wait(waiting.id, timeout=LIMIT)).state is State.FINISHED
+                task = await client.upload(photo(9), filename="after.png")
+                assert (await client.wait(task.id, timeout=LIMIT)).state is State.FINISHED
+                same = await client.upload(photo(1), filename="same.png")
+                assert (await client.wait(same.id, timeout=LIMIT)).reused, "results of before are found"
+                async with client.result(same.id) as response:
+                    assert is_inverse(photo(1), await response.read())
+            async with AccessClient.connect(whole.master) as access:
+                assert made.key.id in {key.id for key in await access.keys()}
