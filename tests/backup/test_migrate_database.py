@@ -9,6 +9,7 @@ from safelight.accounts import Scope
 from safelight.client.access import AccessClient
 from safelight.client.db import DbClient
 from safelight.client.master import Client
+from safelight.db.sqlite import SqliteStore
 from safelight.wire import State, TaskQuery
 from support import postgres
 from support.photos import is_inverse, photo
@@ -80,5 +81,17 @@ async def test_a_running_system_moves_to_postgresql(server, tmp_path):
                 assert (await client.wait(same.id, timeout=LIMIT)).reused, "results of before are found"
                 async with client.result(same.id) as response:
                     assert is_inverse(photo(1), await response.read())
+            async with DbClient.connect(f"127.0.0.1:{whole.ports['db']}") as db:
+                after = await everything(db)
+            file = tmp_path / "back/tasks.sqlite"
+            file.parent.mkdir()
+            back = ("--from", url, "--to", f"sqlite://{file}")
+            told = json.loads(await run("migrate", *back, "--json"))
+            assert told["task"] + told["ended"] == len(after["tasks"])
+            assert "is there already" in await run("migrate", *back, status=5)
+            async with SqliteStore.open(file) as store:
+                assert await everything(store) == after
+                (task,) = await store.create([new_task()])
+                assert task.seq == after["summary"][2] + 1
             async with AccessClient.connect(whole.master) as access:
                 assert made.key.id in {key.id for key in await access.keys()}

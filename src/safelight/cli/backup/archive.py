@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -114,6 +115,17 @@ class Database:
     def rows(self, statement: str) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a statement."""
         return self._connection.rows(statement)
+
+    @contextmanager
+    def writing(self) -> Iterator[Callable[[str, Sequence[Sequence[Any]]], None]]:
+        """Yield a function that runs a statement for each of some rows, all in one transaction."""
+        self._connection.begin()
+        try:
+            yield self._connection.write_rows
+        except BaseException:
+            self._connection.rollback()
+            raise
+        self._connection.commit()
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         """Return the rows of a statement."""

@@ -24,6 +24,7 @@ from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 
+_SERVERS = ("postgresql", "postgres")
 _TELL_EVERY = 5.0
 """Seconds between two lines about the progress."""
 
@@ -111,7 +112,8 @@ async def migrate_command(
     """Copy photos and results to another backend of storage, or tasks to PostgreSQL, while the system works.
 
     To postgresql:// go tasks, events, recipes, tenants, keys and the audit log of SQLite, as they are at one moment,
-    into an empty database: all of them, compared afterwards, or none. Elsewhere go photos and results.
+    into an empty database: all of them, compared afterwards, or none. --from postgresql://… --to sqlite:///FILE goes
+    the other way. Elsewhere go photos and results.
     Without --from, everything that tasks refer to is copied out of the running system, whatever its backend, until
     nothing new arrives. Every digest is checked, and what is there already is not copied again: run it as often as you
     like. Then start storage with the new --store. docs/guide/growing.md says how to change over, and back.
@@ -119,15 +121,15 @@ async def migrate_command(
     Parameters
     ----------
     to:
-        The URL of the new store: file:///DIRECTORY, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or
-        postgresql://USER@HOST/DATABASE.
+        The URL of the new store: file:///DIRECTORY, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX,
+        postgresql://USER@HOST/DATABASE, or sqlite:///FILE.
     from_:
         The URL of the old store, if its service does not run; sqlite:///FILE for a database.
     verify:
         Read what is there already, and copy it again where it is damaged.
     """
-    if to.partition("://")[0] in ("postgresql", "postgres"):
-        rows = await _load_database(to, from_, where)
+    if to.partition("://")[0] in (*_SERVERS, "sqlite"):
+        rows = await _move_database(to, from_, where)
         if where.json:
             print_json(rows)
         else:
@@ -137,15 +139,20 @@ async def migrate_command(
     return await _copy_blobs(to, from_, where, verify=verify)
 
 
-async def _load_database(to: str, source: str | None, where: Where) -> dict[str, int]:
+async def _move_database(to: str, source: str | None, where: Where) -> dict[str, int]:
     try:
-        from safelight.cli.backup.postgres import load  # noqa: PLC0415 - needs the driver
+        from safelight.cli.backup.postgres import load, unload  # noqa: PLC0415 - needs the driver
     except ModuleNotFoundError:
-        detail = f"{to.partition('://')[0]}:// needs the extra postgres: pip install 'safelight[postgres]'."
+        detail = "postgresql:// needs the extra postgres: pip install 'safelight[postgres]'."
         raise Error(Code.INVALID_REQUEST, detail) from None
     from safelight.cli.backup.archive import Archive, Database  # noqa: PLC0415 - reads the stores of services
     from safelight.cli.backup.taking import fetch_database  # noqa: PLC0415 - as above
 
+    if to.startswith("sqlite:"):
+        if source is None or source.partition("://")[0] not in _SERVERS or not to.startswith("sqlite:///"):
+            detail = "To SQLite, write --from postgresql://USER@HOST/DATABASE --to sqlite:///FILE."
+            raise Error(Code.INVALID_REQUEST, detail)
+        return await unload(source, Path(to.removeprefix("sqlite://")))
     with tempfile.TemporaryDirectory(prefix="safelight-") as scratch:
         if source is None:
             archive = Archive(Path(scratch))

@@ -1,21 +1,22 @@
-"""Load a copy of a SQLite database into an empty PostgreSQL database, in one transaction: all of it or nothing.
+"""Copy a SQLite database into an empty PostgreSQL database, or the other way: all of it or nothing.
 
 Statements are put together from the names in `_TABLES`, never from data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import msgspec
 
-from safelight.cli.backup.archive import Database
+from safelight.cli.backup.archive import Database, flush_directory
 from safelight.db.calls.memory import Memory
 from safelight.db.postgres import schema
 from safelight.db.postgres.address import Address
-from safelight.db.postgres.ledger import Entry, TenantCounts, payload
+from safelight.db.postgres.ledger import Entry, SharedMemory, TenantCounts, payload
 from safelight.db.postgres.transaction import INSTANCES, lock
 from safelight.db.rows import EventRow, TaskRow
 from safelight.errors import Code, Error
@@ -44,6 +45,10 @@ _SUMS |= {"event": "sum(seq), sum(n), sum(at)", "spec": "sum(id), sum(length(bod
 """What is compared afterwards, besides the number of rows."""
 _IDENTITIES = {"spec": "id", "delivery": "n", "signing_key": "n", "audit": "seq"}
 _BATCH = 5000
+_LEDGER = """\
+SELECT version, entry FROM ledger
+WHERE version >= (SELECT max(version) FROM ledger WHERE complete) ORDER BY version
+"""
 
 
 async def load(source: Database, url: str) -> dict[str, int]:
@@ -74,6 +79,74 @@ async def load(source: Database, url: str) -> dict[str, int]:
         raise Error(Code.UNAVAILABLE, detail) from error
     finally:
         await server.close()
+
+
+async def unload(url: str, path: Path) -> dict[str, int]:
+    """Write everything, as it is at one moment, into a new SQLite file; return the number of rows of each table.
+
+    Services may go on working. Raises CONFLICT where the file exists, UNAVAILABLE, DAMAGED_BLOB.
+    """
+    new = _new_file(path)
+    address = Address(url=url)
+    await schema.check(address)
+    server = await address.connect(statement_timeout="0", idle_in_transaction_session_timeout="0", enable_seqscan="on")
+    try:
+        async with server.transaction(isolation="repeatable_read", readonly=True):
+            target = Database(new, readonly=False)
+            try:
+                with target.writing() as write:
+                    await _write_all(server, write)
+                written = {table: await _compare(server, target, table) for table in _TABLES}
+                target.check()
+            finally:
+                target.close()
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise Error(Code.UNAVAILABLE, f"The database at {address.shown} could not be read: {error}.") from error
+    finally:
+        await server.close()
+    new.replace(path)
+    flush_directory(path.parent)
+    return written
+
+
+def _new_file(path: Path) -> Path:
+    """Return where the file is written until it is complete. Raises CONFLICT where there is one already."""
+    if path.exists():
+        raise Error(Code.CONFLICT, f"{path} is there already; name a new file.")
+    new = path.with_name(f".{path.name}.new")
+    for left in path.parent.glob(f"{new.name}*"):
+        left.unlink()
+    return new
+
+
+Write = Callable[[str, Sequence[Sequence[Any]]], None]
+"""Writes rows by a statement."""
+
+
+async def _write_all(server: asyncpg.Connection[Any], write: Write) -> None:
+    write("DELETE FROM tenant", [()])
+    for table, (place, columns, order) in _TABLES.items():
+        into = place.partition(" ")[0]
+        names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+        ordered = "n" if order == "rowid" else order
+        cursor = server.cursor(f"SELECT {names} FROM {table} ORDER BY {ordered}", prefetch=_BATCH)  # noqa: S608
+        batch: list[tuple[Any, ...]] = []
+        async for row in cursor:
+            batch.append(tuple(row))
+            if len(batch) >= _BATCH:
+                write(f"INSERT INTO {into} ({names}) VALUES ({marks})", batch)  # noqa: S608
+                batch = []
+        if batch:
+            write(f"INSERT INTO {into} ({names}) VALUES ({marks})", batch)  # noqa: S608
+    memory = SharedMemory()
+    for version, entry in await server.fetch(_LEDGER):
+        memory.apply(version, msgspec.json.decode(entry, type=Entry))
+    put_meta = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+    write(put_meta, [("engine", memory.engine), ("removed_event", memory.removed_event)])
+    write("INSERT INTO tenant_use VALUES (?, ?)", [(name, held.bytes) for name, held in memory.held.items()])
+    write("DELETE FROM sqlite_sequence WHERE name IN ('task', 'event')", [()])
+    numbers = [("task", memory.last_task), ("event", memory.last_event)]
+    write("INSERT INTO sqlite_sequence VALUES (?, ?)", numbers)
 
 
 async def _refuse_used(server: asyncpg.Connection[Any], address: Address) -> None:

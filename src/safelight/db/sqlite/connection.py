@@ -78,6 +78,10 @@ class Connection:
         """Yield the rows of a statement that is not one of the named ones."""
         return iter(self._sqlite.execute(statement))
 
+    def write_rows(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run a statement that is not one of the named ones, for each of some rows."""
+        self._sqlite.executemany(statement, rows)
+
     def run(self, name: str, *values: object) -> int:
         """Run a statement that writes; return how many rows it changed."""
         self.writes += 1
