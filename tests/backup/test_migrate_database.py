@@ -46,52 +46,52 @@ async def everything(db):
 
 
 async def test_a_running_system_moves_to_postgresql(server, tmp_path):
-    async with server.database() as url:
-        async with system(tmp_path / "data", workers=1) as whole, Client.connect(whole.master) as client:
-            for number in range(4):
-                task = await client.upload(photo(number), filename=f"{number}.png", batch="first")
-                assert (await client.wait(task.id, timeout=LIMIT)).state is State.FINISHED
-            broken = await client.upload(photo(5)[:200], filename="broken.png")
-            assert (await client.wait(broken.id, timeout=LIMIT)).state is State.FAILED
-            await client.save_recipe("mine", {"outputs": {"small": {"operations": [{"op": "invert"}]}}})
-            async with AccessClient.connect(whole.master) as access:
-                made = await access.create_key("of mine", [Scope.READ])
-            async with DbClient.connect(f"127.0.0.1:{whole.ports['db']}") as db:
-                await whole.kill("worker-0")
-                waiting = await client.upload(photo(7), filename="waiting.png")
-                (cancelled,) = await db.create([new_task()])
-                await db.cancel(cancelled.id)
-                before = await everything(db)
-            told = json.loads(await run("migrate", "--to", url, "--keyvaluestore", whole.keyvaluestore, "--json"))
-            assert told["task"] + told["ended"] == len(before["tasks"])
-            assert told["event"] == len(before["events"])
-            complaint = await run("migrate", "--to", url, "--keyvaluestore", whole.keyvaluestore, status=5)
-            assert "has data already" in complaint
-        settings = {"db": ["--store", url]}
-        async with system(tmp_path / "data", settings=settings) as whole:
-            async with DbClient.connect(f"127.0.0.1:{whole.ports['db']}") as db:
-                after = await everything(db)
-                assert after == before
-            await whole.start("worker-0")
-            async with Client.connect(whole.master) as client:
-                assert (await client.wait(waiting.id, timeout=LIMIT)).state is State.FINISHED
-                task = await client.upload(photo(9), filename="after.png")
-                assert (await client.wait(task.id, timeout=LIMIT)).state is State.FINISHED
-                same = await client.upload(photo(1), filename="same.png")
-                assert (await client.wait(same.id, timeout=LIMIT)).reused, "results of before are found"
-                async with client.result(same.id) as response:
-                    assert is_inverse(photo(1), await response.read())
-            async with DbClient.connect(f"127.0.0.1:{whole.ports['db']}") as db:
-                after = await everything(db)
-            file = tmp_path / "back/tasks.sqlite"
-            file.parent.mkdir()
-            back = ("--from", url, "--to", f"sqlite://{file}")
-            told = json.loads(await run("migrate", *back, "--json"))
-            assert told["task"] + told["ended"] == len(after["tasks"])
-            assert "is there already" in await run("migrate", *back, status=5)
-            async with SqliteStore.open(file) as store:
-                assert await everything(store) == after
-                (task,) = await store.create([new_task()])
-                assert task.seq == after["summary"][2] + 1
-            async with AccessClient.connect(whole.master) as access:
-                assert made.key.id in {key.id for key in await access.keys()}
+    url = await server.empty()
+    async with system(tmp_path / "data", workers=1) as whole, Client.connect(whole.master) as client:
+        for number in range(4):
+            task = await client.upload(photo(number), filename=f"{number}.png", batch="first")
+            assert (await client.wait(task.id, timeout=LIMIT)).state is State.FINISHED
+        broken = await client.upload(photo(5)[:200], filename="broken.png")
+        assert (await client.wait(broken.id, timeout=LIMIT)).state is State.FAILED
+        await client.save_recipe("mine", {"outputs": {"small": {"operations": [{"op": "invert"}]}}})
+        async with AccessClient.connect(whole.master) as access:
+            made = await access.create_key("of mine", [Scope.READ])
+        async with DbClient.connect(f"127.0.0.1:{whole.ports['db']}") as db:
+            await whole.kill("worker-0")
+            waiting = await client.upload(photo(7), filename="waiting.png")
+            (cancelled,) = await db.create([new_task()])
+            await db.cancel(cancelled.id)
+            before = await everything(db)
+        told = json.loads(await run("migrate", "--to", url, "--keyvaluestore", whole.keyvaluestore, "--json"))
+        assert told["task"] + told["ended"] == len(before["tasks"])
+        assert told["event"] == len(before["events"])
+        complaint = await run("migrate", "--to", url, "--keyvaluestore", whole.keyvaluestore, status=5)
+        assert "has data already" in complaint
+    settings = {"db": ["--store", url]}
+    async with system(tmp_path / "data", settings=settings) as whole:
+        async with DbClient.connect(f"127.0.0.1:{whole.ports['db']}") as db:
+            after = await everything(db)
+            assert after == before
+        await whole.start("worker-0")
+        async with Client.connect(whole.master) as client:
+            assert (await client.wait(waiting.id, timeout=LIMIT)).state is State.FINISHED
+            task = await client.upload(photo(9), filename="after.png")
+            assert (await client.wait(task.id, timeout=LIMIT)).state is State.FINISHED
+            same = await client.upload(photo(1), filename="same.png")
+            assert (await client.wait(same.id, timeout=LIMIT)).reused, "results of before are found"
+            async with client.result(same.id) as response:
+                assert is_inverse(photo(1), await response.read())
+        async with DbClient.connect(f"127.0.0.1:{whole.ports['db']}") as db:
+            after = await everything(db)
+        file = tmp_path / "back/tasks.sqlite"
+        file.parent.mkdir()
+        back = ("--from", url, "--to", f"sqlite://{file}")
+        told = json.loads(await run("migrate", *back, "--json"))
+        assert told["task"] + told["ended"] == len(after["tasks"])
+        assert "is there already" in await run("migrate", *back, status=5)
+        async with SqliteStore.open(file) as store:
+            assert await everything(store) == after
+            (task,) = await store.create([new_task()])
+            assert task.seq == after["summary"][2] + 1
+        async with AccessClient.connect(whole.master) as access:
+            assert made.key.id in {key.id for key in await access.keys()}

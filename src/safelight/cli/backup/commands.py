@@ -121,8 +121,7 @@ async def migrate_command(
     Parameters
     ----------
     to:
-        The URL of the new store: file:///DIRECTORY, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX,
-        postgresql://USER@HOST/DATABASE, or sqlite:///FILE.
+        The new store: file:///DIRECTORY, s3://…, gs://… or az://…; postgresql://USER@HOST/DATABASE or sqlite:///FILE.
     from_:
         The URL of the old store, if its service does not run; sqlite:///FILE for a database.
     verify:
