@@ -53,6 +53,8 @@ class History:
             *self._one_key_one_task(),
             *self._results_never_change(),
             *self._events_are_numbered(),
+            *self._each_is_created_and_ends_once(),
+            *self._answered_once_durable(),
             *self._attempts_follow_one_another(),
         ]
 
@@ -88,7 +90,33 @@ class History:
 
     def _events_are_numbered(self) -> list[str]:
         numbers = [event.seq for event in self.events]
-        return [] if numbers == sorted(set(numbers)) else ["the event numbers repeat or fall"]
+        if numbers != sorted(set(numbers)):
+            return ["the event numbers repeat or fall"]
+        gaps = [number for number, seq in enumerate(numbers, 1) if number != seq][:1]
+        return [f"event {number} is missing" for number in gaps]
+
+    def _each_is_created_and_ends_once(self) -> list[str]:
+        """A reader of all events has seen each acknowledged task begin once and end once."""
+        broken = []
+        for call in self.acknowledged:
+            of_task = [event for event in self.events if event.task == call.task]
+            created = sum(event.kind == "created" for event in of_task)
+            if created != 1 or of_task[0].kind != "created":
+                broken.append(f"task {call.task} was acknowledged and has {created} events that say it was created")
+            # A task that is released from quarantine goes on, so only the last end counts.
+            ends = sum(event.state is State.FINISHED and event.kind in ("finished", "created") for event in of_task)
+            if ends != 1 or of_task[-1].state is not State.FINISHED:
+                broken.append(f"task {call.task} finished {ends} times in its events")
+        return broken
+
+    def _answered_once_durable(self) -> list[str]:
+        """No two tasks have one number: one that was told of before it was durable would lose its own in a kill."""
+        seen, broken = dict[int, str](), []
+        for event in self.events:
+            n = int(event.task.partition("-")[0])
+            if seen.setdefault(n, event.task) != event.task:
+                broken.append(f"task {event.task} has the number of {seen[n]}, which was taken back")
+        return broken
 
     def _attempts_follow_one_another(self) -> list[str]:
         """No two attempts at a task overlap, and it is published once, by the attempt that holds the lease."""

@@ -54,13 +54,63 @@ def test_two_attempts_at_once_are_found() -> None:
 def test_publication_by_a_stale_attempt_is_found() -> None:
     history = good()
     history.events.append(history.events[2].evolve(seq=4))
-    assert len(history.violations()) == 2
+    assert len(history.violations()) == 3
 
 
 def test_a_repeated_event_number_is_found() -> None:
     history = good()
     history.events[2] = history.events[2].evolve(seq=2)
-    assert history.violations() == ["the event numbers repeat or fall"]
+    assert "the event numbers repeat or fall" in history.violations()
+
+
+def test_an_event_that_is_missing_is_found() -> None:
+    history = good()
+    history.events = [event.evolve(seq=event.seq + (event.seq > 1)) for event in history.events]
+    assert history.violations() == ["event 2 is missing"]
+
+
+def test_a_change_without_its_event_is_found() -> None:
+    history = good()
+    history.events = [event.evolve(seq=event.seq - 1) for event in history.events[1:]]
+    assert "0 events that say it was created" in " ".join(history.violations())
+
+
+def test_an_end_that_no_reader_was_told_of_is_found() -> None:
+    history = good()
+    del history.events[-1]
+    assert history.violations() == ["task 1-a finished 0 times in its events"]
+
+
+def test_a_task_that_is_created_twice_is_found() -> None:
+    history = good()
+    again = history.events[0].evolve(seq=4)
+    history.events.append(again)
+    assert "2 events that say it was created" in " ".join(history.violations())
+
+
+def test_an_answer_before_the_commit_is_found() -> None:
+    """The task was lost by a kill, and its number went to another one."""
+    history = good()
+    history.events.append(history.events[0].evolve(seq=4, task="1-b"))
+    assert "which was taken back" in " ".join(history.violations())
+
+
+def test_a_change_after_the_end_is_found() -> None:
+    history = good()
+    history.events.append(history.events[1].evolve(seq=4, attempt=2))
+    assert "leased after it had finished" in " ".join(history.violations())
+
+
+def test_a_result_of_another_attempt_is_found() -> None:
+    history = good()
+    history.events[2] = history.events[2].evolve(attempt=2)
+    assert "attempt 2 finished while 1 held the lease" in " ".join(history.violations())
+
+
+def test_a_wrong_end_is_found() -> None:
+    history = good()
+    history.final["1-a"] = history.final["1-a"].evolve(state=State.FAILED)
+    assert "ended as FAILED" in " ".join(history.violations())
 
 
 def test_a_key_that_became_two_tasks_is_found() -> None:

@@ -1,0 +1,132 @@
+"""What was acknowledged survives a power cut, and would not if any one of the flushes behind it were missing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from faults.power import Disk, mounted
+from faults.shim import Faults
+from safelight.client.db import DbClient
+from safelight.client.keyvaluestore import KeyValueStoreClient
+from safelight.client.partials import PartialClient
+from safelight.client.storage import StorageClient
+from safelight.db.sqlite import SqliteStore
+from safelight.errors import Error
+from safelight.keyvaluestore.sqlite import SqliteStore as KeyValueStore
+from safelight.storage.directory import DirectoryStore
+from safelight.storage.partial.directory import PartialDirectory
+from safelight.storage.partial.store import PartialLimits
+from safelight.wire import NewPartial
+from support.processes import service
+from support.tasks import new_task
+
+pytestmark = pytest.mark.slow
+
+DATA = os.urandom(300_000)
+
+
+async def stream(data: bytes):
+    yield data
+
+
+async def put(address: str, number: int) -> str:
+    async with StorageClient.connect(address) as client:
+        return (await client.put(DATA + bytes([number]))).digest
+
+
+async def blob_kept(data: Path, digest: str) -> bool:
+    async with DirectoryStore.at(data) as store:
+        try:
+            async with store.open(digest, verify=True):
+                return True
+        except Error:
+            return False
+
+
+async def append(address: str, number: int) -> str:
+    async with PartialClient.connect(address) as client:
+        upload = await client.create(NewPartial(size=len(DATA) + 1))
+        assert (await client.append(upload.id, 0, stream(bytes([number]) + DATA))).offset == len(DATA) + 1
+        return upload.id
+
+
+async def append_kept(data: Path, id: str) -> bool:
+    async with (
+        DirectoryStore.at(data) as blobs,
+        PartialDirectory.at(data / "partials", blobs, PartialLimits()) as store,
+    ):
+        try:
+            found = await store.get(id)
+            return found.offset == len(DATA) + 1 and (data / "partials" / id / "bytes").read_bytes()[1:] == DATA
+        except Error:
+            return False
+
+
+async def create(address: str, _number: int) -> str:
+    async with DbClient.connect(address) as client:
+        return (await client.create([new_task()]))[0].id
+
+
+async def task_kept(data: Path, id: str) -> bool:
+    async with SqliteStore.open(data / "tasks.sqlite") as store:
+        try:
+            return (await store.get(id)).id == id
+        except Error:
+            return False
+
+
+async def keep(address: str, number: int) -> str:
+    async with KeyValueStoreClient.connect(address) as client:
+        await client.set(f"key-{number}", "value")
+        return f"key-{number}"
+
+
+async def entry_kept(data: Path, key: str) -> bool:
+    async with KeyValueStore.open(next(iter(data.glob("*.sqlite")))) as store:  # noqa: ASYNC240
+        return any(entry.key == key for entry in (await store.entries()).entries)
+
+
+@dataclass
+class Case:
+    """What is acknowledged by which service, how one looks for it, and the flushes of one kind that it needs."""
+
+    service: str
+    act: Callable[[str, int], Awaitable[str]]
+    kept: Callable[[Path, str], Awaitable[bool]]
+    flushes: str
+
+
+CASES = {
+    "bytes of a blob": Case("storage", put, blob_kept, "/incoming/"),
+    "directory of a blob": Case("storage", put, blob_kept, "/blobs/[0-9a-f]{2}$"),
+    "bytes of a partial upload": Case("storage", append, append_kept, "/bytes$"),
+    "record of a partial upload": Case("storage", append, append_kept, "/record[.]new$"),
+    "tasks": Case("db", create, task_kept, "[.]sqlite-wal$"),
+    "entries": Case("keyvaluestore", keep, entry_kept, "[.]sqlite-wal$"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_a_power_cut_takes_nothing_back_and_each_flush_is_needed(tmp_path: Path, name: str) -> None:
+    case, faults, disk = CASES[name], Faults(tmp_path, "power"), Disk(tmp_path)
+    with disk.running() as path:
+        async with service(case.service, "--data", str(path / "data"), env=faults.environment) as program:
+            address = await program.address()
+            await case.act(address, 0)
+            acknowledged = await case.act(address, 1)
+            cut = disk.cut()
+            faults.apply(drop=case.flushes)
+            unsafe = await case.act(address, 2)
+            cut_without = disk.cut()
+            assert faults.dropped > 0
+            faults.apply(drop="")
+            await program.stop()
+    with mounted(cut, tmp_path / "after") as path:
+        assert await case.kept(path / "data", acknowledged), f"{name}: acknowledged, and lost by a power cut"
+    with mounted(cut_without, tmp_path / "after-without") as path:
+        assert not await case.kept(path / "data", unsafe), f"{name}: kept without a flush, so this test shows nothing"
