@@ -108,6 +108,7 @@ async def test_limits_refuse_with_the_time_to_wait_and_spare_the_others(store, a
     await store.delete(tasks[0].id)
     await store.create([new_task(tenant="a")])
     assert {use.tenant: use.bytes for use in await accounts.use()} == {"a": 3000, "b": 100_000, "default": 0}
+    assert [(await store.summary(tenant=name)).bytes for name in ("a", None)] == [3000, 103_000]
 
 
 @pytest.mark.slow

@@ -75,17 +75,29 @@ async def test_no_serious_finding(browser, whole, client, folder, scheme, size):
     assert {view: found for view, found in problems.items() if found} == {}
 
 
-async def test_at_200_percent_nothing_is_cut_off(browser, whole, client):
-    """Zoomed to 200 %, a desktop of 1280 pixels is 640 wide."""
+@pytest.mark.parametrize("width", [640, 390])
+async def test_at_200_percent_and_on_a_phone_nothing_is_cut_off(browser, whole, client, folder, width):
+    """Zoomed to 200 %, a desktop of 1280 pixels is 640 wide. No word of the page itself is broken."""
     task = await client.upload(photo(0, width=300), recipe="web", filename=f"{'long-name-' * 12}.png", batch="b" * 64)
     await client.wait(task.id, timeout=45)
-    async with opened(browser, whole.master, viewport={"width": 640, "height": 430}) as page:
+    (folder / f"{'another-name-' * 12}.png").write_bytes(photo(1, width=200))
+    async with opened(browser, whole.master, viewport={"width": width, "height": 430}) as page:
+        await page.get_by_label("Review before sending").check()
+        await page.get_by_label("Choose photos").set_input_files(list(folder.iterdir()))
+        await expect(page.get_by_role("region", name="Uploads")).to_be_visible()
         views = ("photos", "tasks", f"tasks/{task.id}", "batches", f"batches/{'b' * 64}", "recipes/web", "system")
         for view in views:
             await page.goto(f"http://{whole.master}/#/{view}")
             await expect(page.get_by_role("heading").first).to_be_visible()
-            width, inner = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-            assert width <= inner, view
+            wide, inner = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+            assert wide <= inner, view
+            broken = """[...document.querySelectorAll('.mark span, .lamp > span, .options label > span, nav span')]
+              .filter((one) => one.offsetHeight > 2 * parseFloat(getComputedStyle(one).fontSize))
+              .map((one) => one.textContent)"""
+            assert await page.evaluate(broken) == [], view
+        await page.goto(f"http://{whole.master}/#/photos")
+        heading = page.get_by_role("region", name="Uploads").get_by_role("heading")
+        assert (await heading.bounding_box())["height"] < 60
 
 
 async def test_nothing_moves_where_motion_is_not_wanted(browser, whole, client):

@@ -51,7 +51,7 @@ class Summary(Record, frozen=True, kw_only=True):
     """The queue at one moment. Ages are in seconds; `delayed` of the waiting tasks wait to be retried.
 
     `webhooks_due` counts the webhook calls that are not settled. `paused` says since when the tenant's queue is paused
-    (Unix seconds), 0 where it is not.
+    (Unix seconds), 0 where it is not. `bytes` counts an original or a result once for every task that has it.
     """
 
     tasks: dict[str, int]
@@ -61,6 +61,7 @@ class Summary(Record, frozen=True, kw_only=True):
     workers: list[WorkerSeen] = []
     webhooks_due: int = 0
     paused: float = 0.0
+    bytes: int = 0
 
 
 class Reference(Record, frozen=True, kw_only=True):

@@ -907,6 +907,8 @@ export interface components {
             webhooks_due: number;
             /** @default 0 */
             paused: number;
+            /** @default 0 */
+            bytes: number;
         };
         WorkerSeen: {
             worker: components["schemas"]["WorkerInfo"];

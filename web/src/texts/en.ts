@@ -34,7 +34,7 @@ export const en = {
   messages: "Messages",
   theme: (now: string, next: string) => `Colours: ${now}. Change to ${next}`,
   connection: {
-    short: { connecting: "Connecting", live: "Live", lost: "No connection" },
+    short: { connecting: "Connecting", live: "Live", lost: "Offline" },
     long: {
       connecting: "Connecting …",
       live: "Live: changes appear as they happen",
@@ -333,6 +333,7 @@ export const en = {
     working: "Working",
     oldest: "Longest wait",
     finished: "Finished this hour",
+    kept: "Photos and results",
     failed: "Failed this hour",
     delayed: (value: number) => `${number(value)} until another attempt`,
     hour: "The last hour",

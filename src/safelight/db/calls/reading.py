@@ -66,6 +66,7 @@ def summary(transaction: Transaction, tenant: str | None) -> Summary:
         workers=leasing.workers(transaction),
         webhooks_due=memory.deliveries,
         paused=paused,
+        bytes=sum(has.bytes for name, has in memory.held.items() if tenant in (None, name)),
     )
 
 

@@ -66,6 +66,7 @@ function Options() {
       <label>
         <span>{texts.filters.recipe}</span>
         <select id="recipe" value={chosen.value} onChange={(event) => choose(event.currentTarget.value)}>
+          {recipes.value.length === 0 && <option value={chosen.value}>{chosen.value}</option>}
           {recipes.value.map((recipe) => (
             <option key={recipe.name} value={recipe.name}>
               {recipe.name}

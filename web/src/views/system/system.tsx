@@ -14,7 +14,7 @@ import {
   resumeQueue,
 } from "../../api/api";
 import type { Service, Summary, Task, TaskCounts, Worker } from "../../api/api";
-import { ago, count, dateTime, humanize, reason, reasonLabel, seconds } from "../../format";
+import { ago, bytes, count, dateTime, humanize, reason, reasonLabel, seconds } from "../../format";
 import { follow } from "../../api/live";
 import { me, may } from "../../access/session";
 import { Chart } from "../../parts/chart";
@@ -138,6 +138,7 @@ function Tiles() {
     [words.oldest, now && (now.oldest_waiting ? seconds(now.oldest_waiting) : "–")],
     [words.finished, hour("finished")],
     [words.failed, hour("failed", "quarantined")],
+    [words.kept, now && bytes(now.bytes)],
   ];
   return (
     <dl class="tiles">

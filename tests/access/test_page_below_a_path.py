@@ -1,0 +1,46 @@
+"""The page below a path of a public address: everything that it asks for lies there, too."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.async_api import expect
+
+from support.browser import chromium, opened
+from support.photos import photo
+from support.system import free_port
+
+from .tenants import Api
+
+pytestmark = pytest.mark.slow
+PATIENCE = 45_000
+
+
+async def test_the_page_works_below_a_path(plane, http, tmp_path):
+    port = free_port()
+    below = f"127.0.0.1:{port}/photos/ours"
+    await plane.start_all(master={"port": port, "public_url": f"http://{below}"})
+    await plane.start("worker", slots=1, isolation="thread")
+    root = Api(http, f"http://{below}", plane.key)
+    made = await root.call("POST", "/keys", {"name": "me", "scopes": ["upload", "read", "operate", "administer"]})
+    (tmp_path / "one.png").write_bytes(photo(1, width=200))
+    async with chromium() as browser, opened(browser, below) as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        await page.get_by_label("API key", exact=True).fill(made["token"])
+        await page.get_by_role("button", name="Sign in").click()
+        await page.get_by_label("Choose photos").set_input_files(tmp_path / "one.png")
+        await expect(page.locator(".card img.shown")).to_have_count(1, timeout=PATIENCE)
+        await page.wait_for_function("() => navigator.serviceWorker.controller !== null")
+        scope = await page.evaluate("navigator.serviceWorker.ready.then((one) => one.scope)")
+        assert scope == f"http://{below}/"
+        manifest = await page.evaluate("document.querySelector('link[rel=manifest]').href")
+        start = (await (await page.request.get(manifest)).json())["start_url"]
+        assert await page.evaluate("([text, base]) => new URL(text, base).href", [start, manifest]) == scope
+        await page.context.set_offline(True)
+        await page.reload()
+        await expect(page.get_by_role("heading", name="Add your photos")).to_be_visible(timeout=PATIENCE)
+        await page.context.set_offline(False)
+        for view in ("Tasks", "Batches", "Recipes", "System"):
+            await page.get_by_role("link", name=view, exact=True).click()
+            await expect(page.get_by_role("heading", name=view).first).to_be_visible(timeout=PATIENCE)
+        assert asked and all(url.startswith((f"http://{below}/", "blob:")) for url in asked)
