@@ -74,7 +74,9 @@ def _runtime(section: Section) -> RuntimeName:
         case "python":
             return "python"
         case "java":
-            raise section.refuse("runtime", "there is no Java package; runtimes are native, node and python")
+            raise section.refuse(
+                "runtime", "for Java, require the package java; runtime: native, with bootcmd: java -jar /app.jar"
+            )
         case other:
             raise section.refuse("runtime", f"{other} is not a runtime; runtimes are native, node and python")
 

@@ -20,6 +20,8 @@ from drumhead.node.versions import MODULE_ABI, RELEASES
 if TYPE_CHECKING:
     from drumhead.tree import Tree
 
+INTERMEDIATE = "/obj.target/"
+"""Where a build of node-gyp leaves what it links again."""
 REGISTER = re.compile(r"node_register_module_v(\d+)")
 KNOWN = frozenset({46, 48, 51, 57, 59, 64, 67, 72, 79, 83, 88, 93, 102, 108, 111, 115, 120, 127, 131, 137})
 """NODE_MODULE_VERSION of Node.js 4 to 24."""
@@ -29,15 +31,15 @@ MAX_FLAGS = 8
 def check_native(modules: Tree, package: str) -> None:
     """Refuse native modules of node_modules for another Node.js than the one in `package`. Raises UNSUPPORTED.
 
-    A module that ships several builds is fine if one of them fits.
+    Of a module that comes in several builds (prebuildify's and node-pre-gyp's layouts) one must fit.
     """
     wanted = MODULE_ABI[package]
     builds: dict[str, list[tuple[str, int]]] = {}
     for path, entry in modules:
-        if entry.kind == "file" and path.endswith(".node"):
+        if entry.kind == "file" and path.endswith(".node") and INTERMEDIATE not in path:
             contents = entry.read()
             if is_elf(contents):
-                builds.setdefault(_owner(path), []).append((path, module_abi(contents)))
+                builds.setdefault(_module(path), []).append((path, module_abi(contents)))
     for found in builds.values():
         if any(abi in {0, wanted} for _, abi in found):
             continue
@@ -52,11 +54,15 @@ def check_native(modules: Tree, package: str) -> None:
         )
 
 
-def _owner(path: str) -> str:
-    """Return the directory of the npm package that a file belongs to."""
+def _module(path: str) -> str:
+    """Return what tells the builds of one native module from those of others: its npm package and its name.
+
+    prebuildify names them ``prebuilds/linux-x64/node.abi127.node``, node-pre-gyp ``lib/binding/node-v127-…/NAME.node``.
+    """
     head, _, tail = path.rpartition("node_modules/")
     names = tail.split("/")
-    return posixpath.join(head, *(names[:2] if names[0].startswith("@") else names[:1]))
+    owner = posixpath.join(head, *(names[:2] if names[0].startswith("@") else names[:1]))
+    return f"{owner} {'prebuilds' if 'prebuilds' in names else names[-1]}"
 
 
 def module_abi(elf: bytes) -> int:

@@ -151,7 +151,7 @@ def test_a_wrong_package_yaml_is_refused_by_line(tmp_path, package, line, reason
     ("run", "line", "reason"),
     [
         ("config_set:\n  a: {main: /a}\n", 1, "must give runtime"),
-        ("runtime: java\nconfig_set:\n  a: {main: A}\n", 1, "no Java package"),
+        ("runtime: java\nconfig_set:\n  a: {main: A}\n", 1, "require the package java; runtime: native"),
         ("runtime: ruby\nconfig_set:\n  a: {main: A}\n", 1, "ruby is not a runtime"),
         ("runtime: node\n", 1, "at least one config_set"),
         ("runtime: node\nconfig_set:\n  a:\n    args: [x]\n", 4, "must give main"),

@@ -13,8 +13,7 @@ from drumhead.node.native import check_native, module_abi
 from drumhead.node.versions import MODULE_ABI, RELEASES
 from drumhead.package.recipe import known_recipes
 from drumhead.tree import Tree, regular
-
-from .conftest import write_files
+from support.composing import write_files
 
 ENTRY = {
     "version": "1.0.0",
@@ -177,5 +176,18 @@ def test_native_modules_for_another_version_are_refused_before_composing(empty, 
         "/node_modules/@a/sqlite/build/Release/m.node was built for Node.js 24, and node is Node.js 18; require "
         "node-24 in meta/package.yaml, or run `npm rebuild` with that version"
     )
-    modules.add("node_modules/@a/sqlite/prebuilds/m-18.node", regular(native(tmp_path / "b", "new", 108)))
+    modules.add("node_modules/@a/sqlite/build/Release/other.node", regular(native(tmp_path / "b", "node-api", 1)))
+    with pytest.raises(DrumheadError, match="m.node was built for"):
+        check_native(modules, "node")
+
+
+@pytest.mark.parametrize("place", ["prebuilds/linux-x64/node.abi{}.node", "lib/binding/node-v{}-linux-x64/m.node"])
+def test_one_of_several_builds_must_fit(tmp_path, place):
+    modules = Tree()
+    for abi in (108, 127):
+        path = f"node_modules/sqlite/{place.format(abi)}"
+        modules.add(path, regular(native(tmp_path / str(abi), "new", abi)))
     check_native(modules, "node")
+    check_native(modules, "node-22")
+    with pytest.raises(DrumheadError, match="was built for Node.js 18"):
+        check_native(modules, "node-24")

@@ -1,0 +1,130 @@
+"""Programs that are not written for any runtime: from drumhead's packages, from a recipe of one's own, and static."""
+
+import socket
+import subprocess
+
+import pytest
+
+from support.applications import get
+from support.machines import LIMIT, find, forwarded
+
+pytestmark = pytest.mark.slow
+NATIVE = "runtime: native\nconfig_set:\n  main: {{{}}}\n"
+
+
+def ask(port, request, *, until):
+    """What a server answers, up to and with `until`."""
+    with socket.create_connection(("127.0.0.1", port), timeout=LIMIT) as connection:
+        connection.sendall(request)
+        answer = b""
+        while not answer.endswith(until):
+            received = connection.recv(4096)
+            assert received, answer
+            answer += received
+    return answer
+
+
+async def test_nginx_with_pages_and_a_server_of_ones_own(application):
+    application.drumhead.package("nginx")
+    application.write(
+        {
+            "usr/share/nginx/html/index.html": "<p>a page of the project</p>",
+            "etc/nginx/conf.d/api.conf": "server { listen 8080; location / { return 200 'an answer of its own'; } }\n",
+        },
+        require="nginx",
+        run=NATIVE.format("base: nginx:nginx"),
+    )
+    application.compose()
+    async with application.running(80, "start worker process", "-f", "0:8080", memory="96M") as port:
+        assert get(port) == "<p>a page of the project</p>"
+        other = forwarded(find(application.drumhead, application.name), 8080)
+        assert get(other) == "an answer of its own"
+
+
+async def test_redis_keeps_what_it_acknowledged(application):
+    application.drumhead.package("redis")
+    application.write({}, require="redis", run=NATIVE.format("base: redis:redis"))
+    application.compose()
+    volume = ("--volume", f"{application.name}:/data:64M")
+    async with application.running(6379, "Ready to accept connections", *volume, memory="96M") as port:
+        assert ask(port, b"SET answer 42\r\n", until=b"\r\n") == b"+OK\r\n"
+    async with application.running(6379, "Ready to accept connections", *volume, memory="96M") as port:
+        assert ask(port, b"GET answer\r\n", until=b"42\r\n") == b"$2\r\n42\r\n"
+
+
+@pytest.mark.heavy
+async def test_postgresql_asks_for_the_password_that_it_was_given(application):
+    application.drumhead.package("postgresql")
+    application.write(
+        {"secret": "it's a secret"},
+        require="postgresql",
+        run=NATIVE.format("base: 'postgresql:postgresql', env: {POSTGRES_PASSWORD_FILE: /secret}"),
+    )
+    application.compose()
+    volume = ("--volume", f"{application.name}:/data:256M")
+    query = "select 6 * 7, extract(hour from timestamptz '2026-07-01 12:00Z' at time zone 'Europe/Ljubljana')"
+    async with application.running(5432, "database system is ready", *volume) as port:
+        # The server's answer to SSLRequest (PostgreSQL's documentation, 55.2.10): one byte, N without TLS.
+        assert ask(port, bytes.fromhex("0000000804d2162f"), until=b"N") == b"N"
+
+        def psql(password):
+            env = f"PGPASSWORD={password}"
+            address = "host=127.0.0.1 user=postgres"
+            return application.drumhead.run(
+                "exec", "--env", env, application.name, "--", "psql", address, "-Atc", query
+            )
+
+        assert psql("it's a secret").stdout.strip() == "42|14"
+        refused = psql("another")
+        assert refused.returncode != 0
+        assert "password authentication failed" in refused.stderr
+
+
+SERVER = r"""
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+int main(void) {
+    struct sockaddr_in here = {.sin_family = AF_INET, .sin_port = htons(8000)};
+    int listening = socket(AF_INET, SOCK_STREAM, 0);
+    bind(listening, (struct sockaddr *)&here, sizeof here);
+    listen(listening, 8);
+    puts("listening");
+    fflush(stdout);
+    for (;;) {
+        int one = accept(listening, 0, 0);
+        char request[4096];
+        if (read(one, request, sizeof request) > 0) {
+            const char *answer = "HTTP/1.0 200 OK\r\nContent-Length: 6\r\n\r\nstatic";
+            write(one, answer, strlen(answer));
+        }
+        close(one);
+    }
+}
+"""
+
+
+async def test_a_static_binary_and_nothing_else(application):
+    application.write({"server.c": SERVER, ".drumheadignore": "/server.c\n"}, run=NATIVE.format("bootcmd: /server"))
+    source = application.root / "server.c"
+    subprocess.run(  # noqa: ASYNC221 - nothing else runs
+        ["musl-gcc", "-static", "-O2", "-o", application.root / "server", source], check=True
+    )
+    application.compose()
+    async with application.running(8000, "listening", memory="64M") as port:
+        assert get(port) == "static"
+
+
+async def test_a_go_program_from_a_recipe_of_ones_own(application):
+    """Debian's caddy, with the recipe that `package new` writes."""
+    root = application.root
+    root.mkdir()
+    application.drumhead("package", "new", "web", "--debian", "caddy", cwd=root)
+    application.drumhead("package", "build", "--recipe", "web.yaml", cwd=root)
+    command = "bootcmd: /usr/bin/caddy respond --listen 0.0.0.0:8000 --body 'from Go'"
+    application.write({}, require="web", run=NATIVE.format(command))
+    application.compose()
+    async with application.running(8000, "Server address", memory="192M") as port:
+        assert get(port) == "from Go"
