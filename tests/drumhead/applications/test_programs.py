@@ -128,3 +128,10 @@ async def test_a_go_program_from_a_recipe_of_ones_own(application):
     application.compose()
     async with application.running(8000, "Server address", memory="192M") as port:
         assert get(port) == "from Go"
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", ["java", "node-20", "node-22", "node-24"])
+def test_the_demo_of_a_package_passes(drumhead, name):
+    drumhead.package(name)
+    assert drumhead.json("package", "test", name) == [{"package": name, "passed": True, "verdict": "passed"}]
