@@ -60,7 +60,11 @@ def in_srgb(image: Image.Image, gamma: float, chromaticity: tuple[float, ...] | 
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image, float) / 257 + 0.5).astype(np.uint8))
     samples = np.asarray(image.convert("RGBA"), float) / 255
-    light = samples[..., :3] ** (1 / gamma)
+    coded = samples[..., :3]
+    if abs(gamma - 0.45455) <= 0.005:  # what writers of sRGB put there (PNG specification, 11.3.2.2)
+        light = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
+    else:
+        light = coded ** (1 / gamma)
     if chromaticity:
         light = np.clip(light @ (np.linalg.inv(to_xyz(*SRGB)) @ to_xyz(*chromaticity)).T, 0, 1)
     shown = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
