@@ -134,7 +134,7 @@ class History:
                     broken.append(f"task {event.task}: attempt {event.attempt} finished while {held} held the lease")
                 finished[event.task] = finished.get(event.task, 0) + 1
                 holding.pop(event.task, None)
-            else:
+            elif event.kind != "excused":  # that is about an earlier attempt; another one may hold the lease
                 holding.pop(event.task, None)
         broken += [f"task {task} was published {n} times" for task, n in finished.items() if n != 1]
         return broken

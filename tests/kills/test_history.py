@@ -118,3 +118,13 @@ def test_a_key_that_became_two_tasks_is_found() -> None:
     history.calls.append(Call(photo=0, key="k", answered=2.0, task="2-b"))
     history.final["2-b"], history.results["2-b"] = history.final["1-a"], b"result"
     assert "several tasks" in " ".join(history.violations())
+
+
+def test_a_death_that_is_taken_back_ends_no_other_attempt() -> None:
+    history = good()
+    leased, finished = history.events[1:]
+    expired = leased.evolve(seq=3, kind="expired", state=State.WAITING)
+    again = leased.evolve(seq=4, attempt=2)
+    excused = again.evolve(seq=5, kind="excused")
+    history.events[2:] = [expired, again, excused, finished.evolve(seq=6, attempt=2)]
+    assert history.violations() == []
