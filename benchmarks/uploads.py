@@ -16,7 +16,6 @@ from photos import Variants, photos
 from running import Running, system
 from safelight.client.master import Client
 
-
 ROUNDS = 3
 
 
