@@ -106,7 +106,7 @@ def _backend(config: Config, ages: Ages) -> AbstractAsyncContextManager[backends
         case "file":
             opened = backends.directory(Path(place), Path(config.data), config.keep_free, config.grace, limits, ages)
         case "s3" | "gs" | "az":
-            opened = backends.bucket(url, limits)
+            opened = backends.bucket(url, limits, ages)
         case _:
             settings.fail(
                 f"--store: storage has no backend for {url}. Write file:///DIRECTORY, s3://BUCKET/PREFIX, "

@@ -49,7 +49,7 @@ async def directory(
 
 
 @asynccontextmanager
-async def bucket(url: str, limits: PartialLimits) -> AsyncIterator[Backend]:
+async def bucket(url: str, limits: PartialLimits, ages: Ages) -> AsyncIterator[Backend]:
     """Keep everything in a bucket, so that any number of instances can use it."""
     try:
         from safelight.storage.bucket import BucketStore  # noqa: PLC0415 - only what is chosen is imported
@@ -58,8 +58,8 @@ async def bucket(url: str, limits: PartialLimits) -> AsyncIterator[Backend]:
     except ModuleNotFoundError:
         settings.fail(f"--store {url} needs the extra buckets: pip install 'safelight[buckets]'.")
     try:
-        opened = BucketStore.at(url)
-        async with opened as blobs, PartialBucket.at(blobs.bucket, blobs, limits) as partials:
+        opened = BucketStore.at(url, ages)
+        async with opened as blobs, PartialBucket.at(blobs.bucket, blobs, limits, ages) as partials:
             known = blobs.bucket.text("db")
             yield Backend(blobs=blobs, partials=partials, known_db=known, turn=lambda: turn(blobs.bucket))
     except Error as error:

@@ -18,11 +18,11 @@ import hashlib
 import logging
 import re
 import secrets
-import time
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from safelight.errors import Code, Error
+from safelight.steady import Ages
 from safelight.storage.bucket.multiparts import abort_unfinished
 from safelight.storage.bucket.objects import Bucket, Content
 from safelight.storage.bucket.removal import Removal
@@ -72,20 +72,21 @@ class OpenObject:
 class BucketStore:
     """A `BlobStore` in a bucket."""
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: Bucket, ages: Ages) -> None:
         self.bucket = bucket
+        self._ages = ages
         self._removal = Removal(bucket)
         self._sizes = Sizes(bucket)
         self._damaged: set[str] = set()
 
     @classmethod
     @asynccontextmanager
-    async def at(cls, url: str) -> AsyncIterator[BucketStore]:
+    async def at(cls, url: str, ages: Ages | None = None) -> AsyncIterator[BucketStore]:
         """Use a bucket; what crashes have left there is removed for as long as the context lasts.
 
         Raises UNAVAILABLE where the bucket does not answer or does not let us in.
         """
-        store = cls(Bucket(url))
+        store = cls(Bucket(url), ages or Ages())
         await store.bucket.directories("marks")  # says at the start what is wrong with address and credentials
         task = asyncio.create_task(store._tidy_for_ever(), name="bucket")
         try:
@@ -187,7 +188,9 @@ class BucketStore:
 
     async def tidy(self) -> int:
         """Remove what crashes left a day ago; return how many objects and unfinished uploads that were."""
-        before, removed = time.time() - _LEFT_OVER, 0
+        before, removed = self._ages.before("left over", _LEFT_OVER), 0
+        if before is None:
+            return 0
         for prefix in ("incoming", "marks"):
             async for key, found in self.bucket.listing(prefix):
                 if found.stored < before:

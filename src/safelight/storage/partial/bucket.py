@@ -22,6 +22,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from safelight.errors import Code, Error
+from safelight.steady import Ages
 from safelight.storage.bucket.objects import Bucket
 from safelight.storage.partial.files import parse_checksum
 from safelight.storage.partial.state import Part, State, States
@@ -43,19 +44,22 @@ _ORPHANED = 3600.0
 class PartialBucket:
     """A `PartialStore` in a bucket."""
 
-    def __init__(self, bucket: Bucket, blobs: BlobStore, limits: PartialLimits) -> None:
+    def __init__(self, bucket: Bucket, blobs: BlobStore, limits: PartialLimits, ages: Ages) -> None:
         self._bucket = bucket
         self._blobs = blobs
         self._limits = limits
+        self._ages = ages
         self._states = States(bucket)
         self._count, self._counted = 0, -_SWEEP
         self._ending: set[asyncio.Task[Partial]] = set()
 
     @classmethod
     @asynccontextmanager
-    async def at(cls, bucket: Bucket, blobs: BlobStore, limits: PartialLimits) -> AsyncIterator[PartialBucket]:
+    async def at(
+        cls, bucket: Bucket, blobs: BlobStore, limits: PartialLimits, ages: Ages | None = None
+    ) -> AsyncIterator[PartialBucket]:
         """Use a bucket; expired uploads are deleted for as long as the context lasts."""
-        store = cls(bucket, blobs, limits)
+        store = cls(bucket, blobs, limits, ages or Ages())
         sweeping = asyncio.create_task(store._sweep(min(_SWEEP, limits.keep)), name="partials")
         try:
             yield store
@@ -139,10 +143,11 @@ class PartialBucket:
     async def expire(self) -> int:
         """Delete the uploads that have expired, and the parts that belong to none; see the contract."""
         removed, now = 0, time.time()
+        expired = self._ages.before("partials", self._limits.keep)
         for directory in await self._bucket.directories("partials"):
             changed = {key.rpartition("/")[2]: found.stored async for key, found in self._bucket.listing(directory)}
             upload, state = directory.rpartition("/")[2], changed.pop("state", None)
-            if state is not None and state + self._limits.keep < now:
+            if state is not None and expired is not None and state < expired:
                 with suppress(Error):  # another instance was faster
                     await self.delete(upload)
                     removed += 1

@@ -1,0 +1,118 @@
+"""Two masters and two storage services on one bucket: any answers alike, and goes on with what another began."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import AsyncExitStack
+
+import pytest
+
+from safelight import serve
+from safelight.client import base
+from safelight.client.master import Client
+from safelight.db.__main__ import Config as DbConfig
+from safelight.db.__main__ import build as build_db
+from safelight.errors import Error
+from safelight.keyvaluestore.__main__ import Config as KeyValueStoreConfig
+from safelight.keyvaluestore.__main__ import build as build_keyvaluestore
+from safelight.master.__main__ import Config as MasterConfig
+from safelight.master.__main__ import build as build_master
+from safelight.storage.__main__ import Config as StorageConfig
+from safelight.storage.__main__ import build as build_storage
+from safelight.wire import TaskFilter
+from support.photos import photo
+from support.tus import Tus
+from support.until import until
+
+SPEC = {"outputs": {"small": {"format": "jpeg", "operations": [{"op": "resize", "width": 10}]}}}
+
+
+@pytest.fixture
+async def masters(tmp_path, bucket_url):
+    async with AsyncExitStack() as stack:
+
+        async def start(name, config, build):
+            return await stack.enter_async_context(serve.running(name, config, build))
+
+        settings = KeyValueStoreConfig(port=0, data=str(tmp_path / "keyvaluestore"))
+        first = await start("keyvaluestore", settings, build_keyvaluestore)
+        common = {"keyvaluestore": first.url.removeprefix("http://"), "port": 0}
+        await start("db", DbConfig(data=str(tmp_path / "db"), **common), build_db)
+        for number in range(2):
+            config = StorageConfig(data=str(tmp_path / f"storage-{number}"), store=bucket_url, **common)
+            await start("storage", config, build_storage)
+        running = []
+        for number in range(2):
+            config = MasterConfig(data=str(tmp_path / f"master-{number}"), **common)
+            running.append(await start("master", config, build_master))
+        for master in running:
+            for name in ("db", "storage", "master"):
+                await master.discovery.wait_for(name)
+            await until(lambda master=master: len(master.discovery._known["storageendpoint"]) == 2)
+        yield running
+
+
+@pytest.fixture
+async def clients(masters):
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(Client.connect(master.url)) for master in masters]
+
+
+async def test_recipes_tasks_events_and_figures_are_the_same(masters, clients):
+    one, other = clients
+    await one.save_recipe("tiny", SPEC)
+    assert (await other.recipe("tiny")).name == "tiny"
+    assert [found.name for found in await one.recipes()] == [found.name for found in await other.recipes()]
+    task = await other.upload(photo(1), recipe="tiny", idempotency_key="once")
+    assert (await one.upload(photo(1), recipe="tiny", idempotency_key="once")).id == task.id
+    for number in range(2, 6):
+        await clients[number % 2].upload(photo(number), recipe="tiny")
+    assert (await one.changes(0)).events == (await other.changes(0)).events
+    assert await one.count(TaskFilter()) == await other.count(TaskFilter())
+    async with base.session() as http:
+
+        async def created(url: str) -> int:
+            async with http.get(f"{url}/last-hour") as answer:
+                return sum(minute["created"] for minute in (await answer.json())["minutes"])
+
+        for master in masters:
+
+            async def counted(master=master):
+                return await created(master.url) == 5
+
+            await until(counted)
+        for master in masters:
+            async with http.get(f"{master.url}/services") as answer:
+                found = [(seen["name"], seen["ready"]) for seen in await answer.json()]
+            assert sorted(found) == [
+                ("db", True), ("keyvaluestore", True), ("master", True), ("master", True),
+                ("storage", True), ("storage", True),
+            ]  # fmt: skip
+    await other.delete_recipe("tiny")
+
+    async def is_gone():
+        try:
+            await one.recipe("tiny")
+        except Error:
+            return True
+        return False
+
+    await until(is_gone)  # a master knows recipes for a second
+
+
+async def test_an_upload_goes_on_at_the_other_master(masters, clients):
+    data = photo(7, width=700)
+    async with base.session() as http:
+        ways = [Tus(http, master.url) for master in masters]
+        place = await ways[0].opened(len(data), filename="a.png", recipe="web")
+        path = "/" + place.partition("://")[2].partition("/")[2] if "://" in place else place
+        third = len(data) // 3
+        for number, (start, end) in enumerate(((0, third), (third, 2 * third), (2 * third, len(data)))):
+            way = ways[number % 2]
+            assert await way.offset(path) == start
+            assert (await way.patch(path, start, data[start:end])).status in (200, 204)
+    [task] = (await clients[1].tasks()).tasks
+    assert task.input.digest == hashlib.sha256(data).hexdigest()
+    async with asyncio.timeout(20), clients[0].original(task.id) as answer:
+        assert await answer.read() == data
