@@ -22,7 +22,7 @@ PAIRS = [
     (StorageClient, DirectStorage),
     (PartialClient, DirectPartials),
 ]
-ELSEWHERE = {"collect", "shared", "adopt"}
+ELSEWHERE = {"backup", "collect", "shared", "adopt"}
 """Methods of a client that only commands and workers call."""
 
 
