@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import shutil
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,16 +12,26 @@ import pytest
 from kills.clients import settled, upload_until, watch
 from kills.history import History
 from safelight.client.master import Client
-from support.cluster import cluster
+from support.cluster import Cluster
 from support.photos import is_inverse, photo
 
 pytestmark = pytest.mark.slow
 
-COUNTS = {"keyvaluestore": 2, "db": 1, "storage": 2, "master": 2, "worker": 2}
+COUNTS = {"keyvaluestore": 2, "db": 2, "storage": 2, "master": 2, "worker": 2}
 OPTIONS = {"worker": ["--lease-duration", "3", "--slots", "1"]}
 # One instance of each of which there are two, a member of etcd (its leader), and then what there is one of.
-VICTIMS = ["keyvaluestore-1", "storage-1", "master-1", "worker-1", "etcd", "storage-2", "seaweedfs", "db-1"]
-ALONE = {"seaweedfs", "db-1"}
+VICTIMS = [
+    "keyvaluestore-1",
+    "storage-1",
+    "master-1",
+    "worker-1",
+    "etcd",
+    "db-1",
+    "storage-2",
+    "seaweedfs",
+    "postgresql",
+]
+ALONE = {"seaweedfs", "postgresql"}
 """What there is one of: while it is away, uploads fail, and succeed when they are repeated."""
 
 
@@ -28,7 +39,10 @@ async def test_everything_is_killed_in_turn(tmp_path: Path) -> None:
     history, numbers, stop = History(), itertools.count(), asyncio.Event()
     recoveries: dict[str, float] = {}
     async with AsyncExitStack() as stack:
-        whole = await stack.enter_async_context(cluster(tmp_path, counts=COUNTS, options=OPTIONS))
+        whole = Cluster(tmp_path, COUNTS, OPTIONS)
+        stack.callback(shutil.rmtree, whole.postgres.directory, ignore_errors=True)
+        stack.push_async_callback(whole.close)
+        await whole.open()
         client = await stack.enter_async_context(Client.connect(whole.addresses("master")))
         uploads = [asyncio.create_task(upload_until(stop, client, history, numbers)) for _ in range(3)]
         watcher = asyncio.create_task(watch(client, history))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -15,9 +16,11 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from safelight.client.base import ServiceClient
 from support.etcd import Cluster as Etcd
+from support.postgres import Server as Postgres
 from support.seaweedfs import Seaweed
 from support.system import free_port
 
@@ -38,6 +41,7 @@ class Cluster:
         self.data = data
         self.etcd = Etcd(data, 3)
         self.seaweed = Seaweed(data / "seaweedfs")
+        self.postgres = Postgres(_postgres_directory(data), fsync=True)
         self.running: dict[str, asyncio.subprocess.Process] = {}
         self._options = options
         self._recall(data / "ports.json")
@@ -55,6 +59,9 @@ class Cluster:
         if kind == "seaweedfs":
             await asyncio.to_thread(self.seaweed.start)
             return
+        if kind == "postgresql":
+            await asyncio.to_thread(self.postgres.start)
+            return
         argv = [] if kind == "keyvaluestore" else [self.addresses("keyvaluestore")]
         argv += ["--port", str(self.ports[name]), "--data", str(self.data / name), "--log-format", "json"]
         argv += self._stores(kind) + self._options.get(kind, [])
@@ -69,17 +76,21 @@ class Cluster:
     def _recall(self, file: Path) -> None:
         """Give the servers the ports that they had before: members of etcd know one another by them."""
         if file.exists():
-            kept = json.loads(file.read_text())
+            kept: dict[str, Any] = json.loads(file.read_text())
             self.etcd.ports, self.etcd.peers, self.seaweed.ports = kept["etcd"], kept["peers"], kept["seaweedfs"]
+            self.postgres.port = kept["postgresql"]
         else:
             file.parent.mkdir(parents=True, exist_ok=True)
             kept = {"etcd": self.etcd.ports, "peers": self.etcd.peers, "seaweedfs": self.seaweed.ports}
+            kept["postgresql"] = self.postgres.port
             file.write_text(json.dumps(kept))
 
     def _stores(self, kind: str) -> list[str]:
         match kind:
             case "keyvaluestore":
                 return ["--store", self.etcd.url]
+            case "db":
+                return ["--store", self.postgres.url()]
             case "storage":
                 return ["--store", f"{self.seaweed.bucket}/cluster"]
         return []
@@ -91,6 +102,8 @@ class Cluster:
             await asyncio.to_thread(self.etcd.kill, int(number) - 1)
         elif kind == "seaweedfs":
             await asyncio.to_thread(self.seaweed.stop)
+        elif kind == "postgresql":
+            await asyncio.to_thread(self.postgres.stop)
         else:
             process = self.running.pop(name)
             process.kill()
@@ -112,6 +125,9 @@ class Cluster:
         for number in range(3):
             await self.start(f"etcd-{number + 1}")
         await self.start("seaweedfs")
+        if not self.postgres.data.exists():
+            await asyncio.to_thread(self.postgres.make)
+        await self.start("postgresql")
         await asyncio.to_thread(self.etcd.wait)
         for name in self.names:
             await self.start(name)
@@ -128,6 +144,17 @@ class Cluster:
         for number in list(self.etcd.processes):
             await asyncio.to_thread(self.etcd.kill, number)
         await asyncio.to_thread(self.seaweed.stop)
+        if (self.postgres.data / "postmaster.pid").exists():
+            await asyncio.to_thread(self.postgres.stop, "fast")
+
+
+def _postgres_directory(data: Path) -> Path:
+    """Return a directory for PostgreSQL, which refuses to run as root and may not look into root's directories."""
+    place = data.resolve() / "postgresql"
+    if os.geteuid() == 0:
+        place = Path("/var/tmp") / f"safelight-cluster-{hashlib.sha256(str(place).encode()).hexdigest()[:16]}"
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return place
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:
@@ -192,7 +219,11 @@ async def _keep(whole: Cluster, name: str) -> None:
 
 
 def _description(whole: Cluster) -> list[str]:
-    lines = [f"{'etcd':14}{whole.etcd.url}", f"{'SeaweedFS':14}{whole.seaweed.endpoint} ({whole.seaweed.bucket})"]
+    lines = [
+        f"{'PostgreSQL':14}{whole.postgres.url()}",
+        f"{'etcd':14}{whole.etcd.url}",
+        f"{'SeaweedFS':14}{whole.seaweed.endpoint} ({whole.seaweed.bucket})",
+    ]
     lines += [f"{kind:14}{whole.addresses(kind).replace(',', '  ')}" for kind in KINDS[:-1]]
     workers = sum(name.startswith("worker-") for name in whole.names)
     masters = whole.addresses("master").split(",")
@@ -208,11 +239,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/cluster", description="Run a distributed system on this machine.")
     parser.add_argument("--data", type=Path, default=Path("data/cluster"), help="where everything is kept")
     parser.add_argument("--port", type=int, default=8100, help="the first port of the services; 0 takes free ones")
-    parser.add_argument("--instances", type=int, default=2, help="how many of every service but db")
+    parser.add_argument("--instances", type=int, default=2, help="how many of every service")
     parser.add_argument("--workers", type=int, default=2, help="how many workers")
     asked = parser.parse_args()
-    several = dict.fromkeys(("keyvaluestore", "storage", "master"), max(1, asked.instances))
-    return asyncio.run(_run(asked.data, {**several, "db": 1, "worker": max(0, asked.workers)}, asked.port))
+    several = dict.fromkeys(("keyvaluestore", "db", "storage", "master"), max(1, asked.instances))
+    return asyncio.run(_run(asked.data, {**several, "worker": max(0, asked.workers)}, asked.port))
 
 
 if __name__ == "__main__":
