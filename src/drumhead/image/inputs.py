@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest, require
+from drumhead.image.timezones import PACKAGE as TZDATA
+from drumhead.image.timezones import uses_time_zones
 from drumhead.manifest.run_yaml import REQUIRES, parse_command
 from drumhead.node.versions import DEFAULT as DEFAULT_NODE
 from drumhead.node.versions import RELEASES, choose_node
@@ -127,6 +130,9 @@ async def gather_inputs(home: Home, project: Project, options: ComposeOptions, r
     found, package_notices = await gather_packages(home, store, refs, report)
     packages = tuple(package for package in found if package.kind not in {"kernel", "libraries"})
     commands, default = choose_commands(project, packages, options)
+    if await asyncio.to_thread(uses_time_zones, project, commands) and TZDATA not in [one.name for one in packages]:
+        zones, zone_notices = await gather_packages(home, store, [PackageRef(name=TZDATA)], report)
+        packages, notices = (*packages, *zones), [*notices, f"{TZDATA} is added, as time zones are used", *zone_notices]
     return ComposeInputs(
         guest=guest,
         filesystem=filesystem,

@@ -108,6 +108,31 @@ def test_layers_that_were_written_another_way_are_made_again(tmp_path, monkeypat
     assert [compose(), compose()] == [2, 2]
 
 
+PARTLY = (
+    "name: small\ntitle: Small\nauthor: a\nversion: 1.0\nrequire: [python]\n"
+    "files:\n  /main.py: main.py\n  /part: part\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("files", "flags", "added"),
+    [
+        ({"clock.py": "import zoneinfo\n"}, (), True),
+        ({}, ("--env", "TZ=Europe/Ljubljana"), True),
+        ({}, ("--env", "TZ=UTC"), False),
+        ({".venv/lib/clock.py": "import zoneinfo\n"}, (), False),
+        ({"meta/package.yaml": PARTLY, "tool.py": "import zoneinfo\n"}, (), False),
+    ],
+)
+def test_time_zones_are_there_where_they_are_used(drumhead, project, files, flags, added):
+    write_files(project, files)
+    done = drumhead.run("package", "compose", "t/zones", "-C", project, *flags)
+    assert done.returncode == 0, done.stderr
+    assert ("tzdata is added" in done.stderr) is added
+    layers = [layer.name.partition(" ")[0] for layer in ImageStore(drumhead.home).find("t/zones").layers]
+    assert ("tzdata" in layers) is added
+
+
 def test_an_edit_that_keeps_size_and_time_is_found_without_update(drumhead, project):
     compose = ("package", "compose", "t/quiet", "-C", project)
     drumhead(*compose)

@@ -1,0 +1,49 @@
+"""Tell whether a project uses time zones, whose rules no guest has by itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drumhead.manifest.ignore import read_ignore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from drumhead.manifest.records import Project
+    from drumhead.records import Command
+
+PACKAGE = "tzdata"
+NO_ZONE = ("", "UTC", "UTC0", "GMT", "GMT0")
+"""What TZ may be without the rules of any zone."""
+MARKS = (b"zoneinfo", b"TIME_ZONE")
+"""What Python's sources say that look zones up; the second is Django's setting."""
+LARGEST_SOURCE = 1 << 20
+
+
+def uses_time_zones(project: Project, commands: Mapping[str, Command]) -> bool:
+    """Whether a config set has a TZ, or a Python source of the project looks zones up. Blocks."""
+    if any(command.env.get("TZ", "") not in NO_ZONE for command in commands.values()):
+        return True
+    root = Path(project.root)
+    ignored, _ = read_ignore(root)
+    return any(
+        mark in source
+        for part in (project.package.files or {"/": "."}).values()
+        for source in _sources(root, part, ignored)
+        for mark in MARKS
+    )
+
+
+def _sources(root: Path, part: str, ignored: Callable[[str], bool]) -> Iterator[bytes]:
+    """Yield the Python sources of a part of the project that goes into the image, as ``image.scan`` finds them."""
+    for place, directories, names in os.walk(root / part):
+        inside = os.path.relpath(place, root)
+        directories[:] = [
+            name for name in directories if name != "node_modules" and not ignored(os.path.normpath(f"{inside}/{name}"))
+        ]
+        for name in names:
+            path = Path(place, name)
+            if name.endswith(".py") and path.is_file() and path.stat().st_size <= LARGEST_SOURCE:
+                yield path.read_bytes()
