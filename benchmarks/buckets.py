@@ -25,7 +25,7 @@ import obstore
 from safelight.storage.bucket import BucketStore
 from safelight.storage.directory import DirectoryStore
 from safelight.storage.store import BlobStore
-from support.seaweedfs import seaweedfs
+from support.servers.seaweedfs import seaweedfs
 
 SMALL, LARGE = 100_000, 64 << 20
 SECONDS, ROUNDS = 1.5, 5

@@ -29,7 +29,7 @@ from safelight.db.postgres.ledger import load
 from safelight.db.postgres.waiting import run
 from safelight.db.rows import EventRow, TaskRow
 from safelight.wire import Blob, Finished, LeaseRequest, NewTask, Output, State, WorkerInfo
-from support import postgres
+from support.servers import postgres
 
 SPEC = msgspec.Raw(b'{"name":"invert","outputs":{"image":{"operations":[{"op":"invert"}]}}}')
 Measure = Callable[[], Awaitable[float]]

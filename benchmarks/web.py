@@ -16,8 +16,8 @@ from pathlib import Path
 from playwright.async_api import Browser, BrowserContext
 
 from safelight.client.master import Client
-from support.browser import chromium
 from support.many import make_many
+from support.pages.browser import chromium
 from support.photos import photo
 from support.system import system
 

@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:
-    from support.seaweedfs import Seaweed
+    from support.servers.seaweedfs import Seaweed
 
 # A shell lets what it starts in the background ignore Ctrl-C, and every program that a test starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -29,7 +29,7 @@ TOGETHER = {"drumhead", "cli"}
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Seaweed]":
     """A real S3 server, started once."""
-    from support.seaweedfs import seaweedfs
+    from support.servers.seaweedfs import seaweedfs
 
     with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
         yield server

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from support.browser import chromium
+from support.pages.browser import chromium
 from support.photos import photo
 
 pytestmark = pytest.mark.slow

@@ -19,7 +19,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey
 from yarl import URL
 
-from support.browser import chromium, opened
+from support.pages.browser import chromium, opened
 from support.system import free_port
 from support.until import until
 

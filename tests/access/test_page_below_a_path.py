@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.async_api import expect
 
-from support.browser import chromium, opened
+from support.pages.browser import chromium, opened
 from support.photos import photo
 from support.system import free_port
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import aiohttp
 import pytest
 
-from support.axe import findings
-from support.browser import chromium, opened
+from support.pages.axe import findings
+from support.pages.browser import chromium, opened
 from support.photos import photo
 
 from .tenants import Api, finish_one

@@ -15,7 +15,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from support.browser import chromium
+from support.pages.browser import chromium
 from support.photos import photo
 from support.processes import program
 from support.system import free_port

@@ -13,7 +13,7 @@ from safelight.client.master import Client
 from safelight.storage.directory import DirectoryStore
 from safelight.wire import State
 from support.photos import is_inverse, photo
-from support.seaweedfs import seaweedfs
+from support.servers.seaweedfs import seaweedfs
 from support.system import system
 
 pytestmark = pytest.mark.slow

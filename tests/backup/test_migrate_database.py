@@ -11,8 +11,8 @@ from safelight.client.db import DbClient
 from safelight.client.master import Client
 from safelight.db.sqlite import SqliteStore
 from safelight.wire import State, TaskQuery
-from support import postgres
 from support.photos import is_inverse, photo
+from support.servers import postgres
 from support.system import system
 from support.tasks import new_task
 

@@ -15,7 +15,7 @@ import pytest
 
 from cli.conftest import Run
 from support.command import COMMAND, environment, terminal
-from support.disks import may_mount, small_disk
+from support.guests.disks import may_mount, small_disk
 from support.photos import is_inverse, photo
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from safelight.db.__main__ import Config, build
 from safelight.db.postgres import PostgresStore
 from safelight.db.sqlite import SqliteStore
 from safelight.db.store import Policy, TaskStore
-from support import postgres
+from support.servers import postgres
 
 Opened = Callable[..., Awaitable[TaskStore]]
 BACKENDS = ["sqlite", "postgres"]

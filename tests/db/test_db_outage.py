@@ -13,8 +13,8 @@ from safelight.db.postgres.waiting import wait
 from safelight.errors import Code, Error
 from safelight.sqlfiles import migrations
 from safelight.wire import State, TaskQuery
-from support import postgres
 from support.processes import service
+from support.servers import postgres
 from support.tasks import finished, new_task, request
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from safelight import settings
-from support.containers import LIMIT, Podman
+from support.guests.containers import LIMIT, Podman
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "deploy/compose.yaml"

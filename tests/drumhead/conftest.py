@@ -13,7 +13,7 @@ from aiohttp import web
 
 from drumhead.home import Home
 from drumhead.python.lock import find_uv
-from support.composing import Drumhead, write_files
+from support.guests.composing import Drumhead, write_files
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -4,7 +4,7 @@ import json
 import sys
 
 from drumhead import host
-from support.composing import COMMAND
+from support.guests.composing import COMMAND
 
 
 def test_doctor_finds_what_this_host_has(empty):

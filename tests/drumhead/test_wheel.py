@@ -12,7 +12,7 @@ from drumhead.guest import find_guest
 from drumhead.image.guest_program import compile_program
 from drumhead.package.recipe import known_recipes
 from drumhead.python.lock import find_uv
-from support.composing import Drumhead, write_files
+from support.guests.composing import Drumhead, write_files
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow

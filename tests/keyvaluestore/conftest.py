@@ -11,7 +11,7 @@ from safelight.keyvaluestore.__main__ import Config, build
 from safelight.keyvaluestore.etcd import Access, EtcdStore, Gateway
 from safelight.keyvaluestore.sqlite import SqliteStore
 from safelight.keyvaluestore.store import KeyValueStore
-from support.etcd import Cluster, cluster
+from support.servers.etcd import Cluster, cluster
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from kills.clients import settled, upload_until, watch
 from kills.history import History
 from safelight.client.master import Client
-from support.cluster import Cluster
 from support.photos import is_inverse, photo
+from support.servers.cluster import Cluster
 
 pytestmark = pytest.mark.slow
 

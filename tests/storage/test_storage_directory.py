@@ -14,7 +14,7 @@ import pytest
 from safelight.errors import Code, Error
 from safelight.storage.directory import DirectoryStore
 from storage.content import chunks, digest_of, files, made, read
-from support.disks import may_mount, small_disk
+from support.guests.disks import may_mount, small_disk
 
 MIB = 1 << 20
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
 import msgspec
+import pytest
 
-from safelight.wire import Blob, Died, Failed, Failure, Finished, LeaseRequest, NewTask, Output, WorkerInfo
+from safelight.errors import Code, Error
+from safelight.wire import Blob, Died, Failed, Failure, Finished, LeaseRequest, NewTask, Output, State, WorkerInfo
 
 _numbers = itertools.count()
 
@@ -50,3 +53,16 @@ def failed(lease: str, *, permanent: bool = False) -> Failed:
 
 def died(lease: str) -> Died:
     return Died(lease=lease, failure=Failure(code="out_of_memory", detail="It took too much memory."))
+
+
+async def refused(code: Code, call: Awaitable[object]) -> Error:
+    """Wait for a call that must raise an error of that code; return the error."""
+    with pytest.raises(Error) as caught:
+        await call
+    assert caught.value.code is code
+    return caught.value
+
+
+async def states(store: Any, tasks: Iterable[Any]) -> list[State]:
+    """Return the states of tasks as a store knows them."""
+    return [(await store.get(task.id)).state for task in tasks]

@@ -8,7 +8,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page
 
 from safelight.client.master import Client
-from support.browser import chromium, opened
+from support.pages.browser import chromium, opened
 from support.system import System, system
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from safelight.client.master import Client
-from support.browser import chromium, opened
+from support.pages.browser import chromium, opened
 from support.photos import PHOTOS
 from support.system import system
 

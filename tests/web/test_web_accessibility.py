@@ -3,8 +3,8 @@
 import pytest
 from playwright.async_api import expect
 
-from support.axe import findings
-from support.browser import opened
+from support.pages.axe import findings
+from support.pages.browser import opened
 from support.photos import photo
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]

@@ -11,8 +11,8 @@ from playwright.async_api import expect
 
 from safelight.wire import State
 from support.broken_network import network
-from support.browser import opened
 from support.many import make_many
+from support.pages.browser import opened
 from support.photos import photo
 from support.until import until
 

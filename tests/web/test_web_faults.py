@@ -7,9 +7,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import expect
 
-from support.browser import opened
-from support.firefox import firefox
 from support.many import make_many
+from support.pages.browser import opened
+from support.pages.firefox import firefox
 from support.photos import photo
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]

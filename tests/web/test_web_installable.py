@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from playwright.async_api import expect
 
-from support.browser import opened
+from support.pages.browser import opened
 from support.photos import photo
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]

@@ -10,8 +10,8 @@ import pytest_asyncio
 from playwright.async_api import expect
 
 from safelight.wire import TaskFilter
-from support.browser import opened
 from support.many import make_many
+from support.pages.browser import opened
 from support.photos import photo
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]

@@ -4,7 +4,7 @@ import pytest
 from playwright.async_api import expect
 
 from safelight.wire import State
-from support.browser import opened
+from support.pages.browser import opened
 from support.photos import photo
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]

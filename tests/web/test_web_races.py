@@ -10,8 +10,8 @@ from playwright.async_api import expect
 from safelight.client.master import Client
 from safelight.wire import State
 from support.broken_network import network
-from support.browser import opened
 from support.many import make_many
+from support.pages.browser import opened
 from support.photos import photo
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.applications import Application
+from support.guests.applications import Application
 
 
 @pytest.fixture

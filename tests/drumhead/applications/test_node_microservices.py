@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.machines import wait_log
+from support.guests.machines import wait_log
 from support.photos import is_inverse, photo
 
 pytestmark = pytest.mark.slow

@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from support.applications import get
-from support.machines import LIMIT, find, forwarded
+from support.guests.applications import get
+from support.guests.machines import LIMIT, find, forwarded
 
 pytestmark = pytest.mark.slow
 NATIVE = "runtime: native\nconfig_set:\n  main: {{{}}}\n"

@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from support.applications import get
+from support.guests.applications import get
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import pytest
 
 from drumhead.fleet.deploy import SUPERVISOR_LOG
 from drumhead.fleet.store import FleetStore
-from support.machines import command, find, restarts_of, wait_gone, wait_healthy_again, wait_until
+from support.guests.machines import command, find, restarts_of, wait_gone, wait_healthy_again, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -1,6 +1,6 @@
 """safelight as a fleet of machines (`safelight up --vm`), destroyed while it works; nothing acknowledged is lost.
 
-OSv's half needs a kernel of OSv (``support.osv``); without it every case of it is reported as not run.
+OSv's half needs a kernel of OSv (``support.guests.osv``); without it every case of it is reported as not run.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ from kills.history import History
 from safelight.access.cluster_key import ClusterKey
 from safelight.client.master import Client
 from safelight.wire import State
-from support import osv
 from support.command import COMMAND, environment
-from support.machines import LIMIT, find, forwarded, restarts_of, wait_gone, wait_healthy_again
+from support.guests import osv
+from support.guests.machines import LIMIT, find, forwarded, restarts_of, wait_gone, wait_healthy_again
 from support.photos import is_inverse, photo
 
 pytestmark = pytest.mark.slow

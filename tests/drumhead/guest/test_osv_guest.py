@@ -27,9 +27,9 @@ from drumhead.image.guest_program import compile_program
 from drumhead.machine.qemu.acceleration import try_boot
 from drumhead.records import Blob, Command, Image, ImageFiles, Kernel
 from drumhead.tree import Tree, regular
-from support import osv
-from support.machines import LIMIT
-from support.rofs import read_rofs
+from support.guests import osv
+from support.guests.machines import LIMIT
+from support.guests.rofs import read_rofs
 
 STATE = Path("/state")
 IMAGE = Image(

@@ -21,8 +21,8 @@ from safelight.client.base import no_credentials
 from safelight.client.master import Client
 from safelight.errors import Code, Error
 from safelight.wire import State
-from support import osv
-from support.machines import LIMIT, find, forwarded, restarts_of, wait_gone, wait_healthy_again
+from support.guests import osv
+from support.guests.machines import LIMIT, find, forwarded, restarts_of, wait_gone, wait_healthy_again
 from support.photos import is_inverse, photo
 
 pytestmark = pytest.mark.slow

@@ -13,9 +13,9 @@ from drumhead.guest import find_guest
 from drumhead.home import Home
 from drumhead.machine.instances import Instances
 from drumhead.machine.volume.volumes import REPAIRED, make_disk
-from support import osv
-from support.disks import debugfs, is_whole, sparse
-from support.machines import LIMIT, find, wait_gone, wait_until
+from support.guests import osv
+from support.guests.disks import debugfs, is_whole, sparse
+from support.guests.machines import LIMIT, find, wait_gone, wait_until
 
 pytestmark = pytest.mark.slow
 PROGRAMS = Path(__file__).parent

@@ -16,7 +16,7 @@ from drumhead.manifest.project import read_project
 from drumhead.python.syntax_scan import MARKER, cached_scans, scan_source
 from drumhead.records import Command
 from drumhead.tree import Tree, regular
-from support.composing import write_files
+from support.guests.composing import write_files
 
 ROOT = Path(__file__).parents[3]
 SHELL = Path("/bin/dash")

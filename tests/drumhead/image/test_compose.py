@@ -13,7 +13,7 @@ from drumhead.image.store import ImageStore, encode
 from drumhead.package.store import PackageStore
 from drumhead.report import silent
 from drumhead.tree import Tree, regular
-from support.composing import Drumhead, listing, write_files
+from support.guests.composing import Drumhead, listing, write_files
 
 
 def unpacked(command, image, path, tmp_path):

@@ -1,6 +1,6 @@
 """Images for OSv: what is in them, beside Linux's of the same name; updates; disks that boot by BIOS.
 
-The kernel here only looks like one (``support.osv``); where DRUMHEAD_OSV_KERNEL names a real one, a disk is booted.
+The kernel here only looks like one (`support.guests.osv`); where DRUMHEAD_OSV_KERNEL names one, a disk is booted.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ from drumhead.filesystem.rofs.root import root_disk
 from drumhead.home import Home
 from drumhead.image.store import ImageStore, encode
 from drumhead.package.osv.module import fit
-from support import osv
-from support.composing import Drumhead, write_files
-from support.rofs import contents_of, read_rofs
+from support.guests import osv
+from support.guests.composing import Drumhead, write_files
+from support.guests.rofs import contents_of, read_rofs
 
 WALK = """import hashlib, os
 MOUNTED = {"dev", "proc", "sys", "tmp", "run", "var/tmp", "var/log", "data", "drumhead"}

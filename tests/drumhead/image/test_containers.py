@@ -12,7 +12,7 @@ import pytest
 
 from drumhead.image.store import ImageStore
 from support.command import COMMAND, environment
-from support.containers import LIMIT, Podman
+from support.guests.containers import LIMIT, Podman
 from support.photos import is_inverse, photo
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from drumhead.manifest.run_yaml import parse_command
 from drumhead.package.names import resolve_names
 from drumhead.patterns import match_any
 from drumhead.records import Command
-from support.composing import write_files
+from support.guests.composing import write_files
 
 PACKAGE = "name: demo\ntitle: DEMO App\nauthor: lemmy (lemmy@email.com)\n"
 

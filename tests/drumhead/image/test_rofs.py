@@ -13,7 +13,7 @@ from drumhead.errors import DrumheadError
 from drumhead.filesystem.rofs.root import partition_table, root_disk, unite, write_root
 from drumhead.filesystem.rofs.writer import rofs_bytes, write_rofs
 from drumhead.tree import Tree, directory, host_file, regular, symlink
-from support.rofs import contents_of, read_rofs
+from support.guests.rofs import contents_of, read_rofs
 
 raw_names = st.binary(min_size=1, max_size=20).map(lambda name: name.decode(errors="surrogateescape"))
 names = st.one_of(raw_names, st.sampled_from(["a", "b", "usr", "lib", "ß", "文", "a b", "x" * 255])).filter(

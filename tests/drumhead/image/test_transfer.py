@@ -9,7 +9,7 @@ from drumhead.image.export.artifact import manifest_of
 from drumhead.image.store import ImageStore, blobs_of, encode
 from drumhead.image.transfer import default_tag
 from drumhead.package.remote.registry import Registry
-from support.composing import write_files
+from support.guests.composing import write_files
 
 SHELL = "name: moved\ntitle: Moved\nauthor: x\nversion: 1.2\nrequire: [cli]\n"
 RUN = "runtime: native\nconfig_set:\n  main:\n    bootcmd: /usr/bin/cat /text\n"

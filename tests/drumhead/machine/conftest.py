@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from drumhead.machine.instances import Instances
-from support.machines import find, wait_log
+from support.guests.machines import find, wait_log
 
 SERVER = """
 import http.server, json, os, signal, socket, socketserver, sys, threading, time

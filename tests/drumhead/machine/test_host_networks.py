@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from support import osv
-from support.machines import LIMIT, wait_log, wait_until
+from support.guests import osv
+from support.guests.machines import LIMIT, wait_log, wait_until
 
 from .conftest import SERVER
 

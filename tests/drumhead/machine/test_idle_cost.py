@@ -11,7 +11,7 @@ import pytest
 from drumhead.machine.qemu.channel import connect
 from drumhead.machine.session.protocol import Terminal, open_session
 from drumhead.records import Command
-from support.machines import LIMIT, command, find, wait_log
+from support.guests.machines import LIMIT, command, find, wait_log
 
 pytestmark = pytest.mark.slow
 

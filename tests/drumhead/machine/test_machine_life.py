@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from support.machines import command, find, wait_gone, wait_log, wait_running
+from support.guests.machines import command, find, wait_gone, wait_log, wait_running
 
 pytestmark = pytest.mark.slow
 

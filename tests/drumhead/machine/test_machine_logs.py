@@ -10,7 +10,7 @@ from drumhead.machine import logs
 from drumhead.machine.instances import Instances
 from drumhead.machine.logs import trim, trim_logs
 from drumhead.machine.watch import file_size, follow, read_from, tail_offset
-from support.machines import wait_until
+from support.guests.machines import wait_until
 
 LINES = [b"line %06d\n" % number for number in range(60_000)]
 

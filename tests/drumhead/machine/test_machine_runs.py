@@ -15,7 +15,7 @@ import pytest
 
 from drumhead.machine.session.protocol import open_session
 from drumhead.records import Command
-from support.machines import command, find, forwarded
+from support.guests.machines import command, find, forwarded
 
 pytestmark = pytest.mark.slow
 

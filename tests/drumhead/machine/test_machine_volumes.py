@@ -12,7 +12,7 @@ from drumhead.home import Home
 from drumhead.machine.records import VolumeMount
 from drumhead.machine.volume.ext4 import find_holes, was_not_unmounted
 from drumhead.machine.volume.volumes import fill_holes, make_disk, open_volumes, repair_disk
-from support.disks import debugfs, is_whole, sparse
+from support.guests.disks import debugfs, is_whole, sparse
 
 SUPERBLOCK, STATE, FREE_BLOCKS, INCOMPATIBLE = 1024, 0x3A, 0x0C, 0x60
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from support.machines import LIMIT
+from support.guests.machines import LIMIT
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from drumhead.debian.sources import Suite, find_suites
 from drumhead.debian.version import version_key
 from drumhead.download import new_client
 from drumhead.errors import DrumheadError, ErrorCode
-from support.composing import write_files
+from support.guests.composing import write_files
 
 
 @pytest.fixture(scope="module")

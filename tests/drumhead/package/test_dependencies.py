@@ -10,7 +10,7 @@ from drumhead.manifest.project import read_project
 from drumhead.python.lock import find_uv, read_lock
 from drumhead.python.requirements import check_hashes
 from drumhead.python.wheels import SITE, refuse_compiled
-from support.composing import listing, write_files
+from support.guests.composing import listing, write_files
 
 PYPROJECT = """
 [project]

@@ -24,7 +24,7 @@ from drumhead.package import signing
 from drumhead.package.records import Package
 from drumhead.package.store import PackageStore
 from drumhead.tree import Tree, regular
-from support.composing import Drumhead, write_files
+from support.guests.composing import Drumhead, write_files
 
 MIB = 1 << 20
 

@@ -11,7 +11,7 @@ import pytest
 from drumhead.errors import EXIT_STATUS, ErrorCode
 from drumhead.package.osv.module import fit
 from drumhead.package.store import PackageStore, parse_ref
-from support import osv
+from support.guests import osv
 
 UNSUPPORTED = EXIT_STATUS[ErrorCode.UNSUPPORTED]
 UNVERIFIED = EXIT_STATUS[ErrorCode.UNVERIFIED]

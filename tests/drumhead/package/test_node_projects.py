@@ -13,7 +13,7 @@ from drumhead.node.native import check_native, module_abi
 from drumhead.node.versions import MODULE_ABI, RELEASES
 from drumhead.package.recipe import known_recipes
 from drumhead.tree import Tree, regular
-from support.composing import write_files
+from support.guests.composing import write_files
 
 ENTRY = {
     "version": "1.0.0",

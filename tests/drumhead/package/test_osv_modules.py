@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from drumhead.package.osv.module import bind_at_once, fit, load_whole
-from support import osv
+from support.guests import osv
 
 
 def flags(path):

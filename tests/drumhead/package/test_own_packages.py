@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from support.composing import listing, write_files
+from support.guests.composing import listing, write_files
 
 HEAD = "title: T\nauthor: somebody\nversion: 1.0\n"
 

@@ -12,7 +12,7 @@ from drumhead.blobs import file_digest
 from drumhead.home import Home
 from drumhead.package.recipe import known_recipes, read_recipe
 from drumhead.package.store import PackageStore, parse_ref
-from support.composing import Drumhead, write_files
+from support.guests.composing import Drumhead, write_files
 
 
 def test_a_package_says_what_it_was_made_from(drumhead):

@@ -9,7 +9,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.package.recipe import MAX_BYTES, read_recipe
 from drumhead.package.store import PackageStore, parse_ref
 from drumhead.tree import Tree, regular
-from support.composing import write_files
+from support.guests.composing import write_files
 
 MINIMAL = "name: mine\nkind: tool\ndescription: Mine\nversion_of: jq\ndebian: [jq]\n"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from playwright.async_api import Page
 
-AXE = Path(__file__).parents[2] / "web/node_modules/axe-core/axe.min.js"
+AXE = Path(__file__).parents[3] / "web/node_modules/axe-core/axe.min.js"
 
 
 async def findings(page: Page) -> list[str]:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from safelight.client.base import ServiceClient
-from support.etcd import Cluster as Etcd
-from support.postgres import Server as Postgres
-from support.seaweedfs import Seaweed
+from support.servers.etcd import Cluster as Etcd
+from support.servers.postgres import Server as Postgres
+from support.servers.seaweedfs import Seaweed
 from support.system import free_port
 
 KINDS = ("keyvaluestore", "db", "storage", "master", "worker")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.request
 from contextlib import asynccontextmanager
 
-from support.machines import LIMIT, find, forwarded, wait_log
+from support.guests.machines import LIMIT, find, forwarded, wait_log
 
 PACKAGE = "name: {name}\ntitle: {name}\nauthor: somebody\nrequire: [{require}]\n"
 

@@ -1,0 +1,178 @@
+"""Leases and outcomes in every store of db: errors, deaths, heartbeats, returns."""
+
+from __future__ import annotations
+
+import asyncio
+
+from safelight.errors import Code
+from safelight.wire import (
+    Heartbeat,
+    Returned,
+    State,
+    WorkerInfo,
+)
+from support.tasks import died, failed, finished, new_task, refused, request
+
+
+async def test_an_outcome_may_be_repeated_but_not_changed(store):
+    await store.create([new_task(), new_task()])
+    one, two = await store.lease(request(n=2))
+    for _ in range(2):
+        answers = await store.settle([finished(one.id), Returned(lease=two.id), finished(one.id)])
+        assert [answer.state for answer in answers] == [State.FINISHED, State.WAITING, State.FINISHED]
+    answers = await store.settle([failed(one.id), finished(two.id)])
+    assert [answer.problem["code"] for answer in answers] == ["lease_lost", "lease_lost"]
+    assert (await store.get(one.task)).state is State.FINISHED
+
+
+async def test_a_returned_task_keeps_its_place_and_its_counts(store):
+    made = await store.create([new_task(), new_task()])
+    (lease,) = await store.lease(request())
+    await store.settle([Returned(lease=lease.id)])
+    again = await store.lease(request(n=2))
+    assert [lease.task for lease in again] == [task.id for task in made]
+    assert again[0].attempt == 2
+    assert again[0].id != lease.id
+    task = await store.get(made[0].id)
+    assert (task.errors, task.deaths) == (0, 0)
+
+
+async def test_an_outcome_of_an_unknown_lease_changes_nothing(store):
+    (made,) = await store.create([new_task()])
+    (lease,) = await store.lease(request())
+    forged = [lease.id[:-1] + "a", lease.id[:-1] + "b", lease.id.replace("-1-", "-2-", 1), made.id, "nonsense", ""]
+    answers = await store.settle([finished(name) for name in forged if name != lease.id])
+    assert {answer.problem["code"] for answer in answers} == {"lease_lost"}
+    assert (await store.get(made.id)).state is State.WORKING
+
+
+async def test_a_permanent_error_fails_the_task_at_once(store):
+    (made,) = await store.create([new_task()])
+    (lease,) = await store.lease(request())
+    await store.settle([failed(lease.id, permanent=True)])
+    task = await store.get(made.id)
+    assert (task.state, task.failure.code, task.errors) == (State.FAILED, "damaged_image", 1)
+
+
+async def test_passing_errors_are_tried_again_up_to_a_number(opened):
+    store = await opened(max_errors=3, retry_first=0.02, retry_longest=0.03)
+    (made,) = await store.create([new_task()])
+    for attempt in (1, 2, 3):
+        (lease,) = await store.lease(request(wait=10))
+        assert lease.attempt == attempt
+        await store.settle([failed(lease.id)])
+    task = await store.get(made.id)
+    assert (task.state, task.errors, task.deaths, task.failure.code) == (State.FAILED, 3, 0, "unavailable")
+    kinds = [event.kind for event in (await store.events(0, task=made.id)).events]
+    assert kinds == ["created", *["leased", "delayed"] * 2, "leased", "failed"]
+
+
+async def test_a_delayed_task_is_not_leased_before_its_time(opened):
+    store = await opened(retry_first=100)
+    await store.create([new_task()])
+    (lease,) = await store.lease(request())
+    await store.settle([failed(lease.id)])
+    assert await store.lease(request()) == []
+    summary = await store.summary()
+    assert (summary.tasks["waiting"], summary.delayed) == (1, 1)
+
+
+async def test_deaths_lead_to_quarantine_with_the_cause(store):
+    (made,) = await store.create([new_task()])
+    for state in (State.WAITING, State.QUARANTINED):
+        (lease,) = await store.lease(request())
+        (answer,) = await store.settle([died(lease.id)])
+        assert answer.state is state
+    task = await store.get(made.id)
+    assert (task.deaths, task.errors, task.failure.code) == (2, 0, "out_of_memory")
+    released = await store.release(made.id)
+    assert (released.state, released.deaths, released.failure) == (State.WAITING, 0, None)
+    await refused(Code.CONFLICT, store.release(made.id))
+
+
+async def test_an_expired_lease_is_a_death_and_fenced(store):
+    (made,) = await store.create([new_task()])
+    (first,) = await store.lease(request("a", seconds=0.05))
+    (second,) = await store.lease(request("b", wait=10, seconds=0.05))
+    assert second.attempt == 2
+    assert await store.lease(request("b", wait=2.0, holding=[second.id])) == []
+    task = await store.get(made.id)
+    assert (task.state, task.deaths, task.failure.code) == (State.QUARANTINED, 2, "worker_lost")
+    for lease in (first, second):
+        (answer,) = await store.settle([finished(lease.id)])
+        assert (answer.problem["code"], answer.problem["state"]) == ("lease_lost", "quarantined")
+    assert (await store.get(made.id)).outputs == []
+
+
+async def test_a_worker_that_comes_back_takes_its_death_back(store):
+    """It was suspended, or the master was away: nobody died. Its lease stays lost."""
+    (made,) = await store.create([new_task()])
+    (first,) = await store.lease(request("a", seconds=0.05))
+    (second,) = await store.lease(request("b", wait=10, seconds=0.05))
+    page = await store.events(0, task=made.id)
+    while len(page.events) < 5:
+        await store.events(page.last, wait=10, task=made.id)
+        page = await store.events(0, task=made.id)
+    assert (await store.get(made.id)).state is State.QUARANTINED
+    for _ in range(2):  # a death is taken back once
+        answer = await store.heartbeat(Heartbeat(worker=WorkerInfo(id="b"), holding=[second.id]))
+        assert answer.lost == [second.id]
+        task = await store.get(made.id)
+        assert (task.state, task.deaths, task.failure.code) == (State.WAITING, 1, "worker_lost")
+    kinds = [event.kind for event in (await store.events(0, task=made.id)).events]
+    assert kinds == ["created", "leased", "expired", "leased", "expired", "excused"]
+    (answer,) = await store.settle([finished(second.id)])
+    assert answer.problem["code"] == "lease_lost"
+    assert first.task == second.task
+
+
+async def test_heartbeats_keep_a_lease_and_tell_what_is_lost(store):
+    await store.create([new_task(), new_task()])
+    kept, lapsing = await store.lease(request("a", n=2, seconds=0.2))
+    worker = WorkerInfo(id="a")
+    answer = await store.heartbeat(Heartbeat(worker=worker, holding=[kept.id], seconds=60))
+    assert answer.lost == []
+    (again,) = await store.lease(request("b", wait=10))
+    assert again.task == lapsing.task
+    answer = await store.heartbeat(Heartbeat(worker=worker, holding=[kept.id, lapsing.id, "x"], seconds=60))
+    assert answer.lost == [lapsing.id, "x"]
+    assert (await store.settle([finished(kept.id)]))[0].state is State.FINISHED
+
+
+async def test_a_lease_whose_answer_was_lost_goes_back_at_once(store):
+    await store.create([new_task() for _ in range(3)])
+    one, lost = await store.lease(request(n=2))
+    (again,) = await store.lease(request(holding=[one.id]))
+    assert again.task == lost.task
+    assert again.attempt == 2
+    assert (await store.get(lost.task)).deaths == 0
+    assert (await store.settle([finished(lost.id)]))[0].problem["code"] == "lease_lost"
+    assert len(await store.lease(request("other", n=9))) == 1
+
+
+async def test_no_task_is_leased_twice_at_once(store):
+    made = await store.create([new_task() for _ in range(60)])
+    leases = [
+        lease
+        for taken in await asyncio.gather(*(store.lease(request(f"w{number}", n=7)) for number in range(20)))
+        for lease in taken
+    ]
+    assert sorted(lease.task for lease in leases) == sorted(task.id for task in made)
+
+
+async def test_a_wait_ends_with_the_task(store):
+    waiting = asyncio.create_task(store.lease(request(wait=30)))
+    (made,) = await store.create([new_task()])
+    (lease,) = await asyncio.wait_for(waiting, 10)
+    assert lease.task == made.id
+    assert await store.lease(request("b", wait=0.05)) == []
+
+
+async def test_uploading_tasks_become_ready(store):
+    (made,) = await store.create([new_task(input=None, state=State.UPLOADING)])
+    assert await store.lease(request()) == []
+    assert (await store.ready(made.id)).state is State.WAITING
+    assert (await store.ready(made.id)).state is State.WAITING
+    (lease,) = await store.lease(request())
+    assert lease.input is None
+    await refused(Code.CONFLICT, store.ready(made.id))

@@ -1,0 +1,1 @@
+"""Images, machines and containers in tests of drumhead."""

@@ -1,0 +1,1 @@
+"""The servers of distributed backends, each from its own package."""
