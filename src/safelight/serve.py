@@ -172,7 +172,6 @@ async def running(
     `neighbours` are the services of the same process, which it calls directly.
     """
     async with AsyncExitStack() as stack:
-        certificate = _certificate(config)
         service = Service(name, config, await stack.enter_async_context(_session(config)), neighbours)
         if service.keyvaluestore is not None:
             store = service.neighbours.find(KeyValueStoreClient)
@@ -181,15 +180,34 @@ async def running(
         app = await stack.enter_async_context(build(config, service))
         route.add(app, route.post("/shutdown", _shutdown, Access.SHUTDOWN))
         http.prepare(app, service)
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            handler_cancellation=True,
-            shutdown_timeout=1.0,
-            auto_decompress=False,
-            keepalive_timeout=_KEEP_ALIVE,
-            read_bufsize=_READ_AHEAD,
+        await stack.enter_async_context(_listening(app, config, service))
+        log.info(
+            "%s is listening on %d", service.title, service.port, extra={"address": f"http://{service.advertised}"}
         )
+        if config.open:
+            log.warning("Everybody who reaches %s may do everything there (--open)", service.title)
+        if service.discovery is not None and isinstance(config, Config) and name in REGISTRATION_KEYS:
+            await stack.enter_async_context(_registered(service, service.discovery, config.registration_ttl))
+        try:
+            yield service
+        finally:
+            service.stop()
+
+
+@asynccontextmanager
+async def _listening(app: web.Application, config: StandaloneConfig, service: Service) -> AsyncIterator[None]:
+    """Take requests; leaving lets those in progress end first. Sets the service's port."""
+    certificate = _certificate(config)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=1.0,
+        auto_decompress=False,
+        keepalive_timeout=_KEEP_ALIVE,
+        read_bufsize=_READ_AHEAD,
+    )
+    async with AsyncExitStack() as stack:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         stack.push_async_callback(_drain, runner, service)
@@ -203,17 +221,7 @@ async def running(
         await stack.enter_async_context(service.connections.watching(runner.server))
         if certificate is not None:
             await stack.enter_async_context(certificate.watching())
-        log.info(
-            "%s is listening on %d", service.title, service.port, extra={"address": f"http://{service.advertised}"}
-        )
-        if config.open:
-            log.warning("Everybody who reaches %s may do everything there (--open)", service.title)
-        if service.discovery is not None and isinstance(config, Config) and name in REGISTRATION_KEYS:
-            await stack.enter_async_context(_registered(service, service.discovery, config.registration_ttl))
-        try:
-            yield service
-        finally:
-            service.stop()
+        yield
 
 
 async def _drain(runner: web.AppRunner, service: Service) -> None:

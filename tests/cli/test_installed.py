@@ -29,7 +29,7 @@ for package in (safelight, drumhead):
             try:
                 importlib.import_module(module.name)
             except ModuleNotFoundError as error:
-                if error.name not in ("joserfc", "obstore"):  # come with safelight[oidc] and safelight[buckets]
+                if error.name not in ("joserfc", "obstore", "asyncpg", "greenlet"):  # brought by extras
                     raise
 print(safelight.__file__)
 """

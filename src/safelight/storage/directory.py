@@ -20,7 +20,6 @@ import hashlib
 import math
 import os
 import re
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Callable
@@ -32,6 +31,7 @@ from typing import TypeVar
 
 from safelight.errors import Code, Error
 from safelight.storage.files import BLOCK, Incoming, blocks, full, guarded, lock, older, sync
+from safelight.storage.shard import Shard
 from safelight.storage.store import NAME_PREFIX, PutResult
 from safelight.wire import Blob, StorageInfo
 
@@ -51,51 +51,6 @@ _CHECKED_AT_ONCE = 32 << 20
 """Once in `_VERIFIED_FOR` seconds, a blob of at most so many bytes is verified before it is read or stored again."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-class _Shard:
-    """The lock of one directory of blobs and of the directory of names with the same digits.
-
-    `count` and `size` say how many blobs and bytes the directory of blobs holds; `count` is None until it is asked for.
-    """
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.unflushed: dict[Path, object] = {}
-        """Files that were renamed or set and are not flushed yet, each with a mark of that change."""
-        self.count: int | None = None
-        self.size = 0
-        self._descriptor: int | None = None
-
-    def descriptor(self, path: Path) -> int:
-        """Return a descriptor of the directory of blobs, which is used to flush it and stays open."""
-        if self._descriptor is None:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        return self._descriptor
-
-    def flush(self, path: Path, directory: int | None = None, *, content: bool = True) -> None:
-        """Flush a file that is marked, and its directory, without holding the lock. `content`: the file itself too."""
-        mark = self.unflushed.get(path)
-        if mark is None:
-            return
-        if content:
-            sync(path)
-        if directory is None:
-            sync(path.parent)
-        else:
-            os.fsync(directory)
-        with self.lock:
-            if self.unflushed.get(path) is mark:  # nobody has changed it again meanwhile
-                del self.unflushed[path]
-
-    def close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-
-    def add(self, count: int, size: int) -> None:
-        if self.count is not None:
-            self.count += count
-            self.size += size
 
 
 class OpenFile:
@@ -128,7 +83,7 @@ class DirectoryStore:
         self._threads = threads
         self._keep_free = keep_free
         self._fresh_for = fresh_for
-        self._shards = {digits: _Shard() for digits in _SHARDS}
+        self._shards = {digits: Shard() for digits in _SHARDS}
         self._damaged: set[str] = set()
         self._verified: OrderedDict[str, float] = OrderedDict()
         """When bytes were last seen to have their digest, on the monotonic clock, for the blobs seen latest."""
@@ -298,7 +253,7 @@ class DirectoryStore:
             incoming.drop()
         return PutResult(digest=blob.digest, size=blob.size, new=not known)
 
-    def _freshen(self, shard: _Shard, path: Path, blob: Blob) -> tuple[bool, int | None]:
+    def _freshen(self, shard: Shard, path: Path, blob: Blob) -> tuple[bool, int | None]:
         """Make a blob fresh, unless it is missing or damaged. Return whether it is fresh, and the size of its file."""
         try:
             status = path.stat()
@@ -309,7 +264,7 @@ class DirectoryStore:
         self._set_time(shard, path, status.st_mtime)
         return True, status.st_size
 
-    def _set_time(self, shard: _Shard, path: Path, stored: float) -> None:
+    def _set_time(self, shard: Shard, path: Path, stored: float) -> None:
         """Set the time of a file that was stored at another time, unless that is recent; the flush is still due."""
         now = time.time_ns()
         if not 0 <= now / 1e9 - stored < self._fresh_for:
@@ -411,12 +366,12 @@ class DirectoryStore:
             sizes = [entry.stat().st_size for entry in entries]
             shard.count, shard.size = len(sizes), sum(sizes)
 
-    def _place(self, digest: str) -> tuple[_Shard, Path]:
+    def _place(self, digest: str) -> tuple[Shard, Path]:
         if _DIGEST.fullmatch(digest) is None:
             raise Error(Code.NOT_FOUND, "A blob is named by the SHA-256 of its bytes, 64 lower-case hex digits.")
         return self._shards[digest[:2]], self._blobs / digest[:2] / digest
 
-    def _place_of_name(self, name: str) -> tuple[_Shard, Path]:
+    def _place_of_name(self, name: str) -> tuple[Shard, Path]:
         key = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
         return self._shards[key[:2]], self._names / key[:2] / key
 

@@ -109,6 +109,13 @@ def write_container(home: Home, image: Image, services: Sequence[Service], user:
     volumes = sorted({path.strip("/") for service in services for path in service.volumes})
     if volumes:
         layers.append(_write_mount_points(volumes, user, out))
+    return _write_index(image, services, user, layers, paths, out)
+
+
+def _write_index(
+    image: Image, services: Sequence[Service], user: str, layers: list[_Blob], paths: set[str], out: Path
+) -> list[str]:
+    """Write the configuration and the manifest of each service, and the index over them; return notices."""
     notices, manifests = [], []
     for service in services:
         probe = next((words for path, words in PROBES.items() if path in paths), ())
