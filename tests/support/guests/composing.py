@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
@@ -12,11 +11,10 @@ from typing import ClassVar
 
 import msgspec
 
+from drumhead.errors import DrumheadError
 from drumhead.home import Home
 from drumhead.image.layers.store import LayerRecord
 from drumhead.image.store import ImageStore
-from drumhead.package.build import build_package
-from drumhead.package.recipe import find_recipe
 from drumhead.package.store import PackageStore, parse_ref
 
 COMMAND = [sys.executable, "-c", "import sys; from drumhead.cli import main; sys.exit(main())"]
@@ -55,8 +53,9 @@ class Drumhead:
         store = PackageStore(self.home)
         try:
             return store.find(parse_ref(name))
-        except Exception:  # noqa: BLE001
-            return asyncio.run(build_package(self.home, store, find_recipe(name)))
+        except DrumheadError:
+            self("package", "build", name)
+            return store.find(parse_ref(name))
 
 
 def write_files(root, files):
