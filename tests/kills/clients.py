@@ -40,6 +40,17 @@ async def watch(client: Client, history: History) -> None:
             continue
 
 
+async def seen_all(watcher: asyncio.Task[None], history: History, *, time_limit: float = 60.0) -> None:
+    """Wait until the watcher has read every event of the tasks that have settled, then end it."""
+    last = max(task.seq for task in history.final.values())
+    async with asyncio.timeout(time_limit):
+        while not history.events or history.events[-1].seq < last:
+            await asyncio.wait([watcher], timeout=0.05)
+            assert not watcher.done()
+    watcher.cancel()
+    await asyncio.gather(watcher, return_exceptions=True)
+
+
 async def settled(client: Client, history: History, *, time_limit: float = 90.0) -> None:
     """Wait until every acknowledged task has ended; release what the kills had quarantined, as a person would.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kills.clients import settled, upload_until, watch
+from kills.clients import seen_all, settled, upload_until, watch
 from kills.history import History
 from safelight.client.master import Client
 from support.photos import is_inverse, photo
@@ -71,13 +71,7 @@ async def test_everything_is_killed_in_turn(tmp_path: Path) -> None:
         stop.set()
         await asyncio.gather(*uploads)
         await settled(client, history)
-        last = max(task.seq for task in history.final.values())
-        async with asyncio.timeout(60):
-            while not history.events or history.events[-1].seq < last:
-                await asyncio.wait([watcher], timeout=0.05)
-                assert not watcher.done()
-        watcher.cancel()
-        await asyncio.gather(watcher, return_exceptions=True)
+        await seen_all(watcher, history)
     assert history.violations() == []
     for call in history.acknowledged:
         assert is_inverse(photo(call.photo), history.results[call.task or ""]), f"photo {call.photo} came out wrong"

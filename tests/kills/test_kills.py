@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kills.clients import settled, upload_until, watch
+from kills.clients import seen_all, settled, upload_until, watch
 from kills.history import History
 from safelight.client.master import Client
 from support.photos import is_inverse, photo
@@ -58,13 +58,7 @@ async def test_nothing_acknowledged_is_lost_whatever_is_killed(tmp_path: Path, f
         await asyncio.gather(*uploads)
         await whole.ready()
         await settled(client, history)
-        last = max(task.seq for task in history.final.values())
-        async with asyncio.timeout(30):
-            while not history.events or history.events[-1].seq < last:
-                await asyncio.wait([watcher], timeout=0.05)
-                assert not watcher.done()
-        watcher.cancel()
-        await asyncio.gather(watcher, return_exceptions=True)
+        await seen_all(watcher, history)
     assert len(history.acknowledged) >= 2 * KILLS[form]
     assert history.violations() == []
     for call in history.acknowledged:

@@ -19,7 +19,7 @@ import yaml
 from PIL import Image
 
 from drumhead.fleet.store import FleetStore
-from kills.clients import settled, upload_until, watch
+from kills.clients import seen_all, settled, upload_until, watch
 from kills.history import History
 from safelight.access.cluster_key import ClusterKey
 from safelight.client.master import Client
@@ -169,8 +169,7 @@ async def test_destroyed_stores_lose_nothing_that_was_acknowledged(drumhead, fle
         stop.set()
         await asyncio.gather(*uploads)
         await settled(client, history, time_limit=LONGEST)
-        watcher.cancel()
-        await asyncio.gather(watcher, return_exceptions=True)
+        await seen_all(watcher, history, time_limit=LONGEST)
     assert history.violations() == []
     for call in history.acknowledged:
         assert is_inverse(photo(call.photo), history.results[call.task]), f"photo {call.photo} came out wrong"

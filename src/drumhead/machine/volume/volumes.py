@@ -12,6 +12,7 @@ from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import require
 from drumhead.guest.contract import Drive, GuestMount
+from drumhead.machine.options import MIN_DISK
 from drumhead.machine.volume import ext4
 
 if TYPE_CHECKING:
@@ -159,6 +160,10 @@ async def make_disk(path: Path, size: int, options: tuple[str, ...]) -> None:
 
     It uses space on the host only as it fills, and appears complete, by rename.
     """
+    if size < MIN_DISK:
+        raise DrumheadError(
+            ErrorCode.USAGE, f"{path.stem} would have {size} bytes; a disk needs at least {MIN_DISK >> 20}M"
+        )
     with replacing(path) as temporary:
         with temporary.open("r+b") as file:
             file.truncate(size)
