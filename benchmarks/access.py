@@ -20,13 +20,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
+
+import photos
 
 HERE = Path(__file__).resolve().parent
 
 
-def credentials(token: str) -> dict[str, object]:
+def credentials(token: str) -> dict[str, Any]:
     """Return what a client is opened with; trees without access control take nothing."""
     return {"credentials": lambda _method, _path: {"Authorization": f"Bearer {token}"}} if token else {}
 
@@ -88,25 +90,59 @@ async def queue(seconds: float, batch: int, clients: int) -> tuple[float, float]
 
 async def pipeline(size: float, n: int) -> tuple[float, float]:
     """Return photos per second, and how many were done in all."""
-    sys.path.insert(0, str(Path.cwd() / "benchmarks"))
-    import photos  # noqa: PLC0415 - of the tree that is measured
-    import pipeline as measured  # noqa: PLC0415
-    from running import running  # noqa: PLC0415
-    from safelight.client.master import Client  # noqa: PLC0415
+    from safelight.client.master import Client  # noqa: PLC0415 - of the tree that is measured
 
-    originals = photos.photos(size, "JPEG")
-    async with AsyncExitStack() as stack:
-        master = await stack.enter_async_context(running())
-        token = ""
-        if with_access():
-            from safelight.accounts import Scope  # noqa: PLC0415
-            from safelight.client.access import AccessClient  # noqa: PLC0415
+    with tempfile.TemporaryDirectory(prefix="safelight-access-") as directory:
+        command = (sys.executable, "-m", "safelight.cli", "up", "--port", "0", "--json", "--data", directory)
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+        assert process.stdout is not None
+        try:
+            master = json.loads(await process.stdout.readline())["master"]
+            token = await api_key(master) if with_access() else ""
+            async with Client.connect(master, **credentials(token)) as client:
+                await process_all(client, n // 4, "warm")
+                return n / await process_all(client, n, "measured", size), n + n // 4
+        finally:
+            process.terminate()
+            await process.wait()
 
-            async with AccessClient.connect(master) as keys:
-                token = (await keys.create_key("benchmark", list(Scope))).token
-        client = await stack.enter_async_context(Client.connect(master, **credentials(token)))
-        await measured.ours(client, photos.copies(originals, 16, "warm"), "warm")
-        return n / await measured.ours(client, photos.copies(originals, n, "measured"), "measured"), n + 16
+
+async def api_key(master: str) -> str:
+    """Make an API key that may do everything."""
+    from safelight.accounts import Scope  # noqa: PLC0415 - of the tree that is measured
+    from safelight.client.access import AccessClient  # noqa: PLC0415
+
+    async with AccessClient.connect(master) as keys:
+        return (await keys.create_key("benchmark", list(Scope))).token
+
+
+async def process_all(client: Any, n: int, batch: str, size: float = 0.25) -> float:
+    """Upload photos that all differ, four in a request from two senders; return the seconds until all have ended."""
+    from safelight.client.uploads import Upload  # noqa: PLC0415 - of the tree that is measured
+    from safelight.wire import ENDED, State  # noqa: PLC0415
+
+    original = photos.photos(size, "JPEG")[0]
+    files = [original + f"{batch} {number}".encode() for number in range(n)]
+    groups = iter([files[i : i + 4] for i in range(0, n, 4)])
+
+    async def send() -> None:
+        for group in groups:
+            for answer in await client.upload_many([Upload(source=data) for data in group], batch=batch):
+                assert answer.task is not None, answer.problem
+
+    async def wait(after: int, left: int) -> None:
+        while left:
+            page = await client.changes(after, wait=30.0)
+            after = page.last
+            ends = [event for event in page.events if event.batch == batch and event.state in ENDED]
+            assert all(event.state is State.FINISHED for event in ends)
+            left -= len(ends)
+
+    after, start = (await client.summary()).seq, time.perf_counter()
+    await asyncio.gather(wait(after, n), send(), send())
+    return time.perf_counter() - start
 
 
 def with_access() -> bool:

@@ -230,7 +230,9 @@ async def test_a_result_is_not_written_through_a_link(server, tmp_path):
 
 
 def test_a_log_is_lines_of_text():
-    record = logging.makeLogRecord({"msg": f"photo {ESCAPES}", "levelno": 20, "levelname": "INFO", "file": ESCAPES})
+    record = logging.makeLogRecord(
+        {"name": "db", "msg": f"photo {ESCAPES}", "levelno": 20, "levelname": "INFO", "file": ESCAPES}
+    )
     for formatter in (TextFormatter(), JsonFormatter("db")):
         line = formatter.format(record)
         assert "\n" not in line
