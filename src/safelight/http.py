@@ -89,6 +89,8 @@ def absolute(request: web.Request, path: str) -> str:
 
 async def read_body(request: web.Request) -> bytes:
     """Read the body, which must arrive within a minute. Raises INVALID_REQUEST."""
+    if request.content.is_eof():  # it came with the head, so nothing is waited for
+        return await request.read()
     try:
         async with asyncio.timeout(_BODY_TIME):
             return await request.read()

@@ -128,7 +128,7 @@ def settle(transaction: Transaction, outcomes: Sequence[Outcome], policy: Policy
     references = [ids.parse(outcome.lease) for outcome in outcomes]
     rows = transaction.tasks_by_number({reference.n for reference in references if reference})
     changes: list[Change] = []
-    answers = []
+    answers, late = [], []
     for outcome, reference in zip(outcomes, references, strict=True):
         row = rows.get(reference.n) if reference else None
         if row is not None and reference is not None and row.held_under(reference):
@@ -138,10 +138,11 @@ def settle(transaction: Transaction, outcomes: Sequence[Outcome], policy: Policy
             row = rows[row.n] = change.new
         elif row is None or reference is None or not _settled_before(row, reference, outcome):
             answers.append(Settled(lease=outcome.lease, problem=_lost(row, reference).problem()))
+            late.append(outcome)
             continue
         answers.append(Settled(lease=outcome.lease, state=row.state))
     transaction.apply(changes)
-    _excuse(transaction, [outcome.lease for outcome in outcomes if not isinstance(outcome, Died)])
+    _excuse(transaction, [outcome.lease for outcome in late if not isinstance(outcome, Died)])
     return answers
 
 

@@ -109,14 +109,14 @@ class Memory:
         self.specs.clear()
         self.spec_ids.clear()
 
-    def count(self, row: TaskRow, by: int) -> None:
-        """Count a row in or out."""
+    def count(self, row: TaskRow, by: int, *, sized: bool = True) -> None:
+        """Count a row in or out; its bytes as well, where it is `sized`."""
         held = self.of(row.tenant)
         self.counts[row.state] += by
         held.counts[row.state] += by
         if row.due is not None:
             self.count_delayed(row.tenant, by)
-        if size := row.size:
+        if sized and (size := row.size):
             held.bytes += by * size
             self.changed_bytes.add(row.tenant)
 

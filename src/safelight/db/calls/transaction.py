@@ -154,13 +154,16 @@ class Transaction:
         row = change.new or change.old
         assert row is not None
         row = row.evolve(seq=memory.last_event, changed=self.now)
-        if change.old is not None:
-            memory.count(change.old, -1)
+        old = change.old
+        # Most changes leave a task's bytes as they are; what is added and taken away again need not be summed up.
+        sized = old is None or change.new is None or old.outputs is not row.outputs or old.input_size != row.input_size
+        if old is not None:
+            memory.count(old, -1, sized=sized)
         if change.new is not None:
-            memory.count(row, 1)
+            memory.count(row, 1, sized=sized)
             if row.expires is not None or row.due is not None:
                 self.schedule(row.expires or row.due or 0)
-        held = change.old is not None and change.old.lease is not None
+        held = old is not None and old.lease is not None
         self.events.append(
             EventRow(
                 seq=row.seq,

@@ -88,9 +88,9 @@ class SharedMemory(Memory):
         self._tenants: dict[str, Tenant | None] = {}
         self._waits: list[Waits] = []
 
-    def count(self, row: TaskRow, by: int) -> None:
-        """Count a row in or out."""
-        super().count(row, by)
+    def count(self, row: TaskRow, by: int, *, sized: bool = True) -> None:
+        """Count a row in or out; its bytes as well, where it is `sized`."""
+        super().count(row, by, sized=sized)
         self._counted.add(row.tenant)
 
     def count_delayed(self, tenant: str, by: int) -> None:
