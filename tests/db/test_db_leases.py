@@ -126,6 +126,18 @@ async def test_a_worker_that_comes_back_takes_its_death_back(store):
     assert first.task == second.task
 
 
+async def test_a_successor_takes_no_death_back(store):
+    """It names what a worker was decoding when it died, which says that the worker is gone."""
+    (made,) = await store.create([new_task()])
+    (lease,) = await store.lease(request("a", seconds=0.05))
+    page = await store.events(0, task=made.id)
+    while len(page.events) < 3:
+        await store.events(page.last, wait=10, task=made.id)
+        page = await store.events(0, task=made.id)
+    assert await store.lease(request("a", n=0, holding=[lease.id])) == []
+    assert (await store.get(made.id)).deaths == 1
+
+
 async def test_heartbeats_keep_a_lease_and_tell_what_is_lost(store):
     await store.create([new_task(), new_task()])
     kept, lapsing = await store.lease(request("a", n=2, seconds=0.2))

@@ -36,7 +36,8 @@ class LeaseRequest(Record, frozen=True, kw_only=True):
 
     `holding` names every lease that the worker knows of. Any other lease that db has granted to this worker was lost
     on the way: its task returns to the queue at once, which does not count as a death. A worker therefore has only one
-    such request open at a time. With `n` 0 it takes no leases and only says which ones it holds.
+    such request open at a time. With `n` 0 it takes no leases and only says which ones it holds, as a
+    successor does for a worker that died; deaths stay then.
     """
 
     worker: WorkerInfo

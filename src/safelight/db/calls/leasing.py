@@ -37,7 +37,8 @@ def arrive(transaction: Transaction, request: LeaseRequest) -> None:
     known = set(request.holding)
     held = transaction.held_by(request.worker.id)
     transaction.apply([lifecycle.returned(row) for row in held if row.lease_id not in known])
-    _excuse(transaction, request.holding)
+    if request.n:  # with 0, a successor speaks for a worker that is dead, and its deaths stay
+        _excuse(transaction, request.holding)
 
 
 def claim(transaction: Transaction, request: LeaseRequest, policy: Policy) -> list[Lease]:
