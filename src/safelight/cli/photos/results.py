@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -59,6 +61,7 @@ class ResultDirectory:
     async def _save(self, client: Client, task: Task, output: str, place: Path, size: int) -> Path:
         path, ours = await asyncio.to_thread(self._reserve_any, place, task.id)
         try:
+            await asyncio.to_thread(_check_room, path.parent, size)
             await client.save(task.id, path, output=output, limit=size)
         except BaseException:
             if ours:
@@ -99,6 +102,12 @@ class ResultDirectory:
             number += 1
             stem, dot, extension = filename.rpartition(".")
             path = directory / f"{stem}-{number}{dot}{extension}"
+
+
+def _check_room(directory: Path, size: int) -> None:
+    """Refuse what does not fit before it fills the disk, which would fail smaller results that are saved beside it."""
+    if shutil.disk_usage(directory).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _unwritable(directory: Path, error: OSError) -> Error:
