@@ -245,7 +245,7 @@ say(f"changed {{changed}}")
         assert (await failure(pool, attack(code))).detail == "changed []"
 
 
-KERNEL = Path(__file__).parents[1] / "support" / "kernel.py"
+KERNEL = Path(__file__).parents[1] / "support" / "guests" / "kernel.py"
 WITHOUT_LANDLOCK, WITHOUT_SECCOMP = 444, 317
 PROGRAM = """
 import asyncio, sys
