@@ -43,8 +43,8 @@ _EXAMPLES = 5
 _RETRY_FOR = 30.0
 """Seconds that a server may be away in the middle of a long action."""
 
-Yes = Annotated[bool, Parameter(name=["--yes", "-y"], negative="")]
-DryRun = Annotated[bool, Parameter(negative="")]
+Yes = Annotated[bool, Parameter(name=["--yes", "-y"], negative="", help="Do it without a question.")]
+DryRun = Annotated[bool, Parameter(negative="", help="Only show what would be touched.")]
 
 
 async def cancel_command(
@@ -56,10 +56,6 @@ async def cancel_command(
     ----------
     id:
         The ids of the tasks, or the numbers that they begin with.
-    yes:
-        Do it without a question.
-    dry_run:
-        Only show what would be touched.
     """
     if id and not which.is_given:
         return await _each(id, where, lambda client, task: client.cancel(task.id))
@@ -75,10 +71,6 @@ async def retry_command(
     ----------
     id:
         The ids of the tasks, or the numbers that they begin with.
-    yes:
-        Do it without a question.
-    dry_run:
-        Only show what would be touched.
     """
     if id and not which.is_given:
         return await _each(id, where, lambda client, task: client.retry(task.id))
@@ -94,10 +86,6 @@ async def release_command(
     ----------
     id:
         The ids of the tasks, or the numbers that they begin with.
-    yes:
-        Do it without a question.
-    dry_run:
-        Only show what would be touched.
     """
     if id and not which.is_given:
         return await _each(id, where, lambda client, task: client.release(task.id))
@@ -113,10 +101,6 @@ async def delete_command(
     ----------
     id:
         The ids of the tasks, or the numbers that they begin with.
-    yes:
-        Do it without a question.
-    dry_run:
-        Only show what would be touched.
     """
     if id and not which.is_given:
         return await _each(id, where, lambda client, task: client.delete(task.id))
@@ -139,10 +123,6 @@ async def rerun_command(
         The ids of the tasks, or the numbers that they begin with.
     with_recipe:
         The recipe to process the photos with.
-    yes:
-        Do it without a question.
-    dry_run:
-        Only show what would be touched.
     """
     return await _all("rerun", id, which, where, recipe=with_recipe, yes=yes, dry_run=dry_run)
 
