@@ -16,8 +16,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine takes longer for an example; how long it takes is not what these tests are about.
+# The same examples in every run; `--hypothesis-profile=explore` looks for new ones.
 hypothesis.settings.register_profile(
-    "safelight", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "safelight", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], derandomize=True
+)
+hypothesis.settings.register_profile(
+    "explore", hypothesis.settings.get_profile("safelight"), derandomize=False, print_blob=True
 )
 hypothesis.settings.load_profile("safelight")
 

@@ -152,7 +152,7 @@ async def in_a_browser(site: str) -> None:
         await page.goto(f"{site}/photos/")
         await page.wait_for_selector("main, form, nav")
         await page.goto(f"{site}/photos/docs")
-        await page.wait_for_function("document.body.innerText.includes('Upload one photo')")
+        await page.get_by_text("Upload one photo").first.wait_for()
     assert any(url.startswith(f"{site}/photos/web/app.js") and status == 200 for url, status in seen), seen
     for url, status in seen:
         assert url.startswith(f"{site}/photos/"), url

@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.now = 1_000_000.0
         self.expected: dict[str, Expected] = {}
+        self.places = count()
         self.runner = asyncio.Runner()
         self.data = AsyncExitStack()
         self.opens = self.do(self.data.enter_async_context(self.new_data()))
@@ -91,7 +93,7 @@ class Machine(RuleBasedStateMachine):
     @rule(target=tasks, priority=st.integers(-1, 1), state=st.sampled_from([State.WAITING, State.UPLOADING]))
     def create(self, priority, state):
         (task,) = self.do(self.store.create([new_task(priority=priority, state=state)]))
-        self.expected[task.id] = Expected(len(self.expected), priority, state)
+        self.expected[task.id] = Expected(next(self.places), priority, state)
         return task.id
 
     @rule(target=leases, n=st.integers(1, 3))

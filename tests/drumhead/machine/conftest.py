@@ -24,6 +24,13 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def do_POST(self):
+        size = self.headers["Content-Length"]
+        self.send_response(200)
+        self.send_header("Content-Length", size)
+        self.end_headers()
+        self.wfile.write(self.rfile.read(int(size)).upper())
+
 class Echo(socketserver.BaseRequestHandler):
     def handle(self):
         data, sock = self.request
