@@ -24,9 +24,9 @@ import asyncpg
 import msgspec
 
 from safelight.db.postgres import PostgresStore
-from safelight.db.postgres.connection import Connection
 from safelight.db.postgres.ledger import load
-from safelight.db.postgres.waiting import run
+from safelight.db.postgres.sessions.connection import Connection
+from safelight.db.postgres.sessions.waiting import run
 from safelight.db.rows import EventRow, TaskRow
 from safelight.wire import Blob, Finished, LeaseRequest, NewTask, Output, State, WorkerInfo
 from support.servers import postgres

@@ -13,9 +13,9 @@ from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
-from safelight import filenames
 from safelight.access.places import Place
 from safelight.errors import Code, Error
+from safelight.untrusted import filenames
 
 _SLOWEST = 1024
 """Bytes per second that a client must send on average, after `_GRACE` seconds: the number of uploads is limited."""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from safelight.text import printable, printable_json, printable_lines
+from safelight.untrusted.text import printable, printable_json, printable_lines
 
 service: ContextVar[str] = ContextVar("service", default="")
 """The service that runs in this context, where several share a process."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safelight.client.master import output_filename
-from safelight.filenames import MAX_BYTES, clean, parameters, saveable, shortened
+from safelight.untrusted.filenames import MAX_BYTES, clean, parameters, saveable, shortened
 from safelight.wire import Output, State, Task
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"

@@ -12,8 +12,8 @@ import pytest
 
 from safelight.accounts import Limits, Tenant
 from safelight.db.postgres import PostgresStore
-from safelight.db.postgres.connection import statements
-from safelight.db.postgres.waiting import wait
+from safelight.db.postgres.sessions.connection import statements
+from safelight.db.postgres.sessions.waiting import wait
 from safelight.errors import Code, Error
 from safelight.wire import Heartbeat, NamedRecipe, State, WorkerInfo
 from support.tasks import finished, new_task, request

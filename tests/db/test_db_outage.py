@@ -8,10 +8,10 @@ import asyncpg
 import pytest
 
 from safelight.db.postgres import PostgresStore
-from safelight.db.postgres.connection import Connection
-from safelight.db.postgres.waiting import wait
+from safelight.db.postgres.sessions.connection import Connection
+from safelight.db.postgres.sessions.waiting import wait
 from safelight.errors import Code, Error
-from safelight.sqlfiles import migrations
+from safelight.sql.scripts import migrations
 from safelight.wire import State, TaskQuery
 from support.processes import service
 from support.servers import postgres

@@ -11,7 +11,7 @@ from safelight.db.sqlite import SqliteStore, memory
 from safelight.db.sqlite.connection import Connection
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
-from safelight.sqlfiles import migrations, queries
+from safelight.sql.scripts import migrations, queries
 from safelight.steady import ManualClock
 from safelight.wire import State
 from support.tasks import finished, new_task, request

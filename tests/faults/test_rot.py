@@ -12,8 +12,8 @@ from safelight.client.db import DbClient
 from safelight.client.master import Client
 from safelight.errors import Code, Error
 from safelight.storage.directory import DirectoryStore
-from safelight.storage.remake import make_again
-from safelight.storage.scrubber import Scrubber
+from safelight.storage.maintenance.remake import make_again
+from safelight.storage.maintenance.scrubber import Scrubber
 from safelight.wire import State
 from support.photos import is_inverse, photo
 from support.system import System, system

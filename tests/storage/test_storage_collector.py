@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from safelight.errors import Code, Error
-from safelight.storage import collector as module
-from safelight.storage.collector import Collector
+from safelight.storage.maintenance import collector as module
+from safelight.storage.maintenance.collector import Collector
 from safelight.wire import Collected, Reference
 from storage.content import chunks, digest_of, made, read
 

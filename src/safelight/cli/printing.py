@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from safelight.errors import Code, Error
-from safelight.text import printable, printable_json, printable_lines
+from safelight.untrusted.text import printable, printable_json, printable_lines
 from safelight.wire import State, Task, WorkerSeen
 
 STATE_STYLE = {

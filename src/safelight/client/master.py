@@ -19,10 +19,10 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
-from safelight import filenames, pictures
 from safelight.client.base import ServiceClient, retrying
 from safelight.client.uploads import EXTRA_WAIT, Source, Upload, multipart
 from safelight.errors import Code, Error
+from safelight.untrusted import filenames, pictures
 from safelight.wire import (
     ENDED,
     Batch,

@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 from aiohttp.payload import AsyncIterablePayload, BytesPayload, Payload
 
-from safelight import filenames
+from safelight.untrusted import filenames
 
 _CHUNK = 1 << 18
 _SMALL = 1 << 20

@@ -160,7 +160,7 @@ def _migrate(config: Config) -> None:
         settings.fail("--migrate: a file is migrated when it is opened; name a database of PostgreSQL by --store.")
     _need_driver()
     from safelight.db.postgres import schema  # noqa: PLC0415 - only what is chosen is imported
-    from safelight.db.postgres.address import Address  # noqa: PLC0415
+    from safelight.db.postgres.sessions.address import Address  # noqa: PLC0415
 
     logs.configure("db", config.log_format, config.log_level)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from safelight import pictures
+from safelight.untrusted import pictures
 
 
 class Format(Struct, frozen=True, kw_only=True):

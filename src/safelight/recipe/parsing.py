@@ -14,7 +14,7 @@ from safelight.errors import Code, Error, validation_problem
 from safelight.recipe import toml
 from safelight.recipe.operations import WATERMARK_IMAGE_BYTES, AnyOperation
 from safelight.recipe.records import MAX_OUTPUTS, NAME, OutputSpec, Recipe
-from safelight.text import printable
+from safelight.untrusted.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,13 +21,13 @@ from safelight.client.partials import PartialClient
 from safelight.client.storage import StorageClient
 from safelight.steady import Ages
 from safelight.storage import app, backends
-from safelight.storage.collector import Collector, references
 from safelight.storage.direct import DirectPartials, DirectStorage
-from safelight.storage.kept_ages import kept_ages
+from safelight.storage.maintenance.collector import Collector, references
+from safelight.storage.maintenance.kept_ages import kept_ages
+from safelight.storage.maintenance.remake import make_again
+from safelight.storage.maintenance.scrubber import Scrubber
 from safelight.storage.partial.app import Partials
 from safelight.storage.partial.store import PartialLimits
-from safelight.storage.remake import make_again
-from safelight.storage.scrubber import Scrubber
 
 
 class Config(serve.Config, frozen=True, kw_only=True):

@@ -17,8 +17,8 @@ from safelight.access.caller import Access
 from safelight.errors import Code, Error
 from safelight.form import Form
 from safelight.storage import classic, download
-from safelight.storage.collector import Collector
-from safelight.storage.handover import Handover
+from safelight.storage.directory.handover import Handover
+from safelight.storage.maintenance.collector import Collector
 from safelight.storage.store import BlobStore, PutResult
 from safelight.wire import Collected, Digest, NewFile
 

@@ -11,9 +11,9 @@ import msgspec
 from safelight import settings
 from safelight.errors import Code, Error
 from safelight.steady import Ages
-from safelight.storage.collector import KnownDb, Turn
+from safelight.storage.directory.handover import Handover
 from safelight.storage.files import TextFile
-from safelight.storage.handover import Handover
+from safelight.storage.maintenance.collector import KnownDb, Turn
 from safelight.storage.partial.store import PartialLimits, PartialStore
 from safelight.storage.store import BlobStore
 
@@ -36,7 +36,7 @@ async def directory(
     path: Path, data: Path, keep_free: int, grace: float, limits: PartialLimits, ages: Ages
 ) -> AsyncIterator[Backend]:
     """Keep blobs in a directory, and partial uploads in the data directory."""
-    from safelight.storage.directory import DirectoryStore  # noqa: PLC0415 - only what is chosen is imported
+    from safelight.storage.directory.store import DirectoryStore  # noqa: PLC0415 - only what is chosen is imported
     from safelight.storage.partial.directory import PartialDirectory  # noqa: PLC0415
 
     async with (

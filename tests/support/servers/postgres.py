@@ -16,7 +16,7 @@ from pathlib import Path
 import asyncpg
 
 from safelight.db.postgres import schema
-from safelight.db.postgres.address import Address
+from safelight.db.postgres.sessions.address import Address
 
 _OPTIONS = {
     "listen_addresses": "127.0.0.1",

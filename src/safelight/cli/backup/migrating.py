@@ -25,7 +25,7 @@ async def opened(url: str) -> AsyncIterator[BlobStore]:
     scheme, _, place = url.partition("://")
     match scheme:
         case "file":
-            from safelight.storage.directory import DirectoryStore  # noqa: PLC0415 - only what is chosen is imported
+            from safelight.storage.directory.store import DirectoryStore  # noqa: PLC0415 - only what is chosen is imported
 
             if not Path(place).is_absolute():
                 raise Error(Code.INVALID_REQUEST, f"{url} names no directory; write file:///DIRECTORY.")

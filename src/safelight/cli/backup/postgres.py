@@ -15,8 +15,8 @@ import msgspec
 from safelight.cli.backup.archive import Database, flush_directory
 from safelight.db.calls.memory import Memory
 from safelight.db.postgres import schema
-from safelight.db.postgres.address import Address
 from safelight.db.postgres.ledger import Entry, SharedMemory, TenantCounts, payload
+from safelight.db.postgres.sessions.address import Address
 from safelight.db.postgres.transaction import INSTANCES, lock
 from safelight.db.rows import EventRow, TaskRow
 from safelight.errors import Code, Error

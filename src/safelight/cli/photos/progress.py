@@ -17,7 +17,7 @@ from rich.live_render import LiveRender
 from rich.markup import escape
 
 from safelight.cli.printing import err, say
-from safelight.text import printable
+from safelight.untrusted.text import printable
 
 _BAR = 20
 """Columns of a bar: few, so that a terminal that becomes narrower seldom has to wrap a line."""

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from safelight import filenames
 from safelight.client.master import Client, output_filename
 from safelight.errors import Code, Error
+from safelight.untrusted import filenames
 from safelight.wire import State, Task
 
 _FORBIDDEN_NAME = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})

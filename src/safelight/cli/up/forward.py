@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from safelight.logs import JsonFormatter, TextFormatter
-from safelight.text import printable
+from safelight.untrusted.text import printable
 
 _COLORS = {"keyvaluestore": 33, "db": 35, "storage": 34, "master": 32, "worker": 36, "services": 32, "up": 1}
 _WIDTH = 13

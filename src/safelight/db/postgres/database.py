@@ -25,10 +25,11 @@ import asyncpg
 
 from safelight.db.calls.transaction import Transaction
 from safelight.db.postgres import ledger
-from safelight.db.postgres.address import Address
-from safelight.db.postgres.connection import Connection
-from safelight.db.postgres.failures import Concerns, concerns, told
 from safelight.db.postgres.ledger import SharedMemory
+from safelight.db.postgres.sessions.address import Address
+from safelight.db.postgres.sessions.connection import Connection
+from safelight.db.postgres.sessions.failures import Concerns, concerns, told
+from safelight.db.postgres.sessions.waiting import run, wait
 from safelight.db.postgres.transaction import (
     INSTANCES,
     MAINTENANCE,
@@ -39,7 +40,6 @@ from safelight.db.postgres.transaction import (
     Snapshot,
     lock,
 )
-from safelight.db.postgres.waiting import run, wait
 from safelight.db.stalls import Stalls
 from safelight.errors import Code, Error
 from safelight.steady import Clock

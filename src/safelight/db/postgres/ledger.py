@@ -14,8 +14,8 @@ import msgspec
 
 from safelight.accounts import Tenant
 from safelight.db.calls.memory import Memory
-from safelight.db.postgres.connection import Connection
 from safelight.db.postgres.lanes import Lanes
+from safelight.db.postgres.sessions.connection import Connection
 from safelight.db.rows import TaskRow
 from safelight.wire import State
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import asyncpg
 
-from safelight import sqlfiles
-from safelight.db.postgres.address import Address
-from safelight.db.postgres.connection import PACKAGE
+from safelight.db.postgres.sessions.address import Address
+from safelight.db.postgres.sessions.connection import PACKAGE
 from safelight.errors import Code, Error
+from safelight.sql import scripts
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ async def migrate(address: Address) -> int:
     try:
         await connection.execute(_LOCK)
         await connection.execute(_VERSION_TABLE)
-        steps = sqlfiles.migrations(PACKAGE)
+        steps = scripts.migrations(PACKAGE)
         version = await _version(connection)
         _refuse_newer(address, version, len(steps))
         for number, script in enumerate(steps[version:], start=version + 1):
@@ -51,7 +51,7 @@ async def check(address: Address) -> None:
         version = await _version(connection) if exists else 0
     finally:
         await connection.close()
-    newest = len(sqlfiles.migrations(PACKAGE))
+    newest = len(scripts.migrations(PACKAGE))
     _refuse_newer(address, version, newest)
     if version == 0:
         await migrate(address)

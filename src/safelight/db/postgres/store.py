@@ -12,10 +12,10 @@ from typing import TypeVar
 from safelight.db.calls.store import CallStore, Observe, unobserved
 from safelight.db.calls.transaction import Transaction
 from safelight.db.postgres import partitions, schema
-from safelight.db.postgres.address import Address
 from safelight.db.postgres.database import Database
-from safelight.db.postgres.listening import listening
 from safelight.db.postgres.maintenance import PAUSE, Maintenance
+from safelight.db.postgres.sessions.address import Address
+from safelight.db.postgres.sessions.listening import listening
 from safelight.db.postgres.transaction import PostgresTransaction
 from safelight.db.stalls import TICK
 from safelight.db.store import Policy

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 
 from safelight.db.calls.transaction import DueDelivery, Transaction
 from safelight.db.lifecycle import Change
-from safelight.db.postgres.connection import Connection
 from safelight.db.postgres.lanes import Lane, Lanes
 from safelight.db.postgres.ledger import SharedMemory, payload
+from safelight.db.postgres.sessions.connection import Connection
 from safelight.db.rows import TaskRow
 from safelight.wire import State, WorkerInfo, WorkerSeen
 

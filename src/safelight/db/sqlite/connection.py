@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from safelight import sqlfiles, sqlitefile
+from safelight.sql import scripts, sqlite
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ _CHUNKS = (100, 10, 1)
 @functools.cache
 def _with_rows(name: str, rows: int, columns: int) -> str:
     row = f"({', '.join('?' * columns)})"
-    return sqlfiles.queries(_PACKAGE)[name].replace(":rows", ", ".join([row] * rows))
+    return scripts.queries(_PACKAGE)[name].replace(":rows", ", ".join([row] * rows))
 
 
 class Connection:
@@ -44,10 +44,8 @@ class Connection:
         """Open the file, or make it; `readonly` is for a copy that nobody changes. Raises UNAVAILABLE."""
         self.writes = 0
         self._path = path
-        self._queries = sqlfiles.queries(_PACKAGE)
-        self._sqlite = (
-            sqlitefile.read(path, _PACKAGE) if readonly else sqlitefile.connect(path, _PACKAGE, pragmas=_PRAGMAS)
-        )
+        self._queries = scripts.queries(_PACKAGE)
+        self._sqlite = sqlite.read(path, _PACKAGE) if readonly else sqlite.connect(path, _PACKAGE, pragmas=_PRAGMAS)
 
     def close(self) -> None:
         """Close the file."""
@@ -68,11 +66,11 @@ class Connection:
 
     def check(self) -> None:
         """Check the whole file. Raises DAMAGED_BLOB."""
-        sqlitefile.check(self._sqlite, self._path)
+        sqlite.check(self._sqlite, self._path)
 
     def copy(self, target: Path, between: Callable[[], None]) -> None:
-        """Copy the file; see `sqlitefile.copy`."""
-        sqlitefile.copy(self._sqlite, target, between)
+        """Copy the file; see `sqlite.copy`."""
+        sqlite.copy(self._sqlite, target, between)
 
     def rows(self, statement: str) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a statement that is not one of the named ones."""

@@ -25,7 +25,7 @@ from safelight.db.sqlite import memory
 from safelight.db.sqlite.connection import Connection
 from safelight.db.stalls import Stalls
 from safelight.errors import Code, Error
-from safelight.sqlitefile import wrapped
+from safelight.sql.sqlite import wrapped
 from safelight.steady import Clock
 from safelight.wire import WorkerSeen
 

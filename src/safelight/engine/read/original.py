@@ -18,7 +18,7 @@ from safelight.engine.read.facts import Facts, Reader
 from safelight.engine.read.formats import raw
 from safelight.engine.records import Probe
 from safelight.errors import Code, Error
-from safelight.pictures import LOOKED_AT
+from safelight.untrusted.pictures import LOOKED_AT
 
 
 class Original:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safelight import sqlfiles, sqlitefile
+from safelight.sql import scripts, sqlite
 
 _PACKAGE = "safelight.keyvaluestore.sqlite"
 
@@ -21,8 +21,8 @@ Row = tuple[str, str, str, float | None, int]
 
 def open_file(path: Path) -> tuple[sqlite3.Connection, list[Row], int]:
     """Open the file; return it with its entries and its revision. Raises UNAVAILABLE."""
-    queries = sqlfiles.queries(_PACKAGE)
-    database = sqlitefile.connect(path, _PACKAGE, timeout=0)
+    queries = scripts.queries(_PACKAGE)
+    database = sqlite.connect(path, _PACKAGE, timeout=0)
     try:
         revision = database.execute(queries["revision"]).fetchone()
         if revision is None:
@@ -38,7 +38,7 @@ def open_file(path: Path) -> tuple[sqlite3.Connection, list[Row], int]:
 
 def commit(database: sqlite3.Connection, statements: Sequence[Statement]) -> None:
     """Run statements in one durable transaction. Raises STORAGE_FULL, UNAVAILABLE."""
-    queries = sqlfiles.queries(_PACKAGE)
+    queries = scripts.queries(_PACKAGE)
     try:
         database.execute("BEGIN IMMEDIATE")
         try:
@@ -50,4 +50,4 @@ def commit(database: sqlite3.Connection, statements: Sequence[Statement]) -> Non
                 database.execute("ROLLBACK")
             raise
     except sqlite3.Error as error:
-        raise sqlitefile.wrapped(error, "the key-value store") from error
+        raise sqlite.wrapped(error, "the key-value store") from error

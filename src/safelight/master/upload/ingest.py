@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from safelight import pictures
 from safelight.client.base import retrying
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.master.metrics import Metrics
 from safelight.master.upload.replay import Replay, ReplayBudget
+from safelight.untrusted import pictures
 from safelight.wire import Blob, StoredBlob
 
 _SMALL = 512 * 1024

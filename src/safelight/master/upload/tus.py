@@ -13,7 +13,7 @@ from email.utils import formatdate
 import msgspec
 from aiohttp import web
 
-from safelight import filenames, http, pictures
+from safelight import http
 from safelight.access import route
 from safelight.access.caller import Access
 from safelight.access.places import Places
@@ -30,6 +30,7 @@ from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.master.upload.tus_headers import CHECKSUMS, TUS, checksum, metadata, number
 from safelight.master.upload.uploads import Fields
 from safelight.recipe import parse
+from safelight.untrusted import filenames, pictures
 from safelight.wire import DEFAULT_TENANT, NewPartial, NewTask, Partial
 
 _CHUNK = "application/offset+octet-stream"

@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from safelight import pictures
 from safelight.engine import Output
 from safelight.errors import Code, Error
 from safelight.recipe import Recipe
-from safelight.text import printable
+from safelight.untrusted import pictures
+from safelight.untrusted.text import printable
 from safelight.worker.decoder.frames import Done, Failed
 
 _CODES = frozenset(

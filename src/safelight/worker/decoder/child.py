@@ -18,7 +18,7 @@ import msgspec
 
 from safelight.errors import Code, Error
 from safelight.recipe import Recipe
-from safelight.text import printable
+from safelight.untrusted.text import printable
 from safelight.worker.decoder import answers, awake
 from safelight.worker.decoder.contract import Job, Result, Settings
 from safelight.worker.decoder.frames import (

@@ -26,7 +26,7 @@ from yarl import URL
 from safelight.access.networks import is_loopback
 from safelight.errors import Code, Error
 from safelight.master.access.fresh import Fresh
-from safelight.text import printable
+from safelight.untrusted.text import printable
 
 T = TypeVar("T")
 

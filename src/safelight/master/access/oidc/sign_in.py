@@ -31,7 +31,7 @@ from safelight.master.access.oidc.provider import Provider
 from safelight.master.access.oidc.users import Users, name_of
 from safelight.master.access.quotas import Quotas
 from safelight.master.access.sessions import Sessions, is_secure
-from safelight.text import printable
+from safelight.untrusted.text import printable
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import asyncpg
 import msgspec
 
-from safelight import sqlfiles
-from safelight.db.postgres.waiting import wait
+from safelight.db.postgres.sessions.waiting import wait
 from safelight.db.rows import EventRow, TaskRow
+from safelight.sql import scripts
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ _JSON_PARAMETER = re.compile(r"\$([0-9]+)::json\b")
 @functools.cache
 def statements() -> dict[str, str]:
     """Return the named statements."""
-    return {name: _PART.sub(lambda part: _PARTS[part[1]], text) for name, text in sqlfiles.queries(PACKAGE).items()}
+    return {name: _PART.sub(lambda part: _PARTS[part[1]], text) for name, text in scripts.queries(PACKAGE).items()}
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import asyncpg
 
-from safelight.db.postgres.address import Address
+from safelight.db.postgres.sessions.address import Address
 from safelight.errors import Error
 
 log = logging.getLogger(__name__)

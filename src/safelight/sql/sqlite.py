@@ -8,8 +8,8 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from safelight import sqlfiles
 from safelight.errors import Code, Error
+from safelight.sql import scripts
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _COPIED_PAGES = 256
 
 
 def connect(path: Path, package: str, *, pragmas: str = "", timeout: float = 0.5) -> sqlite3.Connection:
-    """Open the file, or make it, and migrate it to the newest schema of a package (see `sqlfiles`).
+    """Open the file, or make it, and migrate it to the newest schema of a package (see `safelight.sql.scripts`).
 
     `pragmas` are statements to run before that; `timeout` is how many seconds to wait for another process to let go of
     the file. Any one thread at a time may use the connection. Raises UNAVAILABLE with the reason.
@@ -60,7 +60,7 @@ def read(path: Path, package: str) -> sqlite3.Connection:
     except sqlite3.Error as error:
         connection.close()
         raise Error(Code.UNAVAILABLE, f"{path} cannot be read: {error}.") from error
-    if version != len(sqlfiles.migrations(package)):
+    if version != len(scripts.migrations(package)):
         connection.close()
         raise Error(Code.UNAVAILABLE, f"{path} was written by another version of safelight; use that one.")
     return connection
@@ -101,7 +101,7 @@ def copy(connection: sqlite3.Connection, target: Path, between: Callable[[], Non
 
 def _migrate(connection: sqlite3.Connection, path: Path, package: str) -> None:
     """Bring a file of any version to the newest one, each step in a transaction of its own."""
-    steps = sqlfiles.migrations(package)
+    steps = scripts.migrations(package)
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(steps):
         raise Error(Code.UNAVAILABLE, f"{path} was written by a newer safelight; start that version instead.")

@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from safelight.errors import Code, Error
-from safelight.storage.directory import DirectoryStore
+from safelight.storage.directory.store import DirectoryStore
 from safelight.storage.files import guarded
 from safelight.storage.store import PutResult
 from safelight.wire import SharedDirectory

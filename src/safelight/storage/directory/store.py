@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from safelight.errors import Code, Error
+from safelight.storage.directory.shard import Shard
 from safelight.storage.files import BLOCK, Incoming, blocks, full, guarded, lock, older, sync
-from safelight.storage.shard import Shard
 from safelight.storage.store import NAME_PREFIX, PutResult
 from safelight.wire import Blob, StorageInfo
 
