@@ -23,6 +23,7 @@ from aiohttp import web
 from safelight import http, logs, settings
 from safelight.access import route, tls
 from safelight.access.caller import Access
+from safelight.access.listener import Site, listen
 from safelight.access.policy import PolicyError
 from safelight.client.base import session
 from safelight.client.discovery import REGISTRATION_KEYS, UNKNOWN_REQUEST, Discovery
@@ -213,12 +214,14 @@ async def _listening(app: web.Application, config: StandaloneConfig, service: Se
         stack.push_async_callback(_drain, runner, service)
         try:
             context = certificate.context if certificate else None
-            await tls.Site(runner, config.host, config.port, context=context, handshake=config.header_timeout).start()
+            listeners = await listen(config.host, config.port)
+            for listener in listeners:
+                await Site(runner, listener, context=context, handshake=config.header_timeout).start()
         except OSError as error:
             settings.fail(f"Cannot listen on {config.host}:{config.port}: {error.strerror}. Choose another --port.")
         service.port = runner.addresses[0][1]
         assert runner.server is not None
-        await stack.enter_async_context(service.connections.watching(runner.server))
+        await stack.enter_async_context(service.connections.watching(runner.server, listeners))
         if certificate is not None:
             await stack.enter_async_context(certificate.watching())
         yield

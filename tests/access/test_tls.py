@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
@@ -140,3 +141,28 @@ async def test_a_handshake_that_stalls_costs_its_connection(plane, certificate):
     async with session(authorities=public) as trusting:
         url = f"https://localhost:{store.port}"
         assert await ServiceClient(Connection(trusting, Several(url))).health()
+
+
+async def test_one_address_holds_so_many_handshakes(plane, certificate):
+    public, private = certificate
+    store = await plane.start(
+        "keyvaluestore", tls_certificate=public, tls_key=private, connections=5, trusted_proxies="192.0.2.1"
+    )
+    async with AsyncExitStack() as stack:
+        ends = []
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", store.port)
+            stack.callback(writer.close)
+            writer.write(b"\x16\x03\x01\x02\x00\x01")
+            ends.append(asyncio.create_task(ended(reader)))
+        async with session(authorities=public) as trusting:  # one whose handshake ended is another matter
+            client = ServiceClient(Connection(trusting, Several(f"https://localhost:{store.port}")))
+            assert await client.health()
+            # The deadline of a handshake is later than this: what is closed now was one too many.
+            async with asyncio.timeout(store.config.header_timeout / 2):
+                while sum(task.done() for task in ends) < 15:
+                    await asyncio.wait([each for each in ends if not each.done()], return_when=asyncio.FIRST_COMPLETED)
+            assert await client.health()
+        for task in ends:
+            task.cancel()
+        await asyncio.gather(*ends, return_exceptions=True)

@@ -1,22 +1,25 @@
 """Connections that hold a place and do nothing with it.
 
-A new connection must send the head of a request in time, and one address may hold so many. Connections of this
-system's services, of this machine where it needs no key, and of named proxies are not counted: many clients share them.
+A new connection must send the head of a request in time, and one address may hold so many, those that have not
+finished a TLS handshake included. Connections of this system's services, of this machine where it needs no key, and of
+named proxies are not counted: many clients share them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 from prometheus_client import CollectorRegistry, Counter
 
 from safelight.access.caller import Caller
+from safelight.access.listener import Listener
 from safelight.access.networks import Networks
 
 log = logging.getLogger(__name__)
@@ -47,19 +50,20 @@ class Connections:
         self._trusted[request.protocol] = caller.via in _COUNTED_ON
 
     @asynccontextmanager
-    async def watching(self, server: web.Server) -> AsyncIterator[None]:
-        """Look at a server's connections while the context lasts."""
-        task = asyncio.create_task(self._watch(server), name="connections")
+    async def watching(self, server: web.Server, listeners: Sequence[Listener]) -> AsyncIterator[None]:
+        """Look at a server's connections, and at what its listeners accepted, while the context lasts."""
+        task = asyncio.create_task(self._watch(server, listeners), name="connections")
         try:
             yield
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _watch(self, server: web.Server) -> None:
+    async def _watch(self, server: web.Server, listeners: Sequence[Listener]) -> None:
         while True:
             await asyncio.sleep(_EVERY)
             self._look(server.connections, time.monotonic())
+            self._look_at_handshakes(server.connections, [each for of in listeners for each in of.accepted()])
 
     def _look(self, connections: list[RequestHandler], now: float) -> None:
         # What has gone since the last look is forgotten here.
@@ -75,6 +79,23 @@ class Connections:
             if len(theirs) > self._per_address and peer not in self._proxies:
                 self._close_some(peer, theirs)
 
+    def _look_at_handshakes(self, connections: list[RequestHandler], accepted: list[socket.socket]) -> None:
+        """Close handshakes of an address that holds too many; each of them has a deadline as well."""
+        shown = {_number(each) for each in connections}
+        held: dict[str, list[socket.socket]] = {}
+        for each in accepted:
+            if each.fileno() not in shown:
+                with suppress(OSError):  # gone meanwhile
+                    held.setdefault(str(each.getpeername()[0]), []).append(each)
+        for peer, theirs in held.items():
+            if len(theirs) > self._per_address and peer not in self._proxies:
+                excess = theirs[self._per_address :]
+                log.warning("%s holds %d TLS handshakes; closing %d", peer, len(theirs), len(excess))
+                for each in excess:
+                    self._closed.labels("too_many").inc()
+                    with suppress(OSError):
+                        each.shutdown(socket.SHUT_RDWR)  # its transport then closes it
+
     def _close_some(self, peer: str, theirs: list[RequestHandler]) -> None:
         """Close those first that have sent no request, the oldest of them first; then the newest."""
         silent = [each for each in theirs if each not in self._trusted]
@@ -87,6 +108,12 @@ class Connections:
     def _close(self, connection: RequestHandler, reason: str) -> None:
         self._closed.labels(reason).inc()
         connection.force_close()
+
+
+def _number(connection: RequestHandler) -> int:
+    """Return the descriptor of a connection, -1 once it is closed."""
+    found = connection.transport.get_extra_info("socket") if connection.transport else None
+    return -1 if found is None else int(found.fileno())
 
 
 def _peer(connection: RequestHandler) -> str:

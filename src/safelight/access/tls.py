@@ -1,4 +1,4 @@
-"""TLS on a service's own port: a certificate that is read again when it is renewed, and a deadline for handshakes."""
+"""TLS on a service's own port: a certificate that is read again when it is renewed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-
-from aiohttp import web
 
 from safelight.access.policy import PolicyError
 from safelight.access.settings import AccessSettings
@@ -79,30 +77,6 @@ def certificate(settings: AccessSettings) -> Certificate | None:
     if settings.tls_certificate is None or settings.tls_key is None:
         raise PolicyError("Give --tls-certificate and --tls-key together.")
     return Certificate(settings.tls_certificate, settings.tls_key)
-
-
-class Site(web.TCPSite):
-    """A port on which a handshake of TLS has a deadline; asyncio's own is a minute, and aiohttp offers no other."""
-
-    def __init__(
-        self, runner: web.AppRunner, host: str, port: int, *, context: ssl.SSLContext | None, handshake: float
-    ) -> None:
-        """Give each handshake `handshake` seconds."""
-        super().__init__(runner, host, port, backlog=1024, ssl_context=context)
-        self._handshake = handshake
-
-    async def start(self) -> None:
-        """Listen. Raises OSError."""
-        await web.BaseSite.start(self)
-        assert self._runner.server is not None
-        self._server = await asyncio.get_running_loop().create_server(
-            self._runner.server,
-            self._host,
-            self._port,
-            ssl=self._ssl_context,
-            backlog=self._backlog,
-            ssl_handshake_timeout=self._handshake if self._ssl_context else None,
-        )
 
 
 def _context() -> ssl.SSLContext:

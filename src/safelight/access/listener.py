@@ -1,0 +1,77 @@
+"""The sockets on which a service accepts connections, and those that have not finished a TLS handshake."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from contextlib import ExitStack
+from typing import Any
+from weakref import WeakSet
+
+from aiohttp import web
+
+_BACKLOG = 1024
+
+
+class Listener(socket.socket):
+    """A listening socket that remembers what it accepted.
+
+    asyncio shows a connection to the server only after its TLS handshake, so one that stalls is seen nowhere else.
+    """
+
+    def __init__(self, family: int) -> None:
+        """Create a TCP socket of an address family. Raises OSError."""
+        super().__init__(family, socket.SOCK_STREAM)
+        self._accepted: WeakSet[socket.socket] = WeakSet()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Accept a connection. Raises OSError."""
+        connection, address = super().accept()
+        self._accepted.add(connection)
+        return connection, address
+
+    def accepted(self) -> list[socket.socket]:
+        """Return the accepted connections that are still open, in no order."""
+        return [each for each in self._accepted if each.fileno() >= 0]
+
+
+async def listen(host: str, port: int) -> list[Listener]:
+    """Bind to every address of a host name. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    with ExitStack() as stack:
+        listeners = []
+        for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
+            listener = stack.enter_context(Listener(family))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(address)
+            listener.settimeout(0)
+            listeners.append(listener)
+        stack.pop_all()
+        return listeners
+
+
+class Site(web.SockSite):
+    """A socket on which a TLS handshake has a deadline; asyncio's own is a minute, and aiohttp offers no other."""
+
+    def __init__(
+        self, runner: web.AppRunner, listener: Listener, *, context: ssl.SSLContext | None, handshake: float
+    ) -> None:
+        """Give each handshake `handshake` seconds."""
+        super().__init__(runner, listener, backlog=_BACKLOG, ssl_context=context)
+        self._handshake = handshake
+
+    async def start(self) -> None:
+        """Listen. Raises OSError."""
+        await web.BaseSite.start(self)
+        assert self._runner.server is not None
+        self._server = await asyncio.get_running_loop().create_server(
+            self._runner.server,
+            sock=self._sock,
+            ssl=self._ssl_context,
+            backlog=self._backlog,
+            ssl_handshake_timeout=self._handshake if self._ssl_context else None,
+        )
