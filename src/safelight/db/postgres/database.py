@@ -14,21 +14,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-import asyncpg
-
+from safelight.db.calls.call import MAX_GROUP, Call, execute
 from safelight.db.calls.transaction import Transaction
 from safelight.db.postgres import ledger
-from safelight.db.postgres.ledger import SharedMemory
 from safelight.db.postgres.sessions.address import Address
+from safelight.db.postgres.sessions.calls import Calls
 from safelight.db.postgres.sessions.connection import Connection
 from safelight.db.postgres.sessions.failures import Concerns, concerns, told
+from safelight.db.postgres.sessions.session import Attempt, Session
 from safelight.db.postgres.sessions.waiting import run, wait
 from safelight.db.postgres.transaction import (
     INSTANCES,
@@ -41,110 +39,18 @@ from safelight.db.postgres.transaction import (
     lock,
 )
 from safelight.db.stalls import Stalls
-from safelight.errors import Code, Error
+from safelight.errors import Error
 from safelight.steady import Clock
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MAX_GROUP = 500
-"""Calls in one transaction at most, so that the first of them does not wait too long."""
 _READ_TOGETHER = 20
-RETRY_FOR = 15.0
-"""Seconds for which calls wait for a server that cannot be reached."""
-_PAUSE = 0.2
 _BEGIN_WRITING = f"BEGIN; SELECT pg_advisory_xact_lock({lock(WRITING)})"
 _BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE ended, event IN ACCESS SHARE MODE"
 """The locks come before the snapshot, so no partition that it shows is dropped while it is read; in the order of
 `Maintenance._drop`."""
-
-
-class _Call:
-    """A function of the transaction, and its result."""
-
-    def __init__(self, work: Callable[[Transaction], Any], lost: Callable[[Any], None] | None = None) -> None:
-        self.work = work
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.lost = lost
-        self.result: Any = None
-        self.error: BaseException | None = None
-
-    def answer(self) -> None:
-        """Give the result to the caller, or to `lost` if the caller has left."""
-        if self.future.cancelled():
-            if self.lost is not None and self.error is None:
-                self.lost(self.result)
-        elif self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.result)
-
-
-class _Calls:
-    """Calls that wait for a session."""
-
-    def __init__(self) -> None:
-        self._waiting: list[_Call] = []
-        self._more = asyncio.Event()
-        self.closed = False
-
-    def put(self, call: _Call) -> None:
-        if self.closed:
-            call.error = Error(Code.UNAVAILABLE, "The database is stopping.", retry_after=1)
-            call.answer()
-            return
-        self._waiting.append(call)
-        self._more.set()
-
-    async def take(self, most: int) -> list[_Call]:
-        """Wait for calls and take up to `most`; none once it is closed and empty."""
-        while not self._waiting and not self.closed:
-            self._more.clear()
-            await self._more.wait()
-        taken, self._waiting = self._waiting[:most], self._waiting[most:]
-        return taken
-
-    def close(self) -> None:
-        self.closed = True
-        self._more.set()
-
-
-class Session:
-    """One session that is opened when it is needed, and what it knows of the database."""
-
-    def __init__(self, address: Address, opened: Callable[[Session], None] | None = None) -> None:
-        self._address = address
-        self._opened = opened
-        self.connection: Connection | None = None
-        self.memory: SharedMemory | None = None
-
-    async def open(self) -> Connection:
-        """Return the open session. Raises UNAVAILABLE."""
-        if self.connection is not None and self.connection.server.is_closed():
-            self.drop()
-        if self.connection is None:
-            self.connection = Connection(await self._address.connect())
-            if self._opened is not None:
-                try:
-                    await run(partial(self._opened, self))
-                except BaseException:
-                    self.drop()
-                    raise
-        return self.connection
-
-    def drop(self) -> None:
-        """Give the session up; its transaction is rolled back and its locks are free."""
-        if self.connection is not None:
-            self.connection.server.terminate()
-        self.connection = self.memory = None
-
-    async def close(self) -> None:
-        """End the session cleanly."""
-        if self.connection is not None:
-            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                await self.connection.server.close(timeout=5.0)
-        self.connection = self.memory = None
 
 
 class Database:
@@ -167,7 +73,7 @@ class Database:
         self._entered = entered
         self._roster = Roster()
         self.stalls = Stalls()
-        self._writes, self._reads = _Calls(), _Calls()
+        self._writes, self._reads = Calls(), Calls()
         self._unknown: PostgresTransaction | None = None
         """A transaction of which it is not known whether it was committed."""
         self._failing_since: float | None = None
@@ -194,13 +100,13 @@ class Database:
 
     def submit(self, work: Callable[[Transaction], T], *, lost: Callable[[T], None] | None = None) -> asyncio.Future[T]:
         """Run a call in one of the next commits. If its caller has left by then, `lost` receives the result."""
-        call = _Call(work, lost)
+        call = Call(work, lost)
         self._writes.put(call)
         return call.future
 
     def look(self, work: Callable[[Transaction], T]) -> asyncio.Future[T]:
         """Run a call that only reads."""
-        call = _Call(work)
+        call = Call(work)
         self._reads.put(call)
         return call.future
 
@@ -260,7 +166,7 @@ class Database:
             connection.script(f"SELECT pg_advisory_lock_shared({lock(WAITING)})")
             self.heard = True
 
-    async def _serve(self, calls: _Calls, most: int, run_them: Callable[[list[_Call]], Any]) -> None:
+    async def _serve(self, calls: Calls, most: int, run_them: Callable[[list[Call]], Any]) -> None:
         while taken := await calls.take(most):
             try:
                 await run_them(taken)
@@ -271,9 +177,9 @@ class Database:
             for call in taken:
                 call.answer()
 
-    async def _write(self, calls: list[_Call]) -> None:
+    async def _write(self, calls: list[Call]) -> None:
         """Run calls in one transaction and commit it, and again where the session or the commit has failed."""
-        runnable, attempt, began = list(calls), _Attempt(self._failing_since), time.monotonic()
+        runnable, attempt, began = list(calls), Attempt(self._failing_since), time.monotonic()
         while runnable:
             try:
                 connection = await self._writer.open()
@@ -293,7 +199,7 @@ class Database:
                 return
             runnable.remove(done)
 
-    def _transact(self, calls: list[_Call], connection: Connection) -> PostgresTransaction | _Call:
+    def _transact(self, calls: list[Call], connection: Connection) -> PostgresTransaction | Call:
         """Run calls and commit them. Return the call that failed, where nothing is committed for that."""
         connection.script(_BEGIN_WRITING)
         try:
@@ -303,7 +209,7 @@ class Database:
                     connection.script("ROLLBACK")
                     return transaction
             transaction = self._transaction(connection, self._writer, self._roster)
-            failed = self._execute(calls, transaction)
+            failed = execute(calls, transaction, _of_one_call)
             if failed is None:
                 transaction.finish()
                 self._unknown = transaction if transaction.token else None
@@ -337,33 +243,14 @@ class Database:
             session.memory.new_run = False
         return PostgresTransaction(connection, session.memory, now, self._spans, workers)
 
-    def _execute(self, calls: list[_Call], transaction: PostgresTransaction) -> _Call | None:
-        """Run calls until one fails after it has written, or in the server; return that one, None if none did."""
-        for call in calls:
-            call.result, call.error = None, None
-            before = transaction.mark()
-            try:
-                call.result = call.work(transaction)
-            except Exception as error:
-                if not isinstance(error, Error) and (whom := concerns(error)) is not None:
-                    if whom is not Concerns.CALL:
-                        raise
-                    log.warning("A call failed in the database: %s", error)
-                    call.error = told(error)
-                    return call
-                call.error = error
-                if transaction.mark() != before:
-                    return call
-        return None
-
     @staticmethod
     def _roll_back(connection: Connection, session: Session) -> None:
         session.memory = None
         connection.script("ROLLBACK")
 
-    async def _read(self, session: Session, calls: list[_Call]) -> None:
+    async def _read(self, session: Session, calls: list[Call]) -> None:
         """Run calls that only read, in one snapshot."""
-        pending, attempt = list(calls), _Attempt(self._failing_since)
+        pending, attempt = list(calls), Attempt(self._failing_since)
         while pending:
             try:
                 connection = await session.open()
@@ -374,7 +261,7 @@ class Database:
                         call.error = told(error)
                     return
 
-    def _look_at(self, pending: list[_Call], connection: Connection, session: Session) -> None:
+    def _look_at(self, pending: list[Call], connection: Connection, session: Session) -> None:
         """Run calls, and take those that are done from `pending`."""
         connection.script(_BEGIN_READING)
         transaction = self._transaction(connection, session, None)
@@ -393,25 +280,12 @@ class Database:
         connection.script("ROLLBACK")
 
 
-class _Attempt:
-    """Attempts at one transaction, until the server has failed for too long."""
-
-    def __init__(self, failing_since: float | None) -> None:
-        self.since = time.monotonic() if failing_since is None else failing_since
-        self._warned = False
-
-    async def again(self, error: Exception, session: Session) -> bool:
-        """Give a session that is lost up, wait a little and say whether to try again."""
-        whom = concerns(error)
-        if whom not in {Concerns.CALL, Concerns.COMMIT}:
-            session.drop()
-        if whom is None:
-            log.error("The database failed", exc_info=error)
-        else:
-            level = logging.DEBUG if self._warned else logging.WARNING
-            log.log(level, "The database failed; trying again: %s", str(error) or type(error).__name__)
-            self._warned = True
-        if whom in {None, Concerns.SERVER} or time.monotonic() - self.since >= RETRY_FOR:
-            return False
-        await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
-        return True
+def _of_one_call(error: Exception) -> Error | None:
+    """Judge a failure for `execute`: the server refuses one call, or else the commit fails."""
+    whom = concerns(error)
+    if whom is None:
+        return None
+    if whom is not Concerns.CALL:
+        raise error
+    log.warning("A call failed in the database: %s", error)
+    return told(error)

@@ -18,8 +18,9 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from safelight.db.calls.call import MAX_GROUP, Call, execute
 from safelight.db.calls.transaction import Transaction
 from safelight.db.sqlite import memory
 from safelight.db.sqlite.connection import Connection
@@ -33,34 +34,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MAX_GROUP = 500
-"""Calls in one commit at most, so that the first of them does not wait too long."""
-
 _OF_ONE_CALL = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH}
 """Result codes of SQLite that concern one call; all others concern the file or the disk."""
-
-
-class _Call:
-    """A function of the transaction, and its result."""
-
-    def __init__(
-        self, work: Callable[[Transaction], Any], future: asyncio.Future[Any], lost: Callable[[Any], None] | None
-    ) -> None:
-        self.work = work
-        self.future = future
-        self.lost = lost
-        self.result: Any = None
-        self.error: Exception | None = None
-
-    def answer(self) -> None:
-        """Give the result to the caller, or to `lost` if the caller has left."""
-        if self.future.cancelled():
-            if self.lost is not None and self.error is None:
-                self.lost(self.result)
-        elif self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.result)
 
 
 class Database:
@@ -73,7 +48,7 @@ class Database:
         self.stalls = Stalls()
         self._committed = committed
         self._workers: dict[str, WorkerSeen] = {}
-        self._queue: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._copies: deque[tuple[Path, asyncio.Future[None]]] = deque()
         self._closed = False
@@ -85,12 +60,13 @@ class Database:
 
     def submit(self, work: Callable[[Transaction], T], *, lost: Callable[[T], None] | None = None) -> asyncio.Future[T]:
         """Run a call in one of the next commits. If its caller has left by then, `lost` receives the result."""
-        future: asyncio.Future[T] = self._loop.create_future()
+        call = Call(work, lost)
         if self._closed:
-            future.set_exception(Error(Code.UNAVAILABLE, "The database is stopping."))
+            call.error = Error(Code.UNAVAILABLE, "The database is stopping.", retry_after=1)
+            call.answer()
         else:
-            self._queue.put(_Call(work, future, lost))
-        return future
+            self._queue.put(call)
+        return call.future
 
     def copy(self, target: Path) -> asyncio.Future[None]:
         """Copy the file to `target` while calls go on. The copy has the state of one moment after this call."""
@@ -99,7 +75,7 @@ class Database:
             future.set_exception(Error(Code.UNAVAILABLE, "The database is stopping."))
         else:
             self._copies.append((target, future))
-            self._queue.put(_Call(lambda _: None, self._loop.create_future(), None))  # wakes the thread
+            self._queue.put(Call(lambda _: None))  # wakes the thread
         return future
 
     async def close(self) -> None:
@@ -150,7 +126,7 @@ class Database:
         if self._ending:
             raise Error(Code.UNAVAILABLE, "The database is stopping.")
 
-    def _commit(self, calls: list[_Call]) -> Transaction | None:
+    def _commit(self, calls: list[Call]) -> Transaction | None:
         runnable = list(calls)
         began = time.monotonic()
         while runnable:
@@ -158,7 +134,7 @@ class Database:
                 self._mend()
                 self._connection.begin()
                 transaction = self._transaction()
-                failed = self._execute(runnable, transaction)
+                failed = execute(runnable, transaction, _of_one_call)
                 if failed is None:
                     transaction.finish()
                     self._connection.commit()
@@ -177,29 +153,11 @@ class Database:
         now, steady = int(self._clock.wall() * 1000), int(self._clock.steady() * 1000)
         return Transaction(self._connection, self.memory, self._workers, now, steady=steady)
 
-    def _execute(self, calls: list[_Call], transaction: Transaction) -> _Call | None:
-        """Run calls until one fails after it has written; return that one, None if none did."""
-        for call in calls:
-            call.result, call.error = None, None
-            before = transaction.mark()
-            try:
-                call.result = call.work(transaction)
-            except Exception as error:
-                if isinstance(error, sqlite3.Error):
-                    if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF not in _OF_ONE_CALL:
-                        raise
-                    log.exception("A call failed in the database")
-                    error = wrapped(error, "the database")
-                call.error = error
-                if transaction.mark() != before:
-                    return call
-        return None
-
     def _undo(self) -> None:
         self._connection.rollback()
         self.memory = memory.read(self._connection)
 
-    def _fail(self, calls: list[_Call], error: Error) -> None:
+    def _fail(self, calls: list[Call], error: Error) -> None:
         for call in calls:
             call.error = error
         try:
@@ -218,7 +176,7 @@ class Database:
         self.memory = memory.read(self._connection)
         self._broken = False
 
-    def _answer(self, calls: list[_Call], transaction: Transaction | None) -> None:
+    def _answer(self, calls: list[Call], transaction: Transaction | None) -> None:
         if transaction is not None:
             self._committed(transaction, len(calls))
         for call in calls:
@@ -232,3 +190,13 @@ def _settle(future: asyncio.Future[None], error: Error | None) -> None:
         future.set_result(None)
     else:
         future.set_exception(error)
+
+
+def _of_one_call(error: Exception) -> Error | None:
+    """Judge a failure for `execute`: SQLite refuses one call, or else the commit fails."""
+    if not isinstance(error, sqlite3.Error):
+        return None
+    if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF not in _OF_ONE_CALL:
+        raise error
+    log.warning("A call failed in the database", exc_info=error)
+    return wrapped(error, "the database")

@@ -1,0 +1,55 @@
+"""A call that waits for a transaction, and how those of one commit are run. It is the same for every backend."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from safelight.db.calls.transaction import Transaction
+from safelight.errors import Error
+
+MAX_GROUP = 500
+"""Calls in one commit at most, so that the first of them does not wait too long."""
+
+
+class Call:
+    """A function of the transaction, and its result."""
+
+    def __init__(self, work: Callable[[Transaction], Any], lost: Callable[[Any], None] | None = None) -> None:
+        self.work = work
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.lost = lost
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def answer(self) -> None:
+        """Give the result to the caller, or to `lost` if the caller has left."""
+        if self.future.cancelled():
+            if self.lost is not None and self.error is None:
+                self.lost(self.result)
+        elif self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+def execute(
+    calls: Iterable[Call], transaction: Transaction, of_one_call: Callable[[Exception], Error | None]
+) -> Call | None:
+    """Run calls until one fails after it has written, or in the database. Return that one, None if none did.
+
+    `of_one_call` judges a failure: it returns what the caller is told where the database refused one call, None where
+    the database has not failed, and raises what concerns all calls.
+    """
+    for call in calls:
+        call.result, call.error = None, None
+        before = transaction.mark()
+        try:
+            call.result = call.work(transaction)
+        except Exception as error:  # noqa: BLE001 - judged, and given to the caller
+            refused = None if isinstance(error, Error) else of_one_call(error)
+            call.error = refused or error
+            if refused is not None or transaction.mark() != before:
+                return call
+    return None
