@@ -40,6 +40,16 @@ def from_lab(image: pyvips.Image) -> pyvips.Image:
     return _deep(_encoded((light * list(_D50)).recomb([list(row) for row in _XYZ_TO_RGB])), alpha)
 
 
+def from_narrow(image: pyvips.Image) -> pyvips.Image:
+    """Samples that run from 16 to 235 of 255 (ITU-R BT.601), stretched; alpha, which is last, never does."""
+    unit, top = (256, _TOP) if image.format == "ushort" else (1, 255.0)
+    scale, alpha = top / (219 * unit), int(image.hasalpha())
+    colors = image.bands - alpha
+    offset = 0.5 - 16 * unit * scale
+    stretched = image.linear([scale] * colors + [1.0] * alpha, [offset] * colors + [0.0] * alpha)
+    return stretched.cast(image.format).copy(interpretation=image.interpretation)
+
+
 def _encoded(light: pyvips.Image) -> pyvips.Image:
     """Linear light as sRGB encodes it."""
     light = (light > 0).ifthenelse(light, 0).cast("float")

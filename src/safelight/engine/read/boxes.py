@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 
 from safelight.engine.color.cicp import CodePoints
+from safelight.engine.read import av1, hevc
 
 _MOST_BOXES = 4096
 _VISUAL_ENTRY = 78
 """Bytes of fixed fields before the boxes of a track's sample entry."""
 _HEVC, _AV1 = {"hvc1", "hev1"}, {"av01"}
+_UNSPECIFIED = 2
 
 Box = tuple[str, memoryview]
 
@@ -32,6 +35,12 @@ class Picture:
     bits: int = 8
     brands: frozenset[str] = frozenset()
     turned: bool = False
+    grey: bool = False
+
+    @property
+    def stretches(self) -> bool:
+        """Whether black and white are 16 and 235 of 255, as libheif leaves them in pictures without colours."""
+        return self.grey and self.colors is not None and not self.colors.full_range
 
     @property
     def is_hevc(self) -> bool:
@@ -58,34 +67,109 @@ def main_picture(data: memoryview) -> Picture:
             return Picture(brands=brands)
         meta = dict(boxes(top["meta"][4:]))
         items = _item_types(meta.get("iinf"))
-        primary = _number(meta["pitm"], 4, 2 if meta["pitm"][0] == 0 else 4) if "pitm" in meta else 0
+        coded = primary = _number(meta["pitm"], 4, 2 if meta["pitm"][0] == 0 else 4) if "pitm" in meta else 0
         codec = items.get(primary, "")
         if codec in {"grid", "iovl", "iden"}:
             tile = next(iter(_references(meta.get("iref"), primary)), 0)
             if tile not in items:
                 raise ValueError("the items that its picture is made of are missing")
-            codec = items[tile]
+            coded, codec = tile, items[tile]
         if not re.fullmatch(r"[ -~]{4}|", codec):
             raise ValueError("its picture is of no valid type")
         properties = _properties(meta.get("iprp"), primary)
+        own = properties if coded == primary else _properties(meta.get("iprp"), coded)
+        described = _described(codec, brands, properties)
+        if described.colors is None or described.colors.transfer == _UNSPECIFIED:
+            found = _coded_colors(codec, own, lambda: _item_data(data, meta, coded))
+            described = replace(described, colors=_completed(described.colors, found))
+        described = replace(described, grey=_is_grey(codec, dict(own)))
     except (struct.error, IndexError, KeyError) as error:
         raise ValueError("its boxes contradict each other") from error
-    return _described(codec, brands, properties)
+    return described
 
 
 def sequence_colors(data: memoryview) -> CodePoints | None:
     """Return the code points that the first track of pictures declares. ValueError for broken boxes."""
     try:
-        found = [data]
-        for name in ("moov", "trak", "mdia", "minf", "stbl", "stsd"):
-            found = [content for outer in found for inner, content in boxes(outer) if inner == name]
-        entries = [entry for table in found for name, entry in boxes(table[8:]) if name in _AV1]
-        for name, content in (box for entry in entries for box in boxes(entry[_VISUAL_ENTRY:])):
-            if name == "colr" and (colors := _code_points(content)):
-                return colors
+        tables = [data]
+        for name in ("moov", "trak", "mdia", "minf", "stbl"):
+            tables = [content for outer in tables for inner, content in boxes(outer) if inner == name]
+        for table in map(dict, map(boxes, tables)):
+            for name, entry in boxes(table.get("stsd", memoryview(b""))[8:]):
+                properties = list(boxes(entry[_VISUAL_ENTRY:])) if name in _AV1 else []
+                declared = next((colors for box in properties if (colors := _declared(*box))), None)
+                if properties and (declared is None or declared.transfer == _UNSPECIFIED):
+                    declared = _completed(
+                        declared, _coded_colors(name, properties, partial(_first_sample, data, table))
+                    )
+                if declared:
+                    return declared
     except (struct.error, IndexError) as error:
         raise ValueError("its boxes contradict each other") from error
     return None
+
+
+def _declared(name: str, content: memoryview) -> CodePoints | None:
+    return _code_points(content) if name == "colr" else None
+
+
+def _coded_colors(codec: str, properties: list[Box], pixels: Callable[[], memoryview]) -> CodePoints | None:
+    """Return what the coded picture itself declares, in its configuration or (AV1) at its start."""
+    settings = dict(properties)
+    if codec in _HEVC and "hvcC" in settings:
+        return hevc.colors(settings["hvcC"])
+    if codec in _AV1:
+        return av1.colors(settings.get("av1C", memoryview(b""))[4:]) or av1.colors(pixels())
+    return None
+
+
+def _completed(declared: CodePoints | None, coded: CodePoints | None) -> CodePoints | None:
+    """What the file declares, and what it leaves open as the coded picture says."""
+    if declared is None or coded is None:
+        return declared or coded
+    return replace(coded, matrix=declared.matrix, full_range=declared.full_range)
+
+
+def _is_grey(codec: str, settings: dict[str, memoryview]) -> bool:
+    """Whether the coded picture has no colours, by its configuration (AV1-ISOBMFF 2.3.3; ISO/IEC 14496-15, 8.3.3)."""
+    if codec in _HEVC and "hvcC" in settings:
+        return not settings["hvcC"][16] & 3
+    return codec in _AV1 and "av1C" in settings and bool(settings["av1C"][2] & 0x10)
+
+
+def _item_data(data: memoryview, meta: dict[str, memoryview], item: int) -> memoryview:
+    """The first piece of an item's bytes (`iloc`), empty where that is not known."""
+    content = meta.get("iloc", memoryview(b""))
+    if len(content) < 8:
+        return content[:0]
+    version, sizes = content[0], _number(content, 4, 2)
+    offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+    wide, at = (4, 10) if version == 2 else (2, 8)
+    for _ in range(min(_number(content, 6, wide), _MOST_BOXES)):
+        found, at = _number(content, at, wide), at + wide
+        method, at = (_number(content, at, 2) & 15, at + 2) if version else (0, at)
+        base, pieces = _number(content, at + 2, base_size), _number(content, at + 2 + base_size, 2)
+        at += 4 + base_size
+        index_size = index_size if version else 0
+        if found == item and pieces:
+            offset = _number(content, at + index_size, offset_size)
+            length = _number(content, at + index_size + offset_size, length_size)
+            return _held(data, meta, method)[base + offset :][: length or None]
+        at += pieces * (index_size + offset_size + length_size)
+    return content[:0]
+
+
+def _held(data: memoryview, meta: dict[str, memoryview], method: int) -> memoryview:
+    """What an item's offset counts in: the file, or the box of data beside the items."""
+    return {0: data, 1: meta.get("idat", data[:0])}.get(method, data[:0])
+
+
+def _first_sample(data: memoryview, table: dict[str, memoryview]) -> memoryview:
+    """The file from a track's first sample on."""
+    for name, size in (("stco", 4), ("co64", 8)):
+        if name in table and _number(table[name], 4, 4):
+            return data[_number(table[name], 8, size) :]
+    return data[:0]
 
 
 def _code_points(content: memoryview) -> CodePoints | None:

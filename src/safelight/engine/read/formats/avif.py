@@ -8,6 +8,7 @@ from typing import Any
 import pyvips
 
 from safelight.engine.color.cicp import CodePoints, profile_of
+from safelight.engine.color.samples import from_narrow
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.metadata import exif
 from safelight.engine.read.boxes import Picture, main_picture, sequence_colors
@@ -61,7 +62,8 @@ class AvifReader(VipsReader):
     def load(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:  # noqa: ARG002 -- the contract's
         """See `facts.Reader`."""
         if not self._sequence:
-            return super().load()
+            image = super().load()
+            return from_narrow(image) if self.main.stretches else image
         count = self._sequence.n_frames if frames else 1  # the still picture may be none of the frames
         images, delays = zip(*map(self._frame, range(count)), strict=True)
         if not frames:

@@ -8,6 +8,7 @@ from typing import Any
 import pyvips
 
 from safelight.engine.color.cicp import profile_of
+from safelight.engine.color.samples import from_narrow
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.formats import Format
 from safelight.engine.read.boxes import main_picture
@@ -34,6 +35,7 @@ class HeicReader:
             self._picture: Any = file[file.primary_index]
         self._mode, _, depth = self._picture.mode.partition(";")
         self._deep = depth == "16"
+        self._stretches = main.stretches
         info = self._picture.info
         grey = self._mode in {"I", "L", "LA"}
         profile = info.get("icc_profile") or (profile_of(main.colors) if main.colors else None)
@@ -65,4 +67,4 @@ class HeicReader:
         if self._mode == "RGBa":
             like = image
             image = (image.unpremultiply() + 0.5).cast(like.format).copy(interpretation=like.interpretation)
-        return image
+        return from_narrow(image) if self._stretches else image

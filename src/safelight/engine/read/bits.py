@@ -1,0 +1,27 @@
+"""Reading bits from the most significant one of each byte on, as video codecs write them."""
+
+from __future__ import annotations
+
+
+class Bits:
+    """A cursor over bytes. IndexError where they end."""
+
+    def __init__(self, data: bytes) -> None:
+        self._value = int.from_bytes(data, "big")
+        self._left = 8 * len(data)
+
+    def take(self, count: int = 1) -> int:
+        """Read that many bits as one number."""
+        if count > self._left:
+            raise IndexError
+        self._left -= count
+        return (self._value >> self._left) & ((1 << count) - 1)
+
+    def exp_golomb(self) -> int:
+        """Read an Exp-Golomb code (ITU-T H.265, 9.2; `uvlc` of AV1, 4.10.3). A signed one takes the same bits."""
+        zeros = 0
+        while not self.take():
+            zeros += 1
+            if zeros > 32:
+                raise IndexError
+        return (1 << zeros) - 1 + self.take(zeros)
