@@ -46,8 +46,9 @@ def reference(path: Path, *, invert: bool) -> np.ndarray:
                 renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC, outputMode="RGB",
                 flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
             )  # fmt: skip
-            if not image.has_transparency_data:
-                image = converted
+            if image.has_transparency_data:
+                converted.putalpha(image.convert("RGBA").getchannel("A"))
+            image = converted
         except ImageCms.PyCMSError:
             pass
     elif "gamma" in image.info and "srgb" not in image.info:

@@ -9,7 +9,7 @@ import pillow_jxl  # noqa: F401 - Pillow then opens JPEG XL
 import pytest
 from PIL import Image, ImageOps
 
-from engine.pictures import chunk, encoded, made, run
+from engine.pictures import chunk, difference, encoded, made, opened, run
 from safelight import engine
 
 pillow_heif.register_heif_opener()
@@ -119,6 +119,24 @@ def test_an_orientation_in_xmp_goes_when_it_is_obeyed():
         kept = made(data, format=written, metadata="keep", keep_gps=True)
         assert b'Orientation="6"' not in kept.data
     assert b'Orientation="1"' in made(data, format="webp", metadata="keep", keep_gps=True).data
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_an_orientation_in_xmp_alone_counts(kind, tmp_path):
+    """As Pillow reads it. An orientation in EXIF comes first, whatever it says."""
+    path = tmp_path / f"a.{kind.lower()}"
+    for tag in (6, 3):
+        stored(tag).save(path, kind, **({"quality": 95} if kind == "JPEG" else {}))
+        run("exiftool", "-overwrite_original", "-n", f"-XMP-tiff:Orientation={tag}", str(path))
+        if kind == "TIFF":
+            run("exiftool", "-overwrite_original", "-IFD0:Orientation=", str(path))
+        looks_upright(ImageOps.exif_transpose(Image.open(path)))
+        looks_upright(Image.open(io.BytesIO(made(path).data)))
+        left = made(path, format="same", auto_orient=False)
+        looks_upright(ImageOps.exif_transpose(Image.open(io.BytesIO(left.data))))
+    run("exiftool", "-overwrite_original", "-n", "-IFD0:Orientation=1", str(path))
+    assert made(path).width == stored(tag).width
+    assert difference(opened(made(path).data), Image.open(path).convert("RGB"))[1] <= 1
 
 
 def test_a_jpeg_packed_into_jpeg_xl_is_turned_once(tmp_path):

@@ -31,13 +31,14 @@ def body(block: bytes | memoryview) -> bytes:
     return data[6:] if data.startswith((b"Exif\0\0", b"Exif\0\xff")) else data
 
 
-def orientation(block: bytes | None) -> int:
-    """Return the orientation tag (1 to 8), 1 where there is none that can be read."""
+def orientation(block: bytes | None) -> int | None:
+    """Return the orientation tag (1 to 8), 1 for one that makes no sense, None where there is none."""
     try:
-        value = next(Structure(body(block or b"")).chain()).value(_ORIENTATION, 1)
+        first = next(Structure(body(block or b"")).chain())
+        value = first.value(_ORIENTATION, 1) if _ORIENTATION in first else None
     except (StructureError, StopIteration):
-        return 1
-    return value if 1 <= value <= 8 else 1
+        return None
+    return value if value is None or 1 <= value <= 8 else 1
 
 
 def carried(block: bytes | memoryview, *, position: bool) -> bytes | None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyvips
 
+from safelight.engine.metadata import exif, xmp
+
 if TYPE_CHECKING:
     from safelight.engine.records import Probe
 
@@ -19,8 +21,8 @@ class Facts:
     """What a file says beside its pixels.
 
     `profile` is the ICC profile that tells what samples mean, None where they are sRGB or nothing is said.
-    `orientation` is the EXIF tag that has yet to be obeyed. `exif` is an EXIF block (or a whole TIFF file), `iptc` and
-    `xmp` their blocks as the file holds them. `notes` are sentences for whoever uploaded the file.
+    `orientation` is what has yet to be obeyed, as a tag of EXIF. `exif` is an EXIF block (or a whole TIFF file), `iptc`
+    and `xmp` their blocks as the file holds them. `notes` are sentences for whoever uploaded the file.
     """
 
     profile: bytes | None = None
@@ -71,6 +73,11 @@ def animated(image: pyvips.Image, height: int, delays: list[int], plays: int) ->
     image.set_type(pyvips.GValue.gint_type, "loop", plays)
     image.set_type(pyvips.GValue.array_int_type, "delay", delays)
     return image
+
+
+def orientation(block: bytes | None, packet: bytes | None) -> int:
+    """Return what EXIF says, or where it says nothing XMP (1 to 8)."""
+    return exif.orientation(block) or xmp.orientation(packet) or 1
 
 
 def blob(image: pyvips.Image, field: str) -> bytes | None:

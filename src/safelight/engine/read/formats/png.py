@@ -15,7 +15,7 @@ from safelight.engine.color.profile import SRGB, Primaries, rgb_profile
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.metadata import exif
 from safelight.engine.read.chunks import chunks
-from safelight.engine.read.facts import Facts, blob
+from safelight.engine.read.facts import Facts, blob, orientation
 from safelight.engine.read.formats.apng import Animation, animation
 from safelight.engine.read.formats.vips import VipsReader
 
@@ -69,12 +69,13 @@ class PngReader(VipsReader):
         """See `VipsReader`."""
         texts = dict(self._texts())
         block = self._content(b"eXIf") or _raw_profile(texts, b"exif", b"APP1")
+        packet = texts.get(b"XML:com.adobe.xmp") or _raw_profile(texts, b"xmp")
         return Facts(
             profile=self._profile(image, texts),
-            orientation=exif.orientation(block),
+            orientation=orientation(block, packet),
             exif=block,
             iptc=_raw_profile(texts, b"iptc", b"8bim"),
-            xmp=texts.get(b"XML:com.adobe.xmp") or _raw_profile(texts, b"xmp"),
+            xmp=packet,
             notes=tuple(self.notes),
         )
 

@@ -8,8 +8,7 @@ import pyvips
 
 from safelight.engine.failures import reading
 from safelight.engine.formats import Format
-from safelight.engine.metadata import exif
-from safelight.engine.read.facts import BITS, Facts, bare, blob
+from safelight.engine.read.facts import BITS, Facts, bare, blob, orientation
 from safelight.engine.records import Probe
 
 FailOn = Literal["error", "warning"]
@@ -35,13 +34,13 @@ class VipsReader:
 
     def describe(self, image: pyvips.Image) -> Facts:
         """Collect what the file says."""
-        block = blob(image, "exif-data")
+        block, packet = blob(image, "exif-data"), blob(image, "xmp-data")
         return Facts(
             profile=blob(image, "icc-profile-data"),
-            orientation=exif.orientation(block),
+            orientation=orientation(block, packet),
             exif=block,
             iptc=blob(image, "iptc-data"),
-            xmp=blob(image, "xmp-data"),
+            xmp=packet,
             notes=tuple(self.notes),
         )
 
