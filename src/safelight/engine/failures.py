@@ -29,7 +29,10 @@ _UNSUPPORTED = re.compile(
 # What sound files of many cameras and programs make the decoders complain of.
 _HARMLESS = re.compile(
     r"extraneous bytes before marker|unknown JFIF revision|unknown Adobe color transform|Invalid SOS parameters"
-    r"|inconsistent progression|unknown field with tag|unrecognized|ignored|not sorted in ascending order",
+    r"|inconsistent progression|unknown field with tag|unrecognized|ignored|not sorted in ascending order"
+    r"|(?:incompatible type|incorrect count|incorrect value|different values per sample|reading of|value) for \""
+    r"|set_get_field_type of custom tag|bad (?:value|long8|ifd8)\b|size of \"\w+\" value failed|reading of \"\w+\""
+    r"|\b(?:InkNames|NumberOfInks)\b",
     re.IGNORECASE,
 )
 _SERIOUS = re.compile(r"invalid jpeg file|premature|bad huffman|instead of rst", re.IGNORECASE)
@@ -39,6 +42,7 @@ _READING = (
 )  # fmt: skip
 _INTERNAL = re.compile(
     r"unable to (?:call \S+|fetch from region|copy to memory)|/\S+|\bunable to write to target target\b"
+    r"|unable to open (?:source )?for input|\b(?:Warning )?input[:;]"
     r"|\b(?:\w+_(?:source|buffer|target)|vips\w*|tiff2vips|webp2vips|libspng|libpng|heif|webp|gifload|jxl|source)\b:?\s*",
     re.IGNORECASE,
 )

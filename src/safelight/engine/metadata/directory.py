@@ -23,12 +23,16 @@ class StructureError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tagged value: its type (TIFF 6.0, section 2), how many there are, and where its bytes lie in the file."""
+    """One tagged value: its type (TIFF 6.0, section 2), how many there are, and where its bytes lie in the file.
+
+    `at` is where the entry itself lies.
+    """
 
     kind: int
     count: int
     start: int
     size: int
+    at: int
 
 
 class Directory:
@@ -99,9 +103,8 @@ class Structure:
             values = self._number(self._word, at + 4)
             where = at + (12 if self.big else 8)
             length = _SIZES.get(kind, 1) * values
-            entries.setdefault(
-                tag, Entry(kind, values, where if length <= inline else self._number(self._word, where), length)
-            )
+            start_of_values = where if length <= inline else self._number(self._word, where)
+            entries.setdefault(tag, Entry(kind, values, start_of_values, length, at))
         try:
             following = self._number(self._word, start + count * size)
         except StructureError:
@@ -117,6 +120,18 @@ class Structure:
             directory = self.directory(offset)
             yield directory
             offset = directory.next
+
+    def holding_only(self, directory: Directory, tags: frozenset[int]) -> bytes:
+        """Copy the file so that it has this one directory, and of its values those with these tags."""
+        size, count_layout = (20, "Q") if self.big else (12, "H")
+        found = (directory.entries[tag] for tag in sorted(directory.entries.keys() & tags))
+        kept = [self.data[entry.at : entry.at + size] for entry in found]
+        start = len(self.data) + len(self.data) % 2
+        head = bytearray(self.data[: 16 if self.big else 8])
+        struct.pack_into(self.order + self._word, head, 8 if self.big else 4, start)
+        padding = bytes(start - len(self.data))
+        count = struct.pack(self.order + count_layout, len(kept))
+        return b"".join((head, self.data[len(head) :], padding, count, *kept, bytes(8)))
 
     def _number(self, layout: str, at: int) -> int:
         if at + struct.calcsize("=" + layout) > len(self.data):

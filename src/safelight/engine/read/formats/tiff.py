@@ -12,7 +12,7 @@ from safelight.engine.failures import damaged, unsupported
 from safelight.engine.formats import Format
 from safelight.engine.metadata import iptc
 from safelight.engine.metadata.directory import Directory, Structure, StructureError
-from safelight.engine.read.facts import Facts, blob
+from safelight.engine.read.facts import Facts, blob, orientation
 from safelight.engine.read.formats.vips import FailOn, VipsReader
 
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _SUB_DIRECTORIES, _ORIENTATION = 254, 255, 330, 274
@@ -27,7 +27,15 @@ _COLORS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _SEPARATE
 _ALPHA = {1: "associated", 2: "unassociated"}
 _BRIGHTEST = 1000.0
 _COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
-_FAX_AND_JPEG = frozenset({2, 3, 4, 7})  # whose decoders only warn of damage
+_FAX, _JPEG = frozenset({2, 3, 4}), 7  # whose decoders only warn of damage
+_FILL_ORDER, _ROWS, _FAX_OPTIONS, _PREDICTOR, _COLOR_MAP, _TILE_SIDES = 266, 278, (292, 293), 317, 320, (322, 323)
+_JPEG_TABLES, _YCBCR_VALUES, _XMP, _IPTC, _PHOTOSHOP, _PROFILE = 347, (529, 530, 531, 532), 700, 33723, 34377, 34675
+_NEEDED = frozenset(
+    {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES, _EXTRA_SAMPLES, _SAMPLE_FORMAT, *_OFFSETS}
+    | {*_LENGTHS, _FILL_ORDER, _ROWS, *_FAX_OPTIONS, _PREDICTOR, _COLOR_MAP, *_TILE_SIDES, _INK_SET, _JPEG_TABLES}
+    | {*_YCBCR_VALUES, _XMP, _IPTC, _PHOTOSHOP, _PROFILE}
+)
+"""What the pixels and the blocks beside them are read by."""
 _COMPRESSION_NAMES = {
     6: "old-style JPEG", 9: "JBIG", 10: "JBIG", 32766: "NeXT", 32771: "CCITT RLE with words", 32809: "ThunderScan",
     32908: "PixarLog", 34661: "JBIG", 34676: "SGI Log", 34677: "SGI Log 24", 34712: "JPEG 2000", 33003: "JPEG 2000",
@@ -50,7 +58,11 @@ class Page:
 
 
 class TiffReader(VipsReader):
-    """Reads the first page that is no reduced copy of another one."""
+    """Reads the first page that is no reduced copy of another one.
+
+    Where `lenient`, or where its warnings count, libtiff is shown nothing but that page and what its pixels need, so
+    that it cannot complain of anything else.
+    """
 
     def __init__(self, data: memoryview, format_: Format, *, strict: bool = False, lenient: bool = False) -> None:
         self._lenient = lenient
@@ -58,6 +70,7 @@ class TiffReader(VipsReader):
 
     def check(self) -> None:
         """See `VipsReader`."""
+        self._whole = self.data
         try:
             self.page = _full_page(Structure(self.data))
             directory = self.page.directory
@@ -71,8 +84,12 @@ class TiffReader(VipsReader):
             raise damaged(self.format, str(error)) from None
         if self._kind == _LAB:
             self._declare_rgb(directory)
-        if directory.value(_COMPRESSION, 1) in _FAX_AND_JPEG and not self._lenient:
+        compression = directory.value(_COMPRESSION, 1)
+        if compression in _FAX or (compression == _JPEG and not self._lenient):
             self.fail_on: FailOn = "warning"
+        if self._lenient or self.fail_on == "warning":
+            self.data = Structure(self.data).holding_only(directory, _NEEDED)
+            self.page = Page(directory, 0)
 
     def _declare_rgb(self, directory: Directory) -> None:
         """Have libvips read L*a*b* as bare numbers: of 8 bits it refuses it, and its own is under another white."""
@@ -89,17 +106,19 @@ class TiffReader(VipsReader):
 
     def describe(self, image: pyvips.Image) -> Facts:
         """See `VipsReader`."""
+        packet = blob(image, "xmp-data")
         try:
-            turn = self.page.directory.value(_ORIENTATION, 1)
+            told = _ORIENTATION in self.page.directory
+            turn = self.page.directory.value(_ORIENTATION, 1) if told else orientation(None, packet)
         except StructureError:
             turn = 1
         block = blob(image, "iptc-data") or blob(image, "photoshop-data")
         return Facts(
             profile=None if self._kind == _LAB else blob(image, "icc-profile-data"),  # L*a*b* needs none
             orientation=turn if 1 <= turn <= 8 else 1,
-            exif=memoryview(self.data),
+            exif=memoryview(self._whole),
             iptc=block if block and iptc.carried(block, position=True) else None,
-            xmp=blob(image, "xmp-data"),
+            xmp=packet,
             notes=tuple(self.notes),
         )
 
@@ -123,6 +142,8 @@ class TiffReader(VipsReader):
         """Error(UNSUPPORTED_FORMAT) where most of the picture is brighter than white: it then means something else."""
         image = image.copy_memory()  # the pixels are read twice
         colored = image.extract_band(0, n=colors)
+        if colored.relational(colored, "noteq").max() > 0:
+            raise unsupported("tiff", "TIFF with floating-point samples that are no numbers")
         if colored.avg() > 1.0 or colored.max() > _BRIGHTEST:
             raise unsupported("tiff", "TIFF with floating-point samples that do not lie between 0 and 1")
         return from_float(image, colors, light=colors == 3 and self.facts.profile is None)
@@ -179,9 +200,12 @@ def _refuse_unreadable(directory: Directory) -> None:
             raise unsupported("tiff", "TIFF in tiles with its colours in separate planes")
         if kind == _YCBCR:  # libvips takes the planes for red, green and blue
             raise unsupported("tiff", "TIFF with YCbCr colours in separate planes")
-    inks = directory.value(_INKS, 4)
-    if kind == _SEPARATED and (directory.value(_INK_SET, 1) != 1 or inks < 4 or directory.value(_SAMPLES, 4) < 4):
+    if kind == _SEPARATED and _has_other_inks(directory):
         raise unsupported("tiff", "TIFF with inks other than cyan, magenta, yellow and black")
+
+
+def _has_other_inks(directory: Directory) -> bool:
+    return directory.value(_INK_SET, 1) != 1 or directory.value(_INKS, 4) < 4 or directory.value(_SAMPLES, 4) < 4
 
 
 def _unreadable_samples(kind: int, bits: int, sample_format: int) -> str:

@@ -1,0 +1,46 @@
+"""TIFF: what its directory may hold beside the picture, as Pillow reads it."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from engine.pictures import array, encoded, made, photo
+from safelight.errors import Code, Error
+
+PICTURE = photo().crop((100, 50, 164, 98))
+PICTURE.info.clear()
+_BYTE, _SHORT, _UNKNOWN = 1, 3, 99
+
+
+def with_entry(data, tag, kind, count=1, value=1):
+    """A little-endian TIFF of one page with one more entry (TIFF 6.0, section 2)."""
+    (start,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, start)
+    rows = [data[at : at + 12] for at in range(start + 2, start + 2 + 12 * entries, 12)]
+    rows = sorted([*rows, struct.pack("<HHII", tag, kind, count, value)], key=lambda row: struct.unpack("<H", row[:2]))
+    data += bytes(len(data) % 2)
+    directory = struct.pack("<H", entries + 1) + b"".join(rows) + bytes(4)
+    return data[:4] + struct.pack("<I", len(data)) + data[8:] + directory
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "jpeg", "group4"])
+@pytest.mark.parametrize(
+    ("tag", "kind"), [(0, _SHORT), (0, 0), (60001, _UNKNOWN), (280, 2), (296, _UNKNOWN), (341, _BYTE), (32997, _BYTE)]
+)
+def test_values_that_no_pixel_needs_cannot_be_damage(compression, tag, kind):
+    image = PICTURE.convert("1") if compression == "group4" else PICTURE
+    data = encoded(image, "TIFF", compression=compression)
+    expected = array(made(data).data)
+    if compression != "jpeg":
+        assert np.array_equal(expected, np.asarray(image.convert("L" if compression == "group4" else "RGB")))
+    assert np.array_equal(array(made(with_entry(data, tag, kind)).data), expected)
+
+
+def test_damage_beside_such_a_value_is_noticed():
+    data = with_entry(encoded(PICTURE.convert("1"), "TIFF", compression="group4"), 60001, _UNKNOWN)
+    for broken in (data[:12] + bytes(40) + data[52:], with_entry(data, 338, 2)):
+        with pytest.raises(Error) as caught:
+            made(broken)
+        assert caught.value.code is Code.DAMAGED_IMAGE
+        assert "input" not in caught.value.detail
