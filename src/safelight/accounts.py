@@ -68,6 +68,30 @@ class Tenant(Record, frozen=True, kw_only=True):
     created: float = 0.0
 
 
+class Wanted(Record, frozen=True, kw_only=True):
+    """What a master wants of a tenant's limits.
+
+    `requests` it would let through now. `uploads` it would then have under way in all, `new` of which have not begun.
+    """
+
+    master: Annotated[str, Meta(min_length=1, max_length=64)]
+    requests: Annotated[int, Meta(ge=0, le=2**31)] = 0
+    uploads: Annotated[int, Meta(ge=0, le=2**31)] = 0
+    new: Annotated[int, Meta(ge=0, le=2**31)] = 0
+
+
+class Granted(Record, frozen=True, kw_only=True):
+    """What a master is given. `retry_after` says in how many seconds there is another request, where there are too few.
+
+    `under_way` counts the uploads at all masters, these included.
+    """
+
+    requests: int
+    uploads: int
+    under_way: int
+    retry_after: float = 0.0
+
+
 class TenantUse(Record, frozen=True, kw_only=True):
     """What a tenant has now. `bytes` counts an original or a result once for every task that has it."""
 

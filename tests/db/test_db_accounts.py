@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from safelight import accounts, serve
-from safelight.accounts import ApiKey, AuditEntry, Limits, Purpose, Scope, Session, Tenant, Ticket
+from safelight.accounts import ApiKey, AuditEntry, Limits, Purpose, Scope, Session, Tenant, Ticket, Wanted
 from safelight.client.accounts import AccountClient
 from safelight.db.__main__ import build
 from safelight.db.accounts.store import AccountStore
@@ -200,3 +200,27 @@ def test_a_key_as_its_owner_keeps_it():
     name, secret = accounts.new_id(), accounts.new_secret()
     assert accounts.parse_token(accounts.token(name, secret)) == (name, secret)
     assert len(secret) == 52
+
+
+async def test_masters_share_what_a_tenant_may_send_at_once(store):
+    await store.create_tenant(Tenant(id="few", limits=Limits(uploads=3)))
+    one, other = Wanted(master="one"), Wanted(master="other")
+    assert (await store.grant("few", one.evolve(uploads=2, new=2))).uploads == 2
+    refused_one = await store.grant("few", other.evolve(uploads=2, new=2))
+    assert (refused_one.uploads, refused_one.under_way) == (1, 3)
+    assert (await store.grant("few", one.evolve(uploads=2))).uploads == 2, "what is under way goes on"
+    await store.grant("few", one.evolve(uploads=0))
+    assert (await store.grant("few", other.evolve(uploads=3, new=2))).uploads == 3
+    await refused(Code.NOT_FOUND, store.grant("nobody", one))
+
+
+async def test_masters_share_a_rate_of_requests(store):
+    await store.create_tenant(Tenant(id="slow", limits=Limits(requests=0.001)))
+    await store.create_tenant(Tenant(id="some", limits=Limits(requests=2.5)))
+    assert (await store.grant("slow", Wanted(master="one", requests=5))).requests == 1
+    none = await store.grant("slow", Wanted(master="other", requests=1))
+    assert none.requests == 0
+    assert 900 < none.retry_after <= 1000
+    asked = [store.grant("some", Wanted(master=f"{n}", requests=2)) for n in range(5)]
+    assert sum([granted.requests for granted in await asyncio.gather(*asked)]) == 5
+    assert (await store.grant("default", Wanted(master="one", requests=7, uploads=9, new=9))).uploads == 9

@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from safelight.accounts import Limits, Tenant
+from safelight.accounts import Limits, Tenant, Wanted
 from safelight.db.postgres import PostgresStore
 from safelight.db.postgres.sessions.connection import statements
 from safelight.db.postgres.sessions.waiting import wait
@@ -134,6 +134,17 @@ async def test_what_one_saves_another_has_at_once(instances):
     await other.accounts.delete_tenant("acme")
     with pytest.raises(Error):
         await one.create([new_task(tenant="acme")])
+
+
+async def test_masters_share_limits_whichever_instance_they_ask(instances):
+    one, other = await instances(), await instances()
+    await one.accounts.create_tenant(Tenant(id="few", limits=Limits(uploads=2, requests=0.001)))
+    await other.summary()
+    assert (await one.accounts.grant("few", Wanted(master="a", uploads=1, new=1, requests=1))).requests == 1
+    granted = await other.accounts.grant("few", Wanted(master="b", uploads=2, new=2, requests=1))
+    assert (granted.uploads, granted.under_way, granted.requests) == (1, 2, 0)
+    third = await instances()  # reads the ledger from its last complete entry
+    assert (await third.accounts.grant("few", Wanted(master="c", uploads=1, new=1))).uploads == 0
 
 
 async def test_one_expires_leases_and_another_takes_over_when_it_dies(instances, database):

@@ -11,7 +11,7 @@ from msgspec import Meta
 from safelight.access import route
 from safelight.access.caller import Access
 from safelight.access.route import Route
-from safelight.accounts import ApiKey, AuditEntry, Purpose, Session, Tenant, Ticket
+from safelight.accounts import ApiKey, AuditEntry, Purpose, Session, Tenant, Ticket, Wanted
 from safelight.db.accounts.store import AccountStore
 from safelight.errors import Code, Error
 from safelight.http import json_response, query, read_json
@@ -62,6 +62,7 @@ class Accounts:
             route.delete("/tenants/{id}", self.delete_tenant, Access.CLUSTER),
             route.post("/tenants/{id}/pause", self.pause, Access.CLUSTER),
             route.post("/tenants/{id}/resume", self.resume, Access.CLUSTER),
+            route.post("/tenants/{id}/grant", self.grant, Access.CLUSTER),
             route.get("/tenants/{id}/signing-keys", self.signing_keys, Access.CLUSTER),
             route.post("/tenants/{id}/signing-keys", self.rotate_signing_key, Access.CLUSTER),
             route.get("/use", self.use, Access.CLUSTER),
@@ -106,6 +107,11 @@ class Accounts:
     async def resume(self, request: web.Request) -> web.Response:
         """Resume the queue of one."""
         return json_response(await self._store.pause(request.match_info["id"], paused=False))
+
+    async def grant(self, request: web.Request) -> web.Response:
+        """Give a master what it wants of the limits of one."""
+        wanted = await read_json(request, Wanted)
+        return json_response(await self._store.grant(request.match_info["id"], wanted))
 
     async def delete_tenant(self, request: web.Request) -> web.Response:
         """Delete one."""

@@ -9,12 +9,14 @@ from safelight.accounts import (
     ApiKey,
     AuditEntry,
     AuditPage,
+    Granted,
     Purpose,
     Session,
     SigningKey,
     Tenant,
     TenantUse,
     Ticket,
+    Wanted,
 )
 
 
@@ -54,6 +56,13 @@ class AccountStore(Protocol):
 
     async def use(self) -> list[TenantUse]:
         """Return what each tenant has. Costs no scan of the tasks."""
+        ...
+
+    async def grant(self, id: str, wanted: Wanted) -> Granted:
+        """Give a master what it wants of a tenant's limits, as far as the other masters have left any.
+
+        Its uploads count until it says otherwise, for half a minute at most. Raises NOT_FOUND.
+        """
         ...
 
     async def keys(self, *, tenant: str | None = None) -> list[ApiKey]:

@@ -12,13 +12,16 @@ from safelight.accounts import (
     ApiKey,
     AuditEntry,
     AuditPage,
+    Granted,
     Purpose,
     Session,
     SigningKey,
     Tenant,
     TenantUse,
     Ticket,
+    Wanted,
 )
+from safelight.db.calls import sharing
 from safelight.db.calls.transaction import Transaction, encoded
 from safelight.errors import Code, Error
 from safelight.wire import DEFAULT_TENANT, State
@@ -67,6 +70,10 @@ class AccountCalls:
     async def use(self) -> list[TenantUse]:
         """See the contract."""
         return await self._read(_use)
+
+    async def grant(self, id: str, wanted: Wanted) -> Granted:
+        """See the contract."""
+        return await self._run(lambda t: sharing.grant(t, _tenant(t, id), wanted))
 
     async def keys(self, *, tenant: str | None = None) -> list[ApiKey]:
         """See the contract."""

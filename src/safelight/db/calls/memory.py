@@ -19,6 +19,16 @@ class Spec(msgspec.Struct, array_like=True):
     body: str
 
 
+class Shares(msgspec.Struct, array_like=True):
+    """What is left of one tenant's limits. Times are in milliseconds."""
+
+    requests: float
+    """How many may still come, at the time `at`."""
+    at: int
+    uploads: dict[str, tuple[int, int]]
+    """By master: how many are under way there, and until when that counts."""
+
+
 class Held:
     """What one tenant has: tasks by state, those of the waiting ones that are delayed, bytes."""
 
@@ -44,6 +54,8 @@ class Memory:
         self.held: dict[str, Held] = {}
         self.counts: Counter[State] = Counter()
         self.delayed = 0
+        self.shares: dict[str, Shares] = {}
+        """By tenant."""
         self.changed_bytes: set[str] = set()
         """Tenants whose bytes are to be written before the commit."""
         self.deliveries = 0
@@ -103,6 +115,7 @@ class Memory:
         self.tenants.pop(id, None)
         self.paused.discard(id)
         self.held.pop(id, None)
+        self.shares.pop(id, None)
 
     def forget_specs(self) -> None:
         """Forget what is known of specs; some were removed."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from safelight.db import ids
-from safelight.db.calls.memory import Memory, Spec
+from safelight.db.calls.memory import Memory, Shares, Spec
 from safelight.db.lifecycle import Change
 from safelight.db.rows import EventRow, TaskRow
 from safelight.errors import Code, Error
@@ -229,6 +229,10 @@ class Transaction:
                 known.clear()
             known[digest] = number, until
         return number
+
+    def keep_shares(self, tenant: str, shares: Shares) -> None:
+        """Keep in mind what is left of a tenant's limits."""
+        self.memory.shares[tenant] = shares
 
     def set_meta(self, name: str, value: object) -> None:
         """Set a value of the database as a whole."""

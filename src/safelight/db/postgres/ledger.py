@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from safelight.accounts import Tenant
-from safelight.db.calls.memory import Memory
+from safelight.db.calls.memory import Memory, Shares
 from safelight.db.postgres.lanes import Lanes
 from safelight.db.postgres.sessions.connection import Connection
 from safelight.db.rows import TaskRow
@@ -55,6 +55,7 @@ class Entry(msgspec.Struct, omit_defaults=True):
     counts: dict[str, TenantCounts] = {}
     tenants: list[Tenant] = []
     forgotten: list[str] = []
+    shares: dict[str, Shares] = {}
     waits: list[Waits] = []
 
 
@@ -86,6 +87,7 @@ class SharedMemory(Memory):
         """Whether the latest of `runs` is not written down yet."""
         self._counted: set[str] = set()
         self._tenants: dict[str, Tenant | None] = {}
+        self._shared: set[str] = set()
         self._waits: list[Waits] = []
 
     def count(self, row: TaskRow, by: int, *, sized: bool = True) -> None:
@@ -109,6 +111,11 @@ class SharedMemory(Memory):
         self.lanes.pop(id, None)
         self._tenants[id] = None
 
+    def share(self, tenant: str, shares: Shares) -> None:
+        """Note what is left of a tenant's limits."""
+        self.shares[tenant] = shares
+        self._shared.add(tenant)
+
     def waits(self, row: TaskRow) -> None:
         """Note a task that can be leased from now on."""
         self._waits.append(Waits(row.tenant, row.priority, row.interactive, row.classic, row.n))
@@ -129,6 +136,7 @@ class SharedMemory(Memory):
         for tenant_id in entry.forgotten:
             super().forget_tenant(tenant_id)
             self.lanes.pop(tenant_id, None)
+        self.shares |= entry.shares
         for name, counts in entry.counts.items():
             self._set(name, counts)
         for task in entry.waits:
@@ -159,6 +167,9 @@ class SharedMemory(Memory):
             engine=self.engine,
             counts={name: self._counts(name) for name in (self.held if complete else self._counted)},
             tenants=[tenant for tenant in self._tenants.values() if tenant is not None],
+            shares={
+                name: self.shares[name] for name in (self.shares if complete else self._shared & self.shares.keys())
+            },
             forgotten=[name for name, tenant in self._tenants.items() if tenant is None],
             waits=self._waits,
         )
@@ -173,6 +184,7 @@ class SharedMemory(Memory):
         self.version = version
         self._counted.clear()
         self._tenants.clear()
+        self._shared.clear()
         self._waits = []
         self.changed_bytes.clear()
 

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 
+from safelight.db.calls.memory import Shares
 from safelight.db.calls.transaction import DueDelivery, Transaction
 from safelight.db.lifecycle import Change
 from safelight.db.postgres.lanes import Lane, Lanes
@@ -243,6 +244,11 @@ class PostgresTransaction(Transaction):
         return rows
 
     # The end
+
+    def keep_shares(self, tenant: str, shares: Shares) -> None:
+        """Let the ledger tell what is left of a tenant's limits."""
+        self.memory.share(tenant, shares)
+        self.connection.writes += 1
 
     def set_meta(self, name: str, value: object) -> None:
         """Let the ledger tell a value of the database as a whole."""

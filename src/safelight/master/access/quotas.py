@@ -2,30 +2,61 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import math
+import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from safelight.accounts import Tenant, TenantUse
+from safelight.accounts import Granted, Tenant, TenantUse, Wanted
 from safelight.client.accounts import AccountClient
 from safelight.errors import Code, Error
 from safelight.master.access.fresh import Fresh
 
-_BURST = 2.0
-"""Seconds' worth of requests that may come at once."""
+log = logging.getLogger(__name__)
+
+_TAKEN_FOR = 0.1
+"""Seconds' worth of requests that are taken at once; a master that has more to itself would starve the others."""
+_RENEWED = 10.0
+"""Seconds after which it is said again how many uploads are under way."""
+
+
+class _Requests:
+    """The requests of one tenant that this master may let through, taken from db in small amounts."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.left = 0
+        self.until = 0.0
+        """When those that are left go back; time is that of the monotonic clock."""
+        self.none_before = 0.0
+
+    def take(self, now: float) -> bool:
+        """Take one of those that are left."""
+        if not self.left or now >= self.until:
+            return False
+        self.left -= 1
+        return True
 
 
 class Quotas:
-    """Keeps the limits of tenants. Those on tasks and bytes are db's to keep; here uploads are refused early."""
+    """Keeps the limits of tenants, which all masters share: db counts for them.
+
+    Those on tasks and bytes are db's to keep; here uploads are refused early.
+    """
 
     def __init__(self, accounts: AccountClient) -> None:
         self._tenants: Fresh[Tenant] = Fresh(accounts.tenant)
         self._use: Fresh[dict[str, TenantUse]] = Fresh(self._read_use)
         self._accounts = accounts
+        self._master = secrets.token_hex(8)
+        self._requests: dict[str, _Requests] = {}
         self._uploads: Counter[str] = Counter()
-        self._buckets: dict[str, tuple[float, float]] = {}
-        """By tenant: requests that may still come, and when that was so."""
+        self._counting: dict[str, asyncio.Lock] = {}
+        """By tenant: one call at a time says how many uploads are under way, so the last one that arrives is right."""
 
     async def _read_use(self, _name: str) -> dict[str, TenantUse]:
         return {use.tenant: use for use in await self._accounts.use()}
@@ -37,6 +68,7 @@ class Quotas:
     def changed(self, id: str) -> None:
         """Look at a tenant anew."""
         self._tenants.forget(id)
+        self._requests.pop(id, None)
 
     async def request(self, id: str) -> Tenant:
         """Count a request of a tenant. Raises TOO_MANY_REQUESTS with the time to wait; FORBIDDEN for a disabled one."""
@@ -49,19 +81,26 @@ class Quotas:
         if tenant.disabled:
             raise Error(Code.FORBIDDEN, f"The tenant {id} is disabled; ask an administrator of this system.")
         if (rate := tenant.limits.requests) is not None:
-            self._take(id, rate)
+            await self._take(id, rate)
         return tenant
 
-    def _take(self, tenant: str, rate: float) -> None:
-        now = time.monotonic()
-        most = max(1.0, rate * _BURST)
-        left, at = self._buckets.get(tenant, (most, now))
-        left = min(most, left + (now - at) * rate)
-        if left < 1:
-            self._buckets[tenant] = left, now
-            detail = f"More than {rate:g} requests a second came from the tenant {tenant}. Wait before the next."
-            raise Error(Code.TOO_MANY_REQUESTS, detail, retry_after=(1 - left) / rate, limit=rate)
-        self._buckets[tenant] = left - 1, now
+    async def _take(self, tenant: str, rate: float) -> None:
+        known = self._requests.setdefault(tenant, _Requests())
+        if known.take(time.monotonic()):
+            return
+        async with known.lock:
+            now = time.monotonic()
+            if known.take(now):
+                return
+            if now < known.none_before:
+                raise _too_many(tenant, rate, known.none_before - now)
+            wanted = Wanted(master=self._master, requests=max(1, math.ceil(rate * _TAKEN_FOR)))
+            granted = await self._accounts.grant(tenant, wanted.evolve(uploads=self._uploads[tenant]))
+            now = time.monotonic()
+            known.none_before = now + granted.retry_after
+            if not granted.requests:
+                raise _too_many(tenant, rate, granted.retry_after)
+            known.left, known.until = granted.requests - 1, now + 10 * _TAKEN_FOR
 
     @asynccontextmanager
     async def upload(self, id: str) -> AsyncIterator[None]:
@@ -72,14 +111,50 @@ class Quotas:
             if use is not None:
                 _check("tasks wait", use.tasks.get("waiting", 0), limits.waiting, retry_after=5)
                 _check("bytes are kept", use.bytes, limits.bytes, retry_after=60)
-        _check("uploads are under way", self._uploads[id], limits.uploads, retry_after=1)
-        self._uploads[id] += 1
+        if limits.uploads is None:
+            yield
+            return
+        await self._begin(id, limits.uploads)
+        renewing = asyncio.create_task(self._renew(id), name="uploads under way")
         try:
             yield
         finally:
-            self._uploads[id] -= 1
-            if not self._uploads[id]:
-                del self._uploads[id]
+            renewing.cancel()
+            await asyncio.shield(self._end(id))
+
+    async def _begin(self, tenant: str, limit: int) -> None:
+        async with self._counting.setdefault(tenant, asyncio.Lock()):
+            granted = await self._tell(tenant, self._uploads[tenant] + 1, new=1)
+            if granted.uploads <= self._uploads[tenant]:
+                _check("uploads are under way", max(limit, granted.under_way), limit, retry_after=1)
+            self._uploads[tenant] += 1
+
+    async def _end(self, tenant: str) -> None:
+        async with self._counting[tenant]:
+            self._uploads[tenant] -= 1
+            try:
+                await self._tell(tenant, self._uploads[tenant])
+            except Error as error:
+                log.warning("An upload of the tenant %s counts for half a minute more: %s", tenant, error.detail)
+            if not self._uploads[tenant]:
+                del self._uploads[tenant]
+
+    async def _renew(self, tenant: str) -> None:
+        while True:
+            await asyncio.sleep(_RENEWED)
+            async with self._counting[tenant]:
+                try:
+                    await self._tell(tenant, self._uploads[tenant])
+                except Error as error:
+                    log.warning("The uploads of the tenant %s could not be counted: %s", tenant, error.detail)
+
+    async def _tell(self, tenant: str, uploads: int, *, new: int = 0) -> Granted:
+        return await self._accounts.grant(tenant, Wanted(master=self._master, uploads=uploads, new=new))
+
+
+def _too_many(tenant: str, rate: float, retry_after: float) -> Error:
+    detail = f"More than {rate:g} requests a second came from the tenant {tenant}. Wait before the next."
+    return Error(Code.TOO_MANY_REQUESTS, detail, retry_after=retry_after, limit=rate)
 
 
 def _check(what: str, used: int, limit: int | None, *, retry_after: int) -> None:

@@ -1,0 +1,42 @@
+"""What the masters share of a tenant's limits: the requests that may still come, and the uploads under way at each.
+
+It is kept in mind only, as counts are: on PostgreSQL the ledger tells the other instances of it. After a restart the
+limits are whole again, and the masters say anew what is under way.
+"""
+
+from __future__ import annotations
+
+from safelight.accounts import Granted, Tenant, Wanted
+from safelight.db.calls.memory import Shares
+from safelight.db.calls.transaction import Transaction
+
+_FULL = 1e12
+"""More requests than any limit lets come at once."""
+BURST = 2.0
+"""Seconds' worth of requests that may come at once."""
+HELD_FOR = 30_000
+"""Milliseconds for which the uploads of a master count that says no more of them."""
+
+
+def grant(transaction: Transaction, tenant: Tenant, wanted: Wanted) -> Granted:
+    """Give a master what it wants of a tenant's limits, as far as there is any left."""
+    now, limits = transaction.steady, tenant.limits
+    shares = transaction.memory.shares.get(tenant.id) or Shares(_FULL, now, {})
+    requests, retry_after, left = wanted.requests, 0.0, _FULL
+    if limits.requests is not None:
+        most = max(1.0, limits.requests * BURST)
+        left = min(most, shares.requests + max(0, now - shares.at) / 1000 * limits.requests)
+        requests = min(requests, int(left))
+        left -= requests
+        if requests < wanted.requests:
+            retry_after = max(0.0, 1 - left) / limits.requests
+    held = {name: each for name, each in shares.uploads.items() if each[1] > now and name != wanted.master}
+    under_way = sum(count for count, _ in held.values())
+    uploads = wanted.uploads
+    if limits.uploads is not None:
+        # What is under way goes on, even if the limit was lowered or the master was believed gone meanwhile.
+        uploads = min(uploads, max(limits.uploads - under_way, uploads - wanted.new))
+    if uploads:
+        held[wanted.master] = uploads, now + HELD_FOR
+    transaction.keep_shares(tenant.id, Shares(left, now, held))
+    return Granted(requests=requests, retry_after=retry_after, uploads=uploads, under_way=under_way + uploads)
