@@ -116,10 +116,7 @@ async def test_a_promoted_standby_goes_on():
         await primary.empty()
         standby.follow(primary)
         standby.start()
-        admin = await asyncpg.connect(primary.url())
-        await admin.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
-        await admin.execute("SELECT pg_reload_conf()")
-        await admin.close()
+        await primary.synchronous()
         url = f"postgresql://safelight@127.0.0.1:{standby.port},127.0.0.1:{primary.port}/postgres"
         identities = set()
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from safelight.client.base import ServiceClient
 from support.servers.etcd import Cluster as Etcd
+from support.servers.places import Loopback, Namespaces, Places
 from support.servers.postgres import Server as Postgres
 from support.servers.seaweedfs import Seaweed
 from support.system import free_port
@@ -34,21 +35,47 @@ AGAIN = 5.0
 class Cluster:
     """Programs under names such as `master-2`; each keeps its port and its data over its lives."""
 
-    def __init__(self, data: Path, counts: dict[str, int], options: dict[str, list[str]], first_port: int = 0) -> None:
-        """Describe a cluster. The services listen from `first_port` on, ten ports apart; 0 takes free ports."""
+    def __init__(
+        self,
+        data: Path,
+        counts: dict[str, int],
+        options: dict[str, list[str]],
+        first_port: int = 0,
+        *,
+        places: Places | None = None,
+        standby: bool = False,
+    ) -> None:
+        """Describe a cluster. The services listen from `first_port` on, ten ports apart; 0 takes free ports.
+
+        With a `standby`, PostgreSQL has one that has every commit before it is acknowledged.
+        """
+        self.places = places or Loopback()
         self.names = [f"{kind}-{number}" for kind in KINDS for number in range(1, counts[kind] + 1)]
         self.ports = {name: _port(name, first_port) for name in self.names}
         self.data = data
         self.etcd = Etcd(data, 3)
-        self.seaweed = Seaweed(data / "seaweedfs")
-        self.postgres = Postgres(_postgres_directory(data), fsync=True)
+        self.etcd.hosts = [self.places.host(f"etcd-{number}") for number in (1, 2, 3)]
+        self.etcd.prefixes = [self.places.prefix(f"etcd-{number}") for number in (1, 2, 3)]
+        self.seaweed = Seaweed(data / "seaweedfs", **self._place("seaweedfs"))
+        self.postgres = Postgres(_postgres_directory(data), fsync=True, **self._place("postgresql"))
+        self.standby = None
+        if standby:
+            place = _postgres_directory(data / "standby")
+            self.standby = Postgres(place, fsync=True, **self._place("standby"))
         self.running: dict[str, asyncio.subprocess.Process] = {}
         self._options = options
         self._recall(data / "ports.json")
 
     def addresses(self, kind: str) -> str:
         """Return the `HOST:PORT` of every program of a kind, with commas."""
-        return ",".join(f"127.0.0.1:{self.ports[name]}" for name in self.names if name.startswith(f"{kind}-"))
+        return ",".join(self.address(name) for name in self.names if name.startswith(f"{kind}-"))
+
+    def address(self, name: str) -> str:
+        """Return the `HOST:PORT` of a program."""
+        return f"{self.places.host(name)}:{self.ports[name]}"
+
+    def _place(self, name: str) -> dict[str, Any]:
+        return {"host": self.places.host(name), "prefix": self.places.prefix(name)}
 
     async def start(self, name: str) -> None:
         """Start a program; it need not be ready yet."""
@@ -63,11 +90,13 @@ class Cluster:
             await asyncio.to_thread(self.postgres.start)
             return
         argv = [] if kind == "keyvaluestore" else [self.addresses("keyvaluestore")]
+        if isinstance(self.places, Namespaces):
+            argv += ["--host", self.places.host(name), "--open"]
         argv += ["--port", str(self.ports[name]), "--data", str(self.data / name), "--log-format", "json"]
         argv += self._stores(kind) + self._options.get(kind, [])
         with (self.data / f"{name}.log").open("ab") as log:
             self.running[name] = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", f"safelight.{kind}", *argv,
+                *self.places.prefix(name), sys.executable, "-m", f"safelight.{kind}", *argv,
                 stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
                 env={**os.environ, **self.seaweed.environment()},
                 start_new_session=True,
@@ -90,7 +119,9 @@ class Cluster:
             case "keyvaluestore":
                 return ["--store", self.etcd.url]
             case "db":
-                return ["--store", self.postgres.url()]
+                servers = [server for server in (self.postgres, self.standby) if server is not None]
+                hosts = ",".join(f"{server.host}:{server.port}" for server in servers)
+                return ["--store", f"postgresql://safelight@{hosts}/postgres"]
             case "storage":
                 return ["--store", f"{self.seaweed.bucket}/cluster"]
         return []
@@ -111,7 +142,7 @@ class Cluster:
 
     async def ready(self, name: str) -> None:
         """Wait until a service says that it is ready."""
-        async with asyncio.timeout(TIMEOUT), ServiceClient.connect(f"127.0.0.1:{self.ports[name]}") as client:
+        async with asyncio.timeout(TIMEOUT), ServiceClient.connect(self.address(name)) as client:
             while not await client.is_ready(wait=5.0):
                 assert self.running[name].returncode is None, self.log(name)
                 await asyncio.sleep(0.05)
@@ -128,6 +159,10 @@ class Cluster:
         if not self.postgres.data.exists():
             await asyncio.to_thread(self.postgres.make)
         await self.start("postgresql")
+        if self.standby is not None:
+            await asyncio.to_thread(self.standby.follow, self.postgres)
+            await asyncio.to_thread(self.standby.start)
+            await self.postgres.synchronous()
         await asyncio.to_thread(self.etcd.wait)
         for name in self.names:
             await self.start(name)
@@ -144,8 +179,15 @@ class Cluster:
         for number in list(self.etcd.processes):
             await asyncio.to_thread(self.etcd.kill, number)
         await asyncio.to_thread(self.seaweed.stop)
-        if (self.postgres.data / "postmaster.pid").exists():
-            await asyncio.to_thread(self.postgres.stop, "fast")
+        for server in (self.postgres, self.standby):
+            if server is not None and (server.data / "postmaster.pid").exists():
+                await asyncio.to_thread(server.stop, "fast" if self.standby is None else "immediate")
+
+    async def fail_over(self) -> None:
+        """Stop PostgreSQL at once, for good, and promote its standby."""
+        assert self.standby is not None
+        await self.kill("postgresql")
+        await asyncio.to_thread(self.standby.promote)
 
 
 def _postgres_directory(data: Path) -> Path:

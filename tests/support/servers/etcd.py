@@ -23,6 +23,9 @@ class Cluster:
     """The members of a cluster, which can be killed and started again."""
 
     def __init__(self, root: Path, members: int, options: Sequence[str] = (), scheme: str = "http") -> None:
+        self.hosts = ["127.0.0.1"] * members
+        self.prefixes: list[Sequence[str]] = [()] * members
+        """By member: a command that runs another one at another place, `ip netns exec NAME`."""
         self._root = root
         self._options = options
         self._scheme = scheme
@@ -34,7 +37,7 @@ class Cluster:
     @property
     def url(self) -> str:
         """The URL of a store on this cluster."""
-        hosts = ",".join(f"127.0.0.1:{port}" for port in self.ports)
+        hosts = ",".join(f"{host}:{port}" for host, port in zip(self.hosts, self.ports, strict=True))
         return f"{'etcds' if self._scheme == 'https' else 'etcd'}://{hosts}"
 
     @contextmanager
@@ -47,9 +50,10 @@ class Cluster:
 
     def start(self, number: int) -> None:
         """Start a member, with the data it has."""
-        name, peers = f"member-{number}", [f"http://127.0.0.1:{port}" for port in self.peers]
-        client = f"{self._scheme}://127.0.0.1:{self.ports[number]}"
-        argv = ["etcd", "--name", name, "--data-dir", str(self._root / name)]
+        name = f"member-{number}"
+        peers = [f"http://{host}:{port}" for host, port in zip(self.hosts, self.peers, strict=True)]
+        client = f"{self._scheme}://{self.hosts[number]}:{self.ports[number]}"
+        argv = [*self.prefixes[number], "etcd", "--name", name, "--data-dir", str(self._root / name)]
         argv += ["--listen-client-urls", client, "--advertise-client-urls", client, "--logger", "zap"]
         argv += ["--listen-peer-urls", peers[number], "--initial-advertise-peer-urls", peers[number]]
         argv += ["--initial-cluster", ",".join(f"member-{n}={url}" for n, url in enumerate(peers)), *self._options]
@@ -72,9 +76,10 @@ class Cluster:
 
     def call(self, path: str, body: dict[str, Any], *, member: int | None = None) -> dict[str, Any]:
         """Send a request, without our code."""
-        port = self.ports[next(iter(self.processes)) if member is None else member]
+        member = next(iter(self.processes)) if member is None else member
+        address = f"{self.hosts[member]}:{self.ports[member]}"
         data = json.dumps(body).encode()
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v3/{path}", data=data, timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{address}/v3/{path}", data=data, timeout=10) as answer:
             return dict(json.load(answer))
 
     def wait(self) -> None:

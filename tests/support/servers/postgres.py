@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from safelight.db.postgres import schema
 from safelight.db.postgres.sessions.address import Address
 
 _OPTIONS = {
-    "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": "200",
     "shared_buffers": "64MB",
@@ -27,6 +26,7 @@ _OPTIONS = {
     "wal_level": "replica",
     "max_wal_senders": "4",
     "autovacuum_naptime": "5s",
+    "wal_retrieve_retry_interval": "500ms",
 }
 
 
@@ -47,8 +47,11 @@ def free_port() -> int:
 class Server:
     """One server. PostgreSQL refuses to run as root, so root runs it as the user that its package makes."""
 
-    def __init__(self, directory: Path, *, fsync: bool) -> None:
+    def __init__(self, directory: Path, *, fsync: bool, host: str = "127.0.0.1", prefix: Sequence[str] = ()) -> None:
+        """`prefix` is a command that runs another one at another place, as root: `ip netns exec NAME`."""
         self.directory = directory
+        self.host = host
+        self._prefix = [*prefix]
         self.port = free_port()
         self.fsync = fsync
         self._user = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
@@ -65,10 +68,12 @@ class Server:
 
     def run(self, name: str, *argv: str) -> None:
         user = {} if self._user is None else {"user": "postgres", "group": "postgres", "extra_groups": []}
+        command = [program(name), *argv]
+        if self._prefix:
+            command = [*self._prefix, "setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *command]
+            user = {}
         with (self.directory / f"{name}.out").open("w+") as out:
-            done = subprocess.run(
-                [program(name), *argv], stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=self.directory, **user
-            )
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=self.directory, **user)
             out.seek(0)
             assert done.returncode == 0, out.read()
 
@@ -78,14 +83,22 @@ class Server:
         )
         with (self.data / "pg_hba.conf").open("a") as rules:
             rules.write("host replication all 127.0.0.1/32 trust\n")
+            if self.host != "127.0.0.1":
+                rules.write("host all all samenet trust\nhost replication all samenet trust\n")
 
     def follow(self, primary: Server) -> None:
         """Become a standby of another server."""
-        source = f"host=127.0.0.1 port={primary.port} user=safelight application_name=standby"
+        source = f"host={primary.host} port={primary.port} user=safelight application_name=standby"
         self.run("pg_basebackup", "-D", str(self.data), "-d", source, "-R", "-X", "stream", "-c", "fast", "-N")
 
     def start(self, **options: str) -> None:
-        given = {**_OPTIONS, "port": str(self.port), **({} if self.fsync else _UNSAFE), **options}
+        given = {
+            **_OPTIONS,
+            "listen_addresses": self.host,
+            "port": str(self.port),
+            **({} if self.fsync else _UNSAFE),
+            **options,
+        }
         flags = " ".join(f"-c {name}='{value}'" for name, value in given.items())
         self.run("pg_ctl", *self._here, "-w", "-t", "60", "-l", str(self.directory / "log"), "-o", flags, "start")
 
@@ -107,7 +120,16 @@ class Server:
         (self.data / "postmaster.pid").unlink()  # where nobody reaps orphans, it would name a process that is there
 
     def url(self, database: str = "postgres") -> str:
-        return f"postgresql://safelight@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://safelight@{self.host}:{self.port}/{database}"
+
+    async def synchronous(self) -> None:
+        """Acknowledge no commit before the standby has it."""
+        admin = await asyncpg.connect(self.url())
+        try:
+            await admin.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            await admin.execute("SELECT pg_reload_conf()")
+        finally:
+            await admin.close()
 
     async def empty(self) -> str:
         """Leave nothing in the database but an empty schema, which is quicker than another one; return its URL."""

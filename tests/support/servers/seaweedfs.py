@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,10 @@ class Seaweed:
 
     bucket = "s3://photos"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, host: str = "127.0.0.1", prefix: Sequence[str] = ()) -> None:
+        """`prefix` is a command that runs another one at another place: `ip netns exec NAME`."""
+        self.host = host
+        self._prefix = [*prefix]
         names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc")
         names += ("filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc")
         self._root = root
@@ -38,7 +41,7 @@ class Seaweed:
     @property
     def endpoint(self) -> str:
         """The URL of the S3 API."""
-        return f"http://127.0.0.1:{self.ports['s3.port']}"
+        return f"http://{self.host}:{self.ports['s3.port']}"
 
     def start(self) -> None:
         """Start the server, make the bucket, and wait until it answers."""
@@ -50,11 +53,12 @@ class Seaweed:
         }
         (self._root / "s3.json").write_text(json.dumps({"identities": [identity]}))
         argv = [
+            *self._prefix,
             str(Path(sys.executable).parent / "weed"),
             "server",
             f"-dir={self._root}",
-            "-ip=127.0.0.1",
-            "-ip.bind=127.0.0.1",
+            f"-ip={self.host}",
+            f"-ip.bind={self.host}",
             "-master.volumeSizeLimitMB=64",
             "-master.telemetry=false",
             "-volume.max=100",

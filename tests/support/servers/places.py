@@ -1,0 +1,114 @@
+"""Where the programs of a cluster run: all on loopback, or each in a network namespace whose wires can be cut.
+
+A cut drops packets in silence, both ways: each side is given a wrong hardware address of the other one, so the bridge
+delivers nothing. No connection is reset or refused, as when a switch fails. Needs root.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+_NOBODY = "02:00:00:00:00:01"
+_numbers = itertools.count()
+
+
+class Loopback:
+    """Every program on this machine's loopback."""
+
+    def host(self, _name: str) -> str:
+        """The address at which a program listens."""
+        return "127.0.0.1"
+
+    def prefix(self, _name: str) -> Sequence[str]:
+        """The command that runs another one at the place of a program."""
+        return ()
+
+
+class Namespaces:
+    """A namespace for each program, all at one bridge; the tests themselves are at `client`."""
+
+    CLIENT = "client"
+
+    def __init__(self) -> None:
+        number = next(_numbers)
+        self._tag = f"sl{os.getpid() % 100000}x{number}"
+        self._net = f"10.{180 + os.getpid() % 60}.{(os.getpid() // 60 + number) % 250}"
+        self._places: dict[str, int] = {}
+
+    def host(self, name: str) -> str:
+        """The address of a program; its namespace is made when it is first asked for."""
+        return f"{self._net}.{self._place(name)}"
+
+    def prefix(self, name: str) -> Sequence[str]:
+        """The command that runs another one in the namespace of a program."""
+        return () if name == self.CLIENT else ("ip", "netns", "exec", self._namespace(self._place(name)))
+
+    def cut(self, one: str, other: str) -> None:
+        """Drop every packet between two programs."""
+        for near, far in ((one, other), (other, one)):
+            self._neighbour(near, far, "replace", "lladdr", _NOBODY, "nud", "permanent")
+
+    def heal(self, one: str, other: str) -> None:
+        """Deliver packets again."""
+        for near, far in ((one, other), (other, one)):
+            self._neighbour(near, far, "del")
+
+    def _neighbour(self, near: str, far: str, verb: str, *words: str) -> None:
+        device = self._tag if near == self.CLIENT else "eth0"
+        _run(*self.prefix(near), "ip", "neigh", verb, self.host(far), *words, "dev", device)
+
+    def _place(self, name: str) -> int:
+        number = self._places.get(name)
+        if number is None:
+            number = self._places[name] = len(self._places) + 1
+            self._make(number, is_client=name == self.CLIENT)
+        return number
+
+    def _namespace(self, number: int) -> str:
+        return f"{self._tag}n{number}"
+
+    def _make(self, number: int, *, is_client: bool) -> None:
+        address = f"{self._net}.{number}/24"
+        if is_client:
+            _run("ip", "link", "add", self._tag, "type", "bridge")
+            _run("ip", "addr", "add", address, "dev", self._tag)
+            _run("ip", "link", "set", self._tag, "up")
+            return
+        namespace, wire = self._namespace(number), f"{self._tag}v{number}"
+        _run("ip", "netns", "add", namespace)
+        _run("ip", "link", "add", wire, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        _run("ip", "link", "set", wire, "master", self._tag, "up")
+        inside = ("ip", "-n", namespace)
+        _run(*inside, "addr", "add", address, "dev", "eth0")
+        _run(*inside, "link", "set", "eth0", "up")
+        _run(*inside, "link", "set", "lo", "up")
+
+    def remove(self) -> None:
+        """Remove the namespaces, and with them their wires."""
+        for name, number in self._places.items():
+            if name != self.CLIENT:
+                _run("ip", "netns", "del", self._namespace(number))
+        _run("ip", "link", "del", self._tag)
+
+
+Places = Loopback | Namespaces
+
+
+@contextmanager
+def namespaces() -> Iterator[Namespaces]:
+    """Namespaces for as long as the context lasts; end what runs there before."""
+    places = Namespaces()
+    places.host(Namespaces.CLIENT)
+    try:
+        yield places
+    finally:
+        places.remove()
+
+
+def _run(*words: str) -> None:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
