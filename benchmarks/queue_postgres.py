@@ -1,13 +1,14 @@
-"""Durable tasks per second through create, lease and finish with PostgreSQL, in process, with 1 to 10^5 others waiting.
+"""Durable tasks per second through create, lease and finish with PostgreSQL, in process, with 1 to 10^6 others waiting.
 
-    PYTHONPATH=tests python benchmarks/queue_postgres.py [--seconds 3] [--runs 3] [--depths 1,1000,100000]
-        [--procrastinate PYTHON]
+    PYTHONPATH=tests python benchmarks/queue_postgres.py [--seconds 3] [--runs 3] [--depths 1,1000,100000,1000000]
+        [--held 120] [--peers PYTHON]
 
 The server is Debian's, in a temporary directory, with fsync. Beside db's store, in the same run: a bare loop of asyncpg
-with the same statements on the same tables (one session, one commit per batch, no ids, no checks, no counts), and
-Procrastinate, if an interpreter that has it is named: defer in batches, and one worker with 32 jobs at once. Each is
-measured with batches of 100 from 6 clients and one at a time from 32 clients, and the store once more while a
-transaction is held open that began before. Runs alternate; the table shows medians.
+with the same statements on the same tables (one session, one commit per batch, no ids, no checks, no counts), and, if
+an interpreter that has them is named, Procrastinate on the same server and Celery on Redis with `appendfsync always`
+(`queue_peers.py`). Each is measured with batches of 100 from 6 clients and one at a time from 32 clients, and the store
+once more while a transaction is held open that began before: first it works for `--held` seconds under it. Runs
+alternate; the table shows medians, and the lines below it compare them with the aims.
 """
 
 import argparse
@@ -15,7 +16,6 @@ import asyncio
 import contextlib
 import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -23,6 +23,8 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import msgspec
 
+import queue_peers
+from safelight.db.calls.transaction import Transaction
 from safelight.db.postgres import PostgresStore
 from safelight.db.postgres.ledger import load
 from safelight.db.postgres.sessions.connection import Connection
@@ -136,44 +138,6 @@ async def bare(url: str, batch: int, seconds: float) -> float:
     return done / taken
 
 
-PROCRASTINATE = """
-import asyncio, os, sys, time, procrastinate
-dsn, seconds, batch = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
-app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=dsn, max_size=40))
-done = 0
-@app.task(queue="bench")
-async def job(digest: str) -> None:
-    global done
-    done += 1
-async def main():
-    async with app.open_async():
-        try: await app.schema_manager.apply_schema_async()
-        except Exception: pass
-        options = dict(queues=["bench"], concurrency=32, install_signal_handlers=False, fetch_job_polling_interval=0.01)
-        worker = asyncio.create_task(app.run_worker_async(**options, delete_jobs="always"))
-        start = time.perf_counter()
-        async def feed():
-            while time.perf_counter() - start < seconds:
-                if batch > 1: await job.batch_defer_async(*({"digest": "a" * 64} for _ in range(batch)))
-                else: await job.defer_async(digest="a" * 64)
-        feeders = [asyncio.create_task(feed()) for _ in range(1 if batch > 1 else 4)]
-        await asyncio.sleep(seconds)
-        finished, taken = done, time.perf_counter() - start
-        print(finished / taken, flush=True)
-        os._exit(0)  # it would go on with what is left
-asyncio.run(main())
-"""
-
-
-async def procrastinate(python: str, url: str, batch: int, seconds: float) -> float:
-    """Return the jobs per second that one worker finished while others were deferred."""
-    command = [python, "-c", PROCRASTINATE, url, str(seconds), str(batch)]
-    found = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
-    lines = found.stdout.split()
-    assert lines, found.stderr
-    return float(lines[0])
-
-
 @contextlib.asynccontextmanager
 async def held_open(url: str):  # noqa: ANN201
     """Hold a transaction open that sees the tables as they are now."""
@@ -186,9 +150,28 @@ async def held_open(url: str):  # noqa: ANN201
 
 
 async def fill(url: str, depth: int) -> None:
-    async with PostgresStore.open(url) as store:
-        for start in range(0, depth, 1000):
-            await store.create([new_task() for _ in range(min(1000, depth - start))])
+    """Let so many tasks wait: one that is created, and copies of it that the server makes."""
+    async with PostgresStore.open(url, statement_timeout=600.0) as store:
+        await store.create([new_task()])
+
+        def copy(transaction: Transaction) -> None:
+            memory, columns = transaction.memory, [name for name in TaskRow.__struct_fields__ if name != "seq"]
+            changed = {"n": "n + i", "idempotency_key": "md5(i::text)"}
+            values = ", ".join(changed.get(name, name) for name in columns)
+            transaction.connection.script(
+                f"INSERT INTO task ({', '.join(columns)}, seq) SELECT {values}, seq FROM task, "
+                f"generate_series(1, {depth - 1}) AS i"
+            )
+            row = transaction.tasks("live_by_number", [memory.last_task])[0]
+            memory.last_task += depth - 1
+            memory.count(row, depth - 1)
+            transaction.connection.writes += 1
+
+        if depth > 1:
+            await store._submit(copy)  # noqa: SLF001 - no call makes a million tasks
+    server = await asyncpg.connect(url)
+    await server.execute("VACUUM ANALYZE")
+    await server.close()
 
 
 async def measure(given: argparse.Namespace, server: postgres.Server) -> dict[str, list[float]]:
@@ -206,9 +189,13 @@ async def measure(given: argparse.Namespace, server: postgres.Server) -> dict[st
                 size = f"batch {batch}"
                 await note(f"bare asyncpg, {depth} waiting, {size}", bare(url, batch, given.seconds))
                 await note(f"safelight, {depth} waiting, {size}", with_store(url, batch, clients, given.seconds))
-                if given.procrastinate and depth == 1:
-                    await note(f"Procrastinate, {size}", procrastinate(given.procrastinate, url, batch, given.seconds))
+                if given.peers and depth == 1:
+                    peer = queue_peers.procrastinate(given.peers, url, batch, given.seconds)
+                    await note(f"Procrastinate, {size}", peer)
+            if given.peers and depth == 1:
+                await note("Celery, batch 1", asyncio.to_thread(queue_peers.celery, given.peers, given.seconds))
         async with held_open(url):
+            await with_store(url, 100, 6, given.held)
             for _ in range(given.runs):
                 for batch, clients in ((100, 6), (1, 32)):
                     name = f"safelight, {depth} waiting, batch {batch}, a transaction held open"
@@ -220,8 +207,9 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--depths", default="1,1000,100000")
-    parser.add_argument("--procrastinate", metavar="PYTHON", default="")
+    parser.add_argument("--depths", default="1,1000,100000,1000000")
+    parser.add_argument("--held", type=float, default=120.0, help="seconds of work under the transaction held open")
+    parser.add_argument("--peers", metavar="PYTHON", default="", help="an interpreter with procrastinate and celery")
     return parser.parse_args()
 
 
@@ -231,6 +219,23 @@ def main() -> None:
     print("| | tasks/s, median | all runs |\n| --- | --- | --- |")
     for name, runs in sorted(results.items()):
         print(f"| {name} | {statistics.median(runs):.0f} | {', '.join(f'{each:.0f}' for each in runs)} |")
+    print("\n".join(compared({name: statistics.median(runs) for name, runs in results.items()})))
+
+
+def compared(found: dict[str, float]) -> list[str]:
+    """Return a line for each ratio that there is an aim for."""
+    lines = []
+    for name, rate in found.items():
+        if not name.startswith("safelight") or "held" in name:
+            continue
+        bare, held = found[name.replace("safelight", "bare asyncpg")], found[f"{name}, a transaction held open"]
+        lines.append(f"{name}: {rate / bare:.2f} of bare asyncpg (0.6), {held / rate:.2f} under the transaction (0.8)")
+    for size in ("batch 100", "batch 1"):
+        for peer, aim in (("Procrastinate", 10), ("Celery", 1)):
+            if f"{peer}, {size}" in found:
+                ratio = found[f"safelight, 1 waiting, {size}"] / found[f"{peer}, {size}"]
+                lines.append(f"{size}: {ratio:.1f} times {peer} ({aim})")
+    return lines
 
 
 if __name__ == "__main__":

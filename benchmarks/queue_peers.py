@@ -1,0 +1,134 @@
+"""Other queues beside db's on PostgreSQL: Procrastinate on the same server, Celery on a Redis that flushes each write.
+
+Each has a feeder and a worker, programs of their own, in an interpreter that has these packages. What was finished is
+counted by the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+
+_PROCRASTINATE = """
+import asyncio, sys, procrastinate
+role, dsn, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
+app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=dsn, max_size=40))
+@app.task(queue="bench", name="job")
+async def job(digest: str) -> None: pass
+async def feed():
+    while True:
+        if batch > 1: await job.batch_defer_async(*({"digest": "a" * 64} for _ in range(batch)))
+        else: await job.defer_async(digest="a" * 64)
+async def main():
+    async with app.open_async():
+        if role == "schema": await app.schema_manager.apply_schema_async()
+        elif role == "feed": await asyncio.gather(*(feed() for _ in range(1 if batch > 1 else 16)))
+        else:
+            options = dict(queues=["bench"], concurrency=32, delete_jobs="never", fetch_job_polling_interval=0.01)
+            await app.run_worker_async(**options)
+asyncio.run(main())
+"""
+
+_CELERY = """
+import celery, logging
+app = celery.Celery("bench_jobs", broker="redis://127.0.0.1:PORT/0")
+app.conf.update(task_acks_late=True, task_ignore_result=True, worker_hijack_root_logger=False,
+                worker_prefetch_multiplier=16, broker_connection_retry_on_startup=True)
+@app.task(name="job")
+def job(digest): pass
+"""
+
+_CELERY_FEED = """
+import threading, bench_jobs
+def feed():
+    while True: bench_jobs.job.delay("a" * 64)
+threads = [threading.Thread(target=feed) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+@contextlib.contextmanager
+def _running(argv: list[str], directory: Path) -> Iterator[None]:
+    with (directory / "log").open("ab") as log:
+        process = subprocess.Popen(argv, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        yield
+        assert process.poll() is None, (directory / "log").read_text()[-2000:]
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+async def procrastinate(python: str, url: str, batch: int, seconds: float) -> float:
+    """Return the jobs per second that one worker with 32 jobs at once finished, while others were deferred."""
+    words = [python, "-c", _PROCRASTINATE]
+    await asyncio.to_thread(subprocess.run, [*words, "schema", url, "1"], check=False, capture_output=True)
+    server = await asyncpg.connect(url)
+
+    async def finished() -> int:
+        return int(await server.fetchval("SELECT count(*) FROM procrastinate_jobs WHERE status = 'succeeded'"))
+
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        with _running([*words, "work", url, "1"], place), _running([*words, "feed", url, str(batch)], place):
+            while not (before := await finished()):  # noqa: ASYNC110 - the worker says it nowhere else
+                await asyncio.sleep(0.05)
+            start = time.perf_counter()
+            await asyncio.sleep(seconds)
+            rate = (await finished() - before) / (time.perf_counter() - start)
+    await server.execute("TRUNCATE procrastinate_jobs CASCADE")
+    await server.close()
+    return rate
+
+
+def celery(python: str, seconds: float) -> float:
+    """Return the tasks per second that one worker with a process for each core finished, while others were sent."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = int(taken.getsockname()[1])
+        (place / "bench_jobs.py").write_text(_CELERY.replace("PORT", str(port)))
+        server = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", name, "--save", ""]
+        worker = [python, "-m", "celery", "-A", "bench_jobs", "worker", "--loglevel", "WARNING", "--concurrency", "2"]
+        with _running([*server, "--appendonly", "yes", "--appendfsync", "always"], place):
+            while not _answers(port):
+                time.sleep(0.05)
+            with _running(worker, place), _running([python, "-c", _CELERY_FEED], place):
+                while not (before := _finished(port)):
+                    time.sleep(0.1)
+                start = time.perf_counter()
+                time.sleep(seconds)
+                return (_finished(port) - before) / (time.perf_counter() - start)
+
+
+def _answers(port: int) -> bool:
+    try:
+        return _ask(port, "PING") == "PONG"
+    except OSError:
+        return False
+
+
+def _finished(port: int) -> int:
+    """Count the messages that were acknowledged: what the server was told by ZREM, which is one for each."""
+    return int(_ask(port, "INFO commandstats").partition("cmdstat_zrem:calls=")[2].partition(",")[0] or 0)
+
+
+def _ask(port: int, command: str) -> str:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as server, server.makefile("rwb") as file:
+        file.write(command.encode() + b"\r\n")
+        file.flush()
+        first = file.readline().decode().strip()
+        return file.read(int(first[1:])).decode() if first.startswith("$") else first[1:]
