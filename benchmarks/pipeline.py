@@ -79,14 +79,14 @@ class Ours:
         self._client = client
         self.spent: list[dict[str, Cost]] = []
 
-    async def run(self, files: list[bytes], batch: str) -> float:
+    async def run(self, files: list[bytes], batch: str, recipe: str | None = None) -> float:
         """Upload the files, wait for all results; return the seconds taken."""
         after = (await self._client.summary()).seq
         before, processor = self._running.costs(), time.process_time()
         start = time.perf_counter()
         ended = asyncio.create_task(self._all_ended(after, batch, len(files)))
         waiting = iter([files[i : i + 4] for i in range(0, len(files), 4)])
-        await asyncio.gather(*(self._upload(waiting, batch) for _ in range(2)))
+        await asyncio.gather(*(self._upload(waiting, batch, recipe) for _ in range(2)))
         await ended
         taken = time.perf_counter() - start
         spent = {name: cost.since(before.get(name, Cost())) for name, cost in self._running.costs().items()}
@@ -94,9 +94,10 @@ class Ours:
         self.spent.append(spent)
         return taken
 
-    async def _upload(self, groups: Iterator[list[bytes]], batch: str) -> None:
+    async def _upload(self, groups: Iterator[list[bytes]], batch: str, recipe: str | None) -> None:
         for group in groups:
-            for answer in await self._client.upload_many([Upload(source=data) for data in group], batch=batch):
+            uploads = [Upload(source=data) for data in group]
+            for answer in await self._client.upload_many(uploads, recipe=recipe, batch=batch):
                 assert answer.task is not None, answer.problem
 
     async def _all_ended(self, after: int, batch: str, n: int) -> None:

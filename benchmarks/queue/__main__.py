@@ -6,7 +6,8 @@
 The service is a process of its own (`python -m safelight.db`), as are the clients. Each client creates a batch of
 tasks, leases as many, finishes them, and begins again, so the number that wait stays what it is. Beside it, in the same
 run: the same with a batch of 1, and a bare loop that makes the same rows in the same schema with sqlite3 alone, one
-commit per batch, no HTTP, no ids, no checks. Runs alternate; the table shows medians.
+commit per batch, no HTTP, no ids, no checks. Runs alternate; the table shows medians. A second table says how long the
+service takes to start with so many tasks, and to answer with a page of 1,000 of them.
 """
 
 import argparse
@@ -26,8 +27,9 @@ import msgspec
 from safelight.client.db import DbClient
 from safelight.db.sqlite import SqliteStore
 from safelight.db.sqlite.connection import Connection
-from safelight.wire import Blob, Finished, LeaseRequest, NewTask, Output, WorkerInfo
+from safelight.wire import Blob, Finished, LeaseRequest, NewTask, Output, TaskQuery, WorkerInfo
 
+PAGES = 9
 SPEC = msgspec.Raw(b'{"name":"invert","outputs":{"image":{"operations":[{"op":"invert"}]}}}')
 
 
@@ -98,6 +100,22 @@ async def client(url: str, number: int, batch: int, until: float) -> int:
             assert all(answer.problem is None for answer in answers)
             done += len(leases)
     return done
+
+
+async def start_and_page(path: Path) -> tuple[float, float]:
+    """Return the seconds from the start of the service to its first answer, and the milliseconds of a page of tasks."""
+    start = time.perf_counter()
+    async with service(path) as (url, _), DbClient.connect(url) as db:
+        await db.summary()
+        started = time.perf_counter() - start
+        taken = []
+        before = None
+        for _ in range(PAGES):
+            start = time.perf_counter()
+            page = await db.find(TaskQuery(limit=1000, before=before))
+            taken.append((time.perf_counter() - start) * 1e3)
+            before = page.next
+        return started, statistics.median(taken)
 
 
 def processor_time(pid: int) -> float:
@@ -212,6 +230,10 @@ def main() -> None:
             for name, measure in measures.items():
                 results.setdefault(name, []).append(measure())
                 print(f"{name}: {results[name][-1][0]:.0f}/s", file=sys.stderr)
+        answers = {
+            depth: [asyncio.run(start_and_page(folder / f"{depth}.sqlite")) for _ in range(given.runs)]
+            for depth in depths
+        }
     finally:
         shutil.rmtree(folder)
     print("| | tasks/s, median | all runs | processor in the service, µs a task | in the clients |")
@@ -219,6 +241,10 @@ def main() -> None:
     for name, runs in results.items():
         rate, served, asked = (statistics.median(column) for column in zip(*runs, strict=True))
         print(f"| {name} | {rate:.0f} | {', '.join(f'{run[0]:.0f}' for run in runs)} | {served:.0f} | {asked:.0f} |")
+    print("\n| waiting | start to first answer, s | page of 1,000 tasks, ms |\n| --- | --- | --- |")
+    for depth, runs in answers.items():
+        started, page = (statistics.median(column) for column in zip(*runs, strict=True))
+        print(f"| {depth} | {started:.2f} | {page:.1f} |")
 
 
 if __name__ == "__main__":
