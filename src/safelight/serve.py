@@ -28,6 +28,7 @@ from safelight.access.policy import PolicyError
 from safelight.client.base import session
 from safelight.client.discovery import REGISTRATION_KEYS, UNKNOWN_REQUEST, Discovery
 from safelight.client.keyvaluestore import KeyValueStoreClient
+from safelight.client.liveness import Liveness
 from safelight.errors import Code, Error
 from safelight.service import (
     Config,
@@ -174,6 +175,7 @@ async def running(
     """
     async with AsyncExitStack() as stack:
         service = Service(name, config, await stack.enter_async_context(_session(config)), neighbours)
+        service.liveness = await stack.enter_async_context(Liveness.open(service.session))
         if service.keyvaluestore is not None:
             store = service.neighbours.find(KeyValueStoreClient)
             opened = Discovery.open(service.session, service.keyvaluestore, service.credentials, store)

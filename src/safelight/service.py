@@ -26,6 +26,7 @@ from safelight.access.settings import AccessSettings, CorsOrigins, PublicUrl
 from safelight.client.base import Address, Connection, Credentials, ServiceClient, no_credentials
 from safelight.client.discovery import Discovery
 from safelight.client.instances import first_of
+from safelight.client.liveness import Liveness
 
 C = TypeVar("C", bound=ServiceClient)
 
@@ -34,6 +35,9 @@ _TITLE = {"keyvaluestore": "server", "db": "Database", "storage": "Storage", "ma
 
 EVERY_NETWORK = frozenset({"", "0.0.0.0"})  # noqa: S104 - compared, not bound
 """Values of `host` that listen on every network."""
+
+_ANSWER_TIMEOUT = 15.0
+"""Seconds that another service has for an answer in JSON; one that is alive and whose disk hangs does not answer."""
 
 Port = Annotated[int, Meta(ge=0, le=65535, description="The TCP port to listen on; 0 takes a free one.")]
 DataDirectory = Annotated[
@@ -131,6 +135,7 @@ class Service:
         self.neighbours = neighbours or Neighbours()
         self.config = config
         self.session = session
+        self.liveness: Liveness | None = None
         self.discovery: Discovery | None = None
         self.registry = CollectorRegistry()
         self.checks: dict[str, Check] = {}
@@ -234,7 +239,14 @@ class Service:
 
     def connection(self, address: Address, *, retry_for: float = 15.0) -> Connection:
         """Return a connection to another service of this system."""
-        return Connection(self.session, address, credentials=self.credentials, retry_for=retry_for)
+        return Connection(
+            self.session,
+            address,
+            credentials=self.credentials,
+            retry_for=retry_for,
+            answer_timeout=_ANSWER_TIMEOUT,
+            liveness=self.liveness,
+        )
 
 
 def policy(config: StandaloneConfig) -> Policy:

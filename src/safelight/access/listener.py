@@ -11,6 +11,8 @@ from weakref import WeakSet
 
 from aiohttp import web
 
+from safelight.access.descriptors import Door, Spare
+
 _BACKLOG = 1024
 
 
@@ -55,7 +57,10 @@ async def listen(host: str, port: int) -> list[Listener]:
 
 
 class Site(web.SockSite):
-    """A socket on which a TLS handshake has a deadline; asyncio's own is a minute, and aiohttp offers no other."""
+    """A socket on which a TLS handshake has a deadline; asyncio's own is a minute, and aiohttp offers no other.
+
+    Connections for which there are no descriptors are refused.
+    """
 
     def __init__(
         self, runner: web.AppRunner, listener: Listener, *, context: ssl.SSLContext | None, handshake: float
@@ -63,15 +68,25 @@ class Site(web.SockSite):
         """Give each handshake `handshake` seconds."""
         super().__init__(runner, listener, backlog=_BACKLOG, ssl_context=context)
         self._handshake = handshake
+        self._stack = ExitStack()
 
     async def start(self) -> None:
         """Listen. Raises OSError."""
         await web.BaseSite.start(self)
-        assert self._runner.server is not None
+        server = self._runner.server
+        assert server is not None
+        self._stack.enter_context(Spare(self._sock, plain=self._ssl_context is None).ready())
         self._server = await asyncio.get_running_loop().create_server(
-            self._runner.server,
+            lambda: Door(server),
             sock=self._sock,
             ssl=self._ssl_context,
-            backlog=self._backlog,
+            # One at a time: where asyncio has no descriptor, it tries all of a row in vain, and again for each of them.
+            backlog=1,
             ssl_handshake_timeout=self._handshake if self._ssl_context else None,
         )
+        self._sock.listen(self._backlog)
+
+    async def stop(self) -> None:
+        """Take no more connections."""
+        await super().stop()
+        self._stack.close()

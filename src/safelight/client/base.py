@@ -16,6 +16,7 @@ import msgspec
 from aiohttp.payload import Payload
 
 from safelight.client.instances import Several
+from safelight.client.liveness import Liveness, UnresponsiveError
 from safelight.errors import Code, Error
 from safelight.wire import encode
 
@@ -89,12 +90,20 @@ class Connection:
         credentials: Credentials = no_credentials,
         retry_for: float = 15.0,
         idle_timeout: float = 30.0,
+        answer_timeout: float | None = None,
+        liveness: Liveness | None = None,
     ) -> None:
+        """Bound the time without a byte by `idle_timeout`, where JSON is asked for by `answer_timeout`, in seconds.
+
+        With `liveness`, an instance that answers nothing is noticed, and its requests fail within seconds.
+        """
         self._http = http
         self._address = address
         self._credentials = credentials
         self.retry_for = retry_for
         self._idle_timeout = idle_timeout
+        self._answer_timeout = idle_timeout if answer_timeout is None else answer_timeout
+        self._liveness = liveness
 
     @asynccontextmanager
     async def open(
@@ -106,6 +115,7 @@ class Connection:
         body: Body = None,
         headers: Mapping[str, str] | None = None,
         wait: float = 0.0,
+        idle_timeout: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and yield the answer with its body unread.
 
@@ -116,12 +126,13 @@ class Connection:
         sent = {**(headers or {}), **self._credentials(method, path)}
         if isinstance(body, bytes) and len(body) > _LARGE:
             body = io.BytesIO(body)  # sent in chunks, so that other requests can be sent in between
+        idle = (self._idle_timeout if idle_timeout is None else idle_timeout) + wait
         query = {key: str(value) for key, value in (params or {}).items() if value is not None}
         options: dict[str, Any] = {
             "params": query,
             "data": body,
             "headers": sent,
-            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=self._idle_timeout + wait),
+            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=idle),
             "allow_redirects": False,
         }
         base, response = await self._send(method, path, options)
@@ -138,7 +149,12 @@ class Connection:
         while True:
             base = await self._address.resolve()
             try:
-                response = await self._http.request(method, base + path, **options)
+                response = await self._request(method, base, path, options)
+            except UnresponsiveError:
+                self._address.failed(base)
+                if base in tried:
+                    raise
+                tried.add(base)
             except (aiohttp.ClientError, TimeoutError) as error:
                 failure = self._no_answer(base, error)
                 repeatable = isinstance(error, _NOT_SENT) or (method in _SAFE and not isinstance(error, TimeoutError))
@@ -148,6 +164,22 @@ class Connection:
             else:
                 self._address.answered(base)
                 return base, response
+
+    async def _request(self, method: str, base: str, path: str, options: dict[str, Any]) -> aiohttp.ClientResponse:
+        """Send one request to one instance, unless that is known to answer nothing."""
+        liveness = self._liveness
+        if liveness is None:
+            return await self._http.request(method, base + path, **options)
+        if liveness.is_down(base):
+            raise UnresponsiveError(base)
+        response = None
+        async with asyncio.timeout(None) as request:
+            liveness.begin(base, request)
+            try:
+                response = await self._http.request(method, base + path, **options)
+            finally:
+                liveness.end(base, request, answered=response is not None)
+        return response
 
     def _no_answer(self, base: str, error: Exception) -> Error:
         self._address.failed(base)
@@ -177,7 +209,9 @@ class Connection:
             sent["Content-Type"] = "application/json"
 
         async def attempt() -> T:
-            async with self.open(method, path, params=params, body=body, headers=sent, wait=wait) as response:
+            async with self.open(
+                method, path, params=params, body=body, headers=sent, wait=wait, idle_timeout=self._answer_timeout
+            ) as response:
                 data = await _read(response)
             if kind is bytes:
                 return data  # type: ignore[return-value]
@@ -186,15 +220,18 @@ class Connection:
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise Error(Code.INTERNAL, f"The answer to {method} {path} could not be decoded: {error}.") from None
 
-        return await (retrying(attempt, retry_for=self.retry_for) if retry else attempt())
+        if not retry:
+            return await attempt()
+        deadline = time.monotonic() + wait + self.retry_for
+        return await retrying(attempt, retry_for=self.retry_for, deadline=deadline)  # type: ignore[no-any-return]
 
 
-async def retrying(attempt: Callable[[], Any], *, retry_for: float) -> Any:
+async def retrying(attempt: Callable[[], Any], *, retry_for: float, deadline: float | None = None) -> Any:
     """Call `attempt` until it succeeds or fails with a permanent error; pauses grow from 50 ms to 2 s.
 
-    `retry_for` counts, in seconds, from the first failure, so that a long upload that is interrupted can be retried.
+    `retry_for` counts, in seconds, from the first failure, so that a long upload that is interrupted can be retried;
+    with `deadline`, a time of the monotonic clock, that counts instead.
     """
-    deadline: float | None = None
     pause = 0.05
     while True:
         try:
@@ -204,7 +241,8 @@ async def retrying(attempt: Callable[[], Any], *, retry_for: float) -> Any:
             delay = max(asked, pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
             now = time.monotonic()
             deadline = now + retry_for if deadline is None else deadline
-            if not error.transient or error.code is Code.INTERNAL or now + delay > deadline:
+            final = not error.transient or error.code is Code.INTERNAL or isinstance(error, UnresponsiveError)
+            if final or now + delay > deadline:
                 raise
         await asyncio.sleep(delay)
         pause = min(pause * 2, 2.0)

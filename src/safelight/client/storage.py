@@ -139,7 +139,7 @@ class StorageClient(ServiceClient):
 
     async def collect(self) -> Collected:
         """Collect garbage now. Raises CONFLICT, UNAVAILABLE."""
-        return await self._connection.call("POST", "/collect", Collected, retry=False)
+        return await self._connection.call("POST", "/collect", Collected, wait=EXTRA_WAIT, retry=False)
 
     async def info(self) -> StorageInfo:
         """Return how much is stored and how much still fits."""

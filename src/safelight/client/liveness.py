@@ -1,0 +1,130 @@
+"""Notice a service that takes requests and answers none: it is suspended, cut off by the network, or held up.
+
+Where a request is not answered within two seconds, the service is asked for its health. As long as it says that it is
+alive, the request may take its time. Once it does not, the requests that wait there fail, and further ones are refused
+at once until it answers again (a circuit breaker).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import math
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+
+from safelight.errors import Code, Error
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 2.0
+"""Seconds without any answer of an instance after which it is asked for its health."""
+_HEALTH = 4.0
+"""Seconds in which it must tell."""
+_EVERY = 0.5
+"""Seconds between two looks at the requests that wait."""
+_FORGOTTEN = 30.0
+"""Seconds without a request after which an instance is looked at no more."""
+_RETRY_AFTER = 2
+_CUT_OFF = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT, errno.EHOSTDOWN})
+
+
+class UnresponsiveError(Error):
+    """A request was refused at once, because its service answers nothing. `retrying` does not repeat it."""
+
+    def __init__(self, base: str) -> None:
+        sentence = f"{base} takes requests and answers none; it may be suspended or cut off. Try again soon."
+        super().__init__(Code.UNAVAILABLE, sentence, retry_after=_RETRY_AFTER)
+
+
+class _Instance:
+    """What is known of one instance. Times are of the monotonic clock."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[asyncio.Timeout, float] = {}
+        """The requests that wait for an answer, and since when."""
+        self.heard = -math.inf
+        self.asked = time.monotonic()
+        self.down = False
+        self.follower: asyncio.Task[None] | None = None
+
+
+class Liveness:
+    """Which instances answer. One for a program, for as long as its session."""
+
+    def __init__(self, http: aiohttp.ClientSession) -> None:
+        self._http = http
+        self._instances: dict[str, _Instance] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, http: aiohttp.ClientSession) -> AsyncIterator[Liveness]:
+        """Look after instances while the context lasts."""
+        liveness = cls(http)
+        try:
+            yield liveness
+        finally:
+            followers = [one.follower for one in liveness._instances.values() if one.follower is not None]
+            for follower in followers:
+                follower.cancel()
+            await asyncio.gather(*followers, return_exceptions=True)
+
+    def is_down(self, base: str) -> bool:
+        """Say whether an instance answers nothing, as far as is known."""
+        one = self._instances.get(base)
+        if one is None or not one.down:
+            return False
+        one.asked = time.monotonic()
+        return True
+
+    def begin(self, base: str, request: asyncio.Timeout) -> None:
+        """Note a request that is about to be sent. Its time is up as soon as the instance is found to be down."""
+        one = self._instances.get(base)
+        if one is None:
+            one = self._instances[base] = _Instance()
+            one.follower = asyncio.create_task(self._follow(base, one), name=f"liveness of {base}")
+        one.asked = one.waiting[request] = time.monotonic()
+
+    def end(self, base: str, request: asyncio.Timeout, *, answered: bool) -> None:
+        """Note that a request has been answered, or has failed."""
+        if (one := self._instances.get(base)) is not None:
+            one.waiting.pop(request, None)
+            if answered:
+                one.heard = time.monotonic()
+
+    async def _follow(self, base: str, one: _Instance) -> None:
+        while one.waiting or time.monotonic() - one.asked < _FORGOTTEN:
+            await asyncio.sleep(_EVERY)
+            oldest = min(one.waiting.values(), default=math.inf)
+            if not one.down and time.monotonic() - max(oldest, one.heard) < _PATIENCE:
+                continue
+            if await self._is_alive(base):
+                if one.down:
+                    log.info("%s answers again", base)
+                one.down, one.heard = False, time.monotonic()
+                continue
+            if not one.down:
+                log.warning("%s answers nothing; requests to it are refused until it does", base)
+            one.down = True
+            for request in list(one.waiting):
+                request.reschedule(asyncio.get_running_loop().time())
+        del self._instances[base]
+
+    async def _is_alive(self, base: str) -> bool:
+        """Ask for health. Whoever refuses the connection is no longer there, which its requests notice themselves."""
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(_HEALTH), self._http.get(f"{base}/healthz") as answer:
+                await answer.read()
+        except TimeoutError:
+            # Where much more time has passed, it is this program that was suspended.
+            return time.monotonic() - began > _HEALTH + 1.0
+        except aiohttp.ClientConnectorError as error:
+            return error.os_error.errno not in _CUT_OFF
+        except (aiohttp.ClientError, OSError):
+            return True
+        return True

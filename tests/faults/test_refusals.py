@@ -1,0 +1,86 @@
+"""Where a service cannot do what is asked, it says so in bounded time, and works as soon as it can."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from safelight.client.master import Client
+from safelight.wire import State
+from support.photos import photo
+from support.processes import Program
+from support.system import System, system
+from support.until import until
+
+pytestmark = pytest.mark.slow
+
+NOTICED = 12.0
+"""Seconds in which a service that is suspended must be noticed; measured are 6.5."""
+
+
+async def upload(http: aiohttp.ClientSession, whole: System, number: int) -> tuple[int, str | None, float]:
+    """Upload a photo once. Return the status, Retry-After, and how long it took, in seconds."""
+    form = aiohttp.FormData()
+    form.add_field("image", photo(number), filename=f"{number}.png", content_type="image/png")
+    began = time.monotonic()
+    async with asyncio.timeout(60), http.post(f"http://{whole.master}/task", data=form) as answer:
+        await answer.read()
+        return answer.status, answer.headers.get("Retry-After"), time.monotonic() - began
+
+
+async def test_a_suspended_service_is_refused_for_in_bounded_time_and_then_at_once(tmp_path: Path) -> None:
+    async with system(tmp_path) as whole, aiohttp.ClientSession() as http:
+        for number, victim in enumerate(("db", "storage")):
+            whole.running[victim].send(signal.SIGSTOP)
+            status, after, seconds = await upload(http, whole, 10 * number)
+            assert (status, after is not None) == (503, True)
+            assert seconds < NOTICED
+            for again in range(1, 4):
+                status, after, seconds = await upload(http, whole, 10 * number + again)
+                assert (status, after is not None) == (503, True)
+                assert seconds < 1.0
+            whole.running[victim].send(signal.SIGCONT)
+
+            async def works(number: int = number) -> bool:
+                return (await upload(http, whole, 10 * number + 9))[0] == 200
+
+            await until(works, timeout=30)
+
+
+def processor_seconds(program: Program) -> float:
+    fields = Path(f"/proc/{program.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+@pytest.mark.parametrize("left", [2, 0])
+async def test_a_master_without_descriptors_refuses_and_recovers(tmp_path: Path, left: int) -> None:
+    async with system(tmp_path, workers=1) as whole, aiohttp.ClientSession() as http:
+        assert (await upload(http, whole, 0))[0] == 200
+        master = whole.running["master"]
+        pid = master.process.pid
+        open_now = sum(1 for _ in os.scandir(f"/proc/{pid}/fd"))
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_now + left, before[1]))
+        spent, began = processor_seconds(master), time.monotonic()
+        answers = await asyncio.gather(*(upload(http, whole, n) for n in range(1, 41)), return_exceptions=True)
+        took = time.monotonic() - began
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                assert isinstance(answer, aiohttp.ClientError), answer  # hung up on, which is an answer too
+            else:
+                assert answer[0] in (200, 503)
+                assert answer[0] == 200 or answer[1] is not None
+        assert took < 20.0
+        assert processor_seconds(master) - spent < 0.5 * took + 1.0
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        async with Client.connect(whole.master) as client:
+            done = await client.wait((await client.upload(photo(50))).id, timeout=60)
+            assert done.state is State.FINISHED
+        assert sum("out of system resource" in line["message"] for line in master.lines) < 500
