@@ -10,10 +10,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, Self, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 from aiohttp.payload import Payload
+from yarl import URL
 
 from safelight.client.instances import Several
 from safelight.client.liveness import Liveness, UnresponsiveError
@@ -143,6 +145,23 @@ class Connection:
                 yield response
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._no_answer(base, error) from error
+
+    @asynccontextmanager
+    async def elsewhere(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Fetch what a service has redirected to, without credentials, which are the service's alone."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=self._idle_timeout)
+        place = urlsplit(url).netloc
+        try:
+            async with self._http.get(
+                URL(url, encoded=True), headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                if response.status >= 300:
+                    said = f"{place} answered {response.status} to a download that was redirected there. Try again."
+                    raise Error(Code.UNAVAILABLE, said)
+                yield response
+        except (aiohttp.ClientError, TimeoutError) as error:
+            detail = f"No answer from {place}, where the download was redirected: {error or type(error).__name__}."
+            raise Error(Code.UNAVAILABLE, detail) from error
 
     async def _send(self, method: str, path: str, options: dict[str, Any]) -> tuple[str, aiohttp.ClientResponse]:
         tried: set[str] = set()

@@ -208,14 +208,26 @@ class Client(ServiceClient):
         self, id: str, *, output: str | None = None, headers: Mapping[str, str] | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Open the stream of an output, by default the first. Raises NOT_FOUND; CONFLICT before the end."""
-        params = {"output": output}
-        async with self._connection.open("GET", _task(id, "/result"), params=params, headers=headers) as response:
+        async with self._file(_task(id, "/result"), {"output": output}, headers or {}) as response:
             yield response
 
     @asynccontextmanager
     async def original(self, id: str) -> AsyncIterator[aiohttp.ClientResponse]:
         """Open the stream of the original photo."""
-        async with self._connection.open("GET", _task(id, "/original")) as response:
+        async with self._file(_task(id, "/original"), {}, {}) as response:
+            yield response
+
+    @asynccontextmanager
+    async def _file(
+        self, path: str, params: Mapping[str, str | None], headers: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Open a file, at the bucket where the master redirects there."""
+        async with self._connection.open("GET", path, params=params, headers=headers) as response:
+            if response.status != 307:
+                yield response
+                return
+            url = response.headers["Location"]
+        async with self._connection.elsewhere(url, headers) as response:
             yield response
 
     async def save(self, id: str, path: Path, *, output: str | None = None, limit: int | None = None) -> int:

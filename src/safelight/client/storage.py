@@ -14,7 +14,7 @@ import msgspec
 
 from safelight.client.base import Body, Connection, ServiceClient
 from safelight.client.uploads import EXTRA_WAIT
-from safelight.wire import Blob, Collected, NewFile, SharedDirectory, StorageInfo, StoredBlob
+from safelight.wire import Blob, BlobLink, Collected, NewBlobLink, NewFile, SharedDirectory, StorageInfo, StoredBlob
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/.*")
 _RESUMES = 3
@@ -119,6 +119,10 @@ class StorageClient(ServiceClient):
     async def read(self, digest: str) -> bytes:
         """Return all bytes of a blob. Raises NOT_FOUND."""
         return await self._connection.call("GET", f"/blobs/{digest}", bytes)
+
+    async def link(self, digest: str, new: NewBlobLink) -> BlobLink:
+        """Return where a client may fetch a blob for a while; "" where clients do not reach the bucket."""
+        return await self._connection.call("POST", f"/blobs/{digest}/link", BlobLink, json=new)
 
     async def named(self, name: str) -> Blob:
         """Return the blob to which a classic name refers. Raises NOT_FOUND."""

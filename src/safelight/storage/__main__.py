@@ -43,6 +43,14 @@ class Config(serve.Config, frozen=True, kw_only=True):
             extra={"metavar": "URL"},
         ),
     ] = None
+    public_bucket: Annotated[
+        str | None,
+        Meta(
+            description="The URL of the bucket for clients, such as https://photos.s3.amazonaws.com; large downloads "
+            "are redirected there. Needs s3:// and its keys in the environment.",
+            extra={"metavar": "URL"},
+        ),
+    ] = None
     max_blob: Annotated[settings.Size, Meta(description="Refuse blobs that are larger than this.")] = 2 << 30
     keep_free: Annotated[
         settings.Size, Meta(description="Refuse blobs that would leave less of the disk free than this.")
@@ -89,11 +97,11 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
             collector = Collector(store, partial(references, db), config.grace, backend.known_db, backend.turn, ages)
             accounts = service.neighbours.find(AccountClient) or AccountClient(service.connection(address))
             remake = partial(make_again, db, accounts)
-        application = app.make(store, collector, limits, numbers, tasks, backend.handover)
+        application = app.make(store, collector, limits, numbers, tasks, backend.handover, backend.link)
         scrubber = Scrubber(store, config.scrub_rate, numbers.count_scrubbed, remake)
         async with _collecting(collector, config.collect_every, numbers), scrubber.running():
             route.add(application, Partials(backend.partials, config.idle_timeout).routes())
-            service.neighbours.offer(StorageClient, DirectStorage(store, limits, numbers))
+            service.neighbours.offer(StorageClient, DirectStorage(store, limits, numbers, backend.link))
             service.neighbours.offer(PartialClient, DirectPartials(backend.partials, config.idle_timeout))
             yield application
 
@@ -103,10 +111,12 @@ def _backend(config: Config, ages: Ages) -> AbstractAsyncContextManager[backends
     url = config.store or f"file://{config.data}"
     scheme, _, place = url.partition("://")
     match scheme:
+        case "file" if config.public_bucket:
+            settings.fail("--public-bucket needs --store s3://BUCKET/PREFIX.")
         case "file":
             opened = backends.directory(Path(place), Path(config.data), config.keep_free, config.grace, limits, ages)
         case "s3" | "gs" | "az":
-            opened = backends.bucket(url, limits, ages)
+            opened = backends.bucket(url, config.public_bucket, limits, ages)
         case _:
             settings.fail(
                 f"--store: storage has no backend for {url}. Write file:///DIRECTORY, s3://BUCKET/PREFIX, "

@@ -17,10 +17,11 @@ from safelight.access.caller import Access
 from safelight.errors import Code, Error
 from safelight.form import Form
 from safelight.storage import classic, download
+from safelight.storage.backends import MakeLink
 from safelight.storage.directory.handover import Handover
 from safelight.storage.maintenance.collector import Collector
 from safelight.storage.store import BlobStore, PutResult
-from safelight.wire import Collected, Digest, NewFile
+from safelight.wire import BlobLink, Collected, Digest, NewBlobLink, NewFile
 
 T = TypeVar("T")
 
@@ -74,6 +75,8 @@ LIMITS: web.AppKey[Limits] = web.AppKey("limits")
 NUMBERS: web.AppKey[Numbers] = web.AppKey("numbers")
 HANDOVER: web.AppKey[Handover | None] = web.AppKey("handover")
 
+LINK: web.AppKey[MakeLink | None] = web.AppKey("link")
+
 MAX_NAME = 200
 """Characters of a classic name."""
 
@@ -97,21 +100,23 @@ def make(
     numbers: Numbers,
     tasks: classic.Tasks | None = None,
     handover: Handover | None = None,
+    link: MakeLink | None = None,
 ) -> web.Application:
     """Make the application that serves a store. Without a collector, it refuses to collect.
 
     Without `tasks`, the classic protocol finds what was stored under a name, and no ids of leases. `handover` is the
-    directory that a store of files shares with workers.
+    directory that a store of files shares with workers, `link` makes links to the blobs of a bucket.
     """
     app = web.Application()
     app[TASKS] = tasks
     app[STORE], app[COLLECTOR], app[LIMITS], app[NUMBERS] = store, collector, limits, numbers
-    app[HANDOVER] = handover
+    app[HANDOVER], app[LINK] = handover, link
     route.add(
         app,
         route.post("/blobs", put, Access.CLUSTER),
         route.put("/blobs/{digest}", put, Access.CLUSTER),
         route.get("/blobs/{digest}", get, Access.CLUSTER),
+        route.post("/blobs/{digest}/link", make_link, Access.CLUSTER),
         route.get("/names/{name}", named, Access.CLUSTER),
         route.put("/names/{name}", name, Access.CLUSTER),
         route.get("/info", info, Access.CLUSTER),
@@ -134,6 +139,12 @@ async def get(request: web.Request) -> web.StreamResponse:
     """Send a blob or a range of it."""
     options = http.query(request, ReadQuery)
     return await _send(request, request.match_info["digest"], verify=options.verify, immutable=True)
+
+
+async def make_link(request: web.Request) -> web.Response:
+    """Answer with a link by which a client may fetch a blob from the bucket for a while."""
+    new, link = await http.read_json(request, NewBlobLink), request.app[LINK]
+    return http.json_response(BlobLink(url="") if link is None else link(request.match_info["digest"], new))
 
 
 async def named(request: web.Request) -> web.Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
@@ -16,9 +16,14 @@ from safelight.storage.files import TextFile
 from safelight.storage.maintenance.collector import KnownDb, Turn
 from safelight.storage.partial.store import PartialLimits, PartialStore
 from safelight.storage.store import BlobStore
+from safelight.wire import BlobLink, NewBlobLink
 
 _FRESH_FOR = 3600.0
 """Seconds for which a blob that was stored is not touched when it is stored again."""
+
+
+MakeLink = Callable[[str, NewBlobLink], BlobLink]
+"""Makes a link to the blob with a digest."""
 
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +34,8 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     known_db: KnownDb
     turn: Turn
     handover: Handover | None = None
+    link: MakeLink | None = None
+    """Where clients reach the bucket."""
 
 
 @asynccontextmanager
@@ -49,19 +56,24 @@ async def directory(
 
 
 @asynccontextmanager
-async def bucket(url: str, limits: PartialLimits, ages: Ages) -> AsyncIterator[Backend]:
-    """Keep everything in a bucket, so that any number of instances can use it."""
+async def bucket(url: str, public: str | None, limits: PartialLimits, ages: Ages) -> AsyncIterator[Backend]:
+    """Keep everything in a bucket, so that any number of instances can use it. `public` is its URL for clients."""
     try:
         from safelight.storage.bucket import BucketStore  # noqa: PLC0415 - only what is chosen is imported
+        from safelight.storage.bucket.links import Links  # noqa: PLC0415
         from safelight.storage.bucket.turn import turn  # noqa: PLC0415
         from safelight.storage.partial.bucket import PartialBucket  # noqa: PLC0415
     except ModuleNotFoundError:
         settings.fail(f"--store {url} needs the extra buckets: pip install 'safelight[buckets]'.")
     try:
+        link = Links(url, public).make if public else None
+    except Error as error:
+        settings.fail(error.detail)
+    try:
         opened = BucketStore.at(url, ages)
         async with opened as blobs, PartialBucket.at(blobs.bucket, blobs, limits, ages) as partials:
             known = blobs.bucket.text("db")
-            yield Backend(blobs=blobs, partials=partials, known_db=known, turn=lambda: turn(blobs.bucket))
+            yield Backend(blobs=blobs, partials=partials, known_db=known, turn=lambda: turn(blobs.bucket), link=link)
     except Error as error:
         if error.code is Code.INVALID_REQUEST and error.extra.get("position") == "store":
             settings.fail(f"--store: {error.detail}")

@@ -13,9 +13,10 @@ from io import FileIO
 from safelight.errors import Code, Error
 from safelight.storage import download
 from safelight.storage.app import Limits, Numbers
+from safelight.storage.backends import MakeLink
 from safelight.storage.partial.store import PartialStore
 from safelight.storage.store import BlobStore, OpenBlob
-from safelight.wire import Blob, NewPartial, Partial, StorageInfo, StoredBlob
+from safelight.wire import Blob, BlobLink, NewBlobLink, NewPartial, Partial, StorageInfo, StoredBlob
 
 
 class DirectAnswer:
@@ -48,8 +49,9 @@ class DirectAnswer:
 class DirectStorage:
     """A blob store with the methods of `client.storage.StorageClient`, but for those that only commands use."""
 
-    def __init__(self, store: BlobStore, limits: Limits, numbers: Numbers) -> None:
+    def __init__(self, store: BlobStore, limits: Limits, numbers: Numbers, link: MakeLink | None = None) -> None:
         self._store = store
+        self._link = link
         self._limit = limits.blob
         self._numbers = numbers
 
@@ -79,6 +81,10 @@ class DirectStorage:
         """Return all bytes of a blob. Raises NOT_FOUND."""
         async with self.open(digest) as answer:
             return await answer.read()
+
+    async def link(self, digest: str, new: NewBlobLink) -> BlobLink:
+        """Return where a client may fetch a blob for a while."""
+        return BlobLink(url="") if self._link is None else self._link(digest, new)
 
     async def named(self, name: str) -> Blob:
         """Return the blob to which a classic name refers. Raises NOT_FOUND."""

@@ -32,9 +32,11 @@ from safelight.wire.records import (
     encode,
 )
 from safelight.wire.stores import (
+    BlobLink,
     Collected,
     Entry,
     EntryPage,
+    NewBlobLink,
     NewFile,
     NewPartial,
     Partial,
@@ -68,6 +70,7 @@ __all__ = [
     "Batch",
     "BatchPage",
     "Blob",
+    "BlobLink",
     "Collected",
     "Delivery",
     "Died",
@@ -84,6 +87,7 @@ __all__ = [
     "Lease",
     "LeaseRequest",
     "NamedRecipe",
+    "NewBlobLink",
     "NewFile",
     "NewPartial",
     "NewTask",

@@ -70,6 +70,20 @@ class NewFile(Record, frozen=True, kw_only=True):
     token: str
 
 
+class NewBlobLink(Record, frozen=True, kw_only=True):
+    """A link that is wanted: how the bucket shall describe the bytes, and for how many seconds it is valid."""
+
+    media_type: Annotated[str, Meta(max_length=200)]
+    disposition: Annotated[str, Meta(max_length=2000)]
+    seconds: Annotated[int, Meta(ge=1, le=3600)]
+
+
+class BlobLink(Record, frozen=True, kw_only=True):
+    """Where clients may fetch a blob; "" where they do not reach the bucket."""
+
+    url: str
+
+
 class StorageInfo(Record, frozen=True, kw_only=True):
     """What storage holds, and how many more bytes fit."""
 

@@ -2680,6 +2680,12 @@ export interface operations {
                 };
                 content?: never;
             };
+            307: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -2796,6 +2802,12 @@ export interface operations {
                 };
             };
             304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            307: {
                 headers: {
                     [name: string]: unknown;
                 };

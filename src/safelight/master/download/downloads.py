@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -22,7 +23,7 @@ from safelight.errors import Code, Error
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import BINARY, Endpoint
 from safelight.untrusted.pictures import EXTENSIONS, LOOKED_AT, media_type_or_bytes
-from safelight.wire import Blob, Output, State, Task
+from safelight.wire import Blob, NewBlobLink, Output, State, Task
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +35,16 @@ _HARMLESS = {
     "Cache-Control": "private, no-cache",
 }
 PARTLY: dict[int, dict[str, Any]] = {206: {"image/*": BINARY}, 304: {}}
+_ELSEWHERE: dict[int, dict[str, Any]] = {**PARTLY, 307: {}}
 """The answers to Range and to conditional requests."""
 _AT_ONCE = 1 << 20
 """Bytes of a file that are sent in one call; a client has to take them within `_STALL_TIMEOUT`."""
+_CONDITIONS = ("If-Range", "If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
+_REDIRECTED = 1 << 20
+"""Bytes from which on a client is sent to the bucket, where it reaches that; a smaller file costs less than asking."""
+_LINK_LASTS = 60
+_ASK_AGAIN = 60.0
+"""Seconds for which storage is not asked again after it has said that clients do not reach its bucket."""
 _STALL_TIMEOUT = 60.0
 """Seconds after which a client that reads nothing is disconnected."""
 
@@ -72,18 +80,21 @@ class Downloads:
     def __init__(self, db: DbClient, storage: StorageClient) -> None:
         self._db = db
         self._storage = storage
+        self._no_links_until = 0.0
 
     async def result(self, request: web.Request) -> web.StreamResponse:
         """`GET /task/{id}/result`."""
         query = http.query(request, ResultQuery)
         task = await self._db.get(request.match_info["id"], tenant=tenant_of(request))
-        return await self.send(request, await self.result_file(task, query.output, attached=query.download))
+        file = await self.result_file(task, query.output, attached=query.download)
+        return await self._redirect(request, file) or await self.send(request, file)
 
     async def original(self, request: web.Request) -> web.StreamResponse:
         """`GET /task/{id}/original`."""
         query = http.query(request, OriginalQuery)
         task = await self._db.get(request.match_info["id"], tenant=tenant_of(request))
-        return await self.send(request, await self.original_file(task, attached=query.download))
+        file = await self.original_file(task, attached=query.download)
+        return await self._redirect(request, file) or await self.send(request, file)
 
     async def result_file(self, task: Task, name: str | None = None, *, attached: bool = False) -> File:
         """Find an output of a task. Raises NOT_FOUND; CONFLICT before the end; the failure of the task."""
@@ -129,6 +140,28 @@ class Downloads:
             head = await answer.read()
         return media_type_or_bytes(head)
 
+    async def _redirect(self, request: web.Request, file: File) -> web.Response | None:
+        """Send a client to the bucket for a large file, by a link that is valid for a minute; None if that cannot be.
+
+        Pages get the bytes from here, because their policy allows no other origin, and so do conditional requests,
+        because the bucket has ETags of its own.
+        """
+        for_page = request.headers.get("Sec-Fetch-Dest", "document") != "document"
+        conditional = any(name in request.headers for name in _CONDITIONS)
+        if request.method != "GET" or file.size < _REDIRECTED or for_page or conditional:
+            return None
+        if time.monotonic() < self._no_links_until:
+            return None
+        disposition = content_disposition(file.filename, attached=file.attached)
+        wanted = NewBlobLink(media_type=file.media_type, disposition=disposition, seconds=_LINK_LASTS)
+        url = (await self._storage.link(file.digest, wanted)).url
+        if not url:
+            self._no_links_until = time.monotonic() + _ASK_AGAIN
+            return None
+        return web.Response(
+            status=307, headers={"Location": url, "Cache-Control": "no-store", "ETag": f'"{file.digest}"'}
+        )
+
     async def send(self, request: web.Request, file: File) -> web.StreamResponse:
         """Stream a blob from storage, which also answers Range and conditional requests."""
         asked = {name: request.headers[name] for name in _ASKED if name in request.headers}
@@ -161,13 +194,13 @@ class Downloads:
                 tag="results",
                 summary="Download an output",
                 description="409 before the task has ended; the failure's own problem where it has failed.",
-                query=ResultQuery, request_headers=headers, answer={"image/*": BINARY}, also=PARTLY, errors=errors,
+                query=ResultQuery, request_headers=headers, answer={"image/*": BINARY}, also=_ELSEWHERE, errors=errors,
             ),
             Endpoint(
                 method="GET", path="/task/{id}/original", handler=self.original, access=Access.READ | Access.LINK,
                 tag="results",
                 summary="Download the photo as it was uploaded", query=OriginalQuery, request_headers=headers,
-                answer={"image/*": BINARY}, also=PARTLY, errors=errors,
+                answer={"image/*": BINARY}, also=_ELSEWHERE, errors=errors,
             ),
         ]  # fmt: skip
 

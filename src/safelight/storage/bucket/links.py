@@ -1,0 +1,34 @@
+"""Links by which clients fetch blobs from the bucket itself, so that their bytes pass through no service."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from safelight.errors import Code, Error
+from safelight.storage.bucket import signing
+from safelight.storage.bucket.store import blob_key
+from safelight.wire import BlobLink, NewBlobLink
+
+
+class Links:
+    """Makes links to the blobs of a bucket that clients reach under a URL of its own."""
+
+    def __init__(self, store: str, public: str) -> None:
+        """Name the URL of the store and that of its bucket for clients. Raises INVALID_REQUEST where that cannot be."""
+        if urlsplit(store).scheme != "s3" or not signing.has_keys():
+            detail = "--public-bucket needs --store s3://BUCKET/PREFIX and the keys of S3 in the environment."
+            raise Error(Code.INVALID_REQUEST, detail, position="public_bucket")
+        parts = urlsplit(public)
+        if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+            detail = f"--public-bucket: {public} is no URL of a bucket, such as https://photos.s3.amazonaws.com."
+            raise Error(Code.INVALID_REQUEST, detail, position="public_bucket")
+        self._base = "/".join(filter(None, (public.rstrip("/"), urlsplit(store).path.strip("/"))))
+
+    def make(self, digest: str, new: NewBlobLink) -> BlobLink:
+        """Make a link to a blob; the bucket answers with the headers that are asked for."""
+        answer = {
+            "response-content-type": new.media_type,
+            "response-content-disposition": new.disposition,
+            "response-cache-control": "private, no-cache",
+        }
+        return BlobLink(url=signing.presigned(f"{self._base}/{blob_key(digest)}", answer, seconds=new.seconds))
