@@ -33,31 +33,41 @@ def credentials(token: str) -> dict[str, Any]:
     return {"credentials": lambda _method, _path: {"Authorization": f"Bearer {token}"}} if token else {}
 
 
-async def queue(seconds: float, batch: int, clients: int) -> tuple[float, float]:
-    """Return durable tasks per second, and how many were done in all."""
+def new_task() -> Any:
+    """Return a task of one photo."""
     import msgspec  # noqa: PLC0415
 
+    from safelight.wire import Blob, NewTask  # noqa: PLC0415 - of the tree that is measured
+
+    return NewTask(
+        input=Blob(digest=os.urandom(32).hex(), size=3_000_000), filename="IMG_0001.JPG", media_type="image/jpeg",
+        recipe="invert", recipe_digest="a" * 64, idempotency_key=os.urandom(16).hex(),
+        spec=msgspec.Raw(b'{"name":"invert","outputs":{"image":{"operations":[{"op":"invert"}]}}}'),
+    )  # fmt: skip
+
+
+async def work(url: str, token: str, batch: int, until: float) -> int:
+    """Create, lease and settle tasks until a time; return how many."""
     from safelight.client.db import DbClient  # noqa: PLC0415 - of the tree that is measured
-    from safelight.wire import Blob, Finished, LeaseRequest, NewTask, Output, WorkerInfo  # noqa: PLC0415
+    from safelight.wire import Finished, LeaseRequest, Output, WorkerInfo  # noqa: PLC0415 - as above
 
-    def task() -> NewTask:
-        return NewTask(
-            input=Blob(digest=os.urandom(32).hex(), size=3_000_000), filename="IMG_0001.JPG", media_type="image/jpeg",
-            recipe="invert", recipe_digest="a" * 64, idempotency_key=os.urandom(16).hex(),
-            spec=msgspec.Raw(b'{"name":"invert","outputs":{"image":{"operations":[{"op":"invert"}]}}}'),
-        )  # fmt: skip
+    done, worker = 0, WorkerInfo(id=f"bench-{os.urandom(8).hex()}", engine="bench")
+    async with DbClient.connect(url, **credentials(token)) as db:
+        while time.perf_counter() < until:
+            await db.create([new_task() for _ in range(batch)])
+            leases = await db.lease(LeaseRequest(worker=worker, n=batch, wait=5))
+            output = [Output(name="image", digest=os.urandom(32).hex(), size=3_000_000, media_type="image/jpeg")]
+            settled = [Finished(lease=lease.id, outputs=output, engine="bench", seconds=0.1) for lease in leases]
+            assert all(answer.problem is None for answer in await db.settle(settled))
+            done += len(leases)
+    return done
 
-    async def work(url: str, number: int, until: float) -> int:
-        done, worker = 0, WorkerInfo(id=f"bench-{number}-{os.urandom(4).hex()}", engine="bench")
-        async with DbClient.connect(url, **credentials(token)) as db:
-            while time.perf_counter() < until:
-                await db.create([task() for _ in range(batch)])
-                leases = await db.lease(LeaseRequest(worker=worker, n=batch, wait=5))
-                output = [Output(name="image", digest=os.urandom(32).hex(), size=3_000_000, media_type="image/jpeg")]
-                settled = [Finished(lease=lease.id, outputs=output, engine="bench", seconds=0.1) for lease in leases]
-                assert all(answer.problem is None for answer in await db.settle(settled))
-                done += len(leases)
-        return done
+
+async def queue(seconds: float, batch: int, clients: int) -> tuple[float, float]:
+    """Return durable tasks per second, and how many were done in all."""
+
+    async def all_work(until: float) -> int:
+        return sum(await asyncio.gather(*(work(url, token, batch, until) for _ in range(clients))))
 
     with tempfile.TemporaryDirectory(prefix="safelight-access-") as directory:
         token, further = "", []
@@ -78,9 +88,9 @@ async def queue(seconds: float, batch: int, clients: int) -> tuple[float, float]
             while not url:
                 url = json.loads(await process.stderr.readline()).get("address", "")
             drain = asyncio.create_task(process.stderr.read())
-            warm = sum(await asyncio.gather(*(work(url, n, time.perf_counter() + 0.3) for n in range(clients))))
+            warm = await all_work(time.perf_counter() + 0.3)
             start = time.perf_counter()
-            done = sum(await asyncio.gather(*(work(url, n, start + seconds) for n in range(clients))))
+            done = await all_work(start + seconds)
             return done / (time.perf_counter() - start), done + warm
         finally:
             process.terminate()

@@ -18,9 +18,11 @@ import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import obstore
+from obstore.store import S3Store
 
 from safelight.storage.bucket import BucketStore
 from safelight.storage.directory import DirectoryStore
@@ -74,79 +76,69 @@ async def read(store: BlobStore, digest: str) -> None:
         assert sum([len(chunk) async for chunk in reading.chunks()]) == SMALL
 
 
+class Bare:
+    """What the stores are compared with: obstore's own requests."""
+
+    def __init__(self, store: S3Store) -> None:
+        self._store = store
+        self._body = bytearray(random.Random(1).randbytes(LARGE))
+
+    def fresh(self, size: int) -> bytes:
+        """Return bytes that were not stored before."""
+        self._body[:16] = secrets.token_bytes(16)
+        return bytes(self._body[:size])
+
+    async def put(self, data: bytes) -> str:
+        """Store bytes; return their digest."""
+        digest = hashlib.sha256(data).hexdigest()
+        key = f"bare/{digest}"
+        if len(data) == LARGE:
+            await obstore.put_async(self._store, key, chunks(data), chunk_size=8 << 20, max_concurrency=2)
+        else:
+            with suppress(obstore.exceptions.AlreadyExistsError):
+                await obstore.put_async(self._store, key, data, mode="create")
+        return digest
+
+    async def read(self, digest: str) -> None:
+        """Read a small blob."""
+        assert len(await (await obstore.get_async(self._store, f"bare/{digest}")).bytes_async()) == SMALL
+
+
+async def compare_all(bare: Bare, bucket: BlobStore, directory: BlobStore) -> None:
+    """Compare new blobs, known ones, reading, and large ones."""
+
+    def storing(make: Callable[[], bytes]) -> dict[str, Case]:
+        return {
+            "bare obstore": lambda: bare.put(make()),
+            "bucket": lambda: bucket.put(chunks(make())),
+            "directory": lambda: directory.put(chunks(make())),
+        }
+
+    known = bare.fresh(SMALL)
+    digest = await bare.put(known)
+    for store in (bucket, directory):
+        await store.put(chunks(known))
+    for clients in (1, 16):
+        await compare("New blobs of 100 kB stored", storing(lambda: bare.fresh(SMALL)), clients)
+    await compare("The same blob of 100 kB stored again", storing(lambda: known), 4)
+    reading: dict[str, Case] = {
+        "bare obstore": lambda: bare.read(digest),
+        "bucket": lambda: read(bucket, digest),
+        "directory": lambda: read(directory, digest),
+    }
+    await compare("Blobs of 100 kB read", reading, 4)
+    await compare("Blobs of 64 MiB stored", storing(lambda: bare.fresh(LARGE)), 1)
+
+
 async def main() -> None:
     print(PREDICTION)
     with tempfile.TemporaryDirectory() as place, seaweedfs(Path(place, "seaweedfs")) as server:
         os.environ.update(server.environment())
-        bare, body = server.store(), bytearray(random.Random(1).randbytes(LARGE))
-
-        def fresh(size: int) -> bytes:
-            body[:16] = secrets.token_bytes(16)
-            return bytes(body[:size])
-
-        async def put(size: int, data: bytes | None = None) -> None:
-            data = data or fresh(size)
-            digest = hashlib.sha256(data).hexdigest()
-            if size == LARGE:
-                await obstore.put_async(bare, f"bare/{digest}", chunks(data), chunk_size=8 << 20, max_concurrency=2)
-            else:
-                await obstore.put_async(bare, f"bare/{digest}", data, mode="create")
-
         async with (
             BucketStore.at(server.url()) as bucket,
             DirectoryStore.at(Path(place, "directory")) as directory,
         ):
-            known = fresh(SMALL)
-            await put(SMALL, known)
-            await directory.put(chunks(known))
-            digest = (await bucket.put(chunks(known))).digest
-
-            async def again() -> None:
-                try:
-                    await put(SMALL, known)
-                except obstore.exceptions.AlreadyExistsError:
-                    return
-
-            async def get() -> None:
-                assert len(await (await obstore.get_async(bare, f"bare/{digest}")).bytes_async()) == SMALL
-
-            for clients in (1, 16):
-                await compare(
-                    "New blobs of 100 kB stored",
-                    {
-                        "bare obstore": lambda: put(SMALL),
-                        "bucket": lambda: bucket.put(chunks(fresh(SMALL))),
-                        "directory": lambda: directory.put(chunks(fresh(SMALL))),
-                    },
-                    clients,
-                )
-            await compare(
-                "The same blob of 100 kB stored again",
-                {
-                    "bare obstore": again,
-                    "bucket": lambda: bucket.put(chunks(known)),
-                    "directory": lambda: directory.put(chunks(known)),
-                },
-                4,
-            )
-            await compare(
-                "Blobs of 100 kB read",
-                {
-                    "bare obstore": get,
-                    "bucket": lambda: read(bucket, digest),
-                    "directory": lambda: read(directory, digest),
-                },
-                4,
-            )
-            await compare(
-                "Blobs of 64 MiB stored",
-                {
-                    "bare obstore": lambda: put(LARGE),
-                    "bucket": lambda: bucket.put(chunks(fresh(LARGE))),
-                    "directory": lambda: directory.put(chunks(fresh(LARGE))),
-                },
-                1,
-            )
+            await compare_all(Bare(server.store()), bucket, directory)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from joserfc.jwk import ECKey, OctKey
 from yarl import URL
 
 from support.pages.browser import chromium, opened
-from support.system import free_port
+from support.ports import free_port
 from support.until import until
 
 from .conftest import ELSEWHERE

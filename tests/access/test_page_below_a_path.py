@@ -7,7 +7,7 @@ from playwright.async_api import expect
 
 from support.pages.browser import chromium, opened
 from support.photos import photo
-from support.system import free_port
+from support.ports import free_port
 
 from .tenants import Api
 

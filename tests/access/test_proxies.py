@@ -17,8 +17,8 @@ import pytest
 
 from support.pages.browser import chromium
 from support.photos import photo
+from support.ports import free_port
 from support.processes import program
-from support.system import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -53,6 +53,9 @@ def test_a_preview_changes_nothing_and_a_pipe_must_say_yes(addresses: dict[str, 
     assert set(shown.stderr.splitlines()[1].strip().split(", ")) == {"bad-1.png", "bad-2.png"}
     assert "Left alone: 3 finished" in shown.stderr
     assert json.loads(run("retry", *of, "--dry-run", "--json").stdout)["would_change"] == 2
+    named = json.loads(run("tasks", *of, "--state", "finished", "--json").stdout)[0]["id"]
+    assert "delete 1 task: 1 finished" in run("delete", named, "--dry-run").stderr
+    assert [task["id"] for task in json.loads(run("tasks", "--search", named, "--json").stdout)] == [named]
     unsaid = run("retry", *of)
     assert unsaid.returncode == 2
     assert "Nothing was changed: without a terminal, --yes" in unsaid.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 
 import pytest
 
@@ -14,13 +13,8 @@ from safelight.client.discovery import Discovery
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.errors import Code, Error
 from safelight.keyvaluestore.__main__ import Config, build
+from support.ports import free_port
 from support.processes import service
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def until(store: KeyValueStoreClient, key: str, values: list[str]) -> None:

@@ -19,7 +19,7 @@ from safelight.client.storage import StorageClient
 from safelight.errors import Error
 from safelight.keyvaluestore.__main__ import Config, build
 from safelight.master.upload.replay import Replay, ReplayBudget
-from support.system import free_port
+from support.ports import free_port
 from support.until import until
 
 DATA = bytes(range(256)) * 20_000

@@ -13,6 +13,7 @@ from safelight.db.postgres.sessions.waiting import wait
 from safelight.errors import Code, Error
 from safelight.sql.scripts import migrations
 from safelight.wire import State, TaskQuery
+from support.ports import free_port
 from support.processes import service
 from support.servers import postgres
 from support.tasks import finished, new_task, request
@@ -184,7 +185,7 @@ async def test_a_row_that_somebody_locks_is_passed_over_and_leased_later(databas
 
 async def test_a_server_out_of_reach_is_named_without_its_password():
     with pytest.raises(Error) as caught:
-        async with PostgresStore.open(f"postgresql://me:secret@127.0.0.1:{postgres.free_port()}/photos"):
+        async with PostgresStore.open(f"postgresql://me:secret@127.0.0.1:{free_port()}/photos"):
             pass
     assert caught.value.code is Code.UNAVAILABLE
     assert "me@127.0.0.1" in caught.value.detail

@@ -12,7 +12,8 @@ import yaml
 
 from safelight.client.master import Client
 from support.photos import photo
-from support.system import SERVICES, free_port, system
+from support.ports import free_port
+from support.system import SERVICES, system
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus/alerts.yaml"

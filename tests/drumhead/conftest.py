@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import subprocess
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from aiohttp import web
 from drumhead.home import Home
 from drumhead.python.lock import find_uv
 from support.guests.composing import Drumhead, write_files
+from support.ports import free_port
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -95,9 +95,7 @@ async def serve():
 @pytest.fixture
 async def registry(tmp_path):
     """Debian's docker-registry on a free port; gives its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     config = (
         f"version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/registry}}}}\n"
         f"http: {{addr: {address}}}\n"

@@ -2,22 +2,17 @@
 
 import contextlib
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from safelight.client.master import Client
+from support.ports import free_port
 from support.processes import Program, service
 
 _JSON = ("--log-format", "json")
 
 SERVICES = ("keyvaluestore", "db", "storage", "master")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 class System:

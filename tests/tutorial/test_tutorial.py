@@ -4,7 +4,6 @@ import asyncio
 import os
 import random
 import shutil
-import socket
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import skimage
 from PIL import Image, ImageChops
 
+from support.ports import free_port
 from support.walkthrough import Walk, steps
 
 ROOT = Path(__file__).parents[2]
@@ -19,20 +19,12 @@ PHOTOS = Path(skimage.__file__).parent / "data"
 pytestmark = pytest.mark.slow
 
 
-def free_ports(n: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 @pytest.fixture
 def walk(tmp_path: Path) -> Walk:
     shutil.copy(PHOTOS / "astronaut.png", tmp_path / "photo.png")
     shutil.copy(PHOTOS / "chelsea.png", tmp_path / "IMG_0995.PNG")
     (tmp_path / "bin").symlink_to(ROOT / "bin")
-    ports = dict(zip((8000, 8001, 8002, 8003), free_ports(4), strict=True))
+    ports = {port: free_port() for port in (8000, 8001, 8002, 8003)}
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "200"}
     environment |= {"SAFELIGHT_LOG_FORMAT": "text", "PYTHONUNBUFFERED": "1"}
     for name, port in zip(("KEYVALUESTORE", "DB", "STORAGE", "MASTER"), ports.values(), strict=True):

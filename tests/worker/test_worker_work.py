@@ -11,8 +11,9 @@ from PIL import Image
 from safelight.client.master import Client
 from safelight.wire import State
 from support.photos import is_inverse, photo
+from support.ports import free_port
 from support.processes import service
-from support.system import System, free_port
+from support.system import System
 from worker.conftest import Start
 from worker.work import blob, kinds, metrics
 

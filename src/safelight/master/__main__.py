@@ -122,19 +122,13 @@ def _application(
     signer: Signer,
 ) -> web.Application:
     """Put the parts that have endpoints together."""
-    recipes, batcher, downloads = (
-        RecipeBook(db, _from_file(config.recipes)),
-        TaskBatcher(db, storage),
-        Downloads(db, storage),
-    )
+    recipes = RecipeBook(db, _from_file(config.recipes))
+    batcher, downloads, places = TaskBatcher(db, storage), Downloads(db, storage), Places(config.uploads)
+    ingest = Ingest(storage, metrics, limit=config.max_photo)
     events = Events(feed, db, metrics, stall_timeout=config.event_stall_timeout, readers=config.event_readers)
     service.on_stop(events.stop)
-    places = Places(config.uploads)
-    limits = _limits(config)
     parts: tuple[HasEndpoints, ...] = (
-        Uploads(
-            Ingest(storage, metrics, limit=config.max_photo), batcher, recipes, metrics, limits, access.quotas, places
-        ),
+        Uploads(ingest, batcher, recipes, metrics, _limits(config), access.quotas, places),
         Classic(db, storage, downloads),
         Tasks(db),
         TaskActions(db, batcher, recipes),

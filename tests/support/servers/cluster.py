@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from safelight.client.base import ServiceClient
+from support.ports import free_port
 from support.servers.etcd import Cluster as Etcd
 from support.servers.places import Loopback, Namespaces, Places
 from support.servers.postgres import Server as Postgres
 from support.servers.seaweedfs import Seaweed
-from support.system import free_port
 
 KINDS = ("keyvaluestore", "db", "storage", "master", "worker")
 """The programs in the order in which they start; they stop in the opposite one."""

@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ import asyncpg
 
 from safelight.db.postgres import schema
 from safelight.db.postgres.sessions.address import Address
+from support.ports import free_port
 
 _OPTIONS = {
     "unix_socket_directories": "",
@@ -36,12 +36,6 @@ def program(name: str) -> str:
     path = str(found[-1]) if found else shutil.which(name)
     assert path, f"{name} is missing; install Debian's package postgresql"
     return path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Server:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from obstore.store import S3Store
+
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from obstore.store import S3Config
@@ -34,7 +35,7 @@ class Seaweed:
         names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc")
         names += ("filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc")
         self._root = root
-        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self.ports = {name: free_port() for name in names}
         self._process: subprocess.Popen[bytes] | None = None
         self._places = 0
 
@@ -117,15 +118,6 @@ class Seaweed:
             except OSError:
                 time.sleep(0.1)
         raise AssertionError(f"SeaweedFS did not start: {(self._root / 'log').read_text(errors='replace')[-2000:]}")
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that are free now."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 @contextmanager

@@ -32,8 +32,8 @@ async def export_command(
 ) -> None:
     """Write an image as a bootable disk, as an OCI artifact of drumhead, or as container images.
 
-    Linux disks boot by BIOS and by UEFI, OSv disks by BIOS. For containers, the layout has an image for each config set
-    or, with --fleet, for each member of a fleet file that runs the image; they share their layers.
+    Linux disks boot by BIOS and by UEFI, OSv disks by BIOS. Containers have an image for each config set or, with
+    --fleet, for each member of a fleet file that runs the image; they share their layers.
 
     Parameters
     ----------
@@ -52,13 +52,12 @@ async def export_command(
     user:
         For container: the user and the group, UID:GID, that run the command and own the volumes.
     """
-    home = find_home()
     if format == "container":
         await asyncio.to_thread(_export_container, name, out, guest or "", run, fleet, user)
     elif run or fleet:
         raise DrumheadError(ErrorCode.USAGE, "--run and --fleet are for --format container")
     else:
-        await asyncio.to_thread(export_image, home, name, format, out, guest or "")
+        await asyncio.to_thread(export_image, find_home(), name, format, out, guest or "")
     print(f"wrote {out}")
 
 

@@ -85,19 +85,25 @@ async def restore_command(
     json:
         Print JSON for programs.
     """
+    if check:
+        return await _check(directory, Where(json=json))
+    places = {"db": db, "storage": storage, "keyvaluestore": keyvaluestore_data}
+    return await _restore(directory, {name: place or data / name for name, place in places.items()}, Where(json=json))
+
+
+async def _check(directory: Path, shown: Where) -> int:
     from safelight.cli.backup import restoring  # noqa: PLC0415 - reads and writes the stores of services
 
-    shown = Where(json=json)
-    if check:
-        manifest = await restoring.check(directory)
-        _print(manifest, shown, f"{directory} is whole: {_contents(manifest)}.")
-        return 0
-    places = restoring.Places(
-        db=db or data / "db",
-        storage=storage or data / "storage",
-        keyvaluestore=keyvaluestore_data or data / "keyvaluestore",
-    )
-    manifest, copied = await restoring.restore(directory, places)
+    manifest = await restoring.check(directory)
+    _print(manifest, shown, f"{directory} is whole: {_contents(manifest)}.")
+    return 0
+
+
+async def _restore(directory: Path, places: dict[str, Path], shown: Where) -> int:
+    """Restore into the data directory of each service."""
+    from safelight.cli.backup import restoring  # noqa: PLC0415 - reads and writes the stores of services
+
+    manifest, copied = await restoring.restore(directory, restoring.Places(**places))
     _print(manifest, shown, f"Restored {_contents(manifest)}; {counted(copied, 'blob')} were copied.")
     return 0
 

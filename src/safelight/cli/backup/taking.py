@@ -40,16 +40,10 @@ async def take(
         for last in (False,) * (_ROUNDS - 1) + (True,):
             digest, size = await fetch_database(archive, db)
             database = await asyncio.to_thread(Database, archive.database(digest))
-            try:
-                await asyncio.to_thread(database.check)
-                copying = Copying(reading(storage), storage.named, target)
-                async for references in pages(database):
-                    await copying.copy(references)
-                copied += copying.copied
-                if not copying.missing or last:
-                    break
-            finally:
-                await asyncio.to_thread(database.close)
+            copying = await _copy_blobs(database, storage, target)
+            copied += copying.copied
+            if not copying.missing or last:
+                break
     manifest = Manifest(
         created=time.time(),
         safelight=__version__,
@@ -66,6 +60,18 @@ async def take(
     )
     await asyncio.to_thread(archive.write, manifest)
     return manifest, copied
+
+
+async def _copy_blobs(database: Database, storage: StorageClient, target: DirectoryStore) -> Copying:
+    """Copy what the tasks of a database refer to, then close the database."""
+    try:
+        await asyncio.to_thread(database.check)
+        copying = Copying(reading(storage), storage.named, target)
+        async for references in pages(database):
+            await copying.copy(references)
+        return copying
+    finally:
+        await asyncio.to_thread(database.close)
 
 
 async def fetch_database(archive: Archive, db: DbClient) -> tuple[str, int]:

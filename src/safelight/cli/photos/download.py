@@ -13,12 +13,11 @@ from cyclopts import Parameter
 from safelight.cli.connection import HERE, Where, master
 from safelight.cli.photos.results import ResultDirectory
 from safelight.cli.printing import complain, counted, err, path_text, print_json, say, status_of
-from safelight.cli.tasks.which import ANY, Which, check, find, matching
+from safelight.cli.tasks.which import ANY, OPEN, Which, check, find, matching
 from safelight.client.master import Client
 from safelight.errors import Error
 from safelight.wire import State
 
-_OPEN = (State.UPLOADING, State.WAITING, State.WORKING)
 _AT_ONCE = 50
 """How many tasks are looked at together; of these, a few are downloaded at a time."""
 
@@ -67,7 +66,7 @@ async def download_command(
 
 async def _matching(client: Client, ids: Sequence[str], which: Which, saving: _Saving, *, dry_run: bool) -> None:
     """Save the results of all that match, or only say how many there are."""
-    states = [*_OPEN, State.FINISHED] if saving.wait else [State.FINISHED]
+    states = [*OPEN, State.FINISHED] if saving.wait else [State.FINISHED]
     wanted = [state for state in states if state in (which.states() or states)]
     asked = msgspec.structs.replace(which.filter(), state=",".join(state.name.lower() for state in wanted))
     counts = await client.count(asked)

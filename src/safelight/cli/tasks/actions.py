@@ -14,7 +14,7 @@ from rich.text import Text
 
 from safelight.cli.connection import HERE, Where, master
 from safelight.cli.printing import complain, counted, err, out, print_json, state_text, status_of
-from safelight.cli.tasks.which import ANY, Which, check, find
+from safelight.cli.tasks.which import ANY, OPEN, Which, check, find
 from safelight.client.base import retrying
 from safelight.client.master import Client
 from safelight.errors import Error
@@ -22,9 +22,8 @@ from safelight.wire import State, Task, TaskChanges, TaskFilter
 
 _Action = Literal["cancel", "retry", "release", "delete", "rerun"]
 
-_OPEN = (State.UPLOADING, State.WAITING, State.WORKING)
 _ELIGIBLE: dict[_Action, tuple[State, ...]] = {
-    "cancel": _OPEN,
+    "cancel": OPEN,
     "retry": (State.FAILED, State.QUARANTINED, State.CANCELLED),
     "release": (State.QUARANTINED,),
     "delete": tuple(State),
@@ -57,9 +56,7 @@ async def cancel_command(
     id:
         The ids of the tasks, or the numbers that they begin with.
     """
-    if id and not which.is_given:
-        return await _each(id, where, lambda client, task: client.cancel(task.id))
-    return await _all("cancel", id, which, where, yes=yes, dry_run=dry_run)
+    return await _act("cancel", id, which, where, yes=yes, dry_run=dry_run)
 
 
 async def retry_command(
@@ -72,9 +69,7 @@ async def retry_command(
     id:
         The ids of the tasks, or the numbers that they begin with.
     """
-    if id and not which.is_given:
-        return await _each(id, where, lambda client, task: client.retry(task.id))
-    return await _all("retry", id, which, where, yes=yes, dry_run=dry_run)
+    return await _act("retry", id, which, where, yes=yes, dry_run=dry_run)
 
 
 async def release_command(
@@ -87,9 +82,7 @@ async def release_command(
     id:
         The ids of the tasks, or the numbers that they begin with.
     """
-    if id and not which.is_given:
-        return await _each(id, where, lambda client, task: client.release(task.id))
-    return await _all("release", id, which, where, yes=yes, dry_run=dry_run)
+    return await _act("release", id, which, where, yes=yes, dry_run=dry_run)
 
 
 async def delete_command(
@@ -102,9 +95,7 @@ async def delete_command(
     id:
         The ids of the tasks, or the numbers that they begin with.
     """
-    if id and not which.is_given:
-        return await _each(id, where, lambda client, task: client.delete(task.id))
-    return await _all("delete", id, which, where, yes=yes, dry_run=dry_run)
+    return await _act("delete", id, which, where, yes=yes, dry_run=dry_run)
 
 
 async def rerun_command(
@@ -127,14 +118,30 @@ async def rerun_command(
     return await _all("rerun", id, which, where, recipe=with_recipe, yes=yes, dry_run=dry_run)
 
 
-async def _each(ids: tuple[str, ...], where: Where, action: Callable[[Client, Task], Awaitable[Task | None]]) -> int:
+_ONE: dict[_Action, Callable[[Client, str], Awaitable[Task | None]]] = {
+    "cancel": Client.cancel,
+    "retry": Client.retry,
+    "release": Client.release,
+    "delete": Client.delete,
+}
+"""What is done to a task that is named by its id."""
+
+
+async def _act(action: _Action, ids: tuple[str, ...], which: Which, where: Where, *, yes: bool, dry_run: bool) -> int:
+    """Do it to the tasks that are named, at once, or to all that match, after a preview and a question."""
+    if ids and not which.is_given and not dry_run:
+        return await _each(ids, where, _ONE[action])
+    return await _all(action, ids, which, where, yes=yes, dry_run=dry_run)
+
+
+async def _each(ids: tuple[str, ...], where: Where, action: Callable[[Client, str], Awaitable[Task | None]]) -> int:
     done: list[Task] = []
     status = 0
     async with master(where) as client:
         for each in ids:
             try:
                 task = await find(client, each)
-                now = await action(client, task)
+                now = await action(client, task.id)
             except Error as error:
                 complain(f"{each}: {error.detail}")
                 status = status_of(error)

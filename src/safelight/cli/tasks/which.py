@@ -18,6 +18,9 @@ from safelight.wire import State, Task, TaskFilter
 
 StateName = Literal["uploading", "waiting", "working", "finished", "failed", "quarantined", "cancelled"]
 
+OPEN = (State.UPLOADING, State.WAITING, State.WORKING)
+"""The states of tasks that have not ended."""
+
 _PAGE = 500
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import itertools
 import json
 import logging
 import os
+import random
 import signal
 import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -207,10 +209,15 @@ class Up:
             waiting = {name: self._ready(http, name) for name in self.ports}
             tasks = {asyncio.create_task(each): name for name, each in waiting.items()}
             pending = set(tasks)
-            while pending:
-                _, pending = await asyncio.wait(pending, timeout=10.0)
-                if pending:
-                    log.info("Still waiting for %s", ", ".join(sorted(tasks[task] for task in pending)))
+            try:
+                while pending:
+                    _, pending = await asyncio.wait(pending, timeout=10.0)
+                    if pending:
+                        log.info("Still waiting for %s", ", ".join(sorted(tasks[task] for task in pending)))
+            finally:  # everything may be stopped before it is ready
+                for task in pending:
+                    task.cancel()
+                await asyncio.gather(*pending, return_exceptions=True)
         sign_in = await sign_in_link(self.addresses["master"], Path(self._config.cluster_key_file or ""))
         if self._config.json:
             print(json.dumps(self.addresses | ({"sign_in": sign_in} if sign_in else {})), flush=True)
@@ -260,9 +267,20 @@ def _ports(first: int, workers: int) -> list[int]:
     """Return ports for the four services and the workers: from `first` on, or free ones for 0."""
     if first:
         return [*range(first, first + 4), *range(first + 10, first + 10 + workers)]
-    with ExitStack() as stack:
-        taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4 + workers)]
-        return [each.getsockname()[1] for each in taken]
+    free = (port for port in random.sample(_UNASSIGNED, len(_UNASSIGNED)) if _is_free(port))
+    return list(itertools.islice(free, 4 + workers))
+
+
+_UNASSIGNED = range(10_000, 32_768)
+"""Ports that the system hands out to nobody by itself, so that none is taken before its service listens."""
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def _check_free(host: str, ports: dict[str, int]) -> None:

@@ -204,23 +204,8 @@ class Uploads:
 
     def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
-        form = {
-            "type": "object",
-            "required": ["image"],
-            "properties": {
-                "image": {**BINARY, "description": "the photo; its name is kept for downloads"},
-                "recipe": {
-                    "type": "string",
-                    "description": "a recipe's name, or a recipe as JSON",
-                    "default": "invert",
-                },
-                "priority": {"type": "integer", "minimum": -100, "maximum": 100, "default": 0},
-                "batch": {"type": "string", "maxLength": 64, "description": "a name for tasks that belong together"},
-                "webhook": {"type": "string", "description": "an http(s) URL that is called when the task has ended"},
-            },
-        }
-        images = {"type": "array", "items": BINARY, "maxItems": _PHOTOS}
-        several = {**form, "properties": {**form["properties"], "image": images}}  # type: ignore[dict-item]
+        form = _form({**BINARY, "description": "the photo; its name is kept for downloads"})
+        several = _form({"type": "array", "items": BINARY, "maxItems": _PHOTOS})
         header = {"Idempotency-Key": "1 to 100 visible ASCII characters; the same key again returns the existing task"}
         errors = (
             Code.INVALID_REQUEST, Code.INVALID_RECIPE, Code.NOT_FOUND, Code.CONFLICT, Code.TOO_LARGE, Code.NOT_AN_IMAGE,
@@ -243,6 +228,21 @@ class Uploads:
                 errors=errors,
             ),
         ]  # fmt: skip
+
+
+def _form(image: dict[str, object]) -> dict[str, object]:
+    """Return the schema of a form, given that of its photo or photos."""
+    return {
+        "type": "object",
+        "required": ["image"],
+        "properties": {
+            "image": image,
+            "recipe": {"type": "string", "description": "a recipe's name, or a recipe as JSON", "default": "invert"},
+            "priority": {"type": "integer", "minimum": -100, "maximum": 100, "default": 0},
+            "batch": {"type": "string", "maxLength": 64, "description": "a name for tasks that belong together"},
+            "webhook": {"type": "string", "description": "an http(s) URL that is called when the task has ended"},
+        },
+    }
 
 
 _OWN_FAULT = frozenset({Code.NOT_AN_IMAGE, Code.UNSUPPORTED_FORMAT, Code.TOO_LARGE})

@@ -24,7 +24,9 @@ from contextlib import asynccontextmanager, suppress
 from safelight.errors import Code, Error
 from safelight.steady import Ages
 from safelight.storage.bucket.objects import Bucket
+from safelight.storage.partial.background import SWEEP, Background
 from safelight.storage.partial.files import parse_checksum
+from safelight.storage.partial.refusals import busy, check_whole, closed, too_many
 from safelight.storage.partial.state import Part, State, States
 from safelight.storage.partial.store import PartialLimits
 from safelight.storage.store import BlobStore
@@ -36,8 +38,6 @@ _PART = 4 << 20
 _TAIL = 256 << 10
 _HOLD = 45.0
 _RENEW = 10.0
-_SWEEP = 300.0
-"""Seconds between two searches for expired uploads."""
 _ORPHANED = 3600.0
 
 
@@ -50,8 +50,8 @@ class PartialBucket:
         self._limits = limits
         self._ages = ages
         self._states = States(bucket)
-        self._count, self._counted = 0, -_SWEEP
-        self._ending: set[asyncio.Task[Partial]] = set()
+        self._count, self._counted = 0, -SWEEP
+        self._background = Background()
 
     @classmethod
     @asynccontextmanager
@@ -60,21 +60,16 @@ class PartialBucket:
     ) -> AsyncIterator[PartialBucket]:
         """Use a bucket; expired uploads are deleted for as long as the context lasts."""
         store = cls(bucket, blobs, limits, ages or Ages())
-        sweeping = asyncio.create_task(store._sweep(min(_SWEEP, limits.keep)), name="partials")
-        try:
+        async with store._background.sweeping(store.expire, limits.keep):
             yield store
-        finally:
-            sweeping.cancel()
-            await asyncio.gather(sweeping, *store._ending, return_exceptions=True)
 
     async def create(self, new: NewPartial) -> Partial:
         """Open an upload; see the contract."""
-        if time.monotonic() - self._counted >= _SWEEP or self._count >= self._limits.count:
+        if time.monotonic() - self._counted >= SWEEP or self._count >= self._limits.count:
             self._count = len(await self._bucket.directories("partials"))
             self._counted = time.monotonic()
         if self._count >= self._limits.count:
-            sentence = f"{self._count} partial uploads are open, which is the limit. Try again later."
-            raise Error(Code.TOO_MANY_REQUESTS, sentence, retry_after=30)
+            raise too_many(self._count)
         state = State(id=secrets.token_hex(16), size=new.size, metadata=new.metadata)
         self._count += 1
         return self._partial(await self._states.create(state))
@@ -99,9 +94,7 @@ class PartialBucket:
         except BaseException as error:  # noqa: BLE001 - raised again below, once the bytes are safe
             failure = error
         # It goes on when the call is cancelled: what has arrived counts.
-        ending = asyncio.create_task(self._end(append, saving, whole=failure is None), name="append")
-        self._ending.add(ending)
-        ending.add_done_callback(self._ended)
+        ending = self._background.end(self._end(append, saving, whole=failure is None))
         if failure is None:
             return await asyncio.shield(ending)
         if not isinstance(failure, asyncio.CancelledError):
@@ -113,8 +106,8 @@ class PartialBucket:
         state = await self._states.read(id)
         _check_free(state)
         if state.outcome:
-            raise Error(Code.CONFLICT, "This upload is closed.", offset=state.size)
-        _check_whole(state)
+            raise closed(state.size)
+        check_whole(state.offset, state.size)
         stored = await self._blobs.put(self._bytes(state))
         return Blob(digest=stored.digest, size=stored.size)
 
@@ -125,12 +118,12 @@ class PartialBucket:
             if state.outcome:
                 return self._partial(state)
             _check_free(state)
-            _check_whole(state)
-            closed = await self._states.replace(state.evolve(outcome=outcome, parts=[], holder=""))
-            if closed is not None:
+            check_whole(state.offset, state.size)
+            replaced = await self._states.replace(state.evolve(outcome=outcome, parts=[], holder=""))
+            if replaced is not None:
                 with suppress(Error):  # otherwise they go with the record
                     await self._delete_parts(id, state.parts)
-                return self._partial(closed)
+                return self._partial(replaced)
 
     async def delete(self, id: str) -> None:
         """Delete an upload; see the contract."""
@@ -169,18 +162,13 @@ class PartialBucket:
         until = time.time() + _HOLD
         held = await self._states.replace(state.evolve(holder=secrets.token_hex(8), until=until, began=offset))
         if held is None:
-            raise _busy()
+            raise busy()
         return Append(self._bucket, self._states, held, tail, data, wanted)
 
     async def _end(self, append: Append, saving: asyncio.Future[None] | None, *, whole: bool) -> Partial:
         if saving is not None:
             await asyncio.wait([saving])
         return self._partial(await append.close(whole=whole))
-
-    def _ended(self, task: asyncio.Task[Partial]) -> None:
-        self._ending.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.debug("An append failed: %s", error)
 
     def _partial(self, state: State) -> Partial:
         return Partial(
@@ -200,7 +188,7 @@ class PartialBucket:
     async def _part(self, id: str, part: Part) -> AsyncIterator[bytes]:
         content = await self._bucket.read(part_key(id, part))
         if content is None or content.size != part.size:
-            raise Error(Code.CONFLICT, "Another request is changing this upload. Try again soon.", busy=True)
+            raise busy()
         async for chunk in content.chunks():
             yield chunk
 
@@ -211,15 +199,6 @@ class PartialBucket:
     async def _delete_all(self, id: str) -> None:
         async for key, _ in self._bucket.listing(f"partials/{id}"):
             await self._bucket.delete(key)
-
-    async def _sweep(self, pause: float) -> None:
-        while True:
-            try:
-                if removed := await self.expire():
-                    log.info("Deleted %d expired uploads", removed)
-            except Error as error:
-                log.warning("Expired uploads could not be deleted: %s", error.detail)
-            await asyncio.sleep(pause)
 
 
 class Append:
@@ -290,7 +269,7 @@ class Append:
     async def _replace(self, state: State) -> None:
         replaced = await self._states.replace(state)
         if replaced is None:
-            raise _busy()
+            raise busy()
         self._state = replaced
 
 
@@ -301,13 +280,4 @@ def part_key(id: str, part: Part) -> str:
 
 def _check_free(state: State) -> None:
     if state.held:
-        raise _busy()
-
-
-def _busy() -> Error:
-    return Error(Code.CONFLICT, "Another request is changing this upload. Try again soon.", busy=True)
-
-
-def _check_whole(state: State) -> None:
-    if state.offset != state.size:
-        raise Error(Code.CONFLICT, f"Only {state.offset} of {state.size} bytes have arrived.", offset=state.offset)
+        raise busy()

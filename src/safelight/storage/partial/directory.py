@@ -15,7 +15,9 @@ from typing import TypeVar
 from safelight.errors import Code, Error
 from safelight.steady import Ages
 from safelight.storage.files import BLOCK, guarded
+from safelight.storage.partial.background import Background
 from safelight.storage.partial.files import Append, PartialFiles
+from safelight.storage.partial.refusals import busy, check_whole, closed, too_many
 from safelight.storage.partial.store import PartialLimits
 from safelight.storage.store import BlobStore
 from safelight.wire import Blob, NewPartial, Partial
@@ -25,8 +27,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _THREADS = 8
-_SWEEP = 300.0
-"""Seconds between two searches for expired uploads."""
 
 
 class PartialDirectory:
@@ -44,7 +44,7 @@ class PartialDirectory:
         self._count = 0
         self._busy: dict[str, int | None] = {}
         """Uploads that a call is changing; during an append, the offset at which it began."""
-        self._ending: set[asyncio.Task[Partial]] = set()
+        self._background = Background()
 
     @classmethod
     @asynccontextmanager
@@ -55,18 +55,13 @@ class PartialDirectory:
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="partials") as threads:
             store = cls(PartialFiles(root, limits.keep), blobs, limits, ages or Ages(), threads)
             store._count = await store._run(store._files.prepare)
-            sweeping = asyncio.create_task(store._sweep(min(_SWEEP, limits.keep)), name="partials")
-            try:
+            async with store._background.sweeping(store.expire, limits.keep):
                 yield store
-            finally:
-                sweeping.cancel()
-                await asyncio.gather(sweeping, *store._ending, return_exceptions=True)
 
     async def create(self, new: NewPartial) -> Partial:
         """Open an upload; see the contract."""
         if self._count >= self._most:
-            sentence = f"{self._count} partial uploads are open, which is the limit. Try again later."
-            raise Error(Code.TOO_MANY_REQUESTS, sentence, retry_after=30)
+            raise too_many(self._count)
         free = await self._run(self._files.free)
         if free is not None and free < 2 * new.size:  # in the end it is stored twice, as a partial upload and as a blob
             raise Error(Code.STORAGE_FULL, "The upload does not fit on the disk of storage. Make room on it.")
@@ -113,8 +108,8 @@ class PartialDirectory:
         with self._alone(id):
             found = await self._run(self._files.get, id)
             if found.outcome:
-                raise Error(Code.CONFLICT, "This upload is closed.", offset=found.offset)
-            _check_whole(found)
+                raise closed(found.offset)
+            check_whole(found.offset, found.size)
             stored = await self._blobs.put(self._read(id))
         return Blob(digest=stored.digest, size=stored.size)
 
@@ -124,7 +119,7 @@ class PartialDirectory:
             found = await self._run(self._files.get, id)
             if found.outcome:
                 return found
-            _check_whole(found)
+            check_whole(found.offset, found.size)
             return await self._run(self._files.close, id, outcome)
 
     async def delete(self, id: str) -> None:
@@ -145,18 +140,9 @@ class PartialDirectory:
                     removed += 1
         return removed
 
-    async def _sweep(self, pause: float) -> None:
-        while True:
-            try:
-                if removed := await self.expire():
-                    log.info("Deleted %d expired uploads", removed)
-            except Error as error:
-                log.warning("Expired uploads could not be deleted: %s", error.detail)
-            await asyncio.sleep(pause)
-
     def _take(self, id: str) -> None:
         if id in self._busy:
-            raise Error(Code.CONFLICT, "Another request is changing this upload. Try again soon.", busy=True)
+            raise busy()
         self._busy[id] = None
 
     @contextmanager
@@ -182,15 +168,7 @@ class PartialDirectory:
                 del self._busy[id]
             return await self.get(id)
 
-        task = asyncio.create_task(end(), name="append")
-        self._ending.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[Partial]) -> None:
-        self._ending.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.debug("An append failed: %s", error)
+        return self._background.end(end())
 
     async def _read(self, id: str) -> AsyncIterator[bytes]:
         path = self._files.bytes_of(id)
@@ -200,8 +178,3 @@ class PartialDirectory:
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, guarded, function, *arguments)
-
-
-def _check_whole(found: Partial) -> None:
-    if found.offset != found.size:
-        raise Error(Code.CONFLICT, f"Only {found.offset} of {found.size} bytes have arrived.", offset=found.offset)

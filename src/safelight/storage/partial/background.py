@@ -1,0 +1,55 @@
+"""What partial stores do beside their calls: end appends whose call has gone, and delete expired uploads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+
+from safelight.errors import Error
+from safelight.wire import Partial
+
+log = logging.getLogger(__name__)
+
+SWEEP = 300.0
+"""Seconds between two searches for expired uploads."""
+
+
+class Background:
+    """Appends that are ending: each in a task of its own, which goes on when the call is cancelled."""
+
+    def __init__(self) -> None:
+        self._ending: set[asyncio.Task[Partial]] = set()
+
+    def end(self, ending: Coroutine[object, object, Partial]) -> asyncio.Task[Partial]:
+        """End an append in a task of its own."""
+        task = asyncio.create_task(ending, name="append")
+        self._ending.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    @asynccontextmanager
+    async def sweeping(self, expire: Callable[[], Awaitable[int]], keep: float) -> AsyncIterator[None]:
+        """Delete expired uploads for as long as the context lasts, and then wait for what is ending."""
+        task = asyncio.create_task(_sweep(expire, min(SWEEP, keep)), name="partials")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, *self._ending, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[Partial]) -> None:
+        self._ending.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("An append failed: %s", error)
+
+
+async def _sweep(expire: Callable[[], Awaitable[int]], pause: float) -> None:
+    while True:
+        try:
+            if removed := await expire():
+                log.info("Deleted %d expired uploads", removed)
+        except Error as error:
+            log.warning("Expired uploads could not be deleted: %s", error.detail)
+        await asyncio.sleep(pause)
