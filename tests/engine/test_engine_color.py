@@ -303,6 +303,14 @@ def test_white_is_zero_is_turned_round():
         )
 
 
+def test_the_profile_of_a_gif_counts():
+    data, icc = encoded(Image.new("L", (20, 20), 128), "GIF"), PROFILES["linear, called sRGB"]
+    blocks = b"".join(bytes([len(icc[at : at + 255])]) + icc[at : at + 255] for at in range(0, len(icc), 255))
+    start = 13 + 3 * 2 ** ((data[10] & 7) + 1)
+    profiled = data[:start] + b"\x21\xff\x0bICCRGBG1012" + blocks + b"\0" + data[start:]
+    assert difference(opened(made(profiled).data).convert("RGB").getpixel((5, 5)), (188, 188, 188))[1] <= 1
+
+
 REFUSED = {
     "int8": (tiff((STEPS * 100).astype("i1")), "signed"),
     "int16": (tiff((STEPS * 1000).astype("i2")), "signed"),

@@ -329,6 +329,20 @@ def test_what_sound_files_make_decoders_complain_of_is_harmless():
         assert difference(opened(made(sound).data), opened(JPEG))[1] <= 3
 
 
+def test_bytes_of_the_picture_that_are_left_over_tell_of_damage():
+    restarting = encoded(CAT, "JPEG", restart_marker_rows=1)
+    lost = restarting.index(b"\xff\xd2")
+    assert "restart marker" in refused(restarting[:lost] + restarting[lost + 2 :])
+    progressive = encoded(CAT, "JPEG", progressive=True)
+    scan = progressive.rindex(b"\xff\xc4")
+    assert made(progressive[:scan] + bytes(4) + progressive[scan:]).notes == ()
+    doubtful = progressive[:scan] + bytes(range(200)) + progressive[scan:]
+    assert "may be damaged" in made(doubtful).notes[0]
+    with pytest.raises(Error) as caught:
+        outputs(doubtful, {"strict": True, "outputs": {"image": {}}})
+    assert caught.value.code is Code.DAMAGED_IMAGE
+
+
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "TIFF", "AVIF", "HEIC", "JXL"])
 def test_no_format_is_filled_up_with_grey(kind):
     data = (

@@ -55,8 +55,8 @@ def probe(source: Any, limits: Limits = DEFAULT_LIMITS) -> Probe:
     """
     try:
         header = Original(source, limits).probe
-    except HarmlessComplaint:
-        header = Original(source, limits, lenient=True).probe
+    except HarmlessComplaint as complaint:
+        header = Original(source, limits, lenient=complaint.detail).probe
     judge_decode(header, header.frames, limits)
     return header
 
@@ -69,8 +69,9 @@ def process(source: Any, recipe: Recipe, limits: Limits = DEFAULT_LIMITS, *, sto
     check(recipe)
     try:
         return _processed(Original(source, limits, strict=recipe.strict), recipe, limits, stop)
-    except HarmlessComplaint:
-        return _processed(Original(source, limits, strict=recipe.strict, lenient=True), recipe, limits, stop)
+    except HarmlessComplaint as complaint:
+        original = Original(source, limits, strict=recipe.strict, lenient=complaint.detail)
+        return _processed(original, recipe, limits, stop)
 
 
 def _processed(original: Original, recipe: Recipe, limits: Limits, stop: Stop | None) -> Result:

@@ -25,10 +25,10 @@ class Original:
     """An upload: recognised by its bytes, never by its name. Errors: those of `sniff`, TOO_LARGE, DAMAGED_IMAGE.
 
     `source`: anything with the buffer protocol (bytes, memoryview, mmap), or a Path. `strict`: what is only read with
-    a note is refused. `lenient`: the decoder goes on where it complains of what sound files have too.
+    a note is refused. `lenient`: what the decoder complained of, of what sound files have too; it then goes on.
     """
 
-    def __init__(self, source: Any, limits: Limits, *, strict: bool = False, lenient: bool = False) -> None:
+    def __init__(self, source: Any, limits: Limits, *, strict: bool = False, lenient: str = "") -> None:
         self._data = _mapped(source) if isinstance(source, Path) else source
         view = memoryview(self._data).cast("B")
         judge_bytes(view.nbytes, limits)
@@ -96,7 +96,7 @@ def _unreadable(format_: Format) -> Error:
     return unsupported(format_.name, format_.label)
 
 
-def _reader(view: memoryview, format_: Format, *, strict: bool, lenient: bool) -> Reader:
+def _reader(view: memoryview, format_: Format, *, strict: bool, lenient: str) -> Reader:
     """The reader of a format; each is imported when it is first needed."""
     match format_.name:
         case "jpeg":
@@ -114,7 +114,7 @@ def _reader(view: memoryview, format_: Format, *, strict: bool, lenient: bool) -
         case "tiff":
             from safelight.engine.read.formats.tiff import TiffReader  # noqa: PLC0415
 
-            return TiffReader(view, format_, strict=strict, lenient=lenient)
+            return TiffReader(view, format_, strict=strict, lenient=bool(lenient))
         case "avif":
             from safelight.engine.read.formats.avif import AvifReader  # noqa: PLC0415
 
