@@ -58,6 +58,10 @@ class _Kept(msgspec.Struct):
     wall: float = 0.0
     looks: dict[str, Look] = {}
     confirmed: dict[str, float] = {}
+    vouched: float = 0.0
+    """The wall clock when a person said that it is right, unless it has leapt since; 0: nobody did."""
+    confirmation: float = 0.0
+    """Which confirmation that was, so that none counts twice."""
 
 
 class Ages:
@@ -90,8 +94,25 @@ class Ages:
             if look is not None:
                 kept.confirmed[name] = look.wall
             kept.looks[name] = Look(kept.running, self._wall)
-        confirmed = kept.confirmed.get(name)
-        return None if confirmed is None else confirmed - keep
+        confirmed = max(kept.confirmed.get(name, 0.0), kept.vouched)
+        return confirmed - keep if confirmed else None
+
+    @property
+    def confirmation(self) -> float:
+        """The confirmation that counted last."""
+        return self._kept.confirmation
+
+    def confirm(self, confirmation: float) -> None:
+        """Delete what is old by the clock of now, since a person has said that it is right. 0 says nothing.
+
+        A `confirmation` counts once: after another leap it takes another one.
+        """
+        self._advance()
+        if confirmation in (0.0, self._kept.confirmation):
+            return
+        log.warning("A person has confirmed the clock; what is old may be deleted")
+        self._kept.confirmation, self._kept.vouched = confirmation, self._wall
+        self._written = -_KEPT_EVERY
 
     def next_look(self, name: str, keep: float) -> float:
         """Return how many seconds from now `before` may return another time."""
@@ -123,7 +144,12 @@ class Ages:
             self._doubt(f"The clock is {_span(gap)} since it was last written down; it may be wrong.")
 
     def _doubt(self, sentence: str) -> None:
-        log.warning("%s Nothing is deleted until a day has passed in which the clock is steady.", sentence)
+        log.warning(
+            "%s Nothing is deleted until a day has passed in which the clock is steady, or a person confirms it "
+            "(safelight confirm-clock).",
+            sentence,
+        )
+        self._kept.vouched = 0.0
         self._kept.looks.clear()
         self._kept.confirmed.clear()
         self._written = -_KEPT_EVERY  # to be kept at once

@@ -152,3 +152,9 @@ def test_services_start_without_the_command_s_libraries() -> None:
         "assert not {'rich', 'cyclopts'} & set(sys.modules), sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_confirming_the_clocks_is_in_the_audit_log(run: Run) -> None:
+    assert json.loads(run("confirm-clock", "--json").stdout)["at"] > 0
+    actions = [json.loads(line)["action"] for line in run("audit").stdout.splitlines()]
+    assert actions[-1] == "clock.confirm"

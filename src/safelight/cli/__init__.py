@@ -41,6 +41,7 @@ COMMANDS = {
     "rerun": ("safelight.cli.tasks.actions:rerun_command", "Process the photos of tasks with another recipe."),
     "pause": ("safelight.cli.tasks.queue:pause_command", "Pause the queue: no worker begins another task."),
     "resume": ("safelight.cli.tasks.queue:resume_command", "Resume the queue."),
+    "confirm-clock": ("safelight.cli.clock:confirm_clock_command", "Say that the clocks are right, after one leapt."),
     "recipes": ("safelight.cli.recipes:app", "List, show, check and save recipes."),
     "login": ("safelight.cli.access.login:login_command", "Keep an API key, so that later commands show it."),
     "logout": ("safelight.cli.access.login:logout_command", "Forget a kept API key."),

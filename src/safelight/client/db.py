@@ -13,6 +13,7 @@ from safelight.errors import Code, Error
 from safelight.wire import (
     DEFAULT_TENANT,
     BatchPage,
+    ClockConfirmed,
     Delivery,
     EventPage,
     Heartbeat,
@@ -153,6 +154,14 @@ class DbClient(ServiceClient):
     async def summary(self, *, tenant: str | None = None) -> Summary:
         """Return the state of the queue and the workers."""
         return await self._connection.call("GET", "/summary", Summary, params={"tenant": tenant})
+
+    async def confirm_clock(self) -> ClockConfirmed:
+        """Say that the clocks are right; see the store."""
+        return await self._connection.call("POST", "/clock/confirm", ClockConfirmed)
+
+    async def clock_confirmed(self) -> ClockConfirmed:
+        """Return the last confirmation."""
+        return await self._connection.call("GET", "/clock", ClockConfirmed)
 
     async def referenced(self, after: int = 0, *, limit: int = 10000) -> Reference:
         """Return one page of what tasks refer to in storage."""

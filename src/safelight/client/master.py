@@ -27,6 +27,7 @@ from safelight.wire import (
     ENDED,
     Batch,
     BatchPage,
+    ClockConfirmed,
     Event,
     EventPage,
     Heartbeat,
@@ -269,6 +270,10 @@ class Client(ServiceClient):
     async def resume(self) -> Summary:
         """Resume the queue."""
         return await self._connection.call("POST", "/queue/resume", Summary)
+
+    async def confirm_clock(self) -> ClockConfirmed:
+        """Say that the clocks are right, after one has leapt: what is old is deleted again. For administrators."""
+        return await self._connection.call("POST", "/clock/confirm", ClockConfirmed)
 
     async def cancel(self, id: str) -> Task:
         """Cancel a task that has not ended."""

@@ -134,6 +134,8 @@ def make(store: TaskStore, classic_task: NewTask) -> web.Application:
         route.post("/outcomes", _settle, Access.CLUSTER),
         route.get("/events", _events, Access.CLUSTER),
         route.get("/summary", _summary, Access.CLUSTER),
+        route.get("/clock", _clock_confirmed, Access.CLUSTER),
+        route.post("/clock/confirm", _confirm_clock, Access.CLUSTER),
         route.get("/references", _references, Access.CLUSTER),
         route.get("/recipes", _recipes, Access.CLUSTER),
         route.put("/recipes/{name}", _save_recipe, Access.CLUSTER),
@@ -236,6 +238,14 @@ async def _events(request: web.Request) -> web.Response:
 
 async def _summary(request: web.Request) -> web.Response:
     return json_response(await request.app[STORE].summary(tenant=_tenant(request)))
+
+
+async def _clock_confirmed(request: web.Request) -> web.Response:
+    return json_response(await request.app[STORE].clock_confirmed())
+
+
+async def _confirm_clock(request: web.Request) -> web.Response:
+    return json_response(await request.app[STORE].confirm_clock())
 
 
 async def _references(request: web.Request) -> web.Response:

@@ -11,6 +11,7 @@ import msgspec
 from safelight.wire import (
     DEFAULT_TENANT,
     BatchPage,
+    ClockConfirmed,
     Delivery,
     EventPage,
     Heartbeat,
@@ -205,6 +206,17 @@ class TaskStore(Protocol):
 
     async def summary(self, *, tenant: str | None = None) -> Summary:
         """Return the state of the queue, without scanning the tasks."""
+        ...
+
+    async def confirm_clock(self) -> ClockConfirmed:
+        """Note that a person says that the clocks are right: db and storage then delete what is old.
+
+        A clock that leaps later suspends deletion again.
+        """
+        ...
+
+    async def clock_confirmed(self) -> ClockConfirmed:
+        """Return the last confirmation."""
         ...
 
     async def referenced(self, after: int = 0, *, limit: int = 10000) -> Reference:

@@ -22,6 +22,7 @@ from safelight.master.access.parts import AccessConfig, MasterAccess
 from safelight.master.api.endpoint import HasEndpoints
 from safelight.master.batches import Batches
 from safelight.master.classic import Classic
+from safelight.master.clock import Clock
 from safelight.master.download.archive import Archive
 from safelight.master.download.downloads import Downloads
 from safelight.master.download.renditions import Renditions
@@ -133,6 +134,7 @@ def _application(
         Tasks(db),
         TaskActions(db, batcher, recipes),
         Queue(db, access.accounts),
+        Clock(db, access.audit),
         Batches(db),
         downloads,
         Archive(db, storage, downloads),

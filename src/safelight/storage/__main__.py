@@ -94,7 +94,9 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
             # Whoever asks by an id of the classic protocol waits until db is found.
             tasks = db or DbClient(service.connection(address))
             db = db or DbClient(service.connection(address, retry_for=2.0))
-            collector = Collector(store, partial(references, db), config.grace, backend.known_db, backend.turn, ages)
+            collector = Collector(
+                store, partial(references, db), config.grace, backend.known_db, backend.turn, ages, db.clock_confirmed
+            )
             accounts = service.neighbours.find(AccountClient) or AccountClient(service.connection(address))
             remake = partial(make_again, db, accounts)
         application = app.make(store, collector, limits, numbers, tasks, backend.handover, backend.link)

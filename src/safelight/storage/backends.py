@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
@@ -12,7 +13,7 @@ from safelight import settings
 from safelight.errors import Code, Error
 from safelight.steady import Ages
 from safelight.storage.directory.handover import Handover
-from safelight.storage.files import TextFile
+from safelight.storage.files import TextFile, guarded
 from safelight.storage.maintenance.collector import KnownDb, Turn
 from safelight.storage.partial.store import PartialLimits, PartialStore
 from safelight.storage.store import BlobStore
@@ -43,9 +44,11 @@ async def directory(
     path: Path, data: Path, keep_free: int, grace: float, limits: PartialLimits, ages: Ages
 ) -> AsyncIterator[Backend]:
     """Keep blobs in a directory, and partial uploads in the data directory."""
+    from safelight.storage.directory.format import check_format  # noqa: PLC0415
     from safelight.storage.directory.store import DirectoryStore  # noqa: PLC0415 - only what is chosen is imported
     from safelight.storage.partial.directory import PartialDirectory  # noqa: PLC0415
 
+    await asyncio.to_thread(guarded, check_format, path)
     async with (
         DirectoryStore.at(path, keep_free=keep_free, fresh_for=min(_FRESH_FOR, grace / 24)) as blobs,
         PartialDirectory.at(data / "partials", blobs, limits, ages) as partials,

@@ -33,6 +33,7 @@ from safelight.wire.records import (
 )
 from safelight.wire.stores import (
     BlobLink,
+    ClockConfirmed,
     Collected,
     Entry,
     EntryPage,
@@ -71,6 +72,7 @@ __all__ = [
     "BatchPage",
     "Blob",
     "BlobLink",
+    "ClockConfirmed",
     "Collected",
     "Delivery",
     "Died",

@@ -34,6 +34,12 @@ class Collected(Record, frozen=True, kw_only=True):
     freed: int = 0
 
 
+class ClockConfirmed(Record, frozen=True, kw_only=True):
+    """When a person last said that the clocks are right: Unix seconds, 0 for never."""
+
+    at: float = 0.0
+
+
 class NewPartial(Record, frozen=True, kw_only=True):
     """A partial upload to open: its size once complete, and metadata that is kept with it."""
 

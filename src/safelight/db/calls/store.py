@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from safelight.db import lifecycle
-from safelight.db.calls import batches, changing, creating, delivering, leasing, reading, recipes, searching
+from safelight.db.calls import batches, changing, clock, creating, delivering, leasing, reading, recipes, searching
 from safelight.db.calls.accounts import AccountCalls
 from safelight.db.calls.transaction import Transaction
 from safelight.db.lease_queue import LeaseQueue
@@ -21,6 +21,7 @@ from safelight.db.store import Policy
 from safelight.wire import (
     DEFAULT_TENANT,
     BatchPage,
+    ClockConfirmed,
     Delivery,
     EventPage,
     Finished,
@@ -199,6 +200,14 @@ class CallStore:
     async def summary(self, *, tenant: str | None = None) -> Summary:
         """See the contract."""
         return await self._read(reading.summary, tenant)
+
+    async def confirm_clock(self) -> ClockConfirmed:
+        """See the contract."""
+        return await self._do(clock.confirm)
+
+    async def clock_confirmed(self) -> ClockConfirmed:
+        """See the contract."""
+        return await self._read(clock.confirmed)
 
     async def referenced(self, after: int = 0, *, limit: int = 10000) -> Reference:
         """See the contract."""

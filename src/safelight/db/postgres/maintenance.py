@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from safelight.db import lifecycle
+from safelight.db.calls import clock
 from safelight.db.lifecycle import Change
 from safelight.db.postgres import partitions
 from safelight.db.postgres.transaction import PostgresTransaction
@@ -69,6 +70,7 @@ class Maintenance:
             # The clock went back; and once a minute, for rows that somebody else had locked when they were passed.
             self._sweep_at = started + _SWEEP
             memory.expired_until = memory.due_until = memory.delivered_until = 0
+        self._confirm_clock(transaction)
         more, held = self._expire(transaction, stalls)
         more += self._fall_due(transaction)
         if (running := self._clock.running()) >= self._drop_at:
@@ -80,6 +82,14 @@ class Maintenance:
             self._look_at_deliveries(transaction)
         transaction.foreseen = now if more else now + _HELD if held else self._next(transaction)
         transaction.passed = True
+
+    def _confirm_clock(self, transaction: PostgresTransaction) -> None:
+        """Look whether a person has confirmed the clock, which lets partitions be dropped at once."""
+        assert self._ages is not None
+        confirmation = clock.confirmed(transaction).at
+        if confirmation not in (0.0, self._ages.confirmation):
+            self._drop_at = 0.0
+        self._ages.confirm(confirmation)
 
     def _expire(self, transaction: PostgresTransaction, stalls: Stalls) -> tuple[int, bool]:
         """End the leases that nobody has extended in time, but for those that a stall of db kept from it.

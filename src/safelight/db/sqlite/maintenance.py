@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from safelight.db import ids, lifecycle
+from safelight.db.calls import clock
 from safelight.db.calls.transaction import Transaction, encoded
 from safelight.db.lifecycle import Change
 from safelight.db.rows import TaskRow
@@ -72,6 +73,7 @@ def _fall_due(transaction: Transaction) -> None:
 def remove(transaction: Transaction, policy: Policy, ages: Ages) -> bool:
     """Delete a slice of what is older than the policy keeps; return whether more may be left."""
     connection, memory = transaction.connection, transaction.memory
+    ages.confirm(clock.confirmed(transaction).at)
     before = {kind: _cut(ages, kind, keep) for kind, keep in _keeps(policy).items()}
     old = _old(transaction, "ended_before", before.get("tasks"))
     old += _old(transaction, "uploading_before", before.get("uploading"))

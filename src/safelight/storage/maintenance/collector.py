@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from safelight.errors import Code, Error
 from safelight.steady import Ages
 from safelight.storage.files import guarded
 from safelight.storage.store import NAME_PREFIX, BlobStore
-from safelight.wire import Collected, Reference
+from safelight.wire import ClockConfirmed, Collected, Reference
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +72,16 @@ class Collector:
         known_db: KnownDb,
         turn: Turn = nullcontext,
         ages: Ages | None = None,
+        confirmed: Callable[[], Awaitable[ClockConfirmed]] | None = None,
     ) -> None:
+        """`confirmed` asks when a person last confirmed the clock."""
         self._store = store
         self._turn = turn
         self._known_db = known_db
         self._references = references
         self._grace = grace
         self._ages = ages or Ages()
+        self._confirmed = confirmed
         self._lock = asyncio.Lock()
 
     async def run(
@@ -106,6 +109,7 @@ class Collector:
         """Collect once. Raises `Error` where db or the store fails; what is referenced stays in any case."""
         async with self._lock, self._turn():
             total = Collected()
+            await self._look_for_confirmation()
             before = self._ages.before("blobs", self._grace)
             if before is None:
                 log.info("Nothing has been seen to be old for long enough to be removed")
@@ -116,6 +120,15 @@ class Collector:
         if total.removed:
             log.info("Removed %d unreferenced blobs and names, %d bytes", total.removed, total.freed)
         return total
+
+    async def _look_for_confirmation(self) -> None:
+        """Ask db whether a person has confirmed the clock. Nothing depends on its answer but how soon is deleted."""
+        if self._confirmed is None:
+            return
+        try:
+            self._ages.confirm((await self._confirmed()).at)
+        except Error as error:
+            log.debug("Whether the clock was confirmed is not known: %s", error.detail)
 
     async def _candidates(self, before: float) -> AsyncIterator[set[str]]:
         """Yield what `aged` lists, in batches. Names come first, since a blob stays as long as a name of it stays."""

@@ -1,0 +1,21 @@
+"""A person's word that the clocks are right, for whoever deletes what is old."""
+
+from __future__ import annotations
+
+from safelight.db.calls.transaction import Transaction
+from safelight.wire import ClockConfirmed
+
+_NAME = "clock_confirmed"
+
+
+def confirm(transaction: Transaction) -> ClockConfirmed:
+    """Keep the confirmation, and let the maintenance look at once."""
+    at = transaction.now / 1000
+    transaction.connection.run("set_meta", _NAME, str(at))
+    transaction.schedule(transaction.steady)
+    return ClockConfirmed(at=at)
+
+
+def confirmed(transaction: Transaction) -> ClockConfirmed:
+    """Return the last confirmation."""
+    return ClockConfirmed(at=float(transaction.connection.value("meta", _NAME) or 0.0))

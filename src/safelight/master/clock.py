@@ -1,0 +1,41 @@
+"""A person confirms the clocks, after one has leapt."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from safelight import http
+from safelight.access.caller import Access
+from safelight.client.db import DbClient
+from safelight.errors import Code
+from safelight.master.access.audit import Audit
+from safelight.master.api.endpoint import JSON, Endpoint
+from safelight.wire import ClockConfirmed
+
+
+class Clock:
+    """The handler."""
+
+    def __init__(self, db: DbClient, audit: Audit) -> None:
+        self._db = db
+        self._audit = audit
+
+    async def confirm(self, request: web.Request) -> web.Response:
+        """`POST /clock/confirm`."""
+        async with self._audit.record(request, "clock.confirm"):
+            return http.json_response(await self._db.confirm_clock())
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return the route."""
+        return [
+            Endpoint(
+                method="POST", path="/clock/confirm", handler=self.confirm, access=Access.ADMINISTER, tag="access",
+                summary="Confirm the clocks",
+                description=(
+                    "After a clock has leapt, db and storage delete nothing for a day. This says that the clocks of "
+                    "their machines are right: what is old by now is deleted at once, by storage at its next "
+                    "collection. After another leap it takes another confirmation."
+                ),
+                answer={JSON: ClockConfirmed}, errors=(Code.UNAVAILABLE,),
+            ),
+        ]  # fmt: skip

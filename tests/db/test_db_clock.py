@@ -1,0 +1,58 @@
+"""A clock that has leapt deletes nothing until a person confirms it; another leap takes another confirmation."""
+
+from __future__ import annotations
+
+from safelight.db.store import Policy
+from safelight.steady import Clock
+from safelight.wire import State, TaskQuery
+from support.tasks import finished, new_task, request
+from support.until import until
+
+DAY = 86400.0
+
+
+class LeapingClock(Clock):
+    """The clock of this machine, set ahead or back."""
+
+    offset = 0.0
+
+    def wall(self) -> float:
+        return super().wall() + self.offset
+
+    def steady(self) -> float:
+        return super().steady() + self.offset
+
+
+async def test_a_person_confirms_a_clock_that_has_leapt(backend):
+    clock = LeapingClock()
+    async with backend.open(policy=Policy(keep_tasks=30 * DAY), clock=clock) as store:
+
+        async def finish() -> str:
+            await store.create([new_task()])
+            (lease,) = await store.lease(request(n=1))
+            assert (await store.settle([finished(lease.id)]))[0].state is State.FINISHED
+            return lease.task
+
+        async def left() -> list[str]:
+            await store.pass_time()
+            return [task.id for task in (await store.find(TaskQuery())).tasks]
+
+        first = await finish()
+        clock.offset += 40 * DAY
+        assert await left() == [first]
+        assert (await store.clock_confirmed()).at == 0.0
+        confirmed = await store.confirm_clock()
+        assert (await store.clock_confirmed()) == confirmed
+
+        async def all_gone() -> bool:
+            return await left() == []
+
+        await until(all_gone, timeout=30)
+        second = await finish()
+        clock.offset += 40 * DAY
+        assert await left() == [second]
+        clock.offset -= 40 * DAY
+        assert await left() == [second]
+        assert (await store.confirm_clock()).at > confirmed.at
+        await store.pass_time()
+        assert await left() == [second], "it is not old by the clock that was confirmed"

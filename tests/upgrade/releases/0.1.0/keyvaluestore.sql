@@ -1,0 +1,14 @@
+BEGIN TRANSACTION;
+CREATE TABLE entry (
+  key TEXT NOT NULL,
+  instance TEXT NOT NULL,
+  value TEXT NOT NULL,
+  ttl REAL, -- seconds; NULL is forever
+  revision INTEGER NOT NULL,
+  PRIMARY KEY (key, instance)
+) STRICT, WITHOUT ROWID;
+INSERT INTO "entry" VALUES('masterendpoint','127.0.0.1:34327','127.0.0.1:34327',15.0,1795718351735402);
+CREATE TABLE store (revision INTEGER NOT NULL) STRICT;
+INSERT INTO "store" VALUES(1795718351735406);
+COMMIT;
+PRAGMA user_version = 1;
