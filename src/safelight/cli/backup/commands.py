@@ -115,11 +115,12 @@ async def migrate_command(
     verify: Annotated[bool, Parameter(negative="")] = False,
     where: Where = HERE,
 ) -> int:
-    """Copy photos and results to another backend of storage, or tasks to PostgreSQL, while the system works.
+    """Copy photos, tasks or entries of the key-value store to another backend, while the system works.
 
     To postgresql:// go tasks, events, recipes, tenants, keys and the audit log of SQLite, as they are at one moment,
     into an empty database: all of them, compared afterwards, or none. --from postgresql://… --to sqlite:///FILE goes
-    the other way. Elsewhere go photos and results.
+    the other way. To etcd:// go the entries of the key-value store that stay, and back with --from etcd://…
+    Elsewhere go photos and results.
     Without --from, everything that tasks refer to is copied out of the running system, whatever its backend, until
     nothing new arrives. Every digest is checked, and what is there already is not copied again: run it as often as you
     like. Then start storage with the new --store. docs/guide/growing.md says how to change over, and back.
@@ -127,12 +128,15 @@ async def migrate_command(
     Parameters
     ----------
     to:
-        The new store: file:///DIRECTORY, s3://…, gs://… or az://…; postgresql://USER@HOST/DATABASE or sqlite:///FILE.
+        The new store: file:///DIRECTORY, s3://…, gs://… or az://…; postgresql://USER@HOST/DATABASE or sqlite:///FILE;
+        etcd://HOST:PORT,HOST:PORT.
     from_:
-        The URL of the old store, if its service does not run; sqlite:///FILE for a database.
+        The URL of the old store, if its service does not run; sqlite:///FILE for a database or a key-value store.
     verify:
         Read what is there already, and copy it again where it is damaged.
     """
+    if {to.partition("://")[0], (from_ or "").partition("://")[0]} & {"etcd", "etcds"}:
+        return await _copy_entries(to, from_, where)
     if to.partition("://")[0] in (*_SERVERS, "sqlite"):
         rows = await _move_database(to, from_, where)
         if where.json:
@@ -142,6 +146,26 @@ async def migrate_command(
             say(f"The database has {counted(rows['task'] + rows['ended'], 'task')} and {events}; they were compared.")
         return 0
     return await _copy_blobs(to, from_, where, verify=verify)
+
+
+async def _copy_entries(to: str, source: str | None, where: Where) -> int:
+    from safelight.cli.backup import entries  # noqa: PLC0415 - reads and writes the stores of services
+
+    async with entries.opened(to, made=True) as target:
+        if source is not None:
+            async with entries.opened(source) as old:
+                done = await entries.copy(old, target)
+        else:
+            async with session() as http:
+                shown = cluster_credentials(where)
+                running = Connection(http, Several(where.keyvaluestore), credentials=shown, retry_for=1.0)
+                done = await entries.copy(KeyValueStoreClient(running), target)
+    if where.json:
+        print_json(done)
+    else:
+        new = counted(done["copied"], "value")
+        say(f"{to} has all {counted(done['entries'], 'value')} that stay; {new} were new.")
+    return 0
 
 
 async def _move_database(to: str, source: str | None, where: Where) -> dict[str, int]:

@@ -1,0 +1,82 @@
+"""Copy the entries of a key-value store that stay (registrations do not) between SQLite and etcd."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from safelight import settings
+from safelight.client.keyvaluestore import KeyValueStoreClient
+from safelight.errors import Code, Error
+from safelight.keyvaluestore.__main__ import Config
+from safelight.keyvaluestore.store import KeyValueStore
+from safelight.wire import Entry
+
+ETCD = ("etcd", "etcds")
+_ANSWERS = 15.0
+"""Seconds within which a member of etcd must answer."""
+
+
+@asynccontextmanager
+async def opened(url: str, *, made: bool = False) -> AsyncIterator[KeyValueStore]:
+    """Open the store that a URL of ``safelight keyvaluestore --store`` names. Raises INVALID_REQUEST, UNAVAILABLE.
+
+    TLS and credentials of etcd are those that the variables of the service name (`SAFELIGHT_KEYVALUESTORE_ETCD_USER`).
+    A file that is not there is an error unless it is to be `made`.
+    """
+    scheme, _, place = url.partition("://")
+    if scheme in ETCD:
+        from safelight.keyvaluestore.etcd import Access, EtcdStore, Gateway  # noqa: PLC0415 - only what is chosen
+
+        config = settings.load(Config, [], section="keyvaluestore", program="safelight migrate")
+        access = Access(
+            authorities=config.etcd_authorities,
+            certificate=config.etcd_certificate,
+            key=config.etcd_key,
+            user=config.etcd_user,
+            password_file=config.etcd_password_file,
+        )
+        prefix = place.partition("/")[2].strip("/") or "safelight"
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(_ANSWERS):
+                    gateway = await stack.enter_async_context(Gateway.open(url, access))
+                    store = await stack.enter_async_context(EtcdStore.open(gateway, prefix=f"/{prefix}/"))
+            except TimeoutError:
+                raise Error(Code.UNAVAILABLE, f"No member of {url} answers. Is etcd running there?") from None
+            yield store
+        return
+    path = Path(place)
+    if scheme != "sqlite" or not path.is_absolute() or not (made or await asyncio.to_thread(path.is_file)):
+        detail = f"{url} is no key-value store. Write etcd://HOST:PORT,HOST:PORT or sqlite:///FILE."
+        raise Error(Code.INVALID_REQUEST, detail)
+    from safelight.keyvaluestore.sqlite import SqliteStore  # noqa: PLC0415 - as above
+
+    async with SqliteStore.open(path) as file:
+        yield file
+
+
+async def copy(source: KeyValueStore | KeyValueStoreClient, target: KeyValueStore) -> dict[str, int]:
+    """Copy what stays, and compare; return how many entries there are and how many were new or other.
+
+    Repeated, it copies what has changed meanwhile. Entries that only the target has are left there. Raises CONFLICT
+    where the target does not have what was copied, because somebody else writes there.
+    """
+    wanted = await _lasting(source)
+    known = await _lasting(target)
+    new = {name: entry for name, entry in wanted.items() if name not in known or known[name].value != entry.value}
+    for entry in new.values():
+        await target.set(entry.key, entry.value, instance=entry.instance)
+    found = await _lasting(target)
+    for (key, instance), entry in wanted.items():
+        if (key, instance) not in found or found[key, instance].value != entry.value:
+            detail = f"The new store does not have the value of {key} that was copied. Does something else write there?"
+            raise Error(Code.CONFLICT, detail)
+    return {"entries": len(wanted), "copied": len(new)}
+
+
+async def _lasting(store: KeyValueStore | KeyValueStoreClient) -> dict[tuple[str, str], Entry]:
+    page = await store.entries()
+    return {(entry.key, entry.instance): entry for entry in page.entries if entry.expires is None}
