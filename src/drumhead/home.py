@@ -42,6 +42,11 @@ class Home:
         return self.root / "fleets"
 
     @property
+    def snapshots(self) -> Path:
+        """``snapshots/KEY/``: machines that were saved before their command started."""
+        return self.root / "snapshots"
+
+    @property
     def volumes(self) -> Path:
         """``volumes/NAME.raw``: data disks that outlive their machine."""
         return self.root / "volumes"

@@ -76,6 +76,18 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     default: str = ""
     overlay_size: int = 0
     signature: Signature = ""
+    warm_modules: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Python modules that a snapshot has imported. Left out where there are none, so older records keep their bytes."""
+
+    @property
+    def warm(self) -> tuple[str, ...]:
+        return self.warm_modules or ()
+
+    def shared_circumstances(self) -> Command:
+        """Return what all config sets have in common, as a command without words: variables, and the directory."""
+        first, *others = list(self.commands.values()) or [Command(argv=())]
+        env = {name: value for name, value in first.env.items() if all(one.env.get(name) == value for one in others)}
+        return Command(argv=(), env=env, cwd=first.cwd if all(one.cwd == first.cwd for one in others) else "/")
 
 
 class ImageFiles(msgspec.Struct, frozen=True, kw_only=True):

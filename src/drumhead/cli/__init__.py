@@ -21,6 +21,7 @@ GROUPS = {
     "remote": "Choose where packages are searched, pulled from and pushed to.",
     "key": "Sign what is pushed.",
     "volume": "Create, list and delete disks that outlive their machines.",
+    "snapshot": "Save machines that others are resumed from, instead of booting.",
     "runtime": "Show and write the forms of meta/run.yaml.",
     "kernel": "Add kernels of your own (OSv's), and list those that exist.",
 }
@@ -57,6 +58,9 @@ COMMANDS = {
     "volume create": ("drumhead.cli.volume:create_command", "Create an empty volume."),
     "volume list": ("drumhead.cli.volume:list_command", "List the volumes."),
     "volume delete": ("drumhead.cli.volume:delete_command", "Delete volumes and what is on them."),
+    "snapshot create": ("drumhead.cli.snapshot:create_command", "Save a machine before its command starts."),
+    "snapshot list": ("drumhead.cli.snapshot:list_command", "List the snapshots."),
+    "snapshot delete": ("drumhead.cli.snapshot:delete_command", "Delete the snapshots of images."),
     "runtime list": ("drumhead.cli.runtime:list_command", "List the runtimes."),
     "runtime preview": ("drumhead.cli.runtime:preview_command", "Print a meta/run.yaml for a runtime."),
     "runtime init": ("drumhead.cli.runtime:init_command", "Write meta/run.yaml for a runtime."),

@@ -80,6 +80,13 @@ class MachineFlags:
         tuple[str, ...],
         Parameter(help="A volume to mount, NAME:/path[:SIZE][:ro]; it is created if it does not exist; repeatable."),
     ] = ()
+    restart: Annotated[
+        Literal["no", "on-failure", "always"],
+        Parameter(help="Whether the machine is started again when its command has ended by itself."),
+    ] = "no"
+    cold: Annotated[
+        bool, Parameter(negative="", help="Boot the machine, even if there is a snapshot to resume it from.")
+    ] = False
     guest: Annotated[
         Literal["linux", "osv"] | None,
         Parameter(name="--guest", help="The guest of the image, where images of this name exist for both."),

@@ -20,18 +20,30 @@ if TYPE_CHECKING:
 
 
 Capability = Literal[
-    "exec", "shell", "overlay", "readonly-volume", "second-volume", "qcow2-volume", "holes", "several-commands"
+    "exec",
+    "shell",
+    "overlay",
+    "readonly-volume",
+    "second-volume",
+    "qcow2-volume",
+    "holes",
+    "several-commands",
+    "snapshot",
 ]
 """What some guests cannot do: ``drumhead exec``, a shell on the console, a disk for writes anywhere (``--size``), a
 read-only volume, more than one volume, a volume in qcow2 format, sparse files on a volume, several commands one after
-another.
+another, being resumed from a snapshot.
 """
 
 
 class GuestNic(msgspec.Struct, frozen=True, kw_only=True):
-    """A network card as the guest sees it. No `address` (IPv4 with prefix, ``10.77.3.4/16``) means DHCP."""
+    """A network card as the guest sees it. No `address` (IPv4 with prefix, ``10.77.3.4/16``) means DHCP.
+
+    In a resumed machine the card has `saved_mac` until it takes `mac`.
+    """
 
     mac: str
+    saved_mac: str = ""
     address: str = ""
     gateway: str = ""
     nameserver: str = ""
@@ -68,6 +80,28 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     stop_grace: float = 10.0
     memory: int = 256
     secrets: dict[str, str] = {}
+
+
+class WarmConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The configuration of a machine that is to be saved. It starts the interpreter `warm` if that has words, waits
+    until it has imported its modules, reports ``warm`` and waits for a ``Configure`` on the control channel.
+    """
+
+    warm: Command
+
+
+class Configure(msgspec.Struct, frozen=True, kw_only=True):
+    """What a resumed machine receives on its control channel.
+
+    `time` is the host's, in seconds since the epoch. `entropy` is 64 random bytes in hexadecimal digits. `order` makes
+    the warm interpreter run the command of `config`; without it a new process does.
+    """
+
+    do: Literal["configure"] = "configure"
+    config: RunConfig
+    time: float
+    entropy: str
+    order: str = ""
 
 
 class Drive(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,6 +256,23 @@ class Guest(Protocol):
         `state` is the instance's directory (sockets and logs are named below it), `data` the overlay and volumes,
         which follow the image's own drives. Raises DrumheadError(UNSUPPORTED) for what this guest cannot do.
         """
+        ...
+
+    def plan_snapshot(
+        self, image: Image, files: ImageFiles, config: WarmConfig | None, state: Path, data: tuple[Drive, ...]
+    ) -> BootPlan:
+        """Return how a machine boots that is to be saved (with `config`), or is resumed (without).
+
+        The two differ in nothing that QEMU saves. Raises UNSUPPORTED where there are no snapshots.
+        """
+        ...
+
+    def warm_interpreter(self, image: Image) -> Command:
+        """Return the interpreter that a snapshot of `image` holds; without words, there is none."""
+        ...
+
+    def warm_order(self, warm: Command, command: Command) -> str:
+        """Return the line with which the interpreter `warm` becomes `command`; empty when it cannot."""
         ...
 
     def probe(self, files: ImageFiles) -> ProbeBoot:

@@ -99,6 +99,7 @@ def _image(
         commands=inputs.commands,
         default=inputs.default,
         overlay_size=overlay_size,
+        warm_modules=project.run.warm if project.run and project.run.warm else msgspec.UNSET,
     )
 
 

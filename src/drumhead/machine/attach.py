@@ -11,10 +11,12 @@ import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.machine.instances import Instances, console_end
+from drumhead.machine.keep.keeper import is_stopping, keeping, note_end, pause, start_keeper
+from drumhead.machine.keep.policy import Restarts
 from drumhead.machine.launch import Started, restart_machine, start_machine
 from drumhead.machine.logs import trim_periodically
 from drumhead.machine.process import wait_process
-from drumhead.machine.stop import destroy_machine, exit_status, stop_machine
+from drumhead.machine.stop import destroy_machine, exit_status, stop_machine, switch_off
 from drumhead.machine.watch import follow, read_from, watching
 from drumhead.text import write_output
 
@@ -50,17 +52,18 @@ async def run_attached(home: Home, spec: InstanceSpec, announce: Announce) -> in
     SIGINT, SIGTERM and SIGHUP stop it cleanly; a second signal switches it off. Raises what ``start_machine`` raises,
     GUEST when the machine fails, and TIMEOUT when it does not boot within BOOT_TIME.
     """
-    return await _attend(home, await start_machine(home, spec, attached=True), announce)
+    return await _attend_kept(home, await start_machine(home, spec, attached=True), announce)
 
 
 async def restart_attached(home: Home, name: str, announce: Announce) -> int:
     """Return the same for a stopped machine; what its log held before is not repeated."""
-    return await _attend(home, await restart_machine(home, name, attached=True), announce)
+    return await _attend_kept(home, await restart_machine(home, name, attached=True), announce)
 
 
 async def run_detached(home: Home, started: Started, announce: Announce) -> None:
-    """Wait until the command of a machine runs, and leave the machine running. Raises GUEST and TIMEOUT.
+    """Wait until the command of a machine runs, and leave the machine running, with a keeper if it is to be restarted.
 
+    Raises GUEST and TIMEOUT.
     A machine that does not boot is switched off.
     """
     instances, name = Instances(home), started.launch.spec.name
@@ -70,6 +73,8 @@ async def run_detached(home: Home, started: Started, announce: Announce) -> None
     except DrumheadError:
         await destroy_machine(instances, name)
         raise
+    if started.launch.spec.restart != "no":
+        start_keeper(home, name)
 
 
 async def run_to_end(home: Home, spec: InstanceSpec, *, time_limit: float) -> Outcome:
@@ -120,6 +125,36 @@ async def wait_started(instances: Instances, name: str, *, time_limit: float = B
     return instance
 
 
+async def _attend_kept(home: Home, started: Started, announce: Announce) -> int:
+    """Attend a machine and, as its restart policy says, the ones that are started in its place."""
+    spec = started.launch.spec
+    if spec.restart == "no":
+        return await _attend(home, started, announce)
+    instances, restarts = Instances(home), Restarts(spec.restart)
+    directory, stop = instances.directory(spec.name), asyncio.Event()
+
+    async def interrupt() -> None:
+        stop.set()
+
+    with keeping(directory):
+        while True:
+            failure = None
+            try:
+                await _attend(home, started, announce)
+            except DrumheadError as error:
+                failure = error
+            ended = instances.read(spec.name)
+            delay = None if is_stopping(directory) else note_end(instances, ended, restarts)
+            if delay is not None:
+                with _stopping_on_signals(interrupt):
+                    stopped = await pause(delay, directory, stop)
+            if delay is None or stopped:
+                if failure is not None:
+                    raise failure
+                return exit_status(ended)
+            started = await restart_machine(home, spec.name, attached=True)
+
+
 async def _attend(home: Home, started: Started, announce: Announce) -> int:
     instances, name = Instances(home), started.launch.spec.name
     log = instances.directory(name) / "log"
@@ -145,7 +180,7 @@ async def _await_boot(instances: Instances, name: str, announce: Announce) -> No
     try:
         announce.booted(await wait_started(instances, name))
     except DrumheadError:
-        await destroy_machine(instances, name)
+        await switch_off(instances, name)
         raise
 
 

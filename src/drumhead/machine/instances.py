@@ -19,7 +19,7 @@ import msgspec
 
 from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.machine.records import Instance, Launch
+from drumhead.machine.records import Instance, Keeping, Launch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 RECORD = "instance.json"
 FLOCK = struct.Struct("hhqqi4x")
 """struct flock on 64-bit Linux: type, whence, start, length, pid."""
+KEEPER, KEEPING, STOPPING = "keeper", "keeping.json", "stopping"
+"""The lock of a machine's keeper, its record, and a mark that somebody wants the machine to stay ended."""
 CONSOLE_BYTES = 8192
 CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^ -\x7e\u00a0-\uffff]")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -84,7 +86,7 @@ class Instances:
     def write(self, launch: Launch) -> None:
         """Record a start that is about to happen, and remove the record of the last end. The caller holds the lock."""
         directory = self.directory(launch.spec.name)
-        for old in ("status", "pid"):
+        for old in ("status", "pid", STOPPING):
             (directory / old).unlink(missing_ok=True)
         with replacing(directory / RECORD) as temporary:
             temporary.write_bytes(msgspec.json.format(msgspec.json.encode(launch)))
@@ -129,7 +131,32 @@ class Instances:
 
 
 def observe(directory: Path, launch: Launch) -> Instance:
-    """Return the state of a machine from its pid file and its status file."""
+    """Return the state of a machine from its pid file and its status file, and what its keeper has recorded."""
+    instance = _observe(directory, launch)
+    if launch.spec.restart == "no":
+        return instance
+    try:
+        keeping = msgspec.json.decode((directory / KEEPING).read_bytes(), type=Keeping)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return instance
+    return msgspec.structs.replace(instance, keeping=keeping)
+
+
+def keeper_pid(directory: Path) -> int:
+    """Return the process id of a machine's keeper; 0 when there is none."""
+    try:
+        file = (directory / KEEPER).open()
+    except FileNotFoundError:
+        return 0
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(file.read().strip() or 0)
+    return 0
+
+
+def _observe(directory: Path, launch: Launch) -> Instance:
     # In this order, as a machine writes its status before it releases its pid file.
     pid = lock_holder(directory / "pid")
     lines = status_lines(directory / "status")

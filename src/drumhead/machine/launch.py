@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import socket
 import time
 from contextlib import suppress
@@ -36,13 +37,18 @@ from drumhead.machine.qemu.command_line import (
 from drumhead.machine.qemu.spawn import spawn
 from drumhead.machine.records import Accelerator, Instance, InstanceSpec, Launch, PortForward
 from drumhead.machine.secrets import read_secrets
+from drumhead.machine.snapshot.records import spare_drives, write_spares
+from drumhead.machine.snapshot.resume import find_snapshot, resume
+from drumhead.machine.snapshot.store import Snapshots
 from drumhead.machine.volume.volumes import OVERLAY_SERIAL, open_overlay, open_volumes, refuse_shared_disks
 from drumhead.machine.watch import file_size
-from drumhead.records import Image
+from drumhead.records import Image, ImageFiles
 
 if TYPE_CHECKING:
     from drumhead.guest.contract import Guest
     from drumhead.home import Home
+
+log = logging.getLogger(__name__)
 
 IMAGE = "image.json"
 MACHINE_ID = Path("/etc/machine-id")
@@ -157,21 +163,71 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
         drives = (await open_overlay(directory, image.overlay_size, guest), *drives)
     config = run_config(launch, hosts, drives, mounts)
     config = msgspec.structs.replace(config, secrets=read_secrets(home, spec.secrets))
-    boot = guest.plan(image, files, config, directory, drives)
+    ready = _Ready(
+        home=home,
+        directory=directory,
+        guest=guest,
+        image=image,
+        files=files,
+        launch=launch,
+        config=config,
+        drives=drives,
+    )
+    trim_logs(directory)
+    log_offset = file_size(directory / "log")
+    launch, pid = await _resume(instances, ready) or await _boot(instances, ready)
+    return Started(launch=launch, acceleration=acceleration, pid=pid, log_offset=log_offset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ready:
+    """Everything that a start needs, whether the machine boots or is resumed."""
+
+    home: Home
+    directory: Path
+    guest: Guest
+    image: Image
+    files: ImageFiles
+    launch: Launch
+    config: RunConfig
+    drives: tuple[Drive, ...]
+
+
+async def _resume(instances: Instances, ready: _Ready) -> tuple[Launch, int] | None:
+    """Resume a machine where there is a snapshot for it. Return None when it has to boot."""
+    snapshot = find_snapshot(ready.home, ready.guest, ready.image, ready.files, ready.launch)
+    if snapshot is None:
+        return None
+    launch = msgspec.structs.replace(ready.launch, snapshot=snapshot.key)
+    instances.write(launch)
+    disks = spare_drives(ready.directory, ready.drives)
+    write_spares(disks)
+    boot = ready.guest.plan_snapshot(ready.image, ready.files, None, ready.directory, disks)
+    order = ready.guest.warm_order(snapshot.interpreter, launch.spec.command)
+    try:
+        wired = cards(ready.home, launch)
+        return launch, await resume(ready.home, snapshot, launch, boot, wired, ready.config, order)
+    except DrumheadError as error:
+        log.warning("%s boots, as its snapshot cannot be resumed: %s", launch.spec.name, error.message)
+        if error.code is not ErrorCode.TIMEOUT:  # a busy host is no fault of the snapshot
+            Snapshots(ready.home).delete(snapshot.key)
+        return None
+
+
+async def _boot(instances: Instances, ready: _Ready) -> tuple[Launch, int]:
+    launch, directory = ready.launch, ready.directory
+    boot = ready.guest.plan(ready.image, ready.files, ready.config, directory, ready.drives)
     argv = command_line(
         boot,
-        name=spec.name,
-        memory=spec.memory,
-        cpus=spec.cpus,
+        name=launch.spec.name,
+        memory=launch.spec.memory,
+        cpus=launch.spec.cpus,
         accelerator=launch.accelerator,
-        cards=cards(home, launch),
+        cards=cards(ready.home, launch),
         state=directory,
     )
     instances.write(launch)
-    trim_logs(directory)
-    log_offset = file_size(directory / "log")
-    pid = await spawn(argv, boot, directory, attached=attached)
-    return Started(launch=launch, acceleration=acceleration, pid=pid, log_offset=log_offset)
+    return launch, await spawn(argv, boot, directory, attached=launch.attached)
 
 
 def run_config(

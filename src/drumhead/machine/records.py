@@ -10,6 +10,7 @@ from drumhead.records import Command
 
 Accelerator = Literal["kvm", "tcg"]
 NetworkMode = Literal["nat", "bridge", "tap", "vhost"]
+RestartPolicy = Literal["no", "on-failure", "always"]
 InstanceState = Literal["starting", "running", "exited", "failed"]
 """starting: QEMU runs, the command does not yet.
 
@@ -63,6 +64,10 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     volumes: tuple[VolumeMount, ...] = ()
     aliases: tuple[str, ...] = ()
     """Further names by which other machines of the network find it."""
+    restart: RestartPolicy = "no"
+    """Whether its keeper starts it again when it has ended."""
+    cold: bool = False
+    """It boots even where a snapshot could be resumed."""
     secrets: tuple[str, ...] = ()
     """The secrets that it receives, ``FLEET/NAME``. Their text is read when it starts, and recorded nowhere."""
 
@@ -85,6 +90,18 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float
     attached: bool
     fleet: str = ""
+    snapshot: str = ""
+    """The key of the snapshot that it was resumed from; empty when it booted."""
+
+
+class Keeping(msgspec.Struct, frozen=True, kw_only=True):
+    """instances/NAME/keeping.json: what the keeper of a machine has done. `reason` says how the machine ended last;
+    `waits` tells that it is started again after a delay.
+    """
+
+    restarts: int = 0
+    reason: str = ""
+    waits: bool = False
 
 
 class GuestMemory(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +129,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     resident: int = 0
     memory: GuestMemory | None = None
     """What the guest says of its memory; None where it was not asked or did not answer."""
+    keeping: Keeping | None = None
+    """What its keeper has done since that was started; None where it has none (``--restart``)."""
 
     @property
     def address(self) -> str:

@@ -23,7 +23,7 @@ def choose_command(
     sets of the image share. Raises USAGE, and NOT_FOUND with the existing config sets.
     """
     if command_line:
-        shared = shared_circumstances(image)
+        shared = image.shared_circumstances()
         command = parse_command(command_line, {**shared.env, **(env or {})})
         return Command(argv=command.argv, env={**shared.env, **command.env, **(env or {})}, cwd=shared.cwd)
     name = config_set or image.default
@@ -45,13 +45,6 @@ def choose_commands(
     if command_line:
         return [choose_command(image, command_line=command_line, env=env)]
     return [choose_command(image, config_set=name, env=env) for name in config_sets or ("",)]
-
-
-def shared_circumstances(image: Image) -> Command:
-    """Return what all config sets of an image have in common: variables with one value, and the directory."""
-    first, *others = list(image.commands.values()) or [Command(argv=())]
-    env = {name: value for name, value in first.env.items() if all(one.env.get(name) == value for one in others)}
-    return Command(argv=(), env=env, cwd=first.cwd if all(one.cwd == first.cwd for one in others) else "/")
 
 
 def default_instance_name(image: str) -> str:

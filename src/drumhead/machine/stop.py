@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.machine.instances import STOPPING, keeper_pid
 from drumhead.machine.process import kill, wait_process
 from drumhead.machine.qemu.channel import control, quit_qemu
 
@@ -30,10 +34,11 @@ async def stop_machine(instances: Instances, name: str, *, grace: float = GRACE)
 
     A machine that has already ended is left as it is. Raises NOT_FOUND.
     """
-    instance = instances.read(name)
+    instance, directory = instances.read(name), instances.directory(name)
+    (directory / STOPPING).touch()
     if not instance.pid:
-        return instance
-    directory = instances.directory(name)
+        await _end_keeper(directory)
+        return instances.read(name)
     try:
         await control(directory, {"do": "stop", "grace": grace}, time_limit=END_TIME)
         async with asyncio.timeout(grace + END_TIME):
@@ -41,14 +46,39 @@ async def stop_machine(instances: Instances, name: str, *, grace: float = GRACE)
     except (DrumheadError, TimeoutError):
         # A guest that is booting or hangs does not answer.
         return await destroy_machine(instances, name)
+    await _end_keeper(directory)
     return instances.read(name)
 
 
+async def _end_keeper(directory: Path) -> None:
+    """Wait until the keeper of a machine has seen the mark that the machine is to stay ended."""
+    pid = keeper_pid(directory)
+    if not pid or pid == os.getpid():
+        return
+    try:
+        async with asyncio.timeout(END_TIME):
+            await wait_process(pid)
+    except TimeoutError:
+        # It was starting the machine, which removed the mark. On SIGTERM it stops what it has started.
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        await wait_process(pid)
+
+
 async def destroy_machine(instances: Instances, name: str) -> Instance:
-    """Switch a machine off as if its plug had been pulled. Raises NOT_FOUND."""
-    instance = instances.read(name)
+    """Switch a machine off as if its plug had been pulled. Its keeper does not start it again. Raises NOT_FOUND."""
+    instances.read(name)
+    directory = instances.directory(name)
+    (directory / STOPPING).touch()
+    await switch_off(instances, name)
+    await _end_keeper(directory)
+    return instances.read(name)
+
+
+async def switch_off(instances: Instances, name: str) -> None:
+    """Switch a machine off; its keeper may start it again."""
+    instance, directory = instances.read(name), instances.directory(name)
     if instance.pid:
-        directory = instances.directory(name)
         if not await quit_qemu(directory, time_limit=END_TIME / 2):
             kill(instance.pid)
         try:
@@ -59,7 +89,6 @@ async def destroy_machine(instances: Instances, name: str) -> Instance:
             await wait_process(instance.pid)
         if instances.read(name).exit_status is None:
             record_exit(directory, KILLED)
-    return instances.read(name)
 
 
 def record_exit(directory: Path, status: int) -> None:

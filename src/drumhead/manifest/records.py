@@ -50,6 +50,8 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True):
     runtime: RuntimeName
     config_sets: dict[str, Command]
     bases: dict[str, str] = {}
+    warm: tuple[str, ...] = ()
+    """Python modules that a snapshot of the image has imported."""
     default: str
     """The config set that runs when none is named; empty when several exist and none is the default."""
 

@@ -22,6 +22,7 @@ RUNTIMES: dict[str, str] = {
     "node": "Run a JavaScript application with Node.js",
     "python": "Run a Python application",
 }
+TOP_KEYS = ("runtime", "config_set", "config_set_default", "warm")
 COMMON_KEYS = ("env", "base", "cwd")
 KEYS: dict[RuntimeName, tuple[str, ...]] = {
     "native": ("bootcmd",),
@@ -43,7 +44,7 @@ ENVIRONMENT_PREFIX = re.compile(r"--env=([A-Za-z_][A-Za-z0-9_]*)\??=(.*)", re.DO
 
 def read_run(section: Section) -> tuple[RunManifest, list[str]]:
     """Return the config sets of a run.yaml as commands, and notices. Raises MANIFEST."""
-    notices = list(section.known("runtime", "config_set", "config_set_default"))
+    notices = list(section.known(*TOP_KEYS))
     runtime = _runtime(section)
     sets = section.section("config_set", "config_set")
     if not sets.keys():
@@ -62,7 +63,19 @@ def read_run(section: Section) -> tuple[RunManifest, list[str]]:
         raise section.refuse("config_set_default", f"config_set_default {default} must be one of: {names}")
     if not default and len(commands) == 1:
         (default,) = commands
-    return RunManifest(runtime=runtime, config_sets=commands, bases=bases, default=default), notices
+    warm = _warm(runtime, section)
+    return RunManifest(runtime=runtime, config_sets=commands, bases=bases, default=default, warm=warm), notices
+
+
+def _warm(runtime: RuntimeName, section: Section) -> tuple[str, ...]:
+    """Read ``warm``: the modules that a snapshot imports before it is saved."""
+    modules = section.texts("warm")
+    if modules and runtime != "python":
+        raise section.refuse("warm", "warm names Python modules; remove it, or say runtime: python")
+    for name in modules:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise section.refuse("warm", f"{name!r} is not the name of a Python module")
+    return modules
 
 
 def _runtime(section: Section) -> RuntimeName:

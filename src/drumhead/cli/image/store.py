@@ -8,6 +8,7 @@ from drumhead.cli.flags import Guest, Json
 from drumhead.cli.output import print_json, print_table, size_text
 from drumhead.home import find_home
 from drumhead.image.store import ImageStore, facts
+from drumhead.machine.snapshot.store import Snapshots
 
 
 def images_command(*, json: Json = False) -> None:
@@ -64,5 +65,7 @@ def rmi_command(*names: str, guest: Guest = None) -> None:
     """
     store = ImageStore(find_home())
     for name in names:
+        image = store.find(name, guest or "")
         freed = store.remove(name, guest or "")
+        Snapshots(find_home()).delete_all(name, image.guest)
         print(f"deleted {name}, {size_text(freed)} freed")

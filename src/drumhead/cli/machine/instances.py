@@ -40,7 +40,7 @@ async def instances_command(*, json: Json = False) -> None:
     if json:
         print_json(found)
         return
-    heads = ("Name", "Image", "State", "Address", "Uptime", "Memory", "Ports")
+    heads = ("Name", "Image", "State", "Address", "Uptime", "Memory", "Restarts", "Ports")
     print_table(heads, [_row(instance) for instance in found])
 
 
@@ -111,7 +111,9 @@ def _row(instance: Instance) -> tuple[str, ...]:
     if instance.memory:
         memory = f"{size_text(instance.memory.total - instance.memory.free)} of {memory}"
     ports = ", ".join(f"{one.host_port}->{one.guest_port}/{one.protocol}" for one in launch.forwards)
-    return launch.spec.name, launch.spec.image, state, instance.address, uptime, memory, ports
+    keeping = instance.keeping
+    restarts = f"{keeping.restarts}{', restarting' if keeping.waits and not instance.pid else ''}" if keeping else ""
+    return launch.spec.name, launch.spec.image, state, instance.address, uptime, memory, restarts, ports
 
 
 def _duration(seconds: float) -> str:

@@ -87,6 +87,8 @@ def _read_spec(name: str, instance: str, flags: MachineFlags) -> InstanceSpec:
         mac=options.read_mac(flags.mac) if flags.mac else "",
         forwards=options.read_forwards(flags.forward),
         volumes=options.read_volumes(flags.volume),
+        restart=flags.restart,
+        cold=flags.cold,
     )
 
 
@@ -108,7 +110,8 @@ class _Announce:
         notice(f"Created instance: {spec.name}")
         notice(f"Setting cmdline: {' '.join(spec.command.argv)}")
         words = {"kvm": "KVM", "tcg": f"software emulation ({started.acceleration.reason})"}[launch.accelerator]
-        notice(f"Running on {words}, {spec.memory} MiB, {spec.cpus} CPU{'s' if spec.cpus > 1 else ''}")
+        resumed = ", resumed from a snapshot" if launch.snapshot else ""
+        notice(f"Running on {words}, {spec.memory} MiB, {spec.cpus} CPU{'s' if spec.cpus > 1 else ''}{resumed}")
         if launch.address:
             notice(f"eth0: {launch.address}")
         for forward in launch.forwards:

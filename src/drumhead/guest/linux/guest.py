@@ -11,8 +11,18 @@ import zstandard
 
 from drumhead.elf import MAGIC, is_foreign
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.guest.contract import BootPlan, Capability, Channel, Drive, Finding, GuestProgram, ProbeBoot, RunConfig
-from drumhead.guest.linux import cpio
+from drumhead.guest.contract import (
+    BootPlan,
+    Capability,
+    Channel,
+    Drive,
+    Finding,
+    GuestProgram,
+    ProbeBoot,
+    RunConfig,
+    WarmConfig,
+)
+from drumhead.guest.linux import cpio, warm
 from drumhead.guest.linux.program import INIT
 from drumhead.guest.linux.skeleton import skeleton
 
@@ -93,6 +103,28 @@ class LinuxGuest:
     def plan(
         self, image: Image, files: ImageFiles, config: RunConfig, state: Path, data: tuple[Drive, ...]
     ) -> BootPlan:
+        initrd = state / "initrd"
+        plan = self._plan(image, files, initrd, state, data)
+        return msgspec.structs.replace(plan, files={initrd: with_config(_read_initrd(files), config)})
+
+    def plan_snapshot(
+        self, image: Image, files: ImageFiles, config: WarmConfig | None, state: Path, data: tuple[Drive, ...]
+    ) -> BootPlan:
+        if config is None:
+            return self._plan(image, files, files.initrd, state, data)
+        initrd = state / "initrd"
+        plan = self._plan(image, files, initrd, state, data)
+        return msgspec.structs.replace(plan, files={initrd: with_config(_read_initrd(files), config)})
+
+    def warm_interpreter(self, image: Image) -> Command:
+        return warm.interpreter(image)
+
+    def warm_order(self, warm_interpreter: Command, command: Command) -> str:
+        return warm.order(warm_interpreter, command)
+
+    def _plan(
+        self, image: Image, files: ImageFiles, initrd: Path | None, state: Path, data: tuple[Drive, ...]
+    ) -> BootPlan:
         if files.initrd is None or not files.layers or len(files.layers) > MAX_LAYERS:
             raise DrumheadError(
                 ErrorCode.UNSUPPORTED,
@@ -102,14 +134,12 @@ class LinuxGuest:
             Drive(path=path, format="raw", serial=f"layer-{number}", readonly=True)
             for number, path in enumerate(files.layers)
         )
-        initrd = state / "initrd"
         return BootPlan(
             kernel=files.kernel,
             initrd=initrd,
             cmdline=CMDLINE,
             drives=layers + data,
             channels=channels(state),
-            files={initrd: with_config(files.initrd.read_bytes(), config)},
         )
 
     def probe(self, files: ImageFiles) -> ProbeBoot:
@@ -131,7 +161,12 @@ def channels(state: Path) -> tuple[Channel, ...]:
     )
 
 
-def with_config(initrd: bytes, config: RunConfig) -> bytes:
+def _read_initrd(files: ImageFiles) -> bytes:
+    assert files.initrd is not None, "_plan has refused images without one"
+    return files.initrd.read_bytes()
+
+
+def with_config(initrd: bytes, config: RunConfig | WarmConfig) -> bytes:
     """Return an initrd followed by a second archive with the configuration of one machine."""
     archive = cpio.write_cpio(
         [cpio.directory("drumhead"), cpio.regular("drumhead/config.json", msgspec.json.encode(config), 0o600)]

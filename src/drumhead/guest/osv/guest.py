@@ -9,17 +9,29 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.filesystem.rofs.root import root_disk
 from drumhead.filesystem.rofs.writer import rofs_bytes
-from drumhead.guest.contract import BootPlan, Capability, Channel, Drive, Finding, GuestProgram, ProbeBoot, RunConfig
+from drumhead.guest.contract import (
+    BootPlan,
+    Capability,
+    Channel,
+    Drive,
+    Finding,
+    GuestProgram,
+    ProbeBoot,
+    RunConfig,
+    WarmConfig,
+)
 from drumhead.guest.osv import program
 from drumhead.guest.osv.check import check_command, check_tree
 from drumhead.guest.osv.cmdline import command_line, option
 from drumhead.guest.osv.skeleton import CONFIG_MOUNT, PRELOAD, PRELOAD_PROGRAM, skeleton
+from drumhead.records import Command
 from drumhead.tree import Tree
 
 if TYPE_CHECKING:
-    from drumhead.records import Command, Filesystem, GuestName, Image, ImageFiles
+    from drumhead.records import Filesystem, GuestName, Image, ImageFiles
 
 LOADER = "/lib64/ld-linux-x86-64.so.2"
 """Programs use Debian's libc, so OSv only has to provide Linux's system calls."""
@@ -45,6 +57,7 @@ power cut. The journal serves a Linux machine that uses the volume later. OSv ca
 inodes; the small blocks that mke2fs chooses for small disks would hold too little.
 """
 UNSUPPORTED: dict[Capability, str] = {
+    "snapshot": "OSv machines are not saved: they take their configuration as they boot, which takes them a second",
     "several-commands": "OSv runs one command; start a machine for each config set",
     "exec": "OSv is one process: no other program can run beside the command",
     "shell": "OSv is one process: there is no shell on its console",
@@ -144,6 +157,22 @@ class OsvGuest:
                 options += [option("defaultgw", card.gateway)] if card.gateway else []
                 options += [option("nameserver", card.nameserver)] if card.nameserver else []
         return options
+
+    def plan_snapshot(
+        self,
+        image: Image,  # noqa: ARG002
+        files: ImageFiles,  # noqa: ARG002
+        config: WarmConfig | None,  # noqa: ARG002
+        state: Path,  # noqa: ARG002
+        data: tuple[Drive, ...],  # noqa: ARG002
+    ) -> BootPlan:
+        raise DrumheadError(ErrorCode.UNSUPPORTED, UNSUPPORTED["snapshot"])
+
+    def warm_interpreter(self, image: Image) -> Command:  # noqa: ARG002
+        return Command(argv=())
+
+    def warm_order(self, warm: Command, command: Command) -> str:  # noqa: ARG002
+        return ""
 
     def probe(self, files: ImageFiles) -> ProbeBoot:
         # It prints its version, finds no root and no program, and switches off.

@@ -66,9 +66,14 @@ async def find_acceleration(home: Home, boot: ProbeBoot) -> Acceleration:
 
 def _circumstances() -> tuple[str, str]:
     """Return identifiers of the host's boot and of QEMU's program."""
+    return BOOT_ID.read_text().strip(), qemu_identity()
+
+
+def qemu_identity() -> str:
+    """Return what tells one QEMU of this host from another."""
     program = Path(host.find_program(PROGRAM)).resolve()
     found = program.stat()
-    return BOOT_ID.read_text().strip(), f"{program} {found.st_size} {found.st_mtime_ns}"
+    return f"{program} {found.st_size} {found.st_mtime_ns}"
 
 
 def _cached(home: Home) -> ProbeResult | None:

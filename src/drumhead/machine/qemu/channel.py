@@ -78,6 +78,23 @@ async def monitor(directory: Path) -> AsyncIterator[QMPClient]:
             await client.disconnect()
 
 
+async def ignore_shared(client: QMPClient) -> None:
+    """Let a migration leave out the memory that is a file, which only the state of the devices goes beside."""
+    await client.execute(
+        "migrate-set-capabilities", {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
+    )
+
+
+async def load_state(directory: Path, state: int) -> None:
+    """Let QEMU load the state of its devices from its descriptor `state`, and run. Raises GUEST."""
+    try:
+        async with asyncio.timeout(ANSWER_TIME), monitor(directory) as client:
+            await ignore_shared(client)
+            await client.execute("migrate-incoming", {"uri": f"fd:{state}"})
+    except (QMPError, OSError, EOFError, TimeoutError) as error:
+        raise DrumheadError(ErrorCode.GUEST, f"QEMU could not resume {directory.name} ({error})") from error
+
+
 async def is_qemu_ready(directory: Path) -> bool:
     """Tell whether QEMU's main loop runs."""
     try:

@@ -39,6 +39,16 @@ def private_netdev(group: MulticastGroup) -> str:
     return f"socket,mcast={group.address}:{group.port},localaddr=127.0.0.1"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """The saved memory of a machine. Saving writes it in place; machines that are resumed from it have private copies
+    of the pages that they change, and wait for the state of their devices (``migrate-incoming``).
+    """
+
+    memory: Path
+    resumed: bool = False
+
+
 def command_line(
     boot: BootPlan,
     *,
@@ -48,23 +58,25 @@ def command_line(
     accelerator: Accelerator,
     cards: tuple[Card, ...],
     state: Path,
+    saved: Saved | None = None,
 ) -> list[str]:
     """Return the argv that start a machine.
 
     QEMU is to be started in `state`: sockets and logs are named from there, as a socket's path may not be longer than
-    107 bytes. `memory` is in MiB.
+    107 bytes. `memory` is in MiB. With `saved`, the machine is one that is to be saved, or is resumed.
     """
     argv = [PROGRAM, "-name", f"{_escape(name)},process=drumhead:{_escape(name)}"]
     argv += ["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-pidfile", "pid"]
     argv += [
         "-machine",
-        "q35",
+        f"q35{',memory-backend=memory' if saved else ''}",
         "-m",
         f"{memory}M",
         "-smp",
         _cpus(cpus, accelerator),
         *accelerator_arguments(accelerator),
     ]
+    argv += _saved(saved, memory) if saved else []
     argv += ["-qmp", "unix:qmp.sock,server=on,wait=off"]
     console = f"id=console,path=console.sock,server=on,wait=off,logfile={boot.console},logappend=on"
     argv += ["-chardev", f"socket,{console}", "-serial", "chardev:console"]
@@ -77,6 +89,13 @@ def command_line(
     for number, channel in enumerate(boot.channels):
         argv += _channel(number, channel, state)
     return argv + _cards(cards, boot.channels)
+
+
+def _saved(saved: Saved, memory: int) -> list[str]:
+    """Return the arguments of a memory that is a file."""
+    share = "off" if saved.resumed else "on"
+    backend = f"memory-backend-file,id=memory,size={memory}M,mem-path={_escape(str(saved.memory))},share={share}"
+    return ["-object", backend, *(["-incoming", "defer"] if saved.resumed else [])]
 
 
 def _cards(cards: tuple[Card, ...], channels: tuple[Channel, ...]) -> list[str]:

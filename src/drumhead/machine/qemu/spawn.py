@@ -27,8 +27,12 @@ START_TIME = 30.0
 """Seconds that QEMU has to set up its devices before the guest runs; it takes 0.1 s."""
 
 
-async def spawn(argv: list[str], boot: BootPlan, directory: Path, *, attached: bool) -> int:
+async def spawn(
+    argv: list[str], boot: BootPlan, directory: Path, *, attached: bool, inherited: tuple[int, ...] = ()
+) -> int:
     """Write the plan's files and start QEMU. Return its process id when its devices are set up.
+
+    QEMU keeps the descriptors `inherited`.
 
     Raises GUEST with QEMU's message when it does not start.
     """
@@ -36,7 +40,7 @@ async def spawn(argv: list[str], boot: BootPlan, directory: Path, *, attached: b
         with replacing(path, mode=0o600) as temporary:  # the machine's configuration may hold secrets
             temporary.write_bytes(contents)
     (directory / MONITOR).unlink(missing_ok=True)
-    pid = _start_process(argv, directory, attached=attached)
+    pid = _start_process(argv, directory, attached=attached, inherited=inherited)
     answers = asyncio.create_task(_monitor_answers(directory))
     ended = asyncio.create_task(wait_process(pid))
     try:
@@ -50,11 +54,16 @@ async def spawn(argv: list[str], boot: BootPlan, directory: Path, *, attached: b
         ended.cancel()
     if not ended.done():
         return pid
+    raise DrumheadError(ErrorCode.GUEST, f"QEMU could not start {directory.name}: {last_words(directory)}")
+
+
+def last_words(directory: Path) -> str:
+    """Return the end of what QEMU has said of a machine."""
     said = (directory / "qemu.log").read_text(errors="replace").strip().splitlines()[-3:]
-    raise DrumheadError(ErrorCode.GUEST, f"QEMU could not start {directory.name}: {' '.join(said) or 'no message'}")
+    return " ".join(said) or "no message"
 
 
-def _start_process(argv: list[str], directory: Path, *, attached: bool) -> int:
+def _start_process(argv: list[str], directory: Path, *, attached: bool, inherited: tuple[int, ...]) -> int:
     program = host.find_program(argv[0])
     log.info("$ %s", shlex.join(argv))
     with (directory / "qemu.log").open("wb") as said:
@@ -66,6 +75,7 @@ def _start_process(argv: list[str], directory: Path, *, attached: bool) -> int:
             stderr=said,
             # In a session of its own, QEMU does not receive Ctrl-C; this process does, and stops the machine cleanly.
             start_new_session=True,
+            pass_fds=inherited,
             preexec_fn=die_with_parent() if attached else None,  # noqa: PLW1509 - it makes one system call
         )
     # From here on only the process id is used (``wait_process``), so Popen must not wait for it.

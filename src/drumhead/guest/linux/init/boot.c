@@ -185,12 +185,29 @@ void write_secrets(const struct json *secrets) {
     }
 }
 
-void mount_volumes(const struct json *mounts) {
+/* Let the driver look again at a disk that got its contents after the kernel had found it: its size and features. */
+static void read_disk_again(const char *device) {
+    static const char *const steps[] = {"unbind", "bind", NULL};
+    char path[340], target[300];
+    snprintf(path, sizeof path, "/sys/class/block/%s/device", device + strlen("/dev/"));
+    ssize_t size = readlink(path, target, sizeof target - 1);
+    if (size < 0) fail("cannot find the driver of %s: %s", device, strerror(errno));
+    target[size] = 0;
+    const char *name = strrchr(target, '/') ? strrchr(target, '/') + 1 : target;
+    for (int i = 0; steps[i]; i++) {
+        snprintf(path, sizeof path, "/sys/bus/virtio/drivers/virtio_blk/%s", steps[i]);
+        if (!write_file(path, name)) fail("cannot %s %s: %s", steps[i], device, strerror(errno));
+    }
+}
+
+void mount_volumes(const struct json *mounts, bool spare) {
     for (const struct json *mounted = mounts ? mounts->child : NULL; mounted; mounted = mounted->next) {
         const char *serial = json_text(mounted, "serial", ""), *path = json_text(mounted, "path", "");
         unsigned long flags = MS_NODEV | MS_NOATIME | (json_number(mounted, "readonly", 0) != 0 ? MS_RDONLY : 0);
         char device[300];
-        if (!find_disk(serial, device, sizeof device)) fail("the volume %s for %s is missing", serial, path);
+        bool found = find_disk(serial, device, sizeof device);
+        if (found && spare) read_disk_again(device);
+        if (!found || !find_disk(serial, device, sizeof device)) fail("the volume %s for %s is missing", serial, path);
         mount_or_fail(device, path, "ext4", flags, NULL);
     }
 }

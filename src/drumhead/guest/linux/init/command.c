@@ -3,7 +3,9 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "init.h"
@@ -16,10 +18,39 @@ static double stop_grace;
 static const struct json *next_before; /* commands that run to their end first, one after another */
 static const struct json *last;        /* the machine's command */
 
+/* An interpreter that was started before the machine was saved, and has imported what the image names. It forks when it
+ * is told what to become, as libraries renew their randomness in the child of a fork. */
+static struct { pid_t pid; int talk; const char *order; } warm = {.talk = -1};
+
+/* Send the order and take the process that answers for the command. */
+static bool start_warm(void) {
+    char answer[32] = "";
+    if (warm.talk < 0 || !warm.order) return false;
+    write_all(warm.talk, warm.order, strlen(warm.order));
+    write_all(warm.talk, "\n", 1);
+    ssize_t got = read(warm.talk, answer, sizeof answer - 1);
+    command = got > 0 ? atoi(answer) : 0;
+    if (command <= 0) fail("the warm interpreter did not start the command");
+    close(warm.talk); /* now it ends */
+    warm.talk = -1;
+    report("{\"event\":\"started\",\"pid\":%d}\n", command);
+    return true;
+}
+
+static void end_warm(void) {
+    if (warm.talk < 0) return;
+    kill(warm.pid, SIGKILL);
+    close(warm.talk);
+    close(output);
+    warm.talk = output = -1;
+}
+
 static void start(const struct json *record) {
     struct program program;
     int ends[2];
     if (!record) fail("the machine was given no command");
+    if (!last && start_warm()) return;
+    end_warm();
     if (!program_from(record, &program)) { /* an empty command: only serve exec sessions until stopped */
         report("{\"event\":\"started\",\"pid\":0}\n");
         return;
@@ -44,6 +75,44 @@ static void start_next(void) {
     start(record);
 }
 
+static void relay_output(void) {
+    char bytes[16384];
+    ssize_t got = read(output, bytes, sizeof bytes);
+    if (got > 0) {
+        write_all(log_port, bytes, (size_t)got);
+    } else if (got == 0 || errno != EINTR) {
+        close(output);
+        output = -1;
+    }
+}
+
+/* It says "ready" on its standard input, which is a socket. What it prints meanwhile is the machine's log. */
+void command_warm(const struct json *record) {
+    struct program program;
+    char said[16] = "";
+    int ends[2], talk[2];
+    if (!program_from(record, &program)) return;
+    if (pipe2(ends, O_CLOEXEC) != 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, talk) != 0)
+        fail("cannot make a pipe: %s", strerror(errno));
+    warm.pid = start_program(&program, talk[1], ends[1], ends[1], false);
+    if (warm.pid < 0) fail("cannot start a process: %s", strerror(errno));
+    close(talk[1]);
+    close(ends[1]);
+    warm.talk = talk[0];
+    output = ends[0];
+    program_free(&program);
+    for (;;) {
+        struct pollfd wanted[] = {{.fd = output, .events = POLLIN}, {.fd = warm.talk, .events = POLLIN}};
+        if (poll(wanted, 2, -1) < 0) continue;
+        if (wanted[0].revents && output >= 0) relay_output();
+        if (!wanted[1].revents) continue;
+        if (read(warm.talk, said, sizeof said - 1) <= 0) fail("the interpreter ended before it had imported everything");
+        return;
+    }
+}
+
+void command_expect(const char *order) { warm.order = order; }
+
 void command_start(const struct json *before, const struct json *record, double grace) {
     stop_grace = grace;
     next_before = before ? before->child : NULL;
@@ -64,17 +133,6 @@ void command_stop(double grace) {
 void command_open_log(void) {
     log_port = open_port("org.drumhead.log");
     if (log_port < 0) log_port = STDERR_FILENO;
-}
-
-static void relay_output(void) {
-    char bytes[16384];
-    ssize_t got = read(output, bytes, sizeof bytes);
-    if (got > 0) {
-        write_all(log_port, bytes, (size_t)got);
-    } else if (got == 0 || errno != EINTR) {
-        close(output);
-        output = -1;
-    }
 }
 
 static void command_ended(int status) {

@@ -10,8 +10,9 @@
 
 static int port = -1;
 static bool connected = true; /* a port without a client polls as hung up, so it is not polled again until SIGIO */
-static char line[65536];
+static char line[1 << 20]; /* a configuration with its secrets */
 static size_t length;
+static const char configuration[] = "{\"do\":\"configure\"";
 
 void control_open(void) {
     port = open_port("org.drumhead.control");
@@ -55,6 +56,16 @@ static void handle(char *text) {
     json_free(request);
 }
 
+/* The request stays: the command is part of it. */
+static void handle_configuration(const char *text) {
+    char *copy = strdup(text);
+    struct json *request = copy ? json_parse(copy) : NULL;
+    if (request && warm_configure(request))
+        answer("{\"ok\":true}\n");
+    else
+        answer("{\"ok\":false,\"reason\":\"it is configured already\"}\n");
+}
+
 void control_wake(void) { connected = true; }
 
 void control_polls(struct pollfd *polls) {
@@ -75,7 +86,10 @@ void control_events(const struct pollfd *polls) {
     line[length] = 0;
     while ((end = memchr(line, '\n', length))) {
         *end = 0;
-        handle(line);
+        if (strncmp(line, configuration, strlen(configuration)) == 0)
+            handle_configuration(line);
+        else
+            handle(line);
         length -= (size_t)(end + 1 - line);
         memmove(line, end + 1, length);
     }

@@ -6,6 +6,7 @@
  *   command.c   the machine's command;                          control.c  requests of the host
  *   session.c   programs that the host starts beside it;        console.c  a shell on the serial console
  *   process.c   starting a program;                             end.c      a clean end
+ *   warm.c      a machine that is saved before its command starts, and configured when it is resumed
  *   parse/      JSON and DHCP messages;                         base/      files, time, virtio-serial ports
  */
 #pragma once
@@ -29,8 +30,15 @@ void mount_kernel_file_systems(void);
 void load_modules(void);
 void wait_for_devices(bool (*ready)(void), const char *what, double seconds);
 void mount_root(const char *overlay_serial); /* layers under an overlay become / */
-void mount_volumes(const struct json *mounts);
+void mount_volumes(const struct json *mounts, bool spare); /* spare: the disks had no contents when the kernel found them */
 void write_secrets(const struct json *secrets); /* name: text, as /run/secrets/NAME */
+
+/* main.c */
+void configure(const struct json *config, bool resumed); /* names, cards, volumes, secrets; then start the command */
+
+/* warm.c */
+void warm_up(const struct json *interpreter);
+bool warm_configure(struct json *request); /* false: this machine waits for no configuration */
 
 /* swap.c */
 void set_up_swap(void);
@@ -55,6 +63,8 @@ int exit_code(int wait_status); /* 128 + n after signal n */
 
 /* command.c */
 void command_open_log(void);
+void command_warm(const struct json *interpreter); /* start it and wait until it has imported what it was told */
+void command_expect(const char *order); /* the line with which the warm interpreter becomes the command; NULL: none */
 void command_start(const struct json *before, const struct json *command, double grace);
 void command_stop(double grace); /* SIGTERM now, SIGKILL after `grace` seconds; negative: the configured grace */
 void command_polls(struct pollfd *);

@@ -32,6 +32,15 @@ static struct json *read_own_command(void) {
     return command_record;
 }
 
+void configure(const struct json *config, bool resumed) {
+    write_hosts(json_text(config, "hostname", "drumhead"), json_get(config, "hosts"));
+    set_up_network(json_get(config, "nics"));
+    mount_volumes(json_get(config, "mounts"), resumed);
+    write_secrets(json_get(config, "secrets"));
+    const struct json *command = config ? json_get(config, "command") : read_own_command();
+    command_start(json_get(config, "before"), command, json_number(config, "stop_grace", 10));
+}
+
 static void boot(void) {
     char *text = read_file("/drumhead/config.json");
     struct json *config = text ? json_parse(text) : NULL;
@@ -42,15 +51,13 @@ static void boot(void) {
     command_open_log();
     set_up_swap();
     mount_root(json_text(config, "overlay", ""));
-    write_hosts(json_text(config, "hostname", "drumhead"), json_get(config, "hosts"));
-    set_up_network(json_get(config, "nics"));
-    mount_volumes(json_get(config, "mounts"));
-    write_secrets(json_get(config, "secrets"));
     control_open();
     sessions_open();
     console_open();
-    const struct json *command = config ? json_get(config, "command") : read_own_command();
-    command_start(json_get(config, "before"), command, json_number(config, "stop_grace", 10));
+    if (json_get(config, "warm"))
+        warm_up(json_get(config, "warm"));
+    else
+        configure(config, false);
 }
 
 enum { SIGNALS, OUTPUT, CONSOLE, CONTROL, FIRST_SESSION, ALL_POLLS = FIRST_SESSION + SESSIONS * SESSION_POLLS };

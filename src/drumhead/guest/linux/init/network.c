@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <net/if.h>
+#include <net/if_arp.h>
 #include <net/route.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -61,6 +62,18 @@ static void set_gateway(const char *card, uint32_t gateway) {
     memcpy(&route.rt_genmask, &any, sizeof any);
     memcpy(&route.rt_gateway, &via, sizeof via);
     if (ioctl(link, SIOCADDRT, &route) != 0 && errno != EEXIST) say("cannot set the gateway of %s: %s", card, strerror(errno));
+    close(link);
+}
+
+/* A card of a resumed machine still has the hardware address of the one that was saved. */
+static void take_mac(const char *card, const char *mac) {
+    struct ifreq change = {.ifr_hwaddr.sa_family = ARPHRD_ETHER};
+    unsigned char *to = (unsigned char *)change.ifr_hwaddr.sa_data;
+    int link = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    snprintf(change.ifr_name, sizeof change.ifr_name, "%s", card);
+    if (sscanf(mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", to, to + 1, to + 2, to + 3, to + 4, to + 5) != 6 || link < 0 ||
+        ioctl(link, SIOCSIFHWADDR, &change) != 0)
+        fail("the network card %s cannot have the address %s: %s", card, mac, strerror(errno));
     close(link);
 }
 
@@ -130,9 +143,10 @@ static void use_every_card(void) {
 static void use_cards(const struct json *nics, bool with_dhcp) {
     for (const struct json *nic = nics ? nics->child : NULL; nic; nic = nic->next) {
         char card[IFNAMSIZ];
-        const char *mac = json_text(nic, "mac", "");
+        const char *mac = json_text(nic, "mac", ""), *saved = json_text(nic, "saved_mac", "");
         if (with_dhcp == (*json_text(nic, "address", "") != 0)) continue;
-        if (!find_card(mac, card)) fail("the network card %s is missing", mac);
+        if (!find_card(*saved ? saved : mac, card)) fail("the network card %s is missing", mac);
+        if (*saved) take_mac(card, mac);
         bring_up(card);
         if (with_dhcp)
             use_dhcp(card);

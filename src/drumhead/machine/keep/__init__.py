@@ -1,0 +1,1 @@
+"""Keepers: processes that start a machine again when it has ended."""

@@ -1,0 +1,151 @@
+"""Keep a machine running: wait for its end and start it again as its restart policy says.
+
+The command of a machine in the foreground is its keeper. A detached machine has a process of its own (``python -m
+drumhead.machine.keep NAME``). A keeper holds a lock in the instance's directory; on SIGTERM it stops the machine and
+ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from drumhead.blobs import replacing
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.machine.instances import KEEPER, KEEPING, STOPPING, Instances
+from drumhead.machine.keep.policy import Restarts
+from drumhead.machine.launch import restart_machine
+from drumhead.machine.process import wait_process
+from drumhead.machine.records import Keeping
+from drumhead.machine.stop import stop_machine
+from drumhead.machine.watch import watching
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from drumhead.home import Home
+    from drumhead.machine.records import Instance
+
+log = logging.getLogger(__name__)
+
+LOG = "keeper.log"
+
+
+@contextmanager
+def keeping(directory: Path) -> Iterator[None]:
+    """Hold the keeper's lock of an instance. Raises CONFLICT when another process holds it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / KEEPER).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"{directory.name} is kept running already; `drumhead stop {directory.name}` ends that"
+            raise DrumheadError(ErrorCode.CONFLICT, message) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        write_keeping(directory, Keeping())
+        yield
+
+
+def write_keeping(directory: Path, record: Keeping) -> None:
+    """Record what ``drumhead instances`` shows of the restarts."""
+    with replacing(directory / KEEPING) as temporary:
+        temporary.write_bytes(msgspec.json.encode(record))
+
+
+def start_keeper(home: Home, name: str) -> None:
+    """Leave a process that keeps a detached machine running."""
+    with (home.instances / name / LOG).open("wb") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "drumhead.machine.keep", name],
+            env={**os.environ, "DRUMHEAD_HOME": str(home.root)},
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+    process.returncode = 0  # it outlives us
+
+
+async def keep(home: Home, name: str) -> None:
+    """Restart the machine `name` whenever its policy says so, until SIGTERM or SIGINT, or until it is given up."""
+    instances = Instances(home)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    with keeping(instances.directory(name)):
+        instance = instances.read(name)
+        restarts = Restarts(instance.launch.spec.restart)
+        while not stop.is_set():
+            instance = await _wait_end(instances, instance, stop)
+            ends = stop.is_set() or is_stopping(instances.directory(name))
+            delay = None if ends else note_end(instances, instance, restarts)
+            if delay is None or await pause(delay, instances.directory(name), stop):
+                break
+            with suppress(DrumheadError):  # it is counted like a machine that ended at once
+                await restart_machine(home, name, attached=False)
+            instance = instances.read(name)
+        if stop.is_set():
+            await stop_machine(instances, name)
+
+
+async def _wait_end(instances: Instances, instance: Instance, stop: asyncio.Event) -> Instance:
+    """Wait until a machine has ended, or for `stop`."""
+    if instance.pid:
+        ended = asyncio.create_task(wait_process(instance.pid))
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        stopped.cancel()
+    return instances.read(instance.launch.spec.name)
+
+
+def note_end(instances: Instances, instance: Instance, restarts: Restarts) -> float | None:
+    """Count an end, record and log what follows. Return the seconds until the restart, None when there is none."""
+    name = instance.launch.spec.name
+    ran = max(0.0, instance.ended_at - instance.launch.started_at)
+    reason = instance.reason.splitlines()[0] if instance.reason else f"ended with status {instance.exit_status}"
+    given_up = restarts.exhausted
+    delay = restarts.after(failed=instance.exit_status != 0, ran=ran)
+    if delay is not None:
+        log.warning("%s: %s; restarting in %.0f s", name, reason, delay)
+    elif given_up and restarts.exhausted:
+        log.warning("%s: %s; not restarted again after %d restarts in a row", name, reason, restarts.in_a_row)
+    record = Keeping(restarts=restarts.total, reason=reason, waits=delay is not None)
+    write_keeping(instances.directory(name), record)
+    return delay
+
+
+def is_stopping(directory: Path) -> bool:
+    """Tell whether somebody wants the machine to stay ended."""
+    return (directory / STOPPING).exists()
+
+
+async def pause(seconds: float, directory: Path, stop: asyncio.Event) -> bool:
+    """Wait, and tell whether `stop`, or somebody who stops the machine, ended the wait."""
+    asked = asyncio.create_task(stop.wait())
+    try:
+        with watching(directory) as changed:
+            async with asyncio.timeout(seconds):
+                while not (stop.is_set() or is_stopping(directory)):
+                    wake = asyncio.create_task(changed.wait())
+                    await asyncio.wait({wake, asked}, return_when=asyncio.FIRST_COMPLETED)
+                    wake.cancel()
+                    changed.clear()
+    except TimeoutError:
+        return False
+    finally:
+        asked.cancel()
+    return True

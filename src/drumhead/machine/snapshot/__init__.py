@@ -1,0 +1,1 @@
+"""Machines that are saved before their command starts, and resumed many times."""

@@ -1,0 +1,83 @@
+"""Machines that are started again when they have ended (``--restart``)."""
+
+import signal
+
+import pytest
+
+from drumhead.machine.instances import Instances, keeper_pid
+from drumhead.machine.keep.policy import FIRST_DELAY, LONGEST_DELAY, MAX_RESTARTS, STEADY, Restarts
+from support.guests.composing import write_files
+from support.guests.machines import command, find, wait_log
+
+COUNT = """
+import signal, sys
+with open("/data/starts", "a+") as file:
+    file.write("x")
+    file.flush()
+    file.seek(0)
+    starts = len(file.read())
+print(f"start {starts}", flush=True)
+if starts < 3:
+    sys.exit(int(sys.argv[1]))
+signal.pause()
+"""
+
+
+def test_delays_grow_until_a_machine_has_run_steadily_and_end_after_too_many():
+    restarts = Restarts("always")
+    delays = [restarts.after(failed=True, ran=0.5) for _ in range(MAX_RESTARTS)]
+    assert delays[:3] == [FIRST_DELAY, 2 * FIRST_DELAY, 4 * FIRST_DELAY]
+    assert max(delays) == LONGEST_DELAY
+    assert restarts.exhausted and restarts.after(failed=True, ran=0.5) is None
+    assert restarts.after(failed=True, ran=STEADY) == FIRST_DELAY
+    assert restarts.total == MAX_RESTARTS + 1
+
+
+@pytest.mark.parametrize(("policy", "failed", "again"), [("no", True, False), ("on-failure", False, False)])
+def test_a_policy_leaves_an_end_as_it_is(policy, failed, again):
+    assert (Restarts(policy).after(failed=failed, ran=1.0) is not None) == again
+
+
+@pytest.fixture(scope="module")
+def image(drumhead, tmp_path_factory):
+    files = {
+        "meta/package.yaml": "name: again\ntitle: Again\nauthor: a\nrequire: [python]\n",
+        "meta/run.yaml": "runtime: python\nconfig_set:\n  well:\n    main: /count.py\n    args: ['0']\n"
+        "  badly:\n    main: /count.py\n    args: ['3']\n",
+        "count.py": COUNT,
+    }
+    drumhead("package", "compose", "-C", write_files(tmp_path_factory.mktemp("again"), files), "test/again")
+    drumhead("snapshot", "create", "test/again", "-m", "96M")
+    yield "test/again"
+    for name in ("again-here", "again-away"):
+        drumhead.run("delete", "--force", name)
+        drumhead.run("volume", "delete", name)
+    drumhead("rmi", "test/again")
+
+
+@pytest.mark.slow
+async def test_a_machine_in_the_foreground_is_restarted_after_failures_until_it_is_stopped(drumhead, image):
+    words = ("run", "--restart", "on-failure", "--run", "badly", "-m", "96M", "--volume", "again-here:/data:16M")
+    with command(drumhead.home, *words, "-i", image, "again-here") as process:
+        await wait_log(drumhead.home, "again-here", "start 3")
+        assert find(drumhead, "again-here")["keeping"]["restarts"] == 2
+        process.send_signal(signal.SIGINT)
+        said, errors = process.communicate(timeout=60)
+    assert said.split(b"\n")[:3] == [b"start 1", b"start 2", b"start 3"]
+    assert b"again-here: ended with status 3; restarting in 1 s" in errors
+    assert process.returncode == 128 + signal.SIGTERM
+    assert find(drumhead, "again-here")["pid"] == 0
+
+
+@pytest.mark.slow
+async def test_a_detached_machine_is_restarted_until_it_is_stopped(drumhead, image):
+    words = ("--restart", "always", "--run", "well", "-m", "96M", "--volume", "again-away:/data:16M")
+    drumhead("run", "-d", *words, "-i", image, "again-away")
+    await wait_log(drumhead.home, "again-away", "start 3")
+    directory = Instances(drumhead.home).directory("again-away")
+    assert keeper_pid(directory)
+    assert "again-away" in drumhead("instances")
+    assert find(drumhead, "again-away")["keeping"]["restarts"] == 2
+    drumhead("stop", "again-away")
+    assert find(drumhead, "again-away")["pid"] == 0
+    assert keeper_pid(directory) == 0, "nobody is left who would start it"

@@ -1,0 +1,166 @@
+"""Machines that are resumed from a snapshot instead of booted."""
+
+import hashlib
+import json
+import time
+
+import pytest
+
+from drumhead.machine.instances import Instances
+from support.guests.composing import write_files
+from support.guests.machines import find
+
+pytestmark = pytest.mark.slow
+
+RUN = """
+runtime: python
+warm: [warmed, random, ssl]
+config_set:
+  facts:
+    main: /facts.py
+    args: [one, 'two words']
+    env: {SHARED: "yes", PYTHONPATH: /}
+  module:
+    module: facts
+    env: {SHARED: "yes", PYTHONPATH: /}
+config_set_default: facts
+"""
+WARMED = "import os\nPROCESS = os.getpid()\n"
+FACTS = """
+import fcntl, json, os, random, socket, ssl, struct, sys, time
+import warmed
+
+def address(card, request):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        return fcntl.ioctl(one, request, struct.pack("256s", card.encode()))[18:24]
+
+def read(path):
+    with open(path) as file:
+        return file.read()
+
+disk = os.statvfs("/data") if os.path.isdir("/data") else None
+print(json.dumps({
+    "argv": sys.argv, "name": __name__, "env": dict(os.environ), "cwd": os.getcwd(),
+    "host": socket.gethostname(), "hosts": read("/etc/hosts"),
+    "address": socket.inet_ntoa(address("eth0", 0x8915)[2:6]), "mac": address("eth0", 0x8927).hex(":"),
+    "random": random.random(), "urandom": os.urandom(16).hex(), "ssl": ssl.RAND_bytes(16).hex(),
+    "boot_id": read("/proc/sys/kernel/random/boot_id").strip(), "time": time.time(),
+    "warm": warmed.PROCESS != os.getpid(), "disk": disk and disk.f_blocks * disk.f_frsize,
+    "kept": read("/data/kept") if os.path.exists("/data/kept") else None,
+}))
+if disk and not os.path.exists("/data/kept"):
+    with open("/data/kept", "w") as file:
+        file.write("from " + socket.gethostname())
+"""
+
+
+@pytest.fixture(scope="module")
+def image(drumhead, tmp_path_factory):
+    """An image with a snapshot for 96 MiB."""
+    manifest = "name: snap\ntitle: Snap\nauthor: a\nrequire: [python]\n"
+    files = {"meta/package.yaml": manifest, "meta/run.yaml": RUN, "warmed.py": WARMED, "facts.py": FACTS}
+    project = write_files(tmp_path_factory.mktemp("snap"), files)
+    drumhead("package", "compose", "-C", project, "test/snap")
+    drumhead("snapshot", "create", "test/snap", "-m", "96M")
+    yield "test/snap"
+    drumhead("delete", "--force", *[name for name in Instances(drumhead.home).names() if name.startswith("snap-")])
+    drumhead("volume", "delete", "snapdata", "snapmore")
+    drumhead("rmi", "test/snap")
+
+
+def run(drumhead, image, name, *flags):
+    """What a machine's program says of it, when the machine was resumed, and when that was."""
+    before = time.time()
+    done = drumhead.run("run", "-i", image, name, "-m", "96M", *flags)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert before - 1 < said["time"] < time.time() + 1, "its clock is the host's"
+    return said, "resumed from a snapshot" in done.stderr
+
+
+def saved_memory(drumhead, image):
+    """The digest of the memory of the one snapshot of an image."""
+    (record,) = [one for one in drumhead.home.snapshots.glob("*/snapshot.json") if image in one.read_text()]
+    return hashlib.sha256((record.parent / "memory").read_bytes()).hexdigest()
+
+
+def test_two_machines_of_one_snapshot_have_nothing_of_one_another(drumhead, image):
+    memory = saved_memory(drumhead, image)
+    first, resumed = run(drumhead, image, "snap-one", "--env", "MINE=first", "--env", "EMPTY=")
+    second, resumed_too = run(drumhead, image, "snap-two", "--run", "module", "--mac", "A2:13:15:00:80:02")
+    assert resumed and resumed_too
+    assert first["warm"] and second["warm"], "the interpreter of the snapshot became the program"
+    assert (first["argv"], first["name"]) == (["/facts.py", "one", "two words"], "__main__")
+    assert (second["argv"], second["name"], second["cwd"]) == (["/facts.py"], "__main__", "/")
+    assert (first["host"], second["host"]) == ("snap-one", "snap-two")
+    assert (first["env"]["MINE"], first["env"]["EMPTY"], first["env"]["SHARED"]) == ("first", "", "yes")
+    assert "MINE" not in second["env"]
+    assert second["mac"] == "a2:13:15:00:80:02"
+    for name, said in [("snap-one", first), ("snap-two", second)]:
+        assert said["address"] == find(drumhead, name)["launch"]["address"]
+        assert f"{said['address']} {name}\n" in said["hosts"]
+    for own in ("address", "mac", "random", "urandom", "ssl", "boot_id"):
+        assert first[own] != second[own], own
+    again, _ = run(drumhead, image, "snap-one")
+    assert again["mac"] == first["mac"] and again["random"] != first["random"]
+    assert saved_memory(drumhead, image) == memory, "machines change copies of the pages"
+
+
+def test_a_resumed_machine_has_the_volumes_that_it_is_given(drumhead, image):
+    flags = ("--volume", "snapdata:/data:48M")
+    first, resumed = run(drumhead, image, "snap-disk", *flags)
+    assert resumed and first["kept"] is None
+    assert 32 << 20 < first["disk"] <= 48 << 20
+    second, resumed = run(drumhead, image, "snap-disk-2", *flags)
+    assert resumed and second["kept"] == "from snap-disk"
+    third, resumed = run(
+        drumhead, image, "snap-disk-3", "--volume", "snapdata:/data:ro", "--volume", "snapmore:/more:16M"
+    )
+    assert resumed and third["kept"] == "from snap-disk"
+
+
+def test_what_an_interpreter_reads_at_its_start_gets_a_new_process(drumhead, image):
+    said, resumed = run(drumhead, image, "snap-seed", "--env", "PYTHONHASHSEED=7")
+    assert resumed and not said["warm"]
+    assert said["env"]["PYTHONHASHSEED"] == "7"
+
+
+def test_a_machine_boots_without_its_snapshot(drumhead, image):
+    said, resumed = run(drumhead, image, "snap-cold", "--cold")
+    assert not resumed and said["host"] == "snap-cold"
+    assert [one["memory"] for one in drumhead.json("snapshot", "list") if one["image"] == image] == [96 << 20]
+
+
+def test_a_damaged_snapshot_costs_a_boot(drumhead, image, tmp_path):
+    project = write_files(
+        tmp_path,
+        {
+            "meta/package.yaml": "name: d\ntitle: D\nauthor: a\nrequire: [python]\n",
+            "meta/run.yaml": "runtime: python\nconfig_set:\n  say:\n    main: /say.py\n",
+            "say.py": "print('said')\n",
+        },
+    )
+    drumhead("package", "compose", "-C", project, "test/damaged")
+    drumhead("snapshot", "create", "test/damaged", "-m", "96M")
+    (record,) = [one for one in drumhead.home.snapshots.glob("*/snapshot.json") if "test/damaged" in one.read_text()]
+    (record.parent / "state").write_bytes(b"no state")
+    done = drumhead.run("run", "test/damaged", "-m", "96M")
+    assert (done.returncode, done.stdout) == (0, "said\n"), done.stderr
+    assert "damaged boots, as its snapshot cannot be resumed" in done.stderr
+    assert not record.parent.exists()
+
+
+def test_what_cannot_be_saved_is_refused_with_the_reason(drumhead, image, tmp_path):
+    files = {
+        "meta/package.yaml": "name: r\ntitle: R\nauthor: a\nrequire: [python]\n",
+        "meta/run.yaml": "runtime: python\nwarm: [missing.module]\nconfig_set:\n  a:\n    main: /a.py\n",
+        "a.py": "",
+    }
+    project = write_files(tmp_path, files)
+    drumhead("package", "compose", "-C", project, "test/refused")
+    said = drumhead.refused("snapshot", "create", "test/refused", "-m", "96M", status=125)
+    assert "No module named 'missing'" in said
+    drumhead("package", "compose", "-C", project, "--size", "16M", "test/refused")
+    assert "--size" in drumhead.refused("snapshot", "create", "test/refused", status=5)
+    assert "test/refused" not in drumhead("snapshot", "list")
+    assert "no snapshot of test/refused" in drumhead.refused("snapshot", "delete", "test/refused", status=3)
