@@ -13,7 +13,7 @@ from drumhead.guest import find_guest
 from drumhead.guest.contract import ProbeBoot
 from drumhead.home import Home
 from drumhead.image.store import ImageStore
-from drumhead.machine.attach import wait_started
+from drumhead.machine.boot import wait_started
 from drumhead.machine.instances import Instances
 from drumhead.machine.launch import Started, start_machine
 from drumhead.machine.process import die_with_parent, wait_process

@@ -84,6 +84,13 @@ class MachineFlags:
         Literal["no", "on-failure", "always"],
         Parameter(help="Whether the machine is started again when its command has ended by itself."),
     ] = "no"
+    sleep_after: Annotated[
+        float,
+        Parameter(
+            help="Stop the machine when nobody was connected to its forwarded ports for so many seconds, and start it "
+            "at the next connection (with -d)."
+        ),
+    ] = 0.0
     cold: Annotated[
         bool, Parameter(negative="", help="Boot the machine, even if there is a snapshot to resume it from.")
     ] = False

@@ -12,7 +12,7 @@ from drumhead.errors import DrumheadError
 from drumhead.fleet.health import wait_healthy, wait_unresponsive
 from drumhead.fleet.plan import find_forward, machine_spec
 from drumhead.image.store import ImageStore
-from drumhead.machine.attach import wait_started
+from drumhead.machine.boot import wait_started
 from drumhead.machine.instances import Instances
 from drumhead.machine.launch import image_digest, start_machine
 from drumhead.machine.process import wait_process

@@ -29,10 +29,11 @@ Capability = Literal[
     "holes",
     "several-commands",
     "snapshot",
+    "listening",
 ]
 """What some guests cannot do: ``drumhead exec``, a shell on the console, a disk for writes anywhere (``--size``), a
 read-only volume, more than one volume, a volume in qcow2 format, sparse files on a volume, several commands one after
-another, being resumed from a snapshot.
+another, being resumed from a snapshot, telling whether its program listens.
 """
 
 

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.machine.instances import Instances, console_end
+from drumhead.machine.boot import wait_started
+from drumhead.machine.instances import Instances, keeper_pid
 from drumhead.machine.keep.keeper import is_stopping, keeping, note_end, pause, start_keeper
 from drumhead.machine.keep.policy import Restarts
 from drumhead.machine.launch import Started, restart_machine, start_machine
 from drumhead.machine.logs import trim_periodically
 from drumhead.machine.process import wait_process
 from drumhead.machine.stop import destroy_machine, exit_status, stop_machine, switch_off
-from drumhead.machine.watch import follow, read_from, watching
+from drumhead.machine.watch import follow, read_from
 from drumhead.text import write_output
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from drumhead.home import Home
     from drumhead.machine.records import Instance, InstanceSpec
 
-BOOT_TIME = 120.0
-"""Seconds that a machine has until its command runs. It takes 3 s alone under emulation, and 30 s beside much else."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -56,7 +55,10 @@ async def run_attached(home: Home, spec: InstanceSpec, announce: Announce) -> in
 
 
 async def restart_attached(home: Home, name: str, announce: Announce) -> int:
-    """Return the same for a stopped machine; what its log held before is not repeated."""
+    """Return the same for a stopped machine; what its log held before is not repeated. Raises USAGE for a sleeper."""
+    if Instances(home).read(name).launch.spec.sleep_after:
+        message = f"{name} sleeps when nobody is connected, so its keeper runs in the background; leave out --attach"
+        raise DrumheadError(ErrorCode.USAGE, message)
     return await _attend_kept(home, await restart_machine(home, name, attached=True), announce)
 
 
@@ -73,8 +75,9 @@ async def run_detached(home: Home, started: Started, announce: Announce) -> None
     except DrumheadError:
         await destroy_machine(instances, name)
         raise
-    if started.launch.spec.restart != "no":
-        start_keeper(home, name)
+    spec = started.launch.spec
+    if (spec.restart != "no" or spec.sleep_after) and not keeper_pid(instances.directory(name)):
+        await start_keeper(home, name)
 
 
 async def run_to_end(home: Home, spec: InstanceSpec, *, time_limit: float) -> Outcome:
@@ -94,35 +97,6 @@ async def run_to_end(home: Home, spec: InstanceSpec, *, time_limit: float) -> Ou
     finally:
         await destroy_machine(instances, spec.name)
         instances.delete(spec.name)
-
-
-async def wait_started(instances: Instances, name: str, *, time_limit: float = BOOT_TIME) -> Instance:
-    """Wait until a machine's command runs or has ended.
-
-    Raises GUEST when the machine fails before that, and TIMEOUT with the end of its console when it does not boot.
-    """
-    pid = instances.read(name).pid
-    ended = asyncio.create_task(wait_process(pid)) if pid else None
-    try:
-        with watching(instances.directory(name)) as changed:
-            async with asyncio.timeout(time_limit):
-                while (instance := instances.read(name)).state == "starting":
-                    wake = asyncio.create_task(changed.wait())
-                    await asyncio.wait({wake, *([ended] if ended else [])}, return_when=asyncio.FIRST_COMPLETED)
-                    wake.cancel()
-                    changed.clear()
-    except TimeoutError as error:
-        raise DrumheadError(
-            ErrorCode.TIMEOUT,
-            f"{name} did not boot within {time_limit:.0f} s (`drumhead logs --console {name}` shows all)"
-            f"{console_end(instances.directory(name))}",
-        ) from error
-    finally:
-        if ended:
-            ended.cancel()
-    if instance.state == "failed":
-        exit_status(instance)
-    return instance
 
 
 async def _attend_kept(home: Home, started: Started, announce: Announce) -> int:

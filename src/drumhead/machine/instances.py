@@ -133,12 +133,14 @@ class Instances:
 def observe(directory: Path, launch: Launch) -> Instance:
     """Return the state of a machine from its pid file and its status file, and what its keeper has recorded."""
     instance = _observe(directory, launch)
-    if launch.spec.restart == "no":
+    if launch.spec.restart == "no" and not launch.spec.sleep_after:
         return instance
     try:
         keeping = msgspec.json.decode((directory / KEEPING).read_bytes(), type=Keeping)
     except (FileNotFoundError, msgspec.DecodeError):
         return instance
+    if keeping.asleep and not instance.pid and keeper_pid(directory):
+        return msgspec.structs.replace(instance, keeping=keeping, state="asleep", exit_status=None)
     return msgspec.structs.replace(instance, keeping=keeping)
 
 

@@ -19,7 +19,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest, require
 from drumhead.guest.contract import Drive, GuestMount, GuestNic, RunConfig
 from drumhead.image.store import ImageStore, encode
-from drumhead.machine.instances import Instances
+from drumhead.machine.instances import Instances, keeper_pid
 from drumhead.machine.logs import trim_logs
 from drumhead.machine.network import private
 from drumhead.machine.network.host import host_netdev
@@ -132,7 +132,9 @@ def _plan(
         accelerator=accelerator,
         mac=mac,
         address=private.derive_address(mac) if spec.network == "nat" else "",
-        forwards=tuple(map(find_port, spec.forwards)),
+        # The keeper of a machine that sleeps has its ports already.
+        forwards=spec.forwards if keeper_pid(instances.directory(spec.name)) else tuple(map(find_port, spec.forwards)),
+        inner_forwards=tuple(map(_inner_port, spec.forwards)) if spec.sleep_after else (),
         started_at=time.time(),
         attached=attached,
         fleet=fleet,
@@ -153,6 +155,8 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
     _refuse_little_memory(guest, spec.memory)
     if spec.before:
         require(guest, "several-commands")
+    if spec.sleep_after:
+        require(guest, "listening")
     files = await asyncio.to_thread(ImageStore(home).files, image)
     acceleration = await find_acceleration(home, guest.probe(files))
     launch = _plan(instances, image, spec, acceleration.accelerator, attached=attached, fleet=fleet)
@@ -258,7 +262,9 @@ def cards(home: Home, launch: Launch) -> tuple[Card, ...]:
         beside = private_netdev(private.multicast_group(home, spec.private_network))
     else:
         beside = host_netdev(spec.network, spec.network_device)
-    uplink = Card(netdev=user_netdev(launch.forwards), mac=uplink_mac(launch), has_channels=True)
+    uplink = Card(
+        netdev=user_netdev(launch.inner_forwards or launch.forwards), mac=uplink_mac(launch), has_channels=True
+    )
     return Card(netdev=beside, mac=launch.mac), uplink
 
 
@@ -284,6 +290,10 @@ def refuse_taken_mac(known: list[Instance], launch: Launch) -> None:
 def uplink_mac(launch: Launch) -> str:
     """Return the MAC of the second card, which only QEMU sees."""
     return private.derive_mac(f"{launch.spec.private_network}/out", launch.spec.name)
+
+
+def _inner_port(forward: PortForward) -> PortForward:
+    return find_port(msgspec.structs.replace(forward, host_address="127.0.0.1", host_port=0))
 
 
 def find_port(forward: PortForward) -> PortForward:

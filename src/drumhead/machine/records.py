@@ -11,8 +11,8 @@ from drumhead.records import Command
 Accelerator = Literal["kvm", "tcg"]
 NetworkMode = Literal["nat", "bridge", "tap", "vhost"]
 RestartPolicy = Literal["no", "on-failure", "always"]
-InstanceState = Literal["starting", "running", "exited", "failed"]
-"""starting: QEMU runs, the command does not yet.
+InstanceState = Literal["starting", "running", "asleep", "exited", "failed"]
+"""starting: QEMU runs, the command does not yet. asleep: its keeper starts it at the next connection.
 
 exited: the command ended or was stopped. failed: the machine could not boot, or ended without reporting its command's
 status.
@@ -66,6 +66,8 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Further names by which other machines of the network find it."""
     restart: RestartPolicy = "no"
     """Whether its keeper starts it again when it has ended."""
+    sleep_after: float = 0.0
+    """Seconds without a connection after which its keeper stops it until the next one; 0: it is not stopped."""
     cold: bool = False
     """It boots even where a snapshot could be resumed."""
     secrets: tuple[str, ...] = ()
@@ -90,18 +92,21 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float
     attached: bool
     fleet: str = ""
+    inner_forwards: tuple[PortForward, ...] = ()
+    """Of a machine that sleeps: the ports to which its keeper copies what reaches `forwards`."""
     snapshot: str = ""
     """The key of the snapshot that it was resumed from; empty when it booted."""
 
 
 class Keeping(msgspec.Struct, frozen=True, kw_only=True):
     """instances/NAME/keeping.json: what the keeper of a machine has done. `reason` says how the machine ended last;
-    `waits` tells that it is started again after a delay.
+    `waits` tells that it is started again after a delay, `asleep` that the next connection starts it.
     """
 
     restarts: int = 0
     reason: str = ""
     waits: bool = False
+    asleep: bool = False
 
 
 class GuestMemory(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,13 +29,14 @@ KILLED = 137
 """The exit status of a command killed by SIGKILL, and of one whose machine was switched off."""
 
 
-async def stop_machine(instances: Instances, name: str, *, grace: float = GRACE) -> Instance:
+async def stop_machine(instances: Instances, name: str, *, grace: float = GRACE, final: bool = True) -> Instance:
     """Send SIGTERM to the command and SIGKILL after `grace` seconds. A machine that does not answer is switched off.
 
-    A machine that has already ended is left as it is. Raises NOT_FOUND.
+    A machine that has already ended is left as it is. With `final` its keeper ends too. Raises NOT_FOUND.
     """
     instance, directory = instances.read(name), instances.directory(name)
-    (directory / STOPPING).touch()
+    if final:
+        (directory / STOPPING).touch()
     if not instance.pid:
         await _end_keeper(directory)
         return instances.read(name)
@@ -45,7 +46,7 @@ async def stop_machine(instances: Instances, name: str, *, grace: float = GRACE)
             await wait_process(instance.pid)
     except (DrumheadError, TimeoutError):
         # A guest that is booting or hangs does not answer.
-        return await destroy_machine(instances, name)
+        await switch_off(instances, name)
     await _end_keeper(directory)
     return instances.read(name)
 

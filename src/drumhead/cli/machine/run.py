@@ -88,8 +88,26 @@ def _read_spec(name: str, instance: str, flags: MachineFlags) -> InstanceSpec:
         forwards=options.read_forwards(flags.forward),
         volumes=options.read_volumes(flags.volume),
         restart=flags.restart,
+        sleep_after=_read_sleep(flags),
         cold=flags.cold,
     )
+
+
+def _read_sleep(flags: MachineFlags) -> float:
+    """Check what a machine that sleeps needs. Raises USAGE."""
+    if not flags.sleep_after:
+        return 0.0
+    reasons = {
+        "give a number of seconds": flags.sleep_after < 1,
+        "it needs a forwarded port (-f HOST:GUEST), at which connections arrive": not flags.forward,
+        "it works with TCP alone": any(forward.endswith("/udp") for forward in flags.forward),
+        "leave out --restart, as a connection starts the machine anyway": flags.restart != "no",
+        "add -d, as its keeper runs in the background": not flags.detach,
+    }
+    for reason, is_so in reasons.items():
+        if is_so:
+            raise DrumheadError(ErrorCode.USAGE, f"--sleep-after: {reason}")
+    return flags.sleep_after
 
 
 async def _run(spec: InstanceSpec, *, detach: bool) -> int:

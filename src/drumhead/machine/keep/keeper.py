@@ -22,6 +22,7 @@ import msgspec
 from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.machine.instances import KEEPER, KEEPING, STOPPING, Instances
+from drumhead.machine.keep.activation import Doorkeeper
 from drumhead.machine.keep.policy import Restarts
 from drumhead.machine.launch import restart_machine
 from drumhead.machine.process import wait_process
@@ -38,7 +39,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOG = "keeper.log"
+LOG, READY = "keeper.log", "keeper.ready"
+START_TIME = 30.0
+"""Seconds that a keeper has to listen."""
+SHORTEST_PAUSE = 0.5
 
 
 @contextmanager
@@ -64,9 +68,33 @@ def write_keeping(directory: Path, record: Keeping) -> None:
         temporary.write_bytes(msgspec.json.encode(record))
 
 
-def start_keeper(home: Home, name: str) -> None:
-    """Leave a process that keeps a detached machine running."""
-    with (home.instances / name / LOG).open("wb") as said:
+async def start_keeper(home: Home, name: str) -> None:
+    """Leave a process that keeps a detached machine running. Raises GUEST with what it says when it ends, TIMEOUT."""
+    directory = home.instances / name
+    ended = asyncio.create_task(wait_process(_spawn(home, name)))
+    try:
+        with watching(directory) as changed:
+            async with asyncio.timeout(START_TIME):
+                while not (directory / READY).exists():
+                    if ended.done():
+                        last = (directory / LOG).read_text(errors="replace").strip().splitlines()[-1:]
+                        reason = " ".join(last).removeprefix("drumhead: ") or f"the keeper of {name} ended"
+                        raise DrumheadError(ErrorCode.GUEST, reason)
+                    wake = asyncio.create_task(changed.wait())
+                    await asyncio.wait({wake, ended}, return_when=asyncio.FIRST_COMPLETED)
+                    wake.cancel()
+                    changed.clear()
+    except TimeoutError as error:
+        message = f"the keeper of {name} did not start within {START_TIME:.0f} s"
+        raise DrumheadError(ErrorCode.TIMEOUT, message) from error
+    finally:
+        ended.cancel()
+
+
+def _spawn(home: Home, name: str) -> int:
+    directory = home.instances / name
+    (directory / READY).unlink(missing_ok=True)
+    with (directory / LOG).open("wb") as said:
         process = subprocess.Popen(
             [sys.executable, "-m", "drumhead.machine.keep", name],
             env={**os.environ, "DRUMHEAD_HOME": str(home.root)},
@@ -76,6 +104,7 @@ def start_keeper(home: Home, name: str) -> None:
             start_new_session=True,
         )
     process.returncode = 0  # it outlives us
+    return process.pid
 
 
 async def keep(home: Home, name: str) -> None:
@@ -87,8 +116,11 @@ async def keep(home: Home, name: str) -> None:
         loop.add_signal_handler(number, stop.set)
     with keeping(instances.directory(name)):
         instance = instances.read(name)
+        if instance.launch.spec.sleep_after:
+            await _keep_door(home, instances, instance, stop)
+        (instances.directory(name) / READY).touch()
         restarts = Restarts(instance.launch.spec.restart)
-        while not stop.is_set():
+        while not (stop.is_set() or is_stopping(instances.directory(name))):
             instance = await _wait_end(instances, instance, stop)
             ends = stop.is_set() or is_stopping(instances.directory(name))
             delay = None if ends else note_end(instances, instance, restarts)
@@ -99,6 +131,23 @@ async def keep(home: Home, name: str) -> None:
             instance = instances.read(name)
         if stop.is_set():
             await stop_machine(instances, name)
+
+
+async def _keep_door(home: Home, instances: Instances, instance: Instance, stop: asyncio.Event) -> None:
+    """Let the machine sleep while nobody is connected, until `stop` or until somebody stops it."""
+    launch, directory = instance.launch, instances.directory(instance.launch.spec.name)
+    idle = launch.spec.sleep_after
+    door = Doorkeeper(home, instances, launch.spec.name)
+    async with door.listening(launch.forwards):
+        (directory / READY).touch()
+        write_keeping(directory, Keeping(asleep=True))
+        wait = idle
+        while not await pause(wait, directory, stop):
+            awake = bool(instances.read(launch.spec.name).pid)
+            if awake and await door.sleep(idle):
+                log.info("%s: nobody was connected for %.0f s; it sleeps", launch.spec.name, idle)
+                awake = False
+            wait = max(idle - door.idle_for(), SHORTEST_PAUSE) if awake else idle
 
 
 async def _wait_end(instances: Instances, instance: Instance, stop: asyncio.Event) -> Instance:
@@ -135,17 +184,22 @@ def is_stopping(directory: Path) -> bool:
 
 async def pause(seconds: float, directory: Path, stop: asyncio.Event) -> bool:
     """Wait, and tell whether `stop`, or somebody who stops the machine, ended the wait."""
-    asked = asyncio.create_task(stop.wait())
     try:
         with watching(directory) as changed:
             async with asyncio.timeout(seconds):
                 while not (stop.is_set() or is_stopping(directory)):
-                    wake = asyncio.create_task(changed.wait())
-                    await asyncio.wait({wake, asked}, return_when=asyncio.FIRST_COMPLETED)
-                    wake.cancel()
+                    await first_of(changed, stop)
                     changed.clear()
     except TimeoutError:
         return False
-    finally:
-        asked.cancel()
     return True
+
+
+async def first_of(*events: asyncio.Event) -> None:
+    """Wait until one of `events` is set."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waits:
+            one.cancel()

@@ -21,7 +21,22 @@ void control_open(void) {
     fcntl(port, F_SETFL, O_NONBLOCK | O_ASYNC);
 }
 
-static void answer(const char *text) { write_all(port, text, strlen(text)); }
+/* A request may be here before the kernel knows that its client is: until then the port refuses what is written. */
+static void answer(const char *text) {
+    size_t size = strlen(text);
+    double deadline = now() + 1;
+    while (size > 0) {
+        ssize_t written = write(port, text, size);
+        if (written > 0) {
+            text += written;
+            size -= (size_t)written;
+        } else if (written == 0 || (errno != EAGAIN && errno != EINTR) || now() > deadline) {
+            return;
+        } else if (errno == EAGAIN) {
+            usleep(1000);
+        }
+    }
+}
 
 static unsigned long long memory_field(const char *table, const char *name) {
     const char *line = table ? strstr(table, name) : NULL;
@@ -37,6 +52,22 @@ static void answer_memory(void) {
     answer(text);
 }
 
+/* Whether a program listens on a TCP port, so that the host's first connection is not lost. */
+static void answer_listening(unsigned wanted) {
+    static const char *const tables[] = {"/proc/net/tcp", "/proc/net/tcp6", NULL};
+    bool found = false;
+    for (int i = 0; tables[i]; i++) {
+        char *table = read_file(tables[i]);
+        for (char *row = table; row && (row = strchr(row, '\n')); row++) {
+            unsigned port, state;
+            if (sscanf(row, " %*d: %*[0-9A-F]:%x %*[0-9A-F]:%*x %x", &port, &state) == 2 && port == wanted)
+                found = found || state == 0x0A;
+        }
+        free(table);
+    }
+    answer(found ? "{\"ok\":true,\"listening\":true}\n" : "{\"ok\":true,\"listening\":false}\n");
+}
+
 static void handle(char *text) {
     struct json *request = json_parse(text);
     const char *what = json_text(request, "do", "");
@@ -48,6 +79,8 @@ static void handle(char *text) {
         answer("{\"ok\":true}\n");
     } else if (strcmp(what, "ping") == 0) {
         answer("{\"ok\":true}\n");
+    } else if (strcmp(what, "listening") == 0) {
+        answer_listening((unsigned)json_number(request, "port", 0));
     } else if (strcmp(what, "memory") == 0) {
         answer_memory();
     } else {

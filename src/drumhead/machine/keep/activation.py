@@ -1,0 +1,156 @@
+"""Hold the ports of a machine that sleeps: the first connection starts it, and it is stopped when nobody is connected.
+
+Connections wait until the machine's program listens. The machine's own forwards are free ports of this host, to which
+every connection is copied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.machine.boot import wait_started
+from drumhead.machine.launch import restart_machine
+from drumhead.machine.qemu.channel import control
+from drumhead.machine.stop import stop_machine
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from drumhead.home import Home
+    from drumhead.machine.instances import Instances
+    from drumhead.machine.records import Instance, PortForward
+
+log = logging.getLogger(__name__)
+
+START_TIME = 120.0
+"""Seconds that a machine has from a connection until its program listens."""
+MAX_WAITING = 128
+"""Connections that may wait for a start at once; more are refused."""
+POLL = 0.05
+"""Seconds between two questions whether a program listens. It takes 0.2 s to several seconds until it does."""
+CHUNK = 1 << 16
+METHODS = (b"GET ", b"HEAD", b"POST", b"PUT ", b"PATC", b"DELE", b"OPTI")
+
+
+class Doorkeeper:
+    """The open ports of one machine."""
+
+    def __init__(self, home: Home, instances: Instances, name: str) -> None:
+        self._home = home
+        self._instances = instances
+        self._name = name
+        self._one_change = asyncio.Lock()
+        self._waiting = self._open = 0
+        self._idle_since = time.monotonic()
+
+    @asynccontextmanager
+    async def listening(self, forwards: tuple[PortForward, ...]) -> AsyncIterator[None]:
+        """Accept connections on the host's side of `forwards`. Raises CONFLICT when a port is taken."""
+        servers: list[asyncio.Server] = []
+        try:
+            for index, forward in enumerate(forwards):
+                try:
+                    servers.append(await self._listen(index, forward))
+                except OSError as error:
+                    where = f"{forward.host_address}:{forward.host_port}"
+                    message = f"the port {where} of this host cannot be used: {error.strerror}"
+                    raise DrumheadError(ErrorCode.CONFLICT, message) from error
+            yield
+        finally:
+            for server in servers:
+                server.close()
+
+    async def _listen(self, index: int, forward: PortForward) -> asyncio.Server:
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                await self._serve(index, forward.guest_port, reader, writer)
+            except OSError as error:
+                log.info("%s: a connection ended: %s", self._name, error)
+            finally:
+                writer.close()
+
+        return await asyncio.start_server(accept, forward.host_address, forward.host_port, backlog=MAX_WAITING)
+
+    def idle_for(self) -> float:
+        """Return the seconds since the last connection ended; 0 while there is one."""
+        return 0.0 if self._open or self._waiting else time.monotonic() - self._idle_since
+
+    async def sleep(self, idle: float) -> bool:
+        """Stop the machine if nobody was connected for `idle` seconds. Tell whether it is stopped."""
+        async with self._one_change:
+            if self.idle_for() < idle:
+                return False
+            await stop_machine(self._instances, self._name, final=False)
+            return True
+
+    async def _serve(self, index: int, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Wait until the machine's program listens, then copy in both directions until both have ended."""
+        if self._waiting >= MAX_WAITING:
+            await refuse(reader, writer, f"{MAX_WAITING} connections wait for {self._name} to start")
+            return
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(START_TIME):
+                instance = await self._wake(port)
+        except TimeoutError:
+            log.warning("%s: nothing listened on port %d within %.0f s", self._name, port, START_TIME)
+            await refuse(reader, writer, f"{self._name} did not listen on port {port} within {START_TIME:.0f} s")
+            return
+        except DrumheadError as error:
+            log.warning("%s: %s", self._name, error.message)
+            await refuse(reader, writer, f"{self._name} could not be started")
+            return
+        finally:
+            self._waiting -= 1
+            self._idle_since = time.monotonic()
+        self._open += 1
+        try:
+            inner = instance.launch.inner_forwards[index]
+            there, back = await asyncio.open_connection(inner.host_address, inner.host_port)
+            try:
+                await asyncio.gather(_copy(reader, back), _copy(there, writer))
+            finally:
+                back.close()
+        finally:
+            self._open -= 1
+            self._idle_since = time.monotonic()
+
+    async def _wake(self, port: int) -> Instance:
+        """Return the running machine when its program listens on `port`; start it if it sleeps."""
+        async with self._one_change:
+            instance = self._instances.read(self._name)
+            if not instance.pid:
+                log.info("%s: a connection starts it", self._name)
+                await restart_machine(self._home, self._name, attached=False)
+            instance = await wait_started(self._instances, self._name)
+            directory = self._instances.directory(self._name)
+            # One question at a time, as the control channel has one client at a time.
+            while True:
+                answer = await control(directory, {"do": "listening", "port": port})
+                if answer.get("listening"):
+                    return instance
+                await asyncio.sleep(POLL)
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while part := await reader.read(CHUNK):
+        writer.write(part)
+        await writer.drain()
+    with suppress(OSError):  # the other side may have gone
+        writer.write_eof()
+
+
+async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reason: str) -> None:
+    """End a connection; to one that speaks HTTP, say why."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            if (await reader.read(4)).startswith(METHODS):
+                body = f"{reason}\n".encode()
+                head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Length: {len(body)}\r\nRetry-After: 5\r\n"
+                writer.write(f"{head}Content-Type: text/plain\r\nConnection: close\r\n\r\n".encode() + body)
+                await writer.drain()

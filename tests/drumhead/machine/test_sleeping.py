@@ -1,0 +1,108 @@
+"""Machines that sleep while nobody is connected (``--sleep-after``)."""
+
+import asyncio
+import socket
+
+import aiohttp
+import pytest
+
+from drumhead.machine.instances import Instances, keeper_pid
+from support.guests.composing import write_files
+from support.guests.machines import find, wait_until
+
+pytestmark = pytest.mark.slow
+SERVER = """
+import http.server, socketserver
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.upper())
+
+print("a start", flush=True)
+http.server.ThreadingHTTPServer(("", 8000), Handler).serve_forever()
+"""
+LIMIT = aiohttp.ClientTimeout(total=180)
+
+
+@pytest.fixture(scope="module")
+def image(drumhead, tmp_path_factory):
+    files = {
+        "meta/package.yaml": "name: sleeper\ntitle: Sleeper\nauthor: a\nrequire: [python]\n",
+        "meta/run.yaml": "runtime: python\nwarm: [http.server]\nconfig_set:\n  serve:\n    main: /server.py\n"
+        "  broken:\n    main: /broken.py\nconfig_set_default: serve\n",
+        "server.py": SERVER,
+        "broken.py": "raise SystemExit(4)\n",
+    }
+    drumhead("package", "compose", "-C", write_files(tmp_path_factory.mktemp("sleeper"), files), "test/sleeper")
+    drumhead("snapshot", "create", "test/sleeper", "-m", "96M")
+    yield "test/sleeper"
+    drumhead.run("delete", "--force", "sleeper")
+    drumhead.run("delete", "--force", "sleeper-broken")
+    drumhead("rmi", "test/sleeper")
+
+
+def run(drumhead, image, name, *flags):
+    """Run a machine that sleeps after a second; the host's port."""
+    drumhead("run", "-d", "--sleep-after", "1", "-m", "96M", "-f", "0:8000", *flags, "-i", image, name)
+    return find(drumhead, name)["launch"]["forwards"][0]["host_port"]
+
+
+async def asleep(drumhead, name):
+    instances = Instances(drumhead.home)
+    await wait_until(instances.directory(name), lambda: instances.read(name).state == "asleep")
+
+
+async def post(port, text):
+    async with (
+        aiohttp.ClientSession(timeout=LIMIT) as session,
+        session.post(f"http://127.0.0.1:{port}/", data=text) as answer,
+    ):
+        return answer.status, await answer.text()
+
+
+async def test_the_first_connection_starts_a_machine_that_sleeps(drumhead, image):
+    port = run(drumhead, image, "sleeper")
+    directory = Instances(drumhead.home).directory("sleeper")
+    await asleep(drumhead, "sleeper")
+    assert "asleep" in drumhead("instances")
+    assert find(drumhead, "sleeper")["pid"] == 0
+    large = "x" * 500_000
+    answers = await asyncio.gather(post(port, large), *[post(port, f"many {number}") for number in range(8)])
+    assert answers == [(200, large.upper()), *[(200, f"MANY {number}") for number in range(8)]]
+    assert (directory / "log").read_text().count("a start") == 2, "they wait for one start"
+    await asleep(drumhead, "sleeper")
+    drumhead("stop", "sleeper")
+    assert keeper_pid(directory) == 0 and find(drumhead, "sleeper")["state"] == "exited"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
+    drumhead("start", "sleeper")
+    assert await post(port, "again") == (200, "AGAIN"), "the same port"
+    drumhead("delete", "--force", "sleeper")
+    assert not directory.exists()
+
+
+async def test_a_connection_to_a_machine_that_cannot_start_is_refused_with_a_sentence(drumhead, image):
+    port = run(drumhead, image, "sleeper-broken", "--run", "broken")
+    await asleep(drumhead, "sleeper-broken")
+    assert await post(port, "hello") == (503, "sleeper-broken could not be started\n")
+    with socket.create_connection(("127.0.0.1", port), timeout=180) as mute:
+        mute.sendall(b"\x16\x03")
+        mute.shutdown(socket.SHUT_WR)
+        assert mute.recv(10) == b""
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("-f", "0:80"), "add -d"),
+        (("-d",), "needs a forwarded port"),
+        (("-d", "-f", "0:53/udp"), "TCP alone"),
+        (("-d", "-f", "0:80", "--restart", "always"), "leave out --restart"),
+    ],
+)
+def test_what_a_sleeping_machine_needs_is_said(drumhead, image, flags, reason):
+    assert reason in drumhead.refused("run", "--sleep-after", "5", *flags, "-i", image, "sleeper-not", status=2)
