@@ -16,8 +16,8 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from safelight.storage.collector import Collector
 from safelight.storage.directory import DirectoryStore
+from safelight.storage.maintenance.collector import Collector
 from safelight.wire import Reference
 
 _PUT = 100_000

@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from safelight.access import route
 from safelight.access.caller import CALLER, Access, Caller
@@ -150,30 +157,49 @@ async def _harden(request: web.Request, response: web.StreamResponse) -> None:
     request.app[SERVICE].gate.origins.allow(request, response)
 
 
+class _Answered:
+    """The metrics of requests. Finding a metric by its labels costs more than counting, so each is found once."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "safelight_requests", "Requests answered", ["method", "route", "status"], registry=registry
+        )
+        self._seconds = Histogram("safelight_request_seconds", "Time to answer", ["method", "route"], registry=registry)
+        self._found: dict[tuple[str, str, int], tuple[Callable[[], None], Callable[[float], None]]] = {}
+
+    def count(self, method: str, path: str, status: int, seconds: float) -> None:
+        """Count a request. `path` is that of a route, so there are only so many."""
+        key = (method if method in hdrs.METH_ALL else "other", path, status)
+        found = self._found.get(key)
+        if found is None:
+            found = self._requests.labels(*key).inc, self._seconds.labels(*key[:2]).observe
+            self._found[key] = found
+        inc, observe = found
+        inc()
+        observe(seconds)
+
+
 def _middleware(service: Service) -> Middleware:
-    requests = Counter(
-        "safelight_requests", "Requests answered", ["method", "route", "status"], registry=service.registry
-    )
-    seconds = Histogram("safelight_request_seconds", "Time to answer", ["method", "route"], registry=service.registry)
+    answered = _Answered(service.registry)
 
     @web.middleware
     async def handle(request: web.Request, handler: Handler) -> web.StreamResponse:
         start = time.perf_counter()
         mounted = service.routes.get(request.match_info.route, _NOWHERE)
         status = 499  # the client left before it was answered
+        service.begin()
         try:
-            with service.request():
-                response = await _answer(request, handler, service, mounted.access)
+            response = await _answer(request, handler, service, mounted.access)
             status = response.status
             if service.stopping.is_set():
                 response.force_close()
             return response
         finally:
+            service.end()
             taken = time.perf_counter() - start
-            method = request.method if request.method in hdrs.METH_ALL else "other"
-            requests.labels(method, mounted.path, status).inc()
-            seconds.labels(method, mounted.path).observe(taken)
-            log.debug("%s %s", request.method, request.path, extra={"status": status, "seconds": round(taken, 4)})
+            answered.count(request.method, mounted.path, status, taken)
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("%s %s", request.method, request.path, extra={"status": status, "seconds": round(taken, 4)})
 
     return handle
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -197,17 +197,16 @@ class Service:
             for wake in self._wake:
                 wake()
 
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """Count a request as in progress for as long as the context lasts, so that a stop waits for it."""
+    def begin(self) -> None:
+        """Count a request as in progress until `end`, so that a stop waits for it."""
         self._in_progress += 1
         self._quiet.clear()
-        try:
-            yield
-        finally:
-            self._in_progress -= 1
-            if not self._in_progress:
-                self._quiet.set()
+
+    def end(self) -> None:
+        """Count a request as answered."""
+        self._in_progress -= 1
+        if not self._in_progress:
+            self._quiet.set()
 
     async def quiet(self) -> None:
         """Wait until no request is in progress."""

@@ -128,7 +128,7 @@ async def test_two_instances_store_and_remove_the_same_blobs(stores):
         await one.put(chunks(data))
     before = time.time() + 0.01
     await asyncio.sleep(0.02)
-    removing = [one.remove(digest_of(data), before=before) for data in blobs]
+    removing = [one.remove([digest_of(data)], before=before) for data in blobs]
     storing = [other.put(chunks(data)) for data in blobs for _ in range(2)]
     await asyncio.gather(*removing, *storing)
     for data in blobs:
@@ -140,7 +140,7 @@ async def test_a_mark_that_a_crash_left_is_believed_for_a_while(stores, monkeypa
     data = made(100)
     digest = (await one.put(chunks(data))).digest
     await one.bucket.create(f"marks/blobs/{digest[:2]}/{digest}", b"dead")
-    assert await one.remove(digest, before=time.time() + 60) is None
+    assert await one.remove([digest], before=time.time() + 60) == [None]
     monkeypatch.setattr(removal, "_WAIT", 0.1)
     with pytest.raises(Error) as caught:
         await other.put(chunks(data))

@@ -117,14 +117,14 @@ async def test_what_was_stored_within_the_hour_is_not_touched_and_is_kept_that_m
             patch.setattr(os, "fsync", flushed.append)
             assert not (await store.put(chunks(b"once"))).new
         assert (flushed, path.stat().st_mtime_ns) == ([], before)
-        assert await store.remove(stored.digest, before=time.time() + 3590) is None
+        assert await store.remove([stored.digest], before=time.time() + 3590) == [None]
         os.utime(path, (time.time() - 3700,) * 2)  # an hour later
         await store.put(chunks(b"once"))
         assert path.stat().st_mtime > time.time() - 60
         os.utime(path, (time.time() + 3700,) * 2)  # the clock was set back
         await store.put(chunks(b"once"))
         assert path.stat().st_mtime < time.time() + 60
-        assert await store.remove(stored.digest, before=time.time() + 3610) == 4
+        assert await store.remove([stored.digest], before=time.time() + 3610) == [4]
 
 
 async def test_what_could_not_be_flushed_is_flushed_before_the_same_bytes_are_acknowledged(tmp_path, monkeypatch):
@@ -166,7 +166,7 @@ async def test_a_flush_that_hangs_holds_up_nobody_else(tmp_path, monkeypatch):
         try:
             assert await asyncio.to_thread(begun.wait, 60)
             async with asyncio.timeout(60):
-                assert await store.remove(old.digest, before=time.time() + 60) == len(beside)
+                assert await store.remove([old.digest], before=time.time() + 60) == [len(beside)]
                 await store.put(chunks(beside))  # in the same directory
                 await store.put(chunks(first))  # the same bytes: it flushes them itself
             assert not putting.done()

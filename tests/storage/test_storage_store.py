@@ -148,10 +148,10 @@ async def test_remove_leaves_alone_what_was_stored_again(store):
     await _until(between)
     assert stored.digest in [item async for item in store.aged(between)]
     await store.put(chunks(data))
-    assert await store.remove(stored.digest, before=between) is None
+    assert await store.remove([stored.digest], before=between) == [None]
     assert await read(store, stored.digest) == data
-    assert await store.remove(stored.digest, before=time.time() + 60) == 1000
-    assert await store.remove(stored.digest, before=time.time() + 60) is None
+    assert await store.remove([stored.digest], before=time.time() + 60) == [1000]
+    assert await store.remove([stored.digest], before=time.time() + 60) == [None]
     assert (await store.info()).blobs == 0
     assert (await store.put(chunks(data))).new
 
@@ -163,13 +163,13 @@ async def test_naming_freshens_the_blob_and_the_name(store):
     await _until(between)
     await store.name("one", stored.digest)
     assert [item async for item in store.aged(between)] == []
-    assert await store.remove("name:one", before=between) is None
+    assert await store.remove(["name:one"], before=between) == [None]
 
 
 async def test_a_removed_name_is_free_again(store):
     first, second = await store.put(chunks(b"first")), await store.put(chunks(b"second"))
     await store.name("one", first.digest)
-    assert await store.remove("name:one", before=time.time() + 60) is not None
+    assert await store.remove(["name:one"], before=time.time() + 60) != [None]
     await store.name("one", second.digest)
     assert (await store.named("one")).digest == second.digest
 
@@ -178,7 +178,7 @@ async def test_a_blob_that_is_being_read_can_be_removed(store):
     data = made(3 * MIB)
     stored = await store.put(chunks(data))
     async with store.open(stored.digest) as reading:
-        assert await store.remove(stored.digest, before=time.time() + 60) == len(data)
+        assert await store.remove([stored.digest], before=time.time() + 60) == [len(data)]
         assert b"".join([chunk async for chunk in reading.chunks()]) == data
 
 

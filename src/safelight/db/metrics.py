@@ -22,7 +22,6 @@ class Metrics:
     """Counts commits and the changes in them."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._recipes: set[str] = set()
         self._changes = Counter("safelight_task_changes", "Changes of tasks, by kind", ["kind"], registry=registry)
         self._deaths = Counter("safelight_deaths", "Attempts that ended with a death", registry=registry)
         self._retries = Counter("safelight_retries", "Attempts that ended with a transient error", registry=registry)
@@ -33,6 +32,9 @@ class Metrics:
             buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
             registry=registry,
         )
+        self._of_kind: dict[str, Callable[[float], None]] = {}
+        self._of_recipe: dict[str, Callable[[float], None]] = {}
+        """What counts a change, and what notes a time: finding a metric by its label costs more than counting."""
         self._commits = Counter("safelight_commits", "Commits to the database", registry=registry)
         self._calls = Histogram(
             "safelight_calls_per_commit",
@@ -47,19 +49,22 @@ class Metrics:
         self._calls.observe(calls)
         kinds = Tally(event.kind for event in events)
         for kind, count in kinds.items():
-            self._changes.labels(kind).inc(count)
+            counted = self._of_kind.get(kind)
+            if counted is None:
+                counted = self._of_kind[kind] = self._changes.labels(kind).inc
+            counted(count)
         self._deaths.inc(kinds["expired"] + kinds["died"])
         self._retries.inc(kinds["delayed"])
         for event in events:
             if event.kind == "finished":
-                self._seconds.labels(self._label(event.recipe)).observe(event.seconds)
+                noted = self._of_recipe.get(event.recipe) or self._note_recipe(event.recipe)
+                noted(event.seconds)
 
-    def _label(self, recipe: str) -> str:
-        if recipe not in self._recipes:
-            if len(self._recipes) >= _MAX_RECIPES:
-                return "other"
-            self._recipes.add(recipe)
-        return recipe
+    def _note_recipe(self, recipe: str) -> Callable[[float], None]:
+        if len(self._of_recipe) >= _MAX_RECIPES:
+            return self._seconds.labels("other").observe
+        noted = self._of_recipe[recipe] = self._seconds.labels(recipe).observe
+        return noted
 
 
 class QueueCollector(Collector):

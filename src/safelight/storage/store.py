@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from io import FileIO
 from typing import Protocol
@@ -76,10 +76,10 @@ class BlobStore(Protocol):
         """
         ...
 
-    async def remove(self, item: str, *, before: float) -> int | None:
-        """Remove an item that `aged` listed, unless it was stored again since.
+    async def remove(self, items: Sequence[str], *, before: float) -> list[int | None]:
+        """Remove items that `aged` listed, unless they were stored again since.
 
-        Returns the number of bytes freed; None if the item stays.
+        Returns the number of bytes freed by each; None for an item that stays.
         """
         ...
 

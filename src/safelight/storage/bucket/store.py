@@ -18,7 +18,7 @@ import hashlib
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from safelight.errors import Code, Error
@@ -168,8 +168,11 @@ class BucketStore:
                 if digest not in fresh and await self._is_old(key, found.stored, before):
                     yield digest
 
-    async def remove(self, item: str, *, before: float) -> int | None:
-        """Remove an item; see the contract."""
+    async def remove(self, items: Sequence[str], *, before: float) -> list[int | None]:
+        """Remove items; see the contract."""
+        return [await self._remove(item, before) for item in items]
+
+    async def _remove(self, item: str, before: float) -> int | None:
         if item.startswith(NAME_PREFIX):
             return await self._removal.remove(name_key(item.removeprefix(NAME_PREFIX)), before=before)
         freed = await self._removal.remove(blob_key(item), fresh_key(item), before=before)

@@ -22,7 +22,7 @@ import os
 import re
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from io import FileIO
@@ -165,9 +165,9 @@ class DirectoryStore:
             for digest in await self._run(older, self._blobs / digits, before - self._fresh_for):
                 yield digest
 
-    async def remove(self, item: str, *, before: float) -> int | None:
-        """Remove an item; see the contract."""
-        return await self._run(self._remove, item, before)
+    async def remove(self, items: Sequence[str], *, before: float) -> list[int | None]:
+        """Remove items; see the contract."""
+        return await self._run(lambda: [self._remove(item, before) for item in items])
 
     async def info(self) -> StorageInfo:
         """Return how much is stored; see the contract. The first call lists every directory."""

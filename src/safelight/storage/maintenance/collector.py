@@ -28,6 +28,8 @@ References = Callable[[], AsyncIterator[Reference]]
 
 _AGAIN = 60.0
 """Seconds after which a collection that failed is tried again."""
+_AT_ONCE = 50
+"""Items that are removed in one call: few enough that what is stored meanwhile does not wait for them."""
 _CANDIDATES = 200_000
 """Candidates for which the references are read once; they take about 30 MB."""
 
@@ -150,17 +152,20 @@ class Collector:
                     candidates.discard(NAME_PREFIX + name)
                     await self._keep_blob_of(name, named)
             candidates.difference_update(page.digests)
-        removed = freed = 0
-        for item in sorted(candidates, key=lambda item: not item.startswith(NAME_PREFIX)):
-            if not item.startswith(NAME_PREFIX) and bytes.fromhex(item) in named:
-                continue
-            size = await self._store.remove(item, before=before)
-            if size is not None:
-                removed += 1
-                freed += size
-            elif item.startswith(NAME_PREFIX):
+        names = [item for item in candidates if item.startswith(NAME_PREFIX)]
+        sizes = await self._remove(names, before)
+        for item, size in zip(names, sizes, strict=True):
+            if size is None:
                 await self._keep_blob_of(item.removeprefix(NAME_PREFIX), named)
-        return Collected(examined=examined, removed=removed, freed=freed)
+        blobs = [item for item in candidates.difference(names) if bytes.fromhex(item) not in named]
+        freed = [size for size in sizes + await self._remove(blobs, before) if size is not None]
+        return Collected(examined=examined, removed=len(freed), freed=sum(freed))
+
+    async def _remove(self, items: list[str], before: float) -> list[int | None]:
+        sizes: list[int | None] = []
+        for start in range(0, len(items), _AT_ONCE):
+            sizes += await self._store.remove(items[start : start + _AT_ONCE], before=before)
+        return sizes
 
     def _check_db(self, db: str) -> None:
         """Refuse a database that is not that of earlier collections: it is new, or the wrong one. Raises CONFLICT."""
