@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
@@ -138,7 +139,13 @@ def _read_file(path: str) -> dict[str, Any]:
 def hints(kind: type[msgspec.Struct]) -> dict[str, Any]:
     """Return the settings of a program: the type of each field by its name."""
     types = get_type_hints(kind, include_extras=True)
-    return {field.name: types[field.name] for field in msgspec.structs.fields(kind)}
+    return {field.name: types[field.name] for field in _fields(kind)}
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """Return the fields of a record. msgspec evaluates every annotation to find them, which takes a millisecond."""
+    return msgspec.structs.fields(kind)
 
 
 def description(hint: Any) -> str:
@@ -162,7 +169,7 @@ def _is_bool(hint: Any) -> bool:
 
 
 def _add_flag(parser: argparse.ArgumentParser, kind: type[msgspec.Struct], name: str, hint: Any) -> None:
-    default = next(f.default for f in msgspec.structs.fields(kind) if f.name == name)
+    default = next(f.default for f in _fields(kind) if f.name == name)
     hidden = default is None or default is False or default is msgspec.NODEFAULT or default == ""
     shown = "" if hidden else f" [default: {typed(default, extra(hint, 'unit'))}]"
     text = f"{description(hint)}{shown}".replace("%", "%%")
