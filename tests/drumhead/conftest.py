@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -32,7 +34,17 @@ def drumhead(tmp_path_factory):
     """
     kept = os.environ.get("DRUMHEAD_TEST_HOME")
     home = Home(root=Path(kept) if kept else tmp_path_factory.mktemp("drumhead-home"))
-    command = Drumhead(home)
+    if "PYTEST_XDIST_WORKER" in os.environ and not kept:
+        # The first process builds the packages, and the others copy them.
+        built = Home(root=tmp_path_factory.getbasetemp().parent / "drumhead-packages")
+        with built.root.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _build(Drumhead(built))
+        shutil.copytree(built.root, home.root, dirs_exist_ok=True, symlinks=True)
+    return _build(Drumhead(home))
+
+
+def _build(command):
     for name in ("linux", "cli", "ca-certificates", "python"):
         command.package(name)
     return command
