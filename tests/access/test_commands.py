@@ -75,6 +75,10 @@ async def test_a_tenant_is_set_up_and_used(keyed, command, operator, tmp_path):
     assert secret == (await command("tenants", "webhook-secret")).strip()
     assert secret != (await command("tenants", "webhook-secret", "--rotate", "--overlap", "1h")).strip()
     assert '"action":"links.rotate"' in await command("audit")
+    await assert_refused_where_others_read(command, kept)
+
+
+async def assert_refused_where_others_read(command, kept):
     kept.chmod(0o644)
     assert "chmod 600" in await command("status", status=2)
 

@@ -41,6 +41,7 @@ async def asked(request: str, reader, writer) -> None:
     await reader.read(65536)
 
 
+@pytest.mark.slow
 async def test_a_head_that_does_not_end_costs_its_connection(plane, http):
     service = await plane.start("keyvaluestore", header_timeout=0.2)
     async with connection(service) as (half, writer), connection(service) as (silent, _):
@@ -74,6 +75,7 @@ async def test_two_thousand_heads_that_do_not_end_hold_up_nobody(plane, http):
         assert answer.status == 200
 
 
+@pytest.mark.slow
 async def test_one_address_holds_so_many_connections_and_keeps_those_that_ask(plane, http):
     service = await plane.start("keyvaluestore", connections=5, trusted_proxies="192.0.2.1")
     async with AsyncExitStack() as stack:

@@ -243,16 +243,22 @@ async def crooked() -> AsyncIterator[Crooked]:
     await runner.cleanup()
 
 
-async def test_what_a_provider_says_is_checked(site, crooked):
+@pytest.fixture
+async def sign_in(site, crooked):
+    """Sign in by the crooked provider; returns the status and the text of our answer."""
     ours = await site(crooked.issuer)
 
-    async def sign_in() -> tuple[int, str]:
+    async def once() -> tuple[int, str]:
         crooked.asked, cookies = await ours.begin()
         back = URL(f"{ours.url}/oidc/callback").with_query(code="c", state=crooked.asked.query["state"])
         status, _, text, given = await ours.finish(back, cookies)
         assert ("safelight_session" in given) == (status == 303)
         return status, text
 
+    return once
+
+
+async def test_what_a_provider_claims_is_checked(sign_in, crooked):
     assert (await sign_in())[0] == 303
     assert crooked.asked is not None and crooked.asked.query["kept"] == "1"
     past = int(time.time()) - 3600
@@ -271,8 +277,9 @@ async def test_what_a_provider_says_is_checked(site, crooked):
         crooked.claims = wrong
         status, text = await sign_in()
         assert status == 401 and reason in text, (wrong, status, text)
-    crooked.claims = {}
 
+
+async def test_the_signature_of_a_provider_is_checked(sign_in, crooked):
     honest, other = crooked.sign, ECKey.generate_key("P-256", {"kid": "1"})
     shared = OctKey.import_key(json.dumps(crooked.key.as_dict(private=False)))
     for sign in (
@@ -287,7 +294,9 @@ async def test_what_a_provider_says_is_checked(site, crooked):
         status, text = await sign_in()
         assert status == 401 and "not valid" in text, (status, text)
 
-    # A key that is new is looked for, once.
+
+async def test_a_new_key_of_a_provider_is_looked_for_once(sign_in, crooked):
+    assert (await sign_in())[0] == 303
     before, crooked.key = crooked.fetched["keys"], ECKey.generate_key("P-256", {"kid": "2"})
     crooked.sign = lambda claims: jwt.encode({"alg": "ES256", "kid": "2"}, claims, crooked.key)
     assert (await sign_in())[0] == 303
@@ -295,6 +304,8 @@ async def test_what_a_provider_says_is_checked(site, crooked):
     assert (await sign_in())[0] == 401
     assert crooked.fetched["keys"] == before + 1
 
+
+async def test_what_a_provider_answers_for_a_token_is_checked(sign_in, crooked):
     for answer, reason in (
         (
             web.json_response({"error": "invalid_client", "error_description": "<b>\x1b"}, status=401),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import aiohttp
 import pytest
 
@@ -17,6 +19,12 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 async def root(keyed, http) -> Api:
     return Api(http, keyed.url("master"), keyed.key)
+
+
+async def limit_of(root: Api, tenant: str) -> int | None:
+    """How many tasks of a tenant may wait."""
+    (found,) = [each["tenant"] for each in await root.call("GET", "/tenants") if each["tenant"]["id"] == tenant]
+    return found["limits"]["waiting"]
 
 
 async def test_a_link_signs_in_and_keys_and_tenants_are_managed(keyed, root):
@@ -44,13 +52,9 @@ async def test_a_link_signs_in_and_keys_and_tenants_are_managed(keyed, root):
         form = page.get_by_role("listitem").filter(has_text="acme")
         await form.get_by_label("Most waiting tasks").fill("9")
         await form.get_by_role("button", name="Save").click()
-        while (
-            next(t for t in await root.call("GET", "/tenants") if t["tenant"]["id"] == "acme")["tenant"]["limits"][
-                "waiting"
-            ]
-            != 9
-        ):
-            pass
+        async with asyncio.timeout(60):
+            while await limit_of(root, "acme") != 9:
+                pass
         # Signed out, the page shows nothing; the key that was made signs in again, as one who manages nothing.
         await page.get_by_role("button", name="Sign out").click()
         await page.get_by_label("API key", exact=True).fill(token)

@@ -45,15 +45,31 @@ async def everything(db):
     }
 
 
+async def use(client):
+    """Leave photos, one of them broken, and a recipe."""
+    for number in range(4):
+        task = await client.upload(photo(number), filename=f"{number}.png", batch="first")
+        assert (await client.wait(task.id, timeout=LIMIT)).state is State.FINISHED
+    broken = await client.upload(photo(5)[:200], filename="broken.png")
+    assert (await client.wait(broken.id, timeout=LIMIT)).state is State.FAILED
+    await client.save_recipe("mine", {"outputs": {"small": {"operations": [{"op": "invert"}]}}})
+
+
+async def use_again(client, waiting):
+    """What waited is done, and what was computed before is found."""
+    assert (await client.wait(waiting, timeout=LIMIT)).state is State.FINISHED
+    task = await client.upload(photo(9), filename="after.png")
+    assert (await client.wait(task.id, timeout=LIMIT)).state is State.FINISHED
+    same = await client.upload(photo(1), filename="same.png")
+    assert (await client.wait(same.id, timeout=LIMIT)).reused, "results of before are found"
+    async with client.result(same.id) as response:
+        assert is_inverse(photo(1), await response.read())
+
+
 async def test_a_running_system_moves_to_postgresql(server, tmp_path):
     url = await server.empty()
     async with system(tmp_path / "data", workers=1) as whole, Client.connect(whole.master) as client:
-        for number in range(4):
-            task = await client.upload(photo(number), filename=f"{number}.png", batch="first")
-            assert (await client.wait(task.id, timeout=LIMIT)).state is State.FINISHED
-        broken = await client.upload(photo(5)[:200], filename="broken.png")
-        assert (await client.wait(broken.id, timeout=LIMIT)).state is State.FAILED
-        await client.save_recipe("mine", {"outputs": {"small": {"operations": [{"op": "invert"}]}}})
+        await use(client)
         async with AccessClient.connect(whole.master) as access:
             made = await access.create_key("of mine", [Scope.READ])
         async with DbClient.connect(f"127.0.0.1:{whole.ports['db']}") as db:
@@ -74,13 +90,7 @@ async def test_a_running_system_moves_to_postgresql(server, tmp_path):
             assert after == before
         await whole.start("worker-0")
         async with Client.connect(whole.master) as client:
-            assert (await client.wait(waiting.id, timeout=LIMIT)).state is State.FINISHED
-            task = await client.upload(photo(9), filename="after.png")
-            assert (await client.wait(task.id, timeout=LIMIT)).state is State.FINISHED
-            same = await client.upload(photo(1), filename="same.png")
-            assert (await client.wait(same.id, timeout=LIMIT)).reused, "results of before are found"
-            async with client.result(same.id) as response:
-                assert is_inverse(photo(1), await response.read())
+            await use_again(client, waiting.id)
         async with DbClient.connect(f"127.0.0.1:{whole.ports['db']}") as db:
             after = await everything(db)
         file = tmp_path / "back/tasks.sqlite"

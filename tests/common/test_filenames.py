@@ -48,6 +48,7 @@ def test_what_a_file_system_or_header_forbids_is_replaced(name, wanted):
     assert saveable(name) == wanted
 
 
+@pytest.mark.slow
 @given(st.text(max_size=400), st.integers(8, 255))
 def test_every_name_can_be_saved(name, limit):
     for made in (clean(name, limit), saveable(name, limit)):

@@ -33,6 +33,7 @@ async def slow():
     await runner.cleanup()
 
 
+@pytest.mark.slow
 async def test_an_upload_waits_for_its_answer(slow):
     assert (await StorageClient(slow).put(b"abc")).size == 3
     with pytest.raises(Error, match="could not be decoded"):  # it came, and is no task

@@ -147,6 +147,7 @@ async def test_masters_share_limits_whichever_instance_they_ask(instances):
     assert (await third.accounts.grant("few", Wanted(master="c", uploads=1, new=1))).uploads == 0
 
 
+@pytest.mark.slow
 async def test_one_expires_leases_and_another_takes_over_when_it_dies(instances, database):
     first = await instances()
     await first.pass_time()
@@ -182,6 +183,7 @@ async def test_only_an_instance_that_is_alone_extends_leases(database):
     await server.close()
 
 
+@pytest.mark.slow
 async def test_claims_read_forward_of_what_an_old_snapshot_keeps(instances, database):
     store = await instances()
     old = await asyncpg.connect(database)

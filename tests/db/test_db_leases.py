@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from safelight.errors import Code
 from safelight.wire import (
     Heartbeat,
@@ -90,6 +92,7 @@ async def test_deaths_lead_to_quarantine_with_the_cause(store):
     await refused(Code.CONFLICT, store.release(made.id))
 
 
+@pytest.mark.slow
 async def test_an_expired_lease_is_a_death_and_fenced(store):
     (made,) = await store.create([new_task()])
     (first,) = await store.lease(request("a", seconds=0.05))

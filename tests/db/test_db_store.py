@@ -286,6 +286,7 @@ async def test_everything_survives_a_restart(opened):
     assert len({task.id for task in [*made, fresh]}) == 4
 
 
+@pytest.mark.slow
 async def test_retention_removes_what_is_old(opened):
     store = await opened(keep_tasks=0.05, keep_events=0.2, keep_uploading=0.05)
     ended, waiting, uploading = await store.create(

@@ -89,6 +89,7 @@ async def test_a_confined_decoder_makes_what_the_engine_makes(pool):
     assert result.outputs == engine.process(PHOTO, recipe).outputs
 
 
+@pytest.mark.slow
 async def test_many_at_once_and_large_outputs(pool):
     enlarge = parse(
         {"outputs": {"a": {"operations": [{"op": "resize", "width": 2000, "enlarge": True}], "format": "png"}}}
@@ -178,6 +179,7 @@ async def readable(file):
         os.close(file)
 
 
+@pytest.mark.slow
 async def test_a_picture_over_the_memory_limit_fails_alone():
     large = Image.new("RGB", (11000, 9000))
     file = io.BytesIO()
@@ -199,6 +201,7 @@ async def test_decoders_are_recycled():
         assert pool.restarts["recycled"] == 2
 
 
+@pytest.mark.slow
 async def test_peak_memory_is_that_of_the_job():
     async with open_pool(Settings(count=1)) as pool:
         small = await pool.process(job())
@@ -211,6 +214,7 @@ async def test_peak_memory_is_that_of_the_job():
         assert again.peak_memory < large.peak_memory
 
 
+@pytest.mark.slow
 async def test_nothing_is_left_behind(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     before = open_files()

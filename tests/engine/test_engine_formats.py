@@ -343,6 +343,7 @@ def test_bytes_of_the_picture_that_are_left_over_tell_of_damage():
     assert caught.value.code is Code.DAMAGED_IMAGE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "TIFF", "AVIF", "HEIC", "JXL"])
 def test_no_format_is_filled_up_with_grey(kind):
     data = (

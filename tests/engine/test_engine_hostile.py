@@ -205,6 +205,7 @@ def test_a_warning_that_is_no_utf8_is_logged_all_the_same(caplog):
     assert "bad \ufffd header" in caplog.text
 
 
+@pytest.mark.slow
 @given(st.sampled_from(SEEDS), st.randoms(use_true_random=False), st.sampled_from(RECIPES))
 @settings(max_examples=400, deadline=None)
 def test_any_damage_is_survived(seed, chance: random.Random, recipe):

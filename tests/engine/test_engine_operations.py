@@ -50,6 +50,7 @@ def test_resize_looks_as_pillows_does(kind, width):
     assert mean < 1.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG", "WEBP"])
 def test_files_larger_than_the_readers_cache_are_scaled_while_they_are_read(kind):
     whole = photo("hubble_deep_field.jpg").resize((2500, 2180))
@@ -182,6 +183,7 @@ def test_contrast_and_gamma_as_imagemagick_does():
     assert difference(lighter, magick(DATA, "-gamma", "2.2"))[1] <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.8, 3, 12])
 def test_blur_as_imagemagick_and_pillow_do(sigma):
     result = array(made(DATA, {"op": "blur", "sigma": sigma}).data)

@@ -88,6 +88,7 @@ def tags(folder):
     return {(file["SourceFile"], key): value for file in told for key, value in file.items() if key != "SourceFile"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 def test_no_result_is_turned_again(source, tmp_path):
     for tag in range(1, 9):

@@ -162,6 +162,7 @@ def test_the_preview_inside_a_photo_goes():
         assert output.data.count(b"\xff\xd8\xff") == 1
 
 
+@pytest.mark.slow
 def test_comments_and_text_chunks_go():
     from PIL.PngImagePlugin import PngInfo
 

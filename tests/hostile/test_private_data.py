@@ -2,9 +2,12 @@
 
 import asyncio
 
+import pytest
+
 from support.processes import service
 
 
+@pytest.mark.slow
 async def test_nobody_else_reads_what_a_service_writes(tmp_path):
     data = tmp_path / "made" / "store"
     async with service("keyvaluestore", "--data", str(data)) as store:

@@ -86,26 +86,11 @@ async def test_the_leader_is_killed_and_nobody_notices(tmp_path):
                 process = await stack.enter_async_context(service("keyvaluestore", *argv))
                 address = await process.address()
                 stores.append(await stack.enter_async_context(KeyValueStoreClient.connect(address)))
-            values, seen = itertools.count(), []
-            stop = asyncio.Event()
-
-            async def write():
-                while not stop.is_set():
-                    value = str(next(values))
-                    await stores[0].set("k", value, instance="a", ttl=60)
-                    assert await stores[1].get("k") in (value, str(int(value) + 1))
-                    written.append(value)
-
-            async def follow():
-                revision = -1
-                while True:
-                    page = await stores[1].watch(revision, key="k", wait=5)
-                    assert page.revision >= revision
-                    revision = page.revision
-                    seen.extend(entry.value for entry in page.entries)
-
             written: list[str] = []
-            writing, following = asyncio.create_task(write()), asyncio.create_task(follow())
+            seen: list[str] = []
+            stop = asyncio.Event()
+            writing = asyncio.create_task(_write(stores, written, stop))
+            following = asyncio.create_task(_follow(stores[1], seen))
             for _ in range(2):
                 async with asyncio.timeout(TIMEOUT):
                     await _more(written, 10, writing)
@@ -123,6 +108,25 @@ async def test_the_leader_is_killed_and_nobody_notices(tmp_path):
                     await asyncio.wait([following], timeout=0.05)
             following.cancel()
             assert [int(value) for value in seen] == sorted({int(value) for value in seen})
+
+
+async def _write(stores: list[KeyValueStoreClient], written: list[str], stop: asyncio.Event) -> None:
+    """Write numbers by one store and read them by the other."""
+    for value in itertools.count():
+        await stores[0].set("k", str(value), instance="a", ttl=60)
+        assert await stores[1].get("k") in (str(value), str(value + 1))
+        written.append(str(value))
+        if stop.is_set():
+            return
+
+
+async def _follow(store: KeyValueStoreClient, seen: list[str]) -> None:
+    revision = -1
+    while True:
+        page = await store.watch(revision, key="k", wait=5)
+        assert page.revision >= revision
+        revision = page.revision
+        seen.extend(entry.value for entry in page.entries)
 
 
 async def _more(written: list[str], count: int, writing: asyncio.Task) -> None:

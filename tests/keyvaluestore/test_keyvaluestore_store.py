@@ -102,6 +102,7 @@ async def test_a_renewal_wakes_nobody(store):
     assert time.monotonic() - started >= 0.05
 
 
+@pytest.mark.slow
 async def test_an_entry_ends_with_its_time_to_live_and_wakes_watchers(store):
     entry = await store.set("k", "v", instance="a", ttl=0.15)
     page = await store.watch(entry.revision, wait=20)
@@ -110,6 +111,7 @@ async def test_an_entry_ends_with_its_time_to_live_and_wakes_watchers(store):
     assert time.time() >= entry.expires
 
 
+@pytest.mark.slow
 async def test_a_renewal_extends_a_life(store):
     entry = await store.set("k", "v", instance="a", ttl=0.3)
     await store.set("other", "v", ttl=0.6)

@@ -104,6 +104,7 @@ async def test_a_failure_is_told(client, receiver):
     assert (told["event"], told["task"]["failure"]["code"]) == ("task.failed", "damaged_image")
 
 
+@pytest.mark.slow
 async def test_refused_calls_are_made_again_and_redirects_are_not_followed(client, storage, receiver):
     receiver.answers = [
         web.Response(status=500),

@@ -123,6 +123,7 @@ nested = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(["outputs", "name", "auto_orient"]), nested, max_size=3))
 @settings(max_examples=300, deadline=None)
 def test_any_document_is_read_or_refused(document):

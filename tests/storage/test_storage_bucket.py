@@ -237,6 +237,7 @@ async def test_a_bucket_that_cannot_be_used_is_named(seaweed, tmp_path):
             assert sentence in str(process.lines)
 
 
+@pytest.mark.slow
 async def test_a_process_takes_constant_memory_and_keeps_no_blobs_on_this_machine(seaweed, bucket_url, tmp_path):
     def resident(pid: int) -> int:
         fields = Path(f"/proc/{pid}/status").read_text().splitlines()

@@ -94,6 +94,7 @@ async def test_what_is_stored_again_during_a_collection_stays(store, tmp_path):
     assert [await there(store, digest) for digest in digests] == [False, False, False, True, False]
 
 
+@pytest.mark.slow
 async def test_puts_racing_with_removals_are_never_lost(store, tmp_path):
     digests = await put_all(store, 150)
     putting: list[asyncio.Task] = []

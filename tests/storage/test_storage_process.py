@@ -72,6 +72,7 @@ async def test_sigterm_lets_an_upload_under_way_end(tmp_path):
     assert path.name == digest_of(data)
 
 
+@pytest.mark.slow
 async def test_without_db_a_collection_removes_nothing_and_says_why(tmp_path):
     async with (
         service("keyvaluestore", "--data", str(tmp_path / "keyvaluestore")) as keyvaluestore,
@@ -110,6 +111,7 @@ async def test_a_collection_asks_db_what_is_still_needed(tmp_path):
                 await storage.read(unwanted.digest)
 
 
+@pytest.mark.slow
 async def test_memory_stays_constant(tmp_path):
     def resident(pid: int) -> int:
         fields = Path(f"/proc/{pid}/status").read_text().splitlines()

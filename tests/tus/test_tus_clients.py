@@ -35,6 +35,7 @@ async def only_task(client):
     return tasks[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checked", [False, True])
 async def test_tuspy(broken, client, large, checked):
     broken.cuts = [200_000, 100_000, 50_000]  # it opens a connection for each piece

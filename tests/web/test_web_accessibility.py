@@ -17,62 +17,83 @@ SIZES = {"desktop": {"width": 1280, "height": 860}, "phone": {"width": 390, "hei
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", list(SIZES))
 async def test_no_serious_finding(browser, whole, client, folder, scheme, size):
+    await upload_some(client)
+    async with opened(browser, whole.master, color_scheme=scheme, viewport=SIZES[size], bypass_csp=True) as page:
+        problems: dict[str, list[str]] = {}
+        await look_at_photos(page, problems)
+        await look_at_tasks(page, problems)
+        await look_at_batches_recipes_and_system(page, problems)
+        await look_at_uploads(page, problems, folder)
+    assert {view: found for view, found in problems.items() if found} == {}
+
+
+async def upload_some(client):
+    """Two photos and a broken one."""
     for number in range(2):
         task = await client.upload(photo(number, width=300), recipe="web", filename=f"photo-{number}.png")
         await client.wait(task.id, timeout=45)
     await client.upload(photo(3)[:5000], filename="cut-off.png", batch="autumn")
-    async with opened(browser, whole.master, color_scheme=scheme, viewport=SIZES[size], bypass_csp=True) as page:
-        problems = {}
-        await expect(page.locator(".card:not(.in-progress-card)")).to_have_count(3)
-        problems["photos"] = await findings(page)
-        await page.get_by_role("checkbox", name="Select photo-1.png").check()
-        await expect(page.get_by_text("1 selected")).to_be_visible()
-        problems["selection"] = await findings(page)
-        await page.get_by_role("button", name="Delete", exact=True).click()
-        problems["question"] = await findings(page)
-        await page.get_by_role("button", name="Keep").click()
-        await page.get_by_role("link", name="photo-1.png").click()
-        await expect(page.get_by_role("dialog")).to_be_visible()
-        problems["photo"] = await findings(page)
-        await page.keyboard.press("Escape")
-        await page.get_by_role("link", name="Tasks", exact=True).click()
-        await expect(page.get_by_text("Failed", exact=True).first).to_be_visible()
-        problems["tasks"] = await findings(page)
-        await page.get_by_role("link", name="cut-off.png").click()
-        await expect(page.get_by_role("region", name="Attempts")).to_contain_text("damaged")
-        problems["task"] = await findings(page)
-        await page.keyboard.press("?")
-        problems["keys"] = await findings(page)
-        await page.keyboard.press("Escape")
-        await page.get_by_role("link", name="Batches").click()
-        await expect(page.get_by_role("link", name="autumn")).to_be_visible()
-        problems["batches"] = await findings(page)
-        await page.get_by_role("link", name="autumn").click()
-        await expect(page.get_by_role("heading", name="autumn")).to_be_visible()
-        problems["batch"] = await findings(page)
-        await page.get_by_role("link", name="Recipes").click()
-        await page.get_by_role("link", name="web").click()
-        await expect(page.locator(".facts-line")).to_contain_text("×")
-        await page.get_by_text("Encoding").click()
-        problems["recipes"] = await findings(page)
-        await page.get_by_role("link", name="System").click()
-        await expect(page.get_by_text("Ready").first).to_be_visible()
-        problems["system"] = await findings(page)
-        await page.get_by_role("button", name="Pause the queue").click()
-        problems["pause"] = await findings(page)
-        await page.get_by_role("button", name="Keep").click()
-        await page.get_by_role("link", name="Photos", exact=True).click()
-        (folder / "one.png").write_bytes(photo(5, width=200))
-        (folder / "two.png").write_bytes(b"%PDF-1.7")
-        await page.get_by_label("Review before sending").check()
-        await page.get_by_label("Choose photos").set_input_files(list(folder.iterdir()))
-        await page.get_by_role("button", name="Change the name or recipe of one.png").click()
-        problems["tray"] = await findings(page)
-        await page.get_by_role("button", name="Apply").click()
-        await page.get_by_role("button", name="Upload 2 photos").click()
-        await expect(page.get_by_text("1 photo uploaded, 1 failed")).to_be_visible()
-        problems["tray at the end"] = await findings(page)
-    assert {view: found for view, found in problems.items() if found} == {}
+
+
+async def look_at_photos(page, problems):
+    await expect(page.locator(".card:not(.in-progress-card)")).to_have_count(3)
+    problems["photos"] = await findings(page)
+    await page.get_by_role("checkbox", name="Select photo-1.png").check()
+    await expect(page.get_by_text("1 selected")).to_be_visible()
+    problems["selection"] = await findings(page)
+    await page.get_by_role("button", name="Delete", exact=True).click()
+    problems["question"] = await findings(page)
+    await page.get_by_role("button", name="Keep").click()
+    await page.get_by_role("link", name="photo-1.png").click()
+    await expect(page.get_by_role("dialog")).to_be_visible()
+    problems["photo"] = await findings(page)
+    await page.keyboard.press("Escape")
+
+
+async def look_at_tasks(page, problems):
+    await page.get_by_role("link", name="Tasks", exact=True).click()
+    await expect(page.get_by_text("Failed", exact=True).first).to_be_visible()
+    problems["tasks"] = await findings(page)
+    await page.get_by_role("link", name="cut-off.png").click()
+    await expect(page.get_by_role("region", name="Attempts")).to_contain_text("damaged")
+    problems["task"] = await findings(page)
+    await page.keyboard.press("?")
+    problems["keys"] = await findings(page)
+    await page.keyboard.press("Escape")
+
+
+async def look_at_batches_recipes_and_system(page, problems):
+    await page.get_by_role("link", name="Batches").click()
+    await expect(page.get_by_role("link", name="autumn")).to_be_visible()
+    problems["batches"] = await findings(page)
+    await page.get_by_role("link", name="autumn").click()
+    await expect(page.get_by_role("heading", name="autumn")).to_be_visible()
+    problems["batch"] = await findings(page)
+    await page.get_by_role("link", name="Recipes").click()
+    await page.get_by_role("link", name="web").click()
+    await expect(page.locator(".facts-line")).to_contain_text("×")
+    await page.get_by_text("Encoding").click()
+    problems["recipes"] = await findings(page)
+    await page.get_by_role("link", name="System").click()
+    await expect(page.get_by_text("Ready").first).to_be_visible()
+    problems["system"] = await findings(page)
+    await page.get_by_role("button", name="Pause the queue").click()
+    problems["pause"] = await findings(page)
+    await page.get_by_role("button", name="Keep").click()
+
+
+async def look_at_uploads(page, problems, folder):
+    await page.get_by_role("link", name="Photos", exact=True).click()
+    (folder / "one.png").write_bytes(photo(5, width=200))
+    (folder / "two.png").write_bytes(b"%PDF-1.7")
+    await page.get_by_label("Review before sending").check()
+    await page.get_by_label("Choose photos").set_input_files(list(folder.iterdir()))
+    await page.get_by_role("button", name="Change the name or recipe of one.png").click()
+    problems["tray"] = await findings(page)
+    await page.get_by_role("button", name="Apply").click()
+    await page.get_by_role("button", name="Upload 2 photos").click()
+    await expect(page.get_by_text("1 photo uploaded, 1 failed")).to_be_visible()
+    problems["tray at the end"] = await findings(page)
 
 
 @pytest.mark.parametrize("width", [640, 390])
@@ -112,6 +133,18 @@ async def test_nothing_moves_where_motion_is_not_wanted(browser, whole, client):
         assert await page.evaluate(moving) == []
 
 
+FOCUSED = "document.activeElement.getAttribute('aria-label') || document.activeElement.textContent.trim()"
+
+
+async def tab_to(page, name):
+    """Press Tab until what begins with a name has the focus."""
+    for _ in range(60):
+        await page.keyboard.press("Tab")
+        if (await page.evaluate(FOCUSED)).startswith(name):
+            return
+    raise AssertionError(f"{name} cannot be reached by Tab")
+
+
 async def test_by_keyboard_alone(browser, whole, client):
     """Find a failed photo, read its page, send it back; open a photo, zoom and close it; answer a question."""
     good = await client.upload(photo(0, width=300), recipe="web", filename="good.png")
@@ -119,15 +152,6 @@ async def test_by_keyboard_alone(browser, whole, client):
     for task in (good, bad):
         await client.wait(task.id, timeout=45)
     async with opened(browser, whole.master) as page:
-        focused = "document.activeElement.getAttribute('aria-label') || document.activeElement.textContent.trim()"
-
-        async def tab_to(name):
-            for _ in range(60):
-                await page.keyboard.press("Tab")
-                if (await page.evaluate(focused)).startswith(name):
-                    return
-            raise AssertionError(f"{name} cannot be reached by Tab")
-
         await expect(page.get_by_role("heading", name="Results")).to_be_visible()
         await page.keyboard.press("g")
         await page.keyboard.press("t")
@@ -135,21 +159,21 @@ async def test_by_keyboard_alone(browser, whole, client):
         await page.keyboard.press("/")
         await page.keyboard.type("bad")
         await expect(page.get_by_role("link", name="good.png")).to_have_count(0)
-        await tab_to("bad.png")
+        await tab_to(page, "bad.png")
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("region", name="Attempts")).to_contain_text("damaged")
-        await tab_to("Delete")
+        await tab_to(page, "Delete")
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("dialog")).to_be_visible()
         await page.keyboard.press("Escape")
         await expect(page.get_by_role("dialog")).to_have_count(0)
-        await tab_to("Retry")
+        await tab_to(page, "Retry")
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("region", name="Attempts").get_by_role("listitem")).to_have_count(2)
         await page.keyboard.press("g")
         await page.keyboard.press("p")
         await expect(page.get_by_role("link", name="good.png, web")).to_be_visible()
-        await tab_to("good.png, web")
+        await tab_to(page, "good.png, web")
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("dialog", name="good.png")).to_be_visible()
         await page.keyboard.press("+")

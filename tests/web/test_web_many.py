@@ -42,51 +42,63 @@ async def test_find_and_act_on_many(browser, many, client):
         assert {"state=failed", "reason=damaged_image", "search=photo-14"} <= set(page.url.partition("?")[2].split("&"))
         await page.reload()
         await expect(page.locator(".table .virtual .row")).to_have_count(10)
-        # the action says what it will touch, and does that
-        await page.get_by_role("button", name="Select all that match").click()
-        await page.get_by_role("button", name="Retry", exact=True).click()
-        dialog = page.get_by_role("dialog")
-        await expect(dialog).to_contain_text("Retry 10 photos?")
-        await dialog.get_by_role("button", name="Retry").click()
-        await expect(page.get_by_text("10 photos sent back to the queue.")).to_be_visible()
-        await page.get_by_role("button", name="Clear filters").click()
-        await states.get_by_role("button", name="Waiting 30").click()
-        await page.get_by_role("button", name="Select all that match").click()
-        await page.get_by_role("button", name="Cancel", exact=True).click()
-        await dialog.get_by_role("button", name="Cancel").click()
-        await expect(page.get_by_text("30 photos cancelled.")).to_be_visible()
+        await retry_and_cancel(page, states)
         assert (await client.count(TaskFilter(state="cancelled"))).total == 30
-
-        # by hand, with what cannot be changed left alone; and run again with another recipe
         await page.goto(f"http://{many.master}/#/tasks?batch=winter")
-        await page.get_by_role("checkbox", name="Select photo-22.png").check()
-        await page.get_by_role("checkbox", name="Select photo-0.png").check()
-        await page.get_by_role("button", name="Retry", exact=True).click()
-        await expect(dialog).to_contain_text("1 photo of the selection cannot be changed this way")
-        await dialog.get_by_role("button", name="Keep").click()
-        await page.get_by_role("button", name="Run with a recipe").click()
-        await dialog.get_by_label("Recipe").select_option("thumbnail")
-        await dialog.get_by_role("button", name="Run with a recipe").click()
-        await expect(page.get_by_text("2 photos queued again.")).to_be_visible()
+        await rerun_by_hand(page)
         assert (await client.count(TaskFilter(recipe="thumbnail", batch="winter"))).total == 2
-
-        # from a batch: its failures, its ZIP, and delete all that match
-        await page.get_by_role("link", name="Batches").click()
-        summer = page.get_by_role("listitem").filter(has=page.get_by_role("link", name="summer", exact=True))
-        await expect(summer).to_contain_text("150 photos")
-        async with page.expect_download() as download:
-            await summer.get_by_role("link", name="Download ZIP of 120 photos").click()
-        with zipfile.ZipFile(io.BytesIO((await (await download.value).path()).read_bytes())) as archive:
-            assert len(archive.namelist()) == 120
-        await summer.get_by_role("link", name="20 photos failed").click()
-        await expect(page.locator(".table .virtual .row").first).to_contain_text("Failed")
-        await page.goto(f"http://{many.master}/#/batches/summer")
-        await page.get_by_role("button", name="Select all that match").click()
-        await expect(page.get_by_text("140 selected")).to_be_visible()  # those that were retried were cancelled
-        await page.get_by_role("button", name="Delete", exact=True).click()
-        await dialog.get_by_role("button", name="Delete").click()
-        await expect(page.get_by_text("140 photos deleted.")).to_be_visible()
+        await download_and_delete_a_batch(page, f"http://{many.master}/#/batches/summer")
         assert (await client.batch("summer")).tasks == {"cancelled": 10}
+
+
+async def retry_and_cancel(page, states):
+    """An action on all that match says what it will touch, and does that."""
+    await page.get_by_role("button", name="Select all that match").click()
+    await page.get_by_role("button", name="Retry", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_contain_text("Retry 10 photos?")
+    await dialog.get_by_role("button", name="Retry").click()
+    await expect(page.get_by_text("10 photos sent back to the queue.")).to_be_visible()
+    await page.get_by_role("button", name="Clear filters").click()
+    await states.get_by_role("button", name="Waiting 30").click()
+    await page.get_by_role("button", name="Select all that match").click()
+    await page.get_by_role("button", name="Cancel", exact=True).click()
+    await dialog.get_by_role("button", name="Cancel").click()
+    await expect(page.get_by_text("30 photos cancelled.")).to_be_visible()
+
+
+async def rerun_by_hand(page):
+    """What cannot be changed is left alone; and photos are run again with another recipe."""
+    dialog = page.get_by_role("dialog")
+    await page.get_by_role("checkbox", name="Select photo-22.png").check()
+    await page.get_by_role("checkbox", name="Select photo-0.png").check()
+    await page.get_by_role("button", name="Retry", exact=True).click()
+    await expect(dialog).to_contain_text("1 photo of the selection cannot be changed this way")
+    await dialog.get_by_role("button", name="Keep").click()
+    await page.get_by_role("button", name="Run with a recipe").click()
+    await dialog.get_by_label("Recipe").select_option("thumbnail")
+    await dialog.get_by_role("button", name="Run with a recipe").click()
+    await expect(page.get_by_text("2 photos queued again.")).to_be_visible()
+
+
+async def download_and_delete_a_batch(page, address):
+    """From a batch: its failures, its ZIP, and delete all that match."""
+    dialog = page.get_by_role("dialog")
+    await page.get_by_role("link", name="Batches").click()
+    summer = page.get_by_role("listitem").filter(has=page.get_by_role("link", name="summer", exact=True))
+    await expect(summer).to_contain_text("150 photos")
+    async with page.expect_download() as download:
+        await summer.get_by_role("link", name="Download ZIP of 120 photos").click()
+    with zipfile.ZipFile(io.BytesIO((await (await download.value).path()).read_bytes())) as archive:
+        assert len(archive.namelist()) == 120
+    await summer.get_by_role("link", name="20 photos failed").click()
+    await expect(page.locator(".table .virtual .row").first).to_contain_text("Failed")
+    await page.goto(address)
+    await page.get_by_role("button", name="Select all that match").click()
+    await expect(page.get_by_text("140 selected")).to_be_visible()  # those that were retried were cancelled
+    await page.get_by_role("button", name="Delete", exact=True).click()
+    await dialog.get_by_role("button", name="Delete").click()
+    await expect(page.get_by_text("140 photos deleted.")).to_be_visible()
 
 
 async def test_the_page_of_a_task(page, whole, client):

@@ -16,6 +16,7 @@ async def test_a_limit_is_kept() -> None:
     assert 0.3 <= time.monotonic() - began < 20
 
 
+@pytest.mark.slow
 async def test_time_in_which_the_process_was_suspended_counts_little() -> None:
     async with awake.timeout(2.5):
         time.sleep(3.0)  # noqa: ASYNC251 - the event loop is held up, as it is in a suspended process

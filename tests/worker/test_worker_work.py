@@ -87,6 +87,7 @@ async def test_an_input_that_storage_lost_fails_for_good(
     assert await kinds(client, task) == ["created", "leased", "failed"]
 
 
+@pytest.mark.slow
 async def test_a_large_input_goes_through_a_file_that_is_removed(whole: System, client: Client, start: Start) -> None:
     worker = await start()
     buffer = io.BytesIO()
@@ -108,6 +109,7 @@ async def test_threads_instead_of_processes(client: Client, start: Start) -> Non
     assert await worker.stop() == 0
 
 
+@pytest.mark.slow
 async def test_a_task_of_the_classic_protocol(whole: System, client: Client, start: Start) -> None:
     db, storage = (f"http://127.0.0.1:{whole.ports[name]}" for name in ("db", "storage"))
     async with aiohttp.ClientSession() as http:
@@ -125,6 +127,7 @@ async def test_a_task_of_the_classic_protocol(whole: System, client: Client, sta
             assert is_inverse(photo(3), await response.read())
 
 
+@pytest.mark.slow
 async def test_a_worker_waits_for_everything(tmp_path: Path) -> None:
     store = f"127.0.0.1:{free_port()}"
     async with service("worker", store, "--slots", "1", "--data", str(tmp_path / "worker")) as worker:

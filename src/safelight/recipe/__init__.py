@@ -1,4 +1,4 @@
-"""Recipes: what to make of an upload. Records and their validation; nothing here touches a pixel."""
+"""Recipes say what to make of an upload: records and their validation, without any image processing."""
 
 from safelight.recipe.builtin import BUILTIN, DEFAULT
 from safelight.recipe.encoding import digest, encode, schema_components

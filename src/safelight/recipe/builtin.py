@@ -1,4 +1,4 @@
-"""The recipes that are always there."""
+"""The built-in recipes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from safelight.recipe.operations import Grayscale, Invert, Resize
 from safelight.recipe.records import OutputSpec, Recipe
 
 DEFAULT: Final = "invert"
-"""The recipe of an upload that names none."""
+"""The recipe of an upload that does not name one."""
 
 _RECIPES = (
     Recipe(
@@ -40,4 +40,4 @@ _RECIPES = (
 )
 
 BUILTIN: Final[dict[str, Recipe]] = {recipe.name: recipe for recipe in _RECIPES}
-"""The recipes that are always there, by name."""
+"""The built-in recipes by name."""

@@ -1,4 +1,4 @@
-"""Recipes as canonical JSON, and the digest under which equal work is recognised."""
+"""Recipes as canonical JSON, and the digest by which equal work is recognised."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from safelight.recipe.records import Recipe
 
 
 def encode(recipe: Recipe) -> bytes:
-    """The recipe as JSON that `parse` reads; equal recipes give equal bytes (keys sorted, defaults written out)."""
+    """Return the recipe as JSON for `parse`, with sorted keys and all defaults: equal recipes give equal bytes."""
     return msgspec.json.encode(recipe, order="sorted")
 
 
 def digest(recipe: Recipe, engine_version: str) -> str:
-    """SHA-256 (hex) of what the recipe means to that engine; its name and description do not count."""
+    """Return the SHA-256 (hex) of a recipe and the version of the engine, without its name and description."""
     meaning = msgspec.structs.replace(recipe, name="custom", description="")
     return hashlib.sha256(encode(meaning) + b"\n" + engine_version.encode()).hexdigest()
 
 
 def schema_components(ref_template: str = "#/components/schemas/{name}") -> tuple[dict[str, Any], dict[str, Any]]:
-    """JSON Schema of a Recipe: a reference to it, and the components by name for an OpenAPI document."""
+    """Return the JSON Schema of a recipe: a reference, and the components by name for an OpenAPI document."""
     (reference,), components = msgspec.json.schema_components([Recipe], ref_template=ref_template)
     return reference, components

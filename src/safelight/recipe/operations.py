@@ -1,7 +1,7 @@
-"""The operations a recipe can ask for, as records. What each does to the pixels is `safelight.engine`'s business.
+"""The operations that a recipe can name, as records. `safelight.engine` carries them out.
 
-Sizes and places are pixels of the picture as a person sees it, that is after its orientation tag was obeyed.
-Every number has bounds, so that a recipe alone can never ask for unbounded work.
+Sizes and positions are in pixels of the upright image, after its orientation tag was applied. Every number is bounded,
+so no recipe can ask for unbounded work.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import force_setattr
 
 WATERMARK_IMAGE_BYTES = 512 * 1024
-"""A watermark picture inside a recipe has at most this many bytes (before base64)."""
+"""The largest watermark image inside a recipe, in bytes before base64."""
 
 _END = r"(?![\s\S])"  # the end of the string for Python and for JSON Schema alike; "$" lets a line feed through
 _COLOR = rf"^(#([0-9a-fA-F]{{3}}|[0-9a-fA-F]{{6}}|[0-9a-fA-F]{{8}})|black|white|transparent){_END}"
@@ -30,7 +30,7 @@ Position = Literal["center", "top", "top-right", "right", "bottom-right", "botto
 
 
 def plain_color(color: str) -> str:
-    """The one spelling of a colour: `#rrggbbaa` in lower case. ValueError for what is no colour."""
+    """Return a colour as `#rrggbbaa` in lower case. Raises ValueError if it is not a colour."""
     if not re.match(_COLOR, color):
         raise ValueError(f"{color!r} is not a colour; write #rgb, #rrggbb, #rrggbbaa, black, white or transparent")
     if color in _NAMED:
@@ -42,15 +42,15 @@ def plain_color(color: str) -> str:
 
 
 class Operation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op"):
-    """What all operations have in common: the field `op` says which one it is."""
+    """The base of all operations. The field `op` holds the name of the operation."""
 
 
 class Resize(Operation, tag="resize", frozen=True, kw_only=True):
-    """Scale the picture. It is never enlarged unless `enlarge` is true.
+    """Scale the image. It is never enlarged unless `enlarge` is true.
 
-    `fit`: into width by height, proportions kept; one of the two may be left out. `fill`: covers width by height
-    exactly, what stands over is cut away, and `position` says which part stays; a picture too small for that is cut
-    to the largest part of the same proportions. `exact`: to width by height, proportions ignored.
+    `fit` scales the image to fit into width by height and keeps its proportions; one of the two may be left out.
+    `fill` covers width by height exactly and cuts off the rest; `position` says which part stays. An image that is too
+    small is cut to the largest part with the same proportions. `exact` ignores the proportions.
     """
 
     width: Side | None = None
@@ -69,9 +69,9 @@ class Resize(Operation, tag="resize", frozen=True, kw_only=True):
 
 
 class SmartCrop(Operation, tag="smart_crop", frozen=True, kw_only=True):
-    """Scale and cut to width by height as `resize` with mode `fill` does, keeping the most interesting part.
+    """Scale and cut to width by height like `resize` with mode `fill`, and keep the most interesting part.
 
-    `attention` looks for skin, bright colours and edges; `entropy` for the busiest part.
+    `attention` looks for skin, bright colours and edges; `entropy` looks for the part with the most detail.
     """
 
     width: Side
@@ -81,7 +81,7 @@ class SmartCrop(Operation, tag="smart_crop", frozen=True, kw_only=True):
 
 
 class Crop(Operation, tag="crop", frozen=True, kw_only=True):
-    """Cut out a rectangle, placed by `left` and `top` or by `position`; what lies outside the picture is left out."""
+    """Cut out a rectangle, placed by `left` and `top` or by `position`. Parts outside the image are ignored."""
 
     width: Side
     height: Side
@@ -97,7 +97,7 @@ class Crop(Operation, tag="crop", frozen=True, kw_only=True):
 
 
 class Rotate(Operation, tag="rotate", frozen=True, kw_only=True):
-    """Turn clockwise by `angle` degrees; the canvas grows to hold the whole picture, corners get `background`."""
+    """Rotate clockwise by `angle` degrees. The canvas grows to hold the whole image; `background` fills the corners."""
 
     angle: Annotated[float, Meta(ge=-360.0, le=360.0, description="degrees clockwise")]
     background: Color = "transparent"
@@ -108,13 +108,13 @@ class Rotate(Operation, tag="rotate", frozen=True, kw_only=True):
 
 
 class Flip(Operation, tag="flip", frozen=True, kw_only=True):
-    """Mirror: `vertical` turns top to bottom, `horizontal` left to right."""
+    """Mirror the image: `vertical` swaps top and bottom, `horizontal` swaps left and right."""
 
     direction: Literal["vertical", "horizontal"]
 
 
 class Invert(Operation, tag="invert", frozen=True, kw_only=True):
-    """Turn every colour into its opposite; transparency stays."""
+    """Replace every colour by its opposite. Transparency does not change."""
 
 
 class Grayscale(Operation, tag="grayscale", frozen=True, kw_only=True):
@@ -122,13 +122,13 @@ class Grayscale(Operation, tag="grayscale", frozen=True, kw_only=True):
 
 
 class Sepia(Operation, tag="sepia", frozen=True, kw_only=True):
-    """The brown of old photographs; `strength` 0 changes nothing, 1 is full."""
+    """Tone the image brown like an old photograph. A `strength` of 0 changes nothing; 1 is the full effect."""
 
     strength: Part = 1.0
 
 
 class Tint(Operation, tag="tint", frozen=True, kw_only=True):
-    """Give every pixel the hue of `color` and keep its lightness (CIELAB); `strength` 0 changes nothing, 1 is full."""
+    """Give every pixel the hue of `color` and keep its lightness (CIELAB). `strength` is as for `sepia`."""
 
     color: Color
     strength: Part = 1.0
@@ -138,10 +138,10 @@ class Tint(Operation, tag="tint", frozen=True, kw_only=True):
 
 
 class Adjust(Operation, tag="adjust", frozen=True, kw_only=True):
-    """Change brightness, then contrast, then gamma, then saturation; 1 leaves each as it is.
+    """Adjust brightness, then contrast, then gamma, then saturation. A value of 1 changes nothing.
 
-    `brightness` multiplies; `contrast` stretches around mid-grey; `gamma` above 1 lightens the mid-tones;
-    `saturation` 0 is grey.
+    `brightness` is a factor; `contrast` stretches around mid-grey; a `gamma` above 1 lightens the mid-tones; a
+    `saturation` of 0 gives grey.
     """
 
     brightness: Factor = 1.0
@@ -151,13 +151,13 @@ class Adjust(Operation, tag="adjust", frozen=True, kw_only=True):
 
 
 class Blur(Operation, tag="blur", frozen=True, kw_only=True):
-    """Gaussian blur; `sigma` is its radius in pixels."""
+    """Apply a Gaussian blur; `sigma` is its standard deviation in pixels."""
 
     sigma: Annotated[float, Meta(ge=0.3, le=100.0, description="pixels")]
 
 
 class Sharpen(Operation, tag="sharpen", frozen=True, kw_only=True):
-    """Sharpen the lightness; `sigma` is the radius in pixels, `amount` how much edges gain, `flat` plain areas."""
+    """Sharpen the lightness: `amount` for edges and `flat` for plain areas; `sigma` is the radius in pixels."""
 
     sigma: Annotated[float, Meta(ge=0.3, le=10.0, description="pixels")] = 0.5
     amount: Annotated[float, Meta(ge=0.0, le=10.0)] = 3.0
@@ -165,10 +165,10 @@ class Sharpen(Operation, tag="sharpen", frozen=True, kw_only=True):
 
 
 class Watermark(Operation, tag="watermark", frozen=True, kw_only=True):
-    """Lay a text or a picture (base64) over the picture, once at `position` or tiled all over.
+    """Put a text or an image (base64) on top, once at `position` or repeated over the whole area with `tile`.
 
-    `scale` is the mark's width as a part of the picture's; `margin` its distance from the edges, or between tiles,
-    as a part of the picture's shorter side. `color` and `font` are those of a text.
+    `scale` is the width of the watermark as a fraction of the width of the photo. `margin` is its distance from the
+    edges, or between repetitions, as a fraction of the shorter side. `color` and `font` apply to a text.
     """
 
     text: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
@@ -191,7 +191,7 @@ class Watermark(Operation, tag="watermark", frozen=True, kw_only=True):
 
 
 class Pad(Operation, tag="pad", frozen=True, kw_only=True):
-    """Put the picture on a canvas of width by height; a side already longer than that stays as it is."""
+    """Place the image on a canvas of width by height. A side that is longer already does not change."""
 
     width: Side
     height: Side
@@ -203,7 +203,7 @@ class Pad(Operation, tag="pad", frozen=True, kw_only=True):
 
 
 class Background(Operation, tag="background", frozen=True, kw_only=True):
-    """Fill what is transparent with a colour."""
+    """Fill transparent areas with a colour."""
 
     color: Color
 

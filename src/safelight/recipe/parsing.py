@@ -1,4 +1,4 @@
-"""Reading recipes from JSON and TOML, and saying exactly what is wrong with one."""
+"""Read recipes from JSON and TOML, and explain what is wrong with an invalid one."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_BYTES = 4 * 1024 * 1024
-"""A recipe document (or a file of recipes) is at most this long."""
+"""The longest recipe document, or file of recipes, in bytes."""
 
 _MOST_PARTS = 100_000
-"""Lists, tables and commas of a document; every recipe has far fewer."""
+"""The most lists, tables and commas in a document. Every real recipe has far fewer."""
 _LONGEST = 300
-"""Characters of what a message repeats."""
+"""The most characters that an error message quotes."""
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 _OPERATIONS: dict[str, type[msgspec.Struct]] = {
@@ -51,17 +51,17 @@ _PATTERNS = {
 
 
 def parse(document: bytes | str | Mapping[str, Any], format: Literal["json", "toml"] = "json") -> Recipe:
-    """Read one recipe from JSON or TOML text, or from a table already read.
+    """Read one recipe from JSON or TOML text, or from a table that was read already.
 
-    Error(INVALID_RECIPE) for anything wrong, with `position` in its extra: "$.outputs.thumb.operations[2].width".
+    Raises INVALID_RECIPE; `position` in its extra says where, like "$.outputs.thumb.operations[2].width".
     """
     return _recipe(document if isinstance(document, Mapping) else _read(document, format), "$")
 
 
 def load_file(path: Path) -> dict[str, Recipe]:
-    """Read a TOML file of recipes, one top-level table each, by its name; its outputs are tables below it.
+    """Read a TOML file with one top-level table for each recipe; return the recipes by name.
 
-    A watermark may give `image_file`, relative to this file, in place of `image`. Error(INVALID_RECIPE) as `parse`.
+    A watermark may name an `image_file`, relative to this file, instead of `image`. Raises INVALID_RECIPE like `parse`.
     """
     try:
         document = _read(path.read_bytes(), "toml")
@@ -100,14 +100,14 @@ def _read(document: bytes | str, format_: str) -> dict[str, Any]:
 
 
 def _check_parts(document: bytes | str) -> None:
-    """Refuse JSON of so many parts that reading it takes long. Raises ValueError."""
+    """Raise ValueError for JSON with so many values that reading it would take long."""
     text = document if isinstance(document, bytes) else document.encode(errors="replace")
     if text.count(b"[") + text.count(b"{") + text.count(b",") > _MOST_PARTS:
         raise ValueError(f"it has more than {_MOST_PARTS} values")
 
 
 def _recipe(document: Mapping[str, Any], position: str) -> Recipe:
-    """Outputs are converted one at a time, because msgspec does not say which key of a mapping was wrong."""
+    """Convert the outputs one at a time, because msgspec does not say which key of a mapping is wrong."""
     fields = dict(document)
     outputs = fields.get("outputs", {})
     if not isinstance(outputs, Mapping):
@@ -120,7 +120,7 @@ def _recipe(document: Mapping[str, Any], position: str) -> Recipe:
         if not isinstance(name, str) or not re.match(NAME, name):
             raise _wrong("an output's name has 1 to 64 of a-z, 0-9, - and _, and starts with a letter or digit", place)
         parsed[name] = _convert(output, OutputSpec, place)
-    # any output will do to have the other fields checked; the real ones follow
+    # The other fields are checked with an output that stands in for the real ones.
     shell = _convert(fields | {"outputs": {"shell": {}}}, Recipe, position)
     return msgspec.structs.replace(shell, outputs=parsed)
 
@@ -136,7 +136,7 @@ def _convert(value: object, kind: type[_S], position: str) -> _S:
 
 
 def _explained(reason: str, value: object, kind: type[msgspec.Struct], position: str, place: str) -> Error:
-    """The message of msgspec in a person's words, with the near miss where a name is misspelt."""
+    """Translate the message of msgspec for people, with a suggestion where a name is misspelt."""
     struct = _struct_at(value, place) or kind
     if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", reason, re.DOTALL):
         fields = list(struct.__struct_fields__)
@@ -153,7 +153,7 @@ def _explained(reason: str, value: object, kind: type[msgspec.Struct], position:
 
 
 def _struct_at(value: object, place: str) -> type[msgspec.Struct] | None:
-    """The kind of operation that a place inside an output belongs to, if it does."""
+    """Return the kind of operation at a place inside an output, or None if the place is in no operation."""
     inside = re.match(r"\.operations\[(\d+)\]", place)
     if not inside or not isinstance(value, Mapping):
         return None
@@ -163,7 +163,7 @@ def _struct_at(value: object, place: str) -> type[msgspec.Struct] | None:
 
 
 def _plain(types: str) -> str:
-    """`int | null` in a person's words; a field that may be left out is no news, so null is not mentioned."""
+    """Translate `int | null` for people. Null is not mentioned, as it only says that a field is optional."""
     names = [name for name in types.split(" | ") if name != "null"] or ["null"]
     return " or ".join(_WORDS.get(name, name) for name in names)
 

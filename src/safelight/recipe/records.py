@@ -1,4 +1,4 @@
-"""A recipe and its outputs, as records."""
+"""The records of a recipe and its outputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec.structs import force_setattr
 from safelight.recipe.operations import AnyOperation, Color, plain_color
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,63}(?![\s\S])"
-"""Names of recipes and outputs: safe in a URL, in a file name and as a metric's label."""
+"""Names of recipes and outputs are safe in URLs, in file names and as labels of metrics."""
 
 MAX_OUTPUTS = 16
 MAX_OPERATIONS = 32
@@ -18,7 +18,7 @@ MAX_OPERATIONS = 32
 Format = Literal["same", "jpeg", "png", "webp", "avif", "gif", "tiff", "jxl"]
 
 DEFAULT_QUALITY: dict[str, int] = {"jpeg": 80, "webp": 80, "avif": 50, "jxl": 75}
-"""Formats that lose detail, and the quality that looks good at a sensible size in each."""
+"""The lossy formats, each with a quality that looks good at a reasonable size."""
 
 _LOSSLESS_OPTION = {"same", "webp", "avif", "jxl"}
 _ALWAYS_LOSSLESS = {"png", "gif", "tiff"}
@@ -28,12 +28,12 @@ _DEEP = {"same", "png", "tiff"}
 class OutputSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One file to make: the operations in order, and how the result is written.
 
-    `format` `same` is the upload's own; where that cannot be written (HEIC), PNG for a picture with transparency and
-    JPEG for the rest. `quality` 1 to 100 and `effort` 1 (fast) to 10 (small) have a default for each format.
-    `metadata` `keep` carries EXIF, IPTC and XMP over, without position, maker notes and the embedded preview (and
-    without XMP, which repeats the position) unless `keep_gps`. `color` `keep` leaves colours in the upload's own
-    profile and embeds that. `bit_depth` 16 keeps 16 bits where upload and format have them. `background` lies
-    behind transparency where the format has none.
+    The format `same` is that of the upload; if it cannot be written (HEIC), it is PNG for images with transparency and
+    JPEG for others. `quality` from 1 to 100 and `effort` from 1 (fast) to 10 (small) have defaults for each format. The
+    metadata setting `keep` copies EXIF, IPTC and XMP, but the position, maker notes, the embedded preview and XMP
+    (which repeats the position) only with `keep_gps`. The color setting `keep` leaves colours in the profile of the
+    upload and embeds it. A `bit_depth` of 16 keeps 16 bits if the upload and the format have them. `background` goes
+    behind transparent areas if the format has no transparency.
     """
 
     operations: Annotated[tuple[AnyOperation, ...], Meta(max_length=MAX_OPERATIONS)] = ()
@@ -65,10 +65,10 @@ class OutputSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to make of one upload: one or more named outputs from a single decode.
+    """What to make of one upload: one or more named outputs.
 
-    `auto_orient` (before everything else) turns the picture upright as its orientation tag asks. `strict` refuses a
-    photo that can be read although something is wrong with it, such as a JPEG without its end marker.
+    `auto_orient` first turns the image upright as its orientation tag says. `strict` refuses photos that can be read
+    although something is wrong with them, such as a JPEG without its end marker.
     """
 
     outputs: Annotated[dict[str, OutputSpec], Meta(min_length=1, max_length=MAX_OUTPUTS)]

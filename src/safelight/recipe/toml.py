@@ -1,4 +1,4 @@
-"""TOML from strangers: tables that take bounded time and memory to read.
+"""Read untrusted TOML in bounded time and memory.
 
 The standard library's parser takes time and memory that grow with the square of a dotted key's parts, and is slow
 besides (about two seconds for a megabyte of numbers), so both are bounded before it starts.
@@ -11,9 +11,9 @@ from typing import Any
 
 MAX_BYTES = 1024 * 1024
 _MOST_PARTS = 16
-"""Parts of one dotted key; a recipe's deepest has six."""
+"""The most parts of one dotted key. The longest in a recipe has six."""
 
-# Every alternative matches wherever it begins, so that the text is gone through once.
+# Every alternative matches wherever it begins, so the text is scanned once.
 _TOKEN = re.compile(
     r"""
       (?P<text> \"{3} (?: [^"\\] | \\. | \"{1,2}(?!\") )*+ (?: \"{3} )?+
@@ -28,7 +28,7 @@ _TOKEN = re.compile(
 
 
 def loads(text: str) -> dict[str, Any]:
-    """Read a document. Raises ValueError where it is no TOML, or costs more to read than any recipe does."""
+    """Read a document. Raises ValueError if it is not TOML or costs more to read than any recipe."""
     import tomllib  # noqa: PLC0415 - the services read recipes as JSON
 
     if len(text) > MAX_BYTES:

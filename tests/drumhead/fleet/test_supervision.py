@@ -40,6 +40,7 @@ async def service():
     await runner.cleanup()
 
 
+@pytest.mark.slow
 async def test_a_service_that_answers_that_it_is_not_ready_lives(service, monkeypatch):
     monkeypatch.setattr(health, "LIFE_TIME", 0.5)
     forward, answers, asked = service

@@ -34,7 +34,8 @@ mkdir -p /etc/qemu && echo "allow br0" >/etc/qemu/bridge.conf &&
 ip link set lo up && ip link add br0 type bridge && ip addr add 10.99.0.1/24 dev br0 && ip link set br0 up &&
 ip tuntap add tap0 mode tap && ip link set tap0 master br0 && ip link set tap0 up &&
 exec dnsmasq --no-daemon --conf-file=/dev/null --interface=br0 --bind-interfaces --no-hosts --no-resolv --no-ping \
-  --dhcp-range=10.99.0.50,10.99.0.99,2m --dhcp-option-force=option:T1,10 --dhcp-leasefile="$1/leases" --log-facility=- --user=root
+  --dhcp-range=10.99.0.50,10.99.0.99,2m --dhcp-option-force=option:T1,10 \
+  --dhcp-leasefile="$1/leases" --log-facility=- --user=root
 """
 
 

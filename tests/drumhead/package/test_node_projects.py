@@ -123,6 +123,7 @@ def test_what_development_needs_does_not_matter(tmp_path):
         read_node_lock(read_project(tmp_path), "node")
 
 
+@pytest.mark.slow
 def test_npm_installs_what_the_lock_says_and_refuses_another_digest(tmp_path):
     """The package `ms` from the registry; the lock is npm's own."""
     root = tmp_path / "project"

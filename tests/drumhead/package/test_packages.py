@@ -107,6 +107,7 @@ async def test_what_a_remote_changed_is_refused(drumhead, empty, serve, tmp_path
     assert not list(empty.home.blobs.glob("*"))
 
 
+@pytest.mark.slow
 def test_remotes_are_added_listed_and_removed(empty):
     empty("remote", "add", "one", "https://one.test/packages")
     assert "there is a remote one" in empty.refused("remote", "add", "one", "https://x.test", status=5)

@@ -59,6 +59,7 @@ def test_a_wrong_recipe_is_refused_with_its_line(tmp_path, text, said):
     assert said in message
 
 
+@pytest.mark.slow
 def test_a_recipe_that_does_not_exist_names_the_command_that_writes_one(empty, tmp_path):
     said = empty.refused("package", "build", "--recipe", tmp_path / "none.yaml", status=3)
     assert "drumhead package new" in said

@@ -1,4 +1,4 @@
-/* A shell on the serial console, for whoever presses a key there, if the image has one. */
+/* A shell on the serial console, started when somebody presses a key there, if the image has a shell. */
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
@@ -12,8 +12,8 @@ static bool wanted;
 static int keys = -1;
 static pid_t shell;
 
-/* The end of a shell hangs its terminal up, for every descriptor that was open: they read nothing more and poll as hung
- * up for ever. Only a descriptor that is opened afterwards works. */
+/* When a shell ends, its terminal hangs up for every open descriptor: they read nothing more and always poll as hung up.
+ * Only a descriptor that is opened afterwards works. */
 static void close_keys(void) {
     if (keys >= 0) close(keys);
     keys = -1;

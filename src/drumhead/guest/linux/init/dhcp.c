@@ -1,6 +1,6 @@
 /* A DHCP client (RFC 2131) for machines with one address per card.
  *
- * Every exchange has an id of its own, so that what comes late is not taken for an answer to the next one. A message is
+ * Every exchange has an id of its own, so a late reply is not mistaken for an answer to the next request. A message is
  * repeated after growing, random waits, so that many machines that start at once do not ask in step. */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -77,8 +77,8 @@ static void client_send(const struct client *client, enum dhcp_kind kind, const 
     sendto(client->socket, &message, sizeof message, 0, (struct sockaddr *)&to, sizeof to);
 }
 
-/* Wait until `deadline` for a reply of the kind `wanted`, or a NAK where an ACK is. DHCP_NONE when none came. Others are
- * passed over: a second server's offer, or an answer that comes twice. */
+/* Wait until `deadline` for a reply of the kind `wanted`, or for a NAK if that is an ACK. Returns DHCP_NONE if none came.
+ * Other replies are ignored, such as a second server's offer or a duplicate. */
 static enum dhcp_kind client_receive(const struct client *client, enum dhcp_kind wanted, struct lease *lease,
                                      double deadline) {
     double left;
@@ -87,7 +87,7 @@ static enum dhcp_kind client_receive(const struct client *client, enum dhcp_kind
         struct pollfd wait = {.fd = client->socket, .events = POLLIN};
         if (poll(&wait, 1, (int)(left * 1000) + 1) <= 0) continue;
         ssize_t got = recv(client->socket, &message, sizeof message, 0);
-        if (got < 0 && errno != EINTR) pause_for(0.1); /* the card is down for now */
+        if (got < 0 && errno != EINTR) pause_for(0.1); /* the card is down at the moment */
         struct lease found = *lease;
         enum dhcp_kind kind = got < 0 ? DHCP_NONE : dhcp_read(&message, (size_t)got, client->id, client->hardware, &found);
         if (kind == DHCP_NAK && wanted == DHCP_ACK) return kind;
@@ -101,7 +101,7 @@ static enum dhcp_kind client_receive(const struct client *client, enum dhcp_kind
 
 static double sooner(double one, double other) { return one < other ? one : other; }
 
-/* Ask for an offer until `deadline`, then for the lease that it offers. */
+/* Ask for an offer until `deadline`, then request the lease that it offers. */
 static enum dhcp_kind select_lease(struct client *client, struct lease *lease, double deadline) {
     double wait = FIRST_WAIT;
     begin(client);
@@ -141,8 +141,8 @@ bool dhcp_acquire(const char *card, struct lease *lease, double seconds) {
     return good;
 }
 
-/* Ask for the lease again: its server, then every server, then give up when it ends. The first wait is until `renew`,
- * each other one half of what is left until the next stage. */
+/* Renew the lease: ask its server, then every server, and give up when the lease ends. The first wait lasts until
+ * `renew`, each later one for half of the time that remains until the next stage. */
 static bool renew(struct client *client, struct lease *lease) {
     double start = now(), rebind = start + lease->rebind, end = start + lease->seconds;
     pause_for(lease->renew < LEAST_RENEWAL ? LEAST_RENEWAL : lease->renew);
@@ -162,7 +162,8 @@ static bool renew(struct client *client, struct lease *lease) {
     return false;
 }
 
-/* Keep a lease for as long as the machine runs. One that ends is taken from the card (an address of 0) and replaced. */
+/* Keep a lease for as long as the machine runs. When it ends, its address is removed from the card and a new lease is
+ * requested. */
 void dhcp_keep(const char *card, struct lease lease, void (*apply)(const char *, const struct lease *)) {
     struct client client = {0};
     for (;;) {

@@ -26,7 +26,7 @@ static char *assignment(const char *name, const char *value) {
     return text;
 }
 
-/* False when `command` holds no words. The words belong to `command`, the environment to `program`. */
+/* Returns false if `command` is empty. The arguments belong to `command`, the environment to `program`. */
 bool program_from(const struct json *command, struct program *program) {
     const struct json *words = json_get(command, "argv"), *env = json_get(command, "env");
     size_t count = 0, known = sizeof defaults / sizeof *defaults - 1;
@@ -60,7 +60,7 @@ static _Noreturn void become(const struct program *program) {
         dprintf(STDERR_FILENO, "drumhead: cannot enter %s: %s\n", program->cwd, strerror(errno));
         _exit(126);
     }
-    environ = program->env; /* execvp searches the PATH of the program to be */
+    environ = program->env; /* execvp searches the PATH of the new program */
     execvp(program->argv[0], program->argv);
     int missing = errno == ENOENT;
     dprintf(STDERR_FILENO, "drumhead: cannot start %s: %s\n", program->argv[0], strerror(errno));

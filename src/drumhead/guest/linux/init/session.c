@@ -4,7 +4,7 @@
  * payload's size (u32, big-endian), the payload.
  *   from the host   0 input (empty: end of it)   r rows, cols (u16 each)   s signal (u8)   q end of the session
  *   to the host     o started (the token)        1 output   2 errors       x exit code (u8)
- * What a port holds from a client that was killed ends when the next one finds its token. */
+ * The rest of a session whose client was killed stays in the port; the next client skips it up to its own token. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -146,7 +146,7 @@ static bool give_input(struct session *session, const char *payload, size_t size
         ssize_t written = write(session->in, payload + session->input_at, size - session->input_at);
         if (written < 0 && errno == EAGAIN) return false;
         if (written < 0)
-            close_end(&session->in); /* it reads no more: what comes is dropped */
+            close_end(&session->in); /* it has closed its input: drop what comes */
         else
             session->input_at += (size_t)written;
     }
@@ -197,7 +197,7 @@ static void advance(struct session *session) {
         if (session->have < HEADER) return;
         memcpy(&size, session->received + 1, sizeof size);
         size = ntohl(size);
-        if (size > MAX_PAYLOAD) { /* no frame of ours: a stranger, or the rest of one; wait for the next client */
+        if (size > MAX_PAYLOAD) { /* not a valid frame: wait for the next client */
             hang_up(session);
             return;
         }
@@ -217,7 +217,7 @@ static void receive(struct session *session, short events) {
     }
 }
 
-/* Pass on what the program wrote. `events` tell whether more can come when there is nothing now. */
+/* Forward what the program wrote. `events` say whether more can come if there is nothing now. */
 static void relay(struct session *session, int *end, char type, short events) {
     char bytes[16384];
     ssize_t got = read(*end, bytes, sizeof bytes);
@@ -227,7 +227,8 @@ static void relay(struct session *session, int *end, char type, short events) {
         close_end(end);
 }
 
-/* The program ended: say so when nothing it wrote is left. Others may hold its output open; nobody waits for them. */
+/* Report the end of the program once its output is forwarded. Its children may keep the output open; do not wait for
+ * them. */
 static void finish(struct session *session) {
     struct pollfd left[2] = {{.fd = session->out, .events = POLLIN}, {.fd = session->err, .events = POLLIN}};
     unsigned char code = (unsigned char)session->code;

@@ -1,4 +1,4 @@
-/* Swap that is memory, compressed: a service that fills its machine goes on, more slowly, instead of standing still. */
+/* Swap to compressed memory (zram): a service that fills the memory slows down instead of stopping. */
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* A JSON reader. It depends on nothing else of init, so it runs on the host in tests. */
 #pragma once
 
-/* A value and, inside an array or object, its neighbours. Texts live as long as their document. */
+/* A value and, inside an array or object, its siblings. Strings live as long as their document. */
 struct json {
     enum { JSON_NULL, JSON_BOOL, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT } kind;
     char *name;
