@@ -69,6 +69,8 @@ def problem_response(error: Error) -> web.Response:
 def _error_headers(error: Error) -> dict[str, str] | None:
     if error.code is Code.UNAUTHENTICATED:
         return {"WWW-Authenticate": 'Bearer realm="safelight"'}
+    if error.code is Code.RANGE_NOT_SATISFIABLE and "size" in error.extra:
+        return {"Content-Range": f"bytes */{error.extra['size']}"}  # RFC 9110, 15.5.17
     return {"Retry-After": str(max(1, round(error.extra.get("retry_after", 1))))} if error.transient else None
 
 

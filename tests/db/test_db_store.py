@@ -211,9 +211,12 @@ async def test_references_name_all_that_storage_must_keep(store):
 async def test_classic_workers_take_only_plain_tasks(store):
     await store.create([new_task(priority=5)])
     assert await store.lease_classic() is None
+    assert not await store.classic_waits()
     one, two = await store.create([new_task(classic=True), new_task(classic=True, priority=1)])
+    assert await store.classic_waits()
     first, second = await store.lease_classic(), await store.lease_classic()
     assert (first.task, second.task) == (two.id, one.id)
+    assert not await store.classic_waits()
     task = await store.finish_classic(first.id, [output()], seconds=0.1)
     assert (task.state, task.outputs, task.engine, task.lease) == (State.FINISHED, [output()], "classic", first.id)
     assert await store.finish_classic(first.id) == task

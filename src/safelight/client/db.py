@@ -102,6 +102,16 @@ class DbClient(ServiceClient):
                 raise
             return None
 
+    async def classic_waits(self, *, tenant: str = DEFAULT_TENANT) -> bool:
+        """Tell whether `lease_classic` would return a lease now."""
+        try:
+            await self._connection.call("HEAD", "/task/next", bytes, params={"tenant": tenant})
+        except Error as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+            return False
+        return True
+
     async def finish_classic(
         self, id: str, outputs: Sequence[Output] = (), *, engine: str = "classic", seconds: float = 0.0
     ) -> Task:

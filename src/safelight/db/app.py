@@ -296,10 +296,8 @@ async def _next_classic(request: web.Request) -> web.Response:
     HEAD takes no task: its caller would not learn which.
     """
     tenant = query(request, _OfOne).tenant
-    if request.method == "HEAD":
-        summary = await request.app[STORE].summary(tenant=tenant)
-        if summary.tasks.get("waiting") and not summary.paused:
-            return web.Response(content_type="application/json")
+    if request.method == "HEAD" and await request.app[STORE].classic_waits(tenant=tenant):
+        return web.Response(content_type="application/json")
     lease = None if request.method == "HEAD" else await request.app[STORE].lease_classic(tenant=tenant)
     if lease is None:
         return json_response({"id": -1, "state": State.WAITING}, status=404)

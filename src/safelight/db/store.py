@@ -133,6 +133,10 @@ class TaskStore(Protocol):
         """Lease the next task that a classic worker can do, for `Policy.classic_lease_duration`; None if none waits."""
         ...
 
+    async def classic_waits(self, *, tenant: str = DEFAULT_TENANT) -> bool:
+        """Tell whether `lease_classic` would return a lease now."""
+        ...
+
     async def finish_classic(
         self, id: str, outputs: Sequence[Output] = (), *, engine: str = "classic", seconds: float = 0.0
     ) -> Task:

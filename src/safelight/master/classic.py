@@ -41,7 +41,7 @@ class Classic:
     async def next(self, request: web.Request) -> web.Response:
         """`GET /task/next`. HEAD takes no task: its caller would not learn which."""
         tenant = tenant_of(request)
-        if request.method == "HEAD" and (await self._db.summary(tenant=tenant)).tasks.get("waiting"):
+        if request.method == "HEAD" and await self._db.classic_waits(tenant=tenant):
             return web.Response(content_type="application/json")
         lease = None if request.method == "HEAD" else await self._db.lease_classic(tenant=tenant)
         if lease is None:

@@ -14,7 +14,6 @@ import msgspec
 from aiohttp import web
 
 from safelight.errors import Code, Error
-from safelight.http import problem_response
 from safelight.storage.store import OpenBlob
 from safelight.wire import Blob
 
@@ -34,7 +33,7 @@ _SAFE = {
 }
 
 _TAG = re.compile(r'\s*(W/)?"([^"]*)"\s*(?:,|$)')
-_RANGE = re.compile(r"bytes=\s*(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))\s*", re.IGNORECASE | re.ASCII)
+_RANGE = re.compile(r"bytes=\s*(?:([0-9]{1,40})-([0-9]{0,40})|-([0-9]{1,40}))\s*", re.IGNORECASE | re.ASCII)
 
 
 class Selected(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,14 +68,7 @@ async def send(request: web.Request, reading: OpenBlob, *, immutable: bool = Tru
 
     `immutable` says that the URL always refers to these bytes.
     """
-    try:
-        selected = select(reading.blob, request.headers, caching=_IMMUTABLE if immutable else "no-cache")
-    except Error as error:
-        if error.code is not Code.RANGE_NOT_SATISFIABLE:
-            raise
-        answer = problem_response(error)
-        answer.headers["Content-Range"] = f"bytes */{reading.blob.size}"
-        return answer, 0
+    selected = select(reading.blob, request.headers, caching=_IMMUTABLE if immutable else "no-cache")
     if selected.status == 304:
         return web.Response(status=304, headers=selected.headers), 0
     response = web.StreamResponse(status=selected.status, headers=selected.headers)

@@ -54,6 +54,13 @@ def claim_classic(transaction: Transaction, tenant: str, policy: Policy) -> Leas
     return next(iter(_lease(transaction, [] if row is None else [row], "", policy.classic_lease_duration)), None)
 
 
+def classic_waits(transaction: Transaction, tenant: str) -> bool:
+    """Tell whether `claim_classic` would lease a task now."""
+    row = transaction.waiting_classic(tenant) if transaction.memory.available_of(tenant) else None
+    transaction.leave([] if row is None else [row])
+    return row is not None
+
+
 def _next(transaction: Transaction, n: int, policy: Policy) -> list[TaskRow]:
     """Return the tasks that come next; `fairness` says of which tenants, `lifecycle` in which order."""
     if not n:

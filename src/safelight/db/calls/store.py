@@ -141,6 +141,10 @@ class CallStore:
         claim = partial(leasing.claim_classic, tenant=tenant, policy=self._policy)
         return await self._submit(claim, lost=lost)
 
+    async def classic_waits(self, *, tenant: str = DEFAULT_TENANT) -> bool:
+        """See the contract."""
+        return await self._do(leasing.classic_waits, tenant)
+
     async def finish_classic(
         self, id: str, outputs: Sequence[Output] = (), *, engine: str = "classic", seconds: float = 0.0
     ) -> Task:
