@@ -1,12 +1,15 @@
 """Photos per second from the first upload to the last result, beside bare loops of the same recipe.
 
     python benchmarks/pipeline.py [--rounds 5] [--seconds 6] [--only JPEG,0.25] [--noise 3] [--beside TREE]
+        [--distributed]
 
 All process the same files with the recipe `invert` on the same cores. The bare loops read a file, process it and write
 the result, in one process a core: `vips` by pyvips, `turbo` by libjpeg-turbo, the fastest that is known for JPEG.
 safelight gets the photos uploaded by its Python client from this process and is done when the last result can be
-downloaded. `--beside` runs another checkout of safelight in the same rounds. The order of the rounds alternates; the
-first table shows medians and the ratios' spread, the second what one photo costs each program of the system.
+downloaded. `--beside` runs another checkout of safelight in the same rounds, and `--distributed` one of each service
+and a worker on PostgreSQL, etcd and SeaweedFS (with PYTHONPATH=tests). The order of the rounds alternates; the first
+table shows medians and the ratios' spread, the second what one photo costs each program of a system that is not
+distributed.
 """
 
 import argparse
@@ -22,7 +25,7 @@ from pathlib import Path
 
 from cost import Cost
 from photos import Variants, photos
-from running import Running, system
+from running import OnServers, Running, on_servers, system
 from safelight.client.master import Client
 from safelight.client.uploads import Upload
 from safelight.wire import ENDED, State
@@ -74,7 +77,7 @@ class Bare:
 class Ours:
     """A running system and a client of it. `spent` is what photos have cost it, by program."""
 
-    def __init__(self, running: Running, client: Client) -> None:
+    def __init__(self, running: Running | OnServers, client: Client) -> None:
         self._running = running
         self._client = client
         self.spent: list[dict[str, Cost]] = []
@@ -196,6 +199,7 @@ async def main() -> None:
     parser.add_argument("--only", default="", help="formats and sizes, separated by commas")
     parser.add_argument("--noise", type=float, default=3.0, help="of the photos, in levels of 256; 0: smooth")
     parser.add_argument("--beside", type=Path, help="another checkout to run in the same rounds")
+    parser.add_argument("--distributed", action="store_true", help="beside the distributed backends")
     parser.add_argument("up", nargs="*", help="further arguments of safelight up, after --")
     options = parser.parse_args()
     only = set(options.only.split(",")) - {""}
@@ -211,6 +215,9 @@ async def main() -> None:
         for name, tree in {"safelight": None, **({"beside": options.beside} if options.beside else {})}.items():
             started = await stack.enter_async_context(system(*(options.up if tree is None else []), tree=tree))
             ours[name] = Ours(started, await stack.enter_async_context(Client.connect(started.master)))
+        if options.distributed:
+            started = await stack.enter_async_context(on_servers(directory / "cluster"))
+            ours["distributed"] = Ours(started, await stack.enter_async_context(Client.connect(started.master)))
         cases = [
             Case(bare, ours, size, kind, options.noise)
             for size, kind in CASES
@@ -226,7 +233,7 @@ async def main() -> None:
         print("\n| format | MP | | program | processor ms a photo | flushes | context switches | MB at the end |")
         print("| --- " * 8 + "|")
         for case in cases:
-            for name in ours:
+            for name in (name for name in ours if name != "distributed"):
                 print("\n".join(case.costs(name)), flush=True)
 
 

@@ -3,11 +3,12 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from cost import Cost, costs, counting
@@ -55,3 +56,27 @@ async def system(*argv: str, tree: Path | None = None) -> AsyncIterator[Running]
         finally:
             process.send_signal(signal.SIGTERM)
             await process.wait()
+
+
+class OnServers:
+    """A system on the servers of distributed backends: the `host:port` of its master. What it costs is not counted."""
+
+    def __init__(self, master: str) -> None:
+        self.master = master
+
+    def costs(self) -> dict[str, Cost]:
+        """Return nothing."""
+        return {}
+
+
+@asynccontextmanager
+async def on_servers(data: Path) -> AsyncIterator[OnServers]:
+    """Run one of each service and a worker on PostgreSQL, etcd and SeaweedFS; PYTHONPATH must name `tests`."""
+    from support.servers.cluster import KINDS, Cluster  # noqa: PLC0415 - only where it is asked for
+
+    whole = Cluster(data, dict.fromkeys(KINDS, 1), {})
+    async with AsyncExitStack() as stack:
+        stack.callback(shutil.rmtree, whole.postgres.directory, ignore_errors=True)
+        stack.push_async_callback(whole.close)
+        await whole.open()
+        yield OnServers(whole.addresses("master"))

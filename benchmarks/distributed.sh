@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Measure the distributed backends: the queue on PostgreSQL beside other queues, the pipeline beside the embedded
+# backends, and growth. Takes some 40 minutes; a quiet machine gives figures that mean something. With `short`, some 5.
+# Needs Debian's redis-server besides what scripts/system-packages installs; the other queues come from PyPI.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/environment dev
+export PATH="$PWD/.venv/bin:$PATH" PYTHONPATH=tests
+peers=$(mktemp -d)
+trap 'rm -rf "$peers"' EXIT
+python -m venv "$peers"
+"$peers/bin/pip" install --quiet procrastinate 'psycopg[binary]' celery redis
+if [ "${1:-}" = short ]; then
+  queue=(--seconds 2 --runs 1 --depths 1,1000000 --held 10)
+  pipeline=(--rounds 1 --seconds 2 --only JPEG,0.25)
+  growth=(--seconds 3 --runs 1 --workers 1,64 --instances 1,2)
+else
+  queue=(--held 180) pipeline=(--rounds 5 --only JPEG) growth=()
+fi
+python benchmarks/queue_postgres.py --peers "$peers/bin/python" "${queue[@]}"
+python benchmarks/pipeline.py --distributed "${pipeline[@]}"
+python benchmarks/growth.py "${growth[@]}"
