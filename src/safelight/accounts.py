@@ -51,12 +51,26 @@ class Limits(Record, frozen=True, kw_only=True):
     requests: Annotated[Annotated[float, Meta(gt=0, le=1e6)] | None, Meta(description="requests per second")] = None
 
 
+class RecipePause(Record, frozen=True, kw_only=True):
+    """A recipe whose tasks no worker begins since a time (Unix seconds).
+
+    `number` is the pause's own in the whole database. Once it has `ended`, it is kept until its tasks wait again.
+    """
+
+    recipe: str
+    number: int
+    since: float
+    ended: bool = False
+
+
 class Tenant(Record, frozen=True, kw_only=True):
     """Whom tasks, recipes, keys and limits belong to.
 
     Leases are shared between the tenants that have tasks waiting, in proportion to their weights. The keys and sessions
     of a disabled tenant are refused; its tasks go on. While a tenant's queue is paused, no worker begins one of its
-    tasks; `paused` says since when (Unix seconds), 0 where it is not.
+    tasks; `paused` says since when (Unix seconds), 0 where it is not. `pauses` are those of single recipes. `draining`
+    holds the workers that take no more leases, and since when; it is kept with the tenant `default`, whose people run
+    them.
     """
 
     id: TenantId
@@ -65,7 +79,14 @@ class Tenant(Record, frozen=True, kw_only=True):
     limits: Limits = Limits()
     disabled: bool = False
     paused: float = 0.0
+    pauses: list[RecipePause] = msgspec.field(default_factory=list)
+    draining: dict[str, float] = msgspec.field(default_factory=dict)
     created: float = 0.0
+
+    @property
+    def paused_recipes(self) -> dict[str, float]:
+        """Recipes that are paused, and since when."""
+        return {pause.recipe: pause.since for pause in self.pauses if not pause.ended}
 
 
 class Wanted(Record, frozen=True, kw_only=True):

@@ -13,8 +13,9 @@ Run = Callable[..., "CompletedProcess[str]"]
 @pytest.fixture(scope="package")
 def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """One system for all these tests."""
-    with everything(tmp_path_factory.mktemp("system") / "data", "--slots", 2) as found:
-        yield found
+    data = tmp_path_factory.mktemp("system") / "data"
+    with everything(data, "--slots", 2) as found:
+        yield {**found, "data": str(data)}
 
 
 @pytest.fixture

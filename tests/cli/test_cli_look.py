@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,41 @@ def test_confirming_the_clocks_is_in_the_audit_log(run: Run) -> None:
     assert json.loads(run("confirm-clock", "--json").stdout)["at"] > 0
     actions = [json.loads(line)["action"] for line in run("audit").stdout.splitlines()]
     assert actions[-1] == "clock.confirm"
+
+
+def test_a_recipe_is_paused_and_a_worker_drained_by_name(run: Run, addresses: dict[str, str], tmp_path: Path) -> None:
+    """A second worker with a name: the first goes on while that one is drained."""
+    assert "The recipe grayscale is paused: 0 tasks wait." in run("pause", "--recipe", "grayscale").stdout
+    assert "safelight resume --recipe grayscale" in run("status").stdout
+    unknown = run("pause", "--recipe", "no-such")
+    assert (unknown.returncode, "no recipe" in unknown.stderr) == (3, True)
+    (tmp_path / "held.png").write_bytes(photo(41))
+    run("upload", "held.png", "--recipe", "grayscale")
+    assert "is paused: 1 task waits." in run("pause", "--recipe", "grayscale").stdout
+    assert "The recipe grayscale is running" in run("resume", "--recipe", "grayscale").stdout
+    argv = [
+        sys.executable,
+        "-m",
+        "safelight.worker",
+        addresses["keyvaluestore"],
+        "--name",
+        "dark-room",
+        "--port",
+        "0",
+    ]
+    key = Path(addresses["data"]) / "cluster.key"
+    with subprocess.Popen([*argv, "--data", str(tmp_path / "second"), "--cluster-key-file", str(key)]) as worker:
+        try:
+            deadline = time.monotonic() + 60
+            while "dark-room" not in run("workers").stdout:
+                assert time.monotonic() < deadline
+            assert "dark-room" in run("workers", "drain", "dark-room", "--wait").stdout
+            row = next(line for line in run("workers").stdout.splitlines() if "dark-room" in line)
+            assert "drained" in row
+            assert row.startswith("dark-room-"), "the unique id begins with the name"
+            assert "takes tasks again" in run("workers", "resume", "dark-room").stdout
+            (seen,) = [each for each in json.loads(run("workers", "--json").stdout) if each["worker"]["name"]]
+            assert seen["draining"] == 0
+            assert run("workers", "drain", "nobody").returncode == 3
+        finally:
+            worker.terminate()

@@ -191,3 +191,32 @@ async def test_uploading_tasks_become_ready(store):
     (lease,) = await store.lease(request())
     assert lease.input is None
     await refused(Code.CONFLICT, store.ready(made.id))
+
+
+@pytest.mark.slow
+async def test_a_drained_worker_keeps_what_it_holds_and_takes_nothing_until_it_is_resumed(store):
+    await store.create([new_task() for _ in range(3)])
+    (held,) = await store.lease(request("w"))
+    assert (await store.drain("w", draining=True)).draining > 0
+    waiting = asyncio.create_task(store.lease(request("w", holding=[held.id], wait=30.0)))
+    assert len(await store.lease(request("other"))) == 1, "the others go on"
+    assert await store.lease(request("w", holding=[held.id])) == []
+    (seen,) = [each for each in (await store.summary()).workers if each.worker.id == "w"]
+    assert (seen.holding, seen.draining > 0) == (1, True)
+    (settled,) = await store.settle([finished(held.id)])
+    assert settled.state is State.FINISHED
+    assert await asyncio.wait_for(waiting, 30.0) == [], "it is told so before its wait ends, and asks again"
+    assert (await store.drain("w", draining=False)).draining == 0.0
+    assert len(await store.lease(request("w"))) == 1
+    await refused(Code.NOT_FOUND, store.drain("nobody", draining=True))
+
+
+async def test_a_worker_that_waits_is_drained_at_once(store):
+    waiting = asyncio.create_task(store.lease(request("w", wait=30.0)))
+    async with asyncio.timeout(30):
+        while not (await store.summary()).workers:
+            pass
+    await store.drain("w", draining=True)
+    await store.create([new_task()])
+    assert await asyncio.wait_for(waiting, 20.0) == []
+    assert len(await store.lease(request("other"))) == 1

@@ -13,6 +13,7 @@ from safelight.wire import (
     NamedRecipe,
     State,
     TaskQuery,
+    WebhookAnswer,
     WorkerInfo,
 )
 from support.tasks import digest, failed, finished, new_task, output, refused, request
@@ -273,6 +274,59 @@ async def test_webhooks_are_due_once_for_each_end(store):
     (fourth,) = await store.deliveries(wait=30)
     await store.settle_delivery(fourth.id, delivered=False)
     assert await store.deliveries() == []
+
+
+async def test_webhook_calls_are_remembered_with_their_answers_and_made_again(opened):
+    store = await opened()
+    (made,) = await store.create([new_task(webhook="http://127.0.0.1:1/hook", filename="one.jpg")])
+    await store.cancel(made.id)
+    (first,) = await store.deliveries(wait=30)
+    assert (await store.webhook_calls()).calls == []
+    no = WebhookAnswer(status=500, detail="no \x00 \u20ac", seconds=0.2)
+    await store.settle_delivery(first.id, delivered=False, retry_after=3600.0, answer=no)
+    (failed,) = (await store.webhook_calls(outcome="failed")).calls
+    assert (failed.task, failed.filename, failed.url, failed.attempt) == (made.id, "one.jpg", first.url, 1)
+    assert failed.answer == no
+    assert failed.again == pytest.approx(failed.at + 3600.0, abs=1.0)
+    waiting = asyncio.create_task(store.deliveries(wait=30))
+    await store.resend(failed.id)
+    (second,) = await asyncio.wait_for(waiting, 30)
+    assert (second.attempt, second.task.id) == (2, made.id), "it is the same call, made before its time"
+    await store.resend(failed.id)  # under way: it is not made twice at once
+    await store.settle_delivery(second.id, delivered=True, answer=WebhookAnswer(status=204))
+    store = await opened()
+    (delivered,) = (await store.webhook_calls()).calls
+    assert (delivered.outcome, delivered.attempt, delivered.answer.status, delivered.again) == (
+        "delivered",
+        2,
+        204,
+        None,
+    )
+    assert (await store.webhook_calls(tenant="other")).calls == []
+    await refused(Code.NOT_FOUND, store.resend(delivered.id, tenant="other"))
+    await refused(Code.NOT_FOUND, store.resend("nonsense"))
+    await store.delete(made.id)
+    await store.resend(delivered.id)
+    (third,) = await store.deliveries(wait=30)
+    assert (third.attempt, third.task.id, third.task.state) == (1, made.id, State.CANCELLED)
+    await store.settle_delivery(third.id, delivered=False, answer=no)
+    page = await store.webhook_calls(limit=1)
+    assert [call.outcome for call in page.calls] == ["given_up"]
+    older = await store.webhook_calls(limit=1, before=page.next)
+    assert ([call.id for call in older.calls], older.next) == ([delivered.id], None)
+
+
+@pytest.mark.slow
+async def test_the_webhook_calls_of_a_tenant_are_bounded(backend):
+    async with backend.open() as store:
+        tasks = await store.create([new_task(webhook="http://127.0.0.1:1/hook") for _ in range(1000)])
+        tasks += await store.create([new_task(webhook="http://127.0.0.1:1/hook") for _ in range(250)])
+        await asyncio.gather(*(store.cancel(task.id) for task in tasks))
+        while due := await store.deliveries(n=500):
+            await asyncio.gather(*(store.settle_delivery(delivery.id, delivered=True) for delivery in due))
+        page = await store.webhook_calls(limit=2000)
+        assert 1000 <= len(page.calls) < 1100
+        assert int(page.calls[0].id) == 1250, "the newest are kept"
 
 
 async def test_everything_survives_a_restart(opened):

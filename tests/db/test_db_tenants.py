@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import AsyncExitStack
 
 import msgspec
 import pytest
 
+from safelight import serve
 from safelight.accounts import Limits, Tenant
 from safelight.client.accounts import AccountClient
+from safelight.db.__main__ import build
 from safelight.errors import Code, Error
 from safelight.wire import NamedRecipe, State, TaskChange, TaskFilter, TaskQuery
-from support.tasks import finished, new_task, request
+from support.tasks import failed, finished, new_task, request
 
 
 @pytest.fixture
@@ -25,6 +28,22 @@ async def store(service):
 
     async with DbClient.connect(service.url) as client:
         yield client
+
+
+@pytest.fixture
+async def opened_accounts(backend):
+    """Serve the same data again and again: clients of the store and of its accounts."""
+    from safelight.client.db import DbClient
+
+    async with AsyncExitStack() as stack:
+
+        async def open_both():
+            await stack.aclose()
+            running = await stack.enter_async_context(serve.running("db", backend.config(), build))
+            store = await stack.enter_async_context(DbClient.connect(running.url))
+            return store, await stack.enter_async_context(AccountClient.connect(running.url))
+
+        yield open_both
 
 
 @pytest.fixture
@@ -156,3 +175,51 @@ async def test_a_paused_queue_leases_nothing_and_wakes_its_waiters_when_it_is_re
     assert not done
     assert (await accounts.pause("a", paused=False)).paused == 0.0
     assert {lease.tenant for lease in await asyncio.wait_for(waiting, 20.0)} == {"a"}
+
+
+async def test_a_paused_recipe_leases_nothing_and_stands_in_nobodys_way(store, accounts):
+    """Its tasks wait in front of the others, are retried and created meanwhile, and keep their order afterwards."""
+    first = await store.create([new_task(recipe="web", tenant="a") for _ in range(30)])
+    (failing,) = [lease.id for lease in await store.lease(request(n=1))]
+    await store.create([new_task(recipe="thumb", tenant="a"), new_task(recipe="web", tenant="b")])
+    paused = await accounts.pause_recipe("a", "web", paused=True)
+    assert (await accounts.pause_recipe("a", "web", paused=True)).paused_recipes == paused.paused_recipes
+    await store.settle([failed(failing, permanent=True)])
+    await store.retry(failing)
+    later = await store.create([new_task(recipe="web", tenant="a", classic=True)])
+    leases = await store.lease(request("other", n=10, holding=[]))
+    assert {(lease.tenant, lease.recipe) for lease in leases} == {("a", "thumb"), ("b", "web")}
+    assert await store.lease_classic(tenant="a") is None
+    summary = await store.summary(tenant="a")
+    assert (summary.tasks["waiting"], summary.delayed, set(summary.paused_recipes)) == (31, 0, {"web"})
+    changed = await accounts.change_tenant(Tenant(id="a", weight=2.0))
+    assert set(changed.paused_recipes) == {"web"}, "what an administrator changes meanwhile resumes nothing"
+    waiting = asyncio.create_task(store.lease(request("later", n=100, wait=30.0)))
+    done, _ = await asyncio.wait([waiting], timeout=0.3)
+    assert not done
+    assert not (await accounts.pause_recipe("a", "web", paused=False)).paused_recipes
+    order = [lease.task for lease in await asyncio.wait_for(waiting, 20.0)]
+    assert order == [task.id for task in [*first, *later]]
+
+
+async def test_a_pause_of_a_recipe_outlasts_a_restart_and_ends_for_all_its_tasks(opened_accounts):
+    """More tasks than one transaction moves, paused anew before the first pause has ended for all of them."""
+    store, accounts = await opened_accounts()
+    for _ in range(3):
+        await store.create([new_task(recipe="web") for _ in range(600)])
+    await accounts.pause_recipe("default", "web", paused=True)
+    await store.create([new_task(recipe="thumb")])
+    assert [lease.recipe for lease in await store.lease(request(n=1, wait=30.0))] == ["thumb"]
+    store, accounts = await opened_accounts()
+    assert set((await store.summary(tenant="default")).paused_recipes) == {"web"}
+    assert await store.lease(request("w2", n=10)) == []
+    await accounts.pause_recipe("default", "web", paused=False)
+    await accounts.pause_recipe("default", "web", paused=True)
+    assert await store.lease(request("w2", n=10, wait=0.5)) == []
+    await accounts.pause_recipe("default", "web", paused=False)
+    leased: list[str] = []
+    async with asyncio.timeout(60):
+        while len(leased) < 1800:
+            leased += [lease.task for lease in await store.lease(request(f"w{len(leased)}", n=1000, wait=10.0))]
+    summary = await store.summary()
+    assert (summary.tasks["waiting"], summary.delayed) == (0, 0)

@@ -117,6 +117,32 @@ async def test_refused_calls_are_made_again_and_redirects_are_not_followed(clien
     assert len({body for _, body in calls}) == 1
 
 
+async def test_calls_are_listed_with_their_answers_and_one_is_made_again(client, storage, receiver):
+    receiver.answers = [web.Response(status=503, text="Not now."), web.Response(status=410, text="x" * 5000)]
+    made = await end_one(client, storage, receiver.url)
+    first = await receiver.next()
+    await receiver.next()
+
+    async def listed(outcome: str):
+        async with asyncio.timeout(30):
+            while not (page := await client.webhook_calls(outcome=outcome)).calls:
+                pass
+        return page.calls[0]
+
+    call = await listed("given_up")
+    assert (call.task, call.url, call.attempt, call.again) == (made, receiver.url, 2, None)
+    assert call.answer.status == 410
+    assert call.answer.detail == "x" * 500, "the beginning of the answer"
+    await client.delete(made)
+    await client.resend(call.id)
+    assert (await receiver.next())[1] == first[1], "it tells of the task as it was when it ended"
+    again = await listed("delivered")
+    assert (again.answer.status, again.attempt, again.task) == (204, 1, made)
+    with pytest.raises(Error) as caught:
+        await client.resend("12345")
+    assert caught.value.status == 404
+
+
 @pytest.mark.parametrize("secret", ["a secret", "whsec_", "whsec_c2hvcnQ=", "whsec_!!!!"])
 async def test_a_secret_that_is_too_weak_is_refused_with_a_sentence(system, secret, capsys):
     with pytest.raises(SystemExit):

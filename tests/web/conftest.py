@@ -21,7 +21,7 @@ async def browser() -> AsyncIterator[Browser]:
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def whole(tmp_path_factory) -> AsyncIterator[System]:
     """Every service and a worker as processes, with short leases."""
-    settings = {"worker": ["--lease-duration", "3", "--slots", "2"]}
+    settings = {"worker": ["--lease-duration", "3", "--slots", "2"], "master": ["--webhook-allow-private"]}
     async with system(tmp_path_factory.mktemp("system"), workers=1, settings=settings) as running:
         yield running
 

@@ -47,6 +47,15 @@ async def look_at_photos(page, problems):
     await page.get_by_role("link", name="photo-1.png").click()
     await expect(page.get_by_role("dialog")).to_be_visible()
     problems["photo"] = await findings(page)
+    await page.get_by_role("button", name="Share").click()
+    await page.get_by_role("button", name="Make link").click()
+    await expect(page.get_by_role("button", name="Copy link")).to_be_visible()
+    problems["share"] = await findings(page)
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="Access").click()
+    await expect(page.get_by_role("heading", name="Tenants")).to_be_visible()
+    problems["access"] = await findings(page)
     await page.keyboard.press("Escape")
 
 
@@ -57,6 +66,9 @@ async def look_at_tasks(page, problems):
     await page.get_by_role("link", name="cut-off.png").click()
     await expect(page.get_by_role("region", name="Attempts")).to_contain_text("damaged")
     problems["task"] = await findings(page)
+    await page.get_by_role("button", name="Run with a recipe").click()
+    problems["another recipe"] = await findings(page)
+    await page.get_by_role("button", name="Keep").click()
     await page.keyboard.press("?")
     problems["keys"] = await findings(page)
     await page.keyboard.press("Escape")
@@ -80,6 +92,12 @@ async def look_at_batches_recipes_and_system(page, problems):
     await page.get_by_role("button", name="Pause the queue").click()
     problems["pause"] = await findings(page)
     await page.get_by_role("button", name="Keep").click()
+    await page.get_by_role("button", name="24 hours").click()
+    await page.get_by_role("button", name="Drain the worker").click()
+    problems["drain"] = await findings(page)
+    await page.get_by_role("button", name="Keep").click()
+    await expect(page.get_by_role("table", name="Photos in 15 minutes")).to_be_attached()
+    problems["day"] = await findings(page)
 
 
 async def look_at_uploads(page, problems, folder):

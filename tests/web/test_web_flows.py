@@ -7,7 +7,8 @@ import re
 import zipfile
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import IFDRational
 from playwright.async_api import expect
 
 from safelight.wire import State
@@ -205,12 +206,24 @@ async def test_the_system_in_numbers(page, client, folder):
     services = page.get_by_role("region", name="Services")
     await expect(services.get_by_text("Ready")).to_have_count(4)
     await expect(page.get_by_role("region", name="Workers").get_by_text("Idle").first).to_be_visible()
-    table = page.get_by_role("table", name=re.compile("Throughput"))
+    table = page.get_by_role("table", name=re.compile("Photos a minute"))
     await expect(table.get_by_role("row")).not_to_have_count(1)
     hour = await page.evaluate("fetch('/last-hour').then((answer) => answer.json())")
     assert len(hour["minutes"]) == 60
     assert sum(minute["finished"] for minute in hour["minutes"]) >= 2
     assert hour["minutes"][-1]["open"] == 0
+
+    await page.get_by_role("button", name="7 days").click()
+    await expect(page).to_have_url(re.compile(r"#/system\?span=week$"))
+    week = page.get_by_role("table", name=re.compile("Photos in 2 hours"))
+    await expect(week.get_by_role("row")).not_to_have_count(1)
+    await page.reload()
+    await expect(week.get_by_role("row")).not_to_have_count(1)
+    found = await page.evaluate("fetch('/statistics?span=week').then((answer) => answer.json())")
+    assert (len(found["points"]), found["step"]) == (84, 7200)
+    assert sum(point["finished"] for point in found["points"]) >= 2
+    slowest = page.get_by_role("region", name="Slowest photos").get_by_role("link")
+    await expect(slowest).to_have_text([each["filename"] for each in found["slowest"]])
 
 
 async def test_the_whole_page_by_keyboard(page, folder):
@@ -241,6 +254,34 @@ async def test_nothing_foreign_and_nothing_inline(page, whole):
     asked = await page.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)")
     assert asked
     assert all(url.startswith(f"http://{whole.master}/") for url in asked)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP"])
+async def test_what_a_photo_says_of_itself(page, whole, client, folder, kind):
+    """The values are those that Pillow was told to write."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make], exif[ExifTags.Base.Model] = "Nordlicht", "N-1 Pro"
+    inner = exif.get_ifd(ExifTags.IFD.Exif)
+    inner[ExifTags.Base.LensModel] = "50 mm F1.8"
+    inner[ExifTags.Base.DateTimeOriginal] = "2024:05:17 19:42:08"
+    inner[ExifTags.Base.ExposureTime] = IFDRational(1, 250)
+    inner[ExifTags.Base.FNumber] = IFDRational(28, 10)
+    inner[ExifTags.Base.ISOSpeedRatings] = 640
+    inner[ExifTags.Base.FocalLength] = IFDRational(50)
+    place = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    place[ExifTags.GPS.GPSLatitudeRef], place[ExifTags.GPS.GPSLatitude] = "N", (48.0, 12.0, 36.0)
+    place[ExifTags.GPS.GPSLongitudeRef], place[ExifTags.GPS.GPSLongitude] = "W", (16.0, 21.0, 54.0)
+    path = folder / f"said.{kind.lower()}"
+    Image.new("RGB", (64, 48), (200, 90, 40)).save(path, kind, exif=exif)
+    task = await client.upload(path, recipe="web")
+    await client.wait(task.id, timeout=45)
+    await page.goto(f"http://{whole.master}/#/photos/{task.id}")
+    data = page.get_by_role("region", name="Photo data")
+    said = {"Camera": "Nordlicht N-1 Pro", "Lens": "50 mm F1.8", "Taken": "2024-05-17 19:42:08", "Exposure": "1/250 s"}
+    said |= {"Aperture": "f/2.8", "ISO": "640", "Focal length": "50 mm", "Position": "48.21000, -16.36500"}
+    await expect(data).to_be_visible()
+    names, values = await data.locator("dt").all_inner_texts(), await data.locator("dd").all_inner_texts()
+    assert dict(zip(names, values, strict=True)) == said
 
 
 async def test_a_photo_never_runs_as_a_page(page, whole, client):

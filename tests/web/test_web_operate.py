@@ -1,6 +1,11 @@
 """What operators do on the page."""
 
+import asyncio
+import re
+
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from playwright.async_api import expect
 
 from safelight.wire import State
@@ -30,3 +35,55 @@ async def test_the_queue_is_paused_and_resumed_and_the_pause_outlasts_a_restart(
         await page.get_by_role("button", name="Resume the queue").click()
         await expect(notice).to_have_count(0)
         assert (await client.wait(task.id, timeout=45)).state is State.FINISHED
+
+
+async def test_a_recipe_is_paused_and_a_worker_drained_and_both_are_resumed(browser, whole, client):
+    async with opened(browser, whole.master) as page:
+        await page.goto(f"http://{whole.master}/#/recipes/web")
+        await page.get_by_role("button", name="Pause the recipe web").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Pause the recipe").click()
+        await expect(page.get_by_role("navigation", name="Recipes").get_by_text("paused")).to_have_count(1)
+        held = await client.upload(photo(50, width=200), recipe="web", filename="held.png")
+        other = await client.upload(photo(51, width=200), recipe="grayscale", filename="other.png")
+        assert (await client.wait(other.id, timeout=45)).state is State.FINISHED
+        assert (await client.task(held.id)).state is State.WAITING
+
+        await page.get_by_role("link", name="System").click()
+        workers = page.get_by_role("region", name="Workers")
+        await workers.get_by_role("button", name="Drain the worker").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Drain").click()
+        await expect(workers.get_by_text("Drained")).to_be_visible()
+        await page.get_by_role("button", name="Resume the recipe web").click()
+        await expect(page.get_by_text("The recipe web was paused on")).to_have_count(0)
+        (seen,) = [each for each in (await client.summary()).workers if each.draining]
+        assert seen.holding == 0
+        assert (await client.task(held.id)).state is State.WAITING
+        await expect(workers.get_by_text(seen.worker.id)).to_be_visible()
+        await workers.get_by_role("button", name="Resume the worker").click()
+        assert (await client.wait(held.id, timeout=45)).state is State.FINISHED
+
+
+async def test_a_webhook_that_failed_is_shown_with_its_answer_and_sent_again(browser, whole, client):
+    answers = [web.Response(status=500, text="The receiver is <b>out of order</b>.")]
+    called: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def receive(request: web.Request) -> web.Response:
+        called.put_nowait(await request.read())
+        return answers.pop() if answers else web.Response(status=204)
+
+    app = web.Application()
+    app.router.add_post("/hook", receive)
+    async with TestServer(app) as receiver, opened(browser, whole.master) as page:
+        url = str(receiver.make_url("/hook"))
+        task = await client.upload(photo(60, width=200), recipe="web", filename="told.png", webhook=url)
+        first = await asyncio.wait_for(called.get(), 45)
+        await page.goto(f"http://{whole.master}/#/system")
+        row = page.get_by_role("region", name="Webhook calls").get_by_role("listitem").filter(has_text=url)
+        await expect(row).to_contain_text("To be repeated")
+        await expect(row).to_contain_text("500 The receiver is <b>out of order</b>.")
+        await row.get_by_role("button", name="Send").click()
+        assert await asyncio.wait_for(called.get(), 45) == first
+        await page.reload()
+        await expect(row).to_contain_text("Delivered")
+        await row.get_by_role("link", name="told.png").click()
+        await expect(page).to_have_url(re.compile(task.id))

@@ -23,12 +23,13 @@ export async function photoData(url: string): Promise<PhotoData | undefined> {
   return parse(new Uint8Array(await answer.arrayBuffer()));
 }
 
-/** Find the TIFF structure: behind "Exif\0\0" (JPEG, WebP, HEIC), in a PNG's eXIf chunk, or the file itself. */
+/** Find the TIFF structure: behind "Exif\0\0" (JPEG, HEIC), in a chunk of a PNG or a WebP, or the file itself. */
 function parse(bytes: Uint8Array): PhotoData | undefined {
   const text = new TextDecoder("latin1").decode(bytes);
   const png = text.indexOf("eXIf");
   const marked = text.indexOf("Exif\0\0");
-  const start = /^(II\*\0|MM\0\*)/.test(text) ? 0 : marked >= 0 ? marked + 6 : png >= 0 ? png + 4 : -1;
+  const webp = text.startsWith("RIFF") ? text.search(/EXIF[^]{4}(II\*\0|MM\0\*)/) : -1;
+  const start = /^(II\*\0|MM\0\*)/.test(text) ? 0 : marked >= 0 ? marked + 6 : png >= 0 ? png + 4 : webp >= 0 ? webp + 8 : -1;
   if (start < 0) return undefined;
   try {
     return read(new DataView(bytes.buffer, start));

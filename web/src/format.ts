@@ -31,10 +31,13 @@ export function ago(moment: number, now = Date.now() / 1000): string {
 }
 
 const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const MOMENT = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "2-digit", minute: "2-digit" });
 const DATE_TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 const DAY = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long", year: "numeric" });
 
 export const clock = (moment: number) => TIME.format(moment * 1000);
+/** A time of the last days. */
+export const moment = (at: number) => MOMENT.format(at * 1000);
 export const dateTime = (moment: number) => DATE_TIME.format(moment * 1000);
 export const day = (moment: number) => DAY.format(moment * 1000);
 

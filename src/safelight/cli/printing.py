@@ -164,7 +164,25 @@ def worker_state(seen: WorkerSeen) -> Text:
     """Return what a worker does, in its colour. Of one that has not been heard of for long, that is unknown."""
     if time.time() - seen.last_seen > _SILENT_AFTER:
         return Text("silent", "red")
+    if seen.draining:
+        return Text("draining", "yellow") if seen.holding else Text("drained", "yellow")
     return Text("busy", "cyan") if seen.worker.busy else Text("idle", "green")
+
+
+def workers_table(workers: Sequence[WorkerSeen]) -> Table | str:
+    """Make a table of workers, with a column of names where one has a name."""
+    if not workers:
+        return "There are no workers. Start one with `safelight worker`."
+    rows = [
+        (seen.worker.id, seen.worker.name, worker_state(seen), f"{seen.worker.busy}/{seen.worker.slots}",
+         str(seen.holding), ago(seen.last_seen), seen.worker.isolation, seen.worker.engine)
+        for seen in workers
+    ]  # fmt: skip
+    columns = ["WORKER", "NAME", "STATE", "BUSY", "HOLDS", "SEEN", "ISOLATION", "ENGINE"]
+    if not any(seen.worker.name for seen in workers):
+        columns.remove("NAME")
+        rows = [(row[0], *row[2:]) for row in rows]  # type: ignore[misc]
+    return table(*columns, rows=rows, right=("BUSY", "HOLDS", "SEEN"))
 
 
 def counted(n: int, noun: str) -> str:

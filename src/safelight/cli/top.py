@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.text import Text
 
 from safelight.cli.connection import HERE, Where, master
-from safelight.cli.printing import STATE_STYLE, ago, clock, duration, err, out, print_json, table, worker_state
+from safelight.cli.printing import STATE_STYLE, clock, duration, err, out, print_json, table, workers_table
 from safelight.client.master import Client
 from safelight.errors import Error
 from safelight.wire import ENDED, Event, State, Summary
@@ -55,19 +55,9 @@ class View:
         """Draw everything, as high as the terminal."""
         summary = self.summary or Summary(tasks={})
         parts: list[object] = [self._headline(summary), Text()]
-        rows = [
-            (seen.worker.id, worker_state(seen), f"{seen.worker.busy}/{seen.worker.slots}", str(seen.holding),
-             ago(seen.last_seen), seen.worker.isolation, seen.worker.engine)
-            for seen in summary.workers
-        ]  # fmt: skip
-        right = ("BUSY", "HOLDS", "SEEN")
-        if rows:
-            parts.append(
-                table("WORKER", "STATE", "BUSY", "HOLDS", "SEEN", "ISOLATION", "ENGINE", rows=rows, right=right)
-            )
-        else:
-            parts.append(Text("There are no workers.", "yellow"))
-        room = console.height - len(rows) - 8
+        workers = workers_table(summary.workers)
+        parts.append(Text(workers, "yellow") if isinstance(workers, str) else workers)
+        room = console.height - len(summary.workers) - 8
         recent = [self._line(event) for event in list(self._recent)[: max(room, 3)]]
         parts += [Text(), table("WHEN", "TASK", "RECIPE", "WHAT", "TOOK", "WHY", rows=recent, right=("TOOK",))]
         return Group(*parts)  # type: ignore[arg-type]
@@ -84,6 +74,8 @@ class View:
             line.append(f"   {summary.delayed:,} delayed")
         if summary.paused:
             line.append("   paused", "yellow")
+        if summary.paused_recipes:
+            line.append(f"   paused: {', '.join(sorted(summary.paused_recipes))}", "yellow")
         if self.trouble:
             line.append(f"   {self.trouble}", "red")
         return line

@@ -48,6 +48,11 @@ class AccountClient(ServiceClient):
         """Pause a tenant's queue, or resume it. Raises NOT_FOUND."""
         return await self._connection.call("POST", _path("tenants", id) + ("/pause" if paused else "/resume"), Tenant)
 
+    async def pause_recipe(self, id: str, recipe: str, *, paused: bool) -> Tenant:
+        """Pause a recipe of a tenant, or resume it. Raises NOT_FOUND, TOO_MANY_REQUESTS."""
+        path = _path("tenants", id, f"/recipes/{quote(recipe, safe='')}") + ("/pause" if paused else "/resume")
+        return await self._connection.call("POST", path, Tenant)
+
     async def delete_tenant(self, id: str) -> None:
         """Delete a tenant with its keys, sessions and recipes. Raises NOT_FOUND, CONFLICT."""
         await self._connection.call("DELETE", _path("tenants", id), bytes)

@@ -10,8 +10,10 @@ import aiohttp
 
 from safelight.client.base import ServiceClient
 from safelight.errors import Code, Error
+from safelight.statistics import StatisticsSlot
 from safelight.wire import (
     DEFAULT_TENANT,
+    NO_ANSWER,
     BatchPage,
     ClockConfirmed,
     Delivery,
@@ -34,6 +36,10 @@ from safelight.wire import (
     TaskFilter,
     TaskPage,
     TaskQuery,
+    WebhookAnswer,
+    WebhookCall,
+    WebhookCallPage,
+    WorkerSeen,
 )
 
 # With these, the routes of the classic protocol answer with whole tasks and with problem documents.
@@ -123,6 +129,11 @@ class DbClient(ServiceClient):
         """Extend the leases of a worker."""
         return await self._connection.call("POST", "/heartbeat", HeartbeatAnswer, json=beat)
 
+    async def drain(self, worker: str, *, draining: bool) -> WorkerSeen:
+        """Let a worker take no more leases, or take leases again. Raises NOT_FOUND."""
+        path = f"/workers/{quote(worker, safe='')}/" + ("drain" if draining else "resume")
+        return await self._connection.call("POST", path, WorkerSeen)
+
     async def settle(self, outcomes: Sequence[Outcome]) -> list[Settled]:
         """End attempts; see the store."""
         return await self._connection.call("POST", "/outcomes", list[Settled], json=list(outcomes))
@@ -173,6 +184,11 @@ class DbClient(ServiceClient):
         """Return the last confirmation."""
         return await self._connection.call("GET", "/clock", ClockConfirmed)
 
+    async def statistics(self, *, span: int, step: int, tenant: str = DEFAULT_TENANT) -> list[StatisticsSlot]:
+        """Return what happened in the last `span` seconds, in slots of `step` seconds."""
+        params = {"span": span, "step": step, "tenant": tenant}
+        return await self._connection.call("GET", "/statistics", list[StatisticsSlot], params=params)
+
     async def referenced(self, after: int = 0, *, limit: int = 10000) -> Reference:
         """Return one page of what tasks refer to in storage."""
         return await self._connection.call("GET", "/references", Reference, params={"after": after, "limit": limit})
@@ -204,7 +220,31 @@ class DbClient(ServiceClient):
         params = {"n": n, "wait": wait, "seconds": seconds}
         return await self._connection.call("POST", "/deliveries", list[Delivery], params=params, wait=wait, retry=False)
 
-    async def settle_delivery(self, id: str, *, delivered: bool, retry_after: float | None = None) -> None:
+    async def webhook_calls(
+        self,
+        *,
+        before: str | None = None,
+        limit: int = 100,
+        outcome: str | None = None,
+        tenant: str = DEFAULT_TENANT,
+    ) -> WebhookCallPage:
+        """Return a page of the webhook calls that were made, newest first."""
+        params = {"before": before, "limit": limit, "outcome": outcome, "tenant": tenant}
+        return await self._connection.call("GET", "/webhook-calls", WebhookCallPage, params=params)
+
+    async def resend(self, id: str, *, tenant: str = DEFAULT_TENANT) -> WebhookCall:
+        """Make a webhook call again. Raises NOT_FOUND. Not repeated: it may have been made."""
+        path, params = f"/webhook-calls/{quote(id, safe='')}/resend", {"tenant": tenant}
+        return await self._connection.call("POST", path, WebhookCall, params=params, retry=False)
+
+    async def settle_delivery(
+        self,
+        id: str,
+        *,
+        delivered: bool,
+        retry_after: float | None = None,
+        answer: WebhookAnswer = NO_ANSWER,
+    ) -> None:
         """End a webhook call: delivered, again after `retry_after` seconds, or (None) given up."""
-        body = {"delivered": delivered, "retry_after": retry_after}
+        body = {"delivered": delivered, "retry_after": retry_after, "answer": answer}
         await self._connection.call("POST", f"/deliveries/{quote(id, safe='')}", bytes, json=body)

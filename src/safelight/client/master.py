@@ -46,6 +46,9 @@ from safelight.wire import (
     TaskPage,
     TaskQuery,
     Uploaded,
+    WebhookCall,
+    WebhookCallPage,
+    WorkerSeen,
 )
 
 _CHUNK = 1 << 18
@@ -274,6 +277,34 @@ class Client(ServiceClient):
     async def confirm_clock(self) -> ClockConfirmed:
         """Say that the clocks are right, after one has leapt: what is old is deleted again. For administrators."""
         return await self._connection.call("POST", "/clock/confirm", ClockConfirmed)
+
+    async def pause_recipe(self, name: str) -> Summary:
+        """Pause a recipe: no worker begins another of its tasks. Raises NOT_FOUND."""
+        return await self._connection.call("POST", f"/recipes/{quote(name, safe='')}/pause", Summary)
+
+    async def resume_recipe(self, name: str) -> Summary:
+        """Resume a recipe."""
+        return await self._connection.call("POST", f"/recipes/{quote(name, safe='')}/resume", Summary)
+
+    async def drain(self, worker: str) -> WorkerSeen:
+        """Let a worker take no more tasks; it finishes those that it has. Raises NOT_FOUND."""
+        return await self._connection.call("POST", f"/workers/{quote(worker, safe='')}/drain", WorkerSeen)
+
+    async def resume_worker(self, worker: str) -> WorkerSeen:
+        """Let a drained worker take tasks again. Raises NOT_FOUND."""
+        return await self._connection.call("POST", f"/workers/{quote(worker, safe='')}/resume", WorkerSeen)
+
+    async def webhook_calls(
+        self, *, outcome: str | None = None, before: str | None = None, limit: int = 100
+    ) -> WebhookCallPage:
+        """Return a page of the webhook calls that were made, newest first."""
+        params = {"outcome": outcome, "before": before, "limit": limit}
+        return await self._connection.call("GET", "/webhooks/calls", WebhookCallPage, params=params)
+
+    async def resend(self, call: str) -> WebhookCall:
+        """Make a webhook call again. Raises NOT_FOUND. Not repeated: it may have been made."""
+        path = f"/webhooks/calls/{quote(call, safe='')}/resend"
+        return await self._connection.call("POST", path, WebhookCall, retry=False)
 
     async def cancel(self, id: str) -> Task:
         """Cancel a task that has not ended."""

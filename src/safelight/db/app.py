@@ -31,6 +31,7 @@ from safelight.wire import (
     TaskFilter,
     TaskQuery,
     TenantId,
+    WebhookAnswer,
     decode,
     encode,
 )
@@ -87,6 +88,11 @@ class _References(Record, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=10000)] = 10000
 
 
+class _Statistics(_OfOne, frozen=True, kw_only=True):
+    span: Annotated[int, Meta(ge=300, le=7 * 86400)]
+    step: Annotated[int, Meta(ge=300, le=86400, multiple_of=300)] = 300
+
+
 class _TakeDeliveries(Record, frozen=True, kw_only=True):
     n: Annotated[int, Meta(ge=1, le=1000)] = 100
     wait: _Wait = 0.0
@@ -96,6 +102,13 @@ class _TakeDeliveries(Record, frozen=True, kw_only=True):
 class _SettleDelivery(Record, frozen=True, kw_only=True):
     delivered: bool
     retry_after: Annotated[float, Meta(ge=0, le=30 * 86400)] | None = None
+    answer: WebhookAnswer = WebhookAnswer()
+
+
+class _Calls(_OfOne, frozen=True, kw_only=True):
+    before: str | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    outcome: str | None = None
 
 
 class _Finish(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,17 +144,22 @@ def make(store: TaskStore, classic_task: NewTask) -> web.Application:
         route.get("/batches", _batches, Access.CLUSTER),
         route.post("/lease", _lease, Access.CLUSTER),
         route.post("/heartbeat", _heartbeat, Access.CLUSTER),
+        route.post("/workers/{id}/drain", _drain, Access.CLUSTER),
+        route.post("/workers/{id}/resume", _resume, Access.CLUSTER),
         route.post("/outcomes", _settle, Access.CLUSTER),
         route.get("/events", _events, Access.CLUSTER),
         route.get("/summary", _summary, Access.CLUSTER),
         route.get("/clock", _clock_confirmed, Access.CLUSTER),
         route.post("/clock/confirm", _confirm_clock, Access.CLUSTER),
+        route.get("/statistics", _statistics, Access.CLUSTER),
         route.get("/references", _references, Access.CLUSTER),
         route.get("/recipes", _recipes, Access.CLUSTER),
         route.put("/recipes/{name}", _save_recipe, Access.CLUSTER),
         route.delete("/recipes/{name}", _delete_recipe, Access.CLUSTER),
         route.post("/deliveries", _take_deliveries, Access.CLUSTER),
         route.post("/deliveries/{id}", _settle_delivery, Access.CLUSTER),
+        route.get("/webhook-calls", _webhook_calls, Access.CLUSTER),
+        route.post("/webhook-calls/{id}/resend", _resend, Access.CLUSTER),
     )
     return app
 
@@ -198,6 +216,14 @@ async def _heartbeat(request: web.Request) -> web.Response:
     return json_response(await request.app[STORE].heartbeat(await read_json(request, Heartbeat)))
 
 
+async def _drain(request: web.Request) -> web.Response:
+    return json_response(await request.app[STORE].drain(request.match_info["id"], draining=True))
+
+
+async def _resume(request: web.Request) -> web.Response:
+    return json_response(await request.app[STORE].drain(request.match_info["id"], draining=False))
+
+
 async def _settle(request: web.Request) -> web.Response:
     return json_response(await request.app[STORE].settle(await read_json(request, _Outcomes)))
 
@@ -248,6 +274,12 @@ async def _confirm_clock(request: web.Request) -> web.Response:
     return json_response(await request.app[STORE].confirm_clock())
 
 
+async def _statistics(request: web.Request) -> web.Response:
+    wanted = query(request, _Statistics)
+    found = await request.app[STORE].statistics(span=wanted.span, step=wanted.step, tenant=wanted.tenant)
+    return json_response(found)
+
+
 async def _references(request: web.Request) -> web.Response:
     wanted = query(request, _References)
     return json_response(await request.app[STORE].referenced(wanted.after, limit=wanted.limit))
@@ -275,10 +307,23 @@ async def _take_deliveries(request: web.Request) -> web.Response:
     return json_response(await request.app[STORE].deliveries(n=wanted.n, wait=wanted.wait, seconds=wanted.seconds))
 
 
+async def _webhook_calls(request: web.Request) -> web.Response:
+    wanted = query(request, _Calls)
+    page = await request.app[STORE].webhook_calls(
+        before=wanted.before, limit=wanted.limit, outcome=wanted.outcome, tenant=wanted.tenant
+    )
+    return json_response(page)
+
+
+async def _resend(request: web.Request) -> web.Response:
+    tenant = query(request, _OfOne).tenant
+    return json_response(await request.app[STORE].resend(request.match_info["id"], tenant=tenant))
+
+
 async def _settle_delivery(request: web.Request) -> web.Response:
     body = await read_json(request, _SettleDelivery)
     await request.app[STORE].settle_delivery(
-        request.match_info["id"], delivered=body.delivered, retry_after=body.retry_after
+        request.match_info["id"], delivered=body.delivered, retry_after=body.retry_after, answer=body.answer
     )
     return web.Response(status=204)
 

@@ -97,6 +97,12 @@ class LeaseQueue:
             heappush(self._queue, waiter)
             self.serve(self._available)
 
+    def dismiss(self, worker: str) -> None:
+        """Answer a worker that waits with no leases."""
+        for waiter in [waiter for waiter in self._queue if waiter.request.worker.id == worker]:
+            if not waiter.future.done():
+                waiter.future.set_result([])
+
     def close(self) -> None:
         """Answer everybody who waits with no leases, and nobody waits again."""
         self._closed = True

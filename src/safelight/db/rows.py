@@ -10,6 +10,8 @@ from safelight.db import ids
 from safelight.wire import DEFAULT_TENANT, Blob, Event, Failure, Lease, Output, State, Task
 
 Value = int | float | str | None
+HOLD = 1 << 52
+"""`due` of a task whose recipe is paused: this and the number of the pause, a time that never comes."""
 _PLAIN = frozenset({int, float, str})
 
 

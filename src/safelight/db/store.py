@@ -8,8 +8,10 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from safelight.statistics import StatisticsSlot
 from safelight.wire import (
     DEFAULT_TENANT,
+    NO_ANSWER,
     BatchPage,
     ClockConfirmed,
     Delivery,
@@ -32,6 +34,10 @@ from safelight.wire import (
     TaskFilter,
     TaskPage,
     TaskQuery,
+    WebhookAnswer,
+    WebhookCall,
+    WebhookCallPage,
+    WorkerSeen,
 )
 
 
@@ -160,6 +166,13 @@ class TaskStore(Protocol):
         """
         ...
 
+    async def drain(self, worker: str, *, draining: bool) -> WorkerSeen:
+        """Let a worker take no more leases, or take leases again; it keeps those that it holds.
+
+        Calling it again changes nothing. Raises NOT_FOUND where no worker of this id was seen lately.
+        """
+        ...
+
     async def ready(self, id: str) -> Task:
         """Move a task from UPLOADING to WAITING. Calling it again changes nothing.
 
@@ -223,6 +236,14 @@ class TaskStore(Protocol):
         """Return the last confirmation."""
         ...
 
+    async def statistics(self, *, span: int, step: int, tenant: str = DEFAULT_TENANT) -> list[StatisticsSlot]:
+        """Return what happened in the last `span` seconds (a week at most) in slots of `step` seconds, oldest first.
+
+        Slots begin at multiples of `step`, itself a multiple of 300; the last one is that of now. Those in which
+        nothing happened are left out. Everything that was committed before the call is counted.
+        """
+        ...
+
     async def referenced(self, after: int = 0, *, limit: int = 10000) -> Reference:
         """Return the digests and classic names that one page of tasks refers to, in order of creation.
 
@@ -251,11 +272,35 @@ class TaskStore(Protocol):
         """
         ...
 
-    async def settle_delivery(self, id: str, *, delivered: bool, retry_after: float | None = None) -> None:
+    async def settle_delivery(
+        self,
+        id: str,
+        *,
+        delivered: bool,
+        retry_after: float | None = None,
+        answer: WebhookAnswer = NO_ANSWER,
+    ) -> None:
         """End a webhook call: delivered, due again after `retry_after` seconds, or (None) given up.
+
+        `answer` is what it answered, for `webhook_calls`.
 
         A call that somebody else has taken meanwhile is left alone.
         """
+        ...
+
+    async def webhook_calls(
+        self,
+        *,
+        before: str | None = None,
+        limit: int = 100,
+        outcome: str | None = None,
+        tenant: str = DEFAULT_TENANT,
+    ) -> WebhookCallPage:
+        """Return a page of the calls that were made, newest first. Raises INVALID_REQUEST."""
+        ...
+
+    async def resend(self, id: str, *, tenant: str = DEFAULT_TENANT) -> WebhookCall:
+        """Make a webhook call again, at once; return what is known of it so far. Raises NOT_FOUND."""
         ...
 
     def wake(self) -> None:

@@ -30,6 +30,7 @@ from safelight.master.leases import Leases
 from safelight.master.live.events import Events
 from safelight.master.live.feed import Feed
 from safelight.master.live.last_hour import LastHourCounter
+from safelight.master.live.spans import StatisticsOfSpans
 from safelight.master.metrics import Metrics
 from safelight.master.queue import Queue
 from safelight.master.recipes.endpoints import Recipes
@@ -41,6 +42,7 @@ from safelight.master.upload.ingest import Ingest
 from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.master.upload.tus import Tus
 from safelight.master.upload.uploads import Limits, Uploads
+from safelight.master.webhook.calls import WebhookCalls
 from safelight.master.webhook.secrets import WebhookSecrets
 from safelight.master.webhook.signing import Signer
 from safelight.master.webhook.webhooks import Webhooks
@@ -70,7 +72,9 @@ class Config(AccessConfig, frozen=True, kw_only=True):
         str | None,
         Meta(description="The secret that signs webhook calls of the tenant default: whsec_ and base64."),
     ] = None
-    webhook_allow_private: Annotated[bool, Meta(description="Let webhooks call private addresses.")] = False
+    webhook_allow_private: Annotated[
+        bool, Meta(description="Let webhooks call private addresses; who may read sees how their answers begin.")
+    ] = False
     webhook_authorities: Annotated[
         str | None,
         Meta(
@@ -133,7 +137,7 @@ def _application(
         Classic(db, storage, downloads),
         Tasks(db),
         TaskActions(db, batcher, recipes),
-        Queue(db, access.accounts),
+        Queue(db, access.accounts, recipes),
         Clock(db, access.audit),
         Batches(db),
         downloads,
@@ -142,9 +146,11 @@ def _application(
         Recipes(recipes),
         events,
         last_hour,
+        StatisticsOfSpans(db),
         *([Services(service)] if service.discovery is not None else []),
         Leases(service.uses(DbClient, "db", retry_for=0.0), service.stopping),
         *access.parts,
+        WebhookCalls(db),
         WebhookSecrets(access.accounts, signer, access.audit),
     )
     partials = service.uses(PartialClient, "storage")

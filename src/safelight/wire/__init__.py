@@ -4,7 +4,18 @@ All are frozen, keyword-only and encoded as JSON by msgspec. Times are Unix seco
 digests are SHA-256 in lower-case hex.
 """
 
-from safelight.wire.events import Delivery, Event, EventPage, NamedRecipe, Reference, Summary
+from safelight.wire.events import (
+    NO_ANSWER,
+    Delivery,
+    Event,
+    EventPage,
+    NamedRecipe,
+    Reference,
+    Summary,
+    WebhookAnswer,
+    WebhookCall,
+    WebhookCallPage,
+)
 from safelight.wire.leases import (
     Died,
     Failed,
@@ -67,6 +78,7 @@ __all__ = [
     "DEFAULT_TENANT",
     "ENDED",
     "MAX_PHOTO_BYTES",
+    "NO_ANSWER",
     "STATES",
     "Batch",
     "BatchPage",
@@ -115,6 +127,9 @@ __all__ = [
     "TaskQuery",
     "TenantId",
     "Uploaded",
+    "WebhookAnswer",
+    "WebhookCall",
+    "WebhookCallPage",
     "WorkerInfo",
     "WorkerSeen",
     "decode",

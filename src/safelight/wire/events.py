@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import msgspec
+from msgspec import Meta
 
 from safelight.wire.leases import WorkerSeen
 from safelight.wire.records import DEFAULT_TENANT, Record, TenantId
@@ -51,7 +54,8 @@ class Summary(Record, frozen=True, kw_only=True):
     """The queue at one moment. Ages are in seconds; `delayed` of the waiting tasks wait to be retried.
 
     `webhooks_due` counts the webhook calls that are not settled. `paused` says since when the tenant's queue is paused
-    (Unix seconds), 0 where it is not. `bytes` counts an original or a result once for every task that has it.
+    (Unix seconds), 0 where it is not, and `paused_recipes` the same of single recipes. `bytes` counts an original or a
+    result once for every task that has it.
     """
 
     tasks: dict[str, int]
@@ -61,6 +65,7 @@ class Summary(Record, frozen=True, kw_only=True):
     workers: list[WorkerSeen] = []
     webhooks_due: int = 0
     paused: float = 0.0
+    paused_recipes: dict[str, float] = {}
     bytes: int = 0
 
 
@@ -89,3 +94,39 @@ class Delivery(Record, frozen=True, kw_only=True):
     url: str
     attempt: int
     task: Task
+
+
+class WebhookAnswer(Record, frozen=True, kw_only=True):
+    """What a webhook answered: the status, None without an answer, and the beginning of its body or what went wrong."""
+
+    status: int | None = None
+    detail: Annotated[str, Meta(max_length=1000)] = ""
+    seconds: float = 0.0
+
+
+NO_ANSWER = WebhookAnswer()
+
+
+class WebhookCall(Record, frozen=True, kw_only=True):
+    """A webhook call after its latest attempt. It is kept with the events, the newest 1,000 of each tenant.
+
+    `outcome` is `delivered`, `failed` (it is made again at `again`, Unix seconds) or `given_up`.
+    """
+
+    id: str
+    task: str
+    filename: str = ""
+    url: str
+    created: float
+    at: float
+    attempt: int
+    outcome: Literal["delivered", "failed", "given_up"]
+    answer: WebhookAnswer
+    again: float | None = None
+
+
+class WebhookCallPage(Record, frozen=True, kw_only=True):
+    """Webhook calls, newest first. `next` is the `before` of the next page."""
+
+    calls: list[WebhookCall]
+    next: str | None = None

@@ -12,9 +12,10 @@ from safelight.wire.tasks import Failure, Output, State
 
 
 class WorkerInfo(Record, frozen=True, kw_only=True):
-    """A worker as it describes itself. `id` is different at each start."""
+    """A worker as it describes itself. `id` is different at each start; `name` is what people call it, if anything."""
 
     id: Annotated[str, Meta(min_length=1, max_length=64)]
+    name: Annotated[str, Meta(max_length=64)] = ""
     host: str = ""
     engine: str = ""
     slots: int = 1
@@ -23,12 +24,17 @@ class WorkerInfo(Record, frozen=True, kw_only=True):
 
 
 class WorkerSeen(Record, frozen=True, kw_only=True):
-    """A worker as db has seen it. `holding` is the number of its leases."""
+    """A worker as db has seen it. `holding` is the number of its leases.
+
+    `draining` says since when it takes no more leases (Unix seconds), 0 where it takes some. Once it holds none, it is
+    drained.
+    """
 
     worker: WorkerInfo
     first_seen: float
     last_seen: float
     holding: int = 0
+    draining: float = 0.0
 
 
 class LeaseRequest(Record, frozen=True, kw_only=True):

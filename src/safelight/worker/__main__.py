@@ -35,6 +35,13 @@ class Config(serve.Config, frozen=True, kw_only=True):
     """Run a worker, which takes tasks from the master, processes their photos and stores the results."""
 
     data: serve.DataDirectory = "data/worker"
+    name: Annotated[
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")] | None,
+        Meta(
+            description="What people call this worker: up to 40 letters, digits, dots, - and _. Its unique id begins "
+            "with it; by default with the host's name.",
+        ),
+    ] = None
     drain: Annotated[settings.Duration, Meta(description="How long photos in progress may take to end at a stop.")] = (
         20.0
     )
@@ -105,17 +112,18 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
     # The loops that use these retry in their own way.
     master.retry_for = storage.retry_for = 0.0
     host = socket.gethostname()
-    name = f"{host[:40]}-{secrets.token_hex(8)}"
+    worker_id = f"{config.name or host[:40]}-{secrets.token_hex(8)}"
     prefetch = Prefetch(config.slots, config.prefetch)
     metrics = Metrics(service.registry, config.slots)
     metrics.busy.set_function(lambda: prefetch.busy)
-    with Workdir.open(Path(config.data), name, config.slots) as workdir:
+    with Workdir.open(Path(config.data), worker_id, config.slots) as workdir:
         async with decoder.open_pool(_pool_settings(config, workdir.path(""))) as pool:
             service.registry.register(DecoderRestarts(pool.restarts))
 
             def info() -> WorkerInfo:
                 return WorkerInfo(
-                    id=name,
+                    id=worker_id,
+                    name=config.name or "",
                     host=host,
                     engine=pool.version,
                     slots=config.slots,

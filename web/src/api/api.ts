@@ -9,6 +9,8 @@ import type {
   NamedRecipe,
   Recipe,
   Service,
+  Span,
+  Statistics,
   Summary,
   Task,
   TaskAction,
@@ -16,6 +18,9 @@ import type {
   TaskCounts,
   TaskFilter,
   TaskPage,
+  WebhookCall,
+  WebhookCallPage,
+  Worker,
 } from "./records";
 import { texts } from "../texts";
 
@@ -92,8 +97,16 @@ export const preview = (id: string, recipe: Recipe, signal: AbortSignal) =>
   ask<Task>("POST", "preview", { task: id, recipe }, signal);
 export const pauseQueue = () => ask<Summary>("POST", "queue/pause");
 export const resumeQueue = () => ask<Summary>("POST", "queue/resume");
+export const pauseRecipe = (name: string) => ask<Summary>("POST", `recipes/${encodeURIComponent(name)}/pause`);
+export const resumeRecipe = (name: string) => ask<Summary>("POST", `recipes/${encodeURIComponent(name)}/resume`);
+export const drainWorker = (id: string) => ask<Worker>("POST", `workers/${encodeURIComponent(id)}/drain`);
+export const resumeWorker = (id: string) => ask<Worker>("POST", `workers/${encodeURIComponent(id)}/resume`);
 export const getSummary = () => ask<Summary>("GET", "summary");
 export const getLastHour = () => ask<LastHour>("GET", "last-hour");
+export const getStatistics = (span: Span) => ask<Statistics>("GET", `statistics?span=${span}`);
+export const getWebhookCalls = (page: { limit: number; before?: string }) =>
+  ask<WebhookCallPage>("GET", `webhooks/calls${query(page)}`);
+export const resendWebhook = (id: string) => ask<WebhookCall>("POST", `webhooks/calls/${encodeURIComponent(id)}/resend`);
 export const getServices = () => ask<Service[]>("GET", "services");
 
 /** The filter as a body holds it. */

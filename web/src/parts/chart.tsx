@@ -1,7 +1,6 @@
-// A chart of the last hour, minute by minute: bars that stack, or lines; a table for screen readers.
+// A chart over time: bars that stack, or lines; a table for screen readers.
 
 import { useState } from "preact/hooks";
-import { clock } from "../format";
 import { texts } from "../texts";
 
 export interface Series {
@@ -16,12 +15,14 @@ interface Props {
   series: Series[];
   bars?: boolean;
   format: (value: number) => string;
+  /** How a time is written. */
+  label: (time: number) => string;
 }
 
 const WIDTH = 600;
 const HEIGHT = 150;
 
-export function Chart({ title, times, series, bars, format }: Props) {
+export function Chart({ title, times, series, bars, format, label }: Props) {
   const [at, setAt] = useState<number | undefined>();
   const sums = times.map((_, minute) => series.map((one) => one.values[minute] ?? 0));
   const most = Math.max(...sums.map((values) => (bars ? values.reduce((a, b) => a + b, 0) : Math.max(...values))), 0);
@@ -39,7 +40,7 @@ export function Chart({ title, times, series, bars, format }: Props) {
       <figcaption>
         <h2>{title}</h2>
         <p class="legend">
-          <time>{at === undefined ? texts.time.present : clock(times[shown]!)}</time>
+          <time>{at === undefined ? texts.time.present : label(times[shown]!)}</time>
           {series.map((one) => {
             const value = one.values[shown];
             return (
@@ -68,11 +69,11 @@ export function Chart({ title, times, series, bars, format }: Props) {
             : series.map((one) => <path key={one.name} class={`curve ${one.tone}`} d={curve(one.values, step, y)} />)}
         </svg>
         <p class="ends" aria-hidden="true">
-          <span>{clock(times[0]!)}</span>
+          <span>{label(times[0]!)}</span>
           <span>{texts.time.present}</span>
         </p>
       </div>
-      <Numbers {...{ title, times, series, format }} />
+      <Numbers {...{ title, times, series, format, label }} />
     </figure>
   );
 }
@@ -112,7 +113,7 @@ function rounded(most: number): number {
   return [1, 2, 5, 10].map((factor) => factor * power).find((value) => value >= most) ?? most;
 }
 
-function Numbers({ title, times, series, format }: Pick<Props, "title" | "times" | "series" | "format">) {
+function Numbers({ title, times, series, format, label }: Omit<Props, "bars">) {
   return (
     <div class="hidden">
       <table>
@@ -132,7 +133,7 @@ function Numbers({ title, times, series, format }: Pick<Props, "title" | "times"
           (time, minute) =>
             series.some((one) => one.values[minute]) && (
               <tr key={time}>
-                <th scope="row">{clock(time)}</th>
+                <th scope="row">{label(time)}</th>
                 {series.map((one) => (
                   <td key={one.name}>{one.values[minute] == null ? texts.chart.none : format(one.values[minute]!)}</td>
                 ))}

@@ -2,7 +2,7 @@
 
 import type { Failure, TaskEvent } from "../api/api";
 
-export type Outcome = "running" | "finished" | "failed" | "delayed" | "died" | "lapsed" | "handed_back" | "cancelled" | "deleted";
+export type Outcome = "running" | "finished" | "failed" | "delayed" | "died" | "expired" | "returned" | "cancelled" | "deleted";
 
 export interface Attempt {
   number: number;
@@ -20,8 +20,8 @@ const ENDS: Record<string, Outcome> = {
   failed: "failed",
   delayed: "delayed",
   died: "died",
-  lapsed: "lapsed",
-  handed_back: "handed_back",
+  expired: "expired",
+  returned: "returned",
   cancelled: "cancelled",
   deleted: "deleted",
 };

@@ -32,6 +32,8 @@ _TABLES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "ended": (f"task WHERE state > {_LAST_OPEN:d}", _TASK, "n"),
     "event": ("event", _EVENT, "seq"),
     "delivery": ("delivery", ("n", "created", "due", "url", "attempt", "token", "task"), "n"),
+    "statistic": ("statistic", ("tenant", "slot", "body"), "tenant, slot"),
+    "webhook_call": ("webhook_call", ("n", "tenant", "at", "body", "task"), "n"),
     "recipe": ("recipe", ("tenant", "name", "spec", "changed"), "tenant, name"),
     "tenant": ("tenant", ("id", "body"), "id"),
     "api_key": ("api_key", ("id", "tenant", "body"), "rowid"),
@@ -190,8 +192,5 @@ def _entry(memory: Memory) -> Entry:
         removed_event=memory.removed_event,
         deliveries=memory.deliveries,
         engine=memory.engine,
-        counts={
-            name: TenantCounts({int(state): n for state, n in held.counts.items() if n}, held.delayed, held.bytes)
-            for name, held in memory.held.items()
-        },
+        counts={name: TenantCounts.of(held) for name, held in memory.held.items()},
     )

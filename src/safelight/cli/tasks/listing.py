@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -20,7 +21,7 @@ from safelight.cli.printing import (
     size,
     state_text,
     table,
-    worker_state,
+    workers_table,
 )
 from safelight.cli.tasks.which import ANY, Which, find
 from safelight.wire import State, Summary, Task
@@ -36,12 +37,17 @@ async def status_command(*, where: Where = HERE) -> None:
     out.print(counts_table(summary))
     if summary.paused:
         out.print(f"[yellow]The queue is paused[/yellow] (began {ago(summary.paused)}); `safelight resume` resumes it.")
+    for recipe, since in sorted(summary.paused_recipes.items()):
+        out.print(
+            f"[yellow]The recipe {escape(recipe)} is paused[/yellow] (began {ago(since)}); "
+            f"`safelight resume --recipe {escape(recipe)}` resumes it."
+        )
     if summary.delayed:
         out.print(f"{summary.delayed:,} of the waiting tasks are delayed until their next attempt.")
     if summary.tasks.get("waiting"):
         out.print(f"The oldest waiting task has waited for {duration(summary.oldest_waiting)}.")
     out.print()
-    out.print(workers_table(summary) if summary.workers else "There are no workers. Start one with `safelight worker`.")
+    out.print(workers_table(summary.workers))
 
 
 def counts_table(summary: Summary) -> Table:
@@ -52,16 +58,6 @@ def counts_table(summary: Summary) -> Table:
         rows=[(state_text(state), f"{summary.tasks.get(state.name.lower(), 0):,}") for state in STATE_STYLE],
         right=("",),
     )
-
-
-def workers_table(summary: Summary) -> Table:
-    """Make a table of the workers that db knows."""
-    rows = [
-        (seen.worker.id, worker_state(seen), f"{seen.worker.busy}/{seen.worker.slots}", str(seen.holding),
-         seen.worker.engine, seen.worker.isolation, ago(seen.last_seen))
-        for seen in summary.workers
-    ]  # fmt: skip
-    return table("WORKER", "STATE", "BUSY", "HOLDS", "ENGINE", "ISOLATION", "SEEN", rows=rows, right=("BUSY", "HOLDS"))
 
 
 async def tasks_command(

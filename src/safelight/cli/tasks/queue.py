@@ -1,32 +1,53 @@
-"""Commands that pause and resume the queue."""
+"""Commands that pause and resume the queue, or one recipe."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from cyclopts import Parameter
+
 from safelight.cli.connection import HERE, Where, master
 from safelight.cli.printing import counted, out, print_json
-from safelight.wire import Summary
+from safelight.client.master import Client
+from safelight.wire import Summary, TaskFilter
+
+_Recipe = Annotated[str | None, Parameter(name=["--recipe", "-r"])]
 
 
-async def pause_command(*, where: Where = HERE) -> None:
-    """Pause the queue: no worker begins another task until `safelight resume`.
+async def pause_command(*, recipe: _Recipe = None, where: Where = HERE) -> None:
+    """Pause the queue, or one recipe: no worker begins another of its tasks until `safelight resume`.
 
     What is being processed goes on, and photos are still accepted. The pause outlasts restarts.
+
+    Parameters
+    ----------
+    recipe:
+        Pause the tasks of this recipe alone; the others go on.
     """
     async with master(where) as client:
-        summary = await client.pause()
-    _show(summary, where, "The queue is paused: {waiting}.")
+        summary = await (client.pause() if recipe is None else client.pause_recipe(recipe))
+        await _show(client, summary, where, recipe, "paused")
 
 
-async def resume_command(*, where: Where = HERE) -> None:
-    """Resume the queue after `safelight pause`."""
+async def resume_command(*, recipe: _Recipe = None, where: Where = HERE) -> None:
+    """Resume the queue after `safelight pause`, or one recipe after `safelight pause --recipe`.
+
+    Parameters
+    ----------
+    recipe:
+        Resume this recipe.
+    """
     async with master(where) as client:
-        summary = await client.resume()
-    _show(summary, where, "The queue is running: {waiting}.")
+        summary = await (client.resume() if recipe is None else client.resume_recipe(recipe))
+        await _show(client, summary, where, recipe, "running")
 
 
-def _show(summary: Summary, where: Where, sentence: str) -> None:
+async def _show(client: Client, summary: Summary, where: Where, recipe: str | None, state: str) -> None:
     if where.json:
         print_json(summary)
         return
     waiting = summary.tasks.get("waiting", 0)
-    out.print(sentence.format(waiting=f"{counted(waiting, 'task')} {'waits' if waiting == 1 else 'wait'}"))
+    if recipe is not None:
+        waiting = (await client.count(TaskFilter(state="waiting", recipe=recipe))).total
+    what = "The queue" if recipe is None else f"The recipe {recipe}"
+    out.print(f"{what} is {state}: {counted(waiting, 'task')} {'waits' if waiting == 1 else 'wait'}.", highlight=False)

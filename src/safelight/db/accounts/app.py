@@ -61,6 +61,8 @@ class Accounts:
             route.put("/tenants/{id}", self.change_tenant, Access.CLUSTER),
             route.delete("/tenants/{id}", self.delete_tenant, Access.CLUSTER),
             route.post("/tenants/{id}/pause", self.pause, Access.CLUSTER),
+            route.post("/tenants/{id}/recipes/{name}/pause", self.pause_recipe, Access.CLUSTER),
+            route.post("/tenants/{id}/recipes/{name}/resume", self.resume_recipe, Access.CLUSTER),
             route.post("/tenants/{id}/resume", self.resume, Access.CLUSTER),
             route.post("/tenants/{id}/grant", self.grant, Access.CLUSTER),
             route.get("/tenants/{id}/signing-keys", self.signing_keys, Access.CLUSTER),
@@ -99,6 +101,16 @@ class Accounts:
         if tenant.id != request.match_info["id"]:
             raise Error(Code.INVALID_REQUEST, "The id in the body is not the one in the address.", position="$.id")
         return json_response(await self._store.change_tenant(tenant))
+
+    async def pause_recipe(self, request: web.Request) -> web.Response:
+        """`POST /tenants/{id}/recipes/{name}/pause`."""
+        given = request.match_info
+        return json_response(await self._store.pause_recipe(given["id"], given["name"], paused=True))
+
+    async def resume_recipe(self, request: web.Request) -> web.Response:
+        """`POST /tenants/{id}/recipes/{name}/resume`."""
+        given = request.match_info
+        return json_response(await self._store.pause_recipe(given["id"], given["name"], paused=False))
 
     async def pause(self, request: web.Request) -> web.Response:
         """Pause the queue of one."""

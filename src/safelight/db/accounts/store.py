@@ -43,6 +43,13 @@ class AccountStore(Protocol):
         """Replace a tenant's name, weight, limits and whether it is disabled. Raises NOT_FOUND."""
         ...
 
+    async def pause_recipe(self, id: str, recipe: str, *, paused: bool) -> Tenant:
+        """Pause a recipe of a tenant, or resume it: while it is paused, none of its tasks is leased.
+
+        What is being processed goes on. Calling it again changes nothing. Raises NOT_FOUND, TOO_MANY_REQUESTS.
+        """
+        ...
+
     async def pause(self, id: str, *, paused: bool) -> Tenant:
         """Pause a tenant's queue, or resume it: while it is paused, none of its tasks is leased. Raises NOT_FOUND.
 

@@ -21,7 +21,7 @@ from safelight.accounts import (
     Ticket,
     Wanted,
 )
-from safelight.db.calls import sharing
+from safelight.db.calls import pausing, sharing
 from safelight.db.calls.transaction import Transaction, encoded
 from safelight.errors import Code, Error
 from safelight.wire import DEFAULT_TENANT, State
@@ -31,6 +31,8 @@ T = TypeVar("T")
 Do = Callable[[Callable[[Transaction], T]], Awaitable[T]]
 """Runs a function of the transaction in the next commit."""
 
+_RELEASED = 500
+"""Tasks of a recipe that wait again as soon as it is resumed; the others follow as maintenance comes round."""
 _CLEANED = 100
 """Old rows removed with each new one, so that tables stay bounded without a timer."""
 
@@ -62,6 +64,10 @@ class AccountCalls:
     async def pause(self, id: str, *, paused: bool) -> Tenant:
         """See the contract."""
         return await self._run(lambda t: _pause(t, id, paused=paused))
+
+    async def pause_recipe(self, id: str, recipe: str, *, paused: bool) -> Tenant:
+        """See the contract."""
+        return await self._run(lambda t: _pause_recipe(t, id, recipe, paused=paused))
 
     async def delete_tenant(self, id: str) -> None:
         """See the contract."""
@@ -162,7 +168,8 @@ def _change_tenant(transaction: Transaction, tenant: Tenant) -> Tenant:
     before = _tenant(transaction, tenant.id)
     if tenant.id == DEFAULT_TENANT and tenant.disabled:
         raise Error(Code.CONFLICT, "The tenant default cannot be disabled: its administrators manage the others.")
-    return _keep_tenant(transaction, tenant.evolve(created=before.created, paused=before.paused))
+    kept = {"created": before.created, "paused": before.paused, "pauses": before.pauses, "draining": before.draining}
+    return _keep_tenant(transaction, tenant.evolve(**kept))
 
 
 def _pause(transaction: Transaction, id: str, *, paused: bool) -> Tenant:
@@ -172,9 +179,18 @@ def _pause(transaction: Transaction, id: str, *, paused: bool) -> Tenant:
     return _keep_tenant(transaction, tenant.evolve(paused=transaction.now / 1000 if paused else 0.0))
 
 
+def _pause_recipe(transaction: Transaction, id: str, recipe: str, *, paused: bool) -> Tenant:
+    tenant = _tenant(transaction, id)
+    if paused is (recipe in tenant.paused_recipes):
+        return tenant
+    _keep_tenant(transaction, pausing.pause(transaction, tenant, recipe) if paused else pausing.resume(tenant, recipe))
+    if not paused and pausing.release(transaction, _RELEASED):
+        transaction.schedule(transaction.steady)
+    return _tenant(transaction, id)
+
+
 def _keep_tenant(transaction: Transaction, tenant: Tenant) -> Tenant:
-    transaction.connection.run("keep_tenant", tenant.id, encoded(tenant))
-    transaction.memory.keep_tenant(tenant)
+    transaction.keep_tenant(tenant)
     return tenant
 
 
@@ -184,7 +200,16 @@ def _delete_tenant(transaction: Transaction, id: str) -> None:
         raise Error(Code.CONFLICT, "The tenant default cannot be deleted.")
     if count := sum(transaction.memory.of(id).counts.values()):
         raise Error(Code.CONFLICT, f"The tenant {id} has {count} tasks; delete them first.", tasks=count)
-    for statement in ("tenant", "tenant_use", "api_keys", "sessions", "signing_keys", "recipes"):
+    for statement in (
+        "tenant",
+        "tenant_use",
+        "api_keys",
+        "sessions",
+        "signing_keys",
+        "recipes",
+        "statistics",
+        "webhook_calls",
+    ):
         transaction.connection.run(f"delete_{statement}_of_tenant", id)
     transaction.memory.forget_tenant(id)
 

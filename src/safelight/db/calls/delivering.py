@@ -1,10 +1,20 @@
-"""Take and settle webhook calls."""
+"""Take and settle webhook calls, and remember what was answered."""
 
 from __future__ import annotations
 
 from safelight.db import ids
 from safelight.db.calls.transaction import Transaction, encoded
-from safelight.wire import Delivery
+from safelight.errors import Code, Error
+from safelight.wire import Delivery, Task, WebhookAnswer, WebhookCall, WebhookCallPage
+
+KEPT = 1000
+"""Calls of each tenant that are remembered."""
+_TRIM_EVERY = 100
+_ALL = 2**62
+
+_Delivery = tuple[int, str, Task]
+"""When a call was created, its URL and task."""
+_Kept = tuple[WebhookCall, Task]
 
 
 def take(transaction: Transaction, n: int, seconds: float) -> list[Delivery]:
@@ -23,14 +33,78 @@ def take(transaction: Transaction, n: int, seconds: float) -> list[Delivery]:
     ]
 
 
-def settle(transaction: Transaction, id: str, *, delivered: bool, retry_after: float | None) -> None:
-    """End a call that was delivered or given up, or delay it."""
+def settle(
+    transaction: Transaction,
+    id: str,
+    *,
+    delivered: bool,
+    retry_after: float | None,
+    answer: WebhookAnswer,
+) -> None:
+    """End a call that was delivered or given up, or delay it, and note what was answered."""
     reference = ids.parse_delivery(id)
     if reference is None:
         return
+    connection = transaction.connection
+    found: _Delivery | None = connection.read("delivery", _Delivery | None, *reference)  # type: ignore[arg-type]
+    if found is None:
+        return
+    again = None
     if delivered or retry_after is None:
-        transaction.memory.deliveries -= transaction.connection.run("delete_delivery", *reference)
+        transaction.memory.deliveries -= connection.run("delete_delivery", *reference)
     else:
         due = transaction.steady + round(retry_after * 1000)
-        transaction.connection.run("delay_delivery", *reference, due)
+        connection.run("delay_delivery", *reference, due)
         transaction.schedule(due)
+        again = transaction.now / 1000 + retry_after
+    created, url, task = found
+    call = WebhookCall(
+        id=str(reference.n),
+        task=task.id,
+        filename=task.filename,
+        url=url,
+        created=created / 1000,
+        at=transaction.now / 1000,
+        attempt=reference.attempt,
+        outcome="delivered" if delivered else "given_up" if again is None else "failed",
+        answer=answer,
+        again=again,
+    )
+    connection.run("keep_webhook_call", reference.n, task.tenant, transaction.now, encoded(call), encoded(task))
+    if reference.n % _TRIM_EVERY == 0:
+        connection.run("trim_webhook_calls", task.tenant, KEPT)
+
+
+def calls(
+    transaction: Transaction, before: str | None, limit: int, outcome: str | None, tenant: str
+) -> WebhookCallPage:
+    """Return one page of a tenant's calls, newest first."""
+    below = _ALL if before is None else _number(before)
+    if below is None:
+        raise Error(Code.INVALID_REQUEST, "The parameter before: give `next` of the page before.", position="before")
+    found = transaction.connection.read("webhook_calls", list[WebhookCall], tenant, below, limit + 1, outcome)
+    shown = found[:limit]
+    return WebhookCallPage(calls=shown, next=shown[-1].id if len(found) > limit else None)
+
+
+def resend(transaction: Transaction, id: str, tenant: str) -> WebhookCall:
+    """Make a call again: at once where it waits for its next attempt, else as a new call. Raises NOT_FOUND."""
+    connection, n = transaction.connection, _number(id)
+    found: _Kept | None = None
+    if n is not None:
+        found = connection.read("webhook_call", _Kept | None, n, tenant)  # type: ignore[arg-type]
+    if found is None:
+        raise Error(Code.NOT_FOUND, "There is no such webhook call; calls are kept for a while.")
+    call, task = found
+    if call.outcome != "failed":
+        connection.run("insert_delivery", transaction.now, transaction.steady, call.url, encoded(task))
+        transaction.memory.deliveries += 1
+    else:
+        connection.run("hasten_delivery", n, transaction.steady)
+    transaction.schedule(transaction.steady)
+    transaction.webhooks = True
+    return call
+
+
+def _number(id: str) -> int | None:
+    return int(id) if id.isascii() and id.isdigit() and len(id) < 19 else None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from safelight.db import ids, lifecycle
+from safelight.db.calls import pausing
 from safelight.db.calls.transaction import Transaction, encoded
 from safelight.db.lifecycle import Change
 from safelight.db.rows import TaskRow
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
 from safelight.wire import (
+    DEFAULT_TENANT,
     Died,
     Finished,
     Heartbeat,
@@ -44,14 +46,21 @@ def arrive(transaction: Transaction, request: LeaseRequest) -> None:
 def claim(transaction: Transaction, request: LeaseRequest, policy: Policy) -> list[Lease]:
     """Lease waiting tasks to a worker."""
     _see(transaction, request.worker)
+    if request.worker.id in transaction.memory.draining:
+        return []
     rows = _next(transaction, min(request.n, transaction.memory.available), policy)
     return _lease(transaction, rows, request.worker.id, request.seconds)
 
 
 def claim_classic(transaction: Transaction, tenant: str, policy: Policy) -> Lease | None:
     """Lease the next task of a tenant that a classic worker can do; None if none waits."""
-    row = transaction.waiting_classic(tenant) if transaction.memory.available_of(tenant) else None
-    return next(iter(_lease(transaction, [] if row is None else [row], "", policy.classic_lease_duration)), None)
+
+    def read(tenant: str, _n: int) -> list[TaskRow]:
+        row = transaction.waiting_classic(tenant)
+        return [] if row is None else [row]
+
+    rows = pausing.free(transaction, tenant, 1, read) if transaction.memory.available_of(tenant) else []
+    return next(iter(_lease(transaction, rows, "", policy.classic_lease_duration)), None)
 
 
 def classic_waits(transaction: Transaction, tenant: str) -> bool:
@@ -74,14 +83,15 @@ def _next(transaction: Transaction, n: int, policy: Policy) -> list[TaskRow]:
 
 def _of_tenant(transaction: Transaction, tenant: str, n: int, policy: Policy) -> list[TaskRow]:
     """Return the first `n` tasks of a tenant that wait."""
-    rows = transaction.waiting(tenant, n)
+    rows = pausing.free(transaction, tenant, n, transaction.waiting)
     share = transaction.memory.turns.share(tenant)
     turn, share.leases = share.leases, share.leases + len(rows)
     by_age = share.leases // policy.oldest_every - turn // policy.oldest_every if policy.oldest_every else 0
     if not by_age:
         return rows
     taken = {row.n for row in rows}
-    older = [row for row in transaction.waiting_oldest(tenant, by_age) if row.n not in taken]
+    oldest = pausing.free(transaction, tenant, by_age, transaction.waiting_oldest)
+    older = [row for row in oldest if row.n not in taken]
     kept = len(rows) - len(older)
     transaction.leave(rows[kept:])
     return rows[:kept] + older
@@ -201,4 +211,18 @@ def workers(transaction: Transaction) -> list[WorkerSeen]:
     for seen in [seen for seen in transaction.workers.values() if seen.last_seen < oldest]:
         del transaction.workers[seen.worker.id]
     held = transaction.connection.read("holdings", dict[str, int])
-    return [seen.evolve(holding=held.get(seen.worker.id, 0)) for seen in transaction.workers.values()]
+    draining = transaction.memory.draining
+    return [
+        seen.evolve(holding=held.get(seen.worker.id, 0), draining=draining.get(seen.worker.id, 0.0))
+        for seen in transaction.workers.values()
+    ]
+
+
+def drain(transaction: Transaction, id: str, seen: Collection[str], *, draining: bool) -> None:
+    """Let a worker take no more leases, or take leases again; forget those that are not among the ones seen lately."""
+    operators = transaction.memory.tenants[DEFAULT_TENANT]
+    if draining is (id not in operators.draining):
+        marked = {each: since for each, since in operators.draining.items() if each in seen and each != id}
+        if draining:
+            marked[id] = transaction.now / 1000
+        transaction.keep_tenant(operators.evolve(draining=marked))

@@ -8,8 +8,8 @@ import msgspec
 
 from safelight.accounts import Tenant
 from safelight.db.fairness import Turns
-from safelight.db.rows import TaskRow
-from safelight.wire import State
+from safelight.db.rows import HOLD, TaskRow
+from safelight.wire import DEFAULT_TENANT, State
 
 
 class Spec(msgspec.Struct, array_like=True):
@@ -35,6 +35,8 @@ class Held:
     def __init__(self) -> None:
         self.counts: Counter[State] = Counter()
         self.delayed = 0
+        self.held = 0
+        """Those of the delayed ones whose recipe is paused."""
         self.bytes = 0
 
     @property
@@ -50,12 +52,16 @@ class Memory:
         self.tenants: dict[str, Tenant] = {}
         self.paused: set[str] = set()
         """Tenants whose queue is paused."""
+        self.holds: dict[tuple[str, str], int] = {}
+        """By tenant and recipe, where the recipe is paused: the `due` of its waiting tasks."""
         self.turns = Turns()
         self.held: dict[str, Held] = {}
         self.counts: Counter[State] = Counter()
         self.delayed = 0
         self.shares: dict[str, Shares] = {}
         """By tenant."""
+        self.held_back = 0
+        """Those of the delayed ones whose recipe is paused."""
         self.changed_bytes: set[str] = set()
         """Tenants whose bytes are to be written before the commit."""
         self.deliveries = 0
@@ -109,11 +115,28 @@ class Memory:
         self.tenants[tenant.id] = tenant
         self.turns.share(tenant.id).weight = tenant.weight
         (self.paused.add if tenant.paused else self.paused.discard)(tenant.id)
+        self._forget_holds(tenant.id)
+        self.holds |= {(tenant.id, one.recipe): HOLD + one.number for one in tenant.pauses if not one.ended}
+
+    def hold(self, row: TaskRow) -> int | None:
+        """Return the `due` of a task if its recipe is paused. What the system makes for its own use is not."""
+        return self.holds.get((row.tenant, row.recipe)) if self.holds and not row.internal else None
+
+    def _forget_holds(self, tenant: str) -> None:
+        for key in [key for key in self.holds if key[0] == tenant]:
+            del self.holds[key]
+
+    @property
+    def draining(self) -> dict[str, float]:
+        """Workers that take no more leases, and since when."""
+        operators = self.tenants.get(DEFAULT_TENANT)
+        return operators.draining if operators else {}
 
     def forget_tenant(self, id: str) -> None:
         """Forget a tenant that has nothing."""
         self.tenants.pop(id, None)
         self.paused.discard(id)
+        self._forget_holds(id)
         self.held.pop(id, None)
         self.shares.pop(id, None)
 
@@ -129,6 +152,8 @@ class Memory:
         held.counts[row.state] += by
         if row.due is not None:
             self.count_delayed(row.tenant, by)
+            if row.due >= HOLD:
+                self.count_held(row.tenant, by)
         if sized and (size := row.size):
             held.bytes += by * size
             self.changed_bytes.add(row.tenant)
@@ -137,3 +162,8 @@ class Memory:
         """Count delayed tasks in or out."""
         self.delayed += by
         self.of(tenant).delayed += by
+
+    def count_held(self, tenant: str, by: int) -> None:
+        """Count tasks in or out, delayed ones, whose recipe is paused."""
+        self.held_back += by
+        self.of(tenant).held += by

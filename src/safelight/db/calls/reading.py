@@ -60,12 +60,13 @@ def summary(transaction: Transaction, tenant: str | None) -> Summary:
     paused = memory.tenants[tenant].paused if tenant in memory.tenants else 0.0
     return Summary(
         tasks={state.name.lower(): held.counts[state] for state in State},
-        delayed=held.delayed,
+        delayed=held.delayed - (memory.held_back if tenant is None else memory.of(tenant).held),
         oldest_waiting=max(0, transaction.now - oldest) / 1000 if oldest is not None else 0.0,
         seq=memory.last_event,
         workers=leasing.workers(transaction),
         webhooks_due=memory.deliveries,
         paused=paused,
+        paused_recipes=memory.tenants[tenant].paused_recipes if tenant in memory.tenants else {},
         bytes=sum(has.bytes for name, has in memory.held.items() if tenant in (None, name)),
     )
 

@@ -10,7 +10,18 @@ from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from safelight.db import lifecycle
-from safelight.db.calls import batches, changing, clock, creating, delivering, leasing, reading, recipes, searching
+from safelight.db.calls import (
+    batches,
+    changing,
+    clock,
+    creating,
+    delivering,
+    leasing,
+    reading,
+    recipes,
+    searching,
+    statistics,
+)
 from safelight.db.calls.accounts import AccountCalls
 from safelight.db.calls.transaction import Transaction
 from safelight.db.lease_queue import LeaseQueue
@@ -18,8 +29,11 @@ from safelight.db.lifecycle import Change
 from safelight.db.notifier import Notifier
 from safelight.db.rows import EventRow, TaskRow
 from safelight.db.store import Policy
+from safelight.errors import Code, Error
+from safelight.statistics import StatisticsSlot
 from safelight.wire import (
     DEFAULT_TENANT,
+    NO_ANSWER,
     BatchPage,
     ClockConfirmed,
     Delivery,
@@ -44,9 +58,16 @@ from safelight.wire import (
     TaskFilter,
     TaskPage,
     TaskQuery,
+    WebhookAnswer,
+    WebhookCall,
+    WebhookCallPage,
+    WorkerSeen,
 )
 
 log = logging.getLogger(__name__)
+
+_DRAINED_WAIT = 2.0
+"""Seconds after which a draining worker asks again, in case another instance has let it take leases."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,6 +89,7 @@ class CallStore:
         self._queue = LeaseQueue(self._claim, self._return)
         self._events = Notifier()
         self._webhooks = Notifier()
+        self._drained = Notifier()
         self.accounts = AccountCalls(self._submit, self._look)
 
     def _submit(
@@ -123,14 +145,31 @@ class CallStore:
             await self._listen()
         queue_is_empty = not self._queue
 
-        def arrive(transaction: Transaction) -> list[Lease]:
+        def arrive(transaction: Transaction) -> list[Lease] | None:
             leasing.arrive(transaction, request)
+            if request.worker.id in transaction.memory.draining:
+                return None
             return leasing.claim(transaction, request, self._policy) if queue_is_empty else []
 
-        leases = await self._submit(arrive, lost=self._return)
+        leases = await self._submit(arrive, lost=lambda leases: self._return(leases or []))
+        if leases is None:
+            await self._drained.wait(self._drained.count, min(request.wait, _DRAINED_WAIT))
+            return []
         if leases or request.wait <= 0 or request.n == 0:
             return leases
         return await self._queue.wait(request)
+
+    async def drain(self, worker: str, *, draining: bool) -> WorkerSeen:
+        """See the contract."""
+        seen = {each.worker.id for each in await self._read(leasing.workers)}
+        if worker not in seen:
+            raise Error(Code.NOT_FOUND, "There is no worker of this id; it may have stopped.")
+        await self._do(leasing.drain, worker, seen, draining=draining)
+        if draining:
+            self._queue.dismiss(worker)
+        else:
+            self._drained.notify()
+        return next(each for each in await self._read(leasing.workers) if each.worker.id == worker)
 
     async def lease_classic(self, *, tenant: str = DEFAULT_TENANT) -> Lease | None:
         """See the contract."""
@@ -213,6 +252,12 @@ class CallStore:
         """See the contract."""
         return await self._read(clock.confirmed)
 
+    async def statistics(self, *, span: int, step: int, tenant: str = DEFAULT_TENANT) -> list[StatisticsSlot]:
+        """See the contract."""
+        while await self._do(statistics.count):
+            pass
+        return await self._read(statistics.find, tenant, span, step)
+
     async def referenced(self, after: int = 0, *, limit: int = 10000) -> Reference:
         """See the contract."""
         return await self._read(reading.referenced, after, limit)
@@ -240,15 +285,38 @@ class CallStore:
             if due or not await self._webhooks.wait(seen, deadline - time.monotonic()):
                 return due
 
-    async def settle_delivery(self, id: str, *, delivered: bool, retry_after: float | None = None) -> None:
+    async def settle_delivery(
+        self,
+        id: str,
+        *,
+        delivered: bool,
+        retry_after: float | None = None,
+        answer: WebhookAnswer = NO_ANSWER,
+    ) -> None:
         """See the contract."""
-        await self._do(delivering.settle, id, delivered=delivered, retry_after=retry_after)
+        await self._do(delivering.settle, id, delivered=delivered, retry_after=retry_after, answer=answer)
+
+    async def webhook_calls(
+        self,
+        *,
+        before: str | None = None,
+        limit: int = 100,
+        outcome: str | None = None,
+        tenant: str = DEFAULT_TENANT,
+    ) -> WebhookCallPage:
+        """See the contract."""
+        return await self._read(delivering.calls, before, limit, outcome, tenant)
+
+    async def resend(self, id: str, *, tenant: str = DEFAULT_TENANT) -> WebhookCall:
+        """See the contract."""
+        return await self._do(delivering.resend, id, tenant)
 
     def wake(self) -> None:
         """See the contract."""
         self._queue.close()
         self._events.close()
         self._webhooks.close()
+        self._drained.close()
 
     async def _do(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._submit(lambda transaction: work(transaction, *args, **kwargs))

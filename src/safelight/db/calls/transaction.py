@@ -7,16 +7,19 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from safelight.accounts import Tenant
 from safelight.db import ids
 from safelight.db.calls.memory import Memory, Shares, Spec
 from safelight.db.lifecycle import Change
-from safelight.db.rows import EventRow, TaskRow
+from safelight.db.rows import HOLD, EventRow, TaskRow
 from safelight.errors import Code, Error
-from safelight.wire import ENDED, Task, WorkerSeen
+from safelight.wire import ENDED, State, Task, WorkerSeen
 
 _SPEC_KEPT_FOR = 1000
 """A spec is marked as used by this many further tasks, so that most new tasks do not have to update it."""
 _CACHED_SPECS = 500
+COUNT_EVERY = 5000
+"""Milliseconds after which maintenance counts what has happened (`statistics`)."""
 _CACHED_SPEC_SIZE = 65536
 
 
@@ -107,6 +110,9 @@ class Transaction:
     def leave(self, rows: Sequence[TaskRow]) -> None:
         """Say that tasks which `waiting` returned were not leased."""
 
+    def come_back(self, rows: Sequence[TaskRow]) -> None:
+        """Say that tasks can be leased from now on, which waited before."""
+
     def held_by(self, worker: str) -> list[TaskRow]:
         """Return the tasks that a worker has leases on."""
         return self.tasks("held_by", worker)
@@ -154,6 +160,8 @@ class Transaction:
         row = change.new or change.old
         assert row is not None
         row = row.evolve(seq=memory.last_event, changed=self.now)
+        if row.state is State.WAITING and row.due is None and change.new is not None:
+            row = row.evolve(due=memory.hold(row)) if memory.holds else row
         old = change.old
         # Most changes leave a task's bytes as they are; what is added and taken away again need not be summed up.
         sized = old is None or change.new is None or old.outputs is not row.outputs or old.input_size != row.input_size
@@ -161,8 +169,9 @@ class Transaction:
             memory.count(old, -1, sized=sized)
         if change.new is not None:
             memory.count(row, 1, sized=sized)
-            if row.expires is not None or row.due is not None:
-                self.schedule(row.expires or row.due or 0)
+            if (at := row.expires or row.due) is not None and at < HOLD:
+                self.schedule(at)
+        self.schedule(self.steady + COUNT_EVERY)
         held = old is not None and old.lease is not None
         self.events.append(
             EventRow(
@@ -233,6 +242,11 @@ class Transaction:
     def keep_shares(self, tenant: str, shares: Shares) -> None:
         """Keep in mind what is left of a tenant's limits."""
         self.memory.shares[tenant] = shares
+
+    def keep_tenant(self, tenant: Tenant) -> None:
+        """Keep a new or changed tenant."""
+        self.connection.run("keep_tenant", tenant.id, encoded(tenant))
+        self.memory.keep_tenant(tenant)
 
     def set_meta(self, name: str, value: object) -> None:
         """Set a value of the database as a whole."""

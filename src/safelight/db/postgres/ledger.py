@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from safelight.accounts import Tenant
-from safelight.db.calls.memory import Memory, Shares
+from safelight.db.calls.memory import Held, Memory, Shares
 from safelight.db.postgres.lanes import Lanes
 from safelight.db.postgres.sessions.connection import Connection
 from safelight.db.rows import TaskRow
@@ -37,11 +37,17 @@ class Waits(msgspec.Struct, array_like=True, frozen=True):
 
 
 class TenantCounts(msgspec.Struct, array_like=True):
-    """What a tenant has: tasks by state, delayed ones among them, bytes."""
+    """What a tenant has: tasks by state, delayed ones among them, bytes, and the delayed whose recipe is paused."""
 
     states: dict[int, int]
     delayed: int
     bytes: int
+    held: int = 0
+
+    @classmethod
+    def of(cls, held: Held) -> TenantCounts:
+        """Return the counts of what is kept in mind."""
+        return cls({int(state): n for state, n in held.counts.items() if n}, held.delayed, held.bytes, held.held)
 
 
 class Entry(msgspec.Struct, omit_defaults=True):
@@ -100,6 +106,11 @@ class SharedMemory(Memory):
         super().count_delayed(tenant, by)
         self._counted.add(tenant)
 
+    def count_held(self, tenant: str, by: int) -> None:
+        """Count tasks in or out, delayed ones, whose recipe is paused."""
+        super().count_held(tenant, by)
+        self._counted.add(tenant)
+
     def keep_tenant(self, tenant: Tenant) -> None:
         """Note a new or changed tenant."""
         super().keep_tenant(tenant)
@@ -149,7 +160,8 @@ class SharedMemory(Memory):
             self.counts[state] += now - held.counts[state]
             held.counts[state] = now
         self.delayed += counts.delayed - held.delayed
-        held.delayed, held.bytes = counts.delayed, counts.bytes
+        self.held_back += counts.held - held.held
+        held.delayed, held.bytes, held.held = counts.delayed, counts.bytes, counts.held
 
     @property
     def tells_of_tenants(self) -> bool:
@@ -176,8 +188,7 @@ class SharedMemory(Memory):
         return entry, complete
 
     def _counts(self, tenant: str) -> TenantCounts:
-        held = self.of(tenant)
-        return TenantCounts({int(state): n for state, n in held.counts.items() if n}, held.delayed, held.bytes)
+        return TenantCounts.of(self.of(tenant))
 
     def entered(self, version: int) -> None:
         """Note that the others can know all of it now."""

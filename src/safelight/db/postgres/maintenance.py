@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from safelight.db import lifecycle
-from safelight.db.calls import clock
+from safelight.db.calls import clock, pausing, statistics
+from safelight.db.calls.transaction import COUNT_EVERY
 from safelight.db.lifecycle import Change
 from safelight.db.postgres import partitions
 from safelight.db.postgres.transaction import PostgresTransaction
@@ -51,7 +52,7 @@ class Maintenance:
         self._policy = policy
         self._clock = clock or DatabaseClock()
         self._ages: Ages | None = None
-        self._drop_at = self._sweep_at = 0.0
+        self._drop_at = self._sweep_at = self._count_at = 0.0
         self._drop_after = _DROP_EVERY
 
     def forget(self) -> None:
@@ -73,6 +74,11 @@ class Maintenance:
         self._confirm_clock(transaction)
         more, held = self._expire(transaction, stalls)
         more += self._fall_due(transaction)
+        more += pausing.release(transaction, _SLICE)
+        if started >= self._count_at:
+            counted = statistics.count(transaction)
+            self._count_at = started if counted else started + COUNT_EVERY / 1000
+            more += counted
         if (running := self._clock.running()) >= self._drop_at:
             free = self._drop(transaction)
             self._drop_after = _DROP_EVERY if free else min(_DROP_LONGEST, 2 * self._drop_after)
@@ -112,12 +118,7 @@ class Maintenance:
         """Let delayed tasks whose time has come be leased."""
         memory = transaction.memory
         rows = transaction.tasks("due_now", memory.due_until, transaction.now, _SLICE)
-        if rows:
-            transaction.connection.run("fall_due", [row.n for row in rows])
-            transaction.roused = True
-            for row in rows:
-                memory.count_delayed(row.tenant, -1)
-                memory.waits(row)
+        pausing.fall_due(transaction, rows)
         if len(rows) < _SLICE:
             memory.due_until = transaction.now
             return 0
@@ -137,7 +138,10 @@ class Maintenance:
             dropped.append(partitions.detach(transaction, before))
         if (before := self._before("events", policy.keep_events)) is not None:
             dropped.append(partitions.drop_events(transaction, before))
+            transaction.connection.run("delete_old_webhook_calls", before)
             transaction.memory.deliveries -= transaction.connection.run("delete_old_deliveries", before, _SLICE)
+        if (before := self._before("statistics", statistics.KEPT)) is not None:
+            statistics.remove(transaction, before)
         if (before := self._before("audit", policy.keep_audit)) is not None:
             transaction.connection.run("delete_old_audit", before / 1000, _SLICE)
         self._clean_ledger(transaction)

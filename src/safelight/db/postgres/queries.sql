@@ -193,7 +193,16 @@ SELECT coalesce(json_agg(:task), '[]')::text FROM (
 
 -- name: fall_due
 -- This is no event: the task was waiting before, and is waiting now.
-UPDATE task SET due = NULL WHERE n = ANY ($1::bigint[]);
+UPDATE task SET due = NULL WHERE n IN (SELECT value::bigint FROM json_array_elements_text($1::json));
+
+-- name: due_at
+-- $1: the time; $2: how many
+SELECT coalesce(json_agg(:task), '[]')::text FROM (
+  SELECT * FROM task WHERE state = 0 AND due IS NOT NULL AND due = $1 LIMIT $2
+) AS task;
+
+-- name: put_off
+UPDATE task SET due = $2 WHERE n IN (SELECT value::bigint FROM json_array_elements_text($1::json));
 
 -- name: first_delayed
 SELECT due FROM task WHERE state = 0 AND due IS NOT NULL AND due > $1 ORDER BY due LIMIT 1;
@@ -471,3 +480,60 @@ SELECT coalesce(json_agg(json_build_array(seq, at, body::json)), '[]')::text FRO
 
 -- name: delete_old_audit
 DELETE FROM audit WHERE seq IN (SELECT seq FROM (SELECT seq, at FROM audit ORDER BY seq LIMIT $2) AS oldest WHERE at < $1);
+
+-- name: statistics_at
+-- $1: pairs of tenant and slot
+SELECT coalesce(json_agg(json_build_array(tenant, slot, body::json)), '[]')::text FROM statistic
+WHERE (tenant, slot) IN (SELECT value->>0, (value->>1)::bigint FROM json_array_elements($1::json));
+
+-- name: statistics
+-- $1: tenant; $2: first slot
+SELECT coalesce(json_agg(json_build_array(tenant, slot, body::json)), '[]')::text
+FROM statistic WHERE tenant = $1 AND slot >= $2;
+
+-- name: keep_statistic
+INSERT INTO statistic (tenant, slot, body) VALUES ($1, $2, $3)
+ON CONFLICT (tenant, slot) DO UPDATE SET body = excluded.body;
+
+-- name: delete_statistics
+DELETE FROM statistic WHERE slot < $1;
+
+-- name: delete_statistics_of_tenant
+DELETE FROM statistic WHERE tenant = $1;
+
+-- name: delivery
+-- $1: number; $2: attempt; $3: token
+SELECT json_build_array(created, url, task::json)::text FROM delivery WHERE n = $1 AND attempt = $2 AND token = $3;
+
+-- name: hasten_delivery
+-- $1: number; $2: now. One that is under way stays as it is.
+UPDATE delivery SET due = $2 WHERE n = $1 AND token IS NULL;
+
+-- name: keep_webhook_call
+INSERT INTO webhook_call (n, tenant, at, body, task) VALUES ($1, $2, $3, ($4::json)::text, ($5::json)::text)
+ON CONFLICT (n) DO UPDATE SET at = excluded.at, body = excluded.body;
+
+-- name: trim_webhook_calls
+-- $1: tenant; $2: how many to keep
+DELETE FROM webhook_call WHERE tenant = $1 AND n <= (
+  SELECT n FROM webhook_call WHERE tenant = $1 ORDER BY n DESC LIMIT 1 OFFSET $2
+);
+
+-- name: webhook_calls
+-- $1: tenant; $2: below which number; $3: how many; $4: outcome or NULL
+SELECT coalesce(json_agg(body::json ORDER BY n DESC), '[]')::text FROM (
+  SELECT n, body FROM webhook_call
+  WHERE tenant = $1 AND n < $2 AND ($4::text IS NULL OR body::json->>'outcome' = $4) ORDER BY n DESC LIMIT $3
+) AS call;
+
+-- name: webhook_call
+-- $1: number; $2: tenant
+SELECT json_build_array(body::json, task::json)::text FROM webhook_call WHERE n = $1 AND tenant = $2;
+
+-- name: delete_old_webhook_calls
+DELETE FROM webhook_call WHERE n IN (
+  SELECT n FROM (SELECT n, at FROM webhook_call ORDER BY n LIMIT 500) AS oldest WHERE at < $1
+);
+
+-- name: delete_webhook_calls_of_tenant
+DELETE FROM webhook_call WHERE tenant = $1;

@@ -169,6 +169,12 @@ class PostgresTransaction(Transaction):
         for row in rows:
             self._lanes(row.tenant).add((row.priority, row.interactive), row.n, classic=bool(row.classic))
 
+    def come_back(self, rows: Sequence[TaskRow]) -> None:
+        """Say that tasks can be leased from now on, which waited before."""
+        self.roused = True
+        for row in rows:
+            self.memory.waits(row)
+
     def held_by(self, worker: str) -> list[TaskRow]:
         """Return the tasks that a worker has leases on, reading forward from the oldest of them."""
         since = self.memory.held_since

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from safelight.db import ids, lifecycle
-from safelight.db.calls import clock
+from safelight.db.calls import clock, pausing, statistics
 from safelight.db.calls.transaction import Transaction, encoded
 from safelight.db.lifecycle import Change
 from safelight.db.rows import TaskRow
@@ -47,9 +47,10 @@ def pass_time(transaction: Transaction, policy: Policy, ages: Ages, stalls: Stal
     """Do a slice of what is due, and note when something will be due next."""
     held = expire(transaction, policy, stalls)
     _fall_due(transaction)
+    released = pausing.release(transaction, _SLICE) | statistics.count(transaction)
     more = remove(transaction, policy, ages)
     keep_ages(transaction, ages)
-    transaction.foreseen = _next(transaction, policy, ages, held=held, more=more)
+    transaction.foreseen = transaction.steady if released else _next(transaction, policy, ages, held=held, more=more)
     transaction.passed = True
 
 
@@ -63,11 +64,7 @@ def expire(transaction: Transaction, policy: Policy, stalls: Stalls) -> bool:
 
 def _fall_due(transaction: Transaction) -> None:
     """Let delayed tasks whose time has come be leased."""
-    due = transaction.connection.read("due_now", list[tuple[int, str]], transaction.steady, _SLICE)
-    if due:
-        transaction.connection.run("fall_due", encoded([n for n, _ in due]))
-        for _, tenant in due:
-            transaction.memory.count_delayed(tenant, -1)
+    pausing.fall_due(transaction, transaction.tasks("due_now", transaction.steady, _SLICE))
 
 
 def remove(transaction: Transaction, policy: Policy, ages: Ages) -> bool:
@@ -84,12 +81,15 @@ def remove(transaction: Transaction, policy: Policy, ages: Ages) -> bool:
     gone = len(old)
     if (cut := before.get("events")) is not None:
         gone += connection.run("delete_old_deliveries", cut, _SLICE)
+        connection.run("delete_old_webhook_calls", cut)
         memory.deliveries = connection.value("count_deliveries")
         last = connection.value("last_event_before", cut, 4 * _SLICE)
         if last is not None:
             gone += connection.run("delete_events", last)
             memory.removed_event = last
             transaction.set_meta("removed_event", last)
+    if (cut := before.get("statistics")) is not None:
+        statistics.remove(transaction, cut)
     if (cut := before.get("audit")) is not None:
         gone += connection.run("delete_old_audit", cut / 1000, _SLICE)
     return gone >= _SLICE
@@ -108,6 +108,7 @@ def _keeps(policy: Policy) -> dict[str, float]:
         "uploading": policy.keep_uploading,
         "events": policy.keep_events,
         "audit": policy.keep_audit,
+        "statistics": statistics.KEPT,
     }
     return {kind: keep for kind, keep in keeps.items() if keep}
 

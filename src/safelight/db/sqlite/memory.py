@@ -25,8 +25,9 @@ def read(connection: Connection) -> Memory:
     for name, state, count in connection.read("counts", list[tuple[str, State, int]]):
         memory.of(name).counts[state] = count
         memory.counts[state] += count
-    for name, count in connection.read("count_delayed", list[tuple[str, int]]):
-        memory.count_delayed(name, count)
+    for name, delayed, held in connection.read("count_delayed", list[tuple[str, int, int]]):
+        memory.count_delayed(name, delayed)
+        memory.count_held(name, held)
     for name, size in connection.read("kept_bytes", list[tuple[str, int]]):
         memory.of(name).bytes = size
     return memory

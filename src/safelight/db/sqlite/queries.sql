@@ -95,9 +95,9 @@ UPDATE task SET expires = ?1 + lease_duration WHERE n IN (
 );
 
 -- name: cap_delays
--- ?1: the latest time at which a delayed task may fall due
+-- ?1: the latest time at which a delayed task may fall due; those from 2^52 on never do (rows.HOLD)
 UPDATE task SET due = ?1 WHERE n IN (
-  SELECT n FROM task INDEXED BY task_delayed WHERE state = 0 AND due IS NOT NULL AND due > ?1
+  SELECT n FROM task INDEXED BY task_delayed WHERE state = 0 AND due IS NOT NULL AND due > ?1 AND due < 4503599627370496
 );
 
 -- name: cap_deliveries
@@ -112,14 +112,23 @@ SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
 SELECT expires FROM task INDEXED BY task_expires WHERE state = 1 ORDER BY expires LIMIT 1;
 
 -- name: due_now
-SELECT json_group_array(json_array(n, tenant)) FROM (
-  SELECT n, tenant FROM task INDEXED BY task_delayed
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
+  SELECT as_json FROM task INDEXED BY task_delayed
   WHERE state = 0 AND due IS NOT NULL AND due <= ?1 ORDER BY due LIMIT ?2
 );
 
 -- name: fall_due
 -- This is no event: the task was waiting before, and is waiting now.
 UPDATE task SET due = NULL WHERE n IN (SELECT value FROM json_each(?1));
+
+-- name: due_at
+-- ?1: the time; ?2: how many
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
+  SELECT as_json FROM task INDEXED BY task_delayed WHERE state = 0 AND due IS NOT NULL AND due = ?1 LIMIT ?2
+);
+
+-- name: put_off
+UPDATE task SET due = ?2 WHERE n IN (SELECT value FROM json_each(?1));
 
 -- name: first_delayed
 SELECT due FROM task INDEXED BY task_delayed WHERE state = 0 AND due IS NOT NULL ORDER BY due LIMIT 1;
@@ -213,8 +222,10 @@ SELECT json_group_array(json_array(tenant, state, held)) FROM (
 );
 
 -- name: count_delayed
-SELECT json_group_array(json_array(tenant, held)) FROM (
-  SELECT tenant, count(*) AS held FROM task INDEXED BY task_delayed WHERE state = 0 AND due IS NOT NULL GROUP BY tenant
+-- Those from 2^52 on are held back (rows.HOLD).
+SELECT json_group_array(json_array(tenant, delayed, held)) FROM (
+  SELECT tenant, count(*) AS delayed, sum(due >= 4503599627370496) AS held
+  FROM task INDEXED BY task_delayed WHERE state = 0 AND due IS NOT NULL GROUP BY tenant
 );
 
 -- name: kept_bytes
@@ -412,3 +423,58 @@ SELECT json_group_array(json_array(seq, at, json(body))) FROM (
 
 -- name: delete_old_audit
 DELETE FROM audit WHERE seq IN (SELECT seq FROM (SELECT seq, at FROM audit ORDER BY seq LIMIT ?2) WHERE at < ?1);
+
+-- name: statistics_at
+-- ?1: pairs of tenant and slot
+SELECT json_group_array(json_array(tenant, slot, json(body))) FROM (
+  SELECT statistic.* FROM json_each(?1) AS wanted CROSS JOIN statistic
+  ON statistic.tenant = wanted.value->>0 AND statistic.slot = wanted.value->>1
+);
+
+-- name: statistics
+-- ?1: tenant; ?2: first slot
+SELECT json_group_array(json_array(tenant, slot, json(body))) FROM statistic WHERE tenant = ?1 AND slot >= ?2;
+
+-- name: keep_statistic
+INSERT INTO statistic (tenant, slot, body) VALUES (?1, ?2, ?3) ON CONFLICT (tenant, slot) DO UPDATE SET body = ?3;
+
+-- name: delete_statistics
+DELETE FROM statistic WHERE slot < ?1;
+
+-- name: delete_statistics_of_tenant
+DELETE FROM statistic WHERE tenant = ?1;
+
+-- name: delivery
+-- ?1: number; ?2: attempt; ?3: token
+SELECT json_array(created, url, json(task)) FROM delivery WHERE n = ?1 AND attempt = ?2 AND token = ?3;
+
+-- name: hasten_delivery
+-- ?1: number; ?2: now. One that is under way stays as it is.
+UPDATE delivery SET due = ?2 WHERE n = ?1 AND token IS NULL;
+
+-- name: keep_webhook_call
+INSERT INTO webhook_call (n, tenant, at, body, task) VALUES (?1, ?2, ?3, ?4, ?5)
+ON CONFLICT (n) DO UPDATE SET at = ?3, body = ?4;
+
+-- name: trim_webhook_calls
+-- ?1: tenant; ?2: how many to keep
+DELETE FROM webhook_call WHERE tenant = ?1 AND n <= (
+  SELECT n FROM webhook_call WHERE tenant = ?1 ORDER BY n DESC LIMIT 1 OFFSET ?2
+);
+
+-- name: webhook_calls
+-- ?1: tenant; ?2: below which number; ?3: how many; ?4: outcome or NULL
+SELECT '[' || coalesce(group_concat(body), '') || ']' FROM (
+  SELECT body FROM webhook_call INDEXED BY webhook_call_tenant
+  WHERE tenant = ?1 AND n < ?2 AND (?4 IS NULL OR body->>'outcome' = ?4) ORDER BY n DESC LIMIT ?3
+);
+
+-- name: webhook_call
+-- ?1: number; ?2: tenant
+SELECT json_array(json(body), json(task)) FROM webhook_call WHERE n = ?1 AND tenant = ?2;
+
+-- name: delete_old_webhook_calls
+DELETE FROM webhook_call WHERE n IN (SELECT n FROM (SELECT n, at FROM webhook_call ORDER BY n LIMIT 500) WHERE at < ?1);
+
+-- name: delete_webhook_calls_of_tenant
+DELETE FROM webhook_call WHERE tenant = ?1;

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +18,8 @@ from safelight.errors import Code, Error
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.master.live.feed import Feed
-from safelight.wire import ENDED, Event, State
+from safelight.statistics import Counts
+from safelight.wire import State
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,6 @@ _PAUSE = 0.02
 """Seconds between two pages, so that reading many changes does not delay requests."""
 _MOST = 1_000_000
 """Changes that are read at the start at most; if the hour had more, the statistics begin later."""
-_SHORTEST, _PER_DOUBLING, _BINS = 0.001, 4, 96
-"""Processing times are counted in bins from 1 ms to 5 hours, four for each doubling: within 19 % of the true value."""
 
 
 class Minute(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,41 +55,19 @@ class LastHour(msgspec.Struct, frozen=True, kw_only=True):
     minutes: list[Minute]
 
 
-class _Counts:
-    """The counts of a minute."""
-
-    def __init__(self) -> None:
-        self.created = self.finished = self.failed = self.quarantined = self.deaths = self.change = 0
-        self.times = [0] * _BINS
-
-    def add(self, event: Event) -> None:
-        self.created += event.kind == "created"
-        self.deaths += event.kind in ("expired", "died")
-        self.failed += event.kind == "failed"
-        self.quarantined += event.state is State.QUARANTINED and event.kind != "deleted"
-        self.change += _opens(event)
-        if event.state is State.FINISHED and event.kind in ("finished", "created"):
-            self.finished += 1
-        if event.kind == "finished":
-            place = math.log2(max(event.seconds, _SHORTEST) / _SHORTEST) * _PER_DOUBLING
-            self.times[min(int(place), _BINS - 1)] += 1
-
-    def percentile(self, part: float) -> float | None:
-        rank = part * sum(self.times)
-        for place, count in enumerate(self.times):
-            rank -= count
-            if count and rank <= 0:
-                return float(round(_SHORTEST * 2 ** ((place + 0.5) / _PER_DOUBLING), 4))
-        return None
-
-
-def _opens(event: Event) -> int:
-    """Return by how much a change moves the number of open tasks (a deleted task counts as ended before)."""
-    if event.kind == "created":
-        return 0 if event.state in ENDED else 1
-    if event.kind in ("retried", "released"):
-        return 1
-    return -1 if event.state in ENDED and event.kind != "deleted" else 0
+def minute(at: int, counts: Counts, left: int) -> Minute:
+    """Return what happened in a span of time, at whose end so many tasks were open."""
+    return Minute(
+        at=at,
+        created=counts.created,
+        finished=counts.finished,
+        failed=counts.failed,
+        quarantined=counts.quarantined,
+        deaths=counts.deaths,
+        open=max(0, left),
+        median=counts.percentile(0.5),
+        p95=counts.percentile(0.95),
+    )
 
 
 class LastHourCounter:
@@ -100,7 +76,7 @@ class LastHourCounter:
     def __init__(self, feed: Feed, db: DbClient) -> None:
         self._feed = feed
         self._db = db
-        self._counts: dict[str, dict[int, _Counts]] = {}
+        self._counts: dict[str, dict[int, Counts]] = {}
         """By tenant and minute."""
         self._since = time.time()
 
@@ -128,20 +104,8 @@ class LastHourCounter:
         counted = self._counts.get(tenant, {})
         minutes: list[Minute] = []
         for number in range(now, now - MINUTES, -1):
-            counts = counted.get(number) or _Counts()
-            minutes.append(
-                Minute(
-                    at=number * 60,
-                    created=counts.created,
-                    finished=counts.finished,
-                    failed=counts.failed,
-                    quarantined=counts.quarantined,
-                    deaths=counts.deaths,
-                    open=max(0, left),
-                    median=counts.percentile(0.5),
-                    p95=counts.percentile(0.95),
-                )
-            )
+            counts = counted.get(number) or Counts()
+            minutes.append(minute(number * 60, counts, left))
             left -= counts.change
         return LastHour(since=self._since, minutes=minutes[::-1])
 
@@ -166,7 +130,7 @@ class LastHourCounter:
             for event in page.events:
                 if not event.internal:
                     of_tenant = self._counts.setdefault(event.tenant, {})
-                    of_tenant.setdefault(int(event.at // 60), _Counts()).add(event)
+                    of_tenant.setdefault(int(event.at // 60), Counts()).add(event)
             if any(len(counted) > 2 * MINUTES for counted in self._counts.values()):
                 self._forget()
             await asyncio.sleep(_PAUSE)

@@ -19,7 +19,7 @@ from safelight.master.api.public_schema import public
 from safelight.master.metrics import Metrics
 from safelight.master.webhook.address import RefusedAddressError, guarded_socket
 from safelight.master.webhook.signing import Signer
-from safelight.wire import Delivery, encode
+from safelight.wire import Delivery, WebhookAnswer, encode
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,9 @@ _ANSWER_TIME = aiohttp.ClientTimeout(total=15, sock_connect=5)
 _LEASE = 60.0
 _WAIT = 30.0
 _GONE = 410
+_SHOWN = 500
+"""Bytes of an answer that people are shown."""
+_READ_FOR = 2.0
 
 
 class Webhooks:
@@ -95,7 +98,9 @@ class Webhooks:
                 task.add_done_callback(self._under_way.discard)
 
     async def _deliver(self, http: aiohttp.ClientSession, delivery: Delivery) -> None:
-        outcome, reason = await self._call(http, delivery)
+        began = time.monotonic()
+        outcome, reason, answer = await self._call(http, delivery)
+        answer = answer.evolve(seconds=round(time.monotonic() - began, 3))
         retry_after = None
         if outcome == "failed":
             retry_after = self._pause(delivery.attempt)
@@ -104,15 +109,17 @@ class Webhooks:
         fields = {"task": delivery.task.id, "attempt": delivery.attempt, "outcome": outcome, "reason": reason}
         log.log(logging.INFO if outcome == "delivered" else logging.WARNING, "Webhook %s", outcome, extra=fields)
         try:
-            await self._db.settle_delivery(delivery.id, delivered=outcome == "delivered", retry_after=retry_after)
+            await self._db.settle_delivery(
+                delivery.id, delivered=outcome == "delivered", retry_after=retry_after, answer=answer
+            )
         except Error as error:
             log.warning("The outcome of a webhook could not be recorded, so it will be called again: %s", error.detail)
 
     def _pause(self, attempt: int) -> float | None:
         return self._first_pause * _PAUSES[attempt - 1] if attempt <= len(_PAUSES) else None
 
-    async def _call(self, http: aiohttp.ClientSession, delivery: Delivery) -> tuple[str, str]:
-        """Make one call; return its outcome and the reason."""
+    async def _call(self, http: aiohttp.ClientSession, delivery: Delivery) -> tuple[str, str, WebhookAnswer]:
+        """Make one call; return its outcome, the reason and what was answered."""
         body = encode({"event": f"task.{delivery.task.state.name.lower()}", "task": public(delivery.task)})
         id = f"{delivery.task.id}.{delivery.task.seq}"  # noqa: A001 - the same for every attempt
         headers = {
@@ -123,17 +130,20 @@ class Webhooks:
         try:
             headers |= await self._signer.headers(delivery.task.tenant, id, time.time(), body)
         except Error as error:
-            return "failed", f"The call cannot be signed: {error.detail}"
+            reason = f"The call cannot be signed: {error.detail}"
+            return "failed", reason, WebhookAnswer(detail=reason)
         try:
             trust = await self._trusted() if URL(delivery.url).scheme == "https" else True
             async with http.post(delivery.url, data=body, headers=headers, allow_redirects=False, ssl=trust) as answer:
-                status = answer.status
+                status, beginning = answer.status, await _beginning(answer)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             refused = isinstance(error, RefusedAddressError) or isinstance(error.__cause__, RefusedAddressError)
-            return "refused" if refused else "failed", str(error) or type(error).__name__
+            reason = str(error) or type(error).__name__
+            return "refused" if refused else "failed", reason, WebhookAnswer(detail=reason[:_SHOWN])
+        answered = WebhookAnswer(status=status, detail=beginning)
         if 200 <= status < 300:
-            return "delivered", ""
-        return "given_up" if status == _GONE else "failed", f"answered {status}"
+            return "delivered", "", answered
+        return "given_up" if status == _GONE else "failed", f"answered {status}", answered
 
     async def _trusted(self) -> ssl.SSLContext:
         """Return the trusted authorities. The list is long, so it is read only when it is needed."""
@@ -141,3 +151,13 @@ class Webhooks:
             reading = asyncio.to_thread(ssl.create_default_context, cafile=self._authorities)
             self._trust = asyncio.ensure_future(reading)
         return await asyncio.shield(self._trust)
+
+
+async def _beginning(answer: aiohttp.ClientResponse) -> str:
+    """Read the beginning of an answer, as far as it comes and is text."""
+    try:
+        async with asyncio.timeout(_READ_FOR):
+            data = await answer.content.read(_SHOWN)
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        return ""
+    return data.decode(errors="replace")

@@ -52,9 +52,9 @@ function List({ filter }: { filter: Filter }) {
   const nothing = list.loaded.value && waiting.loaded.value && items.length + inProgress.length === 0;
   return (
     <>
-      <div class="bar progress-bar" hidden={inProgress.length === 0}>
+      <div class="bar progress-bar" role="status" hidden={inProgress.length === 0}>
         {inProgress.length > 0 && (
-          <a class="in-progress" role="status" href={link("tasks", "", { ...toQuery(filter), state: IN_PROGRESS })}>
+          <a class="in-progress" href={link("tasks", "", { ...toQuery(filter), state: IN_PROGRESS })}>
             <i /> {words.inProgress(inProgress.length, !waiting.complete.value)}
           </a>
         )}

@@ -6,7 +6,9 @@ import { begin, canUndo, changed, draft, edit, forget, name, open, undo } from "
 import { confirmed } from "../../parts/confirm";
 import { Icon } from "../../parts/icons";
 import { attempt, say } from "../../parts/toast";
+import { changeRecipe, loadSummary, summary } from "../../state/queue";
 import { choose, chosen, isBuiltin, load, recipes } from "../../state/recipes";
+import { may } from "../../access/session";
 import { detail, go, guarded, link, query, unguard } from "../../router";
 import { texts } from "../../texts";
 import { toToml } from "../../toml";
@@ -52,7 +54,10 @@ function useUndoKey() {
 export function Recipes() {
   const isNew = query.value.draft !== undefined;
   const current = isNew ? undefined : recipes.value.find((recipe) => recipe.name === (detail.value || chosen.value));
-  useEffect(() => void load().catch(() => undefined), []);
+  useEffect(() => {
+    void load().catch(() => undefined);
+    void loadSummary().catch(() => undefined);
+  }, []);
   const shown = useRef({ name: "", spec: "" });
   const spec = current ? JSON.stringify(current.spec) : "";
   // Before it is painted, so that nobody edits the one before. A list that is read again is no reason to drop what was
@@ -75,7 +80,10 @@ export function Recipes() {
             <li key={recipe.name}>
               <a href={link("recipes", recipe.name)} aria-current={recipe === current ? "true" : undefined}>
                 <b>{recipe.name}</b>
-                <small class="quiet">{words.kind(isBuiltin(recipe), Object.keys(recipe.spec.outputs).length)}</small>
+                <small class="quiet">
+                  {words.kind(isBuiltin(recipe), Object.keys(recipe.spec.outputs).length)}
+                  {summary.value?.paused_recipes[recipe.name] !== undefined && ` · ${words.paused}`}
+                </small>
               </a>
             </li>
           ))}
@@ -120,6 +128,17 @@ function NewRecipes() {
       </button>
       <input ref={field} type="file" hidden accept=".toml,.json" aria-label={words.importLabel} onChange={() => void take()} />
     </p>
+  );
+}
+
+/** Whether workers begin photos with this recipe. */
+function Pause({ name: of }: { name: string }) {
+  const paused = summary.value?.paused_recipes[of] !== undefined;
+  const label = paused ? texts.system.resumeRecipe(of) : `${texts.system.pauseRecipe} ${of}`;
+  return (
+    <button type="button" class="plain round" aria-label={label} title={label} onClick={() => void changeRecipe(of, !paused)}>
+      <Icon name={paused ? "play" : "pause"} />
+    </button>
   );
 }
 
@@ -196,6 +215,7 @@ function Heading({ current }: { current: NamedRecipe | undefined }) {
         <button type="button" class="plain round" aria-label={words.export} title={words.export} onClick={exportToml}>
           <Icon name="download" />
         </button>
+        {current && may("operate") && <Pause name={current.name} />}
         {current && !isBuiltin(current) && (
           <button type="button" class="plain round" onClick={() => void drop(current)} aria-label={words.delete(current.name)}>
             <Icon name="trash" />

@@ -1,0 +1,94 @@
+"""Workers: list, drain, resume."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from cyclopts import App
+
+from safelight.cli.connection import HERE, Where, master
+from safelight.cli.printing import counted, out, print_json, say, workers_table
+from safelight.client.master import Client
+from safelight.errors import Code, Error
+from safelight.wire import WorkerSeen
+
+app = App(name="workers")
+
+_LOOK_EVERY = 0.5
+_GONE_AFTER = 60.0
+"""Seconds after which a worker that says nothing is waited for no longer: its leases have expired by then."""
+
+
+@app.default
+@app.command(name="list")
+async def list_command(*, where: Where = HERE) -> None:
+    """List the workers that were seen lately."""
+    async with master(where) as client:
+        workers = (await client.summary()).workers
+    if where.json:
+        print_json(workers)
+        return
+    out.print(workers_table(workers))
+
+
+@app.command(name="drain")
+async def drain_command(worker: str, /, *, wait: bool = False, where: Where = HERE) -> None:
+    """Let a worker take no more tasks; it finishes those that it has.
+
+    Parameters
+    ----------
+    worker:
+        The worker's id, or its name if no other worker has the same.
+    wait:
+        Wait until it is drained and can be stopped without delaying a photo.
+    """
+    async with master(where) as client:
+        seen = await client.drain(await _find(client, worker))
+        while wait and seen.holding and time.time() - seen.last_seen < _GONE_AFTER:
+            await asyncio.sleep(_LOOK_EVERY)
+            found = [each for each in (await client.summary()).workers if each.worker.id == seen.worker.id]
+            if not found:
+                break
+            seen = found[0]
+    if where.json:
+        print_json(seen)
+    elif seen.holding:
+        say(f"{_called(seen)} takes no more tasks and finishes {counted(seen.holding, 'task')}.")
+    else:
+        say(f"{_called(seen)} is drained.")
+
+
+@app.command(name="resume")
+async def resume_command(worker: str, /, *, where: Where = HERE) -> None:
+    """Let a drained worker take tasks again.
+
+    Parameters
+    ----------
+    worker:
+        The worker's id, or its name if no other worker has the same.
+    """
+    async with master(where) as client:
+        seen = await client.resume_worker(await _find(client, worker))
+    if where.json:
+        print_json(seen)
+    else:
+        say(f"{_called(seen)} takes tasks again.")
+
+
+async def _find(client: Client, worker: str) -> str:
+    """Return the id of the worker that somebody means. Raises NOT_FOUND, CONFLICT."""
+    workers = (await client.summary()).workers
+    found = [seen for seen in workers if seen.worker.id == worker] or [
+        seen for seen in workers if seen.worker.name == worker
+    ]
+    if not found:
+        raise Error(Code.NOT_FOUND, f"There is no worker {worker}; `safelight workers` lists them.")
+    if len(found) > 1:
+        ids = ", ".join(seen.worker.id for seen in found)
+        raise Error(Code.CONFLICT, f"{len(found)} workers are called {worker}; name one by its id: {ids}.")
+    return found[0].worker.id
+
+
+def _called(seen: WorkerSeen) -> str:
+    return f"{seen.worker.name} ({seen.worker.id})" if seen.worker.name else seen.worker.id

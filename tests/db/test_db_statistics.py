@@ -1,0 +1,73 @@
+"""What db keeps of the last week: counted once, bounded, the same after a restart."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import pytest
+
+from safelight.db.calls import statistics
+from safelight.errors import Code
+from safelight.wire import TaskChange, TaskFilter
+from support.tasks import died, failed, finished, new_task, refused, request
+
+DAY = 86400
+
+
+async def total(store, **where) -> Counter[str]:
+    """Return what is counted of a day, added up by the test itself."""
+    slots = await store.statistics(span=DAY, step=300, **where)
+    names = ("created", "finished", "failed", "quarantined", "deaths", "change")
+    return Counter({name: sum(getattr(slot.counts, name) for slot in slots) for name in names})
+
+
+async def test_what_happens_is_counted_once_whatever_the_number_of_events(opened):
+    store = await opened()
+    began = time.time()
+    for _ in range(3):
+        await store.create([new_task(recipe="web") for _ in range(400)])  # more events than one slice has
+    await store.create([new_task(internal=True)])
+    leases = await store.lease(request(n=30))
+    leases = [lease for lease in leases if lease.recipe == "web"][:8]
+    await store.settle([finished(lease.id, seconds=0.1 * (n + 1)) for n, lease in enumerate(leases[:5])])
+    await store.settle([failed(lease.id, permanent=True) for lease in leases[5:7]])
+    await store.settle([died(leases[7].id)])
+    expected = {"created": 1200, "finished": 5, "failed": 2, "quarantined": 0, "deaths": 1, "change": 1193}
+    assert await total(store) == expected
+    assert await total(store) == expected, "asking changes nothing"
+    store = await opened()
+    assert await total(store) == expected
+    slots = await store.statistics(span=DAY, step=DAY)
+    counts = slots[-1].counts
+    for slot in slots[:-1]:  # midnight
+        counts.merge(slot.counts)
+    assert counts.reasons == {"damaged_image": 2}
+    assert [task for _, task in counts.slowest] == [lease.task for lease in reversed(leases[:5])]
+    assert counts.percentile(0.5) == pytest.approx(0.3, rel=0.19)
+    assert counts.percentile(1.0) == pytest.approx(0.5, rel=0.19)
+    fine = await store.statistics(span=3600, step=300)
+    assert all(slot.at % 300 == 0 and began - 600 <= slot.at <= time.time() + 1 for slot in fine)
+    assert await store.statistics(span=DAY, step=300, tenant="other") == []
+    await store.change(TaskChange(action="delete", filter=TaskFilter(state="finished"), limit=1000))
+    assert (await total(store))["finished"] == 5, "what was deleted since has happened all the same"
+
+
+async def test_spans_that_are_no_multiples_are_refused(service):
+    from safelight.client.db import DbClient
+
+    async with DbClient.connect(service.url) as client:
+        await refused(Code.INVALID_REQUEST, client.statistics(span=DAY, step=299))
+        await refused(Code.INVALID_REQUEST, client.statistics(span=8 * DAY, step=300))
+
+
+async def test_old_slots_are_deleted(backend):
+    """Slots of a tenant stay as many as the time that they are kept has: the store removes what is before it."""
+    async with backend.open() as store:
+        await store.create([new_task()])
+        assert (await total(store))["created"] == 1
+        now = int(time.time() * 1000)
+        await store._do(statistics.remove, now - 3_600_000)
+        assert (await total(store))["created"] == 1
+        await store._do(statistics.remove, now + 600_000)
+        assert await store.statistics(span=DAY, step=300) == []

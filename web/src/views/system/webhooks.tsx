@@ -1,0 +1,81 @@
+// The calls of webhooks, what was answered, and a button that makes one again.
+
+import { signal } from "@preact/signals";
+import { may } from "../../access/session";
+import { getWebhookCalls, resendWebhook, type WebhookCall } from "../../api/api";
+import { ago, dateTime, seconds } from "../../format";
+import { Icon } from "../../parts/icons";
+import { attempt, say } from "../../parts/toast";
+import { link } from "../../router";
+import { texts } from "../../texts";
+
+const words = texts.webhooks;
+const PAGE = 20;
+const TONES = { delivered: "finished", failed: "waiting", given_up: "failed" };
+
+const calls = signal<WebhookCall[]>([]);
+const next = signal<string | null>(null);
+
+/** Read the newest again; older ones that were asked for stay. */
+export async function loadWebhookCalls(): Promise<void> {
+  const found = await getWebhookCalls({ limit: PAGE });
+  const oldest = Number(found.calls.at(-1)?.id ?? 0);
+  const older = calls.value.filter((call) => Number(call.id) < oldest);
+  calls.value = [...found.calls, ...older];
+  if (older.length === 0) next.value = found.next ?? null;
+}
+
+async function more(): Promise<void> {
+  const found = await attempt(() => getWebhookCalls({ limit: PAGE, ...(next.value && { before: next.value }) }));
+  if (!found) return;
+  calls.value = [...calls.value, ...found.calls];
+  next.value = found.next ?? null;
+}
+
+export function WebhookCalls() {
+  if (calls.value.length === 0) return null;
+  return (
+    <section class="panel calls" aria-labelledby="calls">
+      <h2 id="calls">{words.title}</h2>
+      <ul>
+        {calls.value.map((call) => (
+          <Row key={call.id} call={call} />
+        ))}
+      </ul>
+      {next.value && <button onClick={() => void more()}>{texts.more}</button>}
+    </section>
+  );
+}
+
+function Row({ call }: { call: WebhookCall }) {
+  const again = async () => {
+    if (!(await attempt(() => resendWebhook(call.id)))) return;
+    say(words.sent(call.url));
+    await loadWebhookCalls().catch(() => undefined);
+  };
+  return (
+    <li>
+      <span class={`state ${TONES[call.outcome]}`}>
+        <i /> {words.outcomes[call.outcome]}
+      </span>
+      <div>
+        <b>{call.url}</b>
+        <span class="quiet">
+          <a href={link("tasks", call.task)}>{call.filename || call.task}</a> · {words.attempt(call.attempt)} ·{" "}
+          <time title={dateTime(call.at)}>{ago(call.at)}</time>
+          {call.again != null && ` · ${words.again(dateTime(call.again))}`}
+        </span>
+        <p>
+          {call.answer.status != null && <b>{call.answer.status} </b>}
+          {call.answer.detail || (call.answer.status == null ? words.noAnswer : "")}
+          {call.answer.status != null && <span class="quiet"> {words.after(seconds(call.answer.seconds))}</span>}
+        </p>
+      </div>
+      {may("operate") && (
+        <button aria-label={words.resendTo(call.url, call.filename || call.task)} onClick={() => void again()}>
+          <Icon name="retry" /> {words.resend}
+        </button>
+      )}
+    </li>
+  );
+}
