@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,17 @@ def mounted(image: Path, at: Path) -> Iterator[Path]:
     try:
         yield at
     finally:
-        _run("umount", at)
+        _unmount(at)
+
+
+def _unmount(at: Path) -> None:
+    """Unmount; children of a program that was killed may still be ending."""
+    for attempt in range(100):
+        if attempt:
+            time.sleep(0.1)
+        if subprocess.run(["umount", at], capture_output=True, check=False).returncode == 0:
+            return
+    _run("umount", at)
 
 
 class Disk:

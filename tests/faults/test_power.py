@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import os
+import secrets
+import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +15,11 @@ import pytest
 
 from faults.power import Disk, mounted
 from faults.shim import Faults
+from kills.clients import settled, upload_until
+from kills.history import History
 from safelight.client.db import DbClient
 from safelight.client.keyvaluestore import KeyValueStoreClient
+from safelight.client.master import Client
 from safelight.client.partials import PartialClient
 from safelight.client.storage import StorageClient
 from safelight.db.sqlite import SqliteStore
@@ -22,8 +29,11 @@ from safelight.storage.directory import DirectoryStore
 from safelight.storage.partial.directory import PartialDirectory
 from safelight.storage.partial.store import PartialLimits
 from safelight.wire import NewPartial
+from support.photos import is_inverse, photo
 from support.processes import service
+from support.system import system
 from support.tasks import new_task
+from support.until import until
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +47,15 @@ async def stream(data: bytes):
 async def put(address: str, number: int) -> str:
     async with StorageClient.connect(address) as client:
         return (await client.put(DATA + bytes([number]))).digest
+
+
+async def adopt(address: str, number: int) -> str:
+    async with StorageClient.connect(address) as client:
+        shared = await client.shared()
+        assert shared is not None
+        path = Path(shared.path, "handover", secrets.token_hex(16))
+        await asyncio.to_thread(path.write_bytes, DATA + bytes([number]))
+        return (await client.adopt(path.name, shared.token)).digest
 
 
 async def blob_kept(data: Path, digest: str) -> bool:
@@ -104,6 +123,7 @@ class Case:
 CASES = {
     "bytes of a blob": Case("storage", put, blob_kept, "/incoming/"),
     "directory of a blob": Case("storage", put, blob_kept, "/blobs/[0-9a-f]{2}$"),
+    "bytes of an adopted file": Case("storage", adopt, blob_kept, "/handover/"),
     "bytes of a partial upload": Case("storage", append, append_kept, "/bytes$"),
     "record of a partial upload": Case("storage", append, append_kept, "/record[.]new$"),
     "tasks": Case("db", create, task_kept, "[.]sqlite-wal$"),
@@ -130,3 +150,32 @@ async def test_a_power_cut_takes_nothing_back_and_each_flush_is_needed(tmp_path:
         assert await case.kept(path / "data", acknowledged), f"{name}: acknowledged, and lost by a power cut"
     with mounted(cut_without, tmp_path / "after-without") as path:
         assert not await case.kept(path / "data", unsafe), f"{name}: kept without a flush, so this test shows nothing"
+
+
+async def test_a_power_cut_of_the_whole_system_takes_nothing_back(tmp_path: Path) -> None:
+    """All programs stop between two instructions; what is left is what their disk had by then."""
+    disk, history, stop = (
+        Disk(tmp_path),
+        History(lambda number, result: is_inverse(photo(number), result)),
+        asyncio.Event(),
+    )
+    settings = {"worker": ["--lease-duration", "3"]}
+    with disk.running() as path:
+        async with system(path, workers=1, settings=settings) as whole, Client.connect(whole.master) as client:
+            uploading = [
+                asyncio.create_task(upload_until(stop, client, history, itertools.count(n, 2))) for n in (0, 1)
+            ]
+            await until(lambda: len(history.acknowledged) >= 8, timeout=60)
+            for program in whole.running.values():
+                program.send(signal.SIGSTOP)
+            cut = disk.cut()
+            for task in uploading:
+                task.cancel()
+            await asyncio.gather(*uploading, return_exceptions=True)
+            for name in list(whole.running):
+                await whole.kill(name)
+    with mounted(cut, tmp_path / "after") as path:
+        async with system(path, workers=1, settings=settings) as whole, Client.connect(whole.master) as client:
+            await settled(client, history)
+            history.events = (await client.changes(0)).events
+    assert history.violations() == []

@@ -12,14 +12,28 @@ from safelight.wire import ENDED, State
 from support.photos import photo
 
 
-async def upload_until(stop: asyncio.Event, client: Client, history: History, numbers: "itertools.count[int]") -> None:
-    """Upload one photo after another; a call that fails is sent again under the same key, as a client would."""
+async def upload_until(
+    stop: asyncio.Event,
+    client: Client,
+    history: History,
+    numbers: "itertools.count[int]",
+    *,
+    webhook: str | None = None,
+    pause: float = 0.0,
+) -> None:
+    """Upload one photo after another; a call that fails is sent again under the same key, as a client would.
+
+    `pause` is the number of seconds between two of them.
+    """
     while not stop.is_set():
+        await asyncio.sleep(pause)
         number = next(numbers)
         call = Call(photo=number, key=secrets.token_hex(16))
         history.calls.append(call)
         try:
-            task = await client.upload(photo(number), filename=f"{number}.png", idempotency_key=call.key)
+            task = await client.upload(
+                photo(number), filename=f"{number}.png", idempotency_key=call.key, webhook=webhook
+            )
         except Error:
             continue
         call.answered, call.task = time.monotonic(), task.id

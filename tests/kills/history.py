@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from safelight.wire import Event, State, Task
@@ -31,7 +32,13 @@ class Sight:
 class History:
     """Everything that was seen from outside."""
 
-    def __init__(self) -> None:
+    def __init__(self, shows: Callable[[int, bytes], bool] | None = None) -> None:
+        """`shows` says whether bytes are the right result of a photo."""
+        self._shows = shows
+        self.readers: dict[str, list[Event]] = {}
+        """What other readers than the one of `events` have seen, in order."""
+        self.called: dict[str, list[str]] | None = None
+        """The calls of webhooks by task, where every upload has one."""
         self.calls: list[Call] = []
         self.sights: list[Sight] = []
         self.events: list[Event] = []
@@ -56,6 +63,8 @@ class History:
             *self._each_is_created_and_ends_once(),
             *self._answered_once_durable(),
             *self._attempts_follow_one_another(),
+            *self._every_reader_sees_all(),
+            *self._webhooks_are_called(),
         ]
 
     def _acknowledged_are_finished(self) -> list[str]:
@@ -70,6 +79,8 @@ class History:
                 broken.append(f"photo {call.photo}: task {task.id} has {len(task.outputs)} outputs")
             elif hashlib.sha256(self.results[task.id]).hexdigest() != task.outputs[0].digest:
                 broken.append(f"photo {call.photo}: the bytes of task {task.id} are not those it names")
+            elif self._shows is not None and not self._shows(call.photo, self.results[task.id]):
+                broken.append(f"photo {call.photo}: the result of task {task.id} shows something else")
         return broken
 
     def _one_key_one_task(self) -> list[str]:
@@ -117,6 +128,29 @@ class History:
             if seen.setdefault(n, event.task) != event.task:
                 broken.append(f"task {event.task} has the number of {seen[n]}, which was taken back")
         return broken
+
+    def _every_reader_sees_all(self) -> list[str]:
+        """Each reader has seen the same events in the same order; one may be a little behind at the end."""
+        broken, expected = [], [(event.seq, event.task, event.kind) for event in self.events]
+        ends = max((task.seq for task in self.final.values()), default=0)
+        for name, events in self.readers.items():
+            seen = [(event.seq, event.task, event.kind) for event in events]
+            if seen[: len(expected)] != expected[: len(seen)]:
+                broken.append(f"the {name} has shown other events than the pages of events")
+            elif not seen or seen[-1][0] < ends:
+                broken.append(f"the {name} has not shown the last events")
+        return broken
+
+    def _webhooks_are_called(self) -> list[str]:
+        """The webhook of each acknowledged task was called with its end, and with nothing else."""
+        if self.called is None:
+            return []
+        wrong = {call.task: self.called.get(call.task or "", []) for call in self.acknowledged}
+        return [
+            f"task {task}: its webhook was called with {calls}"
+            for task, calls in wrong.items()
+            if calls[-1:] != ["task.finished"] or set(calls) - {"task.finished", "task.quarantined"}
+        ]
 
     def _attempts_follow_one_another(self) -> list[str]:
         """No two attempts at a task overlap, and it is published once, by the attempt that holds the lease."""

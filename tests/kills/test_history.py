@@ -128,3 +128,35 @@ def test_a_death_that_is_taken_back_ends_no_other_attempt() -> None:
     excused = again.evolve(seq=5, kind="excused")
     history.events[2:] = [expired, again, excused, finished.evolve(seq=6, attempt=2)]
     assert history.violations() == []
+
+
+def test_a_reader_that_has_not_seen_all_is_found() -> None:
+    history = good()
+    history.readers["stream"] = [history.events[0], history.events[2]]
+    assert "other events" in " ".join(history.violations())
+    history.readers["stream"] = history.events[:2]
+    assert "has not shown the last events" in " ".join(history.violations())
+    history.readers["stream"] = list(history.events)
+    assert history.violations() == []
+
+
+def test_a_webhook_that_was_not_called_is_found() -> None:
+    history = good()
+    history.called = {}
+    assert "its webhook was called with []" in " ".join(history.violations())
+    history.called = {"1-a": ["task.failed"]}
+    assert "task.failed" in " ".join(history.violations())
+    history.called = {"1-a": ["task.finished"]}
+    assert history.violations() == []
+
+
+def test_a_result_that_shows_something_else_is_found() -> None:
+    shown = History(lambda _number, result: result == b"another")
+    history = good()
+    shown.calls, shown.final, shown.results, shown.events = (
+        history.calls,
+        history.final,
+        history.results,
+        history.events,
+    )
+    assert "shows something else" in " ".join(shown.violations())

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -106,11 +106,14 @@ async def program(*argv: str, env: dict[str, str] | None = None, name: str | Non
         await running.ended()
 
 
-def service(name: str, *argv: str, env: dict[str, str] | None = None) -> Any:
-    """Run `python -m safelight.NAME` with JSON logs, on a free port unless told otherwise."""
+def service(name: str, *argv: str, env: dict[str, str] | None = None, prefix: Sequence[str] = ()) -> Any:
+    """Run `python -m safelight.NAME` with JSON logs, on a free port unless told otherwise.
+
+    `prefix` is a command that runs it elsewhere.
+    """
     port = () if name == "worker" or "--port" in argv else ("--port", "0")
     last = ("--log-format", "json")  # of the last service, where there are several
     if name == "worker":
         last += ("--log-level", "debug")  # with a line for each photo
     command = (sys.executable, "-W", "error", "-m", f"safelight.{name}", *argv, *port, *last)
-    return program(*command, env=env, name=name)
+    return program(*prefix, *command, env=env, name=name)

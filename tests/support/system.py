@@ -9,6 +9,7 @@ from pathlib import Path
 from safelight.client.master import Client
 from support.ports import free_port
 from support.processes import Program, service
+from support.servers.places import Loopback, Namespaces, Places
 
 _JSON = ("--log-format", "json")
 
@@ -25,8 +26,10 @@ class System:
         environments: dict[str, dict[str, str]] | None = None,
         *,
         together: bool = False,
+        places: Places | None = None,
     ) -> None:
-        """With `together`, the services are one program, `allinone`."""
+        """With `together`, the services are one program, `allinone`. `places` says where each program runs."""
+        self.places = places or Loopback()
         self.services = ("allinone",) if together else SERVICES
         self.data = data
         self._settings = settings
@@ -38,11 +41,15 @@ class System:
 
     @property
     def keyvaluestore(self) -> str:
-        return f"127.0.0.1:{self.ports['keyvaluestore']}"
+        return self.address("keyvaluestore")
 
     @property
     def master(self) -> str:
-        return f"127.0.0.1:{self.ports['master']}"
+        return self.address("master")
+
+    def address(self, name: str) -> str:
+        """The `HOST:PORT` of a service."""
+        return f"{self.places.host(name)}:{self.ports[name]}"
 
     async def start(self, name: str) -> Program:
         """Start a service, or a worker (`worker-1`, …)."""
@@ -51,13 +58,15 @@ class System:
             argv = [argument for service in SERVICES for argument in ("--", service, *self._argv(service), *_JSON)][1:]
         kind = name.partition("-")[0]
         self.running[name] = await self._stack.enter_async_context(
-            service(kind, *argv, env=self._environments.get(kind))
+            service(kind, *argv, env=self._environments.get(kind), prefix=self.places.prefix(name))
         )
         return self.running[name]
 
     def _argv(self, name: str) -> list[str]:
         kind = name.partition("-")[0]
         argv = [] if kind == "keyvaluestore" else [self.keyvaluestore]
+        if isinstance(self.places, Namespaces):
+            argv += ["--host", self.places.host(name), "--open"]
         if kind in self.ports:
             argv += ["--port", str(self.ports[kind])]
         return [*argv, "--data", str(self.data / name), *self._settings.get(kind, [])]
@@ -89,12 +98,13 @@ async def system(
     settings: dict[str, list[str]] | None = None,
     environments: dict[str, dict[str, str]] | None = None,
     together: bool = False,
+    places: Places | None = None,
 ) -> AsyncIterator[System]:
     """Run the four services and some workers; settings and environments are those of each kind.
 
     With `together`, the services run in one process, `allinone`.
     """
-    whole = System(data, settings or {}, environments, together=together)
+    whole = System(data, settings or {}, environments, together=together, places=places)
     try:
         for name in (*whole.services, *(f"worker-{n}" for n in range(workers))):
             await whole.start(name)

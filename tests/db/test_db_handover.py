@@ -1,0 +1,48 @@
+"""How soon a task is taken up whose worker has stopped or died: the best of some, since other programs run too."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from safelight.db.store import TaskStore
+from safelight.wire import Returned, State, TaskQuery
+from support.tasks import new_task, request
+
+LEASE = 1.0
+
+
+async def taken_up(store: TaskStore) -> float:
+    """Wait until another worker has the task that somebody else holds; return when, and let it end."""
+    async with asyncio.timeout(60):
+        (lease,) = await store.lease(request("other", wait=30.0))
+    at = time.monotonic()
+    assert lease.attempt == 2
+    await store.cancel(lease.task)
+    return at
+
+
+async def test_a_dead_workers_task_is_taken_up_within_its_lease_and_two_seconds(backend):
+    async with backend.open() as store:
+        times: list[float] = []
+        while len(times) < 4 and not (times and min(times) < LEASE + 2.0):
+            await store.create([new_task()])
+            await store.lease(request("dead", seconds=LEASE))
+            leased = time.monotonic()
+            times.append(await taken_up(store) - leased)
+        assert LEASE / 2 < min(times) < LEASE + 2.0
+
+
+async def test_a_stopped_workers_task_is_taken_up_within_100_ms(backend):
+    async with backend.open() as store:
+        times: list[float] = []
+        while len(times) < 10 and not (times and min(times) < 0.1):
+            await store.create([new_task()])
+            (lease,) = await store.lease(request("stopped"))
+            waiting = asyncio.create_task(taken_up(store))
+            await asyncio.sleep(0.3)  # so that the other one waits by then
+            returned = time.monotonic()
+            await store.settle([Returned(lease=lease.id)])
+            times.append(await waiting - returned)
+        assert min(times) < 0.1
+        assert not any(task.state is State.WORKING for task in (await store.find(TaskQuery())).tasks)
