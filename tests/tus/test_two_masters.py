@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 from contextlib import AsyncExitStack
 
+import aiohttp
 import pytest
 
 from safelight import serve
+from safelight.accounts import Limits
 from safelight.client import base
+from safelight.client.access import AccessClient
 from safelight.client.master import Client
 from safelight.db.__main__ import Config as DbConfig
 from safelight.db.__main__ import build as build_db
@@ -109,6 +113,43 @@ async def test_recipes_tasks_events_and_figures_are_the_same(masters, clients):
         return False
 
     await until(is_gone)  # a master knows recipes for a second
+
+
+async def test_a_limit_on_uploads_at_once_holds_for_both_masters(masters, clients):
+    async with AccessClient.connect(masters[0].url) as access:
+        await access.change_tenant("default", name="", weight=1.0, limits=Limits(uploads=1))
+    release, begun = asyncio.Event(), asyncio.Event()
+    data = photo(8)
+
+    async def slow():
+        yield data[:100]
+        begun.set()
+        await release.wait()
+        yield data[100:]
+
+    first = asyncio.create_task(clients[0].upload(slow, filename="slow.png"))
+    await begun.wait()
+    async with base.session() as http:
+
+        async def status(number: int) -> int:
+            form = aiohttp.FormData()
+            form.add_field("image", photo(number), filename="a.png")
+            async with http.post(f"{masters[1].url}/task", data=form) as answer:
+                return answer.status
+
+        numbers = itertools.count(9)
+
+        async def is_refused() -> bool:
+            return await status(next(numbers)) == 429
+
+        await until(is_refused)  # the first master has to see the head of the slow upload
+        release.set()
+        await first
+
+        async def is_taken() -> bool:
+            return await status(next(numbers)) == 200
+
+        await until(is_taken)
 
 
 async def test_an_upload_goes_on_at_the_other_master(masters, clients):
