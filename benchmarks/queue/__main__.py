@@ -236,6 +236,11 @@ def main() -> None:
         }
     finally:
         shutil.rmtree(folder)
+    report(results, answers)
+
+
+def report(results: dict[str, list[tuple[float, float, float]]], answers: dict[int, list[tuple[float, float]]]) -> None:
+    """Print the tables: rates, and what starting and a page of tasks cost."""
     print("| | tasks/s, median | all runs | processor in the service, µs a task | in the clients |")
     print("| --- | --- | --- | --- | --- |")
     for name, runs in results.items():

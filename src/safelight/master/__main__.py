@@ -126,9 +126,9 @@ def _application(
     access: MasterAccess,
     signer: Signer,
 ) -> web.Application:
-    """Put the parts that have endpoints together."""
-    recipes = RecipeBook(db, _from_file(config.recipes))
-    batcher, downloads, places = TaskBatcher(db, storage), Downloads(db, storage), Places(config.uploads)
+    """Put the parts together."""
+    recipes, places = RecipeBook(db, _from_file(config.recipes)), Places(config.uploads)
+    batcher, downloads = TaskBatcher(db, storage), Downloads(db, storage)
     ingest = Ingest(storage, metrics, limit=config.max_photo)
     events = Events(feed, db, metrics, stall_timeout=config.event_stall_timeout, readers=config.event_readers)
     service.on_stop(events.stop)
@@ -155,7 +155,11 @@ def _application(
     )
     partials = service.uses(PartialClient, "storage")
     tus = Tus(partials, batcher, recipes, downloads, metrics, access.quotas, places=places, limit=config.max_photo)
-    application = app.make([access.audited(endpoint) for part in parts for endpoint in part.endpoints()])
+    return _routed(app.make([access.audited(each) for part in parts for each in part.endpoints()]), tus, access)
+
+
+def _routed(application: web.Application, tus: Tus, access: MasterAccess) -> web.Application:
+    """Add the routes that are not endpoints of the API."""
     route.add(application, tus.routes(), access.routes)
     return application
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -46,6 +47,13 @@ def find_snapshot(home: Home, guest: Guest, image: Image, files: ImageFiles, lau
     return Snapshots(home).find(key)
 
 
+def _open(state: Path) -> int:
+    try:
+        return os.open(state, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise DrumheadError(ErrorCode.GUEST, f"{state} cannot be opened ({error.strerror})") from error
+
+
 async def resume(
     home: Home,
     snapshot: Snapshot,
@@ -70,10 +78,7 @@ async def resume(
         state=directory,
         saved=Saved(memory=stored / MEMORY, resumed=True),
     )
-    try:
-        state = os.open(stored / STATE, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise DrumheadError(ErrorCode.GUEST, f"{stored / STATE} cannot be opened ({error.strerror})") from error
+    state = _open(stored / STATE)
     try:
         pid = await spawn(argv, boot, directory, attached=launch.attached, inherited=(state,))
     finally:
