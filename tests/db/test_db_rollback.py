@@ -26,9 +26,9 @@ class Broken:
         real = {name: getattr(SqliteConnection, name) for name in ("begin", "commit", "rollback")}
         script = PostgresConnection.script
 
-        def begin(connection: SqliteConnection) -> None:
+        def begin(connection: SqliteConnection, *, durable: bool = True) -> None:
             next(self.begun)
-            real["begin"](connection)
+            real["begin"](connection, durable=durable)
 
         def commit(connection: SqliteConnection) -> None:
             self._fail("commits", sqlite3.OperationalError("disk I/O error"))

@@ -28,11 +28,11 @@ from safelight.keyvaluestore.sqlite import SqliteStore as KeyValueStore
 from safelight.storage.directory import DirectoryStore
 from safelight.storage.partial.directory import PartialDirectory
 from safelight.storage.partial.store import PartialLimits
-from safelight.wire import NewPartial
+from safelight.wire import NewPartial, State
 from support.photos import is_inverse, photo
 from support.processes import service
 from support.system import system
-from support.tasks import new_task
+from support.tasks import finished, new_task, request
 from support.until import until
 
 pytestmark = pytest.mark.slow
@@ -179,3 +179,30 @@ async def test_a_power_cut_of_the_whole_system_takes_nothing_back(tmp_path: Path
             await settled(client, history)
             history.events = (await client.changes(0)).events
     assert history.violations() == []
+
+
+async def test_a_power_cut_takes_a_lease_back_and_nothing_else(tmp_path: Path) -> None:
+    """Leases are not flushed: what was leased is done again, the old lease counts for nothing, readers begin anew."""
+    faults, disk = Faults(tmp_path, "power"), Disk(tmp_path)
+    with disk.running() as path:
+        async with service("db", "--data", str(path / "data"), env=faults.environment) as program:
+            async with DbClient.connect(await program.address()) as client:
+                await client.create([new_task(), new_task()])
+                (settled,) = await client.lease(request())
+                await client.settle([finished(settled.id)])
+                faults.apply(drop="[.]sqlite-wal$")
+                (leased,) = await client.lease(request("other"))
+                page = await client.events(0)
+                assert faults.dropped == 0, "a lease was flushed"
+                assert page.events[-1].kind == "leased"
+            cut = disk.cut()
+            faults.apply(drop="")
+            await program.stop()
+    with mounted(cut, tmp_path / "after") as path:
+        async with SqliteStore.open(path / "data" / "tasks.sqlite") as store:
+            assert (await store.get(settled.task)).state is State.FINISHED
+            assert (await store.get(leased.task)).state is State.WAITING
+            (again,) = await store.lease(request("third"))
+            answers = await store.settle([finished(leased.id), finished(again.id)])
+            assert [answer.problem is None for answer in answers] == [False, True]
+            assert (await store.events(page.last, known=page.db)).restored

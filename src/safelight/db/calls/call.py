@@ -16,8 +16,12 @@ MAX_GROUP = 500
 class Call:
     """A function of the transaction, and its result."""
 
-    def __init__(self, work: Callable[[Transaction], Any], lost: Callable[[Any], None] | None = None) -> None:
+    def __init__(
+        self, work: Callable[[Transaction], Any], lost: Callable[[Any], None] | None = None, *, durable: bool = True
+    ) -> None:
         self.work = work
+        self.durable = durable
+        """Whether a power cut may not take back what it wrote."""
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.lost = lost
         self.result: Any = None

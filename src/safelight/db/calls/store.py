@@ -93,14 +93,17 @@ class CallStore:
         self.accounts = AccountCalls(self._submit, self._look)
 
     def _submit(
-        self, work: Callable[[Transaction], T], *, lost: Callable[[T], None] | None = None
+        self, work: Callable[[Transaction], T], *, lost: Callable[[T], None] | None = None, durable: bool = True
     ) -> asyncio.Future[T]:
-        """Run a call in one of the next commits. If its caller has left by then, `lost` receives the result."""
+        """Run a call in one of the next commits. If its caller has left by then, `lost` receives the result.
+
+        What is not `durable` may be lost by a power cut until something durable is committed after it.
+        """
         raise NotImplementedError
 
     def _look(self, work: Callable[[Transaction], T]) -> Awaitable[T]:
         """Run a call that only reads what is committed."""
-        return self._submit(work)
+        return self._submit(work, durable=False)
 
     async def _listen(self) -> None:
         """Prepare for a wait: what is committed elsewhere from now on wakes the callers here."""
@@ -151,7 +154,9 @@ class CallStore:
                 return None
             return leasing.claim(transaction, request, self._policy) if queue_is_empty else []
 
-        leases = await self._submit(arrive, lost=lambda leases: self._return(leases or []))
+        # A power cut that takes a lease back repeats work and no more. Deaths that are taken back must stay so.
+        durable = bool(request.holding)
+        leases = await self._submit(arrive, lost=lambda leases: self._return(leases or []), durable=durable)
         if leases is None:
             await self._drained.wait(self._drained.count, min(request.wait, _DRAINED_WAIT))
             return []
@@ -325,7 +330,7 @@ class CallStore:
         return await self._look(lambda transaction: work(transaction, *args, **kwargs))
 
     def _claim(self, request: LeaseRequest) -> asyncio.Future[list[Lease]]:
-        return self._submit(partial(leasing.claim, request=request, policy=self._policy))
+        return self._submit(partial(leasing.claim, request=request, policy=self._policy), durable=False)
 
     def _return(self, leases: Sequence[Lease]) -> None:
         if leases:

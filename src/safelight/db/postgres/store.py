@@ -105,8 +105,9 @@ class PostgresStore(CallStore):
             transaction.passed = True
 
     def _submit(
-        self, work: Callable[[Transaction], T], *, lost: Callable[[T], None] | None = None
+        self, work: Callable[[Transaction], T], *, lost: Callable[[T], None] | None = None, durable: bool = True
     ) -> asyncio.Future[T]:
+        del durable  # every commit is flushed here: other instances have seen what it wrote
         return self._database.submit(work, lost=lost)
 
     def _look(self, work: Callable[[Transaction], T]) -> Awaitable[T]:

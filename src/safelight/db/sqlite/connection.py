@@ -43,6 +43,7 @@ class Connection:
     def __init__(self, path: Path, *, readonly: bool = False) -> None:
         """Open the file, or make it; `readonly` is for a copy that nobody changes. Raises UNAVAILABLE."""
         self.writes = 0
+        self._durable = True
         self._path = path
         self._queries = scripts.queries(_PACKAGE)
         self._sqlite = sqlite.read(path, _PACKAGE) if readonly else sqlite.connect(path, _PACKAGE, pragmas=_PRAGMAS)
@@ -51,12 +52,15 @@ class Connection:
         """Close the file."""
         self._sqlite.close()
 
-    def begin(self) -> None:
-        """Begin a transaction."""
+    def begin(self, *, durable: bool = True) -> None:
+        """Begin a transaction. Once it is committed, a power cut takes it back only if it is not `durable`."""
+        if durable is not self._durable:
+            self._sqlite.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
         self._sqlite.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
-        """Commit; what was written is durable then."""
+        """Commit; what was written is durable then, if it is to be."""
         self._sqlite.execute("COMMIT")
 
     def rollback(self) -> None:

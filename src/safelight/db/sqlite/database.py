@@ -1,9 +1,10 @@
 """The SQLite connection on a thread of its own, with many calls per commit.
 
 A call is a function of the transaction. All waiting calls run one after another in one transaction, are committed
-together with one flush to disk, and are answered after that. A call that raises before it has written anything, because
-it was refused, does not affect the others. If a call fails after it has written, the transaction is rolled back and the
-others run again without it. A call may therefore run more than once, and must change nothing but the transaction.
+together with one flush to disk, and are answered after that; there is no flush where none of them needs to be durable.
+A call that raises before it has written anything, because it was refused, does not affect the others. If a call fails
+after it has written, the transaction is rolled back and the others run again without it. A call may therefore run more
+than once, and must change nothing but the transaction.
 """
 
 from __future__ import annotations
@@ -58,9 +59,14 @@ class Database:
         self._thread = threading.Thread(target=self._run, name="database", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[Transaction], T], *, lost: Callable[[T], None] | None = None) -> asyncio.Future[T]:
-        """Run a call in one of the next commits. If its caller has left by then, `lost` receives the result."""
-        call = Call(work, lost)
+    def submit(
+        self, work: Callable[[Transaction], T], *, lost: Callable[[T], None] | None = None, durable: bool = True
+    ) -> asyncio.Future[T]:
+        """Run a call in one of the next commits. If its caller has left by then, `lost` receives the result.
+
+        The disk is flushed for a commit with a `durable` call; it then has all earlier ones too.
+        """
+        call = Call(work, lost, durable=durable)
         if self._closed:
             call.error = Error(Code.UNAVAILABLE, "The database is stopping.", retry_after=1)
             call.answer()
@@ -132,7 +138,7 @@ class Database:
         while runnable:
             try:
                 self._mend()
-                self._connection.begin()
+                self._connection.begin(durable=any(call.durable for call in runnable))
                 transaction = self._transaction()
                 failed = execute(runnable, transaction, _of_one_call)
                 if failed is None:

@@ -72,9 +72,9 @@ class SqliteStore(CallStore):
         await self._database.copy(target)
 
     def _submit(
-        self, work: Callable[[Transaction], T], *, lost: Callable[[T], None] | None = None
+        self, work: Callable[[Transaction], T], *, lost: Callable[[T], None] | None = None, durable: bool = True
     ) -> asyncio.Future[T]:
-        return self._database.submit(work, lost=lost)
+        return self._database.submit(work, lost=lost, durable=durable)
 
     def _committed(self, transaction: Transaction, calls: int) -> None:
         self._observe(calls, transaction.events)
