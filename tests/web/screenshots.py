@@ -1,5 +1,7 @@
 """Make the pictures of docs/guide/page.md: PYTHONPATH=tests python tests/web/screenshots.py docs/images
 
+With `--all DIRECTORY` it makes those of every view, in both themes and sizes, to look at.
+
 It runs a whole system on photos from scikit-image's wheel, so that the page shows what it shows to people.
 """
 
@@ -30,6 +32,7 @@ SHOWN = (
     ("coffee.png", "invert"),
     ("chelsea.png", "invert"),
 )
+VIEWS = "photos photo tasks task batches batch recipes system week"
 DESKTOP = {"viewport": {"width": 1280, "height": 820}}
 SCALE = 0.7
 """Pictures in the docs are small; the page itself is sharp."""
@@ -38,9 +41,9 @@ PHONE = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobil
 
 async def fill(master: str) -> None:
     async with Client.connect(master) as client:
-        tasks = [await client.upload(PHOTOS / name, recipe=recipe) for name, recipe in SHOWN]
+        tasks = [await client.upload(PHOTOS / name, recipe=recipe, batch="Autumn 2026") for name, recipe in SHOWN]
         broken = (PHOTOS / "chelsea.png").read_bytes()[:20_000]
-        tasks.append(await client.upload(broken, filename="cut-off.png"))
+        tasks.append(await client.upload(broken, filename="cut-off.png", batch="Autumn 2026"))
         for task in tasks:
             await client.wait(task.id, timeout=60)
 
@@ -66,6 +69,15 @@ async def shoot(browser, master: str, target: Path, scheme: str, device: str, vi
         await page.get_by_role("link", name="Tasks", exact=True).click()
         await page.get_by_text("cut-off.png").wait_for()
         await keep("tasks")
+        await page.get_by_role("link", name="cut-off.png").click()
+        await page.get_by_role("region", name="Attempts").get_by_text("damaged").first.wait_for()
+        await keep("task")
+        await page.get_by_role("link", name="Batches").click()
+        await page.get_by_role("link", name="Autumn 2026").wait_for()
+        await keep("batches")
+        await page.get_by_role("link", name="Autumn 2026").click()
+        await page.get_by_role("heading", name="Autumn 2026").wait_for()
+        await keep("batch")
         await page.get_by_role("link", name="Recipes", exact=True).click()
         await page.get_by_role("link", name="thumbnail").click()
         await page.get_by_text("Add an operation").click()
@@ -76,17 +88,28 @@ async def shoot(browser, master: str, target: Path, scheme: str, device: str, vi
         await page.get_by_role("link", name="System").click()
         await page.get_by_role("button", name="Discard").click()
         await page.get_by_text("Ready").nth(3).wait_for()
+        await page.get_by_role("region", name="Slowest photos").get_by_role("link").first.wait_for()
         await keep("system")
+        await page.get_by_role("button", name="7 days").click()
+        await page.get_by_role("table", name="Photos in 2 hours").wait_for(state="attached")
+        await page.get_by_role("region", name="Workers").scroll_into_view_if_needed()
+        await keep("week")
 
 
-async def main(target: Path) -> None:
+async def main(target: Path, *, everything: bool) -> None:
     with tempfile.TemporaryDirectory() as data:
         async with system(Path(data), workers=1) as whole, chromium() as browser:
             await fill(whole.master)
+            if everything:
+                for scheme in ("light", "dark"):
+                    for device, options in (("desktop", DESKTOP), ("phone", PHONE)):
+                        await shoot(browser, whole.master, target, scheme, device, VIEWS, options)
+                return
             await shoot(browser, whole.master, target, "light", "desktop", "photos recipes", DESKTOP)
             await shoot(browser, whole.master, target, "dark", "desktop", "photo system", DESKTOP)
             await shoot(browser, whole.master, target, "dark", "phone", "photos photo tasks recipes", PHONE)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "docs/images")))
+    places = [argument for argument in sys.argv[1:] if argument != "--all"]
+    asyncio.run(main(Path(places[0]) if places else ROOT / "docs/images", everything="--all" in sys.argv))
