@@ -124,13 +124,9 @@ def make(store: TaskStore, classic_task: NewTask) -> web.Application:
     app = web.Application(client_max_size=MAX_BODY)
     app[STORE] = store
     app[CLASSIC_TASK] = classic_task
+    _add_classic(app)
     route.add(
         app,
-        route.post("/task", _create_classic, _SERVICE_OR_CLASSIC),
-        route.get("/task/next", _next_classic, _SERVICE_OR_CLASSIC),
-        route.get("/task/{id}", _get, _SERVICE_OR_CLASSIC),
-        route.post("/task/{id}/ready", _ready, _SERVICE_OR_CLASSIC),
-        route.post("/task/{id}/finish", _finish_classic, _SERVICE_OR_CLASSIC),
         route.post("/task/{id}/cancel", _cancel, Access.CLUSTER),
         route.post("/task/{id}/retry", _retry, Access.CLUSTER),
         route.post("/task/{id}/release", _release, Access.CLUSTER),
@@ -162,6 +158,18 @@ def make(store: TaskStore, classic_task: NewTask) -> web.Application:
         route.post("/webhook-calls/{id}/resend", _resend, Access.CLUSTER),
     )
     return app
+
+
+def _add_classic(app: web.Application) -> None:
+    """Add the routes that programs of the classic protocol call themselves."""
+    route.add(
+        app,
+        route.post("/task", _create_classic, _SERVICE_OR_CLASSIC),
+        route.get("/task/next", _next_classic, _SERVICE_OR_CLASSIC),
+        route.get("/task/{id}", _get, _SERVICE_OR_CLASSIC),
+        route.post("/task/{id}/ready", _ready, _SERVICE_OR_CLASSIC),
+        route.post("/task/{id}/finish", _finish_classic, _SERVICE_OR_CLASSIC),
+    )
 
 
 async def _create(request: web.Request) -> web.Response:

@@ -100,6 +100,12 @@ class Queue:
                 method="POST", path="/recipes/{name}/resume", handler=self.resume_recipe, access=Access.OPERATE,
                 tag="recipes", summary="Resume a recipe", answer={JSON: Summary}, errors=errors,
             ),
+            *self._worker_endpoints(),
+        ]  # fmt: skip
+
+    def _worker_endpoints(self) -> list[Endpoint]:
+        errors = (Code.NOT_FOUND, Code.UNAVAILABLE, Code.FORBIDDEN)
+        return [
             Endpoint(
                 method="POST", path="/workers/{id}/drain", handler=self.drain, access=Access.OPERATE, tag="tasks",
                 summary="Drain a worker",
@@ -107,11 +113,11 @@ class Queue:
                     "The worker takes no more tasks and finishes those that it has. Once it holds none it is drained, "
                     "and can be stopped without delaying a photo. For people of the tenant `default`."
                 ),
-                answer={JSON: WorkerSeen}, errors=(*errors, Code.FORBIDDEN),
+                answer={JSON: WorkerSeen}, errors=errors,
             ),
             Endpoint(
                 method="POST", path="/workers/{id}/resume", handler=self.resume_worker, access=Access.OPERATE,
                 tag="tasks", summary="Let a drained worker take tasks again", answer={JSON: WorkerSeen},
-                errors=(*errors, Code.FORBIDDEN),
+                errors=errors,
             ),
         ]  # fmt: skip
