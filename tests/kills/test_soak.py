@@ -15,8 +15,8 @@ pytestmark = [
 ]
 
 
-def test_a_minute_of_kills_freezes_and_cuts() -> None:
-    command = [sys.executable, "benchmarks/soak.py", "--minutes", "1", "--calm", "3"]
+def test_kills_freezes_and_cuts() -> None:
+    command = [sys.executable, "benchmarks/soak.py", "--minutes", "0.7", "--calm", "2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
