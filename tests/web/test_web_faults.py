@@ -87,6 +87,9 @@ async def test_firefox_shows_the_same(tmp_path, no_worker, client):
             # The charts' tables are for screen readers: their captions take no place that can be seen.
             seen = "[...document.querySelectorAll('caption')].some((one) => one.closest('.hidden').offsetWidth > 1)"
             assert not await page.evaluate(seen)
+        await page.evaluate("document.querySelector('.spans button:last-child').click()")
+        await page.until("location.hash === '#/system?span=week' && document.querySelectorAll('.chart').length === 4")
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         await page.open(f"http://{no_worker.master}/#/photos", width=1280, height=844)
         await page.until("document.querySelectorAll('.card img.shown').length > 3")
         await page.evaluate("document.querySelector('.card > a[href*=photos]').click()")
