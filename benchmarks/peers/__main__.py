@@ -29,7 +29,7 @@ import alternatives
 
 from photos import Variants, photos
 from pipeline import CORES, Ours
-from queue_postgres import procrastinate
+from queue_peers import procrastinate
 from running import system
 from safelight.client.master import Client
 from support.servers import postgres
