@@ -13,6 +13,7 @@ from safelight.client.discovery import Discovery
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.errors import Code, Error
 from safelight.keyvaluestore.__main__ import Config, build
+from safelight.keyvaluestore.sqlite import SqliteStore
 from support.ports import free_port
 from support.processes import service
 
@@ -108,3 +109,26 @@ async def test_what_was_learnt_stays_known_while_the_store_is_away(tmp_path):
             with pytest.raises(Error):
                 await discovery.store.entries()
             assert await discovery.address("db").resolve() == "http://a:1"
+
+
+class _Watched(SqliteStore):
+    """Counts how often it is watched, and ends a watcher that would never let go of the event loop."""
+
+    watches = 0
+    again = asyncio.Event()
+
+    async def watch(self, after, *, key=None, wait=30.0):
+        self.watches += 1
+        if self.watches == 3:
+            self.again.set()
+        if self.watches > 100:
+            raise Error(Code.UNAVAILABLE, "It is watched without a pause.")
+        return await super().watch(after, key=key, wait=wait)
+
+
+async def test_a_store_of_this_process_that_is_stopping_is_watched_with_pauses(tmp_path):
+    async with _Watched.open(tmp_path / "store.sqlite") as store, session() as http:
+        store.wake()
+        async with Discovery.open(http, "127.0.0.1:1", store=store), asyncio.timeout(30):
+            await store.again.wait()
+            assert store.watches < 100

@@ -25,6 +25,8 @@ _ASKED_EVERY = 2.0
 """Seconds between two rounds of questions to a store that cannot be watched."""
 UNKNOWN_REQUEST = frozenset({Code.NOT_FOUND, Code.METHOD_NOT_ALLOWED, Code.INVALID_REQUEST, Code.INTERNAL})
 """How a store answers what it does not know; INTERNAL is an answer that could not be decoded."""
+_PAUSE = 0.1
+"""Seconds before a store is watched again that answered though nothing had changed: it may be stopping."""
 _SAID_AGAIN = 10.0
 """Seconds after which it is said again that the key-value store does not answer."""
 
@@ -151,6 +153,8 @@ class Discovery:
                 revision = -1
                 await asyncio.sleep(1.0)
                 continue
+            if page.revision == revision:
+                await asyncio.sleep(_PAUSE)  # a store of this process would otherwise hold up the event loop for good
             revision, level = page.revision, logging.WARNING
             known: dict[str, list[str]] = {}
             for entry in page.entries:
