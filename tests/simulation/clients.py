@@ -1,0 +1,183 @@
+"""Clients of the simulated system: they upload, read events, and write down what they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import aiohttp
+
+from kills.history import Call, History
+from safelight.client.base import session
+from safelight.client.master import Client
+from safelight.errors import Error
+from safelight.wire import Event
+from simulation.loop import Process
+from simulation.photos import BROKEN, GOOD, KILLER, photo
+from simulation.world import PORTS, World
+from support.tus import Tus
+
+MASTER = f"127.0.0.1:{PORTS['master']}"
+_PATIENCE = 20.0
+_AWAY = (Error, aiohttp.ClientError, TimeoutError)
+
+
+class Record:
+    """What all clients were told."""
+
+    def __init__(self) -> None:
+        self.history = History()
+        self.photos: dict[int, bytes] = {}
+        """The bytes of each photo by its number."""
+        self.others: dict[str, str] = {}
+        """Acknowledged tasks whose photo is not good, and its kind."""
+        self.keys: dict[str, str] = {}
+        self.readers: list[list[Event]] = []
+        self.broken: list[str] = []
+        """Sentences about promises that were broken there and then."""
+
+
+class Clients:
+    """All clients of one run."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.record = Record()
+        self.stop = False
+        self._numbers = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._readers: list[asyncio.Task[None]] = []
+
+    def begin(self) -> None:
+        """Let them begin."""
+        for number, act in enumerate((self._upload, self._upload, self._upload_in_parts), 1):
+            self._tasks.append(self.spawn(f"client-{number}", act))
+        for number in (1, 2):
+            events: list[Event] = []
+            self.record.readers.append(events)
+            self._readers.append(self.spawn(f"reader-{number}", lambda events=events: self._read(events)))
+        self.record.history.events = self.record.readers[0]
+
+    def spawn(self, name: str, act: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """Run a client on a machine of its own."""
+        process = Process(name, 1, self.world.root)
+        return process.context.run(asyncio.ensure_future, act())
+
+    async def finish(self) -> None:
+        """Let the clients end what they do."""
+        self.stop = True
+        await asyncio.gather(*self._tasks)
+
+    async def read_until(self, last: int) -> None:
+        """Wait until every reader has read up to an event."""
+        while any(not events or events[-1].seq < last for events in self.record.readers):
+            for reader in self._readers:
+                if reader.done():
+                    reader.result()
+            await asyncio.sleep(0.1)
+        for reader in self._readers:
+            reader.cancel()
+
+    def _photo(self) -> tuple[int, str, bytes]:
+        rng = self.world.rng
+        if self._numbers > 2 and rng.random() < 0.15:  # one that was uploaded before
+            number = rng.randint(1, self._numbers)
+            data = self.record.photos[number]
+            return number, data[8:].split()[0].decode(), data
+        self._numbers += 1
+        kind = rng.choices((GOOD, KILLER, BROKEN), (12, 1, 1))[0]
+        data = self.record.photos[self._numbers] = photo(self._numbers, kind, rng.choice((300, 300, 5000, 40_000)))
+        return self._numbers, kind, data
+
+    async def _upload(self) -> None:
+        rng = self.world.rng
+        async with Client.connect(MASTER) as client:
+            while not self.stop:
+                number, kind, data = self._photo()
+                call = Call(photo=number, key=secrets.token_hex(8))
+                self.world.note(f"upload {kind} {number}")
+                for _ in range(3):  # a client that was not answered sends the same again, or gives up
+                    try:
+                        task = await client.upload(data, filename=f"{number}.png", idempotency_key=call.key)
+                    except Error as error:
+                        self.world.note(f"not uploaded {number}: {error.code}")
+                        continue
+                    call.answered = time.monotonic()
+                    self._told(call, kind, task.id)
+                    if rng.random() < 0.8:
+                        break  # otherwise its answer might have been lost
+                await asyncio.sleep(rng.uniform(0.0, 2.0))
+
+    async def _upload_in_parts(self) -> None:
+        rng = self.world.rng
+        async with session() as http:
+            tus = Tus(http, f"http://{MASTER}")
+            while not self.stop:
+                number, kind, data = self._photo()
+                call = Call(photo=number, key=f"tus {secrets.token_hex(8)}")
+                with suppress(*_AWAY):
+                    async with asyncio.timeout(_PATIENCE):
+                        answer = await tus.create(len(data))
+                    if answer.status == 201:
+                        await self._send_parts(tus, answer.headers["Location"], call, kind, data)
+                await asyncio.sleep(rng.uniform(0.0, 3.0))
+
+    async def _send_parts(self, tus: Tus, path: str, call: Call, kind: str, data: bytes) -> None:
+        """Send the rest again and again, from where the service says that it ends."""
+        rng, confirmed = self.world.rng, 0
+        for _ in range(40):
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    look = await tus.send("HEAD", path)
+                if look.status == 404:
+                    self.record.broken.append(f"the partial upload {call.photo} is gone after {confirmed} bytes")
+                    return
+                if look.status == 200:
+                    offset = int(look.headers["Upload-Offset"])
+                    if offset < confirmed:
+                        self.record.broken.append(f"upload {call.photo}: {confirmed} were confirmed, {offset} are left")
+                        return
+                    confirmed = offset
+                    if "Safelight-Task" in look.headers:
+                        self._told(call, kind, look.headers["Safelight-Task"])
+                        return
+                    end = min(len(data), offset + rng.choice((50, 1000, 20_000)))
+                    async with asyncio.timeout(_PATIENCE):
+                        sent = await tus.patch(path, offset, data[offset:end])
+                    if sent.status == 204:
+                        confirmed = max(confirmed, int(sent.headers["Upload-Offset"]))
+                        self.world.note(f"confirmed {confirmed} of {call.photo}")
+            except _AWAY as error:
+                self.world.note(f"not continued {call.photo}: {type(error).__name__}")
+            await asyncio.sleep(rng.uniform(0.0, 1.0))
+
+    def _told(self, call: Call, kind: str, task: str) -> None:
+        self.world.note(f"acknowledged {call.photo} as {task}")
+        if self.record.keys.setdefault(call.key, task) != task:
+            self.record.broken.append(f"key {call.key} became {task} and {self.record.keys[call.key]}")
+        elif call.task is not None or task in self.record.others:
+            return  # the same again
+        if kind == GOOD:
+            call.task = task
+            self.record.history.calls.append(call)
+        else:
+            self.record.others[task] = kind
+
+    async def _read(self, events: list[Event]) -> None:
+        after, looks = 0, 0
+        async with Client.connect(MASTER) as client:
+            while True:
+                try:
+                    page = await client.changes(after, wait=5.0)
+                    events += page.events
+                    after = page.last
+                    for event in page.events:
+                        self.world.note(f"event {event.seq} {event.task} {event.kind} {event.attempt}")
+                    looks += 1
+                    if page.events and looks % 3 == 0:
+                        self.record.history.saw(await client.task(page.events[-1].task))
+                except Error:
+                    await asyncio.sleep(0.2)

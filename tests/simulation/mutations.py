@@ -1,0 +1,161 @@
+"""Ways in which the product might be broken. The simulation has to find each of them.
+
+Each function breaks one promise, in a process that is used for one run.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+from safelight import sqlitefile
+from safelight.db import lifecycle
+from safelight.db.calls import creating
+from safelight.db.calls.transaction import Transaction
+from safelight.db.rows import TaskRow
+from safelight.db.sqlite import database, maintenance
+from safelight.db.sqlite.connection import Connection
+from safelight.db.stalls import Stalls
+from safelight.storage import files
+from safelight.storage.partial.files import PartialFiles
+from safelight.storage.shard import Shard
+from safelight.wire import Blob
+from safelight.worker.attempts import Attempts
+
+
+def answer_before_commit() -> None:
+    """Answer calls, and commit them with the next ones."""
+    commit, begin = Connection.commit, Connection.begin
+
+    def begin_later(self: Any) -> None:
+        if self._sqlite.in_transaction:
+            commit(self)
+        begin(self)
+
+    Connection.begin = begin_later
+    Connection.commit = lambda _self: None
+
+
+def events_apart() -> None:
+    """Commit events after the changes that they are about."""
+    write, commit = Transaction.write_events, database.Database._commit
+    Transaction.finish = functools.partialmethod(_finish_without_events)
+
+    def commit_twice(self: Any, calls: Any) -> Any:
+        transaction = commit(self, calls)
+        if transaction is not None and transaction.events:
+            self._connection.begin()
+            write(transaction)
+            self._connection.commit()
+        return transaction
+
+    database.Database._commit = commit_twice
+
+
+def _finish_without_events(self: Any) -> None:
+    for tenant in self.memory.changed_bytes:
+        self.connection.run("keep_bytes", tenant, self.memory.of(tenant).bytes)
+    self.memory.changed_bytes.clear()
+    self.available = self.memory.available
+
+
+def no_flush_of_sqlite() -> None:
+    """Let SQLite flush nothing."""
+    sqlitefile._PRAGMAS = sqlitefile._PRAGMAS.replace("FULL", "OFF")
+
+
+def no_flush_of_blobs() -> None:
+    """Do not flush the bytes of blobs."""
+
+    def flush(self: Any, moment: int) -> None:
+        file = self._opened()
+        os.utime(file.fileno(), ns=(moment, moment))
+        file.close()
+
+    files.Incoming.flush = flush
+
+
+def no_flush_of_directories() -> None:
+    """Do not flush the directories of blobs."""
+    Shard.flush = lambda self, path, *_directory, **_content: self.unflushed.pop(path, None)
+
+
+def parts_not_flushed() -> None:
+    """Confirm the bytes of a partial upload before they are flushed."""
+    append = PartialFiles.open
+
+    def opened(self: Any, *arguments: Any) -> Any:
+        made = append(self, *arguments)
+        made.close = functools.partial(_close_unflushed, made)
+        return made
+
+    PartialFiles.open = opened
+
+
+def _close_unflushed(append: Any, *, whole: bool) -> None:
+    with append._file as file:
+        append.write(append.handed())
+        append._flushed(file.tell())
+
+
+def no_fence() -> None:
+    """Accept an outcome from any lease that the task ever had."""
+    TaskRow.held_under = lambda self, reference: self.key == reference.key
+
+
+def keys_ignored() -> None:
+    """Make a new task of each call, whatever its idempotency key is."""
+    create = creating.create
+
+    def without_keys(transaction: Any, tasks: Any, policy: Any) -> Any:
+        return create(transaction, [task.evolve(idempotency_key=None) for task in tasks], policy)
+
+    creating.create = without_keys
+
+
+def stalls_charged() -> None:
+    """Let leases expire while db itself cannot keep up, and those that it finds when it starts."""
+    Stalls.hold = lambda _self, _duration: 0.0
+    run = Connection.run
+    Connection.run = lambda self, name, *values: 0 if name == "extend_all" else run(self, name, *values)
+
+
+def returned_is_death() -> None:
+    """Charge a task when its worker hands it back."""
+
+    def returned(row: Any) -> Any:
+        return lifecycle._died(row, "died", lifecycle._LOST, maintenance.Policy())
+
+    lifecycle.returned = returned
+
+
+def results_not_stored() -> None:
+    """Settle a lease before the results are stored."""
+    put = Attempts._put
+
+    async def claim(self: Any, made: Any) -> Any:
+        storage = self._storage.put
+        self._storage.put = _only_digest
+        self._shared.put = _only_digest
+        try:
+            return await put(self, made)
+        finally:
+            self._storage.put = storage
+
+    Attempts._put = claim
+
+
+async def _only_digest(data: bytes) -> Any:
+    return Blob(digest=hashlib.sha256(data).hexdigest(), size=len(data))
+
+
+MUTATIONS: dict[str, Callable[[], None]] = {
+    made.__name__: made
+    for made in (
+        answer_before_commit, events_apart, no_flush_of_sqlite, no_flush_of_blobs, no_flush_of_directories,
+        parts_not_flushed, no_fence, keys_ignored, stalls_charged, returned_is_death, results_not_stored,
+    )
+}  # fmt: skip

@@ -1,0 +1,282 @@
+"""A simulated network: what `create_server` and `create_connection` make is a pair of transports in memory.
+
+The HTTP of the product runs over it unchanged. Bytes of one direction of a connection stay in order, as TCP keeps them;
+connections overtake one another. Between two machines that are cut off from one another nothing arrives until the cut
+is healed. The connections of a process that is killed are reset, those of a machine that loses power fall silent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import errno
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from simulation.loop import PROCESS, Process, SimulatedLoop
+
+_CHUNK = 1 << 14
+
+
+class _Socket:
+    """What aiohttp passes around in the place of a socket."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def getsockname(self) -> tuple[str, int]:
+        return "127.0.0.1", self.port
+
+    def close(self) -> None:
+        pass
+
+
+class _Server:
+    """What `create_server` returns."""
+
+    def __init__(self, network: Network, port: int, factory: Callable[[], Any]) -> None:
+        self._network = network
+        self.port = port
+        self.factory = factory
+        self.process = PROCESS.get()
+        self.context = contextvars.copy_context()
+        self.sockets = [_Socket(port)]
+
+    def close(self) -> None:
+        if self._network.listeners.get(self.port) is self:
+            del self._network.listeners[self.port]
+
+    async def wait_closed(self) -> None:
+        pass
+
+    def is_serving(self) -> bool:
+        return self._network.listeners.get(self.port) is self
+
+
+class Transport(asyncio.Transport):
+    """One end of a connection."""
+
+    def __init__(self, network: Network, process: Process | None, context: contextvars.Context, port: int) -> None:
+        super().__init__({"peername": ("127.0.0.1", port), "sockname": ("127.0.0.1", port)})
+        self._network = network
+        self.process = process
+        self.context = context
+        self.peer: Transport | None = None
+        self.protocol: Any = None
+        self.arrived: deque[bytes | None] = deque()
+        self.last = 0.0
+        self._paused = self._closing = self.lost = False
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+
+    def get_protocol(self) -> Any:
+        return self.protocol
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def is_reading(self) -> bool:
+        return not self._paused and not self._closing
+
+    def pause_reading(self) -> None:
+        self._paused = True
+
+    def resume_reading(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._network.loop.call_soon(self.pump, context=self.context)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def write(self, data: Any) -> None:
+        if not self._closing and self.process_runs():
+            view = bytes(data)
+            for start in range(0, len(view), _CHUNK):
+                self._network.send(self, view[start : start + _CHUNK])
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            if self.process_runs():
+                self._network.send(self, None)
+            self._network.loop.call_soon(self.lose, None, context=self.context)
+
+    def abort(self) -> None:
+        if not self.lost:
+            self._closing = True
+            if self.process_runs():
+                self._network.reset(self)
+            self._network.loop.call_soon(self.lose, None, context=self.context)
+
+    def process_runs(self) -> bool:
+        return self.process is None or self.process.alive
+
+    def lose(self, error: Exception | None) -> None:
+        """Tell the protocol that the connection is gone."""
+        self._closing = True
+        if not self.lost:
+            self.lost = True
+            self._network.forget(self)
+            self.protocol.connection_lost(error)
+
+    def pump(self) -> None:
+        """Give what has arrived to the protocol."""
+        while self.arrived and not self._paused and not self._closing:
+            data = self.arrived.popleft()
+            if data is not None:
+                self.protocol.data_received(data)
+            elif not self.protocol.eof_received():
+                self.close()
+
+
+class Network:
+    """All listeners and connections, and what is wrong with them at the moment."""
+
+    def __init__(self, loop: SimulatedLoop, rng: random.Random) -> None:
+        self.loop = loop
+        self._rng = rng
+        self.listeners: dict[int, _Server] = {}
+        self._connections: dict[Transport, None] = {}
+        self.slow = 0.0
+        """Seconds that each chunk may take longer at the moment."""
+        self._cut: dict[frozenset[str], None] = {}
+        self._free = 9000
+        self._held: list[tuple[Transport, bytes | None]] = []
+        loop.network = self
+
+    # What the event loop offers.
+
+    async def create_server(self, factory: Callable[[], Any], host: str, port: int, **_: Any) -> _Server:
+        if port == 0:
+            self._free += 1
+            port = self._free
+        server = self.listeners.get(port)
+        if server is not None and (server.process is None or server.process.alive):
+            raise OSError(errno.EADDRINUSE, "Address already in use")
+        self.listeners[port] = made = _Server(self, port, factory)
+        return made
+
+    async def start_connection(self, addr_infos: list[Any], **_: Any) -> _Socket:
+        """Do what `aiohappyeyeballs.start_connection` does. Raises ConnectionRefusedError."""
+        port = addr_infos[0][4][1]
+        process = PROCESS.get()
+        await asyncio.sleep(self.delay())
+        server = self.listeners.get(port)
+        while server is not None and self._apart(process, server.process):
+            await asyncio.sleep(0.5)  # the caller gives up by its time-out
+            server = self.listeners.get(port)
+        self._listening(port)
+        return _Socket(port)
+
+    async def create_connection(self, factory: Callable[[], Any], *, sock: _Socket, **_: Any) -> tuple[Any, Any]:
+        server = self._listening(sock.port)
+        near = Transport(self, PROCESS.get(), contextvars.copy_context(), sock.port)
+        far = Transport(self, server.process, server.context.copy(), sock.port)
+        near.peer, far.peer = far, near
+        near.protocol = factory()
+        self._connections[near] = self._connections[far] = None
+        near.protocol.connection_made(near)
+
+        def accept() -> None:
+            far.protocol = server.factory()
+            far.protocol.connection_made(far)
+
+        self.loop.call_soon(accept, context=far.context)
+        return near, near.protocol
+
+    def _listening(self, port: int) -> _Server:
+        server = self.listeners.get(port)
+        if server is None or (server.process is not None and not server.process.alive):
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+        return server
+
+    # What happens to bytes.
+
+    def delay(self) -> float:
+        """Return how long a chunk travels."""
+        slow = self._rng.uniform(0, self.slow) if self.slow else 0.0
+        return self._rng.uniform(0.0001, 0.002) + slow
+
+    def send(self, transport: Transport, data: bytes | None) -> None:
+        """Let bytes, or the end of them (None), arrive at the other end."""
+        peer = transport.peer
+        assert peer is not None
+        peer.last = max(peer.last + 1e-7, self.loop.time() + self.delay())
+        self.loop.call_at(peer.last, self._arrive, peer, data, context=contextvars.Context())
+
+    def reset(self, transport: Transport) -> None:
+        """Let the other end see that this one is gone."""
+        peer = transport.peer
+        if peer is not None and not peer.lost:
+            peer.last = max(peer.last + 1e-7, self.loop.time() + self.delay())
+            error = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+            self.loop.call_at(peer.last, self._lose, peer, error, context=contextvars.Context())
+
+    def _lose(self, peer: Transport, error: Exception) -> None:
+        if peer.protocol is not None and peer.process_runs():
+            self.loop.call_soon(peer.lose, error, context=peer.context)
+
+    def _arrive(self, peer: Transport, data: bytes | None) -> None:
+        if peer.lost:
+            return
+        sender = peer.peer
+        if sender is not None and self._apart(sender.process, peer.process):
+            self._held.append((peer, data))
+            return
+        if not peer.process_runs():
+            self._silent(peer)
+            return
+        peer.arrived.append(data)
+        self.loop.call_soon(peer.pump, context=peer.context)
+
+    def _silent(self, peer: Transport) -> None:
+        """Answer what is sent to a process that is gone, once its machine runs again."""
+        sender = peer.peer
+        if sender is not None and sender.process_runs() and peer.lost is False:
+            self._lose(sender, ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
+
+    def forget(self, transport: Transport) -> None:
+        """Keep a connection in mind no longer."""
+        self._connections.pop(transport, None)
+
+    # Faults.
+
+    def gone(self, process: Process, *, silently: bool) -> None:
+        """End the connections of a process that has died; silently, if its machine has lost power."""
+        for transport in list(self._connections):
+            if transport.process is process:
+                self.forget(transport)
+                if not silently:
+                    self.reset(transport)
+
+    def tear(self) -> None:
+        """Reset one connection."""
+        alive = [each for each in self._connections if each.protocol is not None and each.process_runs()]
+        if alive:
+            one = self._rng.choice(alive)
+            self.reset(one)
+            self._lose(one, ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
+
+    def cut(self, one: str, other: str) -> None:
+        """Let nothing through between two machines."""
+        self._cut[frozenset((one, other))] = None
+
+    def heal(self) -> None:
+        """Let everything through again; what was on its way arrives."""
+        self._cut.clear()
+        held, self._held = self._held, []
+        for peer, data in held:
+            self._arrive(peer, data)
+
+    def _apart(self, one: Process | None, other: Process | None) -> bool:
+        return one is not None and other is not None and frozenset((one.name, other.name)) in self._cut

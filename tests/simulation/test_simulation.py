@@ -1,0 +1,47 @@
+"""The whole system with simulated time, network and disks: many seeds, the same history for each, and its power."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from simulation.mutations import MUTATIONS
+
+_TESTS = Path(__file__).parent.parent
+
+
+def _simulate(*arguments: object, hash_seed: str = "random") -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(_TESTS), "PYTHONHASHSEED": hash_seed}
+    return subprocess.run(
+        [sys.executable, "-m", "simulation", *map(str, arguments)],
+        check=False, capture_output=True, text=True, timeout=600, env=environment,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_no_seed_breaks_a_promise() -> None:
+    done = _simulate("--seeds", 80)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [3, 7])
+def test_a_seed_has_the_same_history_byte_for_byte(seed: int) -> None:
+    one, other = (_simulate("--seed", seed, "--history", hash_seed=each) for each in ("1", "2"))
+    histories = [done.stdout.rpartition("seed ")[0] for done in (one, other)]
+    assert histories[0] == histories[1]
+    assert "acknowledged" in histories[0]
+    assert "peace" in histories[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_product_that_is_broken_in_one_way_is_found(mutation: str) -> None:
+    done = _simulate("--mutation", mutation, "--seeds", 40, "--until-failure")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "the simulation failed" not in done.stdout
+    assert "the process of the simulation died" not in done.stdout

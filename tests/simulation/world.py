@@ -1,0 +1,306 @@
+"""The simulated world: machines that run the real programs, and what the programs take from the system.
+
+Time, randomness, flushes, threads and sockets come from the seed. All of it is put in place for the whole process,
+which ends with the run: each seed has a process of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import errno
+import logging
+import os
+import random
+import time
+import traceback
+from contextlib import AbstractAsyncContextManager, suppress
+from functools import cache, partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp.connector
+import msgspec
+
+from safelight import allinone, serve, settings
+from safelight.db.sqlite import database
+from safelight.db.sqlite import store as db_store
+from safelight.errors import Error
+from safelight.worker import __main__ as worker
+from safelight.worker import decoder
+from simulation.decoder import Decoder
+from simulation.disk import Disk
+from simulation.loop import PROCESS, OneThread, Process, Pump, SimulatedLoop
+from simulation.network import Network
+from simulation.sqlitevfs import SimulatedVfs
+
+EPOCH = 1_800_000_000.0
+PORTS = {"keyvaluestore": 8000, "db": 8001, "storage": 8002, "master": 8003}
+_MAY_FAIL = ("The database cannot",)
+"""What a program may log as an error when its disk fails."""
+_SETTINGS = {
+    "db": ("--retry-first", "0.5s", "--retry-longest", "5s"),
+    "storage": ("--scrub-rate", "0"),
+    "worker": ("--lease-duration", "5", "--slots", "2", "--time-limit", "20"),
+}
+
+
+class World:
+    """Machines, their network, and a history of what happened."""
+
+    def __init__(self, seed: int, root: Path) -> None:
+        self.rng = random.Random(f"safelight {seed}")
+        self.root = root
+        self.loop = SimulatedLoop(random.Random(f"loop {seed}"))
+        self.network = Network(self.loop, random.Random(f"network {seed}"))
+        self.lines: list[str] = []
+        self.machines: dict[str, Machine] = {}
+        self.attempts: list[str] = []
+        self.vfs: SimulatedVfs | None = None
+        self.unexpected: list[str] = []
+        """What the programs logged that none of them should ever log."""
+        _take_over(self, seed)
+
+    def note(self, text: str) -> None:
+        """Add a line to the history."""
+        self.lines.append(f"{self.loop.time() - 1000:.6f} {text}".replace(str(self.root), ""))
+
+    def add(self, name: str) -> Machine:
+        """Add a machine; the name says what runs there: a service, `allinone`, or `worker-1`, ...."""
+        self.machines[name] = made = Machine(self, name)
+        return made
+
+
+class Machine:
+    """One program, its disk, and whoever starts it again."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.process: Process | None = None
+        self.starts = 0
+        self.wall_offset = 0.0
+        self.failing_until = 0.0
+        """The time until which flushes fail."""
+        self.die_at_flush: int | None = None
+        """How many more flushes the process survives."""
+        self.crashes: list[float] = []
+        self._services: list[serve.Service] = []
+        self._power = False
+
+    @property
+    def runs(self) -> bool:
+        return self.process is not None and self.process.alive
+
+    def start(self) -> None:
+        """Start the program on what is left of its disk."""
+        before, self.starts = self.process, self.starts + 1
+        data = self.world.root / f"{self.name}-{self.starts}"
+        if before is None:
+            data.mkdir(mode=0o700)
+        else:
+            assert before.disk is not None
+            before.disk.copy(data, power_cut=self._power)
+        self.process = process = Process(self.name, self.starts, data)
+        process.wall_offset = self.wall_offset
+        process.disk = Disk(data, random.Random(self.world.rng.random()), lambda: self._flushing(process))
+        self._services = []
+        self.world.note(f"start {process}")
+        process.context.run(self._begin, process)
+
+    def _begin(self, process: Process) -> None:
+        task = asyncio.Task(self._run(process), loop=self.world.loop)
+        process.keep(task)
+
+    async def _run(self, process: Process) -> None:
+        try:
+            async with self._program(process) as services:
+                self._services = services
+                self.world.note(f"running {process}")
+                stopping = [asyncio.ensure_future(service.stopping.wait()) for service in services]
+                await asyncio.wait(stopping, return_when=asyncio.FIRST_COMPLETED)
+        except (Error, OSError) as error:
+            self.world.note(f"failed {process}: {error}")
+        except SystemExit as error:
+            self.world.note(f"failed {process}: exit {error}")
+        self.world.note(f"ended {process}")
+        process.alive = False
+        self._power = False
+        self.world.network.gone(process, silently=False)
+        self.world.loop.call_later(0.5, self._start_again, process, context=_nobody())
+
+    def _start_again(self, process: Process) -> None:
+        if self.process is process:
+            self.start()
+
+    def _program(self, process: Process) -> AbstractAsyncContextManager[list[serve.Service]]:
+        kind = self.name.partition("-")[0]
+        if kind == "allinone":
+            return _Several({name: _config(name, process.data / name) for name in PORTS})
+        program = worker if kind == "worker" else allinone.SERVICES[kind]
+        return _One(serve.running(kind, _config(kind, process.data), program.build))
+
+    def stop(self) -> None:
+        """Ask the program to stop, as `POST /shutdown` to one of its services does; it is started again."""
+        if self.runs and self._services:
+            assert self.process is not None
+            service = self.world.rng.choice(self._services)
+            self.world.note(f"stop {self.process} by {service.name}")
+            self.process.context.copy().run(service.stop)
+
+    def crash(self, *, power_cut: bool, away: float) -> None:
+        """Kill the program, or cut its machine's power; it is started again after `away` seconds."""
+        process = self.process
+        if process is None or not process.alive:
+            return
+        self.world.note(f"{'cut power of' if power_cut else 'kill'} {process} for {away:.3f}")
+        self.crashes.append(self.world.loop.time())
+        process.alive = False
+        self._power = power_cut
+        self.die_at_flush = None
+        self.world.network.gone(process, silently=power_cut)
+        self.world.loop.call_later(away, self._start_again, process, context=_nobody())
+
+    def freeze(self, seconds: float) -> None:
+        """Suspend the program for a time."""
+        process = self.process
+        if process is not None and process.alive:
+            self.world.note(f"freeze {process} for {seconds:.3f}")
+            process.freeze()
+            self.world.loop.call_later(seconds, process.thaw, self.world.loop, context=_nobody())
+
+    def set_clock(self, offset: float) -> None:
+        """Set the machine's wall clock wrong by some seconds."""
+        self.world.note(f"clock of {self.name} is {offset:.0f} s off")
+        self.wall_offset = offset
+        if self.process is not None:
+            self.process.wall_offset = offset
+
+    def _flushing(self, process: Process) -> None:
+        if not process.alive:
+            raise OSError(errno.EIO, "the process is dead")
+        if self.die_at_flush is not None:
+            self.die_at_flush -= 1
+            if self.die_at_flush < 0:
+                self.crash(power_cut=True, away=self.world.rng.uniform(0.2, 8.0))
+                raise OSError(errno.EIO, "the power was cut")
+        if self.world.loop.time() < self.failing_until:
+            raise OSError(errno.EIO, "Input/output error")
+
+
+class _One:
+    def __init__(self, program: AbstractAsyncContextManager[serve.Service]) -> None:
+        self._program = program
+
+    async def __aenter__(self) -> list[serve.Service]:
+        return [await self._program.__aenter__()]
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._program.__aexit__(*error)
+
+
+class _Several:
+    def __init__(self, configs: dict[str, serve.StandaloneConfig]) -> None:
+        self._program = allinone.running(configs)
+
+    async def __aenter__(self) -> list[serve.Service]:
+        return list((await self._program.__aenter__()).values())
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._program.__aexit__(*error)
+
+
+def _config(name: str, data: Path) -> serve.StandaloneConfig:
+    return msgspec.structs.replace(_settings(name), data=str(data))
+
+
+@cache
+def _settings(name: str) -> serve.StandaloneConfig:
+    program = worker if name == "worker" else allinone.SERVICES[name]
+    argv = [] if name == "keyvaluestore" else [f"127.0.0.1:{PORTS['keyvaluestore']}"]
+    argv += ["--port", str(PORTS.get(name, 0)), *_SETTINGS.get(name, ())]
+    return settings.load(program.Config, argv, section=name, program=name)
+
+
+def prepare() -> None:
+    """Do what takes time and is the same for every run, once before all of them."""
+    for name in (*PORTS, "worker"):
+        _settings(name)
+    kinds = [msgspec.Struct]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    for kind in kinds[1:]:
+        if kind.__module__.startswith("safelight."):
+            with suppress(TypeError, NameError):  # not one that travels
+                msgspec.json.Decoder(kind)
+
+
+def _nobody() -> contextvars.Context:
+    """Return the context of nobody: what runs in it belongs to the simulation."""
+    return contextvars.Context()
+
+
+class _Database(database.Database):
+    """db's thread, as steps of the event loop."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._pump = Pump(self._loop, self._serve, lambda: not (self._queue.empty() or self._ending))
+
+    def submit(self, work: Any, *, lost: Any = None) -> asyncio.Future[Any]:
+        future = super().submit(work, lost=lost)
+        self._pump.wake()
+        return future
+
+
+class _Log(logging.Handler):
+    """Adds what programs warn of to the history."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.WARNING)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        process = PROCESS.get()
+        if process is None or not process.alive:
+            return
+        message = record.getMessage()
+        if record.exc_info and record.levelno >= logging.ERROR:
+            message += f" ({record.exc_info[1]!r})"
+            if not record.msg.startswith(_MAY_FAIL):
+                trace = "".join(traceback.format_exception(record.exc_info[1]))
+                self._world.unexpected.append(f"{process}: {message}\n{trace}")
+        self._world.note(f"log {process} {message}")
+
+
+def _take_over(world: World, seed: int) -> None:
+    """Put simulated time, randomness, flushes, threads and sockets in the place of the system's."""
+    loop = world.loop
+
+    def wall() -> float:
+        process = PROCESS.get()
+        return EPOCH + loop.time() + (process.wall_offset if process is not None else 0.0)
+
+    time.monotonic = time.perf_counter = loop.time
+    time.time = wall
+    time.time_ns = lambda: int(wall() * 1e9)
+    time.clock_gettime = lambda _clock: loop.time()
+    entropy = random.Random(f"entropy {seed}")
+    os.urandom = random._urandom = entropy.randbytes
+    random.seed(f"random {seed}")
+    os.fsync = _fsync
+    database.threading = SimpleNamespace(Thread=OneThread)
+    database.Stalls = partial(database.Stalls, loop.time)
+    db_store.Database = _Database
+    aiohttp.connector.aiohappyeyeballs.start_connection = world.network.start_connection
+    decoder.open_pool = lambda pool: Decoder(pool.count, world)
+    world.vfs = SimulatedVfs()
+    logging.basicConfig(handlers=[_Log(world)], level=logging.WARNING, force=True)
+    asyncio.set_event_loop(loop)
+
+
+def _fsync(file: Any) -> None:
+    process = PROCESS.get()
+    if process is not None and process.disk is not None:
+        process.disk.flush(file if isinstance(file, int) else file.fileno())
