@@ -15,7 +15,8 @@ class Notifier:
     def __init__(self) -> None:
         self.count = 0
         self._closed = False
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], None] = {}
+        """They are woken in the order in which they came."""
 
     async def wait(self, since: int, seconds: float) -> bool:
         """Wait until `count` differs from `since`. Return False after `seconds`, and once the notifier is closed."""
@@ -24,11 +25,11 @@ class Notifier:
         if self.count != since:
             return True
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
+        self._waiting[future] = None
         try:
             await asyncio.wait({future}, timeout=seconds)
         finally:
-            self._waiting.discard(future)
+            self._waiting.pop(future, None)
         return future.done() and not self._closed
 
     def notify(self) -> None:

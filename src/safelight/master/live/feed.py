@@ -38,7 +38,8 @@ class Feed:
         self._last = 0
         self._oldest = 0
         self._db_known = ""
-        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._waiting: dict[str, dict[asyncio.Future[None], None]] = {}
+        """By what they wait for; they are woken in the order in which they came."""
         self._wanted = asyncio.Event()
         self._stopped = False
         self._credit = float(_BURST)
@@ -100,19 +101,19 @@ class Feed:
 
     def _await_change(self, key: str) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(key, set()).add(future)
+        self._waiting.setdefault(key, {})[future] = None
         self._wanted.set()
         return future
 
     def _forget(self, key: str, future: asyncio.Future[None]) -> None:
         waiting = self._waiting.get(key)
         if waiting is not None:
-            waiting.discard(future)
+            waiting.pop(future, None)
             if not waiting:
                 del self._waiting[key]
 
     def _wake(self, keys: set[str]) -> None:
-        for key in keys & self._waiting.keys():
+        for key in sorted(keys & self._waiting.keys()):
             for future in self._waiting.pop(key):
                 if not future.done():
                     future.set_result(None)
