@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from safelight import sqlitefile
 from safelight.db import lifecycle
 from safelight.db.calls import creating
 from safelight.db.calls.transaction import Transaction
@@ -19,9 +18,10 @@ from safelight.db.rows import TaskRow
 from safelight.db.sqlite import database, maintenance
 from safelight.db.sqlite.connection import Connection
 from safelight.db.stalls import Stalls
+from safelight.sql import sqlite
 from safelight.storage import files
+from safelight.storage.directory.shard import Shard
 from safelight.storage.partial.files import PartialFiles
-from safelight.storage.shard import Shard
 from safelight.wire import Blob
 from safelight.worker.attempts import Attempts
 
@@ -64,7 +64,7 @@ def _finish_without_events(self: Any) -> None:
 
 def no_flush_of_sqlite() -> None:
     """Let SQLite flush nothing."""
-    sqlitefile._PRAGMAS = sqlitefile._PRAGMAS.replace("FULL", "OFF")
+    sqlite._PRAGMAS = sqlite._PRAGMAS.replace("FULL", "OFF")
 
 
 def no_flush_of_blobs() -> None:

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from aiohttp import web
+
 from simulation.loop import PROCESS, Process, SimulatedLoop
 
 _CHUNK = 1 << 14
@@ -31,6 +33,39 @@ class _Socket:
 
     def close(self) -> None:
         pass
+
+
+class Listener:
+    """What `safelight.access.listener.listen` returns: a port that is not listened on yet."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def accepted(self) -> list[Any]:
+        """Return the connections that have not finished a handshake of TLS: there is no TLS."""
+        return []
+
+
+async def listen(_host: str, port: int) -> list[Listener]:
+    """Do what `safelight.access.listener.listen` does."""
+    return [Listener(port)]
+
+
+class Site(web.BaseSite):
+    """What listens in the place of `safelight.access.listener.Site`, which is about the system's descriptors."""
+
+    def __init__(self, runner: web.AppRunner, listener: Listener, **_: Any) -> None:
+        super().__init__(runner)
+        self._listener = listener
+
+    @property
+    def name(self) -> str:
+        return f"simulated port {self._listener.port}"
+
+    async def start(self) -> None:
+        await super().start()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._runner.server, "127.0.0.1", self._listener.port)
 
 
 class _Server:

@@ -32,7 +32,7 @@ from safelight.worker import decoder
 from simulation.decoder import Decoder
 from simulation.disk import Disk
 from simulation.loop import PROCESS, OneThread, Process, Pump, SimulatedLoop
-from simulation.network import Network
+from simulation.network import Network, Site, listen
 from simulation.sqlitevfs import SimulatedVfs
 
 EPOCH = 1_800_000_000.0
@@ -294,6 +294,7 @@ def _take_over(world: World, seed: int) -> None:
     database.Stalls = partial(database.Stalls, loop.time)
     db_store.Database = _Database
     aiohttp.connector.aiohappyeyeballs.start_connection = world.network.start_connection
+    serve.listen, serve.Site = listen, Site
     decoder.open_pool = lambda pool: Decoder(pool.count, world)
     world.vfs = SimulatedVfs()
     logging.basicConfig(handlers=[_Log(world)], level=logging.WARNING, force=True)
