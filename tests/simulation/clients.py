@@ -167,13 +167,18 @@ class Clients:
             self.record.others[task] = kind
 
     async def _read(self, events: list[Event]) -> None:
-        after, looks = 0, 0
+        after, known, looks = 0, "", 0
         async with Client.connect(MASTER) as client:
             while True:
                 try:
-                    page = await client.changes(after, wait=5.0)
+                    page = await client.changes(after, wait=5.0, known=known)
+                    if page.restored:  # a power cut took back a lease whose event was read: begin anew, as it says
+                        self.world.note("the database was restored")
+                        events.clear()
+                        after, known = 0, ""
+                        continue
                     events += page.events
-                    after = page.last
+                    after, known = page.last, page.db
                     for event in page.events:
                         self.world.note(f"event {event.seq} {event.task} {event.kind} {event.attempt}")
                     looks += 1

@@ -248,8 +248,8 @@ class _Database(database.Database):
         super().__init__(*arguments, **options)
         self._pump = Pump(self._loop, self._serve, lambda: not (self._queue.empty() or self._ending))
 
-    def submit(self, work: Any, *, lost: Any = None) -> asyncio.Future[Any]:
-        future = super().submit(work, lost=lost)
+    def submit(self, work: Any, **options: Any) -> asyncio.Future[Any]:
+        future = super().submit(work, **options)
         self._pump.wake()
         return future
 
