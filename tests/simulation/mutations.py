@@ -30,10 +30,10 @@ def answer_before_commit() -> None:
     """Answer calls, and commit them with the next ones."""
     commit, begin = Connection.commit, Connection.begin
 
-    def begin_later(self: Any) -> None:
+    def begin_later(self: Any, **options: Any) -> None:
         if self._sqlite.in_transaction:
             commit(self)
-        begin(self)
+        begin(self, **options)
 
     Connection.begin = begin_later
     Connection.commit = lambda _self: None
@@ -65,6 +65,7 @@ def _finish_without_events(self: Any) -> None:
 def no_flush_of_sqlite() -> None:
     """Let SQLite flush nothing."""
     sqlite._PRAGMAS = sqlite._PRAGMAS.replace("FULL", "OFF")
+    Connection.begin = lambda self, **_: self._sqlite.execute("BEGIN IMMEDIATE")
 
 
 def no_flush_of_blobs() -> None:
