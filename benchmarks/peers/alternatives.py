@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -30,7 +31,7 @@ async def program(*argv: str, environment: dict[str, str] | None = None) -> Asyn
     """Run a program in a directory of its own; its log is shown if it ends by itself."""
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
-            *argv, stdout=log, stderr=log, cwd=HERE, env={**os.environ, **(environment or {})}
+            *argv, stdout=log, stderr=log, cwd=HERE, env={**os.environ, **(environment or {})}, start_new_session=True
         )
         try:
             yield
@@ -41,6 +42,8 @@ async def program(*argv: str, environment: dict[str, str] | None = None) -> Asyn
             with suppress(ProcessLookupError):
                 process.terminate()
             await process.wait()
+            with suppress(ProcessLookupError):  # thumbor leaves its processes behind
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 async def output(*argv: str, given: bytes = b"", environment: dict[str, str] | None = None) -> float:
