@@ -67,8 +67,8 @@ class OutputSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to make of one upload: one or more named outputs.
 
-    `auto_orient` first turns the image upright as its orientation tag says. `strict` refuses photos that can be read
-    although something is wrong with them, such as a JPEG without its end marker.
+    `auto_orient` turns the image upright before everything else, as its orientation tag says. `strict` refuses photos
+    that can be read although something is wrong with them, such as a JPEG without its end marker.
     """
 
     outputs: Annotated[dict[str, OutputSpec], Meta(min_length=1, max_length=MAX_OUTPUTS)]
