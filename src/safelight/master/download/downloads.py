@@ -35,8 +35,9 @@ _HARMLESS = {
     "Cache-Control": "private, no-cache",
 }
 PARTLY: dict[int, dict[str, Any]] = {206: {"image/*": BINARY}, 304: {}}
-_ELSEWHERE: dict[int, dict[str, Any]] = {**PARTLY, 307: {}}
 """The answers to Range and to conditional requests."""
+_ELSEWHERE: dict[int, dict[str, Any]] = {**PARTLY, 307: {}}
+"""These and a redirect to the bucket."""
 _AT_ONCE = 1 << 20
 """Bytes of a file that are sent in one call; a client has to take them within `_STALL_TIMEOUT`."""
 _CONDITIONS = ("If-Range", "If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
