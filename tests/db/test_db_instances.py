@@ -17,6 +17,7 @@ from safelight.db.postgres.sessions.waiting import wait
 from safelight.errors import Code, Error
 from safelight.wire import Heartbeat, NamedRecipe, State, WorkerInfo
 from support.tasks import finished, new_task, request
+from support.until import until
 
 
 @pytest.fixture
@@ -230,3 +231,22 @@ async def test_a_task_that_comes_back_behind_the_position_is_leased_at_every_ins
     await other.lease(request("a", n=0, holding=[leases[0].id, leases[3].id]))  # gives the third back
     taken = [lease.task for lease in await other.lease(request("b", n=9))]
     assert taken == [made[1].id, made[2].id]
+
+
+@pytest.mark.slow
+async def test_the_planner_knows_tables_that_have_just_grown(instances, database):
+    """Without statistics it reads all that a tenant has for each task that is created."""
+    store = await instances()
+    connection = await asyncpg.connect(database)
+    try:
+        await store.create([new_task() for _ in range(300)])
+
+        async def analysed() -> bool:
+            await store.pass_time()
+            # Only what db does itself is noted as not done by autovacuum.
+            query = "SELECT last_analyze FROM pg_stat_user_tables WHERE relname = 'task'"
+            return await connection.fetchval(query) is not None
+
+        await until(analysed, timeout=30)
+    finally:
+        await connection.close()

@@ -27,6 +27,10 @@ _SWEEP = 60.0
 _LEDGER_KEPT = 600_000
 """Milliseconds for which entries of the ledger are kept; an instance further behind starts anew."""
 _WORKERS_KEPT = 3600.0
+_ANALYZE_EVERY = 2.0
+_SMALL = 100_000
+"""Rows up to which tables are analysed here: without statistics the planner takes indexes that read a whole tenant, and
+autovacuum looks once a minute."""
 
 
 class DatabaseClock(Clock):
@@ -52,7 +56,7 @@ class Maintenance:
         self._policy = policy
         self._clock = clock or DatabaseClock()
         self._ages: Ages | None = None
-        self._drop_at = self._sweep_at = self._count_at = 0.0
+        self._drop_at = self._sweep_at = self._count_at = self._analyze_at = 0.0
         self._drop_after = _DROP_EVERY
 
     def forget(self) -> None:
@@ -79,6 +83,9 @@ class Maintenance:
             counted = statistics.count(transaction)
             self._count_at = started if counted else started + COUNT_EVERY / 1000
             more += counted
+        if started >= self._analyze_at:
+            self._analyze_at = started + _ANALYZE_EVERY
+            self._analyze(transaction)
         if (running := self._clock.running()) >= self._drop_at:
             free = self._drop(transaction)
             self._drop_after = _DROP_EVERY if free else min(_DROP_LONGEST, 2 * self._drop_after)
@@ -129,6 +136,12 @@ class Maintenance:
         """Wake those who deliver if a call is due."""
         first = transaction.connection.value("first_delivery", transaction.memory.delivered_until)
         transaction.webhooks = transaction.webhooks or (first is not None and first <= transaction.now)
+
+    @staticmethod
+    def _analyze(transaction: PostgresTransaction) -> None:
+        """Let the planner know of new tables that have grown; one that autovacuum is busy with is left to it."""
+        if grown := transaction.connection.read("grown_tables", list[str], _SMALL):
+            transaction.connection.attempt(f"ANALYZE {', '.join(grown)}", lock_timeout=0.1)
 
     def _drop(self, transaction: PostgresTransaction) -> bool:
         """Drop the partitions that hold only what is older than the policy keeps; say whether nobody was in the way."""

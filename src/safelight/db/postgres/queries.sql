@@ -537,3 +537,9 @@ DELETE FROM webhook_call WHERE n IN (
 
 -- name: delete_webhook_calls_of_tenant
 DELETE FROM webhook_call WHERE tenant = $1;
+
+-- name: grown_tables
+-- Tables that are several times as large as when they were analysed, while they are small. $1: how large
+SELECT coalesce(json_agg(quote_ident(seen.relname)), '[]')::text
+FROM pg_stat_user_tables AS seen JOIN pg_class AS class ON class.oid = seen.relid
+WHERE schemaname = current_schema() AND reltuples < $1 AND n_mod_since_analyze > 100 + 4 * greatest(reltuples, 0);
