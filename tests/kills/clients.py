@@ -4,12 +4,15 @@ import asyncio
 import itertools
 import secrets
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Self
 
 from kills.history import Call, History
 from safelight.client.master import Client
 from safelight.errors import Error
 from safelight.wire import ENDED, State
-from support.photos import photo
+from support.photos import is_inverse, photo
 
 
 async def upload_until(
@@ -35,6 +38,7 @@ async def upload_until(
                 photo(number), filename=f"{number}.png", idempotency_key=call.key, webhook=webhook
             )
         except Error:
+            call.failed = True
             continue
         call.answered, call.task = time.monotonic(), task.id
         history.saw(task)
@@ -84,3 +88,52 @@ async def settled(client: Client, history: History, *, time_limit: float = 90.0)
         if task.state is State.FINISHED:
             async with client.result(task.id) as response:
                 history.results[task.id] = await response.read()
+
+
+class Uploads:
+    """Uploads that go on while things are killed, and a reader of all events."""
+
+    def __init__(self, client: Client, history: History, *, clients: int, first: int) -> None:
+        self._client = client
+        self._history = history
+        self._stop = asyncio.Event()
+        numbers = itertools.count(first)
+        self._tasks = [asyncio.create_task(upload_until(self._stop, client, history, numbers)) for _ in range(clients)]
+        self._watcher = asyncio.create_task(watch(client, history))
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, client: Client, history: History, *, clients: int, first: int = 0) -> AsyncIterator[Self]:
+        """Let so many clients upload photos, numbered from `first`, for as long as the context lasts."""
+        uploads = cls(client, history, clients=clients, first=first)
+        try:
+            yield uploads
+        finally:
+            for task in (*uploads._tasks, uploads._watcher):
+                task.cancel()
+            await asyncio.gather(*uploads._tasks, uploads._watcher, return_exceptions=True)
+
+    async def more(self, count: int, *, since: float = 0.0, time_limit: float = 90.0) -> None:
+        """Wait until so many more of the uploads that were sent after a time are acknowledged."""
+        enough = self._acknowledged(since) + count
+        async with asyncio.timeout(time_limit):
+            while self._acknowledged(since) < enough:
+                await asyncio.wait(self._tasks, timeout=0.02)
+                assert not any(task.done() for task in self._tasks)
+
+    def _acknowledged(self, since: float) -> int:
+        return sum(call.sent >= since for call in self._history.acknowledged)
+
+    async def end(self) -> None:
+        """Let the uploads that are under way end, and send no more."""
+        self._stop.set()
+        await asyncio.gather(*self._tasks)
+
+    async def judge(self, *, time_limit: float = 90.0) -> None:
+        """Wait until every task has ended and every event was seen; then nothing may be wrong."""
+        await settled(self._client, self._history, time_limit=time_limit)
+        await seen_all(self._watcher, self._history, time_limit=time_limit)
+        assert self._history.violations() == []
+        for call in self._history.acknowledged:
+            right = is_inverse(photo(call.photo), self._history.results[call.task or ""])
+            assert right, f"photo {call.photo} came out wrong"

@@ -10,13 +10,17 @@ from safelight.wire import Event, State, Task
 
 @dataclass
 class Call:
-    """One upload: when it was sent, and when and with what it was answered (never, if it was not acknowledged)."""
+    """One upload: when it was sent, and when and with what it was answered (never, if it was not acknowledged).
+
+    `failed` says that it was answered with an error, or not at all.
+    """
 
     photo: int
     key: str
     sent: float = field(default_factory=time.monotonic)
     answered: float | None = None
     task: str | None = None
+    failed: bool = False
 
 
 @dataclass
@@ -52,6 +56,10 @@ class History:
     @property
     def acknowledged(self) -> list[Call]:
         return [call for call in self.calls if call.task is not None]
+
+    @property
+    def failed(self) -> list[Call]:
+        return [call for call in self.calls if call.failed]
 
     def violations(self) -> list[str]:
         """Return a sentence for every rule that this history breaks."""

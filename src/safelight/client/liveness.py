@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 _PATIENCE = 2.0
 """Seconds without any answer of an instance after which it is asked for its health."""
-_HEALTH = 10.0
+_HEALTH = 8.0
 """Seconds in which it must tell; a machine that is emulated on a busy host has taken more than four."""
 _EVERY = 0.5
 """Seconds between two looks at the requests that wait."""

@@ -5,7 +5,6 @@ OSv's half needs a kernel of OSv (``support.guests.osv``); without it every case
 
 import asyncio
 import io
-import itertools
 import json
 import os
 import signal
@@ -19,7 +18,7 @@ import yaml
 from PIL import Image
 
 from drumhead.fleet.store import FleetStore
-from kills.clients import seen_all, settled, upload_until, watch
+from kills.clients import Uploads
 from kills.history import History
 from safelight.access.cluster_key import ClusterKey
 from safelight.client.master import Client
@@ -154,33 +153,17 @@ async def test_another_worker_finishes_the_task_of_one_that_is_destroyed(drumhea
 
 
 async def test_destroyed_stores_lose_nothing_that_was_acknowledged(drumhead, fleet):
-    history, stop = History(), asyncio.Event()
-    async with connected(drumhead) as client:
-        numbers = itertools.count(10)
-        uploads = [asyncio.create_task(upload_until(stop, client, history, numbers)) for _ in range(2)]
-        watcher = asyncio.create_task(watch(client, history))
+    history = History()
+    async with connected(drumhead) as client, Uploads.running(client, history, clients=2, first=10) as uploads:
         for victims in (("proof-storage",), ("proof-db",), ("proof-storage", "proof-db")):
-            await acknowledged(history, len(history.acknowledged) + 2, uploads)
+            await uploads.more(2, time_limit=LONGEST)
             restarts = {victim: restarts_of(drumhead.home, "proof", victim) for victim in victims}
             await destroy(drumhead, *victims)
             for victim in victims:
                 await wait_healthy_again(drumhead.home, "proof", victim, restarts=restarts[victim])
-        await acknowledged(history, len(history.acknowledged) + 1, uploads)
-        stop.set()
-        await asyncio.gather(*uploads)
-        await settled(client, history, time_limit=LONGEST)
-        await seen_all(watcher, history, time_limit=LONGEST)
-    assert history.violations() == []
-    for call in history.acknowledged:
-        assert is_inverse(photo(call.photo), history.results[call.task]), f"photo {call.photo} came out wrong"
-
-
-async def acknowledged(history, number, uploads):
-    """Wait until so many uploads were acknowledged."""
-    async with asyncio.timeout(LONGEST):
-        while len(history.acknowledged) < number:
-            await asyncio.wait(uploads, timeout=0.05)
-            assert not any(task.done() for task in uploads)
+        await uploads.more(1, time_limit=LONGEST)
+        await uploads.end()
+        await uploads.judge(time_limit=LONGEST)
 
 
 async def test_a_stop_ends_all_machines_in_order_and_down_leaves_nothing_but_volumes(drumhead, up, fleet):
