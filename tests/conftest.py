@@ -61,6 +61,7 @@ def bucket_url(seaweed: "Seaweed", monkeypatch: pytest.MonkeyPatch) -> str:
     return seaweed.url()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several processes (`--dist loadgroup`), keep the tests of a file in one and begin the longest files."""
     places = [item.path.relative_to(TESTS).as_posix() for item in items]

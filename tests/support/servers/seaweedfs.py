@@ -68,8 +68,8 @@ class Seaweed:
             "-s3.autoCreateBucket",
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
-            f"-s3.localSocket={self._root / 's3.sock'}",
-            f"-filer.localSocket={self._root / 'filer.sock'}",
+            "-s3.localSocket=s3.sock",  # below its working directory: the whole path of a socket is short
+            "-filer.localSocket=filer.sock",
             f"-s3.config={self._root / 's3.json'}",
             *(f"-{name}={port}" for name, port in self.ports.items()),
         ]

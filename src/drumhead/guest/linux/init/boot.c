@@ -44,12 +44,13 @@ static int by_name(const struct dirent **one, const struct dirent **other) {
     return strcmp((*one)->d_name, (*other)->d_name);
 }
 
-/* The kernel closes the files that it unpacked a little later than it starts us; until then they are "busy". */
+/* The kernel closes the files that it unpacked a little later than it starts us; until then they are "busy". An emulated
+   processor has been seen to reject the signature of a module that it accepted in the next machine. */
 static bool load_module(int file) {
     double deadline = now() + 5;
     while (syscall(SYS_finit_module, file, "", 0) != 0) {
         if (errno == EEXIST) break;
-        if (errno != ETXTBSY || now() > deadline) return false;
+        if ((errno != ETXTBSY && errno != EKEYREJECTED) || now() > deadline) return false;
         usleep(1000);
     }
     return true;
