@@ -61,15 +61,10 @@ def bucket_url(seaweed: "Seaweed", monkeypatch: pytest.MonkeyPatch) -> str:
     return seaweed.url()
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes (`--dist loadgroup`), keep the tests of a file in one and begin the longest files."""
-    places = [item.path.relative_to(TESTS).as_posix() for item in items]
-    for item, place in zip(items, places, strict=True):
-        item.add_marker(pytest.mark.xdist_group(place))
+    """With several processes (`--dist loadfile`), begin the longest files."""
     if os.environ.get("PYTEST_XDIST_WORKER"):
-        ranks = {place: _rank(place) for place in places}
-        items.sort(key=lambda item: ranks[item.path.relative_to(TESTS).as_posix()])
+        items.sort(key=lambda item: _rank(item.path.relative_to(TESTS).as_posix()))
 
 
 def _rank(place: str) -> int:
