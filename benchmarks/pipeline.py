@@ -192,6 +192,13 @@ class Case:
         )
 
 
+def chosen(only: str) -> list[tuple[float, str]]:
+    """Return the sizes in megapixels and formats that `only` names; all where it names none."""
+    names = set(only.split(",")) - {""}
+    kinds, sizes = names & {"JPEG", "PNG"}, names - {"JPEG", "PNG"}
+    return [(size, kind) for size, kind in CASES if kind in (kinds or {kind}) and str(size) in (sizes or {str(size)})]
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
@@ -202,7 +209,6 @@ async def main() -> None:
     parser.add_argument("--distributed", action="store_true", help="beside the distributed backends")
     parser.add_argument("up", nargs="*", help="further arguments of safelight up, after --")
     options = parser.parse_args()
-    only = set(options.only.split(",")) - {""}
     load = " / ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{CORES} cores, {options.rounds} alternating rounds, noise {options.noise:g}, load before {load}\n")
     async with AsyncExitStack() as stack:
@@ -218,12 +224,7 @@ async def main() -> None:
         if options.distributed:
             started = await stack.enter_async_context(on_servers(directory / "cluster"))
             ours["distributed"] = Ours(started, await stack.enter_async_context(Client.connect(started.master)))
-        cases = [
-            Case(bare, ours, size, kind, options.noise)
-            for size, kind in CASES
-            if not only & {"JPEG", "PNG"} or kind in only
-            if not only - {"JPEG", "PNG"} or str(size) in only
-        ]
+        cases = [Case(bare, ours, size, kind, options.noise) for size, kind in chosen(options.only)]
         print("| format | MP | MB | n | | photos/s | vips | ratio | each round | turbo | ratio | each round |")
         print("| --- " * 12 + "|")
         for case in cases:

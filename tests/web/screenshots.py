@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
+from playwright.async_api import Page
 
 from safelight.client.master import Client
 from support.pages.browser import chromium, opened
@@ -48,16 +49,18 @@ async def fill(master: str) -> None:
             await client.wait(task.id, timeout=60)
 
 
+async def take(page: Page, path: Path) -> None:
+    await page.wait_for_timeout(900)  # pictures fade in
+    await page.screenshot(path=path)
+    with Image.open(path) as shot:
+        small = shot.convert("RGB").resize((round(shot.width * SCALE), round(shot.height * SCALE)), Image.LANCZOS)
+    small.quantize(256, kmeans=2, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
 async def shoot(browser, master: str, target: Path, scheme: str, device: str, views: str, options: dict) -> None:
     async def keep(name: str) -> None:
-        if name not in views.split():
-            return
-        await page.wait_for_timeout(900)  # pictures fade in
-        path = target / f"web-{name}-{device}-{scheme}.png"
-        await page.screenshot(path=path)
-        with Image.open(path) as shot:
-            small = shot.convert("RGB").resize((round(shot.width * SCALE), round(shot.height * SCALE)), Image.LANCZOS)
-        small.quantize(256, kmeans=2, dither=Image.Dither.NONE).save(path, optimize=True)
+        if name in views.split():
+            await take(page, target / f"web-{name}-{device}-{scheme}.png")
 
     async with opened(browser, master, color_scheme=scheme, **options) as page:
         await page.locator(".card img.shown").nth(3).wait_for()

@@ -129,7 +129,7 @@ def _application(
     """Put the parts together."""
     recipes, places = RecipeBook(db, _from_file(config.recipes)), Places(config.uploads)
     batcher, downloads = TaskBatcher(db, storage), Downloads(db, storage)
-    ingest = Ingest(storage, metrics, limit=config.max_photo)
+    ingest, partials = Ingest(storage, metrics, limit=config.max_photo), service.uses(PartialClient, "storage")
     events = Events(feed, db, metrics, stall_timeout=config.event_stall_timeout, readers=config.event_readers)
     service.on_stop(events.stop)
     parts: tuple[HasEndpoints, ...] = (
@@ -153,7 +153,6 @@ def _application(
         WebhookCalls(db),
         WebhookSecrets(access.accounts, signer, access.audit),
     )
-    partials = service.uses(PartialClient, "storage")
     tus = Tus(partials, batcher, recipes, downloads, metrics, access.quotas, places=places, limit=config.max_photo)
     return _routed(app.make([access.audited(each) for part in parts for each in part.endpoints()]), tus, access)
 
