@@ -61,4 +61,5 @@ def become(command: dict[str, Any]) -> None:
         runpy.run_path(words[0], run_name="__main__")
 
 
-main()
+if __name__ == "__main__":
+    main()
