@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 import random
 import ssl
 import time
@@ -248,10 +249,11 @@ class Connection:
 async def retrying(attempt: Callable[[], Any], *, retry_for: float, deadline: float | None = None) -> Any:
     """Call `attempt` until it succeeds or fails with a permanent error; pauses grow from 50 ms to 2 s.
 
-    `retry_for` counts, in seconds, from the first failure, so that a long upload that is interrupted can be retried;
-    with `deadline`, a time of the monotonic clock, that counts instead.
+    `retry_for` counts, in seconds, from the first failure, so that a long upload that is interrupted can be retried.
+    Nothing is called again after `deadline`, a time of the monotonic clock.
     """
-    pause = 0.05
+    pause, end = 0.05, math.inf if deadline is None else deadline
+    failed = False
     while True:
         try:
             return await attempt()
@@ -259,9 +261,10 @@ async def retrying(attempt: Callable[[], Any], *, retry_for: float, deadline: fl
             asked = _seconds(error.extra.get("retry_after"))
             delay = max(asked, pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
             now = time.monotonic()
-            deadline = now + retry_for if deadline is None else deadline
+            end = end if failed else min(end, now + retry_for)
+            failed = True
             final = not error.transient or error.code is Code.INTERNAL or isinstance(error, UnresponsiveError)
-            if final or now + delay > deadline:
+            if final or now + delay > end:
                 raise
         await asyncio.sleep(delay)
         pause = min(pause * 2, 2.0)
