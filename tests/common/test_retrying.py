@@ -57,3 +57,15 @@ async def test_retries_end(clock):
 async def test_with_no_time_to_retry_nothing_is_tried_again(clock):
     with pytest.raises(Error):
         await retrying(failing(clock, takes=0.1, times=1), retry_for=0.0)
+
+
+async def test_a_call_that_may_wait_and_fails_at_once_is_not_tried_for_longer(clock):
+    began = clock.now
+    with pytest.raises(Error):
+        await retrying(failing(clock, takes=0.1, times=1), retry_for=0.0, deadline=began + 30.0)
+    assert clock.now - began < 1
+
+
+async def test_nothing_is_tried_again_after_the_deadline(clock):
+    with pytest.raises(Error):
+        await retrying(failing(clock, takes=16.0, times=1), retry_for=15.0, deadline=clock.now + 15.0)
