@@ -41,7 +41,7 @@ async def upload_until(
             call.failed = True
             continue
         call.answered, call.task = time.monotonic(), task.id
-        history.saw(task)
+        history.saw(task, call.sent)
 
 
 async def watch(client: Client, history: History) -> None:
@@ -53,7 +53,8 @@ async def watch(client: Client, history: History) -> None:
             history.events += page.events
             after = page.last
             for event in page.events[-3:]:
-                history.saw(await client.task(event.task))
+                asked = time.monotonic()
+                history.saw(await client.task(event.task), asked)
         except Error:
             continue
 

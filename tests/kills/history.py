@@ -25,8 +25,9 @@ class Call:
 
 @dataclass
 class Sight:
-    """One look at a task."""
+    """One look at a task: when it was asked for, and when the answer was read."""
 
+    asked: float
     at: float
     task: str
     state: State
@@ -49,9 +50,11 @@ class History:
         self.results: dict[str, bytes] = {}
         self.final: dict[str, Task] = {}
 
-    def saw(self, task: Task) -> None:
+    def saw(self, task: Task, asked: float | None = None) -> None:
+        """Note what was seen; `asked` is the time of the question, as an answer may be late on a network that is cut."""
+        now = time.monotonic()
         digests = tuple(output.digest for output in task.outputs)
-        self.sights.append(Sight(time.monotonic(), task.id, task.state, digests))
+        self.sights.append(Sight(now if asked is None else asked, now, task.id, task.state, digests))
 
     @property
     def acknowledged(self) -> list[Call]:
@@ -101,6 +104,8 @@ class History:
         broken, published = [], dict[str, Sight]()
         for sight in self.sights:
             before = published.get(sight.task)
+            if before is not None and sight.asked < before.at and sight.state is not State.FINISHED:
+                continue  # it was true before
             if before is not None and (sight.state is not State.FINISHED or sight.digests != before.digests):
                 broken.append(f"task {sight.task} was finished with {before.digests}, later seen as {sight}")
             if sight.state is State.FINISHED:

@@ -160,3 +160,12 @@ def test_a_result_that_shows_something_else_is_found() -> None:
         history.events,
     )
     assert "shows something else" in " ".join(shown.violations())
+
+
+def test_an_answer_that_comes_late_is_no_change() -> None:
+    history = good()
+    waiting = history.final["1-a"].evolve(state=State.WAITING, outputs=[])
+    history.saw(waiting, history.sights[0].at - 1)
+    assert history.violations() == []
+    history.saw(waiting)
+    assert "later seen as" in history.violations()[0]

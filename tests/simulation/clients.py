@@ -183,6 +183,7 @@ class Clients:
                         self.world.note(f"event {event.seq} {event.task} {event.kind} {event.attempt}")
                     looks += 1
                     if page.events and looks % 3 == 0:
-                        self.record.history.saw(await client.task(page.events[-1].task))
+                        asked = time.monotonic()
+                        self.record.history.saw(await client.task(page.events[-1].task), asked)
                 except Error:
                     await asyncio.sleep(0.2)
