@@ -56,8 +56,8 @@ MEMORY = {"db": 24 + 64}
 """How many MiB a program may have more at the end than after the first third; db fills a cache of 64 MiB."""
 DESCRIPTORS = {"storage": 24 + 256}
 """The same of descriptors; storage keeps its 256 directories of blobs open once it has used them."""
-MORE = 24
-"""What the others may have more."""
+MORE = 48
+"""What the others may have more: connections of the moment, for instance."""
 
 
 @dataclass(frozen=True)

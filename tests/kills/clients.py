@@ -134,7 +134,8 @@ class Uploads:
         """Wait until every task has ended and every event was seen; then nothing may be wrong."""
         await settled(self._client, self._history, time_limit=time_limit)
         await seen_all(self._watcher, self._history, time_limit=time_limit)
-        assert self._history.violations() == []
+        wrong = self._history.violations()
+        assert not wrong, wrong
         for call in self._history.acknowledged:
             right = is_inverse(photo(call.photo), self._history.results[call.task or ""])
             assert right, f"photo {call.photo} came out wrong"

@@ -51,7 +51,7 @@ class History:
         self.final: dict[str, Task] = {}
 
     def saw(self, task: Task, asked: float | None = None) -> None:
-        """Note what was seen; `asked` is the time of the question, as an answer may be late on a network that is cut."""
+        """Note what was seen; `asked` is the time of the question, as an answer may come late."""
         now = time.monotonic()
         digests = tuple(output.digest for output in task.outputs)
         self.sights.append(Sight(now if asked is None else asked, now, task.id, task.state, digests))

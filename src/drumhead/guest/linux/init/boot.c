@@ -44,19 +44,19 @@ static int by_name(const struct dirent **one, const struct dirent **other) {
     return strcmp((*one)->d_name, (*other)->d_name);
 }
 
-/* The kernel closes the files that it unpacked a little later than it starts us; until then they are "busy". An emulated
-   processor has been seen to reject the signature of a module that it accepted in the next machine. */
+/* The kernel closes the files that it unpacked a little later than it starts us; until then they are "busy". */
 static bool load_module(int file) {
     double deadline = now() + 5;
     while (syscall(SYS_finit_module, file, "", 0) != 0) {
         if (errno == EEXIST) break;
-        if ((errno != ETXTBSY && errno != EKEYREJECTED) || now() > deadline) return false;
+        if (errno != ETXTBSY || now() > deadline) return false;
         usleep(1000);
     }
     return true;
 }
 
-/* In the order of their names (NN-NAME.ko); each is removed once it is loaded, as the initramfs is memory. */
+/* In the order of their names (NN-NAME.ko); each is removed once it is loaded, as the initramfs is memory. A machine works
+   without zram, whose signature an emulated machine has been seen to reject that the next one accepted. */
 void load_modules(void) {
     struct dirent **names;
     int count = scandir("/modules", &names, NULL, by_name);
@@ -65,8 +65,11 @@ void load_modules(void) {
         if (names[i]->d_name[0] == '.') continue;
         snprintf(path, sizeof path, "/modules/%s", names[i]->d_name);
         int file = open(path, O_RDONLY | O_CLOEXEC);
-        if (file < 0 || !load_module(file)) fail("cannot load %s: %s", path, strerror(errno));
-        close(file);
+        if (file < 0 || !load_module(file)) {
+            if (!strstr(path, "-zram.ko")) fail("cannot load %s: %s", path, strerror(errno));
+            say("there is no swap: cannot load %s: %s", path, strerror(errno));
+        }
+        if (file >= 0) close(file);
         unlink(path);
     }
 }
