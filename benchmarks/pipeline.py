@@ -227,15 +227,15 @@ async def main() -> None:
         cases = [Case(bare, ours, size, kind, options.noise) for size, kind in chosen(options.only)]
         print("| format | MP | MB | n | | photos/s | vips | ratio | each round | turbo | ratio | each round |")
         print("| --- " * 12 + "|")
+        costs = []
         for case in cases:
             await case.measure(options.rounds, options.seconds)
             for name in ours:
                 print(case.row(name), flush=True)
+                costs += case.costs(name) if name != "distributed" else []
         print("\n| format | MP | | program | processor ms a photo | flushes | context switches | MB at the end |")
         print("| --- " * 8 + "|")
-        for case in cases:
-            for name in (name for name in ours if name != "distributed"):
-                print("\n".join(case.costs(name)), flush=True)
+        print("\n".join(costs), flush=True)
 
 
 if __name__ == "__main__":
