@@ -22,6 +22,7 @@ import msgspec
 from safelight.client.base import ServiceClient, retrying
 from safelight.client.uploads import EXTRA_WAIT, Source, Upload, multipart
 from safelight.errors import Code, Error
+from safelight.opening import opened
 from safelight.untrusted import filenames, pictures
 from safelight.wire import (
     ENDED,
@@ -243,7 +244,7 @@ class Client(ServiceClient):
         tag: str | None = None
         try:
             await asyncio.to_thread(partial.unlink, missing_ok=True)
-            with await asyncio.to_thread(partial.open, "xb") as file:  # never through a link that lies there
+            async with opened(lambda: partial.open("xb")) as file:  # never through a link that lies there
 
                 async def attempt() -> None:
                     nonlocal tag

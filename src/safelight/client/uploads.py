@@ -12,6 +12,7 @@ import aiohttp
 import msgspec
 from aiohttp.payload import AsyncIterablePayload, BytesPayload, Payload
 
+from safelight.opening import opened
 from safelight.untrusted import filenames
 
 _CHUNK = 1 << 18
@@ -65,7 +66,7 @@ async def _payload(upload: Upload, stack: AsyncExitStack) -> Payload:
         case bytes() as data:
             chunks = _split(data)
         case Path() as path:
-            file = stack.enter_context(await asyncio.to_thread(path.open, "rb"))
+            file = await stack.enter_async_context(opened(lambda: path.open("rb")))
             first = await asyncio.to_thread(file.read, _SMALL)
             if len(first) < _SMALL and upload.progress is None:
                 return BytesPayload(first, content_type=_TYPE)

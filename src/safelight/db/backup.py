@@ -12,6 +12,7 @@ from safelight.access import route
 from safelight.access.caller import Access
 from safelight.db.store import Snapshots
 from safelight.errors import Code, Error
+from safelight.opening import opened
 
 _CHUNK = 1 << 20
 
@@ -47,8 +48,7 @@ class Backup:
 
 async def _stream(request: web.Request, copy: Path) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/vnd.sqlite3"})
-    file = await asyncio.to_thread(copy.open, "rb")
-    with file:
+    async with opened(lambda: copy.open("rb")) as file:
         response.content_length = (await asyncio.to_thread(copy.stat)).st_size
         await response.prepare(request)
         while block := await asyncio.to_thread(file.read, _CHUNK):

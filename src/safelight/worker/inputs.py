@@ -11,6 +11,7 @@ from pathlib import Path
 from safelight.client.base import retrying
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
+from safelight.opening import opened
 from safelight.wire import Blob, Lease
 from safelight.worker.outage import OutageError, works
 from safelight.worker.shared import SharedBlobs
@@ -88,15 +89,14 @@ class Inputs:
 
     async def _copy(self, blob: Blob, path: Path) -> None:
         digest = hashlib.sha256()
-        async with self._storage.open(blob.digest) as response:
-            with await asyncio.to_thread(path.open, "wb") as file:
+        async with self._storage.open(blob.digest) as response, opened(lambda: path.open("wb")) as file:
 
-                def take(chunk: bytearray) -> None:
-                    digest.update(chunk)
-                    file.write(chunk)
+            def take(chunk: bytearray) -> None:
+                digest.update(chunk)
+                file.write(chunk)
 
-                async for chunk in _gathered(response.chunks()):
-                    await asyncio.to_thread(take, chunk)
+            async for chunk in _gathered(response.chunks()):
+                await asyncio.to_thread(take, chunk)
         _check(blob, digest.hexdigest())
 
 

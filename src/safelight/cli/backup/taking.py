@@ -15,6 +15,7 @@ from safelight.client.db import DbClient
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
+from safelight.opening import opened
 from safelight.storage.directory import DirectoryStore
 
 _ROUNDS = 3
@@ -77,7 +78,7 @@ async def _copy_blobs(database: Database, storage: StorageClient, target: Direct
 async def fetch_database(archive: Archive, db: DbClient) -> tuple[str, int]:
     """Fetch a copy of the database, durably; return its digest and size."""
     new, state, size = archive.root / ".db-new", hashlib.sha256(), 0
-    with await asyncio.to_thread(new.open, "wb") as file:
+    async with opened(lambda: new.open("wb")) as file:
         async with db.backup() as response:
             announced = response.content_length
             async for chunk in response.content.iter_chunked(_CHUNK):

@@ -15,6 +15,7 @@ from safelight.cli.photos.results import ResultDirectory
 from safelight.cli.printing import path_text
 from safelight.client.master import Client
 from safelight.errors import Code, Error
+from safelight.opening import opened
 from safelight.wire import ENDED, State, Task
 
 _CHUNK = 1 << 18
@@ -121,7 +122,7 @@ class Batch:
             nonlocal sent
             self._progress.sent(-sent)  # a photo that is sent again counts once
             sent = 0
-            with await asyncio.to_thread(entry.photo.path.open, "rb") as file:
+            async with opened(lambda: entry.photo.path.open("rb")) as file:
                 while chunk := await asyncio.to_thread(file.read, _CHUNK):
                     yield chunk
                     sent += len(chunk)

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from safelight.errors import Code, Error
+from safelight.opening import opened
 from safelight.storage.directory.shard import Shard
 from safelight.storage.files import BLOCK, Incoming, blocks, full, guarded, lock, older, sync
 from safelight.storage.store import NAME_PREFIX, PutResult
@@ -60,6 +61,10 @@ class OpenFile:
         self.blob = blob
         self.file = file
         self._threads = threads
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
 
     async def chunks(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """Stream bytes; see the contract."""
@@ -144,9 +149,8 @@ class DirectoryStore:
     @asynccontextmanager
     async def open(self, digest: str, *, verify: bool = False) -> AsyncIterator[OpenFile]:
         """Open a blob; see the contract."""
-        blob, file = await self._run(self._open, digest, verify)
-        with file:
-            yield OpenFile(blob, file, self._threads)
+        async with opened(lambda: guarded(self._open, digest, verify), self._threads) as file:
+            yield file
 
     async def name(self, name: str, digest: str) -> None:
         """Name a blob; see the contract."""
@@ -271,7 +275,7 @@ class DirectoryStore:
             os.utime(path, ns=(now, now))
             shard.unflushed[path] = object()
 
-    def _open(self, digest: str, verify: bool) -> tuple[Blob, FileIO]:  # noqa: FBT001 - called through `_run`
+    def _open(self, digest: str, verify: bool) -> OpenFile:  # noqa: FBT001 - as `open` has it
         _, path = self._place(digest)
         try:
             file = path.open("rb", buffering=0)
@@ -281,7 +285,7 @@ class DirectoryStore:
             size = os.fstat(file.fileno()).st_size
             if verify or (size <= _CHECKED_AT_ONCE and not self._recently_verified(digest)):
                 self._verify(file, digest)
-            return Blob(digest=digest, size=size), file
+            return OpenFile(Blob(digest=digest, size=size), file, self._threads)
         except BaseException:
             file.close()
             raise
