@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from safelight.errors import Code, Error
+from safelight.opening import opened
 from safelight.steady import Ages
 from safelight.storage.files import BLOCK, guarded
 from safelight.storage.partial.background import Background
@@ -172,7 +173,7 @@ class PartialDirectory:
 
     async def _read(self, id: str) -> AsyncIterator[bytes]:
         path = self._files.bytes_of(id)
-        with await self._run(FileIO, path) as file:
+        async with opened(lambda: guarded(FileIO, path), self._threads) as file:
             while data := await self._run(file.read, BLOCK):
                 yield data
 
