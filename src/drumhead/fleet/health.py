@@ -1,10 +1,12 @@
-"""Check the health of a machine's service through its forwarded port."""
+"""Check the health of a machine's service: through its forwarded port, and as a neighbour on its network."""
 
 from __future__ import annotations
 
 import asyncio
 import http.client
 from typing import TYPE_CHECKING
+
+from drumhead.machine.network.neighbour import Neighbour, Reach, reach
 
 if TYPE_CHECKING:
     from drumhead.fleet.records import HealthCheck
@@ -17,27 +19,49 @@ QUIET_TIME = 1.0
 """Seconds after which an open connection counts as accepted; QEMU accepts at once and hangs up if the guest refuses."""
 
 
-async def wait_healthy(check: HealthCheck, forward: PortForward) -> bool:
-    """Poll until the service is healthy. Return False when it is not within the check's time limit."""
+UNREACHED: dict[Reach, str] = {
+    "silent": "answered this host, but no neighbour on its network",
+    "refused": "answered this host, but refused its neighbours",
+}
+"""What the host says of a machine that only the host can reach."""
+
+
+async def wait_healthy(check: HealthCheck, forward: PortForward, neighbour: Neighbour | None = None) -> str:
+    """Poll until the service is healthy and `neighbour` reaches it. Return why it is not within the check's time limit.
+
+    The reason continues the name of a machine; it is empty for a healthy one.
+    """
+    reason = "did not become healthy"
     try:
         async with asyncio.timeout(check.timeout):
-            while not await is_healthy(check, forward):  # noqa: ASYNC110 - a health check can only be polled
+            while True:
+                if await is_healthy(check, forward):
+                    unreached = await _unreached(neighbour)
+                    if not unreached:
+                        return ""
+                    reason = f"did not become healthy: it {unreached}"
                 await asyncio.sleep(check.interval)
     except TimeoutError:
-        return False
-    return True
+        return reason
 
 
-async def wait_unresponsive(check: HealthCheck, forward: PortForward) -> None:
+async def wait_unresponsive(check: HealthCheck, forward: PortForward, neighbour: Neighbour | None = None) -> str:
     """Poll a healthy service every `check.recheck` seconds until it fails to answer `check.failures` times in a row.
 
-    Any answer counts: a service that reports that it is not ready is waiting for another service, and restarting it
-    would not help.
+    Return how it failed the last time. The host and a neighbour must each get an answer. Any answer counts: a service
+    that reports that it is not ready is waiting for another service, and restarting it would not help.
     """
-    unanswered = 0
+    unanswered, reason = 0, ""
     while unanswered < check.failures:
         await asyncio.sleep(check.recheck)
-        unanswered = 0 if await is_alive(check, forward) else unanswered + 1
+        reason = await _unreached(neighbour) if await is_alive(check, forward) else "did not answer"
+        unanswered = unanswered + 1 if reason else 0
+    return f"{reason} {check.failures} times in a row"
+
+
+async def _unreached(neighbour: Neighbour | None) -> str:
+    """Say what a neighbour could not do; empty when it reaches the service, or cannot know."""
+    return UNREACHED.get(await asyncio.to_thread(reach, neighbour), "") if neighbour else ""
 
 
 async def is_alive(check: HealthCheck, forward: PortForward) -> bool:

@@ -15,6 +15,8 @@ from drumhead.image.store import ImageStore
 from drumhead.machine.boot import wait_started
 from drumhead.machine.instances import Instances
 from drumhead.machine.launch import image_digest, start_machine
+from drumhead.machine.network.neighbour import Neighbour
+from drumhead.machine.network.private import multicast_group
 from drumhead.machine.process import wait_process
 from drumhead.machine.stop import stop_machine
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from drumhead.fleet.plan import PlannedMachine
+    from drumhead.fleet.records import HealthCheck
     from drumhead.home import Home
     from drumhead.machine.records import Instance
 
@@ -108,13 +111,20 @@ class Lifetime:
             return error.message
         check = self._machine.member.health
         forward = find_forward(instance.launch.forwards, check.port) if check is not None else None
-        if check is not None and forward is not None and not await wait_healthy(check, forward):
-            return "did not become healthy"
+        neighbour = self._neighbour(instance, check) if check is not None else None
+        if check is not None and forward is not None:
+            reason = await wait_healthy(check, forward, neighbour)
+            if reason:
+                return reason
         self._healthy_since = time.monotonic()
         log.info("%s is healthy", self._machine.name)
         await healthy()
         if check is None or forward is None or not check.failures:
             never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             return await never
-        await wait_unresponsive(check, forward)
-        return f"did not answer {check.failures} times in a row"
+        return await wait_unresponsive(check, forward, neighbour)
+
+    def _neighbour(self, instance: Instance, check: HealthCheck) -> Neighbour:
+        """Return where the machine's neighbours find its service."""
+        group = multicast_group(self._home, instance.launch.spec.private_network)
+        return Neighbour(group=group, address=instance.launch.address, port=check.port)

@@ -139,8 +139,12 @@ def observe(directory: Path, launch: Launch) -> Instance:
         keeping = msgspec.json.decode((directory / KEEPING).read_bytes(), type=Keeping)
     except (FileNotFoundError, msgspec.DecodeError):
         return instance
-    if keeping.asleep and not instance.pid and keeper_pid(directory):
+    kept = bool(keeper_pid(directory))
+    if keeping.asleep and not instance.pid and kept:
         return msgspec.structs.replace(instance, keeping=keeping, state="asleep", exit_status=None)
+    if not kept and (keeping.waits or instance.state == "running"):
+        # Its keeper was killed, or could not record its end.
+        keeping = msgspec.structs.replace(keeping, waits=False, lost=True)
     return msgspec.structs.replace(instance, keeping=keeping)
 
 

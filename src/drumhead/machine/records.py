@@ -100,13 +100,15 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 class Keeping(msgspec.Struct, frozen=True, kw_only=True):
     """instances/NAME/keeping.json: what the keeper of a machine has done. `reason` says how the machine ended last;
-    `waits` tells that it is started again after a delay, `asleep` that the next connection starts it.
+    `waits` tells that it is started again after a delay, `asleep` that the next connection starts it, and `lost`, which
+    is never stored, that the keeper has ended without the machine, so nobody restarts it.
     """
 
     restarts: int = 0
     reason: str = ""
     waits: bool = False
     asleep: bool = False
+    lost: bool = False
 
 
 class GuestMemory(msgspec.Struct, frozen=True, kw_only=True):

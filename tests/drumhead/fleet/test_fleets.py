@@ -8,7 +8,10 @@ import pytest
 
 from drumhead.fleet.deploy import SUPERVISOR_LOG
 from drumhead.fleet.store import FleetStore
-from support.guests.machines import command, find, restarts_of, wait_gone, wait_healthy_again, wait_until
+from drumhead.machine.instances import Instances
+from drumhead.machine.qemu.channel import monitor
+from support.guests.applications import get
+from support.guests.machines import command, find, forwarded, restarts_of, wait_gone, wait_healthy_again, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -96,6 +99,17 @@ async def test_a_service_that_answers_no_more_is_started_again(drumhead, up):
     assert (
         "did not answer 3 times in a row" in (FleetStore(drumhead.home, "pair").directory / SUPERVISOR_LOG).read_text()
     )
+
+
+async def test_a_machine_that_only_the_host_reaches_is_started_again(drumhead, up):
+    await wait_healthy_again(drumhead.home, "pair", "pair-server", restarts=-1)
+    restarts, deaf = restarts_of(drumhead.home, "pair", "pair-server"), find(drumhead, "pair-server")
+    async with monitor(Instances(drumhead.home).directory("pair-server")) as qemu:
+        await qemu.execute("set_link", {"name": "net0", "up": False})
+    assert get(forwarded(deaf, 8000), "/etc/hostname") == "pair-server", "the host still reaches it"
+    await wait_healthy_again(drumhead.home, "pair", "pair-server", restarts=restarts)
+    said = (FleetStore(drumhead.home, "pair").directory / SUPERVISOR_LOG).read_text()
+    assert "pair-server: answered this host, but no neighbour on its network 3 times in a row; stopping it" in said
 
 
 async def test_up_after_an_update_replaces_the_machines_of_that_image_only(drumhead, up):

@@ -16,6 +16,9 @@ from drumhead.fleet.records import Fleet, HealthCheck, Member
 from drumhead.fleet.store import FleetStore
 from drumhead.fleet.supervisor import MAX_RESTART_DELAY, MIN_RESTART_DELAY, next_restart_delay, stop_in_order
 from drumhead.home import Home
+from drumhead.machine.network import neighbour
+from drumhead.machine.network.neighbour import Neighbour
+from drumhead.machine.network.private import MulticastGroup
 from drumhead.machine.records import PortForward
 
 
@@ -59,6 +62,28 @@ async def test_a_port_that_nobody_listens_on_is_silent(service):
     async with asyncio.timeout(30):
         await waiting
     assert await health.is_alive(check, forward)
+
+
+NOBODY = Neighbour(group=MulticastGroup("239.1.2.3", 23999), address="10.64.0.1", port=80)
+
+
+async def test_a_service_that_no_neighbour_reaches_is_told_from_a_silent_one(service, monkeypatch):
+    monkeypatch.setattr(neighbour, "ANSWER_TIME", 0.2)
+    forward, answers, _ = service
+    answers += [503, 200, 200]
+    check = HealthCheck(port=80, path="/readyz", recheck=0.01, failures=2, interval=30, timeout=0.5)
+    async with asyncio.timeout(30):
+        said = await health.wait_unresponsive(check, forward, NOBODY)
+        assert said == "answered this host, but no neighbour on its network 2 times in a row"
+        assert (await health.wait_healthy(check, forward, NOBODY)).startswith("did not become healthy: it answered")
+
+
+def test_a_network_of_the_host_that_is_down_is_no_machine_s_fault():
+    asking = "from drumhead.machine.network.neighbour import *; from drumhead.machine.network.private import *; "
+    asking += f"print(reach({NOBODY!r}, time_limit=0.2))"
+    alone = ["unshare", "--net", "--map-root-user", sys.executable, "-c", asking]
+    assert subprocess.run(alone, capture_output=True, text=True, check=True).stdout == "unknown\n"
+    assert neighbour.reach(NOBODY, time_limit=0.2) == "silent"
 
 
 async def test_machines_stop_when_nobody_needs_them_and_beside_those_that_nobody_waits_for(monkeypatch):

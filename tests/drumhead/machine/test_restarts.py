@@ -1,11 +1,15 @@
 """Machines that are started again when they have ended (``--restart``)."""
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from drumhead.machine.instances import Instances, keeper_pid
 from drumhead.machine.keep.policy import FIRST_DELAY, LONGEST_DELAY, MAX_RESTARTS, STEADY, Restarts
+from drumhead.machine.records import InstanceSpec, Launch
+from drumhead.records import Command
 from support.guests.composing import write_files
 from support.guests.machines import command, find, wait_log
 
@@ -36,6 +40,25 @@ def test_delays_grow_until_a_machine_has_run_steadily_and_end_after_too_many():
 @pytest.mark.parametrize(("policy", "failed", "again"), [("no", True, False), ("on-failure", False, False)])
 def test_a_policy_leaves_an_end_as_it_is(policy, failed, again):
     assert (Restarts(policy).after(failed=failed, ran=1.0) is not None) == again
+
+
+def test_a_keeper_that_was_killed_is_not_said_to_restart_anything(empty):
+    directory = Instances(empty.home).directory("orphan")
+    spec = InstanceSpec(name="orphan", image="i", command=Command(argv=("x",)), restart="always")
+    launch = Launch(
+        spec=spec, image_digest="", accelerator="tcg", mac="", address="", forwards=(), started_at=0.0, attached=False
+    )
+    directory.mkdir(parents=True)
+    Instances(empty.home).write(launch)
+    holding = "import sys, time; from pathlib import Path; from drumhead.machine.keep.keeper import *\n"
+    holding += "with keeping(Path(sys.argv[1])):\n write_keeping(Path(sys.argv[1]), Keeping(restarts=4, waits=True))\n"
+    holding += " print(flush=True); time.sleep(999)"
+    with subprocess.Popen([sys.executable, "-c", holding, directory], stdout=subprocess.PIPE) as keeper:
+        keeper.stdout.readline()
+        assert "4, restarting" in empty("instances")
+        keeper.kill()
+    assert "4, not kept any more" in empty("instances")
+    assert "restarting" not in empty("instances")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from drumhead.machine.stop import destroy_machine, exit_status, stop_machine, wa
 
 if TYPE_CHECKING:
     from drumhead.machine.instances import Instances
-    from drumhead.machine.records import Instance
+    from drumhead.machine.records import Instance, Keeping
 
 Flag = Parameter(negative="")
 
@@ -111,9 +111,14 @@ def _row(instance: Instance) -> tuple[str, ...]:
     if instance.memory:
         memory = f"{size_text(instance.memory.total - instance.memory.free)} of {memory}"
     ports = ", ".join(f"{one.host_port}->{one.guest_port}/{one.protocol}" for one in launch.forwards)
-    keeping = instance.keeping
-    restarts = f"{keeping.restarts}{', restarting' if keeping.waits and not instance.pid else ''}" if keeping else ""
+    restarts = _restarts(instance.keeping, running=bool(instance.pid)) if instance.keeping else ""
     return launch.spec.name, launch.spec.image, state, instance.address, uptime, memory, restarts, ports
+
+
+def _restarts(keeping: Keeping, *, running: bool) -> str:
+    if keeping.lost:
+        return f"{keeping.restarts}, not kept any more"
+    return f"{keeping.restarts}, restarting" if keeping.waits and not running else str(keeping.restarts)
 
 
 def _duration(seconds: float) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import socket
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from drumhead.home import Home
     from drumhead.machine.records import Launch
 
+LOOPBACK = "127.0.0.1"
 PREFIX = 10
 """10.64.0.0/10: room for four million machines, away from QEMU's user network 10.0.2.0/24."""
 
@@ -36,6 +39,23 @@ def multicast_group(home: Home, network: str) -> MulticastGroup:
     """Return the group of a network. Two homes never share one."""
     digest = hashlib.sha256(f"{home.root}\0{network}".encode()).digest()
     return MulticastGroup(f"239.{digest[0]}.{digest[1]}.{digest[2]}", 20000 + int.from_bytes(digest[3:5]) % 10000)
+
+
+def open_group(group: MulticastGroup) -> socket.socket:
+    """Return a socket in the network's group, as QEMU opens its own."""
+    link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        link.bind((group.address, group.port))
+        member = struct.pack("4s4s", socket.inet_aton(group.address), socket.inet_aton(LOOPBACK))
+        link.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+        link.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(LOOPBACK))
+        link.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
+        link.setblocking(False)  # noqa: FBT003
+    except OSError:
+        link.close()
+        raise
+    return link
 
 
 def derive_mac(network: str, name: str) -> str:

@@ -11,7 +11,6 @@ import os
 import secrets
 import signal
 import socket
-import struct
 import sys
 import tempfile
 from contextlib import suppress
@@ -28,7 +27,6 @@ from drumhead.machine.network.namespace import Settings
 if TYPE_CHECKING:
     from drumhead.home import Home
 
-LOOPBACK = "127.0.0.1"
 NETMASK = "255.192.0.0"
 MAX_FRAME = 1 << 16
 BURST = 64
@@ -84,7 +82,7 @@ async def _attend(group: private.MulticastGroup, mac: str, card: int, process: a
         loop.add_signal_handler(number, lambda: None)
     loop.add_signal_handler(signal.SIGTERM, process.terminate)
     os.set_blocking(card, False)
-    with _open_group(group) as link:
+    with private.open_group(group) as link:
         loop.add_reader(card, _relay_out, card, link, (group.address, group.port))
         loop.add_reader(link, _relay_in, link, card, bytes.fromhex(mac.replace(":", "")))
         try:
@@ -93,23 +91,6 @@ async def _attend(group: private.MulticastGroup, mac: str, card: int, process: a
             loop.remove_reader(card)
             loop.remove_reader(link)
     return status if status >= 0 else 128 - status
-
-
-def _open_group(group: private.MulticastGroup) -> socket.socket:
-    """Return a socket in the network's group, as QEMU opens its own."""
-    link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        link.bind((group.address, group.port))
-        member = struct.pack("4s4s", socket.inet_aton(group.address), socket.inet_aton(LOOPBACK))
-        link.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
-        link.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(LOOPBACK))
-        link.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
-        link.setblocking(False)  # noqa: FBT003
-    except OSError:
-        link.close()
-        raise
-    return link
 
 
 def _relay_out(card: int, link: socket.socket, to: tuple[str, int]) -> None:
