@@ -18,7 +18,7 @@ from drumhead.machine.instances import Instances
 from drumhead.machine.launch import Started, start_machine
 from drumhead.machine.process import die_with_parent, wait_process
 from drumhead.machine.qemu.acceleration import Acceleration, find_acceleration
-from drumhead.machine.qemu.command_line import PROGRAM, accelerator_arguments
+from drumhead.machine.qemu.command_line import PLAIN, PROGRAM, accelerator_arguments
 from drumhead.machine.records import InstanceSpec, PortForward
 from drumhead.machine.request import choose_command
 from drumhead.machine.stop import destroy_machine
@@ -120,7 +120,7 @@ class Boots:
         begun = time.perf_counter()
         process = await asyncio.create_subprocess_exec(
             *(PROGRAM, *accelerator_arguments(accelerator), "-machine", "q35", "-m", "96M"),
-            *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"),
+            *(*PLAIN, "-serial", "stdio"),
             *("-kernel", str(boot.kernel), *initrd, "-append", boot.cmdline),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, preexec_fn=die_with_parent(),
         )  # fmt: skip

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -48,6 +49,17 @@ def test_machine_has_the_size_that_was_asked_for(facts):
     assert facts["cpus"] == 2
     assert 100 << 20 < facts["memory"] < 160 << 20
     assert facts["host"] == "server"
+
+
+def test_firmware_leaves_the_memory_alone_that_holds_the_initrd(drumhead, server):  # noqa: ARG001
+    said = execute(drumhead, "dmesg")[0].decode()
+    reserved = [
+        (int(first, 16), int(last, 16))
+        for first, last in re.findall(r"BIOS-e820: \[mem 0x(\w+)-0x(\w+)\] reserved", said)
+    ]
+    (first, last) = (int(number, 16) for number in re.search(r"RAMDISK: \[mem 0x(\w+)-0x(\w+)\]", said).groups())
+    assert reserved
+    assert not [one for one in reserved if one[0] <= last and first <= one[1]]
 
 
 def test_a_mac_gives_its_address(server, drumhead):

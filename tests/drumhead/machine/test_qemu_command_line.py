@@ -45,6 +45,7 @@ def test_machine_has_what_was_asked_for_and_no_more():
     assert after("-smp") == ["2"]
     assert after("-append") == ["console=ttyS0 quiet"]
     assert {"-nodefaults", "-no-user-config", "-no-reboot"} <= set(words())
+    assert after("-boot") == ["strict=on"]
 
 
 def test_disks_are_known_by_serial_number_and_layers_cannot_be_written():

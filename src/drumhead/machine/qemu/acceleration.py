@@ -17,7 +17,7 @@ import msgspec
 from drumhead import host
 from drumhead.blobs import replacing
 from drumhead.machine.process import die_with_parent
-from drumhead.machine.qemu.command_line import PROGRAM, accelerator_arguments
+from drumhead.machine.qemu.command_line import PLAIN, PROGRAM, accelerator_arguments
 
 if TYPE_CHECKING:
     from drumhead.guest.contract import ProbeBoot
@@ -88,7 +88,7 @@ async def try_boot(boot: ProbeBoot, accelerator: Accelerator, time_limit: float)
     initrd = [] if boot.initrd is None else ["-initrd", str(boot.initrd)]
     process = await asyncio.create_subprocess_exec(
         *[host.find_program(PROGRAM), *accelerator_arguments(accelerator), "-machine", "q35", "-m", "128M"],
-        *["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"],
+        *[*PLAIN, "-serial", "stdio"],
         *["-kernel", str(boot.kernel), "-append", boot.cmdline, *initrd],
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

@@ -55,8 +55,7 @@ static bool load_module(int file) {
     return true;
 }
 
-/* In the order of their names (NN-NAME.ko); each is removed once it is loaded, as the initramfs is memory. A machine works
-   without zram, whose signature an emulated machine has been seen to reject that the next one accepted. */
+/* In the order of their names (NN-NAME.ko); each is removed once it is loaded, as the initramfs is memory. */
 void load_modules(void) {
     struct dirent **names;
     int count = scandir("/modules", &names, NULL, by_name);
@@ -65,11 +64,8 @@ void load_modules(void) {
         if (names[i]->d_name[0] == '.') continue;
         snprintf(path, sizeof path, "/modules/%s", names[i]->d_name);
         int file = open(path, O_RDONLY | O_CLOEXEC);
-        if (file < 0 || !load_module(file)) {
-            if (!strstr(path, "-zram.ko")) fail("cannot load %s: %s", path, strerror(errno));
-            say("there is no swap: cannot load %s: %s", path, strerror(errno));
-        }
-        if (file >= 0) close(file);
+        if (file < 0 || !load_module(file)) fail("cannot load %s: %s", path, strerror(errno));
+        close(file);
         unlink(path);
     }
 }
