@@ -15,10 +15,12 @@ from cost import Cost, costs, counting
 
 
 class Running:
-    """A system that runs: the `host:port` of its master, and what it costs."""
+    """A system that runs: the `host:port` of everything, its data directory, and what it costs."""
 
-    def __init__(self, master: str, pid: int, environment: dict[str, str]) -> None:
-        self.master = master
+    def __init__(self, where: dict[str, str], data: str, pid: int, environment: dict[str, str]) -> None:
+        self.where = where
+        self.master = where["master"]
+        self.data = data
         self._pid = pid
         self._environment = environment
 
@@ -52,7 +54,7 @@ async def system(*argv: str, tree: Path | None = None) -> AsyncIterator[Running]
         )
         assert process.stdout is not None
         try:
-            yield Running(json.loads(await process.stdout.readline())["master"], process.pid, environment)
+            yield Running(json.loads(await process.stdout.readline()), data, process.pid, environment)
         finally:
             process.send_signal(signal.SIGTERM)
             await process.wait()
