@@ -112,7 +112,7 @@ def _opens(event: Happened) -> int:
         return 0 if event.state in ENDED else 1
     if event.kind in ("retried", "released"):
         return 1
-    return -1 if event.state in ENDED and event.kind != "deleted" else 0
+    return -1 if event.state in ENDED and event.kind not in ("deleted", "excused") else 0
 
 
 class StatisticsSlot(Record, frozen=True, kw_only=True):

@@ -101,8 +101,7 @@ async def test_an_expired_lease_is_a_death_and_fenced(store):
     assert await store.lease(request("b", wait=2.0, holding=[second.id])) == []
     task = await store.get(made.id)
     assert (task.state, task.deaths, task.failure.code) == (State.QUARANTINED, 2, "worker_lost")
-    for lease in (first, second):
-        (answer,) = await store.settle([finished(lease.id)])
+    for answer in await store.settle([finished(lease.id) for lease in (first, second)]):
         assert (answer.problem["code"], answer.problem["state"]) == ("lease_lost", "quarantined")
     assert (await store.get(made.id)).outputs == []
 
@@ -220,3 +219,31 @@ async def test_a_worker_that_waits_is_drained_at_once(store):
     await store.create([new_task()])
     assert await asyncio.wait_for(waiting, 20.0) == []
     assert len(await store.lease(request("other"))) == 1
+
+
+async def test_a_worker_that_comes_back_late_takes_its_death_back_too(store):
+    """Meanwhile another worker has died with the task, or has finished it."""
+    for ends in ("expired", "finished"):
+        (made,) = await store.create([new_task()])
+        (first,) = await store.lease(request("a", seconds=0.05))
+        (second,) = await store.lease(request("b", wait=10, seconds=0.05 if ends == "expired" else 30))
+        if ends == "finished":
+            await store.settle([finished(second.id)])
+        else:
+            while (await store.get(made.id)).state is not State.QUARANTINED:
+                page = await store.events(0, task=made.id)
+                await store.events(page.last, wait=10, task=made.id)
+        before = await store.get(made.id)
+        for _ in range(2):
+            answer = await store.heartbeat(Heartbeat(worker=WorkerInfo(id="a"), holding=[first.id]))
+            assert answer.lost == [first.id]
+            after = await store.get(made.id)
+            assert after.deaths == before.deaths - 1
+        if ends == "finished":
+            assert (after.state, after.outputs, after.lease) == (State.FINISHED, before.outputs, second.id)
+            (repeated,) = await store.settle([finished(second.id)])
+            assert repeated.problem is None
+        else:
+            assert after.state is State.WAITING
+            assert after.failure.code == "worker_lost"
+            await store.cancel(made.id)

@@ -40,6 +40,7 @@ class Expected:
         self.expires = 0.0
         self.due = 0.0
         self.settled: tuple[str, str] | None = None
+        self.missing: set[str] = set()
 
     def leave(self, state: State) -> None:
         self.state, self.lease = state, None
@@ -50,9 +51,9 @@ class Expected:
 
     def excuse(self, lease: str) -> None:
         """The worker of an expired lease was there after all."""
-        if self.deaths and self.state in {State.WAITING, State.WORKING, State.QUARANTINED}:
+        if self.deaths and self.state in {State.WAITING, State.WORKING, State.QUARANTINED, State.FINISHED}:
             self.deaths -= 1
-            self.settled = (lease, "excused")
+            self.missing.remove(lease)
             self.state = State.WAITING if self.state is State.QUARANTINED else self.state
 
 
@@ -125,7 +126,7 @@ class Machine(RuleBasedStateMachine):
         if task is None or task.lease != lease:
             repeated = task is not None and task.settled == (lease, name)
             assert (answer.problem is None) == repeated
-            if task is not None and task.settled == (lease, "expired") and kind != "died":
+            if task is not None and lease in task.missing and kind != "died":
                 task.excuse(lease)
             return
         task.settled = (lease, name)
@@ -170,6 +171,7 @@ class Machine(RuleBasedStateMachine):
         else:
             task.leave(State.WAITING)
             task.errors = task.deaths = 0
+            task.missing.clear()
 
     @rule(seconds=st.sampled_from([1.0, 11.0, 31.0]))
     def pass_time(self, seconds):
@@ -178,6 +180,7 @@ class Machine(RuleBasedStateMachine):
         for task in self.expected.values():
             if task.lease is not None and task.expires <= self.now:
                 task.settled = (task.lease, "expired")
+                task.missing.add(task.lease)
                 task.die()
             if task.due and task.due <= self.now:
                 task.due = 0.0

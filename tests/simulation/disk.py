@@ -48,10 +48,7 @@ class Disk:
         self._databases: dict[int, bytearray] = {}
         """The same of the files of SQLite, of which only writes are noted."""
         self._held: list[int] = []
-        for path, _, files in os.walk(root):
-            self._names[Path(path).stat().st_ino] = _names(Path(path))
-            for name in files:
-                self._keep(Path(path, name))
+        self._keep(os.fspath(root), root.stat().st_ino)
 
     def flush(self, descriptor: int) -> None:
         """Do what `os.fsync` does."""
@@ -59,7 +56,7 @@ class Disk:
         self.flushes += 1
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
-            self._names[status.st_ino] = _names(Path(f"/proc/self/fd/{descriptor}"))
+            self._names[status.st_ino] = _names(descriptor)
         else:
             self._held.append(os.dup(descriptor))  # its inode is not given to another file
             data = Path(f"/proc/self/fd/{descriptor}").read_bytes()  # it may be open for writing alone
@@ -89,9 +86,9 @@ class Disk:
     def copy(self, target: Path, *, power_cut: bool) -> None:
         """Write what is left after a crash into a new directory."""
         target.mkdir(mode=0o700)
-        self._copy(self.root, self.root.stat().st_ino, target, power_cut=power_cut)
+        self._copy(os.fspath(self.root), self.root.stat().st_ino, os.fspath(target), power_cut=power_cut)
 
-    def _copy(self, source: Path | None, inode: int, target: Path, *, power_cut: bool) -> None:
+    def _copy(self, source: str | None, inode: int, target: str, *, power_cut: bool) -> None:
         volatile = _names(source) if source is not None else {}
         durable = self._names.get(inode, {}) if power_cut else volatile
         for name in sorted(volatile.keys() | durable.keys()):
@@ -99,12 +96,13 @@ class Disk:
             found = now if now == then else self._rng.choice((now, then))
             if found is None:
                 continue
-            path = source / name if source is not None and found == now else None
+            path = f"{source}/{name}" if source is not None and found == now else None
             if found.directory:
-                (target / name).mkdir(mode=0o700)
-                self._copy(path, found.inode, target / name, power_cut=power_cut)
+                Path(target, name).mkdir(mode=0o700)
+                self._copy(path, found.inode, f"{target}/{name}", power_cut=power_cut)
             else:
-                self._copy_file(path, found.inode, target / name, power_cut=power_cut)
+                file = Path(path) if path is not None else None
+                self._copy_file(file, found.inode, Path(target, name), power_cut=power_cut)
 
     def _copy_file(self, source: Path | None, inode: int, target: Path, *, power_cut: bool) -> None:
         now = None
@@ -146,12 +144,18 @@ class Disk:
             _apply(made, write.offset, part)
         return bytes(made)
 
-    def _keep(self, path: Path) -> None:
-        status = path.stat()
-        self._content[status.st_ino] = path.read_bytes(), status.st_mtime_ns
+    def _keep(self, directory: str, inode: int) -> None:
+        """Take everything below a directory for durable. Paths are texts: a disk has hundreds of directories."""
+        names = self._names[inode] = _names(directory)
+        for name, node in names.items():
+            path = f"{directory}/{name}"
+            if node.directory:
+                self._keep(path, node.inode)
+            else:
+                self._content[node.inode] = Path(path).read_bytes(), Path(path).stat().st_mtime_ns
 
 
-def _names(directory: Path) -> dict[str, _Node]:
+def _names(directory: str | int | Path) -> dict[str, _Node]:
     with os.scandir(directory) as entries:
         return {entry.name: _Node(entry.inode(), entry.is_dir(follow_symlinks=False)) for entry in entries}
 

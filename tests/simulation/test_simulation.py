@@ -12,6 +12,10 @@ import pytest
 from simulation.mutations import MUTATIONS
 
 _TESTS = Path(__file__).parent.parent
+FOUND = {
+    10832: "a worker stopped while no master was there to be told, and its task was charged with a death",
+}
+"""Seeds that have found faults of the product, and which."""
 
 
 def _simulate(*arguments: object, hash_seed: str = "random") -> subprocess.CompletedProcess[str]:
@@ -24,7 +28,14 @@ def _simulate(*arguments: object, hash_seed: str = "random") -> subprocess.Compl
 
 @pytest.mark.slow
 def test_no_seed_breaks_a_promise() -> None:
-    done = _simulate("--seeds", 60)
+    done = _simulate("--seeds", 200)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", FOUND)
+def test_a_fault_that_a_seed_has_found_stays_mended(seed: int) -> None:
+    done = _simulate("--seed", seed)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

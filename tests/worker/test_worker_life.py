@@ -85,7 +85,8 @@ async def test_a_worker_frozen_past_its_lease_is_refused_and_goes_on(client: Cli
     frozen.send(signal.SIGCONT)
     await frozen.log(lambda line: "Lost the lease" in line["message"] and line.get("task") == task.id)
     assert (await client.task(task.id)).outputs == done.outputs
-    assert await kinds(client, task) == ["created", "leased", "expired", "leased", "finished"]
+    assert await kinds(client, task) == ["created", "leased", "expired", "leased", "finished", "excused"]
+    assert (await client.task(task.id)).deaths == 0
     after = await client.upload(photo(131))
     assert (await client.wait(after.id, timeout=20)).state is State.FINISHED
 

@@ -41,7 +41,7 @@ class View:
         """Take new events in."""
         for event in events:
             self._recent.appendleft(event)
-            if event.state in ENDED and event.kind != "deleted":
+            if event.state in ENDED and event.kind not in ("deleted", "excused"):
                 self._ends.append(event.at)
 
     def rate(self) -> float:

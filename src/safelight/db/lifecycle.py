@@ -14,7 +14,7 @@ from __future__ import annotations
 import msgspec
 
 from safelight.db.retry import retry_delay
-from safelight.db.rows import TaskRow
+from safelight.db.rows import EXPIRED, TaskRow, ending
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
 from safelight.wire import Died, Failed, Failure, Finished, Outcome, Returned, State
@@ -23,8 +23,8 @@ KIND: dict[type, str] = {Finished: "finished", Failed: "failed", Died: "died", R
 """The names of the outcomes in `TaskRow.settled_as` and in events."""
 
 _CAUSES = {Code.OUT_OF_MEMORY, Code.TIMED_OUT, Code.DECODER_CRASHED}
-EXPIRED, EXCUSED = "expired", "excused"
-"""How a lease ended that no outcome did, in `TaskRow.settled_as` and in events."""
+EXCUSED = "excused"
+"""How a lease ended whose worker came back after it had expired, in `TaskRow.settled_as` and in events."""
 _LOST = Failure(
     code=Code.WORKER_LOST.value,
     detail="The worker sent no more heartbeats: it was killed, it hangs, or its machine is gone.",
@@ -66,7 +66,7 @@ def settled(row: TaskRow, outcome: Outcome, policy: Policy, now: int) -> Change:
         case Returned():
             change = returned(row)
     assert change.new is not None
-    new = change.new.evolve(settled=row.lease, settled_as=KIND[type(outcome)])
+    new = change.new.evolve(settled=row.lease, settled_as=ending(KIND[type(outcome)], row.missing))
     return msgspec.structs.replace(change, new=new)
 
 
@@ -75,16 +75,21 @@ def expired(row: TaskRow, policy: Policy) -> Change:
     known = row.failure is not None and row.deaths > 0 and row.failure.code in _CAUSES
     change = _died(row, EXPIRED, row.failure if known and row.failure else _LOST, policy)
     assert change.new is not None
-    return msgspec.structs.replace(change, new=change.new.evolve(settled=row.lease, settled_as=EXPIRED))
+    assert row.lease is not None
+    missing = ending(EXPIRED, (*row.missing, row.lease))
+    return msgspec.structs.replace(change, new=change.new.evolve(settled=row.lease, settled_as=missing))
 
 
-def excused(row: TaskRow) -> Change:
+def excused(row: TaskRow, lease: str) -> Change:
     """Take the death of an expired lease back: its worker was only out of reach, or suspended, and has come back.
 
-    The lease stays lost. A task that this death had quarantined waits again.
+    `lease` is one of `row.missing`; other workers may have had the task since, and may have finished it. The lease
+    stays lost. A task that this death had quarantined waits again.
     """
     deaths = row.deaths - 1
-    new = row.evolve(deaths=deaths, settled_as=EXCUSED, failure=row.failure if deaths or row.errors else None)
+    kind = EXCUSED if lease == row.settled else row.ended_as or EXCUSED
+    missing = ending(kind, [other for other in row.missing if other != lease])
+    new = row.evolve(deaths=deaths, settled_as=missing, failure=row.failure if deaths or row.errors else None)
     return Change(kind=EXCUSED, old=row, new=new.evolve(state=State.WAITING) if row.state is State.QUARANTINED else new)
 
 
@@ -159,7 +164,10 @@ def _unleased(row: TaskRow, state: State) -> TaskRow:
 
 
 def _reset(row: TaskRow) -> TaskRow:
-    return row.evolve(state=State.WAITING, due=None, errors=0, deaths=0, classic_deaths=0, failure=None, seconds=0.0)
+    ended = row.ended_as if row.ended_as != EXPIRED else EXCUSED  # deaths that are forgotten are not taken back
+    return row.evolve(
+        state=State.WAITING, due=None, errors=0, deaths=0, classic_deaths=0, settled_as=ended, failure=None, seconds=0.0
+    )
 
 
 def _conflict(row: TaskRow, rule: str) -> Error:

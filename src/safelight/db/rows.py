@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +13,14 @@ from safelight.wire import DEFAULT_TENANT, Blob, Event, Failure, Lease, Output, 
 Value = int | float | str | None
 HOLD = 1 << 52
 """`due` of a task whose recipe is paused: this and the number of the pause, a time that never comes."""
+EXPIRED = "expired"
+"""How a lease ended that nobody extended, in `TaskRow.settled_as` and in events."""
 _PLAIN = frozenset({int, float, str})
+
+
+def ending(kind: str, missing: Sequence[str]) -> str:
+    """Return a `TaskRow.settled_as`: how the last lease ended, and then `TaskRow.missing`."""
+    return " ".join((kind, *missing))
 
 
 class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -32,7 +40,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     lease_duration: int | None = None
     worker: str | None = None
     settled: str | None = None
-    settled_as: str | None = None
+    settled_as: str | None = None  # see `ending`
     outputs: list[Output] | None = None
     failure: Failure | None = None
     engine: str = ""
@@ -77,6 +85,19 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     def lease_id(self) -> str:
         """The id of the lease in force, or else of the last one that an outcome has ended."""
         return f"{self.n}-{self.key}-{self.attempts}-{self.lease or self.settled}"
+
+    @property
+    def ended_as(self) -> str | None:
+        """How the last lease ended: the name of its outcome, `expired` or `excused`."""
+        return None if self.settled_as is None else self.settled_as.partition(" ")[0]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The random parts of the leases that have expired and whose workers have not come back since."""
+        kind, *leases = (self.settled_as or "").split(" ")
+        if kind == EXPIRED and not leases and self.settled is not None:  # as the first release wrote it
+            return (self.settled,)
+        return tuple(leases)
 
     @property
     def size(self) -> int:

@@ -109,8 +109,13 @@ class Leases:
             async with asyncio.timeout(_RECONCILE):
                 await self._request(0, 0.0)
 
-    async def return_leases_of(self, worker: str, decoding: list[str]) -> None:
-        """Return the leases of a worker that died, except for those it was decoding. Raises the master's errors."""
+    async def return_leases_of(self, worker: str, decoding: list[str], unreported: list[str]) -> None:
+        """Return the leases of a worker that died, except for those it was decoding. Raises the master's errors.
+
+        The deaths of `unreported` leases, which have expired only because no master answered, are taken back.
+        """
+        if unreported:
+            await self._client.heartbeat(Heartbeat(worker=WorkerInfo(id=worker), holding=unreported))
         await self._client.lease(LeaseRequest(worker=WorkerInfo(id=worker), n=0, holding=decoding))
 
     def settle(self, held: Held, outcome: Outcome) -> None:

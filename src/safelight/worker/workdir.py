@@ -3,6 +3,7 @@
 It is locked for as long as the worker lives. A worker that starts later on the same data directory sees by the lock
 which workers have died, returns their leases at once, and removes their directories. Only the leases of photos that
 were being decoded are left to expire, which counts as a death, because each of those photos may have killed its worker.
+A worker that stops while no master answers leaves the leases whose end it could not report, and its directory stays.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ _LEASE = 96
 
 
 class Predecessor:
-    """A worker that died: its id, and the leases whose photos it was decoding, None if that is not known."""
+    """A worker that died: its id, and the leases whose photos it was decoding, None if that is not known.
+
+    `unreported` has the leases that it ended before it stopped, which no master was told of.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.id = directory.name
@@ -29,6 +33,9 @@ class Predecessor:
         self.decoding: list[str] | None = None
         with suppress(OSError, ValueError):
             self.decoding = json.loads((directory / "decoding").read_text())
+        self.unreported: list[str] = []
+        with suppress(OSError, ValueError):
+            self.unreported = json.loads((directory / "unreported").read_text())
 
     def remove(self) -> None:
         """Remove its directory."""
@@ -42,6 +49,7 @@ class Workdir:
         self._directory = directory
         self._stack = stack
         self._decoding: set[str] = set()
+        self._stays = False
         self._size = slots * _LEASE + 2
         self._file = os.open(directory / "decoding", os.O_RDWR | os.O_CREAT, 0o644)
         stack.callback(os.close, self._file)
@@ -59,8 +67,19 @@ class Workdir:
             with suppress(OSError):  # without locks nobody can see that this worker died, and its leases expire
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             made.rename(directory)
-            stack.callback(shutil.rmtree, directory, ignore_errors=True)
-            yield cls(directory, slots, stack)
+            workdir = cls(directory, slots, stack)
+            stack.callback(workdir._remove)
+            yield workdir
+
+    def leave(self, unreported: list[str]) -> None:
+        """Leave leases to whoever starts next on this data directory: they ended, and no master was told of it."""
+        with suppress(OSError):
+            (self._directory / "unreported").write_text(json.dumps(unreported))
+            self._stays = True
+
+    def _remove(self) -> None:
+        if not self._stays:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def path(self, name: str) -> Path:
         """Return the path of a scratch file."""

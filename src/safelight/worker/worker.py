@@ -12,7 +12,7 @@ from functools import partial
 from safelight.client.base import retrying
 from safelight.client.discovery import Discovery
 from safelight.errors import Error
-from safelight.wire import Returned
+from safelight.wire import Died, Returned
 from safelight.worker.attempts import Attempts
 from safelight.worker.leases import Held, Leases
 from safelight.worker.outage import Outage
@@ -84,7 +84,7 @@ class Worker:
         try:
             for dead in await asyncio.to_thread(self._workdir.predecessors):
                 if dead.decoding is not None:
-                    return_leases = partial(self._leases.return_leases_of, dead.id, dead.decoding)
+                    return_leases = partial(self._leases.return_leases_of, dead.id, dead.decoding, dead.unreported)
                     await retrying(return_leases, retry_for=_RETURN)
                     log.info("Returned the leases of the worker %s, which died", dead.id)
                 await asyncio.to_thread(dead.remove)
@@ -172,4 +172,6 @@ class Worker:
         if await self._leases.settled(_FLUSH):
             await self._leases.reconcile()
         else:
+            ended = [held for held in self._leases.held.values() if not isinstance(held.outcome, Died)]
+            self._workdir.leave([held.lease.id for held in ended])
             log.warning("The master did not accept the last %d outcomes; their leases expire", len(self._leases.held))

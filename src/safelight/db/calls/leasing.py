@@ -28,7 +28,7 @@ from safelight.wire import (
     WorkerSeen,
 )
 
-_OPEN = frozenset({State.WAITING, State.WORKING, State.QUARANTINED})
+_EXCUSABLE = frozenset({State.WAITING, State.WORKING, State.QUARANTINED, State.FINISHED})
 WORKER_REMEMBERED = 120_000
 """Milliseconds after which a worker that sends nothing is forgotten: twice the longest wait for a lease."""
 
@@ -131,14 +131,18 @@ def _excuse(transaction: Transaction, leases: Sequence[str]) -> None:
     """Take back the deaths of leases that expired although the worker, which names them now, is alive."""
     references = [reference for lease in leases if (reference := ids.parse(lease)) is not None]
     rows = transaction.tasks_by_number({reference.n for reference in references}) if references else {}
-    changes: dict[int, Change] = {}
+    changes: list[Change] = []
     for reference in references:
         row = rows.get(reference.n)
-        if row is None or row.key != reference.key or row.settled != reference.token or row.deaths == 0:
+        token = reference.token
+        if row is None or token is None or row.key != reference.key or token not in row.missing or row.deaths == 0:
             continue
-        if row.settled_as == lifecycle.EXPIRED and row.state in _OPEN:
-            changes[row.n] = lifecycle.excused(row)
-    transaction.apply(list(changes.values()))
+        if row.state in _EXCUSABLE:
+            change = lifecycle.excused(row, token)
+            assert change.new is not None
+            changes.append(change)
+            rows[row.n] = change.new
+    transaction.apply(changes)
 
 
 def settle(transaction: Transaction, outcomes: Sequence[Outcome], policy: Policy) -> list[Settled]:
@@ -183,7 +187,7 @@ def _settled_before(row: TaskRow, reference: ids.Reference, outcome: Outcome) ->
         row.key == reference.key
         and row.settled is not None
         and row.settled == reference.token
-        and row.settled_as == lifecycle.KIND[type(outcome)]
+        and row.ended_as == lifecycle.KIND[type(outcome)]
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -23,11 +25,14 @@ _STRICT = {
 
 def routes(endpoints: Sequence[Endpoint]) -> list[route.Route]:
     """Return the routes of the documentation of these endpoints."""
-    document = openapi.document(endpoints)
+
+    @cache
+    def document() -> dict[str, Any]:  # made when somebody asks for it: most starts of a master never need it
+        return openapi.document(endpoints)
 
     async def openapi_json(request: web.Request) -> web.Response:
         prefix = location(request, "")
-        return json_response({**document, "servers": [{"url": prefix}]} if prefix else document)
+        return json_response({**document(), "servers": [{"url": prefix}]} if prefix else document())
 
     return [
         *route.get("/openapi.json", openapi_json, Access.PAGE),
