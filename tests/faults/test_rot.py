@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from safelight.client.accounts import AccountClient
 from safelight.client.db import DbClient
 from safelight.client.master import Client
+from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.storage.directory import DirectoryStore
 from safelight.storage.maintenance.remake import make_again
 from safelight.storage.maintenance.scrubber import Scrubber
 from safelight.wire import State
 from support.photos import is_inverse, photo
+from support.processes import service
 from support.system import System, system
 
 pytestmark = pytest.mark.slow
@@ -74,6 +78,32 @@ async def test_a_rotten_photo_is_replaced_when_it_is_uploaded_again(tmp_path: Pa
         await client.upload(photo(2))
         async with client.original(first.id) as answer:
             assert await answer.read() == photo(2)
+
+
+async def test_a_large_blob_is_verified_while_it_is_sent(tmp_path: Path) -> None:
+    """The last bytes of a damaged one are never sent; the next request is refused, until the bytes are stored again."""
+    data, store = os.urandom(33 << 20), tmp_path / "storage"
+    async with service("storage", "--data", str(store)) as program:
+        async with StorageClient.connect(await program.address()) as client:
+            digest = (await client.put(data)).digest
+            assert await client.read(digest) == data
+        await program.stop()
+    spoil(store / "blobs" / digest[:2] / digest)
+    async with service("storage", "--data", str(store)) as program:
+        async with StorageClient.connect(await program.address()) as client:
+            received = 0
+            async with client.open(digest) as answer:
+                with pytest.raises((aiohttp.ClientError, Error)):
+                    async for chunk in answer.chunks():
+                        received += len(chunk)
+            assert received < len(data)
+            await program.log("is damaged")
+            with pytest.raises(Error) as refused:
+                await client.read(digest)
+            assert refused.value.code is Code.DAMAGED_BLOB
+            await client.put(data)
+            assert await client.read(digest) == data
+        await program.stop()
 
 
 async def test_a_scrub_finds_damage_and_has_results_made_again(tmp_path: Path) -> None:

@@ -157,6 +157,9 @@ async def test_a_damaged_blob_is_healed_by_storing_it_again(stores):
     with pytest.raises(Error) as caught:
         await read(stores[0], digest, verify=True)
     assert caught.value.code is Code.DAMAGED_BLOB
+    with pytest.raises(Error) as caught:  # another instance sees it while it streams
+        await read(stores[1], digest)
+    assert caught.value.code is Code.DAMAGED_BLOB
     await stores[0].put(chunks(data))
     assert await read(stores[1], digest, verify=True) == data
 

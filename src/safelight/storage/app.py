@@ -225,7 +225,7 @@ async def _send(request: web.Request, digest: str, *, verify: bool, immutable: b
     numbers = request.app[NUMBERS]
     try:
         async with request.app[STORE].open(digest, verify=verify) as reading:
-            response, sent = await download.send(request, reading, immutable=immutable)
+            response, sent = await download.send(request, reading, numbers.damaged.inc, immutable=immutable)
     except Error as error:
         if error.code is Code.DAMAGED_BLOB:
             numbers.damaged.inc()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 from aiohttp import web
@@ -63,17 +63,20 @@ def select(blob: Blob, asked: Mapping[str, str], *, caching: str = _IMMUTABLE) -
     return Selected(status=206, headers=headers, span=span)
 
 
-async def send(request: web.Request, reading: OpenBlob, *, immutable: bool = True) -> tuple[web.StreamResponse, int]:
+async def send(
+    request: web.Request, reading: OpenBlob, damaged: Callable[[], None], *, immutable: bool = True
+) -> tuple[web.StreamResponse, int]:
     """Answer GET or HEAD with a blob or a range of it; return the answer and how many bytes were sent.
 
-    `immutable` says that the URL always refers to these bytes.
+    `immutable` says that the URL always refers to these bytes. `damaged` is called where they turn out to be damaged
+    after the first were sent.
     """
     selected = select(reading.blob, request.headers, caching=_IMMUTABLE if immutable else "no-cache")
     if selected.status == 304:
         return web.Response(status=304, headers=selected.headers), 0
     response = web.StreamResponse(status=selected.status, headers=selected.headers)
     response.content_type = "application/octet-stream"
-    return response, await _stream(request, response, reading, selected.span)
+    return response, await _stream(request, response, reading, selected.span, damaged)
 
 
 def _names(digest: str, tags: str, *, weak: bool) -> bool:
@@ -104,7 +107,9 @@ def _range(asked: Mapping[str, str], blob: Blob) -> range | None:
     return None if start >= stop and last else range(start, max(start, min(stop, blob.size)))
 
 
-async def _stream(request: web.Request, response: web.StreamResponse, reading: OpenBlob, span: range) -> int:
+async def _stream(
+    request: web.Request, response: web.StreamResponse, reading: OpenBlob, span: range, damaged: Callable[[], None]
+) -> int:
     response.content_length = len(span)
     try:
         async with asyncio.timeout(_GRACE + len(span) / _SLOWEST):
@@ -121,6 +126,8 @@ async def _stream(request: web.Request, response: web.StreamResponse, reading: O
             await response.write_eof()
     except (TimeoutError, ConnectionError, Error) as error:
         # The headers are sent already, so closing the connection is the only way to say that the body is incomplete.
+        if isinstance(error, Error) and error.code is Code.DAMAGED_BLOB:
+            damaged()
         level = logging.WARNING if isinstance(error, Error) else logging.DEBUG  # a client may leave
         log.log(level, "Sending %s was interrupted: %s", reading.blob.digest, error or "the client is too slow")
         if request.transport is not None:

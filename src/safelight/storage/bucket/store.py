@@ -30,6 +30,7 @@ from safelight.storage.bucket.sizes import Sizes
 from safelight.storage.bucket.spool import Spool
 from safelight.storage.files import blocks
 from safelight.storage.store import NAME_PREFIX, PutResult
+from safelight.storage.verified import Verified
 from safelight.wire import Blob, StorageInfo
 
 log = logging.getLogger(__name__)
@@ -47,14 +48,24 @@ class OpenObject:
 
     file = None
 
-    def __init__(self, bucket: Bucket, digest: str, content: Content) -> None:
+    def __init__(self, bucket: Bucket, digest: str, content: Content, verified: Verified) -> None:
         self.blob = Blob(digest=digest, size=content.size)
+        self._verified = verified
         self._bucket = bucket
         self._whole: Content | None = content
 
-    async def chunks(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """Stream bytes; see the contract. A large blob that is removed meanwhile may break off."""
+    def chunks(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Stream bytes, which are verified once a day if it is all of them; see the contract.
+
+        A large blob that is removed meanwhile may break off.
+        """
         end = self.blob.size if end is None else min(end, self.blob.size)
+        chunks = self._chunks(start, end)
+        if (start, end) != (0, self.blob.size) or self._verified.lately(self.blob.digest):
+            return chunks
+        return self._verified.passing(self.blob, chunks, asyncio.to_thread)
+
+    async def _chunks(self, start: int, end: int) -> AsyncIterator[bytes]:
         if start >= end:
             return
         content = self._whole if (start, end) == (0, self.blob.size) else None
@@ -77,7 +88,7 @@ class BucketStore:
         self._ages = ages
         self._removal = Removal(bucket)
         self._sizes = Sizes(bucket)
-        self._damaged: set[str] = set()
+        self._verified = Verified()
 
     @classmethod
     @asynccontextmanager
@@ -113,7 +124,7 @@ class BucketStore:
                 return self._stored(blob, new=True)
             if self._is_damaged(blob, await self.bucket.find(key)):
                 await self.bucket.write(key, first, public=True)
-                self._damaged.discard(blob.digest)
+                self._verified.note(blob.digest)
             if await self._freshen(blob.digest):
                 return self._stored(blob, new=False)
 
@@ -126,7 +137,7 @@ class BucketStore:
             content = await self.bucket.read(blob_key(digest))
         if content is None:
             raise Error(Code.NOT_FOUND, f"There is no blob {digest}.")
-        yield OpenObject(self.bucket, digest, content)
+        yield OpenObject(self.bucket, digest, content, self._verified)
 
     async def name(self, name: str, digest: str) -> None:
         """Name a blob; see the contract."""
@@ -235,7 +246,7 @@ class BucketStore:
             found = await self.bucket.find(key)
             if found is None or self._is_damaged(blob, found):
                 await self.bucket.copy(temporary, key)
-                self._damaged.discard(blob.digest)
+                self._verified.note(blob.digest)
                 new = found is None
                 if await self._removal.stays(key):
                     return new
@@ -248,7 +259,7 @@ class BucketStore:
         return await self._removal.stays(blob_key(digest))
 
     def _is_damaged(self, blob: Blob, found: object) -> bool:
-        return blob.digest in self._damaged or getattr(found, "size", blob.size) != blob.size
+        return self._verified.is_damaged(blob.digest) or getattr(found, "size", blob.size) != blob.size
 
     def _stored(self, blob: Blob, *, new: bool) -> PutResult:
         if new:
@@ -260,8 +271,8 @@ class BucketStore:
         async for chunk in content.chunks():
             await asyncio.to_thread(found.update, chunk)
         if found.hexdigest() != digest:
-            self._damaged.add(digest)
-            raise Error(Code.DAMAGED_BLOB, f"The blob {digest} is damaged in the bucket. Store it again.")
+            raise self._verified.damaged(digest)
+        self._verified.note(digest)
 
     async def _read_name(self, key: str) -> tuple[str, str, str] | None:
         """Return the digest, the name and the tag of a name's object."""

@@ -21,7 +21,6 @@ import math
 import os
 import re
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -34,6 +33,7 @@ from safelight.opening import opened
 from safelight.storage.directory.shard import Shard
 from safelight.storage.files import BLOCK, Incoming, blocks, full, guarded, lock, older, sync
 from safelight.storage.store import NAME_PREFIX, PutResult
+from safelight.storage.verified import Verified
 from safelight.wire import Blob, StorageInfo
 
 T = TypeVar("T")
@@ -46,10 +46,8 @@ _LOOK_AGAIN = 0.2
 """While more than `_PLENTY` bytes are free, the file system is asked for them only every `_LOOK_AGAIN` seconds."""
 
 _SHARDS = [f"{number:02x}" for number in range(256)]
-_VERIFIED_FOR = 86400.0
-_VERIFIED_KEPT = 100_000
 _CHECKED_AT_ONCE = 32 << 20
-"""Once in `_VERIFIED_FOR` seconds, a blob of at most so many bytes is verified before it is read or stored again."""
+"""Once a day, a blob of at most so many bytes is verified before it is read; a larger one while it is streamed."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -57,22 +55,36 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 class OpenFile:
     """A `OpenBlob` of a file."""
 
-    def __init__(self, blob: Blob, file: FileIO, threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, blob: Blob, file: FileIO, threads: ThreadPoolExecutor, unverified: Verified | None = None
+    ) -> None:
+        """Read a file. Where its bytes are to be verified while they are streamed, `unverified` takes what is found."""
         self.blob = blob
-        self.file = file
+        self.file = file if unverified is None else None
+        self._file = file
         self._threads = threads
+        self._unverified = unverified
 
     def close(self) -> None:
         """Close the file."""
-        self.file.close()
+        self._file.close()
 
-    async def chunks(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    def chunks(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """Stream bytes; see the contract."""
-        loop = asyncio.get_running_loop()
         end = self.blob.size if end is None else min(end, self.blob.size)
+        chunks = self._chunks(start, end)
+        if self._unverified is None or (start, end) != (0, self.blob.size):
+            return chunks
+        return self._unverified.passing(self.blob, chunks, self._in_thread)
+
+    async def _in_thread(self, function: Callable[..., None], *arguments: object) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    async def _chunks(self, start: int, end: int) -> AsyncIterator[bytes]:
+        loop = asyncio.get_running_loop()
         while start < end:
             block = await loop.run_in_executor(
-                self._threads, os.pread, self.file.fileno(), min(BLOCK, end - start), start
+                self._threads, os.pread, self._file.fileno(), min(BLOCK, end - start), start
             )
             if not block:
                 raise Error(Code.DAMAGED_BLOB, f"The blob {self.blob.digest} is shorter than it should be.")
@@ -89,9 +101,7 @@ class DirectoryStore:
         self._keep_free = keep_free
         self._fresh_for = fresh_for
         self._shards = {digits: Shard() for digits in _SHARDS}
-        self._damaged: set[str] = set()
-        self._verified: OrderedDict[str, float] = OrderedDict()
-        """When bytes were last seen to have their digest, on the monotonic clock, for the blobs seen latest."""
+        self._verified = Verified()
         self._looked = 0.0
         self._plenty = 0
 
@@ -238,7 +248,7 @@ class DirectoryStore:
             known, _ = self._freshen(shard, path, blob)
         if known:
             self._check_known(path, blob.digest)
-            known = blob.digest not in self._damaged
+            known = not self._verified.is_damaged(blob.digest)
         if not known:
             self._check_room(len(last))
             incoming.write(last)
@@ -250,8 +260,7 @@ class DirectoryStore:
                     os.replace(incoming.path, path)  # noqa: PTH105 - each call takes the interpreter's lock, and this one is shorter
                     shard.unflushed[path] = object()
                     shard.add(damaged is None, blob.size - (damaged or 0))
-                    self._damaged.discard(blob.digest)
-                    self._note_verified(blob.digest)
+                    self._verified.note(blob.digest)
         shard.flush(path, shard.descriptor(path.parent), content=known)
         if known:
             incoming.drop()
@@ -263,7 +272,7 @@ class DirectoryStore:
             status = path.stat()
         except FileNotFoundError:
             return False, None
-        if status.st_size != blob.size or blob.digest in self._damaged:
+        if status.st_size != blob.size or self._verified.is_damaged(blob.digest):
             return False, status.st_size
         self._set_time(shard, path, status.st_mtime)
         return True, status.st_size
@@ -283,33 +292,25 @@ class DirectoryStore:
             raise Error(Code.NOT_FOUND, f"There is no blob {digest}.") from None
         try:
             size = os.fstat(file.fileno()).st_size
-            if verify or (size <= _CHECKED_AT_ONCE and not self._recently_verified(digest)):
+            blob = Blob(digest=digest, size=size)
+            lately, damaged = self._verified.lately(digest), self._verified.is_damaged(digest)
+            if verify or damaged or (size <= _CHECKED_AT_ONCE and not lately):
                 self._verify(file, digest)
-            return OpenFile(Blob(digest=digest, size=size), file, self._threads)
+            elif not lately:
+                return OpenFile(blob, file, self._threads, self._verified)
+            return OpenFile(blob, file, self._threads)
         except BaseException:
             file.close()
             raise
 
     def _verify(self, file: FileIO, digest: str) -> None:
         if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-            self._damaged.add(digest)
-            self._verified.pop(digest, None)
-            raise Error(Code.DAMAGED_BLOB, f"The blob {digest} is damaged on disk. Store it again.")
-        self._note_verified(digest)
-
-    def _recently_verified(self, digest: str) -> bool:
-        seen = self._verified.get(digest)
-        return seen is not None and time.monotonic() - seen < _VERIFIED_FOR
-
-    def _note_verified(self, digest: str) -> None:
-        self._verified[digest] = time.monotonic()
-        with suppress(KeyError):  # another thread may have removed the last one
-            while len(self._verified) > _VERIFIED_KEPT:
-                self._verified.popitem(last=False)
+            raise self._verified.damaged(digest)
+        self._verified.note(digest)
 
     def _check_known(self, path: Path, digest: str) -> None:
         """Look, once a period, whether what is stored already has not rotted: then the new bytes replace it."""
-        if digest in self._damaged or self._recently_verified(digest):
+        if self._verified.is_damaged(digest) or self._verified.lately(digest):
             return
         with suppress(FileNotFoundError, Error), path.open("rb", buffering=0) as file:
             self._verify(file, digest)

@@ -1,0 +1,65 @@
+"""What is known about the bytes of blobs: whether they were verified lately, and whether they are damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+
+from safelight.errors import Code, Error
+from safelight.wire import Blob
+
+_FOR = 86400.0
+"""Seconds for which bytes that were verified are not verified again."""
+_KEPT = 100_000
+
+
+class Verified:
+    """What one store knows. Threads may use it."""
+
+    def __init__(self) -> None:
+        self._damaged: set[str] = set()
+        self._seen: OrderedDict[str, float] = OrderedDict()
+        """When bytes were last seen to have their digest, on the monotonic clock, for the blobs seen latest."""
+
+    def lately(self, digest: str) -> bool:
+        """Whether the bytes were seen to have their digest within the last day."""
+        seen = self._seen.get(digest)
+        return seen is not None and time.monotonic() - seen < _FOR
+
+    def is_damaged(self, digest: str) -> bool:
+        """Whether the bytes were last seen without their digest."""
+        return digest in self._damaged
+
+    def note(self, digest: str) -> None:
+        """Note that the bytes have their digest."""
+        self._damaged.discard(digest)
+        self._seen[digest] = time.monotonic()
+        with suppress(KeyError):  # another thread may have removed the last one
+            while len(self._seen) > _KEPT:
+                self._seen.popitem(last=False)
+
+    def damaged(self, digest: str) -> Error:
+        """Note that the bytes do not have their digest, and return what to say about it."""
+        self._damaged.add(digest)
+        self._seen.pop(digest, None)
+        return Error(Code.DAMAGED_BLOB, f"The blob {digest} is damaged: its bytes have changed. Store it again.")
+
+    async def passing(
+        self, blob: Blob, chunks: AsyncIterator[bytes], in_thread: Callable[..., Awaitable[None]]
+    ) -> AsyncIterator[bytes]:
+        """Verify all bytes of a blob while they are streamed; the last chunk is held back until the digest is right.
+
+        `in_thread` runs a function that takes long. Raises DAMAGED_BLOB instead of yielding the last chunk.
+        """
+        digest, left = hashlib.sha256(), blob.size
+        async for chunk in chunks:
+            await in_thread(digest.update, chunk)
+            left -= len(chunk)
+            if not left:
+                if digest.hexdigest() != blob.digest:
+                    raise self.damaged(blob.digest)
+                self.note(blob.digest)
+            yield chunk
