@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import signal
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from faults.shim import Faults
 from safelight.client.master import Client
 from safelight.wire import State
 from support.photos import photo
@@ -85,3 +88,29 @@ async def test_a_master_without_descriptors_refuses_and_recovers(tmp_path: Path,
             done = await client.wait((await client.upload(photo(50))).id, timeout=60)
             assert done.state is State.FINISHED
         assert sum("out of system resource" in line["message"] for line in master.lines) < 500
+
+
+async def test_a_disk_that_becomes_read_only_is_refused_for_and_loses_nothing(tmp_path: Path) -> None:
+    faults = {name: Faults(tmp_path, name) for name in ("db", "storage")}
+    environments = {name: each.environment for name, each in faults.items()}
+    async with AsyncExitStack() as stack:
+        whole = await stack.enter_async_context(system(tmp_path / "data", environments=environments))
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        client = await stack.enter_async_context(Client.connect(whole.master))
+        kept = [(await client.upload(photo(0))).id]
+        for number, (name, each) in enumerate(faults.items(), 1):
+            each.apply(write_error=errno.EROFS)
+            status, after, seconds = await upload(http, whole, 10 * number)
+            assert (status, after is not None) == (503, True), name
+            assert seconds < BOUND
+            assert (await client.task(kept[-1])).id == kept[-1]
+            each.apply(write_error=0)
+
+            async def works(number: int = number) -> bool:
+                return (await upload(http, whole, 10 * number + 1))[0] == 200
+
+            await until(works, timeout=30)
+            kept.append((await client.upload(photo(10 * number + 2))).id)
+        for task in kept:
+            async with client.original(task) as answer:
+                assert await answer.read()

@@ -22,7 +22,7 @@ def _simulate(*arguments: object, hash_seed: str = "random") -> subprocess.Compl
     environment = {**os.environ, "PYTHONPATH": str(_TESTS), "PYTHONHASHSEED": hash_seed}
     return subprocess.run(
         [sys.executable, "-m", "simulation", *map(str, arguments)],
-        check=False, capture_output=True, text=True, timeout=600, env=environment,
+        check=False, capture_output=True, text=True, timeout=1500, env=environment,
     )  # fmt: skip
 
 
