@@ -16,7 +16,7 @@ from safelight.client.storage import StorageClient
 SMALL = encoded(photo().resize((12, 8)))
 FRAMING = {"Date", "Transfer-Encoding"}
 """What belongs to one message, not to what it tells (RFC 9110, 9.3.2; RFC 9112, 6.1)."""
-CHANGING = {"/metrics", "/last-hour", "/services", "/summary", "/info", "/audit"}
+CHANGING = {"/metrics", "/last-hour", "/services", "/summary", "/info", "/storage", "/audit"}
 """What differs from one GET to the next, and may be longer or shorter."""
 
 

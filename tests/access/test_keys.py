@@ -206,6 +206,23 @@ async def test_the_audit_log_says_who_did_what(root):
     assert set(mine) == {"first"}
 
 
+async def test_workers_are_drained_by_operators_alone_and_every_try_is_in_the_audit_log(root):
+    """A worker serves every tenant, so it is nobody's own; and so are storage's figures."""
+    first = await keyed_tenant(root, "first")
+    await first.call("POST", "/workers/w/drain", status=403)
+    await first.call("GET", "/storage", status=403)
+    await root.call("GET", "/storage")
+    await root.call("POST", "/workers/w/drain", status=404)
+    lines = [json.loads(line) for line in (await root.call("GET", "/audit")).splitlines()][2:]
+    told = [(line["who"], line["action"], line["subject"], line["outcome"]) for line in lines]
+    assert told == [
+        ("first/key of first", "workers.drain", "w", "begun"),
+        ("first/key of first", "workers.drain", "w", "forbidden"),
+        ("default/cluster", "workers.drain", "w", "begun"),
+        ("default/cluster", "workers.drain", "w", "not_found"),
+    ]
+
+
 async def test_sign_ins_that_fail_are_in_the_audit_log_and_do_not_fill_it(root):
     first = await keyed_tenant(root, "first")
     (key,) = await first.call("GET", "/keys")

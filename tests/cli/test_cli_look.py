@@ -1,6 +1,7 @@
 """Commands that look at tasks, recipes, the queue and the key-value store, and that change tasks."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -30,6 +31,11 @@ def test_status_counts_tasks_and_shows_workers(run: Run, task: dict[str, object]
     summary = json.loads(run("status", "--json").stdout)
     assert summary["tasks"]["finished"] >= 1
     assert summary["workers"][0]["worker"]["slots"] == 2
+    assert summary["storage"]["size"] > 0
+    assert 0 < summary["storage"]["free"] < summary["storage"]["total"]
+    assert re.search(
+        r"Photos and results take [0-9.]+ [kM]?B; [0-9.]+ [kMGT]B of [0-9.]+ [GT]B on the disk are free", text
+    )
 
 
 def test_tasks_are_listed_and_filtered(run: Run, task: dict[str, object]) -> None:

@@ -30,7 +30,9 @@ async def test_no_serious_finding(browser, whole, client, folder, scheme, size):
 async def upload_some(client):
     """Two photos and a broken one."""
     for number in range(2):
-        task = await client.upload(photo(number, width=300), recipe="web", filename=f"photo-{number}.png")
+        # nobody answers there: the call stays in the list, to be repeated
+        hook = "http://127.0.0.1:1/hook" if number else None
+        task = await client.upload(photo(number, width=300), recipe="web", filename=f"photo-{number}.png", webhook=hook)
         await client.wait(task.id, timeout=45)
     await client.upload(photo(3)[:5000], filename="cut-off.png", batch="autumn")
 
@@ -88,6 +90,8 @@ async def look_at_batches_recipes_and_system(page, problems):
     problems["recipes"] = await findings(page)
     await page.get_by_role("link", name="System").click()
     await expect(page.get_by_text("Ready").first).to_be_visible()
+    calls = page.get_by_role("region", name="Webhook calls")
+    await expect(calls.get_by_role("button", name="Send").first).to_be_visible()
     problems["system"] = await findings(page)
     await page.get_by_role("button", name="Pause the queue").click()
     problems["pause"] = await findings(page)

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shutil
 
 import pytest
 from aiohttp import web
@@ -61,6 +62,16 @@ async def test_a_recipe_is_paused_and_a_worker_drained_and_both_are_resumed(brow
         await expect(workers.get_by_text(seen.worker.id)).to_be_visible()
         await workers.get_by_role("button", name="Resume the worker").click()
         assert (await client.wait(held.id, timeout=45)).state is State.FINISHED
+
+
+async def test_what_fits_on_the_disk_is_shown(page, whole):
+    await page.get_by_role("link", name="System").click()
+    kept = page.locator(".tiles > div").filter(has_text="Photos and results")
+    figures = await page.evaluate("fetch('/storage').then((answer) => answer.json())")
+    disk = shutil.disk_usage(whole.data)
+    assert figures["total"] == disk.total
+    assert 0 < figures["free"] <= disk.total
+    await expect(kept).to_contain_text(re.compile(r"[0-9.]+ [kMGT]B of [0-9.]+ [GT]B free$"))
 
 
 async def test_a_webhook_that_failed_is_shown_with_its_answer_and_sent_again(browser, whole, client):

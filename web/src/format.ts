@@ -39,7 +39,19 @@ export const clock = (moment: number) => TIME.format(moment * 1000);
 /** A time of the last days. */
 export const moment = (at: number) => MOMENT.format(at * 1000);
 export const dateTime = (moment: number) => DATE_TIME.format(moment * 1000);
-export const day = (moment: number) => DAY.format(moment * 1000);
+
+/** The day that was written last: formatting is slow, and photos of one day stand together in long lists. */
+let written = { from: 0, to: 0, text: "" };
+
+export function day(moment: number): string {
+  const at = moment * 1000;
+  if (at < written.from || at >= written.to) {
+    const start = new Date(at);
+    const from = start.setHours(0, 0, 0, 0);
+    written = { from, to: start.setDate(start.getDate() + 1), text: DAY.format(at) };
+  }
+  return written.text;
+}
 
 export const count = (value: number) => value.toLocaleString(language);
 

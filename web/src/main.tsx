@@ -104,9 +104,12 @@ function start() {
   offline.whenLive(() => recipes.recipes.value.length || void recipes.load().catch(() => undefined));
   offline.start();
 }
-render(
-  <Gate start={start}>
-    <Page />
-  </Gate>,
-  document.getElementById("page")!,
+// A task of its own: reading the script and drawing the page would otherwise hold everything up in one piece.
+setTimeout(() =>
+  render(
+    <Gate start={start}>
+      <Page />
+    </Gate>,
+    document.getElementById("page")!,
+  ),
 );

@@ -20,10 +20,13 @@ from rich.text import Text
 
 from safelight.cli.connection import HERE, Where, master
 from safelight.cli.printing import STATE_STYLE, clock, duration, err, out, print_json, table, workers_table
+from safelight.cli.storage_use import room, storage_use
 from safelight.client.master import Client
 from safelight.errors import Error
-from safelight.wire import ENDED, Event, State, Summary
+from safelight.wire import ENDED, Event, State, StorageInfo, Summary
 
+_MEASURED_EVERY = 5.0
+"""Seconds between looks at the disk."""
 _WINDOW = 10.0
 """Seconds over which the rate is taken."""
 
@@ -33,6 +36,7 @@ class View:
 
     def __init__(self) -> None:
         self.summary: Summary | None = None
+        self.storage: StorageInfo | None = None
         self.trouble = ""
         self._ends: deque[float] = deque()
         self._recent: deque[Event] = deque(maxlen=100)
@@ -76,6 +80,7 @@ class View:
             line.append("   paused", "yellow")
         if summary.paused_recipes:
             line.append(f"   paused: {', '.join(sorted(summary.paused_recipes))}", "yellow")
+        line.append(room(self.storage, "   "))
         if self.trouble:
             line.append(f"   {self.trouble}", "red")
         return line
@@ -104,11 +109,11 @@ async def top_command(
     """
     view = View()
     async with master(where, retry_for=2.0) as client:
-        view.summary = await client.summary()
+        view.summary, view.storage = await client.summary(), await storage_use(client)
         page = await client.changes(max(0, view.summary.seq - 50))
         view.take(page.events)
         if where.json:
-            print_json({"summary": view.summary, "events": page.events, "rate": view.rate()})
+            print_json({"summary": view.summary, "storage": view.storage, "events": page.events, "rate": view.rate()})
             return
         if once or not out.is_terminal:
             out.print(view.render(out))
@@ -118,7 +123,7 @@ async def top_command(
 
 async def _live(client: Client, view: View, after: int, interval: float) -> None:
     with _quit_key() as quit_pressed, Live(view.render(out), console=out, screen=True, auto_refresh=False) as live:
-        follower = asyncio.create_task(_follow(client, view, after))
+        beside = [asyncio.create_task(_follow(client, view, after)), asyncio.create_task(_measure(client, view))]
         try:
             while not quit_pressed.is_set():
                 try:
@@ -130,7 +135,8 @@ async def _live(client: Client, view: View, after: int, interval: float) -> None
                 with suppress(TimeoutError):
                     await asyncio.wait_for(quit_pressed.wait(), max(interval, 0.1))
         finally:
-            follower.cancel()
+            for task in beside:
+                task.cancel()
             err.show_cursor()
 
 
@@ -155,6 +161,14 @@ def _quit_key() -> Iterator[asyncio.Event]:
     finally:
         loop.remove_reader(terminal)
         termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+
+
+async def _measure(client: Client, view: View) -> None:
+    """Ask beside everything else: a storage that does not answer holds nothing up."""
+    while True:
+        await asyncio.sleep(_MEASURED_EVERY)
+        with suppress(Error):
+            view.storage = await storage_use(client)
 
 
 async def _follow(client: Client, view: View, after: int) -> None:

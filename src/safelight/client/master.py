@@ -39,6 +39,7 @@ from safelight.wire import (
     Outcome,
     Settled,
     State,
+    StorageInfo,
     Summary,
     Task,
     TaskChanges,
@@ -346,6 +347,13 @@ class Client(ServiceClient):
     async def summary(self) -> Summary:
         """Return the state of the queue and the workers."""
         return await self._connection.call("GET", "/summary", Summary)
+
+    async def storage(self) -> StorageInfo:
+        """Return how much is stored and how much still fits; ask once, for it is of the moment.
+
+        Raises FORBIDDEN for all but the operators' tenant, UNAVAILABLE.
+        """
+        return await self._connection.call("GET", "/storage", StorageInfo, retry=False)
 
     async def lease(self, request: LeaseRequest) -> list[Lease]:
         """Lease waiting tasks (for workers)."""

@@ -91,8 +91,9 @@ class BlobLink(Record, frozen=True, kw_only=True):
 
 
 class StorageInfo(Record, frozen=True, kw_only=True):
-    """What storage holds, and how many more bytes fit."""
+    """What storage holds, how many more bytes fit, and the size of its disk. A bucket knows neither of the last two."""
 
     blobs: int
     size: int
     free: int | None = None
+    total: int | None = None

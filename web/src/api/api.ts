@@ -11,6 +11,7 @@ import type {
   Service,
   Span,
   Statistics,
+  StorageInfo,
   Summary,
   Task,
   TaskAction,
@@ -102,6 +103,7 @@ export const resumeRecipe = (name: string) => ask<Summary>("POST", `recipes/${en
 export const drainWorker = (id: string) => ask<Worker>("POST", `workers/${encodeURIComponent(id)}/drain`);
 export const resumeWorker = (id: string) => ask<Worker>("POST", `workers/${encodeURIComponent(id)}/resume`);
 export const getSummary = () => ask<Summary>("GET", "summary");
+export const getStorage = () => ask<StorageInfo>("GET", "storage");
 export const getLastHour = () => ask<LastHour>("GET", "last-hour");
 export const getStatistics = (span: Span) => ask<Statistics>("GET", `statistics?span=${span}`);
 export const getWebhookCalls = (page: { limit: number; before?: string }) =>

@@ -36,6 +36,7 @@ export type TaskActionResult = Schemas["TaskActionResult"];
 export type EventPage = Schemas["EventPage"];
 export type Batch = Schemas["Batch"];
 export type BatchPage = Schemas["BatchPage"];
+export type StorageInfo = Schemas["StorageInfo"];
 export type Summary = Omit<Schemas["Summary"], "tasks"> & { tasks: Partial<Record<StateName, number>> };
 
 /** An operation of a recipe while it is edited: its fields follow the JSON Schema that the service gives. */

@@ -336,6 +336,7 @@ export const en = {
     oldest: "Longest wait",
     finished: "Finished this hour",
     kept: "Photos and results",
+    free: (free: string, total: string) => `${free} of ${total} free`,
     failed: "Failed this hour",
     delayed: (value: number) => `${number(value)} until another attempt`,
     span: "Span of time",

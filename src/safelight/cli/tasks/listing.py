@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 from cyclopts import Parameter
 from rich.markup import escape
 from rich.table import Table
@@ -23,6 +24,7 @@ from safelight.cli.printing import (
     table,
     workers_table,
 )
+from safelight.cli.storage_use import room, storage_use
 from safelight.cli.tasks.which import ANY, Which, find
 from safelight.wire import State, Summary, Task
 
@@ -31,8 +33,9 @@ async def status_command(*, where: Where = HERE) -> None:
     """Show the queue and the workers."""
     async with master(where) as client:
         summary = await client.summary()
+        storage = await storage_use(client)
     if where.json:
-        print_json(summary)
+        print_json(msgspec.to_builtins(summary) | {"storage": storage})
         return
     out.print(counts_table(summary))
     if summary.paused:
@@ -46,6 +49,7 @@ async def status_command(*, where: Where = HERE) -> None:
         out.print(f"{summary.delayed:,} of the waiting tasks are delayed until their next attempt.")
     if summary.tasks.get("waiting"):
         out.print(f"The oldest waiting task has waited for {duration(summary.oldest_waiting)}.")
+    out.print(f"Photos and results take {size(summary.bytes)}{room(storage, '; ')}.", highlight=False)
     out.print()
     out.print(workers_table(summary.workers))
 

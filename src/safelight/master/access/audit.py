@@ -1,4 +1,4 @@
-"""The audit log: who did what to keys, tenants, recipes, links and the tasks of other tenants.
+"""The audit log: who did what to keys, tenants, recipes, links, workers and the tasks of other tenants.
 
 An entry is durable in db before the action begins, so nothing is done without one; an action that fails then has a
 second entry with the code of its error. Sign-ins that failed have one entry each, with a limit.
@@ -90,16 +90,17 @@ class Audit:
             log.warning("A failed sign-in from %s is not in the audit log: %s", remote, failure.detail)
 
     def audited(self, endpoint: Endpoint) -> Endpoint:
-        """Record each call of an endpoint that changes recipes, or tasks where they are another tenant's."""
+        """Record each call of an endpoint that changes recipes or workers, or tasks where they are another tenant's."""
         if not endpoint.access & Access.OPERATE or endpoint.tag not in ("tasks", "recipes"):
             return endpoint
+        subjects = "workers" if endpoint.path.startswith("/workers/") else endpoint.tag
         verb = _VERBS.get(endpoint.method) or endpoint.path.rpartition("/")[2]
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            if endpoint.tag == "tasks" and tenant_of(request) == http.caller(request).tenant:
+            if subjects == "tasks" and tenant_of(request) == http.caller(request).tenant:
                 return await endpoint.handler(request)
             subject = request.match_info.get("name") or request.match_info.get("id", "")
-            async with self.record(request, f"{endpoint.tag}.{verb}", subject):
+            async with self.record(request, f"{subjects}.{verb}", subject):
                 return await endpoint.handler(request)
 
         return msgspec.structs.replace(endpoint, handler=handle)

@@ -189,13 +189,18 @@ class DirectoryStore:
             if shard.count is None:
                 await self._run(self._count, digits)
         shards = self._shards.values()
-        free = await self._run(self.free)
-        return StorageInfo(blobs=sum(s.count or 0 for s in shards), size=sum(s.size for s in shards), free=free)
+        free, total = await self._run(lambda: (self.free(), self._total()))
+        blobs, size = sum(shard.count or 0 for shard in shards), sum(shard.size for shard in shards)
+        return StorageInfo(blobs=blobs, size=size, free=free, total=total)
 
     def free(self) -> int | None:
         """Return how many bytes fit before `keep_free` is reached; see the contract."""
         figures = os.statvfs(self._blobs)
         return max(0, figures.f_bavail * figures.f_frsize - self._keep_free) if figures.f_blocks else None
+
+    def _total(self) -> int | None:
+        figures = os.statvfs(self._blobs)
+        return figures.f_blocks * figures.f_frsize or None
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, guarded, function, *arguments)

@@ -5,11 +5,12 @@ import { useEffect, useMemo } from "preact/hooks";
 import {
   getLastHour,
   getServices,
+  getStorage,
   type Minute,
   Problem,
   releaseTask,
 } from "../../api/api";
-import type { Service, Task } from "../../api/api";
+import type { Service, StorageInfo, Task } from "../../api/api";
 import { ago, bytes, count, dateTime, reason, seconds } from "../../format";
 import { follow } from "../../api/live";
 import { me, may } from "../../access/session";
@@ -32,6 +33,7 @@ const OPERATORS = "default";
 
 const minutes = signal<Minute[]>([]);
 const services = signal<Service[] | undefined>(undefined);
+const storage = signal<StorageInfo | undefined>(undefined);
 const error = signal("");
 
 /** Each part is read by itself: one that does not answer leaves the others as they are. */
@@ -40,6 +42,7 @@ async function read(): Promise<void> {
     part(loadSummary, () => undefined),
     part(getLastHour, (found) => (minutes.value = found.minutes)),
     may("administer") ? part(getServices, (found) => (services.value = found)) : "",
+    me.value?.tenant === OPERATORS ? part(getStorage, (found) => (storage.value = found)) : "",
     part(loadStatistics, () => undefined),
     part(loadWebhookCalls, () => undefined),
   ]);
@@ -144,7 +147,7 @@ function Tiles() {
     [words.oldest, now && (now.oldest_waiting ? seconds(now.oldest_waiting) : "–")],
     [words.finished, hour("finished")],
     [words.failed, hour("failed", "quarantined")],
-    [words.kept, now && bytes(now.bytes)],
+    [words.kept, now && bytes(now.bytes), room()],
   ];
   return (
     <dl class="tiles">
@@ -159,6 +162,12 @@ function Tiles() {
       ))}
     </dl>
   );
+}
+
+/** What still fits on storage's disk; a bucket does not say. */
+function room(): string {
+  const { free, total } = storage.value ?? {};
+  return free == null || total == null ? "" : words.free(bytes(free), bytes(total));
 }
 
 function Services() {
