@@ -8,9 +8,11 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from safelight import engine
+from safelight.errors import Code, Error
 from safelight.recipe import parse
 
 _SKIMAGE = importlib.util.find_spec("skimage").submodule_search_locations[0]
@@ -47,6 +49,16 @@ def made(data, *operations, format="png", auto_orient=True, limits=DEFAULT_LIMIT
     """The one output of these operations."""
     output = {"operations": [dict(operation) for operation in operations], "format": format, **options}
     return outputs(data, {"auto_orient": auto_orient, "outputs": {"image": output}}, limits)["image"]
+
+
+def refused(data, code=Code.DAMAGED_IMAGE, **options):
+    """What the one output fails with: in plain words, and for that reason."""
+    with pytest.raises(Error) as caught:
+        made(data, **options)
+    assert caught.value.code is code, caught.value.detail
+    for word in ("vips", "_source", "_buffer", "unable to call", "libpng", "libspng", "tiff2", "/", "heifload"):
+        assert word not in caught.value.detail, caught.value.detail
+    return caught.value.detail
 
 
 def difference(one, other):

@@ -42,7 +42,7 @@ _READING = (
 )  # fmt: skip
 _INTERNAL = re.compile(
     r"unable to (?:call \S+|fetch from region|copy to memory)|/\S+|\bunable to write to target target\b"
-    r"|unable to open (?:source )?for input|\b(?:Warning )?input[:;]"
+    r"|please build \S+ from[^\n]*|unable to open (?:source )?for input|\b(?:Warning )?input[:;]"
     r"|\b(?:\w+_(?:source|buffer|target)|vips\w*|tiff2vips|webp2vips|libspng|libpng|heif|webp|gifload|jxl|source)\b:?\s*",
     re.IGNORECASE,
 )

@@ -49,6 +49,12 @@ def from_bytes(data: bytes, width: int, height: int, bands: int, *, deep: bool =
     return image.copy(interpretation=kind)
 
 
+def _said(error: Exception) -> str:
+    """Return its message; LibRaw's are bytes."""
+    message = error.args[0] if error.args else ""
+    return (message.decode(errors="replace") if isinstance(message, bytes) else str(error)) or type(error).__name__
+
+
 @contextmanager
 def guarded(format_: Format) -> Iterator[None]:
     """Around a library that is not libvips: whatever it raises is the file's fault, in our words."""
@@ -57,7 +63,7 @@ def guarded(format_: Format) -> Iterator[None]:
     except (Error, MemoryError):
         raise
     except Exception as error:
-        said = str(error) or type(error).__name__
+        said = _said(error)
         if "memory" in said.lower() or "security limit" in said.lower():
             raise out_of_memory() from error
         if "unsupported" in said.lower() or type(error).__name__.endswith("UnsupportedError"):

@@ -14,11 +14,13 @@ from safelight.engine.read.formats.vips import FailOn, VipsReader
 
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _END = b"\xff\xd9"
-_START_OF_SCAN, _TEMPORARY, _START = 0xDA, 0x01, 0xD8
+_START_OF_SCAN, _TEMPORARY, _START, _FILL = 0xDA, 0x01, 0xD8, 0xFF
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _RESTARTS = range(0xD0, 0xD8)
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _PADDING = 16  # bytes that some programs put before the end
+_SEQUENTIAL = frozenset({0xC0, 0xC1})
+_NO_CODES = b"\xff\x00" * 8  # bits that no Huffman table has a code for, as many as the decoder fetches ahead
 _PROCESSES = {0xC3: "lossless", 0xC5: "hierarchical", 0xC6: "hierarchical", 0xC7: "hierarchical lossless"}
 _PROCESSES |= {0xC9: "arithmetic", 0xCA: "arithmetic", 0xCB: "arithmetic lossless"}
 _PROCESSES |= dict.fromkeys((0xCD, 0xCE, 0xCF), "hierarchical arithmetic")
@@ -26,10 +28,14 @@ _PROCESSES |= dict.fromkeys((0xCD, 0xCE, 0xCF), "hierarchical arithmetic")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Structure:
-    """Whether the file has its end marker, and whether other bytes stand between the markers of its header."""
+    """Whether the file has its end marker, and whether other bytes stand between the markers of its header.
+
+    `only_scan`: where the coded pixels start and end, if they are Huffman codes in one sequential scan of all colours.
+    """
 
     ends: bool
     padded_header: bool
+    only_scan: tuple[int, int] | None = None
 
 
 class JpegReader(VipsReader):
@@ -37,12 +43,16 @@ class JpegReader(VipsReader):
 
     `lenient`: what the decoder complained of. Bytes between the markers of the header are harmless. Those that are left
     over of the picture tell of damage: before a restart marker for certain, elsewhere perhaps.
+
+    libvips does not hear what the decoder complains of in the last rows and behind them. Where there is a single scan,
+    the decoder is therefore shown no end marker: it fails where codes are missing. `strict` looks for those left over.
     """
 
     fail_on: FailOn = "warning"
 
     def __init__(self, data: memoryview, format_: Format, *, strict: bool = False, lenient: str = "") -> None:
         self._complaint = lenient
+        self._scan: tuple[int, int] | None = None
         if lenient:  # a harmless complaint would stop the decoder
             self.fail_on = "error"
         super().__init__(data, format_, strict=strict)
@@ -52,13 +62,15 @@ class JpegReader(VipsReader):
         structure = _walked(self.data)
         if (found := _LEFT_OVER.search(self._complaint)) and not structure.padded_header:
             self._judge_left_over(int(found[1]), int(found[2], 16))
-        if structure.ends:
-            return
-        size = len(self.data)
-        if self.strict:
-            raise damaged(self.format, f"it ends at byte {size} without its end marker")
-        self.data = b"".join((self.data, _END))
-        self.notes.append(f"The JPEG file ends at byte {size} without its end marker. All of its pixels were read.")
+        size, self._scan = len(self.data), structure.only_scan
+        if not structure.ends:
+            if self.strict:
+                raise damaged(self.format, f"it ends at byte {size} without its end marker")
+            self.notes.append(f"The JPEG file ends at byte {size} without its end marker. All of its pixels were read.")
+        if self._scan:
+            self.data = b"".join((self.data[: self._scan[1]], _NO_CODES))
+        elif not structure.ends:
+            self.data = b"".join((self.data, _END))
 
     def _judge_left_over(self, count: int, marker: int) -> None:
         if marker in _RESTARTS:
@@ -70,6 +82,24 @@ class JpegReader(VipsReader):
             raise damaged(self.format, f"{count} bytes of its picture are of no pixel")
         self.notes.append(f"{count} bytes of the JPEG file's picture are of no pixel: part of it may be damaged.")
 
+    def load(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:
+        """See `facts.Reader`."""
+        if self.strict and self._scan:
+            self._refuse_left_over(*self._scan)
+        return super().load(frames=frames, shrink=shrink)
+
+    def _refuse_left_over(self, start: int, end: int) -> None:
+        """Error(DAMAGED_IMAGE) where all pixels are there without the last bytes of their scan.
+
+        At a reduced size libvips leaves out the last rows, so this decodes every pixel once more.
+        """
+        source = pyvips.Source.new_from_memory(self.data[: max(start, end - _PADDING)])
+        try:
+            pyvips.Image.jpegload_source(source, access="sequential", fail_on="warning").avg()
+        except pyvips.Error:
+            return  # the bytes are missing, as they should be; whatever else is wrong, `load` says better
+        raise damaged(self.format, f"the bytes of its picture before byte {end} are of no pixel")
+
     def samples(self, image: pyvips.Image) -> pyvips.Image:
         """See `VipsReader`. Adobe's inverted CMYK is libvips' business."""
         return image
@@ -77,19 +107,40 @@ class JpegReader(VipsReader):
 
 def _walked(data: Any) -> _Structure:
     """Walk from marker to marker. Error(UNSUPPORTED_FORMAT) for a kind of JPEG that is not read."""
-    at, padded, in_header = 2, False, True
+    at, padded, in_header, ends = 2, False, True, False
+    frames: list[tuple[int, int]] = []  # the kind, and how many colours it has
+    scans: list[tuple[int, int]] = []  # where it starts, and how many colours it has
+    end = len(data)
     while found := _MARKER.search(data, at):
         padded = padded or (in_header and bool(bytes(data[at : found.start()]).strip(b"\xff")))
         kind, at = data[found.start() + 1], found.end()
         if kind == _END[1]:
-            return _Structure(ends=True, padded_header=padded)
+            ends, end = True, found.start()
+            break
         if kind in {_TEMPORARY, _START}:
             continue
-        if kind in _FRAMES:
+        if kind in _FRAMES and in_header:  # behind the header it is damage that looks like this marker
             _refuse_unreadable(kind, data[at + 2] if at + 2 < len(data) else 8)
+            frames.append((kind, int.from_bytes(data[at + 7 : at + 8], "big")))
+        colors = int.from_bytes(data[at + 2 : at + 3], "big")
         in_header = in_header and kind != _START_OF_SCAN
         at += max(2, int.from_bytes(data[at : at + 2], "big"))
-    return _Structure(ends=False, padded_header=padded)
+        if kind == _START_OF_SCAN:
+            scans.append((at, colors))
+    return _Structure(ends=ends, padded_header=padded, only_scan=_only_scan(data, frames, scans, end))
+
+
+def _only_scan(
+    data: Any, frames: list[tuple[int, int]], scans: list[tuple[int, int]], end: int
+) -> tuple[int, int] | None:
+    if len(frames) != 1 or len(scans) != 1:
+        return None
+    (kind, colors), (start, coded) = frames[0], scans[0]
+    if kind not in _SEQUENTIAL or colors != coded:
+        return None
+    while end > start and data[end - 1] == _FILL:
+        end -= 1
+    return (start, end) if end > start else None
 
 
 def _refuse_unreadable(kind: int, precision: int) -> None:

@@ -1,0 +1,127 @@
+"""Damage to JPEGs, beside what djpeg says of it."""
+
+import random
+import re
+import subprocess
+from collections import Counter
+
+import pytest
+
+from engine.pictures import difference, encoded, made, opened, outputs, photo, refused
+from safelight.errors import Code, Error
+
+CAT = photo()
+JPEG = encoded(CAT, "JPEG", quality=90)
+
+
+def test_a_jpeg_without_its_end_marker_is_read_with_a_note():
+    for whole in (JPEG, encoded(CAT, "JPEG", quality=90, progressive=True)):
+        output = made(whole[:-2])
+        assert difference(opened(output.data), opened(whole))[1] <= 3
+        assert "without its end marker" in output.notes[0]
+        assert made(whole).notes == ()
+        recipe = {"strict": True, "outputs": {"image": {}}}
+        with pytest.raises(Error, match="end marker") as caught:
+            outputs(whole[:-2], recipe)
+        assert caught.value.code is Code.DAMAGED_IMAGE
+        assert outputs(whole, recipe)["image"].notes == ()
+
+
+def test_damage_in_the_middle_of_a_jpeg_is_noticed():
+    middle = len(JPEG) // 2
+    zeroed = JPEG[:middle] + bytes(400) + JPEG[middle + 400 :]
+    for broken in (JPEG[:middle], JPEG[:middle] + JPEG[-2:], zeroed, JPEG[:middle] + b"\xff\xd9" + JPEG[middle:]):
+        assert "row" in refused(broken)
+        assert "row" in refused(broken, format="jpeg")
+
+
+def test_what_sound_files_make_decoders_complain_of_is_harmless():
+    padded = JPEG[:20] + bytes(5) + JPEG[20:]  # behind the JFIF segment
+    padded_end = JPEG[:-2] + b"\0\0\0\0" + JPEG[-2:]
+    for sound in (padded, padded_end, JPEG + b"trailer" * 50):
+        assert difference(opened(made(sound).data), opened(JPEG))[1] <= 3
+
+
+def test_bytes_of_the_picture_that_are_left_over_tell_of_damage():
+    restarting = encoded(CAT, "JPEG", restart_marker_rows=1)
+    lost = restarting.index(b"\xff\xd2")
+    assert "restart marker" in refused(restarting[:lost] + restarting[lost + 2 :])
+    progressive = encoded(CAT, "JPEG", progressive=True)
+    scan = progressive.rindex(b"\xff\xc4")
+    assert made(progressive[:scan] + bytes(4) + progressive[scan:]).notes == ()
+    doubtful = progressive[:scan] + bytes(range(200)) + progressive[scan:]
+    assert "may be damaged" in made(doubtful).notes[0]
+    with pytest.raises(Error) as caught:
+        outputs(doubtful, {"strict": True, "outputs": {"image": {}}})
+    assert caught.value.code is Code.DAMAGED_IMAGE
+
+
+def damaged_at_random(seed, count):
+    """JPEGs of a single scan with one damage each, and of what djpeg complains."""
+    chance = random.Random(seed)
+    small = CAT.resize((104, 72))
+    whole = [
+        encoded(small, "JPEG", quality=88, **options)
+        for options in ({}, {"subsampling": 0}, {"restart_marker_rows": 2})
+    ]
+    for number in range(count):
+        data = whole[number % len(whole)]
+        at, length = chance.randrange(data.index(b"\xff\xda") + 14, len(data) - 2), chance.choice([1, 2, 8, 64, 200])
+        kept = min(at + length, len(data) - 2)
+        noise = chance.randbytes(length)
+        broken = (
+            data[:at] + chance.choice([bytes(kept - at), noise[: kept - at], b"", noise + data[at:kept]]) + data[kept:]
+        )
+        said = subprocess.run(["djpeg"], input=broken, capture_output=True, timeout=60, check=False).stderr.decode()
+        yield broken, said
+
+
+def is_refused(data, *, strict):
+    try:
+        outputs(data, {"strict": strict, "outputs": {"image": {}}})
+    except Error as error:
+        assert error.code is Code.DAMAGED_IMAGE, error.detail
+        return True
+    return False
+
+
+@pytest.mark.slow
+def test_damage_that_djpeg_complains_of_is_noticed():
+    """All but the loss of a last block or two, whose codes the decoder may take from what it fetched ahead."""
+    behind = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
+    seen = Counter()
+    for broken, said in damaged_at_random(seed=7, count=200):
+        left_over = behind.fullmatch(said.strip())
+        if not said:
+            assert not is_refused(broken, strict=True)
+            seen["silent"] += 1
+        elif not left_over:
+            seen["noticed" if is_refused(broken, strict="marker 0x" in said) else "missed"] += 1
+        elif int(left_over[1]) >= 32:
+            assert is_refused(broken, strict=True), said
+            seen["left over"] += 1
+    assert seen["missed"] <= 1, seen
+    assert min(seen["silent"], seen["noticed"], seen["left over"]) >= 10, seen
+
+
+def test_sound_jpegs_of_several_sizes_have_nothing_left_over():
+    for side in (1, 9, 16, 33):
+        for mode, subsampling in (("L", 0), ("RGB", 0), ("RGB", 1), ("RGB", 2), ("CMYK", 0)):
+            picture = CAT.convert(mode).crop((0, 0, side, 67 - side))
+            data = encoded(picture, "JPEG", quality=(20, 75, 100)[side % 3], subsampling=subsampling)
+            for sound in (data, data[:-2] + b"\xff" * 30 + data[-2:]):
+                assert outputs(sound, {"strict": True, "outputs": {"image": {}}})["image"].notes == ()
+
+
+def test_a_jpeg_cut_off_in_its_last_rows_is_damaged():
+    small = CAT.resize((104, 72))
+    for subsampling in (0, 2):
+        data = encoded(small, "JPEG", quality=95, subsampling=subsampling)
+        for lost in (60, 100):
+            assert "row" in refused(data[:-lost])
+            assert "row" in refused(data[:-lost] + data[-2:])
+
+
+def test_a_false_frame_marker_among_the_pixels_is_damage_and_no_kind_of_jpeg():
+    middle = len(JPEG) // 2
+    refused(JPEG[:middle] + b"\xff\xc3\0\x0b\x0c\0\1\0\1\1\1\x11\0" + JPEG[middle:])
