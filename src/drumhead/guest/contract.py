@@ -30,15 +30,19 @@ Capability = Literal[
     "several-commands",
     "snapshot",
     "listening",
+    "ipv6",
 ]
 """What some guests cannot do: ``drumhead exec``, a shell on the console, a disk for writes anywhere (``--size``), a
 read-only volume, more than one volume, a volume in qcow2 format, sparse files on a volume, several commands one after
-another, being resumed from a snapshot, telling whether its program listens.
+another, being resumed from a snapshot, telling whether its program listens, an IPv6 address on the
+private network.
 """
 
 
 class GuestNic(msgspec.Struct, frozen=True, kw_only=True):
     """A network card as the guest sees it. No `address` (IPv4 with prefix, ``10.77.3.4/16``) means DHCP.
+
+    `address6` (``fd00::1/64``) comes beside it; without one the card has no IPv6.
 
     In a resumed machine the card has `saved_mac` until it takes `mac`.
     """
@@ -46,6 +50,7 @@ class GuestNic(msgspec.Struct, frozen=True, kw_only=True):
     mac: str
     saved_mac: str = ""
     address: str = ""
+    address6: str = ""
     gateway: str = ""
     nameserver: str = ""
 
@@ -65,10 +70,10 @@ SECRETS = "/run/secrets"
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The configuration that a machine receives when it starts, as JSON (``config.json``).
 
-    `hosts` maps names to IPv4 addresses (the generated /etc/hosts). `overlay` is the serial number of the disk that
-    takes writes; empty means memory. The commands `before` run first, one after another; when one fails, the machine
-    ends with its status. `stop_grace` is the number of seconds between the stop signal and the kill.
-    `memory` is in MiB. `secrets` maps the names of files below SECRETS to their text.
+    `hosts` maps names to IPv4 addresses (the generated /etc/hosts), `hosts6` to IPv6 addresses. `overlay` is the serial
+    number of the disk that takes writes; empty means memory. The commands `before` run first, one after another; when
+    one fails, the machine ends with its status. `stop_grace` is the number of seconds between the stop signal and the
+    kill. `memory` is in MiB. `secrets` maps the names of files below SECRETS to their text.
     """
 
     hostname: str
@@ -76,6 +81,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     before: tuple[Command, ...] = ()
     nics: tuple[GuestNic, ...] = ()
     hosts: dict[str, str] = {}
+    hosts6: dict[str, str] = {}
     mounts: tuple[GuestMount, ...] = ()
     overlay: str = ""
     stop_grace: float = 10.0

@@ -23,6 +23,7 @@ from drumhead.machine.instances import Instances, keeper_pid
 from drumhead.machine.logs import trim_logs
 from drumhead.machine.network import private
 from drumhead.machine.network.host import host_netdev
+from drumhead.machine.network.relay import bound, doors, start_relay
 from drumhead.machine.qemu.acceleration import Acceleration, find_acceleration
 from drumhead.machine.qemu.channel import control
 from drumhead.machine.qemu.command_line import (
@@ -124,6 +125,7 @@ def _plan(
     instances: Instances, image: Image, spec: InstanceSpec, accelerator: Accelerator, *, attached: bool, fleet: str
 ) -> Launch:
     """Return the record of a start, with an address and ports of its own. Raises CONFLICT."""
+    with_ipv6 = spec.network == "nat" and "ipv6" not in find_guest(image.guest).unsupported
     mac = spec.mac or private.derive_mac(mac_scope(instances.home, spec), spec.name)
     launch = Launch(
         spec=spec,
@@ -132,13 +134,14 @@ def _plan(
         accelerator=accelerator,
         mac=mac,
         address=private.derive_address(mac) if spec.network == "nat" else "",
+        address6=private.derive_address6(spec.private_network, mac) if with_ipv6 else "",
         # The keeper of a machine that sleeps has its ports already.
         forwards=spec.forwards if keeper_pid(instances.directory(spec.name)) else tuple(map(find_port, spec.forwards)),
-        inner_forwards=tuple(map(_inner_port, spec.forwards)) if spec.sleep_after else (),
         started_at=time.time(),
         attached=attached,
         fleet=fleet,
     )
+    launch = msgspec.structs.replace(launch, inner_forwards=_inner_forwards(launch))
     private.refuse_taken_address(_others(instances, spec), launch)
     refuse_taken_mac(instances.all(), launch)
     return launch
@@ -160,12 +163,12 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
     files = await asyncio.to_thread(ImageStore(home).files, image)
     acceleration = await find_acceleration(home, guest.probe(files))
     launch = _plan(instances, image, spec, acceleration.accelerator, attached=attached, fleet=fleet)
-    hosts = private.network_hosts([*_others(instances, spec), launch], spec.private_network)
+    members = [*_others(instances, spec), launch]
     drives, mounts = await open_volumes(home, spec.volumes, guest)
     if image.overlay_size:
         require(guest, "overlay")
         drives = (await open_overlay(directory, image.overlay_size, guest), *drives)
-    config = run_config(launch, hosts, drives, mounts)
+    config = run_config(launch, members, drives, mounts)
     config = msgspec.structs.replace(config, secrets=read_secrets(home, spec.secrets))
     ready = _Ready(
         home=home,
@@ -179,7 +182,10 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
     )
     trim_logs(directory)
     log_offset = file_size(directory / "log")
-    launch, pid = await _resume(instances, ready) or await _boot(instances, ready)
+    # The keeper of a machine that sleeps listens itself.
+    with doors(() if spec.sleep_after else launch.forwards, launch.inner_forwards) as found:
+        launch, pid = await _resume(instances, ready) or await _boot(instances, ready)
+        start_relay(pid, found)
     return Started(launch=launch, acceleration=acceleration, pid=pid, log_offset=log_offset)
 
 
@@ -235,17 +241,22 @@ async def _boot(instances: Instances, ready: _Ready) -> tuple[Launch, int]:
 
 
 def run_config(
-    launch: Launch, hosts: dict[str, str], drives: tuple[Drive, ...], mounts: tuple[GuestMount, ...]
+    launch: Launch, members: list[Launch], drives: tuple[Drive, ...], mounts: tuple[GuestMount, ...]
 ) -> RunConfig:
-    """Return the configuration of the guest; its cards are in the order of ``cards``."""
+    """Return the configuration of the guest; its cards are in the order of ``cards``, `members` give the names."""
     uplink = GuestNic(mac=uplink_mac(launch), address=USER_ADDRESS, gateway=USER_GATEWAY, nameserver=USER_NAMESERVER)
-    between = GuestNic(mac=launch.mac, address=f"{launch.address}/{private.PREFIX}" if launch.address else "")
+    between = GuestNic(
+        mac=launch.mac,
+        address=f"{launch.address}/{private.PREFIX}" if launch.address else "",
+        address6=f"{launch.address6}/{private.PREFIX6}" if launch.address6 else "",
+    )
     return RunConfig(
         hostname=private.host_name(launch.spec.name),
         command=launch.spec.command,
         before=launch.spec.before,
         nics=(between, uplink),
-        hosts=hosts,
+        hosts=private.network_hosts(members, launch.spec.private_network),
+        hosts6=private.network_hosts6(members, launch.spec.private_network),
         mounts=mounts,
         memory=launch.spec.memory,
         overlay=OVERLAY_SERIAL if any(drive.serial == OVERLAY_SERIAL for drive in drives) else "",
@@ -292,40 +303,34 @@ def uplink_mac(launch: Launch) -> str:
     return private.derive_mac(f"{launch.spec.private_network}/out", launch.spec.name)
 
 
-def _inner_port(forward: PortForward) -> PortForward:
-    return find_port(msgspec.structs.replace(forward, host_address="127.0.0.1", host_port=0))
+def _inner_forwards(launch: Launch) -> tuple[PortForward, ...]:
+    """Return what QEMU is to forward, where somebody else holds the host's side of a forward."""
+    sleeps = bool(launch.spec.sleep_after)
+    if not sleeps and not any(one.is_ipv6 for one in launch.forwards):
+        return ()
+    return tuple(
+        find_port(msgspec.structs.replace(one, host_address="127.0.0.1", host_port=0)) if sleeps or one.is_ipv6 else one
+        for one in launch.forwards
+    )
 
 
 def find_port(forward: PortForward) -> PortForward:
     """Return a forward with its host port filled in. Raises CONFLICT when the port is taken."""
-    kind = socket.SOCK_STREAM if forward.protocol == "tcp" else socket.SOCK_DGRAM
-    with socket.socket(socket.AF_INET, kind) as probe:
-        if forward.protocol == "tcp":
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((forward.host_address, forward.host_port))
-        except OSError as error:
-            where = f"{forward.host_address}:{forward.host_port}"
-            raise DrumheadError(
-                ErrorCode.CONFLICT, f"the port {where} of this host cannot be used: {error.strerror}"
-            ) from error
+    with bound(forward) as probe:
         return msgspec.structs.replace(forward, host_port=probe.getsockname()[1])
 
 
 async def announce_hosts(instances: Instances, newcomer: Launch) -> None:
     """Send the names on a network to its running machines. One that does not answer gets them at its next start."""
-    hosts = private.network_hosts(instances.launches(), newcomer.spec.private_network)
+    members, network = instances.launches(), newcomer.spec.private_network
+    names = {"hosts": private.network_hosts(members, network), "hosts6": private.network_hosts6(members, network)}
 
     async def tell(name: str) -> None:
         with suppress(DrumheadError):
-            await control(instances.directory(name), {"do": "hosts", "hosts": hosts}, time_limit=5)
+            await control(instances.directory(name), {"do": "hosts", **names}, time_limit=5)
 
-    running = [
-        one
-        for one in instances.all()
-        if one.state == "running" and one.launch.spec.private_network == newcomer.spec.private_network
-    ]
-    names = [
+    running = [one for one in instances.all() if one.state == "running" and one.launch.spec.private_network == network]
+    told = [
         one.launch.spec.name for one in running if one.launch.address and one.launch.spec.name != newcomer.spec.name
     ]
-    await asyncio.gather(*map(tell, names))
+    await asyncio.gather(*map(tell, told))

@@ -17,6 +17,7 @@ INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)(?:i?B)?", re.IGNORECASE)
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
+IPV6_FORWARD = re.compile(r"\[([^\[\]]*)\]:([^\[\]]*)")
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 MIN_MEMORY = 32
 MIN_DISK = 8 << 20
@@ -70,18 +71,23 @@ def read_mac(text: str) -> str:
 
 
 def read_forward(text: str) -> PortForward:
-    """Parse ``[ADDRESS:]HOST:GUEST[/udp]``. Host port 0 means any free port. Raises USAGE."""
-    if text.startswith("["):
-        raise usage(f"{text!r}: QEMU forwards IPv4 ports only; write 127.0.0.1:HOST:GUEST")
+    """Parse ``[ADDRESS:]HOST:GUEST[/udp]``; an IPv6 address stands in brackets. Host port 0 means any free port.
+
+    Raises USAGE.
+    """
     ports, _, protocol = text.partition("/")
-    parts = ports.split(":")
+    in_brackets = IPV6_FORWARD.fullmatch(ports)
+    parts = [in_brackets[1], *in_brackets[2].split(":")] if in_brackets else ports.split(":")
     address = parts.pop(0) if len(parts) == 3 else "127.0.0.1"
     if len(parts) != 2 or not all(part.isdigit() and int(part) <= 65535 for part in parts) or parts[1] == "0":
         raise usage(f"{text!r} is not a valid port forward; write HOST:GUEST, like 8080:80 or 5353:53/udp")
     try:
-        ipaddress.IPv4Address(address)
+        (ipaddress.IPv6Address if in_brackets else ipaddress.IPv4Address)(address)
     except ipaddress.AddressValueError as error:
-        raise usage(f"{address!r} in {text!r} is not an IPv4 address of this host") from error
+        kind = "an IPv6" if in_brackets else "an IPv4"
+        raise usage(f"{address!r} in {text!r} is not {kind} address of this host") from error
+    if in_brackets and protocol == "udp":
+        raise usage(f"{text!r}: UDP is forwarded from IPv4 addresses only; write 127.0.0.1:{':'.join(parts)}/udp")
     match protocol:
         case "" | "tcp":
             return PortForward(host_port=int(parts[0]), guest_port=int(parts[1]), host_address=address)

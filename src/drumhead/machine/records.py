@@ -20,12 +20,24 @@ status.
 
 
 class PortForward(msgspec.Struct, frozen=True, kw_only=True):
-    """``-f HOST_PORT:GUEST_PORT[/udp]``; `host_port` 0 means any free port. Bound to 127.0.0.1 by default."""
+    """``-f [ADDRESS:]HOST_PORT:GUEST_PORT[/udp]``; `host_port` 0 means any free port. Bound to 127.0.0.1 by default.
+
+    An IPv6 address stands without its brackets.
+    """
 
     host_port: int
     guest_port: int
     protocol: Literal["tcp", "udp"] = "tcp"
     host_address: str = "127.0.0.1"
+
+    @property
+    def is_ipv6(self) -> bool:
+        return ":" in self.host_address
+
+    @property
+    def endpoint(self) -> str:
+        """The host's side as people write it: ``127.0.0.1:8080``, ``[::1]:8080``."""
+        return f"[{self.host_address}]:{self.host_port}" if self.is_ipv6 else f"{self.host_address}:{self.host_port}"
 
 
 class VolumeMount(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,12 +100,16 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     accelerator: Accelerator
     mac: str
     address: str
+    address6: str = ""
+    """The IPv6 address of the same card; empty where there is none."""
     forwards: tuple[PortForward, ...]
     started_at: float
     attached: bool
     fleet: str = ""
     inner_forwards: tuple[PortForward, ...] = ()
-    """Of a machine that sleeps: the ports to which its keeper copies what reaches `forwards`."""
+    """What QEMU forwards in place of `forwards`, to which a keeper (of a machine that sleeps) or a relay (from an IPv6
+    address) copies what reaches these; empty where QEMU forwards them itself.
+    """
     snapshot: str = ""
     """The key of the snapshot that it was resumed from; empty when it booted."""
 

@@ -21,6 +21,7 @@ def test_memory_is_read(text, mib):
         ("0:80/tcp", PortForward(host_port=0, guest_port=80)),
         ("5353:53/udp", PortForward(host_port=5353, guest_port=53, protocol="udp")),
         ("0.0.0.0:8080:80", PortForward(host_port=8080, guest_port=80, host_address="0.0.0.0")),
+        ("[::1]:8080:80", PortForward(host_port=8080, guest_port=80, host_address="::1")),
     ],
 )
 def test_forward_is_read(text, forward):
@@ -55,7 +56,10 @@ def test_volume_is_read(text, volume):
         (options.read_volume, "data:/"),
         (options.read_volume, "data:relative"),
         (options.read_volume, "da ta:/data"),
-        (options.read_forward, "[::1]:8080:80"),
+        (options.read_forward, "[::1]:8080:80/udp"),
+        (options.read_forward, "[127.0.0.1]:8080:80"),
+        (options.read_forward, "[::1:8080:80"),
+        (options.read_forward, "::1:8080:80"),
         (options.read_volume, "data:/proc"),
         (options.read_volume, "data:/dev/shm"),
         (options.read_volume, "data:/data/../proc"),

@@ -40,7 +40,7 @@ async def instances_command(*, json: Json = False) -> None:
     if json:
         print_json(found)
         return
-    heads = ("Name", "Image", "State", "Address", "Uptime", "Memory", "Restarts", "Ports")
+    heads = ("Name", "Image", "State", "Address", "IPv6", "Uptime", "Memory", "Restarts", "Ports")
     print_table(heads, [_row(instance) for instance in found])
 
 
@@ -112,7 +112,17 @@ def _row(instance: Instance) -> tuple[str, ...]:
         memory = f"{size_text(instance.memory.total - instance.memory.free)} of {memory}"
     ports = ", ".join(f"{one.host_port}->{one.guest_port}/{one.protocol}" for one in launch.forwards)
     restarts = _restarts(instance.keeping, running=bool(instance.pid)) if instance.keeping else ""
-    return launch.spec.name, launch.spec.image, state, instance.address, uptime, memory, restarts, ports
+    return (
+        launch.spec.name,
+        launch.spec.image,
+        state,
+        instance.address,
+        launch.address6,
+        uptime,
+        memory,
+        restarts,
+        ports,
+    )
 
 
 def _restarts(keeping: Keeping, *, running: bool) -> str:

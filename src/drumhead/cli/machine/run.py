@@ -132,8 +132,10 @@ class _Announce:
         notice(f"Running on {words}, {spec.memory} MiB, {spec.cpus} CPU{'s' if spec.cpus > 1 else ''}{resumed}")
         if launch.address:
             notice(f"eth0: {launch.address}")
+        if launch.address6:
+            notice(f"eth0: {launch.address6}")
         for forward in launch.forwards:
-            notice(f"{forward.host_address}:{forward.host_port} -> {forward.guest_port}/{forward.protocol}")
+            notice(f"{forward.endpoint} -> {forward.guest_port}/{forward.protocol}")
 
     def booted(self, instance: Instance) -> None:
         """Tell the address that a DHCP server gave, which is known only now."""

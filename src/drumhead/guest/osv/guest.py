@@ -59,6 +59,7 @@ inodes; the small blocks that mke2fs chooses for small disks would hold too litt
 UNSUPPORTED: dict[Capability, str] = {
     "snapshot": "OSv machines are not saved: they take their configuration as they boot, which takes them a second",
     "listening": "OSv machines do not sleep: the host cannot ask whether their program listens yet",
+    "ipv6": "OSv has no IPv6: its machines have IPv4 addresses only",
     "several-commands": "OSv runs one command; start a machine for each config set",
     "exec": "OSv is one process: no other program can run beside the command",
     "shell": "OSv is one process: there is no shell on its console",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.machine.boot import wait_started
 from drumhead.machine.launch import restart_machine
+from drumhead.machine.network.relay import join
 from drumhead.machine.qemu.channel import control
 from drumhead.machine.stop import stop_machine
 
@@ -33,7 +34,6 @@ MAX_WAITING = 128
 """Connections that may wait for a start at once; more are refused."""
 POLL = 0.05
 """Seconds between two questions whether a program listens. It takes 0.2 s to several seconds until it does."""
-CHUNK = 1 << 16
 METHODS = (b"GET ", b"HEAD", b"POST", b"PUT ", b"PATC", b"DELE", b"OPTI")
 
 
@@ -57,8 +57,7 @@ class Doorkeeper:
                 try:
                     servers.append(await self._listen(index, forward))
                 except OSError as error:
-                    where = f"{forward.host_address}:{forward.host_port}"
-                    message = f"the port {where} of this host cannot be used: {error.strerror}"
+                    message = f"the port {forward.endpoint} of this host cannot be used: {error.strerror}"
                     raise DrumheadError(ErrorCode.CONFLICT, message) from error
             yield
         finally:
@@ -111,11 +110,7 @@ class Doorkeeper:
         self._open += 1
         try:
             inner = instance.launch.inner_forwards[index]
-            there, back = await asyncio.open_connection(inner.host_address, inner.host_port)
-            try:
-                await asyncio.gather(_copy(reader, back), _copy(there, writer))
-            finally:
-                back.close()
+            await join(reader, writer, (inner.host_address, inner.host_port))
         finally:
             self._open -= 1
             self._idle_since = time.monotonic()
@@ -135,14 +130,6 @@ class Doorkeeper:
                 if answer.get("listening"):
                     return instance
                 await asyncio.sleep(POLL)
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while part := await reader.read(CHUNK):
-        writer.write(part)
-        await writer.drain()
-    with suppress(OSError):  # the other side may have gone
-        writer.write_eof()
 
 
 async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reason: str) -> None:

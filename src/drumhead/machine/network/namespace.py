@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,6 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     mac: str
     address: str
+    address6: str
     netmask: str
     hosts: str
     argv: tuple[str, ...]
@@ -95,9 +97,20 @@ def set_up(settings: Settings) -> int:
             fcntl.ioctl(link, request, value)
         for name in ("lo", CARD):
             fcntl.ioctl(link, SIOCSIFFLAGS, struct.pack("16sH22x", name.encode(), IFF_UP))
+    with suppress(OSError):  # a host may have no IPv6
+        use_ipv6(settings.address6)
     mount("none", "/", MS_REC | MS_PRIVATE)
     mount(settings.hosts, "/etc/hosts", MS_BIND)
     return card
+
+
+def use_ipv6(address: str) -> None:
+    """Give the card an IPv6 address, which it may use at once. Raises OSError."""
+    for name, value in (("disable_ipv6", "0"), ("accept_dad", "0"), ("accept_ra", "0")):
+        Path(f"/proc/sys/net/ipv6/conf/{CARD}/{name}").write_text(value)
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as link:
+        wanted = socket.inet_pton(socket.AF_INET6, address) + struct.pack("Ii", 64, socket.if_nametoindex(CARD))
+        fcntl.ioctl(link, SIOCSIFADDR, wanted)
 
 
 def mount(what: str, where: str, flags: int) -> None:

@@ -8,6 +8,7 @@ machine starts.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 import socket
 import struct
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from drumhead.errors import DrumheadError, ErrorCode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from drumhead.home import Home
     from drumhead.machine.records import Launch
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 PREFIX = 10
 """10.64.0.0/10: room for four million machines, away from QEMU's user network 10.0.2.0/24."""
+
+PREFIX6 = 64
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,14 @@ def derive_address(mac: str) -> str:
     return f"10.{64 + (low >> 16)}.{low >> 8 & 255}.{low & 255}"
 
 
+def derive_address6(network: str, mac: str) -> str:
+    """Derive the IPv6 address of a card: the network's prefix (RFC 4193) and the MAC (RFC 4291, appendix A)."""
+    scope = hashlib.sha256(network.encode()).digest()[:5]
+    card = bytes.fromhex(mac.replace(":", ""))
+    interface = bytes([card[0] ^ 2]) + card[1:3] + b"\xff\xfe" + card[3:]
+    return str(ipaddress.IPv6Address(b"\xfd" + scope + bytes(2) + interface))
+
+
 def host_name(name: str) -> str:
     """Turn a machine's name into a valid host name."""
     return re.sub(r"[^A-Za-z0-9-]", "-", name)
@@ -83,15 +94,25 @@ def network_hosts(launches: Iterable[Launch], network: str) -> dict[str, str]:
     Every name is repeated as NAME.localhost. On the host such a name resolves to 127.0.0.1 (RFC 6761), where the
     forwarded ports are, so an address like ``db.localhost:8001`` reaches the machine from the host and from machines.
     """
+    return _names(launches, network, lambda one: one.address)
+
+
+def network_hosts6(launches: Iterable[Launch], network: str) -> dict[str, str]:
+    """Map the same names to the IPv6 addresses of those that have one."""
+    return _names(launches, network, lambda one: one.address6)
+
+
+def _names(launches: Iterable[Launch], network: str, address_of: Callable[[Launch], str]) -> dict[str, str]:
     hosts: dict[str, str] = {}
     members = sorted(
-        (one for one in launches if one.spec.private_network == network and one.address), key=lambda one: one.spec.name
+        (one for one in launches if one.spec.private_network == network and address_of(one)),
+        key=lambda one: one.spec.name,
     )
     for launch in members:
-        hosts[host_name(launch.spec.name)] = launch.address
+        hosts[host_name(launch.spec.name)] = address_of(launch)
     for launch in members:
         for alias in launch.spec.aliases:
-            hosts.setdefault(alias, launch.address)
+            hosts.setdefault(alias, address_of(launch))
     return hosts | {f"{name}.localhost": address for name, address in hosts.items()}
 
 

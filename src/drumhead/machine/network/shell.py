@@ -43,7 +43,14 @@ async def run_shell(home: Home, network: str, argv: tuple[str, ...]) -> int:
         hosts = Path(scratch) / "hosts"
         hosts.touch()
         _write_hosts(home, network, hosts)
-        settings = Settings(mac=mac, address=private.derive_address(mac), netmask=NETMASK, hosts=str(hosts), argv=argv)
+        settings = Settings(
+            mac=mac,
+            address=private.derive_address(mac),
+            address6=private.derive_address6(network, mac),
+            netmask=NETMASK,
+            hosts=str(hosts),
+            argv=argv,
+        )
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
             words = ["-m", "drumhead.machine.network.namespace", str(theirs.fileno())]
@@ -124,7 +131,8 @@ async def _keep_names(home: Home, network: str, hosts: Path) -> None:
 
 
 def _write_hosts(home: Home, network: str, hosts: Path) -> None:
-    known = private.network_hosts(Instances(home).launches(), network)
-    text = HOSTS + "".join(f"{address} {name}\n" for name, address in known.items())
+    launches = Instances(home).launches()
+    known = [private.network_hosts(launches, network), private.network_hosts6(launches, network)]
+    text = HOSTS + "".join(f"{address} {name}\n" for names in known for name, address in names.items())
     if hosts.read_text() != text:
         hosts.write_text(text)  # in place, as the mount holds on to the file itself

@@ -75,7 +75,7 @@ static void handle(char *text) {
         answer("{\"ok\":true}\n");
         command_stop(json_number(request, "grace", -1));
     } else if (strcmp(what, "hosts") == 0) {
-        write_hosts(NULL, json_get(request, "hosts"));
+        write_hosts(NULL, json_get(request, "hosts"), json_get(request, "hosts6"));
         answer("{\"ok\":true}\n");
     } else if (strcmp(what, "ping") == 0) {
         answer("{\"ok\":true}\n");

@@ -45,7 +45,7 @@ void set_up_swap(void);
 
 /* network.c */
 void set_up_network(const struct json *nics);
-void write_hosts(const char *hostname, const struct json *hosts);
+void write_hosts(const char *hostname, const struct json *hosts, const struct json *hosts6);
 
 /* dhcp.c */
 bool dhcp_acquire(const char *card, struct lease *, double seconds); /* INFINITY: until there is one */

@@ -33,7 +33,7 @@ static struct json *read_own_command(void) {
 }
 
 void configure(const struct json *config, bool resumed) {
-    write_hosts(json_text(config, "hostname", "drumhead"), json_get(config, "hosts"));
+    write_hosts(json_text(config, "hostname", "drumhead"), json_get(config, "hosts"), json_get(config, "hosts6"));
     set_up_network(json_get(config, "nics"));
     mount_volumes(json_get(config, "mounts"), resumed);
     write_secrets(json_get(config, "secrets"));

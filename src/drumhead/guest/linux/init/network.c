@@ -77,11 +77,32 @@ static void take_mac(const char *card, const char *mac) {
     close(link);
 }
 
-static void bring_up(const char *card) {
+static void set_ipv6(const char *card, const char *setting, const char *value) {
     char path[80];
-    snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", card);
-    write_file(path, "1"); /* only IPv4 is used here; looking for IPv6 routers would only delay */
+    snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/%s", card, setting);
+    write_file(path, value);
+}
+
+static void bring_up(const char *card, bool with_ipv6) {
+    set_ipv6(card, "disable_ipv6", with_ipv6 ? "0" : "1");
+    if (with_ipv6) { /* nobody else has the address, and there is no router to look for */
+        set_ipv6(card, "accept_dad", "0");
+        set_ipv6(card, "accept_ra", "0");
+        set_ipv6(card, "router_solicitations", "0");
+    }
     if (!set(SIOCSIFFLAGS, card, 0)) fail("the network card %s cannot be used", card);
+}
+
+static void use_address6(const char *card, const char *with_prefix) {
+    struct { struct in6_addr address; uint32_t prefix; int card; } change = {0}; /* struct in6_ifreq of linux/ipv6.h */
+    char address[INET6_ADDRSTRLEN];
+    snprintf(address, sizeof address, "%.*s", (int)strcspn(with_prefix, "/"), with_prefix);
+    change.prefix = strchr(with_prefix, '/') ? (uint32_t)atoi(strchr(with_prefix, '/') + 1) : 64;
+    change.card = (int)if_nametoindex(card);
+    int link = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (link < 0 || inet_pton(AF_INET6, address, &change.address) != 1 || ioctl(link, SIOCSIFADDR, &change) != 0)
+        say("%s cannot have the address %s: %s", card, address, strerror(errno));
+    if (link >= 0) close(link);
 }
 
 static void apply_lease(const char *card, const struct lease *lease) {
@@ -134,7 +155,7 @@ static void use_every_card(void) {
     DIR *cards = opendir("/sys/class/net");
     while (cards && (entry = readdir(cards))) {
         if (entry->d_name[0] == '.' || strcmp(entry->d_name, "lo") == 0) continue;
-        bring_up(entry->d_name);
+        bring_up(entry->d_name, false);
         use_dhcp(entry->d_name);
     }
     if (cards) closedir(cards);
@@ -147,7 +168,9 @@ static void use_cards(const struct json *nics, bool with_dhcp) {
         if (with_dhcp == (*json_text(nic, "address", "") != 0)) continue;
         if (!find_card(*saved ? saved : mac, card)) fail("the network card %s is missing", mac);
         if (*saved) take_mac(card, mac);
-        bring_up(card);
+        const char *address6 = json_text(nic, "address6", "");
+        bring_up(card, *address6 != 0);
+        if (*address6) use_address6(card, address6);
         if (with_dhcp)
             use_dhcp(card);
         else
@@ -164,7 +187,13 @@ void set_up_network(const struct json *nics) {
     use_cards(nics, true);
 }
 
-void write_hosts(const char *hostname, const struct json *hosts) {
+static char *add_names(char *to, const char *end, const struct json *hosts) {
+    for (const struct json *host = hosts ? hosts->child : NULL; host && to < end; host = host->next)
+        if (host->kind == JSON_STRING) to += snprintf(to, (size_t)(end - to), "%.45s %s\n", host->text, host->name);
+    return to;
+}
+
+void write_hosts(const char *hostname, const struct json *hosts, const struct json *hosts6) {
     size_t size = 1024;
     if (hostname) {
         snprintf(own_name, sizeof own_name, "%s", hostname);
@@ -173,14 +202,13 @@ void write_hosts(const char *hostname, const struct json *hosts) {
         sethostname(own_name, strlen(own_name));
     }
     for (const struct json *host = hosts ? hosts->child : NULL; host; host = host->next)
-        size += strlen(host->name) + 20;
+        size += 2 * (strlen(host->name) + 50);
     char *text = malloc(size);
     if (!text) return;
     bool known = json_get(hosts, own_name) != NULL; /* a name has one address: the one on the private network, if any */
     char *to = text + sprintf(text, "127.0.0.1 localhost\n");
     if (!known) to += sprintf(to, "127.0.1.1 %s\n", own_name);
-    for (const struct json *host = hosts ? hosts->child : NULL; host; host = host->next)
-        if (host->kind == JSON_STRING) to += sprintf(to, "%.15s %s\n", host->text, host->name);
+    add_names(add_names(to, text + size, hosts), text + size, hosts6);
     write_file("/etc/hosts", text);
     free(text);
 }
