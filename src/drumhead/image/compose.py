@@ -20,6 +20,7 @@ from drumhead.image.kernel import build_kernel
 from drumhead.image.layers.builder import LayerBuilder, LayerStack
 from drumhead.image.layers.plan import in_order
 from drumhead.image.layers.store import LayerStore
+from drumhead.image.locales import locale_notices
 from drumhead.image.store import ImageStore
 from drumhead.package.store import PackageStore
 from drumhead.python.syntax_scan import cached_scans
@@ -110,7 +111,7 @@ def _check(home: Home, project: Project, inputs: ComposeInputs, store: LayerStor
     cache = home.cache / "syntax-scans" / f"{hashlib.sha256(project.root.encode()).hexdigest()}.json"
     with cached_scans(cache):
         notices = check_findings(inputs.guest, findings, stack.application, programs)
-    return [*missing_notices(stack.missing), *notices]
+    return [*missing_notices(stack.missing), *locale_notices(stack.index, inputs.commands), *notices]
 
 
 def _with_root(store: LayerStore, stack: LayerStack) -> tuple[Layer, ...]:

@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from drumhead.closure import index_of
 from drumhead.elf import is_elf, read_linkage
 from drumhead.errors import DrumheadError
 from drumhead.guest import find_guest
 from drumhead.guest.contract import Finding
 from drumhead.guest.osv.check import check_command, check_tree
 from drumhead.image.checks import check_findings, visible_findings
+from drumhead.image.locales import locale_notices
 from drumhead.image.scan import Scan
 from drumhead.manifest.project import read_project
 from drumhead.python.syntax_scan import MARKER, cached_scans, scan_source
@@ -276,3 +278,23 @@ def test_prebuilt_files_for_other_machines_are_told_and_starting_one_is_refused(
     run.write_text(run.read_text().replace("/usr/bin/sh -c true", "/tool"))
     said = drumhead.refused("package", "compose", "t/foreign", "-C", project, status=5)
     assert "config set main cannot start on linux: /tool is made for another kind of machine" in said
+
+
+@pytest.mark.parametrize(
+    ("files", "env", "lacking"),
+    [
+        ((), {"LANG": "C.UTF-8", "LC_ALL": "", "LC_TIME": "POSIX", "LANGUAGE": "de"}, []),
+        ((), {"LC_ALL": "de_DE.UTF-8"}, ["de_DE.UTF-8"]),
+        ((), {"LANG": "de_DE.UTF-8", "LC_TIME": "sl_SI"}, ["de_DE.UTF-8", "sl_SI"]),
+        (("usr/lib/locale/de_DE.utf8/LC_CTYPE",), {"LANG": "de_DE.UTF-8"}, []),
+        (("usr/lib/locale/de_DE.utf8/LC_CTYPE",), {"LANG": "de_DE.UTF-8@euro"}, ["de_DE.UTF-8@euro"]),
+        (("usr/lib/locale/locale-archive",), {"LANG": "de_DE.UTF-8"}, []),
+    ],
+)
+def test_a_locale_that_an_image_lacks_is_told(files, env, lacking):
+    tree = Tree()
+    for path in files:
+        tree.add(path, regular(b""))
+    notices = locale_notices(index_of(tree), {"web": Command(argv=("x",), env=env)})
+    assert [notice.partition(" is ")[2].partition(",")[0] for notice in notices] == lacking
+    assert all("of config set web" in notice for notice in notices)

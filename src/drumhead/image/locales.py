@@ -1,0 +1,60 @@
+"""Tell which locales an image lacks that its config sets ask for. C, POSIX and C.UTF-8 are part of libc."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from drumhead.closure import follow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from drumhead.closure import Index
+    from drumhead.records import Command
+
+VARIABLE = re.compile(r"LANG|LC_[A-Z]+")
+BUILT_IN = ("", "C", "POSIX", "C.UTF-8", "C.utf8")
+PLACE = "usr/lib/locale"
+ARCHIVE = f"{PLACE}/locale-archive"
+LOCALE = re.compile(r"([A-Za-z_]+)(?:\.([A-Za-z0-9-]+))?(@[A-Za-z0-9]+)?")
+
+
+def locale_notices(index: Index, commands: Mapping[str, Command]) -> list[str]:
+    """Return a notice for each locale that a config set asks for and the image does not have.
+
+    It is no error, as only programs that ask libc need the files: Node.js and Java bring their own.
+    """
+    asked: dict[str, str] = {}
+    for name, command in commands.items():
+        for variable, value in command.env.items():
+            if VARIABLE.fullmatch(variable) and value not in BUILT_IN:
+                asked.setdefault(value, f"{variable} of config set {name}")
+    return [
+        f"{where} is {value}, a locale that the image does not have, so libc's functions use C; every image has C.UTF-8"
+        f"{_advice(value)}"
+        for value, where in asked.items()
+        if not _has(index, value)
+    ]
+
+
+def _has(index: Index, value: str) -> bool:
+    return bool(follow(index, f"/{ARCHIVE}")) or any(
+        follow(index, f"/{PLACE}/{name}/LC_CTYPE") for name in (value, *_directories(value))
+    )
+
+
+def _directories(value: str) -> Iterator[str]:
+    """Yield the name of the directory in which libc looks: de_DE.UTF-8@euro is de_DE.utf8@euro."""
+    if match := LOCALE.fullmatch(value):
+        charset = re.sub(r"[^a-z0-9]", "", (match[2] or "").lower())
+        yield f"{match[1]}{'.' if charset else ''}{charset}{match[3] or ''}"
+
+
+def _advice(value: str) -> str:
+    match = LOCALE.fullmatch(value)
+    if not match:
+        return ""
+    directory = next(_directories(value))
+    command = f"localedef -i {match[1]}{match[3] or ''} -f {match[2] or 'ISO-8859-1'} {PLACE}/{directory}"
+    return f". To add it to the project: mkdir -p {PLACE} && {command}"
