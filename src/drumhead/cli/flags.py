@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
+
+def _whole(_type: type, tokens: Sequence[Token]) -> int:
+    """Read a whole number; cyclopts itself would round 1.5 to 2. Raises ValueError."""
+    text = tokens[0].value
+    if not WHOLE.fullmatch(text):
+        raise ValueError(f"{text} is not a whole number.")
+    return int(text)
+
+
+WHOLE = re.compile(r"-?[0-9]{1,9}")
+Whole = Parameter(converter=_whole)
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON for programs.")]
 Guest = Annotated[
     Literal["linux", "osv"] | None,
@@ -28,7 +41,7 @@ class MachineFlags:
         str, Parameter(name=["--image", "-i"], help="The image, where the first argument names the instance.")
     ] = ""
     memory: Annotated[str, Parameter(name=["--memory", "-m"], help="The memory of the machine (200M, 1G).")] = "256M"
-    cpus: Annotated[int, Parameter(name=["--cpus", "-c"], help="The number of virtual CPUs.")] = 1
+    cpus: Annotated[int, Whole, Parameter(name=["--cpus", "-c"], help="The number of virtual CPUs.")] = 1
     network: Annotated[
         Literal["nat", "bridge", "tap", "vhost"],
         Parameter(

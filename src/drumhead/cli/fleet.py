@@ -157,7 +157,7 @@ async def scale_command(
     wanted = {}
     for text in counts:
         member, _, number = text.partition("=")
-        if member not in fleet.members or not number.isdigit():
+        if member not in fleet.members or not (number.isascii() and number.isdigit()):
             known = ", ".join(fleet.members)
             raise DrumheadError(ErrorCode.USAGE, f"{text!r}: write MEMBER=NUMBER; the members are {known}")
         if int(number) > 1 and any(one.host_port for one in fleet.members[member].forwards):

@@ -127,7 +127,7 @@ def _refuse_unknown(section: Section, known: tuple[str, ...]) -> None:
 
 def _number(section: Section, key: str, default: int, least: int, most: int) -> int:
     text = section.text(key, str(default))
-    if not text.isdigit() or not least <= int(text) <= most:
+    if not (text.isascii() and text.isdigit()) or len(text) > 9 or not least <= int(text) <= most:
         raise section.refuse(key, f"{key} must be a number from {least} to {most}, not {text}")
     return int(text)
 

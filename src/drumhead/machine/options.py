@@ -14,13 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)(?:i?B)?", re.IGNORECASE)
+SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([KMGT]?)(?:i?B)?", re.IGNORECASE)
+MEBIBYTES = re.compile(r"[0-9]{1,15}")
+PORT = re.compile(r"[0-9]{1,5}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 IPV6_FORWARD = re.compile(r"\[([^\[\]]*)\]:([^\[\]]*)")
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 MIN_MEMORY = 32
 MIN_DISK = 8 << 20
+MAX_DISK = 16 << 40
+"""What ext4 takes with blocks of 4 KiB."""
 MAX_CPUS = 255
 """What QEMU's machine q35 takes."""
 KERNEL_DIRECTORIES = ("proc", "sys", "dev", "run")
@@ -43,12 +47,14 @@ def read_disk_size(text: str, *, what: str = "size of a disk") -> int:
     size = read_size(text, what=what)
     if size < MIN_DISK:
         raise usage(f"{text} is too little for a disk; give at least {MIN_DISK >> 20}M, like 512M or 2G")
+    if size > MAX_DISK:
+        raise usage(f"{text} is too much for a disk; give at most {MAX_DISK >> 40}T")
     return size
 
 
 def read_memory(text: str) -> int:
     """Parse memory into MiB. A bare number means MiB, as with Capstan. Raises USAGE."""
-    size = int(text) if text.strip().isdigit() else read_size(text, what="amount of memory") >> 20
+    size = int(text) if MEBIBYTES.fullmatch(text.strip()) else read_size(text, what="amount of memory") >> 20
     if size < MIN_MEMORY:
         raise usage(f"{text} of memory is too little for a machine; give at least {MIN_MEMORY}M")
     return size
@@ -79,10 +85,10 @@ def read_forward(text: str) -> PortForward:
     in_brackets = IPV6_FORWARD.fullmatch(ports)
     parts = [in_brackets[1], *in_brackets[2].split(":")] if in_brackets else ports.split(":")
     address = parts.pop(0) if len(parts) == 3 else "127.0.0.1"
-    if len(parts) != 2 or not all(part.isdigit() and int(part) <= 65535 for part in parts) or parts[1] == "0":
+    if len(parts) != 2 or not all(PORT.fullmatch(part) and int(part) <= 65535 for part in parts) or parts[1] == "0":
         raise usage(f"{text!r} is not a valid port forward; write HOST:GUEST, like 8080:80 or 5353:53/udp")
     try:
-        (ipaddress.IPv6Address if in_brackets else ipaddress.IPv4Address)(address)
+        address = str((ipaddress.IPv6Address if in_brackets else ipaddress.IPv4Address)(address))
     except ipaddress.AddressValueError as error:
         kind = "an IPv6" if in_brackets else "an IPv4"
         raise usage(f"{address!r} in {text!r} is not {kind} address of this host") from error

@@ -47,7 +47,12 @@ def test_volume_is_read(text, volume):
         (options.read_memory, "much"),
         (options.read_memory, "16M"),
         (options.read_memory, "-1"),
+        (options.read_memory, "²"),
+        (options.read_memory, "9" * 5000),
+        (options.read_disk_size, "9" * 400),
+        (options.read_disk_size, "17T"),
         (options.read_forward, "8080"),
+        (options.read_forward, "²:80"),
         (options.read_forward, "8080:0"),
         (options.read_forward, "70000:80"),
         (options.read_forward, "80:80/sctp"),
@@ -90,6 +95,7 @@ def test_a_number_of_cpus_that_no_machine_has_is_refused(count):
         (options.read_volumes, ("data:/one", "data:/two")),
         (options.read_volumes, ("one:/data", "two:/data/")),
         (options.read_forwards, ("8080:80", "8080:81")),
+        (options.read_forwards, ("[::1]:8080:80", "[0:0:0:0:0:0:0:1]:8080:81")),
     ],
 )
 def test_what_can_be_there_once_is_refused_twice(read, texts):
@@ -106,3 +112,8 @@ def test_variables_keep_everything_after_the_first_equals_sign():
     assert options.read_variables(["A=b=c", "EMPTY="]) == {"A": "b=c", "EMPTY": ""}
     with pytest.raises(DrumheadError):
         options.read_variables(["A"])
+
+
+@pytest.mark.parametrize("count", ["1.5", "1e1", "²", "two"])
+def test_a_count_that_is_no_whole_number_is_refused_and_not_rounded(empty, count):
+    assert f"{count} is not a whole number" in empty.refused("run", "-c", count, "-i", "image", "name", status=2)
