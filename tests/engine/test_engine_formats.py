@@ -354,3 +354,22 @@ def test_what_other_libraries_say_is_shown_in_plain_words():
             raise raised
         assert "b'" not in caught.value.detail
         assert "build" not in caught.value.detail
+
+
+def test_a_tiff_in_separate_planes_equals_the_same_in_one_or_is_refused():
+    def saved(samples, planes, kind, extra):
+        file = io.BytesIO()
+        stored = samples if planes == "contig" else samples.transpose(2, 0, 1)
+        tifffile.imwrite(file, stored, photometric=kind, planarconfig=planes, extrasamples=extra, metadata=None)
+        return file.getvalue()
+
+    chance = np.random.default_rng(5)
+    for bands, kind, extra in ((3, "rgb", None), (4, "rgb", ["unassalpha"]), (4, "separated", None)):
+        for depth in (np.uint8, np.uint16):
+            samples = chance.integers(0, 255, (20, 30, bands)).astype(depth)
+            one, other = (made(saved(samples, planes, kind, extra)).data for planes in ("contig", "separate"))
+            assert difference(opened(one), opened(other)) == (0, 0)
+    for kind in ("minisblack", "miniswhite"):
+        for extra in ("unassalpha", "assocalpha", "unspecified"):
+            grey = saved(chance.integers(0, 255, (20, 30, 2)).astype(np.uint8), "separate", kind, [extra])
+            assert "separate planes" in refused(grey, Code.UNSUPPORTED_FORMAT)

@@ -200,6 +200,8 @@ def _refuse_unreadable(directory: Directory) -> None:
             raise unsupported("tiff", "TIFF in tiles with its colours in separate planes")
         if kind == _YCBCR:  # libvips takes the planes for red, green and blue
             raise unsupported("tiff", "TIFF with YCbCr colours in separate planes")
+        if kind in {_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE}:  # libvips reads one sample after the other
+            raise unsupported("tiff", "TIFF with grey or a palette and its extra channels in separate planes")
     if kind == _SEPARATED and _has_other_inks(directory):
         raise unsupported("tiff", "TIFF with inks other than cyan, magenta, yellow and black")
 
