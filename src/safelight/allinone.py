@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from safelight import logs, serve, settings
+from safelight import logs, serve, settings, tracing
 from safelight.db import __main__ as db
 from safelight.errors import Error
 from safelight.keyvaluestore import __main__ as keyvaluestore
@@ -41,11 +41,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     first = next(iter(configs.values()))
     logs.configure("allinone", first.log_format, first.log_level, several=True)
     serve.prepare(*configs.values())
+    serve.trace("services", *configs.values())
     try:
         asyncio.run(_run(configs))
     except Error as error:
         log.error("The services cannot start: %s", error.detail)  # noqa: TRY400 - the sentence says it all
         raise SystemExit(1) from None
+    finally:
+        tracing.flush()
     atexit.register(serve.end_at_once)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,6 +21,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from safelight import tracing
 from safelight.access import route
 from safelight.access.caller import CALLER, Access, Caller
 from safelight.access.forwarded import client_address
@@ -191,8 +193,11 @@ def _middleware(service: Service) -> Middleware:
         status = 499  # the client left before it was answered
         service.begin()
         try:
-            response = await _answer(request, handler, service, mounted.access)
-            status = response.status
+            with _traced(request, mounted.path) as span:
+                response = await _answer(request, handler, service, mounted.access)
+                status = response.status
+                if span is not None:
+                    span.set_attribute("http.response.status_code", status)
             if service.stopping.is_set():
                 response.force_close()
             return response
@@ -204,6 +209,20 @@ def _middleware(service: Service) -> Middleware:
                 log.debug("%s %s", request.method, request.path, extra={"status": status, "seconds": round(taken, 4)})
 
     return handle
+
+
+def _traced(request: web.Request, path: str) -> AbstractContextManager[Any]:
+    """Make a span of a request that belongs to a trace, or begins one."""
+    if not tracing.is_on():
+        return nullcontext()
+    name: str | None = getattr(request.match_info.handler, "traced", None)
+    return tracing.span(
+        name or f"{request.method} {path}",
+        parent=request.headers.get(tracing.HEADER),
+        root=name is not None,
+        kind="server",
+        attributes={"http.request.method": request.method, "http.route": path},
+    )
 
 
 async def _answer(request: web.Request, handler: Handler, service: Service, access: Access) -> web.StreamResponse:

@@ -20,7 +20,7 @@ from typing import TypeVar
 import aiohttp
 from aiohttp import web
 
-from safelight import http, logs, settings
+from safelight import __version__, http, logs, settings, tracing
 from safelight.access import route, tls
 from safelight.access.caller import Access
 from safelight.access.listener import Site, listen
@@ -59,6 +59,7 @@ __all__ = [
     "reachable_host",
     "run",
     "running",
+    "trace",
 ]
 
 log = logging.getLogger(__name__)
@@ -80,11 +81,14 @@ def run(name: str, kind: type[C], build: Build[C], argv: Sequence[str] | None = 
     config = settings.load(kind, argv, section=name, program=f"safelight {name}")
     logs.configure(name, config.log_format, config.log_level)
     prepare(config)
+    trace(name, config)
     try:
         asyncio.run(_run(name, config, build))
     except Error as error:
         log.error("%s cannot start: %s", name, error.detail)  # noqa: TRY400 - the sentence says it all
         raise SystemExit(1) from None
+    finally:
+        tracing.flush()
     atexit.register(end_at_once)
 
 
@@ -97,6 +101,15 @@ def prepare(*configs: StandaloneConfig) -> None:
     os.umask(0o077)
     for config in configs:
         keep_private(config.data)
+
+
+def trace(name: str, *configs: StandaloneConfig) -> None:
+    """Trace this process under a name, if any of its services shall be traced."""
+    if any(config.traces for config in configs):
+        try:
+            tracing.start(name, __version__)
+        except ImportError as error:
+            settings.fail(f"--traces: {error.name} is missing. Install it with: pip install 'safelight[tracing]'.")
 
 
 def _keep_private(data: Path) -> None:

@@ -57,6 +57,13 @@ class StandaloneConfig(AccessSettings, frozen=True, kw_only=True):
     ] = "127.0.0.1"
     port: Port = 0
     data: DataDirectory = "data"
+    traces: Annotated[
+        bool,
+        Meta(
+            description="Send traces of photos to an OpenTelemetry collector, by OTLP over HTTP; the OTEL_... "
+            "variables say to which. It needs the extra safelight[tracing]."
+        ),
+    ] = False
     log_format: Annotated[
         logs.Format, Meta(description="How log lines look; auto is text on a terminal and JSON elsewhere.")
     ] = "auto"

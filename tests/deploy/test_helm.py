@@ -31,6 +31,11 @@ CASES = {
         "worker": {"autoscaling": {"enabled": True}, "args": ["--time-limit=2m"]},
         "networkPolicy": {"metricsFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]},
         "imagePullSecrets": [{"name": "registry"}],
+        "traces": {
+            "enabled": True,
+            "endpoint": "http://collector.monitoring:4318",
+            "to": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
+        },
         "nodeSelector": {"disk": "fast"},
         "tolerations": [{"key": "photos", "operator": "Exists"}],
     },
@@ -97,6 +102,22 @@ def test_each_service_gets_settings_that_it_has_and_probes_that_it_answers(docum
         mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
         assert config.data in mounts
         assert Path(config.cluster_key_file).parent.as_posix() in mounts
+
+
+def test_traces_go_where_the_values_say(documents):
+    case, documents = documents
+    for name, pod in pods(documents).items():
+        variables = {each["name"]: each.get("value") for each in pod["spec"]["containers"][0]["env"]}
+        kind = importlib.import_module(f"safelight.{name}.__main__").Config
+        given = {key: value for key, value in variables.items() if value is not None}
+        config = settings.load(kind, [], section=name, program=name, environ=given)
+        assert config.traces is (case == "everything")
+        endpoint = "http://collector.monitoring:4318" if config.traces else None
+        assert variables.get("OTEL_EXPORTER_OTLP_ENDPOINT") == endpoint
+    for policy in kinds(documents, "NetworkPolicy"):
+        ports = [port["port"] for rule in policy["spec"].get("egress", ()) for port in rule["ports"]]
+        reaches = case == "everything" and policy["metadata"]["name"].endswith("-worker")
+        assert (4318 in ports) is reaches
 
 
 def test_pods_are_hardened(documents):

@@ -18,6 +18,7 @@ import msgspec
 from aiohttp.payload import Payload
 from yarl import URL
 
+from safelight import tracing
 from safelight.client.instances import Several
 from safelight.client.liveness import Liveness, UnresponsiveError
 from safelight.errors import Code, Error
@@ -126,7 +127,7 @@ class Connection:
         UNAVAILABLE where nothing answers. What did not reach one instance is sent to another one, and so is a GET or
         HEAD that one has received and not answered.
         """
-        sent = {**(headers or {}), **self._credentials(method, path)}
+        sent = {**(headers or {}), **tracing.headers(), **self._credentials(method, path)}
         if isinstance(body, bytes) and len(body) > _LARGE:
             body = io.BytesIO(body)  # sent in chunks, so that other requests can be sent in between
         idle = (self._idle_timeout if idle_timeout is None else idle_timeout) + wait

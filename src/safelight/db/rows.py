@@ -63,6 +63,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     idempotency_key: str | None = None
     webhook: str | None = None
     reused: int = 0
+    traceparent: str | None = None
 
     def values(self) -> list[Value]:
         """Return the values of the columns."""
@@ -144,6 +145,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
             seconds=self.seconds,
             reused=bool(self.reused),
             lease=self.lease_id if self.state is State.FINISHED and self.settled else None,
+            traceparent=self.traceparent,
         )
 
     def lease_record(self, spec: str) -> Lease:
@@ -159,6 +161,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
             media_type=self.media_type,
             recipe=self.recipe,
             spec=msgspec.Raw(spec),
+            traceparent=self.traceparent,
         )
 
 

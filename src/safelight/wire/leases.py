@@ -66,6 +66,8 @@ class Lease(Record, frozen=True, kw_only=True):
     media_type: str = ""
     recipe: str
     spec: msgspec.Raw
+    traceparent: str | None = None
+    """The span that created the task, where it is traced."""
 
 
 class Heartbeat(Record, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from safelight.errors import Code, Error
-from safelight.wire.records import DEFAULT_TENANT, Blob, Digest, Record, TenantId
+from safelight.wire.records import DEFAULT_TENANT, Blob, Digest, Record, TenantId, Traceparent
 
 
 class State(IntEnum):
@@ -92,6 +92,8 @@ class NewTask(Record, frozen=True, kw_only=True):
     reuse: bool = True
     """Whether the outputs of a finished task that is alike may be taken over."""
     state: State = State.WAITING
+    traceparent: Traceparent | None = None
+    """The span that created it, where it is traced."""
 
 
 class Task(Record, frozen=True, kw_only=True):
@@ -122,6 +124,8 @@ class Task(Record, frozen=True, kw_only=True):
     """Whether it was finished on creation, with the outputs of an earlier task of the same input, recipe and engine."""
     lease: str | None = None
     """The lease that finished it; only services see it. A classic result is stored under this name."""
+    traceparent: str | None = None
+    """The span that created it, where it is traced; only services see it."""
 
 
 class TaskFilter(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):

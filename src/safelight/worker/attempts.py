@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from safelight import logs
+from safelight import logs, tracing
 from safelight.client.base import retrying
 from safelight.client.storage import StorageClient
 from safelight.engine.limits import Limits
@@ -73,7 +73,8 @@ class Attempts:
         outcome: Outcome
         try:
             result = await self._decoded(held)
-            outputs = await self._stored(result.outputs)
+            with tracing.span("store result", parent=held.span.traceparent):
+                outputs = await self._stored(result.outputs)
         except OutageError as error:
             self._outage.begin(error)
             outcome = Returned(lease=lease.id)
@@ -102,7 +103,8 @@ class Attempts:
         recipe = _recipe(bytes(lease.spec))
         async with AsyncExitStack() as stack:
             async with self._prefetch.room(lease.input.size if lease.input else 0):
-                source = await stack.enter_async_context(self._inputs.opened(lease))
+                with tracing.span("fetch", parent=held.span.traceparent):
+                    source = await stack.enter_async_context(self._inputs.opened(lease))
                 await stack.enter_async_context(self._prefetch.slot())
             held.started = True
             logs.each(log, "Working on task %s", lease.task, task=lease.task, attempt=lease.attempt)
@@ -110,7 +112,7 @@ class Attempts:
             size = len(source) if isinstance(source, bytes) else source.stat().st_size
             self._metrics.bytes_in.inc(size)
             job = decoder.Job(source=source, recipe=recipe, limits=self._limits, time_limit=self._time_limit)
-            with self._workdir.decoding(lease.id):
+            with self._workdir.decoding(lease.id), tracing.span("process", parent=held.span.traceparent):
                 result = await self._pool.process(job)
             self._prefetch.learn(result.seconds)
             return result

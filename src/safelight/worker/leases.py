@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NoReturn
 
+from safelight import tracing
 from safelight.client.master import Client
 from safelight.errors import Code, Error
 from safelight.wire import Failed, Failure, Heartbeat, Lease, LeaseRequest, Outcome, Settled, WorkerInfo
@@ -40,6 +41,10 @@ class Held:
         self.started = False
         """Whether decoding has begun. When the worker stops, such an attempt may finish; the others are returned."""
         self.work: asyncio.Task[None] | None = None
+        self.span = tracing.begin(
+            "lease", lease.traceparent, {"safelight.task": lease.task, "safelight.attempt": lease.attempt}
+        )
+        self.settling = tracing.Open()
 
     def abort(self) -> None:
         """Stop the attempt."""
@@ -121,6 +126,8 @@ class Leases:
     def settle(self, held: Held, outcome: Outcome) -> None:
         """End an attempt. Its outcome is sent to the master together with others."""
         held.outcome = outcome
+        held.settling.end()
+        held.settling = tracing.begin("settle", held.span.traceparent)
         self._outcomes.set()
 
     async def settled(self, timeout: float) -> bool:
@@ -143,6 +150,8 @@ class Leases:
 
     def _drop(self, held: Held) -> None:
         self.held.pop(held.lease.id, None)
+        held.settling.end()
+        held.span.end()
         self._metrics.held.set(len(self.held))
         self.changed.set()
 

@@ -1434,6 +1434,8 @@ export interface components {
             media_type: string;
             recipe: string;
             spec: unknown;
+            /** @default null */
+            traceparent: string | null;
         };
         Heartbeat: {
             worker: components["schemas"]["WorkerInfo"];

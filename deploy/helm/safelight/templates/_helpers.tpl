@@ -86,6 +86,15 @@ spec:
           valueFrom:
             secretKeyRef: {name: {{ $values.storeSecret.name }}, key: {{ $values.storeSecret.key }}}
         {{- end }}
+        {{- with $root.Values.traces }}
+        {{- if .enabled }}
+        - {name: SAFELIGHT_TRACES, value: "true"}
+        - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ required "traces.endpoint is the collector's URL" .endpoint | quote }}}
+        {{- with .env }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+        {{- end }}
+        {{- end }}
         {{- with $values.env }}
         {{- toYaml . | nindent 8 }}
         {{- end }}

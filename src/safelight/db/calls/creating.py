@@ -132,6 +132,7 @@ def _insert(transaction: Transaction, tasks: Sequence[NewTask]) -> list[TaskRow]
             batch=task.batch,
             idempotency_key=task.idempotency_key,
             webhook=task.webhook,
+            traceparent=task.traceparent,
         )
         found = finished.get((row.tenant, row.input, spec)) if task.state is State.WAITING and task.reuse else None
         if found is not None:

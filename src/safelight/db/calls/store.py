@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from safelight import tracing
 from safelight.db import lifecycle
 from safelight.db.calls import (
     batches,
@@ -110,7 +111,8 @@ class CallStore:
 
     async def create(self, tasks: Sequence[NewTask]) -> list[Task]:
         """See the contract."""
-        return await self._do(creating.create, tasks, self._policy)
+        with tracing.each("commit task", (task.traceparent for task in tasks)):
+            return await self._do(creating.create, tasks, self._policy)
 
     async def alike(self, task: NewTask) -> Task | None:
         """See the contract."""

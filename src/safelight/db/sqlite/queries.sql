@@ -6,7 +6,7 @@ INSERT INTO task (
   n, state, seq, changed, due, attempts, errors, deaths, classic_deaths, lease, expires, lease_duration, worker, settled,
   settled_as, outputs, failure, engine, seconds, key, created, priority, classic, internal, interactive, tenant,
   spec, recipe, input, input_size,
-  filename, media_type, batch, idempotency_key, webhook, reused
+  filename, media_type, batch, idempotency_key, webhook, reused, traceparent
 )
 VALUES :rows;
 

@@ -8,7 +8,7 @@ import msgspec
 
 from safelight import wire
 
-_HIDDEN = frozenset({"lease"})
+_HIDDEN = frozenset({"lease", "traceparent"})
 
 
 def _default(field: msgspec.structs.FieldInfo) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
+from safelight import tracing
 from safelight.client.base import retrying
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
@@ -59,7 +60,8 @@ class Ingest:
                 whole = False
                 break
         kind = kind or pictures.media_type(_start(held))
-        stored = await (self._send(b"".join(held)) if whole else self._stream(held, bounded))
+        with tracing.span("store original"):
+            stored = await (self._send(b"".join(held)) if whole else self._stream(held, bounded))
         self._metrics.bytes.inc(stored.size)
         blob = Blob(digest=stored.digest, size=stored.size)
         return StoredPhoto(blob=blob, media_type=kind, new=stored.new)

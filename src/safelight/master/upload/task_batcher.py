@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 
+from safelight import tracing
 from safelight.client.db import DbClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
@@ -34,13 +35,17 @@ class TaskBatcher:
         was never stored before, so that there are none.
         """
         assert task.idempotency_key is not None, "the call to db may be repeated"
-        if not new and task.input is not None and task.reuse:
-            task = await self._checked(task)
-        future: asyncio.Future[Task] = asyncio.get_running_loop().create_future()
-        self._waiting.append((task, future))
-        if self._sender is None:
-            self._sender = asyncio.create_task(self._send(), name="task batcher")
-        return await future
+        with tracing.span("create task"):
+            if not new and task.input is not None and task.reuse:
+                task = await self._checked(task)
+            if (traceparent := tracing.current()) is not None:
+                task = task.evolve(traceparent=traceparent)
+            future: asyncio.Future[Task] = asyncio.get_running_loop().create_future()
+            self._waiting.append((task, future))
+            if self._sender is None:
+                with tracing.apart():  # others' tasks follow
+                    self._sender = asyncio.create_task(self._send(), name="task batcher")
+            return await future
 
     async def _checked(self, task: NewTask) -> NewTask:
         alike = await self._db.alike(task)

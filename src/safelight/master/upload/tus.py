@@ -13,7 +13,7 @@ from email.utils import formatdate
 import msgspec
 from aiohttp import web
 
-from safelight import http
+from safelight import http, tracing
 from safelight.access import route
 from safelight.access.caller import Access
 from safelight.access.places import Places
@@ -72,13 +72,16 @@ class Tus:
     def routes(self) -> list[route.Route]:
         """Return the routes."""
         one = f"{_PATH}/{{id}}"
+        create, append, overridden = (
+            tracing.traced("upload")(self._checked(each)) for each in (self.create, self.append, self.overridden)
+        )
         return [
             *(Route(method="OPTIONS", path=path, handler=self.options, access=Access.OPEN) for path in (_PATH, one)),
-            *route.post(_PATH, self._checked(self.create), Access.UPLOAD),
+            *route.post(_PATH, create, Access.UPLOAD),
             Route(method="HEAD", path=one, handler=self._checked(self.look), access=Access.UPLOAD),
-            Route(method="PATCH", path=one, handler=self._checked(self.append), access=Access.UPLOAD),
+            Route(method="PATCH", path=one, handler=append, access=Access.UPLOAD),
             *route.delete(one, self._checked(self.terminate), Access.UPLOAD),
-            *route.post(one, self._checked(self.overridden), Access.UPLOAD),
+            *route.post(one, overridden, Access.UPLOAD),
         ]
 
     async def options(self, _request: web.Request) -> web.Response:

@@ -14,6 +14,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
+from safelight import tracing
 from safelight.access.caller import Access
 from safelight.access.places import Place, Places
 from safelight.errors import Code, Error, validation_problem
@@ -92,6 +93,7 @@ class Uploads:
         self._quotas = quotas
         self._places = places
 
+    @tracing.traced("upload")
     @classic
     async def one(self, request: web.Request) -> web.Response:
         """`POST /task`."""
@@ -104,6 +106,7 @@ class Uploads:
             task = await self._create(photo, order, key)
             return json_response(public(task), headers={"Location": location(request, f"/task/{task.id}")})
 
+    @tracing.traced("upload")
     async def many(self, request: web.Request) -> web.Response:
         """`POST /tasks`."""
         async with self._admitted(request) as place:

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 from yarl import URL
 
-from safelight import __version__
+from safelight import __version__, tracing
 from safelight.client.db import DbClient
 from safelight.errors import Error
 from safelight.master.api.public_schema import public
@@ -99,7 +99,9 @@ class Webhooks:
 
     async def _deliver(self, http: aiohttp.ClientSession, delivery: Delivery) -> None:
         began = time.monotonic()
-        outcome, reason, answer = await self._call(http, delivery)
+        parent = delivery.task.traceparent
+        with tracing.span("webhook", parent=parent, kind="client", attributes={"safelight.attempt": delivery.attempt}):
+            outcome, reason, answer = await self._call(http, delivery)
         answer = answer.evolve(seconds=round(time.monotonic() - began, 3))
         retry_after = None
         if outcome == "failed":
@@ -126,6 +128,7 @@ class Webhooks:
             "Content-Type": "application/json",
             "User-Agent": f"safelight/{__version__}",
             "webhook-id": id,
+            **tracing.headers(),
         }
         try:
             headers |= await self._signer.headers(delivery.task.tenant, id, time.time(), body)

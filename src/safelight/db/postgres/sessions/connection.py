@@ -25,7 +25,7 @@ _JSON = {"outputs", "failure"}
 _REAL = {"seconds"}
 _TEXT = {
     *("lease", "worker", "settled", "settled_as", "engine", "key", "tenant", "recipe", "input", "filename"),
-    *("media_type", "batch", "idempotency_key", "webhook", "kind"),
+    *("media_type", "batch", "idempotency_key", "webhook", "kind", "traceparent"),
 }
 _TASK = TaskRow.__struct_fields__
 _EVENT = EventRow.__struct_fields__

@@ -1,0 +1,169 @@
+"""A photo's trace, from the client's span over two masters, db, storage and two workers to its result and its webhook.
+
+No collector of OpenTelemetry comes as a package of Debian, PyPI or npm, so the receiver here decodes OTLP with the
+records that OpenTelemetry itself publishes.
+"""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from support.photos import photo
+from support.processes import TIMEOUT, service
+from support.system import system
+
+TRACE, CLIENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+PARENTS = {
+    "upload": {"the client"},
+    "store original": {"upload"},
+    "POST /blobs": {"store original"},
+    "create task": {"upload"},
+    "commit task": {"create task"},
+    "lease": {"create task"},
+    "fetch": {"lease"},
+    "process": {"lease"},
+    "store result": {"lease"},
+    "POST /shared": {"store result"},
+    "settle": {"lease"},
+    "webhook": {"create task"},
+}
+SERVICES = {
+    **dict.fromkeys(("upload", "store original", "create task", "webhook"), "safelight-master"),
+    **dict.fromkeys(("POST /blobs", "POST /shared"), "safelight-storage"),
+    **dict.fromkeys(("lease", "fetch", "process", "store result", "settle"), "safelight-worker"),
+    "commit task": "safelight-db",
+}
+
+
+class Collector:
+    """Receives spans by OTLP over HTTP, and calls of webhooks."""
+
+    def __init__(self) -> None:
+        self.spans: list = []
+        self.called: list[str | None] = []
+        self.more = asyncio.Condition()
+        self.url = ""
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls) -> AsyncIterator["Collector"]:
+        collector = cls()
+        app = web.Application(client_max_size=64 << 20)
+        app.router.add_post("/v1/traces", collector.take)
+        app.router.add_post("/hook", collector.hook)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            collector.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            yield collector
+        finally:
+            await runner.cleanup()
+
+    async def take(self, request: web.Request) -> web.Response:
+        for resource in ExportTraceServiceRequest.FromString(await request.read()).resource_spans:
+            of = {each.key: each.value.string_value for each in resource.resource.attributes}
+            for scope in resource.scope_spans:
+                self.spans += [(of["service.name"], span) for span in scope.spans]
+        async with self.more:
+            self.more.notify_all()
+        return web.Response()
+
+    async def hook(self, request: web.Request) -> web.Response:
+        self.called.append(request.headers.get("traceparent"))
+        return web.Response()
+
+    def trace(self, number: str) -> list:
+        return [(service, span) for service, span in self.spans if span.trace_id.hex() == number]
+
+    async def wait_for(self, number: str, names: set[str]) -> list:
+        def missing() -> set[str]:
+            return names - {span.name for _, span in self.trace(number)}
+
+        try:
+            async with asyncio.timeout(TIMEOUT), self.more:
+                await self.more.wait_for(lambda: not missing())
+        except TimeoutError:
+            pytest.fail(f"no span of {missing()}, but {sorted({span.name for _, span in self.spans})}")
+        return self.trace(number)
+
+
+@pytest.mark.slow
+async def test_one_trace_from_the_upload_to_the_result(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        collector = await stack.enter_async_context(Collector.open())
+        environment = {
+            "SAFELIGHT_TRACES": "true",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
+        }
+        kinds = ("keyvaluestore", "db", "storage", "master", "worker")
+        whole = await stack.enter_async_context(
+            system(
+                tmp_path,
+                workers=2,
+                settings={"master": ["--webhook-allow-private"], "worker": ["--slots", "1"]},
+                environments=dict.fromkeys(kinds, environment),
+            )
+        )
+        second = await stack.enter_async_context(
+            service(
+                "master",
+                whole.keyvaluestore,
+                "--data",
+                str(tmp_path / "master-2"),
+                "--webhook-allow-private",
+                env=environment,
+            )
+        )
+        masters = [f"http://{whole.master}", await second.address()]
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        for number, master in enumerate(masters):
+            trace = TRACE[:-1] + str(number)
+            form = aiohttp.FormData({"webhook": f"{collector.url}/hook"})
+            form.add_field("image", photo(number), filename="a.jpg")
+            sent = {"traceparent": f"00-{trace}-{CLIENT}-01"}
+            async with http.post(f"{master}/task", data=form, headers=sent) as answer:
+                assert answer.status == 200, await answer.text()
+                assert "traceparent" not in await answer.json()
+            judge(await collector.wait_for(trace, set(PARENTS)))
+        assert [called and called.split("-")[1] for called in collector.called] == [TRACE[:-1] + "0", TRACE[:-1] + "1"]
+        form = aiohttp.FormData()
+        form.add_field("image", photo(7), filename="a.jpg")
+        async with http.post(f"{masters[0]}/task", data=form) as answer:  # which begins a trace of its own
+            assert answer.status == 200
+        async with asyncio.timeout(TIMEOUT), collector.more:
+            await collector.more.wait_for(lambda: any(not span.parent_span_id for _, span in collector.spans))
+        (root,) = [span for _, span in collector.spans if not span.parent_span_id]
+        assert root.name == "upload"
+        await collector.wait_for(root.trace_id.hex(), set(PARENTS) - {"webhook"})
+    loops = {"POST /lease", "POST /heartbeat", "POST /outcomes", "GET /events", "GET /deliveries", "GET /healthz"}
+    assert not loops & {span.name for _, span in collector.spans}, "only photos are traced"
+
+
+def judge(trace: list) -> None:
+    """Check whose child each span is, and which service made it."""
+    names = {span.span_id.hex(): span.name for _, span in trace} | {CLIENT: "the client"}
+    for of, span in trace:
+        parent = names[span.parent_span_id.hex()]
+        if span.name in PARENTS:  # what services ask one another besides belongs to the trace as well
+            assert parent in PARENTS[span.name], span.name
+            assert of == SERVICES[span.name]
+        assert span.start_time_unix_nano <= span.end_time_unix_nano
+    once = [span.name for _, span in trace if span.name in PARENTS]
+    assert sorted(once) == sorted(set(once))
+
+
+def test_nothing_of_opentelemetry_is_loaded_without_traces() -> None:
+    names = ("keyvaluestore", "db", "storage", "master", "worker")
+    modules = ", ".join(f"safelight.{name}.__main__" for name in names)
+    program = f"import sys, {modules}; sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
