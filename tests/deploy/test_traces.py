@@ -14,7 +14,6 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from support.photos import photo
 from support.processes import TIMEOUT, service
@@ -69,6 +68,8 @@ class Collector:
             await runner.cleanup()
 
     async def take(self, request: web.Request) -> web.Response:
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest  # of the extra
+
         for resource in ExportTraceServiceRequest.FromString(await request.read()).resource_spans:
             of = {each.key: each.value.string_value for each in resource.resource.attributes}
             for scope in resource.scope_spans:
