@@ -392,7 +392,7 @@ export const en = {
     noAnswer: "There was no answer.",
     after: (time: string) => `after ${time}`,
     resend: "Send again",
-    resendTo: (url: string, photo: string) => `Send ${url} the end of ${photo} again`,
+    resendTo: (url: string, photo: string) => `Send again: ${url}, the end of ${photo}`,
     sent: (url: string) => `${url} is called again.`,
   },
   keys: {
