@@ -13,6 +13,7 @@ from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
+from safelight.access import malformed
 from safelight.access.places import Place
 from safelight.errors import Code, Error
 from safelight.untrusted import filenames
@@ -119,7 +120,7 @@ async def _chunk(content: StreamReader, pace: _Pace) -> bytes:
         sentence = "Nothing arrived for too long, so the upload was dropped. Send it again."
         raise Error(Code.INVALID_REQUEST, sentence) from None
     except (web.RequestPayloadError, HttpProcessingError, ConnectionError) as error:
-        raise Error(Code.INVALID_REQUEST, f"The request was interrupted: {error}.") from None
+        raise Error(Code.INVALID_REQUEST, malformed.sentence(error)) from None
     pace.came(len(chunk))
     return chunk
 

@@ -22,9 +22,10 @@ from prometheus_client import (
 )
 
 from safelight import tracing
-from safelight.access import route
+from safelight.access import malformed, route
 from safelight.access.caller import CALLER, Access, Caller
 from safelight.access.forwarded import client_address
+from safelight.access.malformed import HARDENED
 from safelight.errors import Code, Error, validation_problem
 from safelight.service import Service
 from safelight.wire import decode, encode
@@ -146,17 +147,10 @@ def prepare(app: web.Application, service: Service) -> None:
 
 _NOWHERE = route.Mounted(Access.OPEN, "none")
 """What is known of a path at which there is nothing."""
-_HARDENED = {
-    "X-Content-Type-Options": "nosniff",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-}
-"""What holds for every answer that says nothing else: no browser runs it, shows it in a frame or gives it to others."""
 
 
 async def _harden(request: web.Request, response: web.StreamResponse) -> None:
-    for name, value in _HARDENED.items():
+    for name, value in HARDENED.items():
         response.headers.setdefault(name, value)
     request.app[SERVICE].gate.origins.allow(request, response)
 
@@ -244,7 +238,7 @@ async def _answer(request: web.Request, handler: Handler, service: Service, acce
             raise
         return _translated(request, error)
     except web.RequestPayloadError as error:
-        return problem_response(Error(Code.INVALID_REQUEST, f"The request's body cannot be read: {error}."))
+        return problem_response(Error(Code.INVALID_REQUEST, malformed.sentence(error)))
     except asyncio.CancelledError:
         raise
     except ConnectionError as error:

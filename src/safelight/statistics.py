@@ -62,6 +62,8 @@ class Counts(msgspec.Struct, omit_defaults=True):
 
     def add(self, event: Happened, task: str = "") -> None:
         """Count an event; of a `task` that is named, remember its time if it is one of the longest."""
+        if event.kind == "leased":
+            return
         self.created += event.kind == "created"
         self.deaths += event.kind in ("expired", "died")
         failed, quarantined = event.kind == "failed", event.state is State.QUARANTINED and event.kind != "deleted"
@@ -75,7 +77,7 @@ class Counts(msgspec.Struct, omit_defaults=True):
         if event.kind == "finished":
             place = min(int(math.log2(max(event.seconds, _SHORTEST) / _SHORTEST) * _PER_DOUBLING), _BINS - 1)
             self.times[place] = self.times.get(place, 0) + 1
-            if task:
+            if task and (len(self.slowest) < MOST_SLOWEST or (event.seconds, task) > self.slowest[-1]):
                 self._keep_slowest([(event.seconds, task)])
 
     def merge(self, other: Counts) -> None:

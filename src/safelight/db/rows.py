@@ -15,7 +15,6 @@ HOLD = 1 << 52
 """`due` of a task whose recipe is paused: this and the number of the pause, a time that never comes."""
 EXPIRED = "expired"
 """How a lease ended that nobody extended, in `TaskRow.settled_as` and in events."""
-_PLAIN = frozenset({int, float, str})
 
 
 def ending(kind: str, missing: Sequence[str]) -> str:
@@ -67,11 +66,11 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     def values(self) -> list[Value]:
         """Return the values of the columns."""
-        return _values(self)
+        return _values(self, _TASK_STATE, _TASK_JSON)
 
     def changing_values(self) -> list[Value]:
         """Return the number and the values of the columns that can change."""
-        return _values(self)[:_CHANGING]
+        return self.values()[:_CHANGING]
 
     def evolve(self, **changes: Any) -> TaskRow:
         """Return a copy with some columns replaced."""
@@ -103,7 +102,10 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     @property
     def size(self) -> int:
         """Bytes of the original and the results, each counted with every task that has it."""
-        return (self.input_size or 0) + sum(output.size for output in self.outputs or ())
+        size = self.input_size or 0
+        for output in self.outputs or ():
+            size += output.size
+        return size
 
     @property
     def blob(self) -> Blob | None:
@@ -185,7 +187,7 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
     def values(self) -> list[Value]:
         """Return the values of the columns."""
-        return _values(self)
+        return _values(self, _EVENT_STATE, _EVENT_JSON)
 
     def event(self) -> Event:
         """Return the record of the event."""
@@ -207,15 +209,20 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 _CHANGING = TaskRow.__struct_fields__.index("key")
+_TASK_STATE = TaskRow.__struct_fields__.index("state")
+_TASK_JSON = tuple(TaskRow.__struct_fields__.index(name) for name in ("outputs", "failure"))
+_EVENT_STATE = EventRow.__struct_fields__.index("state")
+_EVENT_JSON = (EventRow.__struct_fields__.index("failure"),)
 
 
-def _values(row: msgspec.Struct) -> list[Value]:
-    """Return the fields as SQL values: numbers and texts as they are, everything else as JSON."""
-    return [
-        value
-        if value is None or type(value) in _PLAIN
-        else int(value)
-        if isinstance(value, int)
-        else msgspec.json.encode(value).decode()
-        for value in msgspec.structs.astuple(row)
-    ]
+def _values(row: msgspec.Struct, state: int, json: tuple[int, ...]) -> list[Value]:
+    """Return the fields as SQL values: the state as a number, those at `json` as JSON, the others as they are.
+
+    Six rows are written for each task, so no field is asked for its type.
+    """
+    values: list[Any] = list(msgspec.structs.astuple(row))
+    values[state] = int(values[state])
+    for place in json:
+        if values[place] is not None:
+            values[place] = msgspec.json.encode(values[place]).decode()
+    return values

@@ -12,7 +12,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
 from safelight import http
-from safelight.access import route
+from safelight.access import malformed, route
 from safelight.access.caller import Access
 from safelight.errors import Code, Error
 from safelight.form import Form
@@ -258,7 +258,7 @@ async def _in_time(request: web.Request, reading: Awaitable[T]) -> T:
     except TimeoutError:
         raise Error(Code.INVALID_REQUEST, f"Nothing arrived for {idle_timeout:g} s; the upload was dropped.") from None
     except web.RequestPayloadError as error:
-        raise Error(Code.INVALID_REQUEST, f"The upload was interrupted: {error}. Send it again.") from None
+        raise Error(Code.INVALID_REQUEST, malformed.sentence(error)) from None
 
 
 async def _body(request: web.Request) -> AsyncIterator[bytes]:

@@ -18,25 +18,26 @@ _Key = tuple[str, str]
 
 def create(transaction: Transaction, tasks: Sequence[NewTask], policy: Policy) -> list[Task]:
     """Create tasks, all or none; return existing tasks for idempotency keys that were used before."""
-    known = _known(transaction, tasks)
+    keys = [None if task.idempotency_key is None else _key(task) for task in tasks]
+    known = _known(transaction, keys)
     first: dict[_Key, int] = {}
     """The index in `tasks` at which each new key appears first."""
-    for place, task in enumerate(tasks):
+    new = []
+    for place, (task, key) in enumerate(zip(tasks, keys, strict=True)):
         _check(transaction, task, place)
-        if task.idempotency_key is not None and _key(task) not in known:
-            first.setdefault(_key(task), place)
-    new = [task for place, task in enumerate(tasks) if task.idempotency_key is None or first.get(_key(task)) == place]
-    for place, task in enumerate(tasks):
-        _check_same(transaction, task, place, known, tasks[first.get(_key(task), place)])
+        if key is None or (key not in known and first.setdefault(key, place) == place):
+            new.append(task)
+        else:
+            _check_same(transaction, task, place, known.get(key), tasks[first.get(key, place)])
     _check_room(transaction, new, policy)
     made = iter(_insert(transaction, new))
     answer: list[TaskRow] = []
-    for task in tasks:
-        row = known.get(_key(task))
+    for key in keys:
+        row = None if key is None else known.get(key)
         if row is None:
             row = next(made)
-            if task.idempotency_key is not None:
-                known[_key(task)] = row
+            if key is not None:
+                known[key] = row
         answer.append(row)
     return [row.task(transaction.spec(row).digest) for row in answer]
 
@@ -55,15 +56,13 @@ def _check(transaction: Transaction, task: NewTask, place: int) -> None:
         raise Error(Code.INVALID_REQUEST, "A new task is uploading (-1) or waiting (0).", position=position)
 
 
-def _check_same(
-    transaction: Transaction, task: NewTask, place: int, known: dict[_Key, TaskRow], first: NewTask
-) -> None:
-    row = known.get(_key(task))
+def _check_same(transaction: Transaction, task: NewTask, place: int, row: TaskRow | None, first: NewTask) -> None:
+    """Refuse a key that an earlier task has: `row`, or else `first` among the new ones; unless it is the same task."""
     if row is not None:
         digest = transaction.spec(row).digest
         same = row.input == (task.input.digest if task.input else None) and digest == task.recipe_digest
     else:
-        same = task is first or (task.input == first.input and task.recipe_digest == first.recipe_digest)
+        same = task.input == first.input and task.recipe_digest == first.recipe_digest
     if not same:
         raise Error(
             Code.CONFLICT,
@@ -98,9 +97,9 @@ def _check_limits(transaction: Transaction, tenant: str, new: Sequence[NewTask])
         raise Error(Code.TOO_MANY_REQUESTS, detail, retry_after=60, limit=limits.bytes)
 
 
-def _known(transaction: Transaction, tasks: Sequence[NewTask]) -> dict[_Key, TaskRow]:
-    keys = [_key(task) for task in tasks if task.idempotency_key is not None]
-    rows = transaction.tasks("tasks_by_idempotency_key", encoded(keys)) if keys else []
+def _known(transaction: Transaction, keys: Sequence[_Key | None]) -> dict[_Key, TaskRow]:
+    wanted = [key for key in keys if key is not None]
+    rows = transaction.tasks("tasks_by_idempotency_key", encoded(wanted)) if wanted else []
     return {_key(row): row for row in rows}
 
 

@@ -129,6 +129,8 @@ def heartbeat(transaction: Transaction, beat: Heartbeat) -> HeartbeatAnswer:
 
 def _excuse(transaction: Transaction, leases: Sequence[str]) -> None:
     """Take back the deaths of leases that expired although the worker, which names them now, is alive."""
+    if not leases:
+        return
     references = [reference for lease in leases if (reference := ids.parse(lease)) is not None]
     rows = transaction.tasks_by_number({reference.n for reference in references}) if references else {}
     changes: list[Change] = []

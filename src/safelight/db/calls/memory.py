@@ -147,9 +147,9 @@ class Memory:
 
     def count(self, row: TaskRow, by: int, *, sized: bool = True) -> None:
         """Count a row in or out; its bytes as well, where it is `sized`."""
-        held = self.of(row.tenant)
-        self.counts[row.state] += by
-        held.counts[row.state] += by
+        held, state = self.held.get(row.tenant) or self.of(row.tenant), row.state
+        self.counts[state] += by
+        held.counts[state] += by
         if row.due is not None:
             self.count_delayed(row.tenant, by)
             if row.due >= HOLD:

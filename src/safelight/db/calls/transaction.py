@@ -136,12 +136,16 @@ class Transaction:
 
     def apply(self, changes: Sequence[Change]) -> list[TaskRow]:
         """Write changes with their events and, for tasks that end, their webhook calls; return the new rows."""
+        if not changes:
+            return []
+        self.schedule(self.steady + COUNT_EVERY)
         changed = [self._number(change) for change in changes]
         pairs = list(zip(changes, changed, strict=True))
         self._write_tasks(pairs)
         for change, row in pairs:
-            ended = row.state in ENDED and (change.old is None or change.old.state not in ENDED)
-            if row.webhook is not None and ended:
+            if row.webhook is None:
+                continue
+            if row.state in ENDED and (change.old is None or change.old.state not in ENDED):
                 task = encoded(row.task(self.spec(row).digest))
                 self.connection.run("insert_delivery", self.now, self.steady, row.webhook, task)
                 self.memory.deliveries += 1
@@ -171,7 +175,6 @@ class Transaction:
             memory.count(row, 1, sized=sized)
             if (at := row.expires or row.due) is not None and at < HOLD:
                 self.schedule(at)
-        self.schedule(self.steady + COUNT_EVERY)
         held = old is not None and old.lease is not None
         self.events.append(
             EventRow(
@@ -185,7 +188,7 @@ class Transaction:
                 internal=row.internal,
                 tenant=row.tenant,
                 attempt=row.attempts,
-                worker=(change.old.worker if held and change.old else row.worker) or "",
+                worker=(old.worker if held and old else row.worker) or "",
                 kind=change.kind,
                 failure=change.failure,
                 seconds=change.seconds,
@@ -195,7 +198,8 @@ class Transaction:
 
     def schedule(self, at: int) -> None:
         """Note a time at which maintenance is due."""
-        self.soonest = at if self.soonest is None else min(self.soonest, at)
+        if self.soonest is None or at < self.soonest:
+            self.soonest = at
 
     def finish(self) -> None:
         """Write what was postponed, before the commit."""

@@ -1,0 +1,80 @@
+"""What is answered to bytes that are no request: aiohttp answers them before any of our code sees them.
+
+Its own answers are plain text that repeats what was sent. Ours are problem documents like all others, and say only
+what kind of mistake it was.
+"""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+
+from aiohttp import http_exceptions, web
+
+from safelight.errors import Code, Error
+from safelight.wire import encode
+
+log = logging.getLogger(__name__)
+
+HARDENED = {
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+"""What holds for every answer that says nothing else: no browser runs it, shows it in a frame or gives it to others."""
+
+_SENTENCES: tuple[tuple[type[BaseException], str], ...] = (
+    (http_exceptions.LineTooLong, "The request line or a header is too long."),
+    (http_exceptions.InvalidHeader, "A header is malformed."),
+    (http_exceptions.BadHttpMethod, "The request does not begin with a method of HTTP. Does it speak TLS or HTTP/2?"),
+    (http_exceptions.InvalidURLError, "The address in the request line is malformed."),
+    (http_exceptions.BadStatusLine, "The request line is malformed."),
+    (http_exceptions.TransferEncodingError, "The chunks of the request's body are malformed."),
+    (http_exceptions.ContentLengthError, "The request's body is shorter than its Content-Length."),
+    (http_exceptions.PayloadEncodingError, "The request's body is malformed."),
+    (ConnectionError, "The connection was closed before the whole body had come."),
+)
+
+
+def sentence(error: BaseException | None) -> str:
+    """Say what is wrong with a request, in words of ours: those of the parser repeat what was sent."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        for kind, words in _SENTENCES:
+            if isinstance(error, kind):
+                return words
+        error = error.__cause__
+    return "The request is not valid HTTP/1.1."
+
+
+class Handler(web.RequestHandler):
+    """The protocol of a connection, which answers what is malformed with a problem document and then closes."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - the parser's, which repeats what was sent
+    ) -> web.StreamResponse:
+        """Answer. Raises ConnectionError where a part of another answer was sent already."""
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("Unexpected error in a connection of %s", request.remote, exc_info=exc)
+            error = Error(Code.INTERNAL, "Unexpected error in the service. Its log says more.")
+        else:
+            log.debug("A malformed request of %s: %s", request.remote, type(exc).__name__)
+            error = Error(Code.INVALID_REQUEST, sentence(exc))
+        if request.writer.output_size > 0:
+            raise ConnectionError("A part of the answer was sent already.")
+        response = web.Response(
+            body=encode(error.problem()),
+            status=error.status,
+            content_type="application/problem+json",
+            headers=HARDENED,
+        )
+        response.force_close()
+        return response

@@ -1,0 +1,74 @@
+"""What is no request of HTTP is answered like every other mistake, and nothing of it is repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+LONG = b"x" * 20_000
+HOSTILE = b"<script>\x01"
+MALFORMED = {
+    "no HTTP": HOSTILE + b"\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "a version that is none": b"GET / HTTP/" + HOSTILE + b"\r\n\r\n",
+    "an address that is none": b"GET http://[::1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a control character": b"GET /\x01" + HOSTILE + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a header without a colon": b"GET / HTTP/1.1\r\nHost: localhost\r\n" + HOSTILE + b"\r\n\r\n",
+    "a header that is too long": b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: " + HOSTILE + LONG + b"\r\n\r\n",
+    "an address that is too long": b"GET /" + LONG + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
+    "a length that is none": b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + HOSTILE + b"\r\n\r\n",
+    "a length and chunks": (
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    ),
+}
+ROUTES = {
+    "keyvaluestore": ("PUT /dbendpoint", "application/json"),
+    "db": ("POST /tasks", "application/json"),
+    "storage": ("POST /blobs", "application/octet-stream"),
+    "master": ("POST /task", "multipart/form-data; boundary=b"),
+}
+
+
+async def answer(url, sent):
+    """Send bytes; return the status, the headers and the body of the answer."""
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    async with asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        try:
+            writer.write(sent)
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+            headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+            answered = await reader.readexactly(int(headers["content-length"]))
+        finally:
+            writer.close()
+            await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+    return int(head[0].split()[1]), headers, answered
+
+
+def check(name, got):
+    status, headers, body = got
+    assert 400 <= status < 500, (name, got)
+    assert headers["content-type"].startswith("application/problem+json"), (name, got)
+    assert headers["x-content-type-options"] == "nosniff", (name, got)
+    problem = json.loads(body)
+    assert problem["detail"].isprintable() and len(body) < 500, (name, got)
+    for repeated in ("script", "xxxx", "b'", 'b"', "bytearray"):
+        assert repeated not in body.decode(), (name, got)
+
+
+async def test_every_service_answers_what_is_no_request_with_a_problem(keyed):
+    await keyed.start("worker", trusted_proxies="192.0.2.1", slots=1, isolation="thread")
+    for service in keyed.services.values():
+        for name, sent in MALFORMED.items():
+            check((service.name, name), await answer(service.url, sent))
+
+
+async def test_a_body_whose_chunks_are_malformed_is_answered_with_a_problem(keyed):
+    for service, (line, kind) in ROUTES.items():
+        head = (
+            f"{line} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {keyed.key}\r\n"
+            f"Content-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        ).encode()
+        check(service, await answer(keyed.url(service), head + HOSTILE + b"\r\n"))
