@@ -32,6 +32,7 @@ LONGEST = (
     "kills",
     "hostile/test_hostile_server.py",
     "web",
+    "simulation",
     "faults",
     "up",
     "drumhead/guest/test_services.py",

@@ -1,6 +1,7 @@
 """What operators do on the page."""
 
 import asyncio
+import json
 import re
 import shutil
 
@@ -11,6 +12,7 @@ from playwright.async_api import expect
 
 from safelight.wire import State
 from support.pages.browser import opened
+from support.pages.firefox import firefox
 from support.photos import photo
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -72,6 +74,78 @@ async def test_what_fits_on_the_disk_is_shown(page, whole):
     assert figures["total"] == disk.total
     assert 0 < figures["free"] <= disk.total
     await expect(kept).to_contain_text(re.compile(r"[0-9.]+ [kMGT]B of [0-9.]+ [GT]B free$"))
+
+
+PRESS = """((within, name) => {
+  const found = [...document.querySelectorAll(`${within} button`)].find(
+    (one) => (one.getAttribute("aria-label") ?? one.textContent).trim().startsWith(name));
+  found?.click();
+  return found !== undefined;
+})"""
+"""Press the first button below a selector whose name begins so; says whether there was one."""
+DROP = """((bytes) => {
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([new Uint8Array(bytes)], "dropped.png", { type: "image/png" }));
+  document.querySelector("main").dispatchEvent(
+    new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: transfer }));
+})"""
+
+
+async def test_firefox_operates_the_same(tmp_path, whole, client):
+    """Pause and resume the queue and a recipe, drain a worker and let it go on, resend a call, rename an upload."""
+    answers = [500]
+    called: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def receive(request: web.Request) -> web.Response:
+        called.put_nowait(await request.read())
+        return web.Response(status=answers.pop() if answers else 204)
+
+    app = web.Application()
+    app.router.add_post("/firefox", receive)
+    async with TestServer(app) as receiver, firefox(tmp_path / "profile") as page:
+
+        async def press(name: str, within: str = "main") -> None:
+            await page.until(f"{PRESS}({json.dumps(within)}, {json.dumps(name)})")
+
+        async def shows(text: str, within: str = "main") -> None:
+            await page.until(f"document.querySelector({json.dumps(within)})?.textContent.includes({json.dumps(text)})")
+
+        hook = str(receiver.make_url("/firefox"))
+        await client.upload(photo(70, width=200), recipe="web", filename="told.png", webhook=hook)
+        first = await asyncio.wait_for(called.get(), 45)
+        await page.open(f"http://{whole.master}/#/system", width=1280, height=860)
+        await press(f"Send again: {hook}", ".calls")
+        assert await asyncio.wait_for(called.get(), 45) == first
+        await press("Drain the worker", ".system")
+        await press("Drain", "dialog.confirm")
+        await shows("Drained")
+        await press("Resume the worker", ".system")
+        await page.until("!document.querySelector('main').textContent.includes('Drained')")
+        await press("Pause the queue")
+        await press("Pause the queue", "dialog.confirm")
+        await shows("The queue was paused on")
+        await press("Resume the queue")
+        await page.until("!document.querySelector('main').textContent.includes('The queue was paused on')")
+
+        await page.open(f"http://{whole.master}/#/recipes/grayscale", width=1280, height=860)
+        await press("Pause the recipe grayscale")
+        await press("Pause the recipe", "dialog.confirm")
+        await shows("paused", "nav[aria-label=Recipes]")
+        await press("Resume the recipe grayscale")
+        await page.until("!document.querySelector('nav[aria-label=Recipes]').textContent.includes('paused')")
+
+        await page.open(f"http://{whole.master}/#/photos", width=1280, height=860)
+        await page.until("document.querySelector('#recipe option')")
+        await page.evaluate("document.querySelector('input[type=checkbox]').click()")
+        await page.evaluate(f"{DROP}({list(photo(71, width=200))})")
+        await press("Change the name or recipe of dropped.png", ".tray")
+        await page.evaluate("document.querySelector('.tray input[name=name]').value = 'renamed.png'")
+        await press("Apply", ".tray")
+        await shows("renamed.png", ".tray")
+        await press("Upload 1 photo", ".tray")
+        await page.until("document.querySelector('.tray h2')?.textContent === '1 photo uploaded'")
+        assert "renamed.png" in {task.filename for task in (await client.tasks()).tasks}
+        assert page.problems == []
 
 
 async def test_a_webhook_that_failed_is_shown_with_its_answer_and_sent_again(browser, whole, client):
