@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from safelight.cli.printing import size
 from safelight.client.master import Client
-from safelight.errors import Code, Error
+from safelight.errors import Error
 from safelight.wire import StorageInfo
 
 
 async def storage_use(client: Client) -> StorageInfo | None:
-    """Return what storage says of itself, None where it does not answer or is none of the caller's business."""
-    try:
+    """Return what storage says of itself.
+
+    It is None where storage does not answer, where it is none of the caller's business, and where the master does not
+    know the question: what else the command shows does not depend on it.
+    """
+    with suppress(Error):
         return await client.storage()
-    except Error as error:
-        if error.code in (Code.FORBIDDEN, Code.UNAVAILABLE):
-            return None
-        raise
+    return None
 
 
 def room(storage: StorageInfo | None, before: str = "") -> str:

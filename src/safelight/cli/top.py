@@ -167,8 +167,7 @@ async def _measure(client: Client, view: View) -> None:
     """Ask beside everything else: a storage that does not answer holds nothing up."""
     while True:
         await asyncio.sleep(_MEASURED_EVERY)
-        with suppress(Error):
-            view.storage = await storage_use(client)
+        view.storage = await storage_use(client)
 
 
 async def _follow(client: Client, view: View, after: int) -> None:
