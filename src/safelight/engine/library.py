@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from functools import cache
 from importlib.util import find_spec
@@ -10,6 +9,7 @@ from typing import Any
 
 # An image that is larger than this when it is held goes to a scratch file, which a decoder must not write.
 os.environ.setdefault("VIPS_DISC_THRESHOLD", "1000g")
+os.environ.setdefault("VIPS_WARNING", "0")  # libvips writes no warnings to standard error
 
 import pyvips
 
@@ -47,8 +47,9 @@ def _field_bytes(name: Any) -> bytes:
 
 
 pyvips.vimage._to_string, pyvips.vimage._to_bytes = _field_name, _field_bytes  # noqa: SLF001 - fields are named by them
-# It reports every thread that ends, at a level that services print.
-logging.getLogger("pyvips").setLevel(logging.WARNING)
+# pyvips logs what libvips warns of by calling Python in threads of libvips. Where Python collects garbage there, it
+# frees images amid the work of libvips, which ends the process. What stops a picture is in the error anyway.
+pyvips._remove_log_handler()  # noqa: SLF001 - there is no other way to it
 # Each picture comes once; a cache would only hold its memory.
 pyvips.cache_set_max(0)
 
