@@ -198,7 +198,7 @@ def test_a_long_animation_stays_within_the_limits():
 # Raw files
 
 
-def raw(make, *, dng=False, magic=None, behind=b""):
+def raw(make, *, dng=False, magic=None, behind=b"", **options):
     """A TIFF as cameras write it: a preview first, and the sensor's pattern below it."""
     pattern = [(33421, 3, 2, (2, 2), True), (33422, 1, 4, (0, 1, 1, 2), True)]
     matrix = [(50721, 10, 9, (10000, 10000, 0, 1, 0, 1, 0, 1, 10000, 10000, 0, 1, 0, 1, 0, 1, 10000, 10000), True)]
@@ -212,7 +212,9 @@ def raw(make, *, dng=False, magic=None, behind=b""):
     with tifffile.TiffWriter(file) as tiff:
         preview = np.full((30, 40, 3), (250, 0, 250), np.uint8)
         tiff.write(preview, photometric="rgb", subfiletype=1, subifds=1, metadata=None, extratags=about, software=False)
-        tiff.write(mosaic, photometric=32803, subfiletype=0, metadata=None, extratags=pattern, software=False)
+        tiff.write(
+            mosaic, photometric=32803, subfiletype=0, metadata=None, extratags=pattern, software=False, **options
+        )
     data = file.getvalue() + behind
     return magic + data[len(magic) :] if magic else data
 
@@ -269,6 +271,31 @@ def test_raw_files_are_told_apart_and_never_pass_as_their_preview(name, monkeypa
             made(heic(SMALL))
     finally:
         library._installed.cache_clear()
+
+
+TIFF_BASED = {name: data for name, data in RAW.items() if name not in {"raf", "cr3", "cr2"}}
+
+
+@pytest.mark.parametrize("name", TIFF_BASED)
+def test_a_raw_file_that_is_cut_off_is_damaged_and_not_called_sound(name):
+    data = TIFF_BASED[name]
+    for length in (len(data) - 1, len(data) // 2, len(data) // 5):  # the picture is last
+        assert f"cut off at byte {length}; its picture reaches to byte {len(data)}" in refused(data[:length])
+    assert "past the end of the file" in refused(data[:1000])  # before its directories
+
+
+def test_a_raw_file_without_some_of_its_pixels_is_not_shown_as_black():
+    whole = raw("Somebody", dng=True, tile=(64, 64))
+    assert made(whole).width == 160
+    entry = struct.pack("<HHI", 324, 4, 6)  # where the tiles are, of which there are 3 by 2
+    assert "a piece of its picture is missing" in refused(whole.replace(entry, struct.pack("<HHI", 324, 4, 1)))
+    fujifilm = b"FUJIFILMCCD-RAW ".ljust(100, b"\0") + struct.pack(">2I", 2000, 30_000_000) + bytes(5000)
+    assert "it is cut off at byte 5108; its picture reaches to byte 30002000" in refused(fujifilm)
+
+
+def test_what_libraw_does_not_know_is_called_neither_sound_nor_damaged():
+    said = refused(RAW["cr3"], Code.UNSUPPORTED_FORMAT)
+    assert "Canon CR3" in said and "does not know, or damaged" in said
 
 
 def test_an_ordinary_tiff_of_a_camera_is_no_raw_file():

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import pyvips
 
-from safelight.engine.failures import unsupported
+from safelight.engine.failures import damaged, unsupported
 from safelight.engine.formats import Format
 from safelight.engine.metadata.directory import Directory, Structure, StructureError
 from safelight.engine.read.facts import Facts
 from safelight.engine.read.plugins import from_bytes, guarded
 from safelight.engine.records import Probe
+from safelight.errors import Code, Error
 
 _COMPRESSION, _PHOTOMETRIC, _MAKE, _SUB_DIRECTORIES = 259, 262, 271, 330
 _COLOR_FILTER_ARRAY, _LINEAR_RAW = 32803, 34892
@@ -24,6 +28,9 @@ _MAKES = {
     "OM DIGITAL": "orf", "PANASONIC": "rw2", "CANON": "cr2", "FUJIFILM": "raf",
 }  # fmt: skip
 _MOST_DIRECTORIES = 32
+_WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 322, 323
+_STRIPS, _TILES, _PANASONIC = (273, 279), (324, 325), (280, 279)  # offsets and lengths
+_FUJIFILM_PIXELS = 100  # where the header says where the sensor's pixels are, and their length
 
 
 def kind(data: memoryview) -> str | None:
@@ -69,12 +76,51 @@ def _text(directory: Directory) -> str:
         return ""
 
 
+def _check_complete(data: memoryview, format_: Format) -> None:
+    """Error(DAMAGED_IMAGE) where pixels lie past the end, or nowhere; LibRaw shows black instead, without a word."""
+    size = len(data)
+    if format_.name == "raf":
+        pieces = [_fujifilm_piece(data)]
+    else:
+        directories = _directories(Structure(data))
+        pictures = [found for found in directories if _is_raw(found)] or directories[:1]
+        pieces = [piece for picture in pictures for piece in _pieces(picture)]
+    for offset, length in pieces:
+        if offset + length > size:
+            raise damaged(format_, f"it is cut off at byte {size}; its picture reaches to byte {offset + length}")
+        if offset == 0 or length == 0:
+            raise damaged(format_, "a piece of its picture is missing")
+
+
+def _pieces(directory: Directory) -> Iterator[tuple[int, int]]:
+    """Where the pieces of a picture start, and their lengths; (0, 0) for a tile that is not named."""
+    for offsets, lengths in (_PANASONIC,) if _PANASONIC[0] in directory else (_STRIPS, _TILES):
+        yield from zip(directory.values(offsets), directory.values(lengths), strict=False)
+    across, down = directory.value(_TILE_WIDTH), directory.value(_TILE_HEIGHT)
+    if across and down:
+        tiles = -(-directory.value(_WIDTH) // across) * -(-directory.value(_HEIGHT) // down)
+        if len(directory.values(_TILES[0])) < tiles:
+            yield 0, 0
+
+
+def _fujifilm_piece(data: memoryview) -> tuple[int, int]:
+    if len(data) < _FUJIFILM_PIXELS + 8:
+        raise StructureError("its header is cut off")
+    offset, length = struct.unpack_from(">2I", data, _FUJIFILM_PIXELS)
+    return offset, length
+
+
 class RawReader:
     """See `facts.Reader`. The camera's white balance, sRGB, upright."""
 
     def __init__(self, data: memoryview, format_: Format) -> None:
         self._format = format_
-        with guarded(format_):
+        if format_.name != "cr3":  # LibRaw walks its boxes
+            try:
+                _check_complete(data, format_)
+            except StructureError as error:
+                raise damaged(format_, str(error)) from None
+        with self._libraw():
             self._raw: Any = import_module("rawpy").RawPy()
             self._raw.open_buffer(io.BytesIO(data))
             sizes = self._raw.sizes
@@ -99,7 +145,26 @@ class RawReader:
 
     def load(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:  # noqa: ARG002 -- the contract's
         """See `facts.Reader`."""
-        with guarded(self._format):
+        with self._libraw():
             made = self._raw.postprocess(use_camera_wb=True, output_bps=16)
         height, width, bands = made.shape
         return from_bytes(made.tobytes(), width, height, bands, deep=True)
+
+    @contextmanager
+    def _libraw(self) -> Iterator[None]:
+        """Around LibRaw. Where it does not know what to make of a file, neither soundness nor damage is claimed."""
+        try:
+            with guarded(self._format):
+                yield
+        except Error as error:
+            match type(error.__cause__).__name__:
+                case "LibRawIOError":
+                    raise damaged(self._format, "it ends before its picture does") from error
+                case "LibRawFileUnsupportedError" | "LibRawDataError" | "LibRawNotImplementedError":
+                    detail = (
+                        f"The file is a camera's raw file ({self._format.label}) that LibRaw cannot develop: it is of "
+                        "a kind that LibRaw does not know, or damaged. Export it as JPEG or TIFF first."
+                    )
+                    extra = {"format": self._format.name, "feature": self._format.label}
+                    raise Error(Code.UNSUPPORTED_FORMAT, detail, **extra) from error
+            raise
