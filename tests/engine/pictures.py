@@ -73,9 +73,9 @@ def chunk(name, body):
 
 
 def png16(samples):
-    """A PNG of 16 bits by hand (PNG specification, 3rd edition), for grey or RGB(A) samples."""
+    """A PNG of 16 bits by hand (PNG specification, 3rd edition), for grey or RGB samples, with or without alpha."""
     height, width = samples.shape[:2]
-    kind = {1: 0, 3: 2, 4: 6}[1 if samples.ndim == 2 else samples.shape[2]]
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[1 if samples.ndim == 2 else samples.shape[2]]
     rows = b"".join(b"\x00" + row.astype(">u2").tobytes() for row in samples)
 
     head = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)

@@ -1,6 +1,8 @@
 """An animation stays one, frame for frame, where the format can hold it."""
 
 import io
+import itertools
+import struct
 
 import numpy as np
 import pytest
@@ -113,6 +115,68 @@ def test_a_real_animation():
     data = (PHOTOS / "no_time_for_that_tiny.gif").read_bytes()
     output = made(data, {"op": "resize", "width": 28, "enlarge": True}, format="same")
     assert (opened(output.data).n_frames, opened(output.data).size) == (24, (28, 50))
+
+
+PALETTE = bytes((255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 255))
+
+
+def gif(size, background, *parts):
+    """A GIF by hand (GIF89a specification): the area, the only colour, the disposal and the transparency of frames."""
+    data = b"GIF89a" + struct.pack("<2H3B", size, size, 0x91, background, 0) + PALETTE
+    for (left, top, side), color, disposal, transparent in parts:
+        flags = disposal << 2 | (transparent is not None)
+        data += b"\x21\xf9\4" + struct.pack("<BHBx", flags, 10, transparent or 0)
+        data += struct.pack("<B4HB", 0x2C, left, top, side, side, 0)
+        codes = "".join(format(code, "03b")[::-1] for code in (*[4, color] * side**2, 5))
+        packed = bytes(int(codes[at : at + 8][::-1], 2) for at in range(0, len(codes), 8))
+        data += bytes([2, len(packed)]) + packed + b"\0"
+    return data + b";"
+
+
+def drawn(size, parts):
+    """Each frame as a browser's canvas shows it: transparent where nothing was drawn, or was removed again."""
+    colors = np.array([[*PALETTE[at : at + 3], 255] for at in range(0, 12, 3)], np.uint8)
+    canvas = np.zeros((size, size, 4), np.uint8)
+    for (left, top, side), color, disposal, _ in parts:
+        before, area = canvas.copy(), (slice(top, top + side), slice(left, left + side))
+        canvas[area] = colors[color]
+        yield canvas.copy()
+        if disposal == 2:
+            canvas[area] = 0
+        elif disposal == 3:
+            canvas = before
+
+
+@pytest.mark.parametrize("first", [(0, 0, 4), (1, 1, 2)])
+def test_nothing_is_where_a_gif_draws_nothing_as_in_browsers(first):
+    for left, then, transparent in itertools.product((1, 2, 3), (1, 2, 3), (None, 3)):
+        parts = [(first, 0, left, transparent), ((1, 1, 2), 1, then, None), ((2, 2, 1), 2, 1, None)]
+        data = gif(4, 2, *parts)
+        result = opened(made(data, format="webp", lossless=True).data)
+        shown = [np.asarray(frame.convert("RGBA")) for frame in ImageSequence.Iterator(result)]
+        for one, other in zip(shown, drawn(4, parts), strict=True):
+            assert (one * (one[..., 3:] > 0) == other).all(), (left, then, transparent)
+        still = opened(made(data).data).convert("RGBA").getpixel((0, 0))
+        assert still[3] == (255 if first == (0, 0, 4) else 0)
+
+
+def test_times_are_rounded_to_what_a_gif_holds_without_their_sum_changing():
+    colors = [(index * 7, 0, 0) for index in range(30)]
+    pictures = [Image.new("RGB", (8, 8), color) for color in colors]
+    for time, shortest in ((33, 30), (16, 20), (4, 0)):
+        moving = encoded(
+            pictures[0], "WEBP", save_all=True, append_images=pictures[1:], duration=time, loop=0, lossless=True
+        )
+        found = durations(made(moving, format="gif").data)
+        assert abs(sum(found) - 30 * time) <= 5 or time < 20
+        assert min(found) >= shortest
+
+
+@pytest.mark.parametrize(("source", "format"), [("WEBP", "gif"), ("PNG", "same"), ("GIF", "webp")])
+def test_a_frame_may_be_shown_for_minutes(source, format):
+    pictures = [Image.new("RGB", (8, 8), color) for color in COLORS]
+    data = encoded(pictures[0], source, save_all=True, append_images=pictures[1:], duration=[70_000, 40, 600_000, 100])
+    assert durations(made(data, format=format).data) == [70_000, 40, 600_000, 100]
 
 
 def test_frames_count_against_the_limits():

@@ -88,6 +88,19 @@ def test_halved_chroma_is_doubled_and_not_smoothed(tmp_path):
     assert difference(ours, shown_by_avifdec(data, tmp_path, "-u", "bilinear")[..., :3])[1] > 2
 
 
+@pytest.mark.parametrize("options", [["-y", "444"], ["-y", "420"], ["-y", "444", "-d", "10"]])
+def test_colours_that_are_multiplied_by_their_opacity_are_shown_as_they_were(options, tmp_path):
+    ramp = np.tile(np.linspace(64, 255, 64).astype(np.uint8), (32, 1))
+    image = np.dstack([np.full_like(ramp, 200), np.full_like(ramp, 100), np.full_like(ramp, 30), ramp])
+    (tmp_path / "a.png").write_bytes(encoded(Image.fromarray(image)))
+    words = ["avifenc", "--premultiply", "--min", "0", "--max", "1", *options, tmp_path / "a.png", tmp_path / "a.avif"]
+    subprocess.run(words, check=True, capture_output=True)
+    data = (tmp_path / "a.avif").read_bytes()
+    right = shown_by_avifdec(data, tmp_path, "-d", "8")
+    assert difference(right, image)[0] < 2
+    assert difference(array(made(data).data), right)[1] <= 8  # of which opacity makes up to four of one
+
+
 def test_boxes_of_a_picture_that_name_nothing_are_damage():
     with pytest.raises(Error) as caught:
         made(encoded(RED, "AVIF").replace(b"av01", b"grid", 1))

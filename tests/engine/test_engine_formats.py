@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageSequence
 
-from engine.pictures import array, chunk, difference, encoded, made, opened, outputs, photo, refused, run
+from engine.pictures import array, chunk, difference, encoded, made, opened, outputs, photo, png16, refused, run
 from safelight import engine
 from safelight.engine.formats import FORMATS
 from safelight.engine.read.plugins import guarded
@@ -62,6 +62,16 @@ def test_jpeg_xl_comes_in_and_goes_out(mode, tmp_path):
     run("djxl", str(tmp_path / "b.jxl"), str(tmp_path / "b.png"))
     assert difference(np.asarray(Image.open(tmp_path / "b.png")), image) == (0, 0)
     assert made(encoded(image), format="jxl", quality=30).size < made(encoded(image), format="jxl", quality=95).size
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_jpeg_xl_of_sixteen_bits_is_read(channels, tmp_path):
+    samples = np.dstack([np.tile(np.linspace(0, 65535, 64, dtype=np.uint16), (16, 1))] * channels)
+    (tmp_path / "a.png").write_bytes(png16(samples[..., 0] if channels == 1 else samples))
+    run("cjxl", "-d", "0", str(tmp_path / "a.png"), str(tmp_path / "a.jxl"))
+    result = np.atleast_3d(array(made((tmp_path / "a.jxl").read_bytes()).data))
+    assert result.shape == (16, 64, channels)
+    assert np.abs(result - samples / 257).max() <= 1
 
 
 COLORS = ["red", "lime", "blue", "yellow", "white"]

@@ -50,6 +50,12 @@ def from_narrow(image: pyvips.Image) -> pyvips.Image:
     return stretched.cast(image.format).copy(interpretation=image.interpretation)
 
 
+def unpremultiplied(image: pyvips.Image) -> pyvips.Image:
+    """Colours that were multiplied by their opacity as they are without it; alpha is last."""
+    divided = image.unpremultiply() + 0.5
+    return divided.cast(image.format).copy(interpretation=image.interpretation)
+
+
 def _encoded(light: pyvips.Image) -> pyvips.Image:
     """Linear light as sRGB encodes it."""
     light = (light > 0).ifthenelse(light, 0).cast("float")

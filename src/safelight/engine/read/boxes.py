@@ -36,6 +36,8 @@ class Picture:
     brands: frozenset[str] = frozenset()
     turned: bool = False
     grey: bool = False
+    premultiplied: bool = False
+    """Whether its colours are multiplied by their opacity already."""
 
     @property
     def stretches(self) -> bool:
@@ -82,7 +84,8 @@ def main_picture(data: memoryview) -> Picture:
         if described.colors is None or described.colors.transfer == _UNSPECIFIED:
             found = _coded_colors(codec, own, lambda: _item_data(data, meta, coded))
             described = replace(described, colors=_completed(described.colors, found))
-        described = replace(described, grey=_is_grey(codec, dict(own)))
+        premultiplied = bool(_references(meta.get("iref"), primary, "prem"))
+        described = replace(described, grey=_is_grey(codec, dict(own)), premultiplied=premultiplied)
     except (struct.error, IndexError, KeyError) as error:
         raise ValueError("its boxes contradict each other") from error
     return described
@@ -234,13 +237,13 @@ def _item_types(content: memoryview | None) -> dict[int, str]:
     return found
 
 
-def _references(content: memoryview | None, item: int) -> list[int]:
-    """The items that a derived one is made of."""
+def _references(content: memoryview | None, item: int, kind: str = "dimg") -> list[int]:
+    """The first item that another one refers to; `dimg` is what a derived one is made of, `prem` its opacity."""
     if content is None:
         return []
     wide = 2 if content[0] == 0 else 4
     for name, entry in boxes(content[4:]):
-        if name == "dimg" and _number(entry, 0, wide) == item:
+        if name == kind and _number(entry, 0, wide) == item:
             count = min(_number(entry, wide, 2), 1)
             return [_number(entry, wide + 2 + index * wide, wide) for index in range(count)]
     return []

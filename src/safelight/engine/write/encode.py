@@ -102,7 +102,10 @@ def _written(
         return frames.apng(image, picture.frames, keep, options)
     if picture.frames > 1:
         options["page_height"] = picture.height
+        image = frames.in_hundredths(image, picture.frames) if format_.name == "gif" else image
     data: bytes = getattr(image, format_.writer)(keep=keep, **options)
+    if picture.frames > 1 and format_.name == "webp" and image.hasalpha():
+        data = frames.with_alpha_flag(data)
     return tiff.with_exif(data, leaving.exif) if format_.name == "tiff" and leaving.exif else data
 
 

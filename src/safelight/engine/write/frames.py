@@ -16,6 +16,8 @@ from safelight.recipe import OutputSpec
 from safelight.recipe.records import DEFAULT_QUALITY
 
 _USUAL_DELAY = 100  # milliseconds
+_MOST = 65535  # of the unit in which a GIF or a PNG tells times
+_SHORTEST = 20  # milliseconds that browsers obey in a GIF
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -34,7 +36,8 @@ def apng(image: pyvips.Image, count: int, keep: int, options: dict[str, Any]) ->
         if index == 0:
             parts += [made(*each) for each in written if each[0] not in {b"IDAT", b"IEND"}]
             parts.append(made(b"acTL", struct.pack(">II", count, plays)))
-        area = (frame.width, frame.height, 0, 0, delays[index], 1000, 0, 0)
+        fraction = (delays[index], 1000) if delays[index] <= _MOST else (min(delays[index] // 10, _MOST), 100)
+        area = (frame.width, frame.height, 0, 0, *fraction, 0, 0)
         parts.append(made(b"fcTL", struct.pack(">5I2H2B", sequence, *area)))
         sequence += 1
         for data in (content for name, content in written if name == b"IDAT"):
@@ -67,10 +70,33 @@ def avif(image: pyvips.Image, count: int, output: OutputSpec, leaving: Carried, 
     return file.getvalue()
 
 
+def in_hundredths(image: pyvips.Image, count: int) -> pyvips.Image:
+    """Give the frames times that GIF can hold, whose sum stays: what one loses by rounding, a later one gets.
+
+    No frame gets a time that browsers take for 100 milliseconds because it is too short, unless it had one.
+    """
+    delays, _ = _timing(image, count)
+    rounded, due, given = [], 0, 0
+    for delay in delays:
+        due += delay
+        least = _SHORTEST if delay > 10 else round(delay, -1)
+        rounded.append(min(max(least, round(due - given, -1)), 10 * _MOST))
+        given += rounded[-1]
+    image = image.copy()
+    image.set_type(pyvips.GValue.array_int_type, "delay", rounded)
+    return image
+
+
+def with_alpha_flag(data: bytes) -> bytes:
+    """Declare that an animated WebP has transparency: libwebp leaves it out where only uncovered areas have it."""
+    at = 20  # of the flags, in the chunk that comes first in every animation
+    return data[:at] + bytes([data[at] | 0x10]) + data[at + 1 :] if data[12:16] == b"VP8X" else data
+
+
 def _timing(image: pyvips.Image, count: int) -> tuple[list[int], int]:
     """Each frame's time (milliseconds), and how often all are shown (0: for ever)."""
     told: list[int] = image.get("delay") if image.get_typeof("delay") else []
-    delays = [min(delay, 65535) for delay in (*told, *[_USUAL_DELAY] * count)][:count]
+    delays = [*told, *[_USUAL_DELAY] * count][:count]
     return delays, image.get("loop") if image.get_typeof("loop") else 0
 
 

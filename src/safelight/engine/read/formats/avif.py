@@ -8,7 +8,7 @@ from typing import Any
 import pyvips
 
 from safelight.engine.color.cicp import CodePoints, profile_of
-from safelight.engine.color.samples import from_narrow
+from safelight.engine.color.samples import from_narrow, unpremultiplied
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.metadata import exif
 from safelight.engine.read.boxes import Picture, main_picture, sequence_colors
@@ -63,6 +63,8 @@ class AvifReader(VipsReader):
         """See `facts.Reader`."""
         if not self._sequence:
             image = super().load()
+            if self.main.premultiplied and image.hasalpha():
+                image = unpremultiplied(image)
             return from_narrow(image) if self.main.stretches else image
         count = self._sequence.n_frames if frames else 1  # the still picture may be none of the frames
         images, delays = zip(*map(self._frame, range(count)), strict=True)

@@ -1,8 +1,9 @@
-"""Whether a GIF is whole. libnsgif silently shows what it finds of a file that was cut off."""
+"""GIF (GIF89a specification): libvips shows its pixels; its structure, and where nothing is drawn, are judged here."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import pyvips
 
@@ -11,7 +12,25 @@ from safelight.engine.read.facts import Facts
 from safelight.engine.read.formats.vips import VipsReader
 
 _PROFILE = b"\x0bICCRGBG1012"
-_EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B
+_EXTENSION, _IMAGE, _TRAILER, _CONTROL = 0x21, 0x2C, 0x3B, 0xF9
+_LAST_INDEX = 255
+_TO_BACKGROUND, _TO_PREVIOUS = 2, 3  # how a frame's area is left
+_HAS_TRANSPARENCY = 1  # among the flags of a control block
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """One frame: where it is, its control block (0: none), how it is left, and whether a colour of it is transparent.
+
+    `covers`: it is as large as the picture. `spares`: none of its pixels can have the last index.
+    """
+
+    at: int
+    control: int
+    disposal: int
+    transparent: bool
+    covers: bool
+    spares: bool
 
 
 class GifReader(VipsReader):
@@ -20,28 +39,77 @@ class GifReader(VipsReader):
     _profile: bytes | None = None
 
     def check(self) -> None:
-        """Walk the blocks (GIF89a specification, appendix B): Error(DAMAGED_IMAGE) if one is cut off."""
-        data = self.data
+        """Walk the blocks (appendix B): Error(DAMAGED_IMAGE) if one is cut off."""
         try:
-            at = 13 + _table(data[10])
-            while at < len(data) and data[at] != _TRAILER:
-                match data[at]:
-                    case int(kind) if kind == _EXTENSION:
-                        start, at = at + 2, _after_blocks(data, at + 2)
-                        if bytes(data[start : start + len(_PROFILE)]) == _PROFILE:
-                            self._profile = _joined(data, start + len(_PROFILE))
-                    case int(kind) if kind == _IMAGE:
-                        if not any(data[at + 5 : at + 7]) or not any(data[at + 7 : at + 9]):
-                            raise damaged(self.format, f"the frame at byte {at} has no pixels")
-                        at = _after_blocks(data, at + 11 + _table(data[at + 9]))
-                    case _:
-                        return  # garbage between blocks: let the decoder judge
+            frames = list(self._frames())
         except IndexError:
-            raise damaged(self.format, f"it is cut off at byte {len(data)}") from None
+            raise damaged(self.format, f"it is cut off at byte {len(self.data)}") from None
+        if frames and (uncovered := _uncovered(frames)):
+            self.data = _with_transparency(self.data, uncovered)
+
+    def _frames(self) -> Iterator[_Frame]:
+        data = self.data
+        at, control = 13 + _table(data[10]), 0
+        while at < len(data) and data[at] != _TRAILER:
+            match data[at]:
+                case int(kind) if kind == _EXTENSION:
+                    start = at + 2
+                    control = at if data[at + 1] == _CONTROL and data[start] == 4 else control
+                    at = _after_blocks(data, start)
+                    if bytes(data[start : start + len(_PROFILE)]) == _PROFILE:
+                        self._profile = _joined(data, start + len(_PROFILE))
+                case int(kind) if kind == _IMAGE:
+                    if not any(data[at + 5 : at + 7]) or not any(data[at + 7 : at + 9]):
+                        raise damaged(self.format, f"the frame at byte {at} has no pixels")
+                    yield _frame(data, at, control)
+                    at, control = _after_blocks(data, at + 11 + _table(data[at + 9])), 0
+                case _:
+                    return  # garbage between blocks: let the decoder judge
 
     def describe(self, image: pyvips.Image) -> Facts:
         """See `VipsReader`."""
         return replace(super().describe(image), profile=self._profile)
+
+
+def _frame(data: memoryview, at: int, control: int) -> _Frame:
+    flags = data[control + 3] if control else 0
+    colors = _table(data[at + 9]) or _table(data[10])
+    code_size = data[at + 10 + _table(data[at + 9])]
+    return _Frame(
+        at=at,
+        control=control,
+        disposal=flags >> 2 & 7,
+        transparent=bool(flags & _HAS_TRANSPARENCY),
+        covers=not any(data[at + 1 : at + 5]) and data[at + 5 : at + 9] == data[6:10],
+        spares=code_size < 8 or colors < 3 * 256,
+    )
+
+
+def _uncovered(frames: list[_Frame]) -> list[_Frame]:
+    """The frames to be declared transparent, so that nothing is where nothing was drawn, as in every browser.
+
+    libvips shows black where no frame has a transparent colour, and the background colour where a frame without one has
+    been removed.
+    """
+    removed = [frame for frame in frames[:-1] if frame.disposal == _TO_BACKGROUND and not frame.transparent]
+    if not removed and not any(frame.transparent for frame in frames):
+        first = frames[0]
+        leaves = first.disposal == _TO_PREVIOUS and len(frames) > 1
+        removed = frames if leaves or not first.covers else []
+    return [frame for frame in removed if frame.spares]
+
+
+def _with_transparency(data: memoryview, frames: list[_Frame]) -> bytes:
+    """The file with the last index, which no pixel of these frames has, as their transparent colour."""
+    parts, done = [], 0
+    for frame in frames:
+        at = frame.control or frame.at
+        control = bytearray(data[at : at + 8]) if frame.control else bytearray(b"\x21\xf9\x04\0\0\0\0\0")
+        control[3] |= _HAS_TRANSPARENCY
+        control[6] = _LAST_INDEX
+        parts += [data[done:at], control]
+        done = at + 8 if frame.control else at
+    return b"".join((*parts, data[done:]))
 
 
 def _joined(data: memoryview, at: int) -> bytes:

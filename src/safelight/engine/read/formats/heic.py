@@ -8,7 +8,7 @@ from typing import Any
 import pyvips
 
 from safelight.engine.color.cicp import profile_of
-from safelight.engine.color.samples import from_narrow
+from safelight.engine.color.samples import from_narrow, unpremultiplied
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.formats import Format
 from safelight.engine.read.boxes import main_picture
@@ -65,6 +65,5 @@ class HeicReader:
         image = from_bytes(data, stride // (bands * size), height, bands, deep=self._deep)
         image = image.crop(0, 0, width, height)
         if self._mode == "RGBa":
-            like = image
-            image = (image.unpremultiply() + 0.5).cast(like.format).copy(interpretation=like.interpretation)
+            image = unpremultiplied(image)
         return from_narrow(image) if self._stretches else image

@@ -63,7 +63,9 @@ class JxlReader:
             raise unsupported(self._format.name, f"JPEG XL with samples of the kind {info.mode}")
         block = next((box.data[4:] for box in found if box.box_type == b"Exif"), None)
         self.facts = Facts(profile=profile or None, exif=exif.body(block) if block else None)
-        return from_bytes(data, info.width, info.height, _BANDS[info.mode], deep=info.mode == "I;16")
+        bands = _BANDS[info.mode]
+        deep = len(data) == 2 * info.width * info.height * bands  # which `mode` does not tell of grey with transparency
+        return from_bytes(data, info.width, info.height, bands, deep=deep)
 
     def _unpacked(self, data: Any) -> pyvips.Image:
         self._inner = JpegReader(memoryview(bytes(data)), FORMATS["jpeg"])
