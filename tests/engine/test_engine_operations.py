@@ -116,6 +116,13 @@ def test_other_angles_grow_the_canvas():
     assert transparent.getpixel((transparent.width // 2, transparent.height // 2))[3] == 255
 
 
+def test_a_turned_edge_fades_without_another_colour():
+    result = array(made(encoded(Image.new("RGBA", (60, 60), (3, 128, 252, 200))), {"op": "rotate", "angle": 30}).data)
+    seen = result[result[..., 3] > 25].astype(int)
+    assert len(np.unique(seen[:, 3])) > 20
+    assert np.abs(seen[:, :3] - (3, 128, 252)).max() <= 5
+
+
 def test_flip_is_exact():
     assert (array(made(DATA, {"op": "flip", "direction": "vertical"}).data) == PIXELS[::-1]).all()
     assert (array(made(DATA, {"op": "flip", "direction": "horizontal"}).data) == PIXELS[:, ::-1]).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import singledispatch
 
 import pyvips
@@ -70,10 +71,13 @@ def _(operation: op.Rotate, picture: Picture) -> Picture:
     deep = [value * (257.0 if picture.image.format == "ushort" else 1.0) for value in background]
     premultiplied = [value * background[3] / 255.0 for value in deep[:3]] + [deep[3]]
     bicubic = pyvips.Interpolate.new("bicubic")
+    cosine, sine = math.cos(math.radians(operation.angle)), math.sin(math.radians(operation.angle))
 
     def turn(image: pyvips.Image) -> pyvips.Image:
         fill = premultiplied if image.hasalpha() else premultiplied[:3]
-        return image.similarity(angle=operation.angle, interpolate=bicubic, background=fill)
+        return image.affine(
+            [cosine, -sine, sine, cosine], interpolate=bicubic, background=fill, premultiplied=image.hasalpha()
+        )
 
     return picture.each_frame(lambda image: blended(image, turn))
 

@@ -101,13 +101,14 @@ def _uncovered(frames: list[_Frame]) -> list[_Frame]:
 
 def _with_transparency(data: memoryview, frames: list[_Frame]) -> bytes:
     """The file with the last index, which no pixel of these frames has, as their transparent colour."""
-    parts, done = [], 0
+    parts: list[bytes | memoryview] = []
+    done = 0
     for frame in frames:
         at = frame.control or frame.at
         control = bytearray(data[at : at + 8]) if frame.control else bytearray(b"\x21\xf9\x04\0\0\0\0\0")
         control[3] |= _HAS_TRANSPARENCY
         control[6] = _LAST_INDEX
-        parts += [data[done:at], control]
+        parts += [data[done:at], bytes(control)]
         done = at + 8 if frame.control else at
     return b"".join((*parts, data[done:]))
 
