@@ -37,6 +37,9 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series fo
 _BODY_TIME = 60.0
 """Seconds in which the body of a request must arrive, other than that of an upload, which has a pace of its own."""
 
+TENANT = "tenant"
+"""The parameter of an address with which an administrator of the system acts for a tenant (master/access/tenant.py)."""
+
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Awaitable[web.StreamResponse]])
 
@@ -117,12 +120,16 @@ async def read_json(request: web.Request, kind: type[T]) -> T:
 
 
 def query(request: web.Request, kind: type[T]) -> T:
-    """Read the query string as a record; each parameter may be given once. Raises INVALID_REQUEST."""
+    """Read the query string as a record; each parameter may be given once. Raises INVALID_REQUEST.
+
+    For whom a request is made (TENANT) is no part of what it asks for.
+    """
     values: dict[str, Any] = {}
     for name, value in request.query.items():
         if name in values:
             raise Error(Code.INVALID_REQUEST, f"Give the parameter {name} once.", position=name)
-        values[name] = value
+        if name != TENANT or TENANT in getattr(kind, "__struct_fields__", ()):
+            values[name] = value
     try:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:

@@ -23,6 +23,8 @@ async def root(keyed, http) -> Api:
 
 
 NAMES = ("own-recipe", "holiday-batch", "beach-photo")
+NAMED = ("batch=holiday-batch", "recipe=own-recipe", "tenant=first")
+"""What an address may say of another tenant."""
 
 
 async def test_a_second_tenant_finds_nothing_by_any_reading_endpoint(keyed, root):
@@ -46,7 +48,7 @@ async def test_a_second_tenant_finds_nothing_by_any_reading_endpoint(keyed, root
         if not reads or not known.access & (Access.READ | Access.UPLOAD | Access.ADMINISTER):
             continue
         for path in paths(known.path, fill):
-            for query in ("", f"?tasks={task.id}", "?task=" + task.id, "?batch=holiday-batch", "?recipe=own-recipe"):
+            for query in ("", f"?tasks={task.id}", *(f"?{given}" for given in NAMED), f"?task={task.id}"):
                 for api in (first, second):
                     text = await body_of(api, path + query)
                     found = {word for word in secrets if word in text and word not in path + query}
@@ -91,6 +93,10 @@ async def test_a_second_tenant_changes_nothing(keyed, root):
     # A name in a header gives nobody what is not theirs.
     await second.call("GET", f"/task/{task.id}", headers=acting("first"), status=403)
     assert (await root.call("GET", f"/task/{task.id}", headers=acting("first")))["tenant"] == "first"
+    for path in (f"/task/{task.id}?tenant=first", "/tasks?tenant=first", f"/task/{task.id}/recipe?tenant=first"):
+        await second.call("GET", path, status=403)
+        assert await root.call("GET", path)
+    await root.call("DELETE", f"/task/{task.id}?tenant=second", status=404)
     await root.call("GET", f"/task/{task.id}", status=404)
 
 

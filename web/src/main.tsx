@@ -10,7 +10,7 @@ import { Icon, type IconName } from "./parts/icons";
 import { Toasts } from "./parts/toast";
 import * as offline from "./offline/offline";
 import * as recipes from "./state/recipes";
-import { link, view, type View, VIEWS } from "./router";
+import { acting, link, view, type View, VIEWS } from "./router";
 import * as uploads from "./state/uploads";
 import { language, texts } from "./texts";
 import { Batches } from "./views/batches";
@@ -71,6 +71,7 @@ function Page() {
         </span>
       </header>
       <main id="main" tabIndex={-1}>
+        {acting && <Acting />}
         <Shown />
       </main>
       <DropOverlay />
@@ -79,6 +80,16 @@ function Page() {
     </>
   );
 }
+
+/** For whom an administrator of the system acts here. */
+const Acting = () => (
+  <p class="panel notice" role="status">
+    <span>{texts.tenant.acting(acting)}</span>
+    <a class="button" href={link(view.value, "", { tenant: "" })}>
+      {texts.tenant.leave}
+    </a>
+  </p>
+);
 
 /** The hash says where one is, so the link moves the focus itself. */
 function skip(event: Event) {

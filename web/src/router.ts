@@ -28,6 +28,13 @@ function read(): Route {
   return { view, detail: view === name ? detail : "", query: Object.fromEntries(new URLSearchParams(search)) };
 }
 
+const tenantOf = (hash: string) => new URLSearchParams(hash.split(/\?(.*)/s)[1]).get("tenant") ?? "";
+/**
+ * The tenant for which an administrator of the system looks at the page, where it is not their own. It stands in every
+ * address; at that of another tenant the page begins anew, so that nothing of one is left beside what is another's.
+ */
+export const acting = tenantOf(location.hash);
+
 const route = signal(read());
 let guard: (() => Promise<boolean>) | undefined;
 let here = location.hash;
@@ -55,17 +62,22 @@ async function follow(): Promise<void> {
     if (guard === asked) guard = undefined;
     history.replaceState(null, "", target || "#");
   }
-  here = target;
-  route.value = read();
+  arrive();
 }
 window.addEventListener("hashchange", () => void follow());
+
+function arrive(): void {
+  here = location.hash;
+  if (tenantOf(here) !== acting) location.reload();
+  else route.value = read();
+}
 
 export const view = computed(() => route.value.view);
 export const detail = computed(() => route.value.detail);
 export const query = computed(() => route.value.query);
 
 export function link(to: View, item = "", values: Query = {}): string {
-  const given = Object.entries(values).filter(([, value]) => value !== "");
+  const given = Object.entries({ ...(acting && { tenant: acting }), ...values }).filter(([, value]) => value !== "");
   const search = given.length ? `?${new URLSearchParams(given)}` : "";
   return `#/${to}${item ? `/${encodeURIComponent(item)}` : ""}${search}`;
 }
@@ -78,14 +90,12 @@ export function go(to: View, item = "", values: Query = {}): void {
     return;
   }
   if (target !== location.hash) history.pushState(null, "", target);
-  here = location.hash;
-  route.value = read();
+  arrive();
 }
 
 /** Change the address without a new entry in the history: for steps that Back should not repeat one by one. */
 export function replace(to: View, item = "", values: Query = {}): void {
   if (location.hash !== here) return; // a link was followed at this moment: that is where one goes
   history.replaceState(null, "", link(to, item, values));
-  here = location.hash;
-  route.value = read();
+  arrive();
 }

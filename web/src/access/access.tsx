@@ -6,8 +6,10 @@ import { Icon } from "../parts/icons";
 import { Keys } from "./keys";
 import { me, may, signOut } from "./session";
 import { Tenants } from "./tenants";
-import { texts } from "./texts";
+import { texts as all } from "../texts";
 import { Webhooks } from "./webhooks";
+
+const texts = all.access;
 
 const shown = signal(false);
 

@@ -5,7 +5,9 @@ import { useEffect, useState } from "preact/hooks";
 import { connection } from "../api/live";
 import { Icon } from "../parts/icons";
 import { begin, me, signIn } from "./session";
-import { texts } from "./texts";
+import { texts as all } from "../texts";
+
+const texts = all.access;
 
 /** Shows the page to whoever is signed in; `start` is called once, when it may ask the service for things. */
 export function Gate({ start, children }: { start: () => void; children: ComponentChildren }) {

@@ -4,8 +4,9 @@ import { useEffect, useState } from "preact/hooks";
 import { ago } from "../format";
 import { attempt, say } from "../parts/toast";
 import { type CreatedKey, createKey, getKeys, type KeyInfo, revokeKey, rotateKey, type Scope, SCOPES } from "./session";
-import { texts } from "./texts";
+import { texts as all } from "../texts";
 
+const texts = all.access;
 const words = texts.keys;
 const day = (at: number) => new Date(at * 1000).toLocaleDateString();
 

@@ -4,6 +4,7 @@ import { signal } from "@preact/signals";
 import { ask, Problem } from "../api/api";
 import { connection } from "../api/live";
 import { empty } from "../offline/shared";
+import { acting } from "../router";
 import { forgetAll as forgetUploads } from "../state/uploads";
 import type { components } from "../api/openapi";
 
@@ -23,6 +24,8 @@ const TICKET = /^#\/sign-in\/([a-z2-7]+)$/;
 
 /** Undefined until the service has said who looks at the page. */
 export const me = signal<SignedIn | undefined>(undefined);
+/** Whether one looks at the tenant whose people run the system, and so see its workers and its disk. */
+export const runsSystem = () => me.value?.tenant === "default" && !acting;
 export const may = (scope: Scope) => me.value?.scopes.includes(scope) ?? false;
 
 /** Ask who looks; a link that signs in stands in the fragment, which no server sees, and is taken out at once. */

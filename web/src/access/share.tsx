@@ -4,8 +4,9 @@ import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Icon } from "../parts/icons";
 import { attempt, say } from "../parts/toast";
 import { makeLink } from "./session";
-import { texts } from "./texts";
+import { texts as all } from "../texts";
 
+const texts = all.access;
 const words = texts.share;
 const ORIGINAL = "";
 const DAYS = [1, 7, 30, 365];

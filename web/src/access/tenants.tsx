@@ -4,8 +4,9 @@ import { useEffect, useState } from "preact/hooks";
 import { bytes } from "../format";
 import { attempt } from "../parts/toast";
 import { changeTenant, createTenant, getTenants, type Tenant, type TenantSeen } from "./session";
-import { texts } from "./texts";
+import { texts as all } from "../texts";
 
+const texts = all.access;
 const words = texts.tenants;
 const LIMITS = ["waiting", "bytes", "uploads", "requests"] as const;
 

@@ -3,8 +3,9 @@
 import { useState } from "preact/hooks";
 import { attempt, say } from "../parts/toast";
 import { getWebhookSecret, rotateWebhookSecret, type WebhookSecret } from "./session";
-import { texts } from "./texts";
+import { texts as all } from "../texts";
 
+const texts = all.access;
 const words = texts.webhooks;
 
 export function Webhooks() {

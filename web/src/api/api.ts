@@ -23,9 +23,14 @@ import type {
   WebhookCallPage,
   Worker,
 } from "./records";
+import { acting } from "../router";
 import { texts } from "../texts";
 
 export * from "./records";
+
+/** An address of the API, for the tenant that is looked at. */
+export const address = (path: string): string =>
+  acting ? `${path}${path.includes("?") ? "&" : "?"}tenant=${encodeURIComponent(acting)}` : path;
 
 /** What the service refused, in its own words. */
 export class Problem extends Error {
@@ -57,7 +62,7 @@ export async function ask<T>(method: string, path: string, body?: unknown, signa
   }
   let answer: Response;
   try {
-    answer = await fetch(path, request);
+    answer = await fetch(address(path), request);
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new Problem(texts.problem.unreachable);
@@ -133,8 +138,8 @@ export function asked(filter: Filter): Omit<Filter, "since" | "until"> & { since
 }
 
 export const renditionUrl = (id: string, output?: string, size: "small" | "large" = "small") =>
-  task(id, `/rendition${query({ output, size, wait: 0 })}`);
-export const resultUrl = (id: string, output: string) => task(id, `/result${query({ output, download: "true" })}`);
-export const shownUrl = (id: string, output: string) => task(id, `/result${query({ output })}`);
-export const originalUrl = (id: string, download = true) => task(id, `/original${download ? "?download=true" : ""}`);
-export const archiveUrl = (values: { tasks?: string; batch?: string }) => `archive${query(values)}`;
+  address(task(id, `/rendition${query({ output, size, wait: 0 })}`));
+export const resultUrl = (id: string, output: string) => address(task(id, `/result${query({ output, download: "true" })}`));
+export const shownUrl = (id: string, output: string) => address(task(id, `/result${query({ output })}`));
+export const originalUrl = (id: string, download = true) => address(task(id, `/original${download ? "?download=true" : ""}`));
+export const archiveUrl = (values: { tasks?: string; batch?: string }) => address(`archive${query(values)}`);

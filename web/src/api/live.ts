@@ -2,7 +2,7 @@
 
 import { signal } from "@preact/signals";
 import type { TaskEvent } from "./api";
-import { State } from "./api";
+import { address, State } from "./api";
 
 export type Connection = "connecting" | "live" | "lost";
 export const connection = signal<Connection>("connecting");
@@ -37,7 +37,7 @@ function open(): void {
   clearTimeout(retry);
   source?.close();
   const resumed = last !== undefined;
-  source = new EventSource(resumed ? `events?after=${last}` : "events");
+  source = new EventSource(address(resumed ? `events?after=${last}` : "events"));
   source.onopen = () => {
     connection.value = "live";
     if (!resumed) for (const follower of followers) follower.missed();

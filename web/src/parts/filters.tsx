@@ -7,7 +7,8 @@ import { type Filter, fromQuery, isEmpty, toQuery } from "../state/filter";
 import { count, reasonLabel, stateLabel } from "../format";
 import { follow } from "../api/live";
 import { recipes } from "../state/recipes";
-import { detail, go, query, replace, type View } from "../router";
+import { acting, detail, go, query, replace, type View } from "../router";
+import { others, loadOthers } from "../state/tenants";
 import { texts } from "../texts";
 import { Icon } from "./icons";
 
@@ -49,6 +50,7 @@ interface Props {
 
 export function FilterBar({ view, filter, states }: Props) {
   useCounts(filter);
+  useEffect(() => void loadOthers().catch(() => undefined), []);
   const shown = view === "batches" ? detail.value : "";
   // What the address says at that moment, which may be newer than what is drawn.
   const changed = (next: Filter) => toQuery({ ...fromQuery(query.value), ...next });
@@ -92,6 +94,14 @@ export function FilterBar({ view, filter, states }: Props) {
           options={TIMES.map((time) => [time, words.since[time]])}
           change={(since) => change({ since, until: "" })}
         />
+        {others.value.length > 0 && (
+          <Choice
+            label={texts.tenant.label}
+            value={acting}
+            options={others.value.map((id) => [id, id])}
+            change={(tenant) => go(view === "batches" ? "photos" : view, "", { ...toQuery(fromQuery(query.value)), tenant })}
+          />
+        )}
         {filter.batch && view !== "batches" && (
           <button class="chip" onClick={() => change({ batch: "" })} aria-label={words.removeBatch(filter.batch)}>
             {filter.batch} <Icon name="close" />

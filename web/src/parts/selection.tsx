@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { type Action, countChosen, countMatching, eligible, type Plan, progress, run, stop } from "../state/actions";
-import { archiveUrl, type Task } from "../api/api";
+import { address, archiveUrl, type Task } from "../api/api";
 import { type Filter } from "../state/filter";
 import { recipes } from "../state/recipes";
 import { clear, isSelecting, type Selection, selection, selectMatching } from "../state/selection";
@@ -121,7 +121,7 @@ function Download() {
     );
   }
   return (
-    <form method="post" action="archive">
+    <form method="post" action={address("archive")}>
       <input type="hidden" name="tasks" value={[...known.ids].join(",")} />
       <button class="main">
         <Icon name="download" /> {words.download}

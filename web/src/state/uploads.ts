@@ -9,12 +9,13 @@ import { getTask, Problem, stateName, type StateName, State } from "../api/api";
 import { connection, follow } from "../api/live";
 import { empty } from "../offline/shared";
 import { say } from "../parts/toast";
+import { acting } from "../router";
 import { chosen } from "./recipes";
 import { texts } from "../texts";
 
 const words = texts.uploads;
 
-type Meta = { recipe: string; batch: string; relativePath?: string };
+type Meta = { recipe: string; batch: string; tenant: string; relativePath?: string };
 type File_ = UppyFile<Meta, TusBody>;
 
 export interface Row {
@@ -81,6 +82,8 @@ let started = false;
 const endpoint = new URL("uploads", location.href).href;
 uppy.use(Tus, {
   endpoint,
+  // What was added for a tenant is sent for it, also by a page that was opened for another one since.
+  headers: (file): Record<string, string> => (file.meta.tenant ? { "Safelight-Tenant": String(file.meta.tenant) } : {}),
   limit: 3,
   retryDelays: RETRY_AFTER,
   removeFingerprintOnSuccess: true,
@@ -202,9 +205,10 @@ export function add(files: readonly File[]): void {
   show();
 }
 
-function put(file: Blob, name: string, recipe: string, path: string): void {
+function put(file: Blob, name: string, recipe: string, path: string, tenant = acting): void {
   try {
-    const meta = { recipe, batch: (batch.value.trim() || session).slice(0, 64), relativePath: `${recipe}/${name}/${path}` };
+    const where = [...(tenant ? [tenant] : []), recipe, name, path].join("/");
+    const meta = { recipe, batch: (batch.value.trim() || session).slice(0, 64), tenant, relativePath: where };
     const id = uppy.addFile({ name, type: file.type, data: file, source: "page", meta });
     added.add(id);
     ended.delete(id);
@@ -235,7 +239,8 @@ export function change(id: string, next: { name?: string; recipe?: string }): vo
   const file = uppy.getFile(id);
   if (!file || !(file.data instanceof Blob)) return;
   uppy.removeFile(id);
-  put(file.data, next.name?.trim() || file.name || "", next.recipe ?? file.meta.recipe, file.meta.relativePath ?? "");
+  const { recipe, relativePath: path = "", tenant } = file.meta;
+  put(file.data, next.name?.trim() || file.name || "", next.recipe ?? recipe, path, tenant);
   if (!review.value) send();
   show();
 }

@@ -12,7 +12,7 @@ from safelight.errors import Code, Error
 from safelight.wire import DEFAULT_TENANT
 
 HEADER = "Safelight-Tenant"
-"""With this header an administrator of the system acts for another tenant."""
+"""With this header, or the parameter `tenant`, an administrator of the system acts for another tenant."""
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
@@ -22,12 +22,17 @@ def is_operator(caller: Caller) -> bool:
     return caller.tenant == DEFAULT_TENANT and bool(caller.scopes & Access.ADMINISTER)
 
 
+def named(request: web.Request) -> str | None:
+    """Return the tenant that a request names: in the header, or in its address, where browsers can send no header."""
+    return request.headers.get(HEADER) or request.query.get(http.TENANT)
+
+
 def tenant_of(request: web.Request) -> str:
     """Return the caller's tenant, or the one that an operator names. Raises FORBIDDEN for anybody else who does."""
     caller = http.caller(request)
-    named = request.headers.get(HEADER)
-    if named is None or named == caller.tenant:
+    tenant = named(request)
+    if tenant is None or tenant == caller.tenant:
         return caller.tenant
-    if not is_operator(caller) or _TENANT.fullmatch(named) is None:
+    if not is_operator(caller) or _TENANT.fullmatch(tenant) is None:
         raise Error(Code.FORBIDDEN, f"Only administrators of the tenant {DEFAULT_TENANT} may act for another tenant.")
-    return named
+    return tenant

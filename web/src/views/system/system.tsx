@@ -13,7 +13,7 @@ import {
 import type { Service, StorageInfo, Task } from "../../api/api";
 import { ago, bytes, count, dateTime, reason, seconds } from "../../format";
 import { follow } from "../../api/live";
-import { me, may } from "../../access/session";
+import { may, runsSystem } from "../../access/session";
 import { Icon } from "../../parts/icons";
 import { attempt } from "../../parts/toast";
 import { link } from "../../router";
@@ -28,8 +28,6 @@ import { Workers } from "./workers";
 const words = texts.system;
 const AFTER_CHANGES = 1500;
 const AT_LEAST_EVERY = 15000;
-/** The tenant whose people run the system, and so see its workers. */
-const OPERATORS = "default";
 
 const minutes = signal<Minute[]>([]);
 const services = signal<Service[] | undefined>(undefined);
@@ -42,7 +40,7 @@ async function read(): Promise<void> {
     part(loadSummary, () => undefined),
     part(getLastHour, (found) => (minutes.value = found.minutes)),
     may("administer") ? part(getServices, (found) => (services.value = found)) : "",
-    me.value?.tenant === OPERATORS ? part(getStorage, (found) => (storage.value = found)) : "",
+    runsSystem() ? part(getStorage, (found) => (storage.value = found)) : "",
     part(loadStatistics, () => undefined),
     part(loadWebhookCalls, () => undefined),
   ]);
@@ -94,7 +92,7 @@ export function System() {
       <Quarantine />
       <div class="pair">
         {may("administer") && <Services />}
-        {me.value?.tenant === OPERATORS && <Workers />}
+        {runsSystem() && <Workers />}
       </div>
       <WebhookCalls />
     </div>

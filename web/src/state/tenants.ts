@@ -1,0 +1,11 @@
+// The other tenants, at which an administrator of the system may look.
+
+import { signal } from "@preact/signals";
+import { getTenants, me } from "../access/session";
+
+export const others = signal<string[]>([]);
+
+export async function loadOthers(): Promise<void> {
+  if (!me.value?.operator) return;
+  others.value = (await getTenants()).map((seen) => seen.tenant.id).filter((id) => id !== me.value?.tenant);
+}
