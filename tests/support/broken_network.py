@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager, suppress
 
 class Network:
     """A TCP relay. `cuts` holds, for each of the next connections that carry so much, after how many bytes from the
-    client it is reset. Once clients have sent `hold_after` bytes, nothing more goes to the service until `flow`."""
+    client it is reset. Once clients have sent `hold_after` bytes, nothing more goes to the service until `flow`; an
+    answer of more than `hold_answers_after` bytes stops there. `held` is set when something is held."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -20,6 +21,8 @@ class Network:
         self.cut = 0
         """How many connections were reset."""
         self.hold_after: int | None = None
+        self.hold_answers_after: int | None = None
+        self.held = asyncio.Event()
         self.address = ""
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -31,7 +34,8 @@ class Network:
 
     def flow(self) -> None:
         """Carry everything again."""
-        self.hold_after = None
+        self.hold_after = self.hold_answers_after = None
+        self.held.clear()
         self._flowing.set()
 
     def reset(self) -> None:
@@ -65,12 +69,13 @@ class Network:
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counted: bool) -> None:
         carried = 0
         while data := await reader.read(65536):
+            carried += len(data)
+            if not counted and self.hold_answers_after is not None and carried > self.hold_answers_after:
+                await self._stopped()
             if counted:
-                carried += len(data)
                 self._sent += len(data)
                 if self.hold_after is not None and self._sent >= self.hold_after and len(data) > 1024:
-                    self._flowing.clear()  # bodies wait; small requests (how far is it?) go through
-                    await self._flowing.wait()
+                    await self._stopped()  # bodies wait; small requests (how far is it?) go through
                 if self.cuts and carried >= self.cuts[0]:
                     del self.cuts[0]
                     self.cut += 1
@@ -78,6 +83,11 @@ class Network:
             writer.write(data)
             await writer.drain()
         raise EOFError
+
+    async def _stopped(self) -> None:
+        self._flowing.clear()
+        self.held.set()
+        await self._flowing.wait()
 
     async def aclose(self) -> None:
         self.reset()

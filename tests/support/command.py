@@ -51,7 +51,13 @@ class Terminal:
         self._descriptor = descriptor
 
     def until(self, satisfied: Callable[[str], bool]) -> str:
-        """Read until what was shown satisfies a condition, or the command has ended."""
+        """Read until what was shown satisfies a condition; that the command ends before is a failure."""
+        self._read(satisfied)
+        assert satisfied(self.shown), f"it ended before: {self.shown}"
+        return self.shown
+
+    def _read(self, satisfied: Callable[[str], bool]) -> None:
+        """Read until a condition is satisfied, or the command has ended."""
         deadline = time.monotonic() + TIMEOUT
         while not satisfied(self.shown):
             assert time.monotonic() < deadline, self.shown
@@ -65,14 +71,13 @@ class Terminal:
             if not data:
                 break
             self.shown += data.decode(errors="replace")
-        return self.shown
 
     def press(self, key: bytes) -> None:
         os.write(self._descriptor, key)
 
     def ended(self) -> int:
         """Read all that is left; return the exit status."""
-        self.until(lambda _: False)
+        self._read(lambda _: False)
         return self.process.wait(TIMEOUT)
 
 

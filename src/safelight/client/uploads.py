@@ -19,6 +19,8 @@ _CHUNK = 1 << 18
 _SMALL = 1 << 20
 """Bytes up to which a photo is read and sent at once, with its length, which is cheapest."""
 _TYPE = "application/octet-stream"
+_ROUNDS = 100
+"""Rounds of the event loop in which a cancelled request stops reading."""
 
 EXTRA_WAIT = 60.0
 """Seconds that the answer to an upload may take longer than others: after the last byte was sent, megabytes may still
@@ -73,7 +75,20 @@ async def _payload(upload: Upload, stack: AsyncExitStack) -> Payload:
             chunks = _read(file, first)
         case opener:
             chunks = opener()
-    return AsyncIterablePayload(_counted(chunks, upload.progress), content_type=_TYPE)
+    counted = _counted(chunks, upload.progress)
+    stack.push_async_callback(_close, chunks)
+    stack.push_async_callback(_close, counted)
+    return AsyncIterablePayload(counted, content_type=_TYPE)
+
+
+async def _close(chunks: AsyncIterator[bytes]) -> None:
+    """Close a stream that nobody sends any more; left alone, it would be closed with errors when the program ends."""
+    close = getattr(chunks, "aclose", None)
+    for _ in range(_ROUNDS if close is not None else 0):
+        try:
+            return await close()  # type: ignore[misc,no-any-return]
+        except RuntimeError:  # it is being read: the request was cancelled, and has not noticed yet
+            await asyncio.sleep(0)
 
 
 async def _read(file: io.BufferedIOBase, first: bytes) -> AsyncIterator[bytes]:

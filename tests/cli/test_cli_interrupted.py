@@ -1,0 +1,86 @@
+"""Ctrl-C at each stage of a command in a terminal: it ends soon, with 130, in words, and leaves nothing half done."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from safelight.client.master import Client
+from safelight.wire import State
+from support.broken_network import network
+from support.command import Terminal, everything, terminal
+from support.photos import photo
+
+pytestmark = pytest.mark.slow
+SOON = 15.0
+"""Seconds, on a machine that is busy with other things."""
+
+
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A system without a worker: what is uploaded waits."""
+    with everything(tmp_path_factory.mktemp("idle") / "data", "--workers", 0) as found:
+        yield found
+
+
+async def interrupt(shown: Terminal) -> None:
+    began = time.monotonic()
+    shown.press(b"\x03")
+    assert await asyncio.to_thread(shown.ended) == 130, shown.shown
+    assert time.monotonic() - began < SOON
+    assert "Traceback" not in shown.shown
+    assert "exception" not in shown.shown
+
+
+async def test_while_the_server_is_silent(tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(photo(1))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        where = f"127.0.0.1:{server.getsockname()[1]}"
+        with terminal("upload", tmp_path / "one.png", "--wait", "--keyvaluestore", where) as shown:
+            connection, _ = await asyncio.to_thread(server.accept)
+            with connection:
+                await interrupt(shown)
+
+
+async def test_while_bytes_are_sent(idle: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "large.tif").write_bytes(photo(1, width=2400, kind="TIFF"))
+    async with network(idle["master"]) as between:
+        between.hold(2_000_000)
+        with terminal("upload", tmp_path / "large.tif", "--master", between.address) as shown:
+            await between.held.wait()
+            await interrupt(shown)
+        between.flow()
+    assert "Stopped. What was uploaded will still be processed" in shown.shown
+    async with Client.connect(idle["master"]) as client:
+        assert (await client.tasks()).tasks == [], "what did not arrive as a whole is no task"
+
+
+async def test_while_tasks_are_waited_for(idle: dict[str, str], tmp_path: Path) -> None:
+    async with Client.connect(idle["master"]) as client:
+        task = await client.upload(photo(2), filename="waits.png")
+        for argv in (("task", task.id, "--wait"), ("download", task.id, "--wait", "-o", tmp_path / "r")):
+            async with network(idle["master"]) as between:
+                between.hold_answers_after = 0  # its first question is held, so it certainly waits
+                with terminal(*argv, "--master", between.address) as shown:
+                    await between.held.wait()
+                    between.flow()
+                    await interrupt(shown)
+        assert (await client.task(task.id)).state is State.WAITING
+        await client.delete(task.id)
+
+
+async def test_while_a_result_is_saved(addresses: dict[str, str], tmp_path: Path) -> None:
+    async with Client.connect(addresses["master"]) as client:
+        task = await client.upload(photo(3, width=900), recipe="invert", filename="large.png")
+        assert (await client.wait(task.id, timeout=45)).outputs[0].size > 500_000
+    results = tmp_path / "results"
+    async with network(addresses["master"]) as between:
+        between.hold_answers_after = 200_000
+        with terminal("download", task.id, "-o", results, "--master", between.address) as shown:
+            await between.held.wait()
+            await interrupt(shown)
+    assert list(results.iterdir()) == [], "no part of a result is left"
