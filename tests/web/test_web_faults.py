@@ -216,3 +216,62 @@ async def test_the_tray_counts_names_and_ends(page, client, folder):
     assert sum(batch.tasks.values()) == 6
     await tray.get_by_role("button", name="Close").click()
     await expect(tray).to_have_count(0)
+
+
+COUNTED = """(() => {
+  const real = window.fetch;
+  let at_once = 0;
+  window.most = 0;
+  window.fetch = async (...given) => {
+    if (!String(given[0]).includes("/rendition")) return real(...given);
+    window.most = Math.max(window.most, ++at_once);
+    return real(...given).finally(() => (at_once -= 1));
+  };
+})()"""
+"""`window.most` says how many pictures were asked for at once."""
+
+
+async def test_pictures_come_few_at_a_time_and_by_themselves_after_a_failure(browser, no_worker, client):
+    await make_many(no_worker, finished=40)
+    answered, broken = asyncio.Event(), True
+
+    async def held(route):
+        await answered.wait()
+        await (route.fulfill(status=503) if broken else route.continue_())
+
+    async with opened(browser, no_worker.master) as page:
+        await page.add_init_script(COUNTED)
+        await page.route("**/rendition?*", held)
+        await page.reload()
+        await expect(page.locator(".card").nth(8)).to_be_visible()
+        # pictures are under way and answer nothing; everything else does
+        await page.get_by_role("link", name="Tasks", exact=True).click()
+        await expect(page.get_by_text("photo-39.png")).to_be_visible()
+        await page.get_by_role("link", name="Photos", exact=True).click()
+        answered.set()
+        await expect(page.locator(".card .no-image.preparing").first).to_be_visible()
+        broken = False
+        await expect(page.locator(".card .no-image")).to_have_count(0)
+        assert 0 < await page.evaluate("window.most") <= 4
+
+
+async def test_a_worker_that_died_is_not_said_to_be_busy(browser, whole, client):
+    slow = {"outputs": {"image": {"operations": [{"op": "blur", "sigma": 90}], "format": "avif", "effort": 10}}}
+    async with opened(browser, whole.master) as page:
+        await page.get_by_role("link", name="System").click()
+        workers = page.get_by_role("region", name="Workers")
+        task = await client.upload(photo(4, width=3600, kind="JPEG"), recipe=slow, filename="heavy.jpg")
+        try:
+            await expect(workers.get_by_text("Busy", exact=True)).to_be_visible()
+            await whole.kill("worker-0")
+            await client.cancel(task.id)
+            # a minute later, as the page's clock has it
+            seen = max(each.last_seen for each in (await client.summary()).workers)
+            await page.clock.set_fixed_time(seen + 60)
+            await page.reload()
+            await expect(workers.get_by_text("Silent").first).to_be_visible()
+            text = await workers.inner_text()
+            assert not {"Busy", "Idle"} & set(text.split())
+            assert "· ·" not in text
+        finally:
+            await whole.start("worker-0")

@@ -91,6 +91,50 @@ DROP = """((bytes) => {
 })"""
 
 
+async def press(page, name, within="main"):
+    """Press the first button whose name begins so, as soon as it is there."""
+    await page.until(f"{PRESS}({json.dumps(within)}, {json.dumps(name)})")
+
+
+def holds(text, within="main"):
+    """Whether a part of the page says something, in its own language."""
+    return f"(document.querySelector({json.dumps(within)})?.textContent ?? '').includes({json.dumps(text)})"
+
+
+async def drain_and_pause(page):
+    """Drain a worker and let it go on, pause the queue and resume it."""
+    await press(page, "Drain the worker", ".system")
+    await press(page, "Drain", "dialog.confirm")
+    await page.until(holds("Drained"))
+    await press(page, "Resume the worker", ".system")
+    await page.until(f"!{holds('Drained')}")
+    await press(page, "Pause the queue")
+    await press(page, "Pause the queue", "dialog.confirm")
+    await page.until(holds("The queue was paused on"))
+    await press(page, "Resume the queue")
+    await page.until(f"!{holds('The queue was paused on')}")
+
+
+async def pause_recipe(page):
+    await press(page, "Pause the recipe grayscale")
+    await press(page, "Pause the recipe", "dialog.confirm")
+    await page.until(holds("paused", "nav[aria-label=Recipes]"))
+    await press(page, "Resume the recipe grayscale")
+    await page.until(f"!{holds('paused', 'nav[aria-label=Recipes]')}")
+
+
+async def rename_upload(page):
+    await page.until("document.querySelector('#recipe option')")
+    await page.evaluate("document.querySelector('input[type=checkbox]').click()")
+    await page.evaluate(f"{DROP}({list(photo(71, width=200))})")
+    await press(page, "Change the name or recipe of dropped.png", ".tray")
+    await page.evaluate("document.querySelector('.tray input[name=name]').value = 'renamed.png'")
+    await press(page, "Apply", ".tray")
+    await page.until(holds("renamed.png", ".tray"))
+    await press(page, "Upload 1 photo", ".tray")
+    await page.until("document.querySelector('.tray h2')?.textContent === '1 photo uploaded'")
+
+
 async def test_firefox_operates_the_same(tmp_path, whole, client):
     """Pause and resume the queue and a recipe, drain a worker and let it go on, resend a call, rename an upload."""
     answers = [500]
@@ -102,48 +146,19 @@ async def test_firefox_operates_the_same(tmp_path, whole, client):
 
     app = web.Application()
     app.router.add_post("/firefox", receive)
+    size = {"width": 1280, "height": 860}
     async with TestServer(app) as receiver, firefox(tmp_path / "profile") as page:
-
-        async def press(name: str, within: str = "main") -> None:
-            await page.until(f"{PRESS}({json.dumps(within)}, {json.dumps(name)})")
-
-        async def shows(text: str, within: str = "main") -> None:
-            await page.until(f"document.querySelector({json.dumps(within)})?.textContent.includes({json.dumps(text)})")
-
         hook = str(receiver.make_url("/firefox"))
         await client.upload(photo(70, width=200), recipe="web", filename="told.png", webhook=hook)
         first = await asyncio.wait_for(called.get(), 45)
-        await page.open(f"http://{whole.master}/#/system", width=1280, height=860)
-        await press(f"Send again: {hook}", ".calls")
+        await page.open(f"http://{whole.master}/#/system", **size)
+        await press(page, f"Send again: {hook}", ".calls")
         assert await asyncio.wait_for(called.get(), 45) == first
-        await press("Drain the worker", ".system")
-        await press("Drain", "dialog.confirm")
-        await shows("Drained")
-        await press("Resume the worker", ".system")
-        await page.until("!document.querySelector('main').textContent.includes('Drained')")
-        await press("Pause the queue")
-        await press("Pause the queue", "dialog.confirm")
-        await shows("The queue was paused on")
-        await press("Resume the queue")
-        await page.until("!document.querySelector('main').textContent.includes('The queue was paused on')")
-
-        await page.open(f"http://{whole.master}/#/recipes/grayscale", width=1280, height=860)
-        await press("Pause the recipe grayscale")
-        await press("Pause the recipe", "dialog.confirm")
-        await shows("paused", "nav[aria-label=Recipes]")
-        await press("Resume the recipe grayscale")
-        await page.until("!document.querySelector('nav[aria-label=Recipes]').textContent.includes('paused')")
-
-        await page.open(f"http://{whole.master}/#/photos", width=1280, height=860)
-        await page.until("document.querySelector('#recipe option')")
-        await page.evaluate("document.querySelector('input[type=checkbox]').click()")
-        await page.evaluate(f"{DROP}({list(photo(71, width=200))})")
-        await press("Change the name or recipe of dropped.png", ".tray")
-        await page.evaluate("document.querySelector('.tray input[name=name]').value = 'renamed.png'")
-        await press("Apply", ".tray")
-        await shows("renamed.png", ".tray")
-        await press("Upload 1 photo", ".tray")
-        await page.until("document.querySelector('.tray h2')?.textContent === '1 photo uploaded'")
+        await drain_and_pause(page)
+        await page.open(f"http://{whole.master}/#/recipes/grayscale", **size)
+        await pause_recipe(page)
+        await page.open(f"http://{whole.master}/#/photos", **size)
+        await rename_upload(page)
         assert "renamed.png" in {task.filename for task in (await client.tasks()).tasks}
         assert page.problems == []
 
