@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -83,10 +83,12 @@ async def _payload(upload: Upload, stack: AsyncExitStack) -> Payload:
 
 async def _close(chunks: AsyncIterator[bytes]) -> None:
     """Close a stream that nobody sends any more; left alone, it would be closed with errors when the program ends."""
-    close = getattr(chunks, "aclose", None)
-    for _ in range(_ROUNDS if close is not None else 0):
+    if not isinstance(chunks, AsyncGenerator):
+        return
+    for _ in range(_ROUNDS):
         try:
-            return await close()  # type: ignore[misc,no-any-return]
+            await chunks.aclose()
+            break
         except RuntimeError:  # it is being read: the request was cancelled, and has not noticed yet
             await asyncio.sleep(0)
 
