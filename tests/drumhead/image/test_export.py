@@ -1,10 +1,13 @@
-"""Exports: disks that boot by themselves, and OCI layouts."""
+"""Exports: disks that boot by themselves, OCI layouts, and machines of KubeVirt."""
 
 import hashlib
 import json
 import subprocess
+import tarfile
 
 import pytest
+
+from support.guests.exported import boot, config_disk, press_power_button, says
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +16,9 @@ def image(drumhead, tmp_path_factory):
     for name, text in {
         "meta/package.yaml": "name: disk\ntitle: Disk\nauthor: a\nversion: 2\nrequire: [cli]\n",
         "meta/run.yaml": "runtime: native\nconfig_set:\n  say:\n    bootcmd: sh -c 'echo booted from $FROM'\n"
-        "    env: {FROM: disk}\n",
+        "    env: {FROM: disk}\n"
+        "  serve:\n    bootcmd: sh -c 'exit 7'\n    env: {FROM: disk, KEPT: kept}\n"
+        "config_set_default: say\n",
     }.items():
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(text)
@@ -63,3 +68,41 @@ def test_a_qcow2_disk_boots_by_itself(drumhead, image, tmp_path, firmware):
     words += ["-bios", "/usr/share/ovmf/OVMF.fd"] if firmware == "uefi" else []
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False)
     assert b"booted from disk" in done.stdout
+
+
+SERVE = """
+echo $FROM $KEPT $(cat /run/secrets/key /data/before) $(ls -A /run/secrets) $(stat -c %a /run/secrets/key)
+trap 'echo stopped >/data/after; echo goodbye; exit' TERM
+echo serving
+while :; do sleep 1; done
+"""
+
+
+@pytest.mark.slow
+def test_a_disk_for_kubevirt_is_configured_by_other_disks_and_stops_by_the_power_button(drumhead, image, tmp_path):
+    """The disks are made as KubeVirt makes them of a ConfigMap, a Secret and a volume."""
+    drumhead("export", image, tmp_path / "layout", "--format", "containerdisk")
+    words = ["skopeo", "copy", f"oci:{tmp_path}/layout:2", f"dir:{tmp_path}/pulled"]
+    subprocess.run(words, check=True, capture_output=True)
+    (layer,) = json.loads((tmp_path / "pulled/manifest.json").read_text())["layers"]
+    with tarfile.open(tmp_path / "pulled" / layer["digest"].removeprefix("sha256:")) as tar:
+        assert {(one.name, one.uid, one.gid) for one in tar} == {("disk", 107, 107), ("disk/disk.qcow2", 107, 107)}
+        tar.extractall(tmp_path, filter="data")
+    told = {"run": "serve", "argv": ["sh", "-c", SERVE], "env": {"FROM": "machine.json"}}
+    told["mounts"] = [{"serial": "data", "path": "/data"}]
+    config = config_disk(tmp_path / "config", {"machine.json": json.dumps(told)})
+    secrets = config_disk(tmp_path / "secrets", {"key": "hidden\n"})
+    (tmp_path / "before").write_text("earlier")
+    drumhead("volume", "create", "exported", "--size", "64M")
+    data = drumhead.home.volumes / "exported.raw"
+    subprocess.run(["debugfs", "-w", "-R", f"write {tmp_path}/before before", data], check=True, capture_output=True)
+    disks = {"config": config, "secrets": secrets, "data": data}
+    with boot(tmp_path / "disk/disk.qcow2", disks, tmp_path) as machine:
+        says(machine, b"machine.json kept hidden earlier key 600")
+        says(machine, b"serving")
+        press_power_button(tmp_path)
+        says(machine, b"goodbye")
+        assert machine.wait(60) == 0, "it was switched off, not started again"
+    read = ["debugfs", "-R", "cat after", data]
+    assert subprocess.run(read, check=True, capture_output=True).stdout == b"stopped\n"
+    drumhead("volume", "delete", "exported")

@@ -24,7 +24,9 @@ async def export_command(
     out: Path,
     /,
     *,
-    format: Annotated[Literal["qcow2", "raw", "oci", "container"], Parameter(name=["--format", "-f"])] = "qcow2",
+    format: Annotated[
+        Literal["qcow2", "raw", "oci", "container", "containerdisk"], Parameter(name=["--format", "-f"])
+    ] = "qcow2",
     guest: Guest = None,
     run: str = "",
     fleet: Path | None = None,
@@ -32,7 +34,8 @@ async def export_command(
 ) -> None:
     """Write an image as a bootable disk, as an OCI artifact of drumhead, or as container images.
 
-    Linux disks boot by BIOS and by UEFI, OSv disks by BIOS. Containers have an image for each config set or, with
+    Linux disks boot by BIOS and by UEFI, OSv disks by BIOS. A containerdisk is such a disk in a container image, from
+    which KubeVirt starts machines. Containers have an image for each config set or, with
     --fleet, for each member of a fleet file that runs the image; they share their layers.
 
     Parameters
@@ -40,7 +43,7 @@ async def export_command(
     name:
         The name of the image.
     out:
-        The file to write; for oci and container, a directory.
+        The file to write; for oci, container and containerdisk, a directory.
     format:
         The format of what is written.
     guest:

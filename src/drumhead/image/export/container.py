@@ -6,19 +6,25 @@ shares the layers with the others: a runtime has no config sets, so the command 
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import json
 import os
-import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from drumhead import host
-from drumhead.blobs import Blobs, replacing
+from drumhead.blobs import Blobs
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.image.export.layout import (
+    LayerWriter,
+    LayoutBlob,
+    config_of,
+    encode,
+    entry,
+    manifest_of,
+    put,
+    write_index,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,17 +32,10 @@ if TYPE_CHECKING:
     from drumhead.home import Home
     from drumhead.records import Command, Image, Layer
 
-MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
-CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
-LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
-INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 DEFAULT_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/", "LANG": "C.UTF-8"}
 """What the guest's init gives every command."""
-CREATED = "1970-01-01T00:00:00Z"
-"""The same image gives the same bytes at any time."""
 WHITEOUT = ".wh."
 """Names that start so mean a deletion in a container's layer."""
-COMPRESSION = 6
 SECOND = 1_000_000_000
 ASK_BY_PYTHON = """\
 import socket
@@ -75,14 +74,6 @@ class Service:
     health: Health | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Blob:
-    digest: str
-    size: int
-    diff_id: str = ""
-    """The digest of the layer's tar, uncompressed."""
-
-
 def write_container(home: Home, image: Image, services: Sequence[Service], user: str, out: Path) -> list[str]:
     """Write an OCI layout with an image for each service into the directory `out`; return notices. Blocks.
 
@@ -113,7 +104,7 @@ def write_container(home: Home, image: Image, services: Sequence[Service], user:
 
 
 def _write_index(
-    image: Image, services: Sequence[Service], user: str, layers: list[_Blob], paths: set[str], out: Path
+    image: Image, services: Sequence[Service], user: str, layers: list[LayoutBlob], paths: set[str], out: Path
 ) -> list[str]:
     """Write the configuration and the manifest of each service, and the index over them; return notices."""
     notices, manifests = [], []
@@ -121,24 +112,15 @@ def _write_index(
         probe = next((words for path, words in PROBES.items() if path in paths), ())
         if service.health and not probe:
             notices.append(f"{service.name} has no health check: the image has no Python, Node.js or wget to ask with")
-        config = _put(out, _encode(_config(image, service, user, layers, probe)))
-        manifest = _put(out, _encode(_manifest(image, config, layers)))
-        manifests.append(
-            {
-                **_descriptor(manifest, MANIFEST_TYPE),
-                "platform": {"architecture": "amd64", "os": "linux"},
-                "annotations": {"org.opencontainers.image.ref.name": service.name},
-            }
-        )
-    index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": manifests}
-    for name, document in (("index.json", index), ("oci-layout", {"imageLayoutVersion": "1.0.0"})):
-        with replacing(out / name) as temporary:
-            temporary.write_bytes(_encode(document))
+        config = put(out, encode(_config(image, service, user, layers, probe)))
+        manifest = put(out, encode(manifest_of(config, layers, _annotations(image))))
+        manifests.append(entry(manifest, service.name))
+    write_index(out, manifests)
     return notices
 
 
 def _config(
-    image: Image, service: Service, user: str, layers: list[_Blob], probe: tuple[str, ...]
+    image: Image, service: Service, user: str, layers: list[LayoutBlob], probe: tuple[str, ...]
 ) -> dict[str, object]:
     command = service.command
     config: dict[str, object] = {
@@ -147,7 +129,7 @@ def _config(
         "Entrypoint": list(command.argv),
         "WorkingDir": command.cwd,
         "StopSignal": "SIGTERM",
-        "Labels": {"org.opencontainers.image.title": image.title, "org.opencontainers.image.version": image.version},
+        "Labels": _annotations(image),
     }
     if service.ports:
         config["ExposedPorts"] = {port: {} for port in service.ports}
@@ -165,47 +147,17 @@ def _config(
             "StartPeriod": 120 * SECOND,
             "Retries": 3,
         }
-    return {
-        "created": CREATED,
-        "architecture": "amd64",
-        "os": "linux",
-        "config": config,
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer.diff_id}" for layer in layers]},
-    }
+    return config_of(layers, config)
 
 
-def _manifest(image: Image, config: _Blob, layers: list[_Blob]) -> dict[str, object]:
-    return {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST_TYPE,
-        "config": _descriptor(config, CONFIG_TYPE),
-        "layers": [_descriptor(layer, LAYER_TYPE) for layer in layers],
-        "annotations": {
-            "org.opencontainers.image.title": image.title,
-            "org.opencontainers.image.version": image.version,
-        },
-    }
+def _annotations(image: Image) -> dict[str, str]:
+    return {"org.opencontainers.image.title": image.title, "org.opencontainers.image.version": image.version}
 
 
-def _descriptor(blob: _Blob, media_type: str) -> dict[str, object]:
-    return {"mediaType": media_type, "digest": f"sha256:{blob.digest}", "size": blob.size}
-
-
-def _encode(document: object) -> bytes:
-    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _put(out: Path, contents: bytes) -> _Blob:
-    digest = hashlib.sha256(contents).hexdigest()
-    with replacing(out / "blobs" / "sha256" / digest) as temporary:
-        temporary.write_bytes(contents)
-    return _Blob(digest=digest, size=len(contents))
-
-
-def _write_layer(file: Path, layer: Layer, out: Path, paths: set[str]) -> _Blob:
+def _write_layer(file: Path, layer: Layer, out: Path, paths: set[str]) -> LayoutBlob:
     """Write a layer as a compressed tar, and add its paths to `paths`."""
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out) as scratch, _LayerWriter(out) as writer:
+    with tempfile.TemporaryDirectory(dir=out) as scratch, LayerWriter(out) as writer:
         root = Path(scratch) / "root"
         if layer.filesystem == "erofs":
             host.run(["fsck.erofs", f"--extract={root}", file])
@@ -222,10 +174,10 @@ def _write_layer(file: Path, layer: Layer, out: Path, paths: set[str]) -> _Blob:
         return writer.finish()
 
 
-def _write_mount_points(volumes: list[str], user: str, out: Path) -> _Blob:
+def _write_mount_points(volumes: list[str], user: str, out: Path) -> LayoutBlob:
     """Write a layer with a directory of `user` for each volume; a runtime gives a new volume its owner and mode."""
     uid, _, gid = user.partition(":")
-    with _LayerWriter(out) as writer:
+    with LayerWriter(out) as writer:
         for volume in volumes:
             writer.add_directory(volume, int(uid), int(gid or uid))
         return writer.finish()
@@ -237,71 +189,3 @@ def _walk(root: Path) -> list[Path]:
     for folder, directories, files in os.walk(root):
         found += [Path(folder) / name for name in (*directories, *files)]
     return sorted(found, key=lambda path: path.parts)
-
-
-class _LayerWriter:
-    """Writes a tar through gzip into the layout's blobs. Root owns everything; there are no times."""
-
-    def __init__(self, out: Path) -> None:
-        self._out = out
-
-    def __enter__(self) -> Self:
-        handle, name = tempfile.mkstemp(dir=self._out, prefix=".layer-")
-        self._path = Path(name)
-        self._file = os.fdopen(handle, "wb")
-        self._gzip = gzip.GzipFile("", "wb", COMPRESSION, self._file, mtime=0)
-        self._plain = _Hashing(self._gzip)
-        self._tar = tarfile.open(fileobj=self._plain, mode="w|", format=tarfile.PAX_FORMAT)  # type: ignore[call-overload]
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-        self._path.unlink(missing_ok=True)
-
-    def add(self, path: Path, name: str) -> None:
-        """Add one file, directory or symbolic link."""
-        facts = path.lstat()
-        info = tarfile.TarInfo(name)
-        info.mode = facts.st_mode & 0o7777
-        if path.is_symlink():
-            info.type, info.linkname = tarfile.SYMTYPE, str(path.readlink())
-            self._tar.addfile(info)
-        elif path.is_dir():
-            info.type = tarfile.DIRTYPE
-            self._tar.addfile(info)
-        else:
-            info.size = facts.st_size
-            with path.open("rb") as contents:
-                self._tar.addfile(info, contents)
-
-    def add_directory(self, name: str, uid: int, gid: int) -> None:
-        """Add a private directory of a user."""
-        info = tarfile.TarInfo(name)
-        info.type, info.mode, info.uid, info.gid = tarfile.DIRTYPE, 0o700, uid, gid
-        self._tar.addfile(info)
-
-    def finish(self) -> _Blob:
-        """Complete the layer and move it to the blobs."""
-        self._tar.close()
-        self._gzip.close()
-        self._file.close()
-        with self._path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        blob = _Blob(digest=digest, size=self._path.stat().st_size, diff_id=self._plain.hash.hexdigest())
-        place = self._out / "blobs" / "sha256" / digest
-        place.parent.mkdir(parents=True, exist_ok=True)
-        self._path.chmod(0o644)
-        self._path.replace(place)
-        return blob
-
-
-class _Hashing:
-    """Passes what is written on, and hashes it."""
-
-    def __init__(self, out: gzip.GzipFile) -> None:
-        self._out = out
-        self.hash = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self.hash.update(data)
-        return self._out.write(data)

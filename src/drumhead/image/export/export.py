@@ -11,6 +11,7 @@ from drumhead.guest import find_guest
 from drumhead.guest.contract import RunConfig
 from drumhead.image.export.artifact import write_layout
 from drumhead.image.export.container import write_container
+from drumhead.image.export.container_disk import write_container_disk
 from drumhead.image.export.linux_disk import write_qcow2, write_raw
 from drumhead.image.export.osv_disk import write_osv_raw
 from drumhead.image.store import ImageStore
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
     from drumhead.records import Image, ImageFiles
     from drumhead.tree import Tree
 
-ExportFormat = Literal["qcow2", "raw", "oci"]
+ExportFormat = Literal["qcow2", "raw", "oci", "containerdisk"]
 
 
 def export_image(home: Home, name: str, form: ExportFormat, out: Path, guest: str = "") -> None:
-    """Write the image `name` to `out`: a bootable disk (a file) or an OCI layout (a directory). Blocks.
+    """Write the image `name` to `out`: a bootable disk (a file), or an OCI layout (a directory) with the image's own
+    blobs or with such a disk. Blocks.
 
     Raises NOT_FOUND, CONFLICT (`out` exists), HOST_TOOL, UNSUPPORTED (OSv without its boot image).
     """
@@ -45,10 +47,13 @@ def export_image(home: Home, name: str, form: ExportFormat, out: Path, guest: st
     if form == "raw":
         _write_disk(home, image, out)
         return
-    with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        raw = Path(scratch) / "disk.raw"
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        raw, disk, layout = (Path(scratch) / name for name in ("disk.raw", "disk.qcow2", "layout"))
         _write_disk(home, image, raw)
-        write_qcow2(raw, out)
+        write_qcow2(raw, disk)
+        if form == "containerdisk":
+            write_container_disk(image, disk, layout)
+        (layout if form == "containerdisk" else disk).rename(out)
 
 
 def export_container(home: Home, image: Image, services: Sequence[Service], user: str, out: Path) -> list[str]:

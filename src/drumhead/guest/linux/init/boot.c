@@ -55,17 +55,28 @@ static bool load_module(int file) {
     return true;
 }
 
+/* Whether only an exported disk needs a module (NN-NAME.ko): other machines do without its memory. */
+static bool is_for_exported(const char *file) {
+    static const char *const names[] = {"cdrom.ko", "isofs.ko", "button.ko", "evdev.ko", NULL};
+    const char *dash = strchr(file, '-');
+    for (int i = 0; dash && names[i]; i++)
+        if (strcmp(dash + 1, names[i]) == 0) return true;
+    return false;
+}
+
 /* In the order of their names (NN-NAME.ko); each is removed once it is loaded, as the initramfs is memory. */
-void load_modules(void) {
+void load_modules(bool exported) {
     struct dirent **names;
     int count = scandir("/modules", &names, NULL, by_name);
     for (int i = 0; i < count; i++) {
         char path[300];
         if (names[i]->d_name[0] == '.') continue;
         snprintf(path, sizeof path, "/modules/%s", names[i]->d_name);
-        int file = open(path, O_RDONLY | O_CLOEXEC);
-        if (file < 0 || !load_module(file)) fail("cannot load %s: %s", path, strerror(errno));
-        close(file);
+        if (exported || !is_for_exported(names[i]->d_name)) {
+            int file = open(path, O_RDONLY | O_CLOEXEC);
+            if (file < 0 || !load_module(file)) fail("cannot load %s: %s", path, strerror(errno));
+            close(file);
+        }
         unlink(path);
     }
 }
@@ -84,7 +95,7 @@ void wait_for_devices(bool (*ready)(void), const char *what, double seconds) {
 }
 
 /* The device (/dev/…) of the disk with a serial number; of an exported disk, of the partition with that name. */
-static bool find_disk(const char *serial, char *device, size_t size) {
+bool find_disk(const char *serial, char *device, size_t size) {
     struct dirent *entry;
     DIR *disks = opendir("/sys/class/block");
     bool found = false;

@@ -27,12 +27,16 @@ static void unmount_all(void) {
     sync();
 }
 
+static int ending = RB_AUTOBOOT; /* QEMU runs with -no-reboot, so a reset ends it without ACPI */
+
+void power_off_at_end(void) { ending = RB_POWER_OFF; }
+
 void switch_off(void) {
     kill(-1, SIGKILL);
     while (waitpid(-1, NULL, 0) > 0 || errno == EINTR) {
     }
     unmount_all();
-    reboot(RB_AUTOBOOT); /* QEMU runs with -no-reboot, so a reset ends it without ACPI */
+    reboot(ending);
     for (;;) pause();
 }
 

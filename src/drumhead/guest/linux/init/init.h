@@ -7,6 +7,7 @@
  *   session.c   programs that the host starts beside it;        console.c  a shell on the serial console
  *   process.c   starting a program;                             end.c      a clean end
  *   warm.c      a machine that is saved before its command starts, and configured when it is resumed
+ *   exported.c  a machine on an exported disk, configured by other disks
  *   parse/      JSON and DHCP messages;                         base/      files, time, virtio-serial ports
  */
 #pragma once
@@ -23,22 +24,29 @@
 
 /* end.c */
 void switch_off(void) __attribute__((noreturn));
+void power_off_at_end(void); /* instead of the reset that ends QEMU where drumhead runs it */
 void fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn)); /* report, switch off */
 
 /* boot.c */
 void mount_kernel_file_systems(void);
-void load_modules(void);
+void load_modules(bool exported);
+bool find_disk(const char *serial, char *device, size_t size);
 void wait_for_devices(bool (*ready)(void), const char *what, double seconds);
 void mount_root(const char *overlay_serial); /* layers under an overlay become / */
 void mount_volumes(const struct json *mounts, bool spare); /* spare: the disks had no contents when the kernel found them */
 void write_secrets(const struct json *secrets); /* name: text, as /run/secrets/NAME */
 
 /* main.c */
-void configure(const struct json *config, bool resumed); /* names, cards, volumes, secrets; then start the command */
+void configure(const struct json *config, const struct json *command, bool resumed); /* names, cards, volumes, secrets */
 
 /* warm.c */
 void warm_up(const struct json *interpreter);
 bool warm_configure(struct json *request); /* false: this machine waits for no configuration */
+
+/* exported.c */
+struct json *exported_config(void); /* NULL: there is none */
+struct json *exported_command(const struct json *config);
+void exported_prepare(void); /* secrets, the power button */
 
 /* swap.c */
 void set_up_swap(void);
@@ -86,6 +94,10 @@ void session_polls(int index, struct pollfd *);
 void session_events(int index, const struct pollfd *);
 void sessions_wake(void);
 void sessions_reap(pid_t, int status);
+
+/* exported.c */
+void exported_polls(struct pollfd *);
+void exported_events(const struct pollfd *);
 
 /* console.c */
 void console_open(void);

@@ -21,24 +21,18 @@ static void reap(void) {
     }
 }
 
-/* The command of an exported disk, which no host configures. */
-static struct json *read_own_command(void) {
-    char *text = read_file("/etc/drumhead/run.json");
-    struct json *known = text ? json_parse(text) : NULL;
-    const char *chosen = json_text(known, "default", "");
-    if (!known) fail("/etc/drumhead/run.json, which says what to run, is missing or damaged");
-    struct json *command_record = (struct json *)json_get(json_get(known, "commands"), chosen);
-    if (!command_record) fail("the image has no default command; give one with --run when composing");
-    return command_record;
-}
-
-void configure(const struct json *config, bool resumed) {
+void configure(const struct json *config, const struct json *command, bool resumed) {
     write_hosts(json_text(config, "hostname", "drumhead"), json_get(config, "hosts"), json_get(config, "hosts6"));
     set_up_network(json_get(config, "nics"));
     mount_volumes(json_get(config, "mounts"), resumed);
     write_secrets(json_get(config, "secrets"));
-    const struct json *command = config ? json_get(config, "command") : read_own_command();
     command_start(json_get(config, "before"), command, json_number(config, "stop_grace", 10));
+}
+
+static void boot_exported(void) {
+    const struct json *config = exported_config();
+    exported_prepare();
+    configure(config, exported_command(config), false);
 }
 
 static void boot(void) {
@@ -46,7 +40,7 @@ static void boot(void) {
     struct json *config = text ? json_parse(text) : NULL;
     if (text && !config) fail("the configuration is not JSON");
     unlink("/drumhead/config.json");
-    load_modules();
+    load_modules(!config);
     if (config) wait_for_devices(ports_ready, "the channel to the host", 10);
     command_open_log();
     set_up_swap();
@@ -56,11 +50,13 @@ static void boot(void) {
     console_open();
     if (json_get(config, "warm"))
         warm_up(json_get(config, "warm"));
+    else if (config)
+        configure(config, json_get(config, "command"), false);
     else
-        configure(config, false);
+        boot_exported();
 }
 
-enum { SIGNALS, OUTPUT, CONSOLE, CONTROL, FIRST_SESSION, ALL_POLLS = FIRST_SESSION + SESSIONS * SESSION_POLLS };
+enum { SIGNALS, OUTPUT, CONSOLE, CONTROL, BUTTON, FIRST_SESSION, ALL_POLLS = FIRST_SESSION + SESSIONS * SESSION_POLLS };
 
 static void read_signals(int signals) {
     struct signalfd_siginfo signal;
@@ -79,11 +75,13 @@ static void wait_for_events(int signals) {
     command_polls(wanted + OUTPUT);
     console_polls(wanted + CONSOLE);
     control_polls(wanted + CONTROL);
+    exported_polls(wanted + BUTTON);
     for (int i = 0; i < SESSIONS; i++) session_polls(i, wanted + FIRST_SESSION + i * SESSION_POLLS);
     if (poll(wanted, ALL_POLLS, shorter(command_time_left(), console_time_left())) < 0) return;
     command_events(wanted + OUTPUT);
     console_events(wanted + CONSOLE);
     control_events(wanted + CONTROL);
+    exported_events(wanted + BUTTON);
     for (int i = 0; i < SESSIONS; i++) session_events(i, wanted + FIRST_SESSION + i * SESSION_POLLS);
     if (wanted[SIGNALS].revents) read_signals(signals);
     command_kill_when_due();

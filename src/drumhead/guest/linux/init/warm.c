@@ -55,6 +55,7 @@ bool warm_configure(struct json *request) {
     set_clock(json_number(request, "time", 0));
     renew_randomness(json_text(request, "entropy", ""));
     command_expect(*order ? order : NULL);
-    configure(json_get(request, "config"), true);
+    const struct json *config = json_get(request, "config");
+    configure(config, json_get(config, "command"), true);
     return true;
 }

@@ -1,0 +1,163 @@
+"""Write container images into an OCI image layout, which podman, skopeo and docker read.
+
+The same contents give the same bytes at any time.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from drumhead.blobs import replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+CREATED = "1970-01-01T00:00:00Z"
+COMPRESSION = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayoutBlob:
+    """A file of the layout."""
+
+    digest: str
+    size: int
+    diff_id: str = ""
+    """The digest of the layer's tar, uncompressed."""
+
+
+def config_of(layers: Sequence[LayoutBlob], config: Mapping[str, object]) -> dict[str, object]:
+    """Return the configuration of an image; `config` is what a runtime does with it."""
+    return {
+        "created": CREATED,
+        "architecture": "amd64",
+        "os": "linux",
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer.diff_id}" for layer in layers]},
+    }
+
+
+def manifest_of(config: LayoutBlob, layers: Sequence[LayoutBlob], annotations: Mapping[str, str]) -> dict[str, object]:
+    """Return the manifest of an image."""
+    return {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "config": _descriptor(config, CONFIG_TYPE),
+        "layers": [_descriptor(layer, LAYER_TYPE) for layer in layers],
+        "annotations": annotations,
+    }
+
+
+def entry(manifest: LayoutBlob, name: str) -> dict[str, object]:
+    """Return what the index says of an image: its manifest, and its reference `name`."""
+    return {
+        **_descriptor(manifest, MANIFEST_TYPE),
+        "platform": {"architecture": "amd64", "os": "linux"},
+        "annotations": {"org.opencontainers.image.ref.name": name},
+    }
+
+
+def write_index(out: Path, manifests: Sequence[Mapping[str, object]]) -> None:
+    """Complete the layout in `out` with its index. Blocks."""
+    index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": manifests}
+    for name, document in (("index.json", index), ("oci-layout", {"imageLayoutVersion": "1.0.0"})):
+        with replacing(out / name) as temporary:
+            temporary.write_bytes(encode(document))
+
+
+def encode(document: object) -> bytes:
+    """Return a document as JSON, always the same."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+def put(out: Path, contents: bytes) -> LayoutBlob:
+    """Write a blob into the layout. Blocks."""
+    digest = hashlib.sha256(contents).hexdigest()
+    with replacing(out / "blobs" / "sha256" / digest) as temporary:
+        temporary.write_bytes(contents)
+    return LayoutBlob(digest=digest, size=len(contents))
+
+
+def _descriptor(blob: LayoutBlob, media_type: str) -> dict[str, object]:
+    return {"mediaType": media_type, "digest": f"sha256:{blob.digest}", "size": blob.size}
+
+
+class LayerWriter:
+    """Writes a tar through gzip into the layout's blobs. There are no times."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+
+    def __enter__(self) -> Self:
+        handle, name = tempfile.mkstemp(dir=self._out, prefix=".layer-")
+        self._path = Path(name)
+        self._file = os.fdopen(handle, "wb")
+        self._gzip = gzip.GzipFile("", "wb", COMPRESSION, self._file, mtime=0)
+        self._plain = _Hashing(self._gzip)
+        self._tar = tarfile.open(fileobj=self._plain, mode="w|", format=tarfile.PAX_FORMAT)  # type: ignore[call-overload]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+    def add(self, path: Path, name: str, *, owner: int = 0) -> None:
+        """Add one file, directory or symbolic link. `owner` is the number of its user and of its group."""
+        facts = path.lstat()
+        info = tarfile.TarInfo(name)
+        info.uid = info.gid = owner
+        info.mode = facts.st_mode & 0o7777
+        if path.is_symlink():
+            info.type, info.linkname = tarfile.SYMTYPE, str(path.readlink())
+            self._tar.addfile(info)
+        elif path.is_dir():
+            info.type = tarfile.DIRTYPE
+            self._tar.addfile(info)
+        else:
+            info.size = facts.st_size
+            with path.open("rb") as contents:
+                self._tar.addfile(info, contents)
+
+    def add_directory(self, name: str, uid: int, gid: int) -> None:
+        """Add a private directory of a user."""
+        info = tarfile.TarInfo(name)
+        info.type, info.mode, info.uid, info.gid = tarfile.DIRTYPE, 0o700, uid, gid
+        self._tar.addfile(info)
+
+    def finish(self) -> LayoutBlob:
+        """Complete the layer and move it to the blobs."""
+        self._tar.close()
+        self._gzip.close()
+        self._file.close()
+        with self._path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        blob = LayoutBlob(digest=digest, size=self._path.stat().st_size, diff_id=self._plain.hash.hexdigest())
+        place = self._out / "blobs" / "sha256" / digest
+        place.parent.mkdir(parents=True, exist_ok=True)
+        self._path.chmod(0o644)
+        self._path.replace(place)
+        return blob
+
+
+class _Hashing:
+    """Passes what is written on, and hashes it."""
+
+    def __init__(self, out: gzip.GzipFile) -> None:
+        self._out = out
+        self.hash = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.hash.update(data)
+        return self._out.write(data)

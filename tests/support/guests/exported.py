@@ -1,0 +1,74 @@
+"""Exported disks in QEMU, with the disks that KubeVirt makes of ConfigMaps and Secrets."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+LIMIT = 120.0
+"""Seconds for a whole machine."""
+
+
+def config_disk(folder: Path, files: Mapping[str, str]) -> Path:
+    """Write a disk as KubeVirt does (pkg/config/config.go): of a directory as Kubernetes mounts it, by xorrisofs."""
+    real = folder / "..2026_11_27"
+    real.mkdir(parents=True)
+    (folder / "..data").symlink_to(real.name)
+    for name, text in files.items():
+        (real / name).write_text(text)
+        (folder / name).symlink_to(f"..data/{name}")
+    iso = folder.with_suffix(".iso")
+    words = ["xorrisofs", "-output", iso, "-follow-links", "-volid", "cfgdata", "-joliet", "-rock", "-graft-points"]
+    words += ["-partition_cyl_align", "on", *(f"{one.name}={one}" for one in sorted(folder.iterdir()))]
+    subprocess.run(words, check=True, capture_output=True)
+    return iso
+
+
+@contextmanager
+def boot(disk: Path, disks: Mapping[str, Path], folder: Path, *more: object) -> Iterator[subprocess.Popen[bytes]]:
+    """Boot a disk with others by their serial numbers; what the machine prints is the process's output."""
+    words = ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", "256", "-display", "none"]
+    words += ["-serial", "stdio", "-qmp", f"unix:{folder}/qmp,server=on,wait=off", "-snapshot", *map(str, more)]
+    words += ["-drive", f"file={disk},if=none,id=image", "-device", "virtio-blk-pci,drive=image,bootindex=1"]
+    for serial, path in disks.items():
+        words += ["-drive", f"file={path},format=raw,if=none,id={serial},snapshot=off"]
+        words += ["-device", f"virtio-blk-pci,drive={serial},serial={serial}"]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        impatience = threading.Timer(LIMIT, process.kill)
+        impatience.start()
+        try:
+            yield process
+        finally:
+            impatience.cancel()
+            process.kill()
+
+
+def says(process: subprocess.Popen[bytes], wanted: bytes) -> None:
+    """Wait until the machine prints a line with `wanted`."""
+    assert process.stdout is not None
+    printed = []
+    for line in process.stdout:
+        printed.append(line)
+        if wanted in line:
+            return
+    raise AssertionError(f"{wanted!r} was not printed: {b''.join(printed)!r}")
+
+
+def press_power_button(folder: Path) -> None:
+    """Ask the machine to end, as KubeVirt does through libvirt."""
+    with socket.socket(socket.AF_UNIX) as talk, talk.makefile("rw") as lines:
+        talk.connect(str(folder / "qmp"))
+        lines.readline()
+        for request in ("qmp_capabilities", "system_powerdown"):
+            lines.write(json.dumps({"execute": request}) + "\n")
+            lines.flush()
+            while "return" not in (answer := json.loads(lines.readline())):
+                assert "event" in answer, answer
