@@ -43,6 +43,14 @@ def test_an_image_lies_where_it_should_as_pillow_lays_it(position, corner, opaci
     assert most <= 3
 
 
+def test_the_edge_of_a_turned_mark_fades_without_another_colour():
+    color = (3, 128, 252)
+    image = base64.b64encode(encoded(Image.new("RGB", (50, 50), color))).decode()
+    turned = mark(image=image, angle=30, position="center", scale=0.5)
+    result = array(made(encoded(Image.new("RGB", (200, 200), color)), turned).data).astype(int)
+    assert np.abs(result - color).max() <= 2
+
+
 def test_tiles_repeat():
     result = array(made(DATA, mark(tile=True)).data)
     blank = array(made(encoded(Image.new("RGB", (451, 300))), mark(tile=True)).data)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from functools import singledispatch
 
 import pyvips
 
 from safelight.engine.picture import Picture, as_rgb, blended, hold, on_colors, rounded, top
 from safelight.engine.transform.scale import cropped, placed, scaled_to, target
+from safelight.engine.transform.turn import rotated
 from safelight.engine.transform.watermark import marked
 from safelight.recipe import operations as op
 
@@ -70,14 +70,9 @@ def _(operation: op.Rotate, picture: Picture) -> Picture:
     picture = picture.having(_with_alpha_for(picture.image, background))
     deep = [value * (257.0 if picture.image.format == "ushort" else 1.0) for value in background]
     premultiplied = [value * background[3] / 255.0 for value in deep[:3]] + [deep[3]]
-    bicubic = pyvips.Interpolate.new("bicubic")
-    cosine, sine = math.cos(math.radians(operation.angle)), math.sin(math.radians(operation.angle))
 
     def turn(image: pyvips.Image) -> pyvips.Image:
-        fill = premultiplied if image.hasalpha() else premultiplied[:3]
-        return image.affine(
-            [cosine, -sine, sine, cosine], interpolate=bicubic, background=fill, premultiplied=image.hasalpha()
-        )
+        return rotated(image, operation.angle, "bicubic", premultiplied if image.hasalpha() else premultiplied[:3])
 
     return picture.each_frame(lambda image: blended(image, turn))
 

@@ -1,6 +1,9 @@
-"""Obeying an orientation tag (EXIF 0x0112)."""
+"""Turning: as an orientation tag (EXIF 0x0112) asks, or by any angle."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import pyvips
 
@@ -17,3 +20,16 @@ def upright(image: pyvips.Image, orientation: int) -> pyvips.Image:
     """Turn and mirror an image as its tag (1 to 8) asks."""
     turned = image.rot(_TURNS[orientation]) if orientation in _TURNS else image
     return turned.fliphor() if orientation in _MIRRORED else turned
+
+
+def rotated(
+    image: pyvips.Image, degrees: float, interpolation: str = "bilinear", background: Sequence[float] | None = None
+) -> pyvips.Image:
+    """Turn clockwise by any angle, on a larger canvas. An image with alpha is multiplied by it already."""
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return image.affine(
+        [cosine, -sine, sine, cosine],
+        interpolate=pyvips.Interpolate.new(interpolation),
+        background=background or [0.0] * image.bands,
+        premultiplied=bool(image.hasalpha()),  # libvips would multiply, and divide, by it once more
+    )

@@ -12,6 +12,7 @@ from safelight.engine.limits import Limits, judge_decode
 from safelight.engine.picture import Picture, as_rgb, blended, rounded, top
 from safelight.engine.read.original import Original
 from safelight.engine.transform.scale import placed
+from safelight.engine.transform.turn import rotated
 from safelight.errors import Error
 from safelight.recipe.operations import Watermark
 
@@ -52,7 +53,7 @@ def _mark(operation: Watermark, width: int, height: int) -> pyvips.Image:
     mark = _text(operation, width, height) if operation.text is not None else _image(operation, width, height)
     mark = mark.linear([1, 1, 1, operation.opacity], [0, 0, 0, 0], uchar=True)
     if operation.angle % 360:
-        mark = blended(mark, lambda image: image.similarity(angle=operation.angle))
+        mark = blended(mark, lambda image: rotated(image, operation.angle))
     return mark.copy_memory()
 
 
