@@ -6,6 +6,7 @@ See Debian's wiki, RepositoryFormat, and apt-secure(8).
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import lzma
 import re
@@ -14,6 +15,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
 ARCHITECTURE = "amd64"
 INDEX = f"main/binary-{ARCHITECTURE}/Packages.xz"
 FIELD = re.compile(r"^([A-Za-z0-9-]+): ?(.*)$", re.MULTILINE)
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+"""Archives are opened one after another, so the second one finds the indexes that the first has fetched and parsed."""
 
 
 class DebianPackage(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +69,8 @@ class Archive:
     @classmethod
     async def open(cls, client: aiohttp.ClientSession, cache: Path, suites: tuple[Suite, ...]) -> Self:
         """Fetch and verify the indexes of `suites`. Raises UNVERIFIED, REMOTE, HOST_TOOL."""
-        indexes = await asyncio.gather(*(_fetch_index(client, cache, suite) for suite in suites))
+        async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+            indexes = await asyncio.gather(*(_fetch_index(client, cache, suite) for suite in suites))
         newest: dict[str, DebianPackage] = {}
         for package in (package for index in indexes for package in index):
             known = newest.get(package.name)
@@ -119,8 +126,12 @@ async def _fetch_index(client: aiohttp.ClientSession, cache: Path, suite: Suite)
     return await asyncio.to_thread(_read_index, path, suite.uri)
 
 
+@functools.lru_cache(maxsize=4)
 def _read_index(path: Path, uri: str) -> list[DebianPackage]:
-    """Return the entries of a verified index. The parsed entries are cached beside it, as parsing takes a second."""
+    """Return the entries of a verified index, which nobody may change.
+
+    Parsing takes a second or more, so the entries are kept in memory, and in a file beside the index.
+    """
     about = hashlib.sha256(f"{uri} {DebianPackage.__struct_fields__}".encode()).hexdigest()
     parsed = path.with_name(f"{path.name}-{about[:16]}.msgpack")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -44,8 +45,12 @@ def find_suites() -> tuple[Suite, ...]:
     return _suites_of_apt(keyring)
 
 
+@functools.cache
 def _suites_of_apt(keyring: Path) -> tuple[Suite, ...]:
-    """Find Debian's suites among apt's sources. A host with another Debian release still names the mirror."""
+    """Find Debian's suites among apt's sources, once for each process.
+
+    A host with another Debian release still names the mirror.
+    """
     listing = host.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"]
     )

@@ -15,7 +15,15 @@ import msgspec
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.image.changes import Change, compare
 from drumhead.image.checks import check_findings, check_programs, missing_notices, visible_findings
-from drumhead.image.inputs import ComposeInputs, ComposeOptions, choose_guest, find_library_pool, gather_inputs
+from drumhead.image.inputs import (
+    ComposeInputs,
+    ComposeOptions,
+    choose_guest,
+    choose_kernel,
+    find_kernel,
+    find_library_pool,
+    gather_inputs,
+)
 from drumhead.image.kernel import build_kernel
 from drumhead.image.layers.builder import LayerBuilder, LayerStack
 from drumhead.image.layers.plan import in_order
@@ -28,8 +36,10 @@ from drumhead.records import Image
 from drumhead.report import silent
 
 if TYPE_CHECKING:
+    from drumhead.guest.contract import Guest
     from drumhead.home import Home
     from drumhead.manifest.records import Project
+    from drumhead.package.records import PackageRef
     from drumhead.records import GuestName, Kernel, Layer
     from drumhead.report import Report
 
@@ -58,33 +68,56 @@ async def compose(
     Raises MANIFEST, NOT_FOUND (a package), INCOMPLETE (a missing library or program), UNSUPPORTED, HOST_TOOL, REMOTE.
     """
     started = time.monotonic()
-    packages, images = PackageStore(home), ImageStore(home)
-    previous = _find_previous(images, name, choose_guest(project, options).name)
+    images, guest = ImageStore(home), choose_guest(project, options)
+    previous = _find_previous(images, name, guest.name)
     with images.using():
-        inputs = await gather_inputs(home, project, options, report)
-        store = LayerStore(home, inputs.filesystem, report, inputs.guest)
-        builder = LayerBuilder(home, packages, store)
-        stack = await asyncio.to_thread(builder.build, project, inputs, trust=options.update)
-        if stack.missing:
-            pool, notices = await find_library_pool(home, report)
-            stack.notices += notices
-            if pool:
-                await asyncio.to_thread(builder.add_libraries, stack, pool)
-        stack.layers = in_order(stack.layers)
-        stack.notices += await asyncio.to_thread(_check, home, project, inputs, store, stack)
+        # On a new host, compressing the kernel takes one processor as long as the rest takes another.
+        steps = (
+            asyncio.create_task(_build_kernel(home, guest, choose_kernel(project, guest, options), report)),
+            asyncio.create_task(_build_layers(home, project, options, report)),
+        )
+        try:
+            (kernel, kernel_notices), (inputs, stack, store) = await asyncio.gather(*steps)
+        finally:
+            for step in steps:
+                step.cancel()
+            await asyncio.gather(*steps, return_exceptions=True)
         layers = await asyncio.to_thread(_with_root, store, stack)
-        kernel = await asyncio.to_thread(build_kernel, home, packages, inputs.guest, inputs.kernel)
         image = _image(name, project, inputs, kernel, layers, overlay_size=options.overlay_size)
         digest = images.put(image)
     return Composition(
         image=image,
         digest=digest,
         changes=tuple(compare(previous, image, store)) if previous else None,
-        notices=(*inputs.notices, *stack.notices),
+        notices=(*inputs.notices, *kernel_notices, *stack.notices),
         reused=sum(stored.reused for stored in stack.layers),
         files=sum(layer.files for layer in image.layers),
         seconds=time.monotonic() - started,
     )
+
+
+async def _build_kernel(home: Home, guest: Guest, ref: PackageRef, report: Report) -> tuple[Kernel, list[str]]:
+    """Return the image's kernel, and notices."""
+    package, notices = await find_kernel(home, ref, report)
+    return await asyncio.to_thread(build_kernel, home, PackageStore(home), guest, package), notices
+
+
+async def _build_layers(
+    home: Home, project: Project, options: ComposeOptions, report: Report
+) -> tuple[ComposeInputs, LayerStack, LayerStore]:
+    """Build every layer except a root, and check that the commands can start."""
+    inputs = await gather_inputs(home, project, options, report)
+    store = LayerStore(home, inputs.filesystem, report, inputs.guest)
+    builder = LayerBuilder(home, PackageStore(home), store)
+    stack = await asyncio.to_thread(builder.build, project, inputs, trust=options.update)
+    if stack.missing:
+        pool, notices = await find_library_pool(home, report)
+        stack.notices += notices
+        if pool:
+            await asyncio.to_thread(builder.add_libraries, stack, pool)
+    stack.layers = in_order(stack.layers)
+    stack.notices += await asyncio.to_thread(_check, home, project, inputs, store, stack)
+    return inputs, stack, store
 
 
 def _image(

@@ -59,14 +59,14 @@ class ComposeOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class ComposeInputs:
-    """The inputs of an image. `commands` are its config sets; `default` names one of them or is empty.
+    """The inputs of an image besides its kernel. `commands` are its config sets; `default` names one or is empty.
 
-    `notices` are sentences for the user.
+    `kernel_files` is the kernel's package if files of it belong in the root tree. `notices` are sentences for the user.
     """
 
     guest: Guest
     filesystem: Filesystem
-    kernel: Package
+    kernel_files: Package | None
     packages: tuple[Package, ...]
     commands: dict[str, Command]
     default: str
@@ -119,14 +119,14 @@ def find_python(packages: Iterable[Package]) -> Package | None:
 async def gather_inputs(home: Home, project: Project, options: ComposeOptions, report: Report) -> ComposeInputs:
     """Resolve the project's requirements, pulling or building packages that the local store does not have.
 
+    Linux's kernel, which takes longest to build and has no files in the root tree, is found by ``find_kernel``.
     Raises NOT_FOUND for a package, MANIFEST, USAGE, UNSUPPORTED, REMOTE, HOST_TOOL.
     """
     store = PackageStore(home)
     guest = choose_guest(project, options)
     filesystem = _choose_filesystem(guest, options)
     refs, notices = resolve_packages(project, options.require)
-    named = project.package.kernel if guest.name == project.package.guest else ""
-    kernel, kernel_notices = await _find_kernel(home, store, guest, options.kernel or named, report)
+    kernel = choose_kernel(project, guest, options)
     found, package_notices = await gather_packages(home, store, refs, report)
     packages = tuple(package for package in found if package.kind not in {"kernel", "libraries"})
     commands, default = choose_commands(project, packages, options)
@@ -136,11 +136,11 @@ async def gather_inputs(home: Home, project: Project, options: ComposeOptions, r
     return ComposeInputs(
         guest=guest,
         filesystem=filesystem,
-        kernel=kernel,
+        kernel_files=find_osv(store, kernel.version) if guest.name == OSV else None,
         packages=packages,
         commands=commands,
         default=default,
-        notices=(*project.notices, *notices, *kernel_notices, *package_notices),
+        notices=(*project.notices, *notices, *package_notices),
     )
 
 
@@ -170,20 +170,26 @@ def _choose_filesystem(guest: Guest, options: ComposeOptions) -> Filesystem:
     return filesystem
 
 
-async def _find_kernel(
-    home: Home, store: PackageStore, guest: Guest, asked: str, report: Report
-) -> tuple[Package, list[str]]:
-    """Return the kernel's package: `asked` (NAME@VERSION) or the newest.
+def choose_kernel(project: Project, guest: Guest, options: ComposeOptions) -> PackageRef:
+    """Return the kernel that the options or the manifest name, else the guest's newest.
 
-    Raises NOT_FOUND, USAGE for another guest's kernel.
+    Raises USAGE for another guest's kernel.
     """
+    named = project.package.kernel if guest.name == project.package.guest else ""
+    asked = options.kernel or named
     wanted = OSV if guest.name == OSV else KERNEL
     ref = parse_ref(asked or wanted)
     if ref.name != wanted:
         raise DrumheadError(
             ErrorCode.USAGE, f"{asked} is not a kernel of guest {guest.name}; its kernels are {wanted}@VERSION"
         )
-    if guest.name == OSV:
+    return ref
+
+
+async def find_kernel(home: Home, ref: PackageRef, report: Report) -> tuple[Package, list[str]]:
+    """Return the kernel's package, pulled or built if necessary, and notices. Raises NOT_FOUND, REMOTE, HOST_TOOL."""
+    store = PackageStore(home)
+    if ref.name == OSV:
         return find_osv(store, ref.version), []
     found, notices = await gather_packages(home, store, [ref], report)
     return found[-1], notices

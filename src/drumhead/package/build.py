@@ -46,7 +46,7 @@ async def build_package(home: Home, store: PackageStore, recipe: Recipe, report:
     UNSUPPORTED for a package that is too large, NOT_FOUND, REMOTE.
     """
     async with new_client() as client:
-        archive = await Archive.open(client, home.cache / "debian", find_suites())
+        archive = await Archive.open(client, home.cache / "debian", await asyncio.to_thread(find_suites))
         main = _main_packages(archive, recipe)
         names = {package.name for package in main}
         libraries = [

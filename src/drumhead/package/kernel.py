@@ -19,8 +19,9 @@ LZ4_MAGIC = b"\x02\x21\x4c\x18"
 LZ4_BLOCK = 8 << 20
 XZ_FILTERS: list[dict[str, int]] = [
     {"id": lzma.FILTER_X86},
-    {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME},
+    {"id": lzma.FILTER_LZMA2, "preset": 6},
 ]
+"""Preset 9 with `extreme` saves 16 kB of 6.2 MB and takes a fifth longer."""
 
 
 def kernel_tree(files: Tree, modules: tuple[str, ...]) -> Tree:

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from drumhead.home import Home
     from drumhead.tree import Tree
 
-ZSTD_LEVEL = 12
-LAYER_LEVEL = 19
-"""Packages are packed once. Higher levels do not make them smaller with blocks of 256 KiB."""
+ZSTD_LEVEL = 9
+"""Level 12 saves 0.6 % and takes twice the time (for the package of libraries 3.1 beside 1.5 s of the processor)."""
+LAYER_LEVEL = 17
+"""For Python, level 19 saves 0.5 % and takes twice the time (10.5 beside 5.4 s of the processor)."""
 LAYERED = {"runtime", "tool", "application"}
 """Kinds of packages that become a layer of an image unchanged."""
 

@@ -1,5 +1,6 @@
 """Debian's archive: what is not signed, not current or not what was promised is refused."""
 
+import asyncio
 import hashlib
 import lzma
 import os
@@ -83,6 +84,19 @@ async def test_a_signed_chain_is_followed_to_the_files(tmp_path, key, serve):
     assert newest > 0
     with pytest.raises(DrumheadError, match="no package nothing"):
         archive.find("nothing")
+
+
+async def test_an_index_that_is_opened_several_times_is_downloaded_and_parsed_once(tmp_path, key, serve):
+    asked = []
+
+    def count(path, body):
+        asked.append(path)
+        return body
+
+    url = await serve(make_archive(tmp_path / "archive", key), change=count)
+    opened = await asyncio.gather(*(open_archive(url, tmp_path, key[1]) for _ in range(3)))
+    assert len([path for path in asked if "by-hash" in path]) == 1
+    assert len({id(archive.find("a")) for archive, _ in opened}) == 1
 
 
 async def refusal(tmp_path, key, serve, change, **options):

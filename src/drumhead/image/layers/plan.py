@@ -79,9 +79,9 @@ class PlannedLayer:
 
 def plan_layers(inputs: ComposeInputs, lock: Lock | None) -> list[PlannedLayer]:
     """Plan the layers that do not depend on the project's files, in order."""
-    kernel = inputs.kernel
+    kernel = inputs.kernel_files
     planned = []
-    if any(origin.name.startswith(f"{ROOT}/") for origin in kernel.origins):
+    if kernel and any(origin.name.startswith(f"{ROOT}/") for origin in kernel.origins):
         name, key = f"{kernel.name} {kernel.version}", f"{kernel.archive} {ROOT}"
         planned.append(PlannedLayer(kind="package", name=name, key=key, source=KernelModules(kernel=kernel)))
     planned += [
