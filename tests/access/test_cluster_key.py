@@ -66,6 +66,7 @@ async def test_a_rotation_restarts_nothing(plane, http, monkeypatch):
     assert [await status(OLD), await status(NEW)] == [401, 200]
 
 
+@pytest.mark.slow
 async def test_beyond_this_machine_a_service_needs_a_key_or_to_be_open(tmp_path):
     data = ("--data", str(tmp_path / "data"), "--host", "0.0.0.0")
     async with service("keyvaluestore", *data) as process:

@@ -221,6 +221,7 @@ async def test_a_worker_that_waits_is_drained_at_once(store):
     assert len(await store.lease(request("other"))) == 1
 
 
+@pytest.mark.slow
 async def test_a_worker_that_comes_back_late_takes_its_death_back_too(store):
     """Meanwhile another worker has died with the task, or has finished it."""
     for ends in ("expired", "finished"):

@@ -291,6 +291,7 @@ def test_the_command_checks_the_sandbox(lacks, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "starts"),
     [

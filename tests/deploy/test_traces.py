@@ -163,6 +163,7 @@ def judge(trace: list) -> None:
     assert sorted(once) == sorted(set(once))
 
 
+@pytest.mark.slow
 def test_nothing_of_opentelemetry_is_loaded_without_traces() -> None:
     names = ("keyvaluestore", "db", "storage", "master", "worker")
     modules = ", ".join(f"safelight.{name}.__main__" for name in names)

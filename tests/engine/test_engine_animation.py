@@ -111,6 +111,7 @@ def test_other_formats_get_the_first_frame():
     assert opened(results["still"].data).size == (60, 40)
 
 
+@pytest.mark.slow
 def test_a_real_animation():
     data = (PHOTOS / "no_time_for_that_tiny.gif").read_bytes()
     output = made(data, {"op": "resize", "width": 28, "enlarge": True}, format="same")

@@ -80,6 +80,7 @@ async def _waits(http: aiohttp.ClientSession, url: str) -> None:
                 return
 
 
+@pytest.mark.slow
 async def test_a_second_process_on_the_same_data_ends_with_a_sentence(tmp_path):
     async with service("keyvaluestore", "--data", str(tmp_path)) as first:
         await first.address()

@@ -54,6 +54,7 @@ async def unfinished(bucket_url: str) -> int:
     return await abort_unfinished(bucket_url, time.time() + 60)
 
 
+@pytest.mark.slow
 async def test_a_large_blob_goes_through_parts_and_leaves_nothing_else(stores, seaweed, bucket_url):
     one, other = stores
     data = made(21 * MIB + 7)
@@ -232,6 +233,7 @@ async def test_one_instance_collects_at_a_time(stores):
         pass
 
 
+@pytest.mark.slow
 async def test_a_bucket_that_cannot_be_used_is_named(seaweed, tmp_path):
     environment = {**seaweed.environment(), "AWS_SECRET_ACCESS_KEY": "wrong"}
     for url, sentence in (("s3://photos", "SignatureDoesNotMatch"), ("s3://", "s3://BUCKET/PREFIX")):

@@ -28,6 +28,7 @@ async def result_of(client: Client, number: int, **options: str) -> tuple[State,
         return task.state, await response.read()
 
 
+@pytest.mark.slow
 async def test_no_byte_of_a_photo_is_sent_to_a_worker_that_sees_its_file(
     whole: System, client: Client, start: Start
 ) -> None:
@@ -39,6 +40,7 @@ async def test_no_byte_of_a_photo_is_sent_to_a_worker_that_sees_its_file(
     await worker.log("Photos and results go by file")
 
 
+@pytest.mark.slow
 async def test_a_directory_that_goes_away_costs_nobody_a_photo(whole: System, client: Client, start: Start) -> None:
     await start()
     assert (await result_of(client, 302))[0] is State.FINISHED

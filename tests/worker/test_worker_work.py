@@ -46,6 +46,7 @@ async def test_photos_are_processed_and_told_in_the_log_and_the_metrics(client: 
         assert response.status == 200
 
 
+@pytest.mark.slow
 async def test_a_recipe_of_several_outputs_is_stored_whole(client: Client, start: Start) -> None:
     await start()
     task = await client.wait((await client.upload(photo(4), recipe="web")).id, timeout=20)
@@ -68,6 +69,7 @@ async def test_a_damaged_photo_fails_at_once_with_its_reason(client: Client, sta
     assert 'outcome="failed"' in await metrics(worker)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["gone", "other bytes"])
 async def test_an_input_that_storage_lost_fails_for_good(
     whole: System, client: Client, start: Start, damage: str

@@ -80,6 +80,7 @@ def test_cpio_has_directories_and_devices():
     ]
 
 
+@pytest.mark.slow
 def test_initrd_is_the_same_every_time_and_small(tmp_path):
     kernel = {"modules/01-b.ko": b"two", "modules/00-a.ko": b"one", "vmlinux.xz": b"no"}
     guest = find_guest("linux")

@@ -227,6 +227,7 @@ def test_files_paths_and_other_programs():
     assert list(check_command(Tree(), Command(argv=("/usr/bin/other",)), "usr/bin/other")) == []
 
 
+@pytest.mark.slow
 def test_safelight_runs_on_osv(tmp_path):
     """Its worker chooses late whether it decodes in processes or threads: told, not refused. `up` is no config set."""
     project = read_project(ROOT)

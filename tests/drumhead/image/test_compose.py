@@ -258,6 +258,7 @@ def test_collect_shows_what_an_image_would_hold(drumhead, project):
     assert "is not empty" in drumhead.refused("package", "collect", "-C", project, status=5)
 
 
+@pytest.mark.slow
 def test_init_and_the_runtimes(empty, tmp_path):
     empty("package", "init", tmp_path, "--name", "x", "--runtime", "node", "--require", "cli")
     assert (tmp_path / "meta/package.yaml").read_text().startswith("name: x\n")

@@ -155,6 +155,7 @@ def check_partition(disk):
     assert (first + count) * 512 == len(disk)
 
 
+@pytest.mark.slow
 @given(st.lists(trees, min_size=1, max_size=4))
 @settings(deadline=None)
 def test_united_layers_hold_what_copying_them_over_one_another_gives(tmp_path_factory, trees):

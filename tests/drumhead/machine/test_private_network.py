@@ -31,6 +31,7 @@ def launched(name, *, on="one", aliases=(), mac=""):
     )
 
 
+@pytest.mark.slow
 @given(st.text(), st.text())
 def test_every_name_has_a_usable_mac_and_address(on, name):
     mac = private.derive_mac(on, name)

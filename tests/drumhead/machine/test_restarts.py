@@ -42,6 +42,7 @@ def test_a_policy_leaves_an_end_as_it_is(policy, failed, again):
     assert (Restarts(policy).after(failed=failed, ran=1.0) is not None) == again
 
 
+@pytest.mark.slow
 def test_a_keeper_that_was_killed_is_not_said_to_restart_anything(empty):
     directory = Instances(empty.home).directory("orphan")
     spec = InstanceSpec(name="orphan", image="i", command=Command(argv=("x",)), restart="always")
