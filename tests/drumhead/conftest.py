@@ -17,6 +17,8 @@ from drumhead.python.lock import find_uv
 from support.guests.composing import Drumhead, write_files
 from support.ports import free_port
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
@@ -39,7 +41,8 @@ def drumhead(tmp_path_factory):
         built = Home(root=tmp_path_factory.getbasetemp().parent / "drumhead-packages")
         with built.root.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            _build(Drumhead(built))
+            command = _build(Drumhead(built))
+            command("package", "compose", "-C", ROOT, "--guest", "linux", "safelight")  # what several files start
         shutil.copytree(built.root, home.root, dirs_exist_ok=True, symlinks=True)
     return _build(Drumhead(home))
 

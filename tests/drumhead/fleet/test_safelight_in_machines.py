@@ -1,15 +1,17 @@
-"""safelight as a fleet of machines (`safelight up --vm`), destroyed while it works; nothing acknowledged is lost.
+"""safelight as a fleet of machines (`safelight up --vm`): what it serves, who gets in, and what outlives a kill.
 
 OSv's half needs a kernel of OSv (``support.guests.osv``); without it every case of it is reported as not run.
 """
 
 import asyncio
+import copy
 import io
 import json
 import os
 import signal
 import subprocess
 import threading
+import urllib.request
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,7 +23,9 @@ from drumhead.fleet.store import FleetStore
 from kills.clients import Uploads
 from kills.history import History
 from safelight.access.cluster_key import ClusterKey
+from safelight.client.base import no_credentials
 from safelight.client.master import Client
+from safelight.errors import Code, Error
 from safelight.wire import State
 from support.command import COMMAND, environment
 from support.guests import osv
@@ -30,6 +34,12 @@ from support.photos import is_inverse, photo
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
+FLEET = yaml.safe_load((ROOT / "deploy/fleet.yaml").read_text())
+MEMORY = {
+    "linux": {"worker": "200M"},
+    "osv": {"keyvaluestore": "64M", "db": "64M", "storage": "64M", "master": "64M"},
+}
+"""Where a guest has to do with less than the fleet file gives."""
 TWELVE_MEGAPIXELS = (4000, 3000)
 LONGEST = 300.0
 """Seconds for whatever is started again: a boot, and pauses before it that grow with every restart."""
@@ -40,9 +50,10 @@ def up(request, drumhead, tmp_path_factory):
     """`safelight up --vm` with free ports of the host and leases that end within a test; what it printed is `told`."""
     if request.param == "osv":
         drumhead("kernel", "add", *osv.real_files())
-    content = yaml.safe_load((ROOT / "deploy/fleet.yaml").read_text()) | {"name": "proof"}
-    for member in content["members"].values():
+    content = copy.deepcopy(FLEET) | {"name": "proof"}
+    for name, member in content["members"].items():
         member["forward"] = [f"0:{member['health']['port']}"]
+        member["memory"] = MEMORY[request.param].get(name, member["memory"])
     content["members"]["worker"]["env"]["SAFELIGHT_WORKER_LEASE_SECONDS"] = "5"
     root = tmp_path_factory.mktemp("proof")
     file = root / "fleet.yaml"
@@ -55,6 +66,7 @@ def up(request, drumhead, tmp_path_factory):
     impatience = threading.Timer(2 * LONGEST, process.kill)
     impatience.start()
     with process:
+        process.guest = request.param
         process.told = process.stdout.readline()
         impatience.cancel()
         assert process.told, (root / "up.log").read_text()[-3000:]
@@ -82,12 +94,55 @@ def test_the_addresses_are_said_when_every_machine_is_healthy(drumhead, up, flee
 
 
 @asynccontextmanager
-async def connected(drumhead):
+async def connected(drumhead, credentials=None):
     port = forwarded(find(drumhead, "proof-master"), 8003)
     store = FleetStore(drumhead.home, "proof")
     key = ClusterKey(store.secret_files(store.read())["cluster-key"])
-    async with Client.connect(f"127.0.0.1:{port}", credentials=key.credentials) as client:
+    async with Client.connect(f"127.0.0.1:{port}", credentials=credentials or key.credentials) as client:
         yield client
+
+
+@pytest.mark.parametrize("member", FLEET["members"])
+def test_every_service_answers(drumhead, fleet, member):
+    health = FLEET["members"][member]["health"]
+    machine = find(drumhead, f"proof-{member}")
+    url = f"http://127.0.0.1:{forwarded(machine, health['port'])}{health['path']}"
+    with urllib.request.urlopen(url, timeout=LIMIT) as answer:
+        assert answer.status == 200
+    assert machine["state"] == "running"
+    assert "is listening on" in drumhead("logs", f"proof-{member}")
+
+
+def test_the_cluster_key_reaches_the_machines_and_nobody_else(drumhead, up, fleet):
+    key = fleet.secret_files(fleet.read())["cluster-key"].read_text().strip().encode()
+    for member in FLEET["members"]:
+        machine = find(drumhead, f"proof-{member}")
+        directory = drumhead.home.instances / f"proof-{member}"
+        assert key not in Path(f"/proc/{machine['pid']}/cmdline").read_bytes()
+        holders = {path for path in directory.iterdir() if path.is_file() and key in path.read_bytes()}
+        assert {path.name for path in holders} == {"config.rofs" if up.guest == "osv" else "initrd"}
+        assert {path.stat().st_mode & 0o77 for path in holders} == {0}
+    assert not [path for path in fleet.directory.iterdir() if key in path.read_bytes()]
+    for words in (("ps", "proof", "--json"), ("instances", "--json")):
+        assert key.decode() not in drumhead(*words)
+    if up.guest == "linux":
+        look = "import os; print(oct(os.stat('/run/secrets/cluster-key').st_mode))"
+        assert drumhead("exec", "proof-db", "--", "python3", "-c", look) == "0o100600\n"
+
+
+async def test_without_a_key_nothing_gets_in(drumhead, fleet):
+    async with connected(drumhead, credentials=no_credentials) as stranger:
+        with pytest.raises(Error) as refused:
+            await stranger.upload(photo(1), filename="1.png")
+    assert refused.value.code is Code.UNAUTHENTICATED
+
+
+def test_a_program_runs_beside_a_service_or_is_refused_with_the_reason(drumhead, up, fleet):
+    words = ("exec", "proof-master", "--", "python3", "--version")
+    if up.guest == "osv":
+        assert "OSv is one process" in drumhead.refused(*words, status=5)
+    else:
+        assert "Python 3" in drumhead(*words)
 
 
 def large_photo(number):
@@ -155,7 +210,7 @@ async def test_another_worker_finishes_the_task_of_one_that_is_destroyed(drumhea
 async def test_destroyed_stores_lose_nothing_that_was_acknowledged(drumhead, fleet):
     history = History()
     async with connected(drumhead) as client, Uploads.running(client, history, clients=2, first=10) as uploads:
-        for victims in (("proof-storage",), ("proof-db",), ("proof-storage", "proof-db")):
+        for victims in (("proof-storage",), ("proof-db", "proof-keyvaluestore"), ("proof-storage", "proof-db")):
             await uploads.more(2, time_limit=LONGEST)
             restarts = {victim: restarts_of(drumhead.home, "proof", victim) for victim in victims}
             await destroy(drumhead, *victims)
