@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from aiohttp import web
 from msgspec import Meta
@@ -15,6 +15,9 @@ from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.errors import Code, Error
 from safelight.keyvaluestore import app
 from safelight.keyvaluestore.store import KeyValueStore
+
+if TYPE_CHECKING:
+    from safelight.keyvaluestore.etcd import Access
 
 
 class Config(serve.StandaloneConfig, frozen=True, kw_only=True):
@@ -71,24 +74,33 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         yield app.make(store, service.registry)
 
 
-@asynccontextmanager
-async def _etcd(url: str, config: Config, service: serve.Service) -> AsyncIterator[KeyValueStore]:
-    from safelight.keyvaluestore.etcd import Access, EtcdStore, Gateway  # noqa: PLC0415 - only what is chosen
+def etcd_access(config: Config) -> Access:
+    """Return how the settings of the service say that a cluster is reached."""
+    from safelight.keyvaluestore.etcd import Access  # noqa: PLC0415 - only what is chosen
 
-    access = Access(
+    return Access(
         authorities=config.etcd_authorities,
         certificate=config.etcd_certificate,
         key=config.etcd_key,
         user=config.etcd_user,
         password_file=config.etcd_password_file,
     )
-    prefix = url.partition("://")[2].partition("/")[2].strip("/") or "safelight"
+
+
+def etcd_prefix(url: str) -> str:
+    """Return the prefix of all keys that `etcd://HOST:PORT/PREFIX` names; without one it is `/safelight/`."""
+    return f"/{url.partition('://')[2].partition('/')[2].strip('/') or 'safelight'}/"
+
+
+@asynccontextmanager
+async def _etcd(url: str, config: Config, service: serve.Service) -> AsyncIterator[KeyValueStore]:
+    from safelight.keyvaluestore.etcd import EtcdStore, Gateway  # noqa: PLC0415 - only what is chosen
+
+    prefix, access = etcd_prefix(url), etcd_access(config)
     try:
         async with (
             Gateway.open(url, access) as gateway,
-            EtcdStore.open(
-                gateway, prefix=f"/{prefix}/", max_entries=config.max_entries, registry=service.registry
-            ) as store,
+            EtcdStore.open(gateway, prefix=prefix, max_entries=config.max_entries, registry=service.registry) as store,
         ):
             service.checks["etcd"] = store.check
             yield store

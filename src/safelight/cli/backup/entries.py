@@ -10,7 +10,7 @@ from pathlib import Path
 from safelight import settings
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.errors import Code, Error
-from safelight.keyvaluestore.__main__ import Config
+from safelight.keyvaluestore.__main__ import Config, etcd_access, etcd_prefix
 from safelight.keyvaluestore.store import KeyValueStore
 from safelight.wire import Entry
 
@@ -28,22 +28,14 @@ async def opened(url: str, *, made: bool = False) -> AsyncIterator[KeyValueStore
     """
     scheme, _, place = url.partition("://")
     if scheme in ETCD:
-        from safelight.keyvaluestore.etcd import Access, EtcdStore, Gateway  # noqa: PLC0415 - only what is chosen
+        from safelight.keyvaluestore.etcd import EtcdStore, Gateway  # noqa: PLC0415 - only what is chosen
 
-        config = settings.load(Config, [], section="keyvaluestore", program="safelight migrate")
-        access = Access(
-            authorities=config.etcd_authorities,
-            certificate=config.etcd_certificate,
-            key=config.etcd_key,
-            user=config.etcd_user,
-            password_file=config.etcd_password_file,
-        )
-        prefix = place.partition("/")[2].strip("/") or "safelight"
+        access = etcd_access(settings.load(Config, [], section="keyvaluestore", program="safelight migrate"))
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(_ANSWERS):
                     gateway = await stack.enter_async_context(Gateway.open(url, access))
-                    store = await stack.enter_async_context(EtcdStore.open(gateway, prefix=f"/{prefix}/"))
+                    store = await stack.enter_async_context(EtcdStore.open(gateway, prefix=etcd_prefix(url)))
             except TimeoutError:
                 raise Error(Code.UNAVAILABLE, f"No member of {url} answers. Is etcd running there?") from None
             yield store
