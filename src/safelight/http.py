@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
 
+_MEMORY_AGAIN = 2
+"""Seconds after which a request may be repeated for which there was no memory."""
 _BODY_TIME = 60.0
 """Seconds in which the body of a request must arrive, other than that of an upload, which has a pace of its own."""
 
@@ -235,11 +237,7 @@ async def _answer(request: web.Request, handler: Handler, service: Service, acce
         _refuse_encoded(request)
         return await handler(request)
     except Error as error:
-        if error.status >= 500:
-            log.warning("%s %s: %s", request.method, request.path, error)
-        if getattr(request.match_info.handler, "classic", False) and "json" not in request.headers.get("Accept", ""):
-            return web.Response(text=error.detail, status=error.status, headers=_error_headers(error))
-        return problem_response(error)
+        return _refused(request, error)
     except web.HTTPException as error:
         if error.status < 400:
             raise
@@ -251,9 +249,27 @@ async def _answer(request: web.Request, handler: Handler, service: Service, acce
     except ConnectionError as error:
         log.debug("The client of %s %s has left: %s", request.method, request.path, error)
         raise asyncio.CancelledError from None  # which ends the connection
-    except Exception:
+    except Exception as error:
+        if _lacks_memory(error):
+            said = "The service has no memory left for this request. Try again soon, or give the service more memory."
+            return _refused(request, Error(Code.UNAVAILABLE, said, retry_after=_MEMORY_AGAIN))
         log.exception("Unexpected error in %s %s", request.method, request.path)
         return problem_response(Error(Code.INTERNAL, "Unexpected error in the service. Its log says more."))
+
+
+def _refused(request: web.Request, error: Error) -> web.Response:
+    if error.status >= 500:
+        log.warning("%s %s: %s", request.method, request.path, error)
+    if getattr(request.match_info.handler, "classic", False) and "json" not in request.headers.get("Accept", ""):
+        return web.Response(text=error.detail, status=error.status, headers=_error_headers(error))
+    return problem_response(error)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Say whether memory ran out, or what a new thread takes of it."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and str(error).startswith("can't start new thread")
+    )
 
 
 def _refuse_encoded(request: web.Request) -> None:

@@ -20,7 +20,7 @@ from typing import TypeVar
 import aiohttp
 from aiohttp import web
 
-from safelight import __version__, http, logs, settings, tracing
+from safelight import __version__, background, http, logs, settings, tracing
 from safelight.access import route, tls
 from safelight.access.caller import Access
 from safelight.access.listener import Site, listen
@@ -191,7 +191,8 @@ async def running(
         service.liveness = await stack.enter_async_context(Liveness.open(service.session))
         if service.keyvaluestore is not None:
             store = service.neighbours.find(KeyValueStoreClient)
-            opened = Discovery.open(service.session, service.keyvaluestore, service.credentials, store)
+            known = (service.credentials, store, service.liveness)
+            opened = Discovery.open(service.session, service.keyvaluestore, *known)
             service.discovery = await stack.enter_async_context(opened)
         app = await stack.enter_async_context(build(config, service))
         route.add(app, route.post("/shutdown", _shutdown, Access.SHUTDOWN))
@@ -259,12 +260,10 @@ async def _drain(runner: web.AppRunner, service: Service) -> None:
 @asynccontextmanager
 async def _registered(service: Service, discovery: Discovery, ttl: float) -> AsyncIterator[None]:
     key, value = REGISTRATION_KEYS[service.name], service.advertised
-    task = asyncio.create_task(_register(service, discovery, key, value, ttl), name="registration")
     try:
-        yield
+        async with background.running(lambda: _register(service, discovery, key, value, ttl), "registration"):
+            yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
         with suppress(Error, TimeoutError):  # a classic store keeps it
             async with asyncio.timeout(1.0):
                 await discovery.store.delete(key, instance=value)

@@ -18,6 +18,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 from prometheus_client import CollectorRegistry, Counter
 
+from safelight import background
 from safelight.access.caller import Caller
 from safelight.access.listener import Listener
 from safelight.access.networks import Networks
@@ -52,12 +53,8 @@ class Connections:
     @asynccontextmanager
     async def watching(self, server: web.Server, listeners: Sequence[Listener]) -> AsyncIterator[None]:
         """Look at a server's connections, and at what its listeners accepted, while the context lasts."""
-        task = asyncio.create_task(self._watch(server, listeners), name="connections")
-        try:
+        async with background.running(lambda: self._watch(server, listeners), "connections"):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def _watch(self, server: web.Server, listeners: Sequence[Listener]) -> None:
         while True:

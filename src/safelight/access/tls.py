@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from safelight import background
 from safelight.access.policy import PolicyError
 from safelight.access.settings import AccessSettings
 
@@ -33,12 +34,8 @@ class Certificate:
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
         """Read the files again whenever they change while the context lasts."""
-        task = asyncio.create_task(self._watch(), name="certificate")
-        try:
+        async with background.running(self._watch, "certificate"):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def _watch(self) -> None:
         while True:

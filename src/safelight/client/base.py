@@ -192,7 +192,7 @@ class Connection:
         if liveness is None:
             return await self._http.request(method, base + path, **options)
         if liveness.is_down(base):
-            raise UnresponsiveError(base)
+            raise UnresponsiveError.of(base)
         response = None
         async with asyncio.timeout(None) as request:
             liveness.begin(base, request)

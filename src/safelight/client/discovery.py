@@ -8,12 +8,15 @@ import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import aiohttp
 
+from safelight import background
 from safelight.client.base import Connection, Credentials, no_credentials
 from safelight.client.instances import Instances, Several
 from safelight.client.keyvaluestore import ClassicStoreClient, KeyValueStoreClient
+from safelight.client.liveness import Liveness, UnresponsiveError
 from safelight.errors import Code, Error
 
 log = logging.getLogger(__name__)
@@ -29,6 +32,8 @@ _PAUSE = 0.1
 """Seconds before a store is watched again that answered though nothing had changed: it may be stopping."""
 _SAID_AGAIN = 10.0
 """Seconds after which it is said again that the key-value store does not answer."""
+_ABSENT = 10.0
+"""Seconds without any instance after which requests no longer wait for one."""
 
 
 class Discovery:
@@ -43,10 +48,11 @@ class Discovery:
         keyvaluestore: str,
         credentials: Credentials = no_credentials,
         store: KeyValueStoreClient | None = None,
+        liveness: Liveness | None = None,
     ) -> None:
         """`keyvaluestore` is its `HOST:PORT`, or several with commas.
 
-        `store` is the key-value store itself, where it runs in this process.
+        `store` is the key-value store itself, where it runs in this process. `liveness` knows which instances answer.
         """
         self.keyvaluestore = keyvaluestore
         connection = Connection(http, Several(keyvaluestore), credentials=credentials, retry_for=0.0)
@@ -57,6 +63,8 @@ class Discovery:
         self.classic_store = ClassicStoreClient(Connection(http, Several(keyvaluestore), retry_for=0.0))
         self._classic = False
         self._known: dict[str, list[str]] = {}
+        self._absent = dict.fromkeys(REGISTRATION_KEYS.values(), _Absence(time.monotonic(), []))
+        self._liveness = liveness
         self.instances = Instances()
         self._changed = asyncio.Event()
 
@@ -68,15 +76,12 @@ class Discovery:
         keyvaluestore: str,
         credentials: Credentials = no_credentials,
         store: KeyValueStoreClient | None = None,
+        liveness: Liveness | None = None,
     ) -> AsyncIterator[Discovery]:
         """Follow the key-value store for as long as the context lasts."""
-        discovery = cls(http, keyvaluestore, credentials, store)
-        task = asyncio.create_task(discovery._follow(), name="discovery")
-        try:
+        discovery = cls(http, keyvaluestore, credentials, store, liveness)
+        async with background.running(discovery._follow, "discovery"):
             yield discovery
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     def address(self, service: str) -> DiscoveredAddress:
         """Return the address of a service, which is looked up for each request."""
@@ -94,6 +99,21 @@ class Discovery:
         """Return the `host:port` of each instance in turn, leaving alone those that are down; None without any."""
         known = self._known.get(REGISTRATION_KEYS[service], [])
         return self.instances.choose(known) if known else None
+
+    def absence(self, service: str) -> Error:
+        """Return the error of a request to a service without instances.
+
+        It may be repeated while one that has died may come back. If those that were known are suspended or cut off, or
+        none has been there for long, whoever asks is told at once.
+        """
+        absent = self._absent[REGISTRATION_KEYS[service]]
+        sentence = f"No {service} service is registered at the key-value store {self.keyvaluestore}"
+        last = [url_of(value) for value in absent.last]
+        if self._liveness is not None and last and all(map(self._liveness.is_down, last)):
+            return UnresponsiveError(f"{sentence} any more, and {last[0]} answers nothing.")
+        if time.monotonic() - absent.since > _ABSENT:
+            return UnresponsiveError(f"{sentence}, and none has been for a while. Is one running?")
+        return Error(Code.UNAVAILABLE, f"{sentence} yet.")
 
     async def found_classic(self) -> bool:
         """Say whether the key-value store speaks the classic protocol alone, after a request that it did not know.
@@ -126,6 +146,11 @@ class Discovery:
             await asyncio.sleep(_ASKED_EVERY)
 
     def _learn(self, known: dict[str, list[str]]) -> None:
+        for key in REGISTRATION_KEYS.values():
+            if known.get(key):
+                self._absent.pop(key, None)
+            elif key not in self._absent:
+                self._absent[key] = _Absence(time.monotonic(), self._known[key])
         self._known = known
         self.instances.keep([value for values in known.values() for value in values])
         self._changed.set()
@@ -164,6 +189,18 @@ class Discovery:
             self._learn(known)
 
 
+class _Absence(NamedTuple):
+    """A service has had no instance since a time of the monotonic clock; its last ones were there before."""
+
+    since: float
+    last: list[str]
+
+
+def url_of(value: str) -> str:
+    """Return the base URL of an instance as it is registered: `host:port`, or a URL."""
+    return value if "://" in value else f"http://{value}"
+
+
 def _is_endpoint(value: str) -> bool:
     """Say whether a value is a `host:port`, as services register it; a classic store takes anything."""
     host, colon, port = value.rpartition(":")
@@ -181,11 +218,8 @@ class DiscoveredAddress:
         """Return the base URL of an instance. Raises UNAVAILABLE while none is registered."""
         value = self._discovery.lookup(self._service)
         if value is None:
-            raise Error(
-                Code.UNAVAILABLE,
-                f"No {self._service} service is registered at the key-value store {self._discovery.keyvaluestore} yet.",
-            )
-        return value if "://" in value else f"http://{value}"
+            raise self._discovery.absence(self._service)
+        return url_of(value)
 
     def failed(self, url: str) -> None:
         """Leave this instance alone for a while."""

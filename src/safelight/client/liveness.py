@@ -14,9 +14,11 @@ import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import aiohttp
 
+from safelight import background
 from safelight.errors import Code, Error
 
 log = logging.getLogger(__name__)
@@ -36,9 +38,13 @@ _CUT_OFF = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT, er
 class UnresponsiveError(Error):
     """A request was refused at once, because its service answers nothing. `retrying` does not repeat it."""
 
-    def __init__(self, base: str) -> None:
-        sentence = f"{base} takes requests and answers none; it may be suspended or cut off. Try again soon."
-        super().__init__(Code.UNAVAILABLE, sentence, retry_after=_RETRY_AFTER)
+    def __init__(self, sentence: str) -> None:
+        super().__init__(Code.UNAVAILABLE, f"{sentence} Try again soon.", retry_after=_RETRY_AFTER)
+
+    @classmethod
+    def of(cls, base: str) -> UnresponsiveError:
+        """Return the error of an instance that is down."""
+        return cls(f"{base} takes requests and answers none; it may be suspended or cut off.")
 
 
 class _Instance:
@@ -86,7 +92,8 @@ class Liveness:
         one = self._instances.get(base)
         if one is None:
             one = self._instances[base] = _Instance()
-            one.follower = asyncio.create_task(self._follow(base, one), name=f"liveness of {base}")
+            name = f"liveness of {base}"
+            one.follower = asyncio.create_task(background.again(partial(self._follow, base, one), name), name=name)
         one.asked = one.waiting[request] = time.monotonic()
 
     def end(self, base: str, request: asyncio.Timeout, *, answered: bool) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
+from safelight import background
 from safelight.db.calls.store import CallStore, Observe, unobserved
 from safelight.db.calls.transaction import Transaction
 from safelight.db.postgres import partitions, schema
@@ -79,8 +80,8 @@ class PostgresStore(CallStore):
             await store._database.start()
             async with listening(address, store._heard):
                 tasks = [
-                    asyncio.create_task(store._maintain(), name="maintenance"),
-                    asyncio.create_task(store._tick(), name="signs of life"),
+                    asyncio.create_task(background.again(store._maintain, "maintenance")),
+                    asyncio.create_task(background.again(store._tick, "signs of life")),
                 ]
                 yield store
                 store.wake()

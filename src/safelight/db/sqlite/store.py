@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from safelight import background
 from safelight.db.calls.store import CallStore, Observe, unobserved
 from safelight.db.calls.transaction import Transaction
 from safelight.db.sqlite import maintenance
@@ -50,8 +51,8 @@ class SqliteStore(CallStore):
         try:
             store._ages = Ages(await store._do(maintenance.start, store._policy), clock=store._clock)
             tasks = [
-                asyncio.create_task(store._maintain(), name="maintenance"),
-                asyncio.create_task(store._tick(), name="signs of life"),
+                asyncio.create_task(background.again(store._maintain, "maintenance")),
+                asyncio.create_task(background.again(store._tick, "signs of life")),
             ]
             yield store
         finally:

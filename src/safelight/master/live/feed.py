@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from safelight import background
 from safelight.client.db import DbClient
 from safelight.errors import Error
 from safelight.wire import Event, EventPage, encode
@@ -48,12 +49,10 @@ class Feed:
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
         """Follow db for as long as the context lasts."""
-        follower = asyncio.create_task(self._follow(), name="feed")
         try:
-            yield
+            async with background.running(self._follow, "feed"):
+                yield
         finally:
-            follower.cancel()
-            await asyncio.gather(follower, return_exceptions=True)
             self.stop()
 
     def stop(self) -> None:

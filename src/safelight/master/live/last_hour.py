@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import msgspec
 from aiohttp import web
 
-from safelight import http
+from safelight import background, http
 from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
@@ -83,12 +83,8 @@ class LastHourCounter:
     @asynccontextmanager
     async def counting(self) -> AsyncIterator[None]:
         """Count for as long as the context lasts."""
-        counter = asyncio.create_task(self._count(), name="hour")
-        try:
+        async with background.running(self._count, "hour"):
             yield
-        finally:
-            counter.cancel()
-            await asyncio.gather(counter, return_exceptions=True)
 
     async def get(self, request: web.Request) -> web.Response:
         """`GET /last-hour`."""
@@ -112,6 +108,7 @@ class LastHourCounter:
     async def _count(self) -> None:
         after: int | None = None
         known = ""
+        self._counts.clear()
         while True:
             try:
                 if after is None:

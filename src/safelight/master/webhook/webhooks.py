@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 from yarl import URL
 
-from safelight import __version__, tracing
+from safelight import __version__, background, tracing
 from safelight.client.db import DbClient
 from safelight.errors import Error
 from safelight.master.api.public_schema import public
@@ -71,7 +71,7 @@ class Webhooks:
         async with aiohttp.ClientSession(
             connector=connector, timeout=_ANSWER_TIME, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
         ) as http:
-            taking = asyncio.create_task(self._take(http), name="webhooks")
+            taking = asyncio.create_task(background.again(lambda: self._take(http), "webhooks"))
             try:
                 yield
             finally:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from safelight import background
 from safelight.steady import Ages
 from safelight.storage.files import replace_durably
 
@@ -20,12 +21,10 @@ _EVERY = 60.0
 async def kept_ages(path: Path) -> AsyncIterator[Ages]:
     """Go on from the file, and write it now and then and at the end."""
     ages = Ages(await asyncio.to_thread(_read, path))
-    keeping = asyncio.create_task(_keep(ages, path), name="ages")
     try:
-        yield ages
+        async with background.running(lambda: _keep(ages, path), "ages"):
+            yield ages
     finally:
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
         await _write(ages, path, due=False)
 
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 
+from safelight import background
 from safelight.errors import Error
 from safelight.wire import Partial
 
@@ -32,12 +33,11 @@ class Background:
     @asynccontextmanager
     async def sweeping(self, expire: Callable[[], Awaitable[int]], keep: float) -> AsyncIterator[None]:
         """Delete expired uploads for as long as the context lasts, and then wait for what is ending."""
-        task = asyncio.create_task(_sweep(expire, min(SWEEP, keep)), name="partials")
         try:
-            yield
+            async with background.running(lambda: _sweep(expire, min(SWEEP, keep)), "partials"):
+                yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, *self._ending, return_exceptions=True)
+            await asyncio.gather(*self._ending, return_exceptions=True)
 
     def _ended(self, task: asyncio.Task[Partial]) -> None:
         self._ending.discard(task)

@@ -1,0 +1,84 @@
+"""Where a program has no memory left, it refuses with a sentence or ends; nothing is lost and nobody is blamed."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from safelight.client.master import Client
+from safelight.wire import State
+from support.photos import photo
+from support.system import SERVICES, system
+from support.until import until
+
+pytestmark = pytest.mark.slow
+
+WORKER = "worker-0"
+UPLOADS = 6
+WITHOUT = 4.0
+"""Seconds for which a program has no memory, unless all uploads are answered before."""
+SETTINGS = {"worker": ["--slots", "1"], "db": ["--max-errors", "1", "--max-deaths", "1"]}
+"""With these, a single error or death ends a task."""
+
+
+async def upload(http: aiohttp.ClientSession, master: str, number: int) -> tuple[int, dict[str, object], str | None]:
+    """Upload a photo large enough to be streamed. Return the status, the document, and Retry-After."""
+    form = aiohttp.FormData()
+    form.add_field("image", photo(number, width=540, kind="TIFF"), filename=f"{number}.tiff", content_type="image/tiff")
+    async with http.post(f"http://{master}/task", data=form) as answer:
+        return answer.status, await answer.json(), answer.headers.get("Retry-After")
+
+
+def taken(pid: int) -> int:
+    """Return how many bytes of addresses a process has."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def lacks(line: dict[str, object]) -> bool:
+    return "MemoryError" in str(line) or "no memory left" in str(line)
+
+
+async def test_a_program_without_memory_refuses_and_recovers(tmp_path: Path) -> None:
+    without, kept = set[str](), list[str]()
+    async with AsyncExitStack() as stack:
+        whole = await stack.enter_async_context(system(tmp_path, workers=1, settings=SETTINGS))
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        client = await stack.enter_async_context(Client.connect(whole.master))
+        for number, victim in enumerate((*SERVICES, WORKER)):
+            program = whole.running[victim]
+            pid = program.process.pid
+            before, begun = resource.prlimit(pid, resource.RLIMIT_AS), len(program.lines)
+            resource.prlimit(pid, resource.RLIMIT_AS, (taken(pid), before[1]))
+            sent = [asyncio.create_task(upload(http, whole.master, UPLOADS * number + n)) for n in range(UPLOADS)]
+            await asyncio.wait(sent, timeout=WITHOUT)
+            if program.running:
+                resource.prlimit(pid, resource.RLIMIT_AS, before)
+            else:
+                await whole.start(victim)  # as whoever keeps programs running does
+            async with asyncio.timeout(90):
+                answers = await asyncio.gather(*sent, return_exceptions=True)
+            for answer in answers:
+                if isinstance(answer, BaseException):
+                    assert isinstance(answer, aiohttp.ClientError), answer  # hung up on
+                    continue
+                status, document, after = answer
+                if status == 200:
+                    kept.append(str(document["id"]))
+                    continue
+                assert (status, after is not None) == (503, True), (victim, document)
+
+            async def works(number: int = number) -> bool:
+                return (await upload(http, whole.master, 1000 + number))[0] == 200
+
+            await until(works, timeout=60)
+            if any(lacks(line) for line in program.lines[begun:]) or program is not whole.running[victim]:
+                without.add(victim)
+        assert {"db", "storage"} & without, "neither was without memory, so this test shows nothing"
+        for task in kept:
+            done = await client.wait(task, timeout=60)
+            assert (done.state, done.errors, done.deaths) == (State.FINISHED, 0, 0), done
