@@ -30,18 +30,20 @@ async def upload_until(
     """
     while not stop.is_set():
         await asyncio.sleep(pause)
-        number = next(numbers)
-        call = Call(photo=number, key=secrets.token_hex(16))
-        history.calls.append(call)
-        try:
-            task = await client.upload(
-                photo(number), filename=f"{number}.png", idempotency_key=call.key, webhook=webhook
-            )
-        except Error:
-            call.failed = True
-            continue
-        call.answered, call.task = time.monotonic(), task.id
-        history.saw(task, call.sent)
+        await upload_once(client, history, next(numbers), webhook=webhook)
+
+
+async def upload_once(client: Client, history: History, number: int, *, webhook: str | None = None) -> None:
+    """Upload a photo and note what came of it."""
+    call = Call(photo=number, key=secrets.token_hex(16))
+    history.calls.append(call)
+    try:
+        task = await client.upload(photo(number), filename=f"{number}.png", idempotency_key=call.key, webhook=webhook)
+    except Error:
+        call.failed = True
+        return
+    call.answered, call.task, call.created = time.monotonic(), task.id, task.created
+    history.saw(task, call.sent)
 
 
 async def watch(client: Client, history: History) -> None:

@@ -12,7 +12,8 @@ from safelight.wire import Event, State, Task
 class Call:
     """One upload: when it was sent, and when and with what it was answered (never, if it was not acknowledged).
 
-    `failed` says that it was answered with an error, or not at all.
+    `created` is when the task was created, by the clock of db. `failed` says that it was answered with an error, or not
+    at all.
     """
 
     photo: int
@@ -20,6 +21,7 @@ class Call:
     sent: float = field(default_factory=time.monotonic)
     answered: float | None = None
     task: str | None = None
+    created: float | None = None
     failed: bool = False
 
 

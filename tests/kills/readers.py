@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -14,12 +14,17 @@ from kills.history import History
 from safelight.wire import Event
 
 
-async def follow_stream(http: aiohttp.ClientSession, url: str, history: History) -> None:
-    """Follow the stream of a master for ever, and resume it by its numbers wherever it breaks, as a browser does."""
+async def follow_stream(
+    http: aiohttp.ClientSession, url: str, history: History, shown: Mapping[str, str] | None = None
+) -> None:
+    """Follow the stream of a master for ever, and resume it by its numbers wherever it breaks, as a browser does.
+
+    `shown` are headers that say who asks.
+    """
     seen, last = history.readers.setdefault("stream", []), 0
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=25)
     while True:
-        headers = {"Accept": "text/event-stream", "Last-Event-ID": str(last)}
+        headers = {**(shown or {}), "Accept": "text/event-stream", "Last-Event-ID": str(last)}
         try:
             async with http.get(f"{url}/events", headers=headers, timeout=timeout) as answer:
                 async for line in answer.content:

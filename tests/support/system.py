@@ -69,7 +69,7 @@ class System:
             argv += ["--host", self.places.host(name), "--open"]
         if kind in self.ports:
             argv += ["--port", str(self.ports[kind])]
-        return [*argv, "--data", str(self.data / name), *self._settings.get(kind, [])]
+        return [*argv, "--data", str(self.data / name), *self._settings.get(name, self._settings.get(kind, []))]
 
     async def kill(self, name: str) -> None:
         """Kill without warning, and wait until it is gone."""
@@ -100,7 +100,7 @@ async def system(
     together: bool = False,
     places: Places | None = None,
 ) -> AsyncIterator[System]:
-    """Run the four services and some workers; settings and environments are those of each kind.
+    """Run the four services and some workers; settings are those of a program or of its kind, environments of a kind.
 
     With `together`, the services run in one process, `allinone`.
     """

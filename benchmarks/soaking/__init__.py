@@ -1,0 +1,1 @@
+"""What the soak disturbs: the system in processes, or in machines."""
