@@ -15,13 +15,14 @@ import aiohttp
 import pytest
 
 from faults.shim import Faults
+from faults.uploading import upload
 from safelight.client.discovery import REGISTRATION_KEYS
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.master import Client
 from safelight.wire import State
 from support.photos import photo
 from support.processes import Program
-from support.system import System, system
+from support.system import system
 from support.until import until
 
 pytestmark = pytest.mark.slow
@@ -29,16 +30,6 @@ pytestmark = pytest.mark.slow
 BOUND = 25.0
 """Seconds in which an upload must be refused whatever is suspended: 11, and more on a machine that is busy."""
 AT_ONCE = 1.5
-
-
-async def upload(http: aiohttp.ClientSession, whole: System, number: int) -> tuple[int, str | None, float]:
-    """Upload a photo once. Return the status, Retry-After, and how long it took, in seconds."""
-    form = aiohttp.FormData()
-    form.add_field("image", photo(number), filename=f"{number}.png", content_type="image/png")
-    began = time.monotonic()
-    async with asyncio.timeout(60), http.post(f"http://{whole.master}/task", data=form) as answer:
-        await answer.read()
-        return answer.status, answer.headers.get("Retry-After"), time.monotonic() - began
 
 
 async def test_a_suspended_service_is_refused_for_in_bounded_time_and_then_at_once(tmp_path: Path) -> None:
@@ -60,18 +51,18 @@ async def test_a_suspended_service_is_refused_for_in_bounded_time_and_then_at_on
             whole.running[victim].send(signal.SIGSTOP)
             if victim == "storage":
                 await until(forgotten, timeout=30)
-            status, after, seconds = await upload(http, whole, 10 * number)
-            assert (status, after is not None) == (503, True)
-            assert seconds < BOUND
+            answer = await upload(http, whole.master, 10 * number)
+            assert answer.is_refusal
+            assert answer.seconds < BOUND
             await until(forgotten, timeout=30)
             for again in (1, 2):
-                status, after, seconds = await upload(http, whole, 10 * number + again)
-                assert (status, after is not None) == (503, True)
-                assert seconds < AT_ONCE, victim
+                answer = await upload(http, whole.master, 10 * number + again)
+                assert answer.is_refusal
+                assert answer.seconds < AT_ONCE, victim
             whole.running[victim].send(signal.SIGCONT)
 
             async def works(number: int = number) -> bool:
-                return (await upload(http, whole, 10 * number + 9))[0] == 200
+                return (await upload(http, whole.master, 10 * number + 9)).status == 200
 
             await until(works, timeout=30)
 
@@ -84,21 +75,20 @@ def processor_seconds(program: Program) -> float:
 @pytest.mark.parametrize("left", [2, 0])
 async def test_a_master_without_descriptors_refuses_and_recovers(tmp_path: Path, left: int) -> None:
     async with system(tmp_path, workers=1) as whole, aiohttp.ClientSession() as http:
-        assert (await upload(http, whole, 0))[0] == 200
+        assert (await upload(http, whole.master, 0)).status == 200
         master = whole.running["master"]
         pid = master.process.pid
         open_now = sum(1 for _ in os.scandir(f"/proc/{pid}/fd"))
         before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_now + left, before[1]))
         spent, began = processor_seconds(master), time.monotonic()
-        answers = await asyncio.gather(*(upload(http, whole, n) for n in range(1, 21)), return_exceptions=True)
+        answers = await asyncio.gather(*(upload(http, whole.master, n) for n in range(1, 21)), return_exceptions=True)
         took = time.monotonic() - began
         for answer in answers:
             if isinstance(answer, BaseException):
                 assert isinstance(answer, aiohttp.ClientError), answer  # hung up on, which is an answer too
             else:
-                assert answer[0] in (200, 503)
-                assert answer[0] == 200 or answer[1] is not None
+                assert answer.status == 200 or answer.is_refusal
         assert took < 30.0
         assert processor_seconds(master) - spent < 0.5 * took + 1.0
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
@@ -118,14 +108,14 @@ async def test_a_disk_that_becomes_read_only_is_refused_for_and_loses_nothing(tm
         kept = [(await client.upload(photo(0))).id]
         for number, (name, each) in enumerate(faults.items(), 1):
             each.apply(write_error=errno.EROFS)
-            status, after, seconds = await upload(http, whole, 10 * number)
-            assert (status, after is not None) == (503, True), name
-            assert seconds < BOUND
+            answer = await upload(http, whole.master, 10 * number)
+            assert answer.is_refusal, name
+            assert answer.seconds < BOUND
             assert (await client.task(kept[-1])).id == kept[-1]
             each.apply(write_error=0)
 
             async def works(number: int = number) -> bool:
-                return (await upload(http, whole, 10 * number + 1))[0] == 200
+                return (await upload(http, whole.master, 10 * number + 1)).status == 200
 
             await until(works, timeout=30)
             kept.append((await client.upload(photo(10 * number + 2))).id)

@@ -10,7 +10,7 @@ from typing import Self
 
 from kills.history import Call, History
 from safelight.client.master import Client
-from safelight.errors import Error
+from safelight.errors import Code, Error
 from safelight.wire import ENDED, State
 from support.photos import is_inverse, photo
 
@@ -33,9 +33,21 @@ async def upload_until(
         await upload_once(client, history, next(numbers), webhook=webhook)
 
 
-async def upload_once(client: Client, history: History, number: int, *, webhook: str | None = None) -> None:
+async def upload_repeatedly(
+    stop: asyncio.Event, client: Client, history: History, numbers: "itertools.count[int]", *, webhook: str
+) -> None:
+    """Upload one photo after another, every second one twice at the same time under one key."""
+    while not stop.is_set():
+        number = next(numbers)
+        keys = [secrets.token_hex(16)] * (1 + number % 2)
+        await asyncio.gather(*(upload_once(client, history, number, webhook=webhook, key=key) for key in keys))
+
+
+async def upload_once(
+    client: Client, history: History, number: int, *, webhook: str | None = None, key: str | None = None
+) -> None:
     """Upload a photo and note what came of it."""
-    call = Call(photo=number, key=secrets.token_hex(16))
+    call = Call(photo=number, key=key or secrets.token_hex(16))
     history.calls.append(call)
     try:
         task = await client.upload(photo(number), filename=f"{number}.png", idempotency_key=call.key, webhook=webhook)
@@ -79,18 +91,23 @@ async def settled(client: Client, history: History, *, time_limit: float = 90.0)
     """
     for call in history.acknowledged:
         assert call.task is not None
-        async with asyncio.timeout(time_limit):
-            task = await client.wait(call.task)
-            while task.state is State.QUARANTINED:
-                assert task.failure is not None
-                await client.release(task.id)
-                task = await client.wait(task.id)
-        assert task.state in ENDED
-        history.final[task.id] = task
-        history.saw(task)
-        if task.state is State.FINISHED:
-            async with client.result(task.id) as response:
-                history.results[task.id] = await response.read()
+        try:
+            async with asyncio.timeout(time_limit):
+                task = await client.wait(call.task)
+                while task.state is State.QUARANTINED:
+                    assert task.failure is not None
+                    await client.release(task.id)
+                    task = await client.wait(task.id)
+            assert task.state in ENDED
+            history.final[task.id] = task
+            history.saw(task)
+            if task.state is State.FINISHED:
+                async with client.result(task.id) as response:
+                    history.results[task.id] = await response.read()
+        except Error as error:
+            if error.code not in (Code.NOT_FOUND, Code.DAMAGED_BLOB):
+                raise
+            # The task or its result is gone, which the history says.
 
 
 class Uploads:

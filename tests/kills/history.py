@@ -90,6 +90,8 @@ class History:
                 broken.append(f"photo {call.photo}: task {task.id} ended as {task.state.name}: {task.failure}")
             elif len(task.outputs) != 1:
                 broken.append(f"photo {call.photo}: task {task.id} has {len(task.outputs)} outputs")
+            elif task.id not in self.results:
+                broken.append(f"photo {call.photo}: the result of task {task.id} cannot be read")
             elif hashlib.sha256(self.results[task.id]).hexdigest() != task.outputs[0].digest:
                 broken.append(f"photo {call.photo}: the bytes of task {task.id} are not those it names")
             elif self._shows is not None and not self._shows(call.photo, self.results[task.id]):

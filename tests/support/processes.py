@@ -9,9 +9,11 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 TIMEOUT = 30.0
+_TESTS = Path(__file__).parents[1]
 
 
 class Program:
@@ -106,14 +108,22 @@ async def program(*argv: str, env: dict[str, str] | None = None, name: str | Non
         await running.ended()
 
 
-def service(name: str, *argv: str, env: dict[str, str] | None = None, prefix: Sequence[str] = ()) -> Any:
+def service(
+    name: str,
+    *argv: str,
+    env: dict[str, str] | None = None,
+    prefix: Sequence[str] = (),
+    module: Sequence[str] | None = None,
+) -> Any:
     """Run `python -m safelight.NAME` with JSON logs, on a free port unless told otherwise.
 
-    `prefix` is a command that runs it elsewhere.
+    `prefix` is a command that runs it elsewhere. `module` is a module of the tests that runs it, with first arguments.
     """
     port = () if name == "worker" or "--port" in argv else ("--port", "0")
     last = ("--log-format", "json")  # of the last service, where there are several
     if name == "worker":
         last += ("--log-level", "debug")  # with a line for each photo
-    command = (sys.executable, "-W", "error", "-m", f"safelight.{name}", *argv, *port, *last)
+    if module is not None:
+        env = {**(env or {}), "PYTHONPATH": str(_TESTS)}
+    command = (sys.executable, "-W", "error", "-m", *(module or (f"safelight.{name}",)), *argv, *port, *last)
     return program(*prefix, *command, env=env, name=name)

@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -27,8 +27,13 @@ class System:
         *,
         together: bool = False,
         places: Places | None = None,
+        programs: dict[str, Sequence[str]] | None = None,
     ) -> None:
-        """With `together`, the services are one program, `allinone`. `places` says where each program runs."""
+        """With `together`, the services are one program, `allinone`. `places` says where each program runs.
+
+        `programs` are modules of the tests that run a kind in place of its own module, with their first arguments.
+        """
+        self._programs = programs or {}
         self.places = places or Loopback()
         self.services = ("allinone",) if together else SERVICES
         self.data = data
@@ -58,7 +63,13 @@ class System:
             argv = [argument for service in SERVICES for argument in ("--", service, *self._argv(service), *_JSON)][1:]
         kind = name.partition("-")[0]
         self.running[name] = await self._stack.enter_async_context(
-            service(kind, *argv, env=self._environments.get(kind), prefix=self.places.prefix(name))
+            service(
+                kind,
+                *argv,
+                env=self._environments.get(kind),
+                prefix=self.places.prefix(name),
+                module=self._programs.get(kind),
+            )
         )
         return self.running[name]
 
@@ -99,12 +110,13 @@ async def system(
     environments: dict[str, dict[str, str]] | None = None,
     together: bool = False,
     places: Places | None = None,
+    programs: dict[str, Sequence[str]] | None = None,
 ) -> AsyncIterator[System]:
     """Run the four services and some workers; settings are those of a program or of its kind, environments of a kind.
 
-    With `together`, the services run in one process, `allinone`.
+    With `together`, the services run in one process, `allinone`. `programs` are those of `System`.
     """
-    whole = System(data, settings or {}, environments, together=together, places=places)
+    whole = System(data, settings or {}, environments, together=together, places=places, programs=programs)
     try:
         for name in (*whole.services, *(f"worker-{n}" for n in range(workers))):
             await whole.start(name)
