@@ -4,7 +4,7 @@ import { signal } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { Icon } from "../parts/icons";
 import { Keys } from "./keys";
-import { me, may, signOut } from "./session";
+import { me, may, signOut } from "../state/session";
 import { Tenants } from "./tenants";
 import { texts as all } from "../texts";
 import { Webhooks } from "./webhooks";

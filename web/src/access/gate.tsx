@@ -4,7 +4,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { connection } from "../api/live";
 import { Icon } from "../parts/icons";
-import { begin, me, signIn } from "./session";
+import { begin, me, signIn } from "../state/session";
 import { texts as all } from "../texts";
 
 const texts = all.access;

@@ -2,8 +2,8 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { ago } from "../format";
-import { attempt, say } from "../parts/toast";
-import { type CreatedKey, createKey, getKeys, type KeyInfo, revokeKey, rotateKey, type Scope, SCOPES } from "./session";
+import { attempt, say } from "../state/messages";
+import { type CreatedKey, createKey, getKeys, type KeyInfo, revokeKey, rotateKey, type Scope, SCOPES } from "../state/session";
 import { texts as all } from "../texts";
 
 const texts = all.access;

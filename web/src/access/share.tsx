@@ -2,8 +2,8 @@
 
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Icon } from "../parts/icons";
-import { attempt, say } from "../parts/toast";
-import { makeLink } from "./session";
+import { attempt, say } from "../state/messages";
+import { makeLink } from "../state/session";
 import { texts as all } from "../texts";
 
 const texts = all.access;

@@ -2,8 +2,8 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { bytes } from "../format";
-import { attempt } from "../parts/toast";
-import { changeTenant, createTenant, getTenants, type Tenant, type TenantSeen } from "./session";
+import { attempt } from "../state/messages";
+import { changeTenant, createTenant, getTenants, type Tenant, type TenantSeen } from "../state/session";
 import { texts as all } from "../texts";
 
 const texts = all.access;

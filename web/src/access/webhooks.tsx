@@ -1,8 +1,8 @@
 // The secret with which calls of the tenant's webhooks are verified: shown when asked for, and replaced.
 
 import { useState } from "preact/hooks";
-import { attempt, say } from "../parts/toast";
-import { getWebhookSecret, rotateWebhookSecret, type WebhookSecret } from "./session";
+import { attempt, say } from "../state/messages";
+import { getWebhookSecret, rotateWebhookSecret, type WebhookSecret } from "../state/session";
 import { texts as all } from "../texts";
 
 const texts = all.access;

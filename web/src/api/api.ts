@@ -1,6 +1,6 @@
 // The public API of the master: what the page uses of it. The types come from its OpenAPI document.
 
-import { type Filter, moment } from "../state/filter";
+import { type Filter, moment } from "./filter";
 import type {
   Batch,
   BatchPage,

@@ -2,7 +2,7 @@
 
 import { connection } from "../api/live";
 import { add } from "../state/uploads";
-import { take } from "./shared";
+import { take } from "../state/shared";
 
 interface Policies {
   createPolicy(name: string, rules: { createScriptURL: (text: string) => string }): { createScriptURL(text: string): string };

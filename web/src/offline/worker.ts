@@ -1,7 +1,7 @@
 // The service worker: it keeps the files of the page itself, so that the page opens without a connection, and takes photos
 // that other programs share. Answers of the API and photos never pass through it, so nothing private is kept.
 
-import { keep } from "./shared";
+import { keep } from "../state/shared";
 
 /** Addresses below the scope, and what names this build. */
 declare const SHELL: string[];

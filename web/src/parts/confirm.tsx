@@ -1,35 +1,8 @@
-// A question before something that cannot be undone, or that needs a choice.
+// The dialog of a question.
 
-import { signal } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";
+import { question } from "../state/questions";
 import { texts } from "../texts";
-
-interface Question {
-  title: string;
-  text: string;
-  action: string;
-  danger?: boolean;
-  /** The button that changes nothing. */
-  keep?: string;
-  choice?: { label: string; options: readonly string[]; value?: string };
-}
-type Asked = Question & { answer: (given: string | undefined) => void };
-
-const question = signal<Asked | undefined>(undefined);
-
-/** Ask; return the option chosen, or undefined where the person decided against it. */
-export const asking = (asked: Question) =>
-  new Promise<string | undefined>((resolve) => {
-    question.value = {
-      ...asked,
-      answer: (given) => {
-        question.value = undefined;
-        resolve(given);
-      },
-    };
-  });
-
-export const confirmed = async (asked: Question) => (await asking(asked)) !== undefined;
 
 export function Confirm() {
   const dialog = useRef<HTMLDialogElement>(null);

@@ -3,7 +3,7 @@
 import { signal } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { countTasks, type StateName, type TaskCounts } from "../api/api";
-import { type Filter, fromQuery, isEmpty, toQuery } from "../state/filter";
+import { type Filter, fromQuery, isEmpty, toQuery } from "../api/filter";
 import { count, reasonLabel, stateLabel } from "../format";
 import { follow } from "../api/live";
 import { recipes } from "../state/recipes";

@@ -3,14 +3,14 @@
 import { useEffect, useState } from "preact/hooks";
 import { type Action, countChosen, countMatching, eligible, type Plan, progress, run, stop } from "../state/actions";
 import { address, archiveUrl, type Task } from "../api/api";
-import { type Filter } from "../state/filter";
+import { type Filter } from "../api/filter";
 import { recipes } from "../state/recipes";
 import { clear, isSelecting, type Selection, selection, selectMatching } from "../state/selection";
 import type { TaskList } from "../state/tasks";
 import { texts } from "../texts";
-import { asking, confirmed } from "./confirm";
+import { asking, confirmed } from "../state/questions";
 import { Icon, type IconName } from "./icons";
-import { attempt, say } from "./toast";
+import { attempt, say } from "../state/messages";
 
 const words = texts.selection;
 const ACTIONS: { action: Action; icon: IconName }[] = [

@@ -1,36 +1,8 @@
-// Short messages that go by themselves, read out to screen readers.
+// The short messages, read out to screen readers.
 
-import { signal } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";
+import { toasts } from "../state/messages";
 import { texts } from "../texts";
-
-interface Toast {
-  id: number;
-  text: string;
-  tone: "good" | "bad";
-}
-
-const STAYS = 7000;
-const toasts = signal<Toast[]>([]);
-let number = 0;
-
-export function say(text: string, tone: "good" | "bad" = "good"): void {
-  const id = ++number;
-  toasts.value = [...toasts.value.filter((toast) => toast.text !== text).slice(-3), { id, text, tone }];
-  setTimeout(() => {
-    toasts.value = toasts.value.filter((toast) => toast.id !== id);
-  }, STAYS);
-}
-
-/** Do something that the service may refuse, and say why it did. */
-export async function attempt<T>(action: () => Promise<T>): Promise<T | undefined> {
-  try {
-    return await action();
-  } catch (error) {
-    say(error instanceof Error ? error.message : String(error), "bad");
-    return undefined;
-  }
-}
 
 /** A popover, so that messages stand above open dialogs: each new one is raised anew. */
 export function Toasts() {

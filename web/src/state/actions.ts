@@ -2,7 +2,7 @@
 
 import { signal } from "@preact/signals";
 import { actOnTasks, countTasks, filterRecord, type StateName, stateName, type Task, type TaskAction, type TaskActionResult } from "../api/api";
-import type { Filter } from "./filter";
+import type { Filter } from "../api/filter";
 import { type Selection } from "./selection";
 
 export type Action = TaskAction["action"];

@@ -3,8 +3,8 @@
 import { signal } from "@preact/signals";
 import { drainWorker, getSummary, pauseQueue, pauseRecipe, resumeQueue, resumeRecipe, resumeWorker } from "../api/api";
 import type { Summary, Worker } from "../api/api";
-import { confirmed } from "../parts/confirm";
-import { attempt } from "../parts/toast";
+import { confirmed } from "./questions";
+import { attempt } from "./messages";
 import { texts } from "../texts";
 
 const words = texts.system;

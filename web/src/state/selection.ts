@@ -2,7 +2,7 @@
 
 import { computed, signal } from "@preact/signals";
 import type { Task } from "../api/api";
-import type { Filter } from "./filter";
+import type { Filter } from "../api/filter";
 
 export type Selection = { ids: ReadonlySet<string> } | { filter: Filter };
 const NONE: Selection = { ids: new Set() };

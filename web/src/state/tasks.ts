@@ -3,7 +3,7 @@
 import { signal } from "@preact/signals";
 import type { Task, TaskEvent } from "../api/api";
 import { findTasks, getTask, Problem } from "../api/api";
-import { type Filter, matches, mayMatch } from "./filter";
+import { type Filter, matches, mayMatch } from "../api/filter";
 import { follow } from "../api/live";
 
 const HEAD_EVERY = 700;

@@ -1,7 +1,7 @@
 // The other tenants, at which an administrator of the system may look.
 
 import { signal } from "@preact/signals";
-import { getTenants, me } from "../access/session";
+import { getTenants, me } from "./session";
 
 export const others = signal<string[]>([]);
 

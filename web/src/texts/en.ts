@@ -1,16 +1,13 @@
 // Every text of the page, in English. A language is one more file with the same shape.
 
-import type { TaskAction } from "../api/records";
-
-type Action = TaskAction["action"];
-
 const number = (value: number) => value.toLocaleString("en");
 const plural = (value: number, one: string, many = `${one}s`) => `${number(value)} ${value === 1 ? one : many}`;
 const photos = (value: number) => plural(value, "photo");
 
-const ACTIONS: Record<Action, string> = {
+const ACTIONS = {
   retry: "Retry", cancel: "Cancel", release: "Release", delete: "Delete", rerun: "Run with a recipe",
 };
+type Action = keyof typeof ACTIONS;
 const PAST: Record<Action, string> = {
   retry: "sent back to the queue", cancel: "cancelled", release: "released", delete: "deleted", rerun: "queued again",
 };

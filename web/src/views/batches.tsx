@@ -2,11 +2,11 @@
 
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { archiveUrl, type Batch, getBatch, getBatches, Problem, type StateName } from "../api/api";
-import { fromQuery } from "../state/filter";
+import { fromQuery } from "../api/filter";
 import { ago, bytes, stateLabel } from "../format";
 import { follow } from "../api/live";
 import { Icon } from "../parts/icons";
-import { attempt, say } from "../parts/toast";
+import { attempt, say } from "../state/messages";
 import { detail, link, query } from "../router";
 import { texts } from "../texts";
 import { Results } from "./photos/photos";

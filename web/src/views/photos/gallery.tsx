@@ -2,7 +2,7 @@
 
 import { useCallback, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { renditionUrl, State, stateName, type Task } from "../../api/api";
-import { type Filter, toQuery } from "../../state/filter";
+import { type Filter, toQuery } from "../../api/filter";
 import { ago, day, reason, stateLabel } from "../../format";
 import { Icon } from "../../parts/icons";
 import { Thumbnail } from "../../parts/thumbnail";

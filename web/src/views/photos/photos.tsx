@@ -1,7 +1,7 @@
 // Upload, and the gallery of what became of the photos.
 
 import { useEffect, useMemo } from "preact/hooks";
-import { type Filter, fromQuery, isEmpty, toQuery } from "../../state/filter";
+import { type Filter, fromQuery, isEmpty, toQuery } from "../../api/filter";
 import { FilterBar } from "../../parts/filters";
 import { Icon } from "../../parts/icons";
 import { SelectionBar } from "../../parts/selection";

@@ -3,12 +3,12 @@
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { checkToml, deleteRecipe, type NamedRecipe, saveRecipe } from "../../api/api";
 import { begin, canUndo, changed, draft, edit, forget, name, open, undo } from "../../state/draft";
-import { confirmed } from "../../parts/confirm";
+import { confirmed } from "../../state/questions";
 import { Icon } from "../../parts/icons";
-import { attempt, say } from "../../parts/toast";
+import { attempt, say } from "../../state/messages";
 import { changeRecipe, loadSummary, summary } from "../../state/queue";
 import { choose, chosen, isBuiltin, load, recipes } from "../../state/recipes";
-import { may } from "../../access/session";
+import { may } from "../../state/session";
 import { detail, go, guarded, link, query, unguard } from "../../router";
 import { texts } from "../../texts";
 import { toToml } from "../../toml";

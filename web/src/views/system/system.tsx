@@ -13,9 +13,9 @@ import {
 import type { Service, StorageInfo, Task } from "../../api/api";
 import { ago, bytes, count, dateTime, reason, seconds } from "../../format";
 import { follow } from "../../api/live";
-import { may, runsSystem } from "../../access/session";
+import { may, runsSystem } from "../../state/session";
 import { Icon } from "../../parts/icons";
-import { attempt } from "../../parts/toast";
+import { attempt } from "../../state/messages";
 import { link } from "../../router";
 import { changeQueue, changeRecipe, loadSummary, summary } from "../../state/queue";
 import { TaskList } from "../../state/tasks";

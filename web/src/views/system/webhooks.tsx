@@ -1,11 +1,11 @@
 // The calls of webhooks, what was answered, and a button that makes one again.
 
 import { signal } from "@preact/signals";
-import { may } from "../../access/session";
+import { may } from "../../state/session";
 import { getWebhookCalls, resendWebhook, type WebhookCall } from "../../api/api";
 import { ago, dateTime, seconds } from "../../format";
 import { Icon } from "../../parts/icons";
-import { attempt, say } from "../../parts/toast";
+import { attempt, say } from "../../state/messages";
 import { link } from "../../router";
 import { texts } from "../../texts";
 

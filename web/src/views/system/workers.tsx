@@ -1,6 +1,6 @@
 // The workers: what each does, and which of them take no more photos.
 
-import { may } from "../../access/session";
+import { may } from "../../state/session";
 import type { Worker } from "../../api/api";
 import { ago, humanize } from "../../format";
 import { Icon } from "../../parts/icons";

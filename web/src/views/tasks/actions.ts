@@ -2,7 +2,7 @@
 
 import type { Action as Name } from "../../state/actions";
 import { cancelTask, deleteTask, releaseTask, retryTask, type StateName, type Task } from "../../api/api";
-import { confirmed } from "../../parts/confirm";
+import { confirmed } from "../../state/questions";
 import type { IconName } from "../../parts/icons";
 import { texts } from "../../texts";
 

@@ -19,10 +19,10 @@ import {
 } from "../../api/api";
 import { ago, bytes, dateTime, dimensions, kind, outputNotes, reason, seconds, stateLabel } from "../../format";
 import { follow } from "../../api/live";
-import { asking } from "../../parts/confirm";
+import { asking } from "../../state/questions";
 import { Icon } from "../../parts/icons";
 import { Thumbnail } from "../../parts/thumbnail";
-import { attempt, say } from "../../parts/toast";
+import { attempt, say } from "../../state/messages";
 import { recipes } from "../../state/recipes";
 import { go, link } from "../../router";
 import { texts } from "../../texts";

@@ -2,12 +2,12 @@
 
 import { useCallback, useEffect, useMemo } from "preact/hooks";
 import { type StateName, stateName, type Task } from "../../api/api";
-import { type Filter, fromQuery, isEmpty } from "../../state/filter";
+import { type Filter, fromQuery, isEmpty } from "../../api/filter";
 import { ago, reason, stateLabel } from "../../format";
 import { FilterBar } from "../../parts/filters";
 import { Icon } from "../../parts/icons";
 import { SelectionBar } from "../../parts/selection";
-import { attempt } from "../../parts/toast";
+import { attempt } from "../../state/messages";
 import { Virtual } from "../../parts/virtual";
 import { detail, link, query } from "../../router";
 import { clear, isSelected, toggle } from "../../state/selection";

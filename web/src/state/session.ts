@@ -3,9 +3,9 @@
 import { signal } from "@preact/signals";
 import { ask, Problem } from "../api/api";
 import { connection } from "../api/live";
-import { empty } from "../offline/shared";
+import { empty } from "./shared";
 import { acting } from "../router";
-import { forgetAll as forgetUploads } from "../state/uploads";
+import { forgetAll as forgetUploads } from "./uploads";
 import type { components } from "../api/openapi";
 
 type Schemas = components["schemas"];

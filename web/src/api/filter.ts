@@ -1,6 +1,6 @@
 // Which tasks a list shows: the filters of `GET /tasks`, as they stand in the address of the page.
 
-import { type StateName, stateName, type Task, type TaskEvent } from "../api/records";
+import { type StateName, stateName, type Task, type TaskEvent } from "./records";
 import type { Query } from "../router";
 
 export interface Filter {
