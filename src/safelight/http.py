@@ -6,20 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import CONTENT_TYPE_LATEST, disable_created_metrics, generate_latest
 
 from safelight import tracing
 from safelight.access import malformed, route
@@ -27,6 +20,7 @@ from safelight.access.caller import CALLER, Access, Caller
 from safelight.access.forwarded import client_address
 from safelight.access.malformed import HARDENED
 from safelight.errors import Code, Error, validation_problem
+from safelight.request_metrics import RequestMetrics
 from safelight.service import Service
 from safelight.wire import decode, encode
 
@@ -159,35 +153,14 @@ _NOWHERE = route.Mounted(Access.OPEN, "none")
 
 
 async def _harden(request: web.Request, response: web.StreamResponse) -> None:
+    setdefault = response.headers.setdefault
     for name, value in HARDENED.items():
-        response.headers.setdefault(name, value)
+        setdefault(name, value)
     request.app[SERVICE].gate.origins.allow(request, response)
 
 
-class _Answered:
-    """The metrics of requests. Finding a metric by its labels costs more than counting, so each is found once."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._requests = Counter(
-            "safelight_requests", "Requests answered", ["method", "route", "status"], registry=registry
-        )
-        self._seconds = Histogram("safelight_request_seconds", "Time to answer", ["method", "route"], registry=registry)
-        self._found: dict[tuple[str, str, int], tuple[Callable[[], None], Callable[[float], None]]] = {}
-
-    def count(self, method: str, path: str, status: int, seconds: float) -> None:
-        """Count a request. `path` is that of a route, so there are only so many."""
-        key = (method if method in hdrs.METH_ALL else "other", path, status)
-        found = self._found.get(key)
-        if found is None:
-            found = self._requests.labels(*key).inc, self._seconds.labels(*key[:2]).observe
-            self._found[key] = found
-        inc, observe = found
-        inc()
-        observe(seconds)
-
-
 def _middleware(service: Service) -> Middleware:
-    answered = _Answered(service.registry)
+    answered = RequestMetrics(service.registry)
 
     @web.middleware
     async def handle(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -196,11 +169,14 @@ def _middleware(service: Service) -> Middleware:
         status = 499  # the client left before it was answered
         service.begin()
         try:
-            with _traced(request, mounted.path) as span:
-                response = await _answer(request, handler, service, mounted.access)
-                status = response.status
-                if span is not None:
-                    span.set_attribute("http.response.status_code", status)
+            if tracing.is_on():
+                with _span(request, mounted.path) as span:
+                    response = await _answer(request, handler, service, mounted)
+                    if span is not None:
+                        span.set_attribute("http.response.status_code", response.status)
+            else:
+                response = await _answer(request, handler, service, mounted)
+            status = response.status
             if service.stopping.is_set():
                 response.force_close()
             return response
@@ -214,10 +190,8 @@ def _middleware(service: Service) -> Middleware:
     return handle
 
 
-def _traced(request: web.Request, path: str) -> AbstractContextManager[Any]:
+def _span(request: web.Request, path: str) -> AbstractContextManager[Any]:
     """Make a span of a request that belongs to a trace, or begins one."""
-    if not tracing.is_on():
-        return nullcontext()
     name: str | None = getattr(request.match_info.handler, "traced", None)
     return tracing.span(
         name or f"{request.method} {path}",
@@ -228,13 +202,17 @@ def _traced(request: web.Request, path: str) -> AbstractContextManager[Any]:
     )
 
 
-async def _answer(request: web.Request, handler: Handler, service: Service, access: Access) -> web.StreamResponse:
+async def _answer(
+    request: web.Request, handler: Handler, service: Service, mounted: route.Mounted
+) -> web.StreamResponse:
     try:
         if (preflight := service.gate.origins.preflight(request)) is not None:
             return preflight
-        request[CALLER] = found = await service.gate.admit(request, access)
+        request[CALLER] = found = await service.gate.admit(request, mounted.access)
         service.connections.note(request, found)
         _refuse_encoded(request)
+        if mounted.body:
+            await route.ask_for_body(request, mounted)
         return await handler(request)
     except Error as error:
         return _refused(request, error)
@@ -243,7 +221,9 @@ async def _answer(request: web.Request, handler: Handler, service: Service, acce
             raise
         return _translated(request, error)
     except web.RequestPayloadError as error:
-        return problem_response(Error(Code.INVALID_REQUEST, malformed.sentence(error)))
+        response = problem_response(Error(Code.INVALID_REQUEST, malformed.sentence(error)))
+        response.force_close()
+        return response
     except asyncio.CancelledError:
         raise
     except ConnectionError as error:
@@ -274,8 +254,8 @@ def _lacks_memory(error: Exception) -> bool:
 
 def _refuse_encoded(request: web.Request) -> None:
     """Take bodies as they are: unpacking one would cost what its sender likes."""
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING)
+    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
         raise Error(Code.UNSUPPORTED_FORMAT, "Bodies are taken without Content-Encoding. Send it uncompressed.")
 
 

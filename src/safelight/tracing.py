@@ -144,12 +144,13 @@ def span(
     return _tracing.span(name, parent, attributes, root=root, kind=kind)
 
 
-@contextmanager
-def each(name: str, parents: Iterable[str | None]) -> Iterator[None]:
+def each(name: str, parents: Iterable[str | None]) -> AbstractContextManager[Any]:
     """Make a span of what happens in a context for each traceparent: it is one step of several traces."""
-    if _tracing is None:
-        yield
-        return
+    return _NOTHING if _tracing is None else _each(name, parents)
+
+
+@contextmanager
+def _each(name: str, parents: Iterable[str | None]) -> Iterator[None]:
     with ExitStack() as stack:
         for parent in parents:
             stack.callback(begin(name, parent).end)

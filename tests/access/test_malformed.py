@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 
+import aiohttp
+
 LONG = b"x" * 20_000
 HOSTILE = b"<script>\x01"
 MALFORMED = {
@@ -24,27 +26,44 @@ MALFORMED = {
     ),
 }
 ROUTES = {
-    "keyvaluestore": ("PUT /dbendpoint", "application/json"),
-    "db": ("POST /tasks", "application/json"),
-    "storage": ("POST /blobs", "application/octet-stream"),
-    "master": ("POST /task", "multipart/form-data; boundary=b"),
+    "keyvaluestore": {"PUT /dbendpoint": "application/json"},
+    "db": {"POST /tasks": "application/json", "POST /task/1/finish": "application/json"},
+    "storage": {"POST /blobs": "application/octet-stream", "POST /upload/1": "multipart/form-data; boundary=b"},
+    "master": {
+        "POST /task": "multipart/form-data; boundary=b",
+        "POST /tasks": "multipart/form-data; boundary=b",
+        "POST /tasks/changes": "application/json",
+        "POST /recipes/check": "application/toml",
+    },
 }
+"""Of each service, routes that read a body in one way or another."""
 
 
-async def answer(url, sent):
-    """Send bytes; return the status, the headers and the body of the answer."""
+async def answer(url, *sent):
+    """Send bytes, each part once the service has had time for the one before; return the answer and see the end."""
     host, _, port = url.removeprefix("http://").rpartition(":")
     async with asyncio.timeout(30):
         reader, writer = await asyncio.open_connection(host, int(port))
         try:
-            writer.write(sent)
+            for part in sent:
+                writer.write(part)
+                if part is not sent[-1]:
+                    await taken(url)
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
             answered = await reader.readexactly(int(headers["content-length"]))
+            assert await reader.read() == b"", "there is no second answer, and the connection is closed"
         finally:
             writer.close()
             await asyncio.gather(writer.wait_closed(), return_exceptions=True)
     return int(head[0].split()[1]), headers, answered
+
+
+async def taken(url):
+    """Wait until a service has read what was sent to it before: it takes connections in turn, ready ones first."""
+    for _ in range(3):
+        async with aiohttp.request("GET", f"{url}/healthz") as health:
+            assert health.status == 200
 
 
 def check(name, got):
@@ -65,10 +84,23 @@ async def test_every_service_answers_what_is_no_request_with_a_problem(keyed):
             check((service.name, name), await answer(service.url, sent))
 
 
+def routes():
+    """Yield each service with its routes, and the head of a request to each that sends chunks."""
+    for service, lines in ROUTES.items():
+        for line, kind in lines.items():
+            sends = f"Content-Type: {kind}\r\nTransfer-Encoding: chunked\r\nAccept: application/json\r\n"
+            yield service, f"{line} HTTP/1.1\r\nHost: localhost\r\n{sends}"
+
+
 async def test_a_body_whose_chunks_are_malformed_is_answered_with_a_problem(keyed):
-    for service, (line, kind) in ROUTES.items():
-        head = (
-            f"{line} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {keyed.key}\r\n"
-            f"Content-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
-        ).encode()
-        check(service, await answer(keyed.url(service), head + HOSTILE + b"\r\n"))
+    good = b"5\r\n--b\r\n\r\n"
+    for service, head in routes():
+        shown = f"{head}Authorization: Bearer {keyed.key}\r\n\r\n".encode()
+        check(head, await answer(keyed.url(service), shown + HOSTILE + b"\r\n"))
+        check(head, await answer(keyed.url(service), shown, HOSTILE + b"\r\n"))
+        check(head, await answer(keyed.url(service), shown + good, HOSTILE + b"\r\n"))
+
+
+async def test_malformed_chunks_of_a_request_that_was_refused_end_the_connection(keyed):
+    for service, head in routes():
+        check(head, await answer(keyed.url(service), f"{head}\r\n".encode(), HOSTILE + b"\r\n"))

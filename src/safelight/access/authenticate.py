@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
 
-from safelight.access.caller import EVERYBODY, LOCAL, NOBODY, Access, Caller
+from safelight.access.caller import EVERYBODY, LOCAL, NOBODY, Access, Caller, holds
 from safelight.access.forwarded import client_address
 from safelight.access.origin import Origins
 from safelight.access.policy import Policy
@@ -43,12 +43,12 @@ class Gate:
     async def admit(self, request: web.Request, access: Access) -> Caller:
         """Return who sent a request that asks for `access`. Raises MISDIRECTED, FORBIDDEN, UNAUTHENTICATED."""
         self.origins.check(request, access)
-        if access & EVERYBODY:
+        if holds(access, EVERYBODY):
             return NOBODY
         caller = await self.identify(request)
         if caller is None:
             raise Error(Code.UNAUTHENTICATED, _what_to_show(access))
-        if not caller.scopes & access:
+        if not holds(caller.scopes, access):
             raise Error(Code.FORBIDDEN, _what_is_missing(caller, access))
         return caller
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
+from typing import Any
 
-from aiohttp import http_exceptions, web
+from aiohttp import StreamReader, http_exceptions, web
+from aiohttp.http_parser import RawRequestMessage
+from multidict import istr
 
 from safelight.errors import Code, Error
 from safelight.wire import encode
@@ -17,10 +20,10 @@ from safelight.wire import encode
 log = logging.getLogger(__name__)
 
 HARDENED = {
-    "X-Content-Type-Options": "nosniff",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
+    istr("X-Content-Type-Options"): "nosniff",
+    istr("Cross-Origin-Resource-Policy"): "same-origin",
+    istr("Content-Security-Policy"): "default-src 'none'; frame-ancestors 'none'",
+    istr("Referrer-Policy"): "no-referrer",
 }
 """What holds for every answer that says nothing else: no browser runs it, shows it in a frame or gives it to others."""
 
@@ -52,7 +55,36 @@ def sentence(error: BaseException | None) -> str:
 class Handler(web.RequestHandler):
     """The protocol of a connection, which answers what is malformed with a problem document and then closes."""
 
-    __slots__ = ()
+    __slots__ = ("_body",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take what `web.RequestHandler` takes."""
+        super().__init__(*args, **kwargs)
+        self._body: StreamReader | None = None
+        """The body of the last request whose head has come."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, and notice at once where those of a body are malformed."""
+        super().data_received(data)
+        if self._messages:
+            message, body = self._messages[-1]
+            if isinstance(message, RawRequestMessage):
+                self._body = body
+            elif self._body is not None and not self._body.is_eof():
+                self._break_off(self._body)
+
+    def _break_off(self, body: StreamReader) -> None:
+        """Tell whoever reads a body that no more of it will come; aiohttp would let them wait for it."""
+        waiting = self._current_request is not None or len(self._messages) > 1
+        self._messages.pop()  # the mistake is not a request of its own
+        self._lingering_time = 0.0
+        if waiting:
+            broken = web.RequestPayloadError()
+            broken.__cause__ = cause = http_exceptions.TransferEncodingError("malformed chunks")
+            body.set_exception(broken, cause)
+        else:  # it is answered already
+            body.feed_eof()
+        self.close()
 
     def handle_error(
         self,

@@ -10,13 +10,14 @@ from __future__ import annotations
 from functools import lru_cache
 
 from aiohttp import hdrs, web
+from multidict import istr
 
 from safelight.access.caller import Access
 from safelight.access.networks import is_loopback, parsed
 from safelight.access.policy import Policy, split_host
 from safelight.errors import Code, Error
 
-_SITE, _MODE, _DEST = "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest"
+_SITE, _MODE, _DEST = istr("Sec-Fetch-Site"), istr("Sec-Fetch-Mode"), istr("Sec-Fetch-Dest")
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _REQUEST_HEADERS = (
     "Authorization, Content-Type, Idempotency-Key, Range, If-Range, If-None-Match, If-Match, Last-Event-ID, "
@@ -76,10 +77,10 @@ class Origins:
 
     def preflight(self, request: web.Request) -> web.Response | None:
         """Answer a browser that asks whether a page may send a request; None for what is no such question."""
-        origin = request.headers.get(hdrs.ORIGIN)
-        if request.method != hdrs.METH_OPTIONS or origin is None:
+        if request.method != hdrs.METH_OPTIONS:
             return None
-        if origin not in self._policy.origins or hdrs.ACCESS_CONTROL_REQUEST_METHOD not in request.headers:
+        headers = request.headers
+        if headers.get(hdrs.ORIGIN) not in self._policy.origins or hdrs.ACCESS_CONTROL_REQUEST_METHOD not in headers:
             return None
         return web.Response(
             status=204,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import wraps
 
 import msgspec
 from aiohttp import HttpVersion11, hdrs, web
@@ -27,10 +26,15 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Mounted(msgspec.Struct, frozen=True):
-    """What is known of a route in a router: the access, and the path under which it is counted."""
+    """What is known of a route in a router: the access, and the path under which it is counted.
+
+    `body` is whether requests bring one, of `largest` bytes (see `Route`).
+    """
 
     access: Access
     path: str
+    body: bool = False
+    largest: int | None = None
 
 
 _WITH_BODY = frozenset({hdrs.METH_POST, hdrs.METH_PUT, hdrs.METH_PATCH})
@@ -73,20 +77,15 @@ async def _wait(request: web.Request) -> None:
         raise web.HTTPExpectationFailed(text="The only expectation that is met is 100-continue.")
 
 
-def _bidding(route: Route) -> Handler:
+async def ask_for_body(request: web.Request, mounted: Mounted) -> None:
     """Ask for the body once access is granted and its announced length is allowed (RFC 9110, 10.1.1)."""
-
-    @wraps(route.handler)
-    async def handler(request: web.Request) -> web.StreamResponse:
-        if route.largest is not None and (request.content_length or 0) > route.largest:
-            detail = f"The request announces more than {route.largest} bytes. Upload a smaller photo."
-            raise Error(Code.TOO_LARGE, detail, limit=route.largest)
-        if hdrs.EXPECT in request.headers and request.version >= HttpVersion11:
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request.writer.output_size = 0  # what was sent is no part of the answer
-        return await route.handler(request)
-
-    return handler
+    largest = mounted.largest
+    if largest is not None and (request.content_length or 0) > largest:
+        detail = f"The request announces more than {largest} bytes. Upload a smaller photo."
+        raise Error(Code.TOO_LARGE, detail, limit=largest)
+    if hdrs.EXPECT in request.headers and request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # what was sent is no part of the answer
 
 
 def add(app: web.Application, *routes: Iterable[Route]) -> None:
@@ -106,9 +105,8 @@ def mount(app: web.Application, prefix: str = "") -> Table:
         if not route.access:
             raise ValueError(f"{route.method} {route.path} names no access.")
         for path in dict.fromkeys((route.path, prefix + route.path)):
-            handler = _bidding(route) if route.method in _WITH_BODY else route.handler
-            mounted = app.router.add_route(route.method, path, handler, expect_handler=_wait)
-            table[mounted] = Mounted(route.access, route.path)
+            mounted = app.router.add_route(route.method, path, route.handler, expect_handler=_wait)
+            table[mounted] = Mounted(route.access, route.path, route.method in _WITH_BODY, route.largest)
     if prefix:
         for method in _READING:
             mounted = app.router.add_route(method, prefix, _to_the_page)

@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -35,6 +36,8 @@ _NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 _LARGE = 1 << 20
 _LONGEST_ANSWER = 256 << 20
+_SHORT = 9
+"""Digits of a Content-Length below which an answer is read as one."""
 _LONGEST_WAIT = 86400.0
 _DIGITS = 10
 
@@ -127,18 +130,8 @@ class Connection:
         UNAVAILABLE where nothing answers. What did not reach one instance is sent to another one, and so is a GET or
         HEAD that one has received and not answered.
         """
-        sent = {**(headers or {}), **tracing.headers(), **self._credentials(method, path)}
-        if isinstance(body, bytes) and len(body) > _LARGE:
-            body = io.BytesIO(body)  # sent in chunks, so that other requests can be sent in between
         idle = (self._idle_timeout if idle_timeout is None else idle_timeout) + wait
-        query = {key: str(value) for key, value in (params or {}).items() if value is not None}
-        options: dict[str, Any] = {
-            "params": query,
-            "data": body,
-            "headers": sent,
-            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=idle),
-            "allow_redirects": False,
-        }
+        options = self._options(method, path, params, body, headers or {}, idle)
         base, response = await self._send(method, path, options)
         try:
             async with response:
@@ -148,10 +141,32 @@ class Connection:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._no_answer(base, error) from error
 
+    def _options(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Any] | None,
+        body: Body,
+        headers: Mapping[str, str],
+        idle: float,
+    ) -> dict[str, Any]:
+        """Return what a request is sent with."""
+        if isinstance(body, bytes):
+            # In chunks if it is large, so that other requests can be sent in between.
+            body = aiohttp.BytesPayload(body) if len(body) <= _LARGE else io.BytesIO(body)
+        query = params and {key: str(value) for key, value in params.items() if value is not None}
+        return {
+            "params": query or None,
+            "data": body,
+            "headers": {**headers, **tracing.headers(), **self._credentials(method, path)},
+            "timeout": _timeout(idle),
+            "allow_redirects": False,
+        }
+
     @asynccontextmanager
     async def elsewhere(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
         """Fetch what a service has redirected to, without credentials, which are the service's alone."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=self._idle_timeout)
+        timeout = _timeout(self._idle_timeout)
         place = urlsplit(url).netloc
         try:
             async with self._http.get(
@@ -230,10 +245,15 @@ class Connection:
             sent["Content-Type"] = "application/json"
 
         async def attempt() -> T:
-            async with self.open(
-                method, path, params=params, body=body, headers=sent, wait=wait, idle_timeout=self._answer_timeout
-            ) as response:
-                data = await _read(response)
+            options = self._options(method, path, params, body, sent, self._answer_timeout + wait)
+            base, response = await self._send(method, path, options)
+            try:
+                async with response:
+                    if response.status >= 400:
+                        raise await _error_of(response)
+                    data = await _read(response)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise self._no_answer(base, error) from error
             if kind is bytes:
                 return data  # type: ignore[return-value]
             try:
@@ -271,8 +291,16 @@ async def retrying(attempt: Callable[[], Any], *, retry_for: float, deadline: fl
         pause = min(pause * 2, 2.0)
 
 
+@lru_cache(maxsize=64)
+def _timeout(idle: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=idle)
+
+
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     """Read an answer that is held in memory, whoever sends it."""
+    announced = response.headers.get(aiohttp.hdrs.CONTENT_LENGTH)
+    if announced is not None and aiohttp.hdrs.TRANSFER_ENCODING not in response.headers and len(announced) < _SHORT:
+        return await response.read()  # it has no more than it announces
     data = bytearray()
     async for chunk in response.content.iter_any():
         data += chunk
