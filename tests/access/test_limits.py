@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import socket
 import stat
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
 
-from safelight.access import places
+from safelight.access import connections, places
 from safelight.access.places import Places
 from safelight.errors import Error
 from support.metrics import until
@@ -107,6 +109,55 @@ async def test_one_address_holds_so_many_connections_and_keeps_those_that_ask(pl
         for task in ends:
             task.cancel()
         await asyncio.gather(*ends, return_exceptions=True)
+
+
+async def unread(service, stack, ending):
+    """Ask for more than the kernel holds, and read nothing of it."""
+    writer = (await stack.enter_async_context(connection(service)))[1]
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    writer.transport.pause_reading()
+    request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n"
+    writer.write((request + b"\r\n") * 60 + request + ending + b"\r\n")
+    return writer
+
+
+def held(service):
+    """Count the connections for which a service has a descriptor, as the kernel knows them."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    port, listening = f"{service.port:04X}", "0A"
+    return sum(row[1].endswith(f":{port}") and row[3] != listening and row[9] != "0" for row in rows)
+
+
+@pytest.mark.slow
+async def test_an_answer_that_nobody_takes_costs_its_connection(plane, http, monkeypatch):
+    monkeypatch.setattr(connections, "_MOST_LOOKS", 2)
+    await plane.start_all()
+    service = plane.services["master"]
+    async with AsyncExitStack() as stack:
+        for ending in (b"", b"Connection: close\r\n"):
+            await unread(service, stack, ending)
+        closed = 'safelight_connections_closed_total{reason="stalled"}'
+        await until(http, service.url, closed, lambda count: count == 2)
+        async with http.get(f"{service.url}/healthz") as answer:
+            assert answer.status == 200
+
+
+@pytest.mark.slow
+async def test_answers_that_nobody_takes_do_not_hide_a_connection_from_the_limit(plane, http, monkeypatch):
+    """A transport that is closed waits for the client to take what was written, for ever: it must be cut off."""
+    await plane.start_all(trusted_proxies="192.0.2.1")
+    service = plane.services["master"]
+    async with AsyncExitStack() as stack, asyncio.timeout(60):
+        for _ in range(12):
+            await unread(service, stack, b"")
+        while len(service.connections._untaken) < 12:
+            async with http.get(f"{service.url}/healthz") as answer:
+                assert answer.status == 200
+        assert held(service) >= 12
+        monkeypatch.setattr(service.connections, "_per_address", 3)
+        while held(service) > 4:  # three of them, and this test's own
+            async with http.get(f"{service.url}/healthz") as answer:
+                assert answer.status == 200
 
 
 @pytest.mark.slow

@@ -1,8 +1,8 @@
 """Connections that hold a place and do nothing with it.
 
-A new connection must send the head of a request in time, and one address may hold so many, those that have not
-finished a TLS handshake included. Connections of this system's services, of this machine where it needs no key, and of
-named proxies are not counted: many clients share them.
+A new connection must send the head of a request in time, and take what it is answered; and one address may hold so
+many, those that have not finished a TLS handshake included. Connections of this system's services, of this machine
+where it needs no key, and of named proxies are not counted: many clients share them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from prometheus_client import CollectorRegistry, Counter
 from safelight import background
 from safelight.access.caller import Caller
 from safelight.access.listener import Listener
+from safelight.access.malformed import Handler
 from safelight.access.networks import Networks
 
 log = logging.getLogger(__name__)
 
 _EVERY = 1.0
 """Seconds between two looks."""
+_MOST_LOOKS = 60
+"""Looks in a row at which a client may have taken nothing of the answer that waits for it."""
 _COUNTED_ON = frozenset({"cluster", "loopback"})
 
 
@@ -42,6 +45,8 @@ class Connections:
         self._since: dict[RequestHandler, float] = {}
         self._trusted: dict[RequestHandler, bool] = {}
         """Connections that have sent a request, and whether it showed who sent it."""
+        self._untaken: dict[RequestHandler, tuple[int, int]] = {}
+        """The bytes that wait for a client to take them, and at how many looks it had taken none."""
         self._closed = Counter(
             "safelight_connections_closed", "Connections closed for what they did not do", ["reason"], registry=registry
         )
@@ -67,6 +72,10 @@ class Connections:
         self._since = {each: self._since.get(each, now) for each in connections}
         self._trusted = {each: self._trusted[each] for each in connections if each in self._trusted}
         held: dict[str, list[RequestHandler]] = {}
+        self._untaken = {each: self._waits(each, size) for each in connections if (size := _unsent(each))}
+        for each, (_, looks) in self._untaken.items():
+            if looks > _MOST_LOOKS:
+                self._close(each, "stalled")
         for each, since in self._since.items():
             if each not in self._trusted and now - since > self._header_timeout:
                 self._close(each, "silent")
@@ -75,6 +84,10 @@ class Connections:
         for peer, theirs in held.items():
             if len(theirs) > self._per_address and peer not in self._proxies:
                 self._close_some(peer, theirs)
+
+    def _waits(self, connection: RequestHandler, size: int) -> tuple[int, int]:
+        before, looks = self._untaken.get(connection, (size, 0))
+        return size, looks + 1 if size >= before else 0
 
     def _look_at_handshakes(self, connections: list[RequestHandler], accepted: list[socket.socket]) -> None:
         """Close handshakes of an address that holds too many; each of them has a deadline as well."""
@@ -104,7 +117,21 @@ class Connections:
 
     def _close(self, connection: RequestHandler, reason: str) -> None:
         self._closed.labels(reason).inc()
+        unsent = _unsent(connection)
         connection.force_close()
+        if unsent:  # a transport that is closed waits for the client to take what was written
+            _carrier(connection).abort()
+
+
+def _carrier(connection: RequestHandler) -> asyncio.Transport:
+    assert isinstance(connection, Handler)
+    assert connection.carrier is not None
+    return connection.carrier
+
+
+def _unsent(connection: RequestHandler) -> int:
+    """Return how many bytes of answers wait for the client to take more."""
+    return _carrier(connection).get_write_buffer_size()
 
 
 def _number(connection: RequestHandler) -> int:

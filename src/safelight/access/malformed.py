@@ -6,6 +6,7 @@ what kind of mistake it was.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from http import HTTPStatus
 from typing import Any
@@ -55,13 +56,21 @@ def sentence(error: BaseException | None) -> str:
 class Handler(web.RequestHandler):
     """The protocol of a connection, which answers what is malformed with a problem document and then closes."""
 
-    __slots__ = ("_body",)
+    __slots__ = ("_body", "carrier")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take what `web.RequestHandler` takes."""
         super().__init__(*args, **kwargs)
         self._body: StreamReader | None = None
         """The body of the last request whose head has come."""
+        self.carrier: asyncio.Transport | None = None
+        """The transport, also once `transport` is given up and what was written still waits to be taken."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        super().connection_made(transport)
+        assert isinstance(transport, asyncio.Transport)
+        self.carrier = transport
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, and notice at once where those of a body are malformed."""
