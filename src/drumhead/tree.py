@@ -233,8 +233,8 @@ def write_tar(tree: Tree, out: IO[bytes], written: Callable[[int], None] | None 
 def read_tar(source: IO[bytes], limit: int) -> Tree:
     """Read a tar stream of at most `limit` bytes into a tree.
 
-    Owners and times are dropped, hard links become copies, devices are refused. Raises UNVERIFIED for a stream that is
-    longer, or no tar; UNSUPPORTED for a device or a path that no guest can hold.
+    Owners and times are dropped, hard links become copies, devices and files with holes are refused. Raises UNVERIFIED
+    for a stream that is longer, with its copies, or no tar; UNSUPPORTED for what no layer can hold.
     """
     tree = Tree()
     try:
@@ -247,14 +247,17 @@ def read_tar(source: IO[bytes], limit: int) -> Tree:
                 elif info.issym():
                     tree.add(path, symlink(_checked(info.linkname)))
                 elif info.islnk():
-                    tree.add(path, tree[clean_path(info.linkname)])
-                elif info.isreg():
+                    entry = tree[clean_path(info.linkname)]
+                    limited.count(entry.size)
+                    tree.add(path, entry)
+                elif info.isreg() and not info.issparse():  # holes are bytes that no stream brought
                     contents = archive.extractfile(info)
                     assert contents is not None
                     tree.add(path, regular(contents.read(), info.mode & 0o7777))
                 else:
                     raise DrumheadError(
-                        ErrorCode.UNSUPPORTED, f"/{path} is a device or a pipe, which a layer cannot hold"
+                        ErrorCode.UNSUPPORTED,
+                        f"/{path} is a device, a pipe or a file with holes, which a layer cannot hold",
                     )
     except (tarfile.TarError, KeyError, ValueError, RecursionError) as error:
         raise DrumheadError(ErrorCode.UNVERIFIED, f"not a readable tar archive: {error}") from error
@@ -280,9 +283,13 @@ class _Limited:
     def read(self, size: int = -1) -> bytes:
         """Read like the stream. Raises UNVERIFIED at the limit."""
         data = self._source.read(size)
-        self._read += len(data)
+        self.count(len(data))
+        return data
+
+    def count(self, size: int) -> None:
+        """Count what was read, or is a copy of it. Raises UNVERIFIED at the limit."""
+        self._read += size
         if self._read > self._limit:
             raise DrumheadError(
                 ErrorCode.UNVERIFIED, f"the archive unpacks to more than {self._limit} bytes; nothing is kept"
             )
-        return data

@@ -27,6 +27,11 @@ RECORDS: dict[str, str] = {"linux": RECORD, "osv": "osv.json"}
 """The record by guest: a name can have an image for each guest. Without a guest, the first one that exists is used."""
 
 
+_LARGEST_KERNEL = 256 << 20
+_XZ_MEMORY = 128 << 20
+"""Bytes that a kernel may unpack to, and that unpacking may take: an image comes from anywhere."""
+
+
 class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What ``drumhead info`` says (sizes in bytes). `disk_size` counts kernel, initrd and layers as stored."""
 
@@ -108,7 +113,7 @@ class ImageStore:
         """
         kernel = self._home.cache / "kernels" / image.kernel.vmlinux.digest
         if not kernel.is_file():
-            elf = lzma.decompress(self._blobs.read(image.kernel.vmlinux.digest))
+            elf = _unpacked(self._blobs.read(image.kernel.vmlinux.digest))
             with replacing(kernel) as temporary:
                 temporary.write_bytes(elf)
         initrd = image.kernel.initrd
@@ -156,6 +161,19 @@ class ImageStore:
 def encode(image: Image) -> bytes:
     """Return the bytes of an image's record."""
     return msgspec.json.format(msgspec.json.encode(image), indent=1) + b"\n"
+
+
+def _unpacked(kernel: bytes) -> bytes:
+    """Unpack a kernel. Raises UNVERIFIED for one that is damaged, or that unpacks to more than any kernel has."""
+    try:
+        unpacking = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+        elf = unpacking.decompress(kernel, _LARGEST_KERNEL)
+    except lzma.LZMAError as error:
+        raise DrumheadError(ErrorCode.UNVERIFIED, f"the kernel of the image is damaged: {error}") from None
+    if not unpacking.eof:
+        sentence = f"the kernel of the image is cut off, or unpacks to more than {_LARGEST_KERNEL} bytes"
+        raise DrumheadError(ErrorCode.UNVERIFIED, sentence)
+    return elf
 
 
 def blobs_of(image: Image) -> list[Blob]:

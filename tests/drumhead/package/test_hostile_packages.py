@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import json
+import lzma
 import os
 import re
 import tarfile
@@ -15,14 +16,18 @@ import zstandard
 from aiohttp import web
 from msgspec.structs import replace
 
+from drumhead.blobs import Blobs
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
+from drumhead.image import store as image_store
 from drumhead.image.collect import _merge
 from drumhead.image.scan import Scan
+from drumhead.image.store import ImageStore
 from drumhead.manifest.project import read_project
 from drumhead.package import signing
 from drumhead.package.records import Package
 from drumhead.package.store import PackageStore
+from drumhead.records import Image, Kernel
 from drumhead.tree import Tree, regular
 from support.guests.composing import Drumhead, write_files
 
@@ -95,6 +100,44 @@ def test_a_small_package_does_not_unpack_to_gigabytes(home, claims):
     except MemoryError:
         os._exit(2)
     os._exit(3)
+
+
+def sparse(size):
+    """A tar with one file that is nothing but a hole."""
+    info = tarfile.TarInfo("hole")
+    info.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": f"{size},0",
+                        "GNU.sparse.size": str(size)}  # fmt: skip
+    return info.tobuf(tarfile.PAX_FORMAT) + bytes(1024)
+
+
+def linked(size, copies):
+    """A tar with one file and many hard links to it, each of which is a copy in a layer."""
+    links = [(f"copy-{number}", tarfile.LNKTYPE, "file") for number in range(copies)]
+    return tar_of(("file", tarfile.REGTYPE, bytes(size)), *links)
+
+
+@pytest.mark.parametrize("archive", [sparse(1 << 40), linked(MIB, 1000)], ids=["holes", "hard links"])
+def test_a_package_does_not_multiply_what_its_archive_brings(home, archive):
+    store, package = stored(home, zstandard.compress(archive))
+    with pytest.raises(DrumheadError) as caught:
+        store.tree(package)
+    assert caught.value.code in (ErrorCode.UNVERIFIED, ErrorCode.UNSUPPORTED)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [lzma.compress(bytes(4 * MIB), preset=0), b"no xz", lzma.compress(b"x")[:-9]],
+    ids=["bomb", "no kernel", "cut off"],
+)
+def test_the_kernel_of_an_image_does_not_unpack_to_more_than_a_kernel(home, monkeypatch, kernel):
+    monkeypatch.setattr(image_store, "_LARGEST_KERNEL", 2 * MIB)
+    blob = Blobs(home).put(kernel)
+    made = Kernel(package="harm", version="1", vmlinux=blob, initrd=None)
+    image = Image(name="harm", title="", version="1", guest="linux", kernel=made, layers=())
+    with pytest.raises(DrumheadError) as caught:
+        ImageStore(home).files(image)
+    assert caught.value.code is ErrorCode.UNVERIFIED
+    assert not any((home.cache / "kernels").glob("*"))
 
 
 @pytest.mark.parametrize(
