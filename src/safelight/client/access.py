@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
-
 from safelight.accounts import (
     AuditEntry,
     CreatedKey,
@@ -20,7 +18,7 @@ from safelight.accounts import (
     TenantSeen,
     WebhookSecret,
 )
-from safelight.client.base import ServiceClient
+from safelight.client.base import ServiceClient, decoded
 
 _PAGE = 1000
 
@@ -99,7 +97,7 @@ class AccessClient(ServiceClient):
         while True:
             params = {"after": after, "limit": _PAGE}
             lines = await self._connection.call("GET", "/audit", bytes, params=params)
-            entries = [msgspec.json.decode(line, type=AuditEntry) for line in lines.splitlines()]
+            entries = [decoded(line, AuditEntry, "GET /audit") for line in lines.splitlines()]
             for entry in entries:
                 yield entry
             if len(entries) < _PAGE:

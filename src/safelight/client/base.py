@@ -256,10 +256,7 @@ class Connection:
                 raise self._no_answer(base, error) from error
             if kind is bytes:
                 return data  # type: ignore[return-value]
-            try:
-                return msgspec.json.decode(data or b"null", type=kind)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                raise Error(Code.INTERNAL, f"The answer to {method} {path} could not be decoded: {error}.") from None
+            return decoded(data or b"null", kind, f"{method} {path}")
 
         if not retry:
             return await attempt()
@@ -289,6 +286,14 @@ async def retrying(attempt: Callable[[], Any], *, retry_for: float, deadline: fl
                 raise
         await asyncio.sleep(delay)
         pause = min(pause * 2, 2.0)
+
+
+def decoded(data: bytes, kind: type[T], asked: str) -> T:
+    """Decode JSON that a service has answered. Raises INTERNAL."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Error(Code.INTERNAL, f"The answer to {asked} could not be decoded: {error}.") from None
 
 
 @lru_cache(maxsize=64)

@@ -38,7 +38,7 @@ class KeyValueStoreClient(ServiceClient):
 
     async def get(self, key: str) -> str:
         """Return the value of a key, each live instance's in turn. Raises NOT_FOUND."""
-        return (await self._connection.call("GET", _path(key), bytes)).decode()
+        return (await self._connection.call("GET", _path(key), bytes)).decode(errors="replace")
 
     async def entries(self, key: str | None = None) -> EntryPage:
         """Return the entries of one key, or of every key, and the revision of the store."""

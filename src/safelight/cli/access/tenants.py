@@ -15,6 +15,7 @@ from safelight.cli.durations import number_of_bytes, seconds
 from safelight.cli.printing import out, print_json, say, size, table
 from safelight.client.access import AccessClient
 from safelight.errors import Code, Error
+from safelight.untrusted.text import printable_json
 
 app = App(name="tenants")
 
@@ -194,7 +195,7 @@ async def audit_command(*, after: int = 0, where: Where = HERE) -> None:
     """
     async with access(where) as (client, _):
         async for entry in client.audit(after):
-            sys.stdout.write(msgspec.json.encode(entry).decode() + "\n")
+            sys.stdout.write(printable_json(msgspec.json.encode(entry).decode()) + "\n")
 
 
 def _say(tenant: Tenant, what: str, where: Where) -> None:
