@@ -6,6 +6,7 @@
  *   command.c   the machine's command;                          control.c  requests of the host
  *   session.c   programs that the host starts beside it;        console.c  a shell on the serial console
  *   process.c   starting a program;                             end.c      a clean end
+ *   configure.c names, cards, volumes, secrets and the command, in this order
  *   warm.c      a machine that is saved before its command starts, and configured when it is resumed
  *   exported.c  a machine on an exported disk, configured by other disks
  *   parse/      JSON and DHCP messages;                         base/      files, time, virtio-serial ports
@@ -36,7 +37,7 @@ void mount_root(const char *overlay_serial); /* layers under an overlay become /
 void mount_volumes(const struct json *mounts, bool spare); /* spare: the disks had no contents when the kernel found them */
 void write_secrets(const struct json *secrets); /* name: text, as /run/secrets/NAME */
 
-/* main.c */
+/* configure.c */
 void configure(const struct json *config, const struct json *command, bool resumed); /* names, cards, volumes, secrets */
 
 /* warm.c */
