@@ -64,6 +64,14 @@ def test_jpeg_xl_comes_in_and_goes_out(mode, tmp_path):
     assert made(encoded(image), format="jxl", quality=30).size < made(encoded(image), format="jxl", quality=95).size
 
 
+def test_a_damaged_jpeg_xl_is_refused_in_plain_words(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(CAT))
+    run("cjxl", str(tmp_path / "a.png"), str(tmp_path / "a.jxl"))
+    data = (tmp_path / "a.jxl").read_bytes()
+    for damaged in (data[: len(data) // 2], data[: len(data) // 2] + bytes(200) + data[len(data) // 2 + 200 :]):
+        assert refused(damaged).endswith("damaged: its codestream ends early or cannot be decoded.")
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_jpeg_xl_of_sixteen_bits_is_read(channels, tmp_path):
     samples = np.dstack([np.tile(np.linspace(0, 65535, 64, dtype=np.uint16), (16, 1))] * channels)

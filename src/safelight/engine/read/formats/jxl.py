@@ -17,6 +17,7 @@ from safelight.engine.read.formats.jpeg import JpegReader
 from safelight.engine.read.plugins import from_bytes, guarded
 from safelight.engine.records import Probe
 from safelight.engine.transform.turn import upright
+from safelight.errors import Code, Error
 
 _CONTAINER = b"\0\0\0\x0cJXL "
 _BANDS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "I;16": 1}
@@ -55,8 +56,7 @@ class JxlReader:
         """See `facts.Reader`. What the file says beside its pixels is known only now: the library decodes at once."""
         if self._inner:
             return self._from_inner(self._inner)
-        with guarded(self._format):
-            is_jpeg, info, data, profile, found = import_module("pillow_jxl").Decoder(num_threads=1)(self._data)
+        is_jpeg, info, data, profile, found = self._decoded()
         if is_jpeg:
             return self._unpacked(data)
         if info.mode not in _BANDS:
@@ -66,6 +66,16 @@ class JxlReader:
         bands = _BANDS[info.mode]
         deep = len(data) == 2 * info.width * info.height * bands  # which `mode` does not tell of grey with transparency
         return from_bytes(data, info.width, info.height, bands, deep=deep)
+
+    def _decoded(self) -> Any:
+        try:
+            with guarded(self._format):
+                return import_module("pillow_jxl").Decoder(num_threads=1)(self._data)
+        except Error as error:
+            if error.code is not Code.DAMAGED_IMAGE:
+                raise
+            # what the library says besides is how to build it for finding faults
+            raise damaged(self._format, "its codestream ends early or cannot be decoded") from error
 
     def _unpacked(self, data: Any) -> pyvips.Image:
         self._inner = JpegReader(memoryview(bytes(data)), FORMATS["jpeg"])
