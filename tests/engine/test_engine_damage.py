@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from engine.pictures import difference, encoded, made, opened, outputs, photo, refused
+from engine.pictures import chunk, difference, encoded, made, opened, outputs, photo, refused
 from safelight.errors import Code, Error
 
 CAT = photo()
@@ -125,3 +125,17 @@ def test_a_jpeg_cut_off_in_its_last_rows_is_damaged():
 def test_a_false_frame_marker_among_the_pixels_is_damage_and_no_kind_of_jpeg():
     middle = len(JPEG) // 2
     refused(JPEG[:middle] + b"\xff\xc3\0\x0b\x0c\0\1\0\1\1\1\x11\0" + JPEG[middle:])
+
+
+def test_sound_kinds_of_jpeg_and_png_that_are_not_read_are_named():
+    data = encoded(CAT, "JPEG")
+    frame = data.index(b"\xff\xc0")
+    near_lossless = data[: frame + 1] + b"\xf7" + data[frame + 2 :]
+    assert "JPEG-LS is not supported" in refused(near_lossless, Code.UNSUPPORTED_FORMAT)
+    without_height = data[: frame + 5] + b"\0\0" + data[frame + 7 :]
+    behind = without_height[:-2] + b"\xff\xdc\0\4\0\x64" + data[-2:]
+    assert "height behind its pixels" in refused(behind, Code.UNSUPPORTED_FORMAT)
+    refused(without_height)
+    portable = encoded(CAT)
+    packed = portable[:8] + chunk(b"CgBI", b"\x50\0\x20\6") + portable[8:]
+    assert "packed for iOS" in refused(packed, Code.UNSUPPORTED_FORMAT)

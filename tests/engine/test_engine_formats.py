@@ -313,7 +313,10 @@ def test_a_raw_file_without_some_of_its_pixels_is_not_shown_as_black():
 
 def test_what_libraw_does_not_know_is_called_neither_sound_nor_damaged():
     said = refused(RAW["cr3"], Code.UNSUPPORTED_FORMAT)
-    assert "Canon CR3" in said and "does not know, or damaged" in said
+    assert "Canon CR3" in said
+    assert "does not know, or damaged" in said
+    for start in (b"FOVb", b"\0MRM", b"II\x1a\0\0\0HEAPCCDR"):  # Sigma, Minolta, and Canon before TIFF
+        assert "does not know, or damaged" in refused(start + bytes(2000), Code.UNSUPPORTED_FORMAT)
 
 
 def test_an_ordinary_tiff_of_a_camera_is_no_raw_file():

@@ -61,6 +61,15 @@ PICTURES_NOT_READ = {
     "jpeg 2000": encoded(CAT, "JPEG2000"),
     "ico": encoded(CAT.resize((32, 32)), "ICO"),
     "ppm": encoded(CAT, "PPM"),
+    "pcx": encoded(CAT, "PCX"),
+    "sgi": encoded(CAT, "SGI"),
+    "dds": encoded(CAT, "DDS"),
+    "qoi": encoded(CAT, "QOI"),
+    "jpeg xr": b"II\xbc\x01\x08\0\0\0" + bytes(50),
+    "gimp": b"gimp xcf v011\0" + bytes(50),
+    "dicom": bytes(128) + b"DICM" + bytes(50),
+    "fits": b"SIMPLE  =                    T" + bytes(50),
+    "mng": b"\x8aMNG\r\n\x1a\n" + bytes(50),
 }
 
 

@@ -15,7 +15,8 @@ from safelight.engine.read.formats.vips import FailOn, VipsReader
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _END = b"\xff\xd9"
 _START_OF_SCAN, _TEMPORARY, _START, _FILL = 0xDA, 0x01, 0xD8, 0xFF
-_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+_NEAR_LOSSLESS, _HEIGHT_BEHIND = 0xF7, b"\xff\xdc\0\4"
+_FRAMES = frozenset({*range(0xC0, 0xD0), _NEAR_LOSSLESS} - {0xC4, 0xC8, 0xCC})
 _RESTARTS = range(0xD0, 0xD8)
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _PADDING = 16  # bytes that some programs put before the end
@@ -121,6 +122,8 @@ def _walked(data: Any) -> _Structure:
             continue
         if kind in _FRAMES and in_header:  # behind the header it is damage that looks like this marker
             _refuse_unreadable(kind, data[at + 2] if at + 2 < len(data) else 8)
+            if bytes(data[at + 3 : at + 5]) == b"\0\0" and _HEIGHT_BEHIND in bytes(data[at:]):
+                raise unsupported("jpeg", "a JPEG that tells its height behind its pixels")
             frames.append((kind, int.from_bytes(data[at + 7 : at + 8], "big")))
         colors = int.from_bytes(data[at + 2 : at + 3], "big")
         in_header = in_header and kind != _START_OF_SCAN
@@ -144,6 +147,8 @@ def _only_scan(
 
 
 def _refuse_unreadable(kind: int, precision: int) -> None:
+    if kind == _NEAR_LOSSLESS:
+        raise unsupported("jpeg", "JPEG-LS")
     if kind in _PROCESSES and not _PROCESSES[kind] == "arithmetic":
         raise unsupported("jpeg", f"{_PROCESSES[kind]} JPEG")
     if precision != 8:

@@ -34,6 +34,8 @@ class PngReader(VipsReader):
     def check(self) -> None:
         """See `VipsReader`."""
         self.chunks = list(chunks(self.data))
+        if self.chunks and self.chunks[0].name == b"CgBI":
+            raise unsupported("png", "a PNG that was packed for iOS (CgBI)")
         if not self.chunks or self.chunks[0].name != b"IHDR" or self.chunks[0].size != 13:
             raise damaged(self.format, "it does not start with its header chunk")
         last = self.chunks[-1]

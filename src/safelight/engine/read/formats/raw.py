@@ -81,8 +81,10 @@ def _check_complete(data: memoryview, format_: Format) -> None:
     size = len(data)
     if format_.name == "raf":
         pieces = [_fujifilm_piece(data)]
+    elif (structure := _structure(data)) is None:
+        return  # LibRaw alone knows how these are built
     else:
-        directories = _directories(Structure(data))
+        directories = _directories(structure)
         pictures = [found for found in directories if _is_raw(found)] or directories[:1]
         pieces = [piece for picture in pictures for piece in _pieces(picture)]
     for offset, length in pieces:
@@ -90,6 +92,13 @@ def _check_complete(data: memoryview, format_: Format) -> None:
             raise damaged(format_, f"it is cut off at byte {size}; its picture reaches to byte {offset + length}")
         if offset == 0 or length == 0:
             raise damaged(format_, "a piece of its picture is missing")
+
+
+def _structure(data: memoryview) -> Structure | None:
+    try:
+        return Structure(data)
+    except StructureError:
+        return None
 
 
 def _pieces(directory: Directory) -> Iterator[tuple[int, int]]:
@@ -115,11 +124,10 @@ class RawReader:
 
     def __init__(self, data: memoryview, format_: Format) -> None:
         self._format = format_
-        if format_.name != "cr3":  # LibRaw walks its boxes
-            try:
-                _check_complete(data, format_)
-            except StructureError as error:
-                raise damaged(format_, str(error)) from None
+        try:
+            _check_complete(data, format_)
+        except StructureError as error:
+            raise damaged(format_, str(error)) from None
         with self._libraw():
             self._raw: Any = import_module("rawpy").RawPy()
             self._raw.open_buffer(io.BytesIO(data))
