@@ -88,6 +88,23 @@ def test_halved_chroma_is_doubled_and_not_smoothed(tmp_path):
     assert difference(ours, shown_by_avifdec(data, tmp_path, "-u", "bilinear")[..., :3])[1] > 2
 
 
+def times(data):
+    """How long a sequence lasts, and one showing of it (ISO/IEC 14496-12, 8.3.2 and 8.6.6: both of version 1)."""
+    track, edit = data.index(b"tkhd"), data.index(b"elst")
+    assert (data[track + 4], data[edit + 4]) == (1, 1)
+    return track + 32, *struct.unpack_from(">Q", data, track + 32), *struct.unpack_from(">Q", data, edit + 12)
+
+
+@pytest.mark.parametrize("plays", [1, 3, 0])
+def test_a_sequence_is_shown_as_often_as_it_says(plays):
+    data = sequence()
+    at, whole, once = times(data)
+    assert (whole, once) == (2**64 - 1, 200)  # for ever
+    data = data[:at] + struct.pack(">Q", plays * once) + data[at + 8 :] if plays else data
+    assert opened(made(data, format="webp").data).info["loop"] == plays
+    assert times(made(data, format="same").data)[1:] == (plays * once or whole, once)
+
+
 @pytest.mark.parametrize("options", [["-y", "444"], ["-y", "420"], ["-y", "444", "-d", "10"]])
 def test_colours_that_are_multiplied_by_their_opacity_are_shown_as_they_were(options, tmp_path):
     ramp = np.tile(np.linspace(64, 255, 64).astype(np.uint8), (32, 1))

@@ -112,6 +112,27 @@ def sequence_colors(data: memoryview) -> CodePoints | None:
     return None
 
 
+def sequence_plays(data: memoryview) -> int:
+    """How often the first track that repeats is shown, 0 for ever (ISO/IEC 14496-12, 8.6.6; AVIF 1.2, 3.1.5)."""
+    try:
+        movie = dict(boxes(data)).get("moov", memoryview(b""))
+        for track in (dict(boxes(content)) for name, content in boxes(movie) if name == "trak"):
+            edits = dict(boxes(track.get("edts", memoryview(b"")))).get("elst")
+            if edits is None:
+                continue
+            if not edits[3] & 1:
+                return 1
+            wide = 8 if edits[0] else 4
+            once, header = _number(edits, 8, wide), track["tkhd"]
+            wide = 8 if header[0] else 4
+            whole = _number(header, 12 + 2 * wide, wide)
+            forever = whole == (1 << 8 * wide) - 1 or not once
+            return 0 if forever else max(1, -(-whole // once))
+    except (IndexError, KeyError):
+        pass  # the frames can be shown all the same
+    return 0
+
+
 def _declared(name: str, content: memoryview) -> CodePoints | None:
     return _code_points(content) if name == "colr" else None
 

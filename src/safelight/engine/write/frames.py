@@ -51,7 +51,7 @@ def apng(image: pyvips.Image, count: int, keep: int, options: dict[str, Any]) ->
 
 def avif(image: pyvips.Image, count: int, output: OutputSpec, leaving: Carried, profile: bytes | None) -> bytes:
     """An AVIF sequence."""
-    delays, _ = _timing(image, count)
+    delays, plays = _timing(image, count)
     mode = _MODES[image.bands]
     pictures = [
         pillow().frombytes(mode, (frame.width, frame.height), frame.write_to_memory())
@@ -67,7 +67,21 @@ def avif(image: pyvips.Image, count: int, output: OutputSpec, leaving: Carried, 
         file, "AVIF", save_all=True, append_images=pictures[1:], duration=delays, max_threads=1,
         speed=10 - (output.effort or 4), **chosen, **blocks,
     )  # fmt: skip
-    return file.getvalue()
+    return _playing(file.getvalue(), plays) if plays else file.getvalue()
+
+
+def _playing(data: bytes, plays: int) -> bytes:
+    """Say how often a sequence of libavif's is shown, which Pillow does not: each of its tracks then has an end."""
+    played = bytearray(data)
+    end = b"\xff" * 8  # of what is shown for ever
+    once = int.from_bytes(data[data.index(b"elst") + 12 :][:8], "big")
+    for name, at in ((b"mvhd", 28), (b"tkhd", 32)):
+        start = data.find(name)
+        while start >= 0:
+            if data[start + at : start + at + 8] == end:
+                played[start + at : start + at + 8] = struct.pack(">Q", once * plays)
+            start = data.find(name, start + 4)
+    return bytes(played)
 
 
 def in_hundredths(image: pyvips.Image, count: int) -> pyvips.Image:

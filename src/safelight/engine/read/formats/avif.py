@@ -11,7 +11,7 @@ from safelight.engine.color.cicp import CodePoints, profile_of
 from safelight.engine.color.samples import from_narrow, unpremultiplied
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.metadata import exif
-from safelight.engine.read.boxes import Picture, main_picture, sequence_colors
+from safelight.engine.read.boxes import Picture, main_picture, sequence_colors, sequence_plays
 from safelight.engine.read.facts import Facts, animated, blob
 from safelight.engine.read.formats.vips import VipsReader
 from safelight.engine.read.plugins import from_pillow, guarded, pillow, present
@@ -70,7 +70,8 @@ class AvifReader(VipsReader):
         images, delays = zip(*map(self._frame, range(count)), strict=True)
         if not frames:
             return images[0]
-        return animated(pyvips.Image.arrayjoin(list(images), across=1), images[0].height, list(delays), 0)
+        plays = sequence_plays(memoryview(self.data))
+        return animated(pyvips.Image.arrayjoin(list(images), across=1), images[0].height, list(delays), plays)
 
     def _frame(self, index: int) -> tuple[pyvips.Image, int]:
         """A frame, and its time (milliseconds)."""
