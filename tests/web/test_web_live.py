@@ -1,0 +1,87 @@
+"""What is seen while it happens: a task at work, an upload on its way, photos under a finger."""
+
+import re
+
+import pytest
+from playwright.async_api import expect
+
+from support.pages.browser import opened
+from support.photos import photo
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+expect.set_options(timeout=45_000)
+
+SLOW = {"outputs": {"image": {"operations": [{"op": "blur", "sigma": 90}], "format": "avif", "effort": 10}}}
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
+
+async def test_the_page_of_a_task_while_it_runs_and_when_it_has_finished(page, whole, client):
+    running = await client.upload(photo(4, width=3600, kind="JPEG"), recipe=SLOW, filename="heavy.jpg")
+    await page.goto(f"http://{whole.master}/#/tasks/{running.id}")
+    attempts, events = page.get_by_role("region", name="Attempts"), page.get_by_role("region", name="Events")
+    await expect(attempts.get_by_text("Working")).to_be_visible()
+    await expect(attempts.get_by_text("Attempt 1")).to_be_visible()
+    await expect(events.get_by_text("Taken by a worker")).to_be_visible()
+    await page.get_by_role("button", name="Cancel", exact=True).click()
+    await expect(attempts.get_by_text("Cancelled")).to_be_visible()
+    await expect(events.get_by_text("Cancelled")).to_be_visible()
+
+    done = await client.wait((await client.upload(photo(5, width=300), recipe="thumbnail")).id, timeout=45)
+    await page.goto(f"http://{whole.master}/#/tasks/{done.id}")
+    await expect(attempts.get_by_role("listitem")).to_contain_text(
+        re.compile("Attempt 1.*Finished.*Worker .*processing")
+    )
+    files = page.get_by_role("region", name="Files").get_by_role("listitem")
+    await expect(files).to_have_text([re.compile("Original.*PNG"), re.compile("image.*WEBP · 300 × 200")])
+    await expect(page.get_by_role("region", name="Files").locator("img.shown")).to_have_count(2)
+    await page.get_by_role("link", name="Compare before and after").click()
+    await expect(page.get_by_role("dialog").locator(".stage img.shown")).to_have_count(2)
+
+
+async def test_speed_and_time_left_while_an_upload_is_on_its_way(page, folder):
+    (folder / "large.tif").write_bytes(photo(0, width=2400, kind="TIFF"))
+    line = await page.context.new_cdp_session(page)
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 2_000_000}
+    await line.send("Network.emulateNetworkConditions", slow)
+    await page.get_by_label("Choose photos").set_input_files(folder / "large.tif")
+    tray = page.get_by_role("region", name="Uploads")
+    await expect(tray).to_contain_text(re.compile(r"[0-9.]+ MB of 17.3 MB · [0-9.]+ [kM]B/s · [0-9]+(\.[0-9])? s left"))
+    await line.send("Network.emulateNetworkConditions", {**slow, "uploadThroughput": -1})
+    await expect(tray.get_by_role("heading")).to_have_text("1 photo uploaded")
+    await expect(tray).not_to_contain_text("left")
+
+
+async def test_fingers_go_to_the_next_photo_and_zoom(browser, whole, client):
+    for number in range(2):
+        task = await client.upload(photo(number, width=900), recipe="invert", filename=f"photo-{number}.png")
+        await client.wait(task.id, timeout=45)
+    async with opened(browser, whole.master, **PHONE) as page:
+        line = await page.context.new_cdp_session(page)
+
+        async def touch(*steps):
+            for kind, *points in steps:
+                given = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+                await line.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": given})
+
+        await page.get_by_role("link", name="photo-1.png").click()
+        dialog = page.get_by_role("dialog")
+        await expect(dialog.locator(".stage img.shown")).to_have_count(2)
+        box = await dialog.locator(".glass").bounding_box()
+        left, right, y = box["width"] * 0.2, box["width"] * 0.8, box["y"] + box["height"] / 4
+        await touch(("touchStart", (right, y)), ("touchMove", (left, y)), ("touchEnd",))
+        await expect(dialog.get_by_role("heading", name="photo-0.png")).to_be_visible()
+        await expect(dialog.locator(".stage img.shown")).to_have_count(2)
+        await touch(("touchStart", (left, y)), ("touchMove", (right, y)), ("touchEnd",))
+        await expect(dialog.get_by_role("heading", name="photo-1.png")).to_be_visible()
+        await expect(dialog.locator(".stage img.shown")).to_have_count(2)
+        middle = box["width"] / 2
+        await touch(
+            ("touchStart", (middle - 120, y)),
+            ("touchStart", (middle - 120, y), (middle - 80, y)),
+            ("touchMove", (middle - 180, y), (middle + 60, y)),
+            ("touchEnd",),
+        )
+        frame = dialog.locator(".frame").first
+        scale = float((await frame.get_attribute("style")).partition("scale(")[2].partition(")")[0])
+        assert scale > 2
+        await expect(dialog.get_by_role("heading", name="photo-1.png")).to_be_visible()
