@@ -30,6 +30,9 @@ async def many(whole, client):
 
 async def test_find_and_act_on_many(browser, many, client):
     async with opened(browser, many.master, viewport={"width": 1280, "height": 1900}) as page:
+        groups = page.locator("h3.group")  # the newest batch first, each with its day
+        await expect(groups.first).to_have_text(re.compile("^winter.*20[0-9]{2}"))
+        await expect(groups.get_by_role("link", name="summer")).to_have_attribute("href", "#/batches/summer")
         await page.goto(f"http://{many.master}/#/tasks")
         states = page.get_by_role("group", name="State")
         await expect(states.get_by_role("button", name="All 173")).to_be_visible()
