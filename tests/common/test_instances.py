@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import signal
 from contextlib import AsyncExitStack
 
 import pytest
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 
 from safelight import serve
 from safelight.client import instances as module
@@ -18,8 +20,12 @@ from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Error
 from safelight.keyvaluestore.__main__ import Config, build
-from safelight.master.upload.replay import Replay, ReplayBudget
+from safelight.master.metrics import Metrics
+from safelight.master.upload.ingest import Ingest
+from safelight.master.upload.replay import Reader, Replay, ReplayBudget
+from support.photos import photo
 from support.ports import free_port
+from support.processes import service
 from support.until import until
 
 DATA = bytes(range(256)) * 20_000
@@ -154,7 +160,7 @@ class Turns:
     def __init__(self, addresses):
         self._addresses = addresses
 
-    async def resolve(self):
+    async def resolve(self, apart=()):
         self._addresses = [*self._addresses[1:], self._addresses[0]]
         return f"http://{self._addresses[-1]}"
 
@@ -202,31 +208,116 @@ async def test_a_short_body_is_read_again_after_its_receiver_died():
     budget, gate = ReplayBudget(100), asyncio.Event()
     replay = Replay([b"01"], _chunks(b"23", b"45", b"67", gate=gate), budget, most=100)
 
-    async def dies(after: int) -> None:
-        async for _ in replay.read():
-            after -= 1
-            if not after:
-                return
+    async def dies(reader: Reader, after: int) -> None:
+        with reader:
+            async for _ in reader.chunks():
+                after -= 1
+                if not after:
+                    return
 
-    await dies(2)
-    task = asyncio.create_task(dies(4))  # it dies while it waits for the last chunk
-    await until(lambda: replay._chunks[-1:] == [b"45"] and replay._at == 3)
+    await dies(replay.reader(), 2)
+    last = replay.reader()
+    task = asyncio.create_task(dies(last, 4))  # it dies while it waits for the last chunk
+    await until(lambda: last.at == 3 and replay._reading and not replay._reading.done())
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     gate.set()
     assert replay.repeatable
     for _ in range(2):
-        assert b"".join([chunk async for chunk in replay.read()]) == b"01234567"
+        with replay.reader() as reader:
+            assert b"".join([chunk async for chunk in reader.chunks()]) == b"01234567"
     await replay.close()
     assert budget.left == 100
 
 
 @pytest.mark.parametrize(("most", "total"), [(5, 100), (100, 5), (100, 1)])
-async def test_what_is_too_long_is_not_kept(most, total):
-    budget = ReplayBudget(total)
-    replay = Replay([b"01"], _chunks(b"23", b"45", b"67"), budget, most=most)
-    assert b"".join([chunk async for chunk in replay.read()]) == b"01234567"
+@pytest.mark.parametrize("copies", [1, 2])
+async def test_of_what_is_long_only_what_a_reader_still_needs_is_kept(most, total, copies):
+    budget, readers = ReplayBudget(total), []
+    replay = Replay([b"01"], _chunks(b"23", b"45", b"67"), budget, most=most, on_long=lambda: begin(copies - 1))
+
+    def begin(count):
+        readers.extend(replay.reader() for _ in range(count))
+
+    begin(1)
+    first = [chunk async for chunk in readers[0].chunks()]
+    assert b"".join(first) == b"01234567"
     assert not replay.repeatable
-    assert b"".join(replay._chunks) in (b"", b"67", b"45", b"4567")
+    assert len(readers) == copies
+    assert b"".join(replay._chunks) == (b"01234567" if copies == 2 else b""), "the second has read nothing yet"
+    for late in readers[1:]:
+        assert b"".join([chunk async for chunk in late.chunks()]) == b"01234567"
+    assert not replay._chunks
     await replay.close()
     assert budget.left == total
+
+
+async def test_the_faster_reader_waits_for_the_slower_until_that_is_given_up():
+    block = bytes(1 << 20)
+    budget = ReplayBudget(1)
+    replay = Replay([block], _chunks(*[block] * 5), budget, most=1, on_long=lambda: readers.append(replay.reader()))
+    readers = [replay.reader()]
+    fast = asyncio.create_task(_count(readers[0]))
+    await until(lambda: len(readers) == 2 and readers[0].at == len(replay._chunks))
+    slow = readers[1]
+    assert await anext(slow.chunks()) == block
+    await until(lambda: readers[0].at == slow.at + 2)
+    assert not fast.done()
+    with slow:  # its receiver died
+        pass
+    assert await fast == 6
+    await replay.close()
+
+
+async def test_what_the_body_raises_reaches_every_reader_however_late_it_asks():
+    async def breaks():
+        yield b"1"
+        raise ConnectionResetError
+
+    replay = Replay([b"0"], breaks(), ReplayBudget(0), most=1, on_long=lambda: readers.append(replay.reader()))
+    readers = [replay.reader()]
+    for reader in (readers[0], lambda: readers[1]):
+        with pytest.raises(ConnectionResetError):
+            await _count(reader() if callable(reader) else reader)
+    await replay.close()
+
+
+async def _count(reader):
+    return len([chunk async for chunk in reader.chunks()])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", ["first", "second"])
+async def test_a_long_photo_arrives_although_a_storage_is_killed(tmp_path, killed):
+    """Two storages as processes; whichever of them dies when most of the photo is there, the other one has it whole."""
+    data = photo(1) + bytes(40 << 20)
+    both, dead = asyncio.Event(), asyncio.Event()
+
+    async def body():
+        for start in range(0, len(data), 1 << 18):
+            if start == 30 << 20:
+                both.set()
+                await dead.wait()
+            yield data[start : start + (1 << 18)]
+
+    async with AsyncExitStack() as stack:
+        places = [tmp_path / name for name in ("one", "two")]
+        storages = [
+            await stack.enter_async_context(service("storage", "--port", "0", "--data", str(place))) for place in places
+        ]
+        addresses = [await one.address() for one in storages]
+        http = await stack.enter_async_context(session())
+        several = Several(",".join(addresses))
+        ingest = Ingest(StorageClient(Connection(http, several)), Metrics(CollectorRegistry()), limit=1 << 30)
+        first = addresses.index(await several.resolve())
+        dies = first if killed == "first" else 1 - first
+        storing = asyncio.create_task(ingest.store(body()))
+        async with asyncio.timeout(60):
+            await both.wait()
+            storages[dies].send(signal.SIGKILL)
+            await storages[dies].ended()
+            dead.set()
+            stored = await storing
+        assert stored.blob.digest == hashlib.sha256(data).hexdigest()
+        async with StorageClient.connect(addresses[1 - dies]) as left:
+            assert hashlib.sha256(await left.read(stored.blob.digest)).hexdigest() == stored.blob.digest

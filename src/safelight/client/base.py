@@ -8,7 +8,7 @@ import math
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Any, Protocol, Self, TypeVar
@@ -47,8 +47,8 @@ Body = bytes | io.BytesIO | AsyncIterator[bytes] | Payload | aiohttp.MultipartWr
 class Address(Protocol):
     """The address of a service."""
 
-    async def resolve(self) -> str:
-        """Return a base URL without a trailing slash. Raises UNAVAILABLE while none is known."""
+    async def resolve(self, apart: Collection[str] = ()) -> str:
+        """Return a base URL without a trailing slash, none of `apart`. Raises UNAVAILABLE while none is known."""
         ...
 
     def failed(self, url: str) -> None:
@@ -123,16 +123,17 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         wait: float = 0.0,
         idle_timeout: float | None = None,
+        apart: set[str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and yield the answer with its body unread.
 
         `wait` is the duration of a long poll, which is added to the idle timeout. Raises the service's `Error`, or
         UNAVAILABLE where nothing answers. What did not reach one instance is sent to another one, and so is a GET or
-        HEAD that one has received and not answered.
+        HEAD that one has received and not answered. With `apart`, it is sent to none of these, which it is added to.
         """
         idle = (self._idle_timeout if idle_timeout is None else idle_timeout) + wait
         options = self._options(method, path, params, body, headers or {}, idle)
-        base, response = await self._send(method, path, options)
+        base, response = await self._send(method, path, options, apart)
         try:
             async with response:
                 if response.status >= 400:
@@ -180,19 +181,25 @@ class Connection:
             detail = f"No answer from {place}, where the download was redirected: {error or type(error).__name__}."
             raise Error(Code.UNAVAILABLE, detail) from error
 
-    async def _send(self, method: str, path: str, options: dict[str, Any]) -> tuple[str, aiohttp.ClientResponse]:
+    async def _send(
+        self, method: str, path: str, options: dict[str, Any], apart: set[str] | None = None
+    ) -> tuple[str, aiohttp.ClientResponse]:
+        used: set[str] = set() if apart is None else apart
         tried: set[str] = set()
         while True:
-            base = await self._address.resolve()
+            base = await self._address.resolve(used)
+            used.add(base)
             try:
                 response = await self._request(method, base, path, options)
             except UnresponsiveError:
                 self._address.failed(base)
+                used.discard(base)
                 if base in tried:
                     raise
                 tried.add(base)
             except (aiohttp.ClientError, TimeoutError) as error:
                 failure = self._no_answer(base, error)
+                used.discard(base)
                 repeatable = isinstance(error, _NOT_SENT) or (method in _SAFE and not isinstance(error, TimeoutError))
                 if not repeatable or base in tried:
                     raise failure from error

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import aiohttp
 
 from safelight import background
 from safelight.client.base import Connection, Credentials, no_credentials
-from safelight.client.instances import Instances, Several
+from safelight.client.instances import Instances, Several, others
 from safelight.client.keyvaluestore import ClassicStoreClient, KeyValueStoreClient
 from safelight.client.liveness import Liveness, UnresponsiveError
 from safelight.errors import Code, Error
@@ -95,9 +95,14 @@ class Discovery:
             await self._wait_change(10.0)
         return self._known[key][0]
 
-    def lookup(self, service: str) -> str | None:
-        """Return the `host:port` of each instance in turn, leaving alone those that are down; None without any."""
+    def lookup(self, service: str, apart: Collection[str] = ()) -> str | None:
+        """Return the `host:port` of each instance in turn, leaving alone those that are down; None without any.
+
+        Raises UNAVAILABLE where all are `apart`.
+        """
         known = self._known.get(REGISTRATION_KEYS[service], [])
+        if apart:
+            known = others(known, apart)
         return self.instances.choose(known) if known else None
 
     def absence(self, service: str) -> Error:
@@ -214,9 +219,9 @@ class DiscoveredAddress:
         self._discovery = discovery
         self._service = service
 
-    async def resolve(self) -> str:
-        """Return the base URL of an instance. Raises UNAVAILABLE while none is registered."""
-        value = self._discovery.lookup(self._service)
+    async def resolve(self, apart: Collection[str] = ()) -> str:
+        """Return the base URL of an instance, none of `apart`. Raises UNAVAILABLE while none is registered."""
+        value = self._discovery.lookup(self._service, [url.removeprefix("http://") for url in apart])
         if value is None:
             raise self._discovery.absence(self._service)
         return url_of(value)

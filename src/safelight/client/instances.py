@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from safelight.errors import Code, Error
 
@@ -70,8 +70,10 @@ class Several:
         self._instances = Instances()
         self._current: str | None = None
 
-    async def resolve(self) -> str:
-        """Return the URL that is used now."""
+    async def resolve(self, apart: Collection[str] = ()) -> str:
+        """Return the URL that is used now, or another one where that is `apart`. Raises UNAVAILABLE without any."""
+        if apart:
+            return self._instances.choose(others(self._urls, apart))
         if self._current is None:
             self._current = self._instances.choose(self._urls)
         return self._current
@@ -84,6 +86,14 @@ class Several:
     def answered(self, url: str) -> None:
         """Note that an instance answers."""
         self._instances.answered(url)
+
+
+def others(known: Sequence[str], apart: Collection[str]) -> list[str]:
+    """Return the instances that are not `apart`. Raises UNAVAILABLE where there are none."""
+    left = [value for value in known if value not in apart]
+    if not left:
+        raise Error(Code.UNAVAILABLE, "There is no other instance of this service.")
+    return left
 
 
 def first_of(addresses: str) -> str:

@@ -92,15 +92,17 @@ def _bounds(headers: Mapping[str, str]) -> tuple[int, int | None]:
 class StorageClient(ServiceClient):
     """Immutable blobs, named by the SHA-256 of their bytes."""
 
-    async def put(self, body: Body, *, expected: str | None = None) -> StoredBlob:
+    async def put(self, body: Body, *, expected: str | None = None, apart: set[str] | None = None) -> StoredBlob:
         """Store bytes durably as a blob. Raises DIGEST_MISMATCH, STORAGE_FULL.
+
+        With `apart`, the instance is none of these, and is added to them. Raises UNAVAILABLE where there is no other.
 
         It is not retried, since a stream can be read only once; with `bytes`, the caller can do so.
         """
         path = "/blobs" if expected is None else f"/blobs/{expected}"
         headers = {"Content-Type": "application/octet-stream"}
         async with self._connection.open(
-            "POST" if expected is None else "PUT", path, body=body, headers=headers, wait=EXTRA_WAIT
+            "POST" if expected is None else "PUT", path, body=body, headers=headers, wait=EXTRA_WAIT, apart=apart
         ) as answer:
             return msgspec.json.decode(await answer.read(), type=StoredBlob)
 

@@ -18,6 +18,9 @@ from safelight.storage.partial.store import PartialStore
 from safelight.storage.store import BlobStore, OpenBlob
 from safelight.wire import Blob, BlobLink, NewBlobLink, NewPartial, Partial, StorageInfo, StoredBlob
 
+_HERE = "here"
+"""What stands for this process among the instances of storage."""
+
 
 class DirectAnswer:
     """A `client.storage.BlobAnswer` of a blob that is open here."""
@@ -55,8 +58,14 @@ class DirectStorage:
         self._limit = limits.blob
         self._numbers = numbers
 
-    async def put(self, body: bytes | AsyncIterable[bytes], *, expected: str | None = None) -> StoredBlob:
-        """Store bytes durably as a blob. Raises DIGEST_MISMATCH, STORAGE_FULL, TOO_LARGE."""
+    async def put(
+        self, body: bytes | AsyncIterable[bytes], *, expected: str | None = None, apart: set[str] | None = None
+    ) -> StoredBlob:
+        """Store bytes durably as a blob; see the client. Raises DIGEST_MISMATCH, STORAGE_FULL, TOO_LARGE."""
+        if apart:
+            raise Error(Code.UNAVAILABLE, "There is no other instance of storage.")
+        if apart is not None:
+            apart.add(_HERE)
         chunks = _once(body) if isinstance(body, bytes) else body
         stored = await self._store.put(chunks, expected=expected, limit=self._limit)
         self._numbers.count_put(stored)

@@ -11,14 +11,13 @@ from safelight.client.base import retrying
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
 from safelight.master.metrics import Metrics
-from safelight.master.upload.replay import Replay, ReplayBudget
+from safelight.master.upload.copies import Copies
+from safelight.master.upload.replay import ReplayBudget
 from safelight.untrusted import pictures
 from safelight.wire import Blob, StoredBlob
 
 _SMALL = 512 * 1024
 """Bytes up to which a photo is gathered and sent at once, which is cheapest and can be retried; others are streamed."""
-_REPEATED = 16 << 20
-"""Bytes up to which a photo that is streamed is kept until it is stored, so that it can be sent again."""
 _RETRY_FOR = 15.0
 
 
@@ -78,34 +77,8 @@ class Ingest:
         return await retrying(lambda: self._storage.put(data), retry_for=_RETRY_FOR)  # type: ignore[no-any-return]
 
     async def _stream(self, held: list[bytes], rest: AsyncIterator[bytes]) -> StoredBlob:
-        """Stream a photo; where its receiver dies, send it to another one, if it is short enough to be kept."""
-        replay = Replay(held, rest, self._budget, most=_REPEATED)
-
-        async def send() -> StoredBlob:
-            try:
-                return await self._storage.put(replay.read())
-            except Error as error:
-                # An error of the body ends the connection to storage; the client is told the cause.
-                if replay.failure is not None:
-                    raise replay.failure from None
-                if not replay.repeatable:
-                    raise _FinalError(error) from None
-                raise
-
-        try:
-            return await retrying(send, retry_for=_RETRY_FOR)  # type: ignore[no-any-return]
-        except _FinalError as final:
-            raise final.error from None
-        finally:
-            await replay.close()
-
-
-class _FinalError(Exception):
-    """An error after which a photo cannot be sent again."""
-
-    def __init__(self, error: Error) -> None:
-        super().__init__(error)
-        self.error = error
+        async with Copies.of(self._storage, held, rest, self._budget) as copies:
+            return await copies.stored(_RETRY_FOR)
 
 
 def too_large(limit: int) -> Error:

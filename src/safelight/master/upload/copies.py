@@ -1,0 +1,102 @@
+"""Send a photo to storage so that it arrives although an instance of storage dies meanwhile.
+
+As long as a photo is short it is kept, and sent again from its start. One that turns out to be longer is sent to a
+second instance as well, beginning with what is kept at that moment. The first of the two that has stored it ends the
+other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from safelight.client.base import retrying
+from safelight.client.storage import StorageClient
+from safelight.errors import Error
+from safelight.master.upload.replay import Reader, Replay, ReplayBudget
+from safelight.wire import StoredBlob
+
+REPEATED = 16 << 20
+"""Bytes up to which a photo is kept until it is stored, so that it can be sent again."""
+
+
+class Copies:
+    """The copies of one photo that are on their way."""
+
+    def __init__(
+        self, storage: StorageClient, held: list[bytes], rest: AsyncIterator[bytes], budget: ReplayBudget
+    ) -> None:
+        """Begin with the chunks that were read already."""
+        self._storage = storage
+        self._replay = Replay(held, rest, budget, most=REPEATED, on_long=self._begin_second)
+        self._used: set[str] = set()
+        """The instances to which the photo is being sent."""
+        self._under_way: set[asyncio.Task[StoredBlob]] = set()
+        self._ended: asyncio.Queue[asyncio.Task[StoredBlob]] = asyncio.Queue()
+
+    @classmethod
+    @asynccontextmanager
+    async def of(
+        cls, storage: StorageClient, held: list[bytes], rest: AsyncIterator[bytes], budget: ReplayBudget
+    ) -> AsyncIterator[Copies]:
+        """Give up what is still on its way when the context ends."""
+        copies = cls(storage, held, rest, budget)
+        try:
+            yield copies
+        finally:
+            for task in copies._under_way:
+                task.cancel()
+            await asyncio.gather(*copies._under_way, return_exceptions=True)
+            await copies._replay.close()
+
+    async def stored(self, retry_for: float) -> StoredBlob:
+        """Return what storage says of the copy that it has first. Raises what the body raised, or storage."""
+        first = self._begin(self._repeat(retry_for))
+        while self._under_way:
+            task = await self._ended.get()
+            self._under_way.discard(task)
+            if task.exception() is None:
+                return task.result()
+        # An error of the body ends the connections to storage; the client is told the cause.
+        raise self._replay.failure or first.exception() or AssertionError
+
+    def _begin(self, sending: Coroutine[Any, Any, StoredBlob]) -> asyncio.Task[StoredBlob]:
+        task = asyncio.create_task(sending)
+        self._under_way.add(task)
+        task.add_done_callback(self._ended.put_nowait)
+        return task
+
+    def _begin_second(self) -> None:
+        self._begin(self._send(self._replay.reader()))
+
+    async def _repeat(self, retry_for: float) -> StoredBlob:
+        """Send the photo; begin again while it is kept."""
+
+        async def send() -> StoredBlob:
+            self._used.clear()
+            try:
+                return await self._send(self._replay.reader())
+            except Error as error:
+                if self._replay.failure is not None or not self._replay.repeatable:
+                    raise _FinalError(error) from None
+                raise
+
+        try:
+            return await retrying(send, retry_for=retry_for)  # type: ignore[no-any-return]
+        except _FinalError as final:
+            raise final.error from None
+
+    async def _send(self, reader: Reader) -> StoredBlob:
+        """Send the photo to an instance that is not used for it yet."""
+        with reader:
+            return await self._storage.put(reader.chunks(), apart=self._used)
+
+
+class _FinalError(Exception):
+    """An error after which a photo cannot be sent again."""
+
+    def __init__(self, error: Error) -> None:
+        super().__init__(error)
+        self.error = error
