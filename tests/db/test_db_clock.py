@@ -1,4 +1,4 @@
-"""A clock that has leapt deletes nothing until a person confirms it; another leap takes another confirmation."""
+"""A clock that has leapt deletes nothing until a person or a day confirms it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ DAY = 86400.0
 
 
 class LeapingClock(Clock):
-    """The clock of this machine, set ahead or back."""
+    """The clock of this machine, set ahead or back; `passed` is time that has passed besides."""
 
-    offset = 0.0
+    offset = passed = 0.0
 
     def wall(self) -> float:
-        return super().wall() + self.offset
+        return super().wall() + self.offset + self.passed
 
     def steady(self) -> float:
-        return super().steady() + self.offset
+        return super().steady() + self.offset + self.passed
+
+    def running(self) -> float:
+        return super().running() + self.passed
 
 
 async def test_a_person_confirms_a_clock_that_has_leapt(backend):
@@ -56,3 +59,27 @@ async def test_a_person_confirms_a_clock_that_has_leapt(backend):
         assert (await store.confirm_clock()).at > confirmed.at
         await store.pass_time()
         assert await left() == [second], "it is not old by the clock that was confirmed"
+
+
+async def test_a_day_on_a_clock_that_does_not_leap_confirms_it(backend):
+    clock = LeapingClock()
+    async with backend.open(policy=Policy(keep_tasks=30 * DAY), clock=clock) as store:
+        await store.create([new_task()])
+        (lease,) = await store.lease(request(n=1))
+        await store.settle([finished(lease.id)])
+
+        async def left() -> int:
+            await store.pass_time()
+            return len((await store.find(TaskQuery())).tasks)
+
+        clock.offset += 40 * DAY
+        for _ in range(3):
+            assert await left() == 1
+            clock.passed += DAY / 4
+
+        async def gone() -> bool:
+            clock.passed += DAY / 4
+            return await left() == 0
+
+        await until(gone, timeout=30)
+        assert DAY <= clock.passed < 4 * DAY

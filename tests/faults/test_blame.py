@@ -65,6 +65,8 @@ async def begin(fault: str, whole: System, faults: dict[str, Faults]) -> None:
             faults["db"].apply(flush_delay=LEASE * 1.5)
         case "db suspended":
             suspend(whole, "db")
+        case "master away":
+            await whole.kill("master")
         case "master suspended":
             suspend(whole, "master")
         case "worker suspended":
@@ -77,8 +79,9 @@ async def end(whole: System, faults: dict[str, Faults]) -> None:
     for each in faults.values():
         each.apply(write_error=0, flush_error=0, flush_delay=0.0)
     resume(whole)
-    if "storage" not in whole.running:
-        await (await whole.start("storage")).address()
+    for name in SERVICES:
+        if name not in whole.running:
+            await (await whole.start(name)).address()
 
 
 async def settled(client: Client, id: str) -> Task:
@@ -93,7 +96,7 @@ async def settled(client: Client, id: str) -> Task:
     ("number", "fault"),
     list(enumerate([
         "storage away", "storage suspended", "storage full", "storage fails", "db flushes slowly", "db suspended",
-        "master suspended", "worker suspended", "all suspended",
+        "master away", "master suspended", "worker suspended", "all suspended",
     ])),
 )  # fmt: skip
 async def test_nobody_is_blamed(whole: System, faults: dict[str, Faults], number: int, fault: str) -> None:
