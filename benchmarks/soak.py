@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from pathlib import Path
 
 import aiohttp
@@ -43,10 +43,10 @@ CLIENTS, PAUSE, BURST = 3, 0.2, 12
 """Uploads at once, the seconds between two, and those that are sent so that a worker that ends has something to do."""
 GROWTH, DESCRIPTORS = 48.0, 48
 """MiB and descriptors that a program may have more at the end: connections of the moment, for instance."""
+HEARD = 120.0
+"""Seconds in which workers that were out of reach must have been heard again at the end."""
 PATIENCE = 300.0
 """Seconds for whatever must come at last; a machine that is emulated takes a minute to boot on a busy host."""
-TAKEN_UP = 2.0
-"""Seconds beyond its lease after which a dead worker's task must have been taken up."""
 
 
 class Soak:
@@ -86,12 +86,14 @@ class Soak:
             stop.set()
             await asyncio.gather(*uploads, *self._bursts)
             await settled(target.client, self.history, time_limit=PATIENCE)
+            await self._all_are_heard()
             await seen_all(watcher, self.history, time_limit=PATIENCE)
             await self._readers_are_done()
             stream.cancel()
             await asyncio.gather(stream, return_exceptions=True)
         wrong = [*self.history.violations(), *wrongly_blamed(self.history, target.killed)]
-        return [*wrong, *self._late(), *self._grown(before, after)]
+        self._report_taken_up()
+        return [*wrong, *self._grown(before, after)]
 
     async def _disturb(self, until: float, kinds: Sequence[str], begun: float) -> None:
         """Do one thing after another until a time, each followed by new uploads."""
@@ -137,13 +139,23 @@ class Soak:
         await until(lambda: self.history.readers["stream"][-1].seq >= ends, timeout=PATIENCE)
         await until(lambda: not finished - (self.history.called or {}).keys(), timeout=PATIENCE)
 
-    def _late(self) -> list[str]:
-        """Report how soon tasks were taken up whose workers ended; it may be late by what other programs take."""
-        found, bound = taken_up(self.history, self._target.killed), self._target.lease + TAKEN_UP
+    async def _all_are_heard(self) -> None:
+        """Wait until workers that were out of reach have taken back the deaths of their tasks, if they do."""
+
+        async def nobody_is_blamed() -> bool:
+            for name, task in self.history.final.items():
+                if task.deaths:
+                    self.history.final[name] = await self._target.client.task(name)
+            return not wrongly_blamed(self.history, self._target.killed)
+
+        with suppress(TimeoutError):
+            await until(nobody_is_blamed, timeout=HEARD)
+
+    def _report_taken_up(self) -> None:
+        """Say how soon tasks were taken up whose workers ended. It is not judged: whatever else runs here delays it."""
+        found = taken_up(self.history, self._target.killed)
         print(f"\ntaken up after a kill (lease {self._target.lease:g} s): {_spread(found.killed, ' s')}")
         print(f"taken up after a worker gave it back: {_spread([1000 * one for one in found.returned], ' ms')}")
-        late = [one for one in found.killed if one > bound]
-        return [f"a killed worker's task was taken up after {one:.1f} s" for one in late]
 
     def _grown(self, before: dict[str, Sample], after: dict[str, Sample]) -> list[str]:
         wrong = []

@@ -164,6 +164,18 @@ async def test_a_lease_whose_answer_was_lost_goes_back_at_once(store):
     assert len(await store.lease(request("other", n=9))) == 1
 
 
+async def test_a_lease_whose_answer_was_lost_and_that_has_expired_is_nobodys_death(store):
+    """The network was cut for longer than the lease, so its worker never knew of it."""
+    (made,) = await store.create([new_task()])
+    await store.lease(request("cut off", seconds=0.05))
+    (again,) = await store.lease(request("other", wait=10))
+    assert (again.task, (await store.get(made.id)).deaths) == (made.id, 1)
+    for _ in range(2):
+        assert await store.lease(request("cut off")) == []
+        assert (await store.get(made.id)).deaths == 0
+    assert (await store.settle([finished(again.id)]))[0].state is State.FINISHED
+
+
 async def test_no_task_is_leased_twice_at_once(store):
     made = await store.create([new_task() for _ in range(60)])
     leases = [

@@ -28,6 +28,10 @@ _ASKED_EVERY = 2.0
 """Seconds between two rounds of questions to a store that cannot be watched."""
 UNKNOWN_REQUEST = frozenset({Code.NOT_FOUND, Code.METHOD_NOT_ALLOWED, Code.INVALID_REQUEST, Code.INTERNAL})
 """How a store answers what it does not know; INTERNAL is an answer that could not be decoded."""
+_ANSWER_TIME = 8.0
+"""Seconds that the key-value store has for an answer. A request that a network has swallowed is sent again after it."""
+_WATCHED_FOR = 10.0
+"""Seconds after which a watch that has seen no change is begun anew."""
 _PAUSE = 0.1
 """Seconds before a store is watched again that answered though nothing had changed: it may be stopping."""
 _SAID_AGAIN = 10.0
@@ -55,7 +59,9 @@ class Discovery:
         `store` is the key-value store itself, where it runs in this process. `liveness` knows which instances answer.
         """
         self.keyvaluestore = keyvaluestore
-        connection = Connection(http, Several(keyvaluestore), credentials=credentials, retry_for=0.0)
+        connection = Connection(
+            http, Several(keyvaluestore), credentials=credentials, retry_for=0.0, idle_timeout=_ANSWER_TIME
+        )
         self.store = store or KeyValueStoreClient(connection)
         # What the classic protocol registered may be anybody's in its networks: the cluster key is not shown there.
         self._only_ours = credentials is not no_credentials
@@ -172,7 +178,7 @@ class Discovery:
         level, said = logging.INFO, -math.inf  # services start in any order, so the first failure is no warning
         while True:
             try:
-                page = await self.store.watch(revision, wait=30.0)
+                page = await self.store.watch(revision, wait=_WATCHED_FOR)
             except Error as error:
                 if error.code in UNKNOWN_REQUEST and await self.found_classic():
                     await self._follow_classic()

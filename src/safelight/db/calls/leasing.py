@@ -28,6 +28,8 @@ from safelight.wire import (
     WorkerSeen,
 )
 
+_UNHEARD = 1000
+"""Workers at most of which it is remembered that their leases have expired."""
 _EXCUSABLE = frozenset({State.WAITING, State.WORKING, State.QUARANTINED, State.FINISHED})
 WORKER_REMEMBERED = 120_000
 """Milliseconds after which a worker that sends nothing is forgotten: twice the longest wait for a lease."""
@@ -40,7 +42,8 @@ def arrive(transaction: Transaction, request: LeaseRequest) -> None:
     held = transaction.held_by(request.worker.id)
     transaction.apply([lifecycle.returned(row) for row in held if row.lease_id not in known])
     if request.n:  # with 0, a successor speaks for a worker that is dead, and its deaths stay
-        _excuse(transaction, request.holding)
+        # Leases that were lost on the way may have expired before their worker could be heard again.
+        _excuse(transaction, [*request.holding, *transaction.memory.unheard.pop(request.worker.id, ())])
 
 
 def claim(transaction: Transaction, request: LeaseRequest, policy: Policy) -> list[Lease]:
@@ -104,6 +107,17 @@ def _lease(transaction: Transaction, rows: Sequence[TaskRow], worker: str, secon
         for row, token in zip(rows, ids.randoms(len(rows)), strict=True)
     ]
     return [row.lease_record(transaction.spec(row).body) for row in transaction.apply(changes)]
+
+
+def expire(transaction: Transaction, rows: Sequence[TaskRow], policy: Policy) -> None:
+    """End leases that nobody has extended in time, and remember whose they were."""
+    unheard = transaction.memory.unheard
+    for row in rows:
+        if row.worker:
+            unheard.setdefault(row.worker, []).append(row.lease_id)
+    while len(unheard) > _UNHEARD:
+        del unheard[next(iter(unheard))]
+    transaction.apply([lifecycle.expired(row, policy) for row in rows])
 
 
 def heartbeat(transaction: Transaction, beat: Heartbeat) -> HeartbeatAnswer:

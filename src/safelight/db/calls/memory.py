@@ -75,6 +75,8 @@ class Memory:
         self.specs: dict[int, Spec] = {}
         self.spec_ids: dict[str, tuple[int, int]] = {}
         """By digest: its number, and the last task for which it is kept."""
+        self.unheard: dict[str, list[str]] = {}
+        """By worker: its leases that have expired since it was last heard. It may never have received them."""
 
     @property
     def history(self) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 
-from safelight.db import lifecycle
-from safelight.db.calls import clock, pausing, statistics
+from safelight.db.calls import clock, leasing, pausing, statistics
 from safelight.db.calls.transaction import COUNT_EVERY
 from safelight.db.lifecycle import Change
 from safelight.db.postgres import partitions
@@ -112,7 +111,7 @@ class Maintenance:
         memory = transaction.memory
         rows = transaction.tasks("expired", memory.expired_until, transaction.now, _SLICE)
         expired = [row for row in rows if not stalls.hold((row.lease_duration or 0) / 1000)]
-        transaction.apply([lifecycle.expired(row, self._policy) for row in expired])
+        leasing.expire(transaction, expired, self._policy)
         if len(expired) < len(rows):
             return 0, True
         if len(rows) < _SLICE:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from safelight.db import ids, lifecycle
-from safelight.db.calls import clock, pausing, statistics
+from safelight.db import ids
+from safelight.db.calls import clock, leasing, pausing, statistics
 from safelight.db.calls.transaction import Transaction, encoded
 from safelight.db.lifecycle import Change
 from safelight.db.rows import TaskRow
@@ -58,7 +58,7 @@ def expire(transaction: Transaction, policy: Policy, stalls: Stalls) -> bool:
     """End the leases that nobody has extended in time. Return whether some stay because db itself had stalled."""
     rows = transaction.tasks("expired", transaction.steady, _SLICE)
     expired = [row for row in rows if not stalls.hold((row.lease_duration or 0) / 1000)]
-    transaction.apply([lifecycle.expired(row, policy) for row in expired])
+    leasing.expire(transaction, expired, policy)
     return len(expired) < len(rows)
 
 
