@@ -77,7 +77,7 @@ class Counts(msgspec.Struct, omit_defaults=True):
         if event.kind == "finished":
             place = min(int(math.log2(max(event.seconds, _SHORTEST) / _SHORTEST) * _PER_DOUBLING), _BINS - 1)
             self.times[place] = self.times.get(place, 0) + 1
-            if task and (len(self.slowest) < MOST_SLOWEST or (event.seconds, task) > self.slowest[-1]):
+            if task and (len(self.slowest) < MOST_SLOWEST or event.seconds > self.slowest[-1][0]):
                 self._keep_slowest([(event.seconds, task)])
 
     def merge(self, other: Counts) -> None:

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from safelight.access import route
 from safelight.access.caller import EVERYBODY, Access
+from safelight.access.malformed import HARDENED
 
 PUBLIC = {
     *(
@@ -42,6 +43,9 @@ async def test_without_a_key_nothing_answers_but_what_is_meant_for_everybody(key
         for headers in ({}, {"Authorization": "Bearer wrong"}):
             async with http.request(method, url, headers=headers) as answer:
                 got = answer.status
+                assert HARDENED.keys() <= {*answer.headers}, (name, method, path)
+                policy = answer.headers["Content-Security-Policy"]
+                assert "frame-ancestors 'none'" in policy and answer.headers["X-Content-Type-Options"] == "nosniff"
             if access & EVERYBODY:
                 shown = ("GET" if method == "HEAD" else method, path)
                 assert shown in PUBLIC or path.startswith("/web/"), (name, method, path)
