@@ -14,6 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from support.photos import photo
 from support.processes import TIMEOUT, service
@@ -97,8 +98,9 @@ class Collector:
         return self.trace(number)
 
 
-@pytest.mark.slow
-async def test_one_trace_from_the_upload_to_the_result(tmp_path: Path) -> None:
+@asynccontextmanager
+async def traced(path: Path) -> AsyncIterator[tuple[Collector, aiohttp.ClientSession, list[str]]]:
+    """A collector, a session, and the URLs of two masters of a system with two workers that trace."""
     async with AsyncExitStack() as stack:
         collector = await stack.enter_async_context(Collector.open())
         environment = {
@@ -107,26 +109,18 @@ async def test_one_trace_from_the_upload_to_the_result(tmp_path: Path) -> None:
             "OTEL_BSP_SCHEDULE_DELAY": "100",
         }
         kinds = ("keyvaluestore", "db", "storage", "master", "worker")
-        whole = await stack.enter_async_context(
-            system(
-                tmp_path,
-                workers=2,
-                settings={"master": ["--webhook-allow-private"], "worker": ["--slots", "1"]},
-                environments=dict.fromkeys(kinds, environment),
-            )
-        )
-        second = await stack.enter_async_context(
-            service(
-                "master",
-                whole.keyvaluestore,
-                "--data",
-                str(tmp_path / "master-2"),
-                "--webhook-allow-private",
-                env=environment,
-            )
-        )
-        masters = [f"http://{whole.master}", await second.address()]
+        settings = {"master": ["--webhook-allow-private"], "worker": ["--slots", "1"]}
+        environments = dict.fromkeys(kinds, environment)
+        whole = await stack.enter_async_context(system(path, workers=2, settings=settings, environments=environments))
+        words = [whole.keyvaluestore, "--data", str(path / "master-2"), "--webhook-allow-private"]
+        second = await stack.enter_async_context(service("master", *words, env=environment))
         http = await stack.enter_async_context(aiohttp.ClientSession())
+        yield collector, http, [f"http://{whole.master}", await second.address()]
+
+
+@pytest.mark.slow
+async def test_one_trace_from_the_upload_to_the_result(tmp_path: Path) -> None:
+    async with traced(tmp_path) as (collector, http, masters):
         for number, master in enumerate(masters):
             trace = TRACE[:-1] + str(number)
             form = aiohttp.FormData({"webhook": f"{collector.url}/hook"})
@@ -137,6 +131,7 @@ async def test_one_trace_from_the_upload_to_the_result(tmp_path: Path) -> None:
                 assert "traceparent" not in await answer.json()
             judge(await collector.wait_for(trace, set(PARENTS)))
         assert [called and called.split("-")[1] for called in collector.called] == [TRACE[:-1] + "0", TRACE[:-1] + "1"]
+        await resumable(collector, http, masters)
         form = aiohttp.FormData()
         form.add_field("image", photo(7), filename="a.jpg")
         async with http.post(f"{masters[0]}/task", data=form) as answer:  # which begins a trace of its own
@@ -148,6 +143,30 @@ async def test_one_trace_from_the_upload_to_the_result(tmp_path: Path) -> None:
         await collector.wait_for(root.trace_id.hex(), set(PARENTS) - {"webhook"})
     loops = {"POST /lease", "POST /heartbeat", "POST /outcomes", "GET /events", "GET /deliveries", "GET /healthz"}
     assert not loops & {span.name for _, span in collector.spans}, "only photos are traced"
+
+
+async def resumable(collector: Collector, http: aiohttp.ClientSession, masters: list[str]) -> None:
+    """Upload by tus, the two halves to two masters: one trace, in which the second half has created the task."""
+    trace, data = TRACE[:-1] + "2", photo(5)
+    half = len(data) // 2
+    sent = {"traceparent": f"00-{trace}-{CLIENT}-01", "Tus-Resumable": "1.0.0"}
+    opened = {**sent, "Upload-Length": str(len(data)), "Content-Type": "application/offset+octet-stream"}
+    async with http.post(f"{masters[0]}/uploads", data=data[:half], headers=opened) as answer:
+        assert answer.status == 201, await answer.text()
+        path = URL(answer.headers["Location"]).path
+    rest = {**sent, "Upload-Offset": str(half), "Content-Type": opened["Content-Type"]}
+    async with http.patch(masters[1] + path, data=data[half:], headers=rest) as answer:
+        assert answer.status == 204, await answer.text()
+    wanted = {"upload", "create task", "commit task", "lease", "fetch", "process", "store result", "settle"}
+    found = [span for _, span in await collector.wait_for(trace, wanted)]
+    uploads = [span for span in found if span.name == "upload"]
+    assert [span.parent_span_id.hex() for span in uploads] == [CLIENT] * 2
+    last = max(uploads, key=lambda span: span.start_time_unix_nano)
+    (created,) = [span for span in found if span.name == "create task"]
+    assert created.parent_span_id == last.span_id
+    for name, parent in (("commit task", "create task"), ("lease", "create task"), ("settle", "lease")):
+        (of,) = [span for span in found if span.name == parent]
+        assert [span.parent_span_id for span in found if span.name == name] == [of.span_id]
 
 
 def judge(trace: list) -> None:
