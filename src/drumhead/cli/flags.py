@@ -69,8 +69,8 @@ class MachineFlags:
         ),
     ] = ""
     execute: Annotated[
-        str, Parameter(name=["--execute", "-e"], help="The command to run instead of the image's own.")
-    ] = ""
+        str | None, Parameter(name=["--execute", "-e"], help="The command to run instead of the image's own.")
+    ] = None
     run: Annotated[
         tuple[str, ...],
         Parameter(

@@ -39,10 +39,14 @@ def choose_command(
 
 
 def choose_commands(
-    image: Image, *, config_sets: Sequence[str] = (), command_line: str = "", env: dict[str, str] | None = None
+    image: Image, *, config_sets: Sequence[str] = (), command_line: str | None = None, env: dict[str, str] | None = None
 ) -> list[Command]:
-    """Return the commands that a machine runs one after another, each as ``choose_command`` chooses it."""
-    if command_line:
+    """Return the commands that a machine runs one after another, each chosen, or refused, by ``choose_command``."""
+    if command_line is not None:
+        if not command_line.strip():
+            raise DrumheadError(
+                ErrorCode.USAGE, f"-e {command_line!r} names no program; without -e the image's own command runs"
+            )
         return [choose_command(image, command_line=command_line, env=env)]
     return [choose_command(image, config_set=name, env=env) for name in config_sets or ("",)]
 

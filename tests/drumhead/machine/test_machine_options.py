@@ -5,6 +5,8 @@ import pytest
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.machine import options
 from drumhead.machine.records import PortForward, VolumeMount
+from drumhead.machine.request import choose_commands
+from drumhead.records import Blob, Command, Image, Kernel
 
 
 @pytest.mark.parametrize(
@@ -117,3 +119,15 @@ def test_variables_keep_everything_after_the_first_equals_sign():
 @pytest.mark.parametrize("count", ["1.5", "1e1", "²", "two"])
 def test_a_count_that_is_no_whole_number_is_refused_and_not_rounded(empty, count):
     assert f"{count} is not a whole number" in empty.refused("run", "-c", count, "-i", "image", "name", status=2)
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_a_command_line_without_a_program_is_not_taken_for_none(text):
+    kernel = Kernel(package="linux", version="1", vmlinux=Blob(digest="0" * 64, size=1), initrd=None)
+    commands = {"web": Command(argv=("/web",))}
+    image = Image(
+        name="i", title="", version="", guest="linux", kernel=kernel, layers=(), commands=commands, default="web"
+    )
+    assert choose_commands(image)[0].argv == ("/web",)
+    with pytest.raises(DrumheadError, match=f"-e '{text}' names no program"):
+        choose_commands(image, command_line=text)
