@@ -114,6 +114,11 @@ async def test_a_whole_product_is_not_blamed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", MUTATIONS)
 async def test_a_product_that_is_broken_in_one_way_is_found(tmp_path: Path, name: str) -> None:
+    """In one run of three at the latest: where it takes a kill, that may come at a moment that costs nothing."""
     _, expected, kills = MUTATIONS[name]
-    wrong = await judged(tmp_path, name, kills, time_limit=5.0)
-    assert any(re.search(expected, sentence) for sentence in wrong), wrong
+    found = list[list[str]]()
+    for run in range(3):
+        found.append(await judged(tmp_path / str(run), name, kills, time_limit=5.0))
+        if any(re.search(expected, sentence) for sentence in found[-1]):
+            return
+    raise AssertionError(found)
