@@ -47,14 +47,13 @@ LONGEST = 300.0
 
 @pytest.fixture(scope="module", params=["linux", "osv"])
 def up(request, drumhead, tmp_path_factory):
-    """`safelight up --vm` with free ports of the host and leases that end within a test; what it printed is `told`."""
+    """`safelight up --vm` with free ports of the host; what it printed is `told`."""
     if request.param == "osv":
         drumhead("kernel", "add", *osv.real_files())
     content = copy.deepcopy(FLEET) | {"name": "proof"}
     for name, member in content["members"].items():
         member["forward"] = [f"0:{member['health']['port']}"]
         member["memory"] = MEMORY[request.param].get(name, member["memory"])
-    content["members"]["worker"]["env"]["SAFELIGHT_WORKER_LEASE_SECONDS"] = "5"
     root = tmp_path_factory.mktemp("proof")
     file = root / "fleet.yaml"
     file.write_text(yaml.safe_dump(content))
