@@ -126,4 +126,8 @@ void exported_events(const struct pollfd *polls) {
         power_off_at_end();
         command_stop(-1);
     }
+    if (polls[0].revents & ~POLLIN) { /* the device is gone, and would be polled without an end */
+        close(button);
+        button = -1;
+    }
 }
