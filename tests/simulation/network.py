@@ -17,6 +17,7 @@ from typing import Any
 
 from aiohttp import web
 
+from safelight.access.malformed import handlers
 from simulation.loop import PROCESS, Process, SimulatedLoop
 
 _CHUNK = 1 << 14
@@ -65,7 +66,8 @@ class Site(web.BaseSite):
     async def start(self) -> None:
         await super().start()
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._runner.server, "127.0.0.1", self._listener.port)
+        assert self._runner.server is not None
+        self._server = await loop.create_server(handlers(self._runner.server), "127.0.0.1", self._listener.port)
 
 
 class _Server:

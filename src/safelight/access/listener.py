@@ -12,7 +12,7 @@ from weakref import WeakSet
 from aiohttp import web
 
 from safelight.access.descriptors import Door, Spare
-from safelight.access.malformed import Handler
+from safelight.access.malformed import handlers
 
 _BACKLOG = 1024
 
@@ -77,9 +77,9 @@ class Site(web.SockSite):
         server = self._runner.server
         assert server is not None
         self._stack.enter_context(Spare(self._sock, plain=self._ssl_context is None).ready())
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Door(lambda: Handler(server, loop=loop, **server._kwargs)),  # noqa: SLF001 - no other way to it
+        handler = handlers(server)
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: Door(handler),
             sock=self._sock,
             ssl=self._ssl_context,
             # One at a time: where asyncio has no descriptor, it tries all of a row in vain, and again for each of them.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -51,6 +52,12 @@ def sentence(error: BaseException | None) -> str:
                 return words
         error = error.__cause__
     return "The request is not valid HTTP/1.1."
+
+
+def handlers(server: web.Server) -> Callable[[], Handler]:
+    """Return what makes the protocol of each connection to a server, in the running loop."""
+    loop = asyncio.get_running_loop()
+    return lambda: Handler(server, loop=loop, **server._kwargs)  # noqa: SLF001 - no other way to it
 
 
 class Handler(web.RequestHandler):
