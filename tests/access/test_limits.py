@@ -31,7 +31,7 @@ async def connection(service):
 
 async def closed(reader) -> None:
     """Wait until the other side has closed."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await reader.read(65536):
             pass
 

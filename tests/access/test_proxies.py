@@ -64,7 +64,7 @@ async def proxy(kind: str, directory: Path, port: int, master: int) -> AsyncIter
             command = ["/usr/sbin/haproxy", "-f", str(file)]
     file.write_text(text)
     async with program(*command, name=kind, env={"HOME": str(directory)}) as running:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 assert running.running, running.lines
                 try:
@@ -118,7 +118,7 @@ async def answers(http: aiohttp.ClientSession, site: str) -> None:
         assert answer.status == 204
         assert answer.headers["Safelight-Task"]
     async with http.get("/photos/events", params={"after": "0"}) as answer:  # arrives while the stream is open
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while b"data:" not in await answer.content.readuntil(b"\n\n"):
                 pass
     async with http.get("/elsewhere") as answer:

@@ -172,7 +172,7 @@ async def readable(file):
     loop, ready = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(file, ready.set)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await ready.wait()
     finally:
         loop.remove_reader(file)

@@ -120,7 +120,7 @@ async def registry(tmp_path):
     process = await asyncio.create_subprocess_exec(
         *words, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while b"listening on" not in (line := await process.stderr.readline()):
             assert line, "the registry ended"
     rest = asyncio.create_task(process.stderr.read())

@@ -158,7 +158,7 @@ async def status_of(service, method, target, headers, body):
     head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             try:
                 writer.write(head.encode("latin-1") + b"\r\n" + body)
                 await writer.drain()

@@ -81,7 +81,7 @@ async def test_long_poll_of_one_key(service, http):
     watching = asyncio.create_task(watch())
     async with http.put(f"{service.url}/key", json={"value": "v"}) as answer:
         assert answer.status == 200
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(25):
         assert [entry["value"] for entry in (await watching)["entries"]] == ["v"]
 
 

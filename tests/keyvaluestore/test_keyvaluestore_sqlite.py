@@ -78,7 +78,7 @@ async def test_wake_ends_every_watch(tmp_path):
         watchers = [asyncio.create_task(store.watch(revision, wait=60)) for _ in range(10)]
         await asyncio.sleep(0)
         store.wake()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(25):
             pages = await asyncio.gather(*watchers)
         assert {page.revision for page in pages} == {revision}
 

@@ -234,13 +234,13 @@ async def test_saving_a_result(client, storage, tmp_path):
 
 async def seen(client) -> None:
     """Wait until db has heard of a worker."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not (await client.summary()).workers:
             pass
 
 
 async def test_a_worker_that_hangs_up_loses_no_task(client, master):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         waiting = asyncio.create_task(take(client, wait=30.0))
         await seen(client)
         waiting.cancel()

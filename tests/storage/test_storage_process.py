@@ -58,13 +58,13 @@ async def test_sigterm_lets_an_upload_under_way_end(tmp_path):
         writer.write(
             b"POST /blobs HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2000000\r\n\r\n"
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert b" 100 " in await reader.readuntil(b"\r\n\r\n")  # it has begun
         writer.write(data[:1_000_000])
         process.send(signal.SIGTERM)
         await process.log("is stopping")
         writer.write(data[1_000_000:])
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert b" 201 " in await reader.readline()
         writer.close()
         assert await process.ended() == 0

@@ -14,7 +14,7 @@ async def metric(http: aiohttp.ClientSession, url: str, name: str) -> float:
 
 
 async def until(
-    http: aiohttp.ClientSession, url: str, name: str, fits: Callable[[float], bool], *, timeout: float = 20.0
+    http: aiohttp.ClientSession, url: str, name: str, fits: Callable[[float], bool], *, timeout: float = 60.0
 ) -> None:
     """Wait until a metric fits."""
     async with asyncio.timeout(timeout):

@@ -18,7 +18,7 @@ async def gone(pid: int) -> None:
     except ProcessLookupError:
         return
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             ended = asyncio.Event()
             asyncio.get_running_loop().add_reader(file, ended.set)
             await ended.wait()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 
-async def until(holds: Callable[[], bool] | Callable[[], Awaitable[bool]], *, timeout: float = 20.0) -> None:
+async def until(holds: Callable[[], bool] | Callable[[], Awaitable[bool]], *, timeout: float = 60.0) -> None:
     """Return once something holds. Raises TimeoutError. For what has no event to wait for."""
     async with asyncio.timeout(timeout):
         while True:

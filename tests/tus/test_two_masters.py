@@ -165,5 +165,5 @@ async def test_an_upload_goes_on_at_the_other_master(masters, clients):
             assert (await way.patch(path, start, data[start:end])).status in (200, 204)
     [task] = (await clients[1].tasks()).tasks
     assert task.input.digest == hashlib.sha256(data).hexdigest()
-    async with asyncio.timeout(20), clients[0].original(task.id) as answer:
+    async with asyncio.timeout(60), clients[0].original(task.id) as answer:
         assert await answer.read() == data

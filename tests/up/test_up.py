@@ -181,7 +181,7 @@ async def test_settings_come_from_a_file_too_and_go_to_the_services(tmp_path: Pa
     settings.write_text('[up]\nworkers = 2\n[worker]\nslots = 3\nisolation = "thread"\n')
     async with up(tmp_path / "data", "--config", settings) as running:
         where = await addresses(running)
-        async with Client.connect(where["master"]) as client, asyncio.timeout(20):
+        async with Client.connect(where["master"]) as client, asyncio.timeout(60):
             after = 0
             while len(workers := (await client.summary()).workers) < 2:
                 after = (await client.changes(after, wait=0.1)).last

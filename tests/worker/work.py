@@ -26,7 +26,7 @@ async def kinds(client: Client, task: Task) -> list[str]:
 
 async def leased(client: Client, task: Task) -> None:
     """Wait until a worker has a lease on a task."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         after = 0
         while "leased" not in await kinds(client, task):
             after = (await client.changes(after, wait=20.0, task=task.id)).last
