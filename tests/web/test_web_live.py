@@ -51,6 +51,19 @@ async def test_speed_and_time_left_while_an_upload_is_on_its_way(page, folder):
     await expect(tray).not_to_contain_text("left")
 
 
+async def test_photos_are_seen_while_they_are_uploaded(page, folder):
+    (folder / "seen.png").write_bytes(photo(1, width=900))
+    line = await page.context.new_cdp_session(page)
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 2_000}
+    await line.send("Network.emulateNetworkConditions", slow)
+    await page.get_by_label("Choose photos").set_input_files(folder / "seen.png")
+    tray = page.get_by_role("region", name="Uploads")
+    await expect(tray.get_by_role("listitem")).to_contain_text(re.compile("[0-9]+ % of"))
+    await expect(tray.locator("img")).to_have_js_property("naturalWidth", 900)
+    await line.send("Network.emulateNetworkConditions", {**slow, "uploadThroughput": -1})
+    await expect(tray.get_by_role("heading")).to_have_text("1 photo uploaded")
+
+
 async def test_fingers_go_to_the_next_photo_and_zoom(browser, whole, client):
     for number in range(2):
         task = await client.upload(photo(number, width=900), recipe="invert", filename=f"photo-{number}.png")

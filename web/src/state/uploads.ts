@@ -308,7 +308,7 @@ function keep(): void {
     if (missing.length) say(words.notKept(missing.map((file) => file.name ?? "").slice(0, NAMED)), "bad");
     const resumed = uppy.getFiles().filter((file) => file.isRestored);
     if (resumed.length) {
-      say(words.restored);
+      if (resumed.some((file) => !file.error)) say(words.restored);
       for (const file of resumed) uppy.setFileState(file.id, { isPaused: false });
       for (const id of restored) void uppy.restore(id).catch(() => undefined);
       if (restored.length === 0 && !review.value) send();
