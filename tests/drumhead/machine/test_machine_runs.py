@@ -194,10 +194,10 @@ def test_a_running_machine_s_name_and_volume_are_taken(server, drumhead, machine
 
 
 def test_too_little_memory_is_refused_and_the_least_is_enough(drumhead, machine_image):
-    for size in ("48M", "63M"):
+    for size in ("48M", "71M"):
         said = drumhead.refused("run", "-i", machine_image, "tiny", "-m", size, "-e", "true", status=2)
-        assert "needs at least 64 MiB" in said
-    drumhead("run", "-i", machine_image, "tiny", "-m", "64M", "-e", "true")
+        assert "needs at least 72 MiB" in said
+    drumhead("run", "-i", machine_image, "tiny", "-m", "72M", "-e", "true")
     drumhead("delete", "tiny")
 
 
