@@ -18,15 +18,15 @@ from drumhead.home import find_home
 from drumhead.image.export.export import export_container, export_image
 from drumhead.image.store import ImageStore
 
+Format = Literal["qcow2", "raw", "oci", "container", "containerdisk"]
+
 
 async def export_command(
     name: str,
     out: Path,
     /,
     *,
-    format: Annotated[
-        Literal["qcow2", "raw", "oci", "container", "containerdisk"], Parameter(name=["--format", "-f"])
-    ] = "qcow2",
+    format: Annotated[Format, Parameter(name=["--format", "-f"])] = "qcow2",
     guest: Guest = None,
     run: str = "",
     fleet: Path | None = None,
@@ -34,9 +34,8 @@ async def export_command(
 ) -> None:
     """Write an image as a bootable disk, as an OCI artifact of drumhead, or as container images.
 
-    Linux disks boot by BIOS and by UEFI, OSv disks by BIOS. A containerdisk is such a disk in a container image, from
-    which KubeVirt starts machines. Containers have an image for each config set or, with
-    --fleet, for each member of a fleet file that runs the image; they share their layers.
+    Linux disks boot by BIOS and by UEFI, OSv disks by BIOS. KubeVirt starts machines from a containerdisk. Containers
+    have an image for each config set or, with --fleet, for each member that runs the image; they share their layers.
 
     Parameters
     ----------
