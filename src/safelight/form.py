@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from safelight.access import malformed
-from safelight.access.places import Place
+from safelight.access.connections.places import Place
 from safelight.errors import Code, Error
 from safelight.untrusted import filenames
 

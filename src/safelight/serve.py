@@ -21,9 +21,10 @@ import aiohttp
 from aiohttp import web
 
 from safelight import __version__, background, http, logs, settings, tracing
-from safelight.access import route, tls
+from safelight.access import route
 from safelight.access.caller import Access
-from safelight.access.listener import Site, listen
+from safelight.access.connections import tls
+from safelight.access.connections.listener import Site, listen
 from safelight.access.policy import PolicyError
 from safelight.client.base import session
 from safelight.client.discovery import REGISTRATION_KEYS, UNKNOWN_REQUEST, Discovery

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from safelight import logs, settings
 from safelight.access.authenticate import Gate
-from safelight.access.connections import Connections
+from safelight.access.connections.idle import Connections
 from safelight.access.policy import Policy, PolicyError
 from safelight.access.route import Table
 from safelight.access.settings import AccessSettings, CorsOrigins, PublicUrl

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from safelight.access import connections, places
-from safelight.access.places import Places
+from safelight.access.connections import idle, places
+from safelight.access.connections.places import Places
 from safelight.errors import Error
 from support.metrics import until
 from support.photos import photo
@@ -130,7 +130,7 @@ def held(service):
 
 @pytest.mark.slow
 async def test_an_answer_that_nobody_takes_costs_its_connection(plane, http, monkeypatch):
-    monkeypatch.setattr(connections, "_MOST_LOOKS", 2)
+    monkeypatch.setattr(idle, "_MOST_LOOKS", 2)
     await plane.start_all()
     service = plane.services["master"]
     async with AsyncExitStack() as stack:

@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from safelight.access import tls
+from safelight.access.connections import tls
 from safelight.client.base import Connection, ServiceClient, session
 from safelight.client.instances import Several
 

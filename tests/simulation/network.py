@@ -37,7 +37,7 @@ class _Socket:
 
 
 class Listener:
-    """What `safelight.access.listener.listen` returns: a port that is not listened on yet."""
+    """What `safelight.access.connections.listener.listen` returns: a port that is not listened on yet."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -48,12 +48,12 @@ class Listener:
 
 
 async def listen(_host: str, port: int) -> list[Listener]:
-    """Do what `safelight.access.listener.listen` does."""
+    """Do what `safelight.access.connections.listener.listen` does."""
     return [Listener(port)]
 
 
 class Site(web.BaseSite):
-    """What listens in the place of `safelight.access.listener.Site`, which is about the system's descriptors."""
+    """What listens in the place of `access.connections.listener.Site`, which is about the system's descriptors."""
 
     def __init__(self, runner: web.AppRunner, listener: Listener, **_: Any) -> None:
         super().__init__(runner)

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from safelight import recipe, serve, settings
 from safelight.access import route
-from safelight.access.places import Places
+from safelight.access.connections.places import Places
 from safelight.client.db import DbClient
 from safelight.client.partials import PartialClient
 from safelight.client.storage import StorageClient

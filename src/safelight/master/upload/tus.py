@@ -16,7 +16,7 @@ from aiohttp import web
 from safelight import http, tracing
 from safelight.access import route
 from safelight.access.caller import Access
-from safelight.access.places import Places
+from safelight.access.connections.places import Places
 from safelight.access.route import Route
 from safelight.client.partials import PartialClient
 from safelight.errors import Code, Error, validation_problem

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from safelight import tracing
 from safelight.access.caller import Access
-from safelight.access.places import Place, Places
+from safelight.access.connections.places import Place, Places
 from safelight.errors import Code, Error, validation_problem
 from safelight.form import Form, Part
 from safelight.http import classic, client, json_response, location

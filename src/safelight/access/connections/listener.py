@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 from aiohttp import web
 
-from safelight.access.descriptors import Door, Spare
+from safelight.access.connections.descriptors import Door, Spare
 from safelight.access.malformed import handlers
 
 _BACKLOG = 1024

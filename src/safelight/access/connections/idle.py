@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from safelight import background
 from safelight.access.caller import Caller
-from safelight.access.listener import Listener
+from safelight.access.connections.listener import Listener
 from safelight.access.malformed import Handler
 from safelight.access.networks import Networks
 
