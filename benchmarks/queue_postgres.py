@@ -24,7 +24,7 @@ import asyncpg
 import msgspec
 
 import queue_peers
-from safelight.db.calls.transaction import Transaction
+from safelight.db.commit.transaction import Transaction
 from safelight.db.postgres import PostgresStore
 from safelight.db.postgres.ledger import load
 from safelight.db.postgres.sessions.connection import Connection

@@ -13,7 +13,7 @@ from typing import Any
 
 from safelight.db import lifecycle
 from safelight.db.calls import creating
-from safelight.db.calls.transaction import Transaction
+from safelight.db.commit.transaction import Transaction
 from safelight.db.rows import TaskRow
 from safelight.db.sqlite import database, maintenance
 from safelight.db.sqlite.connection import Connection

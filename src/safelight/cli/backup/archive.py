@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from safelight.db.calls import reading
-from safelight.db.calls.transaction import Transaction
+from safelight.db.commit.transaction import Transaction
 from safelight.db.sqlite import memory
 from safelight.db.sqlite.connection import Connection
 from safelight.errors import Code, Error

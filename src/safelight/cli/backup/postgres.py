@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 
 from safelight.cli.backup.archive import Database, flush_directory
-from safelight.db.calls.memory import Memory
+from safelight.db.commit.memory import Memory
 from safelight.db.postgres import schema
 from safelight.db.postgres.ledger import Entry, SharedMemory, TenantCounts, payload
 from safelight.db.postgres.sessions.address import Address

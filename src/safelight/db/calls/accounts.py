@@ -22,7 +22,7 @@ from safelight.accounts import (
     Wanted,
 )
 from safelight.db.calls import pausing, sharing
-from safelight.db.calls.transaction import Transaction, encoded
+from safelight.db.commit.transaction import Transaction, encoded
 from safelight.errors import Code, Error
 from safelight.wire import DEFAULT_TENANT, State
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from safelight.db.calls.transaction import Transaction, encoded
+from safelight.db.commit.transaction import Transaction, encoded
 from safelight.errors import Code, Error
 from safelight.wire import Batch, BatchPage, State
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from safelight.db import lifecycle
 from safelight.db.calls.searching import found
-from safelight.db.calls.transaction import Transaction
+from safelight.db.commit.transaction import Transaction
 from safelight.db.lifecycle import Change
 from safelight.db.rows import TaskRow
 from safelight.errors import Code, Error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from safelight.db.calls.transaction import Transaction
+from safelight.db.commit.transaction import Transaction
 from safelight.wire import ClockConfirmed
 
 _NAME = "clock_confirmed"

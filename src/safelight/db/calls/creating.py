@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from safelight.db import ids
-from safelight.db.calls.transaction import Transaction, encoded
+from safelight.db.commit.transaction import Transaction, encoded
 from safelight.db.lifecycle import Change
 from safelight.db.rows import TaskRow
 from safelight.db.store import Policy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from safelight.db import ids
-from safelight.db.calls.transaction import Transaction, encoded
+from safelight.db.commit.transaction import Transaction, encoded
 from safelight.errors import Code, Error
 from safelight.wire import Delivery, Task, WebhookAnswer, WebhookCall, WebhookCallPage
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from safelight.accounts import RecipePause, Tenant
-from safelight.db.calls.transaction import Transaction, encoded
+from safelight.db.commit.transaction import Transaction, encoded
 from safelight.db.rows import HOLD, TaskRow
 from safelight.errors import Code, Error
 

@@ -6,7 +6,7 @@ import msgspec
 
 from safelight.db import ids
 from safelight.db.calls import leasing
-from safelight.db.calls.transaction import Transaction
+from safelight.db.commit.transaction import Transaction
 from safelight.db.rows import EventRow
 from safelight.wire import EventPage, NamedRecipe, Reference, State, Summary, Task
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from safelight.db.calls.transaction import Transaction
+from safelight.db.commit.transaction import Transaction
 from safelight.errors import Code, Error
 from safelight.wire import NamedRecipe
 

@@ -10,7 +10,7 @@ from heapq import merge
 from itertools import islice
 
 from safelight.db import ids
-from safelight.db.calls.transaction import Transaction, encoded
+from safelight.db.commit.transaction import Transaction, encoded
 from safelight.db.rows import TaskRow
 from safelight.db.store import SEARCHED
 from safelight.errors import Code, Error

@@ -7,8 +7,8 @@ limits are whole again, and the masters say anew what is under way.
 from __future__ import annotations
 
 from safelight.accounts import Granted, Tenant, Wanted
-from safelight.db.calls.memory import Shares
-from safelight.db.calls.transaction import Transaction
+from safelight.db.commit.memory import Shares
+from safelight.db.commit.transaction import Transaction
 
 _FULL = 1e12
 """More requests than any limit lets come at once."""

@@ -6,7 +6,7 @@ last event that was counted, so that each counts once. What is kept is bounded b
 
 from __future__ import annotations
 
-from safelight.db.calls.transaction import Transaction, encoded
+from safelight.db.commit.transaction import Transaction, encoded
 from safelight.db.rows import EventRow
 from safelight.statistics import Counts, StatisticsSlot
 

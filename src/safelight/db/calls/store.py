@@ -24,7 +24,7 @@ from safelight.db.calls import (
     statistics,
 )
 from safelight.db.calls.accounts import AccountCalls
-from safelight.db.calls.transaction import Transaction
+from safelight.db.commit.transaction import Transaction
 from safelight.db.lease_queue import LeaseQueue
 from safelight.db.lifecycle import Change
 from safelight.db.notifier import Notifier

@@ -19,8 +19,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from safelight.db.calls.call import MAX_GROUP, Call, execute
-from safelight.db.calls.transaction import Transaction
+from safelight.db.commit.call import MAX_GROUP, Call, execute
+from safelight.db.commit.transaction import Transaction
 from safelight.db.postgres import ledger
 from safelight.db.postgres.sessions.address import Address
 from safelight.db.postgres.sessions.calls import Calls

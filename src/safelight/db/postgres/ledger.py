@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from safelight.accounts import Tenant
-from safelight.db.calls.memory import Held, Memory, Shares
+from safelight.db.commit.memory import Held, Memory, Shares
 from safelight.db.postgres.lanes import Lanes
 from safelight.db.postgres.sessions.connection import Connection
 from safelight.db.rows import TaskRow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from safelight.db.calls import clock, leasing, pausing, statistics
-from safelight.db.calls.transaction import COUNT_EVERY
+from safelight.db.commit.transaction import COUNT_EVERY
 from safelight.db.lifecycle import Change
 from safelight.db.postgres import partitions
 from safelight.db.postgres.transaction import PostgresTransaction

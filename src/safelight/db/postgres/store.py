@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from safelight import background
 from safelight.db.calls.store import CallStore, Observe, unobserved
-from safelight.db.calls.transaction import Transaction
+from safelight.db.commit.transaction import Transaction
 from safelight.db.postgres import partitions, schema
 from safelight.db.postgres.database import Database
 from safelight.db.postgres.maintenance import PAUSE, Maintenance

@@ -10,8 +10,8 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 
-from safelight.db.calls.memory import Shares
-from safelight.db.calls.transaction import DueDelivery, Transaction
+from safelight.db.commit.memory import Shares
+from safelight.db.commit.transaction import DueDelivery, Transaction
 from safelight.db.lifecycle import Change
 from safelight.db.postgres.lanes import Lane, Lanes
 from safelight.db.postgres.ledger import SharedMemory, payload

@@ -21,8 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from safelight.db.calls.call import MAX_GROUP, Call, execute
-from safelight.db.calls.transaction import Transaction
+from safelight.db.commit.call import MAX_GROUP, Call, execute
+from safelight.db.commit.transaction import Transaction
 from safelight.db.sqlite import memory
 from safelight.db.sqlite.connection import Connection
 from safelight.db.stalls import Stalls

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from safelight.db import ids
 from safelight.db.calls import clock, leasing, pausing, statistics
-from safelight.db.calls.transaction import Transaction, encoded
+from safelight.db.commit.transaction import Transaction, encoded
 from safelight.db.lifecycle import Change
 from safelight.db.rows import TaskRow
 from safelight.db.stalls import Stalls

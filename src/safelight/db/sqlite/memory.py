@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from safelight.accounts import Tenant
-from safelight.db.calls.memory import Memory
+from safelight.db.commit.memory import Memory
 from safelight.db.sqlite.connection import Connection
 from safelight.wire import State
 

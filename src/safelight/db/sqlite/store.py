@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from safelight import background
 from safelight.db.calls.store import CallStore, Observe, unobserved
-from safelight.db.calls.transaction import Transaction
+from safelight.db.commit.transaction import Transaction
 from safelight.db.sqlite import maintenance
 from safelight.db.sqlite.database import Database
 from safelight.db.stalls import TICK

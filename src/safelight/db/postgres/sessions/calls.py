@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from safelight.db.calls.call import Call
+from safelight.db.commit.call import Call
 from safelight.errors import Code, Error
 
 

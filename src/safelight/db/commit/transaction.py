@@ -9,7 +9,7 @@ import msgspec
 
 from safelight.accounts import Tenant
 from safelight.db import ids
-from safelight.db.calls.memory import Memory, Shares, Spec
+from safelight.db.commit.memory import Memory, Shares, Spec
 from safelight.db.lifecycle import Change
 from safelight.db.rows import HOLD, EventRow, TaskRow
 from safelight.errors import Code, Error

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from safelight.db.calls.transaction import Transaction
+from safelight.db.commit.transaction import Transaction
 from safelight.errors import Error
 
 MAX_GROUP = 500
