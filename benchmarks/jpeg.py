@@ -6,7 +6,8 @@
 transform; it decodes into memory that libvips then reads. `simplejpeg` is a wheel of libjpeg-turbo that needs NumPy,
 with its fast transform. Each decodes, encodes at quality 80 with halved chroma, and does both with an inversion
 between, as the recipe `invert` (the last one in an array, without libvips). One thread; medians of alternating rounds.
-Then the memory that one picture takes, and sizes and differences at equal quality, with Pillow beside them.
+Then the memory that one picture takes, sizes and differences at equal quality, with Pillow beside them, and what the
+engine itself takes for a recipe with either codec at every size, which shows where its limits have to be.
 """
 
 import argparse
@@ -28,8 +29,12 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 
 from photos import photos
+from safelight import engine
+from safelight.engine import turbo as codec
+from safelight.recipe import BUILTIN
 
 _QUALITY = 80
+MANY = 1 << 40  # pixels: no limit
 _RGB, _HALVED, _ACCURATE = 0, 2, 4096  # TurboJPEG's TJPF_RGB, TJSAMP_420, TJFLAG_ACCURATEDCT
 
 ffi = FFI()
@@ -180,6 +185,29 @@ def main() -> None:
             similar, ratio = map(statistics.mean, zip(*map(quality, files, written), strict=True))
             size = sum(map(len, written)) / len(files) / 1e3
             print(f"| {kind} | {name} | {size:.0f} | {similar:.4f} | {ratio:.2f} |", flush=True)
+
+    engine_rows(options.rounds)
+
+
+def engine_rows(rounds: int) -> None:
+    """Print what the engine takes by libvips alone, and with libjpeg-turbo for decoding, for both, and as it is."""
+    limits = {"libvips": (0, 0), "decoding": (MANY, 0), "both": (MANY, MANY)}
+    limits["as it is"] = (codec.MAX_DECODED, codec.MAX_ENCODED)
+    print(f"\n| recipe, MP | {' | '.join(limits)} |\n| --- | {'--- | ' * len(limits)}")
+    cases = [("invert", size) for size in (0.25, 0.5, 1, 2, 3)] + [("thumbnail", size) for size in (2, 12)]
+    for recipe, size in cases:
+        files = photos(size, "JPEG")[:4]
+        contenders = {
+            name: [lambda f=f, r=recipe, b=both: engine_made(f, r, *b) for f in files * max(1, int(2 / size))]
+            for name, both in limits.items()
+        }
+        found = medians(contenders, rounds)
+        print(f"| {recipe}, {size:g} | {' | '.join(f'{found[name]:.2f}' for name in limits)} |", flush=True)
+
+
+def engine_made(file: bytes, recipe: str, decode: int, encode: int) -> object:
+    codec.MAX_DECODED, codec.MAX_ENCODED = decode, encode
+    return engine.process(file, BUILTIN[recipe])
 
 
 def pillow_encoded(file: bytes) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyvips
 
+from safelight.engine import turbo
 from safelight.engine.color.convert import matched
 from safelight.engine.color.profile import color_space
 from safelight.engine.formats import FORMATS, Format
@@ -103,10 +104,18 @@ def _written(
     if picture.frames > 1:
         options["page_height"] = picture.height
         image = frames.in_hundredths(image, picture.frames) if format_.name == "gif" else image
+    if format_.name == "jpeg" and not keep and (small := _small_jpeg(image, options)):
+        return small
     data: bytes = getattr(image, format_.writer)(keep=keep, **options)
     if picture.frames > 1 and format_.name == "webp" and image.hasalpha():
         data = frames.with_alpha_flag(data)
     return tiff.with_exif(data, leaving.exif) if format_.name == "tiff" and leaving.exif else data
+
+
+def _small_jpeg(image: pyvips.Image, options: dict[str, Any]) -> bytes | None:
+    if options["interlace"] or options["optimize_coding"] or not turbo.encodes(image):
+        return None
+    return turbo.encoded(image, options["Q"])
 
 
 def _options(output: OutputSpec, format_: Format) -> dict[str, Any]:
