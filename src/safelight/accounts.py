@@ -289,7 +289,7 @@ def new_secret() -> str:
 
 
 def new_id() -> str:
-    """Return a random id that is no secret: 16 characters of a-z and 2-7."""
+    """Return a random id that is not a secret: 16 characters of a-z and 2-7."""
     return base64.b32encode(secrets.token_bytes(_ID_BYTES)).decode().lower()
 
 

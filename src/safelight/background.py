@@ -26,7 +26,7 @@ async def running(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> A
 
 
 async def again(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-    """Do work until it ends. After an error that it did not expect, which is logged, it begins anew.
+    """Do work until it ends. After an error that it did not expect, which is logged, it starts again.
 
     No memory is such an error: it can come anywhere, and a service whose work had ended with it would seem to be well.
     """

@@ -118,7 +118,7 @@ async def read_json(request: web.Request, kind: type[T]) -> T:
 def query(request: web.Request, kind: type[T]) -> T:
     """Read the query string as a record; each parameter may be given once. Raises INVALID_REQUEST.
 
-    For whom a request is made (TENANT) is no part of what it asks for.
+    For whom a request is made (TENANT) is not part of what it asks for.
     """
     values: dict[str, Any] = {}
     for name, value in request.query.items():

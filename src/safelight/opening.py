@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 
 class Closable(Protocol):
-    """A file or alike."""
+    """A file or something similar."""
 
     def close(self) -> Any:
         """Release it."""

@@ -1,4 +1,4 @@
-"""What is no request of HTTP is answered like every other mistake, and nothing of it is repeated."""
+"""What is not a request of HTTP is answered like every other mistake, and nothing of it is repeated."""
 
 from __future__ import annotations
 

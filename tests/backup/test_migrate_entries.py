@@ -48,5 +48,5 @@ async def test_what_people_have_set_moves_to_etcd_and_back(tmp_path):
         async with SqliteStore.open(back) as store:
             assert await lasting(store) == moved
         complaint = await run("migrate", "--from", "sqlite:///nowhere.sqlite", "--to", url, status=2)
-        assert "is no key-value store" in complaint
+        assert "is not a key-value store" in complaint
     assert "Is etcd running" in await run("migrate", "--from", url, "--to", f"sqlite://{back}", status=4)

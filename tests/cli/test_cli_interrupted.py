@@ -56,7 +56,7 @@ async def test_while_bytes_are_sent(idle: dict[str, str], tmp_path: Path) -> Non
         between.flow()
     assert "Stopped. What was uploaded will still be processed" in shown.shown
     async with Client.connect(idle["master"]) as client:
-        assert (await client.tasks()).tasks == [], "what did not arrive as a whole is no task"
+        assert (await client.tasks()).tasks == [], "what did not arrive as a whole is not a task"
 
 
 async def test_while_tasks_are_waited_for(idle: dict[str, str], tmp_path: Path) -> None:

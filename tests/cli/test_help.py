@@ -32,7 +32,7 @@ def test_every_command_and_every_flag_is_described(name: str) -> None:
     for argument in command.assemble_argument_collection(parse_docstring=True):
         if argument.show:
             text = (argument.parameter.help or "").strip()
-            assert text.endswith("."), f"{name} {argument.name}: {text!r} is no sentence"
+            assert text.endswith("."), f"{name} {argument.name}: {text!r} is not a sentence"
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -40,7 +40,7 @@ def test_every_setting_is_described(name: str, capsys: pytest.CaptureFixture[str
     module = importlib.import_module(PROGRAMS[name][0])
     for field, hint in settings.hints(module.Config).items():
         described = settings.description(hint)
-        assert described.endswith("."), f"{name} {field}: {described!r} is no sentence"
+        assert described.endswith("."), f"{name} {field}: {described!r} is not a sentence"
     with pytest.raises(SystemExit) as ended:
         module.main(["--help"])
     assert ended.value.code == 0

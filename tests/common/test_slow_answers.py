@@ -36,7 +36,7 @@ async def slow():
 @pytest.mark.slow
 async def test_an_upload_waits_for_its_answer(slow):
     assert (await StorageClient(slow).put(b"abc")).size == 3
-    with pytest.raises(Error, match="could not be decoded"):  # it came, and is no task
+    with pytest.raises(Error, match="could not be decoded"):  # it came, and is not a task
         await Client(slow).upload(b"abc")
 
 

@@ -120,7 +120,7 @@ async def test_limits_refuse_with_the_time_to_wait_and_spare_the_others(store, a
     await store.cancel(tasks[0].id)
     (again,) = await store.create([new_task(tenant="a", idempotency_key="k")])
     (same,) = await store.create([new_task(tenant="a", idempotency_key="k", input=again.input)])
-    assert same.id == again.id, "a repetition is no new task"
+    assert same.id == again.id, "a repetition is not a new task"
     await accounts.change_tenant(Tenant(id="a", limits=Limits(bytes=3500)))
     error = await refused(Code.TOO_MANY_REQUESTS, store.create([new_task(tenant="a")]))
     assert error.extra["limit"] == 3500

@@ -319,7 +319,7 @@ REFUSED = {
     "uint64": (tiff((STEPS * 2**60).astype("u8")), "64 bits"),
     "complex": (tiff(STEPS.astype("c8")), "complex"),
     "a float of another scale": (tiff((STEPS * 4000).astype("f4")), "floating-point"),
-    "a float that is no number": (tiff(np.where(STEPS > 0.9, np.nan, STEPS).astype("f4")), "are no numbers"),
+    "a float that is not a number": (tiff(np.where(STEPS > 0.9, np.nan, STEPS).astype("f4")), "are not numbers"),
     "zstd": (encoded(RGB, "TIFF", compression="zstd"), "Zstandard"),
     "lzma": (encoded(RGB, "TIFF", compression="lzma"), "LZMA"),
 }

@@ -1,4 +1,4 @@
-"""Files that are no pictures, broken ones, and ones made to do harm: each refused with its code, at once."""
+"""Files that are not pictures, broken ones, and ones made to do harm: each refused with its code, at once."""
 
 import io
 import random

@@ -49,7 +49,7 @@ class Decoder:
         if kind == KILLER:
             raise Error(Code.DECODER_CRASHED, "The decoder died.")
         if kind == BROKEN:
-            raise Error(Code.NOT_AN_IMAGE, "That is no photo.")
+            raise Error(Code.NOT_AN_IMAGE, "That is not a photo.")
         made = Output(
             name="image", data=result_of(source), format="png", media_type="image/png", extension="png", width=4,
             height=3, frames=1,

@@ -7,7 +7,7 @@ import hashlib
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 GOOD, KILLER, BROKEN = "good", "killer", "broken"
-"""A photo that becomes a result; one that kills each decoder; one that is no photo."""
+"""A photo that becomes a result; one that kills each decoder; one that is not a photo."""
 
 
 def photo(number: int, kind: str = GOOD, size: int = 300) -> bytes:

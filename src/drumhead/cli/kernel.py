@@ -58,7 +58,9 @@ def info_command(name: str = "osv", /, *, json: Json = False) -> None:
     ref, store = parse_ref(name), PackageStore(find_home())
     package = find_osv(store, ref.version) if ref.name == OSV else store.find(ref)
     if package.kind != "kernel":
-        raise DrumheadError(ErrorCode.USAGE, f"{name} is no kernel; `drumhead package describe {name}` says what it is")
+        raise DrumheadError(
+            ErrorCode.USAGE, f"{name} is not a kernel; `drumhead package describe {name}` says what it is"
+        )
     if json:
         print_json(package)
         return

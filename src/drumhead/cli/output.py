@@ -113,7 +113,7 @@ def progress(what: str) -> Iterator[Report]:
 
 
 class _Lines:
-    """The report for logs and pipes: one line for each thing that was packed; what was fetched goes without saying."""
+    """The report for logs and pipes: one line for each thing that was packed; what was fetched is not mentioned."""
 
     def __init__(self, what: str) -> None:
         self._what = what

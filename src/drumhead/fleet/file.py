@@ -38,7 +38,7 @@ def read_fleet(path: Path, shown: str) -> Fleet:
     sections = top.section("members", "members")
     if not sections.keys():
         raise top.refuse("members", "a fleet needs at least one member")
-    members = {name: _member(sections.section(name, f"member {name}"), name, guest) for name in sections.keys()}  # noqa: SIM118 - a Section is no dict
+    members = {name: _member(sections.section(name, f"member {name}"), name, guest) for name in sections.keys()}  # noqa: SIM118 - a Section is not a dict
     secrets = _secrets(top)
     for member_name, member in members.items():
         for secret in member.secrets:

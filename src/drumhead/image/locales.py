@@ -23,7 +23,7 @@ LOCALE = re.compile(r"([A-Za-z_]+)(?:\.([A-Za-z0-9-]+))?(@[A-Za-z0-9]+)?")
 def locale_notices(index: Index, commands: Mapping[str, Command]) -> list[str]:
     """Return a notice for each locale that a config set asks for and the image does not have.
 
-    It is no error, as only programs that ask libc need the files: Node.js and Java bring their own.
+    It is not an error, as only programs that ask libc need the files: Node.js and Java bring their own.
     """
     asked: dict[str, str] = {}
     for name, command in commands.items():

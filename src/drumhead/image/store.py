@@ -152,7 +152,7 @@ class ImageStore:
         """Return the possible paths of an image's record, for one guest or for each. Raises USAGE."""
         parts = name.split("/")
         if not name or any(part in {"", ".", "..", *RECORDS.values()} for part in parts):
-            raise DrumheadError(ErrorCode.USAGE, f"{name!r} is no image name (words, with slashes between them)")
+            raise DrumheadError(ErrorCode.USAGE, f"{name!r} is not an image name (words, with slashes between them)")
         if guest and guest not in RECORDS:
             raise DrumheadError(ErrorCode.USAGE, f"there is no guest {guest}; there are {' and '.join(RECORDS)}")
         return tuple(self._home.images.joinpath(*parts, RECORDS[one]) for one in ([guest] if guest else RECORDS))

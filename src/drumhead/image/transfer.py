@@ -94,9 +94,9 @@ async def _newest(registry: Registry, repository: str) -> str:
 
 
 async def _read(registry: Registry, repository: str, manifest: Manifest, name: str) -> Image:
-    """Return the image's record, which must name the same blobs as the manifest, and nothing that is no digest."""
+    """Return the image's record, which must name the same blobs as the manifest, and nothing that is not a digest."""
     if manifest.config.media_type != IMAGE_TYPE:
-        raise DrumheadError(ErrorCode.REMOTE, f"{repository} is no image of drumhead's")
+        raise DrumheadError(ErrorCode.REMOTE, f"{repository} is not an image of drumhead's")
     try:
         image = msgspec.json.decode(await registry.blob(repository, manifest.config), type=Image)
     except msgspec.DecodeError as error:

@@ -219,7 +219,7 @@ async def _resume(instances: Instances, ready: _Ready) -> tuple[Launch, int] | N
         return launch, await resume(ready.home, snapshot, launch, boot, wired, ready.config, order)
     except DrumheadError as error:
         log.warning("%s boots, as its snapshot cannot be resumed: %s", launch.spec.name, error.message)
-        if error.code is not ErrorCode.TIMEOUT:  # a busy host is no fault of the snapshot
+        if error.code is not ErrorCode.TIMEOUT:  # a busy host is not a fault of the snapshot
             Snapshots(ready.home).delete(snapshot.key)
         return None
 

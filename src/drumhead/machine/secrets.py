@@ -43,7 +43,7 @@ def make_secret(home: Home, name: str) -> Path:
 def read_secrets(home: Home, names: Iterable[str]) -> dict[str, str]:
     """Return the text of secrets by the last part of their names.
 
-    Raises NOT_FOUND; USAGE for a file that others can read, that is too large or is no text.
+    Raises NOT_FOUND; USAGE for a file that others can read, that is too large or is not a text.
     """
     return {name.rpartition("/")[2]: _read(home.secrets / name) for name in names}
 
@@ -64,5 +64,5 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise DrumheadError(ErrorCode.USAGE, f"the secret {path} is no text")
+        raise DrumheadError(ErrorCode.USAGE, f"the secret {path} is not text")
     return text

@@ -50,7 +50,7 @@ def read_run(section: Section) -> tuple[RunManifest, list[str]]:
     if not sets.keys():
         raise section.refuse("config_set", "run.yaml must give at least one config_set")
     commands, bases = {}, {}
-    for name in sets.keys():  # noqa: SIM118 - a Section is no dict
+    for name in sets.keys():  # noqa: SIM118 - a Section is not a dict
         one = sets.section(name, f"config_set {name}")
         notices += one.known(*COMMON_KEYS, *KEYS[runtime])
         base = _base(runtime, one)

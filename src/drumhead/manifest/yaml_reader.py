@@ -134,7 +134,7 @@ class Section:
     def pairs(self, key: str) -> dict[str, str]:
         """Return a mapping of texts to texts."""
         section = self.section(key, key)
-        return {name: section.text(name, "") for name in section.keys()}  # noqa: SIM118 - a Section is no dict
+        return {name: section.text(name, "") for name in section.keys()}  # noqa: SIM118 - a Section is not a dict
 
     def flag(self, key: str) -> bool:
         """Return ``true`` or ``false``; false without the key."""

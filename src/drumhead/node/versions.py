@@ -49,7 +49,7 @@ def choose_node(root: Path, named: str) -> tuple[str, str]:
 
 
 def satisfies(release: str, wanted: str) -> bool:
-    """Tell whether a version is in a range as npm writes it. Raises MANIFEST for what is no range."""
+    """Tell whether a version is in a range as npm writes it. Raises MANIFEST for what is not a range."""
     text = wanted.strip()
     if text in {"", "latest", "lts", "current", "node"}:
         return True

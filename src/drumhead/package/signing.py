@@ -64,7 +64,7 @@ def sign(home: Home, record: R) -> R:
 
 
 def verify(key: str, record: Package | Image) -> None:
-    """Check the signature of a record. Raises UNVERIFIED, USAGE for a text that is no key."""
+    """Check the signature of a record. Raises UNVERIFIED, USAGE for a text that is not a key."""
     from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - as above
 
     if not record.signature:
@@ -99,7 +99,7 @@ def _private(home: Home) -> Ed25519PrivateKey | None:
     except FileNotFoundError:
         return None
     except ValueError:
-        raise DrumheadError(ErrorCode.UNVERIFIED, f"{home.signing_key} is no signing key") from None
+        raise DrumheadError(ErrorCode.UNVERIFIED, f"{home.signing_key} is not a signing key") from None
 
 
 def _public(text: str) -> Ed25519PublicKey:
@@ -108,7 +108,7 @@ def _public(text: str) -> Ed25519PublicKey:
     try:
         return Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError):
-        detail = f"{text[:60]!r} is no public key; `drumhead key show` prints the sender's"
+        detail = f"{text[:60]!r} is not a public key; `drumhead key show` prints the sender's"
         raise DrumheadError(ErrorCode.USAGE, detail) from None
 
 

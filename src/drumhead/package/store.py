@@ -41,7 +41,7 @@ def unpacked_limit(package: Package) -> int:
     """Return how many bytes the archive of a package may unpack to, headers included.
 
     A record comes from anywhere, so what it promises counts only as far as an archive of that size can hold it: what
-    is packed more than fifty times is no program. Raises UNVERIFIED for a record that promises more.
+    is packed more than fifty times is not a program. Raises UNVERIFIED for a record that promises more.
     """
     most = min(MAX_UNPACKED, max(SMALL, package.archive_size * MAX_RATIO))
     if package.archive_size > MAX_ARCHIVE or package.unpacked_size > most:

@@ -12,7 +12,7 @@ _FOR = "X-Forwarded-For"
 def client_address(request: web.Request, proxies: Networks) -> str:
     """Return the address of whoever sent a request: the peer's, or what named proxies say it is.
 
-    Each proxy appends the address that it was called from, so the last one that is no proxy's is true, and what
+    Each proxy appends the address that it was called from, so the last one that is not a proxy's is true, and what
     stands before it is anybody's invention.
     """
     peer = request.remote or ""

@@ -1,4 +1,4 @@
-"""What is answered to bytes that are no request: aiohttp answers them before any of our code sees them.
+"""What is answered to bytes that are not a request: aiohttp answers them before any of our code sees them.
 
 Its own answers are plain text that repeats what was sent. Ours are problem documents like all others, and say only
 what kind of mistake it was.

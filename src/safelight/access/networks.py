@@ -44,7 +44,7 @@ class Networks:
 
 
 def parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Read an address; one of IPv4 that IPv6 carries is that of IPv4. None for what is no address."""
+    """Read an address; one of IPv4 that IPv6 carries is that of IPv4. None for what is not an address."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

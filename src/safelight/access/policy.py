@@ -100,7 +100,7 @@ def _public_url(text: str | None) -> URL | None:
     except ValueError:
         url = URL()
     if url.scheme not in ("http", "https") or not url.host or url.query_string or url.fragment or url.user:
-        raise PolicyError(f"--public-url: {text} is no address of a page. Write https://HOST or https://HOST/PATH.")
+        raise PolicyError(f"--public-url: {text} is not an address of a page. Write https://HOST or https://HOST/PATH.")
     return url
 
 
@@ -114,10 +114,10 @@ def _origins(text: str) -> frozenset[str]:
             origin = str(url.origin())
         except ValueError:
             raise PolicyError(
-                f"--cors-origins: {name} is no origin. Write https://HOST or https://HOST:PORT."
+                f"--cors-origins: {name} is not an origin. Write https://HOST or https://HOST:PORT."
             ) from None
         if url.path not in ("", "/") or url.scheme not in ("http", "https"):
-            raise PolicyError(f"--cors-origins: {name} is no origin. Write {origin}, without a path.")
+            raise PolicyError(f"--cors-origins: {name} is not an origin. Write {origin}, without a path.")
         found.add(origin)
     return frozenset(found)
 

@@ -85,7 +85,7 @@ async def ask_for_body(request: web.Request, mounted: Mounted) -> None:
         raise Error(Code.TOO_LARGE, detail, limit=largest)
     if hdrs.EXPECT in request.headers and request.version >= HttpVersion11:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # what was sent is no part of the answer
+        request.writer.output_size = 0  # what was sent is not part of the answer
 
 
 def add(app: web.Application, *routes: Iterable[Route]) -> None:

@@ -76,7 +76,7 @@ def complain(sentence: str, *, program: str = "safelight") -> None:
 
 
 def say(text: str, **options: Any) -> None:
-    """Print one line of text as it is, but for what is no part of a line."""
+    """Print one line of text as it is, but for what is not part of a line."""
     out.print(printable(text), markup=False, soft_wrap=True, **options)
 
 
@@ -86,7 +86,7 @@ def status_of(error: Error) -> int:
 
 
 def path_text(path: Path) -> str:
-    """Write a path for JSON; bytes of a name that are no UTF-8 become replacement characters."""
+    """Write a path for JSON; bytes of a name that are not UTF-8 become replacement characters."""
     return os.fsencode(path).decode(errors="replace")
 
 

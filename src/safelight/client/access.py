@@ -49,7 +49,7 @@ class AccessClient(ServiceClient):
         return await self._connection.call("POST", path, CreatedKey, json={"overlap": overlap}, retry=False)
 
     async def revoke_key(self, id: str) -> None:
-        """Let a key be valid no more. Raises NOT_FOUND."""
+        """Revoke a key. Raises NOT_FOUND."""
         await self._connection.call("DELETE", f"/keys/{quote(id, safe='')}", bytes)
 
     async def tenants(self) -> list[TenantSeen]:
@@ -63,7 +63,7 @@ class AccessClient(ServiceClient):
     async def change_tenant(
         self, id: str, *, name: str, weight: float, limits: Limits, disabled: bool = False
     ) -> Tenant:
-        """Replace what of a tenant can be changed. Raises NOT_FOUND."""
+        """Replace the fields of a tenant that can be changed. Raises NOT_FOUND."""
         body = {"name": name, "weight": weight, "limits": limits, "disabled": disabled}
         return await self._connection.call("PUT", f"/tenants/{quote(id, safe='')}", Tenant, json=body)
 
@@ -88,7 +88,7 @@ class AccessClient(ServiceClient):
         return await self._connection.call("GET", "/webhooks/secret", WebhookSecret)
 
     async def rotate_webhook_secret(self, *, overlap: float) -> WebhookSecret:
-        """Make another secret; calls are signed with the one before, too, for `overlap` seconds. Raises CONFLICT."""
+        """Make another secret; calls are also signed with the previous one for `overlap` seconds. Raises CONFLICT."""
         body = {"overlap": overlap}
         return await self._connection.call("POST", "/webhooks/secret/rotate", WebhookSecret, json=body, retry=False)
 

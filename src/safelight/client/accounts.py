@@ -77,7 +77,7 @@ class AccountClient(ServiceClient):
         return await self._connection.call("GET", _path("keys", id), ApiKey)
 
     async def create_key(self, key: ApiKey) -> ApiKey:
-        """Keep a new key. Raises NOT_FOUND, CONFLICT."""
+        """Store a new key. Raises NOT_FOUND, CONFLICT."""
         return await self._connection.call("POST", "/keys", ApiKey, json=key, retry=False)
 
     async def rotate_key(self, id: str, digest: str, *, overlap: float) -> ApiKey:
@@ -86,7 +86,7 @@ class AccountClient(ServiceClient):
         return await self._connection.call("POST", _path("keys", id, "/rotate"), ApiKey, json=body, retry=False)
 
     async def revoke_key(self, id: str) -> ApiKey:
-        """Let a key be valid no more. Raises NOT_FOUND."""
+        """Revoke a key. Raises NOT_FOUND."""
         return await self._connection.call("POST", _path("keys", id, "/revoke"), ApiKey)
 
     async def used_keys(self, used: Mapping[str, float]) -> None:
@@ -94,7 +94,7 @@ class AccountClient(ServiceClient):
         await self._connection.call("POST", "/keys/used", bytes, json=dict(used))
 
     async def create_session(self, session: Session) -> Session:
-        """Keep a new session. Raises NOT_FOUND."""
+        """Store a new session. Raises NOT_FOUND."""
         return await self._connection.call("POST", "/sessions", Session, json=session, retry=False)
 
     async def session(self, id: str) -> Session:
@@ -106,7 +106,7 @@ class AccountClient(ServiceClient):
         await self._connection.call("DELETE", _path("sessions", id), bytes)
 
     async def create_ticket(self, ticket: Ticket) -> None:
-        """Keep a ticket until it expires."""
+        """Store a ticket until it expires."""
         await self._connection.call("POST", "/tickets", bytes, json=ticket, retry=False)
 
     async def redeem(self, id: str, kind: str) -> Ticket:
@@ -122,7 +122,7 @@ class AccountClient(ServiceClient):
     async def rotate_signing_key(
         self, tenant: str, purpose: Purpose = Purpose.LINKS, *, overlap: float
     ) -> list[SigningKey]:
-        """Make a new key; those before are valid for `overlap` seconds more."""
+        """Make a new key; the previous ones stay valid for `overlap` more seconds."""
         return await self._connection.call(
             "POST",
             _path("tenants", tenant, "/signing-keys"),

@@ -322,7 +322,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _seconds(asked: object) -> float:
-    """Return how long a service asks to wait; what is no time counts as none."""
+    """Return how long a service asks to wait; what is not a time counts as none."""
     return float(asked) if isinstance(asked, int | float) and 0 <= asked < _LONGEST_WAIT else 0.0
 
 

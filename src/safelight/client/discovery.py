@@ -175,7 +175,7 @@ class Discovery:
 
     async def _follow(self) -> None:
         revision = -1
-        level, said = logging.INFO, -math.inf  # services start in any order, so the first failure is no warning
+        level, said = logging.INFO, -math.inf  # services start in any order, so the first failure is not a warning
         while True:
             try:
                 page = await self.store.watch(revision, wait=_WATCHED_FOR)

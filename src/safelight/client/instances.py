@@ -55,7 +55,7 @@ class Instances:
         self._breakers.pop(value, None)
 
     def keep(self, known: Sequence[str]) -> None:
-        """Forget the instances that are known no more."""
+        """Forget the instances that are no longer known."""
         for value in self._breakers.keys() - set(known):
             del self._breakers[value]
 

@@ -315,6 +315,6 @@ class Snapshots(Protocol):
     async def snapshot(self, target: Path) -> None:
         """Copy everything, as it is at one moment, into a new file while other calls go on.
 
-        Raises UNAVAILABLE, STORAGE_FULL; then `target` is no copy.
+        Raises UNAVAILABLE, STORAGE_FULL; then `target` is not a copy.
         """
         ...

@@ -54,7 +54,7 @@ class HarmlessComplaint(Error):  # noqa: N818 -- no failure yet
 
 @contextmanager
 def reading(format_: Format) -> Iterator[None]:
-    """Around opening a file: whatever libvips says is the file's fault."""
+    """Treat whatever libvips says while the context opens a file as the file's fault."""
     try:
         yield
     except pyvips.Error as error:
@@ -65,7 +65,7 @@ def reading(format_: Format) -> Iterator[None]:
 
 @contextmanager
 def computing(format_: Format, output: str) -> Iterator[None]:
-    """Around the operations and the encoding of one output, which pull the pixels through the reader."""
+    """Explain what fails within the context, which computes and encodes one output."""
     try:
         yield
     except pyvips.Error as error:

@@ -33,15 +33,15 @@ class Picture:
     streaming: bool
 
     def having(self, image: pyvips.Image) -> Picture:
-        """The same with other pixels, whose size then is the size."""
+        """Return the same picture with other pixels and their size."""
         return replace(self, image=image, width=image.width, height=image.height // self.frames)
 
     def in_memory(self) -> Picture:
-        """The same with its pixels computed and held, so that they can be read in any order."""
+        """Return the same picture with its pixels held in memory, so that they can be read in any order."""
         return replace(self, image=self.image.copy_memory(), streaming=False) if self.streaming else self
 
     def ready(self) -> Picture:
-        """Upright and in the colours to work in."""
+        """Return the picture upright and in the colours to work in."""
         picture = self._colored() if self.color != "done" else self
         return picture._upright() if picture.orientation != 1 else picture  # noqa: SLF001 -- its own class
 
@@ -55,7 +55,7 @@ class Picture:
         return held.having(pyvips.Image.arrayjoin(frames, across=1))
 
     def first_frame(self) -> Picture:
-        """The same without its animation."""
+        """Return the same picture without its animation."""
         if self.frames == 1:
             return self
         frame = self.image.crop(0, 0, self.image.width, self.image.height // self.frames)
@@ -98,12 +98,12 @@ def blended(image: pyvips.Image, change: Callable[[pyvips.Image], pyvips.Image])
 
 
 def rounded(image: pyvips.Image, like: Any) -> pyvips.Image:
-    """Back from computed values to the samples of another image."""
+    """Convert computed values back to the samples of another image."""
     return (image + 0.5).cast(like.format).copy(interpretation=like.interpretation)
 
 
 def as_rgb(image: pyvips.Image) -> pyvips.Image:
-    """Grey as equal parts of three colours; colour unchanged."""
+    """Return grey as equal parts of three colours; colour stays unchanged."""
     if image.interpretation in {"b-w", "grey16"}:
         return image.colourspace("rgb16" if image.format == "ushort" else "srgb")
     return image

@@ -42,7 +42,7 @@ class Stop:
             image.set_kill(True)
 
     def watch(self, image: pyvips.Image) -> None:
-        """From now on, stopping stops whoever computes this image."""
+        """From now on, make `stop` end the computation of this image."""
         self._images.append(image)
         if self._stopped:
             image.set_kill(True)

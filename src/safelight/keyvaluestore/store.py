@@ -39,13 +39,13 @@ class KeyValueStore(Protocol):
         ...
 
     async def delete(self, key: str, *, instance: str | None = None) -> int:
-        """Delete the entries of a key, or one instance; return how many were deleted (0 is no error)."""
+        """Delete the entries of a key, or one instance; return how many were deleted (0 is not an error)."""
         ...
 
     async def watch(self, after: int, *, key: str | None = None, wait: float = 30.0) -> EntryPage:
         """Return the entries as soon as the store's revision differs from `after`, or after `wait` seconds.
 
-        A revision that the store never had, because it was set up anew, returns at once.
+        A revision that the store never had, because it was set up again, returns at once.
         """
         ...
 

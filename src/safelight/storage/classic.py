@@ -39,7 +39,7 @@ async def find(store: BlobStore, tasks: Tasks | None, name: str, *, tenant: str 
 
 
 async def _task(tasks: Tasks, name: str, tenant: str | None) -> Task | None:
-    """Return the task that a name stands for; None for a name that is no id, or where db is not one of ours."""
+    """Return the task that a name stands for; None for a name that is not an id, or where db is not one of ours."""
     try:
         return await tasks.get(name, tenant=tenant)
     except Error as error:

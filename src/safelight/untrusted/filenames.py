@@ -27,7 +27,7 @@ _JOINER = "\u200d"
 def clean(name: str, limit: int = MAX_BYTES) -> str:
     """Return the last part of a path in NFC without control characters, at most `limit` bytes, its extension kept."""
     last = name.replace("\\", "/").rpartition("/")[2]
-    text = last.encode(errors="replace").decode()  # half a surrogate pair is no text
+    text = last.encode(errors="replace").decode()  # half a surrogate pair is not text
     text = _UNSEEN.sub("", unicodedata.normalize("NFC", text)).strip()
     if text in {".", ".."}:
         return ""

@@ -128,7 +128,7 @@ def test_a_config_set_that_starts_a_shell_is_refused_on_osv():
         ("class P:\n    def run(self): self.fork()\n    def fork(self): pass", []),
         (f"import os\nos.fork()  {MARKER}", []),
         (f"import os\n{MARKER}: the tool only\nos.fork()", []),
-        ("this is no Python", []),
+        ("this is not a Python", []),
     ],
 )  # fmt: skip
 def test_uses_are_found_in_sources(text, names):
@@ -229,7 +229,7 @@ def test_files_paths_and_other_programs():
 
 @pytest.mark.slow
 def test_safelight_runs_on_osv(tmp_path):
-    """Its worker chooses late whether it decodes in processes or threads: told, not refused. `up` is no config set."""
+    """Its worker chooses late between processes and threads: told, not refused. `up` is not a config set."""
     project = read_project(ROOT)
     tree = Scan(project, tmp_path, trust=False).tree()
     told = {}

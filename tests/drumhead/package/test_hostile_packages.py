@@ -301,7 +301,7 @@ async def test_another_key_is_refused_and_no_key_is_mentioned(sender, empty, ser
     done = await asyncio.to_thread(empty.run, "package", "pull", "tool")
     assert done.returncode == 0
     assert "Nobody vouches for tool: the remote web has no key." in done.stderr
-    assert "is no public key" in empty.refused("remote", "add", "x", url, "--key", "AAAA", status=2)
+    assert "is not a public key" in empty.refused("remote", "add", "x", url, "--key", "AAAA", status=2)
 
 
 @pytest.mark.slow

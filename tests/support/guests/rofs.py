@@ -68,7 +68,7 @@ def read_rofs(source, start: int = 0, length: int | None = None) -> Rofs:
 
 def _walk(disk, entries, targets, inodes):
     seen, used_entries, used_links = {1}, set(), set()
-    assert inodes[0][0] == 0x4000, "the root is no directory"
+    assert inodes[0][0] == 0x4000, "the root is not a directory"
     todo = [(b"", 1)]
     while todo:
         path, number = todo.pop()

@@ -138,7 +138,7 @@ class _Announce:
             notice(f"{forward.endpoint} -> {forward.guest_port}/{forward.protocol}")
 
     def booted(self, instance: Instance) -> None:
-        """Tell the address that a DHCP server gave, which is known only now."""
+        """Announce the address that a DHCP server gave, which is known only now."""
         name = instance.launch.spec.name
         if instance.launch.address:
             return

@@ -53,7 +53,7 @@ def encode_name(path: str, text: str, limit: int, what: str) -> bytes:
     try:
         encoded = text.encode(errors="surrogateescape")
     except UnicodeEncodeError as error:
-        raise refused(path, f"its {what} is no text that a disk can hold") from error
+        raise refused(path, f"its {what} is not text that a disk can hold") from error
     if not encoded or b"\0" in encoded:
         raise refused(path, f"its {what} is empty or has a zero byte")
     if len(encoded) > limit:

@@ -122,4 +122,4 @@ def _build(
 
 
 def _damaged(path: Path) -> DrumheadError:
-    return DrumheadError(ErrorCode.UNVERIFIED, f"{path} is no ROFS layer or is damaged; delete it and compose again")
+    return DrumheadError(ErrorCode.UNVERIFIED, f"{path} is not a ROFS layer or is damaged; delete it and compose again")

@@ -47,7 +47,7 @@ def spare_drives(directory: Path, volumes: tuple[Drive, ...] = ()) -> tuple[Driv
 
 
 def write_spares(drives: tuple[Drive, ...]) -> None:
-    """Create the files of those disks of ``spare_drives`` that are no volumes. They take no space."""
+    """Create the files of those disks of ``spare_drives`` that are not volumes. They take no space."""
     for drive in drives:
         if drive.serial.startswith("spare-"):
             with drive.path.open("wb") as file:

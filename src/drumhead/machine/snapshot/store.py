@@ -57,7 +57,7 @@ class Snapshots:
 
     def delete(self, key: str) -> None:
         """Delete a snapshot. Machines that were resumed from it keep the files that they have open."""
-        # The record goes first, so the remains of an interrupted removal are no snapshot.
+        # The record goes first, so the remains of an interrupted removal are not a snapshot.
         (self.directory(key) / RECORD).unlink(missing_ok=True)
         shutil.rmtree(self.directory(key), ignore_errors=True)
 

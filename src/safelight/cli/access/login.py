@@ -15,7 +15,7 @@ from safelight.errors import Code, Error
 async def login_command(*, where: Where = HERE) -> None:
     """Keep an API key for a master, so that later commands show it.
 
-    The key is asked for, or read from standard input where that is no terminal. It is kept in a file that only you
+    The key is asked for, or read from standard input where that is not a terminal. It is kept in a file that only you
     can read.
     """
     key = _ask().strip()

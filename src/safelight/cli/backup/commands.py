@@ -200,7 +200,7 @@ def _file(url: str) -> Path:
     path = Path(url.removeprefix("sqlite://"))
     if not url.startswith("sqlite:///") or not path.is_file():
         raise Error(
-            Code.INVALID_REQUEST, f"{url} is no database. Write sqlite:///FILE, the file of a db that is stopped."
+            Code.INVALID_REQUEST, f"{url} is not a database. Write sqlite:///FILE, the file of a db that is stopped."
         )
     return path
 

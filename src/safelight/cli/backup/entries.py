@@ -42,7 +42,7 @@ async def opened(url: str, *, made: bool = False) -> AsyncIterator[KeyValueStore
         return
     path = Path(place)
     if scheme != "sqlite" or not path.is_absolute() or not (made or await asyncio.to_thread(path.is_file)):
-        detail = f"{url} is no key-value store. Write etcd://HOST:PORT,HOST:PORT or sqlite:///FILE."
+        detail = f"{url} is not a key-value store. Write etcd://HOST:PORT,HOST:PORT or sqlite:///FILE."
         raise Error(Code.INVALID_REQUEST, detail)
     from safelight.keyvaluestore.sqlite import SqliteStore  # noqa: PLC0415 - as above
 

@@ -40,7 +40,7 @@ async def opened(url: str) -> AsyncIterator[BlobStore]:
             async with BucketStore.at(url) as bucket:
                 yield bucket
         case _:
-            detail = f"{url} is no store of blobs. Write file:///DIRECTORY, s3://BUCKET/PREFIX, gs://… or az://…"
+            detail = f"{url} is not a store of blobs. Write file:///DIRECTORY, s3://BUCKET/PREFIX, gs://… or az://…"
             raise Error(Code.INVALID_REQUEST, detail)
 
 

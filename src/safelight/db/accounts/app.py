@@ -92,11 +92,11 @@ class Accounts:
         return json_response(await self._store.create_tenant(await read_json(request, Tenant)))
 
     async def tenant(self, request: web.Request) -> web.Response:
-        """Look at one."""
+        """Return one tenant."""
         return json_response(await self._store.tenant(request.match_info["id"]))
 
     async def change_tenant(self, request: web.Request) -> web.Response:
-        """Change one."""
+        """Change one tenant."""
         tenant = await read_json(request, Tenant)
         if tenant.id != request.match_info["id"]:
             raise Error(Code.INVALID_REQUEST, "The id in the body is not the one in the address.", position="$.id")
@@ -113,11 +113,11 @@ class Accounts:
         return json_response(await self._store.pause_recipe(given["id"], given["name"], paused=False))
 
     async def pause(self, request: web.Request) -> web.Response:
-        """Pause the queue of one."""
+        """Pause a tenant's queue."""
         return json_response(await self._store.pause(request.match_info["id"], paused=True))
 
     async def resume(self, request: web.Request) -> web.Response:
-        """Resume the queue of one."""
+        """Resume a tenant's queue."""
         return json_response(await self._store.pause(request.match_info["id"], paused=False))
 
     async def grant(self, request: web.Request) -> web.Response:
@@ -149,7 +149,7 @@ class Accounts:
         return json_response(await self._store.keys(tenant=query(request, _Of).tenant))
 
     async def create_key(self, request: web.Request) -> web.Response:
-        """Keep a new key."""
+        """Store a new key."""
         return json_response(await self._store.create_key(await read_json(request, ApiKey)))
 
     async def used_keys(self, request: web.Request) -> web.Response:
@@ -158,7 +158,7 @@ class Accounts:
         return web.Response(status=204)
 
     async def key(self, request: web.Request) -> web.Response:
-        """Look at a key."""
+        """Return a key."""
         return json_response(await self._store.key(request.match_info["id"]))
 
     async def rotate_key(self, request: web.Request) -> web.Response:
@@ -169,15 +169,15 @@ class Accounts:
         )
 
     async def revoke_key(self, request: web.Request) -> web.Response:
-        """Let a key be valid no more."""
+        """Revoke a key."""
         return json_response(await self._store.revoke_key(request.match_info["id"]))
 
     async def create_session(self, request: web.Request) -> web.Response:
-        """Keep a new session."""
+        """Store a new session."""
         return json_response(await self._store.create_session(await read_json(request, Session)))
 
     async def session(self, request: web.Request) -> web.Response:
-        """Look at a session."""
+        """Return a session."""
         return json_response(await self._store.session(request.match_info["id"]))
 
     async def end_session(self, request: web.Request) -> web.Response:
@@ -186,7 +186,7 @@ class Accounts:
         return web.Response(status=204)
 
     async def create_ticket(self, request: web.Request) -> web.Response:
-        """Keep a ticket."""
+        """Store a ticket."""
         await self._store.create_ticket(await read_json(request, Ticket))
         return web.Response(status=204)
 

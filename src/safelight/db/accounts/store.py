@@ -81,7 +81,7 @@ class AccountStore(Protocol):
         ...
 
     async def create_key(self, key: ApiKey) -> ApiKey:
-        """Keep a new key. Raises NOT_FOUND where there is no such tenant, CONFLICT for an id that is taken."""
+        """Store a new key. Raises NOT_FOUND where there is no such tenant, CONFLICT for an id that is taken."""
         ...
 
     async def rotate_key(self, id: str, digest: str, *, overlap: float) -> ApiKey:
@@ -89,7 +89,7 @@ class AccountStore(Protocol):
         ...
 
     async def revoke_key(self, id: str) -> ApiKey:
-        """Let a key be valid no more; repeated, this changes nothing. Raises NOT_FOUND."""
+        """Revoke a key; repeating this changes nothing. Raises NOT_FOUND."""
         ...
 
     async def used_keys(self, used: Mapping[str, float]) -> None:
@@ -97,7 +97,7 @@ class AccountStore(Protocol):
         ...
 
     async def create_session(self, session: Session) -> Session:
-        """Keep a new session. Raises NOT_FOUND where there is no such tenant."""
+        """Store a new session. Raises NOT_FOUND where there is no such tenant."""
         ...
 
     async def session(self, id: str) -> Session:
@@ -109,7 +109,7 @@ class AccountStore(Protocol):
         ...
 
     async def create_ticket(self, ticket: Ticket) -> None:
-        """Keep a ticket until it expires."""
+        """Store a ticket until it expires."""
         ...
 
     async def redeem(self, id: str, kind: str) -> Ticket:
@@ -126,7 +126,7 @@ class AccountStore(Protocol):
     async def rotate_signing_key(
         self, tenant: str, purpose: Purpose = Purpose.LINKS, *, overlap: float
     ) -> list[SigningKey]:
-        """Make a new key; those before are valid for `overlap` seconds more. Returns as `signing_keys`."""
+        """Make a new key; the previous ones stay valid for `overlap` more seconds. Returns as `signing_keys`."""
         ...
 
     async def append_audit(self, entries: Sequence[AuditEntry]) -> None:

@@ -60,7 +60,7 @@ def free(transaction: Transaction, tenant: str, n: int, read: Callable[[str, int
 
 
 def put_off(transaction: Transaction, rows: Sequence[TaskRow]) -> None:
-    """Put waiting tasks of paused recipes off. This is no event: they waited before, and wait now."""
+    """Postpone the waiting tasks of paused recipes. This is not an event: they waited before, and wait now."""
     memory = transaction.memory
     by_time: defaultdict[int, list[int]] = defaultdict(list)
     for row in rows:

@@ -80,7 +80,7 @@ class Memory:
 
     @property
     def history(self) -> str:
-        """What tells this database from others, and from older copies of itself."""
+        """Distinguishes this database from others, and from older copies of itself."""
         return self.runs[-1][0] if self.runs else self.id
 
     def restored(self, after: int, known: str) -> bool:

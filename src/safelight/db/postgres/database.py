@@ -148,12 +148,12 @@ class Database:
         return self.maintains
 
     def hear(self, transaction: Transaction) -> None:
-        """Let the others notify this instance from their next commit on."""
+        """Have the other instances notify this one from their next commit on."""
         assert isinstance(transaction, PostgresTransaction)
         self._hear(transaction.connection)
 
     def unhear(self, transaction: Transaction) -> None:
-        """Let the others notify this instance no more."""
+        """Stop the other instances from notifying this one."""
         assert isinstance(transaction, PostgresTransaction)
         self.listening = False
         if self.heard:

@@ -59,7 +59,7 @@ class Maintenance:
         self._drop_after = _DROP_EVERY
 
     def forget(self) -> None:
-        """Begin anew: another instance may have done it meanwhile."""
+        """Start over: another instance may have done it meanwhile."""
         self._ages = None
 
     def pass_time(self, transaction: PostgresTransaction, stalls: Stalls) -> None:

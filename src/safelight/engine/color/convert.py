@@ -53,7 +53,7 @@ def _usual_bands(image: pyvips.Image) -> pyvips.Image:
 
 
 def _converted(image: pyvips.Image, profile: bytes, *, deep: bool) -> pyvips.Image:
-    """Through the profile, grey staying grey."""
+    """Convert through the profile; grey stays grey."""
     grey = image.interpretation in _GREY
     if not grey:
         return _transformed(image, profile, "srgb", deep=deep)

@@ -57,7 +57,7 @@ class Directory:
         return bytes(self._structure.data[entry.start : entry.start + entry.size])
 
     def values(self, tag: int) -> tuple[int, ...]:
-        """Whole numbers, () if there are none; other types are no whole numbers. StructureError as `raw`."""
+        """Whole numbers, () if there are none; other types are not whole numbers. StructureError as `raw`."""
         entry = self.entries.get(tag)
         if entry is None or _LAYOUTS.get(entry.kind, "s") not in "BHIQbhiq" or entry.count > _MOST_VALUES:
             return ()

@@ -57,7 +57,7 @@ def _said(error: Exception) -> str:
 
 @contextmanager
 def guarded(format_: Format) -> Iterator[None]:
-    """Around a library that is not libvips: whatever it raises is the file's fault, in our words."""
+    """Treat whatever a library other than libvips raises within the context as the file's fault, in our words."""
     try:
         yield
     except (Error, MemoryError):

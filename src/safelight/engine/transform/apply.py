@@ -19,7 +19,7 @@ _IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 @singledispatch
 def apply(operation: op.Operation, picture: Picture) -> Picture:
-    """The picture after that operation."""
+    """Return the picture after an operation."""
     raise TypeError(f"no way to apply {operation!r} to {picture!r}")
 
 

@@ -68,7 +68,7 @@ class Gateway:
         hosts = [host for host in rest.partition("/")[0].split(",") if host]
         for host in hosts or [""]:
             if "@" in host or not _has_port(host):
-                sentence = f"{host!r} is no member of a cluster. Write etcd://HOST:PORT,HOST:PORT."
+                sentence = f"{host!r} is not a member of a cluster. Write etcd://HOST:PORT,HOST:PORT."
                 raise Error(Code.INVALID_REQUEST, sentence)
         if access.user is not None:
             _password(access)

@@ -26,7 +26,7 @@ def open_file(path: Path) -> tuple[sqlite3.Connection, list[Row], int]:
     try:
         revision = database.execute(queries["revision"]).fetchone()
         if revision is None:
-            # A store that is set up anew must not repeat a revision that a watcher remembers. The time in microseconds
+            # A store that is set up again must not repeat a revision that a watcher remembers. The time in microseconds
             # is larger than any of them, since nobody changes a store a million times a second.
             revision = (time.time_ns() // 1_000,)
             database.execute(queries["first_revision"], revision)

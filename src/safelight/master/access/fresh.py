@@ -14,7 +14,7 @@ _KNOWN = 10_000
 
 
 class Fresh(Generic[T]):
-    """Values by name, each read anew once it is older than `seconds`; requests that come meanwhile share one reading.
+    """Values by name, each read again once it is older than `seconds`; requests that come meanwhile share one reading.
 
     So a key that is revoked is refused by every master after that time, and a flood of requests costs one reading.
     """
@@ -38,7 +38,7 @@ class Fresh(Generic[T]):
         return await asyncio.shield(reading)
 
     def forget(self, name: str) -> None:
-        """Read a value anew when it is next asked for."""
+        """Read a value again when it is next asked for."""
         self._known.pop(name, None)
 
     async def _start(self, name: str) -> T:

@@ -40,7 +40,7 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class KeyRotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """For how many seconds the secret before stays valid."""
+    """How many seconds the previous secret stays valid."""
 
     overlap: Annotated[float, Meta(ge=0, le=366 * _DAY)] = float(_DAY)
 

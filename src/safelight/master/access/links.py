@@ -41,7 +41,7 @@ class NewLink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Rotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """For how many seconds more what is replaced stays valid."""
+    """How many more seconds the replaced key stays valid."""
 
     overlap: Annotated[float, Meta(ge=0, le=366 * _DAY)] = 0.0
 

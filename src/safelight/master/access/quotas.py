@@ -66,7 +66,7 @@ class Quotas:
         return await self._tenants.get(id)
 
     def changed(self, id: str) -> None:
-        """Look at a tenant anew."""
+        """Read a tenant again."""
         self._tenants.forget(id)
         self._requests.pop(id, None)
 

@@ -1,4 +1,4 @@
-"""Which failed sign-ins are written into the audit log: so many that each is seen, so few that nobody fills it."""
+"""Decide which failed sign-ins are written into the audit log, so that each is seen and nobody can fill it."""
 
 from __future__ import annotations
 

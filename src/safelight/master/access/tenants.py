@@ -21,7 +21,7 @@ from safelight.wire import DEFAULT_TENANT, TenantId
 
 
 class TenantFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What of a tenant can be changed."""
+    """The fields of a tenant that can be changed."""
 
     name: Name = ""
     weight: Annotated[float, Meta(ge=0.01, le=1000)] = 1.0

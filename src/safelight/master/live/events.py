@@ -152,7 +152,7 @@ class Events:
         description = (
             "Server-sent events, each with its number as id and an Event as data; a broken stream resumes by "
             "Last-Event-ID or `after`. An event named `missed` says that retention removed some, or that an older copy "
-            "of the database was restored: read the tasks anew. "
+            "of the database was restored: read the tasks again. "
             "With `Accept: application/json`, one page as a long poll."
         )
         headers = {"Last-Event-ID": "the number of the last change that is known, as browsers send it"}

@@ -99,7 +99,7 @@ class Replay:
         return chunk
 
     def leave(self, reader: Reader) -> None:
-        """Wait for a reader no more."""
+        """Stop waiting for a reader."""
         self._readers.discard(reader)
         self._release()
 

@@ -53,7 +53,7 @@ class WebhookCalls:
                 tag="tasks", summary="Make a webhook call again",
                 description=(
                     "A call that waits for its next attempt is made at once. One that was delivered or given up is "
-                    "made anew, with the task as it was when it ended."
+                    "made again, with the task as it was when it ended."
                 ),
                 answer={JSON: WebhookCall}, errors=(Code.NOT_FOUND, Code.UNAVAILABLE),
             ),

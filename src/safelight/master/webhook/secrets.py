@@ -22,7 +22,7 @@ _DAY = 86400
 
 
 class SecretRotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """For how many seconds calls are signed with the secret before as well."""
+    """How many seconds calls are also signed with the previous secret."""
 
     overlap: Annotated[float, Meta(ge=0, le=366 * _DAY)] = float(_DAY)
 

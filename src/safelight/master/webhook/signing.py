@@ -42,7 +42,7 @@ class Signer:
         return await self._keys.get(tenant)
 
     def changed(self, tenant: str) -> None:
-        """Look at a tenant's keys anew."""
+        """Read a tenant's keys again."""
         self._keys.forget(tenant)
 
     async def headers(self, tenant: str, id: str, moment: float, body: bytes) -> dict[str, str]:

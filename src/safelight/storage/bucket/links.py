@@ -20,7 +20,7 @@ class Links:
             raise Error(Code.INVALID_REQUEST, detail, position="public_bucket")
         parts = urlsplit(public)
         if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
-            detail = f"--public-bucket: {public} is no URL of a bucket, such as https://photos.s3.amazonaws.com."
+            detail = f"--public-bucket: {public} is not a URL of a bucket, such as https://photos.s3.amazonaws.com."
             raise Error(Code.INVALID_REQUEST, detail, position="public_bucket")
         self._base = "/".join(filter(None, (public.rstrip("/"), urlsplit(store).path.strip("/"))))
 

@@ -298,7 +298,7 @@ def _checked(digest: str, expected: str | None) -> str:
 
 
 def blob_key(digest: str) -> str:
-    """Return the key of a blob. Raises NOT_FOUND for what is no digest."""
+    """Return the key of a blob. Raises NOT_FOUND for what is not a digest."""
     if _DIGEST.fullmatch(digest) is None:
         raise Error(Code.NOT_FOUND, "A blob is named by the SHA-256 of its bytes, 64 lower-case hex digits.")
     return f"blobs/{digest[:2]}/{digest}"

@@ -18,7 +18,7 @@ from safelight.engine.read.plugins import from_pillow, guarded, pillow, present
 
 
 class AvifReader(VipsReader):
-    """The file's own boxes say how the picture is turned, and libheif obeys them: EXIF's orientation counts nothing."""
+    """The file's own boxes say how the picture is turned, and libheif obeys them. EXIF orientation is ignored."""
 
     def check(self) -> None:
         """See `VipsReader`."""

@@ -160,7 +160,10 @@ class RawReader:
 
     @contextmanager
     def _libraw(self) -> Iterator[None]:
-        """Around LibRaw. Where it does not know what to make of a file, neither soundness nor damage is claimed."""
+        """Explain what LibRaw raises within the context.
+
+        Where it does not know what to make of a file, neither soundness nor damage is claimed.
+        """
         try:
             with guarded(self._format):
                 yield

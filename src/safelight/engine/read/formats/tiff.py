@@ -58,7 +58,7 @@ class Page:
 
 
 class TiffReader(VipsReader):
-    """Reads the first page that is no reduced copy of another one.
+    """Reads the first page that is not a reduced copy of another one.
 
     Where `lenient`, or where its warnings count, libtiff is shown nothing but that page and what its pixels need, so
     that it cannot complain of anything else.
@@ -143,7 +143,7 @@ class TiffReader(VipsReader):
         image = image.copy_memory()  # the pixels are read twice
         colored = image.extract_band(0, n=colors)
         if colored.relational(colored, "noteq").max() > 0:
-            raise unsupported("tiff", "TIFF with floating-point samples that are no numbers")
+            raise unsupported("tiff", "TIFF with floating-point samples that are not numbers")
         if colored.avg() > 1.0 or colored.max() > _BRIGHTEST:
             raise unsupported("tiff", "TIFF with floating-point samples that do not lie between 0 and 1")
         return from_float(image, colors, light=colors == 3 and self.facts.profile is None)

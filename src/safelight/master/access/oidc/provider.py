@@ -47,7 +47,7 @@ _ALGORITHMS = (
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
-    """What of the provider's discovery document is used."""
+    """The part of the provider's discovery document that is used."""
 
     issuer: str
     authorization_endpoint: str
@@ -82,7 +82,7 @@ class Provider:
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
-        """Be able to fetch for as long as the context lasts."""
+        """Keep a session to fetch with for as long as the context lasts."""
         async with aiohttp.ClientSession(
             timeout=_FETCH_TIME,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -235,6 +235,6 @@ def _check_url(text: str) -> None:
     """Raise ValueError with a sentence for an address from which nothing may be fetched."""
     url = URL(text)
     if not url.host or url.user is not None or url.fragment:
-        raise ValueError(f"{printable(text, 200)} is no address; write https://HOST or https://HOST/PATH")
+        raise ValueError(f"{printable(text, 200)} is not an address; write https://HOST or https://HOST/PATH")
     if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.host)):
         raise ValueError(f"{printable(text, 200)} is not https")

@@ -34,7 +34,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Users(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The rules; the first that matches holds. Whom none matches cannot sign in."""
+    """The rules; the first that matches holds. A user whom no rule matches cannot sign in."""
 
     users: Annotated[list[Rule], Meta(min_length=1)]
 
