@@ -28,6 +28,8 @@ class Node(msgspec.Struct, frozen=True, array_like=True):
     digest: str = ""
     target: str = ""
     needs: Needs | None = None
+    uid: int = 0
+    gid: int = 0
 
 
 Index = dict[str, Node]
@@ -48,7 +50,7 @@ def index_of(tree: Tree) -> Index:
 
 def index_entry(entry: Entry) -> Node:
     needs = read_needs(entry.read()) if entry.kind == "file" and entry.starts_with(MAGIC) else None
-    return Node(entry.kind, entry.mode, entry.digest, entry.target, needs)
+    return Node(entry.kind, entry.mode, entry.digest, entry.target, needs, entry.uid, entry.gid)
 
 
 def merge(indexes: Iterable[Index]) -> Index:

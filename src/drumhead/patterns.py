@@ -22,6 +22,12 @@ def match_any(patterns: Iterable[str]) -> Callable[[str], bool]:
     return lambda path: compiled.fullmatch(path) is not None
 
 
+def match_whole(pattern: str) -> Callable[[str], bool]:
+    """Return a test for the paths that `pattern` itself names, without what lies below them; see ``match_any``."""
+    compiled = re.compile(_translate(pattern), re.DOTALL)
+    return lambda path: compiled.fullmatch(path) is not None
+
+
 def _translate(pattern: str) -> str:
     out = []
     for token in re.findall(r"\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]|.", pattern, re.DOTALL):

@@ -1,7 +1,7 @@
 """The files of a layer in memory: paths, modes and contents. Readers produce trees, writers consume them.
 
-A tree has directories, regular files and symbolic links. It has no owners (root owns everything), times, devices or
-hard links, so trees with equal digests are the same file system on any machine at any time.
+A tree has directories, regular files and symbolic links, with their owners (root unless a manifest says another). It
+has no times, devices or hard links, so trees with equal digests are the same file system on any machine at any time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import io
 import posixpath
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -23,6 +23,8 @@ USR_MERGED = ("bin", "sbin", "lib", "lib64")
 """Directories at the root that Debian keeps below usr/; in every guest, links lead there."""
 MAX_PATH, MAX_NAME, MAX_DEPTH = 4096, 255, 100
 """What Linux takes as a path and as a name (bytes), and how deep directories may be nested."""
+MAX_ID = (1 << 32) - 1
+"""The number that no user and no group has."""
 MAX_LINKS = 40
 """Symbolic links followed before a path counts as a loop, as in Linux."""
 
@@ -31,7 +33,8 @@ MAX_LINKS = 40
 class Entry:
     """One path. `mode` holds permission bits only. `source` is a file's contents, or the host file that has them.
 
-    `digest` is the SHA-256 of the contents in hexadecimal, `target` a symbolic link's text.
+    `digest` is the SHA-256 of the contents in hexadecimal, `target` a symbolic link's text. `uid` and `gid` are the
+    numbers of its owner and group.
     """
 
     kind: Literal["directory", "file", "symlink"]
@@ -40,6 +43,8 @@ class Entry:
     digest: str = ""
     source: bytes | Path = b""
     target: str = ""
+    uid: int = 0
+    gid: int = 0
 
     def read(self) -> bytes:
         """Return a regular file's contents. Raises CONFLICT for a host file that changed since it was listed."""
@@ -188,10 +193,11 @@ class Tree:
         return sum(entry.size for entry in self._entries.values())
 
     def digest(self) -> str:
-        """Return the SHA-256 over every path, kind, mode and content, which identifies this tree."""
+        """Return the SHA-256 over every path, kind, mode, owner and content, which identifies this tree."""
         state = hashlib.sha256()
         for path, entry in self:
-            line = f"{path}\0{entry.kind}\0{entry.mode:o}\0{entry.digest or entry.target}\n"
+            owner = f"\0{entry.uid}:{entry.gid}" if entry.uid or entry.gid else ""
+            line = f"{path}\0{entry.kind}\0{entry.mode:o}\0{entry.digest or entry.target}{owner}\n"
             state.update(line.encode(errors="surrogateescape"))
         return state.hexdigest()
 
@@ -205,7 +211,7 @@ def clean_path(path: str) -> str:
 
 
 def write_tar(tree: Tree, out: IO[bytes], written: Callable[[int], None] | None = None) -> None:
-    """Write `tree` as a canonical tar: sorted, owned by root, time 0. Equal trees give equal bytes.
+    """Write `tree` as a canonical tar: sorted, owners by number, time 0. Equal trees give equal bytes.
 
     `written` receives the number of files and links written so far.
     """
@@ -216,7 +222,7 @@ def write_tar(tree: Tree, out: IO[bytes], written: Callable[[int], None] | None 
                 count += 1
                 written(count)
             info = tarfile.TarInfo(path)
-            info.mode = entry.mode
+            info.mode, info.uid, info.gid = entry.mode, entry.uid, entry.gid
             match entry.kind:
                 case "directory":
                     info.type = tarfile.DIRTYPE
@@ -233,8 +239,8 @@ def write_tar(tree: Tree, out: IO[bytes], written: Callable[[int], None] | None 
 def read_tar(source: IO[bytes], limit: int) -> Tree:
     """Read a tar stream of at most `limit` bytes into a tree.
 
-    Owners and times are dropped, hard links become copies, devices and files with holes are refused. Raises UNVERIFIED
-    for a stream that is longer, with its copies, or no tar; UNSUPPORTED for what no layer can hold.
+    Names of owners and times are dropped, hard links become copies, devices and files with holes are refused. Raises
+    UNVERIFIED for a stream that is longer, with its copies, or no tar; UNSUPPORTED for what no layer can hold.
     """
     tree = Tree()
     try:
@@ -243,9 +249,9 @@ def read_tar(source: IO[bytes], limit: int) -> Tree:
             for info in archive:
                 path = _checked(clean_path(info.name))
                 if info.isdir():
-                    tree.add(path, directory(info.mode & 0o7777))
+                    tree.add(path, _owned(directory(info.mode & 0o7777), info))
                 elif info.issym():
-                    tree.add(path, symlink(_checked(info.linkname)))
+                    tree.add(path, _owned(symlink(_checked(info.linkname)), info))
                 elif info.islnk():
                     entry = tree[clean_path(info.linkname)]
                     limited.count(entry.size)
@@ -253,7 +259,7 @@ def read_tar(source: IO[bytes], limit: int) -> Tree:
                 elif info.isreg() and not info.issparse():  # holes are bytes that no stream brought
                     contents = archive.extractfile(info)
                     assert contents is not None
-                    tree.add(path, regular(contents.read(), info.mode & 0o7777))
+                    tree.add(path, _owned(regular(contents.read(), info.mode & 0o7777), info))
                 else:
                     raise DrumheadError(
                         ErrorCode.UNSUPPORTED,
@@ -262,6 +268,15 @@ def read_tar(source: IO[bytes], limit: int) -> Tree:
     except (tarfile.TarError, KeyError, ValueError, RecursionError) as error:
         raise DrumheadError(ErrorCode.UNVERIFIED, f"not a readable tar archive: {error}") from error
     return tree
+
+
+def _owned(entry: Entry, info: tarfile.TarInfo) -> Entry:
+    """Return `entry` with the owner of a member of an archive. Raises UNSUPPORTED for a number that none can have."""
+    if not (info.uid or info.gid):
+        return entry
+    if not (0 <= info.uid < MAX_ID and 0 <= info.gid < MAX_ID):
+        raise DrumheadError(ErrorCode.UNSUPPORTED, f"/{info.name} belongs to a user or group whose number is too large")
+    return replace(entry, uid=info.uid, gid=info.gid)
 
 
 def _checked(path: str) -> str:

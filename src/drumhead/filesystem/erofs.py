@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drumhead import host
+from drumhead.errors import DrumheadError, ErrorCode
 
 if TYPE_CHECKING:
     from drumhead.tree import Tree
@@ -17,7 +18,8 @@ UUID = "00000000-0000-0000-0000-000000000000"
 def write_erofs(tree: Tree, path: Path) -> None:
     """Write `tree` to `path`. Equal trees and equal mkfs.erofs give equal bytes.
 
-    Debian 12's mkfs.erofs reads directories only, so the tree is first written into a temporary one.
+    Debian 12's mkfs.erofs reads directories only, so the tree is first written into a temporary one. Raises UNSUPPORTED
+    for what does not belong to root.
     """
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "root"
@@ -25,6 +27,10 @@ def write_erofs(tree: Tree, path: Path) -> None:
         folders = []
         for name, entry in tree:
             place = root / name
+            if entry.uid or entry.gid:
+                raise DrumheadError(
+                    ErrorCode.UNSUPPORTED, f"/{name} belongs to {entry.uid}:{entry.gid}, which erofs layers cannot hold"
+                )
             match entry.kind:
                 case "directory":
                     place.mkdir()

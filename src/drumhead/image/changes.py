@@ -77,6 +77,8 @@ def compare_files(before: Index, after: Index) -> list[Change]:
             why = f"{old.kind} became {new.kind}"
         elif (old.digest, old.target) != (new.digest, new.target):
             why = "edited" if new.kind == "file" else f"points to {new.target}, was {old.target}"
+        elif (old.uid, old.gid) != (new.uid, new.gid):
+            why = f"owner {old.uid}:{old.gid} → {new.uid}:{new.gid}"
         else:
             why = f"mode {old.mode:04o} → {new.mode:04o}"
         changes.append(Change(what=f"/{path}", why=why))

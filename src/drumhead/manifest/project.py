@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.manifest.permissions import read_permissions
 from drumhead.manifest.records import PackageManifest, Project, PythonNeeds
 from drumhead.manifest.run_yaml import read_run
 from drumhead.manifest.yaml_reader import Section, read_yaml
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+/-]*")
-PACKAGE_KEYS = ("name", "title", "author", "version", "require", "guest", "kernel", "files", "python")
+PACKAGE_KEYS = ("name", "title", "author", "version", "require", "guest", "kernel", "files", "permissions", "python")
 CAPSTAN_ONLY = ("binary", "created", "platform")
 """Keys of Capstan that have no effect here."""
 
@@ -66,6 +67,7 @@ def _package(section: Section, root: Path) -> PackageManifest:
         guest="osv" if guest == "osv" else "linux",
         kernel=section.text("kernel", ""),
         files=_files(section, root),
+        permissions=read_permissions(section),
         python=_python(section, root),
     )
 

@@ -22,6 +22,22 @@ class PythonNeeds(msgspec.Struct, frozen=True, kw_only=True):
     extras: tuple[str, ...] = ()
 
 
+class Permission(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of the ``permissions:`` key of package.yaml (drumhead's own).
+
+    `path` starts with a slash; with `pattern` it has wildcards, and with a slash at its end it is a directory that is
+    made where it is missing. Owner and group are names or numbers; empty, and a `mode` of None, mean unchanged. `place`
+    is FILE:LINE.
+    """
+
+    path: str
+    pattern: bool = False
+    owner: str = ""
+    group: str = ""
+    mode: int | None = None
+    place: str = ""
+
+
 class PackageManifest(msgspec.Struct, frozen=True, kw_only=True):
     """meta/package.yaml. The first five keys are Capstan's.
 
@@ -37,6 +53,7 @@ class PackageManifest(msgspec.Struct, frozen=True, kw_only=True):
     guest: GuestName = "linux"
     kernel: str = ""
     files: dict[str, str] = {}
+    permissions: tuple[Permission, ...] = ()
     python: PythonNeeds = PythonNeeds()
 
 

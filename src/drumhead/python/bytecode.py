@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -151,13 +152,14 @@ def with_bytecode(tree: Tree, interpreter: Interpreter, cache: Path, seed: str) 
     fresh = {path: entry for path, entry in sources.items() if not stored[path].is_file()}
     if fresh:
         cache.mkdir(parents=True, exist_ok=True)
-        compiled = interpreter.compile(fresh)
+        made = interpreter.compile(fresh)
         for path in fresh:
-            stored[path].write_bytes(compiled.get(path, b""))
+            stored[path].write_bytes(made.get(path, b""))
     result = tree.filter(lambda path: "__pycache__" not in path.split("/"))
-    for path in sources:
+    for path, source in sources.items():
         if contents := stored[path].read_bytes():
-            result.add(interpreter.cached_name(path), regular(contents))
+            compiled = regular(contents, source.mode & ~0o7111)  # nobody may read it who may not read the source
+            result.add(interpreter.cached_name(path), replace(compiled, uid=source.uid, gid=source.gid))
     return result
 
 

@@ -76,6 +76,11 @@ def build_structure(tree: Tree, blocks: Mapping[str, int], end: int) -> Structur
     """
     children: defaultdict[str, list[tuple[str, Entry]]] = defaultdict(list)
     for path, node in tree:
+        if node.uid or node.gid:
+            raise DrumheadError(
+                ErrorCode.UNSUPPORTED,
+                f"/{path} belongs to {node.uid}:{node.gid}, and OSv's file system holds no owners",
+            )
         children[posixpath.dirname(path)].append((path, node))
     entries, links, inodes = bytearray(), bytearray(), bytearray()
     link_count, last = 0, 1

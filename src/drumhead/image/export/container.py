@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from drumhead import host
 from drumhead.blobs import Blobs
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.filesystem.squashfs import squashfs_owners
 from drumhead.image.export.layout import (
     LayerWriter,
     LayoutBlob,
@@ -158,11 +159,12 @@ def _write_layer(file: Path, layer: Layer, out: Path, paths: set[str]) -> Layout
     """Write a layer as a compressed tar, and add its paths to `paths`."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as scratch, LayerWriter(out) as writer:
-        root = Path(scratch) / "root"
+        root, owners = Path(scratch) / "root", {}
         if layer.filesystem == "erofs":
             host.run(["fsck.erofs", f"--extract={root}", file])
         else:
             host.run(["unsquashfs", "-quiet", "-no-progress", "-no-xattrs", "-dest", root, file])
+            owners = squashfs_owners(file)
         for path in _walk(root):
             name = path.relative_to(root).as_posix()
             if path.name.startswith(WHITEOUT):
@@ -170,7 +172,7 @@ def _write_layer(file: Path, layer: Layer, out: Path, paths: set[str]) -> Layout
                     ErrorCode.UNSUPPORTED, f"/{name} cannot be in a container: {WHITEOUT} means a deletion there"
                 )
             paths.add(name)
-            writer.add(path, name)
+            writer.add(path, name, owner=owners.get(name, (0, 0)))
         return writer.finish()
 
 

@@ -20,7 +20,7 @@ def write_container_disk(image: Image, disk: Path, out: Path) -> None:
     out.mkdir(parents=True)
     with LayerWriter(out) as writer:
         writer.add_directory("disk", OWNER, OWNER)
-        writer.add(disk, "disk/disk.qcow2", owner=OWNER)
+        writer.add(disk, "disk/disk.qcow2", owner=(OWNER, OWNER))
         layers = [writer.finish()]
     annotations = {"org.opencontainers.image.title": image.title, "org.opencontainers.image.version": image.version}
     config = put(out, encode(config_of(layers, {"Labels": annotations})))

@@ -113,11 +113,11 @@ class LayerWriter:
         self._file.close()
         self._path.unlink(missing_ok=True)
 
-    def add(self, path: Path, name: str, *, owner: int = 0) -> None:
-        """Add one file, directory or symbolic link. `owner` is the number of its user and of its group."""
+    def add(self, path: Path, name: str, *, owner: tuple[int, int] = (0, 0)) -> None:
+        """Add one file, directory or symbolic link. `owner` is the numbers of its user and of its group."""
         facts = path.lstat()
         info = tarfile.TarInfo(name)
-        info.uid = info.gid = owner
+        info.uid, info.gid = owner
         info.mode = facts.st_mode & 0o7777
         if path.is_symlink():
             info.type, info.linkname = tarfile.SYMTYPE, str(path.readlink())

@@ -9,6 +9,7 @@ import msgspec
 
 from drumhead.blobs import replacing
 from drumhead.closure import Missing, Node, complete, find_missing, index_of, merge
+from drumhead.guest import find_guest
 from drumhead.image.guest_program import compile_program
 from drumhead.image.layers.plan import (
     NODE_MODULES,
@@ -24,6 +25,7 @@ from drumhead.image.layers.plan import (
     plan_modules,
     split_project,
 )
+from drumhead.image.permissions import apply_permissions, check_permissions
 from drumhead.image.scan import Scan
 from drumhead.node.lock import read_node_lock
 from drumhead.node.native import check_native
@@ -75,13 +77,16 @@ class LayerBuilder:
         """
         lock = read_lock(project, self._home.cache) if inputs.python else None
         built = [self._build(planned) for planned in plan_layers(inputs, lock)]
-        modules, files = split_project(Scan(project, self._home.cache, trust=trust).tree())
+        permissions = project.package.permissions
+        check_permissions(permissions, inputs.filesystem)
+        skeleton = inputs.guest.skeleton(compile_program(inputs.guest.program, self._home.cache))
+        scanned = Scan(project, self._home.cache, trust=trust).tree()
+        modules, files = split_project(apply_permissions(scanned, permissions, skeleton))
         node_lock = self._node_lock(project, modules, inputs.node)
         if node_lock:
             built.append(self._build(plan_modules(node_lock)))
         elif len(modules):
             built.append(self._layers.from_tree("node", NODE_MODULES, modules))
-        skeleton = inputs.guest.skeleton(compile_program(inputs.guest.program, self._home.cache))
         if inputs.python:
             files, skeleton = self._with_bytecode(files, inputs.python), self._with_bytecode(skeleton, inputs.python)
         covered = merge(stored.record.index for stored in built)
@@ -95,7 +100,8 @@ class LayerBuilder:
 
     def project_tree(self, project: Project, python: Package | None, node: Package | None) -> tuple[Tree, list[str]]:
         """Return everything that a project adds to its packages in one tree, and notices."""
-        files = Scan(project, self._home.cache, trust=False).tree()
+        scanned = Scan(project, self._home.cache, trust=False).tree()
+        files = apply_permissions(scanned, project.package.permissions, find_guest("linux").skeleton(b""))
         node_lock = self._node_lock(project, split_project(files)[0], node)
         if node_lock:
             files.update(self._files(plan_modules(node_lock)))

@@ -1,0 +1,109 @@
+"""Give the files of a project the owners and modes that its manifest says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.patterns import match_whole
+from drumhead.tree import Tree, directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from drumhead.manifest.records import Permission
+    from drumhead.records import Filesystem
+    from drumhead.tree import Entry
+
+PASSWD, GROUP = "etc/passwd", "etc/group"
+
+
+def check_permissions(permissions: Sequence[Permission], filesystem: Filesystem) -> None:
+    """Refuse permissions that a file system cannot hold. Raises UNSUPPORTED with the place in the manifest."""
+    for permission in permissions:
+        owned = permission.owner or permission.group
+        if filesystem == "rofs":
+            what = "owners" if owned else "modes"
+            raise DrumheadError(
+                ErrorCode.UNSUPPORTED,
+                f"{permission.place}: OSv's file system holds no {what}, so it cannot give {permission.path} what the "
+                "manifest says; remove its permissions, or compose with --guest linux",
+            )
+        if filesystem == "erofs" and owned:
+            raise DrumheadError(
+                ErrorCode.UNSUPPORTED,
+                f"{permission.place}: {permission.path} cannot have an owner in an erofs layer; leave out --fs erofs",
+            )
+
+
+def apply_permissions(files: Tree, permissions: Sequence[Permission], base: Tree) -> Tree:
+    """Return the project's `files` with their owners and modes. Later permissions go over earlier ones.
+
+    Names of accounts are those of /etc/passwd and /etc/group of the project, or else of `base`. Raises MANIFEST for a
+    name that is not there, and for a path that matches no file.
+    """
+    result = Tree()
+    result.update(files)
+    for permission in permissions:
+        change = _change(permission, files, base)
+        matches = match_whole(permission.path.strip("/"))
+        named = [(path, entry) for path, entry in result if matches(path)]
+        if not named and permission.path.endswith("/"):
+            named = [(permission.path.strip("/"), directory())]
+        if not named:
+            raise DrumheadError(
+                ErrorCode.MANIFEST,
+                f"{permission.place}: no file of the project is {permission.path} in the image; "
+                "a slash at the end of a directory's path makes an empty one",
+            )
+        for path, entry in named:
+            if permission.path.endswith("/") and entry.kind != "directory":
+                raise DrumheadError(ErrorCode.MANIFEST, f"{permission.place}: {permission.path} is not a directory")
+            result.add(path, change(entry))
+    return result
+
+
+def _change(permission: Permission, files: Tree, base: Tree) -> Callable[[Entry], Entry]:
+    """Return what a permission does with an entry."""
+    uid, gid = _owner(permission, files, base)
+
+    def change(entry: Entry) -> Entry:
+        mode = entry.mode
+        if permission.mode is not None and entry.kind != "symlink":
+            mode = permission.mode
+            if permission.pattern and entry.kind == "directory":
+                mode |= (mode & 0o444) >> 2  # who may read a directory may search it
+        return replace(entry, mode=mode, uid=entry.uid if uid is None else uid, gid=entry.gid if gid is None else gid)
+
+    return change
+
+
+def _owner(permission: Permission, files: Tree, base: Tree) -> tuple[int | None, int | None]:
+    """Return the numbers of user and group; None for what does not change."""
+    uid = gid = None
+    if permission.owner.isdigit():
+        uid = gid = int(permission.owner)
+    elif permission.owner:
+        found = _find(permission, permission.owner, PASSWD, files, base)
+        uid, gid = int(found[2]), int(found[3])
+    if permission.group.isdigit():
+        gid = int(permission.group)
+    elif permission.group:
+        gid = int(_find(permission, permission.group, GROUP, files, base)[2])
+    return uid, gid
+
+
+def _find(permission: Permission, name: str, file: str, files: Tree, base: Tree) -> list[str]:
+    """Return the fields of an account. Raises MANIFEST."""
+    entry = files.get(file) or base.get(file)
+    text = entry.read().decode(errors="replace") if entry and entry.kind == "file" else ""
+    for line in text.splitlines():
+        fields = line.split(":")
+        if fields[0] == name and len(fields) > 3 and fields[2].isdigit() and (file == GROUP or fields[3].isdigit()):
+            return fields
+    raise DrumheadError(
+        ErrorCode.MANIFEST,
+        f"{permission.place}: /{file} of the image has no {name}; give the number, or put {file} with {name} into the "
+        "project",
+    )
