@@ -27,15 +27,13 @@ Capability = Literal[
     "second-volume",
     "qcow2-volume",
     "holes",
-    "several-commands",
     "snapshot",
     "listening",
     "ipv6",
 ]
 """What some guests cannot do: ``drumhead exec``, a shell on the console, a disk for writes anywhere (``--size``), a
-read-only volume, more than one volume, a volume in qcow2 format, sparse files on a volume, several commands one after
-another, being resumed from a snapshot, telling whether its program listens, an IPv6 address on the
-private network.
+read-only volume, more than one volume, a volume in qcow2 format, sparse files on a volume, being resumed from a
+snapshot, telling whether its program listens, an IPv6 address on the private network.
 """
 
 

@@ -156,8 +156,6 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
     refuse_shared_disks(home, spec.volumes, spec.name, instances.all())
     guest = find_guest(image.guest)
     _refuse_little_memory(guest, spec.memory)
-    if spec.before:
-        require(guest, "several-commands")
     if spec.sleep_after:
         require(guest, "listening")
     files = await asyncio.to_thread(ImageStore(home).files, image)

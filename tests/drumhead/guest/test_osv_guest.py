@@ -348,6 +348,79 @@ def test_a_stop_reaches_the_handlers_of_asyncio(start):
     assert events[-1] == {"event": "exit", "code": 0}
 
 
+def test_programs_run_one_after_another_each_as_if_alone(start, tmp_path):
+    first = textwrap.dedent("""
+        import atexit, concurrent.futures, os, signal, sys, threading, time
+        left_over = 1
+        sys.path.append("/left/over")
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.chdir("/")
+        os.environ["B"] = "changed"
+        concurrent.futures.ThreadPoolExecutor().submit(print, "pooled", os.environ["A"])
+        threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
+        atexit.register(print, "at its end")
+        sys.exit(0)
+        """)
+    second = textwrap.dedent("""
+        import concurrent.futures, os, signal, sys
+        print("left_over" in globals(), "/left/over" in sys.path, signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+        print(os.path.realpath(os.getcwd()) == os.path.realpath(sys.argv[1]), os.environ.get("A"), os.environ["B"])
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            print(pool.submit(int, "5").result())
+        sys.exit(4)
+        """)
+    before = (program.Program(argv=("-c", first), env={"A": "a"}, cwd=str(tmp_path)),)
+    status, log, events = start("-c", second, str(tmp_path), env={"B": "b"}, before=before).end()
+    assert log.splitlines() == ["pooled a", "thread", "at its end", "False False True", "True None b", "5"]
+    assert status == 4
+    assert [event["event"] for event in events] == ["started", "exit"]
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "said"),
+    [
+        ("raise SystemExit(3)", 3, ""),
+        ("1 / 0", 1, "ZeroDivisionError"),
+        ("import os; os._exit(5)", 5, ""),
+        ("import os; os._exit(0)", 1, "the next config set cannot run"),
+    ],
+)
+def test_a_program_that_fails_is_the_last_one(start, tmp_path, code, status, said):
+    before = (program.Program(argv=("-c", code), env={}, cwd=str(tmp_path)),)
+    ended, log, _ = start("-c", "print('next', flush=True)", before=before).end()
+    assert ended == status
+    assert said in log
+    assert "next\n" not in log
+
+
+def test_a_program_that_is_stopped_is_the_last_one(start, tmp_path):
+    code = "import signal, time\nsignal.signal(15, lambda *_: exit(0))\nprint('ready', flush=True)\n"
+    code += "while True: time.sleep(0.01)"
+    before = (program.Program(argv=("-c", code), env={}, cwd=str(tmp_path)),)
+    host = start("-c", "print('next')", before=before)
+    wait_for(host, "log", b"ready")
+    host.order({"do": "stop", "grace": 30})
+    assert host.end()[:2] == (0, "ready\n")
+
+
+@pytest.mark.parametrize(
+    ("before", "reason"),
+    [
+        (Command(argv=("/app",)), "and /app is none"),
+        (Command(argv=("python3", "-O", "a.py")), "python_args"),
+        (Command(argv=("python3", "-X", "dev", "a.py"), env={"PYTHONHASHSEED": "1"}), "PYTHON…"),
+    ],
+)
+def test_config_sets_that_no_single_python_can_run_are_refused(files, before, reason):
+    with pytest.raises(DrumheadError, match=reason) as refused:
+        plan(files, before=(before,))
+    assert refused.value.code is ErrorCode.UNSUPPORTED
+    boot = plan(files, before=(msgspec.structs.replace(PYTHON, argv=("python3", "-X", "dev", "a.py")),))
+    assert json.loads(settings_of(boot)["config.json"])["before"] == [
+        {"argv": ["a.py"], "env": {"A": "b c", "PYTHONHASHSEED": "0"}, "cwd": "/"}
+    ]
+
+
 @pytest.mark.parametrize(
     ("before", "code"), [("", 143), ("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)", 137)]
 )

@@ -60,7 +60,6 @@ UNSUPPORTED: dict[Capability, str] = {
     "snapshot": "OSv machines are not saved: they take their configuration as they boot, which takes them a second",
     "listening": "OSv machines do not sleep: the host cannot ask whether their program listens yet",
     "ipv6": "OSv has no IPv6: its machines have IPv4 addresses only",
-    "several-commands": "OSv runs one command; start a machine for each config set",
     "exec": "OSv is one process: no other program can run beside the command",
     "shell": "OSv is one process: there is no shell on its console",
     "overlay": "OSv has no overlay: give the machine a volume (--volume NAME:/data), or let it write to /tmp and /run",
@@ -124,7 +123,7 @@ class OsvGuest:
     ) -> BootPlan:
         """Plan the disks in the order by which OSv knows them: root, configuration, then `data`."""
         root, settings = state / "root.vmdk", state / "config.rofs"
-        start = program.read(config.command)
+        start = program.plan_start(config)
         preload = ("--preload", PRELOAD) if config.mounts else ()
         return BootPlan(
             kernel=files.kernel,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -30,8 +30,18 @@ BASE_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/
 SEARCH_PATH = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin")
 
 
+class Program(msgspec.Struct, frozen=True, kw_only=True):
+    """A Python program: `argv` follows the interpreter's own options."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """``config.json``, which the start program reads. `argv` follows the interpreter's own options.
+
+    The programs `before` run first, one after another.
 
     `cards` use DHCP; their addresses are reported to the host. `secrets` (name → text) become files.
     """
@@ -46,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cards: tuple[str, ...] = ()
     channels: dict[str, str | int] = {}
     secrets: dict[str, str] = {}
+    before: tuple[Program, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +67,32 @@ class Start:
     argv: tuple[str, ...]
     program_argv: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    before: tuple[Program, ...] = ()
+
+
+def plan_start(config: RunConfig) -> Start:
+    """Plan the start of a machine's commands. Several run in one interpreter, as OSv cannot start a second one.
+
+    Raises UNSUPPORTED for several that are not all Python programs with the same options.
+    """
+    start, before = read(config.command), []
+    for command in config.before:
+        one = read(command)
+        other = command if start.managed else config.command
+        if not (one.managed and start.managed):
+            raise DrumheadError(
+                ErrorCode.UNSUPPORTED,
+                f"OSv runs several config sets one after another if all are Python programs, and {other.argv[0]} is "
+                "none; start a machine for each",
+            )
+        if (one.argv, one.environment) != (start.argv, start.environment):
+            raise DrumheadError(
+                ErrorCode.UNSUPPORTED,
+                "OSv runs several config sets in one Python, and these ask for other options of it (python_args, "
+                f"{', '.join(f'{prefix}…' for prefix in BEFORE_START)}); start a machine for each",
+            )
+        before.append(Program(argv=one.program_argv, env=command.env, cwd=command.cwd))
+    return replace(start, before=tuple(before))
 
 
 def read(command: Command) -> Start:
@@ -129,6 +166,7 @@ def config_tree(config: RunConfig, start: Start) -> Tree:
         cards=() if addresses_are_fixed(config) else tuple(f"eth{number}" for number in range(len(config.nics))),
         channels={"address": CHANNEL_ADDRESS, **PORTS},
         secrets=config.secrets,
+        before=start.before,
     )
     tree.add("config.json", regular(msgspec.json.encode(settings)))
     return tree

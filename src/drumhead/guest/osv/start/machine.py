@@ -40,6 +40,8 @@ class Machine:
         self._lines: list[Line] = []
         self._status: Line | None = None
         self._ending = _thread.allocate_lock()
+        self._left = 0
+        self._stopping = False
 
     def run(self) -> NoReturn:
         config = self._config
@@ -49,26 +51,22 @@ class Machine:
         self._open_channels(config["channels"])
         for card in config["cards"]:
             self._report({"event": "address", "card": card, "address": address_of(card)})
-        problem = self._prepare()
+        programs: list[dict[str, Any]] = [*config.get("before", ()), config]
+        first, *rest = programs
+        problem = self._find_unmounted() or enter(first)
         if problem:
             self._report({"event": "failed", "reason": problem})
             self._end(None)
-        os._exit = self._end
+        os._exit = self._leave
         self._report({"event": "started", "pid": os.getpid()})
-        self._end(self._run_program(config["argv"]))
+        self._end(self._run_programs(first, rest))
 
-    def _prepare(self) -> str:
-        """Check volumes, and set environment and directory. Return a problem, or an empty string."""
+    def _find_unmounted(self) -> str:
+        """Return what is wrong with a volume, or an empty string."""
         mounted = {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if " " in line}
         for path in self._config["volumes"]:
             if path not in mounted:
                 return f"OSv could not mount the volume at {path} (see the console); the image must have the directory"
-        os.environ.clear()
-        os.environ.update({**ENVIRONMENT, **self._config["env"]})
-        try:
-            os.chdir(self._config["cwd"])
-        except OSError as error:
-            return f"cannot go to {self._config['cwd']}: {error.strerror}"
         return ""
 
     def _write_names(self, hosts: dict[str, str]) -> None:
@@ -125,6 +123,7 @@ class Machine:
 
     def _stop(self, grace: float) -> None:
         """Do what SIGTERM and, `grace` seconds later, SIGKILL would do, as OSv delivers neither."""
+        self._stopping = True
         handler = signal.getsignal(signal.SIGTERM)
         if handler is signal.SIG_DFL:
             self._end(TERMINATED)
@@ -132,6 +131,24 @@ class Machine:
         _thread.interrupt_main(signal.SIGTERM)
         time.sleep(grace)
         self._end(KILLED)
+
+    def _run_programs(self, first: dict[str, Any], rest: list[dict[str, Any]]) -> int:
+        """Run programs one after another until one fails. Return the exit status of the last that ran."""
+        handlers = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+        self._left = len(rest)
+        status = self._run_program(first["argv"])
+        for one in rest:
+            if status or self._stopping:
+                break
+            self._left -= 1
+            program.start_anew()
+            for number, handler in handlers:
+                signal.signal(number, handler)
+            if problem := enter(one):
+                sys.stderr.write(f"{problem}\n")
+                return 1
+            status = self._run_program(one["argv"])
+        return status
 
     def _run_program(self, argv: list[str]) -> int:
         """Run the program and return the exit status that the interpreter would end with."""
@@ -148,7 +165,10 @@ class Machine:
             sys.excepthook(type(error), error.with_traceback(trace), trace)
             status = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
         with contextlib.suppress(SystemExit):
-            threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - waits for threads, as Python's end does
+            if self._left:
+                program.wait_threads()
+            else:
+                threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - waits for threads, as Python's end does
         atexit._run_exitfuncs()  # noqa: SLF001
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError, OSError, ValueError):
@@ -164,10 +184,17 @@ class Machine:
         sys.stderr.write(f"{code}\n")
         return 1
 
+    def _leave(self, status: int) -> NoReturn:
+        """End the machine for a program that calls ``os._exit``."""
+        if self._left and not status & 0xFF:
+            os.write(2, b"the next config set cannot run: the program ended this Python (os._exit)\n")
+            status = 1
+        self._end(status)
+
     def _end(self, status: int | None) -> NoReturn:
         """Flush disks and channels, report to the host, switch off.
 
-        Also the program's os._exit; the first call wins.
+        The first call wins.
         """
         self._ending.acquire()
         for path in self._config["volumes"]:
@@ -180,6 +207,17 @@ class Machine:
         except OSError as error:
             os.write(2, f"the end was not reported to the host: {error}\n".encode())
         SWITCH_OFF(status or 0)
+
+
+def enter(one: dict[str, Any]) -> str:
+    """Set environment and directory of a program. Return a problem, or an empty string."""
+    os.environ.clear()
+    os.environ.update({**ENVIRONMENT, **one["env"]})
+    try:
+        os.chdir(one["cwd"])
+    except OSError as error:
+        return f"cannot go to {one['cwd']}: {error.strerror}"
+    return ""
 
 
 def address_of(card: str) -> str:

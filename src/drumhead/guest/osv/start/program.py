@@ -6,7 +6,12 @@ import builtins
 import os
 import runpy
 import sys
+import threading
+import types
 from pathlib import Path
+
+SEARCH_PATH = list(sys.path)
+"""The module search path before any program."""
 
 
 def run(argv: list[str]) -> None:
@@ -33,6 +38,25 @@ def run(argv: list[str]) -> None:
         return
     _put_first(os.path.dirname(os.path.realpath(argv[0])))  # noqa: PTH120 - as Python does it, without a dot
     _run_file(argv[0])
+
+
+def start_anew() -> None:
+    """Give the next program what a new process would: its own ``__main__`` and module search path.
+
+    Modules stay imported: many that are written in C cannot be imported twice.
+    """
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    sys.path[:] = SEARCH_PATH
+
+
+def wait_threads() -> None:
+    """Wait for the threads of a program as Python's end does, which comes only once."""
+    if pool := sys.modules.get("concurrent.futures.thread"):
+        for queue in list(pool._threads_queues.values()):  # noqa: SLF001 - workers of executors that were left open
+            queue.put(None)
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.current_thread():
+            thread.join()
 
 
 def _put_first(directory: str) -> None:
