@@ -8,7 +8,7 @@ import pytest
 
 from drumhead.fleet import file as fleet_file
 from drumhead.fleet.file import read_fleet
-from drumhead.manifest import project, run_yaml
+from drumhead.manifest import permissions, project, run_yaml
 from drumhead.manifest.project import read_project
 from drumhead.package.recipe import read_recipe
 from drumhead.package.records import Demo, Recipe
@@ -16,7 +16,7 @@ from drumhead.package.records import Demo, Recipe
 REFERENCE = Path(__file__).parents[2] / "docs/reference"
 PAGE = (REFERENCE / "manifests.md").read_text()
 RECIPES = (REFERENCE / "package-recipes.md").read_text()
-PACKAGE, RUN, FLEET = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+PACKAGE, PERMISSIONS, RUN, FLEET = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 (RECIPE,) = re.findall(r"```yaml\n(.*?)```", RECIPES, re.DOTALL)
 
 
@@ -29,7 +29,7 @@ def section(head: str) -> str:
 @pytest.mark.parametrize(
     ("head", "keys"),
     [
-        ("meta/package.yaml", (*project.PACKAGE_KEYS, *project.CAPSTAN_ONLY)),
+        ("meta/package.yaml", (*project.PACKAGE_KEYS, *permissions.KEYS, *project.CAPSTAN_ONLY)),
         (
             "meta/run.yaml",
             (*run_yaml.TOP_KEYS, *run_yaml.COMMON_KEYS, *chain.from_iterable(run_yaml.KEYS.values())),
@@ -54,6 +54,8 @@ def test_the_examples_are_read(tmp_path: Path) -> None:
     read = read_project(tmp_path)
     assert (read.package.name, read.package.require, read.notices) == ("node-micro", ("node",), ())
     assert read.run is not None
+    (tmp_path / "meta/package.yaml").write_text(PERMISSIONS)
+    assert [one.mode for one in read_project(tmp_path).package.permissions] == [0o640, 0o750, 0o700]
     (tmp_path / "fleet.yaml").write_text(FLEET)
     fleet = read_fleet(tmp_path / "fleet.yaml", "fleet.yaml")
     assert (fleet.members["web"].count, fleet.members["web"].after) == (2, ("db",))

@@ -11,6 +11,7 @@ from drumhead.manifest.records import Permission
 if TYPE_CHECKING:
     from drumhead.manifest.yaml_reader import Section
 
+KEYS = ("owner", "group", "mode")
 MODE = re.compile(r"(?:0o?)?([0-7]{3,4})")
 ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}\$?")
 MAX_ID = (1 << 32) - 2
@@ -35,7 +36,7 @@ def _read(inside: Section, path: str) -> Permission:
             path, f"{path} must name one directory, without * ? and [, as it is made where it is missing"
         )
     given = inside.section(path, f"the permissions of {path}")
-    for notice in given.known("owner", "group", "mode"):
+    for notice in given.known(*KEYS):
         raise given.refuse(notice.split(": ")[1].split(" ")[0], "permissions have the keys owner, group and mode")
     if not given.keys():
         raise inside.refuse(path, f"the permissions of {path} must give owner, group or mode")
