@@ -153,9 +153,10 @@ class Soak:
 
     def _report_taken_up(self) -> None:
         """Say how soon tasks were taken up whose workers ended. It is not judged: whatever else runs here delays it."""
-        found = taken_up(self.history, self._target.killed)
+        found = taken_up(self.history, self._target.killed, self._target.stopped)
         print(f"\ntaken up after a kill (lease {self._target.lease:g} s): {_spread(found.killed, ' s')}")
-        print(f"taken up after a worker gave it back: {_spread([1000 * one for one in found.returned], ' ms')}")
+        print(f"taken up after a worker stopped: {_spread([1000 * one for one in found.stopped], ' ms')}")
+        print(f"given back for a cut or a freeze: {_spread([1000 * one for one in found.returned], ' ms')}")
 
     def _grown(self, before: dict[str, Sample], after: dict[str, Sample]) -> list[str]:
         wrong = []

@@ -23,7 +23,7 @@ from drumhead.machine.qemu.channel import monitor
 from drumhead.machine.stop import stop_machine
 from safelight.access.cluster_key import ClusterKey
 from safelight.client.master import Client
-from soaking.target import Sample, busy, sample
+from soaking.target import Sample, busy, heard, sample
 from support.ports import free_port
 from support.until import until
 
@@ -55,6 +55,7 @@ class Machines:
         self.client, self.url, self.headers = client, url, headers
         self.descriptors: dict[str, int] = {}
         self.killed: dict[str, float] = {}
+        self.stopped: set[str] = set()
         # A guest touches its memory little by little, and a machine may have been started again meanwhile.
         self.memory = dict.fromkeys((*SERVICES, *WORKERS), 320.0)
 
@@ -96,8 +97,10 @@ class Machines:
 
     async def _stop(self, chance: random.Random) -> None:
         """Stop a worker as its machine is stopped, by SIGTERM in the guest."""
-        victim = chance.choice(WORKERS)
-        await busy(self.client, f"{NAME}-{victim}", 2)
+        victim, other = chance.sample(WORKERS, 2)
+        await heard(self.client, f"{NAME}-{other}")
+        if (worker := await busy(self.client, f"{NAME}-{victim}", 2)) is not None:
+            self.stopped.add(worker)
         before = self._restarts(victim)
         await stop_machine(self._instances, f"{NAME}-{victim}", final=False)
         await self._restarted(victim, before)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from safelight.client.master import Client
-from soaking.target import Sample, busy, sample
+from soaking.target import Sample, busy, heard, sample
 from support.servers.places import Namespaces, namespaces
 from support.system import SERVICES, System, system
 
@@ -49,6 +49,7 @@ class Processes:
         self.memory = {"db": 24.0 + 64}  # it fills a cache of 64 MiB
         self.descriptors = {"storage": 24 + 256}  # it keeps its 256 directories of blobs open once it has used them
         self.killed: dict[str, float] = {}
+        self.stopped: set[str] = set()
 
     @classmethod
     @asynccontextmanager
@@ -79,8 +80,10 @@ class Processes:
         await self._whole.start(victim)
 
     async def _stop(self, chance: random.Random) -> None:
-        victim = chance.choice(WORKERS)
-        await busy(self.client, victim, 2)
+        victim, other = chance.sample(WORKERS, 2)
+        await heard(self.client, other)
+        if (worker := await busy(self.client, victim, 2)) is not None:
+            self.stopped.add(worker)
         await self._whole.running.pop(victim).stop()
         await self._whole.start(victim)
 

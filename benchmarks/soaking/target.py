@@ -13,6 +13,8 @@ from typing import Protocol
 
 from safelight.client.master import Client
 
+_HEARD = 120.0
+"""Seconds in which a worker that runs is heard, on a busy host too."""
 _BUSY_SOON = 3.0
 """Seconds for which a worker that is to end is waited for until it has something to do."""
 
@@ -53,6 +55,8 @@ class Target(Protocol):
     """What a program may have more at the end than after the first third, where that is much: MiB, descriptors."""
     killed: dict[str, float]
     """The workers that were killed, and when, by the monotonic clock."""
+    stopped: set[str]
+    """The workers that were stopped while the other one and all services were within reach."""
 
     async def disturb(self, kind: str, chance: random.Random) -> None:
         """Let one thing happen, wait until it is over, and start again what has ended."""
@@ -63,13 +67,31 @@ class Target(Protocol):
         ...
 
 
+async def heard(client: Client, name: str) -> None:
+    """Wait until a worker is heard anew."""
+    before = None
+    async with asyncio.timeout(_HEARD):
+        while True:
+            seen = [one.last_seen for one in (await client.summary()).workers if named(one.worker.id) == name]
+            latest = max(seen, default=0.0)
+            before = latest if before is None else before
+            if latest > before:
+                return
+            await asyncio.sleep(0.05)
+
+
+def named(id: str) -> str:
+    """Return the name of a worker, which all its lives have in common."""
+    return id.rpartition("-")[0]
+
+
 async def busy(client: Client, name: str, least: int) -> str | None:
     """Wait until a worker holds so many leases, if it soon does; return its id. Each life of a worker has its own."""
     latest = None
     with suppress(TimeoutError):
         async with asyncio.timeout(_BUSY_SOON):
             while latest is None or latest.holding < least:
-                seen = [one for one in (await client.summary()).workers if one.worker.id.rpartition("-")[0] == name]
+                seen = [one for one in (await client.summary()).workers if named(one.worker.id) == name]
                 latest = max(seen, key=lambda one: one.first_seen, default=None)
                 await asyncio.sleep(0.01)
     return None if latest is None else latest.worker.id

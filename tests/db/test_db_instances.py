@@ -92,6 +92,37 @@ async def test_a_commit_notifies_once_and_only_while_somebody_waits(instances, d
     await listener.close()
 
 
+@pytest.mark.parametrize("asks", ["lease", "heartbeat"])
+async def test_the_death_of_a_lease_that_never_arrived_is_taken_back_at_any_instance(instances, asks):
+    """Its worker is heard by another instance than the one that ended it, or by one that has started since."""
+    one, other = await instances(), await instances()
+    made = await one.create([new_task() for _ in range(2)])
+    await one.lease(request("cut off", n=2, seconds=0.05))
+    assert len(await other.lease(request("other", n=1, wait=30))) == 1
+    await until(lambda: _deaths(other, made, [1, 1]))
+    for store in (other, await instances(), one):  # the second and the third find nothing left to take back
+        if asks == "lease":
+            await store.lease(request("cut off", n=1))
+        else:
+            await store.heartbeat(Heartbeat(worker=WorkerInfo(id="cut off"), holding=[]))
+        assert await _deaths(one, made, [0, 0])
+    kinds = [event.kind for event in (await one.events(0)).events]
+    assert kinds.count("excused") == 2
+
+
+async def test_an_instance_that_starts_later_takes_such_a_death_back(instances):
+    one = await instances()
+    made = await one.create([new_task()])
+    await one.lease(request("cut off", seconds=0.05))
+    await until(lambda: _deaths(one, made, [1]))
+    await (await instances()).lease(request("cut off", n=1))
+    assert await _deaths(one, made, [0])
+
+
+async def _deaths(store, tasks, wanted: list[int]) -> bool:
+    return [(await store.get(task.id)).deaths for task in tasks] == wanted
+
+
 async def test_racing_creations_with_one_key_make_one_task(instances):
     stores = [await instances() for _ in range(3)]
     made = await asyncio.gather(*(store.create([new_task("a", idempotency_key="k")]) for store in stores * 8))

@@ -176,6 +176,24 @@ async def test_a_lease_whose_answer_was_lost_and_that_has_expired_is_nobodys_dea
     assert (await store.settle([finished(again.id)]))[0].state is State.FINISHED
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_sign_of_life_takes_back_the_deaths_of_leases_that_never_arrived(opened, restarted):
+    """A worker whose request for leases still hangs is heard by its heartbeat; db may have been restarted meanwhile."""
+    store = await opened()
+    (made,) = await store.create([new_task()])
+    await store.lease(request("cut off", seconds=0.05))
+    (again,) = await store.lease(request("other", wait=30))
+    if restarted:
+        store = await opened()
+    assert (await store.get(made.id)).deaths == 1
+    assert (await store.heartbeat(Heartbeat(worker=WorkerInfo(id="other"), holding=[again.id]))).lost == []
+    assert (await store.get(made.id)).deaths == 1, "another worker's sign of life says nothing"
+    for _ in range(2):
+        await store.heartbeat(Heartbeat(worker=WorkerInfo(id="cut off"), holding=[]))
+        assert (await store.get(made.id)).deaths == 0
+    assert (await store.settle([finished(again.id)]))[0].state is State.FINISHED
+
+
 async def test_no_task_is_leased_twice_at_once(store):
     made = await store.create([new_task() for _ in range(60)])
     leases = [

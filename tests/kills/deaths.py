@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from kills.history import Call, History
@@ -31,14 +31,21 @@ def wrongly_blamed(history: History, killed: Mapping[str, float]) -> list[str]:
 
 @dataclass
 class TakenUp:
-    """Seconds after which others had the tasks of workers that were killed, and of those that gave theirs back."""
+    """Seconds after which others had the tasks of workers that were killed or stopped, and those that were given back.
+
+    `returned` are the tasks of workers that went on: they could not reach storage, or had been out of reach.
+    """
 
     killed: list[float] = field(default_factory=list)
+    stopped: list[float] = field(default_factory=list)
     returned: list[float] = field(default_factory=list)
 
 
-def taken_up(history: History, killed: Mapping[str, float]) -> TakenUp:
-    """Measure it from the times of events. `killed` has the ends of workers, by the monotonic clock of this program."""
+def taken_up(history: History, killed: Mapping[str, float], stopped: Collection[str]) -> TakenUp:
+    """Measure it from the times of events. `killed` has the ends of workers, by the monotonic clock of this program.
+
+    `stopped` are the workers that were stopped while another one was within reach.
+    """
     found = TakenUp()
     clock = _Clock(history.acknowledged)
     events: dict[str, list[Event]] = {}
@@ -48,7 +55,8 @@ def taken_up(history: History, killed: Mapping[str, float]) -> TakenUp:
     for of_task in events.values():
         for event, after in zip(of_task, of_task[1:], strict=False):
             if event.kind == "returned" and after.kind == "leased":
-                found.returned.append(after.at - event.at)
+                given_back = found.stopped if event.worker in stopped else found.returned
+                given_back.append(after.at - event.at)
             if event.kind != "leased" or event.worker not in killed:
                 continue
             end = clock.of_db(killed[event.worker])

@@ -14,6 +14,7 @@ from simulation.mutations import MUTATIONS
 _TESTS = Path(__file__).parent.parent
 FOUND = {
     10832: "a worker stopped while no master was there to be told, and its task was charged with a death",
+    50094: "a worker whose request for leases hung was heard by its heartbeats, and its lost lease stayed a death",
 }
 """Seeds that have found faults of the product, and which."""
 

@@ -108,18 +108,25 @@ class Leases:
         self._poll.cancel()
         await self.reconcile()
 
-    async def reconcile(self) -> None:
-        """Tell the master which leases are held, so that leases that never arrived here are returned now."""
-        with suppress(Error, TimeoutError):
+    async def reconcile(self) -> bool:
+        """Tell the master which leases are held, so that leases that never arrived here are returned now.
+
+        Return False if no master answers.
+        """
+        try:
             async with asyncio.timeout(_RECONCILE):
                 await self._request(0, 0.0)
+        except (Error, TimeoutError):
+            return False
+        return True
 
-    async def return_leases_of(self, worker: str, decoding: list[str], unreported: list[str]) -> None:
+    async def return_leases_of(self, worker: str, decoding: list[str], unreported: list[str] | None) -> None:
         """Return the leases of a worker that died, except for those it was decoding. Raises the master's errors.
 
-        The deaths of `unreported` leases, which have expired only because no master answered, are taken back.
+        With `unreported`, it stopped while no master answered. Then the deaths of these leases are taken back, and of
+        those that never arrived there.
         """
-        if unreported:
+        if unreported is not None:
             await self._client.heartbeat(Heartbeat(worker=WorkerInfo(id=worker), holding=unreported))
         await self._client.lease(LeaseRequest(worker=WorkerInfo(id=worker), n=0, holding=decoding))
 

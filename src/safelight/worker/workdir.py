@@ -3,7 +3,8 @@
 It is locked for as long as the worker lives. A worker that starts later on the same data directory sees by the lock
 which workers have died, returns their leases at once, and removes their directories. Only the leases of photos that
 were being decoded are left to expire, which counts as a death, because each of those photos may have killed its worker.
-A worker that stops while no master answers leaves the leases whose end it could not report, and its directory stays.
+A worker that stops while no master answers leaves the leases whose end it could not report, none perhaps, and its
+directory stays.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _LEASE = 96
 class Predecessor:
     """A worker that died: its id, and the leases whose photos it was decoding, None if that is not known.
 
-    `unreported` has the leases that it ended before it stopped, which no master was told of.
+    `unreported` has the leases that it ended before it stopped while no master answered; None if it did not stop so.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -33,7 +34,7 @@ class Predecessor:
         self.decoding: list[str] | None = None
         with suppress(OSError, ValueError):
             self.decoding = json.loads((directory / "decoding").read_text())
-        self.unreported: list[str] = []
+        self.unreported: list[str] | None = None
         with suppress(OSError, ValueError):
             self.unreported = json.loads((directory / "unreported").read_text())
 

@@ -169,9 +169,9 @@ class Worker:
         for held in self._leases.held.values():
             if held.outcome is None:  # it was stopped before it began
                 self._leases.settle(held, Returned(lease=held.lease.id))
-        if await self._leases.settled(_FLUSH):
-            await self._leases.reconcile()
-        else:
-            ended = [held for held in self._leases.held.values() if not isinstance(held.outcome, Died)]
-            self._workdir.leave([held.lease.id for held in ended])
+        if await self._leases.settled(_FLUSH) and await self._leases.reconcile():
+            return
+        ended = [held for held in self._leases.held.values() if not isinstance(held.outcome, Died)]
+        self._workdir.leave([held.lease.id for held in ended])
+        if self._leases.held:
             log.warning("The master did not accept the last %d outcomes; their leases expire", len(self._leases.held))

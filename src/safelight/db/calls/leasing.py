@@ -42,8 +42,7 @@ def arrive(transaction: Transaction, request: LeaseRequest) -> None:
     held = transaction.held_by(request.worker.id)
     transaction.apply([lifecycle.returned(row) for row in held if row.lease_id not in known])
     if request.n:  # with 0, a successor speaks for a worker that is dead, and its deaths stay
-        # Leases that were lost on the way may have expired before their worker could be heard again.
-        _excuse(transaction, [*request.holding, *transaction.memory.unheard.pop(request.worker.id, ())])
+        _excuse(transaction, [*request.holding, *_heard(transaction, request.worker)])
 
 
 def claim(transaction: Transaction, request: LeaseRequest, policy: Policy) -> list[Lease]:
@@ -111,13 +110,27 @@ def _lease(transaction: Transaction, rows: Sequence[TaskRow], worker: str, secon
 
 def expire(transaction: Transaction, rows: Sequence[TaskRow], policy: Policy) -> None:
     """End leases that nobody has extended in time, and remember whose they were."""
-    unheard = transaction.memory.unheard
+    memory = transaction.memory
+    missed: dict[str, list[str]] = {}
     for row in rows:
         if row.worker:
-            unheard.setdefault(row.worker, []).append(row.lease_id)
-    while len(unheard) > _UNHEARD:
-        del unheard[next(iter(unheard))]
+            missed.setdefault(row.worker, list(memory.unheard.get(row.worker, ()))).append(row.lease_id)
+    for worker, leases in missed.items():
+        memory.set_unheard(worker, leases)
+    while len(memory.unheard) > _UNHEARD:
+        memory.set_unheard(next(iter(memory.unheard)), [])
+    if missed:
+        transaction.keep_unheard()
     transaction.apply([lifecycle.expired(row, policy) for row in rows])
+
+
+def _heard(transaction: Transaction, worker: WorkerInfo) -> list[str]:
+    """Return the leases of a worker that have expired since it was last heard, some of which it never received."""
+    leases = transaction.memory.unheard.get(worker.id, [])
+    if leases:
+        transaction.memory.set_unheard(worker.id, [])
+        transaction.keep_unheard()
+    return leases
 
 
 def heartbeat(transaction: Transaction, beat: Heartbeat) -> HeartbeatAnswer:
@@ -137,7 +150,7 @@ def heartbeat(transaction: Transaction, beat: Heartbeat) -> HeartbeatAnswer:
         lease_duration = round(beat.seconds * 1000)
         transaction.connection.run("extend", encoded(held), transaction.steady + lease_duration, lease_duration)
         transaction.schedule(transaction.steady + lease_duration)
-    _excuse(transaction, lost)
+    _excuse(transaction, [*lost, *_heard(transaction, beat.worker)])
     return HeartbeatAnswer(lost=lost)
 
 

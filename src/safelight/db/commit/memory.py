@@ -147,6 +147,13 @@ class Memory:
         self.specs.clear()
         self.spec_ids.clear()
 
+    def set_unheard(self, worker: str, leases: list[str]) -> None:
+        """Note which leases of a worker have expired since it was last heard."""
+        if leases:
+            self.unheard[worker] = leases
+        else:
+            self.unheard.pop(worker, None)
+
     def count(self, row: TaskRow, by: int, *, sized: bool = True) -> None:
         """Count a row in or out; its bytes as well, where it is `sized`."""
         held, state = self.held.get(row.tenant) or self.of(row.tenant), row.state

@@ -256,6 +256,10 @@ class Transaction:
         """Set a value of the database as a whole."""
         self.connection.run("set_meta", name, value)
 
+    def keep_unheard(self) -> None:
+        """Keep `memory.unheard`, which has changed: the worker may be heard only after a restart."""
+        self.connection.run("set_meta", "unheard", encoded(self.memory.unheard))
+
 
 def encoded(value: object) -> str:
     """Encode a value as JSON text."""

@@ -63,6 +63,8 @@ class Entry(msgspec.Struct, omit_defaults=True):
     forgotten: list[str] = []
     shares: dict[str, Shares] = {}
     waits: list[Waits] = []
+    unheard: dict[str, list[str]] = {}
+    """`Memory.unheard` of some workers; an empty list for one that was heard."""
 
 
 Numbered = tuple[int, Entry]
@@ -95,6 +97,8 @@ class SharedMemory(Memory):
         self._tenants: dict[str, Tenant | None] = {}
         self._shared: set[str] = set()
         self._waits: list[Waits] = []
+        self._heard: set[str] = set()
+        """Workers whose `unheard` has changed."""
 
     def count(self, row: TaskRow, by: int, *, sized: bool = True) -> None:
         """Count a row in or out; its bytes as well, where it is `sized`."""
@@ -127,6 +131,11 @@ class SharedMemory(Memory):
         self.shares[tenant] = shares
         self._shared.add(tenant)
 
+    def set_unheard(self, worker: str, leases: list[str]) -> None:
+        """Note which leases of a worker have expired since it was last heard."""
+        super().set_unheard(worker, leases)
+        self._heard.add(worker)
+
     def waits(self, row: TaskRow) -> None:
         """Note a task that can be leased from now on."""
         self._waits.append(Waits(row.tenant, row.priority, row.interactive, row.classic, row.n))
@@ -148,6 +157,8 @@ class SharedMemory(Memory):
             super().forget_tenant(tenant_id)
             self.lanes.pop(tenant_id, None)
         self.shares |= entry.shares
+        for worker, leases in entry.unheard.items():
+            super().set_unheard(worker, leases)
         for name, counts in entry.counts.items():
             self._set(name, counts)
         for task in entry.waits:
@@ -171,6 +182,7 @@ class SharedMemory(Memory):
     def entry(self) -> tuple[Entry, bool]:
         """Return what the others do not know yet, and whether it holds the counts of all tenants."""
         complete = (self.version + 1) % COMPLETE_EVERY == 0
+        unheard = self._heard | (self.unheard.keys() if complete else set())
         entry = Entry(
             last_event=self.last_event,
             last_task=self.last_task,
@@ -184,6 +196,7 @@ class SharedMemory(Memory):
             },
             forgotten=[name for name, tenant in self._tenants.items() if tenant is None],
             waits=self._waits,
+            unheard={worker: self.unheard.get(worker, []) for worker in unheard},
         )
         return entry, complete
 
@@ -197,6 +210,7 @@ class SharedMemory(Memory):
         self._tenants.clear()
         self._shared.clear()
         self._waits = []
+        self._heard.clear()
         self.changed_bytes.clear()
 
 

@@ -261,6 +261,10 @@ class PostgresTransaction(Transaction):
         assert getattr(self.memory, name) == value
         self.connection.writes += 1
 
+    def keep_unheard(self) -> None:
+        """Let the ledger tell which leases have expired whose workers were not heard since."""
+        self.connection.writes += 1
+
     def keep_meta(self, name: str, value: str) -> None:
         """Keep a value that only maintenance reads."""
         self.connection.run("set_meta", name, value)

@@ -19,6 +19,7 @@ def read(connection: Connection) -> Memory:
     memory.removed_event = connection.value("meta", "removed_event") or 0
     memory.id = connection.value("meta", "id")
     memory.runs = msgspec.json.decode(connection.value("meta", "runs") or "[]", type=list[tuple[str, int]])
+    memory.unheard = msgspec.json.decode(connection.value("meta", "unheard") or "{}", type=dict[str, list[str]])
     memory.engine = connection.value("meta", "engine") or ""
     for tenant in connection.read("tenants", list[Tenant]):
         memory.keep_tenant(tenant)
