@@ -1,15 +1,16 @@
 """The whole system under load for a long time, while it is disturbed at random: killed, stopped, frozen and cut.
 
     PYTHONPATH=tests python benchmarks/soak.py [--in processes|machines] [--minutes 10] [--seed N] [--calm 20]
-        [--guest linux|osv]
+        [--pause 0.2] [--rest 0] [--guest linux|osv]
 
 In processes, each program has a network namespace of its own, which needs root. In machines, it brings up
 deploy/fleet.yaml under another name, in DRUMHEAD_HOME, from the image `safelight` (drumhead package compose safelight).
 
 Clients upload all the time; what they and every reader are told is judged at the end by the rules of
 tests/kills/history.py. Nothing may be lost or published twice, and no task may be charged with anything but the death
-of a worker that was killed. At a calm moment memory and descriptors must be what they were after the first third, from
-which on nothing is killed any more. Prints one row for each minute; exits with 1 if something is wrong.
+of a worker that was killed. In the half in the middle nothing is killed or stopped, so that at its end, at a calm
+moment, memory and descriptors must be what they were at its beginning. Prints one row for each minute; exits with 1 if
+something is wrong.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import argparse
 import asyncio
 import itertools
 import random
+import resource
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -39,8 +42,8 @@ from soaking.target import Sample, Target
 from support.photos import is_inverse, photo
 from support.until import until
 
-CLIENTS, PAUSE, BURST = 3, 0.2, 12
-"""Uploads at once, the seconds between two, and those that are sent so that a worker that ends has something to do."""
+CLIENTS, BURST = 3, 12
+"""Uploads at once, and those that are sent so that a worker that ends has something to do."""
 GROWTH, DESCRIPTORS = 48.0, 48
 """MiB and descriptors that a program may have more at the end: connections of the moment, for instance."""
 HEARD = 120.0
@@ -49,14 +52,28 @@ PATIENCE = 300.0
 """Seconds for whatever must come at last; a machine that is emulated takes a minute to boot on a busy host."""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is wanted of a run. Times but `minutes` are in seconds."""
+
+    minutes: float
+    seed: int
+    calm: float
+    """For how long nothing happens before memory is measured."""
+    pause: float
+    """Between two uploads of a client."""
+    rest: float
+    """After each fault, once the system has recovered."""
+
+
 class Soak:
     """One run."""
 
-    def __init__(self, target: Target, history: History, url: str, seed: int, calm: float) -> None:
+    def __init__(self, target: Target, history: History, url: str, plan: Plan) -> None:
         """Have the calls of webhooks sent to `url`."""
         self._target = target
-        self._chance = random.Random(seed)
-        self._calm = calm
+        self._plan = plan
+        self._chance = random.Random(plan.seed)
         self.history = history
         self.counts = dict.fromkeys(target.kinds, 0)
         self.recoveries: list[float] = []
@@ -64,25 +81,27 @@ class Soak:
         self._bursts: list[asyncio.Task[None]] = []
         self._url = url
 
-    async def run(self, minutes: float) -> list[str]:
+    async def run(self) -> list[str]:
         """Load and disturb the system. Return what went wrong."""
-        begun, seconds, target = time.monotonic(), minutes * 60, self._target
+        begun, seconds, target = time.monotonic(), self._plan.minutes * 60, self._target
         print(f"{'minute':>6} {'uploads':>8} {'longest gap':>12}  disturbed", flush=True)
         stop = asyncio.Event()
         async with AsyncExitStack() as stack:
             http = await stack.enter_async_context(aiohttp.ClientSession())
             watcher = asyncio.create_task(watch(target.client, self.history))
+            pause = self._plan.pause
             stream = asyncio.create_task(follow_stream(http, target.url, self.history, target.headers))
             uploads = [
                 asyncio.create_task(
-                    upload_until(stop, target.client, self.history, self._numbers, webhook=self._url, pause=PAUSE)
+                    upload_until(stop, target.client, self.history, self._numbers, webhook=self._url, pause=pause)
                 )
                 for _ in range(CLIENTS)
             ]
-            await self._disturb(begun + seconds / 3, target.kinds, begun)
+            await self._disturb(begun + seconds / 4, target.kinds, begun)
             before = await self._take_samples()
-            await self._disturb(begun + seconds, target.lasting, begun)
+            await self._disturb(begun + 3 * seconds / 4, target.lasting, begun)
             after = await self._take_samples()
+            await self._disturb(begun + seconds, target.kinds, begun)
             stop.set()
             await asyncio.gather(*uploads, *self._bursts)
             await settled(target.client, self.history, time_limit=PATIENCE)
@@ -108,6 +127,7 @@ class Soak:
             over = time.monotonic()
             await self._more(2 * CLIENTS)
             self.recoveries.append(time.monotonic() - over)
+            await asyncio.sleep(self._plan.rest)
             if (passed := int((time.monotonic() - begun) / 60)) > minute:
                 minute = passed
                 self._report(minute)
@@ -130,7 +150,7 @@ class Soak:
 
     async def _take_samples(self) -> dict[str, Sample]:
         """Measure every program once its memory has settled after the last fault."""
-        await asyncio.sleep(self._calm)
+        await asyncio.sleep(self._plan.calm)
         return self._target.samples()
 
     async def _readers_are_done(self) -> None:
@@ -183,17 +203,24 @@ def _spread(values: list[float], unit: str) -> str:
     return f"{len(values)} tasks, {middle:.1f}{unit} (median), {last:.1f}{unit} at most"
 
 
-async def soak(running: AbstractAsyncContextManager[Target], minutes: float, seed: int, calm: float) -> bool:
+def _processor() -> float:
+    """Return the processor seconds that this program took, and all that it has started but what was orphaned."""
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+async def soak(running: AbstractAsyncContextManager[Target], plan: Plan) -> bool:
     """Run it; say whether all was well."""
     async with AsyncExitStack() as stack:
         target = await stack.enter_async_context(running)
         history = History(lambda number, result: is_inverse(photo(number), result))
         url = await stack.enter_async_context(webhooks(history, target.listen))
-        run = Soak(target, history, url.replace(target.listen, target.webhook_host), seed, calm)
-        wrong = await run.run(minutes)
+        run = Soak(target, history, url.replace(target.listen, target.webhook_host), plan)
+        wrong = await run.run()
     done, times = len(run.history.acknowledged), sorted(run.recoveries)
-    print(f"\n{done} photos acknowledged of {len(run.history.calls)} uploads, seed {seed}; {_counted(run.counts)}")
+    print(f"\n{done} photos acknowledged of {len(run.history.calls)} uploads, seed {plan.seed}; {_counted(run.counts)}")
     print(f"{2 * CLIENTS} more after a fault: {times[len(times) // 2]:.1f} s (median), {times[-1]:.1f} s at most")
+    print(f"{_processor():.0f} s of processor")
     print(*(f"WRONG: {each}" for each in wrong), sep="\n")
     return not wrong
 
@@ -204,12 +231,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--calm", type=float, default=20, help="seconds without faults before memory is measured")
+    parser.add_argument("--pause", type=float, default=0.2, help="seconds between two uploads of a client")
+    parser.add_argument("--rest", type=float, default=0, help="seconds between two faults")
     parser.add_argument("--guest", choices=["linux", "osv"], default="linux", help="what the machines run")
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="soak-"))
     machines = options.place == "machines"
     running = Machines.running(directory, options.guest) if machines else Processes.running(directory)
-    if not asyncio.run(soak(running, options.minutes, options.seed, options.calm)):
+    plan = Plan(options.minutes, options.seed, options.calm, options.pause, options.rest)
+    if not asyncio.run(soak(running, plan)):
         print(f"The data are in {directory}")
         sys.exit(1)
     shutil.rmtree(directory)

@@ -17,7 +17,9 @@ from safelight.client.db import DbClient
 from safelight.client.partials import PartialClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
+from safelight.storage.bucket import BucketStore
 from safelight.storage.directory import DirectoryStore
+from safelight.storage.partial.bucket import PartialBucket
 from safelight.storage.partial.directory import PartialDirectory
 from safelight.storage.partial.store import PartialLimits
 from safelight.wire import NewPartial
@@ -142,6 +144,46 @@ async def test_an_upload_never_expires_while_it_is_continued(tmp_path, monkeypat
             monkeypatch.setattr(store._files, "expired", found_and_continued)
             await store.expire()
             assert (await store.get(upload.id)).offset == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["listed", "looked at once more"])
+async def test_an_upload_in_a_bucket_never_expires_while_it_is_continued(bucket_url, monkeypatch, moment):
+    """Another instance continues it after the search has listed it, or right before it is deleted."""
+    async with (
+        BucketStore.at(bucket_url) as blobs,
+        PartialBucket.at(blobs.bucket, blobs, PartialLimits(keep=3600.0)) as store,
+        PartialBucket.at(blobs.bucket, blobs, PartialLimits(keep=3600.0)) as other,
+    ):
+        continued, left = await store.create(NewPartial(size=4)), await store.create(NewPartial(size=4))
+        uploaded = time.time()
+        await until(lambda: time.time() > uploaded + 2.0)  # a bucket's times are in whole seconds
+        monkeypatch.setattr(store._ages, "before", lambda _name, _keep: uploaded + 1.0)
+        listing, replace = store._bucket.listing, store._states.replace
+
+        async def listed(prefix):
+            async for each in listing(prefix):
+                yield each
+            if prefix.endswith(continued.id):
+                assert (await other.append(continued.id, 0, stream(b"ab"))).offset == 2
+
+        async def replaced(state):
+            if state.id == continued.id:
+                assert (await other.append(continued.id, 0, stream(b"ab"))).offset == 2
+            return await replace(state)
+
+        if moment == "listed":
+            monkeypatch.setattr(store._bucket, "listing", listed)
+        else:
+            monkeypatch.setattr(store._states, "replace", replaced)
+        assert await store.expire() == 1
+        monkeypatch.undo()
+        assert (await other.append(continued.id, 2, stream(b"cd"))).offset == 4
+        assert await other.finish(continued.id)
+        with pytest.raises(Error) as gone:
+            await other.get(left.id)
+        assert gone.value.code is Code.NOT_FOUND
+        assert not [key async for key, _ in store._bucket.listing(f"partials/{left.id}")]
 
 
 async def test_clients_that_leave_in_mid_download_cost_a_debug_line_each(tmp_path):

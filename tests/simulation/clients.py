@@ -48,6 +48,8 @@ class Clients:
         self.record = Record()
         self.stop = False
         self._numbers = 0
+        self._repeat = world.more.random() < 0.3
+        """Whether clients now and then send a photo again that was acknowledged long ago, under its old key."""
         self._tasks: list[asyncio.Task[None]] = []
         self._readers: list[asyncio.Task[None]] = []
 
@@ -109,7 +111,19 @@ class Clients:
                     self._told(call, kind, task.id)
                     if rng.random() < 0.8:
                         break  # otherwise its answer might have been lost
+                if self._repeat and self.record.history.calls and self.world.more.random() < 0.5:
+                    await self._upload_again(client)
                 await asyncio.sleep(rng.uniform(0.0, 2.0))
+
+    async def _upload_again(self, client: Client) -> None:
+        call = self.world.more.choice(self.record.history.calls)
+        if call.key.startswith("tus "):
+            return
+        with suppress(Error):
+            data = self.record.photos[call.photo]
+            task = await client.upload(data, filename=f"{call.photo}.png", idempotency_key=call.key)
+            self.world.note(f"again {call.photo}")
+            self._told(call, GOOD, task.id)
 
     async def _upload_in_parts(self) -> None:
         rng = self.world.rng

@@ -21,6 +21,8 @@ class Faults:
             self._disk_fails, self._clock,
         ]  # fmt: skip
         self._kinds = [kind for kind in kinds if world.rng.random() < 0.3] or [world.rng.choice(kinds)]
+        if world.more.random() < 0.5:
+            self._kinds += world.more.sample([self._lose_answers, self._delay_answers, self._flush_slowly], 2)
         self._pause = world.rng.choice((0.3, 1.0, 2.0))
         self.spared_workers = True
         """Whether nothing has happened to a worker, or between it and db."""
@@ -40,7 +42,8 @@ class Faults:
                 names = [name for name in names if name.startswith("worker")]
             machine = self._world.machines[rng.choice(names)]
             on_the_way = machine.name.startswith("worker") or machine.name == "master"
-            if kind in (self._cut, self._slow, self._tear) or (on_the_way and kind != self._clock):
+            between = (self._cut, self._slow, self._tear, self._lose_answers, self._delay_answers)
+            if kind in between or (on_the_way and kind != self._clock):
                 self.spared_workers = False
             kind(machine)
 
@@ -50,10 +53,10 @@ class Faults:
         world.note("peace")
         for timer in self._timers:
             timer.cancel()
-        world.network.slow = world.loop.slow_disk = 0.0
+        world.network.slow = world.loop.slow_disk = world.network.lossy = world.network.stale = 0.0
         world.network.heal()
         for machine in world.machines.values():
-            machine.failing_until, machine.die_at_flush = 0.0, None
+            machine.failing_until, machine.slow_until, machine.die_at_flush = 0.0, 0.0, None
             if machine.process is not None:
                 machine.process.thaw(world.loop)
 
@@ -97,6 +100,23 @@ class Faults:
 
     def _fast(self) -> None:
         self._world.network.slow = self._world.loop.slow_disk = 0.0
+
+    def _lose_answers(self, _machine: Machine) -> None:
+        self._world.note("answers are lost")
+        self._world.network.lossy = 0.3
+        self._later(self._away(), self._answer)
+
+    def _delay_answers(self, _machine: Machine) -> None:
+        self._world.note("answers are late")
+        self._world.network.stale = 0.2
+        self._later(self._away(), self._answer)
+
+    def _answer(self) -> None:
+        self._world.network.lossy = self._world.network.stale = 0.0
+
+    def _flush_slowly(self, machine: Machine) -> None:
+        self._world.note(f"flushes of {machine.name} are slow")
+        machine.slow_until = self._world.loop.time() + self._away()
 
     def _disk_fails(self, machine: Machine) -> None:
         self._world.note(f"flushes of {machine.name} fail")

@@ -115,10 +115,23 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._busy: dict[int, float] = {}
         self.slow_disk = 0.0
         """Seconds that threads may take longer at the moment."""
+        self.in_thread = False
+        """Whether what runs at the moment is what a thread does."""
+        self.spent = 0.0
+        """Seconds that it has taken so far: for it alone the clock is ahead."""
         self.set_task_factory(_keep_task)
 
     def time(self) -> float:
-        return self._now
+        return self._now + self.spent
+
+    def act(self, function: Callable[[], Any]) -> float:
+        """Do what a thread does, as a whole; return the seconds that it takes there."""
+        self.in_thread = True
+        try:
+            function()
+        finally:
+            spent, self.spent, self.in_thread = self.spent, 0.0, False
+        return spent
 
     def advance(self, seconds: float) -> None:
         self._now += max(0.0, seconds)
@@ -165,7 +178,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
         """Run a callback that another thread would have sent: a little later, in order."""
-        self._last_answer = max(self._last_answer, self._now + self._rng.uniform(0, 0.0005)) + _EPSILON
+        self._last_answer = max(self._last_answer, self.time() + self._rng.uniform(0, 0.0005)) + _EPSILON
         return self.call_at(self._last_answer, callback, *args, context=context)
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
@@ -185,11 +198,16 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def _run_function(self, future: asyncio.Future[Any], func: Callable[..., Any], args: tuple[Any, ...]) -> None:
         if future.cancelled():
             return
-        try:
-            result, error = func(*args), None
-        except Exception as raised:  # noqa: BLE001 - it is given to whoever waits
-            result, error = None, raised
-        self.call_later(self._rng.uniform(0.00005, 0.0005), _settle, future, result, error)
+        results: list[tuple[Any, Exception | None]] = []
+
+        def call() -> None:
+            try:
+                results.append((func(*args), None))
+            except Exception as raised:  # noqa: BLE001 - it is given to whoever waits
+                results.append((None, raised))
+
+        spent = self.act(call)
+        self.call_later(spent + self._rng.uniform(0.00005, 0.0005), _settle, future, *results[0])
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
@@ -231,16 +249,17 @@ class Pump:
     def __init__(self, loop: SimulatedLoop, step: Callable[[], None], more: Callable[[], bool]) -> None:
         self._loop, self._step, self._more = loop, step, more
         self._due = False
+        self._free_at = 0.0
 
     def wake(self) -> None:
         """There is something to do."""
         if not self._due:
             self._due = True
-            self._loop.call_later(self._loop.disk_delay(), self._run)
+            self._loop.call_at(max(self._loop.time(), self._free_at) + self._loop.disk_delay(), self._run)
 
     def _run(self) -> None:
         self._due = False
         if self._more():
-            self._step()
+            self._free_at = self._loop.time() + self._loop.act(self._step)
             if self._more():
                 self.wake()

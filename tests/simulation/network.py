@@ -21,6 +21,8 @@ from safelight.access.malformed import handlers
 from simulation.loop import PROCESS, Process, SimulatedLoop
 
 _CHUNK = 1 << 14
+_LATE = (1.0, 8.0)
+"""Seconds that an answer is late which is: shorter and longer than a lease."""
 
 
 class _Socket:
@@ -104,6 +106,8 @@ class Transport(asyncio.Transport):
         self.protocol: Any = None
         self.arrived: deque[bytes | None] = deque()
         self.last = 0.0
+        self.answers = False
+        """Whether this is the end of a server."""
         self._paused = self._closing = self.lost = False
 
     def set_protocol(self, protocol: Any) -> None:
@@ -186,6 +190,8 @@ class Network:
         self._connections: dict[Transport, None] = {}
         self.slow = 0.0
         """Seconds that each chunk may take longer at the moment."""
+        self.lossy = self.stale = 0.0
+        """How likely it is at the moment that an answer is lost with its connection, or is late."""
         self._cut: dict[frozenset[str], None] = {}
         self._free = 9000
         self._held: list[tuple[Transport, bytes | None]] = []
@@ -220,6 +226,7 @@ class Network:
         near = Transport(self, PROCESS.get(), contextvars.copy_context(), sock.port)
         far = Transport(self, server.process, server.context.copy(), sock.port)
         near.peer, far.peer = far, near
+        far.answers = True
         near.protocol = factory()
         self._connections[near] = self._connections[far] = None
         near.protocol.connection_made(near)
@@ -248,7 +255,10 @@ class Network:
         """Let bytes, or the end of them (None), arrive at the other end."""
         peer = transport.peer
         assert peer is not None
-        peer.last = max(peer.last + 1e-7, self.loop.time() + self.delay())
+        late = (
+            self._rng.uniform(*_LATE) if self.stale and transport.answers and self._rng.random() < self.stale else 0.0
+        )
+        peer.last = max(peer.last + 1e-7, self.loop.time() + self.delay() + late)
         self.loop.call_at(peer.last, self._arrive, peer, data, context=contextvars.Context())
 
     def reset(self, transport: Transport) -> None:
@@ -272,6 +282,10 @@ class Network:
             return
         if not peer.process_runs():
             self._silent(peer)
+            return
+        if sender is not None and self.lossy and sender.answers and self._rng.random() < self.lossy:
+            self.reset(peer)
+            self._lose(peer, ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
             return
         peer.arrived.append(data)
         self.loop.call_soon(peer.pump, context=peer.context)

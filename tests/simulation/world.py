@@ -51,6 +51,8 @@ class World:
 
     def __init__(self, seed: int, root: Path) -> None:
         self.rng = random.Random(f"safelight {seed}")
+        self.more = random.Random(f"more, 2 {seed}")
+        """What was added later comes from here, so that the seeds of `FOUND`, which have none of it, stay the same."""
         self.root = root
         self.loop = SimulatedLoop(random.Random(f"loop {seed}"))
         self.network = Network(self.loop, random.Random(f"network {seed}"))
@@ -83,6 +85,8 @@ class Machine:
         self.wall_offset = 0.0
         self.failing_until = 0.0
         """The time until which flushes fail."""
+        self.slow_until = 0.0
+        """The time until which flushes in threads are slow."""
         self.die_at_flush: int | None = None
         """How many more flushes the process survives."""
         self.crashes: list[float] = []
@@ -187,6 +191,8 @@ class Machine:
                 raise OSError(errno.EIO, "the power was cut")
         if self.world.loop.time() < self.failing_until:
             raise OSError(errno.EIO, "Input/output error")
+        if self.world.loop.in_thread and self.world.loop.time() < self.slow_until:
+            self.world.loop.spent += self.world.more.uniform(0.1, 4.0)
 
 
 class _One:

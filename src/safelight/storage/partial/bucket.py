@@ -128,6 +128,9 @@ class PartialBucket:
     async def delete(self, id: str) -> None:
         """Delete an upload; see the contract."""
         await self._states.read(id)
+        await self._delete(id)
+
+    async def _delete(self, id: str) -> None:
         await self._states.delete(id)
         self._count -= 1
         with suppress(Error):  # the next search for expired uploads removes them
@@ -142,8 +145,9 @@ class PartialBucket:
             upload, state = directory.rpartition("/")[2], changed.pop("state", None)
             if state is not None and expired is not None and state < expired:
                 with suppress(Error):  # another instance was faster
-                    await self.delete(upload)
-                    removed += 1
+                    if await self._states.expire(upload, expired):
+                        await self._delete(upload)
+                        removed += 1
             elif state is None and max(changed.values(), default=now) + _ORPHANED < now:
                 await self._delete_all(upload)
         return removed

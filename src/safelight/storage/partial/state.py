@@ -27,7 +27,8 @@ class State(Record, frozen=True, kw_only=True):
 
     While an append holds the upload, `holder` is its token, `until` the moment (Unix seconds) at which the hold ends if
     it is not renewed, and `began` the offset at which it began. `nonce` makes every state different from every other,
-    as tags often are a hash of the content. `tag` and `changed` are what the bucket says of the object.
+    as tags often are a hash of the content. An upload that is `deleted` exists for nobody. `tag` and `changed` are what
+    the bucket says of the object.
     """
 
     id: str
@@ -39,6 +40,7 @@ class State(Record, frozen=True, kw_only=True):
     until: float = 0.0
     began: int = 0
     nonce: str = ""
+    deleted: bool = False
     tag: str = ""
     changed: float = 0.0
 
@@ -69,6 +71,12 @@ class States:
 
     async def read(self, id: str) -> State:
         """Read a state. Raises NOT_FOUND."""
+        state = await self._find(id)
+        if state.deleted:
+            raise unknown(id)
+        return state
+
+    async def _find(self, id: str) -> State:
         content = await self._bucket.read(_key(id))
         if content is None:
             raise unknown(id)
@@ -85,8 +93,18 @@ class States:
         tag = await self._bucket.replace(_key(state.id), encode(new), state.tag)
         if tag is not None:
             return _as_found(new, tag, time.time())
-        there = await self.read(state.id)
+        there = await self._find(state.id)
         return there if there.nonce == new.nonce else None
+
+    async def expire(self, id: str, before: float) -> bool:
+        """Mark an upload as deleted that was last changed before a time (Unix seconds); False if it was changed since.
+
+        Whoever continues it at this moment either comes first, so that it stays, or is told that it does not exist.
+        """
+        state = await self._find(id)
+        if state.deleted:
+            return True
+        return state.changed < before and await self.replace(state.evolve(deleted=True)) is not None
 
     async def delete(self, id: str) -> None:
         """Delete a state; from then on, the upload does not exist for anybody."""
