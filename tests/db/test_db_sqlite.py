@@ -8,10 +8,10 @@ import sqlite3
 import pytest
 
 from safelight.db.sqlite import SqliteStore, memory
-from safelight.db.sqlite.connection import Connection
+from safelight.db.sqlite.connection import Connection, statements
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
-from safelight.sql.scripts import migrations, queries
+from safelight.sql.scripts import migrations
 from safelight.steady import ManualClock
 from safelight.wire import State
 from support.tasks import finished, new_task, request
@@ -78,6 +78,7 @@ _BY_INDEX = {
     "due_deliveries": "delivery_due",
     "tasks_by_number": "PRIMARY KEY",
     "update_tasks": "PRIMARY KEY",
+    "lease_tasks": "PRIMARY KEY",
     "delete_tasks": "PRIMARY KEY",
     "extend": "PRIMARY KEY",
     "tasks_after": "PRIMARY KEY",
@@ -92,7 +93,7 @@ _BY_INDEX = {
 def test_a_statement_uses_its_index_and_sorts_nothing(tmp_path, name):
     Connection(tmp_path / "tasks.sqlite").close()
     connection = sqlite3.connect(tmp_path / "tasks.sqlite")
-    query = queries("safelight.db.sqlite")[name].replace(":rows", f"({', '.join(['NULL'] * 19)})")
+    query = statements()[name].replace(":rows", f"({', '.join(['NULL'] * 19)})")
     parameters = ["[]"] * query.count("?")
     count = max((int(part[0]) for part in query.split("?")[1:]), default=0)
     plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", parameters[:count])]

@@ -25,6 +25,8 @@ KIND: dict[type, str] = {Finished: "finished", Failed: "failed", Died: "died", R
 """The names of the outcomes in `TaskRow.settled_as` and in events."""
 
 _CAUSES = {Code.OUT_OF_MEMORY, Code.TIMED_OUT, Code.DECODER_CRASHED}
+LEASED = "leased"
+"""The kind of the change by which a worker gets a task."""
 EXCUSED = "excused"
 """How a lease ended whose worker came back after it had expired, in `TaskRow.settled_as` and in events."""
 _LOST = Failure(
@@ -53,7 +55,7 @@ def leased(row: TaskRow, *, token: str, worker: str, now: int, lease_duration: i
         lease_duration=lease_duration,
         expires=now + lease_duration,
     )
-    return Change(kind="leased", old=row, new=new)
+    return Change(kind=LEASED, old=row, new=new)
 
 
 def settled(row: TaskRow, outcome: Outcome, policy: Policy, now: int) -> Change:

@@ -72,6 +72,13 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         """Return the number and the values of the columns that can change."""
         return self.values()[:_CHANGING]
 
+    def leased_values(self) -> tuple[Value, ...]:
+        """Return the number and the values of the columns that a lease changes."""
+        return (
+            *(self.n, self.state.value, self.seq, self.changed, self.attempts),
+            *(self.lease, self.expires, self.lease_duration, self.worker),
+        )
+
     def evolve(self, **changes: Any) -> TaskRow:
         """Return a copy with some columns replaced."""
         return msgspec.structs.replace(self, **changes)

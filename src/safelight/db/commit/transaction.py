@@ -10,7 +10,7 @@ import msgspec
 from safelight.accounts import Tenant
 from safelight.db import ids
 from safelight.db.commit.memory import Memory, Shares, Spec
-from safelight.db.lifecycle import Change
+from safelight.db.lifecycle import LEASED, Change
 from safelight.db.rows import HOLD, EventRow, TaskRow
 from safelight.errors import Code, Error
 from safelight.wire import ENDED, State, Task, WorkerSeen
@@ -154,7 +154,12 @@ class Transaction:
 
     def _write_tasks(self, pairs: Sequence[tuple[Change, TaskRow]]) -> None:
         self._write("insert_tasks", [row.values() for change, row in pairs if change.old is None])
-        self._write("update_tasks", [row.changing_values() for change, row in pairs if change.old and change.new])
+        # Each task is leased at least once, and what a lease leaves as it was need not be written.
+        leased = [row.leased_values() for change, row in pairs if change.kind == LEASED]
+        self._write("lease_tasks", leased)
+        if len(leased) < len(pairs):
+            others = (row for change, row in pairs if change.old and change.new and change.kind != LEASED)
+            self._write("update_tasks", [row.changing_values() for row in others])
         if gone := [row.n for change, row in pairs if change.new is None]:
             self.connection.run("delete_tasks", encoded(gone))
 

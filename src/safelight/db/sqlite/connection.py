@@ -8,12 +8,15 @@ rows: 1.0 ms a row for executemany, 2.7 ms for fetchall, 0.1 ms as one value).
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
+from safelight.db.rows import EventRow, TaskRow
 from safelight.sql import scripts, sqlite
 
 T = TypeVar("T")
@@ -31,10 +34,32 @@ _CHUNKS = (100, 10, 1)
 """How many rows one statement writes. There are only a few sizes, so that SQLite compiles only a few statements."""
 
 
+_JSON = {"outputs", "failure"}
+
+
+def _as_json(table: str, kind: type[msgspec.Struct]) -> str:
+    """Return the expression for a row as one value.
+
+    It is no generated column: SQLite computes those at each write too, and throws them away.
+    """
+    columns = ((f"{table}.{name}", name in _JSON) for name in kind.__struct_fields__)
+    return f"json_array({', '.join(f'json({column})' if json else column for column, json in columns)})"
+
+
+_PARTS = {"task": _as_json("task", TaskRow), "event": _as_json("event", EventRow)}
+_PART = re.compile(r":(task|event)\b")
+
+
+@functools.cache
+def statements() -> dict[str, str]:
+    """Return the named statements; those that write many rows have `:rows` in place of them."""
+    return {name: _PART.sub(lambda part: _PARTS[part[1]], text) for name, text in scripts.queries(_PACKAGE).items()}
+
+
 @functools.cache
 def _with_rows(name: str, rows: int, columns: int) -> str:
     row = f"({', '.join('?' * columns)})"
-    return scripts.queries(_PACKAGE)[name].replace(":rows", ", ".join([row] * rows))
+    return statements()[name].replace(":rows", ", ".join([row] * rows))
 
 
 class Connection:
@@ -45,7 +70,7 @@ class Connection:
         self.writes = 0
         self._durable = True
         self._path = path
-        self._queries = scripts.queries(_PACKAGE)
+        self._queries = statements()
         self._sqlite = sqlite.read(path, _PACKAGE) if readonly else sqlite.connect(path, _PACKAGE, pragmas=_PRAGMAS)
 
     def close(self) -> None:
@@ -95,8 +120,7 @@ class Connection:
         start = 0
         for size in _CHUNKS:
             while len(rows) - start >= size:
-                chunk = rows[start : start + size]
-                values = [value for row in chunk for value in row]
+                values = tuple(chain.from_iterable(rows[start : start + size]))
                 self._sqlite.execute(_with_rows(name, size, len(rows[0])), values)
                 start += size
 

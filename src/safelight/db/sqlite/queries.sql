@@ -1,5 +1,6 @@
 -- The statements of the SQLite backend, each below its name.
--- Rows are read as one JSON array of arrays, and written many at once in place of `:rows`; connection.py says why.
+-- Rows are read as one JSON array of arrays, and written many at once in place of `:rows`; connection.py says why, and
+-- what `:task` and `:event` stand for.
 
 -- name: insert_tasks
 INSERT INTO task (
@@ -21,6 +22,14 @@ UPDATE task SET
 FROM (VALUES :rows) AS new
 WHERE task.n = new.column1;
 
+-- name: lease_tasks
+-- What of a task changes when it is leased.
+UPDATE task SET
+  state = new.column2, seq = new.column3, changed = new.column4, attempts = new.column5, lease = new.column6,
+  expires = new.column7, lease_duration = new.column8, worker = new.column9
+FROM (VALUES :rows) AS new
+WHERE task.n = new.column1;
+
 -- name: delete_tasks
 DELETE FROM task WHERE n IN (SELECT value FROM json_each(?1));
 
@@ -32,19 +41,19 @@ VALUES :rows;
 
 -- name: tasks_by_number
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM json_each(?1) AS wanted CROSS JOIN task ON task.n = wanted.value
+  SELECT :task AS as_json FROM json_each(?1) AS wanted CROSS JOIN task ON task.n = wanted.value
 );
 
 -- name: tasks_by_idempotency_key
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM json_each(?1) AS wanted CROSS JOIN task INDEXED BY task_idempotency
+  SELECT :task AS as_json FROM json_each(?1) AS wanted CROSS JOIN task INDEXED BY task_idempotency
   ON task.tenant = wanted.value->>0 AND task.idempotency_key = wanted.value->>1
 );
 
 -- name: finished_alike
 -- ?1: tenant, input and spec of each; ?2: engine
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM task WHERE n IN (
+  SELECT :task AS as_json FROM task WHERE n IN (
     SELECT (
       SELECT n FROM task INDEXED BY task_result
       WHERE state = 2 AND outputs IS NOT NULL
@@ -58,26 +67,26 @@ SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
 -- name: waiting
 -- ?1: tenant
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM task INDEXED BY task_waiting
+  SELECT :task AS as_json FROM task INDEXED BY task_waiting
   WHERE tenant = ?1 AND state = 0 AND due IS NULL ORDER BY priority DESC, interactive DESC, n LIMIT ?2
 );
 
 -- name: waiting_oldest
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM task INDEXED BY task_oldest
+  SELECT :task AS as_json FROM task INDEXED BY task_oldest
   WHERE tenant = ?1 AND state = 0 AND due IS NULL ORDER BY n LIMIT ?2
 );
 
 -- name: waiting_classic
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM task INDEXED BY task_classic
+  SELECT :task AS as_json FROM task INDEXED BY task_classic
   WHERE tenant = ?1 AND state = 0 AND due IS NULL AND classic = 1
   ORDER BY priority DESC, interactive DESC, n LIMIT ?2
 );
 
 -- name: held_by
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM task INDEXED BY task_worker WHERE state = 1 AND worker = ?1
+  SELECT :task AS as_json FROM task INDEXED BY task_worker WHERE state = 1 AND worker = ?1
 );
 
 -- name: holdings
@@ -105,7 +114,7 @@ UPDATE delivery SET due = ?1 WHERE due > ?1;
 
 -- name: expired
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM task INDEXED BY task_expires WHERE state = 1 AND expires <= ?1 ORDER BY expires LIMIT ?2
+  SELECT :task AS as_json FROM task INDEXED BY task_expires WHERE state = 1 AND expires <= ?1 ORDER BY expires LIMIT ?2
 );
 
 -- name: first_expiry
@@ -113,7 +122,7 @@ SELECT expires FROM task INDEXED BY task_expires WHERE state = 1 ORDER BY expire
 
 -- name: due_now
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM task INDEXED BY task_delayed
+  SELECT :task AS as_json FROM task INDEXED BY task_delayed
   WHERE state = 0 AND due IS NOT NULL AND due <= ?1 ORDER BY due LIMIT ?2
 );
 
@@ -124,7 +133,7 @@ UPDATE task SET due = NULL WHERE n IN (SELECT value FROM json_each(?1));
 -- name: due_at
 -- ?1: the time; ?2: how many
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM task INDEXED BY task_delayed WHERE state = 0 AND due IS NOT NULL AND due = ?1 LIMIT ?2
+  SELECT :task AS as_json FROM task INDEXED BY task_delayed WHERE state = 0 AND due IS NOT NULL AND due = ?1 LIMIT ?2
 );
 
 -- name: put_off
@@ -139,7 +148,7 @@ WHERE tenant = ?1 AND state = 0 AND due IS NULL ORDER BY n LIMIT 1;
 
 -- name: ended_before
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM task INDEXED BY task_ended WHERE state >= 2 AND changed < ?1 ORDER BY changed LIMIT ?2
+  SELECT :task AS as_json FROM task INDEXED BY task_ended WHERE state >= 2 AND changed < ?1 ORDER BY changed LIMIT ?2
 );
 
 -- name: first_ended
@@ -147,8 +156,8 @@ SELECT changed FROM task INDEXED BY task_ended WHERE state >= 2 ORDER BY changed
 
 -- name: uploading_before
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM (SELECT * FROM task INDEXED BY task_uploading WHERE state = -1 ORDER BY n LIMIT ?2)
-  WHERE created < ?1
+  SELECT :task AS as_json FROM task
+  WHERE n IN (SELECT n FROM task INDEXED BY task_uploading WHERE state = -1 ORDER BY n LIMIT ?2) AND created < ?1
 );
 
 -- name: first_uploading
@@ -157,14 +166,14 @@ SELECT created FROM task INDEXED BY task_uploading WHERE state = -1 ORDER BY n L
 -- name: find
 -- ?1: tenant; ?2: below which number; ?3: how many; ?4: internal, also in those that follow
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM task INDEXED BY task_tenant
+  SELECT :task AS as_json FROM task INDEXED BY task_tenant
   WHERE tenant = ?1 AND n < ?2 AND internal = ?4 ORDER BY n DESC LIMIT ?3
 );
 
 -- name: find_by_state
 -- ?5: state; ?6: recipe or NULL
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM task INDEXED BY task_state
+  SELECT :task AS as_json FROM task INDEXED BY task_state
   WHERE tenant = ?1 AND state = ?5 AND n < ?2 AND internal = ?4 AND (?6 IS NULL OR recipe = ?6)
   ORDER BY n DESC LIMIT ?3
 );
@@ -172,38 +181,38 @@ SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
 -- name: find_by_recipe
 -- ?5: recipe
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM task INDEXED BY task_recipe
+  SELECT :task AS as_json FROM task INDEXED BY task_recipe
   WHERE tenant = ?1 AND recipe = ?5 AND n < ?2 AND internal = ?4 ORDER BY n DESC LIMIT ?3
 );
 
 -- name: find_by_batch
 -- ?5: batch; ?6: recipe or NULL; ?7: states as a JSON array or NULL
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM task INDEXED BY task_batch
+  SELECT :task AS as_json FROM task INDEXED BY task_batch
   WHERE tenant = ?1 AND batch <> '' AND batch = ?5 AND n < ?2 AND internal = ?4 AND (?6 IS NULL OR recipe = ?6)
     AND (?7 IS NULL OR state IN (SELECT value FROM json_each(?7)))
   ORDER BY n DESC LIMIT ?3
 );
 
 -- name: tasks_after
-SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (SELECT as_json FROM task WHERE n > ?1 ORDER BY n LIMIT ?2);
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (SELECT :task AS as_json FROM task WHERE n > ?1 ORDER BY n LIMIT ?2);
 
 -- name: first_task
 SELECT n FROM task ORDER BY n LIMIT 1;
 
 -- name: events_after
-SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (SELECT as_json FROM event WHERE seq > ?1 ORDER BY seq LIMIT ?2);
+SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (SELECT :event AS as_json FROM event WHERE seq > ?1 ORDER BY seq LIMIT ?2);
 
 -- name: tenant_events_after
 -- ?3: the last number to look at; ?4: tenant
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM event WHERE seq > ?1 AND seq <= ?3 AND tenant = ?4 ORDER BY seq LIMIT ?2
+  SELECT :event AS as_json FROM event WHERE seq > ?1 AND seq <= ?3 AND tenant = ?4 ORDER BY seq LIMIT ?2
 );
 
 -- name: task_events_after
 -- ?3: number of the task
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM event INDEXED BY event_task WHERE n = ?3 AND seq > ?1 ORDER BY seq LIMIT ?2
+  SELECT :event AS as_json FROM event INDEXED BY event_task WHERE n = ?3 AND seq > ?1 ORDER BY seq LIMIT ?2
 );
 
 -- name: last_event_before
@@ -309,7 +318,7 @@ SELECT json_group_array(json_array(n, key)) FROM (
 -- ?1, ?2: numbers between which to look; ?3: internal; ?4: batch; ?5: lower-case text; ?6, ?7: creation; ?8: states as
 -- a JSON array; ?9: recipe; ?10: code of the failure; each NULL where it does not matter; ?11: how many rows; ?12: tenant
 SELECT '[' || coalesce(group_concat(as_json), '') || ']' FROM (
-  SELECT as_json FROM task INDEXED BY task_tenant
+  SELECT :task AS as_json FROM task INDEXED BY task_tenant
   WHERE tenant = ?12 AND n < ?1 AND n >= ?2 AND internal = ?3 AND (?4 IS NULL OR batch = ?4)
     AND (?5 IS NULL OR instr(lower(filename), ?5) OR instr(n || '-' || key, ?5) = 1)
     AND (?6 IS NULL OR created >= ?6) AND (?7 IS NULL OR created < ?7)
