@@ -110,7 +110,7 @@ class Error(Exception):
     values are JSON values.
     """
 
-    def __init__(self, code: Code, detail: str, **extra: Any) -> None:
+    def __init__(self, code: Code, detail: str, /, **extra: Any) -> None:
         super().__init__(code, detail)
         self.code = code
         self.detail = detail

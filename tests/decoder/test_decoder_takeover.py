@@ -114,6 +114,55 @@ result = msgspec.structs.replace(made, outputs=[msgspec.structs.replace(made.out
         assert (await pool.process(photo())).outputs
 
 
+def forging(frame):
+    """From the next photo on the decoder sends `frame`, made of the honest answer (`message`), instead of that."""
+    return f"""
+import __main__, base64, msgspec
+from safelight.recipe import BUILTIN
+from safelight.worker.decoder.frames import Failed, pack
+from safelight.worker.decoder.program import _PIXEL
+__main__.pack = lambda message: {frame}
+result = decode(_PIXEL, BUILTIN["thumbnail"])
+"""
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "pack(Failed(code='timed_out', detail='', extra={'a': msgspec.Raw(bytes([0x91]) * 100_000)}, resident=1))",
+        "bytes([0xFF]) * 4",
+        "pack(msgspec.structs.replace(message, seconds=float('nan')))",
+        "pack(msgspec.structs.replace(message, sizes=[-1]))",
+        "pack(msgspec.structs.replace(message, resident=1 << 63))",
+    ],
+)
+async def test_a_forged_frame_is_a_death_and_costs_no_other_photo(hostile, attack, frame):
+    async with hostile() as pool:
+        await pool.process(attack(forging(frame)))
+        assert (await failure(pool, photo())).code is Code.DECODER_CRASHED
+        assert (await pool.process(photo())).outputs
+
+
+async def test_an_error_keeps_its_own_members(hostile, attack):
+    names = ["self", "code", "detail", "type", "title", "status"]
+    frame = f"""pack(Failed(code="damaged_image", detail="so it is", resident=1,
+        extra=dict.fromkeys({names}, "forged") | {{"limit": float("nan")}}))"""
+    async with hostile() as pool:
+        await pool.process(attack(forging(frame)))
+        error = await failure(pool, photo())
+    assert error.problem()["code"] == "damaged_image"
+    assert error.extra == {"limit": None}
+
+
+async def test_an_answer_that_nobody_asked_for_answers_no_other_photo(hostile, attack):
+    async with hostile() as pool:
+        await pool.process(attack(forging("pack(message) * 2")))
+        assert pool.restarts.total() == 0
+        assert (await pool.process(photo())).outputs
+        assert (await pool.process(photo())).outputs
+        assert pool.restarts.total() == 1
+
+
 TAKES = {
     "memory that was made read-only": """
 import ctypes, mmap

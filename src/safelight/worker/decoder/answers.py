@@ -27,7 +27,8 @@ _CODES = frozenset(
 _LONGEST = 500
 _MOST_EXTRA = 8
 _MOST_NOTES = 4
-_EXTRA_NAME = re.compile(r"[a-z_]{1,32}\Z")
+_EXTRA_NAME = re.compile(r"(?!(?:self|code|detail|type|title|status)\Z)[a-z_]{1,32}\Z")
+"""What a decoder may name beside the members that every problem document has."""
 _PATH = re.compile(r"(?<![\w.])(?:file:)?/+(?:[\w.@+~-]+/+)*[\w.@+~-]+")
 _LARGEST_NUMBER = 1 << 40
 _LONGEST_SIDE = 1 << 24
@@ -67,6 +68,6 @@ def _unbelievable() -> Error:
 
 
 def _value(value: Any) -> Any:
-    if isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < _LARGEST_NUMBER):
-        return value
+    if isinstance(value, bool) or (isinstance(value, int | float) and abs(value) < _LARGEST_NUMBER):
+        return value  # neither infinite nor NaN
     return text(value) if isinstance(value, str) else None

@@ -109,9 +109,17 @@ class Child:
         return (
             not self._busy
             and self._process.poll() is None
+            and not self._speaks()
             and self._jobs < settings.recycle_after
             and self._resident < settings.recycle_memory
         )
+
+    def _speaks(self) -> bool:
+        """Whether there is something that nobody asked for, which would be taken as the answer for the next photo."""
+        try:
+            return bool(self._channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
 
     def watch(self, settings: Settings) -> None:
         """End the process where it takes more than it may; to be called now and then."""

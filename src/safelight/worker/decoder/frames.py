@@ -24,6 +24,10 @@ MAX_ANSWER = 1024 * 1024
 """What one frame to, and from, a decoder may have (bytes)."""
 
 
+_Bytes = Annotated[int, Meta(ge=0, le=1 << 50)]
+_Seconds = Annotated[float, Meta(ge=0, le=7 * 86400)]
+
+
 class Setup(Struct, frozen=True, kw_only=True, tag=True):
     """The first frame for a decoder."""
 
@@ -56,10 +60,10 @@ class Done(Struct, frozen=True, kw_only=True, tag=True):
 
     original: Probe
     outputs: list[Output]
-    sizes: list[int]
-    seconds: float
-    peak_memory: int | None
-    resident: int
+    sizes: list[_Bytes]
+    seconds: _Seconds
+    peak_memory: _Bytes | None
+    resident: _Bytes
 
 
 class Failed(Struct, frozen=True, kw_only=True, tag=True):
@@ -68,7 +72,7 @@ class Failed(Struct, frozen=True, kw_only=True, tag=True):
     code: Code
     detail: str
     extra: dict[str, Any]
-    resident: int
+    resident: _Bytes
 
 
 ToDecoder = Setup | Request
@@ -98,8 +102,11 @@ def unpack_to_decoder(body: bytes) -> ToDecoder:
 
 
 def unpack_from_decoder(body: bytes) -> FromDecoder:
-    """Decode the body of a frame from a decoder. Raises msgspec.DecodeError."""
-    return _from_decoder.decode(body)
+    """Decode the body of a frame from a decoder. Raises ValueError, msgspec.DecodeError."""
+    try:
+        return _from_decoder.decode(body)
+    except RecursionError:
+        raise ValueError("a frame that is nested too deeply") from None
 
 
 def memory_file(name: str) -> int:
