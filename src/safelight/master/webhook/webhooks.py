@@ -27,7 +27,8 @@ _PAUSES = (1, 3, 12, 60, 180, 360, 720, 1440, 2880, 2880)
 """Multiples of the first pause. With 10 s: 10 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, 4 h, 8 h and 8 h."""
 _AT_ONCE = 32
 _ANSWER_TIME = aiohttp.ClientTimeout(total=15, sock_connect=5)
-_LEASE = 60.0
+_LEASE = 30.0
+"""Seconds after which a call is due again whose master has died: longer than a call and the report of it take."""
 _WAIT = 30.0
 _GONE = 410
 _SHOWN = 500
