@@ -28,7 +28,7 @@ hypothesis.settings.load_profile("safelight")
 
 TESTS = Path(__file__).parent
 LONGEST = (
-    "drumhead/machine/test_host_networks.py",  # the first of drumhead's builds the packages for the others
+    "drumhead/machine/network/test_host_networks.py",  # the first of drumhead's builds the packages for the others
     "kills/test_soak.py",  # ten minutes, most of which it waits
     "kills",
     "hostile/test_hostile_server.py",

@@ -5,11 +5,10 @@ import re
 import pytest
 from playwright.async_api import expect
 
+from access.tenants import Api, finish_one, keyed_tenant
 from support.pages.axe import findings
 from support.pages.browser import chromium, opened
 from support.photos import photo
-
-from .tenants import Api, finish_one, keyed_tenant
 
 pytestmark = pytest.mark.slow
 expect.set_options(timeout=45_000)

@@ -16,8 +16,7 @@ import pytest
 
 from support.guests import osv
 from support.guests.machines import LIMIT, wait_log, wait_until
-
-from .conftest import SERVER
+from support.guests.server import SERVER
 
 pytestmark = pytest.mark.slow
 

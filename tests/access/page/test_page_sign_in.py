@@ -7,11 +7,10 @@ import asyncio
 import aiohttp
 import pytest
 
+from access.tenants import Api, finish_one
 from support.pages.axe import findings
 from support.pages.browser import chromium, opened
 from support.photos import photo
-
-from .tenants import Api, finish_one
 
 pytestmark = pytest.mark.slow
 

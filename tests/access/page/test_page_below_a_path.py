@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 from playwright.async_api import expect
 
+from access.tenants import Api
 from support.pages.browser import chromium, opened
 from support.photos import photo
 from support.ports import free_port
-
-from .tenants import Api
 
 pytestmark = pytest.mark.slow
 PATIENCE = 45_000
