@@ -362,7 +362,7 @@ async def test_under_a_path_everything_stays_there(site, crooked):
     [
         ({"issuer": "https://other.example"}, "says that it is the issuer"),
         ({"token_endpoint": "http://other.example/token"}, "is not https"),
-        ({"jwks_uri": "file:///etc/passwd"}, "no address"),
+        ({"jwks_uri": "file:///etc/passwd"}, "not an address"),
         ({"authorization_endpoint": 1}, "expected JSON"),
     ],
 )

@@ -79,7 +79,7 @@ def test_a_secret_that_cannot_be_used_is_refused_with_what_to_do(home):
     make_secret(home, "shop/token")
     for contents, mode, reason in (
         (b"x", 0o640, "chmod 600"),
-        (b"\xff", 0o600, "no text"),
+        (b"\xff", 0o600, "not text"),
         (b"x" * 65537, 0o600, "64"),
     ):
         path.write_bytes(contents)

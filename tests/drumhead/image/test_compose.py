@@ -217,7 +217,7 @@ def test_what_cannot_run_is_refused(drumhead, project, monkeypatch):
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind("sock")
         assert "sock is not a file, directory or symbolic link" in drumhead.refused(*compose, status=5)
-    assert "no image name" in drumhead.refused("package", "compose", "../x", "-C", project, status=2)
+    assert "not an image name" in drumhead.refused("package", "compose", "../x", "-C", project, status=2)
 
 
 @pytest.mark.slow

@@ -100,7 +100,7 @@ def test_a_thousand_directories_deep():
         ("é" * 128, regular(b""), "256 bytes"),
         ("/".join(["dir"] * 1100), directory(), "its path has 4096 bytes"),
         ("null\0byte", regular(b""), "zero byte"),
-        ("half\ud800", regular(b""), "no text that a disk can hold"),
+        ("half\ud800", regular(b""), "not text that a disk can hold"),
         ("link", symlink(""), "its target is empty"),
         ("link", symlink("t" * 5000), "its target has 5000 bytes"),
     ],
@@ -248,7 +248,7 @@ def test_a_root_of_other_layers_and_damaged_layers_are_refused(tmp_path):
     whole = layers[0].read_bytes()
     for damage in (b"", b"\0" * 512, whole[:512], whole[:-512], whole[:40] + struct.pack("<Q", 1 << 60) + whole[48:]):
         layers[0].write_bytes(damage)
-        with pytest.raises(DrumheadError, match="no ROFS layer or is damaged"):
+        with pytest.raises(DrumheadError, match="not a ROFS layer or is damaged"):
             unite(layers[:-1])
 
 
