@@ -51,6 +51,7 @@ async def test_a_port_in_use_is_a_sentence(tmp_path):
             assert await process.ended() == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argv", [("--store", "etcd2://x"), ("--port", "nope"), ("--nonsense",)])
 async def test_a_wrong_setting_is_a_sentence_and_no_traceback(tmp_path, argv):
     async with service("keyvaluestore", "--data", str(tmp_path), *argv) as process:
@@ -60,6 +61,7 @@ async def test_a_wrong_setting_is_a_sentence_and_no_traceback(tmp_path, argv):
         assert "Traceback" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["keyvaluestore", "storage"])
 async def test_a_data_directory_that_cannot_be_made_is_a_sentence(tmp_path, name):
     (tmp_path / "file").write_text("in the way")
@@ -107,6 +109,7 @@ def mapped(process, library: str) -> Callable[[], bool]:
     return lambda: library in Path(f"/proc/{process.process.pid}/maps").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["keyvaluestore", "db", "storage", "master", "worker"])
 async def test_ctrl_c_during_the_start_prints_no_traceback(tmp_path, name):
     async with service(

@@ -19,6 +19,8 @@ from safelight.wire import Heartbeat, NamedRecipe, State, WorkerInfo
 from support.tasks import finished, new_task, request
 from support.until import until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def instances(database):
@@ -179,7 +181,6 @@ async def test_masters_share_limits_whichever_instance_they_ask(instances):
     assert (await third.accounts.grant("few", Wanted(master="c", uploads=1, new=1))).uploads == 0
 
 
-@pytest.mark.slow
 async def test_one_expires_leases_and_another_takes_over_when_it_dies(instances, database):
     first = await instances()
     await first.pass_time()
@@ -215,7 +216,6 @@ async def test_only_an_instance_that_is_alone_extends_leases(database):
     await server.close()
 
 
-@pytest.mark.slow
 async def test_claims_read_forward_of_what_an_old_snapshot_keeps(instances, database):
     store = await instances()
     old = await asyncpg.connect(database)
@@ -264,7 +264,6 @@ async def test_a_task_that_comes_back_behind_the_position_is_leased_at_every_ins
     assert taken == [made[1].id, made[2].id]
 
 
-@pytest.mark.slow
 async def test_the_planner_knows_tables_that_have_just_grown(instances, database):
     """Without statistics it reads all that a tenant has for each task that is created."""
     store = await instances()

@@ -18,6 +18,8 @@ MIB = 1024 * 1024
 
 REPORT = """
 from safelight.errors import Code, Error
+
+pytestmark = pytest.mark.slow
 def say(text, code=Code.DAMAGED_IMAGE, **extra):
     raise Error(code, text, **extra)
 """
@@ -219,7 +221,6 @@ async def test_what_it_takes_is_counted(hostile, attack, what):
         assert (await pool.process(photo())).outputs
 
 
-@pytest.mark.slow
 async def test_it_is_ended_when_it_computes_between_photos(hostile, attack):
     code = """
 import threading
@@ -340,7 +341,6 @@ def test_the_command_checks_the_sandbox(lacks, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "starts"),
     [

@@ -78,6 +78,7 @@ def chosen(selector, documents):
     return {name for name, pod in pods(documents).items() if selector.items() <= pod["metadata"]["labels"].items()}
 
 
+@pytest.mark.slow
 def test_kubernetes_accepts_every_document(documents):
     _, documents = documents
     for version in KUBERNETES:

@@ -122,6 +122,7 @@ def test_an_orientation_in_xmp_goes_when_it_is_obeyed():
     assert b'Orientation="1"' in made(data, format="webp", metadata="keep", keep_gps=True).data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_an_orientation_in_xmp_alone_counts(kind, tmp_path):
     """As Pillow reads it. An orientation in EXIF comes first, whatever it says."""

@@ -179,6 +179,7 @@ def test_comments_and_text_chunks_go():
                 assert b"52.5163" not in made(data, format=wanted, metadata=metadata).data
 
 
+@pytest.mark.slow
 def test_real_photographs_go_through_the_builtin_recipes():
     from safelight.recipe import BUILTIN
 

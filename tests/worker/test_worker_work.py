@@ -17,7 +17,7 @@ from support.system import System
 from worker.conftest import Start
 from worker.work import blob, kinds, metrics
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 
 async def result_of(client: Client, id: str, output: str | None = None) -> bytes:
@@ -46,7 +46,6 @@ async def test_photos_are_processed_and_told_in_the_log_and_the_metrics(client: 
         assert response.status == 200
 
 
-@pytest.mark.slow
 async def test_a_recipe_of_several_outputs_is_stored_whole(client: Client, start: Start) -> None:
     await start()
     task = await client.wait((await client.upload(photo(4), recipe="web")).id, timeout=20)
@@ -69,7 +68,6 @@ async def test_a_damaged_photo_fails_at_once_with_its_reason(client: Client, sta
     assert 'outcome="failed"' in await metrics(worker)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["gone", "other bytes"])
 async def test_an_input_that_storage_lost_fails_for_good(
     whole: System, client: Client, start: Start, damage: str
@@ -89,7 +87,6 @@ async def test_an_input_that_storage_lost_fails_for_good(
     assert await kinds(client, task) == ["created", "leased", "failed"]
 
 
-@pytest.mark.slow
 async def test_a_large_input_goes_through_a_file_that_is_removed(whole: System, client: Client, start: Start) -> None:
     worker = await start()
     buffer = io.BytesIO()
@@ -111,7 +108,6 @@ async def test_threads_instead_of_processes(client: Client, start: Start) -> Non
     assert await worker.stop() == 0
 
 
-@pytest.mark.slow
 async def test_a_task_of_the_classic_protocol(whole: System, client: Client, start: Start) -> None:
     db, storage = (f"http://127.0.0.1:{whole.ports[name]}" for name in ("db", "storage"))
     async with aiohttp.ClientSession() as http:
@@ -129,7 +125,6 @@ async def test_a_task_of_the_classic_protocol(whole: System, client: Client, sta
             assert is_inverse(photo(3), await response.read())
 
 
-@pytest.mark.slow
 async def test_a_worker_waits_for_everything(tmp_path: Path) -> None:
     store = f"127.0.0.1:{free_port()}"
     async with service("worker", store, "--slots", "1", "--data", str(tmp_path / "worker")) as worker:

@@ -31,6 +31,8 @@ from drumhead.records import Image, Kernel
 from drumhead.tree import Tree, regular
 from support.guests.composing import Drumhead, write_files
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 
 
@@ -253,7 +255,6 @@ def test_a_signing_key_is_its_owners_alone(sender):
     assert "can be read by others" in sender.refused("key", "show", status=5)
 
 
-@pytest.mark.slow
 async def test_what_a_remotes_key_signed_is_pulled_and_nothing_else(sender, empty, serve, tmp_path):
     folder = tmp_path / "www"
     await asyncio.to_thread(sender, "package", "push", "tool", "--to", folder)
@@ -288,7 +289,6 @@ async def test_what_a_remotes_key_signed_is_pulled_and_nothing_else(sender, empt
     assert (done.returncode, "vouches" in done.stderr) == (0, False), done.stderr
 
 
-@pytest.mark.slow
 async def test_another_key_is_refused_and_no_key_is_mentioned(sender, empty, serve, tmp_path):
     await asyncio.to_thread(sender, "package", "push", "tool", "--to", tmp_path / "www")
     url = await serve(tmp_path / "www")
@@ -304,7 +304,6 @@ async def test_another_key_is_refused_and_no_key_is_mentioned(sender, empty, ser
     assert "is not a public key" in empty.refused("remote", "add", "x", url, "--key", "AAAA", status=2)
 
 
-@pytest.mark.slow
 async def test_a_signed_package_travels_by_a_registry(sender, empty, registry):
     url = f"oci+http://{registry}/team"
     await asyncio.to_thread(sender, "remote", "add", "registry", url)
@@ -331,7 +330,6 @@ def test_a_signature_outlives_fields_that_are_added(home):
         signing.verify(signing.public_key(home), later(**fields, signature=signed.signature, more=("x",)))
 
 
-@pytest.mark.slow
 async def test_a_remote_without_end_is_given_up(empty):
     async def endless(request):
         if "catalog" in request.path:

@@ -13,6 +13,8 @@ from drumhead.package.osv.module import fit
 from drumhead.package.store import PackageStore, parse_ref
 from support.guests import osv
 
+pytestmark = pytest.mark.slow
+
 UNSUPPORTED = EXIT_STATUS[ErrorCode.UNSUPPORTED]
 UNVERIFIED = EXIT_STATUS[ErrorCode.UNVERIFIED]
 BZIMAGE = bytes(510) + b"\x55\xaa\0\0HdrS" + bytes(200)
@@ -44,7 +46,6 @@ def test_a_kernel_and_its_files_are_kept_whatever_they_are_called(empty, tmp_pat
     assert "loader.img: " + digest_of(osv.boot_image()) in empty("kernel", "info", "osv@0.99.0-7-gabcdef01")
 
 
-@pytest.mark.slow
 def test_versions_stand_side_by_side_and_the_newest_is_taken(empty, tmp_path):
     for version in ("v0.57.0", "v0.58.0-2-gabcdef01", "v0.58.0-12-g12345678"):
         file = tmp_path / "kernel"
@@ -118,7 +119,6 @@ def static_program(tmp_path):
     return tmp_path / "main"
 
 
-@pytest.mark.slow
 def test_modules_come_with_what_they_need_and_nothing_else(empty, tmp_path):
     one, two, module, library = osv.files(tmp_path / "files")
     assert "needs liblwext4.so, which is not among" in empty.refused("kernel", "add", one, two, module, status=2)
@@ -160,7 +160,6 @@ def test_a_digest_must_be_that_of_a_file(empty, tmp_path):
     empty("kernel", "add", two, one, "--digest", right)
 
 
-@pytest.mark.slow
 async def test_from_an_address(empty, tmp_path, serve):
     osv.files(tmp_path / "files")
     url = f"{await serve(tmp_path / 'files')}/one"
