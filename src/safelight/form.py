@@ -114,8 +114,10 @@ class Part:
 
 async def _chunk(content: StreamReader, pace: _Pace) -> bytes:
     try:
-        async with asyncio.timeout(pace.idle_timeout):
-            chunk = await content.readany()
+        chunk = content.read_nowait()  # what has come already needs no timer
+        if not chunk and not content.at_eof():
+            async with asyncio.timeout(pace.idle_timeout):
+                chunk = await content.readany()
     except TimeoutError:
         sentence = "Nothing arrived for too long, so the upload was dropped. Send it again."
         raise Error(Code.INVALID_REQUEST, sentence) from None

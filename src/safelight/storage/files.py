@@ -25,6 +25,11 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 BLOCK = 1 << 20
 """Bytes that a thread hashes and writes in one call. A body of at most this size takes a single call."""
 
+Block = list[bytes | bytearray]
+"""Bytes in the chunks in which they came, so that they are not copied; small ones are put together."""
+_LARGE = 16 << 10
+"""Bytes from which a chunk stays what it is."""
+
 
 class Incoming:
     """Bytes that are being stored: hashed, and written to a temporary file. Methods run in threads, one at a time."""
@@ -53,7 +58,7 @@ class Incoming:
             if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
                 raise Error(Code.NOT_FOUND, "There is no such file to adopt.")  # noqa: TRY301 - the file is closed below
             while (block := file.read(BLOCK)) and incoming.size <= limit:
-                incoming.hash(block)
+                incoming.hash([block])
             if incoming.size > limit:
                 raise Error(Code.TOO_LARGE, f"A blob has at most {limit} bytes.", limit=limit)  # noqa: TRY301
         except BaseException:
@@ -67,17 +72,20 @@ class Incoming:
         """The SHA-256 of the bytes hashed so far."""
         return self._hash.hexdigest()
 
-    def hash(self, block: bytes | bytearray) -> None:
+    def hash(self, block: Block) -> None:
         """Hash bytes without writing them: they may turn out to be stored already."""
-        self._hash.update(block)
-        self.size += len(block)
+        for chunk in block:
+            self._hash.update(chunk)
+            self.size += len(chunk)
 
-    def write(self, block: bytes | bytearray) -> None:
+    def write(self, block: Block) -> None:
         """Write bytes to the temporary file."""
         with self._lock:
-            file, rest = self._opened(), memoryview(block)
-            while rest:
-                rest = rest[file.write(rest) :]
+            file = self._opened()
+            for chunk in block:
+                rest = memoryview(chunk)
+                while rest:
+                    rest = rest[file.write(rest) :]
 
     def flush(self, moment: int) -> None:
         """Flush the file to disk. Its time becomes `moment` (ns), since the kernel's own time for files is coarse."""
@@ -104,19 +112,25 @@ class Incoming:
         return self._file
 
 
-async def blocks(chunks: AsyncIterable[bytes], limit: int | None) -> AsyncIterator[bytearray]:
+async def blocks(chunks: AsyncIterable[bytes], limit: int | None) -> AsyncIterator[Block]:
     """Gather chunks into blocks of at least `BLOCK` bytes, except for the last. Raises TOO_LARGE past `limit` bytes."""
-    total = 0
-    block = bytearray()
+    total = size = 0
+    block: Block = []
     async for chunk in chunks:
         total += len(chunk)
+        size += len(chunk)
         if limit is not None and total > limit:
             raise Error(Code.TOO_LARGE, f"A blob has at most {limit} bytes.", limit=limit)
-        block += chunk
-        if len(block) >= BLOCK:
+        if len(chunk) >= _LARGE:
+            block.append(chunk)
+        elif block and isinstance(block[-1], bytearray):
+            block[-1] += chunk
+        else:
+            block.append(bytearray(chunk))
+        if size >= BLOCK:
             yield block
-            block = bytearray()
-    if block:
+            block, size = [], 0
+    if size:
         yield block
 
 

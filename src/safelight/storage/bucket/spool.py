@@ -17,7 +17,7 @@ class Spool:
     """A pipe of few blocks."""
 
     def __init__(self) -> None:
-        self._blocks: asyncio.Queue[bytearray | None] = asyncio.Queue(maxsize=2)
+        self._blocks: asyncio.Queue[bytes | bytearray | None] = asyncio.Queue(maxsize=2)
         self._broken = asyncio.Event()
         self._upload: asyncio.Task[None] | None = None
 
@@ -40,12 +40,12 @@ class Spool:
             spool._upload.exception()
             raise
 
-    async def write(self, block: bytearray) -> None:
+    async def write(self, block: bytes | bytearray) -> None:
         """Hand on a block. Raises what the upload raised, if it has ended."""
         if block:
             await self._put(block)
 
-    async def _put(self, block: bytearray | None) -> None:
+    async def _put(self, block: bytes | bytearray | None) -> None:
         assert self._upload is not None
         putting = asyncio.ensure_future(self._blocks.put(block))
         try:
@@ -55,7 +55,7 @@ class Spool:
         if self._upload.done():
             self._upload.result()
 
-    async def _read(self) -> AsyncIterator[bytearray]:
+    async def _read(self) -> AsyncIterator[bytes | bytearray]:
         broken = asyncio.ensure_future(self._broken.wait())
         try:
             while True:

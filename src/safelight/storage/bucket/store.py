@@ -111,7 +111,7 @@ class BucketStore:
     ) -> PutResult:
         """Store bytes; see the contract."""
         digest, first = hashlib.sha256(), bytearray()
-        arriving = blocks(chunks, limit)
+        arriving = (b"".join(block) async for block in blocks(chunks, limit))
         async for block in arriving:
             await asyncio.to_thread(digest.update, block)
             first += block
@@ -222,7 +222,7 @@ class BucketStore:
             await asyncio.sleep(_TIDY)
 
     async def _put_large(
-        self, digest: hashlib._Hash, first: bytearray, arriving: AsyncIterator[bytearray], expected: str | None
+        self, digest: hashlib._Hash, first: bytearray, arriving: AsyncIterator[bytes], expected: str | None
     ) -> PutResult:
         temporary, size = f"incoming/{secrets.token_hex(16)}", len(first)
         try:

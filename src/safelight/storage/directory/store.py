@@ -32,7 +32,7 @@ from safelight.errors import Code, Error
 from safelight.opening import opened
 from safelight.storage.directory.open_file import OpenFile
 from safelight.storage.directory.shard import Shard
-from safelight.storage.files import Incoming, blocks, full, guarded, lock, older, sync
+from safelight.storage.files import Block, Incoming, blocks, full, guarded, lock, older, sync
 from safelight.storage.store import NAME_PREFIX, PutResult
 from safelight.storage.verified import Verified
 from safelight.wire import Blob, StorageInfo
@@ -92,7 +92,7 @@ class DirectoryStore:
         """Store bytes; see the contract. A thread hashes and writes one block while the next one is gathered."""
         incoming = Incoming(self._incoming)
         busy: asyncio.Future[None] | None = None
-        last: bytes | bytearray = b""
+        last: Block = []
         try:
             async for block in blocks(chunks, limit):
                 if busy is not None:
@@ -187,8 +187,8 @@ class DirectoryStore:
             raise
         return held
 
-    def _take(self, incoming: Incoming, block: bytes | bytearray) -> None:
-        self._check_room(len(block))
+    def _take(self, incoming: Incoming, block: Block) -> None:
+        self._check_room(sum(map(len, block)))
         incoming.hash(block)
         incoming.write(block)
 
@@ -196,12 +196,12 @@ class DirectoryStore:
         incoming = Incoming.written(path, limit)
         try:
             self._check_room(0)
-            return self._finish(incoming, b"", None)
+            return self._finish(incoming, [], None)
         except BaseException:
             incoming.drop()
             raise
 
-    def _finish(self, incoming: Incoming, last: bytes | bytearray, expected: str | None) -> PutResult:
+    def _finish(self, incoming: Incoming, last: Block, expected: str | None) -> PutResult:
         incoming.hash(last)
         if expected is not None and incoming.digest != expected:
             raise Error(
@@ -216,7 +216,7 @@ class DirectoryStore:
             self._check_known(path, blob.digest)
             known = not self._verified.is_damaged(blob.digest)
         if not known:
-            self._check_room(len(last))
+            self._check_room(sum(map(len, last)))
             incoming.write(last)
             incoming.flush(time.time_ns())
             with shard.lock:
@@ -292,7 +292,7 @@ class DirectoryStore:
         shard, path = self._place_of_name(name)
         incoming = Incoming(self._incoming)
         try:
-            incoming.write(f"{digest}\n{name}".encode())
+            incoming.write([f"{digest}\n{name}".encode()])
             incoming.flush(time.time_ns())
             with shard.lock:
                 known = _read_name(path)
