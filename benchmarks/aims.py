@@ -56,7 +56,8 @@ AIMS = (
     ),
     Aim(
         "uploads", "Processor time of the services for an upload of 12 MP", "uploads.py",
-        "--photos 40", "--photos 15", "A part of the 8 ms for the photo and its result.",
+        "--by task,tus,classic --photos 40", "--by task,tus,classic --photos 15",
+        "A part of the 8 ms for the photo and its result.",
     ),
     Aim(
         "collecting", "Garbage collection beside uploads", "collecting.py", "", "",

@@ -1,35 +1,60 @@
-"""What the services spend on an upload (`POST /task`), without any worker.
+"""What the services spend on an upload, without any worker.
 
-    python benchmarks/uploads.py [--megapixels 12] [--photos 40] [--beside TREE]
+    python benchmarks/uploads.py [--by task,tus,classic] [--megapixels 12] [--photos 40] [--beside TREE]
 
-One photo after another, in three rounds that alternate with those of another checkout. Prints the processor time and
-the context switches of all services for one photo.
+`task` is a form to `POST /task`, `tus` one request that creates the upload with all of its bytes, `classic` the form
+in which a classic worker hands a result to storage. One photo after another, in three rounds of each way, which
+alternate with those of another checkout. Prints the processor time and the context switches of all services for one
+photo.
 """
 
 import argparse
 import asyncio
+import secrets
 import statistics
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import aiohttp
+
 from photos import Variants, photos
 from running import Running, system
+from safelight.client import base
 from safelight.client.master import Client
 
 ROUNDS = 3
 
 
-async def spent(running: Running, client: Client, files: list[bytes]) -> tuple[float, float]:
+async def send(by: str, running: Running, client: Client, data: bytes) -> None:
+    """Upload a photo."""
+    if by == "task":
+        await client.upload(data)
+        return
+    if by == "tus":
+        url, body = f"http://{running.master}/uploads", data
+        headers = {"Tus-Resumable": "1.0.0", "Upload-Length": str(len(data))}
+        headers["Content-Type"] = "application/offset+octet-stream"
+    else:
+        url, headers = f"http://{running.where['storage']}/upload/{secrets.token_hex(16)}", {}
+        body = aiohttp.FormData()
+        body.add_field("image", data, filename="photo.jpg")
+    async with base.session() as session, session.post(url, data=body, headers=headers) as answer:
+        answer.raise_for_status()
+        await answer.read()
+
+
+async def spent(by: str, running: Running, client: Client, files: list[bytes]) -> tuple[float, float]:
     """Upload the photos; return the milliseconds and the context switches of the services for one."""
     before = running.costs()
     for data in files:
-        await client.upload(data)
+        await send(by, running, client, data)
     costs = [cost.since(before[name]) for name, cost in running.costs().items() if name != "up"]
     return sum(cost.cpu for cost in costs) / len(files) * 1e3, sum(cost.switches for cost in costs) / len(files)
 
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--by", default="task", help="ways of uploading, separated by commas")
     parser.add_argument("--megapixels", type=float, default=12.0)
     parser.add_argument("--photos", type=int, default=40)
     parser.add_argument("--beside", type=Path, help="another checkout to run in the same rounds")
@@ -42,8 +67,10 @@ async def main() -> None:
             running = await stack.enter_async_context(system("--workers", "0", tree=tree))
             systems[name] = running, await stack.enter_async_context(Client.connect(running.master))
         for _ in range(1 + ROUNDS):
-            for name, (running, client) in systems.items():
-                figures.setdefault(name, []).append(await spent(running, client, variants.take(options.photos)))
+            for by in options.by.split(","):
+                for name, (running, client) in systems.items():
+                    files = variants.take(options.photos)
+                    figures.setdefault(f"{by}, {name}", []).append(await spent(by, running, client, files))
     print("| | processor ms | each round | context switches |\n| --- | --- | --- | --- |")
     for name, rounds in figures.items():
         times = [time for time, _ in rounds[1:]]  # the first one warms up
