@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -152,6 +153,58 @@ async def test_so_many_and_no_more(tmp_path):
         await refused(Code.TOO_MANY_REQUESTS, store.create(NewPartial(size=1)))
         await store.delete(first.id)
         await refused(Code.STORAGE_FULL, store.create(NewPartial(size=1 << 60)))
+
+
+async def opened_by(store, tenant):
+    """Open uploads of a tenant until one is refused; return them."""
+    opened = []
+    while len(opened) < 100:
+        try:
+            opened.append(await store.create(NewPartial(size=1, metadata={"tenant": tenant})))
+        except Error as error:
+            assert error.code is Code.TOO_MANY_REQUESTS
+            break
+    return opened
+
+
+@pytest.mark.parametrize("backend", ["directory", "bucket"])
+async def test_no_tenant_takes_the_places_of_all(tmp_path, request, backend):
+    limits = PartialLimits(count=16)
+    async with AsyncExitStack() as stack:
+
+        async def start():
+            if backend == "bucket":
+                blobs = await stack.enter_async_context(BucketStore.at(request.getfixturevalue("bucket_url")))
+                return await stack.enter_async_context(PartialBucket.at(blobs.bucket, blobs, limits))
+            blobs = await stack.enter_async_context(DirectoryStore.at(tmp_path / "blobs"))
+            return await stack.enter_async_context(PartialDirectory.at(tmp_path / "partials", blobs, limits))
+
+        store = await start()
+        first = await opened_by(store, "first")
+        assert len(first) == 8
+        await store.delete(first.pop().id)
+        await store.append(first[0].id, 0, stream(b"x"))
+        await store.close(first.pop(0).id, "task")
+        assert len(await opened_by(store, "first")) == 2
+        assert len(await opened_by(store, "second")) == 4
+        assert len(await opened_by(store, "third")) == 2
+        if backend == "directory":
+            await stack.aclose()
+            assert await opened_by(await start(), "third") == []
+
+
+async def test_what_is_closed_takes_no_place(tmp_path):
+    async with AsyncExitStack() as stack:
+        blobs = await stack.enter_async_context(DirectoryStore.at(tmp_path / "blobs"))
+        where = tmp_path / "partials"
+        async with PartialDirectory.at(where, blobs, PartialLimits(count=1)) as store:
+            for number in range(3):
+                opened = await store.create(NewPartial(size=1))
+                await store.append(opened.id, 0, stream(b"x"))
+                assert (await store.close(opened.id, f"task {number}")).outcome
+                assert (await store.close(opened.id, "again")).outcome == f"task {number}"
+        async with PartialDirectory.at(where, blobs, PartialLimits(count=1)) as store:
+            await store.create(NewPartial(size=1))
 
 
 async def test_abandoned_ones_expire_and_touched_ones_stay(tmp_path):

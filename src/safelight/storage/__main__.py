@@ -73,9 +73,13 @@ class Config(serve.Config, frozen=True, kw_only=True):
     keep_partial: Annotated[
         settings.Period, Meta(description="Remove a partial upload that has not been continued for this long.")
     ] = 86400.0
-    max_partials: Annotated[int, Meta(ge=1, description="Refuse new partial uploads while this many are open.")] = (
-        10_000
-    )
+    max_partials: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Refuse new partial uploads while this many are open; a tenant has half of what others leave.",
+        ),
+    ] = 10_000
 
 
 @asynccontextmanager

@@ -27,6 +27,7 @@ from safelight.storage.bucket.objects import Bucket
 from safelight.storage.partial.background import SWEEP, Background
 from safelight.storage.partial.files import parse_checksum
 from safelight.storage.partial.refusals import busy, check_whole, closed, too_many
+from safelight.storage.partial.shares import Shares
 from safelight.storage.partial.state import Part, State, States
 from safelight.storage.partial.store import PartialLimits
 from safelight.storage.store import BlobStore
@@ -51,6 +52,8 @@ class PartialBucket:
         self._ages = ages
         self._states = States(bucket)
         self._count, self._counted = 0, -SWEEP
+        self._shares = Shares(limits.count)
+        """Of those that were opened here, as nobody keeps the owners of all."""
         self._background = Background()
 
     @classmethod
@@ -70,9 +73,12 @@ class PartialBucket:
             self._counted = time.monotonic()
         if self._count >= self._limits.count:
             raise too_many(self._count)
+        self._shares.check(new.metadata)
         state = State(id=secrets.token_hex(16), size=new.size, metadata=new.metadata)
         self._count += 1
-        return self._partial(await self._states.create(state))
+        made = self._partial(await self._states.create(state))
+        self._shares.add(made.id, made.metadata)
+        return made
 
     async def get(self, id: str) -> Partial:
         """Return an upload; see the contract."""
@@ -121,6 +127,7 @@ class PartialBucket:
             check_whole(state.offset, state.size)
             replaced = await self._states.replace(state.evolve(outcome=outcome, parts=[], holder=""))
             if replaced is not None:
+                self._shares.remove(id)
                 with suppress(Error):  # otherwise they go with the record
                     await self._delete_parts(id, state.parts)
                 return self._partial(replaced)
@@ -132,6 +139,7 @@ class PartialBucket:
 
     async def _delete(self, id: str) -> None:
         await self._states.delete(id)
+        self._shares.remove(id)
         self._count -= 1
         with suppress(Error):  # the next search for expired uploads removes them
             await self._delete_all(id)

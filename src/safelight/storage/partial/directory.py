@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -18,7 +19,8 @@ from safelight.steady import Ages
 from safelight.storage.files import BLOCK, guarded
 from safelight.storage.partial.background import Background
 from safelight.storage.partial.files import Append, PartialFiles
-from safelight.storage.partial.refusals import busy, check_whole, closed, too_many
+from safelight.storage.partial.refusals import busy, check_whole, closed
+from safelight.storage.partial.shares import Shares
 from safelight.storage.partial.store import PartialLimits
 from safelight.storage.store import BlobStore
 from safelight.wire import Blob, NewPartial, Partial
@@ -38,11 +40,10 @@ class PartialDirectory:
     ) -> None:
         self._files = files
         self._blobs = blobs
-        self._most = limits.count
         self._keep = limits.keep
         self._ages = ages
         self._threads = threads
-        self._count = 0
+        self._shares = Shares(limits.count)
         self._busy: dict[str, int | None] = {}
         """Uploads that a call is changing; during an append, the offset at which it began."""
         self._background = Background()
@@ -55,22 +56,24 @@ class PartialDirectory:
         """Open the directory, or make it; expired uploads are deleted for as long as the context lasts."""
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="partials") as threads:
             store = cls(PartialFiles(root, limits.keep), blobs, limits, ages or Ages(), threads)
-            store._count = await store._run(store._files.prepare)
+            for found in await store._run(store._files.prepare):
+                store._shares.add(found.id, found.metadata)
             async with store._background.sweeping(store.expire, limits.keep):
                 yield store
 
     async def create(self, new: NewPartial) -> Partial:
         """Open an upload; see the contract."""
-        if self._count >= self._most:
-            raise too_many(self._count)
+        self._shares.check(new.metadata)
         free = await self._run(self._files.free)
         if free is not None and free < 2 * new.size:  # in the end it is stored twice, as a partial upload and as a blob
             raise Error(Code.STORAGE_FULL, "The upload does not fit on the disk of storage. Make room on it.")
-        self._count += 1
+        self._shares.check(new.metadata)  # others may have come meanwhile
+        name = secrets.token_hex(16)
+        self._shares.add(name, new.metadata)
         try:
-            return await self._run(self._files.create, new)
+            return await self._run(self._files.create, name, new)
         except BaseException:
-            self._count -= 1
+            self._shares.remove(name)
             raise
 
     async def get(self, id: str) -> Partial:
@@ -121,12 +124,14 @@ class PartialDirectory:
             if found.outcome:
                 return found
             check_whole(found.offset, found.size)
-            return await self._run(self._files.close, id, outcome)
+            ended = await self._run(self._files.close, id, outcome)
+            self._shares.remove(id)
+            return ended
 
     async def delete(self, id: str) -> None:
         """Delete an upload; see the contract."""
         await self._run(self._files.delete, id)
-        self._count -= 1
+        self._shares.remove(id)
 
     async def expire(self) -> int:
         """Delete expired uploads; see the contract."""
@@ -137,7 +142,7 @@ class PartialDirectory:
         for found in await self._run(self._files.expired, before):
             with suppress(Error), self._alone(found):  # not one that is being changed, or that somebody has deleted
                 if await self._run(self._files.delete_expired, found, before):
-                    self._count -= 1
+                    self._shares.remove(found)
                     removed += 1
         return removed
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Callable
@@ -49,20 +48,23 @@ class PartialFiles:
         self._flushed: dict[str, int] = {}
         """How many bytes of each upload are on disk, for those that this process has flushed."""
 
-    def prepare(self) -> int:
-        """Make the directory, if it does not exist; return the number of uploads in it."""
+    def prepare(self) -> list[Partial]:
+        """Make the directory, if it does not exist; return the uploads in it that are not closed."""
         self._root.mkdir(parents=True, exist_ok=True)
         sync(self._root.parent)
-        return sum(1 for _ in self._root.iterdir())
+        found = []
+        for directory in self._root.iterdir():
+            with suppress(Error):  # what a crash has left; `expired` removes it
+                found.append(self.get(directory.name, 0))
+        return [each for each in found if not each.outcome]
 
     def free(self) -> int | None:
         """Return how many bytes fit, None where the file system does not say."""
         figures = os.statvfs(self._root)
         return figures.f_bavail * figures.f_frsize if figures.f_blocks else None
 
-    def create(self, new: NewPartial) -> Partial:
-        """Create the files of an upload."""
-        name = secrets.token_hex(16)
+    def create(self, name: str, new: NewPartial) -> Partial:
+        """Create the files of an upload under a new name."""
         directory = self._root / name
         directory.mkdir()
         (directory / "bytes").touch()
