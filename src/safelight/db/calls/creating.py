@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from safelight.db import ids
-from safelight.db.commit.transaction import Transaction, encoded
+from safelight.db.commit.transaction import TenantKey, Transaction
 from safelight.db.lifecycle import Change
 from safelight.db.rows import TaskRow
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
 from safelight.wire import NewTask, State, Task
 
-_Key = tuple[str, str]
-"""A tenant and an idempotency key."""
-
 
 def create(transaction: Transaction, tasks: Sequence[NewTask], policy: Policy) -> list[Task]:
     """Create tasks, all or none; return existing tasks for idempotency keys that were used before."""
     keys = [None if task.idempotency_key is None else _key(task) for task in tasks]
     known = _known(transaction, keys)
-    first: dict[_Key, int] = {}
+    first: dict[TenantKey, int] = {}
     """The index in `tasks` at which each new key appears first."""
     new = []
     for place, (task, key) in enumerate(zip(tasks, keys, strict=True)):
@@ -42,7 +39,7 @@ def create(transaction: Transaction, tasks: Sequence[NewTask], policy: Policy) -
     return [row.task(transaction.spec(row).digest) for row in answer]
 
 
-def _key(task: NewTask | TaskRow) -> _Key:
+def _key(task: NewTask | TaskRow) -> TenantKey:
     """Return what an idempotency key is unique in: a tenant's keys mean nothing to another."""
     return task.tenant, task.idempotency_key or ""
 
@@ -97,9 +94,9 @@ def _check_limits(transaction: Transaction, tenant: str, new: Sequence[NewTask])
         raise Error(Code.TOO_MANY_REQUESTS, detail, retry_after=60, limit=limits.bytes)
 
 
-def _known(transaction: Transaction, keys: Sequence[_Key | None]) -> dict[_Key, TaskRow]:
+def _known(transaction: Transaction, keys: Sequence[TenantKey | None]) -> dict[TenantKey, TaskRow]:
     wanted = [key for key in keys if key is not None]
-    rows = transaction.tasks("tasks_by_idempotency_key", encoded(wanted)) if wanted else []
+    rows = transaction.tasks_by_key(wanted) if wanted else []
     return {_key(row): row for row in rows}
 
 
@@ -163,5 +160,5 @@ def _finished_alike(
     }
     if not engine or not wanted:
         return {}
-    rows = transaction.tasks("finished_alike", encoded(list(wanted)), engine)
+    rows = transaction.finished_alike(list(wanted), engine)
     return {(row.tenant, row.input, row.spec): row for row in rows}

@@ -24,7 +24,7 @@ from safelight.db.calls import (
     statistics,
 )
 from safelight.db.calls.accounts import AccountCalls
-from safelight.db.commit.transaction import Transaction
+from safelight.db.commit.transaction import Reads, Transaction
 from safelight.db.lease_queue import LeaseQueue
 from safelight.db.lifecycle import Change
 from safelight.db.notifier import Notifier
@@ -94,11 +94,17 @@ class CallStore:
         self.accounts = AccountCalls(self._submit, self._look)
 
     def _submit(
-        self, work: Callable[[Transaction], T], *, lost: Callable[[T], None] | None = None, durable: bool = True
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        lost: Callable[[T], None] | None = None,
+        durable: bool = True,
+        reads: Reads | None = None,
     ) -> asyncio.Future[T]:
         """Run a call in one of the next commits. If its caller has left by then, `lost` receives the result.
 
-        What is not `durable` may be lost by a power cut until something durable is committed after it.
+        What is not `durable` may be lost by a power cut until something durable is committed after it. `reads` says
+        what the call is known to read.
         """
         raise NotImplementedError
 
@@ -112,7 +118,8 @@ class CallStore:
     async def create(self, tasks: Sequence[NewTask]) -> list[Task]:
         """See the contract."""
         with tracing.each("commit task", (task.traceparent for task in tasks)):
-            return await self._do(creating.create, tasks, self._policy)
+            create = partial(creating.create, tasks=tasks, policy=self._policy)
+            return await self._submit(create, reads=Reads(tasks=tasks))
 
     async def alike(self, task: NewTask) -> Task | None:
         """See the contract."""
@@ -158,7 +165,10 @@ class CallStore:
 
         # A power cut that takes a lease back repeats work and no more. Deaths that are taken back must stay so.
         durable = bool(request.holding)
-        leases = await self._submit(arrive, lost=lambda leases: self._return(leases or []), durable=durable)
+        reads = Reads(leases=request.holding, worker=request.worker.id, claims=request.n if queue_is_empty else 0)
+        leases = await self._submit(
+            arrive, lost=lambda leases: self._return(leases or []), durable=durable, reads=reads
+        )
         if leases is None:
             await self._drained.wait(self._drained.count, min(request.wait, _DRAINED_WAIT))
             return []
@@ -204,7 +214,8 @@ class CallStore:
 
     async def settle(self, outcomes: Sequence[Outcome]) -> list[Settled]:
         """See the contract."""
-        return await self._do(leasing.settle, outcomes, self._policy)
+        settle = partial(leasing.settle, outcomes=outcomes, policy=self._policy)
+        return await self._submit(settle, reads=Reads(leases=[outcome.lease for outcome in outcomes]))
 
     async def ready(self, id: str) -> Task:
         """See the contract."""
@@ -332,7 +343,8 @@ class CallStore:
         return await self._look(lambda transaction: work(transaction, *args, **kwargs))
 
     def _claim(self, request: LeaseRequest) -> asyncio.Future[list[Lease]]:
-        return self._submit(partial(leasing.claim, request=request, policy=self._policy), durable=False)
+        claim = partial(leasing.claim, request=request, policy=self._policy)
+        return self._submit(claim, durable=False, reads=Reads(claims=request.n))
 
     def _return(self, leases: Sequence[Lease]) -> None:
         if leases:

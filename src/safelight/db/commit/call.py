@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from safelight.db.commit.transaction import Transaction
+from safelight.db.commit.transaction import Reads, Transaction
 from safelight.errors import Error
 
 MAX_GROUP = 500
@@ -17,9 +17,16 @@ class Call:
     """A function of the transaction, and its result."""
 
     def __init__(
-        self, work: Callable[[Transaction], Any], lost: Callable[[Any], None] | None = None, *, durable: bool = True
+        self,
+        work: Callable[[Transaction], Any],
+        lost: Callable[[Any], None] | None = None,
+        *,
+        durable: bool = True,
+        reads: Reads | None = None,
     ) -> None:
         self.work = work
+        self.reads = reads
+        """What it is known to read, where a backend can read that for all calls of a commit at once."""
         self.durable = durable
         """Whether a power cut may not take back what it wrote."""
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

@@ -13,7 +13,7 @@ from safelight.db.commit.memory import Memory, Shares, Spec
 from safelight.db.lifecycle import LEASED, Change
 from safelight.db.rows import HOLD, EventRow, TaskRow
 from safelight.errors import Code, Error
-from safelight.wire import ENDED, State, Task, WorkerSeen
+from safelight.wire import ENDED, NewTask, State, Task, WorkerSeen
 
 _SPEC_KEPT_FOR = 1000
 """A spec is marked as used by this many further tasks, so that most new tasks do not have to update it."""
@@ -27,6 +27,25 @@ T = TypeVar("T")
 
 DueDelivery = tuple[int, str, int, Task]
 """Of a webhook call: its number, URL, attempts so far and task."""
+
+
+TenantKey = tuple[str, str]
+"""A tenant and an idempotency key."""
+Computed = tuple[str, str, int]
+"""What is computed once: a tenant, the digest of an input and the number of a spec."""
+
+
+class Reads(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call will read. It may read other things as well, and need not read all of this."""
+
+    tasks: Sequence[NewTask] = ()
+    """New tasks: whether their idempotency keys are known, and what is finished that is like them."""
+    leases: Sequence[str] = ()
+    """Ids of leases, whose tasks it reads."""
+    worker: str | None = None
+    """A worker, the tasks of which it reads."""
+    claims: int = 0
+    """How many waiting tasks it takes."""
 
 
 class Connection(Protocol):
@@ -94,6 +113,14 @@ class Transaction:
     def tasks_by_number(self, numbers: Iterable[int]) -> dict[int, TaskRow]:
         """Read rows by their numbers; numbers that do not exist are left out."""
         return {row.n: row for row in self.tasks("tasks_by_number", encoded(list(numbers)))}
+
+    def tasks_by_key(self, keys: Sequence[TenantKey]) -> list[TaskRow]:
+        """Read the rows that have one of these idempotency keys."""
+        return self.tasks("tasks_by_idempotency_key", encoded(keys))
+
+    def finished_alike(self, wanted: Sequence[Computed], engine: str) -> list[TaskRow]:
+        """Read a finished row for each of these that an engine has computed."""
+        return self.tasks("finished_alike", encoded(wanted), engine)
 
     def waiting(self, tenant: str, n: int) -> list[TaskRow]:
         """Return the first `n` tasks of a tenant that wait, in the order in which they are leased."""

@@ -20,12 +20,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 from safelight.db.commit.call import MAX_GROUP, Call, execute
-from safelight.db.commit.transaction import Transaction
+from safelight.db.commit.transaction import Reads, Transaction
 from safelight.db.postgres import ledger
 from safelight.db.postgres.sessions.address import Address
 from safelight.db.postgres.sessions.calls import Calls
 from safelight.db.postgres.sessions.connection import Connection
-from safelight.db.postgres.sessions.failures import Concerns, concerns, told
+from safelight.db.postgres.sessions.failures import Concerns, Postponed, concerns, told
 from safelight.db.postgres.sessions.session import Attempt, Session
 from safelight.db.postgres.sessions.waiting import run, wait
 from safelight.db.postgres.transaction import (
@@ -98,9 +98,15 @@ class Database:
             ),
         ]
 
-    def submit(self, work: Callable[[Transaction], T], *, lost: Callable[[T], None] | None = None) -> asyncio.Future[T]:
+    def submit(
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        lost: Callable[[T], None] | None = None,
+        reads: Reads | None = None,
+    ) -> asyncio.Future[T]:
         """Run a call in one of the next commits. If its caller has left by then, `lost` receives the result."""
-        call = Call(work, lost)
+        call = Call(work, lost, reads=reads)
         self._writes.put(call)
         return call.future
 
@@ -179,11 +185,14 @@ class Database:
 
     async def _write(self, calls: list[Call]) -> None:
         """Run calls in one transaction and commit it, and again where the session or the commit has failed."""
-        runnable, attempt, began = list(calls), Attempt(self._failing_since), time.monotonic()
+        runnable, attempt, began, postpone = list(calls), Attempt(self._failing_since), time.monotonic(), True
         while runnable:
             try:
                 connection = await self._writer.open()
-                done = await run(partial(self._transact, runnable, connection))
+                done = await run(partial(self._transact, runnable, connection, postpone=postpone))
+            except Postponed:
+                postpone = False
+                continue
             except Exception as error:  # noqa: BLE001 - judged by what it concerns
                 self.stalls.failed(began)
                 if not await attempt.again(error, self._writer):
@@ -199,7 +208,7 @@ class Database:
                 return
             runnable.remove(done)
 
-    def _transact(self, calls: list[Call], connection: Connection) -> PostgresTransaction | Call:
+    def _transact(self, calls: list[Call], connection: Connection, *, postpone: bool) -> PostgresTransaction | Call:
         """Run calls and commit them. Return the call that failed, where nothing is committed for that."""
         connection.script(_BEGIN_WRITING)
         try:
@@ -208,8 +217,8 @@ class Database:
                 if connection.value("committed", transaction.version, transaction.token) is not None:
                     connection.script("ROLLBACK")
                     return transaction
-            transaction = self._transaction(connection, self._writer, self._roster)
-            failed = execute(calls, transaction, _of_one_call)
+            transaction = self._transaction(connection, self._writer, self._roster, postpone=postpone)
+            failed = _run_all(calls, transaction)
             if failed is None:
                 transaction.finish()
                 self._unknown = transaction if transaction.token else None
@@ -224,7 +233,9 @@ class Database:
         self._roll_back(connection, self._writer)
         return failed
 
-    def _transaction(self, connection: Connection, session: Session, workers: Roster | None) -> PostgresTransaction:
+    def _transaction(
+        self, connection: Connection, session: Session, workers: Roster | None, *, postpone: bool = True
+    ) -> PostgresTransaction:
         """Learn what others have committed, and return the transaction that has begun."""
         if session.memory is None:
             session.memory = ledger.load(connection)
@@ -235,13 +246,13 @@ class Database:
             assert now is not None
         if self._clock is not None:
             now = int(self._clock.steady() * 1000)
-        connection.writes = 0
         if workers is None:
             return Snapshot(connection, session.memory, now, self._spans)
+        transaction = PostgresTransaction(connection, session.memory, now, self._spans, workers, postpone=postpone)
         if session.memory.new_run:
-            connection.run("set_meta", "runs", ledger.payload(session.memory.runs))
+            transaction.connection.run("set_meta", "runs", ledger.payload(session.memory.runs))
             session.memory.new_run = False
-        return PostgresTransaction(connection, session.memory, now, self._spans, workers)
+        return transaction
 
     @staticmethod
     def _roll_back(connection: Connection, session: Session) -> None:
@@ -280,8 +291,24 @@ class Database:
         connection.script("ROLLBACK")
 
 
+def _run_all(calls: list[Call], transaction: PostgresTransaction) -> Call | None:
+    """Run calls that have come at the same time, so that they share statements: claims last, after what they read.
+
+    Return the call that failed, as `execute` does.
+    """
+    others, known = [call for call in calls if call.reads is None], [call for call in calls if call.reads is not None]
+    failed = execute(others, transaction, _of_one_call)
+    if failed is None and known:
+        transaction.read_ahead([call.reads for call in known if call.reads is not None])
+        known.sort(key=lambda call: call.reads is not None and call.reads.claims > 0)
+        failed = execute(known, transaction, _of_one_call)
+    return failed
+
+
 def _of_one_call(error: Exception) -> Error | None:
     """Judge a failure for `execute`: the server refuses one call, or else the commit fails."""
+    if isinstance(error, Postponed):
+        raise error
     whom = concerns(error)
     if whom is None:
         return None

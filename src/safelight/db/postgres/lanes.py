@@ -8,7 +8,10 @@ only grow, so new tasks are always ahead; those that come back (returned, expire
 
 from __future__ import annotations
 
+from collections import deque
 from heapq import heappop, heappush
+
+from safelight.db.rows import TaskRow
 
 Key = tuple[int, int]
 """A priority, and whether interactive: tasks of a tenant are leased by this, the highest first, and then by number."""
@@ -17,18 +20,30 @@ Key = tuple[int, int]
 class Lane:
     """Tasks that are claimed in order of their numbers."""
 
-    __slots__ = ("_back", "last", "position")
+    __slots__ = ("_back", "ahead", "last", "position")
 
     def __init__(self, position: int, last: int) -> None:
         self.position = position
         """No task below this waits but those that came back."""
         self.last = last
         """No task above this has been in the lane."""
+        self.ahead: deque[TaskRow] = deque()
+        """Rows that a claim has read for those that follow it in the same transaction."""
         self._back: list[int] = []
 
     def __bool__(self) -> bool:
         """Whether a task may wait here."""
-        return bool(self._back) or self.position <= self.last
+        return bool(self.ahead or self._back) or self.position <= self.last
+
+    @property
+    def behind(self) -> bool:
+        """Whether a task that came back is older than those read ahead."""
+        return bool(self._back) and (not self.ahead or self._back[0] < self.ahead[0].n)
+
+    def give_back(self) -> None:
+        """Let what was read ahead be read again."""
+        while self.ahead:
+            self.add(self.ahead.popleft().n)
 
     def add(self, n: int) -> None:
         """Note a task that waits now."""

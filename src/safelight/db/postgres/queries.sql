@@ -95,6 +95,25 @@ CROSS JOIN LATERAL (
   WHERE state = 2 AND outputs IS NOT NULL AND tenant = t AND input = i AND spec = s AND engine = $2 LIMIT 1
 ) AS alike;
 
+-- name: read_ahead
+-- As tasks_by_idempotency_key ($1), finished_alike ($2, $3), live_by_number ($4) and held_by ($5: pairs of worker and
+-- number), for all calls of a commit.
+SELECT json_build_array(
+  (SELECT json_agg(:task) FROM every_task AS task
+   JOIN (SELECT value->>0 AS t, value->>1 AS k FROM json_array_elements($1::json)) AS wanted
+     ON tenant = t AND idempotency_key = k AND idempotency_key IS NOT NULL),
+  (SELECT json_agg(:task)
+   FROM (SELECT value->>0 AS t, value->>1 AS i, (value->>2)::bigint AS s FROM json_array_elements($2::json)) AS wanted
+   CROSS JOIN LATERAL (
+     SELECT * FROM ended
+     WHERE state = 2 AND outputs IS NOT NULL AND tenant = t AND input = i AND spec = s AND engine = $3 LIMIT 1
+   ) AS alike),
+  (SELECT json_agg(:task) FROM task WHERE n = ANY ($4::bigint[])),
+  (SELECT json_agg(:task)
+   FROM (SELECT value->>0 AS w, (value->>1)::bigint AS since FROM json_array_elements($5::json)) AS wanted
+   CROSS JOIN LATERAL (SELECT * FROM task WHERE state = 1 AND worker = w AND seq >= since) AS held)
+)::text;
+
 -- name: waiting
 -- $1: tenant; $2: priority; $3: interactive; $4: position; $5: how many
 SELECT coalesce(json_agg(:task), '[]')::text FROM (

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from safelight import background
 from safelight.db.calls.store import CallStore, Observe, unobserved
-from safelight.db.commit.transaction import Transaction
+from safelight.db.commit.transaction import Reads, Transaction
 from safelight.db.postgres import partitions, schema
 from safelight.db.postgres.database import Database
 from safelight.db.postgres.maintenance import PAUSE, Maintenance
@@ -106,10 +106,15 @@ class PostgresStore(CallStore):
             transaction.passed = True
 
     def _submit(
-        self, work: Callable[[Transaction], T], *, lost: Callable[[T], None] | None = None, durable: bool = True
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        lost: Callable[[T], None] | None = None,
+        durable: bool = True,
+        reads: Reads | None = None,
     ) -> asyncio.Future[T]:
         del durable  # every commit is flushed here: other instances have seen what it wrote
-        return self._database.submit(work, lost=lost)
+        return self._database.submit(work, lost=lost, reads=reads)
 
     def _look(self, work: Callable[[Transaction], T]) -> Awaitable[T]:
         return self._database.look(work)

@@ -11,13 +11,14 @@ import time
 from collections.abc import Iterable, Sequence
 
 from safelight.db.commit.memory import Shares
-from safelight.db.commit.transaction import DueDelivery, Transaction
+from safelight.db.commit.transaction import Computed, DueDelivery, Reads, TenantKey, Transaction
 from safelight.db.lifecycle import Change
 from safelight.db.postgres.lanes import Lane, Lanes
 from safelight.db.postgres.ledger import SharedMemory, payload
+from safelight.db.postgres.rows import OrderedConnection, Rows, available
 from safelight.db.postgres.sessions.connection import Connection
 from safelight.db.rows import TaskRow
-from safelight.wire import State, WorkerInfo, WorkerSeen
+from safelight.wire import WorkerInfo, WorkerSeen
 
 WRITING, WAITING, INSTANCES, MAINTENANCE = range(4)
 _LOCK_CLASS = 0x5AFE
@@ -79,8 +80,16 @@ class PostgresTransaction(Transaction):
         now: int,
         spans: dict[str, int],
         workers: dict[str, WorkerSeen],
+        *,
+        postpone: bool = True,
     ) -> None:
-        super().__init__(connection, memory, workers, max(now, memory.earliest))
+        self.rows = Rows(postpone=postpone)
+        ordered = OrderedConnection(connection, lambda: self.rows.write(self.connection), self._forget)
+        super().__init__(ordered, memory, workers, max(now, memory.earliest))
+        self._claims = 0
+        """How many waiting tasks of each tenant the calls that follow will take, about."""
+        self._read_from: list[Lane] = []
+        """Lanes from which more may have been read than was taken."""
         self._spans = spans
         self.version = memory.version + 1
         self.token = ""
@@ -90,33 +99,49 @@ class PostgresTransaction(Transaction):
 
     # Rows
 
+    def read_ahead(self, reads: Sequence[Reads]) -> None:
+        """Read at once what calls that follow are going to read."""
+        self.rows.write(self.connection)
+        self._forget()
+        self.rows.read_ahead(self.connection, self.memory, reads)
+        tenants = sum(held.available > 0 for held in self.memory.held.values())
+        self._claims = sum(each.claims for each in reads) // max(1, tenants)
+
     def tasks_by_number(self, numbers: Iterable[int]) -> dict[int, TaskRow]:
         """Read rows by their numbers: among those that have not ended, then among the others."""
-        wanted = list(numbers)
-        rows = {row.n: row for row in self.tasks("live_by_number", wanted)}
-        if missing := [n for n in wanted if n not in rows]:
+        wanted, known = set(numbers), self.rows.known
+        rows = {n: row for n in wanted if (row := known.get(n)) is not None}
+        if missing := [n for n in wanted if n not in known]:
+            rows |= {row.n: row for row in self.tasks("live_by_number", missing)}
+        if missing := [n for n in missing if n not in rows]:
             rows |= {row.n: row for row in self.tasks("ended_by_number", missing)}
         return rows
+
+    def tasks_by_key(self, keys: Sequence[TenantKey]) -> list[TaskRow]:
+        """Read the rows that have one of these idempotency keys."""
+        known = self.rows.of_keys(keys)
+        return super().tasks_by_key(keys) if known is None else known
+
+    def finished_alike(self, wanted: Sequence[Computed], engine: str) -> list[TaskRow]:
+        """Read a finished row for each of these that an engine has computed."""
+        known = self.rows.alike(wanted, engine)
+        return super().finished_alike(wanted, engine) if known is None else known
 
     def _write_tasks(self, pairs: Sequence[tuple[Change, TaskRow]]) -> None:
         if pairs:
             self._partition()
-        moves: dict[tuple[bool | None, bool | None], list[TaskRow]] = {}
-        for change, row in pairs:
-            old = None if change.old is None else _ended(change.old)
-            moves.setdefault((old, None if change.new is None else _ended(row)), []).append(row)
-        for (old, new), rows in moves.items():
-            if old is False and new is not None:
-                self._write("end_tasks" if new else "update_tasks", [row.changing_values() for row in rows])
-                continue
-            if old is not None:
-                self.connection.run("delete_ended" if old else "delete_tasks", [row.n for row in rows])
-            if new is not None:
-                self._write("insert_ended" if new else "insert_tasks", [row.values() for row in rows])
+            self.rows.change(pairs, self.connection)
+
+    def _forget(self) -> None:
+        """Forget the rows that were read: a statement may change them."""
+        self.rows.forget()
+        for lane in self._read_from:
+            lane.give_back()
+        self._read_from.clear()
 
     def _number(self, change: Change) -> TaskRow:
         row = super()._number(change)
-        if change.new is not None and _available(row) and (change.old is None or not _available(change.old)):
+        if change.new is not None and available(row) and (change.old is None or not available(change.old)):
             self.memory.waits(row)
         return row
 
@@ -147,6 +172,7 @@ class PostgresTransaction(Transaction):
 
     def waiting(self, tenant: str, n: int) -> list[TaskRow]:
         """Return the first `n` tasks of a tenant that wait, in the order in which they are leased."""
+        self._claims -= n
         rows = self._from_lanes("waiting", tenant, self._lanes(tenant).by_priority, n)
         missing = min(n, self.memory.of(tenant).available) - len(rows)
         if missing > 0 and self._look_again(tenant):
@@ -178,7 +204,8 @@ class PostgresTransaction(Transaction):
     def held_by(self, worker: str) -> list[TaskRow]:
         """Return the tasks that a worker has leases on, reading forward from the oldest of them."""
         since = self.memory.held_since
-        rows = self.tasks("held_by", worker, since.get(worker, 0))
+        known = self.rows.of_worker(worker)
+        rows = self.tasks("held_by", worker, since.get(worker, 0)) if known is None else known
         if len(since) > 10_000:
             since.clear()
         since[worker] = min((row.seq for row in rows), default=self.memory.last_event + 1)
@@ -198,7 +225,7 @@ class PostgresTransaction(Transaction):
         """Return when a tenant's oldest waiting task began to wait."""
         lane = self._lanes(tenant).by_age
         back = self.tasks("live_by_number", lane.take_back(1000))
-        waiting = [row for row in back if _available(row)]
+        waiting = [row for row in back if available(row)]
         for row in waiting:
             lane.add(row.n)
         if waiting:
@@ -240,14 +267,33 @@ class PostgresTransaction(Transaction):
 
     def _from_lane(self, query: str, where: tuple[object, ...], lane: Lane, n: int) -> list[TaskRow]:
         rows: list[TaskRow] = []
-        while len(rows) < n and (back := lane.take_back(n - len(rows))):
-            rows += self.tasks("waiting_by_number", back)
-        if len(rows) < n and lane:
-            wanted = n - len(rows)
-            found = self.tasks(query, *where, lane.position, wanted)
-            lane.passed([row.n for row in found], wanted)
-            rows += found
+        while len(rows) < n and lane:
+            if lane.behind or not lane.ahead:
+                self._read_lane(query, where, lane, n - len(rows))
+            elif (row := self.rows.now(lane.ahead.popleft())) is not None:
+                rows.append(row)
         return rows
+
+    def _read_lane(self, query: str, where: tuple[object, ...], lane: Lane, n: int) -> None:
+        """Read the next tasks of a lane: so many, and as many more as the calls that follow will take.
+
+        The oldest tasks are those that were leased just now, unless that is written before they are read.
+        """
+        self._read_from.append(lane)
+        oldest = query == "waiting_oldest"
+        most = n if oldest else n + max(0, self._claims)
+        if lane.behind:
+            back, known = lane.take_back(most), self.rows.known
+            found = [row for number in back if (row := known.get(number)) is not None]
+            if unknown := [number for number in back if number not in known]:
+                self.rows.write_waiting(self.connection)
+                found = sorted(found + self.tasks("waiting_by_number", unknown), key=lambda row: row.n)
+            lane.ahead.extendleft(reversed(found))
+            return
+        (self.rows.write if oldest else self.rows.write_waiting)(self.connection)
+        found = self.tasks(query, *where, lane.position, most)
+        lane.passed([row.n for row in found], most)
+        lane.ahead.extend(found)
 
     # The end
 
@@ -271,6 +317,8 @@ class PostgresTransaction(Transaction):
 
     def finish(self) -> None:
         """Write what was postponed, before the commit."""
+        self.rows.write(self.connection)
+        self._forget()
         self.write_events()
         self._write_workers()
         self.available = self.memory.available
@@ -314,11 +362,3 @@ class Snapshot(PostgresTransaction):
     @workers.setter
     def workers(self, workers: dict[str, WorkerSeen]) -> None:
         pass
-
-
-def _ended(row: TaskRow) -> bool:
-    return row.state >= State.FINISHED
-
-
-def _available(row: TaskRow) -> bool:
-    return row.state is State.WAITING and row.due is None

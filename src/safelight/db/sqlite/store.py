@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from safelight import background
 from safelight.db.calls.store import CallStore, Observe, unobserved
-from safelight.db.commit.transaction import Transaction
+from safelight.db.commit.transaction import Reads, Transaction
 from safelight.db.sqlite import maintenance
 from safelight.db.sqlite.database import Database
 from safelight.db.stalls import TICK
@@ -73,8 +73,14 @@ class SqliteStore(CallStore):
         await self._database.copy(target)
 
     def _submit(
-        self, work: Callable[[Transaction], T], *, lost: Callable[[T], None] | None = None, durable: bool = True
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        lost: Callable[[T], None] | None = None,
+        durable: bool = True,
+        reads: Reads | None = None,
     ) -> asyncio.Future[T]:
+        del reads  # a statement costs no round trip here
         return self._database.submit(work, lost=lost, durable=durable)
 
     def _committed(self, transaction: Transaction, calls: int) -> None:

@@ -100,12 +100,17 @@ class Connection:
         self.writes = 0
         self._statements = statements()
 
+    def begin(self, name: str, *, changes: bool) -> None:
+        """Prepare for a statement of this name, or one without a name; called before each."""
+
     def script(self, text: str) -> None:
         """Run statements that have no name and no values."""
+        self.begin("", changes=True)
         wait(self.server.execute(text))
 
     def run(self, name: str, *values: object) -> int:
         """Run a statement that writes; return how many rows it changed."""
+        self.begin(name, changes=True)
         status: str = wait(self.server.execute(self._statements[name], *self._given(name, values)))
         changed = int(status.rpartition(" ")[2])
         self.writes += changed > 0
@@ -113,6 +118,7 @@ class Connection:
 
     def write(self, name: str, rows: Sequence[Sequence[object]]) -> None:
         """Write rows, all of the same length."""
+        self.begin(name, changes=True)
         self.writes += 1
         columns = _COLUMNS.get(name, _CHANGING)
         arrays = [
@@ -123,6 +129,7 @@ class Connection:
 
     def value(self, name: str, *values: object) -> Any:
         """Return the single value that a statement yields; None without a row."""
+        self.begin(name, changes=False)
         return wait(self.server.fetchval(self._statements[name], *self._given(name, values)))
 
     def read(self, name: str, kind: type[T], *values: object) -> T:
@@ -132,6 +139,7 @@ class Connection:
 
     def read_from(self, table: str, kind: type[T], *values: object) -> T:
         """Read tasks of a detached partition: `$1` is the number after which, `$2` how many."""
+        self.begin("", changes=False)
         text = wait(
             self.server.fetchval(
                 f"SELECT coalesce(json_agg({_PARTS['task']}), '[]')::text FROM ("  # noqa: S608 - a name of ours

@@ -22,6 +22,10 @@ class Concerns(Enum):
     """The server, which can do nothing now: its disk is full."""
 
 
+class Postponed(Exception):  # noqa: N818 - not an error of any call
+    """The server refuses statements of several calls; run them one by one to learn whose it is."""
+
+
 _OF_ONE_CALL = {"0A", "21", "22", "23", "42", "44", "54"}
 _OF_THE_COMMIT = {"40", "55"}
 _STATEMENT_TIMEOUT, _READ_ONLY = "57014", "25006"

@@ -1,0 +1,200 @@
+"""The tasks that one transaction has read and changed, so that many calls share a statement.
+
+A statement is a round trip, and the calls of a commit would make eight for each task. Instead one statement reads ahead
+what the calls are known to read, and changed rows are written together: before the commit, or before a statement that
+could read them. A statement that changes tasks itself makes all that is known here void.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import asyncpg
+
+from safelight.db import ids
+from safelight.db.commit.transaction import Computed, Reads, TenantKey, encoded
+from safelight.db.lifecycle import Change
+from safelight.db.postgres.ledger import SharedMemory
+from safelight.db.postgres.sessions.connection import Connection
+from safelight.db.postgres.sessions.failures import Concerns, Postponed, concerns
+from safelight.db.rows import TaskRow
+from safelight.wire import State
+
+_T = TypeVar("_T")
+
+_Found = list[TaskRow] | None
+
+_APART = frozenset({
+    "committed", "delete_ended", "delete_tasks", "end_tasks", "ended_by_number", "enter", "insert_delivery",
+    "insert_ended", "insert_events", "insert_partition", "insert_tasks", "keep_spec", "keep_workers", "last_partition",
+    "live_by_number", "load", "meta", "notify", "read_ahead", "refresh", "set_meta", "spec", "spec_by_digest",
+    "update_tasks", "waiting", "waiting_by_number", "waiting_classic", "waiting_oldest",
+})  # fmt: skip
+"""Statements that neither read nor change tasks, and those of this module and `PostgresTransaction`, which see to the
+order themselves."""
+
+
+class OrderedConnection(Connection):
+    """The connection of one transaction: before a statement that could read what is not written yet, it is written."""
+
+    def __init__(self, connection: Connection, write: Callable[[], None], forget: Callable[[], None]) -> None:
+        super().__init__(connection.server)
+        self._write, self._forget = write, forget
+
+    def begin(self, name: str, *, changes: bool) -> None:
+        """Write what was postponed; forget what a statement may change."""
+        if name not in _APART:
+            self._write()
+            if changes:
+                self._forget()
+
+
+class Rows:
+    """What one transaction knows of tasks, and what of it is not written yet."""
+
+    def __init__(self, *, postpone: bool) -> None:
+        """Write each change at once unless it may `postpone`, so that a failure is the call's that made it."""
+        self._postpone = postpone
+        self.known: dict[int, TaskRow | None] = {}
+        """By number, as they are now; None for a task that does not exist any more."""
+        self.held: dict[str, set[int]] = {}
+        """By worker, for those that were asked for: the tasks that it has leases on."""
+        self._keys: dict[TenantKey, int | None] = {}
+        self._computed: dict[Computed, TaskRow | None] = {}
+        self._engine = ""
+        self._unwritten: dict[int, tuple[bool | None, TaskRow | None]] = {}
+        """By number: whether the task has ended in the database (None: it has no row there), and the new row."""
+        self._waiting_unwritten = False
+
+    def forget(self) -> None:
+        """Forget what was read."""
+        for known in (self.known, self.held, self._keys, self._computed):
+            known.clear()
+
+    def read_ahead(self, connection: Connection, memory: SharedMemory, reads: Sequence[Reads]) -> None:
+        """Read what calls will read, in one statement."""
+        if not self._postpone:
+            return
+        tasks = [task for each in reads for task in each.tasks]
+        keys = {(task.tenant, task.idempotency_key) for task in tasks if task.idempotency_key is not None}
+        wanted: set[Computed] = set()
+        if memory.engine:
+            for task in tasks:
+                if task.reuse and task.input is not None and (spec := memory.spec_ids.get(task.recipe_digest)):
+                    wanted.add((task.tenant, task.input.digest, spec[0]))
+        references = (ids.parse(lease) for each in reads for lease in each.leases)
+        numbers = list({reference.n for reference in references if reference is not None})
+        workers = {each.worker for each in reads if each.worker is not None}
+        if not (keys or wanted or numbers or workers):
+            return
+        since = [(worker, memory.held_since.get(worker, 0)) for worker in workers]
+        values = encoded(list(keys)), encoded(list(wanted)), memory.engine, numbers, encoded(since)
+        with_keys, alike, live, held = self._attributed_to_none(
+            lambda: connection.read("read_ahead", tuple[_Found, _Found, _Found, _Found], *values)
+        )
+        self.forget()
+        self._engine = memory.engine
+        self._keys = dict.fromkeys(keys)
+        self._keys |= {(row.tenant, row.idempotency_key or ""): row.n for row in with_keys or ()}
+        self._computed = dict.fromkeys(wanted)
+        self._computed |= {(row.tenant, row.input or "", row.spec): row for row in alike or ()}
+        self.held = {worker: set() for worker in workers}
+        for row in held or ():
+            self.held[row.worker or ""].add(row.n)
+        self.known = {row.n: row for found in (with_keys, live, held) for row in found or ()}
+
+    def of_keys(self, keys: Sequence[TenantKey]) -> list[TaskRow] | None:
+        """Return the rows that have one of these idempotency keys; None if that is not known."""
+        if any(key not in self._keys for key in keys):
+            return None
+        numbers = (self._keys[key] for key in keys)
+        return [row for n in numbers if n is not None and (row := self.known[n]) is not None]
+
+    def alike(self, wanted: Sequence[Computed], engine: str) -> list[TaskRow] | None:
+        """Return the finished rows that have computed these; None if that is not known."""
+        if engine != self._engine or any(each not in self._computed for each in wanted):
+            return None
+        return [row for each in wanted if (row := self._computed[each]) is not None]
+
+    def of_worker(self, worker: str) -> list[TaskRow] | None:
+        """Return the rows that a worker has leases on; None if that is not known."""
+        numbers = self.held.get(worker)
+        return None if numbers is None else [row for n in numbers if (row := self.known[n]) is not None]
+
+    def now(self, row: TaskRow) -> TaskRow | None:
+        """Return a row that was read as waiting, as it is now; None if it cannot be leased any more."""
+        now = self.known.get(row.n, row)
+        return now if now is not None and available(now) else None
+
+    def change(self, pairs: Sequence[tuple[Change, TaskRow]], connection: Connection) -> None:
+        """Note changes, to be written later."""
+        for change, row in pairs:
+            old, new = change.old, None if change.new is None else row
+            place = None if old is None else ended(old)
+            self._unwritten[row.n] = (self._unwritten[row.n][0] if row.n in self._unwritten else place), new
+            self._waiting_unwritten = self._waiting_unwritten or (new is not None and available(new))
+            self._learn(row.n, old, new)
+        if not self._postpone:
+            self._write(connection)
+
+    def _learn(self, n: int, old: TaskRow | None, new: TaskRow | None) -> None:
+        self.known[n] = new
+        if old is not None and old.worker in self.held:
+            self.held[old.worker].discard(n)
+        if new is not None and new.state is State.WORKING and new.worker in self.held:
+            self.held[new.worker].add(n)
+        row = new or old
+        assert row is not None
+        if row.idempotency_key is not None and (key := (row.tenant, row.idempotency_key)) in self._keys:
+            self._keys[key] = None if new is None else n
+        if row.input is not None and (row.tenant, row.input, row.spec) in self._computed:
+            del self._computed[row.tenant, row.input, row.spec]
+
+    def write(self, connection: Connection) -> None:
+        """Write what is not written yet."""
+        if self._unwritten:
+            self._attributed_to_none(lambda: self._write(connection))
+
+    def write_waiting(self, connection: Connection) -> None:
+        """Write what is not written yet, if tasks that can be leased are among it."""
+        if self._waiting_unwritten:
+            self.write(connection)
+
+    def _write(self, connection: Connection) -> None:
+        unwritten, self._unwritten = self._unwritten, {}
+        self._waiting_unwritten = False
+        moves: dict[tuple[bool | None, bool | None], list[int]] = {}
+        for n, (old, new) in unwritten.items():
+            moves.setdefault((old, None if new is None else ended(new)), []).append(n)
+        # New rows come last: one may have the idempotency key of one that is deleted.
+        for (old, place), numbers in sorted(moves.items(), key=lambda move: move[0][0] is None):
+            rows = [row for n in numbers if (row := unwritten[n][1]) is not None]
+            if old is False and place is not None:
+                name = "end_tasks" if place else "update_tasks"
+                connection.write(name, [row.changing_values() for row in rows])
+                continue
+            if old is not None:
+                connection.run("delete_ended" if old else "delete_tasks", numbers)
+            if rows:
+                connection.write("insert_ended" if place else "insert_tasks", [row.values() for row in rows])
+
+    @staticmethod
+    def _attributed_to_none(call: Callable[[], _T]) -> _T:
+        """Run statements of several calls: where the server refuses them, it is not known whose they are."""
+        try:
+            return call()
+        except (asyncpg.PostgresError, asyncpg.DataError) as error:
+            if concerns(error) is Concerns.CALL:
+                raise Postponed from error
+            raise
+
+
+def ended(row: TaskRow) -> bool:
+    """Whether a task has ended, so that its row is in the other table."""
+    return row.state >= State.FINISHED
+
+
+def available(row: TaskRow) -> bool:
+    """Whether a task can be leased now."""
+    return row.state is State.WAITING and row.due is None
