@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -154,10 +155,13 @@ _UNSAFE = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off
 
 
 @contextmanager
-def server(*, fsync: bool = False, made: bool = True) -> Iterator[Server]:
-    """A server that runs for as long as the context lasts, or (`made` false) a directory for one."""
+def server(*, fsync: bool = False, made: bool = True, **place: Any) -> Iterator[Server]:
+    """A server that runs for as long as the context lasts, or (`made` false) a directory for one.
+
+    `place` is where it runs, as `Server` takes it.
+    """
     directory = Path(tempfile.mkdtemp(prefix="safelight-postgres-", dir=_base()))
-    running = Server(directory, fsync=fsync)
+    running = Server(directory, fsync=fsync, **place)
     try:
         if made:
             running.make()

@@ -28,7 +28,7 @@ _ATTEMPT = 3.0
 _CALL = 12.0
 """Seconds for one member to answer, and for any: a cluster takes a few seconds to elect a new leader."""
 
-_QUIET = 15.0
+_QUIET = 6.0
 """Seconds after which a watch without news ends: a member that was cut off would never say so."""
 
 _LONGEST = 64 << 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
@@ -14,6 +15,17 @@ from safelight.errors import Code, Error
 CONNECT = 5.0
 """Seconds to reach one of the hosts."""
 
+_UNREACHABLE = (
+    *(OSError, TimeoutError, ValueError),
+    *(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.TargetServerAttributeNotMatched),
+)
+_PORT = 5432
+_SILENT = 5
+"""Seconds without a sign of the other side's kernel after which a session is lost, at either end: a network that drops
+packets resets nothing. A suspended process is no silence, its kernel goes on."""
+_PROBE_AFTER, _PROBE_EVERY, _PROBES = 2, 1, 3
+"""Seconds without traffic after which the other side is probed, between two probes, and how many are sent."""
+
 _SETTINGS = {
     "application_name": "safelight db",
     "timezone": "UTC",
@@ -25,10 +37,10 @@ _SETTINGS = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     # A server notices clients whose network was cut, so that their locks do not stay.
-    "tcp_keepalives_idle": "5",
-    "tcp_keepalives_interval": "2",
-    "tcp_keepalives_count": "4",
-    "tcp_user_timeout": "15s",
+    "tcp_keepalives_idle": str(_PROBE_AFTER),
+    "tcp_keepalives_interval": str(_PROBE_EVERY),
+    "tcp_keepalives_count": str(_PROBES),
+    "tcp_user_timeout": f"{_SILENT}s",
     "client_connection_check_interval": "5s",
 }
 
@@ -47,26 +59,66 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         user = parts.username
         return urlunsplit((parts.scheme, f"{user}@{place}" if user else place, parts.path, "", ""))
 
+    @property
+    def _hosts(self) -> list[dict[str, Any]]:
+        """The hosts that the URL names, each as arguments of the driver; one without arguments where it names none."""
+        given = urlsplit(self.url)
+        names = [name for name in given.netloc.rpartition("@")[2].split(",") if name]
+        if len(names) < 2:
+            return [{}]
+        parts = [urlsplit(f"//{name}") for name in names]
+        return [{"host": part.hostname, "port": part.port or _PORT} for part in parts]
+
     async def connect(self, **settings: str) -> asyncpg.Connection[Any]:
-        """Open a session with the primary. Raises UNAVAILABLE with the reason."""
+        """Open a session with the primary. Raises UNAVAILABLE with the reason.
+
+        The hosts are asked one by one: all have a time limit of their own, so one whose machine is gone hides no other.
+        """
+        reasons: list[str] = []
+        for host in self._hosts:
+            try:
+                connection = await self._connect(host, settings)
+            except _UNREACHABLE as error:
+                reasons.append(str(error).strip() or f"no answer for {CONNECT:g} seconds")
+                last = error
+                continue
+            _notice_silence(connection)
+            return connection
+        reason = "; ".join(dict.fromkeys(reasons))
+        raise Error(
+            Code.UNAVAILABLE, f"The database at {self.shown} cannot be reached: {reason}.", retry_after=1
+        ) from last
+
+    async def _connect(self, host: dict[str, Any], settings: dict[str, str]) -> asyncpg.Connection[Any]:
         named = dict(parse_qsl(urlsplit(self.url).query))
-        try:
-            return await asyncpg.connect(
-                self.url,
-                timeout=CONNECT,
-                command_timeout=self.statement_timeout + 5.0,
-                statement_cache_size=400,
-                target_session_attrs=None if "target_session_attrs" in named else SessionAttribute.primary,
-                server_settings={
-                    **_SETTINGS,
-                    "statement_timeout": f"{round(self.statement_timeout * 1000)}ms",
-                    # A suspended instance must not hold the others up: its transaction, and so its lock, is ended.
-                    "idle_in_transaction_session_timeout": "10s",
-                    **settings,
-                },
-            )
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-            reason = str(error).strip() or type(error).__name__
-            raise Error(
-                Code.UNAVAILABLE, f"The database at {self.shown} cannot be reached: {reason}.", retry_after=1
-            ) from error
+        return await asyncpg.connect(
+            self.url,
+            **host,
+            timeout=CONNECT,
+            command_timeout=self.statement_timeout + 5.0,
+            statement_cache_size=400,
+            target_session_attrs=None if "target_session_attrs" in named else SessionAttribute.primary,
+            server_settings={
+                **_SETTINGS,
+                "statement_timeout": f"{round(self.statement_timeout * 1000)}ms",
+                # A suspended instance must not hold the others up: its transaction, and so its lock, is ended.
+                "idle_in_transaction_session_timeout": "10s",
+                **settings,
+            },
+        )
+
+
+def _notice_silence(connection: asyncpg.Connection[Any]) -> None:
+    """Let the kernel end a session whose server's machine is gone; else it is noticed after the longest statement."""
+    opened = connection._transport.get_extra_info("socket")  # noqa: SLF001 - the driver offers nothing for it
+    if opened is None or opened.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", _PROBE_AFTER),
+        ("TCP_KEEPINTVL", _PROBE_EVERY),
+        ("TCP_KEEPCNT", _PROBES),
+        ("TCP_USER_TIMEOUT", _SILENT * 1000),
+    ):
+        if (number := getattr(socket, option, None)) is not None:  # not every system has all of them
+            opened.setsockopt(socket.IPPROTO_TCP, number, value)
