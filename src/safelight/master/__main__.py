@@ -92,7 +92,7 @@ class Config(AccessConfig, frozen=True, kw_only=True):
 @asynccontextmanager
 async def build(config: Config, service: serve.Service) -> AsyncIterator[web.Application]:
     """Connect the parts. Nothing here waits for db or storage."""
-    db, storage = service.uses(DbClient, "db"), service.uses(StorageClient, "storage")
+    db = service.uses(DbClient, "db")
     access = MasterAccess(config, service, db)
     metrics = Metrics(service.registry)
     feed = Feed(db)
@@ -111,7 +111,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         metrics.take(await db.summary())
 
     service.refreshers.append(take_summary)
-    application = _application(config, service, db, storage, feed, last_hour, metrics, access, signer)
+    application = _application(config, service, db, feed, last_hour, metrics, access, signer)
     async with feed.following(), last_hour.counting(), webhooks.delivering(), access.running():
         yield application
 
@@ -120,7 +120,6 @@ def _application(
     config: Config,
     service: serve.Service,
     db: DbClient,
-    storage: StorageClient,
     feed: Feed,
     last_hour: LastHourCounter,
     metrics: Metrics,
@@ -128,9 +127,9 @@ def _application(
     signer: Signer,
 ) -> web.Application:
     """Put the parts together."""
-    recipes, places = RecipeBook(db, _from_file(config.recipes)), Places(config.uploads)
-    batcher, downloads = TaskBatcher(db, storage), Downloads(db, storage)
-    ingest, partials = Ingest(storage, metrics, limit=config.max_photo), service.uses(PartialClient, "storage")
+    storage, partials = service.uses(StorageClient, "storage"), service.uses(PartialClient, "storage")
+    recipes, ingest = RecipeBook(db, _from_file(config.recipes)), Ingest(storage, metrics, limit=config.max_photo)
+    batcher, downloads, places = TaskBatcher(db, storage), Downloads(db, storage), Places(config.uploads)
     events = Events(feed, db, metrics, stall_timeout=config.event_stall_timeout, readers=config.event_readers)
     service.on_stop(events.stop)
     parts: tuple[HasEndpoints, ...] = (
