@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pyvips
+from msgspec import structs
 
 from safelight.engine.failures import HarmlessComplaint, computing
 from safelight.engine.formats import Format
@@ -104,7 +105,8 @@ def _processed(original: Original, recipe: Recipe, limits: Limits, stop: Stop | 
         ):
             original.verify()  # says where; some readers fail without a word, and the encoder gets the blame
         raise
-    return Result(original=header, outputs=outputs)
+    original.finish()
+    return Result(original=header, outputs=[structs.replace(output, notes=original.facts.notes) for output in outputs])
 
 
 def _ignore(_image: pyvips.Image) -> None: ...

@@ -54,6 +54,10 @@ class Original:
             refuse_hdr(self.facts.profile)
         return image
 
+    def finish(self) -> None:
+        """See `facts.Reader`."""
+        self._reader.finish()
+
     def verify(self) -> None:
         """Decode all of it for nothing: Error(DAMAGED_IMAGE), which says where, if that fails."""
         with reading(self.format):

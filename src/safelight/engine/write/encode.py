@@ -72,7 +72,6 @@ def encode(name: str, picture: Picture, output: OutputSpec, format_: Format, fac
         width=picture.width,
         height=picture.height,
         frames=picture.frames,
-        notes=facts.notes,
     )
 
 

@@ -12,14 +12,14 @@ from safelight.engine.color.samples import from_narrow, unpremultiplied
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.formats import Format
 from safelight.engine.read.boxes import main_picture
-from safelight.engine.read.facts import Facts
+from safelight.engine.read.facts import Facts, Reader
 from safelight.engine.read.plugins import from_bytes, guarded
 from safelight.engine.records import Probe
 
 _BANDS = {"I": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "RGBa": 4}
 
 
-class HeicReader:
+class HeicReader(Reader):
     """See `facts.Reader`. The file's own boxes say how the picture is turned, and libheif obeys them."""
 
     def __init__(self, data: memoryview, format_: Format) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pyvips
 
 from safelight.engine import turbo
-from safelight.engine.failures import damaged, unsupported
+from safelight.engine.failures import damaged, reading, unsupported
 from safelight.engine.formats import Format
+from safelight.engine.read.counted import BLOCK, Counted
 from safelight.engine.read.formats.vips import FailOn, VipsReader
 
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -21,8 +22,10 @@ _FRAMES = frozenset({*range(0xC0, 0xD0), _NEAR_LOSSLESS} - {0xC4, 0xC8, 0xCC})
 _RESTARTS = range(0xD0, 0xD8)
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _PADDING = 16  # bytes that some programs put before the end
-_SEQUENTIAL = frozenset({0xC0, 0xC1})
+_MOST_SHRUNK = 8
+_SEQUENTIAL, _ARITHMETIC = frozenset({0xC0, 0xC1, 0xC9}), 0xC9
 _NO_CODES = b"\xff\x00" * 8  # bits that no Huffman table has a code for, as many as the decoder fetches ahead
+_ENDS = _END * (len(_NO_CODES) // len(_END))
 _PROCESSES = {0xC3: "lossless", 0xC5: "hierarchical", 0xC6: "hierarchical", 0xC7: "hierarchical lossless"}
 _PROCESSES |= {0xC9: "arithmetic", 0xCA: "arithmetic", 0xCB: "arithmetic lossless"}
 _PROCESSES |= dict.fromkeys((0xCD, 0xCE, 0xCF), "hierarchical arithmetic")
@@ -32,12 +35,14 @@ _PROCESSES |= dict.fromkeys((0xCD, 0xCE, 0xCF), "hierarchical arithmetic")
 class _Structure:
     """Whether the file has its end marker, and whether other bytes stand between the markers of its header.
 
-    `only_scan`: where the coded pixels start and end, if they are Huffman codes in one sequential scan of all colours.
+    `scan_end`: where the coded pixels end, if they are in one sequential scan of all colours; else 0. `huffman`: whether
+    they are Huffman codes there.
     """
 
     ends: bool
     padded_header: bool
-    only_scan: tuple[int, int] | None = None
+    scan_end: int = 0
+    huffman: bool = False
 
 
 class JpegReader(VipsReader):
@@ -47,14 +52,16 @@ class JpegReader(VipsReader):
     over of the picture tell of damage: before a restart marker for certain, elsewhere perhaps.
 
     libvips does not hear what the decoder complains of in the last rows and behind them. Where there is a single scan,
-    the decoder is therefore shown no end marker: it fails where codes are missing. `strict` looks for those left over.
+    the decoder is therefore shown no end marker: it fails where codes are missing. Codes are left over if it has not
+    asked for the last bytes of the scan when all pixels have been decoded.
     """
 
     fail_on: FailOn = "warning"
 
     def __init__(self, data: memoryview, format_: Format, *, strict: bool = False, lenient: str = "") -> None:
         self._complaint = lenient
-        self._scan: tuple[int, int] | None = None
+        self._single = False
+        self._counted: Counted | None = None
         self._file = data
         if lenient:  # a harmless complaint would stop the decoder
             self.fail_on = "error"
@@ -65,13 +72,13 @@ class JpegReader(VipsReader):
         structure = _walked(self.data)
         if (found := _LEFT_OVER.search(self._complaint)) and not structure.padded_header:
             self._judge_left_over(int(found[1]), int(found[2], 16))
-        size, self._scan = len(self.data), structure.only_scan
+        size, self._single = len(self.data), bool(structure.scan_end)
         if not structure.ends:
             if self.strict:
                 raise damaged(self.format, f"it ends at byte {size} without its end marker")
             self.notes.append(f"The JPEG file ends at byte {size} without its end marker. All of its pixels were read.")
-        if self._scan:
-            self.data = b"".join((self.data[: self._scan[1]], _NO_CODES))
+        if self._single:
+            self.data = _with_last_block(self.data[: structure.scan_end], _NO_CODES if structure.huffman else _ENDS)
         elif not structure.ends:
             self.data = b"".join((self.data, _END))
 
@@ -82,15 +89,21 @@ class JpegReader(VipsReader):
         if count < _PADDING:
             return
         if self.strict:
-            raise damaged(self.format, f"{count} bytes of its picture are of no pixel")
-        self.notes.append(f"{count} bytes of the JPEG file's picture are of no pixel: part of it may be damaged.")
+            raise damaged(self.format, f"at least {count} bytes of its picture are of no pixel")
+        self.notes.append(f"At least {count} bytes of the JPEG file's picture are of no pixel: part of it may be damaged.")
+
+    def source(self) -> pyvips.Source:
+        """See `VipsReader`."""
+        if not self._single:
+            return super().source()
+        self._counted = Counted(self.data)
+        return self._counted
 
     def load(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:
         """See `facts.Reader`."""
-        if self._scan and (image := self._load_small(shrink)) is not None:
+        if self._single and (image := self._load_small(shrink)) is not None:
+            self._counted = None
             return image
-        if self.strict and self._scan:
-            self._refuse_left_over(*self._scan)
         return super().load(frames=frames, shrink=shrink)
 
     def _load_small(self, shrink: int) -> pyvips.Image | None:
@@ -99,24 +112,23 @@ class JpegReader(VipsReader):
         if not turbo.decodes(width // shrink, height // shrink, self.probe.bands):
             return None
         image, said = turbo.decoded(self._file, self.open(shrink=shrink), width, height, shrink)
-        if (found := _LEFT_OVER.search(said)) and int(found[2], 16) == _END[1]:
-            self._judge_left_over(int(found[1]), _END[1])
+        return None if said else image
+
+    def finish(self) -> None:
+        """See `facts.Reader`."""
+        if self._left_over():
+            # A recipe may leave out the last rows, and libvips does at a reduced size, unless it divides the height.
+            shrink = _MOST_SHRUNK if self.probe.height % _MOST_SHRUNK == 0 and self.probe.width >= _MOST_SHRUNK else 1
+            with reading(self.format):
+                super().load(shrink=shrink).avg()
+        if count := self._left_over():
+            self._judge_left_over(count, _END[1])
             self.facts = replace(self.facts, notes=tuple(self.notes))
-        elif said:
-            return None
-        return image
 
-    def _refuse_left_over(self, start: int, end: int) -> None:
-        """Error(DAMAGED_IMAGE) where all pixels are there without the last bytes of their scan.
-
-        At a reduced size libvips leaves out the last rows, so this decodes every pixel once more.
-        """
-        source = pyvips.Source.new_from_memory(self.data[: max(start, end - _PADDING)])
-        try:
-            pyvips.Image.jpegload_source(source, access="sequential", fail_on="warning").avg()
-        except pyvips.Error:
-            return  # the bytes are missing, as they should be; whatever else is wrong, `load` says better
-        raise damaged(self.format, f"the bytes of its picture before byte {end} are of no pixel")
+    def _left_over(self) -> int:
+        """How many bytes of the only scan the decoder has not asked for, at least."""
+        left = len(self.data) - self._counted.position if self._counted else 0
+        return left - len(_NO_CODES) if left else 0
 
     def samples(self, image: pyvips.Image) -> pyvips.Image:
         """See `VipsReader`. Adobe's inverted CMYK is libvips' business."""
@@ -147,20 +159,21 @@ def _walked(data: Any) -> _Structure:
         at += max(2, int.from_bytes(data[at : at + 2], "big"))
         if kind == _START_OF_SCAN:
             scans.append((at, colors))
-    return _Structure(ends=ends, padded_header=padded, only_scan=_only_scan(data, frames, scans, end))
-
-
-def _only_scan(
-    data: Any, frames: list[tuple[int, int]], scans: list[tuple[int, int]], end: int
-) -> tuple[int, int] | None:
-    if len(frames) != 1 or len(scans) != 1:
-        return None
-    (kind, colors), (start, coded) = frames[0], scans[0]
-    if kind not in _SEQUENTIAL or colors != coded:
-        return None
-    while end > start and data[end - 1] == _FILL:
+    single = len(frames) == len(scans) == 1 and frames[0][0] in _SEQUENTIAL and frames[0][1] == scans[0][1]
+    while single and end > scans[0][0] and data[end - 1] == _FILL:
         end -= 1
-    return (start, end) if end > start else None
+    scan_end = end if single and end > scans[0][0] else 0
+    huffman = single and frames[0][0] != _ARITHMETIC
+    return _Structure(ends=ends, padded_header=padded, scan_end=scan_end, huffman=huffman)
+
+
+def _with_last_block(data: Any, ending: bytes) -> bytes:
+    """Join them so that the last of the blocks in which libvips reads begins `_PADDING` bytes before the ending.
+
+    Bytes of no meaning may stand before any marker (B.1.1.2).
+    """
+    fill = -(len(data) - _PADDING) % BLOCK
+    return b"".join((data[: len(_END)], bytes([_FILL]) * fill, data[len(_END) :], ending))
 
 
 def _refuse_unreadable(kind: int, precision: int) -> None:

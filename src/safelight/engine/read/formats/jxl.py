@@ -12,7 +12,7 @@ from safelight.engine.failures import damaged, unsupported
 from safelight.engine.formats import FORMATS, Format
 from safelight.engine.metadata import exif
 from safelight.engine.read.boxes import boxes
-from safelight.engine.read.facts import Facts
+from safelight.engine.read.facts import Facts, Reader
 from safelight.engine.read.formats.jpeg import JpegReader
 from safelight.engine.read.plugins import from_bytes, guarded
 from safelight.engine.records import Probe
@@ -25,7 +25,7 @@ _SIZES = (9, 13, 18, 30)
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
-class JxlReader:
+class JxlReader(Reader):
     """See `facts.Reader`. A JPEG that was packed into JPEG XL is unpacked and read as a JPEG."""
 
     def __init__(self, data: memoryview, format_: Format) -> None:

@@ -14,7 +14,7 @@ import pyvips
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.formats import Format
 from safelight.engine.metadata.directory import Directory, Structure, StructureError
-from safelight.engine.read.facts import Facts
+from safelight.engine.read.facts import Facts, Reader
 from safelight.engine.read.plugins import from_bytes, guarded
 from safelight.engine.records import Probe
 from safelight.errors import Code, Error
@@ -119,7 +119,7 @@ def _fujifilm_piece(data: memoryview) -> tuple[int, int]:
     return offset, length
 
 
-class RawReader:
+class RawReader(Reader):
     """See `facts.Reader`. The camera's white balance, sRGB, upright."""
 
     def __init__(self, data: memoryview, format_: Format) -> None:

@@ -8,13 +8,13 @@ import pyvips
 
 from safelight.engine.failures import reading
 from safelight.engine.formats import Format
-from safelight.engine.read.facts import BITS, Facts, bare, blob, orientation
+from safelight.engine.read.facts import BITS, Facts, Reader, bare, blob, orientation
 from safelight.engine.records import Probe
 
 FailOn = Literal["error", "warning"]
 
 
-class VipsReader:
+class VipsReader(Reader):
     """See `facts.Reader`. Subclasses override the methods that `__init__` and `load` call."""
 
     fail_on: FailOn = "error"
@@ -74,12 +74,15 @@ class VipsReader:
     def open(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:
         """Have libvips open the file; nothing is decoded until pixels are asked for."""
         with reading(self.format):
-            # A source reads these very bytes, where the buffer loaders would copy them first.
-            source = pyvips.Source.new_from_memory(self.data)
+            source = self.source()
             options = self.options(frames=frames, shrink=shrink)
             return pyvips.Operation.call(
                 self.format.reader, source, access="sequential", fail_on=self.fail_on, **options
             )
+
+    def source(self) -> pyvips.Source:
+        """Give libvips these very bytes, which the loaders of buffers would copy first."""
+        return pyvips.Source.new_from_memory(self.data)
 
     def samples(self, image: pyvips.Image) -> pyvips.Image:
         """Bring the samples into the form that `facts.Reader.load` promises."""
