@@ -21,14 +21,14 @@ _SWAPPED = 2  # GConnectFlags: the function gets the connection's own data first
 _CURRENT = 1  # SEEK_CUR
 
 
-class Counted(pyvips.SourceCustom):
-    """A source of these bytes. Keep it for as long as an image reads it."""
+class Counted:
+    """These bytes as a `source`. Keep this for as long as an image reads it."""
 
     def __init__(self, data: bytes) -> None:
-        super().__init__()
+        self.source: pyvips.Source = pyvips.SourceCustom()
         self._bytes = pyvips.Source.new_from_memory(data)
         read = ctypes.cast(_library().vips_source_read, ctypes.c_void_p)
-        _library().g_signal_connect_data(_address(self), b"read", read, _address(self._bytes), None, _SWAPPED)
+        _library().g_signal_connect_data(_address(self.source), b"read", read, _address(self._bytes), None, _SWAPPED)
 
     @property
     def position(self) -> int:

@@ -50,8 +50,9 @@ class Reader(Protocol):
     def finish(self) -> None:
         """Judge what the decoder left of the file, once the pixels of the last `load` have been used.
 
-        Adds to the notes in `facts`. Error(DAMAGED_IMAGE) for what is only read with a note, where the recipe is strict.
+        Adds to the notes in `facts`. Error(DAMAGED_IMAGE) for that where the recipe is strict.
         """
+        return
 
 
 _ANIMATION = frozenset({"page-height", "n-pages", "delay", "loop", "gif-loop", "gif-delay", "background"})

@@ -34,7 +34,7 @@ class _Frame:
 
 
 class GifReader(VipsReader):
-    """A file that ends after a complete block, without its trailer, is harmless and common, and is read."""
+    """A file that ends or makes no more sense after a complete block is read, with a note, unless `strict`."""
 
     _profile: bytes | None = None
 
@@ -64,7 +64,15 @@ class GifReader(VipsReader):
                     yield _frame(data, at, control)
                     at, control = _after_blocks(data, at + 11 + _table(data[at + 9])), 0
                 case _:
-                    return  # garbage between blocks: let the decoder judge
+                    self._doubt(f"the byte at {at} begins no block", "Frames behind it may be missing.")
+                    return
+        if at >= len(data):
+            self._doubt(f"it ends at byte {len(data)} without its trailer", "All of its frames were read.")
+
+    def _doubt(self, what: str, follows: str) -> None:
+        if self.strict:
+            raise damaged(self.format, what)
+        self.notes.append(f"Something is wrong with the GIF file: {what}. {follows}")
 
     def describe(self, image: pyvips.Image) -> Facts:
         """See `VipsReader`."""

@@ -35,8 +35,8 @@ _PROCESSES |= dict.fromkeys((0xCD, 0xCE, 0xCF), "hierarchical arithmetic")
 class _Structure:
     """Whether the file has its end marker, and whether other bytes stand between the markers of its header.
 
-    `scan_end`: where the coded pixels end, if they are in one sequential scan of all colours; else 0. `huffman`: whether
-    they are Huffman codes there.
+    `scan_end`: where the coded pixels end, if they are in one sequential scan of all colours; else 0.
+    `huffman`: whether they are Huffman codes there.
     """
 
     ends: bool
@@ -90,21 +90,22 @@ class JpegReader(VipsReader):
             return
         if self.strict:
             raise damaged(self.format, f"at least {count} bytes of its picture are of no pixel")
-        self.notes.append(f"At least {count} bytes of the JPEG file's picture are of no pixel: part of it may be damaged.")
+        self.notes.append(f"At least {count} bytes of the JPEG file's picture are of no pixel: part may be damaged.")
 
     def source(self) -> pyvips.Source:
         """See `VipsReader`."""
-        if not self._single:
-            return super().source()
-        self._counted = Counted(self.data)
-        return self._counted
+        return self._counted.source if self._counted else super().source()
 
-    def load(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:
+    def load(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:  # noqa: ARG002 -- the contract's
         """See `facts.Reader`."""
+        self._counted = None
         if self._single and (image := self._load_small(shrink)) is not None:
-            self._counted = None
             return image
-        return super().load(frames=frames, shrink=shrink)
+        return self._load_counted(shrink)
+
+    def _load_counted(self, shrink: int) -> pyvips.Image:
+        self._counted = Counted(self.data) if self._single else None
+        return super().load(shrink=shrink)
 
     def _load_small(self, shrink: int) -> pyvips.Image | None:
         """Decode a small sound picture by `turbo`, which hears of bytes that are left over; None for the others."""
@@ -120,7 +121,7 @@ class JpegReader(VipsReader):
             # A recipe may leave out the last rows, and libvips does at a reduced size, unless it divides the height.
             shrink = _MOST_SHRUNK if self.probe.height % _MOST_SHRUNK == 0 and self.probe.width >= _MOST_SHRUNK else 1
             with reading(self.format):
-                super().load(shrink=shrink).avg()
+                self._load_counted(shrink).avg()
         if count := self._left_over():
             self._judge_left_over(count, _END[1])
             self.facts = replace(self.facts, notes=tuple(self.notes))
@@ -160,11 +161,19 @@ def _walked(data: Any) -> _Structure:
         if kind == _START_OF_SCAN:
             scans.append((at, colors))
     single = len(frames) == len(scans) == 1 and frames[0][0] in _SEQUENTIAL and frames[0][1] == scans[0][1]
-    while single and end > scans[0][0] and data[end - 1] == _FILL:
-        end -= 1
-    scan_end = end if single and end > scans[0][0] else 0
+    scan_end = _without_fill(data, scans[0][0], end) if single else 0
     huffman = single and frames[0][0] != _ARITHMETIC
     return _Structure(ends=ends, padded_header=padded, scan_end=scan_end, huffman=huffman)
+
+
+def _without_fill(data: Any, start: int, end: int) -> int:
+    """Where the codes of a scan end before bytes of no meaning, which some padding may follow; 0 if there are none."""
+    tail = bytes(data[max(start, end - _PADDING) : end])
+    if (at := tail.find(bytes([_FILL, _FILL]))) >= 0:  # which stand in no codes
+        end -= len(tail) - at
+    while end > start and data[end - 1] == _FILL:
+        end -= 1
+    return end if end > start else 0
 
 
 def _with_last_block(data: Any, ending: bytes) -> bytes:

@@ -27,7 +27,7 @@ _COLORS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _SEPARATE
 _ALPHA = {1: "associated", 2: "unassociated"}
 _BRIGHTEST = 1000.0
 _COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
-_FAX, _JPEG = frozenset({2, 3, 4}), 7  # whose decoders only warn of damage
+_WARNING, _JPEG = frozenset({2, 3, 4, 32773}), 7  # whose decoders only warn of damage
 _FILL_ORDER, _ROWS, _FAX_OPTIONS, _PREDICTOR, _COLOR_MAP, _TILE_SIDES = 266, 278, (292, 293), 317, 320, (322, 323)
 _JPEG_TABLES, _YCBCR_VALUES, _XMP, _IPTC, _PHOTOSHOP, _PROFILE = 347, (529, 530, 531, 532), 700, 33723, 34377, 34675
 _NEEDED = frozenset(
@@ -85,7 +85,7 @@ class TiffReader(VipsReader):
         if self._kind == _LAB:
             self._declare_rgb(directory)
         compression = directory.value(_COMPRESSION, 1)
-        if compression in _FAX or (compression == _JPEG and not self._lenient):
+        if compression in _WARNING or (compression == _JPEG and not self._lenient):
             self.fail_on: FailOn = "warning"
         if self._lenient or self.fail_on == "warning":
             self.data = Structure(self.data).holding_only(directory, _NEEDED)
