@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import AsyncExitStack
 
 import asyncpg
@@ -200,6 +201,21 @@ async def test_one_expires_leases_and_another_takes_over_when_it_dies(instances,
         kinds += [event.kind for event in page.events]
     assert (await second.get(made.id)).state is State.QUARANTINED
     assert second._database.maintains
+
+
+async def test_times_are_those_of_the_database(instances, database, monkeypatch):
+    store = await instances()
+    monkeypatch.setattr(time, "time", lambda: 1.0)  # the clock of this instance's machine
+    server = await asyncpg.connect(database)
+    try:
+        before = await server.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+        (made,) = await store.create([new_task()])
+        (lease,) = await store.lease(request(seconds=30))
+        after = await server.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+    finally:
+        await server.close()
+    assert before - 0.001 <= made.created <= after
+    assert before + 29.999 <= lease.expires <= after + 30
 
 
 async def test_only_an_instance_that_is_alone_extends_leases(database):

@@ -26,15 +26,22 @@ async def test_a_task_comes_back_as_it_was_made(store):
         priority=-7,
         batch="holiday",
         spec=msgspec.Raw(b'{"text": "\\u00e4 \'; DROP TABLE task"}'),
+        traceparent="00-0123456789abcdef0123456789abcdef-0123456789abcdef-01",
     )
     (made,) = await store.create([new])
     assert made == await store.get(made.id)
     assert made.state is State.WAITING
-    for field in ("input", "filename", "media_type", "recipe", "recipe_digest", "priority", "batch"):
+    fields = ("input", "filename", "media_type", "recipe", "recipe_digest", "priority", "batch", "traceparent")
+    for field in fields:
         assert getattr(made, field) == getattr(new, field)
     (lease,) = await store.lease(request())
+    assert lease.traceparent == new.traceparent
     assert (lease.task, lease.attempt, lease.filename, lease.input) == (made.id, 1, new.filename, new.input)
     assert msgspec.json.decode(lease.spec) == msgspec.json.decode(new.spec)
+    await store.settle([finished(lease.id)])
+    ended = await store.get(made.id)
+    for field in fields:
+        assert getattr(ended, field) == getattr(new, field)
 
 
 async def test_a_task_is_leased_and_finished(store):
