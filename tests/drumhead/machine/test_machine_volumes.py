@@ -177,3 +177,43 @@ async def test_volumes_that_osv_cannot_have_are_refused(tmp_path, volumes):
         await open_volumes(Home(root=tmp_path), volumes, find_guest("osv"))
     assert error.value.code is ErrorCode.UNSUPPORTED
     await open_volumes(Home(root=tmp_path), volumes, find_guest("linux"))
+
+
+def qcow2(path, *options):
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *options, path, "64M"], check=True)
+    return path
+
+
+async def test_what_a_guest_writes_never_decides_the_format_of_its_disk(tmp_path):
+    """Else the header of a raw disk would have QEMU open any file of the host, for reading and for writing."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"of the host" * 1000)
+    home, linux = Home(root=tmp_path / "home"), find_guest("linux")
+    volume = VolumeMount(source="data", path="/data")
+    ((drive,), _) = await open_volumes(home, (volume,), linux)
+    header = qcow2(tmp_path / "evil", "-F", "raw", "-b", str(secret)).read_bytes()
+    with drive.path.open("r+b") as disk:  # as the machine does: its disk is the file from the first byte on
+        disk.write(header[:1024])
+    with pytest.raises(DrumheadError, match="a guest may have written") as error:
+        await open_volumes(home, (volume,), linux)
+    assert error.value.code is ErrorCode.USAGE
+    assert is_whole(drive.path)
+
+
+async def test_a_qcow2_disk_is_one_file(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(1 << 20))
+    disks = {
+        "refers to other files": qcow2(tmp_path / "backing.qcow2", "-F", "raw", "-b", str(secret)),
+        "refers to": qcow2(tmp_path / "data.qcow2", "-o", f"data_file={tmp_path / 'outside'}"),
+        "is no qcow2 disk": tmp_path / "raw.qcow2",
+    }
+    (tmp_path / "raw.qcow2").write_bytes(bytes(1 << 20))
+    home, linux = Home(root=tmp_path / "home"), find_guest("linux")
+    for said, path in disks.items():
+        with pytest.raises(DrumheadError, match=said):
+            await open_volumes(home, (VolumeMount(source=str(path), path="/data"),), linux)
+    for version in ("0.10", "1.1"):
+        path = qcow2(tmp_path / f"{version}.qcow2", "-o", f"compat={version}")
+        ((drive,), _) = await open_volumes(home, (VolumeMount(source=str(path), path="/data"),), linux)
+        assert drive.format == "qcow2"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from drumhead import host
 from drumhead.blobs import replacing
@@ -14,6 +14,7 @@ from drumhead.guest import require
 from drumhead.guest.contract import Drive, GuestMount
 from drumhead.machine.options import MIN_DISK
 from drumhead.machine.volume import ext4
+from drumhead.machine.volume.formats import disk_format
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from drumhead.home import Home
     from drumhead.machine.records import Instance, VolumeMount
 
-QCOW2_MAGIC = b"QFI\xfb"
 OVERLAY_SERIAL = "overlay"
 CHECK_TIME = 3600.0
 REPAIRED = (0, 1, 2)
@@ -67,7 +67,7 @@ async def open_volumes(
                     ErrorCode.NOT_FOUND, f"there is no disk {path}; a name without a slash creates a new volume"
                 )
             await make_disk(path, volume.size, guest.volume_options)
-        form = disk_format(path)
+        form = await asyncio.to_thread(disk_format, path)
         if volume.readonly:
             require(guest, "readonly-volume")
         elif form == "raw":
@@ -108,11 +108,6 @@ async def open_overlay(directory: Path, size: int, guest: Guest) -> Drive:
     if not path.exists():
         await make_disk(path, size, guest.volume_options)
     return Drive(path=path, format="raw", serial=OVERLAY_SERIAL, readonly=False)
-
-
-def disk_format(path: Path) -> Literal["raw", "qcow2"]:
-    with path.open("rb") as file:
-        return "qcow2" if file.read(4) == QCOW2_MAGIC else "raw"
 
 
 def repair_disk(path: Path) -> None:
