@@ -14,11 +14,17 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.tree import USR_MERGED, Tree, clean_path, directory, regular, symlink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 AR_MAGIC = b"!<arch>\n"
 AR_HEADER = 60
+MAX_UNPACKED = 2 << 30
+"""Bytes of a package's files, and of the tar with them."""
+MAX_ENTRIES = 500_000
+_WINDOW = 128 << 20
+_CHUNK = 1 << 20
+_TOO_MUCH = "it unpacks to more bytes or files than any package of Debian has"
 
 
 def read_deb(path: Path) -> tuple[Tree, int]:
@@ -32,9 +38,12 @@ def read_deb(path: Path) -> tuple[Tree, int]:
 
 
 def _read_data(data: bytes) -> tuple[Tree, int]:
-    tree, newest = Tree(), 0
+    tree, newest, size = Tree(), 0, 0
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        for info in archive:
+        for number, info in enumerate(archive):
+            size += info.size if info.isreg() else 0  # a file's holes are in no tar, but in its size
+            if size > MAX_UNPACKED or number >= MAX_ENTRIES:
+                raise ValueError(_TOO_MUCH)
             path = _merged(clean_path(info.name))
             newest = max(newest, int(info.mtime))
             if info.isdir():
@@ -65,12 +74,22 @@ def _data_tar(deb: bytes) -> bytes:
         if stem == "data.tar":
             match suffix:
                 case ".xz":
-                    return lzma.decompress(contents)
+                    return _unpacked(lzma.LZMAFile(io.BytesIO(contents)).read)
                 case ".zst":
-                    return zstandard.ZstdDecompressor().decompressobj().decompress(contents)
+                    decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
+                    return _unpacked(decompressor.stream_reader(io.BytesIO(contents), read_across_frames=True).read)
                 case _:
                     raise ValueError(f"{name} has an unknown compression")
     raise ValueError("it has no data.tar")
+
+
+def _unpacked(read: Callable[[int], bytes]) -> bytes:
+    data = bytearray()
+    while chunk := read(_CHUNK):
+        data += chunk
+        if len(data) > MAX_UNPACKED:
+            raise ValueError(_TOO_MUCH)
+    return bytes(data)
 
 
 def _ar_members(archive: bytes) -> Iterator[tuple[str, bytes]]:

@@ -8,6 +8,7 @@ import lzma
 import os
 import re
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from drumhead.blobs import Blobs
+from drumhead.debian import deb
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
 from drumhead.image import store as image_store
@@ -124,6 +126,35 @@ def test_a_package_does_not_multiply_what_its_archive_brings(home, archive):
     with pytest.raises(DrumheadError) as caught:
         store.tree(package)
     assert caught.value.code in (ErrorCode.UNVERIFIED, ErrorCode.UNSUPPORTED)
+
+
+def debian(name, packed):
+    return b"!<arch>\n" + name.ljust(48) + str(len(packed)).encode().ljust(10) + b"`\n" + packed
+
+
+@pytest.mark.parametrize(
+    ("name", "packed"),
+    [
+        (b"data.tar.xz", lzma.compress(bytes(48 * MIB), preset=0)),
+        (b"data.tar.xz", b"".join(lzma.compress(bytes(MIB), preset=0) for _ in range(48))),
+        (b"data.tar.zst", zstandard.compress(bytes(48 * MIB))),
+        (b"data.tar", sparse(1 << 40)),
+        (b"data.tar", tar_of(*((f"d{number}", tarfile.DIRTYPE, "") for number in range(200)))),
+    ],
+    ids=["xz", "many xz", "zstd", "holes", "many entries"],
+)
+def test_a_package_of_debian_unpacks_to_so_much_and_no_more(tmp_path, monkeypatch, name, packed):
+    monkeypatch.setattr(deb, "MAX_UNPACKED", 32 * MIB)
+    monkeypatch.setattr(deb, "MAX_ENTRIES", 100)
+    (tmp_path / "bomb.deb").write_bytes(debian(name, packed))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DrumheadError, match="unpacks to more") as caught:
+            deb.read_deb(tmp_path / "bomb.deb")
+        assert tracemalloc.get_traced_memory()[1] < 80 * MIB
+    finally:
+        tracemalloc.stop()
+    assert caught.value.code is ErrorCode.UNVERIFIED
 
 
 @pytest.mark.parametrize(
