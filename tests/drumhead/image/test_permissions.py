@@ -95,7 +95,7 @@ def test_a_layer_holds_them_and_so_does_a_container(drumhead, owned, tmp_path):
     assert {path: owners[path] for path in EXPECTED} == {**EXPECTED, "srv/link": "0:6 777"}
 
 
-def test_a_machine_and_a_package_of_the_project_have_them(drumhead, owned, tmp_path):
+def test_a_machine_a_new_volume_and_a_package_of_the_project_have_them(drumhead, owned, tmp_path):
     drumhead("package", "build", "-C", owned)
     user = write_files(
         tmp_path / "user",
@@ -105,7 +105,7 @@ def test_a_machine_and_a_package_of_the_project_have_them(drumhead, owned, tmp_p
         },
     )
     drumhead("package", "compose", "t/user", "-C", user)
-    drumhead("run", "-d", "-m", "128M", "-i", "t/user", "owned")
+    drumhead("run", "-d", "-m", "128M", "--volume", "owned:/var/spool/app:32M", "-i", "t/user", "owned")
     ask = (
         "import json, os; names = json.loads(os.environ['NAMES']); "
         "facts = {name: os.lstat('/' + name) for name in names}; "
@@ -118,6 +118,7 @@ def test_a_machine_and_a_package_of_the_project_have_them(drumhead, owned, tmp_p
         )
     finally:
         drumhead("delete", "--force", "owned")
+        drumhead("volume", "delete", "owned")
     assert json.loads(shown) == EXPECTED
 
 

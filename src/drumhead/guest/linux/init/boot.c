@@ -211,6 +211,17 @@ static void read_disk_again(const char *device) {
     }
 }
 
+/* A volume that holds nothing yet gets the owner and mode of the directory that it covers, as in a container. */
+static void take_owner(const char *path, const struct stat *covered) {
+    DIR *directory = opendir(path);
+    bool empty = directory != NULL;
+    for (struct dirent *entry; empty && (entry = readdir(directory));)
+        empty = !strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || !strcmp(entry->d_name, "lost+found");
+    if (directory) closedir(directory);
+    if (empty && (chown(path, covered->st_uid, covered->st_gid) != 0 || chmod(path, covered->st_mode & 07777) != 0))
+        say("the new volume at %s cannot get its owner: %s", path, strerror(errno));
+}
+
 void mount_volumes(const struct json *mounts, bool spare) {
     for (const struct json *mounted = mounts ? mounts->child : NULL; mounted; mounted = mounted->next) {
         const char *serial = json_text(mounted, "serial", ""), *path = json_text(mounted, "path", "");
@@ -219,6 +230,9 @@ void mount_volumes(const struct json *mounts, bool spare) {
         bool found = find_disk(serial, device, sizeof device);
         if (found && spare) read_disk_again(device);
         if (!found || !find_disk(serial, device, sizeof device)) fail("the volume %s for %s is missing", serial, path);
+        struct stat covered;
+        bool known = stat(path, &covered) == 0;
         mount_or_fail(device, path, "ext4", flags, NULL);
+        if (known && !(flags & MS_RDONLY)) take_owner(path, &covered);
     }
 }
