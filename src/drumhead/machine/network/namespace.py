@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -26,6 +27,9 @@ MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
 SIOCSIFADDR, SIOCSIFNETMASK, SIOCSIFHWADDR, SIOCSIFFLAGS = 0x8916, 0x891C, 0x8924, 0x8914
 IFF_UP, ARPHRD_ETHER = 1, 1
+IFA_F_TENTATIVE = 0x40
+USABLE_TIME = 5.0
+"""Seconds in which a new IPv6 address is usable; the kernel takes milliseconds, and longer on a busy host."""
 CARD = "eth0"
 TUN = "/dev/net/tun"
 
@@ -95,22 +99,44 @@ def set_up(settings: Settings) -> int:
         for request, text in ((SIOCSIFADDR, settings.address), (SIOCSIFNETMASK, settings.netmask)):
             value = struct.pack("16sHH4s16x", CARD.encode(), socket.AF_INET, 0, socket.inet_aton(text))
             fcntl.ioctl(link, request, value)
+        with suppress(OSError):  # a host may have no IPv6
+            prepare_ipv6()
         for name in ("lo", CARD):
             fcntl.ioctl(link, SIOCSIFFLAGS, struct.pack("16sH22x", name.encode(), IFF_UP))
-    with suppress(OSError):  # a host may have no IPv6
+    with suppress(OSError):
         use_ipv6(settings.address6)
     mount("none", "/", MS_REC | MS_PRIVATE)
     mount(settings.hosts, "/etc/hosts", MS_BIND)
     return card
 
 
-def use_ipv6(address: str) -> None:
-    """Give the card an IPv6 address, which it may use at once. Raises OSError."""
+def prepare_ipv6() -> None:
+    """Let the card use its IPv6 addresses without asking for others who have them. Raises OSError.
+
+    This comes before the card is up, as the kernel asks for the first of them then.
+    """
     for name, value in (("disable_ipv6", "0"), ("accept_dad", "0"), ("accept_ra", "0")):
         Path(f"/proc/sys/net/ipv6/conf/{CARD}/{name}").write_text(value)
+
+
+def use_ipv6(address: str) -> None:
+    """Give the card an IPv6 address, and wait until it is used. Raises OSError.
+
+    The kernel does that a little later. A connection that a program begins before has another address, or none.
+    """
+    packed = socket.inet_pton(socket.AF_INET6, address)
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as link:
-        wanted = socket.inet_pton(socket.AF_INET6, address) + struct.pack("Ii", 64, socket.if_nametoindex(CARD))
-        fcntl.ioctl(link, SIOCSIFADDR, wanted)
+        fcntl.ioctl(link, SIOCSIFADDR, packed + struct.pack("Ii", 64, socket.if_nametoindex(CARD)))
+    deadline = time.monotonic() + USABLE_TIME
+    while not is_usable(packed) and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def is_usable(address: bytes) -> bool:
+    """Tell whether the kernel gives an IPv6 address to connections: it is there, and not tentative."""
+    lines = map(str.split, Path("/proc/net/if_inet6").read_text().splitlines())
+    flags = {bytes.fromhex(words[0]): int(words[4], 16) for words in lines}
+    return address in flags and not flags[address] & IFA_F_TENTATIVE
 
 
 def mount(what: str, where: str, flags: int) -> None:
