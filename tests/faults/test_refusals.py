@@ -36,8 +36,10 @@ async def test_a_suspended_service_is_refused_for_in_bounded_time_and_then_at_on
     """Registrations end meanwhile: of db while an upload waits for it, of storage before anybody has asked for it."""
     settings = {name: ["--registration-ttl", "3s"] for name in ("db", "storage")}
     async with AsyncExitStack() as stack:
-        whole = await stack.enter_async_context(system(tmp_path, settings=settings))
+        whole = await stack.enter_async_context(system(tmp_path, workers=1, settings=settings))
         http = await stack.enter_async_context(aiohttp.ClientSession())
+        client = await stack.enter_async_context(Client.connect(whole.master))
+        assert (await client.wait((await client.upload(photo(50))).id)).state is State.FINISHED
         store = await stack.enter_async_context(KeyValueStoreClient.connect(whole.keyvaluestore))
         for number, victim in enumerate(("db", "storage")):
 
@@ -59,6 +61,9 @@ async def test_a_suspended_service_is_refused_for_in_bounded_time_and_then_at_on
                 answer = await upload(http, whole.master, 10 * number + again)
                 assert answer.is_refusal
                 assert answer.seconds < AT_ONCE, victim
+            async with http.get(f"http://{whole.master}/archive") as archive:
+                assert archive.status == 503, "no archive begins that cannot go on"
+                assert "Retry-After" in archive.headers
             whole.running[victim].send(signal.SIGCONT)
 
             async def works(number: int = number) -> bool:

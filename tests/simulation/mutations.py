@@ -5,24 +5,27 @@ Each function breaks one promise, in a process that is used for one run.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
 from safelight.db import lifecycle
-from safelight.db.calls import creating
+from safelight.db.calls import creating, leasing
 from safelight.db.commit.transaction import Transaction
 from safelight.db.rows import TaskRow
 from safelight.db.sqlite import database, maintenance
 from safelight.db.sqlite.connection import Connection
 from safelight.db.stalls import Stalls
 from safelight.sql import sqlite
+from safelight.steady import Ages
 from safelight.storage import files
 from safelight.storage.directory.shard import Shard
 from safelight.storage.partial.files import PartialFiles
-from safelight.wire import Blob
+from safelight.wire import Blob, State
 from safelight.worker.attempts import Attempts
 
 
@@ -153,10 +156,64 @@ async def _only_digest(data: bytes) -> Any:
     return Blob(digest=hashlib.sha256(data).hexdigest(), size=len(data))
 
 
+def keys_forgotten_at_the_end() -> None:
+    """Forget idempotency keys of tasks that have finished."""
+    create = creating.create
+
+    def forgetful(transaction: Any, tasks: Any, policy: Any) -> Any:
+        known = creating._known(transaction, [None if t.idempotency_key is None else creating._key(t) for t in tasks])
+        ended = {key for key, row in known.items() if row.state is State.FINISHED}
+        kept = [t.evolve(idempotency_key=None) if t.idempotency_key and creating._key(t) in ended else t for t in tasks]
+        return create(transaction, kept, policy)
+
+    creating.create = forgetful
+
+
+def numbers_go_on_after_a_rollback() -> None:
+    """Give out the numbers of events that were rolled back to nobody."""
+    undo = database.Database._undo
+
+    def undone(self: Any) -> None:
+        last = self.memory.last_event
+        undo(self)
+        self.memory.last_event = max(last, self.memory.last_event)
+
+    database.Database._undo = undone
+
+
+def heartbeats_extend_all() -> None:
+    """Extend the leases of all workers when one of them sends a heartbeat."""
+    beat = leasing.heartbeat
+
+    def heartbeat(transaction: Any, sent: Any) -> Any:
+        transaction.connection.run("extend_all", transaction.steady)
+        return beat(transaction, sent)
+
+    leasing.heartbeat = heartbeat
+
+
+def blobs_flushed_later() -> None:
+    """Say that a blob is stored a little before its directory is flushed."""
+    flush = Shard.flush
+
+    def later(self: Any, *arguments: Any, **options: Any) -> None:
+        asyncio.get_running_loop().call_later(1.0, functools.partial(flush, self, *arguments, **options))
+
+    Shard.flush = later
+
+
+def grace_forgotten() -> None:
+    """Let a collection remove what nobody refers to, however new it is."""
+    before = Ages.before
+    Ages.before = lambda self, name, keep: time.time() if name == "blobs" else before(self, name, keep)
+
+
 MUTATIONS: dict[str, Callable[[], None]] = {
     made.__name__: made
     for made in (
         answer_before_commit, events_apart, no_flush_of_sqlite, no_flush_of_blobs, no_flush_of_directories,
         parts_not_flushed, no_fence, keys_ignored, stalls_charged, returned_is_death, results_not_stored,
+        keys_forgotten_at_the_end, numbers_go_on_after_a_rollback, heartbeats_extend_all, blobs_flushed_later,
+        grace_forgotten,
     )
 }  # fmt: skip

@@ -45,14 +45,19 @@ _SETTINGS = {
     "worker": ("--lease-duration", "5", "--slots", "2", "--time-limit", "20"),
 }
 
+_COLLECTS: dict[str, Any] = {"grace": 120.0, "collect_every": 3.0}
+"""Garbage is kept for longer than any request or outcome is repeated in a run, so only leaps of clocks make it old."""
+
 
 class World:
     """Machines, their network, and a history of what happened."""
 
     def __init__(self, seed: int, root: Path) -> None:
         self.rng = random.Random(f"safelight {seed}")
-        self.more = random.Random(f"more, 2 {seed}")
+        self.more = random.Random(f"more, 4 {seed}")
         """What was added later comes from here, so that the seeds of `FOUND`, which have none of it, stay the same."""
+        self.collects = self.more.random() < 0.3
+        """Whether storage collects garbage every few seconds."""
         self.root = root
         self.loop = SimulatedLoop(random.Random(f"loop {seed}"))
         self.network = Network(self.loop, random.Random(f"network {seed}"))
@@ -141,9 +146,13 @@ class Machine:
     def _program(self, process: Process) -> AbstractAsyncContextManager[list[serve.Service]]:
         kind = self.name.partition("-")[0]
         if kind == "allinone":
-            return _Several({name: _config(name, process.data / name) for name in PORTS})
+            return _Several({name: self._config(name, process.data / name) for name in PORTS})
         program = worker if kind == "worker" else allinone.SERVICES[kind]
-        return _One(serve.running(kind, _config(kind, process.data), program.build))
+        return _One(serve.running(kind, self._config(kind, process.data), program.build))
+
+    def _config(self, name: str, data: Path) -> serve.StandaloneConfig:
+        collects = _COLLECTS if name == "storage" and self.world.collects else {}
+        return msgspec.structs.replace(_settings(name), data=str(data), **collects)
 
     def stop(self) -> None:
         """Ask the program to stop, as `POST /shutdown` to one of its services does; it is started again."""
@@ -215,10 +224,6 @@ class _Several:
 
     async def __aexit__(self, *error: object) -> None:
         await self._program.__aexit__(*error)
-
-
-def _config(name: str, data: Path) -> serve.StandaloneConfig:
-    return msgspec.structs.replace(_settings(name), data=str(data))
 
 
 @cache

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Annotated
 
 import msgspec
@@ -69,13 +70,22 @@ class Archive:
         response.content_type = _ZIP
         name = f"safelight-{time.strftime('%Y-%m-%d')}.zip"
         response.headers["Content-Disposition"] = content_disposition(name, attached=True)
-        await response.prepare(request)
         if request.method == "HEAD":
+            await response.prepare(request)
             return response
+        async with aclosing(zipped(self._storage, _joined(first, members))) as chunks:
+            # The answer begins once there is something to send: while storage is away, it is a refusal.
+            return await self._stream(request, response, await anext(chunks), chunks)
+
+    @staticmethod
+    async def _stream(
+        request: web.Request, response: web.StreamResponse, begun: bytes, chunks: AsyncIterator[bytes]
+    ) -> web.StreamResponse:
+        await response.prepare(request)
         try:
-            async for chunk in zipped(self._storage, _joined(first, members)):
-                async with asyncio.timeout(_STALL_TIMEOUT):
-                    await response.write(chunk)
+            await _write(response, begun)
+            async for chunk in chunks:
+                await _write(response, chunk)
             await response.write_eof()
         except (Error, OSError) as error:
             # Nobody may take an incomplete archive for a complete one.
@@ -143,6 +153,11 @@ class Archive:
         ]  # fmt: skip
 
 
+async def _write(response: web.StreamResponse, chunk: bytes) -> None:
+    async with asyncio.timeout(_STALL_TIMEOUT):
+        await response.write(chunk)
+
+
 async def _joined(first: tuple[Task, File], rest: AsyncIterator[tuple[Task, File]]) -> AsyncIterator[tuple[Task, File]]:
     yield first
     async for member in rest:
@@ -167,7 +182,7 @@ class _Sink:
         return data
 
 
-async def zipped(storage: StorageClient, members: AsyncIterator[tuple[Task, File]]) -> AsyncIterator[bytes]:
+async def zipped(storage: StorageClient, members: AsyncIterator[tuple[Task, File]]) -> AsyncGenerator[bytes, None]:
     """Stream a ZIP of blobs. Only its directory is kept in memory, some hundred bytes for each file."""
     sink = _Sink()
     names: set[str] = set()
