@@ -15,7 +15,9 @@ import pytest
 from aiohttp import web
 
 from safelight.cli.photos.results import ResultDirectory
+from safelight.client.base import bearer
 from safelight.client.master import Client
+from safelight.errors import Code, Error
 from safelight.logs import JsonFormatter, TextFormatter
 from safelight.wire import Task
 
@@ -77,11 +79,18 @@ class Server:
         self.task = task()
         self.result = b"bytes"
         self.endless = False
+        self.redirect = None
+        self.asked = []
 
     async def answer(self, request):
         path = request.path
+        if path == "/elsewhere":
+            self.asked.append(dict(request.headers))
+            return web.Response(body=self.result)
         if path in OTHERS:
             return web.Response(body=OTHERS[path].encode(errors="surrogateescape"))
+        if path.endswith("/result") and self.redirect is not None:
+            return web.Response(status=307, headers=self.redirect)
         if path.endswith("/result"):
             response = web.StreamResponse()
             await response.prepare(request)
@@ -255,6 +264,30 @@ async def test_a_result_without_end_is_given_up(server, tmp_path):
     assert status == 6
     assert "more than the 5 bytes" in shown
     assert list(tmp_path.glob("*photo*")) == []
+
+
+@pytest.mark.parametrize(
+    "location",
+    [None, "", "http://[", "file:///etc/passwd", "//nowhere", "http://127.0.0.1:999999/", "http://:80/", "/elsewhere"],
+)
+async def test_a_redirect_to_no_address_is_told(server, tmp_path, location):
+    server.redirect = {} if location is None else {"Location": location}
+    async with Client.connect(server.address) as client:
+        with pytest.raises(Error) as refused:
+            async with client.result("1-aaaaaaaaaa"):
+                pass
+    assert refused.value.code is Code.UNAVAILABLE
+
+
+async def test_a_key_is_not_sent_where_a_server_redirects_to(server, tmp_path):
+    server.redirect = {"Location": f"http://{server.address.replace('127.0.0.1', 'localhost')}/elsewhere"}
+    async with (
+        Client.connect(server.address, credentials=bearer("the-key")) as client,
+        client.result("1-aaaaaaaaaa") as answer,
+    ):
+        assert await answer.read() == b"bytes"
+    (headers,) = server.asked
+    assert "the-key" not in str(headers)
 
 
 async def test_a_result_is_not_written_through_a_link(server, tmp_path):

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import Any, Protocol, Self, TypeVar
-from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -168,11 +167,10 @@ class Connection:
     async def elsewhere(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
         """Fetch what a service has redirected to, without credentials, which are the service's alone."""
         timeout = _timeout(self._idle_timeout)
-        place = urlsplit(url).netloc
+        address = _address_of(url)
+        place = address.authority
         try:
-            async with self._http.get(
-                URL(url, encoded=True), headers=headers, timeout=timeout, allow_redirects=False
-            ) as response:
+            async with self._http.get(address, headers=headers, timeout=timeout, allow_redirects=False) as response:
                 if response.status >= 300:
                     said = f"{place} answered {response.status} to a download that was redirected there. Try again."
                     raise Error(Code.UNAVAILABLE, said)
@@ -301,6 +299,18 @@ def decoded(data: bytes, kind: type[T], asked: str) -> T:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Error(Code.INTERNAL, f"The answer to {asked} could not be decoded: {error}.") from None
+
+
+def _address_of(url: str) -> URL:
+    """Return where a service redirects to, which may be anything. Raises UNAVAILABLE for what is no address."""
+    try:
+        address = URL(url, encoded=True)
+        known = address.scheme in ("http", "https") and bool(address.host)
+    except ValueError:
+        known = False
+    if not known:
+        raise Error(Code.UNAVAILABLE, "The service redirected a download to what is not an address. Try again.")
+    return address
 
 
 @lru_cache(maxsize=64)

@@ -232,7 +232,7 @@ class Client(ServiceClient):
             if response.status != 307:
                 yield response
                 return
-            url = response.headers["Location"]
+            url = response.headers.get("Location", "")
         async with self._connection.elsewhere(url, headers) as response:
             yield response
 
