@@ -1,0 +1,104 @@
+"""HEICs made of tiles, as phones write them, beside libheif's own tool. Boxes: ISO/IEC 14496-12 and 23008-12."""
+
+import io
+import itertools
+import struct
+
+import numpy as np
+import pillow_heif
+import pytest
+from PIL import Image
+
+from engine.pictures import difference, made, opened, photo, run
+from safelight import engine
+
+TILE = 64
+TURNED_LEFT, MIRRORED = ("irot", b"\1"), ("imir", b"\1")
+
+
+def box(name, content, *, version=None, flags=0):
+    """A box, and where a version is given a full one."""
+    head = b"" if version is None else struct.pack(">I", version << 24 | flags)
+    return struct.pack(">I", 8 + len(head) + len(content)) + name.encode() + head + content
+
+
+def tile(image):
+    """The decoder configuration and the coded bytes of one tile."""
+    file = io.BytesIO()
+    pillow_heif.from_pillow(image).save(file, quality=90)
+    data = file.getvalue()
+    start = {name: data.index(name) for name in (b"hvcC", b"mdat")}
+    sizes = {name: int.from_bytes(data[at - 4 : at], "big") for name, at in start.items()}
+    return (data[start[name] + 4 : start[name] - 4 + sizes[name]] for name in (b"hvcC", b"mdat"))
+
+
+def grid(image, *turns):
+    """A HEIC of that picture in tiles, the last of which reach beyond it; `turns`: boxes that turn it."""
+    columns, rows = -(-image.width // TILE), -(-image.height // TILE)
+    corners = itertools.product(range(rows), range(columns))
+    edges = ((c * TILE, r * TILE, c * TILE + TILE, r * TILE + TILE) for r, c in corners)
+    (configuration, *_), coded = zip(*(tile(image.crop(area)) for area in edges), strict=True)
+    count = len(coded)
+    numbers = range(2, count + 2)  # of the tiles; the grid is item 1
+
+    def infos(number, kind):
+        hidden = int(kind == b"hvc1")
+        return box("infe", struct.pack(">HH", number, 0) + kind + b"\0", version=2, flags=hidden)
+
+    properties = [
+        box("hvcC", configuration),
+        box("ispe", struct.pack(">II", TILE, TILE), version=0),
+        box("ispe", struct.pack(">II", *image.size), version=0),
+        box("pixi", b"\3\x08\x08\x08", version=0),
+        *(box(name, content) for name, content in turns),
+    ]
+    of_grid = bytes([3, 4, *(0x80 | number for number in range(5, 5 + len(turns)))])  # the first bit: must be obeyed
+    associations = struct.pack(">IHB", count + 1, 1, len(of_grid)) + of_grid
+    associations += b"".join(struct.pack(">HB", number, 3) + bytes([0x81, 2, 4]) for number in numbers)
+    descriptor = struct.pack(">4B2H", 0, 0, rows - 1, columns - 1, *image.size)
+
+    def meta(at):
+        places = struct.pack(">HHHHII", 1, 1, 0, 1, 0, len(descriptor))
+        for number, data in zip(numbers, coded, strict=True):
+            places += struct.pack(">HHHHII", number, 0, 0, 1, at, len(data))
+            at += len(data)
+        return box(
+            "meta",
+            box("hdlr", b"\0\0\0\0pict" + bytes(13), version=0)
+            + box("pitm", b"\0\1", version=0)
+            + box(
+                "iinf",
+                struct.pack(">H", count + 1) + infos(1, b"grid") + b"".join(infos(n, b"hvc1") for n in numbers),
+                version=0,
+            )
+            + box("iref", box("dimg", struct.pack(f">HH{count}H", 1, count, *numbers)), version=0)
+            + box("iprp", box("ipco", b"".join(properties)) + box("ipma", associations, version=0))
+            + box("idat", descriptor)
+            + box("iloc", b"\x44\0" + struct.pack(">H", count + 1) + places, version=1),
+            version=0,
+        )
+
+    kind = box("ftyp", b"heic\0\0\0\0mif1heic")
+    start = len(kind) + len(meta(0)) + 8
+    return kind + meta(start) + box("mdat", b"".join(coded))
+
+
+@pytest.mark.parametrize(
+    "turns", [(), (TURNED_LEFT,), (MIRRORED,), (TURNED_LEFT, MIRRORED)], ids=["no", "irot", "imir", "both"]
+)
+@pytest.mark.parametrize("size", [(192, 128), (162, 90), (161, 123)], ids=["whole", "even", "odd"])
+def test_a_heic_of_tiles_is_put_together_cropped_and_turned(size, turns, tmp_path):
+    image = Image.fromarray(np.asarray(photo().resize(size)))  # without its metadata
+    data = grid(image, *turns)
+    (tmp_path / "a.heic").write_bytes(data)
+    run("heif-convert", str(tmp_path / "a.heic"), str(tmp_path / "a.png"))
+    independent = Image.open(tmp_path / "a.png").convert("RGB")
+    ours = opened(made(data).data)
+    header = engine.probe(data)
+    assert ours.size == independent.size == (header.width, header.height)
+    assert difference(ours, independent)[0] < 1
+    expected = image
+    for turn in turns:
+        step = Image.Transpose.ROTATE_90 if turn == TURNED_LEFT else Image.Transpose.FLIP_LEFT_RIGHT
+        expected = expected.transpose(step)
+    assert difference(ours, expected)[0] < 3
