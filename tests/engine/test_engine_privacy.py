@@ -284,3 +284,32 @@ def test_resolution_tells_nothing_when_stripped():
     told = encoded(PLAIN, "JPEG", dpi=(331, 331))
     assert opened(made(told, format="jpeg").data).info.get("dpi", (72, 72))[0] == pytest.approx(72, abs=0.5)
     assert opened(made(told, format="png").data).info.get("dpi", (72, 72))[0] == pytest.approx(72, abs=0.5)
+
+
+MOTION = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:GCamera="http://ns.google.com/photos/1.0/camera/"
+  xmlns:Container="http://ns.google.com/photos/1.0/container/" xmlns:Item="http://ns.google.com/photos/1.0/container/item/"
+  xmlns:gain="http://ns.adobe.com/hdr-gain-map/1.0/" xmlns:dc="http://purl.org/dc/elements/1.1/"
+  xmlns:xmpNote="http://ns.adobe.com/xmp/note/" xmpNote:HasExtendedXMP="0123456789ABCDEF0123456789ABCDEF"
+  GCamera:MotionPhoto="1" GCamera:MotionPhotoVersion='1' gain:Version="1.0" dc:source="a meadow">
+ <GCamera:MicroVideoOffset>4711</GCamera:MicroVideoOffset>
+ <Container:Directory><rdf:Seq>
+  <rdf:li rdf:parseType="Resource"><Container:Item Item:Semantic="Primary" Item:Mime="image/jpeg"/></rdf:li>
+  <rdf:li rdf:parseType="Resource"><Container:Item Item:Semantic="MotionPhoto" Item:Length="4711"/></rdf:li>
+ </rdf:Seq></Container:Directory>
+ <dc:creator><rdf:Seq><rdf:li>A. Camera</rdf:li></rdf:Seq></dc:creator>
+</rdf:Description></rdf:RDF></x:xmpmeta>"""
+
+
+@pytest.mark.parametrize("format_name", ["jpeg", "png", "webp", "avif", "tiff"])
+def test_a_packet_that_is_kept_does_not_tell_of_a_video_that_is_not(format_name, tmp_path):
+    packet = MOTION.encode()
+    photo = encoded(PLAIN, "JPEG", xmp=packet) + b"ftypmp42 the video"
+    kept = made(photo, format=format_name, metadata="keep", keep_gps=True).data
+    told = run("exiftool", "-s", "-G1", "-XMP:All", "-", stdin=kept).decode()
+    assert "a meadow" in told
+    assert "A. Camera" in told
+    assert not re.search(r"motion|video|directory|item|gain|extended", told, re.IGNORECASE), told
+    broken = packet.replace(b"</Container:Directory>", b"")
+    unreadable = encoded(PLAIN, "JPEG", xmp=broken)
+    assert b"MotionPhoto" not in made(unreadable, format=format_name, metadata="keep", keep_gps=True).data

@@ -17,7 +17,7 @@ from safelight.engine.formats import FORMATS
 from safelight.errors import Code, Error
 from safelight.recipe import Recipe
 
-_REVISION = 9  # raise it when the same recipe starts to give different pixels or bytes
+_REVISION = 10  # raise it when the same recipe starts to give different pixels or bytes
 
 VERSION = f"{_REVISION}+vips{pyvips.version(0)}.{pyvips.version(1)}.{pyvips.version(2)}"
 """Names what computes results: a result is only used again for the same version."""
