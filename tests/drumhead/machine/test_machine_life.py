@@ -4,6 +4,8 @@ import signal
 
 import pytest
 
+from support.guests import osv
+from support.guests.composing import write_files
 from support.guests.machines import command, find, wait_gone, wait_log, wait_running
 
 pytestmark = pytest.mark.slow
@@ -44,6 +46,28 @@ def test_config_sets_run_one_after_another_until_one_fails(drumhead, machine_ima
     assert "broken" in done.stdout
     assert "gone" not in done.stdout
     drumhead("delete", "steps")
+
+
+def test_config_sets_of_python_run_one_after_another_on_osv(drumhead, tmp_path):
+    drumhead("kernel", "add", *osv.real_files())
+    say = "import sys; print(sys.argv[1], flush=True); sys.exit(int(sys.argv[2]))"
+    sets = "".join(
+        f"  {name}: {{main: /say.py, args: [{name}, '{status}']}}\n" for name, status in (("a", 0), ("b", 3))
+    )
+    root = write_files(
+        tmp_path / "steps",
+        {
+            "meta/package.yaml": "name: steps\ntitle: S\nauthor: a\nrequire: [python]\n",
+            "meta/run.yaml": f"runtime: python\nconfig_set:\n{sets}  c: {{main: /say.py, python_args: [-O]}}\n",
+            "say.py": say,
+        },
+    )
+    drumhead("package", "compose", "-C", root, "--guest", "osv", "steps")
+    words = ("run", "--guest", "osv", "-i", "steps", "steps")
+    done = drumhead.run(*words, "--boot", "a", "--boot", "b", "--boot", "a")
+    assert (done.returncode, done.stdout.split()) == (3, ["a", "b"]), done.stderr
+    drumhead("delete", "steps")
+    assert "python_args" in drumhead.refused(*words, "--boot", "c", "--boot", "a", status=5).splitlines()[-1]
 
 
 def test_volumes_are_created_listed_and_deleted(drumhead, machine_image):
