@@ -175,6 +175,9 @@ def test_sound_kinds_of_jpeg_and_png_that_are_not_read_are_named():
     portable = encoded(CAT)
     packed = portable[:8] + chunk(b"CgBI", b"\x50\0\x20\6") + portable[8:]
     assert "packed for iOS" in refused(packed, Code.UNSUPPORTED_FORMAT)
+    unknown = portable[:33] + chunk(b"ABCD", b"") + portable[33:]
+    assert "critical chunk ABCD is not supported" in refused(unknown, Code.UNSUPPORTED_FORMAT)
+    refused(portable[:33] + chunk(b"A\1CD", b"") + portable[33:])
 
 
 def test_a_gif_with_something_between_its_frames_is_read_with_a_note():

@@ -20,6 +20,7 @@ from safelight.engine.read.formats.apng import Animation, animation
 from safelight.engine.read.formats.vips import VipsReader
 
 _END = b"\0\0\0\0IEND\xaeB`\x82"
+_CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _LONGEST_TEXT = 8 * 1024 * 1024
 _SRGB_GAMMA = 45455  # what writers of sRGB put into gAMA
 _SRGB_CHROMATICITIES = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
@@ -49,9 +50,16 @@ class PngReader(VipsReader):
             self.notes.append(f"The PNG file ends at byte {end} without its end chunk. All of its pixels were read.")
             self.data = b"".join((self.data[:end], _END))
         self._check_sums()
+        self._refuse_unknown()
         if not any(chunk.name == b"IDAT" for chunk in self.chunks):
             raise damaged(self.format, "it has no pixels")
         self.animation = animation(memoryview(self.data), self.chunks, self.format)
+
+    def _refuse_unknown(self) -> None:
+        """Error(UNSUPPORTED_FORMAT) for a chunk without which the pixels mean something else (5.4)."""
+        for chunk in self.chunks:
+            if chunk.name.isalpha() and not chunk.name[0] & 0x20 and chunk.name not in _CRITICAL:
+                raise unsupported("png", f"a PNG with the critical chunk {chunk.name.decode()}")
 
     def _check_sums(self) -> None:
         """Critical chunks must be whole; ancillary ones that are not are ignored."""
