@@ -63,8 +63,14 @@ async def work(url: str, token: str, batch: int, until: float) -> int:
     return done
 
 
+def processor_time(pid: int) -> float:
+    """Return the seconds of processor time that a process has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 async def queue(seconds: float, batch: int, clients: int) -> tuple[float, float]:
-    """Return durable tasks per second, and how many were done in all."""
+    """Return durable tasks per second, and db's seconds of processor time for one; its start does not count."""
 
     async def all_work(until: float) -> int:
         return sum(await asyncio.gather(*(work(url, token, batch, until) for _ in range(clients))))
@@ -88,10 +94,10 @@ async def queue(seconds: float, batch: int, clients: int) -> tuple[float, float]
             while not url:
                 url = json.loads(await process.stderr.readline()).get("address", "")
             drain = asyncio.create_task(process.stderr.read())
-            warm = await all_work(time.perf_counter() + 0.3)
-            start = time.perf_counter()
+            await all_work(time.perf_counter() + 0.3)
+            start, used = time.perf_counter(), processor_time(process.pid)
             done = await all_work(start + seconds)
-            return done / (time.perf_counter() - start), done + warm
+            return done / (time.perf_counter() - start), (processor_time(process.pid) - used) / done
         finally:
             process.terminate()
             await process.wait()
@@ -99,7 +105,7 @@ async def queue(seconds: float, batch: int, clients: int) -> tuple[float, float]
 
 
 async def pipeline(size: float, n: int) -> tuple[float, float]:
-    """Return photos per second, and how many were done in all."""
+    """Return photos per second, and the services' seconds of processor time for one, from their start to their end."""
     from safelight.client.master import Client  # noqa: PLC0415 - of the tree that is measured
 
     with tempfile.TemporaryDirectory(prefix="safelight-access-") as directory:
@@ -113,10 +119,12 @@ async def pipeline(size: float, n: int) -> tuple[float, float]:
             token = await api_key(master) if with_access() else ""
             async with Client.connect(master, **credentials(token)) as client:
                 await process_all(client, n // 4, "warm")
-                return n / await process_all(client, n, "measured", size), n + n // 4
+                rate = n / await process_all(client, n, "measured", size)
         finally:
             process.terminate()
             await process.wait()
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return rate, (used.ru_utime + used.ru_stime) / (n + n // 4)
 
 
 async def api_key(master: str) -> str:
@@ -183,9 +191,7 @@ def main() -> None:
     parser.add_argument("--one", choices=MEASURES, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        rate, done = asyncio.run(MEASURES[given.one](given.seconds))
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        print(rate, (used.ru_utime + used.ru_stime) / done)
+        print(*asyncio.run(MEASURES[given.one](given.seconds)))
         return
     if given.other is None:
         parser.error("name the other tree, with an environment in its .venv")
