@@ -260,10 +260,14 @@ async def test_claims_read_forward_of_what_an_old_snapshot_keeps(instances, data
     forward = await store._submit(blocks("waiting", "default", 0, 1, lane.position, 1))
     held_ever = await store._submit(blocks("held_by", "w", 0))
     held = await store._submit(blocks("held_by", "w", memory.held_since["w"]))
+    since = json.dumps([("w", memory.held_since["w"])])
+    keys, alike = json.dumps([("default", "unknown")]), json.dumps([("default", "a" * 64, 1)])
+    ahead = await store._submit(blocks("read_ahead", keys, alike, memory.engine, [1], since))
     assert from_the_head > 10 * forward, "the snapshot keeps no dead rows"
     assert held_ever > 5 * held, "the snapshot keeps no dead rows"
     assert forward < 10
     assert held < 20
+    assert ahead < 40
     assert len(await store.lease(request(n=5))) == 1
     await old.close()
 

@@ -1,4 +1,5 @@
--- The statements of the PostgreSQL backend, each below its name.
+-- The statements of the PostgreSQL backend, each below its name. `tenant || ''`, `state + 0` and `OFFSET 0` leave the
+-- planner one index; migrations/0004_indexes.sql says why.
 -- `:task` and `:event` are a row as a JSON array, `:task_columns` and so on the names of its columns, and
 -- `:task_arrays` the columns of many rows as arrays; connection.py makes them from rows.TaskRow and rows.EventRow.
 
@@ -56,12 +57,14 @@ INSERT INTO task (:task_columns) SELECT * FROM unnest(:task_arrays);
 INSERT INTO ended (:task_columns) SELECT * FROM unnest(:task_arrays);
 
 -- name: update_tasks
+-- The numbers are named twice, so that the rows of a batch are looked up whatever the planner begins with.
 UPDATE task SET (:task_changing) = ROW (:task_new)
-FROM unnest(:task_changing_arrays) AS new (n, :task_changing) WHERE task.n = new.n;
+FROM unnest(:task_changing_arrays) AS new (n, :task_changing) WHERE task.n = new.n AND task.n = ANY ($1::bigint[]);
 
 -- name: end_tasks
 WITH gone AS (
-  DELETE FROM task USING unnest(:task_changing_arrays) AS new (n, :task_changing) WHERE task.n = new.n
+  DELETE FROM task USING unnest(:task_changing_arrays) AS new (n, :task_changing)
+  WHERE task.n = new.n AND task.n = ANY ($1::bigint[])
   RETURNING new.n, :task_new, :task_fixed
 )
 INSERT INTO ended (:task_columns) SELECT * FROM gone;
@@ -82,9 +85,11 @@ SELECT coalesce(json_agg(:task), '[]')::text FROM task WHERE n = ANY ($1::bigint
 SELECT coalesce(json_agg(:task), '[]')::text FROM ended WHERE n = ANY ($1::bigint[]);
 
 -- name: tasks_by_idempotency_key
-SELECT coalesce(json_agg(:task), '[]')::text FROM every_task AS task
-JOIN (SELECT value->>0 AS t, value->>1 AS k FROM json_array_elements($1::json)) AS wanted
-  ON tenant = t AND idempotency_key = k AND idempotency_key IS NOT NULL;
+SELECT coalesce(json_agg(:task), '[]')::text
+FROM (SELECT value->>0 AS t, value->>1 AS k FROM json_array_elements($1::json)) AS wanted
+CROSS JOIN LATERAL (
+  SELECT * FROM every_task WHERE idempotency_key = k AND idempotency_key IS NOT NULL AND tenant || '' = t OFFSET 0
+) AS task;
 
 -- name: finished_alike
 -- $1: tenant, input and spec of each; $2: engine
@@ -92,26 +97,28 @@ SELECT coalesce(json_agg(:task), '[]')::text
 FROM (SELECT value->>0 AS t, value->>1 AS i, (value->>2)::bigint AS s FROM json_array_elements($1::json)) AS wanted
 CROSS JOIN LATERAL (
   SELECT * FROM ended
-  WHERE state = 2 AND outputs IS NOT NULL AND tenant = t AND input = i AND spec = s AND engine = $2 LIMIT 1
+  WHERE state = 2 AND outputs IS NOT NULL AND tenant || '' = t AND input = i AND spec = s AND engine = $2 LIMIT 1
 ) AS alike;
 
 -- name: read_ahead
 -- As tasks_by_idempotency_key ($1), finished_alike ($2, $3), live_by_number ($4) and held_by ($5: pairs of worker and
 -- number), for all calls of a commit.
 SELECT json_build_array(
-  (SELECT json_agg(:task) FROM every_task AS task
-   JOIN (SELECT value->>0 AS t, value->>1 AS k FROM json_array_elements($1::json)) AS wanted
-     ON tenant = t AND idempotency_key = k AND idempotency_key IS NOT NULL),
+  (SELECT json_agg(:task)
+   FROM (SELECT value->>0 AS t, value->>1 AS k FROM json_array_elements($1::json)) AS wanted
+   CROSS JOIN LATERAL (
+     SELECT * FROM every_task WHERE idempotency_key = k AND idempotency_key IS NOT NULL AND tenant || '' = t OFFSET 0
+   ) AS task),
   (SELECT json_agg(:task)
    FROM (SELECT value->>0 AS t, value->>1 AS i, (value->>2)::bigint AS s FROM json_array_elements($2::json)) AS wanted
    CROSS JOIN LATERAL (
      SELECT * FROM ended
-     WHERE state = 2 AND outputs IS NOT NULL AND tenant = t AND input = i AND spec = s AND engine = $3 LIMIT 1
+     WHERE state = 2 AND outputs IS NOT NULL AND tenant || '' = t AND input = i AND spec = s AND engine = $3 LIMIT 1
    ) AS alike),
   (SELECT json_agg(:task) FROM task WHERE n = ANY ($4::bigint[])),
   (SELECT json_agg(:task)
    FROM (SELECT value->>0 AS w, (value->>1)::bigint AS since FROM json_array_elements($5::json)) AS wanted
-   CROSS JOIN LATERAL (SELECT * FROM task WHERE state = 1 AND worker = w AND seq >= since) AS held)
+   CROSS JOIN LATERAL (SELECT * FROM task WHERE worker = w AND seq >= since AND state + 0 = 1 OFFSET 0) AS held)
 )::text;
 
 -- name: waiting
@@ -178,7 +185,7 @@ SELECT coalesce(json_agg(json_build_array(priority, interactive, n)), '[]')::tex
 
 -- name: held_by
 -- $1: worker; $2: the number of the change from which its leases are
-SELECT coalesce(json_agg(:task), '[]')::text FROM task WHERE state = 1 AND worker = $1 AND seq >= $2;
+SELECT coalesce(json_agg(:task), '[]')::text FROM task WHERE worker = $1 AND seq >= $2 AND state + 0 = 1;
 
 -- name: holdings
 SELECT coalesce(json_object_agg(worker, held), '{}')::text FROM (
