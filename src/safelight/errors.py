@@ -153,6 +153,13 @@ class Error(Exception):
         return cls(code, detail, **{key: value for key, value in fields.items() if key not in known})
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out, or what a new thread takes of it."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and str(error).startswith("can't start new thread")
+    )
+
+
 def validation_problem(error: Exception) -> tuple[str, str]:
     """Split the message of a msgspec `ValidationError` into what is wrong and where, such as `$.outputs[0]`."""
     sentence, _, position = str(error).partition(" - at ")

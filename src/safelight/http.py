@@ -19,7 +19,7 @@ from safelight.access import malformed, route
 from safelight.access.caller import CALLER, Access, Caller
 from safelight.access.forwarded import client_address
 from safelight.access.malformed import HARDENED
-from safelight.errors import Code, Error, validation_problem
+from safelight.errors import Code, Error, lacks_memory, validation_problem
 from safelight.request_metrics import RequestMetrics
 from safelight.service import Service
 from safelight.wire import decode, encode
@@ -230,7 +230,7 @@ async def _answer(
         log.debug("The client of %s %s has left: %s", request.method, request.path, error)
         raise asyncio.CancelledError from None  # which ends the connection
     except Exception as error:
-        if _lacks_memory(error):
+        if lacks_memory(error):
             said = "The service has no memory left for this request. Try again soon, or give the service more memory."
             return _refused(request, Error(Code.UNAVAILABLE, said, retry_after=_MEMORY_AGAIN))
         log.exception("Unexpected error in %s %s", request.method, request.path)
@@ -243,13 +243,6 @@ def _refused(request: web.Request, error: Error) -> web.Response:
     if getattr(request.match_info.handler, "classic", False) and "json" not in request.headers.get("Accept", ""):
         return web.Response(text=error.detail, status=error.status, headers=_error_headers(error))
     return problem_response(error)
-
-
-def _lacks_memory(error: Exception) -> bool:
-    """Say whether memory ran out, or what a new thread takes of it."""
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and str(error).startswith("can't start new thread")
-    )
 
 
 def _refuse_encoded(request: web.Request) -> None:

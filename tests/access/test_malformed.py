@@ -6,6 +6,10 @@ import asyncio
 import json
 
 import aiohttp
+import pytest
+from aiohttp import http_exceptions
+
+from safelight.access import malformed
 
 LONG = b"x" * 20_000
 HOSTILE = b"<script>\x01"
@@ -104,3 +108,49 @@ async def test_a_body_whose_chunks_are_malformed_is_answered_with_a_problem(keye
 async def test_malformed_chunks_of_a_request_that_was_refused_end_the_connection(keyed):
     for service, head in routes():
         check(head, await answer(keyed.url(service), f"{head}\r\n".encode(), HOSTILE + b"\r\n"))
+
+
+class NoMemory:
+    """aiohttp's parser where it has no memory for the bytes of a body."""
+
+    def feed_data(self, data):
+        raise http_exceptions.BadHttpMessage("")
+
+    def message_consumed(self):
+        """Do nothing."""
+
+
+@pytest.mark.parametrize(
+    ("length", "parser", "status", "says"),
+    [("Transfer-Encoding: chunked", None, 400, "malformed"), ("Content-Length: 9", NoMemory(), 503, "no memory left")],
+)
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_body_that_breaks_off_is_never_taken_for_whole(plane, monkeypatch, turns, length, parser, status, says):
+    """However far the service is with the request: `turns` of the event loop after its head."""
+    made: asyncio.Future[malformed.Handler] = asyncio.get_running_loop().create_future()
+    begin = malformed.Handler.connection_made
+
+    def begun(self, transport):
+        begin(self, transport)
+        made.set_result(self)
+
+    service = await plane.start("keyvaluestore")
+    monkeypatch.setattr(malformed.Handler, "connection_made", begun)
+    host, _, port = service.url.removeprefix("http://").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        async with asyncio.timeout(30):
+            protocol = await made
+            head = f"PUT /key HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{length}\r\n\r\n"
+            protocol.data_received(head.encode())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if parser is not None:
+                protocol._parser = parser
+            protocol.data_received(HOSTILE + b"\r\n")
+            answered = await reader.read()
+    finally:
+        writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+    assert answered.startswith(f"HTTP/1.1 {status} ".encode()), answered
+    assert says.encode() in answered

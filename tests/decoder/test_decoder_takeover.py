@@ -16,10 +16,10 @@ from support.processes import program
 
 MIB = 1024 * 1024
 
+pytestmark = pytest.mark.slow
+
 REPORT = """
 from safelight.errors import Code, Error
-
-pytestmark = pytest.mark.slow
 def say(text, code=Code.DAMAGED_IMAGE, **extra):
     raise Error(code, text, **extra)
 """

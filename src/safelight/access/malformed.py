@@ -63,13 +63,17 @@ def handlers(server: web.Server) -> Callable[[], Handler]:
 class Handler(web.RequestHandler):
     """The protocol of a connection, which answers what is malformed with a problem document and then closes."""
 
-    __slots__ = ("_body", "carrier")
+    __slots__ = ("_begun", "_body", "_chunked", "carrier")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take what `web.RequestHandler` takes."""
         super().__init__(*args, **kwargs)
         self._body: StreamReader | None = None
         """The body of the last request whose head has come."""
+        self._chunked = False
+        """Whether that body comes in chunks, which may be malformed."""
+        self._begun: StreamReader | None = None
+        """The body of the last request whose handler was called."""
         self.carrier: asyncio.Transport | None = None
         """The transport, also once `transport` is given up and what was written still waits to be taken."""
 
@@ -85,19 +89,25 @@ class Handler(web.RequestHandler):
         if self._messages:
             message, body = self._messages[-1]
             if isinstance(message, RawRequestMessage):
-                self._body = body
+                self._body, self._chunked = body, message.chunked
             elif self._body is not None and not self._body.is_eof():
                 self._break_off(self._body)
 
+    async def _handle_request(self, request: web.BaseRequest, *args: Any) -> tuple[web.StreamResponse, bool]:
+        self._begun = request.content
+        return await super()._handle_request(request, *args)
+
     def _break_off(self, body: StreamReader) -> None:
         """Tell whoever reads a body that no more of it will come; aiohttp would let them wait for it."""
-        waiting = self._current_request is not None or len(self._messages) > 1
+        waiting = self._current_request is not None or self._begun is not body
         self._messages.pop()  # the mistake is not a request of its own
         self._lingering_time = 0.0
-        if waiting:
+        if waiting and self._chunked:
             broken = web.RequestPayloadError()
             broken.__cause__ = cause = http_exceptions.TransferEncodingError("malformed chunks")
             body.set_exception(broken, cause)
+        elif waiting:  # any bytes are right in a body of known length, so there was no memory to take them
+            body.set_exception(MemoryError())
         else:  # it is answered already
             body.feed_eof()
         self.close()

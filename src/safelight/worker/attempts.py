@@ -14,7 +14,7 @@ from safelight import logs, tracing
 from safelight.client.base import retrying
 from safelight.client.storage import StorageClient
 from safelight.engine.limits import Limits
-from safelight.errors import Code, Error
+from safelight.errors import Code, Error, lacks_memory
 from safelight.recipe import Recipe, parse
 from safelight.wire import Died, Failed, Failure, Finished, Lease, Outcome, Output, Returned
 from safelight.worker import decoder
@@ -79,17 +79,15 @@ class Attempts:
             self._outage.begin(error)
             outcome = Returned(lease=lease.id)
         except OSError as error:  # of this worker's own disk, memory or descriptors
-            detail = f"This worker's machine failed: {error.strerror or error}."
-            self._outage.begin(OutageError(Error(Code.UNAVAILABLE, detail)))
-            outcome = Returned(lease=lease.id)
+            outcome = self._given_back(lease, error.strerror or str(error))
         except Error as error:
             outcome = _outcome_of(lease, error, time.monotonic() - start)
             self._log_failure(lease, outcome)
-        except Exception as error:
-            log.exception("Unexpected error in task %s", lease.task, extra={"task": lease.task})
-            detail = f"Unexpected error in the worker: {type(error).__name__}. Its log says more."
-            failure = Failure(code=Code.INTERNAL, detail=detail)
-            outcome = Failed(lease=lease.id, failure=failure, permanent=False, seconds=time.monotonic() - start)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the task must not be left without an outcome
+            if lacks_memory(error):
+                outcome = self._given_back(lease, "it has no memory left")
+            else:
+                outcome = _unexpected(lease, error, time.monotonic() - start)
         else:
             outcome = Finished(lease=lease.id, outputs=outputs, engine=self._pool.version, seconds=result.seconds)
             self._outage.succeeded()
@@ -97,6 +95,11 @@ class Attempts:
             logs.each(log, "        done", task=lease.task, seconds=round(result.seconds, 3))
         self._metrics.attempts.labels(type(outcome).__name__.lower(), lease.recipe).inc()
         return outcome
+
+    def _given_back(self, lease: Lease, why: str) -> Returned:
+        """Give a task back whose trouble is this worker's machine, and take no more for a while."""
+        self._outage.begin(OutageError(Error(Code.UNAVAILABLE, f"This worker's machine failed: {why}.")))
+        return Returned(lease=lease.id)
 
     async def _decoded(self, held: Held) -> decoder.Result:
         lease = held.lease
@@ -158,6 +161,13 @@ class Attempts:
 
 def _fields(lease: Lease, failure: Failure) -> dict[str, str]:
     return {"task": lease.task, "code": failure.code}
+
+
+def _unexpected(lease: Lease, error: Exception, seconds: float) -> Outcome:
+    log.error("Unexpected error in task %s", lease.task, extra={"task": lease.task}, exc_info=error)
+    detail = f"Unexpected error in the worker: {type(error).__name__}. Its log says more."
+    failure = Failure(code=Code.INTERNAL, detail=detail)
+    return Failed(lease=lease.id, failure=failure, permanent=False, seconds=seconds)
 
 
 def _outcome_of(lease: Lease, error: Error, seconds: float) -> Outcome:

@@ -66,11 +66,14 @@ async def control(directory: Path, request: dict[str, Any], *, time_limit: float
 
 @asynccontextmanager
 async def monitor(directory: Path) -> AsyncIterator[QMPClient]:
-    """Connect to QEMU's monitor (QMP). Raises QMPError or OSError when it does not answer."""
+    """Connect to QEMU's monitor (QMP). Raises QMPError, EOFError or OSError when it does not answer."""
     client = QMPClient()
     handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        await client.connect(f"/proc/self/fd/{handle}/qmp.sock")
+        try:
+            await client.connect(f"/proc/self/fd/{handle}/qmp.sock")
+        except AssertionError:  # of the library's, where the connection is closed as soon as it is made
+            raise EOFError("QEMU has closed the connection") from None
         yield client
     finally:
         os.close(handle)
@@ -100,7 +103,7 @@ async def is_qemu_ready(directory: Path) -> bool:
     try:
         async with monitor(directory):
             return True
-    except (QMPError, OSError):
+    except (QMPError, EOFError, OSError):
         return False
 
 
