@@ -9,6 +9,7 @@ import pytest
 
 from safelight.db.postgres import PostgresStore
 from safelight.db.postgres.sessions.connection import Connection
+from safelight.db.postgres.sessions.failures import Concerns, concerns
 from safelight.db.postgres.sessions.waiting import wait
 from safelight.errors import Code, Error
 from safelight.sql.scripts import migrations
@@ -97,6 +98,12 @@ async def test_a_server_that_is_killed_loses_nothing_and_no_call_fails():
             await asyncio.to_thread(server.start)
 
         await under_load(url, disturb)
+
+
+def test_a_driver_that_has_lost_track_gives_the_session_up():
+    """asyncpg raises this where a session ends between two statements; it is no InterfaceError."""
+    error = asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")
+    assert concerns(error) is Concerns.SESSION
 
 
 async def test_sessions_that_are_ended_cost_only_time(database):

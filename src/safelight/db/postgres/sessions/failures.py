@@ -42,7 +42,8 @@ def concerns(error: BaseException) -> Concerns | None:
         return Concerns.SERVER if state[:2] == "53" else Concerns.SESSION
     if isinstance(error, asyncpg.DataError):  # a value that the driver refuses before the server sees it
         return Concerns.CALL
-    if isinstance(error, (asyncpg.InterfaceError, OSError, TimeoutError, EOFError)):
+    # The driver's own errors leave its connection in a state that it does not know.
+    if isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, EOFError)):
         return Concerns.SESSION
     return Concerns.SESSION if isinstance(error, Error) and error.code is Code.UNAVAILABLE else None
 
