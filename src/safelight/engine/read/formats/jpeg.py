@@ -85,12 +85,13 @@ class JpegReader(VipsReader):
     def _judge_left_over(self, count: int, marker: int) -> None:
         if marker in _RESTARTS:
             number = marker - _RESTARTS.start
-            raise damaged(self.format, f"{count} bytes before its restart marker {number} are of no pixel")
+            raise damaged(self.format, f"{count} bytes before its restart marker {number} are left over")
         if count < _PADDING:
             return
         if self.strict:
-            raise damaged(self.format, f"at least {count} bytes of its picture are of no pixel")
-        self.notes.append(f"At least {count} bytes of the JPEG file's picture are of no pixel: part may be damaged.")
+            raise damaged(self.format, f"at least {count} bytes of its picture are left over after the last pixel")
+        said = f"At least {count} bytes of the JPEG are left over after its last pixel: part of it may be damaged."
+        self.notes.append(said)
 
     def source(self) -> pyvips.Source:
         """See `VipsReader`."""
