@@ -32,6 +32,21 @@ def tile(image):
     return (data[start[name] + 4 : start[name] - 4 + sizes[name]] for name in (b"hvcC", b"mdat"))
 
 
+def properties_of(configuration, size, turns, numbers):
+    """The box of properties: those of the grid, and those of the tiles with these numbers."""
+    properties = [
+        box("hvcC", configuration),
+        box("ispe", struct.pack(">II", TILE, TILE), version=0),
+        box("ispe", struct.pack(">II", *size), version=0),
+        box("pixi", b"\3\x08\x08\x08", version=0),
+        *(box(name, content) for name, content in turns),
+    ]
+    of_grid = bytes([3, 4, *(0x80 | number for number in range(5, 5 + len(turns)))])  # the first bit: must be obeyed
+    associations = struct.pack(">IHB", len(numbers) + 1, 1, len(of_grid)) + of_grid
+    associations += b"".join(struct.pack(">HB", number, 3) + bytes([0x81, 2, 4]) for number in numbers)
+    return box("iprp", box("ipco", b"".join(properties)) + box("ipma", associations, version=0))
+
+
 def grid(image, *turns):
     """A HEIC of that picture in tiles, the last of which reach beyond it; `turns`: boxes that turn it."""
     columns, rows = -(-image.width // TILE), -(-image.height // TILE)
@@ -45,16 +60,7 @@ def grid(image, *turns):
         hidden = int(kind == b"hvc1")
         return box("infe", struct.pack(">HH", number, 0) + kind + b"\0", version=2, flags=hidden)
 
-    properties = [
-        box("hvcC", configuration),
-        box("ispe", struct.pack(">II", TILE, TILE), version=0),
-        box("ispe", struct.pack(">II", *image.size), version=0),
-        box("pixi", b"\3\x08\x08\x08", version=0),
-        *(box(name, content) for name, content in turns),
-    ]
-    of_grid = bytes([3, 4, *(0x80 | number for number in range(5, 5 + len(turns)))])  # the first bit: must be obeyed
-    associations = struct.pack(">IHB", count + 1, 1, len(of_grid)) + of_grid
-    associations += b"".join(struct.pack(">HB", number, 3) + bytes([0x81, 2, 4]) for number in numbers)
+    properties = properties_of(configuration, image.size, turns, numbers)
     descriptor = struct.pack(">4B2H", 0, 0, rows - 1, columns - 1, *image.size)
 
     def meta(at):
@@ -72,7 +78,7 @@ def grid(image, *turns):
                 version=0,
             )
             + box("iref", box("dimg", struct.pack(f">HH{count}H", 1, count, *numbers)), version=0)
-            + box("iprp", box("ipco", b"".join(properties)) + box("ipma", associations, version=0))
+            + properties
             + box("idat", descriptor)
             + box("iloc", b"\x44\0" + struct.pack(">H", count + 1) + places, version=1),
             version=0,
