@@ -1,6 +1,6 @@
 """What authentication costs: this tree with credentials, beside another tree (one before there were any).
 
-    python benchmarks/access.py OTHER_TREE [--rounds 7] [--seconds 4]
+    python -m benchmarks.access OTHER_TREE [--rounds 7] [--seconds 4]
 
 Each tree is run with the interpreter of its own `.venv`. A round runs both, the order turned each time: durable tasks
 through create, lease and finish over HTTP (with the cluster key), and photos from the first upload to the last result
@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import photos
+from benchmarks.support import photos
 
 HERE = Path(__file__).resolve().parent
 
@@ -178,8 +178,10 @@ MEASURES: dict[str, Callable[[float], Awaitable[tuple[float, float]]]] = {
 
 def run(tree: Path, name: str, seconds: float) -> tuple[float, float]:
     """Measure in a process of that tree; return the rate, and the services' seconds of processor time for one."""
-    command = (str(tree / ".venv" / "bin" / "python"), __file__, "--one", name, "--seconds", str(seconds))
-    rate, used = subprocess.run(command, cwd=tree, stdout=subprocess.PIPE, check=True).stdout.split()
+    python = str(tree / ".venv" / "bin" / "python")
+    command = (python, "-P", "-m", "benchmarks.access", "--one", name, "--seconds", str(seconds))
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    rate, used = subprocess.run(command, cwd=tree, env=environment, stdout=subprocess.PIPE, check=True).stdout.split()
     return float(rate), float(used)
 
 

@@ -1,7 +1,7 @@
 """Run every program that measures one of the aims of speed, one after another, each table under what is aimed at.
 
     benchmarks/peers/environment DIRECTORY
-    python benchmarks/aims.py [--short] [--peers DIRECTORY] [--only NAME,…] [--beside TREE]
+    python -m benchmarks.aims [--short] [--peers DIRECTORY] [--only NAME,…] [--beside TREE]
 
 `--short` takes about fifteen minutes, otherwise an hour and a half. Without `--peers`, the comparisons with other
 systems are left out. `--beside` runs another checkout in the rounds of the pipeline. Prints Markdown; what the programs
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Aim(NamedTuple):
@@ -32,18 +32,18 @@ class Aim(NamedTuple):
 
 AIMS = (
     Aim(
-        "pipeline", "Photos from the first upload to the last result", "pipeline.py",
+        "pipeline", "Photos from the first upload to the last result", "pipeline",
         "--rounds 5 --seconds 6", "--rounds 3 --seconds 2",
         "Of the bare pyvips loop: JPEG of 0.25, 2 and 12 MP 0.75, 1.0, 1.0; PNG 0.85, 0.95, 0.95. Of the fastest bare "
         "loop: 0.5, 0.8, 0.85. Processor time of the services for a photo of 0.25 MP at most 2.5 ms, of 12 MP 8 ms.",
     ),
     Aim(
-        "separate", "The same with each service in a process of its own", "pipeline.py",
+        "separate", "The same with each service in a process of its own", "pipeline",
         "--only JPEG --rounds 5 --seconds 6 -- --separate", "--only JPEG --rounds 3 --seconds 2 -- --separate",
         "1.3 times the ratios to the bare loop that this form once had: 0.48, 0.73 and 0.92 on a quiet machine.",
     ),
     Aim(
-        "latency", "From the end of an upload to the result, on an idle system", "latency.py",
+        "latency", "From the end of an upload to the result, on an idle system", "pipeline.latency",
         "--photos 200", "--photos 40",
         "Added to the bare processing: JPEG of 0.25 MP at most 6 ms in the median and 15 ms at p99, JPEG of 2 MP "
         "12 ms, PNG of 2 MP 30 ms.",
@@ -55,12 +55,12 @@ AIMS = (
         "waiting. With 10^6 tasks: a start within 3 s, a page of 1,000 tasks within 20 ms.",
     ),
     Aim(
-        "uploads", "Processor time of the services for an upload of 12 MP", "uploads.py",
+        "uploads", "Processor time of the services for an upload of 12 MP", "pipeline.uploads",
         "--by task,tus,classic --photos 40", "--by task,tus,classic --photos 15",
         "A part of the 8 ms for the photo and its result.",
     ),
     Aim(
-        "collecting", "Garbage collection beside uploads", "collecting.py", "", "",
+        "collecting", "Garbage collection beside uploads", "storage.collecting", "", "",
         "10^5 blobs within 20 s; puts under 20 ms at p99 meanwhile.",
     ),
     Aim(
@@ -92,15 +92,15 @@ def run(aim: Aim, given: argparse.Namespace) -> bool:
     if aim.name == "peers" and given.peers is None:
         print("Left out: name what benchmarks/peers/environment has made with --peers.\n", flush=True)
         return True
-    arguments = (aim.short if given.short else aim.full).format(peers=given.peers).split()
+    arguments = (aim.short if given.short else aim.full).format(peers=given.peers and given.peers.resolve()).split()
     if given.beside is not None and aim.name in ("pipeline", "uploads"):
-        arguments += ["--beside", str(given.beside)]
+        arguments += ["--beside", str(given.beside.resolve())]
     load = os.getloadavg()[0]
     start = time.perf_counter()
-    paths = os.pathsep.join([str(HERE), str(HERE.parent / "tests"), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, str(HERE / aim.program), *arguments],
-        env={**os.environ, "PYTHONPATH": paths.rstrip(os.pathsep)}, check=False,
+        [sys.executable, "-m", f"benchmarks.{aim.program}", *arguments],
+        env={**os.environ, "PYTHONPATH": paths.rstrip(os.pathsep)}, check=False, cwd=ROOT,
     )  # fmt: skip
     taken = time.perf_counter() - start
     print(f"\n`{aim.program} {' '.join(arguments)}`, {taken:.0f} s, load before {load:.1f}\n", flush=True)

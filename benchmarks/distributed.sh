@@ -17,6 +17,6 @@ if [ "${1:-}" = short ]; then
 else
   queue=(--held 180) pipeline=(--rounds 5 --only JPEG) growth=()
 fi
-python benchmarks/queue_postgres.py --peers "$peers/bin/python" "${queue[@]}"
-python benchmarks/pipeline.py --distributed "${pipeline[@]}"
-python benchmarks/growth.py "${growth[@]}"
+python -m benchmarks.queue.postgres --peers "$peers/bin/python" "${queue[@]}"
+python -m benchmarks.pipeline --distributed "${pipeline[@]}"
+python -m benchmarks.pipeline.growth "${growth[@]}"

@@ -1,6 +1,6 @@
 """Processor time of a span: in a program that does not trace, and in one that does, with its export.
 
-    python benchmarks/tracing.py [--spans 2000] [--runs 5]
+    python -m benchmarks.tracing [--spans 2000] [--runs 5]
 
 Beside both, in the same run: the same loop without the calls. A span includes the header that goes to another service.
 The collector is a process that answers and reads nothing of it. The table shows medians of alternating runs.

@@ -1,6 +1,6 @@
 """What opening the page costs: bytes, requests, and time until a person can use it.
 
-    PYTHONPATH=tests python benchmarks/web.py [--runs 7] [--tasks 200] [--many 10000]
+    PYTHONPATH=tests python -m benchmarks.web [--runs 7] [--tasks 200] [--many 10000]
 
 Usable means: the page is drawn, knows its recipes, follows the changes, and shows the first results. Each run has an
 empty cache; then one more is opened with a full one. At the end the system holds many tasks, and a person scrolls

@@ -1,7 +1,7 @@
 """safelight beside what people use instead: Celery with Redis, Procrastinate with PostgreSQL, thumbor, sharp.
 
     benchmarks/peers/environment DIRECTORY
-    PYTHONPATH=benchmarks:tests python benchmarks/peers DIRECTORY [--rounds 3] [--seconds 4] [--only queue,photos,…]
+    PYTHONPATH=tests python -m benchmarks.peers DIRECTORY [--rounds 3] [--seconds 4] [--only queue,photos,…]
 
 All keep what they acknowledge: Redis appends each command to its log and flushes it, PostgreSQL runs with fsync, and
 the photos and results that Celery's tasks read and write are flushed as safelight flushes its own. All use the same
@@ -25,12 +25,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import alternatives
+from benchmarks.peers import alternatives
 
-from photos import Variants, photos
-from pipeline import CORES, Ours
-from queue_peers import procrastinate
-from running import system
+from benchmarks.support.photos import Variants, photos
+from benchmarks.pipeline.__main__ import CORES, Ours
+from benchmarks.queue.peers import procrastinate
+from benchmarks.support.running import system
 from safelight.client.master import Client
 from support.servers import postgres
 

@@ -1,6 +1,6 @@
 """Run folders of images through recipes, beside Pillow as an independent reader, and report what differs.
 
-    python benchmarks/pictures [--recipe invert] [--tolerance 3] [--each 30] DIRECTORY…
+    python -m benchmarks.pictures [--recipe invert] [--tolerance 3] [--each 30] DIRECTORY…
 
 Each image goes through a decoder process as in a worker, and through Pillow (orientation obeyed, its ICC profile
 converted by littleCMS, a PNG's gAMA and cHRM by hand, then the recipe's operation). What differs by more than

@@ -1,7 +1,7 @@
 # ruff: noqa: A005 - a directory that is run, never imported; as a file it would shadow the standard queue
 """Durable tasks per second through create, lease and finish, over HTTP, with 1 to 10^6 others waiting.
 
-    python benchmarks/queue [--seconds 4] [--runs 3] [--clients 6] [--batch 100] [--depths 1,1000,100000,1000000]
+    python -m benchmarks.queue [--seconds 4] [--runs 3] [--clients 6] [--batch 100] [--depths 1,1000,100000,1000000]
 
 The service is a process of its own (`python -m safelight.db`), as are the clients. Each client creates a batch of
 tasks, leases as many, finishes them, and begins again, so the number that wait stays what it is. Beside it, in the same

@@ -23,7 +23,7 @@ from support.pages.browser import chromium, opened
 from support.ports import free_port
 from support.until import until
 
-from .conftest import ELSEWHERE
+from access.conftest import ELSEWHERE
 
 CLIENT = "safelight"
 RULES = """

@@ -18,9 +18,9 @@ from safelight.client.base import session
 from support.processes import program
 from support.system import SERVICES, System, system
 
-from .conftest import ELSEWHERE
-from .tenants import ALL, Api
-from .test_routes import PUBLIC
+from access.conftest import ELSEWHERE
+from access.tenants import ALL, Api
+from access.test_routes import PUBLIC
 
 pytestmark = pytest.mark.slow
 CHECKS = "not_a_server_error,content_type_conformance,response_schema_conformance"

@@ -13,7 +13,7 @@ from safelight.errors import Code, Error
 from safelight.wire import State
 from support.photos import photo
 
-from .tenants import Api, acting, finish_one, keyed_tenant
+from access.tenants import Api, acting, finish_one, keyed_tenant
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ pytestmark = [
 
 def test_kills_freezes_and_cuts() -> None:
     words = ("--minutes", MINUTES, "--pause", PAUSE, "--rest", REST, "--calm", 5)
-    command = [sys.executable, "benchmarks/soak.py", *map(str, words)]
+    command = [sys.executable, "-m", "benchmarks.soak", *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=TIME_LIMIT

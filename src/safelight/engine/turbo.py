@@ -1,7 +1,8 @@
 """libjpeg-turbo, called directly where the system has it: a small JPEG takes it two thirds of libvips' processor time.
 
 libvips starts threads for every photo and reads in small steps; it gains on that again where decoding and encoding
-overlap, in large photos. Sources: turbojpeg.h, and `benchmarks/jpeg.py` for the sizes from which libvips is as fast.
+overlap, in large photos. Sources: turbojpeg.h, and `benchmarks/pictures/jpeg.py` for the sizes from which libvips is as
+fast.
 
 The results are the same bytes either way: `available` compares the two first. What this decoder complains of is for
 libvips to judge, so a damaged photo fails with the same error, whatever its size.

@@ -127,7 +127,8 @@ def _options(output: OutputSpec, format_: Format) -> dict[str, Any]:
             return {"Q": quality, "interlace": output.progressive, "optimize_coding": (effort or 1) > 5}
         case "png":
             compression = 6 if effort is None else effort - 1
-            # A quarter smaller for photos at about the same time, a sixth larger for drawings: benchmarks/encoders.py.
+            # A quarter smaller for photos at about the same time, a sixth larger for drawings
+            # (benchmarks/pictures/encoders.py).
             return {"interlace": output.progressive, "compression": compression, "filter": "sub"}
         case "webp":
             return {**lossless, "effort": _spread(effort or 4, 0, 6)}

@@ -1,6 +1,6 @@
 """Storage beside the least that could do the same work.
 
-    python benchmarks/storage.py
+    python -m benchmarks.storage
 
 Prints, in one table each: the server's CPU time for a request that stores or sends 5 MB, beside a bare aiohttp handler
 that only writes or sends a file; and 100 kB blobs stored per second, beside a loop that writes, flushes and renames

@@ -1,6 +1,6 @@
 """Photos per second from the first upload to the last result, beside bare loops of the same recipe.
 
-    python benchmarks/pipeline.py [--rounds 5] [--seconds 6] [--only JPEG,0.25] [--noise 3] [--beside TREE]
+    python -m benchmarks.pipeline [--rounds 5] [--seconds 6] [--only JPEG,0.25] [--noise 3] [--beside TREE]
         [--distributed]
 
 All process the same files with the recipe `invert` on the same cores. The bare loops read a file, process it and write
@@ -23,9 +23,9 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from cost import Cost
-from photos import Variants, photos
-from running import OnServers, Running, on_servers, system
+from benchmarks.support.cost import Cost
+from benchmarks.support.photos import Variants, photos
+from benchmarks.support.running import OnServers, Running, on_servers, system
 from safelight.client.master import Client
 from safelight.client.uploads import Upload
 from safelight.wire import ENDED, State

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from cost import Cost, costs, counting
+from benchmarks.support.cost import Cost, costs, counting
 
 
 class Running:

@@ -1,6 +1,6 @@
 """How much longer than the bare processing it takes from the end of an upload to the result, on an idle system.
 
-    python benchmarks/latency.py [--photos 40]
+    python -m benchmarks.pipeline.latency [--photos 40]
 
 One photo at a time: the clock starts when the client hands its last byte to the network, and stops when the event
 says that the result is ready. Beside it, in turn, the same recipe on the same bytes in this process.
@@ -11,8 +11,8 @@ import asyncio
 import statistics
 import time
 
-from photos import Variants, photos
-from running import running
+from benchmarks.support.photos import Variants, photos
+from benchmarks.support.running import running
 from safelight import engine
 from safelight.client.master import Client
 from safelight.client.uploads import Upload

@@ -14,7 +14,7 @@ from safelight.access.connections import tls
 from safelight.client.base import Connection, ServiceClient, session
 from safelight.client.instances import Several
 
-from .conftest import ELSEWHERE
+from access.conftest import ELSEWHERE
 
 
 async def openssl(*arguments: str) -> None:

@@ -1,6 +1,6 @@
 """What JPEG costs by libvips' own codec and by libjpeg-turbo, and how true the picture stays.
 
-    python benchmarks/jpeg.py [--rounds 5] [--megapixels 0.25,2,12]
+    python -m benchmarks.pictures.jpeg [--rounds 5] [--megapixels 0.25,2,12]
 
 `vips` is the codec inside pyvips' wheel. `turbo` is Debian's libturbojpeg called through cffi, with its accurate
 transform; it decodes into memory that libvips then reads. `simplejpeg` is a wheel of libjpeg-turbo that needs NumPy,
@@ -28,7 +28,7 @@ from cffi import FFI
 from PIL import Image
 from skimage.metrics import structural_similarity
 
-from photos import photos
+from benchmarks.support.photos import photos
 from safelight import engine
 from safelight.engine import turbo as codec
 from safelight.recipe import BUILTIN

@@ -1,12 +1,12 @@
 """Durable tasks per second through create, lease and finish with PostgreSQL, in process, with 1 to 10^6 others waiting.
 
-    PYTHONPATH=tests python benchmarks/queue_postgres.py [--seconds 3] [--runs 3] [--depths 1,1000,100000,1000000]
+    PYTHONPATH=tests python -m benchmarks.queue.postgres [--seconds 3] [--runs 3] [--depths 1,1000,100000,1000000]
         [--held 120] [--peers PYTHON]
 
 The server is Debian's, in a temporary directory, with fsync. Beside db's store, in the same run: a bare loop of asyncpg
 with the same statements on the same tables (one session, one commit per batch, no ids, no checks, no counts), and, if
 an interpreter that has them is named, Procrastinate on the same server and Celery on Redis with `appendfsync always`
-(`queue_peers.py`). Each is measured with batches of 100 from 6 clients and one at a time from 32 clients, and the store
+(`peers.py`). Each is measured with batches of 100 from 6 clients and one at a time from 32 clients, and the store
 once more while a transaction is held open that began before: first it works for `--held` seconds under it. Runs
 alternate; the table shows medians, and the lines below it compare them with the aims.
 """
@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import msgspec
 
-import queue_peers
+from benchmarks.queue import peers
 from safelight.db.commit.transaction import Transaction
 from safelight.db.postgres import PostgresStore
 from safelight.db.postgres.ledger import load
@@ -190,10 +190,10 @@ async def measure(given: argparse.Namespace, server: postgres.Server) -> dict[st
                 await note(f"bare asyncpg, {depth} waiting, {size}", bare(url, batch, given.seconds))
                 await note(f"safelight, {depth} waiting, {size}", with_store(url, batch, clients, given.seconds))
                 if given.peers and depth == 1:
-                    peer = queue_peers.procrastinate(given.peers, url, batch, given.seconds)
+                    peer = peers.procrastinate(given.peers, url, batch, given.seconds)
                     await note(f"Procrastinate, {size}", peer)
             if given.peers and depth == 1:
-                await note("Celery, batch 1", asyncio.to_thread(queue_peers.celery, given.peers, given.seconds))
+                await note("Celery, batch 1", asyncio.to_thread(peers.celery, given.peers, given.seconds))
         async with held_open(url):
             await with_store(url, 100, 6, given.held)
             for _ in range(given.runs):

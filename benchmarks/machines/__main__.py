@@ -1,6 +1,6 @@
 """safelight as one image and as machines: its size, composing it, how soon it answers, how little memory it needs.
 
-    python benchmarks/machines.py [--rounds 3] [--seconds 300] [--store ~/.drumhead]
+    python -m benchmarks.machines [--rounds 3] [--seconds 300] [--store ~/.drumhead]
         [--only image|start|memory|requests|photos] [--guest linux|osv]
 
 Works in a temporary copy of a package store and of the project; with both guests where the store has OSv's kernel. What
@@ -27,8 +27,8 @@ from pathlib import Path
 import aiohttp
 import yaml
 
-import photos
-from booting import HTTP_SERVER, IMAGE, SERVICES, Boots, answered
+from benchmarks.support import photos
+from benchmarks.machines.booting import HTTP_SERVER, IMAGE, SERVICES, Boots, answered
 from drumhead.fleet.store import FleetStore
 from drumhead.home import Home, find_home
 from drumhead.image.store import ImageStore, facts
@@ -39,7 +39,7 @@ from safelight.client.master import Client
 from safelight.errors import Error
 from safelight.wire import State
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EDITED = "src/safelight/pictures.py"
 COMMAND_LIMIT = 120.0
 PHOTO_LIMIT = 120.0

@@ -22,7 +22,7 @@ from support.processes import program
 
 pytestmark = pytest.mark.slow
 
-GUIDE = Path(__file__).parents[2] / "docs/guide/proxies.md"
+GUIDE = Path(__file__).parents[3] / "docs/guide/proxies.md"
 CLASSIC = "203.0.113.9"
 
 

@@ -13,8 +13,8 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from support.photos import photo
 
-from .conftest import ELSEWHERE
-from .tenants import Api, finish_one, keyed_tenant
+from access.conftest import ELSEWHERE
+from access.tenants import Api, finish_one, keyed_tenant
 
 GIVEN = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 

@@ -1,6 +1,6 @@
 """How soon a service in a machine answers, booted and resumed from a snapshot in turns; where a resume's time goes.
 
-    python benchmarks/snapshots.py [--rounds 5] [--memory 96] [--store ~/.drumhead]
+    python -m benchmarks.machines.snapshots [--rounds 5] [--memory 96] [--store ~/.drumhead]
 
 The store needs the image safelight. The first table is timed from the start of `drumhead run` to the first answered
 `GET /healthz` of the key-value store; the second from inside one process, without the command's own start.
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from booting import PAUSE, Boots, Server, answered
+from benchmarks.machines.booting import PAUSE, Boots, Server, answered
 from drumhead.home import Home, find_home
 from drumhead.image.store import ImageStore
 from drumhead.machine.instances import Instances

@@ -1,6 +1,6 @@
 """What the settings of encoders cost and save: processor time and bytes, beside the setting before.
 
-    python benchmarks/encoders.py [--megapixels 2]
+    python -m benchmarks.pictures.encoders [--megapixels 2]
 
 PNG by filter, and WebP by effort with the difference from the original in decibels (PSNR), of photos with a camera's
 noise, of smooth ones, and of a drawing with text, which is what most PNG files are. One thread; medians of three.
@@ -16,7 +16,7 @@ import numpy as np
 import pyvips
 from PIL import Image, ImageDraw
 
-from photos import photos
+from benchmarks.support.photos import photos
 
 FILTERS = ("none", "sub", "up", "avg", "paeth", "all")
 

@@ -1,6 +1,6 @@
 """The bare loop: the recipe `invert` and nothing else, in one of as many processes as there are cores.
 
-    python benchmarks/bare.py vips|turbo DIRECTORY OUTPUT
+    python -m benchmarks.pipeline.bare vips|turbo DIRECTORY OUTPUT
 
 Reads names of files in DIRECTORY from standard input, writes each result to OUTPUT and says `done` after each.
 `vips` is pyvips with one thread a process, as in safelight's decoders. `turbo` is the fastest loop known: JPEG by

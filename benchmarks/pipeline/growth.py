@@ -1,7 +1,7 @@
 """Photos per second with 1 to 64 workers and 1 to 4 of each service, distributed, beside the embedded backends.
 
-    PYTHONPATH=tests python benchmarks/growth.py [--workers 1,4,16,64] [--instances 1,2,4] [--seconds 5] [--work 0.25]
-        [--photo 100000] [--runs 3]
+    PYTHONPATH=tests python -m benchmarks.pipeline.growth [--workers 1,4,16,64] [--instances 1,2,4] [--seconds 5]
+        [--work 0.25] [--photo 100000] [--runs 3]
 
 Workers sleep for `--work` seconds a photo instead of decoding it, because there are fewer cores than workers. They
 lease from any master and settle the photo itself as its result; uploads, db and events are real, but nobody reads it.

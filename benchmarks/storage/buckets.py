@@ -1,6 +1,6 @@
 """Storage in a bucket beside the directory and beside a bare loop of obstore.
 
-    PYTHONPATH=tests python benchmarks/buckets.py
+    PYTHONPATH=tests python -m benchmarks.storage.buckets
 
 SeaweedFS is the server, on this machine. Everything runs in this process, without HTTP of ours: what is measured is
 what the store adds to the requests that anybody would have to send. Rounds alternate; medians are printed.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from safelight.client.master import Client
-from soaking.target import Sample, busy, heard, sample
+from benchmarks.soak.target import Sample, busy, heard, sample
 from support.servers.places import Namespaces, namespaces
 from support.system import SERVICES, System, system
 

@@ -1,6 +1,6 @@
 """A worker in a machine under a steady load of photos for a long time: what its memory does, and what goes wrong.
 
-    python benchmarks/soak_machines.py [--guest osv|linux] [--minutes 60] [--interval 3] [--megapixels 0.5]
+    python -m benchmarks.machines.soak [--guest osv|linux] [--minutes 60] [--interval 3] [--megapixels 0.5]
         [--fleet deploy/fleet.yaml] [--image safelight]
 
 Brings up a fleet of its own (``soak``) in DRUMHEAD_HOME, from an image that is there (``drumhead package compose
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import yaml
 
-import photos
+from benchmarks.support import photos
 from drumhead.errors import DrumheadError
 from drumhead.fleet.store import FleetStore
 from drumhead.home import find_home
@@ -33,7 +33,7 @@ from safelight.client.master import Client
 from safelight.errors import Error
 from safelight.wire import State
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAME, WORKER = "soak", "soak-worker"
 PHOTO_LIMIT = 120.0
 """Seconds after which a photo counts as an error."""

@@ -1,6 +1,6 @@
 """Collect 10^5 blobs that nothing refers to, while others are stored.
 
-    python benchmarks/collecting.py [--blobs 100000]
+    python -m benchmarks.storage.collecting [--blobs 100000]
 
 The blobs are files of a few bytes, made without a flush before the clock starts. Beside the collection, in the same
 process, one blob of 100 kB is stored every 20 ms; so is it before, with no collection. Prints the seconds that the

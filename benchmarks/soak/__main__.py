@@ -1,6 +1,6 @@
 """The whole system under load for a long time, while it is disturbed at random: killed, stopped, frozen and cut.
 
-    PYTHONPATH=tests python benchmarks/soak.py [--in processes|machines] [--minutes 10] [--seed N] [--calm 20]
+    PYTHONPATH=tests python -m benchmarks.soak [--in processes|machines] [--minutes 10] [--seed N] [--calm 20]
         [--pause 0.2] [--rest 0] [--guest linux|osv]
 
 In processes, each program has a network namespace of its own, which needs root. In machines, it brings up
@@ -36,9 +36,9 @@ from kills.deaths import taken_up, wrongly_blamed
 from kills.history import History
 from kills.readers import follow_stream, webhooks
 from safelight.wire import State
-from soaking.machines import Machines
-from soaking.processes import Processes
-from soaking.target import Sample, Target
+from benchmarks.soak.machines import Machines
+from benchmarks.soak.processes import Processes
+from benchmarks.soak.target import Sample, Target
 from support.photos import is_inverse, photo
 from support.until import until
 

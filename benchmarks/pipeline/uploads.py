@@ -1,6 +1,6 @@
 """What the services spend on an upload, without any worker.
 
-    python benchmarks/uploads.py [--by task,tus,classic] [--megapixels 12] [--photos 40] [--beside TREE]
+    python -m benchmarks.pipeline.uploads [--by task,tus,classic] [--megapixels 12] [--photos 40] [--beside TREE]
 
 `task` is a form to `POST /task`, `tus` one request that creates the upload with all of its bytes, `classic` the form
 in which a classic worker hands a result to storage. One photo after another, in three rounds of each way, which
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import aiohttp
 
-from photos import Variants, photos
-from running import Running, system
+from benchmarks.support.photos import Variants, photos
+from benchmarks.support.running import Running, system
 from safelight.client import base
 from safelight.client.master import Client
 

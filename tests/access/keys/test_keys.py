@@ -11,7 +11,7 @@ import pytest
 from safelight.master.access.refusals import Refusals
 from support.photos import photo
 
-from .tenants import ALL, Api, acting, finish_one, keyed_tenant
+from access.tenants import ALL, Api, acting, finish_one, keyed_tenant
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from drumhead.machine.qemu.channel import monitor
 from drumhead.machine.stop import stop_machine
 from safelight.access.cluster_key import ClusterKey
 from safelight.client.master import Client
-from soaking.target import Sample, busy, heard, sample
+from benchmarks.soak.target import Sample, busy, heard, sample
 from support.ports import free_port
 from support.until import until
 

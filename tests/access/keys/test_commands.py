@@ -12,7 +12,7 @@ import pytest
 from support.command import COMMAND, environment, safelight
 from support.photos import photo
 
-from .tenants import finish_one
+from access.tenants import finish_one
 
 pytestmark = pytest.mark.slow
 

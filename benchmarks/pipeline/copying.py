@@ -1,6 +1,6 @@
 """What the services alone take: photos a second and processor time, with decoders that only copy.
 
-    python benchmarks/copying.py [--rounds 3] [--photos 1500] [--clients 2]
+    python -m benchmarks.pipeline.copying [--rounds 3] [--photos 1500] [--clients 2]
 
 Photos of 0.25 megapixels, all different, are uploaded by `--clients` processes, once to services in one process and
 once to services apart. The worker is the real one, but its decoders return the photo with some bytes behind its end, so
@@ -21,8 +21,8 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from typing import Self
 
-from photos import Variants, photos
-from running import system
+from benchmarks.support.photos import Variants, photos
+from benchmarks.support.running import system
 from safelight import engine
 from safelight.client.master import Client
 from safelight.client.uploads import Upload
@@ -113,7 +113,7 @@ class Measured:
 
     async def _run(self, *argv: str) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, __file__, *argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            sys.executable, "-m", "benchmarks.pipeline.copying", *argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self._stack.push_async_callback(_end, process)
         return process

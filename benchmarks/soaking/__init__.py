@@ -1,1 +1,0 @@
-"""What the soak disturbs: the system in processes, or in machines."""
