@@ -129,8 +129,8 @@ async def pipeline(size: float, n: int) -> tuple[float, float]:
 
 async def api_key(master: str) -> str:
     """Make an API key that may do everything."""
-    from safelight.accounts import Scope  # noqa: PLC0415 - of the tree that is measured
     from safelight.client.access import AccessClient  # noqa: PLC0415
+    from safelight.wire.accounts import Scope  # noqa: PLC0415 - of the tree that is measured
 
     async with AccessClient.connect(master) as keys:
         return (await keys.create_key("benchmark", list(Scope))).token

@@ -26,9 +26,9 @@ from pathlib import Path
 
 import aiohttp
 import yaml
-
-from benchmarks.support import photos
 from benchmarks.machines.booting import HTTP_SERVER, IMAGE, SERVICES, Boots, answered
+from benchmarks.support import photos
+
 from drumhead.fleet.store import FleetStore
 from drumhead.home import Home, find_home
 from drumhead.image.store import ImageStore, facts

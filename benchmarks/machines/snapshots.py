@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machines.booting import PAUSE, Boots, Server, answered
+
 from drumhead.home import Home, find_home
 from drumhead.image.store import ImageStore
 from drumhead.machine.instances import Instances

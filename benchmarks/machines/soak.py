@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 
 import yaml
-
 from benchmarks.support import photos
+
 from drumhead.errors import DrumheadError
 from drumhead.fleet.store import FleetStore
 from drumhead.home import find_home

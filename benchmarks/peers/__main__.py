@@ -26,11 +26,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from benchmarks.peers import alternatives
-
-from benchmarks.support.photos import Variants, photos
 from benchmarks.pipeline.__main__ import CORES, Ours
 from benchmarks.queue.peers import procrastinate
+from benchmarks.support.photos import Variants, photos
 from benchmarks.support.running import system
+
 from safelight.client.master import Client
 from support.servers import postgres
 

@@ -14,9 +14,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pyvips
-from PIL import Image, ImageDraw
-
 from benchmarks.support.photos import photos
+from PIL import Image, ImageDraw
 
 FILTERS = ("none", "sub", "up", "avg", "paeth", "all")
 

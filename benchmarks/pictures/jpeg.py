@@ -24,11 +24,11 @@ os.environ["VIPS_CONCURRENCY"] = "1"
 import numpy as np
 import pyvips
 import simplejpeg
+from benchmarks.support.photos import photos
 from cffi import FFI
 from PIL import Image
 from skimage.metrics import structural_similarity
 
-from benchmarks.support.photos import photos
 from safelight import engine
 from safelight.engine import turbo as codec
 from safelight.recipe import BUILTIN

@@ -26,6 +26,7 @@ from pathlib import Path
 from benchmarks.support.cost import Cost
 from benchmarks.support.photos import Variants, photos
 from benchmarks.support.running import OnServers, Running, on_servers, system
+
 from safelight.client.master import Client
 from safelight.client.uploads import Upload
 from safelight.wire import ENDED, State

@@ -23,6 +23,7 @@ from typing import Self
 
 from benchmarks.support.photos import Variants, photos
 from benchmarks.support.running import system
+
 from safelight import engine
 from safelight.client.master import Client
 from safelight.client.uploads import Upload

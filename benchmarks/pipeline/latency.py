@@ -13,6 +13,7 @@ import time
 
 from benchmarks.support.photos import Variants, photos
 from benchmarks.support.running import running
+
 from safelight import engine
 from safelight.client.master import Client
 from safelight.client.uploads import Upload

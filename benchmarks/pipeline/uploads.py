@@ -16,9 +16,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
-
 from benchmarks.support.photos import Variants, photos
 from benchmarks.support.running import Running, system
+
 from safelight.client import base
 from safelight.client.master import Client
 

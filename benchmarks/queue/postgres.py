@@ -22,8 +22,8 @@ from collections.abc import Awaitable, Callable
 
 import asyncpg
 import msgspec
-
 from benchmarks.queue import peers
+
 from safelight.db.commit.transaction import Transaction
 from safelight.db.postgres import PostgresStore
 from safelight.db.postgres.ledger import load

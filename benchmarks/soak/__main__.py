@@ -30,15 +30,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+from benchmarks.soak.machines import Machines
+from benchmarks.soak.processes import Processes
+from benchmarks.soak.target import Sample, Target
 
 from kills.clients import seen_all, settled, upload_once, upload_until, watch
 from kills.deaths import taken_up, wrongly_blamed
 from kills.history import History
 from kills.readers import follow_stream, webhooks
 from safelight.wire import State
-from benchmarks.soak.machines import Machines
-from benchmarks.soak.processes import Processes
-from benchmarks.soak.target import Sample, Target
 from support.photos import is_inverse, photo
 from support.until import until
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 import yaml
+from benchmarks.soak.target import Sample, busy, heard, sample
 
 from drumhead.fleet.store import FleetStore
 from drumhead.home import find_home
@@ -23,7 +24,6 @@ from drumhead.machine.qemu.channel import monitor
 from drumhead.machine.stop import stop_machine
 from safelight.access.cluster_key import ClusterKey
 from safelight.client.master import Client
-from benchmarks.soak.target import Sample, busy, heard, sample
 from support.ports import free_port
 from support.until import until
 

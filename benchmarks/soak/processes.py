@@ -11,8 +11,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Self
 
-from safelight.client.master import Client
 from benchmarks.soak.target import Sample, busy, heard, sample
+
+from safelight.client.master import Client
 from support.servers.places import Namespaces, namespaces
 from support.system import SERVICES, System, system
 

@@ -19,11 +19,10 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey
 from yarl import URL
 
+from access.conftest import ELSEWHERE
 from support.pages.browser import chromium, opened
 from support.ports import free_port
 from support.until import until
-
-from access.conftest import ELSEWHERE
 
 CLIENT = "safelight"
 RULES = """

@@ -13,14 +13,13 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.schemas import APIOperation
 
+from access.conftest import ELSEWHERE
+from access.tenants import ALL, Api
+from access.test_routes import PUBLIC
 from safelight.access import cluster_key
 from safelight.client.base import session
 from support.processes import program
 from support.system import SERVICES, System, system
-
-from access.conftest import ELSEWHERE
-from access.tenants import ALL, Api
-from access.test_routes import PUBLIC
 
 pytestmark = pytest.mark.slow
 CHECKS = "not_a_server_error,content_type_conformance,response_schema_conformance"

@@ -8,12 +8,11 @@ import re
 
 import pytest
 
+from access.tenants import Api, acting, finish_one, keyed_tenant
 from safelight.access.caller import Access
 from safelight.errors import Code, Error
 from safelight.wire import State
 from support.photos import photo
-
-from access.tenants import Api, acting, finish_one, keyed_tenant
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ import json
 import pytest
 
 from backup.test_backup import LIMIT, run
-from safelight.accounts import Scope
 from safelight.client.access import AccessClient
 from safelight.client.db import DbClient
 from safelight.client.master import Client
 from safelight.db.sqlite import SqliteStore
 from safelight.wire import State, TaskQuery
+from safelight.wire.accounts import Scope
 from support.photos import is_inverse, photo
 from support.servers import postgres
 from support.system import system

@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from safelight import accounts, serve
-from safelight.accounts import ApiKey, AuditEntry, Limits, Purpose, Scope, Session, Tenant, Ticket, Wanted
+from safelight import serve
 from safelight.client.accounts import AccountClient
 from safelight.db.__main__ import build
 from safelight.db.accounts.store import AccountStore
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
 from safelight.steady import ManualClock
-from safelight.wire import NamedRecipe
+from safelight.wire import NamedRecipe, accounts
+from safelight.wire.accounts import ApiKey, AuditEntry, Limits, Purpose, Scope, Session, Tenant, Ticket, Wanted
 from support.tasks import new_task
 
 

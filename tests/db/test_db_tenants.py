@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 from safelight import serve
-from safelight.accounts import Limits, Tenant
 from safelight.client.accounts import AccountClient
 from safelight.db.__main__ import build
 from safelight.errors import Code, Error
 from safelight.wire import NamedRecipe, State, TaskChange, TaskFilter, TaskQuery
+from safelight.wire.accounts import Limits, Tenant
 from support.tasks import failed, finished, new_task, request
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from safelight.db import lifecycle
-from safelight.db.calls import leasing
+from safelight.db.calls.tasks import leasing
 from safelight.db.rows import TaskRow
 from safelight.db.sqlite import database
 from safelight.db.sqlite.connection import Connection

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from safelight.db import lifecycle
-from safelight.db.calls import creating, leasing
+from safelight.db.calls.tasks import creating, leasing
 from safelight.db.commit.transaction import Transaction
 from safelight.db.rows import TaskRow
 from safelight.db.sqlite import database, maintenance

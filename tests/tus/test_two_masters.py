@@ -11,7 +11,6 @@ import aiohttp
 import pytest
 
 from safelight import serve
-from safelight.accounts import Limits
 from safelight.client import base
 from safelight.client.access import AccessClient
 from safelight.client.master import Client
@@ -25,6 +24,7 @@ from safelight.master.__main__ import build as build_master
 from safelight.storage.__main__ import Config as StorageConfig
 from safelight.storage.__main__ import build as build_storage
 from safelight.wire import Event, TaskFilter
+from safelight.wire.accounts import Limits
 from support.photos import photo
 from support.tus import Tus
 from support.until import until

@@ -19,11 +19,11 @@ from typing import Any
 import msgspec
 
 from safelight import __version__
-from safelight.accounts import ApiKey, Scope
 from safelight.client.accounts import AccountClient
 from safelight.client.master import Client
 from safelight.client.partials import PartialClient
 from safelight.wire import NewPartial
+from safelight.wire.accounts import ApiKey, Scope
 from support.photos import photo
 from support.system import system
 

@@ -30,7 +30,7 @@ PROGRAMS = {
 COMMANDS = {
     "upload": ("safelight.cli.photos.upload:upload_command", "Upload photos, wait for their results and save them."),
     "status": ("safelight.cli.tasks.listing:status_command", "Show the queue and the workers."),
-    "top": ("safelight.cli.top:top_command", "Show the queue and the workers, live."),
+    "top": ("safelight.cli.system.top:top_command", "Show the queue and the workers, live."),
     "tasks": ("safelight.cli.tasks.listing:tasks_command", "List tasks, newest first."),
     "task": ("safelight.cli.tasks.listing:task_command", "Show one task."),
     "download": ("safelight.cli.photos.download:download_command", "Download the results of tasks."),
@@ -41,9 +41,12 @@ COMMANDS = {
     "rerun": ("safelight.cli.tasks.actions:rerun_command", "Process the photos of tasks with another recipe."),
     "pause": ("safelight.cli.tasks.queue:pause_command", "Pause the queue, or one recipe: no worker begins its tasks."),
     "resume": ("safelight.cli.tasks.queue:resume_command", "Resume the queue, or one recipe."),
-    "workers": ("safelight.cli.workers:app", "List, drain and resume workers."),
+    "workers": ("safelight.cli.system.workers:app", "List, drain and resume workers."),
     "webhooks": ("safelight.cli.webhooks:app", "List the calls of webhooks with their answers, and make them again."),
-    "confirm-clock": ("safelight.cli.clock:confirm_clock_command", "Say that the clocks are right, after one leapt."),
+    "confirm-clock": (
+        "safelight.cli.system.clock:confirm_clock_command",
+        "Say that the clocks are right, after one leapt.",
+    ),
     "recipes": ("safelight.cli.recipes:app", "List, show, check and save recipes."),
     "login": ("safelight.cli.access.login:login_command", "Keep an API key, so that later commands show it."),
     "logout": ("safelight.cli.access.login:logout_command", "Forget a kept API key."),
@@ -61,7 +64,7 @@ COMMANDS = {
         "safelight.cli.backup.commands:migrate_command",
         "Copy photos and results, or tasks, to another backend.",
     ),
-    "store": ("safelight.cli.store:app", "Read and change the key-value store."),
+    "store": ("safelight.cli.system.store:app", "Read and change the key-value store."),
 }
 """Commands: where each is, and what it is for."""
 

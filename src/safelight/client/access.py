@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from safelight.accounts import (
+from safelight.client.base import ServiceClient, decoded
+from safelight.wire.accounts import (
     AuditEntry,
     CreatedKey,
     KeyInfo,
@@ -18,7 +19,6 @@ from safelight.accounts import (
     TenantSeen,
     WebhookSecret,
 )
-from safelight.client.base import ServiceClient, decoded
 
 _PAGE = 1000
 

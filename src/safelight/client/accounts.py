@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
-from safelight.accounts import (
+from safelight.client.base import ServiceClient
+from safelight.wire.accounts import (
     ApiKey,
     AuditEntry,
     AuditPage,
@@ -18,7 +19,6 @@ from safelight.accounts import (
     Ticket,
     Wanted,
 )
-from safelight.client.base import ServiceClient
 
 
 def _path(kind: str, id: str, action: str = "") -> str:

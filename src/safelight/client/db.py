@@ -10,7 +10,6 @@ import aiohttp
 
 from safelight.client.base import ServiceClient
 from safelight.errors import Code, Error
-from safelight.statistics import StatisticsSlot
 from safelight.wire import (
     DEFAULT_TENANT,
     NO_ANSWER,
@@ -41,6 +40,7 @@ from safelight.wire import (
     WebhookCallPage,
     WorkerSeen,
 )
+from safelight.wire.statistics import StatisticsSlot
 
 # With these, the routes of the classic protocol answer with whole tasks and with problem documents.
 _FULL = {"full": "true"}

@@ -8,7 +8,6 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from safelight.statistics import StatisticsSlot
 from safelight.wire import (
     DEFAULT_TENANT,
     NO_ANSWER,
@@ -39,6 +38,7 @@ from safelight.wire import (
     WebhookCallPage,
     WorkerSeen,
 )
+from safelight.wire.statistics import StatisticsSlot
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):

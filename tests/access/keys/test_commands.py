@@ -9,10 +9,9 @@ import subprocess
 
 import pytest
 
+from access.tenants import finish_one
 from support.command import COMMAND, environment, safelight
 from support.photos import photo
-
-from access.tenants import finish_one
 
 pytestmark = pytest.mark.slow
 

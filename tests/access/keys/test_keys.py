@@ -8,10 +8,9 @@ import time
 
 import pytest
 
+from access.tenants import ALL, Api, acting, finish_one, keyed_tenant
 from safelight.master.access.refusals import Refusals
 from support.photos import photo
-
-from access.tenants import ALL, Api, acting, finish_one, keyed_tenant
 
 
 @pytest.fixture

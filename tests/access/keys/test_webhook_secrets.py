@@ -11,10 +11,9 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from support.photos import photo
-
 from access.conftest import ELSEWHERE
 from access.tenants import Api, finish_one, keyed_tenant
+from support.photos import photo
 
 GIVEN = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 

@@ -10,11 +10,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from access.conftest import ELSEWHERE
 from safelight.access.connections import tls
 from safelight.client.base import Connection, ServiceClient, session
 from safelight.client.instances import Several
-
-from access.conftest import ELSEWHERE
 
 
 async def openssl(*arguments: str) -> None:

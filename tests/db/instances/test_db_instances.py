@@ -11,12 +11,12 @@ import asyncpg
 import msgspec
 import pytest
 
-from safelight.accounts import Limits, Tenant, Wanted
 from safelight.db.postgres import PostgresStore
 from safelight.db.postgres.sessions.connection import statements
 from safelight.db.postgres.sessions.waiting import wait
 from safelight.errors import Code, Error
 from safelight.wire import Heartbeat, NamedRecipe, State, WorkerInfo
+from safelight.wire.accounts import Limits, Tenant, Wanted
 from support.tasks import finished, new_task, request
 from support.until import until
 

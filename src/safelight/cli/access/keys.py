@@ -6,10 +6,10 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from safelight.accounts import CreatedKey, KeyInfo, Scope, now
 from safelight.cli.connection import HERE, Where, access
 from safelight.cli.durations import seconds
 from safelight.cli.printing import ago, out, print_json, say, table
+from safelight.wire.accounts import CreatedKey, KeyInfo, Scope, now
 
 app = App(name="keys")
 

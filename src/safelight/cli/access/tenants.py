@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 from cyclopts import App, Parameter
 
-from safelight.accounts import Limits, Tenant, TenantSeen
 from safelight.cli.connection import HERE, Where, access
 from safelight.cli.durations import number_of_bytes, seconds
 from safelight.cli.printing import out, print_json, say, size, table
 from safelight.client.access import AccessClient
 from safelight.errors import Code, Error
 from safelight.untrusted.text import printable_json
+from safelight.wire.accounts import Limits, Tenant, TenantSeen
 
 app = App(name="tenants")
 

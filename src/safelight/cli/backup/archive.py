@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from safelight.db.calls import reading
+from safelight.db.calls.tasks import reading
 from safelight.db.commit.transaction import Transaction
 from safelight.db.sqlite import memory
 from safelight.db.sqlite.connection import Connection

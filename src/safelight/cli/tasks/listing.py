@@ -24,7 +24,7 @@ from safelight.cli.printing import (
     table,
     workers_table,
 )
-from safelight.cli.storage_use import room, storage_use
+from safelight.cli.system.storage_use import room, storage_use
 from safelight.cli.tasks.which import ANY, Which, find
 from safelight.wire import State, Summary, Task
 

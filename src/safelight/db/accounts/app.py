@@ -11,11 +11,11 @@ from msgspec import Meta
 from safelight.access import route
 from safelight.access.caller import Access
 from safelight.access.route import Route
-from safelight.accounts import ApiKey, AuditEntry, Purpose, Session, Tenant, Ticket, Wanted
 from safelight.db.accounts.store import AccountStore
 from safelight.errors import Code, Error
 from safelight.http import json_response, query, read_json
 from safelight.wire import Digest, TenantId
+from safelight.wire.accounts import ApiKey, AuditEntry, Purpose, Session, Tenant, Ticket, Wanted
 
 Overlap = Annotated[float, Meta(ge=0, le=366 * 86400)]
 

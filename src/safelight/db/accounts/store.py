@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from safelight.accounts import (
+from safelight.wire.accounts import (
     ApiKey,
     AuditEntry,
     AuditPage,

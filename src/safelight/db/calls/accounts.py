@@ -7,8 +7,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from safelight import accounts
-from safelight.accounts import (
+from safelight.db.calls import sharing
+from safelight.db.calls.tasks import pausing
+from safelight.db.commit.transaction import Transaction, encoded
+from safelight.errors import Code, Error
+from safelight.wire import DEFAULT_TENANT, State, accounts
+from safelight.wire.accounts import (
     ApiKey,
     AuditEntry,
     AuditPage,
@@ -21,10 +25,6 @@ from safelight.accounts import (
     Ticket,
     Wanted,
 )
-from safelight.db.calls import pausing, sharing
-from safelight.db.commit.transaction import Transaction, encoded
-from safelight.errors import Code, Error
-from safelight.wire import DEFAULT_TENANT, State
 
 T = TypeVar("T")
 

@@ -6,9 +6,9 @@ limits are whole again, and the masters say anew what is under way.
 
 from __future__ import annotations
 
-from safelight.accounts import Granted, Tenant, Wanted
 from safelight.db.commit.memory import Shares
 from safelight.db.commit.transaction import Transaction
+from safelight.wire.accounts import Granted, Tenant, Wanted
 
 _FULL = 1e12
 """More requests than any limit lets come at once."""

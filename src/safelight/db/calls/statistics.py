@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from safelight.db.commit.transaction import Transaction, encoded
 from safelight.db.rows import EventRow
-from safelight.statistics import Counts, StatisticsSlot
+from safelight.wire.statistics import Counts, StatisticsSlot
 
 SLOT = 300
 """Seconds."""

@@ -11,19 +11,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from safelight import tracing
 from safelight.db import lifecycle
-from safelight.db.calls import (
-    batches,
-    changing,
-    clock,
-    creating,
-    delivering,
-    leasing,
-    reading,
-    recipes,
-    searching,
-    statistics,
-)
+from safelight.db.calls import clock, delivering, recipes, statistics
 from safelight.db.calls.accounts import AccountCalls
+from safelight.db.calls.tasks import batches, changing, creating, leasing, reading, searching
 from safelight.db.commit.transaction import Reads, Transaction
 from safelight.db.lease_queue import LeaseQueue
 from safelight.db.lifecycle import Change
@@ -31,7 +21,6 @@ from safelight.db.notifier import Notifier
 from safelight.db.rows import EventRow, TaskRow
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
-from safelight.statistics import StatisticsSlot
 from safelight.wire import (
     DEFAULT_TENANT,
     NO_ANSWER,
@@ -64,6 +53,7 @@ from safelight.wire import (
     WebhookCallPage,
     WorkerSeen,
 )
+from safelight.wire.statistics import StatisticsSlot
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from collections import Counter
 
 import msgspec
 
-from safelight.accounts import Tenant
 from safelight.db.fairness import Turns
 from safelight.db.rows import HOLD, TaskRow
 from safelight.wire import DEFAULT_TENANT, State
+from safelight.wire.accounts import Tenant
 
 
 class Spec(msgspec.Struct, array_like=True):

@@ -7,13 +7,13 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from safelight.accounts import Tenant
 from safelight.db import ids
 from safelight.db.commit.memory import Memory, Shares, Spec
 from safelight.db.lifecycle import LEASED, Change
 from safelight.db.rows import HOLD, EventRow, TaskRow
 from safelight.errors import Code, Error
 from safelight.wire import ENDED, NewTask, State, Task, WorkerSeen
+from safelight.wire.accounts import Tenant
 
 _SPEC_KEPT_FOR = 1000
 """A spec is marked as used by this many further tasks, so that most new tasks do not have to update it."""

@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from safelight.accounts import Tenant
 from safelight.db.commit.memory import Held, Memory, Shares
 from safelight.db.postgres.lanes import Lanes
 from safelight.db.postgres.sessions.connection import Connection
 from safelight.db.rows import TaskRow
 from safelight.wire import State
+from safelight.wire.accounts import Tenant
 
 COMPLETE_EVERY = 250
 """Every so many commits, an entry holds the counts of all tenants: a starting instance reads from there."""

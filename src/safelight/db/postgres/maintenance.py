@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from safelight.db.calls import clock, leasing, pausing, statistics
+from safelight.db.calls import clock, statistics
+from safelight.db.calls.tasks import leasing, pausing
 from safelight.db.commit.transaction import COUNT_EVERY
 from safelight.db.lifecycle import Change
 from safelight.db.postgres import partitions

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from safelight.db import ids
-from safelight.db.calls import clock, leasing, pausing, statistics
+from safelight.db.calls import clock, statistics
+from safelight.db.calls.tasks import leasing, pausing
 from safelight.db.commit.transaction import Transaction, encoded
 from safelight.db.lifecycle import Change
 from safelight.db.rows import TaskRow

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from safelight.accounts import Tenant
 from safelight.db.commit.memory import Memory
 from safelight.db.sqlite.connection import Connection
 from safelight.wire import State
+from safelight.wire.accounts import Tenant
 
 
 def read(connection: Connection) -> Memory:

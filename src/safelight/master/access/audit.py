@@ -18,13 +18,13 @@ from msgspec import Meta
 from safelight import http
 from safelight.access.caller import Access
 from safelight.access.forwarded import client_address
-from safelight.accounts import AuditEntry
 from safelight.client.accounts import AccountClient
 from safelight.errors import Code, Error
 from safelight.master.access.refusals import Refusals
 from safelight.master.access.tenant import is_operator, named, tenant_of
 from safelight.master.api.endpoint import Endpoint
 from safelight.wire import encode
+from safelight.wire.accounts import AuditEntry
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,9 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from safelight import accounts, http
+from safelight import http
 from safelight.access.authenticate import bearer
 from safelight.access.caller import SCOPES, Access, Caller
-from safelight.accounts import ApiKey, CreatedKey, KeyInfo, Name, Scope, Scopes
 from safelight.client.accounts import AccountClient
 from safelight.errors import Code, Error
 from safelight.master.access.audit import Audit
@@ -23,6 +22,8 @@ from safelight.master.access.fresh import Fresh
 from safelight.master.access.quotas import Quotas
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
+from safelight.wire import accounts
+from safelight.wire.accounts import ApiKey, CreatedKey, KeyInfo, Name, Scope, Scopes
 
 _DAY = 86400
 _NOTED_EVERY = 30.0

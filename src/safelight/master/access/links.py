@@ -20,7 +20,6 @@ from msgspec import Meta
 
 from safelight import http
 from safelight.access.caller import Access, Caller
-from safelight.accounts import Link, SigningKey
 from safelight.client.accounts import AccountClient
 from safelight.client.db import DbClient
 from safelight.errors import Code, Error
@@ -28,6 +27,7 @@ from safelight.master.access.audit import Audit
 from safelight.master.access.fresh import Fresh
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
+from safelight.wire.accounts import Link, SigningKey
 
 _DAY = 86400
 

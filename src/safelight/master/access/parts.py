@@ -11,7 +11,6 @@ from msgspec import Meta
 
 from safelight import serve, settings
 from safelight.access.networks import Networks
-from safelight.accounts import Scope
 from safelight.client.accounts import AccountClient
 from safelight.client.db import DbClient
 from safelight.master.access.audit import Audit
@@ -23,6 +22,7 @@ from safelight.master.access.sessions import Sessions
 from safelight.master.access.tenants import Tenants
 from safelight.master.api.endpoint import HasEndpoints
 from safelight.wire import DEFAULT_TENANT
+from safelight.wire.accounts import Scope
 
 if TYPE_CHECKING:
     from safelight.master.access.oidc.sign_in import OidcSignIn

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from safelight.accounts import Granted, Tenant, TenantUse, Wanted
 from safelight.client.accounts import AccountClient
 from safelight.errors import Code, Error
 from safelight.master.access.fresh import Fresh
+from safelight.wire.accounts import Granted, Tenant, TenantUse, Wanted
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,8 @@ import msgspec
 from aiohttp import hdrs, web
 from msgspec import Meta
 
-from safelight import accounts, http
+from safelight import http
 from safelight.access.caller import CALLER, Access, Caller
-from safelight.accounts import ApiKey, Link, Scope, Session, SignedIn, Ticket
 from safelight.client.accounts import AccountClient
 from safelight.errors import Code, Error
 from safelight.master.access.audit import Audit
@@ -22,6 +21,8 @@ from safelight.master.access.keys import KEY, Keys, flags, scopes_of
 from safelight.master.access.quotas import Quotas
 from safelight.master.access.tenant import is_operator
 from safelight.master.api.endpoint import JSON, Endpoint
+from safelight.wire import accounts
+from safelight.wire.accounts import ApiKey, Link, Scope, Session, SignedIn, Ticket
 
 _COOKIE = "safelight_session"
 _SIGN_IN = "sign_in"

@@ -10,7 +10,6 @@ from msgspec import Meta
 
 from safelight import http
 from safelight.access.caller import Access
-from safelight.accounts import Limits, Name, Tenant, TenantSeen, TenantUse
 from safelight.client.accounts import AccountClient
 from safelight.errors import Code, Error
 from safelight.master.access.audit import Audit
@@ -18,6 +17,7 @@ from safelight.master.access.quotas import Quotas
 from safelight.master.access.tenant import is_operator
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.wire import DEFAULT_TENANT, TenantId
+from safelight.wire.accounts import Limits, Name, Tenant, TenantSeen, TenantUse
 
 
 class TenantFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -18,8 +18,8 @@ from safelight.errors import Code, Error
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.master.live.feed import Feed
-from safelight.statistics import Counts
 from safelight.wire import State
+from safelight.wire.statistics import Counts
 
 log = logging.getLogger(__name__)
 

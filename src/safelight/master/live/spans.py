@@ -16,8 +16,8 @@ from safelight.errors import Code, Error
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.master.live.last_hour import Minute, minute
-from safelight.statistics import Counts
 from safelight.wire import Record
+from safelight.wire.statistics import Counts
 
 SPANS = {"hour": (3600, 300), "day": (86400, 900), "week": (7 * 86400, 7200)}
 """For each span: its seconds, and those of one point of its charts."""

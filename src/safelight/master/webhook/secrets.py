@@ -10,13 +10,13 @@ from msgspec import Meta
 
 from safelight import http
 from safelight.access.caller import Access
-from safelight.accounts import Purpose, SigningKey, WebhookSecret
 from safelight.client.accounts import AccountClient
 from safelight.errors import Code, Error
 from safelight.master.access.audit import Audit
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.master.webhook.signing import Signer, shown
+from safelight.wire.accounts import Purpose, SigningKey, WebhookSecret
 
 _DAY = 86400
 

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 
 from standardwebhooks import Webhook
 
-from safelight.accounts import Purpose, SigningKey
 from safelight.client.accounts import AccountClient
 from safelight.master.access.fresh import Fresh
 from safelight.wire import DEFAULT_TENANT
+from safelight.wire.accounts import Purpose, SigningKey
 
 _SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{32,88}={0,2}")
 

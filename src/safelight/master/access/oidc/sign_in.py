@@ -22,16 +22,17 @@ import msgspec
 from aiohttp import hdrs, web
 from msgspec import Meta
 
-from safelight import accounts, http
+from safelight import http
 from safelight.access.caller import Access
 from safelight.access.route import Route
-from safelight.accounts import Ticket
 from safelight.errors import Code, Error
 from safelight.master.access.oidc.provider import Provider
 from safelight.master.access.oidc.users import Users, name_of
 from safelight.master.access.quotas import Quotas
 from safelight.master.access.sessions import Sessions, is_secure
 from safelight.untrusted.text import printable
+from safelight.wire import accounts
+from safelight.wire.accounts import Ticket
 
 log = logging.getLogger(__name__)
 

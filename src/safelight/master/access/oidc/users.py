@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from safelight.accounts import Scopes
 from safelight.errors import validation_problem
 from safelight.wire import DEFAULT_TENANT, TenantId
+from safelight.wire.accounts import Scopes
 
 _Text = Annotated[str, Meta(min_length=1, max_length=1000)]
 

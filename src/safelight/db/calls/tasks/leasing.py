@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from safelight.db import ids, lifecycle
-from safelight.db.calls import pausing
+from safelight.db.calls.tasks import pausing
 from safelight.db.commit.transaction import Transaction, encoded
 from safelight.db.lifecycle import Change
 from safelight.db.rows import TaskRow

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from safelight.db import lifecycle
-from safelight.db.calls.searching import found
+from safelight.db.calls.tasks.searching import found
 from safelight.db.commit.transaction import Transaction
 from safelight.db.lifecycle import Change
 from safelight.db.rows import TaskRow

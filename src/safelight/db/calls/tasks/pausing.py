@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from safelight.accounts import RecipePause, Tenant
 from safelight.db.commit.transaction import Transaction, encoded
 from safelight.db.rows import HOLD, TaskRow
 from safelight.errors import Code, Error
+from safelight.wire.accounts import RecipePause, Tenant
 
 MOST_PAUSES = 1000
 _READ = 200

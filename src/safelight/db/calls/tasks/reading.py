@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from safelight.db import ids
-from safelight.db.calls import leasing
+from safelight.db.calls.tasks import leasing
 from safelight.db.commit.transaction import Transaction
 from safelight.db.rows import EventRow
 from safelight.wire import EventPage, NamedRecipe, Reference, State, Summary, Task

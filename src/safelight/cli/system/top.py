@@ -20,7 +20,7 @@ from rich.text import Text
 
 from safelight.cli.connection import HERE, Where, master
 from safelight.cli.printing import STATE_STYLE, clock, duration, err, out, print_json, table, workers_table
-from safelight.cli.storage_use import room, storage_use
+from safelight.cli.system.storage_use import room, storage_use
 from safelight.client.master import Client
 from safelight.errors import Error
 from safelight.wire import ENDED, Event, State, StorageInfo, Summary

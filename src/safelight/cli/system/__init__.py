@@ -1,0 +1,1 @@
+"""Commands that show the running services and change how they work."""

@@ -1,0 +1,1 @@
+"""Calls that create, find, lease, change and end tasks."""
