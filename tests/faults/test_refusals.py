@@ -16,9 +16,11 @@ import pytest
 
 from faults.shim import Faults
 from faults.uploading import upload
+from safelight.cli import connection
 from safelight.client.discovery import REGISTRATION_KEYS
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.master import Client
+from safelight.errors import Code, Error
 from safelight.wire import State
 from support.photos import photo
 from support.processes import Program
@@ -70,6 +72,25 @@ async def test_a_suspended_service_is_refused_for_in_bounded_time_and_then_at_on
                 return (await upload(http, whole.master, 10 * number + 9)).status == 200
 
             await until(works, timeout=30)
+
+
+async def test_no_list_and_no_command_waits_long_for_a_suspended_service(tmp_path: Path) -> None:
+    async with system(tmp_path) as whole, aiohttp.ClientSession() as http:
+        whole.running["keyvaluestore"].send(signal.SIGSTOP)
+        began = time.monotonic()
+        async with http.get(f"http://{whole.master}/services") as answer:
+            ready = {seen["name"]: seen["ready"] for seen in await answer.json()}
+        assert time.monotonic() - began < 8.0, "it looks for 3 s, at all at once"
+        assert ready == {"keyvaluestore": False, "db": True, "storage": True, "master": True}
+        whole.running["keyvaluestore"].send(signal.SIGCONT)
+        whole.running["master"].send(signal.SIGSTOP)
+        began = time.monotonic()
+        with pytest.raises(Error) as refused:
+            async with connection.master(connection.Where(master=whole.master)) as client:
+                await client.summary()
+        assert refused.value.code is Code.UNAVAILABLE
+        assert time.monotonic() - began < BOUND
+        whole.running["master"].send(signal.SIGCONT)
 
 
 def processor_seconds(program: Program) -> float:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from safelight.client.master import Client
-from safelight.wire import State, Summary, Task
+from safelight.wire import State, Summary, Task, WorkerInfo
+from support.leases import take
 from support.photos import photo
 from support.pids import children, gone
 from support.system import System
@@ -59,6 +60,31 @@ async def test_what_takes_longer_than_the_drain_is_returned(client: Client, star
     assert time.monotonic() - told < 5
     assert await kinds(client, task) == ["created", "leased", "returned"]
     await client.cancel(task.id)
+
+
+async def test_what_a_stopped_worker_has_not_begun_is_taken_up_within_100_ms(client: Client, start: Start) -> None:
+    """From the signal on, also while it waits for more; the best of some, since other programs run too."""
+    other = WorkerInfo(id="other")
+    times: list[float] = []
+    while len(times) < 5 and not (times and min(times) < 0.1):
+        worker = await start("--slots", "2", "--drain", "0.2")
+        await worker.log("Nothing to do at the moment")
+        for decoder in children(worker.process.pid):
+            os.kill(decoder, signal.SIGSTOP)  # so that its photo lasts
+        tasks = [await client.upload(photo(10 * len(times) + number)) for number in (111, 112, 113)]
+        for task in tasks[:2]:
+            await begun(worker, task)
+        await leased(client, tasks[2])
+        waiting = asyncio.create_task(take(client, wait=30.0, worker=other))
+        await asyncio.sleep(0.3)  # so that the other one waits by then
+        told = time.monotonic()
+        worker.send(signal.SIGTERM)
+        assert [lease.task for lease in await waiting] == [tasks[2].id]
+        times.append(time.monotonic() - told)
+        assert await worker.ended() == 0
+        for task in tasks:
+            await client.cancel(task.id)
+    assert min(times) < 0.1, times
 
 
 async def test_an_idle_worker_leaves_at_once_and_its_long_poll_with_it(client: Client, start: Start) -> None:

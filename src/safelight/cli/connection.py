@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import aiohttp
 from cyclopts import Parameter
 
 from safelight.access.cluster_key import ClusterKey
@@ -17,6 +18,7 @@ from safelight.client.access import AccessClient
 from safelight.client.base import Connection, Credentials, bearer, no_credentials, session
 from safelight.client.instances import Several, first_of
 from safelight.client.keyvaluestore import KeyValueStoreClient
+from safelight.client.liveness import Liveness
 from safelight.client.master import Client
 from safelight.errors import Code, Error
 
@@ -56,29 +58,35 @@ HERE = Where()
 @asynccontextmanager
 async def master(where: Where, *, retry_for: float = 2.0) -> AsyncIterator[Client]:
     """Find the master and open a client; retry transient failures for `retry_for` seconds."""
-    async with session() as http:
+    async with _session() as (http, liveness):
         address = await _address(where)
-        credentials = api_credentials(where, address)
-        yield Client(Connection(http, Several(address), credentials=credentials, retry_for=retry_for))
+        shown = api_credentials(where, address)
+        yield Client(Connection(http, Several(address), credentials=shown, retry_for=retry_for, liveness=liveness))
 
 
 @asynccontextmanager
 async def access(where: Where, *, credentials: Credentials | None = None) -> AsyncIterator[tuple[AccessClient, str]]:
     """Find the master and open a client for keys and tenants; yield it and the master's address."""
-    async with session() as http:
+    async with _session() as (http, liveness):
         address = first_of(await _address(where))
         shown = credentials or api_credentials(where, address)
-        yield AccessClient(Connection(http, Several(address), credentials=shown, retry_for=2.0)), address
+        connection = Connection(http, Several(address), credentials=shown, retry_for=2.0, liveness=liveness)
+        yield AccessClient(connection), address
 
 
 @asynccontextmanager
 async def store(where: Where) -> AsyncIterator[KeyValueStoreClient]:
     """Open a client of the key-value store."""
-    async with session() as http:
-        connection = Connection(
-            http, Several(where.keyvaluestore), credentials=cluster_credentials(where), retry_for=1.0
-        )
-        yield KeyValueStoreClient(connection)
+    async with _session() as (http, liveness):
+        address, shown = Several(where.keyvaluestore), cluster_credentials(where)
+        yield KeyValueStoreClient(Connection(http, address, credentials=shown, retry_for=1.0, liveness=liveness))
+
+
+@asynccontextmanager
+async def _session() -> AsyncIterator[tuple[aiohttp.ClientSession, Liveness]]:
+    """Open a session, and notice within seconds that a service answers nothing."""
+    async with session() as http, Liveness.open(http) as liveness:
+        yield http, liveness
 
 
 def api_credentials(where: Where, address: str) -> Credentials:

@@ -101,6 +101,10 @@ class Discovery:
             await self._wait_change(10.0)
         return self._known[key][0]
 
+    def known(self, service: str) -> list[str]:
+        """Return the `host:port` of each instance."""
+        return sorted(self._known.get(REGISTRATION_KEYS[service], []))
+
     def lookup(self, service: str, apart: Collection[str] = ()) -> str | None:
         """Return the `host:port` of each instance in turn, leaving alone those that are down; None without any.
 

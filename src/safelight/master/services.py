@@ -37,21 +37,18 @@ class Services:
 
     async def get(self, _request: web.Request) -> web.Response:
         """`GET /services`."""
-        names = {key: name for name, key in REGISTRATION_KEYS.items()}
         stores = [("keyvaluestore", address.strip()) for address in self._discovery.keyvaluestore.split(",")]
-        found = await asyncio.gather(*(self._look(*each) for each in stores))
-        try:
-            page = await self._discovery.store.entries()
-            known = sorted((names[entry.key], entry.value) for entry in page.entries if entry.key in names)
-        except Error as error:
-            return http.json_response([*found, *self._remembered(error)])
-        return http.json_response([*found, *await asyncio.gather(*(self._look(*each) for each in known))])
+        # What is known is followed already, so that a key-value store that answers nothing holds up no list.
+        known = [(name, address) for name in sorted(REGISTRATION_KEYS) for address in self._discovery.known(name)]
+        found = await asyncio.gather(*(self._look(*each) for each in [*stores, *known]))
+        return http.json_response([*found, *self._absent()])
 
-    def _remembered(self, error: Error) -> list[ServiceSeen]:
+    def _absent(self) -> list[ServiceSeen]:
+        """Return those that none is known of; the master is here, though it may not be registered yet."""
         return [
-            ServiceSeen(name=name, address="", ready=False, detail=error.detail)
+            ServiceSeen(name=name, address="", ready=False, detail=self._discovery.absence(name).detail)
             for name in REGISTRATION_KEYS
-            if self._discovery.lookup(name) is None
+            if name != "master" and not self._discovery.known(name)
         ]
 
     async def _look(self, name: str, address: str) -> ServiceSeen:

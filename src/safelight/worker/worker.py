@@ -73,6 +73,7 @@ class Worker:
         leasing = asyncio.create_task(self._lease(), name="leasing")
         returning = asyncio.create_task(self._return_leases_of_dead(), name="dead workers")
         await self._stopping.wait()
+        self._hand_back()  # first of all: other workers wait for these
         await self._leases.abandon()
         leasing.cancel()
         returning.cancel()
@@ -156,8 +157,7 @@ class Worker:
             log.warning("Waiting for the master: %s", error.detail)
 
     async def _leave(self) -> None:
-        """Return the leases whose decoding has not begun, let the others finish, and report every outcome."""
-        self._hand_back()
+        """Let the photos that are being decoded finish, and report every outcome."""
         works = [held.work for held in self._leases.held.values() if held.work is not None]
         if works:
             log.info("Finishing %d photos in progress", sum(held.started for held in self._leases.held.values()))
