@@ -12,7 +12,7 @@ from safelight.access import route
 from safelight.access.caller import Access
 from safelight.db.store import TaskStore
 from safelight.errors import Code, Error
-from safelight.http import classic, json_response, query, read_json
+from safelight.http import caller, classic, json_response, query, read_json
 from safelight.wire import (
     DEFAULT_TENANT,
     Heartbeat,
@@ -336,9 +336,22 @@ async def _settle_delivery(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
+def _classic_tenant(request: web.Request) -> str | None:
+    """Return the only tenant of a program that speaks the classic protocol; None for a service, which names one."""
+    asking = caller(request)
+    return asking.tenant if asking.via == "classic" else None
+
+
+async def _check_classic(request: web.Request) -> None:
+    """Raise NOT_FOUND where a program of the classic protocol names another tenant's task."""
+    if (tenant := _classic_tenant(request)) is not None:
+        await request.app[STORE].get(request.match_info["id"], tenant=tenant)
+
+
 @classic
 async def _create_classic(request: web.Request) -> web.Response:
-    (task,) = await request.app[STORE].create([request.app[CLASSIC_TASK]])
+    new = request.app[CLASSIC_TASK].evolve(tenant=_classic_tenant(request) or DEFAULT_TENANT)
+    (task,) = await request.app[STORE].create([new])
     return web.Response(text=task.id)
 
 
@@ -348,7 +361,7 @@ async def _next_classic(request: web.Request) -> web.Response:
 
     HEAD takes no task: its caller would not learn which.
     """
-    tenant = query(request, _OfOne).tenant
+    tenant = _classic_tenant(request) or query(request, _OfOne).tenant
     if request.method == "HEAD" and await request.app[STORE].classic_waits(tenant=tenant):
         return web.Response(content_type="application/json")
     lease = None if request.method == "HEAD" else await request.app[STORE].lease_classic(tenant=tenant)
@@ -362,18 +375,25 @@ async def _next_classic(request: web.Request) -> web.Response:
 async def _get(request: web.Request) -> web.Response:
     """Answer with a task. It has the id of the request, as classic clients expect, or with `full=true` its own."""
     wanted = query(request, _Get)
-    task = await request.app[STORE].get(request.match_info["id"], tenant=wanted.tenant)
+    tenant = _classic_tenant(request) or wanted.tenant
+    task = await request.app[STORE].get(request.match_info["id"], tenant=tenant)
     return json_response(task if wanted.full else task.evolve(id=request.match_info["id"]))
 
 
 @classic
 async def _ready(request: web.Request) -> web.Response:
+    await _check_classic(request)
     return _brief(request, await request.app[STORE].ready(request.match_info["id"]))
 
 
 @classic
 async def _finish_classic(request: web.Request) -> web.Response:
     body = await read_json(request, _Finish) if request.content_type == "application/json" else _Finish()
+    if body.outputs and _classic_tenant(request) is not None:
+        # A digest is no proof that one has the bytes: it could be that of another tenant's photo.
+        sentence = "Only services name a result by its digest. Upload it to storage at /upload/{id}; finish without."
+        raise Error(Code.FORBIDDEN, sentence)
+    await _check_classic(request)
     task = await request.app[STORE].finish_classic(
         request.match_info["id"], body.outputs, engine=body.engine, seconds=body.seconds
     )

@@ -24,10 +24,11 @@ class Queue:
         self._recipes = recipes
 
     async def summary(self, request: web.Request) -> web.Response:
-        """`GET /summary`: workers are told to the operator's tenant alone, for they work for all."""
+        """`GET /summary`: what concerns all tenants, workers and due webhooks, is told to the operator's alone."""
         tenant = tenant_of(request)
         summary = await self._db.summary(tenant=tenant)
-        return http.json_response(summary if tenant == DEFAULT_TENANT else summary.evolve(workers=[]))
+        hidden = {} if tenant == DEFAULT_TENANT else {"workers": [], "webhooks_due": 0}
+        return http.json_response(summary.evolve(**hidden))
 
     async def pause(self, request: web.Request) -> web.Response:
         """`POST /queue/pause`."""

@@ -53,9 +53,9 @@ class EventPage(Record, frozen=True, kw_only=True):
 class Summary(Record, frozen=True, kw_only=True):
     """The queue at one moment. Ages are in seconds; `delayed` of the waiting tasks wait to be retried.
 
-    `webhooks_due` counts the webhook calls that are not settled. `paused` says since when the tenant's queue is paused
-    (Unix seconds), 0 where it is not, and `paused_recipes` the same of single recipes. `bytes` counts an original or a
-    result once for every task that has it.
+    `webhooks_due` counts the webhook calls of all tenants that are not settled; it and `workers` are told to the tenant
+    `default` alone. `paused` says since when the tenant's queue is paused (Unix seconds), 0 where it is not, and
+    `paused_recipes` the same of single recipes. `bytes` counts an original or a result once for every task that has it.
     """
 
     tasks: dict[str, int]

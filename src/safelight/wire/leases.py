@@ -10,17 +10,19 @@ from msgspec import Meta
 from safelight.wire.records import DEFAULT_TENANT, Blob, Record, Seconds
 from safelight.wire.tasks import Failure, Output, State
 
+Engine = Annotated[str, Meta(max_length=500)]
+
 
 class WorkerInfo(Record, frozen=True, kw_only=True):
     """A worker as it describes itself. `id` is different at each start; `name` is what people call it, if anything."""
 
     id: Annotated[str, Meta(min_length=1, max_length=64)]
     name: Annotated[str, Meta(max_length=64)] = ""
-    host: str = ""
-    engine: str = ""
-    slots: int = 1
-    busy: int = 0
-    isolation: str = ""
+    host: Annotated[str, Meta(max_length=255)] = ""
+    engine: Engine = ""
+    slots: Annotated[int, Meta(ge=0, le=1_000_000)] = 1
+    busy: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    isolation: Annotated[str, Meta(max_length=64)] = ""
 
 
 class WorkerSeen(Record, frozen=True, kw_only=True):
@@ -88,8 +90,8 @@ class Finished(Record, frozen=True, kw_only=True, tag="finished", tag_field="kin
     """The attempt has produced every output."""
 
     lease: str
-    outputs: list[Output] = []
-    engine: str = ""
+    outputs: Annotated[list[Output], Meta(max_length=64)] = []
+    engine: Engine = ""
     seconds: Seconds = 0.0
 
 

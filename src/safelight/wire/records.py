@@ -33,7 +33,7 @@ Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of 
 Traceparent = Annotated[
     str, Meta(pattern=r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$", description="a span, by W3C Trace Context")
 ]
-Seconds = Annotated[float, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 
 
 class Blob(Record, frozen=True, kw_only=True):

@@ -34,35 +34,57 @@ ENDED = frozenset({State.FINISHED, State.FAILED, State.QUARANTINED, State.CANCEL
 _MEDIA_TYPE = r"^(image/(jpeg|png|gif|webp|tiff|avif|heic|jxl|x-[a-z0-9-]{1,30})|application/octet-stream)$"
 
 
+_MOST = 2**40
+"""Of bytes or pixels: sums of many still fit into a column of the database."""
+_LONGEST_DETAIL = 2000
+
+_Scalar = Annotated[str, Meta(max_length=2000)] | int | float | bool | None
+_Extra = Annotated[
+    dict[Annotated[str, Meta(max_length=64)], _Scalar | Annotated[list[_Scalar], Meta(max_length=64)]],
+    Meta(max_length=32),
+]
+_MEMBERS = frozenset({"type", "title", "status", "detail", "code"})
+"""What every problem document has; `Failure.extra` cannot replace it."""
+_OF_REQUESTS = frozenset(
+    {Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.MISDIRECTED, Code.METHOD_NOT_ALLOWED, Code.RANGE_NOT_SATISFIABLE}
+)
+"""Errors of a request, which no photo causes: a client that is told of one would sign in again, or ask otherwise."""
+
+
 class Output(Record, frozen=True, kw_only=True):
     """One result of a task: a blob and a description of its image."""
 
-    name: str
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
     digest: Digest
-    size: int
+    size: Annotated[int, Meta(ge=0, le=_MOST)]
     media_type: Annotated[str, Meta(pattern=_MEDIA_TYPE, description="never one that a browser would run")]
-    width: int = 0
-    height: int = 0
-    frames: int = 1
-    notes: list[str] = []
+    width: Annotated[int, Meta(ge=0, le=_MOST)] = 0
+    height: Annotated[int, Meta(ge=0, le=_MOST)] = 0
+    frames: Annotated[int, Meta(ge=0, le=_MOST)] = 1
+    notes: Annotated[list[Annotated[str, Meta(max_length=1000)]], Meta(max_length=16)] = []
     """What was wrong with the photo, though it was read; sentences for people."""
 
 
 class Failure(Record, frozen=True, kw_only=True):
     """Why a task or an attempt failed: an `errors.Code` for programs, and a sentence for people."""
 
-    code: str
-    detail: str
-    extra: dict[str, Any] = {}
+    code: Annotated[str, Meta(max_length=64)]
+    detail: Annotated[str, Meta(max_length=20_000)]
+    extra: _Extra = {}
 
     @classmethod
     def of(cls, error: Error) -> Failure:
         """Record an error."""
-        return cls(code=error.code.value, detail=error.detail, extra=error.extra)
+        return cls(code=error.code.value, detail=error.detail[:_LONGEST_DETAIL], extra=error.extra)
 
     def error(self) -> Error:
-        """Return the error that this records."""
-        return Error(Code(self.code), self.detail, **self.extra)
+        """Return the error that this records; a worker may have named any code, or one of a later version."""
+        try:
+            code = Code(self.code)
+        except ValueError:
+            code = Code.OPERATION_FAILED
+        code = Code.OPERATION_FAILED if code in _OF_REQUESTS else code
+        return Error(code, self.detail, **{name: value for name, value in self.extra.items() if name not in _MEMBERS})
 
 
 class NewTask(Record, frozen=True, kw_only=True):

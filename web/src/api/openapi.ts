@@ -950,7 +950,9 @@ export interface components {
             code: string;
             detail: string;
             /** @default {} */
-            extra: Record<string, never>;
+            extra: {
+                [key: string]: string | number | boolean | (string | number | boolean | null)[] | null;
+            };
         };
         Uploaded: {
             /** @default  */

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -38,10 +38,11 @@ _SIDES = {"small": 480, "large": 2048}
 _WAIT = 60.0
 """Seconds after which a rendition that no worker has made is given up, until somebody asks again."""
 _QUEUED = 64
-"""How many renditions may be on their way at once."""
+"""How many renditions of a tenant may be on their way at once. A tenant whose queue is paused holds up no other's."""
 _PREVIEW_WAIT = 60.0
 _KNOWN = 10_000
 _AT_ONCE = 8
+"""Tasks of a tenant at once."""
 _PRIORITY = 100
 
 Size = Literal["small", "large"]
@@ -78,7 +79,7 @@ class Renditions:
         self._made: OrderedDict[_Key, File] = OrderedDict()
         self._failed: OrderedDict[_Key, Error] = OrderedDict()
         self._making: dict[_Key, asyncio.Task[File]] = {}
-        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._places: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_AT_ONCE))
         self._recipes = {size: _rendition_recipe(side) for size, side in _SIDES.items()}
 
     async def rendition(self, request: web.Request) -> web.StreamResponse:
@@ -125,7 +126,7 @@ class Renditions:
             raise error
         making = self._making.get(key)
         if making is None:
-            if len(self._making) >= _QUEUED:
+            if sum(tenant == other for other, _, _ in self._making) >= _QUEUED:
                 return None  # the others first; whoever asks again takes their place
             making = self._making[key] = asyncio.create_task(self._make(tenant, source, size), name="rendition")
             making.add_done_callback(lambda done: self._forget(key, done))
@@ -141,7 +142,7 @@ class Renditions:
             _remember(self._failed, key, error)
 
     async def _make(self, tenant: str, source: File, size: Size) -> File:
-        async with self._places:
+        async with self._places[tenant]:
             task = await self._create(tenant, source, self._recipes[size])
             try:
                 task = await self._ended(task, _WAIT)

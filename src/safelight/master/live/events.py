@@ -19,6 +19,7 @@ from safelight.errors import Code, Error
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.master.live.feed import Feed
+from safelight.master.live.readers import Readers
 from safelight.master.metrics import Metrics
 from safelight.wire import EventPage
 
@@ -64,8 +65,7 @@ class Events:
         self._db = db
         self._metrics = metrics
         self._stall_timeout = stall_timeout
-        self._most = readers
-        self._readers = 0
+        self._readers = Readers(readers)
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -94,18 +94,14 @@ class Events:
                 after, limit=query.limit, wait=query.wait, task=task, tenant=tenant_of(request), known=query.known
             )
             return http.json_response(page)
-        if self._readers >= self._most:
-            sentence = f"{self._readers} event streams are open, which is the limit. Try again later."
-            raise Error(Code.TOO_MANY_REQUESTS, sentence, retry_after=5)
-        if request.method == "HEAD":  # the headers alone, which are sent when this returns
-            return web.StreamResponse(headers=_HEADERS)
-        self._readers += 1
-        self._metrics.readers.set(self._readers)
-        try:
-            return await self._stream(request, after, task)
-        finally:
-            self._readers -= 1
-            self._metrics.readers.set(self._readers)
+        with self._readers.take(tenant_of(request), request.transport):
+            if request.method == "HEAD":  # the headers alone, which are sent when this returns
+                return web.StreamResponse(headers=_HEADERS)
+            self._metrics.readers.set(len(self._readers))
+            try:
+                return await self._stream(request, after, task)
+            finally:
+                self._metrics.readers.set(len(self._readers) - 1)
 
     async def _stream(self, request: web.Request, after: int, task: str | None) -> web.StreamResponse:
         response = web.StreamResponse(headers=_HEADERS)

@@ -155,10 +155,15 @@ class Tus:
 
     async def _own(self, request: web.Request) -> Partial:
         """Return the upload that a request names. Raises NOT_FOUND, also if it is another tenant's."""
-        partial = await self._partials.get(request.match_info["id"])
-        if partial.metadata.get("tenant", DEFAULT_TENANT) != tenant_of(request):
-            raise Error(Code.NOT_FOUND, "There is no such upload, or it has expired.")
-        return partial
+        tenant, id = tenant_of(request), request.match_info["id"]  # noqa: A001 - an upload's id is called id
+        try:
+            partial = await self._partials.get(id)
+            if partial.metadata.get("tenant", DEFAULT_TENANT) == tenant:
+                return partial
+        except Error as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+        raise Error(Code.NOT_FOUND, f"There is no upload {id[:64]!r}; it may have expired. Start it again.")
 
     async def _take(self, request: web.Request, partial: Partial, offset: int) -> Partial:
         if (request.content_length or 0) > partial.size - offset:

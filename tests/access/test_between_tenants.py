@@ -1,0 +1,137 @@
+"""Between two tenants: what is another's looks like what does not exist, and nobody uses up what all need."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import AsyncExitStack
+
+import pytest
+
+from safelight.client.base import bearer
+from safelight.client.db import DbClient
+from safelight.wire import LeaseRequest, WorkerInfo
+from support.photos import photo
+from support.tasks import finished
+
+from .conftest import ELSEWHERE
+from .tenants import Api, finish_one, keyed_tenant
+
+PNG = {"outputs": {"image": {"format": "png"}}}
+
+
+@pytest.fixture
+async def root(keyed, http) -> Api:
+    return Api(http, keyed.url("master"), keyed.key)
+
+
+def unknown(name: str) -> str:
+    """A name of the same form that nothing has."""
+    number, dash, _ = name.partition("-")
+    return f"{number}-{'b' * 10}" if dash and number.isdigit() else name[:-1] + ("1" if name[-1] == "0" else "0")
+
+
+async def test_a_number_of_all_tenants_is_told_to_nobody_else(plane, http):
+    await plane.start_all(trusted_proxies=ELSEWHERE, master={"webhook_allow_private": True})
+    root = Api(http, plane.url("master"), plane.key)
+    first, second = await keyed_tenant(root, "first"), await keyed_tenant(root, "second")
+    async with first.client() as client:
+        task = await client.upload(photo(1), webhook="http://127.0.0.1:9/")
+    await first.call("POST", f"/task/{task.id}/cancel")
+    assert (await root.call("GET", "/summary"))["webhooks_due"] == 1
+    assert (await second.call("GET", "/summary"))["webhooks_due"] == 0
+
+
+@pytest.mark.slow
+async def test_what_is_anothers_is_answered_like_what_does_not_exist(keyed, root):
+    """Every route with a name in its path, and every field and parameter that takes one: status, headers and body."""
+    first, second = await keyed_tenant(root, "first"), await keyed_tenant(root, "second")
+    await first.call("PUT", "/recipes/own-recipe", PNG)
+    key = (await first.call("POST", "/keys", {}))["key"]["id"]
+    async with first.client() as client:
+        made = await client.upload(photo(1), batch="holiday", recipe="own-recipe")
+        waiting = await client.upload(photo(2), batch="holiday")
+    assert await finish_one(keyed, photo(3)) == made.id
+    upload = {"Tus-Resumable": "1.0.0", "Upload-Length": "10"}
+    async with first.http.post(f"{first.url}/uploads", headers={**first.headers, **upload}) as answer:
+        partial = answer.headers["Location"].rpartition("/")[2]
+
+    async def ask(method: str, path: str, name: str, body: object = None) -> tuple:
+        sent = {
+            **second.headers, "Accept": "application/json", "Tus-Resumable": "1.0.0", "Upload-Offset": "0",
+            "X-HTTP-Method-Override": "DELETE", "If-None-Match": f'"{made.input.digest}", *',
+            **({"Content-Type": "application/offset+octet-stream"} if method == "PATCH" else {}),
+        }  # fmt: skip
+        async with second.http.request(method, second.url + path, json=body, headers=sent) as answer:
+            headers = {key: value for key, value in answer.headers.items() if key != "Date"}
+            return answer.status, str(headers).replace(name, "NAME"), (await answer.text()).replace(name, "NAME")
+
+    ids, names = [made.id, waiting.id, partial, key, "first"], ["own-recipe", "holiday"]
+    bodies = {"POST": [None, {}, {"overlap": 1}], "PUT": [{"weight": 2}]}
+    asked = 0
+    for route, known in keyed.services["master"].routes.items():
+        for placeholder in re.findall(r"\{\w+\}", known.path):
+            for name in names if placeholder == "{name}" else ids:
+                for body in bodies.get(route.method, [None]):
+                    paths = [known.path.replace(placeholder, each) for each in (name, unknown(name))]
+                    seen = await ask(route.method, paths[0], name, body)
+                    assert seen == await ask(route.method, paths[1], unknown(name), body), (route.method, paths[0])
+                    asked += 1
+    assert asked > 150
+    for method, path, field in (
+        *(("POST", "/tasks/actions", lambda name, a=a: {"action": a, "tasks": [name], "recipe": "invert"})
+          for a in ("cancel", "retry", "release", "delete", "rerun")),
+        ("POST", "/preview", lambda name: {"task": name, "recipe": PNG}),
+        ("GET", "/archive?tasks=NAME", None), ("GET", "/tasks?before=NAME", None), ("GET", "/tasks?search=NAME", None),
+        ("GET", "/tasks?before=NAME&search=a", None), ("GET", "/tasks/counts?search=NAME", None),
+        ("GET", "/events?after=0&task=NAME", None), ("GET", "/webhooks/calls?before=NAME", None),
+    ):  # fmt: skip
+        for name in (made.id, waiting.id):
+            seen, nothing = [
+                await ask(method, path.replace("NAME", each), each, field and field(each))
+                for each in (name, unknown(name))
+            ]
+            assert seen == nothing, (method, path)
+
+
+async def test_one_tenant_cannot_hold_every_event_stream(plane, http):
+    await plane.start_all(trusted_proxies=ELSEWHERE, master={"event_readers": 3})
+    root = Api(http, plane.url("master"), plane.key)
+    flood, other = await keyed_tenant(root, "flood"), await keyed_tenant(root, "other")
+    async with AsyncExitStack() as stack:
+
+        async def follow(api: Api):
+            return await stack.enter_async_context(http.get(f"{api.url}/events", headers=api.headers))
+
+        held = [await follow(flood) for _ in range(3)]
+        assert (await follow(flood)).status == 429, "a tenant takes none of its own"
+        mine = await follow(other)
+        assert (mine.status, (await mine.content.readline())[:6]) == (200, b"retry:")
+        async with asyncio.timeout(30):
+            with pytest.raises(Exception, match=r"(?i)closed|reset|payload"):
+                await held[-1].content.read()
+        assert (await follow(other)).status == 429, "one each more would only be passed back and forth"
+
+
+@pytest.mark.slow
+async def test_a_paused_tenant_holds_up_no_others_renditions(keyed, root):
+    """A rendition of a tenant whose queue is paused is never made; those of others are made beside it."""
+    paused, other = await keyed_tenant(root, "paused"), await keyed_tenant(root, "other")
+    await paused.call("POST", "/queue/pause")
+    async with paused.client() as client:
+        for number in range(8):
+            task = await client.upload(photo(number, width=720))
+            async with paused.http.get(
+                f"{paused.url}/task/{task.id}/rendition?wait=0", headers=paused.headers
+            ) as answer:
+                assert answer.status == 202
+    async with other.client() as client:
+        task = await client.upload(photo(9, width=720))
+    async with DbClient.connect(keyed.url("db"), credentials=bearer(keyed.key)) as db:
+        asking = LeaseRequest(worker=WorkerInfo(id="w", engine="engine 1"), wait=30.0)
+        (lease,) = await db.lease(asking)
+        await db.settle([finished(lease.id)])
+        async with other.http.get(f"{other.url}/task/{task.id}/rendition?wait=0", headers=other.headers) as answer:
+            assert answer.status == 202
+        leases = await db.lease(asking)
+        assert [(each.tenant, each.recipe) for each in leases] == [("other", "rendition")]
