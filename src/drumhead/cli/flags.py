@@ -69,7 +69,12 @@ class MachineFlags:
         ),
     ] = ""
     execute: Annotated[
-        str | None, Parameter(name=["--execute", "-e"], help="The command to run instead of the image's own.")
+        str | None,
+        Parameter(
+            name=["--execute", "-e"],
+            allow_leading_hyphen=True,
+            help="The command to run instead of the image's own.",
+        ),
     ] = None
     run: Annotated[
         tuple[str, ...],
@@ -159,7 +164,12 @@ class ComposeFlags:
         ),
     ] = ""
     run: Annotated[
-        str, Parameter(name=["--run", "--boot"], help="The config set or the command that a machine runs by default.")
+        str,
+        Parameter(
+            name=["--run", "--boot"],
+            allow_leading_hyphen=True,
+            help="The config set or the command that a machine runs by default.",
+        ),
     ] = ""
     env: Annotated[
         tuple[str, ...], Parameter(name="--env", help="A variable for every config set (NAME=value); repeatable.")

@@ -13,13 +13,16 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest, require
 from drumhead.image.timezones import PACKAGE as TZDATA
 from drumhead.image.timezones import uses_time_zones
-from drumhead.manifest.run_yaml import REQUIRES, parse_command
+from drumhead.manifest.command_line import parse_command
+from drumhead.manifest.run_yaml import REQUIRES
+from drumhead.node.lock import missing_modules
 from drumhead.node.versions import DEFAULT as DEFAULT_NODE
 from drumhead.node.versions import RELEASES, choose_node
 from drumhead.package.names import gather_packages, resolve_names
 from drumhead.package.osv.kernel import OSV, find_osv
 from drumhead.package.records import PackageRef
 from drumhead.package.store import PackageStore, parse_ref
+from drumhead.python.notices import python_notices
 from drumhead.records import Filesystem, GuestName
 
 if TYPE_CHECKING:
@@ -108,7 +111,13 @@ def resolve_packages(project: Project, more: tuple[str, ...] = ()) -> tuple[list
         chosen, notice = choose_node(Path(project.root), named[0].name)
         refs = [PackageRef(name=chosen) if ref == named[0] else ref for ref in refs]
         notices += [notice] if notice else []
-    return refs, notices
+    return refs, [*notices, *_missing_dependencies(project, {ref.name for ref in refs})]
+
+
+def _missing_dependencies(project: Project, names: set[str]) -> list[str]:
+    """Return notices for dependencies that a project has and nothing installs, and for another Python."""
+    node = missing_modules(Path(project.root)) if names & RELEASES.keys() else ""
+    return [*([node] if node else []), *(python_notices(project) if "python" in names else [])]
 
 
 def find_python(packages: Iterable[Package]) -> Package | None:

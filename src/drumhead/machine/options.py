@@ -22,12 +22,19 @@ MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 IPV6_FORWARD = re.compile(r"\[([^\[\]]*)\]:([^\[\]]*)")
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 MIN_MEMORY = 32
+MAX_MEMORY = 1 << 24
+"""In MiB; more than any host has."""
 MIN_DISK = 8 << 20
 MAX_DISK = 16 << 40
 """What ext4 takes with blocks of 4 KiB."""
 MAX_CPUS = 255
 """What QEMU's machine q35 takes."""
 KERNEL_DIRECTORIES = ("proc", "sys", "dev", "run")
+SYSTEM_DIRECTORIES = ("/bin", "/etc", "/lib", "/lib64", "/sbin", "/usr", "/usr/bin", "/usr/lib", "/usr/sbin")
+"""What a volume must not hide, as no program would be found any more; what is below them may be a volume."""
+MAX_PATH = 1024
+MAX_FILE_NAME = 255
+"""In bytes, as Linux's file systems have it."""
 
 
 def usage(message: str) -> DrumheadError:
@@ -57,6 +64,8 @@ def read_memory(text: str) -> int:
     size = int(text) if MEBIBYTES.fullmatch(text.strip()) else read_size(text, what="amount of memory") >> 20
     if size < MIN_MEMORY:
         raise usage(f"{text} of memory is too little for a machine; give at least {MIN_MEMORY}M")
+    if size > MAX_MEMORY:
+        raise usage(f"{text} of memory is too much for a machine; give at most {MAX_MEMORY >> 20}T")
     return size
 
 
@@ -81,7 +90,7 @@ def read_forward(text: str) -> PortForward:
 
     Raises USAGE.
     """
-    ports, _, protocol = text.partition("/")
+    ports, slash, protocol = text.partition("/")
     in_brackets = IPV6_FORWARD.fullmatch(ports)
     parts = [in_brackets[1], *in_brackets[2].split(":")] if in_brackets else ports.split(":")
     address = parts.pop(0) if len(parts) == 3 else "127.0.0.1"
@@ -94,13 +103,13 @@ def read_forward(text: str) -> PortForward:
         raise usage(f"{address!r} in {text!r} is not {kind} address of this host") from error
     if in_brackets and protocol == "udp":
         raise usage(f"{text!r}: UDP is forwarded from IPv4 addresses only; write 127.0.0.1:{':'.join(parts)}/udp")
-    match protocol:
-        case "" | "tcp":
+    match slash + protocol:
+        case "" | "/tcp":
             return PortForward(host_port=int(parts[0]), guest_port=int(parts[1]), host_address=address)
-        case "udp":
+        case "/udp":
             return PortForward(host_port=int(parts[0]), guest_port=int(parts[1]), protocol="udp", host_address=address)
-        case other:
-            raise usage(f"{other!r} in {text!r} is not a protocol; use tcp or udp")
+        case _:
+            raise usage(f"{protocol!r} in {text!r} is not a protocol; use tcp or udp")
 
 
 def read_volume(text: str) -> VolumeMount:
@@ -110,13 +119,12 @@ def read_volume(text: str) -> VolumeMount:
         raise usage(f"{text!r} is not a valid volume; write NAME:/path, NAME:/path:2G or NAME:/path:ro")
     if "/" not in source:
         read_volume_name(source)
-    readonly, size = False, VolumeMount.__struct_defaults__[-1]
-    for option in rest[1:]:
-        if option == "ro":
-            readonly = True
-        else:
-            size = read_disk_size(option, what="size of a volume")
-    return VolumeMount(source=source, path=read_mount_path(rest[0]), readonly=readonly, size=size)
+    path, *options = rest
+    sizes = [option for option in options if option != "ro"]
+    if len(sizes) > 1 or len(options) - len(sizes) > 1:
+        raise usage(f"{text!r} gives an option twice; write NAME:/path[:SIZE][:ro]")
+    size = read_disk_size(sizes[0], what="size of a volume (or ro)") if sizes else VolumeMount.__struct_defaults__[-1]
+    return VolumeMount(source=source, path=read_mount_path(path), readonly="ro" in options, size=size)
 
 
 def read_mount_path(text: str) -> str:
@@ -125,12 +133,18 @@ def read_mount_path(text: str) -> str:
     top = path.split("/")[1]
     if ".." in text.split("/") or top in ("", *KERNEL_DIRECTORIES):
         raise usage(f"a volume cannot be mounted at {text}; choose a directory of your own, like /data")
+    if path in SYSTEM_DIRECTORIES:
+        raise usage(f"a volume at {text} would hide the programs of the machine; choose a directory of your own")
+    if not path.isprintable():
+        raise usage(f"{text!r} is not the path of a directory; it has a character that is not printed")
+    if len(path.encode()) > MAX_PATH or any(len(name.encode()) > MAX_FILE_NAME for name in path.split("/")):
+        raise usage(f"a volume cannot be mounted at {text[:40]}…; the path is too long")
     return path
 
 
 def read_volumes(texts: Sequence[str]) -> tuple[VolumeMount, ...]:
-    """Parse the volumes of a machine, no two of one source or at one place. Raises USAGE."""
-    volumes = tuple(map(read_volume, texts))
+    """Parse the volumes of a machine, no two of one source or at one place, outer ones first. Raises USAGE."""
+    volumes = tuple(sorted(map(read_volume, texts), key=lambda volume: volume.path.count("/")))
     for what in ("source", "path"):
         taken = [getattr(volume, what) for volume in volumes]
         twice = next((one for one in taken if taken.count(one) > 1), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.manifest.run_yaml import parse_command
+from drumhead.manifest.command_line import parse_command
 from drumhead.records import Command
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.errors import DrumheadError, ErrorCode, manifest_error
 from drumhead.manifest.permissions import read_permissions
 from drumhead.manifest.records import PackageManifest, Project, PythonNeeds
 from drumhead.manifest.run_yaml import read_run
@@ -56,8 +56,9 @@ def _package(section: Section, root: Path) -> PackageManifest:
     if guest not in {"linux", "osv"}:
         raise section.refuse("guest", f"guest must be linux or osv, not {guest}")
     for required, line in section.located_texts("require"):
-        if not NAME.fullmatch(required.partition("@")[0]):
-            raise section.refuse("require", f"line {line}: {required!r} is not a package name")
+        wanted, at, version = required.partition("@")
+        if not NAME.fullmatch(wanted) or (at and not version):
+            raise manifest_error(section.file, line, f"{required!r} is not a package (NAME or NAME@VERSION)")
     return PackageManifest(
         name=name,
         title=section.text("title"),

@@ -5,16 +5,14 @@ RuntimeNative, ConfigurationFiles).
 from __future__ import annotations
 
 import re
-import shlex
 from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.manifest.command_line import parse_command
 from drumhead.manifest.records import RunManifest, RuntimeName
 from drumhead.records import Command
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from drumhead.manifest.yaml_reader import Section
 
 RUNTIMES: dict[str, str] = {
@@ -33,13 +31,6 @@ INTERPRETER: dict[RuntimeName, str] = {"native": "", "node": "/usr/bin/node", "p
 REQUIRES: dict[RuntimeName, tuple[str, ...]] = {"native": (), "node": ("node",), "python": ("python",)}
 """The packages that a runtime implies."""
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-RAW_WORD = re.compile(r"""(?:[^\s'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+""", re.DOTALL)
-"""A word of a command line as it is written, with its quotes."""
-QUOTING = re.compile(r"""['"\\]""")
-MORE_THAN_ONE = re.compile(r"[;&|]+|.*[;&|]|\d?[<>].*", re.DOTALL)
-"""A word with which another command or a redirection begins."""
-VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
-ENVIRONMENT_PREFIX = re.compile(r"--env=([A-Za-z_][A-Za-z0-9_]*)\??=(.*)", re.DOTALL)
 
 
 def read_run(section: Section) -> tuple[RunManifest, list[str]]:
@@ -51,6 +42,8 @@ def read_run(section: Section) -> tuple[RunManifest, list[str]]:
         raise section.refuse("config_set", "run.yaml must give at least one config_set")
     commands, bases = {}, {}
     for name in sets.keys():  # noqa: SIM118 - a Section is not a dict
+        if not name.strip() or not name.isprintable():
+            raise sets.refuse(name, f"{name!r} is not a name for a config set")
         one = sets.section(name, f"config_set {name}")
         notices += one.known(*COMMON_KEYS, *KEYS[runtime])
         base = _base(runtime, one)
@@ -142,56 +135,3 @@ def _arguments(runtime: RuntimeName, section: Section) -> tuple[str, ...]:
             raise section.refuse("module", "give main or module, not both")
         return (*options, "-m", section.text("module"), *arguments)
     return (*options, section.text("main"), *arguments)
-
-
-def parse_command(text: str, env: Mapping[str, str] | None = None) -> Command:
-    """Parse a command line in Capstan's form: ``--env=K=V … PROGRAM ARGUMENTS``. Raises USAGE.
-
-    Arguments are split as in a shell. ``$NAME`` outside quotes is the value of a variable of the command line or of
-    `env`. What starts another command or a redirection (``;`` ``&`` ``|`` ``<`` ``>``) is refused outside quotes.
-    """
-    words, bare = _split(text)
-    environment: dict[str, str] = {}
-    while words and (match := ENVIRONMENT_PREFIX.fullmatch(words[0])):
-        environment[match[1]] = match[2]
-        words.pop(0)
-        bare.pop(0)
-    if not words:
-        raise DrumheadError(ErrorCode.USAGE, f"{text!r} does not name a program")
-    for word in filter(None, bare):
-        if MORE_THAN_ONE.fullmatch(word):
-            raise DrumheadError(
-                ErrorCode.USAGE,
-                f"{word!r}: a machine runs one command without redirections; quote the word, or use a shell "
-                "(sh -c '…' from package cli)",
-            )
-    known = {**(env or {}), **environment}
-    argv = tuple(_expand(word, known) if own else word for word, own in zip(words, bare, strict=True))
-    return Command(argv=argv, env=environment)
-
-
-def _split(text: str) -> tuple[list[str], list[str]]:
-    """Split a command line into arguments. Beside each stands the same text, or nothing if any of it was quoted."""
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise DrumheadError(ErrorCode.USAGE, f"{text!r} cannot be split into arguments: {error}") from error
-    # Every word without a quote or a backslash is found between blanks as it is; others are never found there.
-    as_written = [word for word in RAW_WORD.findall(text) if word]
-    bare = [raw if not QUOTING.search(raw) else "" for raw in as_written]
-    return words, bare if len(bare) == len(words) else [""] * len(words)
-
-
-def _expand(word: str, known: Mapping[str, str]) -> str:
-    """Replace ``$NAME`` and ``${NAME}``. Raises USAGE for a variable that is not known when the command is given."""
-
-    def value(match: re.Match[str]) -> str:
-        name = match[1] or match[2]
-        if name not in known:
-            raise DrumheadError(
-                ErrorCode.USAGE,
-                f"{word!r}: {name} has no value here; set it with --env={name}=… before the program, or quote the word",
-            )
-        return known[name]
-
-    return VARIABLE.sub(value, word)

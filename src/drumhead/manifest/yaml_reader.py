@@ -139,9 +139,9 @@ class Section:
     def flag(self, key: str) -> bool:
         """Return ``true`` or ``false``; false without the key."""
         value = self.text(key, "false").lower()
-        if value not in {"true", "false", "yes", "no"}:
+        if value not in {"true", "false", "yes", "no", "on", "off"}:
             raise self.refuse(key, f"{key} must be true or false")
-        return value in {"true", "yes"}
+        return value in {"true", "yes", "on"}
 
     def section(self, key: str, what: str) -> Section:
         """Return the mapping below `key`, empty without the key."""
@@ -163,8 +163,10 @@ def read_yaml(path: Path, shown: str, what: str) -> Section:
         raise manifest_error(shown, 1, f"it cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        reason = getattr(error, "problem", None) or str(error)
+        reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
         raise manifest_error(shown, mark.line + 1 if mark else 1, f"it is not YAML: {reason}") from error
+    except RecursionError as error:
+        raise manifest_error(shown, 1, "its mappings and lists are nested too deeply") from error
     if node is None:
         raise manifest_error(shown, 1, "it is empty")
     return Section(shown, node, what)

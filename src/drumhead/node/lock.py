@@ -24,6 +24,13 @@ FILES = ("npm-shrinkwrap.json", "package-lock.json")
 """Locks, as npm prefers them."""
 TARGET = ("--os=linux", "--cpu=x64", "--libc=glibc")
 QUIET = ("--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error")
+FOREIGN = {
+    "yarn.lock": "yarn install",
+    "pnpm-lock.yaml": "pnpm install",
+    "bun.lock": "bun install",
+    "bun.lockb": "bun install",
+}
+"""Locks of other programs, and what makes node_modules of them."""
 LEFT_OUT = ".package-lock.json"
 MAX_PACKAGES = 20_000
 MAX_NAMED = 3
@@ -40,7 +47,8 @@ class LockedPackage(msgspec.Struct, frozen=True):
     optional: bool = False
     hasInstallScript: bool = False  # noqa: N815 - npm's name
     inBundle: bool = False  # noqa: N815 - npm's name
-    engines: dict[str, str] | list[str] = {}
+    engines: object = None
+    """Other people's, so of any form; ``{"node": RANGE}`` is the one that means something."""
 
 
 class NodeLock(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +89,24 @@ def read_node_lock(project: Project, package: str) -> NodeLock | None:
     return NodeLock(file=name, files=files, notices=tuple(_notices(needed)))
 
 
+def missing_modules(root: Path) -> str:
+    """Return a notice where a project without node_modules has dependencies and no lock of npm; empty elsewhere.
+
+    It is not refused, as a bundle needs none of them.
+    """
+    if any((root / name).exists() for name in (*FILES, "node_modules")) or not read_json(root, PACKAGE_JSON).get(
+        "dependencies"
+    ):
+        return ""
+    lock = next((name for name in FOREIGN if (root / name).is_file()), "")
+    why = f"{lock} is not read" if lock else f"{PACKAGE_JSON} has dependencies, but there is no lock of npm"
+    made = FOREIGN.get(lock, "npm install")
+    return (
+        f"{why}, and the image has no node_modules; run `{made}` before composing, "
+        f"or write a lock with `npm install --package-lock-only`"
+    )
+
+
 def _locked(root: Path, name: str) -> dict[str, LockedPackage]:
     document = read_json(root, name)
     try:
@@ -106,6 +132,8 @@ def _unlocked(place: str, entry: LockedPackage) -> str:
 def _check_engines(locked: dict[str, LockedPackage], package: str) -> None:
     for place, entry in locked.items():
         asked = entry.engines.get("node", "") if isinstance(entry.engines, dict) else ""
+        if not isinstance(asked, str):
+            continue
         try:
             fits = satisfies(RELEASES[package], asked)
         except DrumheadError:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode, manifest_error
+from drumhead.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +19,11 @@ RELEASES = {"node": "18.20.4", "node-20": "20.18.0", "node-22": "22.20.0", "node
 """Packages of Node.js, oldest first, and the version of each. A test compares them with the recipes."""
 MODULE_ABI = {"node": 108, "node-20": 115, "node-22": 127, "node-24": 137}
 """NODE_MODULE_VERSION of each (nodejs.org/download/releases): native modules are built for one of them."""
+CODENAMES = {"hydrogen": 18, "iron": 20, "jod": 22, "krypton": 24}
+"""Names of the lines with long-term support (nodejs.org/about/previous-releases); all of RELEASES are such lines."""
+ANY = frozenset({"", "latest", "lts", "lts/*", "current", "stable", "node"})
+OPERATOR = re.compile(r"(>=|<=|>|<|=|\^|~>?)\s+")
+"""npm allows a blank behind an operator, and the library does not."""
 PACKAGE_JSON = "package.json"
 MAX_BYTES = 64 << 20
 
@@ -24,7 +32,9 @@ def engines(root: Path) -> str:
     """Return ``engines.node`` of a project's package.json, empty when it has none. Raises MANIFEST."""
     described = read_json(root, PACKAGE_JSON).get("engines", {})
     asked = described.get("node", "") if isinstance(described, dict) else ""
-    return asked if isinstance(asked, str) else ""
+    if isinstance(asked, int | float) and not isinstance(asked, bool):
+        asked = str(asked)  # {"node": 20}
+    return asked.strip() if isinstance(asked, str) else ""
 
 
 def choose_node(root: Path, named: str) -> tuple[str, str]:
@@ -51,14 +61,19 @@ def choose_node(root: Path, named: str) -> tuple[str, str]:
 def satisfies(release: str, wanted: str) -> bool:
     """Tell whether a version is in a range as npm writes it. Raises MANIFEST for what is not a range."""
     text = wanted.strip()
-    if text in {"", "latest", "lts", "current", "node"}:
+    if text.lower() in ANY:
         return True
+    if major := CODENAMES.get(text.lower().removeprefix("lts/")):
+        return release.startswith(f"{major}.")
     from semantic_version import NpmSpec, Version  # noqa: PLC0415 - only projects that say it need it
 
     try:
-        return bool(NpmSpec(text).match(Version(release)))
+        return bool(NpmSpec(OPERATOR.sub(r"\1", text)).match(Version(release)))
     except ValueError as error:
-        raise manifest_error(PACKAGE_JSON, 1, f"engines: {wanted!r} is not a range of versions") from error
+        shown = printable(wanted, longest=60)
+        raise manifest_error(
+            PACKAGE_JSON, 1, f"engines: {shown!r} is not a range of versions; write it as npm does, like >=20 <23"
+        ) from error
 
 
 def read_json(root: Path, name: str) -> dict[str, object]:
@@ -71,6 +86,6 @@ def read_json(root: Path, name: str) -> dict[str, object]:
     if file.stat().st_size > MAX_BYTES:
         raise manifest_error(name, 1, f"it has more than {MAX_BYTES >> 20} MiB")
     try:
-        return msgspec.json.decode(file.read_bytes(), type=dict[str, object])
+        return msgspec.json.decode(file.read_bytes().removeprefix(codecs.BOM_UTF8), type=dict[str, object])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise manifest_error(name, 1, f"it is not a JSON object: {error}") from error

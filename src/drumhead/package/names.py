@@ -51,10 +51,12 @@ async def gather_packages(
     """
     found: dict[str, Package] = {}
     notices: list[str] = []
+    seen: set[str] = set()  # packages may require one another
 
     async def take(ref: PackageRef, asked_by: str) -> None:
-        if ref.name in found:
+        if ref.name in seen:
             return
+        seen.add(ref.name)
         package = await _obtain(home, store, ref, report, notices, asked_by)
         for name in package.requires:
             await take(parse_ref(name), f"package {package.name}")

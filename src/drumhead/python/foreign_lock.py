@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from drumhead.errors import manifest_error
+from drumhead.python.pyproject import PoetrySpec, PoetrySpecs, PyProject, convert, read_pyproject, read_toml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,24 +17,96 @@ if TYPE_CHECKING:
     from drumhead.manifest.records import PythonNeeds
 
 PUBLIC_INDEX = re.compile(r"https?://pypi(\.python)?\.org/simple/?")
+SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class PipfilePackage(msgspec.Struct, frozen=True):
+    """A package of a Pipfile.lock. One that does not come from an index has no version."""
+
+    version: str = ""
+    hashes: list[str] = []
+    markers: str = ""
+    index: str = ""
+    extras: list[str] = []
+
+
+class PipfileSource(msgspec.Struct, frozen=True):
+    """An index of a Pipfile.lock."""
+
+    name: str
+    url: str
+
+
+class PipfileMeta(msgspec.Struct, frozen=True):
+    """The part ``_meta`` of a Pipfile.lock."""
+
+    sources: list[PipfileSource] = []
+
+
+class PipfileLock(msgspec.Struct, frozen=True):
+    """A Pipfile.lock."""
+
+    default: dict[str, PipfilePackage]
+    meta: PipfileMeta = msgspec.field(default=PipfileMeta(), name="_meta")
+
+
+class PoetryFile(msgspec.Struct, frozen=True):
+    """A file of a package."""
+
+    hash: str
+
+
+class PoetrySource(msgspec.Struct, frozen=True):
+    """Where a package comes from that is not on the public index."""
+
+    type: str = "legacy"
+    url: str = ""
+
+
+class PoetryPackage(msgspec.Struct, frozen=True):
+    """A package of a poetry.lock."""
+
+    name: str
+    version: str
+    files: list[PoetryFile] = []
+    source: PoetrySource = PoetrySource()
+    markers: str | dict[str, str] = ""
+    dependencies: dict[str, PoetrySpecs] = {}
+    extras: dict[str, list[str]] = {}
+
+
+class PoetryMetadata(msgspec.Struct, frozen=True):
+    """The part ``metadata`` of a poetry.lock: the files of packages up to version 1.1 of the format."""
+
+    files: dict[str, list[PoetryFile]] = {}
+
+
+class PoetryLock(msgspec.Struct, frozen=True):
+    """A poetry.lock."""
+
+    package: list[PoetryPackage] = []
+    metadata: PoetryMetadata = PoetryMetadata()
 
 
 def read_pipfile_lock(file: Path, name: str) -> str:
     """Return the default packages of a Pipfile.lock as requirements with hashes. Raises MANIFEST."""
+    what = "a lock of Pipenv (`pipenv lock` writes one)"
     try:
         document = json.loads(file.read_text())
-        packages = document["default"]
-        sources = {source["name"]: source["url"] for source in document.get("_meta", {}).get("sources", [])}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise manifest_error(name, 1, f"it is not a lock of Pipenv ({error}); `pipenv lock` writes one") from error
+    except (ValueError, RecursionError) as error:
+        raise manifest_error(name, 1, f"it is not {what}: {error}") from error
+    lock = convert(document, PipfileLock, name, what)
+    sources = {source.name: source.url for source in lock.meta.sources}
     lines, indexes = [], set()
-    for package, facts in sorted(packages.items()):
-        if "version" not in facts:
+    for package, facts in sorted(lock.default.items()):
+        if not facts.version:
             raise manifest_error(name, 1, f"{package} does not come from an index and has no hash; name a release")
-        extras = f"[{','.join(facts['extras'])}]" if facts.get("extras") else ""
-        requirement = f"{package}{extras}{facts['version']}"
-        lines.append(_line(requirement, facts.get("markers", ""), facts.get("hashes", [])))
-        indexes.add(sources.get(facts.get("index", ""), ""))
+        if not facts.version.startswith("=="):
+            raise manifest_error(name, 1, f"{package} has no exact version; `pipenv lock` writes one")
+        extras = f"[{','.join(facts.extras)}]" if facts.extras else ""
+        _check_hashes(package, facts.hashes, name, "pipenv lock")
+        lines.append(_line(f"{package}{extras}{facts.version}", facts.markers, facts.hashes))
+        indexes.add(sources.get(facts.index, ""))
     return _text(lines, indexes)
 
 
@@ -41,36 +115,41 @@ def read_poetry_lock(root: Path, name: str, needs: PythonNeeds) -> str:
 
     Which dependencies are main ones is in the pyproject.toml beside it.
     """
-    lock = _toml(root / name, name)
-    project = name.replace("poetry.lock", "pyproject.toml")
-    wanted = _roots(_toml(root / project, project), needs, project)
-    packages: dict[str, list[dict[str, Any]]] = {}
-    for package in lock.get("package", []):
-        packages.setdefault(_normal(package["name"]), []).append(package)
+    lock = convert(read_toml(root / name, name), PoetryLock, name, "a lock of Poetry (`poetry lock` writes one)")
+    beside = name.replace("poetry.lock", "pyproject.toml")
+    if not (root / beside).is_file():
+        raise manifest_error(beside, 1, "it does not exist, but a poetry.lock belongs to it")
+    wanted = _roots(read_pyproject(root / beside, beside), needs, beside)
+    packages: dict[str, list[PoetryPackage]] = {}
+    for package in lock.package:
+        packages.setdefault(_normal(package.name), []).append(package)
     lines, indexes = [], set()
     for package_name, marker in sorted(_walk(packages, wanted, name).items()):
         for package in packages[package_name]:
-            source = package.get("source", {})
-            if source.get("type", "legacy") != "legacy":
+            if package.source.type != "legacy":
                 raise manifest_error(
-                    name, 1, f"{package_name} comes from {source['type']} and has no hash; name a released version"
+                    name, 1, f"{package_name} comes from {package.source.type} and has no hash; name a released version"
                 )
-            indexes.add(source.get("url", ""))
-            own = package.get("markers", "")
-            files = package.get("files") or lock.get("metadata", {}).get("files", {}).get(package["name"], [])
+            indexes.add(package.source.url)
+            own = package.markers
+            hashes = [one.hash for one in package.files or lock.metadata.files.get(package.name, [])]
+            _check_hashes(package_name, hashes, name, "poetry lock")
             condition = own.get("main", "") if isinstance(own, dict) else own
-            requirement = f"{package['name']}=={package['version']}"
-            lines.append(_line(requirement, condition or marker, [one["hash"] for one in files]))
+            lines.append(_line(f"{package.name}=={package.version}", condition or marker, hashes))
     return _text(lines, indexes)
 
 
-def _roots(document: dict[str, Any], needs: PythonNeeds, file: str) -> dict[str, tuple[str, tuple[str, ...]]]:
+def _check_hashes(package: str, hashes: list[str], name: str, command: str) -> None:
+    if not any(map(SHA256.fullmatch, hashes)):
+        raise manifest_error(name, 1, f"{package} has no SHA-256 hash; a newer `{command}` writes them")
+
+
+def _roots(document: PyProject, needs: PythonNeeds, file: str) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Return the main dependencies of a pyproject.toml: their names with a marker and extras."""
-    project, poetry = document.get("project", {}), document.get("tool", {}).get("poetry", {})
-    optional = project.get("optional-dependencies", {})
-    extras = poetry.get("extras", {})
+    project, poetry = document.project, document.tool.poetry
+    optional, extras = project.optional_dependencies, poetry.extras
     chosen: set[str] = set()
-    texts = list(project.get("dependencies", []))
+    texts = list(project.dependencies)
     for extra in needs.extras:
         if extra not in optional and extra not in extras:
             raise manifest_error(file, 1, f"it has no extra {extra}, which package.yaml names")
@@ -81,16 +160,16 @@ def _roots(document: dict[str, Any], needs: PythonNeeds, file: str) -> dict[str,
         match = re.match(r"([A-Za-z0-9._-]+)\s*(?:\[([^\]]*)\])?[^;]*(?:;\s*(.*))?", text)
         if match:
             found[_normal(match[1])] = (match[3] or "", tuple(re.findall(r"[\w.-]+", match[2] or "")))
-    for package, spec in poetry.get("dependencies", {}).items():
+    for package, spec in poetry.dependencies.items():
         name = _normal(package)
-        first = spec if isinstance(spec, dict) else {}
-        if name != "python" and (not first.get("optional") or name in chosen):
-            found.setdefault(name, (first.get("markers", ""), tuple(first.get("extras", ()))))
+        first = spec if isinstance(spec, PoetrySpec) else PoetrySpec()
+        if name != "python" and (not first.optional or name in chosen):
+            found.setdefault(name, (first.markers, tuple(first.extras)))
     return found
 
 
 def _walk(
-    packages: dict[str, list[dict[str, Any]]], roots: dict[str, tuple[str, tuple[str, ...]]], file: str
+    packages: dict[str, list[PoetryPackage]], roots: dict[str, tuple[str, tuple[str, ...]]], file: str
 ) -> dict[str, str]:
     """Return every package that `roots` need, with the marker under which it is needed (empty: always)."""
     needed: dict[str, str] = {}
@@ -111,23 +190,23 @@ def _walk(
     return needed
 
 
-def _edges(package: dict[str, Any], extras: tuple[str, ...]) -> list[tuple[str, str, tuple[str, ...]]]:
-    offered = {_normal(extra): names for extra, names in package.get("extras", {}).items()}
+def _edges(package: PoetryPackage, extras: tuple[str, ...]) -> list[tuple[str, str, tuple[str, ...]]]:
+    offered = {_normal(extra): names for extra, names in package.extras.items()}
     optional = {
         _normal(re.split(r"[\s\[(<>=!~;]", text, maxsplit=1)[0])
         for extra in extras
         for text in offered.get(_normal(extra), [])
     }
     found = []
-    for name, specs in package.get("dependencies", {}).items():
+    for name, specs in package.dependencies.items():
         for spec in specs if isinstance(specs, list) else [specs]:
-            facts = spec if isinstance(spec, dict) else {}
-            marker = facts.get("markers", "")
-            if facts.get("optional") or "extra ==" in marker:
+            facts = spec if isinstance(spec, PoetrySpec) else PoetrySpec()
+            marker = facts.markers
+            if facts.optional or "extra ==" in marker:
                 if _normal(name) not in optional:
                     continue
                 marker = ""
-            found.append((_normal(name), marker, tuple(facts.get("extras", ()))))
+            found.append((_normal(name), marker, tuple(facts.extras)))
     return found
 
 
@@ -155,12 +234,3 @@ def _text(lines: list[str], indexes: set[str]) -> str:
 
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _toml(path: Path, name: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise manifest_error(name, 1, "it does not exist, but a poetry.lock belongs to it") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise manifest_error(name, 1, f"it is not TOML: {error}") from error

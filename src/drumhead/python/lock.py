@@ -6,9 +6,8 @@ import hashlib
 import json
 import shutil
 import tempfile
-import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -16,13 +15,16 @@ from drumhead import host
 from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode, manifest_error
 from drumhead.python.foreign_lock import read_pipfile_lock, read_poetry_lock
+from drumhead.python.pyproject import PyProject, check_poetry, convert, read_toml
 from drumhead.python.requirements import (
+    INDEXES,
     PLATFORM,
     PYTHON,
     check_hashes,
     check_resolvable,
     has_hashes,
     included_files,
+    requirement_lines,
 )
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ def _sources(root: Path) -> bool:
 def _read(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock | None:
     match name.rpartition("/")[2]:
         case "uv.lock":
-            return Lock(file=name, text=_export(root / name, needs))
+            return Lock(file=name, text=_export(root / name, name, needs))
         case "poetry.lock":
             return Lock(file=name, text=read_poetry_lock(root, name, needs))
         case "Pipfile.lock":
@@ -115,7 +117,7 @@ def _from_text(root: Path, name: str, cache: Path) -> Lock | None:
     """Read a pylock.toml or a requirements file, which is resolved if no requirement has a hash."""
     text = _text(root, name)
     if name.endswith(".toml"):
-        _check_pylock(text, name)
+        _check_pylock(root / name, name)
     elif name.endswith(".lock") or has_hashes(text):
         check_hashes(text, name)
     else:
@@ -128,39 +130,65 @@ def _from_text(root: Path, name: str, cache: Path) -> Lock | None:
     return Lock(file=name, text=text)
 
 
-def _check_pylock(text: str, file: str) -> None:
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise manifest_error(file, 1, f"it is not TOML: {error}") from error
-    for package in document.get("packages", []):
-        wheels = package.get("wheels", [])
-        if not wheels or any("sha256" not in wheel.get("hashes", {}) for wheel in wheels):
-            raise manifest_error(file, 1, f"{package.get('name', 'a package')} has no wheel with a SHA-256 hash")
+class PylockWheel(msgspec.Struct, frozen=True):
+    """A wheel of a pylock.toml."""
+
+    hashes: dict[str, str] = {}
 
 
-def _export(lock: Path, needs: PythonNeeds) -> str:
+class PylockPackage(msgspec.Struct, frozen=True):
+    """A package of a pylock.toml."""
+
+    name: str
+    wheels: list[PylockWheel] = []
+
+
+class Pylock(msgspec.Struct, frozen=True, rename="kebab"):
+    """A pylock.toml (packaging.python.org, pylock.toml specification)."""
+
+    lock_version: str
+    packages: list[PylockPackage] = []
+
+
+def _check_pylock(file: Path, name: str) -> None:
+    for package in convert(read_toml(file, name), Pylock, name, "a pylock.toml").packages:
+        if not package.wheels or any("sha256" not in wheel.hashes for wheel in package.wheels):
+            raise manifest_error(name, 1, f"{package.name} has no wheel with a SHA-256 hash")
+
+
+def _export(lock: Path, name: str, needs: PythonNeeds) -> str:
     extras = [word for extra in needs.extras for word in ("--extra", extra)]
     command = [find_uv(), "export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--quiet"]
-    return host.run([*command, "--project", lock.parent, *extras]).decode()
+    text = host.run([*command, "--project", lock.parent, *extras]).decode()
+    for _, words in requirement_lines(text):
+        if "--hash=sha256:" not in words and not words.startswith(INDEXES):
+            local = words.removeprefix("-e ")
+            raise manifest_error(
+                name,
+                1,
+                f"{local} is local or comes from version control, and has no hash; name a released version",
+            )
+    return text
 
 
 def _from_pyproject(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock | None:
-    text = _text(root, name)
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise manifest_error(name, 1, f"it is not TOML: {error}") from error
-    project, poetry = document.get("project", {}), document.get("tool", {}).get("poetry", {})
-    optional = project.get("optional-dependencies", {}) | poetry.get("extras", {})
-    dynamic = project.get("dynamic", ())
+    table = read_toml(root / name, name)
+    document = convert(table, PyProject, name)
+    project, poetry = document.project, document.tool.poetry
+    optional = project.optional_dependencies | poetry.extras
     for extra in needs.extras:
-        if extra not in optional and "optional-dependencies" not in dynamic:
+        if extra not in optional and "optional-dependencies" not in project.dynamic:
             raise manifest_error(name, 1, f"it has no extra {extra}, which package.yaml names")
-    wanted = [*project.get("dependencies", []), *(line for extra in needs.extras for line in optional.get(extra, []))]
-    if "dependencies" in dynamic or (needs.extras and "optional-dependencies" in dynamic):
+    wanted = [*project.dependencies, *(line for extra in needs.extras for line in optional.get(extra, []))]
+    text = _text(root, name)
+    for one in wanted:
+        check_resolvable(one, name, first=text.count("\n", 0, max(text.find(one), 0)) + 1)
+    check_poetry(document, name)
+    if "dependencies" in project.dynamic or (needs.extras and "optional-dependencies" in project.dynamic):
         wanted.append(text)  # a build backend knows them, so any change may concern them
-    wanted += [f"{one} {json.dumps(spec)}" for one, spec in poetry.get("dependencies", {}).items() if one != "python"]
+    if poetry.dependencies:
+        described = cast("Any", table)["tool"]["poetry"]["dependencies"]
+        wanted += [f"{one} {json.dumps(spec, default=str)}" for one, spec in described.items() if one != "python"]
     extras = tuple(word for extra in needs.extras for word in ("--extra", extra))
     return _resolved(root, name, wanted, extras, cache) if wanted else None
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 PLATFORM = "x86_64-manylinux_2_36"
 """The guest has Debian 12's glibc 2.36, which also runs wheels for older versions."""
 PYTHON = "3.11"
-LOCAL = ("-e", "--editable", ".", "/", "file:")
+EDITABLE = re.compile(r"(-e|--editable)[\s=]*")
+LOCAL = re.compile(r"(\S+\s*@\s*)?(file:|[./~])|[^\s@:]*/|[^\s@:]+\.(whl|zip|tar\.gz)(\s|$)")
+"""What pip takes for a path: a ``file:`` URL, a path, and the name of an archive."""
 SOURCES = re.compile(r"(^|@\s*)(git|hg|svn|bzr)\+")
 INDEXES = ("--index-url", "--extra-index-url", "-i ", "--only-binary", "--no-binary", "--prefer-binary", "--pre")
 
@@ -59,19 +61,20 @@ def lock_advice(file: str) -> str:
     return f"`{command}` writes a lock with hashes, and so does drumhead when no line of {source} has one"
 
 
-def check_resolvable(text: str, file: str) -> None:
-    """Refuse requirements that no lock can have a hash for. Raises MANIFEST with the line."""
-    for line, words in requirement_lines(text):
-        if words.startswith(LOCAL):
+def check_resolvable(text: str, file: str, *, first: int = 1) -> None:
+    """Refuse requirements that no lock can have a hash for. The text begins at line `first`. Raises MANIFEST."""
+    for line, words in ((first - 1 + number, words) for number, words in requirement_lines(text)):
+        wanted = EDITABLE.sub("", words)
+        if SOURCES.search(wanted):
+            raise manifest_error(
+                file, line, f"{wanted.split()[0]} comes from version control and has no hash; name a released version"
+            )
+        if wanted != words or (not words.startswith("-") and LOCAL.match(words)):
             raise manifest_error(
                 file,
                 line,
-                f"{words} is a directory of this host; the project's own files are in the image anyway, "
+                f"{words} is a file or directory of this host; the project's own files are in the image anyway, "
                 "so list the packages that it needs instead",
-            )
-        if SOURCES.search(words):
-            raise manifest_error(
-                file, line, f"{words.split()[0]} comes from version control and has no hash; name a released version"
             )
 
 
@@ -86,7 +89,8 @@ def included_files(root: Path, name: str) -> dict[str, str]:
         try:
             found[path] = (root / path).read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise manifest_error(by, line, f"{path} cannot be read ({error})") from error
+            reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+            raise manifest_error(by, line, f"{path} cannot be read: {reason}") from error
         for number, words in requirement_lines(found[path]):
             include = re.match(r"(?:-r|-c|--requirement|--constraint)[\s=]*(\S+)", words)
             if include and "://" not in include[1]:

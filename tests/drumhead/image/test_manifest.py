@@ -1,13 +1,15 @@
 """Manifests are read as Capstan reads them, and wrong ones refused by file, line and reason."""
 
+import re
+
 import pytest
 import yaml
 
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.manifest.command_line import parse_command
 from drumhead.manifest.ignore import read_ignore
 from drumhead.manifest.init import init_project
 from drumhead.manifest.project import read_project
-from drumhead.manifest.run_yaml import parse_command
 from drumhead.package.names import resolve_names
 from drumhead.patterns import match_any
 from drumhead.records import Command
@@ -130,7 +132,11 @@ def test_a_config_set_inherits_a_packages_command(tmp_path):
         (PACKAGE + "requires:\n- x\n", 4, "no key requires; did you mean require?"),
         (PACKAGE + "require: python\n", 4, "require must be a list"),
         (PACKAGE + "require:\n- a\n- [b]\n", 6, "must be one value"),
+        (PACKAGE + "require:\n- a\n- ../b\n", 6, "'../b' is not a package"),
+        (PACKAGE + "require:\n- a@\n", 5, "'a@' is not a package"),
         (PACKAGE + "name: again\n", 4, "given twice"),
+        (PACKAGE + f"x: {'[' * 5000}\n", 1, "nested too deeply"),
+        (PACKAGE + "x: \0\n", 1, "special characters are not allowed"),
         ("name: ../x\ntitle: t\nauthor: a\n", 1, "not a package name"),
         (PACKAGE + "  x: [\n", 4, "not YAML"),
         (PACKAGE + "guest: windows\n", 4, "linux or osv"),
@@ -154,6 +160,7 @@ def test_a_wrong_package_yaml_is_refused_by_line(tmp_path, package, line, reason
         ("runtime: java\nconfig_set:\n  a: {main: A}\n", 1, "require the package java; runtime: native"),
         ("runtime: ruby\nconfig_set:\n  a: {main: A}\n", 1, "ruby is not a runtime"),
         ("runtime: node\n", 1, "at least one config_set"),
+        ("runtime: node\nconfig_set:\n  '': {main: /a}\n", 3, "'' is not a name for a config set"),
         ("runtime: node\nconfig_set:\n  a:\n    args: [x]\n", 4, "must give main"),
         ("runtime: node\nconfig_set:\n  a:\n    main: /a\n    arg: [x]\n", 5, "no key arg; did you mean args?"),
         ("runtime: node\nconfig_set:\n  a:\n    main: /a\n    env: {1A: x}\n", 5, "not a valid name of an environment"),
@@ -250,30 +257,43 @@ def test_a_wrong_ignore_file_is_refused_by_line(tmp_path, text, reason):
         read_ignore(tmp_path)
 
 
-def test_command_lines():
-    assert parse_command("/node keyvaluestore.js") == Command(argv=("/node", "keyvaluestore.js"))
-    assert parse_command("--env=A?=b /x").env == {"A": "b"}
-    for wrong in (
-        "",
-        "--env=A=b",
-        "/a ; /b",
-        "/a; /b",
-        "/a &",
-        "/a& /b",
-        "/a > /log",
-        "/a 2>/log",
-        "/a < /in",
-        "/a $B",
-    ):
-        with pytest.raises(DrumheadError):
-            parse_command(wrong)
+@pytest.mark.parametrize(
+    ("text", "argv"),
+    [
+        ("/node keyvaluestore.js", ("/node", "keyvaluestore.js")),
+        ("/a \\\n  -m x\n", ("/a", "-m", "x")),
+        (r"""/a 'b;c' "d e"f \; \$PORT "\"\$x" '' """, ("/a", "b;c", "d ef", ";", "$PORT", '"$x', "")),
+        ("/serve $PORT ${HOST}:$PORT '$PORT' \"x; $PORT\"", ("/serve", "80", "h:80", "$PORT", "x; $PORT")),
+        ("/serve --at='a b':$PORT", ("/serve", "--at=a b:80")),
+        ("/a $ * ~ a=b", ("/a", "$", "*", "~", "a=b")),
+        ("--env=PORT=8080 --env=URL=$HOST:$PORT /serve $URL", ("/serve", "h:8080")),
+    ],
+)
+def test_command_lines_are_split_as_in_a_shell(text, argv):
+    assert parse_command(text, {"HOST": "h", "PORT": "80"}).argv == argv
 
 
-def test_variables_of_a_command_line_are_replaced_outside_quotes():
-    command = parse_command("--env=PORT=80 /serve $PORT ${HOST}:$PORT '$PORT' \"x; $PORT\" a=b&c", {"HOST": "h"})
-    assert command.argv == ("/serve", "80", "h:80", "$PORT", "x; $PORT", "a=b&c")
-    with pytest.raises(DrumheadError, match="PORT has no value here; set it with --env=PORT="):
-        parse_command("/serve $PORT")
+def test_variables_may_stand_before_the_program():
+    assert parse_command("--env=A?=b --env=B='c d' /x").env == {"A": "b", "B": "c d"}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        *((text, "does not name a program") for text in ("", "--env=A=b")),
+        *((f"/a {more}", "runs one command") for more in ("; /b", "& /b", "> /log", "2>/log", "< /in", "<<E\nx\nE")),
+        *((f'/a "b"{more}', "runs one command") for more in ("; /c", "|/c", "&& /c", ">/log", "\n/c")),
+        *((f"/a {more}", "runs one command") for more in ("b;/c", "b|c", "x?a=1&b=2", "`date`", "$(date)", "$1", "$$")),
+        *((f"/a {more}", "runs one command") for more in ("${B:-8}", "${B", "$?")),
+        ("/a $B", "B has no value here; set it with --env=B="),
+        ("B=1 /a", "give a variable as --env=B=1 before"),
+        ("/a 'b", "No closing quotation"),
+        ("/a \\", "No escaped character"),
+    ],
+)
+def test_what_only_a_shell_would_do_is_refused(text, reason):
+    with pytest.raises(DrumheadError, match=re.escape(reason)):
+        parse_command(text)
 
 
 def test_an_item_of_node_args_may_hold_several_arguments(tmp_path):

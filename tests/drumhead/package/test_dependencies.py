@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-from drumhead.errors import DrumheadError
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.image.inputs import resolve_packages
 from drumhead.manifest.project import read_project
 from drumhead.python.lock import find_uv, read_lock
 from drumhead.python.requirements import check_hashes
@@ -128,16 +129,77 @@ def test_plain_requirements_are_resolved_with_hashes_and_the_lock_is_used_from_t
 @pytest.mark.parametrize(
     ("text", "line", "reason"),
     [
-        ("idna\n-e .\n", 2, "-e . is a directory of this host"),
+        ("idna\n-e .\n", 2, "-e . is a file or directory of this host"),
         ("git+https://example.org/x\n", 1, "has no hash; name a released version"),
         ("x @ git+ssh://example.org/x\n", 1, "has no hash; name a released version"),
-        ("-r gone.txt\n", 1, "gone.txt cannot be read"),
+        ("-e git+ssh://example.org/x\n", 1, "comes from version control and has no hash"),
+        ("x @ file:///srv/x\n", 1, "is a file or directory of this host"),
+        ("idna\n\nsrc/x\n", 3, "is a file or directory of this host"),
+        ("x-1-py3-none-any.whl\n", 1, "is a file or directory of this host"),
+        ("-r gone.txt\n", 1, "gone.txt cannot be read: No such file"),
     ],
 )
 def test_requirements_that_cannot_have_a_hash_are_refused_by_line(project, tmp_path, text, line, reason):
     write_files(project, {"requirements.txt": text})
     with pytest.raises(DrumheadError, match=rf"^requirements.txt:{line}: .*{reason}"):
         read_lock(read_project(project), tmp_path)
+
+
+POETRY = '[build-system]\nbuild-backend = "poetry.core.masonry.api"\n[tool.poetry]\n{}[tool.poetry.dependencies]\n{}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("pyproject.toml", 'project = "a"\n', "Expected `object`, got `str` - at `$.project`"),
+        ("pyproject.toml", "[project]\ndependencies = [1]\n", "Expected `str`, got `int`"),
+        ("pyproject.toml", "[tool]\npoetry = 1\n", "Expected `object`, got `int` - at `$.tool.poetry`"),
+        ("pyproject.toml", '[project]\ndependencies = ["x @ git+https://example.org/x"]\n', "from version control"),
+        ("pyproject.toml", POETRY.format("", 'x = {git = "https://example.org/x"}'), "x comes from version control"),
+        ("pyproject.toml", POETRY.format("", 'x = {path = "../x"}'), "x comes from a directory of this host"),
+        (
+            "pyproject.toml",
+            POETRY.format("package-mode = false\n", 'x = "1"'),
+            "as package-mode is false; `poetry",
+        ),
+        ("pyproject.toml", '[tool.poetry.dependencies]\nx = "1"\n', "as build-system does not name Poetry; `poetry"),
+        ("pylock.toml", 'lock-version = "1.0"\npackages = "x"\n', "it is not a pylock.toml: Expected `array`"),
+        ("pylock.toml", "", "it is not a pylock.toml: Object missing required field `lock-version`"),
+        ("poetry.lock", "package = [1]\n", "it is not a lock of Poetry"),
+        ("poetry.lock", '[[package]]\nname = "x"\nversion = "1"\n', "x has no SHA-256 hash"),
+        ("Pipfile.lock", "[]", "it is not a lock of Pipenv"),
+        ("Pipfile.lock", '{"default": {"x": null}}', "it is not a lock of Pipenv"),
+        ("Pipfile.lock", '{"default": {"x": {"version": "==1"}}}', "x has no SHA-256 hash; a newer `pipenv lock`"),
+        ("Pipfile.lock", '{"default": {"x": {"version": "*"}}}', "x has no exact version"),
+    ],
+)
+def test_what_cannot_be_a_lock_is_refused_with_its_place(project, tmp_path, name, text, reason):
+    write_files(project, {"pyproject.toml": POETRY.format("", 'x = "1"'), name: text})
+    with pytest.raises(DrumheadError) as refused:
+        read_lock(read_project(project), tmp_path)
+    assert refused.value.code is ErrorCode.MANIFEST
+    assert refused.value.message.startswith(f"{name}:")
+    assert reason in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"setup.py": ""}, ["setup.py is not read for dependencies; `uv pip compile setup.py"]),
+        ({"pdm.lock": "", "pyproject.toml": ""}, ["pdm.lock is not read for dependencies; `pdm export"]),
+        ({"setup.py": "", "requirements.txt": ""}, []),
+        ({"setup.py": "", "pyproject.toml": '[project]\nrequires-python = ">=3.11,<4"\n'}, []),
+        (
+            {"pyproject.toml": '[project]\nrequires-python = ">= 3.12"\n'},
+            ["asks for Python >= 3.12"],
+        ),
+        ({"pyproject.toml": '[tool.poetry.dependencies]\npython = "^3.11"\n'}, []),
+    ],
+)
+def test_a_notice_names_what_is_not_read_and_another_python(project, files, said):
+    _, notices = resolve_packages(read_project(write_files(project, files)))
+    assert len(notices) == len(said)
+    assert all(expected in notice for expected, notice in zip(said, notices, strict=True))
 
 
 def names(lock):

@@ -10,7 +10,7 @@ from drumhead.image.inputs import resolve_packages
 from drumhead.manifest.project import read_project
 from drumhead.node.lock import install, read_node_lock
 from drumhead.node.native import check_native, module_abi
-from drumhead.node.versions import MODULE_ABI, RELEASES
+from drumhead.node.versions import MODULE_ABI, RELEASES, engines
 from drumhead.package.recipe import known_recipes
 from drumhead.tree import Tree, regular
 from support.guests.composing import write_files
@@ -54,6 +54,11 @@ def chosen(project):
         ("~22.20.0", "node-22"),
         ("20 - 22", "node-22"),
         ("*", "node-24"),
+        (">= 18.0.0 < 21", "node-20"),
+        ("^ 20", "node-20"),
+        ("lts/*", "node-24"),
+        ("lts/Iron", "node-20"),
+        (22, "node-22"),
     ],
 )
 def test_engines_choose_the_newest_that_fits(tmp_path, range_, expected):
@@ -102,6 +107,7 @@ def test_versions_are_those_of_the_recipes():
         ({**ENTRY, "integrity": ""}, "package-lock.json:9: node_modules/x has no integrity"),
         ({"version": "1.0.0", "resolved": "git+ssh://git@github.com/a/x.git#1"}, "node_modules/x has no integrity"),
         ({"resolved": "packages/x", "link": True}, "node_modules/x is a local package"),
+        ({**ENTRY, "engines": {"node": ">= 22"}}, "node_modules/x 1.0.0 needs Node.js >= 22"),
         ({**ENTRY, "engines": {"node": ">=22"}}, "node_modules/x 1.0.0 needs Node.js >=22, and node is 18.20.4"),
     ],
 )
@@ -110,6 +116,35 @@ def test_a_lock_that_does_not_say_everything_is_refused(tmp_path, entry, said):
     with pytest.raises(DrumheadError) as refused:
         read_node_lock(node_project(tmp_path, package={"name": "web"}, lock=lock), "node")
     assert said in refused.value.message
+
+
+@pytest.mark.parametrize("written", [None, [], "any", {"node": 18}, {"node": None}])
+def test_what_others_write_for_engines_stops_nobody(tmp_path, written):
+    lock = {"": {}, "node_modules/x": {**ENTRY, "engines": written}}
+    assert read_node_lock(node_project(tmp_path, package={"name": "web"}, lock=lock), "node")
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("", "package.json has dependencies, but there is no lock of npm"),
+        ("yarn.lock", "yarn.lock is not read, and the image has no node_modules; run `yarn install`"),
+        ("pnpm-lock.yaml", "run `pnpm install`"),
+        ("package-lock.json", ""),
+        ("node_modules/x/index.js", ""),
+    ],
+)
+def test_dependencies_that_nothing_installs_are_noted(tmp_path, file, said):
+    project = node_project(tmp_path, package={"name": "web", "dependencies": {"x": "1"}})
+    write_files(tmp_path, {file: "{}"} if file else {})
+    notices = resolve_packages(project)[1]
+    assert bool(notices) == bool(said)
+    assert said in " ".join(notices)
+
+
+def test_a_byte_order_mark_is_not_part_of_package_json(tmp_path):
+    (tmp_path / "package.json").write_bytes(b'\xef\xbb\xbf{"engines": {"node": "20"}}')
+    assert engines(tmp_path) == "20"
 
 
 def test_what_development_needs_does_not_matter(tmp_path):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from drumhead.machine.records import Instance, InstanceSpec
 
 Flag = Parameter(negative="")
+MAX_SLEEP = 366 * 86400
 
 
 async def run_command(name: str, instance: str = "", /, *, flags: MachineFlags | None = None) -> int:
@@ -74,6 +75,8 @@ def _read_spec(name: str, instance: str, flags: MachineFlags) -> InstanceSpec:
     """Return the spec of a machine without its command. Raises USAGE."""
     if flags.image and instance:
         raise DrumheadError(ErrorCode.USAGE, f"the instance is called {name} or {instance}? give one name beside -i")
+    if flags.execute is not None and flags.run:
+        raise DrumheadError(ErrorCode.USAGE, "-e gives the command and --run names one; give one of them")
     return InstanceSpec(
         name=options.read_instance_name(name if flags.image else instance or default_instance_name(name)),
         image=flags.image or name,
@@ -98,7 +101,7 @@ def _read_sleep(flags: MachineFlags) -> float:
     if not flags.sleep_after:
         return 0.0
     reasons = {
-        "give a number of seconds": flags.sleep_after < 1,
+        f"give a number of seconds from 1 to {MAX_SLEEP}": not 1 <= flags.sleep_after <= MAX_SLEEP,
         "it needs a forwarded port (-f HOST:GUEST), at which connections arrive": not flags.forward,
         "it works with TCP alone": any(forward.endswith("/udp") for forward in flags.forward),
         "leave out --restart, as a connection starts the machine anyway": flags.restart != "no",

@@ -1,0 +1,56 @@
+"""What a person should know about a project in Python before it is composed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drumhead.python.lock import FILES
+from drumhead.python.pyproject import read_pyproject
+from drumhead.python.requirements import PYTHON
+
+if TYPE_CHECKING:
+    from drumhead.manifest.records import Project
+
+PYPROJECT = "pyproject.toml"
+UNREAD = {
+    "pdm.lock": "pdm export --format requirements --prod --output requirements.lock",
+    "setup.py": "uv pip compile setup.py --output-file requirements.txt",
+    "setup.cfg": "uv pip compile setup.cfg --output-file requirements.txt",
+    "requirements.in": "uv pip compile requirements.in --output-file requirements.txt",
+    "environment.yml": "pip list --format=freeze >requirements.txt",
+}
+"""Where else dependencies may stand, and what writes a file that is read."""
+
+
+def python_notices(project: Project) -> list[str]:
+    """Return notices for dependencies that nothing reads, and for another version of Python. Raises MANIFEST."""
+    return [notice for notice in (_unread(project), _other_python(Path(project.root))) if notice]
+
+
+def _unread(project: Project) -> str:
+    """Return a notice where a project's dependencies stand only in files that are not read; empty elsewhere."""
+    root = Path(project.root)
+    if project.package.python.lock or any((root / name).is_file() for name in FILES if name != PYPROJECT):
+        return ""
+    known = [name for name in UNREAD if (root / name).is_file()]
+    if not known or (known[0] != "pdm.lock" and (root / PYPROJECT).is_file()):
+        return ""
+    return f"{known[0]} is not read for dependencies; `{UNREAD[known[0]]}` writes a file that is"
+
+
+def _other_python(root: Path) -> str:
+    """Return a notice where pyproject.toml asks for another Python than the image gets."""
+    if not (root / PYPROJECT).is_file():
+        return ""
+    document = read_pyproject(root / PYPROJECT, PYPROJECT)
+    asked = document.project.requires_python or document.tool.poetry.dependencies.get("python", "")
+    if not isinstance(asked, str) or not asked:
+        return ""
+    from semantic_version import SimpleSpec, Version  # noqa: PLC0415 - only projects that say it need it
+
+    try:
+        fits = SimpleSpec(asked.replace(" ", "")).match(Version(f"{PYTHON}.2"))
+    except ValueError:
+        return ""  # a form that only an installer understands
+    return "" if fits else f"{PYPROJECT} asks for Python {asked}, and the image gets {PYTHON}"

@@ -1,0 +1,107 @@
+"""Read what pyproject.toml says about dependencies: the standard's tables and Poetry's."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from drumhead.errors import manifest_error
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Record = TypeVar("Record")
+
+
+class PoetrySpec(msgspec.Struct, frozen=True):
+    """A dependency of Poetry's that is more than a version."""
+
+    markers: str = ""
+    optional: bool = False
+    extras: list[str] = []
+    git: str = ""
+    path: str = ""
+
+
+PoetrySpecs = str | PoetrySpec | list[str | PoetrySpec]
+
+
+class BuildSystem(msgspec.Struct, frozen=True, rename="kebab"):
+    """The table ``build-system``."""
+
+    build_backend: str = ""
+
+
+class ProjectTable(msgspec.Struct, frozen=True, rename="kebab"):
+    """The table ``project`` (packaging.python.org, pyproject.toml specification)."""
+
+    dependencies: list[str] = []
+    optional_dependencies: dict[str, list[str]] = {}
+    dynamic: list[str] = []
+    requires_python: str = ""
+
+
+class PoetryTable(msgspec.Struct, frozen=True, rename="kebab"):
+    """The table ``tool.poetry`` (python-poetry.org/docs/pyproject)."""
+
+    dependencies: dict[str, PoetrySpecs] = {}
+    extras: dict[str, list[str]] = {}
+    package_mode: bool = True
+
+
+class Tools(msgspec.Struct, frozen=True):
+    """The table ``tool``."""
+
+    poetry: PoetryTable = PoetryTable()
+
+
+class PyProject(msgspec.Struct, frozen=True, rename="kebab"):
+    """A pyproject.toml."""
+
+    project: ProjectTable = ProjectTable()
+    tool: Tools = Tools()
+    build_system: BuildSystem = BuildSystem()
+
+
+def read_pyproject(file: Path, name: str) -> PyProject:
+    """Return a pyproject.toml, called `name` in messages. Raises MANIFEST."""
+    return convert(read_toml(file, name), PyProject, name)
+
+
+def check_poetry(project: PyProject, name: str) -> None:
+    """Refuse dependencies that only Poetry itself can resolve. Raises MANIFEST."""
+    poetry = project.tool.poetry
+    for package, specs in poetry.dependencies.items():
+        for spec in specs if isinstance(specs, list) else [specs]:
+            if isinstance(spec, PoetrySpec) and (spec.git or spec.path):
+                where = "version control" if spec.git else "a directory of this host"
+                raise manifest_error(name, 1, f"{package} comes from {where} and has no hash; name a released version")
+    if project.project.dependencies or not poetry.dependencies.keys() - {"python"}:
+        return
+    if not poetry.package_mode or not project.build_system.build_backend.startswith("poetry."):
+        why = "package-mode is false" if not poetry.package_mode else "build-system does not name Poetry"
+        raise manifest_error(
+            name,
+            1,
+            f"only Poetry can resolve its dependencies, as {why}; `poetry lock` writes a lock, which is read",
+        )
+
+
+def read_toml(file: Path, name: str) -> dict[str, object]:
+    """Return a TOML file as tables, called `name` in messages. Raises MANIFEST."""
+    try:
+        return tomllib.loads(file.read_text())
+    except UnicodeDecodeError as error:
+        raise manifest_error(name, 1, f"it is not text in UTF-8 ({error.reason})") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise manifest_error(name, 1, f"it is not TOML: {error}") from error
+
+
+def convert(document: object, kind: type[Record], name: str, what: str = "what it should be") -> Record:
+    """Return a document as a record; unknown keys are left out. Raises MANIFEST with the place of a wrong value."""
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        raise manifest_error(name, 1, f"it is not {what}: {error}") from error
