@@ -2,11 +2,13 @@
 
 ``DrumheadError`` is the only exception that this package raises on purpose. Its code tells a program what happened, and
 its message tells a person what to do. Exceptions of libraries (OSError, aiohttp.ClientError, a failed subprocess) are
-converted where they occur, and nowhere else.
+converted where they occur, and nowhere else; only what can happen to any file (a full disk, a directory that is
+read-only) is told by the command itself, with ``host_error``.
 """
 
 from __future__ import annotations
 
+import errno
 from enum import StrEnum
 
 
@@ -71,3 +73,15 @@ class DrumheadError(Exception):
 def manifest_error(file: str, line: int, reason: str) -> DrumheadError:
     """Return the error for an invalid file, in the form ``file:line: reason``. `line` counts from 1."""
     return DrumheadError(ErrorCode.MANIFEST, f"{file}:{line}: {reason}")
+
+
+def host_error(error: OSError) -> DrumheadError:
+    """Return the error for a file of the host that cannot be read or written, wherever that happened."""
+    advice = ""
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            advice = "; make room (`drumhead rmi` deletes images), or set DRUMHEAD_HOME to a directory on another disk"
+        case errno.EROFS | errno.EACCES | errno.EPERM | errno.ENOENT | errno.ENOTDIR:
+            advice = "; if it belongs to drumhead's store, set DRUMHEAD_HOME to a directory that you can write to"
+    where = f"{error.filename}: " if error.filename else ""
+    return DrumheadError(ErrorCode.HOST_TOOL, f"{where}{error.strerror or error}{advice}")

@@ -8,7 +8,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from drumhead.errors import EXIT_STATUS, DrumheadError
+from drumhead.errors import EXIT_STATUS, DrumheadError, ErrorCode, host_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,6 +109,7 @@ def _main(arguments: list[str] | None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
         argv = sys.argv[1:] if arguments is None else arguments
+        _check_text(argv)
         command, bound, _ = application(argv).parse_args(argv, exit_on_error=False, print_error=False)
         result = command(*bound.args, **bound.kwargs)
         if inspect.iscoroutine(result):
@@ -124,7 +125,19 @@ def _main(arguments: list[str] | None) -> int:
         return 130
     except BrokenPipeError:
         return 141
+    except OSError as error:
+        failure = host_error(error)
+        complain(failure.message)
+        return EXIT_STATUS[failure.code]
     return result if isinstance(result, int) else 0
+
+
+def _check_text(argv: Sequence[str]) -> None:
+    """Refuse arguments whose bytes were not UTF-8: records and machines hold nothing else. Raises USAGE."""
+    try:
+        "".join(argv).encode()
+    except UnicodeEncodeError as error:
+        raise DrumheadError(ErrorCode.USAGE, "an argument is not text in UTF-8") from error
 
 
 def application(argv: Sequence[str] = ()) -> cyclopts.App:

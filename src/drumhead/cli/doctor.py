@@ -11,6 +11,8 @@ from drumhead.cli.flags import Json
 from drumhead.cli.output import notice, print_json, print_table, size_text
 from drumhead.errors import EXIT_STATUS, ErrorCode
 from drumhead.home import Home, find_home
+from drumhead.machine.qemu.acceleration import remembered
+from drumhead.machine.qemu.command_line import PROGRAM
 
 _DEVICES = {
     "/dev/kvm": "machines at full speed; without it they run in software emulation",
@@ -39,7 +41,7 @@ def _print(missing: list[str], unusable: list[str], free: int) -> None:
         (name, host.look_for(name) or ("missing" if tool.needed else "missing, optional"), tool.purpose)
         for name, tool in host.TOOLS.items()
     ]
-    rows += [(path, "not usable" if path in unusable else "usable", purpose) for path, purpose in _DEVICES.items()]
+    rows += [(path, "not usable" if path in unusable else _state(path), purpose) for path, purpose in _DEVICES.items()]
     print_table(("Program or device", "On this host", "For"), rows)
     packages = sorted({host.TOOLS[name].package for name in missing})
     if packages:
@@ -48,6 +50,16 @@ def _print(missing: list[str], unusable: list[str], free: int) -> None:
         notice("/dev/kvm cannot be opened: add yourself to the group kvm.")
     if free < _LITTLE_SPACE:
         notice(f"{size_text(free)} are free for {find_home().root}; images and packages take a few GiB.")
+
+
+def _state(device: str) -> str:
+    """Return what is known of a device that opens; whether KVM runs a machine is known after the first one."""
+    if device != "/dev/kvm":
+        return "usable"
+    known = remembered(find_home()) if host.look_for(PROGRAM) else None
+    if known is None:
+        return "opens; the first machine tries it"
+    return "usable" if known.works else "opens, but runs no machine"
 
 
 def _free_space(home: Home) -> int:

@@ -99,7 +99,7 @@ def read_toml(file: Path, name: str) -> dict[str, object]:
         raise manifest_error(name, 1, f"it is not TOML: {error}") from error
 
 
-def convert(document: object, kind: type[Record], name: str, what: str = "what it should be") -> Record:
+def convert(document: object, kind: type[Record], name: str, what: str = "a valid pyproject.toml") -> Record:
     """Return a document as a record; unknown keys are left out. Raises MANIFEST with the place of a wrong value."""
     try:
         return msgspec.convert(document, kind)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 PLATFORM = "x86_64-manylinux_2_36"
 """The guest has Debian 12's glibc 2.36, which also runs wheels for older versions."""
 PYTHON = "3.11"
-EDITABLE = re.compile(r"(-e|--editable)[\s=]*")
+EDITABLE = re.compile(r"^(-e\s*|--editable[\s=]+)")
 LOCAL = re.compile(r"(\S+\s*@\s*)?(file:|[./~])|[^\s@:]*/|[^\s@:]+\.(whl|zip|tar\.gz)(\s|$)")
 """What pip takes for a path: a ``file:`` URL, a path, and the name of an archive."""
 SOURCES = re.compile(r"(^|@\s*)(git|hg|svn|bzr)\+")

@@ -9,7 +9,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.image.inputs import resolve_packages
 from drumhead.manifest.project import read_project
 from drumhead.python.lock import find_uv, read_lock
-from drumhead.python.requirements import check_hashes
+from drumhead.python.requirements import check_hashes, check_resolvable
 from drumhead.python.wheels import SITE, refuse_compiled
 from support.guests.composing import listing, write_files
 
@@ -143,6 +143,18 @@ def test_requirements_that_cannot_have_a_hash_are_refused_by_line(project, tmp_p
     write_files(project, {"requirements.txt": text})
     with pytest.raises(DrumheadError, match=rf"^requirements.txt:{line}: .*{reason}"):
         read_lock(read_project(project), tmp_path)
+
+
+def test_requirements_that_only_resemble_those_are_resolved():
+    texts = (
+        "--extra-index-url https://example.org/a-e/simple",
+        "flask-editable-e",
+        'x[a,b] >= 1 ; platform_machine == "x86_64"',
+        "x @ https://example.org/x-1.whl ; python_version < '4'",
+        "--find-links https://example.org/x.zip",
+        "-r more/requirements.txt",
+    )
+    check_resolvable("\n".join(texts), "requirements.txt")
 
 
 POETRY = '[build-system]\nbuild-backend = "poetry.core.masonry.api"\n[tool.poetry]\n{}[tool.poetry.dependencies]\n{}\n'

@@ -54,14 +54,20 @@ async def find_acceleration(home: Home, boot: ProbeBoot) -> Acceleration:
         return Acceleration("tcg", f"{DEVICE} is missing")
     if not os.access(DEVICE, os.R_OK | os.W_OK):
         return Acceleration("tcg", f"{DEVICE} cannot be opened (add yourself to the group kvm)")
-    host_boot, qemu = _circumstances()
-    result = _cached(home)
-    if result is None or (result.host_boot, result.qemu) != (host_boot, qemu):
+    result = remembered(home)
+    if result is None:
+        host_boot, qemu = _circumstances()
         reason = await try_boot(boot, "kvm", TIME_LIMIT)
         result = ProbeResult(host_boot=host_boot, qemu=qemu, works=not reason, reason=reason or "KVM runs on this host")
         with replacing(home.cache / CACHE) as temporary:
             temporary.write_bytes(msgspec.json.encode(result))
     return Acceleration("kvm" if result.works else "tcg", result.reason)
+
+
+def remembered(home: Home) -> ProbeResult | None:
+    """Return whether KVM ran a machine, if that was tried since the host booted and with this QEMU."""
+    result = _cached(home)
+    return result if result and (result.host_boot, result.qemu) == _circumstances() else None
 
 
 def _circumstances() -> tuple[str, str]:

@@ -1,0 +1,48 @@
+"""What this host refuses is told in one sentence, whatever the command was doing."""
+
+import os
+import subprocess
+
+import pytest
+
+from drumhead.home import Home
+from support.guests.composing import Drumhead
+
+
+@pytest.fixture
+def readable(tmp_path):
+    """The command over a store that nobody may write to: a directory is a file."""
+    (tmp_path / "file").write_text("")
+    return Drumhead(Home(root=tmp_path / "file" / "home"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("volume", "create", "v"),
+        ("remote", "add", "x", "https://example.org/x"),
+        ("key", "create"),
+        ("package", "compose", "small"),
+    ],
+)
+def test_a_store_that_cannot_be_written(readable, project, words):
+    told = readable.refused(*words, status=4, cwd=project)
+    assert "Not a directory; if it belongs to drumhead's store, set DRUMHEAD_HOME" in told
+
+
+def test_a_file_that_cannot_grow(empty):
+    """The limit of a process stands for a disk: writing fails in the midst of a command."""
+    limited = ["prlimit", "--fsize=0", *empty.words, "remote", "add", "x", "https://example.org/x"]
+    env = {**os.environ, "DRUMHEAD_HOME": str(empty.home.root)}
+    done = subprocess.run(limited, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 4
+    assert "Traceback" not in done.stderr
+    assert "File too large" in done.stderr
+
+
+def test_an_argument_that_is_not_text(empty):
+    done = subprocess.run(
+        [*empty.words, b"run", b"-e", b"/a \xff", b"image"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "an argument is not text in UTF-8" in done.stderr
