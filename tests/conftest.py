@@ -30,18 +30,22 @@ TESTS = Path(__file__).parent
 LONGEST = (
     "drumhead/machine/network/test_host_networks.py",  # the first of drumhead's builds the packages for the others
     "kills/test_soak.py",  # ten minutes, most of which it waits
-    "kills",
-    "hostile/test_hostile_server.py",
-    "web",
+    "deploy/test_containerfile.py",
     "simulation",
+    "kills",
+    "hostile",
+    "web",
+    "drumhead/test_machines_page.py",
+    "drumhead/fleet",
+    "drumhead/applications",
     "faults",
     "up",
-    "drumhead/fleet",
-    "drumhead/test_machines_page.py",
-    "drumhead/applications",
     "drumhead",
     "access",
+    "backup",
     "cli",
+    "tutorial",
+    "master/test_master_openapi.py",
 )
 """What takes longest, in the order in which it is begun: at the end only short files are left, and no process waits
 for another."""

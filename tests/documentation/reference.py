@@ -9,7 +9,7 @@ import importlib
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,17 +115,15 @@ def packages() -> str:
     return table(("package", "what it is"), [(code(one.name), one.description) for one in known_recipes().values()])
 
 
-@functools.cache
-def without_a_system() -> dict[str, str]:
-    """Every part that the code alone tells."""
-    return {
-        **{f"settings {name}": program_settings(name) for name in PROGRAMS},
-        "codes of safelight": safelight_codes(),
-        "codes of drumhead": drumhead_codes(),
-        "commands of safelight": program_commands("safelight"),
-        "commands of drumhead": program_commands("drumhead"),
-        "packages": packages(),
-    }
+WITHOUT_A_SYSTEM: dict[str, Callable[[], str]] = {
+    **{f"settings {name}": functools.partial(program_settings, name) for name in PROGRAMS},
+    "codes of safelight": safelight_codes,
+    "codes of drumhead": drumhead_codes,
+    "commands of safelight": functools.partial(program_commands, "safelight"),
+    "commands of drumhead": functools.partial(program_commands, "drumhead"),
+    "packages": packages,
+}
+"""What writes each part that the code alone tells."""
 
 
 async def of_a_running_system(addresses: dict[str, str]) -> dict[str, str]:
@@ -148,7 +146,9 @@ def written() -> dict[str, str]:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as place, everything(Path(place) / "data") as addresses:
-        parts = without_a_system() | asyncio.run(of_a_running_system(addresses))
+        parts = {name: write() for name, write in WITHOUT_A_SYSTEM.items()} | asyncio.run(
+            of_a_running_system(addresses)
+        )
     for page in REFERENCE.glob("*.md"):
         page.write_text(PART.sub(lambda part: part[1] + parts[part[2]] + part[4], page.read_text()))
     if missing := parts.keys() - written().keys():

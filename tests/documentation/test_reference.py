@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from documentation.reference import of_a_running_system, without_a_system, written
+from documentation.reference import WITHOUT_A_SYSTEM, of_a_running_system, written
 from support.command import everything
 
 PAGES = written()
 ADVICE = "run: PYTHONPATH=tests python tests/documentation/reference.py"
 
 
-@pytest.mark.parametrize("name", without_a_system())
+@pytest.mark.parametrize("name", WITHOUT_A_SYSTEM)
 def test_what_is_generated_from_the_code_is_up_to_date(name: str) -> None:
-    assert PAGES[name] == without_a_system()[name], ADVICE
+    assert PAGES[name] == WITHOUT_A_SYSTEM[name](), ADVICE
 
 
 @pytest.mark.slow
@@ -24,4 +24,4 @@ async def test_what_a_running_system_tells_is_up_to_date(tmp_path: Path) -> None
 
 
 def test_no_part_is_left_over() -> None:
-    assert all(name in without_a_system() or name == "api" or name.startswith("metrics ") for name in PAGES)
+    assert all(name in WITHOUT_A_SYSTEM or name == "api" or name.startswith("metrics ") for name in PAGES)

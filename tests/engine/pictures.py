@@ -1,5 +1,6 @@
 """Pictures for tests, made and read by Pillow, numpy and the programs of Debian: never by the code under test."""
 
+import functools
 import importlib.util
 import io
 import struct
@@ -21,6 +22,12 @@ PHOTOS = Path(_SKIMAGE) / "data"
 
 
 def photo(name="chelsea.png", mode="RGB"):
+    return _photo(name, mode).copy()
+
+
+@functools.cache
+def _photo(name, mode):
+    """A photo as several files want it, read once."""
     with Image.open(PHOTOS / name) as image:
         return image.convert(mode)
 

@@ -120,9 +120,9 @@ def linked(size, copies):
     return tar_of(("file", tarfile.REGTYPE, bytes(size)), *links)
 
 
-@pytest.mark.parametrize("archive", [sparse(1 << 40), linked(MIB, 1000)], ids=["holes", "hard links"])
+@pytest.mark.parametrize("archive", [lambda: sparse(1 << 40), lambda: linked(MIB, 1000)], ids=["holes", "hard links"])
 def test_a_package_does_not_multiply_what_its_archive_brings(home, archive):
-    store, package = stored(home, zstandard.compress(archive))
+    store, package = stored(home, zstandard.compress(archive()))
     with pytest.raises(DrumheadError) as caught:
         store.tree(package)
     assert caught.value.code in (ErrorCode.UNVERIFIED, ErrorCode.UNSUPPORTED)
@@ -133,20 +133,20 @@ def debian(name, packed):
 
 
 @pytest.mark.parametrize(
-    ("name", "packed"),
+    ("name", "pack"),
     [
-        (b"data.tar.xz", lzma.compress(bytes(48 * MIB), preset=0)),
-        (b"data.tar.xz", b"".join(lzma.compress(bytes(MIB), preset=0) for _ in range(48))),
-        (b"data.tar.zst", zstandard.compress(bytes(48 * MIB))),
-        (b"data.tar", sparse(1 << 40)),
-        (b"data.tar", tar_of(*((f"d{number}", tarfile.DIRTYPE, "") for number in range(200)))),
+        (b"data.tar.xz", lambda: lzma.compress(bytes(48 * MIB), preset=0)),
+        (b"data.tar.xz", lambda: b"".join(lzma.compress(bytes(MIB), preset=0) for _ in range(48))),
+        (b"data.tar.zst", lambda: zstandard.compress(bytes(48 * MIB))),
+        (b"data.tar", lambda: sparse(1 << 40)),
+        (b"data.tar", lambda: tar_of(*((f"d{number}", tarfile.DIRTYPE, "") for number in range(200)))),
     ],
     ids=["xz", "many xz", "zstd", "holes", "many entries"],
 )
-def test_a_package_of_debian_unpacks_to_so_much_and_no_more(tmp_path, monkeypatch, name, packed):
+def test_a_package_of_debian_unpacks_to_so_much_and_no_more(tmp_path, monkeypatch, name, pack):
     monkeypatch.setattr(deb, "MAX_UNPACKED", 32 * MIB)
     monkeypatch.setattr(deb, "MAX_ENTRIES", 100)
-    (tmp_path / "bomb.deb").write_bytes(debian(name, packed))
+    (tmp_path / "bomb.deb").write_bytes(debian(name, pack()))
     tracemalloc.start()
     try:
         with pytest.raises(DrumheadError, match="unpacks to more") as caught:

@@ -18,6 +18,7 @@ from safelight.errors import Code, Error
 from safelight.recipe import BUILTIN
 
 CAT = photo()
+SMALL = CAT.resize((48, 32))
 SVG = (
     b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9">'
     b'<image href="/etc/passwd"/></svg>'
@@ -56,15 +57,15 @@ PICTURES_NOT_READ = {
     "svg with a comment": b"<!-- hello -->\n" + SVG[22:],
     "pdf": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n",
     "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n",
-    "bmp": encoded(CAT, "BMP"),
+    "bmp": encoded(SMALL, "BMP"),
     "photoshop": b"8BPS\x00\x01" + bytes(50),
-    "jpeg 2000": encoded(CAT, "JPEG2000"),
-    "ico": encoded(CAT.resize((32, 32)), "ICO"),
-    "ppm": encoded(CAT, "PPM"),
-    "pcx": encoded(CAT, "PCX"),
-    "sgi": encoded(CAT, "SGI"),
-    "dds": encoded(CAT, "DDS"),
-    "qoi": encoded(CAT, "QOI"),
+    "jpeg 2000": encoded(SMALL, "JPEG2000"),
+    "ico": encoded(SMALL, "ICO"),
+    "ppm": encoded(SMALL, "PPM"),
+    "pcx": encoded(SMALL, "PCX"),
+    "sgi": encoded(SMALL, "SGI"),
+    "dds": encoded(SMALL, "DDS"),
+    "qoi": encoded(SMALL, "QOI"),
     "jpeg xr": b"II\xbc\x01\x08\0\0\0" + bytes(50),
     "gimp": b"gimp xcf v011\0" + bytes(50),
     "dicom": bytes(128) + b"DICM" + bytes(50),
@@ -178,7 +179,6 @@ def test_bytes_count():
 
 
 RECIPES = [BUILTIN["invert"], BUILTIN["thumbnail"], BUILTIN["grayscale"]]
-SMALL = CAT.resize((48, 32))
 SEEDS = [encoded(SMALL, kind) for kind in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "AVIF")] + [
     encoded(SMALL, "JPEG", progressive=True, exif=b"Exif\x00\x00II*\x00\x08\x00\x00\x00" + bytes(20)),
     encoded(SMALL.convert("CMYK"), "JPEG"),
