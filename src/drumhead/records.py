@@ -84,7 +84,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
         return self.warm_modules or ()
 
     def shared_circumstances(self) -> Command:
-        """Return what all config sets have in common, as a command without words: variables, and the directory."""
+        """Return what all config sets have in common, as a command without argv: variables, and the directory."""
         first, *others = list(self.commands.values()) or [Command(argv=())]
         env = {name: value for name, value in first.env.items() if all(one.env.get(name) == value for one in others)}
         return Command(argv=(), env=env, cwd=first.cwd if all(one.cwd == first.cwd for one in others) else "/")

@@ -69,7 +69,7 @@ def test_json_tells_of_each_photo_and_the_status_whether_all_went_well(run: Run,
     assert good["task"]["state"] == 2
     assert good["problem"] is None
     assert text["task"] is None
-    assert "not a picture" in text["problem"]
+    assert "not an image" in text["problem"]
     assert cut["task"]["state"] == 3
     assert "damaged" in cut["problem"]
 
@@ -80,7 +80,7 @@ def test_failures_are_told_in_a_table(run: Run, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "1 photo failed" in done.stderr
     assert "text.png" in done.stderr
-    assert "not a picture" in done.stderr
+    assert "not an image" in done.stderr
 
 
 def test_recipes_come_by_name_or_from_a_file(run: Run, tmp_path: Path) -> None:

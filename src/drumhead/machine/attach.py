@@ -11,13 +11,13 @@ import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.machine.boot import wait_started
-from drumhead.machine.instances import Instances, keeper_pid
-from drumhead.machine.keep.keeper import is_stopping, keeping, note_end, pause, start_keeper
-from drumhead.machine.keep.policy import Restarts
+from drumhead.machine.instances import Instances, supervisor_pid
 from drumhead.machine.launch import Started, restart_machine, start_machine
 from drumhead.machine.logs import trim_periodically
 from drumhead.machine.process import wait_process
 from drumhead.machine.stop import destroy_machine, exit_status, stop_machine, switch_off
+from drumhead.machine.supervision.policy import Restarts
+from drumhead.machine.supervision.supervisor import is_stopping, note_end, pause, start_supervisor, supervising
 from drumhead.machine.watch import follow, read_from
 from drumhead.text import write_output
 
@@ -51,19 +51,19 @@ async def run_attached(home: Home, spec: InstanceSpec, announce: Announce) -> in
     SIGINT, SIGTERM and SIGHUP stop it cleanly; a second signal switches it off. Raises what ``start_machine`` raises,
     GUEST when the machine fails, and TIMEOUT when it does not boot within BOOT_TIME.
     """
-    return await _attend_kept(home, await start_machine(home, spec, attached=True), announce)
+    return await _attend_supervised(home, await start_machine(home, spec, attached=True), announce)
 
 
 async def restart_attached(home: Home, name: str, announce: Announce) -> int:
     """Return the same for a stopped machine; what its log held before is not repeated. Raises USAGE for a sleeper."""
     if Instances(home).read(name).launch.spec.sleep_after:
-        message = f"{name} sleeps when nobody is connected, so its keeper runs in the background; leave out --attach"
+        message = f"{name} sleeps when nobody is connected, and is supervised in the background; leave out --attach"
         raise DrumheadError(ErrorCode.USAGE, message)
-    return await _attend_kept(home, await restart_machine(home, name, attached=True), announce)
+    return await _attend_supervised(home, await restart_machine(home, name, attached=True), announce)
 
 
 async def run_detached(home: Home, started: Started, announce: Announce) -> None:
-    """Wait until the command of a machine runs, and leave the machine running, with a keeper if it is to be restarted.
+    """Wait until the command of a machine runs, and leave the machine running, supervised if it is to be restarted.
 
     Raises GUEST and TIMEOUT.
     A machine that does not boot is switched off.
@@ -76,8 +76,8 @@ async def run_detached(home: Home, started: Started, announce: Announce) -> None
         await destroy_machine(instances, name)
         raise
     spec = started.launch.spec
-    if (spec.restart != "no" or spec.sleep_after) and not keeper_pid(instances.directory(name)):
-        await start_keeper(home, name)
+    if (spec.restart != "no" or spec.sleep_after) and not supervisor_pid(instances.directory(name)):
+        await start_supervisor(home, name)
 
 
 async def run_to_end(home: Home, spec: InstanceSpec, *, time_limit: float) -> Outcome:
@@ -99,7 +99,7 @@ async def run_to_end(home: Home, spec: InstanceSpec, *, time_limit: float) -> Ou
         instances.delete(spec.name)
 
 
-async def _attend_kept(home: Home, started: Started, announce: Announce) -> int:
+async def _attend_supervised(home: Home, started: Started, announce: Announce) -> int:
     """Attend a machine and, as its restart policy says, the ones that are started in its place."""
     spec = started.launch.spec
     if spec.restart == "no":
@@ -110,7 +110,7 @@ async def _attend_kept(home: Home, started: Started, announce: Announce) -> int:
     async def interrupt() -> None:
         stop.set()
 
-    with keeping(directory):
+    with supervising(directory):
         while True:
             failure = None
             try:

@@ -19,7 +19,7 @@ import msgspec
 
 from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.machine.records import Instance, Keeping, Launch
+from drumhead.machine.records import Instance, Launch, Supervision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 RECORD = "instance.json"
 FLOCK = struct.Struct("hhqqi4x")
 """struct flock on 64-bit Linux: type, whence, start, length, pid."""
-KEEPER, KEEPING, STOPPING = "keeper", "keeping.json", "stopping"
-"""The lock of a machine's keeper, its record, and a mark that somebody wants the machine to stay ended."""
+SUPERVISOR, SUPERVISION, STOPPING = "supervisor", "supervision.json", "stopping"
+"""The lock of a machine's supervisor, its record, and a mark that somebody wants the machine to stay ended."""
 CONSOLE_BYTES = 8192
 CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^ -\x7e\u00a0-\uffff]")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -131,27 +131,27 @@ class Instances:
 
 
 def observe(directory: Path, launch: Launch) -> Instance:
-    """Return the state of a machine from its pid file and its status file, and what its keeper has recorded."""
+    """Return the state of a machine from its pid file and its status file, and what its supervisor has recorded."""
     instance = _observe(directory, launch)
     if launch.spec.restart == "no" and not launch.spec.sleep_after:
         return instance
     try:
-        keeping = msgspec.json.decode((directory / KEEPING).read_bytes(), type=Keeping)
+        supervision = msgspec.json.decode((directory / SUPERVISION).read_bytes(), type=Supervision)
     except (FileNotFoundError, msgspec.DecodeError):
         return instance
-    kept = bool(keeper_pid(directory))
-    if keeping.asleep and not instance.pid and kept:
-        return msgspec.structs.replace(instance, keeping=keeping, state="asleep", exit_status=None)
-    if not kept and (keeping.waits or instance.state == "running"):
-        # Its keeper was killed, or could not record its end.
-        keeping = msgspec.structs.replace(keeping, waits=False, lost=True)
-    return msgspec.structs.replace(instance, keeping=keeping)
+    alive = bool(supervisor_pid(directory))
+    if supervision.asleep and not instance.pid and alive:
+        return msgspec.structs.replace(instance, supervision=supervision, state="asleep", exit_status=None)
+    if not alive and (supervision.waits or instance.state == "running"):
+        # Its supervisor was killed, or could not record its end.
+        supervision = msgspec.structs.replace(supervision, waits=False, lost=True)
+    return msgspec.structs.replace(instance, supervision=supervision)
 
 
-def keeper_pid(directory: Path) -> int:
-    """Return the process id of a machine's keeper; 0 when there is none."""
+def supervisor_pid(directory: Path) -> int:
+    """Return the process id of a machine's supervisor; 0 when there is none."""
     try:
-        file = (directory / KEEPER).open()
+        file = (directory / SUPERVISOR).open()
     except FileNotFoundError:
         return 0
     with file:

@@ -19,7 +19,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.guest import find_guest, require
 from drumhead.guest.contract import Drive, GuestMount, GuestNic, RunConfig
 from drumhead.image.store import ImageStore, encode
-from drumhead.machine.instances import Instances, keeper_pid
+from drumhead.machine.instances import Instances, supervisor_pid
 from drumhead.machine.logs import trim_logs
 from drumhead.machine.network import private
 from drumhead.machine.network.host import host_netdev
@@ -127,6 +127,7 @@ def _plan(
     """Return the record of a start, with an address and ports of its own. Raises CONFLICT."""
     with_ipv6 = spec.network == "nat" and "ipv6" not in find_guest(image.guest).unsupported
     mac = spec.mac or private.derive_mac(mac_scope(instances.home, spec), spec.name)
+    held = supervisor_pid(instances.directory(spec.name))  # of a machine that sleeps: it listens there already
     launch = Launch(
         spec=spec,
         image_digest=image_digest(image),
@@ -135,8 +136,7 @@ def _plan(
         mac=mac,
         address=private.derive_address(mac) if spec.network == "nat" else "",
         address6=private.derive_address6(spec.private_network, mac) if with_ipv6 else "",
-        # The keeper of a machine that sleeps has its ports already.
-        forwards=spec.forwards if keeper_pid(instances.directory(spec.name)) else tuple(map(find_port, spec.forwards)),
+        forwards=spec.forwards if held else tuple(map(find_port, spec.forwards)),
         started_at=time.time(),
         attached=attached,
         fleet=fleet,
@@ -180,7 +180,7 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
     )
     trim_logs(directory)
     log_offset = file_size(directory / "log")
-    # The keeper of a machine that sleeps listens itself.
+    # The supervisor of a machine that sleeps listens itself.
     with doors(() if spec.sleep_after else launch.forwards, launch.inner_forwards) as found:
         launch, pid = await _resume(instances, ready) or await _boot(instances, ready)
         start_relay(pid, found)

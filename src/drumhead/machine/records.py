@@ -12,7 +12,7 @@ Accelerator = Literal["kvm", "tcg"]
 NetworkMode = Literal["nat", "bridge", "tap", "vhost"]
 RestartPolicy = Literal["no", "on-failure", "always"]
 InstanceState = Literal["starting", "running", "asleep", "exited", "failed"]
-"""starting: QEMU runs, the command does not yet. asleep: its keeper starts it at the next connection.
+"""starting: QEMU runs, the command does not yet. asleep: its supervisor starts it at the next connection.
 
 exited: the command ended or was stopped. failed: the machine could not boot, or ended without reporting its command's
 status.
@@ -77,9 +77,9 @@ class InstanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     """Further names by which other machines of the network find it."""
     restart: RestartPolicy = "no"
-    """Whether its keeper starts it again when it has ended."""
+    """Whether its supervisor starts it again when it has ended."""
     sleep_after: float = 0.0
-    """Seconds without a connection after which its keeper stops it until the next one; 0: it is not stopped."""
+    """Seconds without a connection after which its supervisor stops it until the next one; 0: it is not stopped."""
     cold: bool = False
     """It boots even where a snapshot could be resumed."""
     secrets: tuple[str, ...] = ()
@@ -107,17 +107,17 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     attached: bool
     fleet: str = ""
     inner_forwards: tuple[PortForward, ...] = ()
-    """What QEMU forwards in place of `forwards`, to which a keeper (of a machine that sleeps) or a relay (from an IPv6
-    address) copies what reaches these; empty where QEMU forwards them itself.
+    """What QEMU forwards in place of `forwards`, to which a supervisor (of a machine that sleeps) or a relay (from an
+    IPv6 address) copies what reaches these; empty where QEMU forwards them itself.
     """
     snapshot: str = ""
     """The key of the snapshot that it was resumed from; empty when it booted."""
 
 
-class Keeping(msgspec.Struct, frozen=True, kw_only=True):
-    """instances/NAME/keeping.json: what the keeper of a machine has done. `reason` says how the machine ended last;
+class Supervision(msgspec.Struct, frozen=True, kw_only=True):
+    """instances/NAME/supervision.json: what a machine's supervisor has done. `reason` says how the machine ended last;
     `waits` tells that it is started again after a delay, `asleep` that the next connection starts it, and `lost`, which
-    is never stored, that the keeper has ended without the machine, so nobody restarts it.
+    is never stored, that the supervisor has ended without the machine, so nobody restarts it.
     """
 
     restarts: int = 0
@@ -152,8 +152,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     resident: int = 0
     memory: GuestMemory | None = None
     """What the guest says of its memory; None where it was not asked or did not answer."""
-    keeping: Keeping | None = None
-    """What its keeper has done since that was started; None where it has none (``--restart``)."""
+    supervision: Supervision | None = None
+    """What its supervisor has done since that was started; None where it has none (``--restart``)."""
 
     @property
     def address(self) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.machine.instances import STOPPING, keeper_pid
+from drumhead.machine.instances import STOPPING, supervisor_pid
 from drumhead.machine.process import kill, wait_process
 from drumhead.machine.qemu.channel import control, quit_qemu
 
@@ -32,13 +32,13 @@ KILLED = 137
 async def stop_machine(instances: Instances, name: str, *, grace: float = GRACE, final: bool = True) -> Instance:
     """Send SIGTERM to the command and SIGKILL after `grace` seconds. A machine that does not answer is switched off.
 
-    A machine that has already ended is left as it is. With `final` its keeper ends too. Raises NOT_FOUND.
+    A machine that has already ended is left as it is. With `final` its supervisor ends too. Raises NOT_FOUND.
     """
     instance, directory = instances.read(name), instances.directory(name)
     if final:
         (directory / STOPPING).touch()
     if not instance.pid:
-        await _end_keeper(directory)
+        await _end_supervisor(directory)
         return instances.read(name)
     try:
         await control(directory, {"do": "stop", "grace": grace}, time_limit=END_TIME)
@@ -47,13 +47,13 @@ async def stop_machine(instances: Instances, name: str, *, grace: float = GRACE,
     except (DrumheadError, TimeoutError):
         # A guest that is booting or hangs does not answer.
         await switch_off(instances, name)
-    await _end_keeper(directory)
+    await _end_supervisor(directory)
     return instances.read(name)
 
 
-async def _end_keeper(directory: Path) -> None:
-    """Wait until the keeper of a machine has seen the mark that the machine is to stay ended."""
-    pid = keeper_pid(directory)
+async def _end_supervisor(directory: Path) -> None:
+    """Wait until the supervisor of a machine has seen the mark that the machine is to stay ended."""
+    pid = supervisor_pid(directory)
     if not pid or pid == os.getpid():
         return
     try:
@@ -67,17 +67,17 @@ async def _end_keeper(directory: Path) -> None:
 
 
 async def destroy_machine(instances: Instances, name: str) -> Instance:
-    """Switch a machine off as if its plug had been pulled. Its keeper does not start it again. Raises NOT_FOUND."""
+    """Switch a machine off as if its plug had been pulled. Its supervisor does not start it again. Raises NOT_FOUND."""
     instances.read(name)
     directory = instances.directory(name)
     (directory / STOPPING).touch()
     await switch_off(instances, name)
-    await _end_keeper(directory)
+    await _end_supervisor(directory)
     return instances.read(name)
 
 
 async def switch_off(instances: Instances, name: str) -> None:
-    """Switch a machine off; its keeper may start it again."""
+    """Switch a machine off; its supervisor may start it again."""
     instance, directory = instances.read(name), instances.directory(name)
     if instance.pid:
         if not await quit_qemu(directory, time_limit=END_TIME / 2):

@@ -44,7 +44,7 @@ def judge_decode(header: Probe, frames: int, limits: Limits, *, shrink: int = 1,
     pixels = frames * header.width * header.height
     size = f"{header.width} by {header.height} pixels" + (f" in {frames} frames" if frames > 1 else "")
     if pixels > limits.max_pixels:
-        detail = f"The picture declares {size}, {pixels} in all; at most {limits.max_pixels} are allowed."
+        detail = f"The image declares {size}, {pixels} in all; at most {limits.max_pixels} are allowed."
         raise Error(Code.TOO_MANY_PIXELS, detail, limit=limits.max_pixels)
     memory = _held_by_codec(header) + (_in_memory(header, frames) // shrink**2 if whole else 0)
     if memory > limits.max_memory:
@@ -60,7 +60,7 @@ def judge_output(width: int, height: int, frames: int, limits: Limits) -> None:
     """Error(TOO_MANY_PIXELS) for a result, or a step on the way to it, that is too large."""
     if width * height * frames > limits.max_output_pixels:
         detail = (
-            f"The recipe makes a picture of {width} by {height} pixels"
+            f"The recipe makes an image of {width} by {height} pixels"
             + (f" in {frames} frames" if frames > 1 else "")
             + f"; at most {limits.max_output_pixels} in all are allowed. Ask for a smaller one."
         )

@@ -120,8 +120,8 @@ def media_type(head: bytes) -> str:
             raise Error(Code.UNSUPPORTED_FORMAT, f"{name} files are not taken. {_WHAT_TO_DO}", format=name)
     for pattern, name in _NO_PICTURE_PATTERNS:
         if pattern.match(head) or pattern.match(text):
-            raise Error(Code.NOT_AN_IMAGE, f"The file is {name}, not a picture. {_WHAT_TO_DO}")
-    raise Error(Code.NOT_AN_IMAGE, f"The file is not a picture of any known kind. {_WHAT_TO_DO}")
+            raise Error(Code.NOT_AN_IMAGE, f"The file is {name}, not an image. {_WHAT_TO_DO}")
+    raise Error(Code.NOT_AN_IMAGE, f"The file is not an image of any known kind. {_WHAT_TO_DO}")
 
 
 def media_type_or_bytes(head: bytes) -> str:

@@ -113,7 +113,7 @@ def test_scaling_changes_numbers_only(read):
     assert scaled(fleet, {"worker": 3}) == read(TEXT)
 
 
-def test_a_fleet_is_settled_when_every_machine_is_and_the_keeper_knows_the_latest(read):
+def test_a_fleet_is_settled_when_every_machine_is_and_the_supervisor_knows_the_latest(read):
     fleet = scaled(read(TEXT), {"worker": 0})
     machines = {name: MachineState(member="m", health="healthy") for name in planned_machines(fleet)}
     assert is_settled(FleetState(machines=machines), fleet)

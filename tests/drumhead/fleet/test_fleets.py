@@ -126,7 +126,7 @@ async def test_up_after_an_update_replaces_the_machines_of_that_image_only(drumh
     assert {name: find(drumhead, name)["pid"] for name in before} == {name: one["pid"] for name, one in after.items()}
 
 
-async def test_machines_outlive_their_keeper_and_the_next_one_takes_them_over(drumhead, up):
+async def test_machines_outlive_their_supervisor_and_the_next_one_takes_them_over(drumhead, up):
     store = FleetStore(drumhead.home, "pair")
     pids = {name: find(drumhead, name)["pid"] for name in ("pair-server", "pair-client")}
     supervisor = store.supervisor()

@@ -122,7 +122,7 @@ def test_pauses_grow_until_a_machine_was_healthy_for_a_while():
     assert next_restart_delay(30, healthy_for=MAX_RESTART_DELAY + 1) == MIN_RESTART_DELAY
 
 
-def test_a_keeper_that_asks_who_keeps_the_fleet_goes_on_keeping_it(tmp_path):
+def test_a_supervisor_that_asks_who_keeps_the_fleet_goes_on_keeping_it(tmp_path):
     store = FleetStore(Home(root=tmp_path), "f")
     asking = "import sys, pathlib; from drumhead.home import Home; from drumhead.fleet.store import FleetStore; "
     asking += "print(FleetStore(Home(root=pathlib.Path(sys.argv[1])), 'f').supervisor())"

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from drumhead.machine.instances import Instances, keeper_pid
-from drumhead.machine.keep.policy import FIRST_DELAY, LONGEST_DELAY, MAX_RESTARTS, STEADY, Restarts
+from drumhead.machine.instances import Instances, supervisor_pid
 from drumhead.machine.records import InstanceSpec, Launch
+from drumhead.machine.supervision.policy import FIRST_DELAY, LONGEST_DELAY, MAX_RESTARTS, STEADY, Restarts
 from drumhead.records import Command
 from support.guests.composing import write_files
 from support.guests.machines import command, find, wait_log
@@ -43,7 +43,7 @@ def test_a_policy_leaves_an_end_as_it_is(policy, failed, again):
 
 
 @pytest.mark.slow
-def test_a_keeper_that_was_killed_is_not_said_to_restart_anything(empty):
+def test_a_supervisor_that_was_killed_is_not_said_to_restart_anything(empty):
     directory = Instances(empty.home).directory("orphan")
     spec = InstanceSpec(name="orphan", image="i", command=Command(argv=("x",)), restart="always")
     launch = Launch(
@@ -51,14 +51,15 @@ def test_a_keeper_that_was_killed_is_not_said_to_restart_anything(empty):
     )
     directory.mkdir(parents=True)
     Instances(empty.home).write(launch)
-    holding = "import sys, time; from pathlib import Path; from drumhead.machine.keep.keeper import *\n"
-    holding += "with keeping(Path(sys.argv[1])):\n write_keeping(Path(sys.argv[1]), Keeping(restarts=4, waits=True))\n"
+    holding = "import sys, time; from pathlib import Path; from drumhead.machine.supervision.supervisor import *\n"
+    holding += "with supervising(Path(sys.argv[1])):\n"
+    holding += " write_supervision(Path(sys.argv[1]), Supervision(restarts=4, waits=True))\n"
     holding += " print(flush=True); time.sleep(999)"
-    with subprocess.Popen([sys.executable, "-c", holding, directory], stdout=subprocess.PIPE) as keeper:
-        keeper.stdout.readline()
+    with subprocess.Popen([sys.executable, "-c", holding, directory], stdout=subprocess.PIPE) as supervisor:
+        supervisor.stdout.readline()
         assert "4, restarting" in empty("instances")
-        keeper.kill()
-    assert "4, not kept any more" in empty("instances")
+        supervisor.kill()
+    assert "4, without its supervisor" in empty("instances")
     assert "restarting" not in empty("instances")
 
 
@@ -84,7 +85,7 @@ async def test_a_machine_in_the_foreground_is_restarted_after_failures_until_it_
     words = ("run", "--restart", "on-failure", "--run", "badly", "-m", "96M", "--volume", "again-here:/data:16M")
     with command(drumhead.home, *words, "-i", image, "again-here") as process:
         await wait_log(drumhead.home, "again-here", "start 3")
-        assert find(drumhead, "again-here")["keeping"]["restarts"] == 2
+        assert find(drumhead, "again-here")["supervision"]["restarts"] == 2
         process.send_signal(signal.SIGINT)
         said, errors = process.communicate(timeout=60)
     assert said.split(b"\n")[:3] == [b"start 1", b"start 2", b"start 3"]
@@ -99,9 +100,9 @@ async def test_a_detached_machine_is_restarted_until_it_is_stopped(drumhead, ima
     drumhead("run", "-d", *words, "-i", image, "again-away")
     await wait_log(drumhead.home, "again-away", "start 3")
     directory = Instances(drumhead.home).directory("again-away")
-    assert keeper_pid(directory)
+    assert supervisor_pid(directory)
     assert "again-away" in drumhead("instances")
-    assert find(drumhead, "again-away")["keeping"]["restarts"] == 2
+    assert find(drumhead, "again-away")["supervision"]["restarts"] == 2
     drumhead("stop", "again-away")
     assert find(drumhead, "again-away")["pid"] == 0
-    assert keeper_pid(directory) == 0, "nobody is left who would start it"
+    assert supervisor_pid(directory) == 0, "nobody is left who would start it"

@@ -6,7 +6,7 @@ import socket
 import aiohttp
 import pytest
 
-from drumhead.machine.instances import Instances, keeper_pid
+from drumhead.machine.instances import Instances, supervisor_pid
 from support.guests.composing import write_files
 from support.guests.machines import find, wait_until
 
@@ -76,7 +76,7 @@ async def test_the_first_connection_starts_a_machine_that_sleeps(drumhead, image
     assert (directory / "log").read_text().count("a start") == 2, "they wait for one start"
     await asleep(drumhead, "sleeper")
     drumhead("stop", "sleeper")
-    assert keeper_pid(directory) == 0 and find(drumhead, "sleeper")["state"] == "exited"
+    assert supervisor_pid(directory) == 0 and find(drumhead, "sleeper")["state"] == "exited"
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=5)
     drumhead("start", "sleeper")

@@ -298,7 +298,7 @@ TIFF_BASED = {name: data for name, data in RAW.items() if name not in {"raf", "c
 def test_a_raw_file_that_is_cut_off_is_damaged_and_not_called_sound(name):
     data = TIFF_BASED[name]
     for length in (len(data) - 1, len(data) // 2, len(data) // 5):  # the picture is last
-        assert f"cut off at byte {length}; its picture reaches to byte {len(data)}" in refused(data[:length])
+        assert f"cut off at byte {length}; its image reaches to byte {len(data)}" in refused(data[:length])
     assert "past the end of the file" in refused(data[:1000])  # before its directories
 
 
@@ -306,9 +306,9 @@ def test_a_raw_file_without_some_of_its_pixels_is_not_shown_as_black():
     whole = raw("Somebody", dng=True, tile=(64, 64))
     assert made(whole).width == 160
     entry = struct.pack("<HHI", 324, 4, 6)  # where the tiles are, of which there are 3 by 2
-    assert "a piece of its picture is missing" in refused(whole.replace(entry, struct.pack("<HHI", 324, 4, 1)))
+    assert "a part of its image is missing" in refused(whole.replace(entry, struct.pack("<HHI", 324, 4, 1)))
     fujifilm = b"FUJIFILMCCD-RAW ".ljust(100, b"\0") + struct.pack(">2I", 2000, 30_000_000) + bytes(5000)
-    assert "it is cut off at byte 5108; its picture reaches to byte 30002000" in refused(fujifilm)
+    assert "it is cut off at byte 5108; its image reaches to byte 30002000" in refused(fujifilm)
 
 
 def test_what_libraw_does_not_know_is_called_neither_sound_nor_damaged():

@@ -19,7 +19,7 @@ from drumhead.machine.stop import destroy_machine, exit_status, stop_machine, wa
 
 if TYPE_CHECKING:
     from drumhead.machine.instances import Instances
-    from drumhead.machine.records import Instance, Keeping
+    from drumhead.machine.records import Instance, Supervision
 
 Flag = Parameter(negative="")
 
@@ -111,7 +111,7 @@ def _row(instance: Instance) -> tuple[str, ...]:
     if instance.memory:
         memory = f"{size_text(instance.memory.total - instance.memory.free)} of {memory}"
     ports = ", ".join(f"{one.host_port}->{one.guest_port}/{one.protocol}" for one in launch.forwards)
-    restarts = _restarts(instance.keeping, running=bool(instance.pid)) if instance.keeping else ""
+    restarts = _restarts(instance.supervision, running=bool(instance.pid)) if instance.supervision else ""
     return (
         launch.spec.name,
         launch.spec.image,
@@ -125,10 +125,10 @@ def _row(instance: Instance) -> tuple[str, ...]:
     )
 
 
-def _restarts(keeping: Keeping, *, running: bool) -> str:
-    if keeping.lost:
-        return f"{keeping.restarts}, not kept any more"
-    return f"{keeping.restarts}, restarting" if keeping.waits and not running else str(keeping.restarts)
+def _restarts(supervision: Supervision, *, running: bool) -> str:
+    if supervision.lost:
+        return f"{supervision.restarts}, without its supervisor"
+    return f"{supervision.restarts}, restarting" if supervision.waits and not running else str(supervision.restarts)
 
 
 def _duration(seconds: float) -> str:

@@ -105,7 +105,7 @@ def _read_sleep(flags: MachineFlags) -> float:
         "it needs a forwarded port (-f HOST:GUEST), at which connections arrive": not flags.forward,
         "it works with TCP alone": any(forward.endswith("/udp") for forward in flags.forward),
         "leave out --restart, as a connection starts the machine anyway": flags.restart != "no",
-        "add -d, as its keeper runs in the background": not flags.detach,
+        "add -d, as its supervisor runs in the background": not flags.detach,
     }
     for reason, is_so in reasons.items():
         if is_so:

@@ -102,8 +102,8 @@ async def exec_command(
     require(find_guest(running.launch.guest), "exec")
     if not command:
         raise DrumheadError(ErrorCode.USAGE, f"which program? drumhead exec {name} -- PROGRAM ARGUMENTS")
-    words = Command(argv=command, env={**running.launch.spec.command.env, **read_variables(list(env))}, cwd=cwd)
-    return await run_session(instances.directory(name), words, terminal=tty)
+    program = Command(argv=command, env={**running.launch.spec.command.env, **read_variables(list(env))}, cwd=cwd)
+    return await run_session(instances.directory(name), program, terminal=tty)
 
 
 async def _print_file(instances: Instances, name: str, file: str, *, follow: bool, tail: int | None) -> None:

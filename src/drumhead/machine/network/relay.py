@@ -66,9 +66,9 @@ def start_relay(pid: int, found: dict[int, socket.socket]) -> None:
     """Leave a process that serves `found` (``doors``) until the process `pid` has ended."""
     if not found:
         return
-    words = [text for port, door in found.items() for text in (str(port), str(door.fileno()))]
+    argv = [text for port, door in found.items() for text in (str(port), str(door.fileno()))]
     process = subprocess.Popen(
-        [sys.executable, "-m", "drumhead.machine.network.relay", str(pid), *words],
+        [sys.executable, "-m", "drumhead.machine.network.relay", str(pid), *argv],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

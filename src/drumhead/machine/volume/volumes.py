@@ -162,5 +162,5 @@ async def make_disk(path: Path, size: int, options: tuple[str, ...]) -> None:
     with replacing(path) as temporary:
         with temporary.open("r+b") as file:
             file.truncate(size)
-        words = ["-q", "-F", "-t", "ext4", "-m", "0", *options]
-        await asyncio.to_thread(host.run, ["mke2fs", *words, temporary])
+        argv = ["-q", "-F", "-t", "ext4", "-m", "0", *options]
+        await asyncio.to_thread(host.run, ["mke2fs", *argv, temporary])

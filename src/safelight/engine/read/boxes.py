@@ -74,10 +74,10 @@ def main_picture(data: memoryview) -> Picture:
         if codec in {"grid", "iovl", "iden"}:
             tile = next(iter(_references(meta.get("iref"), primary)), 0)
             if tile not in items:
-                raise ValueError("the items that its picture is made of are missing")
+                raise ValueError("the items that its image is made of are missing")
             coded, codec = tile, items[tile]
         if not re.fullmatch(r"[ -~]{4}|", codec):
-            raise ValueError("its picture is of no valid type")
+            raise ValueError("its image has no valid type")
         properties = _properties(meta.get("iprp"), primary)
         own = properties if coded == primary else _properties(meta.get("iprp"), coded)
         described = _described(codec, brands, properties)

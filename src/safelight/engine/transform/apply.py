@@ -50,7 +50,7 @@ def _(operation: op.Crop, picture: Picture) -> Picture:
     if operation.left is not None and operation.top is not None:
         left, top_ = operation.left, operation.top
         if left >= picture.width or top_ >= picture.height:
-            raise ValueError(f"the crop starts outside the picture of {picture.width} by {picture.height} pixels")
+            raise ValueError(f"the crop starts outside the image of {picture.width} by {picture.height} pixels")
         width, height = min(operation.width, picture.width - left), min(operation.height, picture.height - top_)
     else:
         width, height = min(operation.width, picture.width), min(operation.height, picture.height)

@@ -106,7 +106,7 @@ def animation(data: memoryview, chunks: Sequence[Chunk], format_: Format) -> Ani
             current, pieces = struct.unpack(">5I2H2B", data[chunk.start : chunk.start + 26])[1:], []
             at, size = current, (width, height)
             if 0 in at[:2] or at[2] + at[0] > size[0] or at[3] + at[1] > size[1]:
-                raise damaged(format_, f"frame {len(frames) + 1} lies outside the picture")
+                raise damaged(format_, f"frame {len(frames) + 1} lies outside the image")
         elif chunk.name == b"IDAT" and current:
             pieces.append((chunk.start, chunk.size))
         elif chunk.name == b"fdAT" and chunk.size > 4:

@@ -32,7 +32,7 @@ class AvifReader(VipsReader):
                 picture = pillow().open(io.BytesIO(self.data), formats=("AVIF",))
             self._sequence = picture if picture.n_frames > 1 or not self.main.codec else None
         elif not self.main.codec:
-            raise unsupported(self.format.name, "an AVIF sequence without a still picture")
+            raise unsupported(self.format.name, "an AVIF sequence without a still image")
         if self._sequence:
             self._colors = track_colors(self.data, self) or self._colors
 

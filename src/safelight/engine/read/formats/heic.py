@@ -29,7 +29,7 @@ class HeicReader(Reader):
         except ValueError as error:
             raise damaged(format_, str(error)) from None
         if main.codec and not main.is_hevc:
-            raise unsupported(format_.name, f"a HEIF picture of the codec {main.codec!r}")
+            raise unsupported(format_.name, f"a HEIF image of the codec {main.codec!r}")
         with guarded(format_):
             file = import_module("pillow_heif").open_heif(bytes(data), convert_hdr_to_8bit=False)
             self._picture: Any = file[file.primary_index]

@@ -89,7 +89,7 @@ class JpegReader(VipsReader):
         if count < _PADDING:
             return
         if self.strict:
-            raise damaged(self.format, f"at least {count} bytes of its picture are left over after the last pixel")
+            raise damaged(self.format, f"at least {count} bytes of its image are left over after the last pixel")
         said = f"At least {count} bytes of the JPEG are left over after its last pixel: part of it may be damaged."
         self.notes.append(said)
 

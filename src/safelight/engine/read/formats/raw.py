@@ -89,9 +89,9 @@ def _check_complete(data: memoryview, format_: Format) -> None:
         pieces = [piece for picture in pictures for piece in _pieces(picture)]
     for offset, length in pieces:
         if offset + length > size:
-            raise damaged(format_, f"it is cut off at byte {size}; its picture reaches to byte {offset + length}")
+            raise damaged(format_, f"it is cut off at byte {size}; its image reaches to byte {offset + length}")
         if offset == 0 or length == 0:
-            raise damaged(format_, "a piece of its picture is missing")
+            raise damaged(format_, "a part of its image is missing")
 
 
 def _structure(data: memoryview) -> Structure | None:
@@ -170,7 +170,7 @@ class RawReader(Reader):
         except Error as error:
             match type(error.__cause__).__name__:
                 case "LibRawIOError":
-                    raise damaged(self._format, "it ends before its picture does") from error
+                    raise damaged(self._format, "it ends before its image does") from error
                 case "LibRawFileUnsupportedError" | "LibRawDataError" | "LibRawNotImplementedError":
                     detail = (
                         f"The file is a camera's raw file ({self._format.label}) that LibRaw cannot develop: it is of "

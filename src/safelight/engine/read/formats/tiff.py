@@ -43,7 +43,7 @@ _COMPRESSION_NAMES = {
     50002: "JPEG XL", 52546: "JPEG XL",
 }  # fmt: skip
 _PHOTOMETRIC_NAMES = {
-    4: "a transparency mask as its picture", 9: "ICC L*a*b* colours", 10: "ITU L*a*b* colours",
+    4: "a transparency mask as its image", 9: "ICC L*a*b* colours", 10: "ITU L*a*b* colours",
     32844: "SGI LogL luminance (HDR)", 32845: "SGI LogLuv colours (HDR)",
 }  # fmt: skip
 
@@ -241,6 +241,6 @@ def _check_complete(directory: Directory, size: int, format_: Format) -> None:
             if offset == 0 or length == 0:
                 raise damaged(format_, f"{part} is missing")
         if offsets and len(lengths) < len(offsets):
-            raise damaged(format_, f"it names {len(offsets)} pieces of its picture, and the sizes of {len(lengths)}")
+            raise damaged(format_, f"it names {len(offsets)} parts of its image, and the sizes of {len(lengths)}")
     if not any(tag in directory for tag in _OFFSETS):
         raise damaged(format_, "it names no pixels")

@@ -1,8 +1,8 @@
 """Keep a machine running: wait for its end and start it again as its restart policy says.
 
-The command of a machine in the foreground is its keeper. A detached machine has a process of its own (``python -m
-drumhead.machine.keep NAME``). A keeper holds a lock in the instance's directory; on SIGTERM it stops the machine and
-ends.
+The command of a machine in the foreground is its supervisor. A detached machine has a process of its own
+(``python -m drumhead.machine.supervision NAME``). A supervisor holds a lock in the instance's directory; on SIGTERM it
+stops the machine and ends.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import msgspec
 
 from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.machine.instances import KEEPER, KEEPING, STOPPING, Instances
-from drumhead.machine.keep.activation import Doorkeeper
-from drumhead.machine.keep.policy import Restarts
+from drumhead.machine.instances import STOPPING, SUPERVISION, SUPERVISOR, Instances
 from drumhead.machine.launch import restart_machine
 from drumhead.machine.process import wait_process
-from drumhead.machine.records import Keeping
+from drumhead.machine.records import Supervision
 from drumhead.machine.stop import stop_machine
+from drumhead.machine.supervision.activation import SocketActivation
+from drumhead.machine.supervision.policy import Restarts
 from drumhead.machine.watch import watching
 
 if TYPE_CHECKING:
@@ -39,17 +39,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOG, READY = "keeper.log", "keeper.ready"
+LOG, READY = "supervisor.log", "supervisor.ready"
 START_TIME = 30.0
-"""Seconds that a keeper has to listen."""
+"""Seconds that a supervisor has to listen."""
 SHORTEST_PAUSE = 0.5
 
 
 @contextmanager
-def keeping(directory: Path) -> Iterator[None]:
-    """Hold the keeper's lock of an instance. Raises CONFLICT when another process holds it."""
+def supervising(directory: Path) -> Iterator[None]:
+    """Hold the supervisor's lock of an instance. Raises CONFLICT when another process holds it."""
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / KEEPER).open("a+") as file:
+    with (directory / SUPERVISOR).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -58,17 +58,17 @@ def keeping(directory: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
-        write_keeping(directory, Keeping())
+        write_supervision(directory, Supervision())
         yield
 
 
-def write_keeping(directory: Path, record: Keeping) -> None:
+def write_supervision(directory: Path, record: Supervision) -> None:
     """Record what ``drumhead instances`` shows of the restarts."""
-    with replacing(directory / KEEPING) as temporary:
+    with replacing(directory / SUPERVISION) as temporary:
         temporary.write_bytes(msgspec.json.encode(record))
 
 
-async def start_keeper(home: Home, name: str) -> None:
+async def start_supervisor(home: Home, name: str) -> None:
     """Leave a process that keeps a detached machine running. Raises GUEST with what it says when it ends, TIMEOUT."""
     directory = home.instances / name
     ended = asyncio.create_task(wait_process(_spawn(home, name)))
@@ -78,14 +78,14 @@ async def start_keeper(home: Home, name: str) -> None:
                 while not (directory / READY).exists():
                     if ended.done():
                         last = (directory / LOG).read_text(errors="replace").strip().splitlines()[-1:]
-                        reason = " ".join(last).removeprefix("drumhead: ") or f"the keeper of {name} ended"
+                        reason = " ".join(last).removeprefix("drumhead: ") or f"the supervisor of {name} ended"
                         raise DrumheadError(ErrorCode.GUEST, reason)
                     wake = asyncio.create_task(changed.wait())
                     await asyncio.wait({wake, ended}, return_when=asyncio.FIRST_COMPLETED)
                     wake.cancel()
                     changed.clear()
     except TimeoutError as error:
-        message = f"the keeper of {name} did not start within {START_TIME:.0f} s"
+        message = f"the supervisor of {name} did not start within {START_TIME:.0f} s"
         raise DrumheadError(ErrorCode.TIMEOUT, message) from error
     finally:
         ended.cancel()
@@ -96,7 +96,7 @@ def _spawn(home: Home, name: str) -> int:
     (directory / READY).unlink(missing_ok=True)
     with (directory / LOG).open("wb") as said:
         process = subprocess.Popen(
-            [sys.executable, "-m", "drumhead.machine.keep", name],
+            [sys.executable, "-m", "drumhead.machine.supervision", name],
             env={**os.environ, "DRUMHEAD_HOME": str(home.root)},
             stdin=subprocess.DEVNULL,
             stdout=said,
@@ -107,17 +107,17 @@ def _spawn(home: Home, name: str) -> int:
     return process.pid
 
 
-async def keep(home: Home, name: str) -> None:
+async def supervise(home: Home, name: str) -> None:
     """Restart the machine `name` whenever its policy says so, until SIGTERM or SIGINT, or until it is given up."""
     instances = Instances(home)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    with keeping(instances.directory(name)):
+    with supervising(instances.directory(name)):
         instance = instances.read(name)
         if instance.launch.spec.sleep_after:
-            await _keep_door(home, instances, instance, stop)
+            await _supervise_sleeper(home, instances, instance, stop)
         (instances.directory(name) / READY).touch()
         restarts = Restarts(instance.launch.spec.restart)
         while not (stop.is_set() or is_stopping(instances.directory(name))):
@@ -133,21 +133,21 @@ async def keep(home: Home, name: str) -> None:
             await stop_machine(instances, name)
 
 
-async def _keep_door(home: Home, instances: Instances, instance: Instance, stop: asyncio.Event) -> None:
+async def _supervise_sleeper(home: Home, instances: Instances, instance: Instance, stop: asyncio.Event) -> None:
     """Let the machine sleep while nobody is connected, until `stop` or until somebody stops it."""
     launch, directory = instance.launch, instances.directory(instance.launch.spec.name)
     idle = launch.spec.sleep_after
-    door = Doorkeeper(home, instances, launch.spec.name)
-    async with door.listening(launch.forwards):
+    activation = SocketActivation(home, instances, launch.spec.name)
+    async with activation.listening(launch.forwards):
         (directory / READY).touch()
-        write_keeping(directory, Keeping(asleep=True))
+        write_supervision(directory, Supervision(asleep=True))
         wait = idle
         while not await pause(wait, directory, stop):
             awake = bool(instances.read(launch.spec.name).pid)
-            if awake and await door.sleep(idle):
+            if awake and await activation.sleep(idle):
                 log.info("%s: nobody was connected for %.0f s; it sleeps", launch.spec.name, idle)
                 awake = False
-            wait = max(idle - door.idle_for(), SHORTEST_PAUSE) if awake else idle
+            wait = max(idle - activation.idle_for(), SHORTEST_PAUSE) if awake else idle
 
 
 async def _wait_end(instances: Instances, instance: Instance, stop: asyncio.Event) -> Instance:
@@ -172,8 +172,8 @@ def note_end(instances: Instances, instance: Instance, restarts: Restarts) -> fl
         log.warning("%s: %s; restarting in %.0f s", name, reason, delay)
     elif given_up and restarts.exhausted:
         log.warning("%s: %s; not restarted again after %d restarts in a row", name, reason, restarts.in_a_row)
-    record = Keeping(restarts=restarts.total, reason=reason, waits=delay is not None)
-    write_keeping(instances.directory(name), record)
+    record = Supervision(restarts=restarts.total, reason=reason, waits=delay is not None)
+    write_supervision(instances.directory(name), record)
     return delay
 
 

@@ -1,4 +1,7 @@
-"""Keep one detached machine running: ``python -m drumhead.machine.keep NAME``, by ``drumhead run -d --restart``."""
+"""Supervise one detached machine: ``python -m drumhead.machine.supervision NAME``.
+
+``drumhead run -d --restart`` and ``--sleep-after`` start this.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ import sys
 
 from drumhead.errors import DrumheadError
 from drumhead.home import find_home
-from drumhead.machine.keep.keeper import keep
+from drumhead.machine.supervision.supervisor import supervise
 
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
-        asyncio.run(keep(find_home(), sys.argv[1]))
+        asyncio.run(supervise(find_home(), sys.argv[1]))
     except DrumheadError as error:
         sys.exit(f"drumhead: {error.message}")
 

@@ -37,7 +37,7 @@ POLL = 0.05
 METHODS = (b"GET ", b"HEAD", b"POST", b"PUT ", b"PATC", b"DELE", b"OPTI")
 
 
-class Doorkeeper:
+class SocketActivation:
     """The open ports of one machine."""
 
     def __init__(self, home: Home, instances: Instances, name: str) -> None:

@@ -1,1 +1,0 @@
-"""Keepers: processes that start a machine again when it has ended."""

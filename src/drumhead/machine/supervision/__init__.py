@@ -1,0 +1,1 @@
+"""Supervisors: processes that start a machine again when it has ended."""
