@@ -53,9 +53,9 @@ async def run_shell(home: Home, network: str, argv: tuple[str, ...]) -> int:
         )
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs:
-            argv = ["-m", "drumhead.machine.network.namespace", str(theirs.fileno())]
+            command = ["-m", "drumhead.machine.network.namespace", str(theirs.fileno())]
             process = await asyncio.create_subprocess_exec(
-                sys.executable, *argv, msgspec.json.encode(settings).decode(), pass_fds=[theirs.fileno()]
+                sys.executable, *command, msgspec.json.encode(settings).decode(), pass_fds=[theirs.fileno()]
             )
             theirs.close()
             card = await _receive_card(ours, process)
