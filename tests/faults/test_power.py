@@ -86,6 +86,11 @@ async def append_kept(data: Path, id: str) -> bool:
             return False
 
 
+async def finish(address: str, number: int) -> str:
+    async with PartialClient.connect(address) as client:
+        return (await client.finish(await append(address, number))).digest
+
+
 async def create(address: str, _number: int) -> str:
     async with DbClient.connect(address) as client:
         return (await client.create([new_task()]))[0].id
@@ -126,6 +131,7 @@ CASES = {
     "bytes of an adopted file": Case("storage", adopt, blob_kept, "/handover/"),
     "bytes of a partial upload": Case("storage", append, append_kept, "/bytes$"),
     "record of a partial upload": Case("storage", append, append_kept, "/record[.]new$"),
+    "directory of the blob that a partial upload becomes": Case("storage", finish, blob_kept, "/blobs/[0-9a-f]{2}$"),
     "tasks": Case("db", create, task_kept, "[.]sqlite-wal$"),
     "entries": Case("keyvaluestore", keep, entry_kept, "[.]sqlite-wal$"),
 }

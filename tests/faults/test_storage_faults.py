@@ -125,6 +125,24 @@ async def test_after_a_failed_flush_an_upload_ends_where_it_was_flushed(tmp_path
             assert await client.read(blob.digest) == b"abcDEFghi"
 
 
+async def test_an_upload_that_cannot_become_a_blob_keeps_its_bytes(tmp_path):
+    faults = Faults(tmp_path, "storage")
+    async with service("storage", "--data", str(tmp_path / "data"), env=faults.environment) as program:
+        async with PartialClient.connect(await program.address()) as partials:
+            upload = await partials.create(NewPartial(size=6))
+            await partials.append(upload.id, 0, stream(b"abcdef"))
+            for only in ("/partials/", "/blobs/", ""):
+                faults.apply(flush_error=errno.EIO, only=only)
+                with pytest.raises(Error, match="failed"):
+                    await partials.finish(upload.id)
+                assert (await partials.get(upload.id)).offset == 6, only
+            faults.apply(flush_error=0)
+            blob = await partials.finish(upload.id)
+            assert (await partials.close(upload.id, "task")).outcome == "task"
+        async with StorageClient.connect(await program.address()) as client:
+            assert await client.read(blob.digest) == b"abcdef"
+
+
 async def test_an_upload_never_expires_while_it_is_continued(tmp_path, monkeypatch):
     """The append begins after the search for expired uploads has found this one."""
     async with DirectoryStore.at(tmp_path / "blobs") as blobs:

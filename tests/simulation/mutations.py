@@ -102,7 +102,7 @@ def parts_not_flushed() -> None:
 def _close_unflushed(append: Any, *, whole: bool) -> None:
     with append._file as file:
         append.write(append.handed())
-        append._flushed(file.tell())
+        append._note(append._before._replace(size=file.tell(), hashed=None))
 
 
 def no_fence() -> None:

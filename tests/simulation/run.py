@@ -98,16 +98,13 @@ class _Run:
         return self._judged()
 
     async def _settle(self) -> None:
-        """Wait until every acknowledged task has ended; release good photos that real deaths had quarantined."""
+        """Wait until every acknowledged task has ended; release photos that real deaths had quarantined."""
         history, last = self._record.history, 0
         async with Client.connect(MASTER) as client:
             for call in history.acknowledged:
                 assert call.task is not None
                 task = await self._ended(client, call.task)
-                while task is not None and task.state is State.QUARANTINED:
-                    self._blamed(task)
-                    await _again(partial(client.release, task.id))
-                    task = await self._ended(client, call.task)
+                task = await self._released(client, task)
                 if task is None:
                     continue
                 history.final[task.id], last = task, max(last, task.seq)
@@ -119,12 +116,22 @@ class _Run:
                         self._record.broken.append(f"task {task.id}: {error}")
             for name, kind in self._record.others.items():
                 task = await self._ended(client, name)
+                if kind != KILLER:
+                    task = await self._released(client, task)
                 right = State.QUARANTINED if kind == KILLER else State.FAILED
                 if task is None or task.state is not right:
                     self._record.broken.append(f"task {name} of a {kind} photo ended as {task and task.state.name}")
                 last = max(last, task.seq if task else 0)
         self._waiting_for = f"readers of event {last}"
         await self.clients.read_until(last)
+
+    async def _released(self, client: Client, task: Task | None) -> Task | None:
+        """Release a task for as long as real deaths have quarantined it; return it as it has ended then."""
+        while task is not None and task.state is State.QUARANTINED:
+            self._blamed(task)
+            await _again(partial(client.release, task.id))
+            task = await self._ended(client, task.id)
+        return task
 
     async def _ended(self, client: Client, id: str) -> Task | None:
         self._waiting_for = f"task {id}"

@@ -37,14 +37,19 @@ class Incoming:
     def __init__(self, directory: Path) -> None:
         self.path = directory / secrets.token_hex(16)
         self.size = 0
+        self.flushed: float | None = None
+        """The time of the file (Unix seconds) where somebody else has flushed it."""
         self._hash = hashlib.sha256()
         self._file: FileIO | None = None
         self._lock = threading.Lock()
         self._dropped = False
 
     @classmethod
-    def written(cls, path: Path, limit: int) -> Self:
-        """Take a file that somebody else has written, and hash it. Raises NOT_FOUND, TOO_LARGE, OSError."""
+    def written(cls, path: Path, limit: int, hashed: hashlib._Hash | None = None) -> Self:
+        """Take a file that somebody else has written, and hash it.
+
+        A file that is flushed is not read: `hashed` is the SHA-256 of its bytes. Raises NOT_FOUND, TOO_LARGE, OSError.
+        """
         incoming = cls(path.parent)
         incoming.path = path
         try:
@@ -57,8 +62,11 @@ class Incoming:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
                 raise Error(Code.NOT_FOUND, "There is no such file to adopt.")  # noqa: TRY301 - the file is closed below
-            while (block := file.read(BLOCK)) and incoming.size <= limit:
-                incoming.hash([block])
+            if hashed is not None:
+                incoming._hash, incoming.size, incoming.flushed = hashed, status.st_size, status.st_mtime
+            else:
+                while (block := file.read(BLOCK)) and incoming.size <= limit:
+                    incoming.hash([block])
             if incoming.size > limit:
                 raise Error(Code.TOO_LARGE, f"A blob has at most {limit} bytes.", limit=limit)  # noqa: TRY301
         except BaseException:
@@ -95,14 +103,15 @@ class Incoming:
             os.fsync(file.fileno())
             file.close()
 
-    def drop(self) -> None:
-        """Remove the temporary file unless it was renamed."""
+    def drop(self, *, keep: bool = False) -> None:
+        """Close the temporary file, and remove it unless it was renamed, or is to be kept."""
         with self._lock:
             self._dropped = True
             if self._file is not None:
                 with suppress(OSError):
                     self._file.close()
-                self.path.unlink(missing_ok=True)
+                if not keep:
+                    self.path.unlink(missing_ok=True)
 
     def _opened(self) -> FileIO:
         if self._dropped:
@@ -110,6 +119,16 @@ class Incoming:
         if self._file is None:
             self._file = self.path.open("xb", buffering=0)
         return self._file
+
+
+def add(block: Block, chunk: bytes) -> None:
+    """Add a chunk to a block."""
+    if len(chunk) >= _LARGE:
+        block.append(chunk)
+    elif block and isinstance(block[-1], bytearray):
+        block[-1] += chunk
+    else:
+        block.append(bytearray(chunk))
 
 
 async def blocks(chunks: AsyncIterable[bytes], limit: int | None) -> AsyncIterator[Block]:
@@ -121,12 +140,7 @@ async def blocks(chunks: AsyncIterable[bytes], limit: int | None) -> AsyncIterat
         size += len(chunk)
         if limit is not None and total > limit:
             raise Error(Code.TOO_LARGE, f"A blob has at most {limit} bytes.", limit=limit)
-        if len(chunk) >= _LARGE:
-            block.append(chunk)
-        elif block and isinstance(block[-1], bytearray):
-            block[-1] += chunk
-        else:
-            block.append(bytearray(chunk))
+        add(block, chunk)
         if size >= BLOCK:
             yield block
             block, size = [], 0

@@ -16,11 +16,13 @@ every directory, since a process that was killed may not have.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import math
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -63,6 +65,8 @@ class DirectoryStore:
         self._fresh_for = fresh_for
         self._shards = {digits: Shard() for digits in _SHARDS}
         self._verified = Verified()
+        self._held: Counter[str] = Counter()
+        """Blobs to which what is not yet a task refers, each with the number of its holders."""
         self._looked = 0.0
         self._plenty = 0
 
@@ -110,12 +114,55 @@ class DirectoryStore:
             await asyncio.shield(self._run(incoming.drop))
             raise
 
-    async def adopt(self, path: Path, *, limit: int) -> PutResult:
+    async def adopt(self, path: Path, *, limit: int, hashed: hashlib._Hash | None = None) -> PutResult:
         """Store a file of the same file system as a blob, durably; it is renamed, or removed if it is stored already.
 
-        Raises NOT_FOUND where there is no such file; TOO_LARGE, STORAGE_FULL, and then removes it.
+        It is read for its digest and flushed, unless it is flushed already: then `hashed` is the SHA-256 of its bytes.
+        Raises NOT_FOUND where there is no such file; TOO_LARGE, STORAGE_FULL. A file that cannot be stored is removed,
+        but not one that is `hashed`.
         """
-        return await self._run(self._adopt, path, limit)
+        return await self._run(self._adopt, path, limit, hashed)
+
+    async def refresh(self, blob: Blob) -> None:
+        """Make a blob count as fresh, durably. Raises NOT_FOUND, also where it is damaged."""
+        await self._run(self._refresh, blob)
+
+    def can_adopt(self, directory: Path) -> bool:
+        """Whether files of a directory can be renamed to blobs. It blocks: call it in a thread."""
+        probe = Incoming(directory)
+        try:
+            probe.path.touch()
+            probe.path.rename(self._incoming / probe.path.name)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            return False
+        else:
+            return True
+        finally:
+            for place in (directory, self._incoming):
+                (place / probe.path.name).unlink(missing_ok=True)
+
+    def hold(self, digest: str) -> None:
+        """Let nobody remove a blob until it is released, once for each call."""
+        self._held[digest] += 1
+
+    def release(self, digest: str) -> None:
+        """Undo one call of `hold`."""
+        self._held[digest] -= 1
+        if not self._held[digest]:
+            del self._held[digest]
+
+    def check_room(self, size: int) -> None:
+        """Raise STORAGE_FULL where bytes do not fit. While much is free, the file system is asked only now and then."""
+        now = time.monotonic()
+        self._plenty -= size
+        if self._plenty > 0 and now < self._looked + _LOOK_AGAIN:
+            return
+        free = self.free()
+        if free is not None and free < size:
+            raise full()
+        self._looked, self._plenty = now, 0 if free is None else free - _PLENTY
 
     @asynccontextmanager
     async def open(self, digest: str, *, verify: bool = False) -> AsyncIterator[OpenFile]:
@@ -188,17 +235,17 @@ class DirectoryStore:
         return held
 
     def _take(self, incoming: Incoming, block: Block) -> None:
-        self._check_room(sum(map(len, block)))
+        self.check_room(sum(map(len, block)))
         incoming.hash(block)
         incoming.write(block)
 
-    def _adopt(self, path: Path, limit: int) -> PutResult:
-        incoming = Incoming.written(path, limit)
+    def _adopt(self, path: Path, limit: int, hashed: hashlib._Hash | None) -> PutResult:
+        incoming = Incoming.written(path, limit, hashed)
         try:
-            self._check_room(0)
+            self.check_room(0)
             return self._finish(incoming, [], None)
         except BaseException:
-            incoming.drop()
+            incoming.drop(keep=hashed is not None)
             raise
 
     def _finish(self, incoming: Incoming, last: Block, expected: str | None) -> PutResult:
@@ -216,9 +263,10 @@ class DirectoryStore:
             self._check_known(path, blob.digest)
             known = not self._verified.is_damaged(blob.digest)
         if not known:
-            self._check_room(sum(map(len, last)))
+            self.check_room(sum(map(len, last)))
             incoming.write(last)
-            incoming.flush(time.time_ns())
+            if incoming.flushed is None or not self._recent(incoming.flushed):
+                incoming.flush(time.time_ns())
             with shard.lock:
                 # somebody else may have stored the same bytes meanwhile
                 known, damaged = self._freshen(shard, path, blob)
@@ -228,9 +276,16 @@ class DirectoryStore:
                     shard.add(damaged is None, blob.size - (damaged or 0))
                     self._verified.note(blob.digest)
         shard.flush(path, shard.descriptor(path.parent), content=known)
-        if known:
-            incoming.drop()
+        incoming.drop(keep=not known)
         return PutResult(digest=blob.digest, size=blob.size, new=not known)
+
+    def _refresh(self, blob: Blob) -> None:
+        shard, path = self._place(blob.digest)
+        with shard.lock:
+            known, _ = self._freshen(shard, path, blob)
+        if not known:
+            raise Error(Code.NOT_FOUND, f"There is no blob {blob.digest}, or it is damaged.")
+        shard.flush(path)
 
     def _freshen(self, shard: Shard, path: Path, blob: Blob) -> tuple[bool, int | None]:
         """Make a blob fresh, unless it is missing or damaged. Return whether it is fresh, and the size of its file."""
@@ -245,10 +300,14 @@ class DirectoryStore:
 
     def _set_time(self, shard: Shard, path: Path, stored: float) -> None:
         """Set the time of a file that was stored at another time, unless that is recent; the flush is still due."""
-        now = time.time_ns()
-        if not 0 <= now / 1e9 - stored < self._fresh_for:
+        if not self._recent(stored):
+            now = time.time_ns()
             os.utime(path, ns=(now, now))
             shard.unflushed[path] = object()
+
+    def _recent(self, stored: float) -> bool:
+        """Whether a time (Unix seconds) is so near that a file with it counts as fresh."""
+        return 0 <= time.time() - stored < self._fresh_for
 
     def _open(self, digest: str, verify: bool) -> OpenFile:  # noqa: FBT001 - as `open` has it
         _, path = self._place(digest)
@@ -321,7 +380,7 @@ class DirectoryStore:
         with shard.lock:
             try:
                 status = path.stat()
-                if status.st_mtime >= before - self._fresh_for:
+                if status.st_mtime >= before - self._fresh_for or (name is None and self._held[item]):
                     return None
                 path.unlink()
                 shard.unflushed.pop(path, None)
@@ -345,17 +404,6 @@ class DirectoryStore:
     def _place_of_name(self, name: str) -> tuple[Shard, Path]:
         key = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
         return self._shards[key[:2]], self._names / key[:2] / key
-
-    def _check_room(self, size: int) -> None:
-        """Refuse bytes that do not fit. While much is free, the file system is asked only now and then."""
-        now = time.monotonic()
-        self._plenty -= size
-        if self._plenty > 0 and now < self._looked + _LOOK_AGAIN:
-            return
-        free = self.free()
-        if free is not None and free < size:
-            raise full()
-        self._looked, self._plenty = now, 0 if free is None else free - _PLENTY
 
 
 def _read_name(path: Path) -> tuple[str, str] | None:

@@ -8,7 +8,6 @@ import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import TypeVar
@@ -16,13 +15,13 @@ from typing import TypeVar
 from safelight.errors import Code, Error
 from safelight.opening import opened
 from safelight.steady import Ages
-from safelight.storage.files import BLOCK, guarded
+from safelight.storage.directory.store import DirectoryStore
+from safelight.storage.files import BLOCK, Block, guarded
 from safelight.storage.partial.background import Background
 from safelight.storage.partial.files import Append, PartialFiles
 from safelight.storage.partial.refusals import busy, check_whole, closed
 from safelight.storage.partial.shares import Shares
 from safelight.storage.partial.store import PartialLimits
-from safelight.storage.store import BlobStore
 from safelight.wire import Blob, NewPartial, Partial
 
 log = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ class PartialDirectory:
     """A `PartialStore` in a directory that only one process uses."""
 
     def __init__(
-        self, files: PartialFiles, blobs: BlobStore, limits: PartialLimits, ages: Ages, threads: ThreadPoolExecutor
+        self, files: PartialFiles, blobs: DirectoryStore, limits: PartialLimits, ages: Ages, threads: ThreadPoolExecutor
     ) -> None:
         self._files = files
         self._blobs = blobs
@@ -46,32 +45,35 @@ class PartialDirectory:
         self._shares = Shares(limits.count)
         self._busy: dict[str, int | None] = {}
         """Uploads that a call is changing; during an append, the offset at which it began."""
+        self._held: dict[str, str] = {}
+        """The blobs that finished uploads have become, which stay until a task or nobody needs them."""
+        self._adopted = False
+        """Whether the bytes of an upload become a blob by a new name. Otherwise they are stored a second time."""
         self._background = Background()
 
     @classmethod
     @asynccontextmanager
     async def at(
-        cls, root: Path, blobs: BlobStore, limits: PartialLimits, ages: Ages | None = None
+        cls, root: Path, blobs: DirectoryStore, limits: PartialLimits, ages: Ages | None = None
     ) -> AsyncIterator[PartialDirectory]:
         """Open the directory, or make it; expired uploads are deleted for as long as the context lasts."""
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="partials") as threads:
             store = cls(PartialFiles(root, limits.keep), blobs, limits, ages or Ages(), threads)
-            for found in await store._run(store._files.prepare):
+            for found, digest in await store._run(store._files.prepare):
                 store._shares.add(found.id, found.metadata)
+                if digest is not None:
+                    store._hold(found.id, digest)
+            store._adopted = await store._run(blobs.can_adopt, root)
             async with store._background.sweeping(store.expire, limits.keep):
                 yield store
 
     async def create(self, new: NewPartial) -> Partial:
         """Open an upload; see the contract."""
         self._shares.check(new.metadata)
-        free = await self._run(self._files.free)
-        if free is not None and free < 2 * new.size:  # in the end it is stored twice, as a partial upload and as a blob
-            raise Error(Code.STORAGE_FULL, "The upload does not fit on the disk of storage. Make room on it.")
-        self._shares.check(new.metadata)  # others may have come meanwhile
         name = secrets.token_hex(16)
         self._shares.add(name, new.metadata)
         try:
-            return await self._run(self._files.create, name, new)
+            return await self._run(self._create, name, new)
         except BaseException:
             self._shares.remove(name)
             raise
@@ -93,8 +95,8 @@ class PartialDirectory:
             self._busy[id] = offset
             async for chunk in chunks:
                 append.gather(chunk)
-                if len(append.gathered) >= BLOCK:
-                    writing = asyncio.ensure_future(self._run(append.write, append.handed()))
+                if append.waiting >= BLOCK:
+                    writing = asyncio.ensure_future(self._run(self._write, append, append.handed()))
                     await asyncio.shield(writing)
         except asyncio.CancelledError:
             self._end(id, opening, writing, whole=False)
@@ -110,28 +112,32 @@ class PartialDirectory:
     async def finish(self, id: str) -> Blob:
         """Store a complete upload as a blob; see the contract."""
         with self._alone(id):
-            found = await self._run(self._files.get, id)
-            if found.outcome:
-                raise closed(found.offset)
-            check_whole(found.offset, found.size)
-            stored = await self._blobs.put(self._read(id))
-        return Blob(digest=stored.digest, size=stored.size)
+            if not self._adopted:
+                found = await self._run(self._files.get, id)
+                if found.outcome:
+                    raise closed(found.offset)
+                check_whole(found.offset, found.size)
+                stored = await self._blobs.put(self._read(id))
+                return Blob(digest=stored.digest, size=stored.size)
+            finished = await self._run(self._files.finish, id)
+            self._hold(id, finished.blob.digest)
+            if finished.hashed is None:
+                await self._blobs.refresh(finished.blob)
+            else:
+                await self._blobs.adopt(finished.path, limit=finished.blob.size, hashed=finished.hashed)
+            return finished.blob
 
     async def close(self, id: str, outcome: str) -> Partial:
         """Record the outcome of an upload; see the contract."""
         with self._alone(id):
-            found = await self._run(self._files.get, id)
-            if found.outcome:
-                return found
-            check_whole(found.offset, found.size)
             ended = await self._run(self._files.close, id, outcome)
-            self._shares.remove(id)
+            self._forget(id)
             return ended
 
     async def delete(self, id: str) -> None:
         """Delete an upload; see the contract."""
         await self._run(self._files.delete, id)
-        self._shares.remove(id)
+        self._forget(id)
 
     async def expire(self) -> int:
         """Delete expired uploads; see the contract."""
@@ -142,9 +148,20 @@ class PartialDirectory:
         for found in await self._run(self._files.expired, before):
             with suppress(Error), self._alone(found):  # not one that is being changed, or that somebody has deleted
                 if await self._run(self._files.delete_expired, found, before):
-                    self._shares.remove(found)
+                    self._forget(found)
                     removed += 1
         return removed
+
+    def _hold(self, id: str, digest: str) -> None:
+        if id not in self._held:
+            self._held[id] = digest
+            self._blobs.hold(digest)
+
+    def _forget(self, id: str) -> None:
+        """Give back what an upload holds that was closed or deleted; it may have been before."""
+        self._shares.remove(id)
+        if (digest := self._held.pop(id, None)) is not None:
+            self._blobs.release(digest)
 
     def _take(self, id: str) -> None:
         if id in self._busy:
@@ -169,10 +186,9 @@ class PartialDirectory:
                 append = await opening
                 if writing is not None:
                     await asyncio.wait([writing])
-                await self._run(partial(append.close, whole=whole))
+                return await self._run(self._close, append, whole)
             finally:
                 del self._busy[id]
-            return await self.get(id)
 
         return self._background.end(end())
 
@@ -184,3 +200,22 @@ class PartialDirectory:
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, guarded, function, *arguments)
+
+    # What follows runs in threads.
+
+    def _create(self, name: str, new: NewPartial) -> Partial:
+        free, copies = self._blobs.free(), 1
+        if not self._adopted:  # in the end it is stored twice, as a partial upload and as a blob
+            free, copies = self._files.free(), 2
+        if free is not None and free < copies * new.size:
+            raise Error(Code.STORAGE_FULL, "The upload does not fit on the disk of storage. Make room on it.")
+        return self._files.create(name, new)
+
+    def _write(self, append: Append, block: Block) -> None:
+        if self._adopted:
+            self._blobs.check_room(sum(map(len, block)))
+        append.write(block)
+
+    def _close(self, append: Append, whole: bool) -> Partial:  # noqa: FBT001 - as `close` has it
+        append.close(whole=whole)
+        return self._files.get(append.id)

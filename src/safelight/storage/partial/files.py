@@ -1,11 +1,15 @@
 """The files of partial uploads. Everything here blocks: call it in a thread.
 
-    <id>/record.json    size and metadata; once the upload is closed, its outcome
-    <id>/bytes          the bytes that have arrived; deleted once the upload is closed
+    <id>/record.json    size and metadata
+    <id>/bytes          the bytes that have arrived; renamed to a blob when the upload is finished
     <id>/verified       during an append with a checksum, the number of bytes before it
+    <id>/blob-<digest>  an empty file that names the blob which `bytes` becomes, made before that
+    <id>/outcome        what became of the upload, and a newline
 
 The offset is the length of `bytes`. The bytes of an append with a checksum count only after the comparison; after a
-crash, `verified` says where to cut them off.
+crash, `verified` says where to cut them off. Bytes are hashed as they come; those that an earlier process has taken
+are read once, when the upload is finished. The outcome is not flushed where the bytes are a blob: after a power cut,
+the upload is finished and closed again, with the same blob.
 """
 
 from __future__ import annotations
@@ -19,24 +23,42 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from safelight.errors import Code, Error
-from safelight.storage.files import replace_durably, sync
+from safelight.storage.files import Block, add, replace_durably, sync
+from safelight.storage.partial.refusals import check_whole, closed
 from safelight.storage.partial.store import CHECKSUMS
-from safelight.wire import NewPartial, Partial, Record, encode
+from safelight.wire import Blob, NewPartial, Partial, Record, encode
 
 _ID = re.compile(r"[0-9a-f]{32}")
+_BLOB = "blob-"
 _CHECKSUM = re.compile(rf"({'|'.join(CHECKSUMS)}):([0-9a-f]+)")
 
 
 class _Kept(Record, frozen=True, kw_only=True):
-    """The contents of `record.json`."""
+    """The contents of `record.json`. Earlier versions kept the outcome there."""
 
     size: int
     metadata: dict[str, str]
     outcome: str = ""
+
+
+class _Taken(NamedTuple):
+    """How many bytes of an upload are on disk, and their SHA-256 if this process has taken all of them."""
+
+    size: int
+    hashed: hashlib._Hash | None
+
+
+class Finished(NamedTuple):
+    """An upload whose bytes are the file of a blob, or become it now: then `hashed` is their SHA-256."""
+
+    blob: Blob
+    path: Path
+    hashed: hashlib._Hash | None
 
 
 class PartialFiles:
@@ -45,18 +67,18 @@ class PartialFiles:
     def __init__(self, root: Path, keep: float) -> None:
         self._root = root
         self._keep = keep
-        self._flushed: dict[str, int] = {}
-        """How many bytes of each upload are on disk, for those that this process has flushed."""
+        self._taken: dict[str, _Taken] = {}
+        """What is known of the bytes of each upload that this process has flushed."""
 
-    def prepare(self) -> list[Partial]:
-        """Make the directory, if it does not exist; return the uploads in it that are not closed."""
+    def prepare(self) -> list[tuple[Partial, str | None]]:
+        """Make the directory, if it does not exist; return the uploads in it that are not closed, and their blobs."""
         self._root.mkdir(parents=True, exist_ok=True)
         sync(self._root.parent)
         found = []
         for directory in self._root.iterdir():
             with suppress(Error):  # what a crash has left; `expired` removes it
-                found.append(self.get(directory.name, 0))
-        return [each for each in found if not each.outcome]
+                found.append((self.get(directory.name, 0), _blob(directory)))
+        return [each for each in found if not each[0].outcome]
 
     def free(self) -> int | None:
         """Return how many bytes fit, None where the file system does not say."""
@@ -70,6 +92,7 @@ class PartialFiles:
         (directory / "bytes").touch()
         replace_durably(directory / "record.json", encode(_Kept(size=new.size, metadata=new.metadata)))
         sync(self._root)
+        self._taken[name] = _Taken(0, hashlib.sha256())
         return self.get(name)
 
     def get(self, id: str, offset: int | None = None) -> Partial:
@@ -77,11 +100,13 @@ class PartialFiles:
         directory = self._directory(id)
         try:
             kept = msgspec.json.decode((directory / "record.json").read_bytes(), type=_Kept)
-            if kept.outcome:
-                offset, changed = kept.size, (directory / "record.json").stat().st_mtime
+            if outcome := kept.outcome or _outcome(directory):
+                last = "record.json" if kept.outcome else "outcome"
+                offset, changed = kept.size, (directory / last).stat().st_mtime
+            elif (came := _changed(directory)) is None:
+                offset, changed = kept.size, _finished(directory)
             else:
-                changed = (directory / "bytes").stat().st_mtime
-                offset = self._durable(id, directory) if offset is None else offset
+                offset, changed = self._durable(id, directory) if offset is None else offset, came
         except (FileNotFoundError, NotADirectoryError, msgspec.MsgspecError):
             raise unknown(id) from None
         return Partial(
@@ -90,7 +115,7 @@ class PartialFiles:
             offset=offset,
             metadata=kept.metadata,
             expires=changed + self._keep,
-            outcome=kept.outcome,
+            outcome=outcome,
         )
 
     def open(self, id: str, offset: int, checksum: str | None) -> Append:
@@ -103,21 +128,50 @@ class PartialFiles:
             sentence = f"The upload has {found.offset} bytes. Continue there, not at {offset}."
             raise Error(Code.CONFLICT, sentence, offset=found.offset)
         directory = self._directory(id)
+        if _blob(directory) is not None:
+            raise Error(Code.CONFLICT, "This upload is complete, so nothing can be appended.", offset=found.offset)
         if checksum is not None:
             replace_durably(directory / "verified", str(offset).encode())
-        return Append(id, directory, offset, found.size, wanted, partial(self._note, id))
+        return Append(id, directory, self._taken[id], found.size, wanted, partial(self._note, id))
+
+    def finish(self, id: str) -> Finished:
+        """Name the blob that the bytes of a complete upload become; from now on, the name survives a crash.
+
+        Raises NOT_FOUND; CONFLICT while bytes are missing and after `close`.
+        """
+        found, directory = self.get(id), self._directory(id)
+        if found.outcome:
+            raise closed(found.offset)
+        check_whole(found.offset, found.size)
+        path, taken = directory / "bytes", self._taken.get(id)
+        if (digest := _blob(directory)) is not None and not path.exists():
+            return Finished(Blob(digest=digest, size=found.size), path, None)
+        hashed = None if taken is None or path.stat().st_size != found.size else taken.hashed
+        if hashed is None:
+            with path.open("rb", buffering=0) as file:
+                hashed = hashlib.file_digest(file, "sha256")
+        blob = Blob(digest=hashed.hexdigest(), size=found.size)
+        (directory / f"{_BLOB}{blob.digest}").touch()
+        sync(directory)
+        return Finished(blob, path, hashed)
 
     def bytes_of(self, id: str) -> Path:
         """Return the file with the bytes of an upload."""
         return self._directory(id) / "bytes"
 
     def close(self, id: str, outcome: str) -> Partial:
-        """Record the outcome and delete the bytes of an upload."""
+        """Record the outcome and delete the bytes of an upload. Raises CONFLICT while bytes are missing."""
         directory = self._directory(id)
         partial = self.get(id)
-        kept = _Kept(size=partial.size, metadata=partial.metadata, outcome=outcome)
-        replace_durably(directory / "record.json", encode(kept))
-        (directory / "bytes").unlink(missing_ok=True)
+        if partial.outcome:
+            return partial
+        check_whole(partial.offset, partial.size)
+        (directory / "outcome").write_text(f"{outcome}\n", encoding="utf-8")
+        if (directory / "bytes").exists():
+            sync(directory / "outcome")
+            sync(directory)
+            (directory / "bytes").unlink()
+        self._taken.pop(id, None)
         return self.get(id)
 
     def delete(self, id: str) -> None:
@@ -128,7 +182,7 @@ class PartialFiles:
         except (FileNotFoundError, NotADirectoryError):
             raise unknown(id) from None
         shutil.rmtree(directory, ignore_errors=True)
-        self._flushed.pop(id, None)
+        self._taken.pop(id, None)
 
     def delete_expired(self, id: str, before: float) -> bool:
         """Delete an upload unless it was continued after a time. Raises NOT_FOUND."""
@@ -156,20 +210,20 @@ class PartialFiles:
             raise unknown(id)
         return self._root / id
 
-    def _note(self, id: str, size: int) -> None:
-        self._flushed[id] = size
+    def _note(self, id: str, taken: _Taken) -> None:
+        self._taken[id] = taken
 
     def _durable(self, id: str, directory: Path) -> int:
         """Return how many bytes are on disk; those of an upload that an earlier process left are flushed first."""
-        if (known := self._flushed.get(id)) is not None:
-            return known
+        if (known := self._taken.get(id)) is not None:
+            return known.size
         size = (directory / "bytes").stat().st_size
         with suppress(FileNotFoundError):
             size = int((directory / "verified").read_bytes())
             os.truncate(directory / "bytes", size)
             (directory / "verified").unlink()
         sync(directory / "bytes")
-        self._flushed[id] = size
+        self._taken[id] = _Taken(size, None if size else hashlib.sha256())
         return size
 
 
@@ -180,26 +234,30 @@ class Append:
         self,
         id: str,
         directory: Path,
-        offset: int,
+        before: _Taken,
         size: int,
         checksum: tuple[str, str] | None,
-        flushed: Callable[[int], None],
+        note: Callable[[_Taken], None],
     ) -> None:
         """Open the file. `checksum` is an algorithm and a digest in hex, which the bytes must have to be kept.
 
-        `flushed` is told how many bytes the upload has on disk.
+        `before` is what the upload has on disk; `note` is told what it has in the end.
         """
-        self._flushed = flushed
+        self._note = note
         self.id = id
         self._directory = directory
-        self._offset = offset
+        self._before = before
+        self._offset = offset = before.size
+        self._hashed = before.hashed.copy() if before.hashed is not None else None
         self._room = size - offset
         self._digest = checksum[1] if checksum is not None else None
         self._hash = hashlib.new(checksum[0], usedforsecurity=False) if checksum is not None else None
         self._file = (directory / "bytes").open("r+b", buffering=0)
         self._file.truncate(offset)  # more than that is of an append that failed
         self._file.seek(offset)
-        self.gathered = bytearray()
+        self.gathered: Block = []
+        self.waiting = 0
+        """Bytes that are gathered."""
 
     def gather(self, chunk: bytes) -> None:
         """Keep a chunk for the next write. Raises TOO_LARGE, without keeping it, past the size of the upload."""
@@ -207,20 +265,26 @@ class Append:
             sentence = "The upload has more bytes than its announced size."
             raise Error(Code.TOO_LARGE, sentence, limit=self._offset + self._room)
         self._room -= len(chunk)
-        self.gathered += chunk
+        self.waiting += len(chunk)
+        add(self.gathered, chunk)
 
-    def handed(self) -> bytearray:
+    def handed(self) -> Block:
         """Return the gathered bytes, to be written."""
-        data, self.gathered = self.gathered, bytearray()
+        data, self.gathered, self.waiting = self.gathered, [], 0
         return data
 
-    def write(self, data: bytearray) -> None:
-        """Write gathered bytes."""
-        if self._hash is not None:
-            self._hash.update(data)
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
+    def write(self, data: Block) -> None:
+        """Write gathered bytes, and hash them."""
+        hashed, self._hashed = self._hashed, None  # none where only a part is written
+        for chunk in data:
+            if self._hash is not None:
+                self._hash.update(chunk)
+            if hashed is not None:
+                hashed.update(chunk)
+            view = memoryview(chunk)
+            while view:
+                view = view[self._file.write(view) :]
+        self._hashed = hashed
 
     def close(self, *, whole: bool) -> None:
         """Make the bytes durable, or remove them if they do not have the checksum. Raises DIGEST_MISMATCH.
@@ -242,12 +306,40 @@ class Append:
                 with suppress(OSError):
                     file.truncate(self._offset)
                 raise
-            self._flushed(end)
+            self._note(_Taken(end, self._hashed) if right else self._before)
             (self._directory / "verified").unlink(missing_ok=True)
         if failure is not None:
             raise failure
         if whole and not right:
             raise Error(Code.DIGEST_MISMATCH, "The bytes do not match their checksum. Send them again.")
+
+
+def _outcome(directory: Path) -> str:
+    """Return the outcome of an upload; empty where it is not closed, or a power cut has left only a part."""
+    try:
+        outcome, newline, _ = (directory / "outcome").read_bytes().partition(b"\n")
+    except FileNotFoundError:
+        return ""
+    return outcome.decode() if newline else ""
+
+
+def _changed(directory: Path) -> float | None:
+    """Return when bytes last came (Unix seconds); None where they are gone."""
+    try:
+        return (directory / "bytes").stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def _finished(directory: Path) -> float:
+    """Return when the bytes became a blob (Unix seconds). Raises FileNotFoundError where they did not."""
+    return (directory / f"{_BLOB}{_blob(directory)}").stat().st_mtime
+
+
+def _blob(directory: Path) -> str | None:
+    """Return the digest of the blob that the bytes of an upload have become, or become; None if it is not finished."""
+    names = (name.removeprefix(_BLOB) for name in os.listdir(directory) if name.startswith(_BLOB))  # noqa: PTH208 - the names only
+    return next(names, None)
 
 
 def parse_checksum(text: str) -> tuple[str, str]:

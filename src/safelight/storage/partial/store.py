@@ -59,7 +59,8 @@ class PartialStore(Protocol):
     async def close(self, id: str, outcome: str) -> Partial:
         """Record the outcome of a complete upload and delete its bytes; the record stays until it expires.
 
-        An upload that is closed already keeps its first outcome. Raises CONFLICT while bytes are missing.
+        An upload that is closed already keeps its first outcome. That of a finished upload may be lost in a power cut:
+        then `finish` returns the same blob once more. Raises CONFLICT while bytes are missing.
         """
         ...
 
