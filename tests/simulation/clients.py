@@ -35,6 +35,8 @@ class Record:
         self.others: dict[str, str] = {}
         """Acknowledged tasks whose photo is not good, and its kind."""
         self.keys: dict[str, str] = {}
+        self.told: dict[str, tuple[float, float]] = {}
+        """When each acknowledged task was asked for first, and when a client was told of it."""
         self.readers: list[list[Event]] = []
         self.broken: list[str] = []
         """Sentences about promises that were broken there and then."""
@@ -52,6 +54,7 @@ class Clients:
         """Whether clients now and then send a photo again that was acknowledged long ago, under its old key."""
         self._tasks: list[asyncio.Task[None]] = []
         self._readers: list[asyncio.Task[None]] = []
+        self._waiting: list[asyncio.Task[None]] = []
 
     def begin(self) -> None:
         """Let them begin."""
@@ -72,6 +75,10 @@ class Clients:
         """Let the clients end what they do."""
         self.stop = True
         await asyncio.gather(*self._tasks)
+
+    async def waited(self) -> None:
+        """Wait until those who wait for the end of a task have been told of it, or that it is gone."""
+        await asyncio.gather(*self._waiting)
 
     async def read_until(self, last: int) -> None:
         """Wait until every reader has read up to an event."""
@@ -99,7 +106,7 @@ class Clients:
         async with Client.connect(MASTER) as client:
             while not self.stop:
                 number, kind, data = self._photo()
-                call = Call(photo=number, key=secrets.token_hex(8))
+                call = Call(photo=number, key=secrets.token_hex(8), sent=time.monotonic())
                 self.world.note(f"upload {kind} {number}")
                 for _ in range(3):  # a client that was not answered sends the same again, or gives up
                     try:
@@ -125,13 +132,18 @@ class Clients:
             self.world.note(f"again {call.photo}")
             self._told(call, GOOD, task.id)
 
+    def lost(self, task: str | None) -> bool:
+        """Whether a task that was acknowledged may be gone, since an older copy of the database was restored."""
+        sent, told = self.record.told.get(task or "", (0.0, 0.0))
+        return any(taken < told and sent < back for taken, back in self.world.restored)
+
     async def _upload_in_parts(self) -> None:
         rng = self.world.rng
         async with session() as http:
             tus = Tus(http, f"http://{MASTER}")
             while not self.stop:
                 number, kind, data = self._photo()
-                call = Call(photo=number, key=f"tus {secrets.token_hex(8)}")
+                call = Call(photo=number, key=f"tus {secrets.token_hex(8)}", sent=time.monotonic())
                 with suppress(*_AWAY):
                     async with asyncio.timeout(_PATIENCE):
                         answer = await tus.create(len(data))
@@ -170,15 +182,37 @@ class Clients:
 
     def _told(self, call: Call, kind: str, task: str) -> None:
         self.world.note(f"acknowledged {call.photo} as {task}")
-        if self.record.keys.setdefault(call.key, task) != task:
+        self.record.told.setdefault(task, (call.sent, time.monotonic()))
+        known = self.record.keys.setdefault(call.key, task)
+        if known != task and self.lost(known):
+            self.record.keys[call.key] = task
+            if call.task == known:
+                call.task = task
+        elif known != task:
             self.record.broken.append(f"key {call.key} became {task} and {self.record.keys[call.key]}")
         elif call.task is not None or task in self.record.others:
             return  # the same again
+        if self.world.restores and self.world.restoring.random() < 0.5:
+            self._waiting.append(self.spawn("waiter", lambda: self._wait(task)))
         if kind == GOOD:
             call.task = task
             self.record.history.calls.append(call)
         else:
             self.record.others[task] = kind
+
+    async def _wait(self, task: str) -> None:
+        """Wait for the end of a task all the time, also while the database is restored."""
+        async with Client.connect(MASTER) as client:
+            while True:
+                try:
+                    await client.wait(task)
+                except Error as error:
+                    if error.transient:
+                        continue
+                    self.world.note(f"waited for {task}: {error.code}")
+                    if not self.lost(task):
+                        self.record.broken.append(f"who waited for task {task} was told {error.code}")
+                return
 
     async def _read(self, events: list[Event]) -> None:
         after, known, looks = 0, "", 0

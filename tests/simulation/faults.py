@@ -23,6 +23,8 @@ class Faults:
         self._kinds = [kind for kind in kinds if world.rng.random() < 0.3] or [world.rng.choice(kinds)]
         if world.more.random() < 0.5:
             self._kinds += world.more.sample([self._lose_answers, self._delay_answers, self._flush_slowly], 2)
+        if world.restores:
+            self._kinds += [self._restore_database] * 2
         self._pause = world.rng.choice((0.3, 1.0, 2.0))
         self.spared_workers = True
         """Whether nothing has happened to a worker, or between it and db."""
@@ -88,6 +90,10 @@ class Faults:
         self._world.note(f"cut {machine.name} from {other}")
         self._world.network.cut(machine.name, other)
         self._later(self._away(), self._world.network.heal)
+
+    def _restore_database(self, _machine: Machine) -> None:
+        machine = self._world.machines.get("db") or self._world.machines["allinone"]
+        machine.restore_database(self._world.restoring.choice((0.1, 1.0, 5.0)))
 
     def _tear(self, _machine: Machine) -> None:
         self._world.note("tear a connection")

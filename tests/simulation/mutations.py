@@ -15,6 +15,7 @@ from typing import Any
 
 from safelight.db import lifecycle
 from safelight.db.calls.tasks import creating, leasing
+from safelight.db.commit.memory import Memory
 from safelight.db.commit.transaction import Transaction
 from safelight.db.rows import TaskRow
 from safelight.db.sqlite import database, maintenance
@@ -208,12 +209,22 @@ def grace_forgotten() -> None:
     Ages.before = lambda self, name, keep: time.time() if name == "blobs" else before(self, name, keep)
 
 
+def unheard_forgotten() -> None:
+    """Take back only the deaths of leases that a worker names, not of those that it never received."""
+    Memory.unheard = property(lambda _self: {}, lambda _self, _value: None)
+
+
+def restored_untold() -> None:
+    """Tell no reader that an older copy of the database was restored."""
+    Memory.restored = lambda _self, _after, _known: False
+
+
 MUTATIONS: dict[str, Callable[[], None]] = {
     made.__name__: made
     for made in (
         answer_before_commit, events_apart, no_flush_of_sqlite, no_flush_of_blobs, no_flush_of_directories,
         parts_not_flushed, no_fence, keys_ignored, stalls_charged, returned_is_death, results_not_stored,
         keys_forgotten_at_the_end, numbers_go_on_after_a_rollback, heartbeats_extend_all, blobs_flushed_later,
-        grace_forgotten,
+        grace_forgotten, unheard_forgotten, restored_untold,
     )
 }  # fmt: skip

@@ -106,6 +106,8 @@ class _Run:
                 task = await self._ended(client, call.task)
                 task = await self._released(client, task)
                 if task is None:
+                    if self.clients.lost(call.task):
+                        history.calls.remove(call)
                     continue
                 history.final[task.id], last = task, max(last, task.seq)
                 history.saw(task)
@@ -116,12 +118,16 @@ class _Run:
                         self._record.broken.append(f"task {task.id}: {error}")
             for name, kind in self._record.others.items():
                 task = await self._ended(client, name)
+                if task is None and self.clients.lost(name):
+                    continue
                 if kind != KILLER:
                     task = await self._released(client, task)
                 right = State.QUARANTINED if kind == KILLER else State.FAILED
                 if task is None or task.state is not right:
                     self._record.broken.append(f"task {name} of a {kind} photo ended as {task and task.state.name}")
                 last = max(last, task.seq if task else 0)
+        self._waiting_for = "those who wait for tasks"
+        await self.clients.waited()
         self._waiting_for = f"readers of event {last}"
         await self.clients.read_until(last)
 
@@ -169,6 +175,8 @@ class _Run:
             self._record.broken.append(f"task {task.id} is quarantined; workers crashed {crashes} times")
 
     def _judged(self) -> list[str]:
+        back = max((back for _, back in self.world.restored), default=0.0)
+        self._record.history.sights = [sight for sight in self._record.history.sights if sight.asked >= back]
         first, second = self._record.readers
         if first[: len(second)] != second[: len(first)]:
             self._record.broken.append("two readers have read different events")

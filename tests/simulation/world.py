@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import random
+import shutil
 import time
 import traceback
 from contextlib import AbstractAsyncContextManager, suppress
@@ -56,6 +57,11 @@ class World:
         self.rng = random.Random(f"safelight {seed}")
         self.more = random.Random(f"more, 4 {seed}")
         """What was added later comes from here, so that the seeds of `FOUND`, which have none of it, stay the same."""
+        self.restoring = random.Random(f"copies {seed}")
+        """Likewise, where copies of the database are restored."""
+        self.restores = self.restoring.random() < 0.25
+        self.restored: list[tuple[float, float]] = []
+        """When the copies were taken that have been put in place, and when the database was back."""
         self.collects = self.more.random() < 0.3
         """Whether storage collects garbage every few seconds."""
         self.root = root
@@ -97,6 +103,9 @@ class Machine:
         self.crashes: list[float] = []
         self._services: list[serve.Service] = []
         self._power = False
+        self._copies: list[tuple[float, Path]] = []
+        """Copies of the database, and when they were taken."""
+        self._restoring: tuple[float, Path] | None = None
 
     @property
     def runs(self) -> bool:
@@ -111,12 +120,45 @@ class Machine:
         else:
             assert before.disk is not None
             before.disk.copy(data, power_cut=self._power)
+            self._restore(data)
         self.process = process = Process(self.name, self.starts, data)
         process.wall_offset = self.wall_offset
         process.disk = Disk(data, random.Random(self.world.rng.random()), lambda: self._flushing(process))
         self._services = []
         self.world.note(f"start {process}")
         process.context.run(self._begin, process)
+
+    def copy_database(self) -> None:
+        """Take a copy of the database, as it is after a kill."""
+        if self.runs:
+            assert self.process is not None
+            self.world.note(f"copy the database of {self.process}")
+            target = self.world.root / f"copy-{len(self._copies)}"
+            shutil.copytree(self._database(self.process.data), target)
+            self._copies.append((self.world.loop.time(), target))
+
+    def restore_database(self, away: float) -> None:
+        """Kill the program and start it again on one of the copies, which may be newer than what is there now."""
+        if not self._copies:
+            self.copy_database()
+        elif self.runs:
+            restored = self.world.restoring.choice(self._copies)
+            self.copy_database()
+            self._restoring = restored
+            self.crash(power_cut=False, away=away)
+
+    def _restore(self, data: Path) -> None:
+        if self._restoring is None:
+            return
+        taken, copy = self._restoring
+        self._restoring = None
+        self.world.note(f"restore the copy of {taken - 1000:.6f}")
+        self.world.restored.append((taken, self.world.loop.time()))
+        shutil.rmtree(self._database(data))
+        shutil.copytree(copy, self._database(data))
+
+    def _database(self, data: Path) -> Path:
+        return data / "db" if self.name == "allinone" else data
 
     def _begin(self, process: Process) -> None:
         task = asyncio.Task(self._run(process), loop=self.world.loop)

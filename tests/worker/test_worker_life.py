@@ -15,7 +15,7 @@ from support.photos import photo
 from support.pids import children, gone
 from support.system import System
 from worker.conftest import Start
-from worker.work import LONG, begun, kinds, leased, metrics, slow
+from worker.work import LONG, begun, happened, kinds, leased, metrics, slow
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -205,6 +205,27 @@ async def test_what_a_killed_worker_had_not_begun_is_given_back_at_once(
     await client.cancel(begun_one.id)
     assert await successor.stop() == 0
     assert list((whole.data / "worker-0").iterdir()) == []
+
+
+async def test_a_worker_that_stops_while_no_master_answers_is_nobodys_death(
+    whole: System, start: Start, client: Client
+) -> None:
+    stopped = await start("--lease-duration", "2", "--drain", "0.2")
+    await stopped.log("Nothing to do at the moment")
+    for decoder in children(stopped.process.pid):
+        os.kill(decoder, signal.SIGSTOP)  # so that its photo lasts
+    task = await client.upload(photo(200))
+    await begun(stopped, task)
+    await whole.kill("master")
+    stopped.send(signal.SIGTERM)
+    assert await stopped.ended() == 0
+    await whole.start("master")
+    await whole.ready()
+    await happened(client, task, "expired")
+    await whole.start("worker-0")
+    await happened(client, task, "excused")
+    done = await client.wait(task.id, timeout=30)
+    assert (done.state, done.deaths) == (State.FINISHED, 0)
 
 
 def successor_id(summary: Summary) -> str:

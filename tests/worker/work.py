@@ -24,12 +24,17 @@ async def kinds(client: Client, task: Task) -> list[str]:
     return [event.kind for event in (await client.changes(0, task=task.id)).events]
 
 
-async def leased(client: Client, task: Task) -> None:
-    """Wait until a worker has a lease on a task."""
+async def happened(client: Client, task: Task, kind: str) -> None:
+    """Wait until something has happened to a task."""
     async with asyncio.timeout(60):
         after = 0
-        while "leased" not in await kinds(client, task):
+        while kind not in await kinds(client, task):
             after = (await client.changes(after, wait=20.0, task=task.id)).last
+
+
+async def leased(client: Client, task: Task) -> None:
+    """Wait until a worker has a lease on a task."""
+    await happened(client, task, "leased")
 
 
 async def begun(worker: Program, task: Task) -> None:

@@ -170,13 +170,18 @@ class Client(ServiceClient):
         return await self._connection.call("GET", f"/batches/{quote(name, safe='')}", Batch)
 
     async def wait(self, id: str, *, timeout: float | None = None) -> Task:
-        """Wait until a task has ended, by following its events. Raises TimeoutError."""
+        """Wait until a task has ended, by following its events. Raises TimeoutError.
+
+        It is looked at again after each page, also one without events: the database may have been restored between
+        the last look and the first page, which cannot tell of that.
+        """
+        known = ""
         async with asyncio.timeout(timeout):
             task = await self.task(id)
             while task.state not in ENDED:
-                page = await self.changes(task.seq, wait=30.0, task=task.id)
-                if page.events or page.restored:
-                    task = await self.task(id)
+                page = await self.changes(task.seq, wait=30.0, task=task.id, known=known)
+                known = page.db
+                task = await self.task(id)
             return task
 
     async def changes(
