@@ -55,7 +55,8 @@ class Machines:
         self.client, self.url, self.headers = client, url, headers
         self.descriptors: dict[str, int] = {}
         self.killed: dict[str, float] = {}
-        self.stopped: set[str] = set()
+        self.stopped: dict[str, float] = {}
+        self._kills = 0
         # A guest touches its memory little by little, and a machine may have been started again meanwhile.
         self.memory = dict.fromkeys((*SERVICES, *WORKERS), 320.0)
 
@@ -87,8 +88,10 @@ class Machines:
         return {name: sample(pid) for name in (*SERVICES, *WORKERS) if (pid := self._pid(name))}
 
     async def _kill(self, chance: random.Random) -> None:
-        victim = chance.choice([*SERVICES, *WORKERS])
-        if victim in WORKERS and (worker := await busy(self.client, f"{NAME}-{victim}", 1)) is not None:
+        """Kill a worker that has something to do, and each second time any service."""
+        self._kills += 1
+        victim = chance.choice(WORKERS if self._kills % 2 else SERVICES)
+        if victim in WORKERS and (worker := await busy(self.client, f"{NAME}-{victim}", 2)) is not None:
             self.killed.setdefault(worker, time.monotonic())
         before, pid = self._restarts(victim), self._pid(victim)
         assert pid, f"{victim} does not run"
@@ -100,7 +103,7 @@ class Machines:
         victim, other = chance.sample(WORKERS, 2)
         await heard(self.client, f"{NAME}-{other}")
         if (worker := await busy(self.client, f"{NAME}-{victim}", 2)) is not None:
-            self.stopped.add(worker)
+            self.stopped[worker] = time.monotonic()
         before = self._restarts(victim)
         await stop_machine(self._instances, f"{NAME}-{victim}", final=False)
         await self._restarted(victim, before)

@@ -50,7 +50,7 @@ class Processes:
         self.memory = {"db": 24.0 + 64}  # it fills a cache of 64 MiB
         self.descriptors = {"storage": 24 + 256}  # it keeps its 256 directories of blobs open once it has used them
         self.killed: dict[str, float] = {}
-        self.stopped: set[str] = set()
+        self.stopped: dict[str, float] = {}
 
     @classmethod
     @asynccontextmanager
@@ -84,7 +84,7 @@ class Processes:
         victim, other = chance.sample(WORKERS, 2)
         await heard(self.client, other)
         if (worker := await busy(self.client, victim, 2)) is not None:
-            self.stopped.add(worker)
+            self.stopped[worker] = time.monotonic()
         await self._whole.running.pop(victim).stop()
         await self._whole.start(victim)
 

@@ -55,8 +55,8 @@ class Target(Protocol):
     """What a program may have more at the end than after the first third, where that is much: MiB, descriptors."""
     killed: dict[str, float]
     """The workers that were killed, and when, by the monotonic clock."""
-    stopped: set[str]
-    """The workers that were stopped while the other one and all services were within reach."""
+    stopped: dict[str, float]
+    """The workers that were stopped while the other one and all services were within reach, and when."""
 
     async def disturb(self, kind: str, chance: random.Random) -> None:
         """Let one thing happen, wait until it is over, and start again what has ended."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kills.history import Call, History
 from safelight.wire import Event
 
 _CHARGED = ("expired", "died")
+_NEAR = 20
+"""Uploads from which db's clock is told."""
 
 
 def wrongly_blamed(history: History, killed: Mapping[str, float]) -> list[str]:
@@ -33,7 +35,9 @@ def wrongly_blamed(history: History, killed: Mapping[str, float]) -> list[str]:
 class TakenUp:
     """Seconds after which others had the tasks of workers that were killed or stopped, and those that were given back.
 
-    `returned` are the tasks of workers that went on: they could not reach storage, or had been out of reach.
+    They count from the kill, from the request to stop, and else from the hand-back. Afterwards they count only while
+    another worker has room: a queue in which all are busy is not what is measured. `returned` are the tasks of workers
+    that went on: they could not reach storage, or had been out of reach.
     """
 
     killed: list[float] = field(default_factory=list)
@@ -41,41 +45,87 @@ class TakenUp:
     returned: list[float] = field(default_factory=list)
 
 
-def taken_up(history: History, killed: Mapping[str, float], stopped: Collection[str]) -> TakenUp:
-    """Measure it from the times of events. `killed` has the ends of workers, by the monotonic clock of this program.
-
-    `stopped` are the workers that were stopped while another one was within reach.
-    """
-    found = TakenUp()
+def taken_up(history: History, killed: Mapping[str, float], stopped: Mapping[str, float]) -> TakenUp:
+    """Measure it from the times of events. `killed` and `stopped` have the ends of workers, by the monotonic clock."""
+    found, rooms = TakenUp(), _Rooms(history.events)
     clock = _Clock(history.acknowledged)
-    events: dict[str, list[Event]] = {}
+    told = {worker: clock.of_db(at) for worker, at in stopped.items()}
+    dead = {worker: clock.of_db(at) for worker, at in killed.items()}
+    last: dict[str, Event] = {}
+    holders: dict[str, Event] = {}
     for event in history.events:
-        if event.kind != "excused":
-            events.setdefault(event.task, []).append(event)
-    for of_task in events.values():
-        for event, after in zip(of_task, of_task[1:], strict=False):
-            if event.kind == "returned" and after.kind == "leased":
-                given_back = found.stopped if event.worker in stopped else found.returned
-                given_back.append(after.at - event.at)
-            if event.kind != "leased" or event.worker not in killed:
-                continue
-            end = clock.of_db(killed[event.worker])
-            again = next((late for late in of_task if late.seq > event.seq and late.kind == "leased"), None)
-            if again is not None and event.at < end < after.at:
-                found.killed.append(again.at - end)
+        if event.kind == "excused":
+            continue
+        free = last.get(event.task)
+        if event.kind == "leased":
+            if free is not None and free.kind == "returned":
+                waited = rooms.waited(free.at, event.at, free.worker)
+                if free.worker in told:
+                    found.stopped.append(max(0.0, free.at - told[free.worker]) + waited)
+                else:
+                    found.returned.append(waited)
+            holder = holders.get(event.task)
+            if free is not None and holder is not None and holder.at < dead.get(holder.worker, 0.0) < free.at:
+                waited = rooms.waited(free.at, event.at, holder.worker)
+                found.killed.append(free.at - dead[holder.worker] + waited)
+            holders[event.task] = event
+        last[event.task] = event
     return found
 
 
+class _Rooms:
+    """When workers had room for more tasks, as far as events tell: the fullest that any was is full."""
+
+    def __init__(self, events: list[Event]) -> None:
+        self._changes: list[tuple[float, str, int]] = []
+        """When, which worker, and how many leases it held from then on."""
+        holder, held = dict[str, str](), dict[str, int]()
+        for event in events:
+            if event.kind == "excused":
+                continue
+            before = holder.pop(event.task, None)
+            if before is not None:
+                held[before] -= 1
+                self._changes.append((event.at, before, held[before]))
+            if event.kind == "leased":
+                holder[event.task] = event.worker
+                held[event.worker] = held.get(event.worker, 0) + 1
+                self._changes.append((event.at, event.worker, held[event.worker]))
+        self._full = max((count for _, _, count in self._changes), default=1)
+
+    def waited(self, since: float, until: float, ended: str) -> float:
+        """Return the longest while between two times in which some worker that lived had room, but the one `ended`.
+
+        Only those count that are seen before and after; without any, all the time counts.
+        """
+        before = {worker: count for at, worker, count in self._changes if at <= since}
+        after = {worker for at, worker, _ in self._changes if at >= until}
+        held = {worker: count for worker, count in before.items() if worker in after and worker != ended}
+        if not held:
+            return until - since
+        longest, begun = 0.0, since if min(held.values()) < self._full else None
+        for at, worker, count in [*self._changes, (until, "", 0)]:
+            if not since < at <= until:
+                continue
+            if worker in held:
+                held[worker] = count
+            if begun is not None and (not worker or min(held.values()) >= self._full):
+                longest, begun = max(longest, at - begun), None
+            elif begun is None and min(held.values()) < self._full:
+                begun = at
+        return longest
+
+
 class _Clock:
-    """db's clock, from what uploads that were answered soon say of it."""
+    """db's clock, from what uploads near a moment say of it: none is answered before it is created."""
 
     def __init__(self, calls: list[Call]) -> None:
         answered = [call for call in calls if call.answered is not None and call.created is not None]
-        self._known = [(call.sent, call.created, call.answered) for call in answered]
+        self._known = [(call.answered, call.created - call.answered) for call in answered]
 
     def of_db(self, moment: float) -> float:
-        """Return what db's clock showed at a time of the monotonic clock."""
+        """Return what db's clock showed at a time of the monotonic clock, or a little less."""
         if not self._known:
             return moment + time.time() - time.monotonic()
-        sent, created, answered = min(self._known, key=lambda one: (one[2] - one[0] > 1, abs(one[0] - moment)))
-        return moment + created - (sent + answered) / 2
+        near = sorted(self._known, key=lambda one: abs(one[0] - moment))[:_NEAR]
+        return moment + max(ahead for _, ahead in near)
