@@ -49,6 +49,8 @@ TOOLS = {
 }
 """By name; ``drumhead doctor`` looks for all of them."""
 
+_running: set[subprocess.Popen[bytes]] = set()
+
 
 def find_program(name: str) -> str:
     """Return the absolute path of a program in PATH (or in sbin, which a user's PATH may lack). Raises HOST_TOOL."""
@@ -92,6 +94,7 @@ def run(
         env=env,
         cwd=cwd,
     ) as process:
+        _running.add(process)
         try:
             if feed is not None:
                 _feed(process, feed)
@@ -101,10 +104,18 @@ def run(
             if isinstance(error, subprocess.TimeoutExpired):
                 raise DrumheadError(ErrorCode.HOST_TOOL, f"{argv[0]} did not end within {timeout:.0f} s") from error
             raise
+        finally:
+            _running.discard(process)
     if process.returncode not in accepted:
         message = (err or out or b"").decode(errors="replace").strip()[-2000:]
         raise DrumheadError(ErrorCode.HOST_TOOL, f"{argv[0]} failed with status {process.returncode}: {message}")
     return out
+
+
+def kill_all() -> None:
+    """Kill the programs that threads of this process are waiting for, before it ends without those threads."""
+    for process in tuple(_running):
+        process.kill()
 
 
 def _feed(process: subprocess.Popen[bytes], feed: Callable[[IO[bytes]], object]) -> None:

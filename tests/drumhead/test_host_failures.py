@@ -1,7 +1,9 @@
 """What this host refuses is told in one sentence, whatever the command was doing."""
 
 import os
+import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -46,3 +48,31 @@ def test_an_argument_that_is_not_text(empty):
     )
     assert done.returncode == 2
     assert "an argument is not text in UTF-8" in done.stderr
+
+
+BUSY = """
+import asyncio, sys
+import drumhead.cli
+from drumhead import host
+
+async def command():
+    await asyncio.to_thread(host.run, ["sh", "-c", "trap '' INT; exec 3>$0; exec sleep 600", sys.argv[1]])
+
+try:
+    drumhead.cli._run(command())
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_ctrl_c_ends_a_command_whose_thread_waits_for_a_program(tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with subprocess.Popen([sys.executable, "-c", BUSY, fifo], process_group=0) as process:
+        try:
+            with fifo.open("rb") as started:  # opens when the program runs, and ends when it has ended
+                os.killpg(process.pid, signal.SIGINT)
+                assert process.wait(timeout=60) == 130
+                assert started.read() == b""
+        finally:
+            process.kill()

@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import sys
-from typing import TYPE_CHECKING
+import threading
+import time
+from typing import TYPE_CHECKING, Any
 
+from drumhead import host
 from drumhead.errors import EXIT_STATUS, DrumheadError, ErrorCode, host_error
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     import cyclopts
 
+PATIENCE = 3.0
+"""Seconds that threads have to end after Ctrl-C."""
 GROUPS = {
     "package": "Compose, build, find and move packages.",
     "image": "Move whole images between this host and a registry.",
@@ -95,10 +101,13 @@ COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status (docs/reference/errors.md lists them)."""
-    from drumhead.cli.output import printable_streams  # noqa: PLC0415 - as in application
+    try:
+        from drumhead.cli.output import printable_streams  # noqa: PLC0415 - as in application
 
-    with printable_streams():
-        return _main(arguments)
+        with printable_streams():
+            return _main(arguments)
+    except KeyboardInterrupt:
+        return 130
 
 
 def _main(arguments: list[str] | None) -> int:
@@ -113,7 +122,7 @@ def _main(arguments: list[str] | None) -> int:
         command, bound, _ = application(argv).parse_args(argv, exit_on_error=False, print_error=False)
         result = command(*bound.args, **bound.kwargs)
         if inspect.iscoroutine(result):
-            result = asyncio.run(result)
+            result = _run(result)
     except cyclopts.CycloptsError as error:
         asked = " ".join(["drumhead", *(error.command_chain or ()), "--help"])
         complain(f"{error} See `{asked}`.")
@@ -121,8 +130,6 @@ def _main(arguments: list[str] | None) -> int:
     except DrumheadError as error:
         complain(error.message)
         return EXIT_STATUS[error.code]
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:
         return 141
     except OSError as error:
@@ -130,6 +137,26 @@ def _main(arguments: list[str] | None) -> int:
         complain(failure.message)
         return EXIT_STATUS[failure.code]
     return result if isinstance(result, int) else 0
+
+
+def _run(command: Coroutine[Any, Any, Any]) -> Any:
+    """Run the coroutine of a command.
+
+    After Ctrl-C it ends in order. Threads that still pack or unpack are given a few seconds to remove their files;
+    what they write has its name only when it is whole, so nothing is lost with them.
+    """
+    with asyncio.Runner() as runner:
+        try:
+            return runner.run(command)
+        except KeyboardInterrupt:
+            threading.Thread(target=_give_up, daemon=True).start()
+            raise
+
+
+def _give_up() -> None:
+    time.sleep(PATIENCE)
+    host.kill_all()
+    os._exit(130)
 
 
 def _check_text(argv: Sequence[str]) -> None:
