@@ -29,7 +29,7 @@ from drumhead.image.layers.builder import LayerBuilder, LayerStack
 from drumhead.image.layers.plan import in_order
 from drumhead.image.layers.store import LayerStore
 from drumhead.image.locales import locale_notices
-from drumhead.image.store import ImageStore
+from drumhead.image.store import ImageStore, check_image_name
 from drumhead.package.store import PackageStore
 from drumhead.python.syntax_scan import cached_scans
 from drumhead.records import Image
@@ -65,9 +65,11 @@ async def compose(
 ) -> Composition:
     """Compose the image `name` of `project`. An existing image of that name stays until the new one is complete.
 
-    Raises MANIFEST, NOT_FOUND (a package), INCOMPLETE (a missing library or program), UNSUPPORTED, HOST_TOOL, REMOTE.
+    Raises MANIFEST, NOT_FOUND (a package), INCOMPLETE (a missing library or program), UNSUPPORTED, HOST_TOOL, REMOTE,
+    USAGE for the name.
     """
     started = time.monotonic()
+    check_image_name(name)
     images, guest = ImageStore(home), choose_guest(project, options)
     previous = _find_previous(images, name, guest.name)
     with images.using():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import lzma
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,8 @@ RECORD = "image.json"
 RECORDS: dict[str, str] = {"linux": RECORD, "osv": "osv.json"}
 """The record by guest: a name can have an image for each guest. Without a guest, the first one that exists is used."""
 
-
+IMAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*(/[A-Za-z0-9][A-Za-z0-9._+-]*)*")
+MAX_NAME = 128
 _LARGEST_KERNEL = 256 << 20
 _XZ_MEMORY = 128 << 20
 """Bytes that a kernel may unpack to, and that unpacking may take: an image comes from anywhere."""
@@ -78,8 +80,9 @@ class ImageStore:
     def put(self, image: Image) -> str:
         """Store `image` under its name.
 
-        Return the SHA-256 of its record, which identifies the image's exact contents.
+        Return the SHA-256 of its record, which identifies the image's exact contents. Raises USAGE for its name.
         """
+        check_image_name(image.name)
         record = encode(image)
         with replacing(self._records(image.name, image.guest)[0]) as temporary:
             temporary.write_bytes(record)
@@ -203,3 +206,13 @@ def _decode(file: Path) -> Image:
         return msgspec.json.decode(file.read_bytes(), type=Image)
     except msgspec.DecodeError as error:
         raise DrumheadError(ErrorCode.UNVERIFIED, f"{file} is damaged ({error}); compose the image again") from error
+
+
+def check_image_name(name: str) -> None:
+    """Check the name of a new image, which is a path in a registry too. Raises USAGE."""
+    if not IMAGE_NAME.fullmatch(name) or len(name) > MAX_NAME:
+        raise DrumheadError(
+            ErrorCode.USAGE,
+            f"{name!r} is not an image name (letters and digits, with . _ + - inside and slashes between such words, "
+            f"{MAX_NAME} characters at most)",
+        )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
 from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.manifest.project import NAME
 from drumhead.manifest.run_yaml import RUNTIMES
 
 if TYPE_CHECKING:
@@ -58,8 +60,14 @@ def init_project(
     """Write meta/package.yaml, and meta/run.yaml for a runtime. Raises CONFLICT when one exists."""
     if runtime and runtime not in RUNTIMES:
         raise DrumheadError(ErrorCode.USAGE, f"{runtime} is not a runtime; runtimes are {', '.join(RUNTIMES)}")
-    name = name or root.absolute().name
-    lines = [f"name: {quote(name)}", f"title: {quote(title or name)}", f"author: {quote(author or getpass.getuser())}"]
+    directory = root.absolute().name
+    if name and not NAME.fullmatch(name):
+        raise DrumheadError(
+            ErrorCode.USAGE, f"{name!r} is not a package name (letters and digits, with . _ + - / inside)"
+        )
+    name = name or re.sub(r"[^A-Za-z0-9._+-]+", "-", directory).strip("-._+") or "project"
+    title = title or directory or name
+    lines = [f"name: {quote(name)}", f"title: {quote(title)}", f"author: {quote(author or _author())}"]
     lines += [f"version: {quote(version)}"] if version else []
     lines += ["require:", *(f"- {quote(package)}" for package in require)] if require else []
     texts = {"package.yaml": "\n".join(lines) + "\n"}
@@ -73,6 +81,13 @@ def init_project(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     return list(files)
+
+
+def _author() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without an account, as in many containers
+        return "nobody"
 
 
 def run_template(runtime: str) -> str:

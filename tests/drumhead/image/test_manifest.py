@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.image.store import check_image_name
 from drumhead.manifest.command_line import parse_command
 from drumhead.manifest.ignore import read_ignore
 from drumhead.manifest.init import init_project
@@ -201,6 +202,21 @@ def test_what_init_writes_is_read_again(tmp_path, runtime):
     assert project.run.default == "default"
     with pytest.raises(DrumheadError, match="already exists"):
         init_project(tmp_path)
+
+
+def test_init_makes_a_name_of_that_of_the_directory_and_refuses_a_wrong_one(tmp_path):
+    init_project(tmp_path / "Mein Projekt (neu)")
+    package = read_project(tmp_path / "Mein Projekt (neu)").package
+    assert (package.name, package.title) == ("Mein-Projekt-neu", "Mein Projekt (neu)")
+    with pytest.raises(DrumheadError, match="'a b' is not a package name"):
+        init_project(tmp_path, name="a b")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\n", "-x", "/a", "a//b", "../x", "x" * 129])
+def test_a_name_that_no_registry_takes_is_no_name_of_an_image(name):
+    with pytest.raises(DrumheadError, match="is not an image name"):
+        check_image_name(name)
+    check_image_name("node-micro/tutorial")
 
 
 @pytest.mark.parametrize(

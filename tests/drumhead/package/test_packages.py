@@ -9,8 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from drumhead.blobs import file_digest
+from drumhead.errors import DrumheadError
 from drumhead.home import Home
 from drumhead.package.recipe import known_recipes, read_recipe
+from drumhead.package.remote.remotes import Remote, check_url
 from drumhead.package.store import PackageStore, parse_ref
 from support.guests.composing import Drumhead, write_files
 
@@ -105,6 +107,17 @@ async def test_what_a_remote_changed_is_refused(drumhead, empty, serve, tmp_path
     status = 6 if part == "blobs" else 4
     await asyncio.to_thread(empty.refused, "package", "pull", "cli", status=status)
     assert not list(empty.home.blobs.glob("*"))
+
+
+@pytest.mark.parametrize(
+    "url", ["https://[::1/x", "https://h:99999/x", "https://h:x/y", "https:// /x", "https://h/x y", "oci://:5000/x"]
+)
+def test_a_remote_has_a_host_and_a_name(url):
+    with pytest.raises(DrumheadError, match="must start with http"):
+        check_url(Remote(name="one", url=url))
+    with pytest.raises(DrumheadError, match="not a name for a remote"):
+        check_url(Remote(name="a\n", url="https://h/x"))
+    check_url(Remote(name="one", url="oci+http://[::1]:5000/x"))
 
 
 @pytest.mark.slow

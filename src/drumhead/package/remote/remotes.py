@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -61,12 +62,18 @@ class Repository(Protocol):
 
 
 def check_url(remote: Remote) -> None:
-    """Check that a kind of remote has this URL. Raises USAGE."""
-    scheme, _, rest = remote.url.partition("://")
-    if scheme not in {"http", "https", "oci", "oci+http"} or not rest.strip("/"):
+    """Check that a kind of remote has this URL, and its name. Raises USAGE."""
+    if not remote.name.strip() or not remote.name.isprintable():
+        raise DrumheadError(ErrorCode.USAGE, f"{remote.name!r} is not a name for a remote")
+    try:
+        parts = urlsplit(remote.url)
+        sound = parts.scheme in {"http", "https", "oci", "oci+http"} and parts.hostname and parts.port != 0
+    except ValueError:  # the port, or brackets around an address
+        sound = False
+    if not sound or not remote.url.isprintable() or " " in remote.url:
         raise DrumheadError(
             ErrorCode.USAGE,
-            f"remote {remote.name}: {remote.url} must start with http://, https:// or oci:// and a host",
+            f"remote {remote.name}: {remote.url!r} must start with http://, https:// or oci:// and a host",
         )
 
 
