@@ -13,8 +13,8 @@ class Network:
     client it is reset. Once clients have sent `hold_after` bytes, nothing more goes to the service until `flow`; an
     answer of more than `hold_answers_after` bytes stops there. `held` is set when something is held."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
+    def __init__(self, target: str) -> None:
+        self.lead_to(target)
         self._relays: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.cuts: list[int] = []
@@ -31,6 +31,11 @@ class Network:
     def hold(self, after: int) -> None:
         """Carry so many bytes more from clients, then hold the rest."""
         self._sent, self.hold_after = 0, after
+
+    def lead_to(self, target: str) -> None:
+        """Connect whoever comes from now on to `http://host:port`."""
+        host, _, port = target.removeprefix("http://").rpartition(":")
+        self._target = (host, int(port))
 
     def flow(self) -> None:
         """Carry everything again."""
@@ -99,8 +104,7 @@ class Network:
 @asynccontextmanager
 async def network(target: str) -> AsyncIterator[Network]:
     """Relay to `host:port` from a free port."""
-    host, _, port = target.removeprefix("http://").rpartition(":")
-    relay = Network(host, int(port))
+    relay = Network(target)
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)  # what is held must not hide in buffers
     listening.bind(("127.0.0.1", 0))

@@ -6,6 +6,7 @@ import { basename } from "node:path";
 const [web, endpoint, file, options] = process.argv.slice(2);
 const { Upload } = createRequire(`${web}/package.json`)("tus-js-client");
 
+let retries = 0;
 const upload = new Upload(createReadStream(file), {
   endpoint,
   uploadSize: statSync(file).size,
@@ -13,12 +14,16 @@ const upload = new Upload(createReadStream(file), {
   retryDelays: [100, 200, 400, 800, 1600, 3200],
   metadata: { filename: basename(file) },
   ...JSON.parse(options),
+  onShouldRetry: () => {
+    retries += 1;
+    return true;
+  },
   onError: (error) => {
     console.error(String(error));
     process.exit(1);
   },
   onSuccess: ({ lastResponse }) => {
-    console.log(JSON.stringify({ url: upload.url, task: lastResponse.getHeader("Safelight-Task") }));
+    console.log(JSON.stringify({ url: upload.url, task: lastResponse.getHeader("Safelight-Task"), retries }));
   },
 });
 upload.start();

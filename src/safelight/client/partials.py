@@ -18,16 +18,18 @@ class PartialClient(ServiceClient):
     """Partial uploads; see the store."""
 
     async def create(self, new: NewPartial) -> Partial:
-        """Open an upload. It is not retried, since an upload that nobody knows of would stay until it expires."""
-        return await self._connection.call("POST", "/partials", Partial, json=new, retry=False)
+        """Open an upload. It is retried only if it has an id, since the same id opens the same upload."""
+        return await self._connection.call("POST", "/partials", Partial, json=new, retry=bool(new.id))
 
     async def get(self, id: str) -> Partial:
         """Return an upload and its offset. Raises NOT_FOUND."""
         return await self._connection.call("GET", _partial(id), Partial)
 
-    async def append(self, id: str, offset: int, body: Body, *, checksum: str | None = None) -> Partial:
+    async def append(
+        self, id: str, offset: int, body: Body, *, checksum: str | None = None, holder: str = ""
+    ) -> Partial:
         """Append bytes; `checksum` is `algorithm:hex`. Raises CONFLICT, TOO_LARGE, DIGEST_MISMATCH; see the store."""
-        params = {"offset": offset, "checksum": checksum}
+        params = {"offset": offset, "checksum": checksum, "holder": holder or None}
         headers = {"Content-Type": "application/octet-stream"}
         async with self._connection.open("PATCH", _partial(id), params=params, body=body, headers=headers) as answer:
             return msgspec.json.decode(await answer.read(), type=Partial)

@@ -40,6 +40,7 @@ from safelight.master.storage_use import StorageUse
 from safelight.master.task_actions import TaskActions
 from safelight.master.tasks import Tasks
 from safelight.master.upload.ingest import Ingest
+from safelight.master.upload.replay import ReplayBudget
 from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.master.upload.tus import Tus
 from safelight.master.upload.uploads import Limits, Uploads
@@ -128,7 +129,8 @@ def _application(
 ) -> web.Application:
     """Put the parts together."""
     storage, partials = service.uses(StorageClient, "storage"), service.uses(PartialClient, "storage")
-    recipes, ingest = RecipeBook(db, _from_file(config.recipes)), Ingest(storage, metrics, limit=config.max_photo)
+    recipes, budget = RecipeBook(db, _from_file(config.recipes)), ReplayBudget()
+    ingest = Ingest(storage, metrics, limit=config.max_photo, budget=budget)
     batcher, downloads, places = TaskBatcher(db, storage), Downloads(db, storage), Places(config.uploads)
     events = Events(feed, db, metrics, stall_timeout=config.event_stall_timeout, readers=config.event_readers)
     service.on_stop(events.stop)
@@ -154,7 +156,17 @@ def _application(
         WebhookCalls(db),
         WebhookSecrets(access.accounts, signer, access.audit),
     )
-    tus = Tus(partials, batcher, recipes, downloads, metrics, access.quotas, places=places, limit=config.max_photo)
+    tus = Tus(
+        partials,
+        batcher,
+        recipes,
+        downloads,
+        metrics,
+        access.quotas,
+        places=places,
+        budget=budget,
+        limit=config.max_photo,
+    )
     return _routed(app.make([access.audited(each) for part in parts for each in part.endpoints()]), tus, access)
 
 

@@ -14,6 +14,7 @@ from safelight.errors import Code, Error
 from safelight.storage import download
 from safelight.storage.app import Limits, Numbers
 from safelight.storage.backends import MakeLink
+from safelight.storage.partial.refusals import idle
 from safelight.storage.partial.store import PartialStore
 from safelight.storage.store import BlobStore, OpenBlob
 from safelight.wire import Blob, BlobLink, NewBlobLink, NewPartial, Partial, StorageInfo, StoredBlob
@@ -123,9 +124,12 @@ class DirectPartials:
         """Return an upload and its offset. Raises NOT_FOUND."""
         return await self._store.get(id)
 
-    async def append(self, id: str, offset: int, body: AsyncIterable[bytes], *, checksum: str | None = None) -> Partial:
+    async def append(
+        self, id: str, offset: int, body: AsyncIterable[bytes], *, checksum: str | None = None, holder: str = ""
+    ) -> Partial:
         """Append bytes. A sender that sends nothing for too long is dropped; the bytes it sent are kept."""
-        return await self._store.append(id, offset, in_time(body, self._idle_timeout), checksum=checksum)
+        chunks = in_time(body, self._idle_timeout)
+        return await self._store.append(id, offset, chunks, checksum=checksum, holder=holder)
 
     async def finish(self, id: str) -> Blob:
         """Store a complete upload as a blob. Raises CONFLICT while bytes are missing."""
@@ -155,4 +159,4 @@ async def in_time(chunks: AsyncIterable[bytes], idle_timeout: float) -> AsyncIte
     except StopAsyncIteration:
         return
     except TimeoutError:
-        raise Error(Code.UNAVAILABLE, "Nothing more arrived. Continue with what is missing.") from None
+        raise idle() from None

@@ -33,11 +33,13 @@ class StoredPhoto(msgspec.Struct, frozen=True, kw_only=True):
 class Ingest:
     """Stores photos and refuses everything else."""
 
-    def __init__(self, storage: StorageClient, metrics: Metrics, *, limit: int) -> None:
+    def __init__(
+        self, storage: StorageClient, metrics: Metrics, *, limit: int, budget: ReplayBudget | None = None
+    ) -> None:
         self._storage = storage
         self._metrics = metrics
         self._limit = limit
-        self._budget = ReplayBudget()
+        self._budget = budget or ReplayBudget()
 
     async def store(self, chunks: AsyncIterator[bytes]) -> StoredPhoto:
         """Store a photo. Nothing is sent to storage before the first bytes show that it is one.

@@ -1,12 +1,14 @@
 """Resumable uploads by the tus protocol 1.0.0 (tus.io): creation (with upload), checksum, expiration, termination.
 
-Chunks are streamed to storage, which keeps them, so any master can take the next one. When the last byte has arrived,
+Chunks are streamed to storage, which keeps them, so any master can take the next one; where an instance of storage
+dies meanwhile, the master repeats what is missing at another one (`segments`). When the last byte has arrived,
 the upload becomes a blob and one task, however often that is tried: the task's idempotency key is the id of the upload.
 The last PATCH and every HEAD after it answer with the id of the task in `Safelight-Task`.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from email.utils import formatdate
 
@@ -25,7 +27,9 @@ from safelight.master.access.tenant import tenant_of
 from safelight.master.download.downloads import Downloads
 from safelight.master.metrics import Metrics
 from safelight.master.recipes.recipe_book import RecipeBook, choose
+from safelight.master.upload import segments
 from safelight.master.upload.ingest import too_large
+from safelight.master.upload.replay import ReplayBudget
 from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.master.upload.tus_headers import CHECKSUMS, TUS, checksum, metadata, number
 from safelight.master.upload.uploads import Fields
@@ -57,6 +61,7 @@ class Tus:
         quotas: Quotas,
         *,
         places: Places,
+        budget: ReplayBudget,
         limit: int,
     ) -> None:
         """Take photos of at most `limit` bytes."""
@@ -66,6 +71,7 @@ class Tus:
         self._downloads = downloads
         self._metrics = metrics
         self._places = places
+        self._budget = budget
         self._limit = limit
         self._quotas = quotas
 
@@ -101,6 +107,7 @@ class Tus:
         chosen = await self._recipes.of(tenant).choose(fields.recipe)
         partial = await self._partials.create(
             NewPartial(
+                id=secrets.token_hex(16),
                 size=size,
                 metadata={
                     "tenant": tenant,
@@ -174,7 +181,15 @@ class Tus:
                 if offset == 0:
                     body = await _checked_type(body, partial.size)
                 async with self._quotas.upload(tenant_of(request)):
-                    taken = await self._partials.append(partial.id, offset, body, checksum=checksum(request))
+                    taken = await segments.append(
+                        self._partials,
+                        partial,
+                        offset,
+                        body,
+                        self._budget,
+                        length=request.content_length,
+                        checksum=checksum(request),
+                    )
         except Error as error:
             if error.code in (Code.NOT_AN_IMAGE, Code.UNSUPPORTED_FORMAT):
                 await self._refuse(partial, error)

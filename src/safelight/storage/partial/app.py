@@ -13,16 +13,17 @@ from msgspec import Meta
 from safelight import http
 from safelight.access import route
 from safelight.access.caller import Access
-from safelight.errors import Code, Error
+from safelight.storage.partial.refusals import idle
 from safelight.storage.partial.store import PartialStore
 from safelight.wire import NewPartial
 
 
 class _Append(msgspec.Struct, frozen=True, kw_only=True):
-    """The offset of an append and, if its sender gave one, its checksum as `algorithm:hex`."""
+    """The offset of an append, its checksum as `algorithm:hex` if its sender gave one, and who appends."""
 
     offset: Annotated[int, Meta(ge=0)]
     checksum: str | None = None
+    holder: Annotated[str, Meta(pattern="^[0-9a-f]{0,64}$")] = ""
 
 
 class _Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +61,9 @@ class Partials:
         append = http.query(request, _Append)
         body = self._body(request)
         return http.json_response(
-            await self._store.append(request.match_info["id"], append.offset, body, checksum=append.checksum)
+            await self._store.append(
+                request.match_info["id"], append.offset, body, checksum=append.checksum, holder=append.holder
+            )
         )
 
     async def finish(self, request: web.Request) -> web.Response:
@@ -84,4 +87,4 @@ class Partials:
                     chunk = await request.content.readany()
                 yield chunk
         except TimeoutError:
-            raise Error(Code.UNAVAILABLE, "Nothing more arrived. Continue with what is missing.") from None
+            raise idle() from None

@@ -6,7 +6,8 @@
 A part counts once the state names it. The state is only ever replaced where it still has the tag that was read, so
 of two instances that change an upload at once, one succeeds and the other learns of it; what the other one wrote is not
 named by anything. An append holds the upload: others are told that it is busy, until the hold ends or has not been
-renewed for `_HOLD` seconds. The hold is a courtesy to clients; what keeps the bytes right is the tag.
+renewed for `_HOLD` seconds. The same holder may begin again at any instance, as the one that has died cannot end its
+hold. The hold is a courtesy to clients; what keeps the bytes right is the tag.
 
 Every part except the last has at least `_TAIL` bytes: an append to a shorter one writes it anew.
 """
@@ -74,7 +75,7 @@ class PartialBucket:
         if self._count >= self._limits.count:
             raise too_many(self._count)
         self._shares.check(new.metadata)
-        state = State(id=secrets.token_hex(16), size=new.size, metadata=new.metadata)
+        state = State(id=new.id or secrets.token_hex(16), size=new.size, metadata=new.metadata)
         self._count += 1
         made = self._partial(await self._states.create(state))
         self._shares.add(made.id, made.metadata)
@@ -85,10 +86,10 @@ class PartialBucket:
         return self._partial(await self._states.read(id))
 
     async def append(
-        self, id: str, offset: int, chunks: AsyncIterable[bytes], *, checksum: str | None = None
+        self, id: str, offset: int, chunks: AsyncIterable[bytes], *, checksum: str | None = None, holder: str = ""
     ) -> Partial:
         """Append bytes; see the contract."""
-        append = await self._open(id, offset, checksum)
+        append = await self._open(id, offset, checksum, holder)
         failure: BaseException | None = None
         saving: asyncio.Future[None] | None = None
         try:
@@ -160,10 +161,11 @@ class PartialBucket:
                 await self._delete_all(upload)
         return removed
 
-    async def _open(self, id: str, offset: int, checksum: str | None) -> Append:
+    async def _open(self, id: str, offset: int, checksum: str | None, holder: str) -> Append:
         wanted = parse_checksum(checksum) if checksum is not None else None
         state = await self._states.read(id)
-        _check_free(state)
+        if not holder or holder != state.holder:
+            _check_free(state)
         if state.outcome:
             raise Error(Code.CONFLICT, "This upload is closed, so nothing can be appended.", offset=state.size)
         if state.offset != offset:
@@ -172,7 +174,9 @@ class PartialBucket:
         tail = state.parts[-1] if state.parts and state.parts[-1].size < _TAIL else None
         data = b"" if tail is None else b"".join([chunk async for chunk in self._part(id, tail)])
         until = time.time() + _HOLD
-        held = await self._states.replace(state.evolve(holder=secrets.token_hex(8), until=until, began=offset))
+        held = await self._states.replace(
+            state.evolve(holder=holder or secrets.token_hex(8), until=until, began=offset)
+        )
         if held is None:
             raise busy()
         return Append(self._bucket, self._states, held, tail, data, wanted)

@@ -69,8 +69,10 @@ class PartialDirectory:
 
     async def create(self, new: NewPartial) -> Partial:
         """Open an upload; see the contract."""
+        if new.id in self._shares:
+            return await self.get(new.id)
         self._shares.check(new.metadata)
-        name = secrets.token_hex(16)
+        name = new.id or secrets.token_hex(16)
         self._shares.add(name, new.metadata)
         try:
             return await self._run(self._create, name, new)
@@ -83,7 +85,13 @@ class PartialDirectory:
         return await self._run(self._files.get, id, self._busy.get(id))
 
     async def append(
-        self, id: str, offset: int, chunks: AsyncIterable[bytes], *, checksum: str | None = None
+        self,
+        id: str,
+        offset: int,
+        chunks: AsyncIterable[bytes],
+        *,
+        checksum: str | None = None,
+        holder: str = "",  # noqa: ARG002 - there is no other instance
     ) -> Partial:
         """Append bytes; see the contract."""
         self._take(id)

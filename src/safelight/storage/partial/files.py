@@ -86,9 +86,11 @@ class PartialFiles:
         return figures.f_bavail * figures.f_frsize if figures.f_blocks else None
 
     def create(self, name: str, new: NewPartial) -> Partial:
-        """Create the files of an upload under a new name."""
+        """Create the files of an upload; those that a crash has left are completed."""
         directory = self._root / name
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
+        if (directory / "record.json").exists():
+            return self.get(name)
         (directory / "bytes").touch()
         replace_durably(directory / "record.json", encode(_Kept(size=new.size, metadata=new.metadata)))
         sync(self._root)

@@ -10,6 +10,11 @@ def busy() -> Error:
     return Error(Code.CONFLICT, "Another request is changing this upload. Try again soon.", busy=True)
 
 
+def idle() -> Error:
+    """Return the error of an append whose sender has sent nothing for too long."""
+    return Error(Code.UNAVAILABLE, "Nothing more arrived. Continue with what is missing.", idle=True)
+
+
 def too_many(count: int) -> Error:
     """Return the error of one upload too many."""
     sentence = f"{count} partial uploads are open, which is the limit. Try again later."

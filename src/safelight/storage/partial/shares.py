@@ -20,6 +20,9 @@ class Shares:
         self._owners: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
 
+    def __contains__(self, id: str) -> bool:
+        return id in self._owners
+
     def check(self, metadata: Mapping[str, str]) -> None:
         """Raise TOO_MANY_REQUESTS where one more upload with this metadata has no place."""
         owner, count = metadata.get(_OWNER, ""), len(self._owners)
@@ -30,7 +33,9 @@ class Shares:
             raise too_many(theirs)
 
     def add(self, id: str, metadata: Mapping[str, str]) -> None:
-        """Count an upload in."""
+        """Count an upload in, once."""
+        if id in self._owners:
+            return
         owner = metadata.get(_OWNER, "")
         self._owners[id] = owner
         self._counts[owner] += 1

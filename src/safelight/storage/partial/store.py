@@ -29,7 +29,10 @@ class PartialStore(Protocol):
     """
 
     async def create(self, new: NewPartial) -> Partial:
-        """Open an upload. Raises STORAGE_FULL where it would not fit, TOO_MANY_REQUESTS where too many are open."""
+        """Open an upload; return the one that is there where its id was given and is known already.
+
+        Raises STORAGE_FULL where it would not fit, TOO_MANY_REQUESTS where too many are open.
+        """
         ...
 
     async def get(self, id: str) -> Partial:
@@ -37,9 +40,10 @@ class PartialStore(Protocol):
         ...
 
     async def append(
-        self, id: str, offset: int, chunks: AsyncIterable[bytes], *, checksum: str | None = None
+        self, id: str, offset: int, chunks: AsyncIterable[bytes], *, checksum: str | None = None, holder: str = ""
     ) -> Partial:
-        """Append bytes to an upload.
+        """Append bytes to an upload. With `holder`, take the place of an append of the same holder at an instance that
+        has died or cannot be reached; of the bytes of that one, those count that were durable.
 
         When `chunks` fails, the bytes before the failure are kept, unless a checksum was given, and the failure is
         raised. Raises CONFLICT where the upload's offset is not `offset` (the error has the right one as `offset`),
