@@ -11,6 +11,7 @@ import contextlib
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +22,10 @@ _PROCRASTINATE = """
 import asyncio, sys, procrastinate
 role, dsn, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
 app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=dsn, max_size=40))
+begun = []
 @app.task(queue="bench", name="job")
-async def job(digest: str) -> None: pass
+async def job(digest: str) -> None:
+    if not begun: begun.append(print("begun", flush=True))
 async def feed():
     while True:
         if batch > 1: await job.batch_defer_async(*({"digest": "a" * 64} for _ in range(batch)))
@@ -38,12 +41,14 @@ asyncio.run(main())
 """
 
 _CELERY = """
-import celery, logging
+import celery, os
 app = celery.Celery("bench_jobs", broker="redis://127.0.0.1:PORT/0")
 app.conf.update(task_acks_late=True, task_ignore_result=True, worker_hijack_root_logger=False,
                 worker_prefetch_multiplier=16, broker_connection_retry_on_startup=True)
+begun = []
 @app.task(name="job")
-def job(digest): pass
+def job(digest):
+    if not begun: begun.append(os.write(1, b"begun\\n"))
 """
 
 _CELERY_FEED = """
@@ -56,13 +61,39 @@ for thread in threads: thread.join()
 """
 
 
+class _Program:
+    """A program whose output is a pipe; what it complains of goes into a file."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self._process = process
+        self._log = log
+
+    def says(self, text: str) -> None:
+        """Wait until a line of its output contains a text; then leave the output to a thread that reads it."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if text in line:
+                threading.Thread(target=self._process.stdout.read, daemon=True).start()
+                return
+        raise AssertionError(self.complaints())
+
+    def complaints(self) -> str:
+        """Return the end of what it has complained of."""
+        return self._log.read_text()[-2000:]
+
+
 @contextlib.contextmanager
-def _running(argv: list[str], directory: Path) -> Iterator[None]:
-    with (directory / "log").open("ab") as log:
-        process = subprocess.Popen(argv, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+def _running(argv: list[str], directory: Path) -> Iterator[_Program]:
+    """Run a program, which must not end by itself. What it prints before it `says` something may fill a pipe."""
+    log = directory / "log"
+    with log.open("ab") as complaints:
+        process = subprocess.Popen(
+            argv, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints, text=True
+        )
+    running = _Program(process, log)
     try:
-        yield
-        assert process.poll() is None, (directory / "log").read_text()[-2000:]
+        yield running
+        assert process.poll() is None, running.complaints()
     finally:
         process.terminate()
         try:
@@ -83,10 +114,12 @@ async def procrastinate(python: str, url: str, batch: int, seconds: float) -> fl
 
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        with _running([*words, "work", url, "1"], place), _running([*words, "feed", url, str(batch)], place):
-            while not (before := await finished()):  # noqa: ASYNC110 - the worker says it nowhere else
-                await asyncio.sleep(0.05)
-            start = time.perf_counter()
+        with (
+            _running([*words, "work", url, "1"], place) as worker,
+            _running([*words, "feed", url, str(batch)], place),
+        ):
+            await asyncio.to_thread(worker.says, "begun")
+            start, before = time.perf_counter(), await finished()
             await asyncio.sleep(seconds)
             rate = (await finished() - before) / (time.perf_counter() - start)
     await server.execute("TRUNCATE procrastinate_jobs CASCADE")
@@ -103,22 +136,13 @@ def celery(python: str, seconds: float) -> float:
         (place / "bench_jobs.py").write_text(_CELERY.replace("PORT", str(port)))
         server = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", name, "--save", ""]
         worker = [python, "-m", "celery", "-A", "bench_jobs", "worker", "--loglevel", "WARNING", "--concurrency", "2"]
-        with _running([*server, "--appendonly", "yes", "--appendfsync", "always"], place):
-            while not _answers(port):
-                time.sleep(0.05)
-            with _running(worker, place), _running([python, "-c", _CELERY_FEED], place):
-                while not (before := _finished(port)):
-                    time.sleep(0.1)
-                start = time.perf_counter()
-                time.sleep(seconds)
+        with _running([*server, "--appendonly", "yes", "--appendfsync", "always"], place) as redis:
+            redis.says("Ready to accept connections")
+            with _running(worker, place) as working, _running([python, "-c", _CELERY_FEED], place):
+                working.says("begun")
+                start, before = time.perf_counter(), _finished(port)
+                time.sleep(seconds)  # the time that is measured
                 return (_finished(port) - before) / (time.perf_counter() - start)
-
-
-def _answers(port: int) -> bool:
-    try:
-        return _ask(port, "PING") == "PONG"
-    except OSError:
-        return False
 
 
 def _finished(port: int) -> int:

@@ -1,14 +1,17 @@
 """Durable tasks per second through create, lease and finish with PostgreSQL, in process, with 1 to 10^6 others waiting.
 
     PYTHONPATH=tests python -m benchmarks.queue.postgres [--seconds 3] [--runs 3] [--depths 1,1000,100000,1000000]
-        [--held 120] [--peers PYTHON]
+        [--held 180] [--held-depths 1,1000000] [--peers PYTHON]
 
 The server is Debian's, in a temporary directory, with fsync. Beside db's store, in the same run: a bare loop of asyncpg
 with the same statements on the same tables (one session, one commit per batch, no ids, no checks, no counts), and, if
 an interpreter that has them is named, Procrastinate on the same server and Celery on Redis with `appendfsync always`
-(`peers.py`). Each is measured with batches of 100 from 6 clients and one at a time from 32 clients, and the store
-once more while a transaction is held open that began before: first it works for `--held` seconds under it. Runs
-alternate; the table shows medians, and the lines below it compare them with the aims.
+(`peers.py`). Each is measured with batches of 100 from 6 clients and one at a time from 32 clients. Each depth has a
+database of its own, and rounds go through them in alternating order.
+
+Then the store works for `--held` seconds under a transaction that is held open and began before. After that, still
+under it, rounds alternate with a database in which none is held. The table shows medians, and the lines below it
+compare them with the aims. With the defaults all of it takes some 15 minutes.
 """
 
 import argparse
@@ -18,15 +21,16 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 import asyncpg
 import msgspec
 from benchmarks.queue import peers
 
 from safelight.db.commit.transaction import Transaction
-from safelight.db.postgres import PostgresStore
+from safelight.db.postgres import PostgresStore, schema
 from safelight.db.postgres.ledger import load
+from safelight.db.postgres.sessions.address import Address
 from safelight.db.postgres.sessions.connection import Connection
 from safelight.db.postgres.sessions.waiting import run
 from safelight.db.rows import EventRow, TaskRow
@@ -34,7 +38,6 @@ from safelight.wire import Blob, Finished, LeaseRequest, NewTask, Output, State,
 from support.servers import postgres
 
 SPEC = msgspec.Raw(b'{"name":"invert","outputs":{"image":{"operations":[{"op":"invert"}]}}}')
-Measure = Callable[[], Awaitable[float]]
 
 
 def digest() -> str:
@@ -174,33 +177,76 @@ async def fill(url: str, depth: int) -> None:
     await server.close()
 
 
-async def measure(given: argparse.Namespace, server: postgres.Server) -> dict[str, list[float]]:
-    results: dict[str, list[float]] = {}
+class Databases:
+    """The databases of one server, one for each depth, so that rounds alternate between them."""
 
-    async def note(name: str, call: Awaitable[float]) -> None:
-        results.setdefault(name, []).append(await call)
-        print(f"{name}: {results[name][-1]:.0f}/s", file=sys.stderr)
+    def __init__(self, server: postgres.Server) -> None:
+        self._server = server
 
-    for depth in map(int, given.depths.split(",")):
-        url = await server.empty()
+    async def filled(self, name: str, depth: int) -> str:
+        """Make a database in which so many tasks wait; return its URL."""
+        admin = await asyncpg.connect(self._server.url())
+        await admin.execute(f"CREATE DATABASE {name}")
+        await admin.close()
+        url = self._server.url(name)
+        await schema.migrate(Address(url=url))
+        started = time.perf_counter()
         await fill(url, depth)
-        for _ in range(given.runs):
-            for batch, clients in ((100, 6), (1, 32)):
-                size = f"batch {batch}"
-                await note(f"bare asyncpg, {depth} waiting, {size}", bare(url, batch, given.seconds))
-                await note(f"safelight, {depth} waiting, {size}", with_store(url, batch, clients, given.seconds))
-                if given.peers and depth == 1:
-                    peer = peers.procrastinate(given.peers, url, batch, given.seconds)
-                    await note(f"Procrastinate, {size}", peer)
-            if given.peers and depth == 1:
-                await note("Celery, batch 1", asyncio.to_thread(peers.celery, given.peers, given.seconds))
-        async with held_open(url):
-            await with_store(url, 100, 6, given.held)
-            for _ in range(given.runs):
-                for batch, clients in ((100, 6), (1, 32)):
-                    name = f"safelight, {depth} waiting, batch {batch}, a transaction held open"
-                    await note(name, with_store(url, batch, clients, given.seconds))
-    return results
+        print(f"{depth} waiting: made in {time.perf_counter() - started:.1f} s", file=sys.stderr)
+        return url
+
+
+class Results:
+    """What each round has found, by name."""
+
+    def __init__(self) -> None:
+        self.rates: dict[str, list[float]] = {}
+
+    async def note(self, name: str, call: Awaitable[float]) -> None:
+        self.rates.setdefault(name, []).append(await call)
+        print(f"{name}: {self.rates[name][-1]:.0f}/s", file=sys.stderr)
+
+
+SIZES = ((100, 6), (1, 32))
+"""Tasks in a batch, and clients."""
+
+
+async def measure(given: argparse.Namespace, server: postgres.Server) -> dict[str, list[float]]:
+    databases, results = Databases(server), Results()
+    depths = [int(depth) for depth in given.depths.split(",")]
+    urls = {depth: await databases.filled(f"waiting_{depth}", depth) for depth in depths}
+    for number in range(given.runs):
+        for depth in depths if number % 2 == 0 else reversed(depths):
+            for batch, clients in SIZES:
+                place = f"{depth} waiting, batch {batch}"
+                await results.note(f"bare asyncpg, {place}", bare(urls[depth], batch, given.seconds))
+                await results.note(f"safelight, {place}", with_store(urls[depth], batch, clients, given.seconds))
+        if given.peers:
+            await with_peers(given, results, urls[depths[0]])
+    for depth in map(int, filter(None, given.held_depths.split(","))):
+        await under_a_transaction(given, databases, results, depth)
+    return results.rates
+
+
+async def with_peers(given: argparse.Namespace, results: Results, url: str) -> None:
+    for batch, _ in SIZES:
+        peer = peers.procrastinate(given.peers, url, batch, given.seconds)
+        await results.note(f"Procrastinate, batch {batch}", peer)
+    await results.note("Celery, batch 1", asyncio.to_thread(peers.celery, given.peers, given.seconds))
+
+
+async def under_a_transaction(given: argparse.Namespace, databases: Databases, results: Results, depth: int) -> None:
+    """Work for minutes under a transaction that is held open, then alternate with a database in which none is."""
+    url = await databases.filled(f"held_{depth}", depth)
+    free = await databases.filled(f"free_{depth}", depth)
+    async with held_open(url):
+        await with_store(url, 100, 6, given.held)
+        for number in range(given.runs):
+            for batch, clients in SIZES:
+                name = f"safelight beside it, {depth} waiting, batch {batch}"
+                both = [(name, free), (f"{name}, a transaction held open", url)]
+                for each, where in both if number % 2 == 0 else reversed(both):
+                    await results.note(each, with_store(where, batch, clients, given.seconds))
 
 
 def options() -> argparse.Namespace:
@@ -208,7 +254,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--depths", default="1,1000,100000,1000000")
-    parser.add_argument("--held", type=float, default=120.0, help="seconds of work under the transaction held open")
+    parser.add_argument("--held", type=float, default=180.0, help="seconds of work under the transaction held open")
+    parser.add_argument("--held-depths", default="1,1000000", help="how many wait meanwhile; empty for no transaction")
     parser.add_argument("--peers", metavar="PYTHON", default="", help="an interpreter with procrastinate and celery")
     return parser.parse_args()
 
@@ -226,15 +273,20 @@ def compared(found: dict[str, float]) -> list[str]:
     """Return a line for each ratio that there is an aim for."""
     lines = []
     for name, rate in found.items():
-        if not name.startswith("safelight") or "held" in name:
-            continue
-        bare, held = found[name.replace("safelight", "bare asyncpg")], found[f"{name}, a transaction held open"]
-        lines.append(f"{name}: {rate / bare:.2f} of bare asyncpg (0.6), {held / rate:.2f} under the transaction (0.8)")
+        if name.startswith("safelight,"):
+            bare = found[name.replace("safelight", "bare asyncpg")]
+            lines.append(f"{name}: {rate / bare:.2f} of bare asyncpg (0.6)")
+        elif name.endswith("held open"):
+            lines.append(f"{name}: {rate / found[name.removesuffix(', a transaction held open')]:.2f} of it (0.8)")
     for size in ("batch 100", "batch 1"):
+        rates = [rate for name, rate in found.items() if name.startswith("safelight,") and name.endswith(size)]
+        lines.append(f"{size}: at the slowest depth {min(rates) / max(rates):.2f} of the fastest")
         for peer, aim in (("Procrastinate", 10), ("Celery", 1)):
             if f"{peer}, {size}" in found:
-                ratio = found[f"safelight, 1 waiting, {size}"] / found[f"{peer}, {size}"]
-                lines.append(f"{size}: {ratio:.1f} times {peer} ({aim})")
+                first = next(
+                    rate for name, rate in found.items() if name.startswith("safelight,") and name.endswith(size)
+                )
+                lines.append(f"{size}: {first / found[f'{peer}, {size}']:.1f} times {peer} ({aim})")
     return lines
 
 
