@@ -7,7 +7,8 @@ import asyncio
 import asyncpg
 import pytest
 
-from safelight.db.postgres import PostgresStore
+from safelight.db.postgres import PostgresStore, schema
+from safelight.db.postgres.sessions.address import Address
 from safelight.db.postgres.sessions.connection import Connection
 from safelight.db.postgres.sessions.failures import Concerns, concerns
 from safelight.db.postgres.sessions.waiting import wait
@@ -215,3 +216,16 @@ async def test_another_version_of_the_schema_is_refused_and_migrated_by_command(
     await server.close()
     async with PostgresStore.open(database) as store:
         assert len(await store.create([new_task()])) == 1
+
+
+async def test_nobody_finds_a_database_half_set_up(database):
+    server, newest = await asyncpg.connect(database), len(migrations("safelight.db.postgres"))
+    await server.execute("SET client_min_messages = warning; DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    await server.execute("CREATE TABLE schema_version (version integer NOT NULL)")
+    both = [asyncio.create_task(schema.migrate(Address(url=database))) for _ in range(2)]
+    found = set()
+    while not all(task.done() for task in both):
+        found.add(await server.fetchval("SELECT max(version) FROM schema_version") or 0)
+    assert [await task for task in both] == [newest, newest]
+    assert found <= {0, newest}
+    await server.close()

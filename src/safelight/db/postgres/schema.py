@@ -21,6 +21,7 @@ _VERSION_TABLE = "CREATE TABLE IF NOT EXISTS schema_version (version integer NOT
 async def migrate(address: Address) -> int:
     """Bring the database to the newest schema, each step in a transaction of its own; return the version.
 
+    An empty database is set up by one transaction, so that nobody finds it half set up, whenever this is interrupted.
     Several may do so at once. Raises UNAVAILABLE with the reason.
     """
     connection = await address.connect(statement_timeout="0", lock_timeout="60s", enable_seqscan="on")
@@ -30,12 +31,14 @@ async def migrate(address: Address) -> int:
         steps = scripts.migrations(PACKAGE)
         version = await _version(connection)
         _refuse_newer(address, version, len(steps))
-        for number, script in enumerate(steps[version:], start=version + 1):
-            log.info("Migrating the database to version %d", number)
+        missing = list(enumerate(steps[version:], start=version + 1))
+        for together in [missing] if version == 0 else [[step] for step in missing]:
             async with connection.transaction():
-                await connection.execute(script)
-                await connection.execute("DELETE FROM schema_version")
-                await connection.execute("INSERT INTO schema_version VALUES ($1)", number)
+                for number, script in together:
+                    log.info("Migrating the database to version %d", number)
+                    await connection.execute(script)
+                    await connection.execute("DELETE FROM schema_version")
+                    await connection.execute("INSERT INTO schema_version VALUES ($1)", number)
         return len(steps)
     except asyncpg.PostgresError as error:
         raise Error(Code.UNAVAILABLE, f"The database at {address.shown} cannot be migrated: {error}.") from error
