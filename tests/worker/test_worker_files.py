@@ -1,12 +1,16 @@
 """Where a worker shares a file system with storage, photos and results go by file."""
 
+import hashlib
+import os
 import shutil
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from safelight.client.master import Client
-from safelight.wire import State
+from safelight.wire import Blob, State
+from safelight.worker.inputs import _copied
 from support.photos import is_inverse, photo
 from support.system import System
 from worker.conftest import Start
@@ -38,6 +42,32 @@ async def test_no_byte_of_a_photo_is_sent_to_a_worker_that_sees_its_file(
     assert task.state is State.FINISHED
     assert (await sent_and_received(whole))[0] == sent
     await worker.log("Photos and results go by file")
+
+
+@pytest.mark.slow
+async def test_a_photo_that_is_not_held_in_memory_goes_by_file_too(whole: System, client: Client, start: Start) -> None:
+    await start()
+    sent, _ = await sent_and_received(whole)
+    task = await client.wait((await client.upload(photo(304) + bytes(17 << 20))).id, timeout=60)
+    assert task.state is State.FINISHED
+    assert (await sent_and_received(whole))[0] == sent
+
+
+async def test_a_file_that_is_not_there_or_not_whole_is_not_taken(tmp_path: Path) -> None:
+    data, at = os.urandom(3_000_000), tmp_path / "blob"
+    blob = Blob(digest=hashlib.sha256(data).hexdigest(), size=len(data))
+
+    def taken() -> bool:
+        with (tmp_path / "copy").open("wb", buffering=0) as file:
+            return _copied(at, file, blob)
+
+    assert not taken()
+    for stored in (data[:-1], data + b"x", data[:-1] + bytes([data[-1] ^ 1])):
+        at.write_bytes(stored)  # noqa: ASYNC240 - of a test
+        assert not taken()
+    at.write_bytes(data)  # noqa: ASYNC240
+    assert taken()
+    assert (tmp_path / "copy").read_bytes() == data  # noqa: ASYNC240
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from io import FileIO
 from pathlib import Path
 
 from safelight.client.base import retrying
@@ -49,7 +50,8 @@ class Inputs:
             if blob.size <= _IN_MEMORY:
                 return await self._read(blob)
             path = self._workdir.path(lease.id)
-            await self._copy(blob, path)
+            if not await self._copied(blob, path):
+                await self._copy(blob, path)
             return path
 
         try:
@@ -87,6 +89,13 @@ class Inputs:
         _check(blob, digest)
         return data
 
+    async def _copied(self, blob: Blob, path: Path) -> bool:
+        """Copy a blob's file; False where it is not there, or is not whole."""
+        if (at := await self._shared.path(blob.digest)) is None:
+            return False
+        async with opened(lambda: path.open("wb", buffering=0)) as file:
+            return await asyncio.to_thread(_copied, at, file, blob)
+
     async def _copy(self, blob: Blob, path: Path) -> None:
         digest = hashlib.sha256()
         async with self._storage.open(blob.digest) as response, opened(lambda: path.open("wb")) as file:
@@ -108,6 +117,26 @@ def _verified(path: Path, blob: Blob) -> bytes | None:
     except OSError:
         return None
     return data if hashlib.sha256(data or b"").hexdigest() == blob.digest else None
+
+
+def _copied(path: Path, target: FileIO, blob: Blob) -> bool:
+    """Copy a blob's file; False where it cannot be read, or is not whole."""
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(_CHUNK))
+    try:
+        source = path.open("rb", buffering=0)
+    except OSError:
+        return False
+    with source:
+        while True:
+            try:
+                rest = buffer[: source.readinto(buffer)]
+            except OSError:  # of storage's disk, while one of `target` is this worker's own
+                return False
+            if not rest:
+                return digest.hexdigest() == blob.digest
+            digest.update(rest)
+            while rest:
+                rest = rest[target.write(rest) :]
 
 
 async def _gathered(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytearray]:
