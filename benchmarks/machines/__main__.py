@@ -146,7 +146,7 @@ class Bench:
             await self.drumhead("rmi", IMAGE, "--guest", guest)
             taken["removed"].append(await self.compose(guest))
             await self.drumhead("rmi", IMAGE, "--guest", guest)
-            for made in ("layers", "bytecode", "interpreters"):
+            for made in ("layers", "mounted", "bytecode", "interpreters"):
                 shutil.rmtree(self.home.cache / made)
             taken["anew"].append(await self.compose(guest))
         for what, aim, key in (

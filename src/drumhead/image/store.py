@@ -13,6 +13,7 @@ import msgspec
 
 from drumhead.blobs import Blobs, replacing
 from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.image.layers.mounted import mounted_path, sweep_mounted
 from drumhead.package.store import PackageStore
 from drumhead.records import Blob, Command, GuestName, Image, ImageFiles, Layer
 
@@ -107,7 +108,8 @@ class ImageStore:
                 if folder == self._home.images or any(folder.iterdir()):
                     break
                 folder.rmdir()
-            return self._blobs.sweep(self._named_blobs())
+            named = self._named_blobs()
+            return self._blobs.sweep(named) + sweep_mounted(self._home, named)
 
     def files(self, image: Image) -> ImageFiles:
         """Return the image's files on this host. Unpacks the kernel the first time.
@@ -125,6 +127,16 @@ class ImageStore:
             initrd=self._blobs.find(initrd.digest) if initrd else None,
             layers=tuple(self._blobs.find(layer.blob.digest) for layer in image.layers),
         )
+
+    def mounted_files(self, image: Image) -> ImageFiles:
+        """Return the same for a machine to start from: a layer made on this host without its compression.
+
+        Unpacking in the guest would take long under emulation, and memory.
+        """
+        files = self.files(image)
+        plain = [mounted_path(self._home, layer.blob.digest) for layer in image.layers]
+        chosen = (path if path.is_file() else stored for path, stored in zip(plain, files.layers, strict=True))
+        return msgspec.structs.replace(files, layers=tuple(chosen))
 
     @contextmanager
     def using(self) -> Iterator[None]:

@@ -158,7 +158,7 @@ async def _start(instances: Instances, image: Image, spec: InstanceSpec, *, atta
     _refuse_little_memory(guest, spec.memory)
     if spec.sleep_after:
         require(guest, "listening")
-    files = await asyncio.to_thread(ImageStore(home).files, image)
+    files = await asyncio.to_thread(ImageStore(home).mounted_files, image)
     acceleration = await find_acceleration(home, guest.probe(files))
     launch = _plan(instances, image, spec, acceleration.accelerator, attached=attached, fleet=fleet)
     members = [*_others(instances, spec), launch]

@@ -18,6 +18,7 @@ from drumhead.filesystem.rofs.root import unite
 from drumhead.filesystem.rofs.writer import write_rofs
 from drumhead.filesystem.squashfs import write_squashfs
 from drumhead.guest.contract import Finding
+from drumhead.image.layers.mounted import mounted_path, write_mounted
 from drumhead.records import Blob, Filesystem, Kernel, Layer
 from drumhead.report import silent
 from drumhead.tree import Tree
@@ -77,6 +78,7 @@ class LayerStore:
         self._blobs = Blobs(home)
         self.filesystem: Filesystem = filesystem
         self._packing = f"{filesystem} {PACKING[filesystem]}"
+        self._has_mounted = filesystem == "squashfs"
         self._report = report
 
     def from_key(
@@ -137,6 +139,8 @@ class LayerStore:
         blob = self._stored(record)
         if record is None or blob is None or (packed and packed.digest != blob.digest):
             return None
+        if self._has_mounted and not mounted_path(self._home, blob.digest).is_file():
+            return None
         return record if not self._rules or self._rules in record.findings else None
 
     def _stored(self, record: LayerRecord | None) -> Blob | None:
@@ -166,6 +170,8 @@ class LayerStore:
 
     def _keep(self, tree: Tree, source: str, blob: Blob) -> LayerRecord:
         old = self.record(source)
+        if self._has_mounted:
+            write_mounted(self._home, blob.digest, tree)
         checked = {self._rules: self._guest.check(tree)} if self._guest else {}
         record = LayerRecord(
             source=source,

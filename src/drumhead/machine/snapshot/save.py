@@ -50,7 +50,7 @@ async def take_snapshot(home: Home, image: Image, *, memory: int, cpus: int) -> 
     """
     guest = find_guest(image.guest)
     refuse_unsavable(guest, image, memory)
-    files = await asyncio.to_thread(ImageStore(home).files, image)
+    files = await asyncio.to_thread(ImageStore(home).mounted_files, image)
     acceleration = await find_acceleration(home, guest.probe(files))
     accelerator = acceleration.accelerator
     key = snapshot_key(guest, image, files, memory=memory, cpus=cpus, accelerator=accelerator)
