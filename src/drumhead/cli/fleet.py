@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,7 +15,8 @@ from drumhead.cli.output import notice, print_json, print_table
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.fleet.deploy import check_images, start_supervisor, take_down, wait_settled
 from drumhead.fleet.file import read_fleet
-from drumhead.fleet.plan import planned_machines, with_guest
+from drumhead.fleet.plan import planned_machines, shared, with_guest
+from drumhead.fleet.records import MAX_COUNT
 from drumhead.fleet.store import FleetStore
 from drumhead.fleet.supervisor import Supervisor, scaled
 from drumhead.home import find_home
@@ -157,13 +159,14 @@ async def scale_command(
     wanted = {}
     for text in counts:
         member, _, number = text.partition("=")
-        if member not in fleet.members or not (number.isascii() and number.isdigit()):
+        if member not in fleet.members or not re.fullmatch("[0-9]{1,3}", number) or int(number) > MAX_COUNT:
             known = ", ".join(fleet.members)
-            raise DrumheadError(ErrorCode.USAGE, f"{text!r}: write MEMBER=NUMBER; the members are {known}")
-        if int(number) > 1 and any(one.host_port for one in fleet.members[member].forwards):
             raise DrumheadError(
-                ErrorCode.USAGE, f"{member} forwards a fixed port of the host, which only one machine can use"
+                ErrorCode.USAGE, f"{text!r}: write MEMBER=NUMBER (0 to {MAX_COUNT}); the members are {known}"
             )
+        _, reason = shared(fleet.members[member].forwards, fleet.members[member].volumes)
+        if int(number) > 1 and reason:
+            raise DrumheadError(ErrorCode.USAGE, f"{member}: {reason}")
         wanted[member] = int(number)
     fleet = scaled(fleet, wanted)
     check_images(store, fleet)

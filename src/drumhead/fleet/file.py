@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING, TypeVar, get_args
 
 from drumhead.errors import DrumheadError
-from drumhead.fleet.plan import start_order
-from drumhead.fleet.records import Fleet, HealthCheck, Member, RestartPolicy
+from drumhead.fleet.plan import shared, start_order
+from drumhead.fleet.records import MAX_COUNT, Fleet, HealthCheck, Member, RestartPolicy
 from drumhead.machine import options
 from drumhead.manifest.yaml_reader import Section, read_yaml
 from drumhead.records import GuestName
@@ -65,9 +65,13 @@ def _member(section: Section, name: str, guest: str) -> Member:
     if restart not in get_args(RestartPolicy):
         raise section.refuse("restart", f"restart must be one of {', '.join(get_args(RestartPolicy))}, not {restart}")
     forwards = _parsed(section, "forward", options.read_forwards)
-    count = _number(section, "count", 1, 0, 100)
-    if count > 1 and any(forward.host_port for forward in forwards):
-        raise section.refuse("forward", "several machines cannot share a port of the host; use 0:GUEST, or count: 1")
+    volumes = _parsed(section, "volumes", options.read_volumes)
+    count = _number(section, "count", 1, 0, MAX_COUNT)
+    key, reason = shared(forwards, volumes)
+    if count > 1 and key:
+        raise section.refuse(key, reason)
+    if "run" in section and "command" in section:
+        raise section.refuse("command", "run names a config set and command gives one; remove one of them")
     return Member(
         image=section.text("image"),
         guest=_guest(section, guest),
@@ -81,7 +85,7 @@ def _member(section: Section, name: str, guest: str) -> Member:
         health=_health(section.section("health", "health")) if "health" in section else None,
         restart=restart,  # type: ignore[arg-type]  # one of the literals, as just checked
         forwards=forwards,
-        volumes=_parsed(section, "volumes", options.read_volumes),
+        volumes=volumes,
         secrets=section.texts("secrets"),
     )
 

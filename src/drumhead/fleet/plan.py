@@ -91,3 +91,12 @@ def _own_volume(fleet: str, wanted: PlannedMachine, volume: VolumeMount) -> Volu
     if "/" in volume.source:
         return volume
     return msgspec.structs.replace(volume, source=machine_name(fleet, volume.source, wanted.number))
+
+
+def shared(forwards: tuple[PortForward, ...], volumes: tuple[VolumeMount, ...]) -> tuple[str, str]:
+    """Return what keeps a member from having several machines: its key in a fleet file and why; empty for nothing."""
+    if any(forward.host_port for forward in forwards):
+        return "forward", "several machines cannot share a port of the host; use 0:GUEST, or one machine"
+    if any("/" in volume.source and not volume.readonly for volume in volumes):
+        return "volumes", "several machines cannot write to one disk; name a volume, append :ro, or use one machine"
+    return "", ""

@@ -8,6 +8,8 @@ import msgspec
 
 from drumhead.machine.records import PortForward, VolumeMount
 
+MAX_COUNT = 100
+"""Machines that one member may have."""
 RestartPolicy = Literal["no", "on-failure", "always"]
 Health = Literal["waiting", "starting", "healthy", "restarting", "ended", "failed"]
 """waiting: for the members it depends on. ended: with success, for good. failed: with an error, and not restarted."""
