@@ -209,11 +209,6 @@ def grace_forgotten() -> None:
     Ages.before = lambda self, name, keep: time.time() if name == "blobs" else before(self, name, keep)
 
 
-def unheard_forgotten() -> None:
-    """Take back only the deaths of leases that a worker names, not of those that it never received."""
-    Memory.unheard = property(lambda _self: {}, lambda _self, _value: None)
-
-
 def restored_untold() -> None:
     """Tell no reader that an older copy of the database was restored."""
     Memory.restored = lambda _self, _after, _known: False
@@ -225,6 +220,6 @@ MUTATIONS: dict[str, Callable[[], None]] = {
         answer_before_commit, events_apart, no_flush_of_sqlite, no_flush_of_blobs, no_flush_of_directories,
         parts_not_flushed, no_fence, keys_ignored, stalls_charged, returned_is_death, results_not_stored,
         keys_forgotten_at_the_end, numbers_go_on_after_a_rollback, heartbeats_extend_all, blobs_flushed_later,
-        grace_forgotten, unheard_forgotten, restored_untold,
+        grace_forgotten, restored_untold,
     )
 }  # fmt: skip

@@ -13,10 +13,9 @@ from simulation.mutations import MUTATIONS
 
 _TESTS = Path(__file__).parent.parent
 FOUND = {
-    100050: "who waited for a task that a restored database did not have waited for ever",
-    50094: "a worker whose request for leases hung was heard by its heartbeats, and its lost lease stayed a death",
+    100085: "who waited for a task that a restored database did not have waited for ever",
 }
-"""Seeds that have found faults of the product, and which."""
+"""Seeds that find faults which the product once had. A change of what programs do changes what a seed does, too."""
 
 
 def _simulate(*arguments: object, hash_seed: str = "random") -> subprocess.CompletedProcess[str]:
@@ -50,7 +49,7 @@ def test_a_seed_has_the_same_history_byte_for_byte(seed: int) -> None:
     assert "peace" in histories[0]
 
 
-RARE = {"grace_forgotten": 78, "unheard_forgotten": 50094}
+RARE = {"grace_forgotten": 78}
 """The seed with which to begin, for what only a few seeds show."""
 
 
