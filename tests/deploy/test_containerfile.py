@@ -1,4 +1,4 @@
-"""deploy/Containerfile, built by buildah from a base that debootstrap makes, and deploy/compose.yaml."""
+"""deploy/Containerfile, built by buildah from a base that mmdebstrap makes, and deploy/compose.yaml."""
 
 import importlib
 import json
@@ -41,8 +41,8 @@ def test_compose_starts_each_service_with_settings_that_it_has(name):
 
 @pytest.mark.slow
 def test_buildah_builds_an_image_that_serves(tmp_path):
-    base, wheels, key = tmp_path / "base", tmp_path / "wheels", tmp_path / "cluster-key"
-    run("debootstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates", "bookworm", base)
+    base, wheels, key = tmp_path / "base.tar", tmp_path / "wheels", tmp_path / "cluster-key"
+    run("mmdebstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates", "bookworm", base)
     pip = (sys.executable, "-m", "pip", "download", "--quiet", "--dest", wheels)
     run(*pip, "--no-deps", "--require-hashes", "--requirement", ROOT / "locks/worker.txt")
     run(*pip, *BUILD_TOOLS)
@@ -50,7 +50,7 @@ def test_buildah_builds_an_image_that_serves(tmp_path):
     key.chmod(0o400)
     run("chown", "65534:65534", key)
     with Podman() as podman:
-        run("sh", "-c", f"tar -C {base} -c . | {podman.shell} import --quiet - localhost/base:1")
+        podman.run("import", "--quiet", base, "localhost/base:1")
         run(
             *("buildah", "--root", podman.store, "--runroot", podman.state, "--storage-driver", "vfs"),
             *("build", "--quiet", "--pull=never", "--isolation", "chroot", "--network", "host"),

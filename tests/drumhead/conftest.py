@@ -42,6 +42,7 @@ def drumhead(tmp_path_factory):
         with built.root.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             command = _build(Drumhead(built))
+            command.package("node")
             command("package", "compose", "-C", ROOT, "--guest", "linux", "safelight")  # what several files start
         shutil.copytree(built.root, home.root, dirs_exist_ok=True, symlinks=True)
     return _build(Drumhead(home))
