@@ -97,8 +97,19 @@ async def _attempts(
                 return
         except (aiohttp.ClientError, TimeoutError) as error:
             if attempt == ATTEMPTS - 1:
-                raise DrumheadError(ErrorCode.REMOTE, f"{url} cannot be fetched: {error or 'no answer'}") from error
+                raise DrumheadError(ErrorCode.REMOTE, f"{url} cannot be fetched: {failure_text(error)}") from error
             await asyncio.sleep(FIRST_DELAY * 2**attempt)
+
+
+def failure_text(error: aiohttp.ClientError | TimeoutError) -> str:
+    """Return why a request failed, for a person."""
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        reason = getattr(error.os_error, "reason", "") or error.os_error
+        return (
+            f"it does not speak TLS ({reason}); where it speaks plain HTTP, give its URL with http://, or with "
+            "oci+http:// for a registry"
+        )
+    return str(error) or "no answer"
 
 
 def _check(answer: aiohttp.ClientResponse, url: str) -> None:

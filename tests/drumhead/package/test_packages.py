@@ -12,7 +12,7 @@ from drumhead.blobs import file_digest
 from drumhead.errors import DrumheadError
 from drumhead.home import Home
 from drumhead.package.recipe import known_recipes, read_recipe
-from drumhead.package.remote.remotes import Remote, check_url
+from drumhead.package.remote.remotes import Remote, check_url, write_remotes
 from drumhead.package.store import PackageStore, parse_ref
 from support.guests.composing import Drumhead, write_files
 
@@ -197,6 +197,25 @@ def test_a_remote_that_does_not_answer_is_said(empty):
         closed.bind(("127.0.0.1", 0))
         empty("remote", "add", "gone", f"oci+http://127.0.0.1:{closed.getsockname()[1]}/x")
         assert "does not answer" in empty.refused("package", "search", "cli", status=4)
+
+
+@pytest.mark.parametrize("scheme", ["oci", "https"])
+async def test_a_remote_without_tls_is_explained(empty, scheme):
+    """A server of plain HTTP answers a greeting of TLS with a complaint in HTTP."""
+
+    async def answer(reader, writer):
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        write_remotes(empty.home, [Remote(name="plain", url=f"{scheme}://127.0.0.1:{port}/x")])
+        said = await asyncio.to_thread(empty.refused, "package", "pull", "cli", status=4)
+    assert "it does not speak TLS" in said
+    assert "oci+http://" in said
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from urllib.parse import urljoin
 import aiohttp
 import msgspec
 
-from drumhead.download import CHUNK, fetch_file
+from drumhead.download import CHUNK, failure_text, fetch_file
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.report import silent
 
@@ -163,7 +163,7 @@ class Registry:
             try:
                 answer = await self._client.request(method, url, headers=sent, data=data)
             except (aiohttp.ClientError, TimeoutError) as error:
-                raise DrumheadError(ErrorCode.REMOTE, f"{self._url} does not answer: {error}") from error
+                raise DrumheadError(ErrorCode.REMOTE, f"{self._url} does not answer: {failure_text(error)}") from error
             if answer.status == 401 and attempt == 0:
                 challenge = answer.headers.get("WWW-Authenticate", "")
                 answer.release()
