@@ -18,6 +18,7 @@ from safelight.storage.directory import DirectoryStore
 from safelight.storage.maintenance.remake import make_again
 from safelight.storage.maintenance.scrubber import Scrubber
 from safelight.wire import State
+from support.leases import finish, take
 from support.photos import is_inverse, photo
 from support.processes import service
 from support.system import System, system
@@ -67,6 +68,22 @@ async def test_a_lost_result_is_not_taken_over(tmp_path: Path, loss: str) -> Non
         assert not anew.reused
         assert is_inverse(photo(1), await result(client, anew.id))
         assert is_inverse(photo(1), await result(client, first.id))  # it has the same bytes
+
+
+async def test_a_large_rotten_result_is_not_taken_over(tmp_path: Path) -> None:
+    """Of a blob that is too large to be verified before each first read."""
+    async with AsyncExitStack() as stack:
+        whole = await stack.enter_async_context(system(tmp_path))
+        client = await stack.enter_async_context(Client.connect(whole.master))
+        storage = await stack.enter_async_context(StorageClient.connect(whole.address("storage")))
+        first = await client.upload(photo(3))
+        (lease,) = await take(client)
+        await finish(client, storage, lease, {"image": os.urandom(33 << 20)})
+        assert (await client.upload(photo(3))).reused
+        spoil(blob(whole, (await client.task(first.id)).outputs[0].digest))
+        await restarted(whole)
+        anew = await client.upload(photo(3))
+        assert (anew.state, anew.reused) == (State.WAITING, False)
 
 
 async def test_a_rotten_photo_is_replaced_when_it_is_uploaded_again(tmp_path: Path) -> None:
