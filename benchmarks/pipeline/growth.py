@@ -78,8 +78,8 @@ class Load:
 
 
 async def measure(
-    clients: list[Client], pids: list[int], workers: int, given: argparse.Namespace
-) -> tuple[float, float]:
+    clients: list[Client], pids: Pids, workers: int, given: argparse.Namespace
+) -> tuple[float, Costs]:
     """Return the photos finished each second, and the seconds of processor time that one cost each service."""
     load = Load(clients, work=given.work, size=given.photo)
     tasks = [asyncio.create_task(load.worker()) for _ in range(workers)]

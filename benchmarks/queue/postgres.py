@@ -11,7 +11,8 @@ database of its own, and rounds go through them in alternating order.
 
 Then the store works for `--held` seconds under a transaction that is held open and began before. After that, still
 under it, rounds alternate with a database in which none is held. The table shows medians, and the lines below it
-compare them with the aims. With the defaults all of it takes some 15 minutes.
+compare them with the aims. The blocks that the server looks at for a task say on a busy machine, too, whether the
+queue is flat in depth. With the defaults all of it takes some 15 minutes.
 """
 
 import argparse
@@ -73,12 +74,27 @@ async def client(store: PostgresStore, number: int, batch: int, until: float) ->
     return done
 
 
-async def with_store(url: str, batch: int, clients: int, seconds: float) -> float:
+async def with_store(url: str, batch: int, clients: int, seconds: float) -> tuple[float, float]:
+    """Return the tasks per second, and the blocks that the server has looked at for each."""
+    before = await blocks(url)
     async with PostgresStore.open(url) as store:
-        await asyncio.gather(*(client(store, n, batch, time.perf_counter() + 0.3) for n in range(clients)))
+        warm = sum(await asyncio.gather(*(client(store, n, batch, time.perf_counter() + 0.3) for n in range(clients))))
         start = time.perf_counter()
         done = sum(await asyncio.gather(*(client(store, n, batch, start + seconds) for n in range(clients))))
-        return done / (time.perf_counter() - start)
+        taken = time.perf_counter() - start
+    return done / taken, (await blocks(url) - before) / (warm + done)
+
+
+async def blocks(url: str) -> int:
+    """Return how many blocks of a database were looked at, once all sessions have told theirs by ending."""
+    place, _, name = url.rpartition("/")
+    admin = await asyncpg.connect(f"{place}/postgres")
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND NOT (state = 'idle in transaction')"
+    while await admin.fetchval(sessions, name):
+        pass
+    found = await admin.fetchval("SELECT blks_hit + blks_read FROM pg_stat_database WHERE datname = $1", name)
+    await admin.close()
+    return int(found)
 
 
 def event(row: TaskRow, kind: str) -> list[object]:
@@ -197,21 +213,28 @@ class Databases:
 
 
 class Results:
-    """What each round has found, by name."""
+    """What each round has found, by name: tasks per second and, for the store, blocks that were looked at for each."""
 
     def __init__(self) -> None:
         self.rates: dict[str, list[float]] = {}
+        self.blocks: dict[str, list[float]] = {}
 
     async def note(self, name: str, call: Awaitable[float]) -> None:
         self.rates.setdefault(name, []).append(await call)
         print(f"{name}: {self.rates[name][-1]:.0f}/s", file=sys.stderr)
+
+    async def note_store(self, name: str, url: str, batch: int, clients: int, seconds: float) -> None:
+        rate, looked_at = await with_store(url, batch, clients, seconds)
+        self.rates.setdefault(name, []).append(rate)
+        self.blocks.setdefault(name, []).append(looked_at)
+        print(f"{name}: {rate:.0f}/s, {looked_at:.0f} blocks a task", file=sys.stderr)
 
 
 SIZES = ((100, 6), (1, 32))
 """Tasks in a batch, and clients."""
 
 
-async def measure(given: argparse.Namespace, server: postgres.Server) -> dict[str, list[float]]:
+async def measure(given: argparse.Namespace, server: postgres.Server) -> Results:
     databases, results = Databases(server), Results()
     depths = [int(depth) for depth in given.depths.split(",")]
     urls = {depth: await databases.filled(f"waiting_{depth}", depth) for depth in depths}
@@ -220,12 +243,12 @@ async def measure(given: argparse.Namespace, server: postgres.Server) -> dict[st
             for batch, clients in SIZES:
                 place = f"{depth} waiting, batch {batch}"
                 await results.note(f"bare asyncpg, {place}", bare(urls[depth], batch, given.seconds))
-                await results.note(f"safelight, {place}", with_store(urls[depth], batch, clients, given.seconds))
+                await results.note_store(f"safelight, {place}", urls[depth], batch, clients, given.seconds)
         if given.peers:
             await with_peers(given, results, urls[depths[0]])
     for depth in map(int, filter(None, given.held_depths.split(","))):
         await under_a_transaction(given, databases, results, depth)
-    return results.rates
+    return results
 
 
 async def with_peers(given: argparse.Namespace, results: Results, url: str) -> None:
@@ -246,7 +269,7 @@ async def under_a_transaction(given: argparse.Namespace, databases: Databases, r
                 name = f"safelight beside it, {depth} waiting, batch {batch}"
                 both = [(name, free), (f"{name}, a transaction held open", url)]
                 for each, where in both if number % 2 == 0 else reversed(both):
-                    await results.note(each, with_store(where, batch, clients, given.seconds))
+                    await results.note_store(each, where, batch, clients, given.seconds)
 
 
 def options() -> argparse.Namespace:
@@ -263,10 +286,11 @@ def options() -> argparse.Namespace:
 def main() -> None:
     with postgres.server(fsync=True) as server:
         results = asyncio.run(measure(options(), server))
-    print("| | tasks/s, median | all runs |\n| --- | --- | --- |")
-    for name, runs in sorted(results.items()):
-        print(f"| {name} | {statistics.median(runs):.0f} | {', '.join(f'{each:.0f}' for each in runs)} |")
-    print("\n".join(compared({name: statistics.median(runs) for name, runs in results.items()})))
+    print("| | tasks/s, median | all runs | blocks a task, median |\n| --- | --- | --- | --- |")
+    for name, runs in sorted(results.rates.items()):
+        looked_at = f"{statistics.median(results.blocks[name]):.0f}" if name in results.blocks else ""
+        print(f"| {name} | {statistics.median(runs):.0f} | {', '.join(f'{each:.0f}' for each in runs)} | {looked_at} |")
+    print("\n".join(compared({name: statistics.median(runs) for name, runs in results.rates.items()})))
 
 
 def compared(found: dict[str, float]) -> list[str]:
