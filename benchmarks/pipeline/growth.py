@@ -77,9 +77,7 @@ class Load:
             await next(self._clients).upload(base + os.urandom(self._size), filename="photo.png")
 
 
-async def measure(
-    clients: list[Client], pids: Pids, workers: int, given: argparse.Namespace
-) -> tuple[float, Costs]:
+async def measure(clients: list[Client], pids: Pids, workers: int, given: argparse.Namespace) -> tuple[float, Costs]:
     """Return the photos finished each second, and the seconds of processor time that one cost each service."""
     load = Load(clients, work=given.work, size=given.photo)
     tasks = [asyncio.create_task(load.worker()) for _ in range(workers)]
