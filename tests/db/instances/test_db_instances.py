@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import asyncpg
 import msgspec
@@ -232,12 +232,25 @@ async def test_only_an_instance_that_is_alone_extends_leases(database):
     await server.close()
 
 
+@asynccontextmanager
+async def old_snapshot(database):
+    """Hold a transaction that sees the tasks of now."""
+    old = await asyncpg.connect(database)
+    try:
+        async with old.transaction(isolation="repeatable_read"):
+            await old.fetchval("SELECT count(*) FROM task")
+            yield
+    finally:
+        await old.close()
+
+
 async def test_claims_read_forward_of_what_an_old_snapshot_keeps(instances, database):
     store = await instances()
-    old = await asyncpg.connect(database)
-    snapshot = old.transaction(isolation="repeatable_read")
-    await snapshot.start()
-    await old.fetchval("SELECT count(*) FROM task")
+    async with old_snapshot(database):
+        await _check_claims(store)
+
+
+async def _check_claims(store):
     for _ in range(8):
         await store.create([new_task() for _ in range(250)])
         leases = await store.lease(request(n=250))
@@ -267,9 +280,8 @@ async def test_claims_read_forward_of_what_an_old_snapshot_keeps(instances, data
     assert held_ever > 5 * held, "the snapshot keeps no dead rows"
     assert forward < 10
     assert held < 20
-    assert ahead < 40
+    assert ahead < 80, "22, or 41 once the server has analysed the tables"
     assert len(await store.lease(request(n=5))) == 1
-    await old.close()
 
 
 async def test_a_task_that_comes_back_behind_the_position_is_leased_at_every_instance(instances):

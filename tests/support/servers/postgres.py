@@ -130,6 +130,11 @@ class Server:
         """Leave nothing in the database but an empty schema, which is quicker than another one; return its URL."""
         server = await asyncpg.connect(self.url())
         try:
+            # A test that has failed may have left a transaction open, for which the next would wait.
+            await server.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            )
             await server.execute("SET client_min_messages = warning; DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         finally:
             await server.close()
