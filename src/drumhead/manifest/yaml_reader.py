@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 EMPTY = "tag:yaml.org,2002:null"
 MERGE = "tag:yaml.org,2002:merge"
+MAX_BYTES = 256 << 10
+_MOST_MERGED = 100
+"""Mappings that one mapping merges: each costs as much as it has keys, however short its alias is."""
 Items = dict[str, tuple[yaml.Node, yaml.Node]]
 """Keys with their nodes and the nodes of their values."""
 
@@ -58,8 +61,10 @@ class Section:
 
     def _merged(self, key: yaml.Node, value: yaml.Node, known: dict[int, Items | None]) -> list[Items]:
         """Return the items of each mapping that ``<<`` names; an earlier one goes before a later one."""
-        found = []
+        found: list[Items] = []
         for node in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            if len(found) == _MOST_MERGED:
+                raise self.wrong(key, f"<< merges more than {_MOST_MERGED} mappings")
             if not isinstance(node, yaml.MappingNode):
                 raise self.wrong(key, "<< merges mappings; name one, or a list of them, by their anchors (*NAME)")
             items = known[id(node)] if id(node) in known else self._read(node, known)
@@ -153,6 +158,8 @@ class Section:
 def read_yaml(path: Path, shown: str, what: str) -> Section:
     """Return the mapping in a YAML file. `shown` is the file's name in messages. Raises MANIFEST, NOT_FOUND."""
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise manifest_error(shown, 1, f"it has more than {MAX_BYTES >> 10} KiB")
         text = path.read_text()
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except FileNotFoundError as error:

@@ -14,6 +14,7 @@ import msgspec
 
 from drumhead import host
 from drumhead.errors import DrumheadError, ErrorCode, manifest_error
+from drumhead.manifest.project_files import read_text
 from drumhead.node.versions import PACKAGE_JSON, RELEASES, read_json, satisfies
 from drumhead.tree import Tree, regular, symlink
 
@@ -85,7 +86,7 @@ def read_node_lock(project: Project, package: str) -> NodeLock | None:
             raise manifest_error(name, _line(text, place), f"{place} {reason}")
     _check_engines(needed, package)
     read = (PACKAGE_JSON, name, ".npmrc")
-    files = {one: (root / one).read_bytes() for one in read if (root / one).is_file()}
+    files = {one: read_text(root, one).encode() for one in read if (root / one).is_file()}
     return NodeLock(file=name, files=files, notices=tuple(_notices(needed)))
 
 
@@ -126,6 +127,8 @@ def _unlocked(place: str, entry: LockedPackage) -> str:
         return "is a local package, which a lock cannot hold; run `npm install` and compose with node_modules"
     if not entry.integrity and not entry.inBundle:
         return "has no integrity; only packages of a registry have one. Run `npm install` and compose with node_modules"
+    if entry.resolved and not entry.resolved.startswith(("https://", "http://")):
+        return "is not a package of a registry. Run `npm install` and compose with node_modules"
     return ""
 
 

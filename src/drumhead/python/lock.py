@@ -95,15 +95,21 @@ def _read(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock | None
         case "uv.lock":
             return Lock(file=name, text=_export(root / name, name, needs))
         case "poetry.lock":
-            return Lock(file=name, text=read_poetry_lock(root, name, needs))
+            return _checked(name, read_poetry_lock(root, name, needs))
         case "Pipfile.lock":
-            return Lock(file=name, text=read_pipfile_lock(root / name, name))
+            return _checked(name, read_pipfile_lock(root / name, name))
         case "Pipfile":
             raise manifest_error(name, 1, "it has no Pipfile.lock beside it; `pipenv lock` writes one")
         case "pyproject.toml":
             return _from_pyproject(root, name, needs, cache)
         case _:
             return _from_text(root, name, cache)
+
+
+def _checked(name: str, text: str) -> Lock:
+    """Return a lock of another tool; its fields could hold lines that mean something else than a requirement."""
+    check_hashes(text, name)
+    return Lock(file=name, text=text)
 
 
 def _text(root: Path, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from typing import TYPE_CHECKING, TypeVar
 
@@ -89,10 +90,17 @@ def check_poetry(project: PyProject, name: str) -> None:
         )
 
 
+LONG_KEY = re.compile(r"""(?:[\w"'-]+[ \t]*\.[ \t]*){64}""")
+"""A dotted key takes time and memory that grow with the square of its parts; nobody writes so many."""
+
+
 def read_toml(file: Path, name: str) -> dict[str, object]:
     """Return a TOML file as tables, called `name` in messages. Raises MANIFEST."""
     try:
-        return tomllib.loads(file.read_text())
+        text = file.read_text()
+        if LONG_KEY.search(text) is not None:
+            raise manifest_error(name, 1, "a key has more than 64 parts")
+        return tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise manifest_error(name, 1, f"it is not text in UTF-8 ({error.reason})") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from drumhead.errors import manifest_error
+from drumhead.manifest.project_files import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,8 @@ EDITABLE = re.compile(r"^(-e\s*|--editable[\s=]+)")
 LOCAL = re.compile(r"(\S+\s*@\s*)?(file:|[./~])|[^\s@:]*/|[^\s@:]+\.(whl|zip|tar\.gz)(\s|$)")
 """What pip takes for a path: a ``file:`` URL, a path, and the name of an archive."""
 SOURCES = re.compile(r"(^|@\s*)(git|hg|svn|bzr)\+")
+OPTION = 2
+"""An option and its value: what else a line has would mean something of its own."""
 INDEXES = ("--index-url", "--extra-index-url", "-i ", "--only-binary", "--no-binary", "--prefer-binary", "--pre")
 
 
@@ -43,7 +46,7 @@ def has_hashes(text: str) -> bool:
 def check_hashes(text: str, file: str) -> None:
     """Refuse a requirements file that has a requirement without a hash or includes another file. Raises MANIFEST."""
     for line, words in requirement_lines(text):
-        if words.startswith(INDEXES):
+        if words.startswith(INDEXES) and len(words.replace("=", " ").split()) <= OPTION:
             continue
         if words.startswith("-"):
             raise manifest_error(file, line, f"{words.split()[0]} is not supported; list exact versions with hashes")
@@ -86,13 +89,11 @@ def included_files(root: Path, name: str) -> dict[str, str]:
         path, by, line = todo.pop()
         if path in found:
             continue
-        try:
-            found[path] = (root / path).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
-            raise manifest_error(by, line, f"{path} cannot be read: {reason}") from error
+        found[path] = read_text(root, path, (by, line))
         for number, words in requirement_lines(found[path]):
             include = re.match(r"(?:-r|-c|--requirement|--constraint)[\s=]*(\S+)", words)
+            if include and "://" in include[1] and words.startswith(("-r", "--requirement")):
+                raise manifest_error(path, number, f"{include[1]} is no file of the project, and could name any")
             if include and "://" not in include[1]:
                 folder = path.rpartition("/")[0]
                 todo.append((f"{folder}/{include[1]}" if folder else include[1], path, number))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from safelight import http
 from safelight.access.caller import Access, Caller
 from safelight.access.networks import Networks
 from safelight.errors import Code, Error
@@ -28,6 +29,8 @@ class ProxyUsers:
         names = request.headers.getall(self._header, [])
         if not names or (request.remote or "") not in self._proxies:
             return None
+        if request.app[http.SERVICE].gate.origins.is_named(request):
+            return None  # a browser has added what the proxy knows its user by
         name = names[0].strip()
         if len(names) > 1 or not 0 < len(name) <= _LONGEST or not name.isprintable():
             raise Error(Code.UNAUTHENTICATED, f"The proxy must send one {self._header} with the user's name.")

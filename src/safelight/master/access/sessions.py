@@ -15,6 +15,7 @@ from safelight import http
 from safelight.access.caller import CALLER, Access, Caller
 from safelight.client.accounts import AccountClient
 from safelight.errors import Code, Error
+from safelight.master.access import cookies
 from safelight.master.access.audit import Audit
 from safelight.master.access.fresh import Fresh
 from safelight.master.access.keys import KEY, Keys, flags, scopes_of
@@ -69,9 +70,9 @@ class Sessions:
 
     async def authenticate(self, request: web.Request) -> Caller | None:
         """Return the caller that a session's cookie stands for; None where there is none, or it has ended."""
-        cookie = request.cookies.get(_COOKIE)
-        if cookie is None:
-            return None
+        cookie = cookies.read(request, _COOKIE)
+        if cookie is None or request.app[http.SERVICE].gate.origins.is_named(request):
+            return None  # pages of named origins call with a key, not with what a browser adds
         session = await self._sessions.get(accounts.digest(cookie))
         if session is None or session.expires < time.time():
             return None
@@ -165,7 +166,7 @@ class Sessions:
         async with self._audit.record(request, "sessions.start", session.name, tenant=session.tenant):
             await self._accounts.create_session(session)
         answer = response or _private(await self._shown(request, session))
-        _set_cookie(request, answer, secret, int(session.expires - now))
+        cookies.give(request, answer, _COOKIE, secret, seconds=int(session.expires - now))
         return answer  # type: ignore[return-value]
 
     async def _shown(self, request: web.Request, session: Session) -> SignedIn:
@@ -184,13 +185,13 @@ class Sessions:
 
     async def end(self, request: web.Request) -> web.Response:
         """`DELETE /session`."""
-        if (cookie := request.cookies.get(_COOKIE)) is not None:
+        for cookie in cookies.every(request, _COOKIE):
             id = accounts.digest(cookie)  # noqa: A001 - a session's id is called id
             await self._accounts.end_session(id)
             self._sessions.forget(id)
         # Browsers forget the photos that they hold to show them again without asking for their bytes.
         answer = web.Response(status=204, headers={"Clear-Site-Data": '"cache"'})
-        answer.del_cookie(_COOKIE, path=http.location(request, "/"))
+        cookies.take(request, answer, _COOKIE)
         return answer
 
     async def invite(self, request: web.Request) -> web.Response:
@@ -242,21 +243,3 @@ def _shown_id(key: str | None) -> str:
 
 def _private(value: object) -> web.Response:
     return http.json_response(value, headers={"Cache-Control": "no-store"})
-
-
-def _set_cookie(request: web.Request, answer: web.StreamResponse, secret: str, seconds: int) -> None:
-    answer.set_cookie(
-        _COOKIE,
-        secret,
-        max_age=seconds,
-        path=http.location(request, "/"),
-        httponly=True,
-        samesite="Strict",
-        secure=is_secure(request),
-    )
-
-
-def is_secure(request: web.Request) -> bool:
-    """Say whether browsers reach this service over TLS, so that cookies may ask for it."""
-    public = request.app[http.SERVICE].gate.policy.public
-    return request.secure or (public is not None and public.scheme == "https")

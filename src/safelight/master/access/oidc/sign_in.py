@@ -26,10 +26,11 @@ from safelight import http
 from safelight.access.caller import Access
 from safelight.access.route import Route
 from safelight.errors import Code, Error
+from safelight.master.access import cookies
 from safelight.master.access.oidc.provider import Provider
 from safelight.master.access.oidc.users import Users, name_of
 from safelight.master.access.quotas import Quotas
-from safelight.master.access.sessions import Sessions, is_secure
+from safelight.master.access.sessions import Sessions
 from safelight.untrusted.text import printable
 from safelight.wire import accounts
 from safelight.wire.accounts import Ticket
@@ -57,7 +58,7 @@ class _Begun(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def of(cls, request: web.Request) -> _Begun | None:
-        parts = request.cookies.get(_COOKIE, "").split(".")
+        parts = (cookies.read(request, _COOKIE) or "").split(".")
         return cls(*parts) if len(parts) == 3 and all(parts) else None
 
 
@@ -99,16 +100,9 @@ class OidcSignIn:
                 redirect=http.absolute(request, _BACK), state=begun.state, nonce=begun.nonce, verifier=begun.verifier
             )
         answer = _redirect(str(address))
-        answer.set_cookie(
-            _COOKIE,
-            ".".join(msgspec.structs.astuple(begun)),
-            max_age=_LASTS,
-            path=http.location(request, _BACK),
-            httponly=True,
-            # Lax: the provider is another site, and the browser comes back from there.
-            samesite="Lax",
-            secure=is_secure(request),
-        )
+        # Lax: the provider is another site, and the browser comes back from there.
+        kept = ".".join(msgspec.structs.astuple(begun))
+        cookies.give(request, answer, _COOKIE, kept, seconds=_LASTS, path=_BACK, samesite="Lax")
         return answer
 
     async def finish(self, request: web.Request) -> web.StreamResponse:
@@ -116,7 +110,7 @@ class OidcSignIn:
         async with self._sessions.noting_refusals(request, "oidc"):
             ticket = await self._signed_in(request)
         answer = _redirect(http.absolute(request, "/"))
-        answer.del_cookie(_COOKIE, path=http.location(request, _BACK))
+        cookies.take(request, answer, _COOKIE, path=_BACK)
         return await self._sessions.start(request, ticket, answer)
 
     async def _signed_in(self, request: web.Request) -> Ticket:

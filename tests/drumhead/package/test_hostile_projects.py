@@ -1,0 +1,96 @@
+"""Projects from anywhere: their files cost bounded time and memory, and bring nothing of this host into a lock."""
+
+import json
+import os
+import time
+
+import pytest
+
+from drumhead.errors import DrumheadError, ErrorCode
+from drumhead.manifest.project import read_project
+from drumhead.node.lock import read_node_lock
+from drumhead.python.lock import read_lock
+from support.guests.composing import write_files
+
+HASH = f"--hash=sha256:{'0' * 64}"
+
+
+def poetry(name="x", version="1.0", **source):
+    """A poetry.lock with one package, and the pyproject.toml that asks for it."""
+    lines = [
+        "[[package]]", f"name = {json.dumps(name)}", f"version = {json.dumps(version)}",
+        f'files = [{{file = "x", hash = "sha256:{"0" * 64}"}}]',
+    ]  # fmt: skip
+    if source:
+        lines += ["[package.source]", *(f"{key} = {json.dumps(value)}" for key, value in source.items())]
+    return {"poetry.lock": "\n".join(lines), "pyproject.toml": '[tool.poetry.dependencies]\nx = "*"\n'}
+
+
+def pipfile(version="==1.0", **more):
+    """A Pipfile.lock with one package."""
+    package = {"version": version, "hashes": [f"sha256:{'0' * 64}"], **more}
+    return {"Pipfile.lock": json.dumps({"default": {"x": package}})}
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({"requirements.txt": "x\n-r ../outside.txt\n"}, r"requirements.txt:2: \.\./outside.txt leads out of"),
+        ({"requirements.txt": "-r /etc/passwd\n"}, "/etc/passwd leads out of the project"),
+        ({"requirements.txt": "-r sub/link.txt\n"}, "sub/link.txt leads out of the project"),
+        ({"requirements.txt": "-r pipe\n"}, "pipe is not a file of at most"),
+        ({"requirements.txt": "-r http://127.0.0.1:9/x.txt\n"}, "is no file of the project"),
+        ({"requirements.txt": f"--index-url https://pypi.org/simple -e .\nx==1 {HASH}\n"}, "--index-url is not supp"),
+        (poetry(version="1.0\n-e ."), "has no --hash|is not supported"),
+        (poetry(type="legacy", url="https://x\n-e ."), "-e is not supported"),
+        (poetry(type="legacy", url="https://x -e ."), "--extra-index-url is not supported"),
+        (pipfile(version="==1.0\n-e ."), "has no --hash|is not supported"),
+        (pipfile(markers="\n-r /etc/passwd"), "has no --hash|is not supported"),
+        ({"Pipfile.lock": "[" * 100_000}, "is not a lock of Pipenv"),
+        ({"pylock.toml": "a = " + "[" * 100_000}, "is not TOML"),
+        ({"pyproject.toml": "a." * 200_000 + "a = 1"}, "more than 64 parts"),
+        ({"requirements.txt": b"\0" * (17 << 20)}, "is not a file of at most 16 MiB"),
+    ],
+)  # fmt: skip
+def test_a_lock_of_a_project_reads_that_project_alone(project, tmp_path, files, reason):
+    write_files(tmp_path, {"outside.txt": "secret==1\n"})
+    write_files(project, {**files, "sub/x": ""})
+    (project / "sub/link.txt").symlink_to(tmp_path / "outside.txt")
+    os.mkfifo(project / "pipe")
+    began = time.monotonic()
+    with pytest.raises(DrumheadError, match=reason) as refused:
+        read_lock(read_project(project), tmp_path)
+    assert refused.value.code is ErrorCode.MANIFEST
+    assert "secret" not in refused.value.message
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("resolved", ["git+ssh://git@127.0.0.1/x.git#0", "git+file:///etc", "../up.tgz", "/etc/x.tgz"])
+def test_a_lock_of_npm_names_packages_of_registries_alone(project, resolved):
+    """npm would run git for one, with the options that the project's .npmrc gives it."""
+    entry = {"version": "1.0.0", "resolved": resolved, "integrity": "sha512-x"}
+    lock = {"name": "w", "lockfileVersion": 3, "packages": {"": {}, "node_modules/x": entry}}
+    write_files(project, {"package.json": "{}", "package-lock.json": json.dumps(lock)})
+    with pytest.raises(DrumheadError, match=r"node_modules/x is (not a package of a registry|a local package)"):
+        read_node_lock(read_project(project), "node")
+
+
+MERGES = "a: &a {" + ",".join(f"k{n}: 1" for n in range(3000)) + "}\n<<: [" + ",".join(["*a"] * 3000) + "]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a: " + "[" * 200_000, "are nested too deeply"),
+        ("{a: " * 3000, "are nested too deeply"),
+        (MERGES, "merges more than 100 mappings"),
+        ("a: " + "x" * (300 << 10), "more than 256 KiB"),
+    ],
+)
+@pytest.mark.parametrize("file", ["meta/package.yaml", "meta/run.yaml"])
+def test_a_yaml_file_costs_bounded_time_and_memory(project, file, text, reason):
+    write_files(project, {file: text})
+    began = time.monotonic()
+    with pytest.raises(DrumheadError, match=reason):
+        read_project(project)
+    assert time.monotonic() - began < 20
