@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
+from multidict import CIMultiDict
 from prometheus_client import CONTENT_TYPE_LATEST, disable_created_metrics, generate_latest
 
 from safelight import tracing
@@ -19,6 +20,7 @@ from safelight.access import malformed, route
 from safelight.access.caller import CALLER, Access, Caller
 from safelight.access.forwarded import client_address
 from safelight.access.malformed import HARDENED
+from safelight.access.origin import Origins
 from safelight.errors import Code, Error, lacks_memory, validation_problem
 from safelight.request_metrics import RequestMetrics
 from safelight.service import Service
@@ -41,6 +43,11 @@ F = TypeVar("F", bound=Callable[..., Awaitable[web.StreamResponse]])
 
 
 SERVICE: web.AppKey[Service] = web.AppKey("service")
+_JSON_HEADERS: CIMultiDict[str] = CIMultiDict({hdrs.CONTENT_TYPE: "application/json", **HARDENED})
+
+
+class _Json(web.Response):
+    """An answer that has the headers of `HARDENED` from the start: copying them is cheaper than to add each."""
 
 
 class _Wait(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +62,10 @@ def classic(handler: F) -> F:
 
 def json_response(value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """Answer with JSON."""
-    return web.Response(body=encode(value), status=status, content_type="application/json", headers=headers)
+    response = _Json(body=encode(value), status=status, headers=_JSON_HEADERS)
+    if headers:
+        response.headers.update(headers)
+    return response
 
 
 def problem_response(error: Error) -> web.Response:
@@ -99,15 +109,26 @@ def absolute(request: web.Request, path: str) -> str:
 
 
 async def read_body(request: web.Request) -> bytes:
-    """Read the body, which must arrive within a minute. Raises INVALID_REQUEST."""
-    if request.content.is_eof():  # it came with the head, so nothing is waited for
-        return await request.read()
+    """Read the body, which must arrive within a minute. It is read once. Raises INVALID_REQUEST."""
+    if request.content.is_eof():
+        return _read_at_once(request)
     try:
         async with asyncio.timeout(_BODY_TIME):
             return await request.read()
     except TimeoutError:
         sentence = f"The request's body did not arrive within {_BODY_TIME:g} s."
         raise Error(Code.INVALID_REQUEST, sentence) from None
+
+
+def _read_at_once(request: web.Request) -> bytes:
+    """Read a body that has come with the head, so that nothing is waited for."""
+    content, most = request.content, request.client_max_size
+    if most and content.total_bytes > most:
+        raise web.HTTPRequestEntityTooLarge(most)
+    data = content.read_nowait()
+    while not content.at_eof():
+        data += content.read_nowait()
+    return data
 
 
 async def read_json(request: web.Request, kind: type[T]) -> T:
@@ -145,18 +166,23 @@ def prepare(app: web.Application, service: Service) -> None:
     )
     service.routes = route.mount(app, service.gate.policy.prefix)
     app.middlewares.append(_middleware(service))
-    app.on_response_prepare.append(_harden)
+    app.on_response_prepare.append(_hardening(service.gate.origins))
 
 
 _NOWHERE = route.Mounted(Access.OPEN, "none")
 """What is known of a path at which there is nothing."""
 
 
-async def _harden(request: web.Request, response: web.StreamResponse) -> None:
-    setdefault = response.headers.setdefault
-    for name, value in HARDENED.items():
-        setdefault(name, value)
-    request.app[SERVICE].gate.origins.allow(request, response)
+def _hardening(origins: Origins) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    async def harden(request: web.Request, response: web.StreamResponse) -> None:
+        if type(response) is not _Json:
+            setdefault = response.headers.setdefault
+            for name, value in HARDENED.items():
+                setdefault(name, value)
+        if origins.named:
+            origins.allow(request, response)
+
+    return harden
 
 
 def _middleware(service: Service) -> Middleware:
@@ -206,12 +232,17 @@ async def _answer(
     request: web.Request, handler: Handler, service: Service, mounted: route.Mounted
 ) -> web.StreamResponse:
     try:
-        if (preflight := service.gate.origins.preflight(request)) is not None:
+        gate = service.gate
+        if request.method == hdrs.METH_OPTIONS and (preflight := gate.origins.preflight(request)) is not None:
             return preflight
-        request[CALLER] = found = await service.gate.admit(request, mounted.access)
+        # Services call most often, and nothing has to be asked to know them.
+        found = gate.recognise(request, mounted.access) or await gate.admit(request, mounted.access)
+        request[CALLER] = found
         service.connections.note(request, found)
-        _refuse_encoded(request)
-        if mounted.body:
+        headers = request.headers
+        if hdrs.CONTENT_ENCODING in headers:
+            _refuse_encoded(headers[hdrs.CONTENT_ENCODING])
+        if mounted.body and (mounted.largest is not None or hdrs.EXPECT in headers):
             await route.ask_for_body(request, mounted)
         return await handler(request)
     except Error as error:
@@ -245,10 +276,9 @@ def _refused(request: web.Request, error: Error) -> web.Response:
     return problem_response(error)
 
 
-def _refuse_encoded(request: web.Request) -> None:
+def _refuse_encoded(encoding: str) -> None:
     """Take bodies as they are: unpacking one would cost what its sender likes."""
-    encoding = request.headers.get(hdrs.CONTENT_ENCODING)
-    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
+    if encoding.strip().lower() not in ("", "identity"):
         raise Error(Code.UNSUPPORTED_FORMAT, "Bodies are taken without Content-Encoding. Send it uncompressed.")
 
 

@@ -206,8 +206,9 @@ class Service:
 
     def begin(self) -> None:
         """Count a request as in progress until `end`, so that a stop waits for it."""
+        if not self._in_progress:
+            self._quiet.clear()
         self._in_progress += 1
-        self._quiet.clear()
 
     def end(self) -> None:
         """Count a request as answered."""

@@ -40,11 +40,20 @@ class Gate:
         self._classic = Caller(name="classic", tenant=policy.classic_tenant, scopes=Access.CLASSIC, via="classic")
         self._everybody = _LOOPBACK if policy.local else _OPEN if policy.open else None
 
-    async def admit(self, request: web.Request, access: Access) -> Caller:
-        """Return who sent a request that asks for `access`. Raises MISDIRECTED, FORBIDDEN, UNAUTHENTICATED."""
+    def recognise(self, request: web.Request, access: Access) -> Caller | None:
+        """Let in who shows the cluster key, and everybody where `access` is open; None where `admit` has to say.
+
+        Raises MISDIRECTED or FORBIDDEN for the name or the page that the request comes under.
+        """
         self.origins.check(request, access)
         if holds(access, EVERYBODY):
             return NOBODY
+        token = bearer(request)
+        caller = None if token is None else self._service(token)
+        return caller if caller is not None and holds(caller.scopes, access) else None
+
+    async def admit(self, request: web.Request, access: Access) -> Caller:
+        """Return who sent a request that `recognise` did not let in. Raises FORBIDDEN, UNAUTHENTICATED."""
         caller = await self.identify(request)
         if caller is None:
             raise Error(Code.UNAUTHENTICATED, _what_to_show(access))

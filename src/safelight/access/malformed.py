@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Any
 
@@ -93,9 +93,13 @@ class Handler(web.RequestHandler):
             elif self._body is not None and not self._body.is_eof():
                 self._break_off(self._body)
 
-    async def _handle_request(self, request: web.BaseRequest, *args: Any) -> tuple[web.StreamResponse, bool]:
-        self._begun = request.content
-        return await super()._handle_request(request, *args)
+    def _handle_request(
+        self, request: web.BaseRequest, *args: Any
+    ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
+        # What aiohttp itself notes once the task runs, which it makes of the answer. A coroutine around it would be
+        # one more for each request.
+        self._begun, self._current_request = request.content, request
+        return super()._handle_request(request, *args)
 
     def _break_off(self, body: StreamReader) -> None:
         """Tell whoever reads a body that no more of it will come; aiohttp would let them wait for it."""

@@ -40,6 +40,8 @@ class Origins:
         self._policy = policy
         self._public = str(policy.public.origin()) if policy.public is not None else None
         self._known = lru_cache(maxsize=1024)(self._answers_to)
+        self.named = bool(policy.origins)
+        """Whether the pages of some other origins may read answers."""
 
     def check(self, request: web.Request, access: Access) -> None:
         """Raise MISDIRECTED for a name that is not ours, FORBIDDEN for what a foreign page caused."""
@@ -100,7 +102,7 @@ class Origins:
 
     def allow(self, request: web.Request, response: web.StreamResponse) -> None:
         """Let the page of a named origin read an answer. Cookies are not among what it may send."""
-        if not self._policy.origins:
+        if not self.named:
             return
         response.headers.add(hdrs.VARY, hdrs.ORIGIN)
         origin = request.headers.get(hdrs.ORIGIN)
