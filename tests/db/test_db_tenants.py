@@ -223,3 +223,26 @@ async def test_a_pause_of_a_recipe_outlasts_a_restart_and_ends_for_all_its_tasks
             leased += [lease.task for lease in await store.lease(request(f"w{len(leased)}", n=1000, wait=10.0))]
     summary = await store.summary()
     assert (summary.tasks["waiting"], summary.delayed) == (0, 0)
+
+
+async def test_tenants_take_turns_with_webhook_calls(store):
+    """A tenant has half of the places that the others leave, however many of its calls fell due before."""
+    hook = "http://127.0.0.1:1/hook"
+    many = await store.create([new_task(tenant="a", webhook=hook) for _ in range(40)])
+    await asyncio.gather(*(store.cancel(task.id) for task in many))
+    (one,) = await store.create([new_task(tenant="b", webhook=hook)])
+    await store.cancel(one.id)
+    taken = await store.deliveries(n=16)
+    held = Counter(call.task.tenant for call in taken)
+    assert held == {"a": 7, "b": 1}
+    assert await store.deliveries(n=8, held=held) == [], "the tenant a has its share"
+    (one_more,) = await store.deliveries(n=9, held={"a": 7})
+    assert one_more.task.tenant == "a", "the call of b has ended, which leaves more places"
+    taken.append(one_more)
+    while due := await store.deliveries(n=16):
+        taken += due
+    assert sorted(call.task.id for call in taken) == sorted([one.id, *(task.id for task in many)])
+    for call in taken:
+        await store.settle_delivery(call.id, delivered=True)
+    assert (await store.webhook_calls(tenant="b")).calls[0].task == one.id
+    assert len((await store.webhook_calls(tenant="a")).calls) == 40

@@ -17,6 +17,8 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
 
+from safelight.accounts import Tenant
+from safelight.client.accounts import AccountClient
 from safelight.client.master import Client
 from safelight.errors import Error
 from safelight.master import __main__ as program
@@ -25,6 +27,7 @@ from safelight.wire import Failure
 from support.leases import fail, finish, take
 from support.metrics import until
 from support.photos import photo
+from support.tasks import new_task
 
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
@@ -102,6 +105,42 @@ async def test_a_failure_is_told(client, receiver):
     _, body = await receiver.next()
     told = msgspec.json.decode(body)
     assert (told["event"], told["task"]["failure"]["code"]) == ("task.failed", "damaged_image")
+
+
+@pytest.mark.slow
+async def test_a_receiver_that_never_answers_does_not_delay_the_calls_of_other_tenants(client, system, db, receiver):
+    """A call has 15 s, so a hundred of them would take all places for half a minute."""
+    async with AccountClient.connect(system.address("db")) as accounts:
+        for name in ("silent", "other"):
+            await accounts.create_tenant(Tenant(id=name))
+    async with silent() as (called, url):
+        tasks = await db.create([new_task(tenant="silent", webhook=url) for _ in range(100)])
+        await asyncio.gather(*(db.cancel(task.id) for task in tasks))
+        await asyncio.wait_for(called.wait(), 30.0)
+        (task,) = await db.create([new_task(tenant="other", webhook=receiver.url)])
+        await db.cancel(task.id)
+        _, body = await receiver.next()
+        assert msgspec.json.decode(body)["task"]["id"] == task.id
+
+
+@asynccontextmanager
+async def silent() -> AsyncIterator[tuple[asyncio.Event, str]]:
+    """Take connections and never answer; the event is set once there are as many as one tenant has calls."""
+    called, kept = asyncio.Event(), []
+
+    def take(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        kept.append(writer)
+        if len(kept) >= 32:
+            called.set()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    try:
+        yield called, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+    finally:
+        server.close()
+        for writer in kept:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in kept), return_exceptions=True)
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import quote
 
@@ -10,6 +10,7 @@ import aiohttp
 
 from safelight.client.base import ServiceClient
 from safelight.errors import Code, Error
+from safelight.shares import NONE_HELD
 from safelight.wire import (
     DEFAULT_TENANT,
     NO_ANSWER,
@@ -215,10 +216,14 @@ class DbClient(ServiceClient):
         async with self._connection.open("POST", "/backup", wait=wait) as response:
             yield response
 
-    async def deliveries(self, *, n: int = 100, wait: float = 0.0, seconds: float = 60.0) -> list[Delivery]:
-        """Take webhook calls that are due; one not settled within `seconds` is due again."""
+    async def deliveries(
+        self, *, n: int = 100, wait: float = 0.0, seconds: float = 60.0, held: Mapping[str, int] = NONE_HELD
+    ) -> list[Delivery]:
+        """Take webhook calls that are due, while calls are `held`; one not settled within `seconds` is due again."""
         params = {"n": n, "wait": wait, "seconds": seconds}
-        return await self._connection.call("POST", "/deliveries", list[Delivery], params=params, wait=wait, retry=False)
+        return await self._connection.call(
+            "POST", "/deliveries", list[Delivery], params=params, json=dict(held), wait=wait, retry=False
+        )
 
     async def webhook_calls(
         self,

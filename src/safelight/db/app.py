@@ -12,7 +12,7 @@ from safelight.access import route
 from safelight.access.caller import Access
 from safelight.db.store import TaskStore
 from safelight.errors import Code, Error
-from safelight.http import caller, classic, json_response, query, read_json
+from safelight.http import caller, classic, json_response, query, read_body, read_json
 from safelight.wire import (
     DEFAULT_TENANT,
     Heartbeat,
@@ -44,6 +44,7 @@ CLASSIC_TASK: web.AppKey[NewTask] = web.AppKey("classic task")
 _Wait = Annotated[float, Meta(ge=0, le=60)]
 _NewTasks = Annotated[list[NewTask], Meta(max_length=1000)]
 _Outcomes = Annotated[list[Outcome], Meta(max_length=1000)]
+_Held = dict[TenantId, Annotated[int, Meta(ge=0, le=1000)]]
 _Outputs = Annotated[list[Output], Meta(max_length=100)]
 
 
@@ -312,7 +313,9 @@ async def _delete_recipe(request: web.Request) -> web.Response:
 
 async def _take_deliveries(request: web.Request) -> web.Response:
     wanted = query(request, _TakeDeliveries)
-    return json_response(await request.app[STORE].deliveries(n=wanted.n, wait=wanted.wait, seconds=wanted.seconds))
+    held = decode(await read_body(request) or b"{}", _Held)
+    found = await request.app[STORE].deliveries(n=wanted.n, wait=wanted.wait, seconds=wanted.seconds, held=held)
+    return json_response(found)
 
 
 async def _webhook_calls(request: web.Request) -> web.Response:

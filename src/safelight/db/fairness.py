@@ -1,4 +1,4 @@
-"""Whose task is leased next: tenants take turns in proportion to their weights.
+"""Whose task is leased next, and whose webhook is called: tenants take turns, for tasks in proportion to their weights.
 
 Stride scheduling. Each tenant has a *pass*, the virtual time at which it is served next; the lowest is served, and
 moves on by 1 / weight. A tenant that had nothing waiting does not save up: it begins at the present virtual time. So a
@@ -7,8 +7,11 @@ tenant's first task after a pause is served within one turn of everybody else, h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from heapq import heapify, heapreplace
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from heapq import heapify, heappop, heapreplace
+
+from safelight.shares import share
 
 
 class Share:
@@ -64,3 +67,29 @@ class Turns:
         self._now = at + max(0, taken - 1) / share.weight
         share.next = at + taken / share.weight
         return [tenant] * taken
+
+
+def choose_calls(due: Sequence[tuple[int, str, int]], n: int, held: Mapping[str, int]) -> list[int]:
+    """Return the numbers of up to `n` webhook calls of those that are `due`: each has a number, a tenant and a time.
+
+    Whoever makes them has `n` places left, and `held` says how many calls of each tenant it makes already. The tenant
+    with the fewest comes first, and none gets more than its `share` of all places.
+    """
+    queues: dict[str, deque[int]] = {}
+    for number, tenant, _ in sorted(due, key=lambda call: (call[2], call[0])):
+        queues.setdefault(tenant, deque()).append(number)
+    taken, counts = sum(held.values()), Counter(held)
+    most = taken + n
+    heap = [(counts[tenant], place, tenant) for place, tenant in enumerate(queues)]
+    heapify(heap)
+    chosen: list[int] = []
+    # Where the one with the fewest has its share, the others have theirs.
+    while heap and len(chosen) < n and heap[0][0] < share(most, taken, heap[0][0]):
+        theirs, place, tenant = heap[0]
+        chosen.append(queues[tenant].popleft())
+        taken += 1
+        if queues[tenant]:
+            heapreplace(heap, (theirs + 1, place, tenant))
+        else:
+            heappop(heap)
+    return chosen

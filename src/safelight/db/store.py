@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from safelight.shares import NONE_HELD
 from safelight.wire import (
     DEFAULT_TENANT,
     NO_ANSWER,
@@ -264,11 +265,14 @@ class TaskStore(Protocol):
         """Delete a saved recipe; tasks created with it keep it. Raises NOT_FOUND."""
         ...
 
-    async def deliveries(self, *, n: int = 100, wait: float = 0.0, seconds: float = 60.0) -> list[Delivery]:
+    async def deliveries(
+        self, *, n: int = 100, wait: float = 0.0, seconds: float = 60.0, held: Mapping[str, int] = NONE_HELD
+    ) -> list[Delivery]:
         """Take up to `n` webhook calls that are due, waiting up to `wait` seconds for the first.
 
         There is one call for each end of a task that has a webhook. A call that is not settled within `seconds` is due
-        again.
+        again. Tenants take turns, and none has more than its share (`shares`): the caller has `n` places left, and uses
+        those that are `held` for each tenant.
         """
         ...
 

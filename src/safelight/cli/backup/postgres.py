@@ -31,7 +31,7 @@ _TABLES: dict[str, tuple[str, tuple[str, ...], str]] = {
     "task": (f"task WHERE state <= {_LAST_OPEN:d}", _TASK, "n"),
     "ended": (f"task WHERE state > {_LAST_OPEN:d}", _TASK, "n"),
     "event": ("event", _EVENT, "seq"),
-    "delivery": ("delivery", ("n", "created", "due", "url", "attempt", "token", "task"), "n"),
+    "delivery": ("delivery", ("n", "created", "due", "url", "attempt", "token", "task", "tenant"), "n"),
     "statistic": ("statistic", ("tenant", "slot", "body"), "tenant, slot"),
     "webhook_call": ("webhook_call", ("n", "tenant", "at", "body", "task"), "n"),
     "recipe": ("recipe", ("tenant", "name", "spec", "changed"), "tenant, name"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from safelight.db import ids
-from safelight.db.commit.transaction import Transaction, encoded
+from safelight.db.commit.transaction import Transaction, WebhookRow, encoded
+from safelight.db.fairness import choose_calls
 from safelight.errors import Code, Error
 from safelight.wire import Delivery, Task, WebhookAnswer, WebhookCall, WebhookCallPage
 
@@ -17,11 +20,16 @@ _Delivery = tuple[int, str, Task]
 _Kept = tuple[WebhookCall, Task]
 
 
-def take(transaction: Transaction, n: int, seconds: float) -> list[Delivery]:
-    """Take calls that are due. Each is due again if it is not settled within `seconds`."""
-    due = transaction.due_deliveries(n)
-    if not due:
+def take(transaction: Transaction, n: int, seconds: float, held: Mapping[str, int]) -> list[Delivery]:
+    """Take calls that are due, by turns of the tenants. Each is due again if it is not settled within `seconds`."""
+    found = transaction.due_deliveries(n)
+    chosen = choose_calls(found, n, held)
+    if len(chosen) == len(found) < n:
+        transaction.all_taken()
+    if not chosen:
         return []
+    due = transaction.connection.read("deliveries_by_number", list[WebhookRow], encoded(chosen))
+    due.sort(key=lambda row: chosen.index(row[0]))
     tokens = ids.randoms(len(due))
     again = transaction.steady + round(seconds * 1000)
     pairs = [(row[0], token) for row, token in zip(due, tokens, strict=True)]
@@ -97,7 +105,7 @@ def resend(transaction: Transaction, id: str, tenant: str) -> WebhookCall:
         raise Error(Code.NOT_FOUND, "There is no such webhook call; calls are kept for a while.")
     call, task = found
     if call.outcome != "failed":
-        connection.run("insert_delivery", transaction.now, transaction.steady, call.url, encoded(task))
+        connection.run("insert_delivery", transaction.now, transaction.steady, call.url, encoded(task), tenant)
         transaction.memory.deliveries += 1
     else:
         connection.run("hasten_delivery", n, transaction.steady)

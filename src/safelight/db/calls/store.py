@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -21,6 +21,7 @@ from safelight.db.notifier import Notifier
 from safelight.db.rows import EventRow, TaskRow
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
+from safelight.shares import NONE_HELD
 from safelight.wire import (
     DEFAULT_TENANT,
     NO_ANSWER,
@@ -282,14 +283,16 @@ class CallStore:
         """See the contract."""
         await self._do(recipes.delete, name, tenant)
 
-    async def deliveries(self, *, n: int = 100, wait: float = 0.0, seconds: float = 60.0) -> list[Delivery]:
+    async def deliveries(
+        self, *, n: int = 100, wait: float = 0.0, seconds: float = 60.0, held: Mapping[str, int] = NONE_HELD
+    ) -> list[Delivery]:
         """See the contract."""
         deadline = time.monotonic() + wait
         if wait > 0:
             await self._listen()
         while True:
             seen = self._webhooks.count
-            due = await self._do(delivering.take, n, seconds)
+            due = await self._do(delivering.take, n, seconds, held)
             if due or not await self._webhooks.wait(seen, deadline - time.monotonic()):
                 return due
 

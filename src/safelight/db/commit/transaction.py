@@ -25,7 +25,9 @@ _CACHED_SPEC_SIZE = 65536
 
 T = TypeVar("T")
 
-DueDelivery = tuple[int, str, int, Task]
+DueDelivery = tuple[int, str, int]
+"""Of a webhook call: its number, tenant and the time at which it fell due."""
+WebhookRow = tuple[int, str, int, Task]
 """Of a webhook call: its number, URL, attempts so far and task."""
 
 
@@ -145,8 +147,11 @@ class Transaction:
         return self.tasks("held_by", worker)
 
     def due_deliveries(self, n: int) -> list[DueDelivery]:
-        """Return up to `n` webhook calls that are due."""
+        """Return up to `n` webhook calls of each tenant that are due, in no order."""
         return self.connection.read("due_deliveries", list[DueDelivery], self.steady, n)
+
+    def all_taken(self) -> None:
+        """Say that every webhook call was taken that is due."""
 
     def oldest_waiting(self, tenant: str) -> int | None:
         """Return when a tenant's oldest waiting task began to wait; None if it has none that can be leased."""
@@ -174,7 +179,7 @@ class Transaction:
                 continue
             if row.state in ENDED and (change.old is None or change.old.state not in ENDED):
                 task = encoded(row.task(self.spec(row).digest))
-                self.connection.run("insert_delivery", self.now, self.steady, row.webhook, task)
+                self.connection.run("insert_delivery", self.now, self.steady, row.webhook, task, row.tenant)
                 self.memory.deliveries += 1
                 self.webhooks = True
         return changed

@@ -334,13 +334,25 @@ ON CONFLICT (digest) DO UPDATE SET until = greatest(spec.until, excluded.until);
 DELETE FROM spec WHERE until < $1;
 
 -- name: insert_delivery
-INSERT INTO delivery (created, due, url, attempt, task) VALUES ($1, $2, $3, 0, $4);
+INSERT INTO delivery (created, due, url, attempt, task, tenant) VALUES ($1, $2, $3, 0, $4, $5);
 
 -- name: due_deliveries
--- $1: now; $2: how many; $3: the time from which to look
-SELECT coalesce(json_agg(json_build_array(n, url, attempt, task::json)), '[]')::text FROM (
-  SELECT * FROM delivery WHERE due >= $3 AND due <= $1 ORDER BY due, n LIMIT $2
-) AS delivery;
+-- $1: now; $2: how many of each tenant, those first that fell due first; $3: the time from which to look
+WITH RECURSIVE owner AS (
+  (SELECT tenant FROM delivery ORDER BY tenant LIMIT 1)
+  UNION ALL
+  SELECT (SELECT delivery.tenant FROM delivery WHERE delivery.tenant > owner.tenant ORDER BY delivery.tenant LIMIT 1)
+  FROM owner WHERE owner.tenant IS NOT NULL
+)
+SELECT coalesce(json_agg(json_build_array(theirs.n, theirs.tenant, theirs.due)), '[]')::text
+FROM owner CROSS JOIN LATERAL (
+  SELECT n, delivery.tenant, due FROM delivery
+  WHERE delivery.tenant = owner.tenant AND due >= $3 AND due <= $1 ORDER BY due, n LIMIT $2
+) AS theirs;
+
+-- name: deliveries_by_number
+SELECT coalesce(json_agg(json_build_array(n, url, attempt, task::json)), '[]')::text FROM delivery
+WHERE n IN (SELECT value::bigint FROM json_array_elements_text($1::json));
 
 -- name: first_delivery
 SELECT due FROM delivery WHERE due >= $1 ORDER BY due LIMIT 1;

@@ -212,14 +212,15 @@ class PostgresTransaction(Transaction):
         return rows
 
     def due_deliveries(self, n: int) -> list[DueDelivery]:
-        """Return up to `n` webhook calls that are due, reading forward from those taken before."""
+        """Return up to `n` webhook calls of each tenant that are due, reading forward from those taken before."""
         memory = self.memory
         if self.now < memory.delivered_until:  # the clock went back
             memory.delivered_until = 0
-        rows = self.connection.read("due_deliveries", list[DueDelivery], self.now, n, memory.delivered_until)
-        if len(rows) < n:
-            memory.delivered_until = self.now
-        return rows
+        return self.connection.read("due_deliveries", list[DueDelivery], self.now, n, memory.delivered_until)
+
+    def all_taken(self) -> None:
+        """Say that every webhook call was taken that is due."""
+        self.memory.delivered_until = self.now
 
     def oldest_waiting(self, tenant: str) -> int | None:
         """Return when a tenant's oldest waiting task began to wait."""

@@ -266,12 +266,23 @@ INSERT INTO spec (digest, body, until) VALUES (?1, ?2, ?3) ON CONFLICT (digest) 
 DELETE FROM spec WHERE until < ?1;
 
 -- name: insert_delivery
-INSERT INTO delivery (created, due, url, attempt, task) VALUES (?1, ?2, ?3, 0, ?4);
+INSERT INTO delivery (created, due, url, attempt, task, tenant) VALUES (?1, ?2, ?3, 0, ?4, ?5);
 
 -- name: due_deliveries
-SELECT json_group_array(json_array(n, url, attempt, json(task))) FROM (
-  SELECT * FROM delivery INDEXED BY delivery_due WHERE due <= ?1 ORDER BY due, n LIMIT ?2
+-- ?1: now; ?2: how many of each tenant, those first that fell due first
+WITH RECURSIVE owner (tenant) AS (
+  SELECT (SELECT tenant FROM delivery INDEXED BY delivery_tenant ORDER BY tenant LIMIT 1)
+  UNION ALL
+  SELECT (
+    SELECT tenant FROM delivery INDEXED BY delivery_tenant WHERE tenant > owner.tenant ORDER BY tenant LIMIT 1
+  ) FROM owner WHERE owner.tenant IS NOT NULL
+)
+SELECT json_group_array(json_array(delivery.n, delivery.tenant, delivery.due)) FROM owner JOIN delivery ON delivery.n IN (
+  SELECT n FROM delivery INDEXED BY delivery_tenant WHERE tenant = owner.tenant AND due <= ?1 ORDER BY due, n LIMIT ?2
 );
+
+-- name: deliveries_by_number
+SELECT json_group_array(json_array(n, url, attempt, json(task))) FROM delivery WHERE n IN (SELECT value FROM json_each(?1));
 
 -- name: take_deliveries
 -- ?1: pairs of number and token; ?2: when it is due again if nobody settles it

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import ssl
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -19,13 +20,17 @@ from safelight.master.api.public_schema import public
 from safelight.master.metrics import Metrics
 from safelight.master.webhook.address import RefusedAddressError, guarded_socket
 from safelight.master.webhook.signing import Signer
+from safelight.shares import share
 from safelight.wire import Delivery, WebhookAnswer, encode
 
 log = logging.getLogger(__name__)
 
 _PAUSES = (1, 3, 12, 60, 180, 360, 720, 1440, 2880, 2880)
 """Multiples of the first pause. With 10 s: 10 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, 4 h, 8 h and 8 h."""
-_AT_ONCE = 32
+_AT_ONCE = 64
+"""Calls under way. A tenant has half of the places that the others leave (`share`)."""
+_LOOK_AGAIN = 0.25
+"""Seconds between two looks while a tenant has its share, so that a call of another one does not wait for its end."""
 _ANSWER_TIME = aiohttp.ClientTimeout(total=15, sock_connect=5)
 _LEASE = 30.0
 """Seconds after which a call is due again whose master has died: longer than a call and the report of it take."""
@@ -58,7 +63,8 @@ class Webhooks:
         self._signer = signer
         self._allow_private = allow_private
         self._first_pause = first_pause
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: dict[asyncio.Task[None], str] = {}
+        """Calls, and whose each is."""
         self._authorities = authorities
         self._trust: asyncio.Future[ssl.SSLContext] | None = None
 
@@ -83,20 +89,25 @@ class Webhooks:
 
     async def _take(self, http: aiohttp.ClientSession) -> None:
         while True:
-            free = _AT_ONCE - len(self._under_way)
-            if free == 0:
+            held, taken = Counter(self._under_way.values()), len(self._under_way)
+            if taken == _AT_ONCE:
                 await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
                 continue
+            full = any(theirs >= share(_AT_ONCE, taken, theirs) for theirs in held.values())
             try:
-                due = await self._db.deliveries(n=free, wait=_WAIT, seconds=_LEASE)
+                wait = 0.0 if full else _WAIT
+                due = await self._db.deliveries(n=_AT_ONCE - taken, wait=wait, seconds=_LEASE, held=held)
             except Error as error:
                 log.debug("Webhooks pause: %s", error.detail)
                 await asyncio.sleep(1.0)
                 continue
             for delivery in due:
                 task = asyncio.create_task(self._deliver(http, delivery))
-                self._under_way.add(task)
-                task.add_done_callback(self._under_way.discard)
+                self._under_way[task] = delivery.task.tenant
+                task.add_done_callback(self._under_way.pop)
+            if full and not due and self._under_way:
+                # A call of a tenant that has its share may be due, and can be made as soon as another one has ended.
+                await asyncio.wait(self._under_way, timeout=_LOOK_AGAIN, return_when=asyncio.FIRST_COMPLETED)
 
     async def _deliver(self, http: aiohttp.ClientSession, delivery: Delivery) -> None:
         began = time.monotonic()

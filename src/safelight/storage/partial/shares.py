@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from safelight.shares import share
 from safelight.storage.partial.refusals import too_many
 
 _OWNER = "tenant"
@@ -29,7 +30,7 @@ class Shares:
         if count >= self._most:
             raise too_many(count)
         theirs = self._counts[owner]
-        if owner and theirs >= max(1, (self._most - count + theirs) // 2):
+        if owner and theirs >= share(self._most, count, theirs):
             raise too_many(theirs)
 
     def add(self, id: str, metadata: Mapping[str, str]) -> None:

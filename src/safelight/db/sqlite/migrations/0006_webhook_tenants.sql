@@ -1,0 +1,4 @@
+-- Whose webhook call it is: tenants take turns.
+ALTER TABLE delivery ADD COLUMN tenant TEXT NOT NULL DEFAULT 'default';
+UPDATE delivery SET tenant = coalesce(task->>'$.tenant', 'default');
+CREATE INDEX delivery_tenant ON delivery (tenant, due);
