@@ -17,13 +17,13 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
 
-from safelight.accounts import Tenant
 from safelight.client.accounts import AccountClient
 from safelight.client.master import Client
 from safelight.errors import Error
 from safelight.master import __main__ as program
 from safelight.master.webhook.address import RefusedAddressError, check_url, guarded_socket, is_public
 from safelight.wire import Failure
+from safelight.wire.accounts import Tenant
 from support.leases import fail, finish, take
 from support.metrics import until
 from support.photos import photo
