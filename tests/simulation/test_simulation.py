@@ -28,7 +28,7 @@ def _simulate(*arguments: object, hash_seed: str = "random") -> subprocess.Compl
 
 @pytest.mark.slow
 def test_no_seed_breaks_a_promise() -> None:
-    done = _simulate("--seeds", 100)
+    done = _simulate("--seeds", 200)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
