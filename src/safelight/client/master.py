@@ -17,10 +17,9 @@ from typing import Any, BinaryIO, Literal
 from urllib.parse import quote
 
 import aiohttp
-import msgspec
 
 from safelight.client.base import ServiceClient, retrying
-from safelight.client.uploads import EXTRA_WAIT, Source, Upload, multipart
+from safelight.client.uploads import EXTRA_WAIT, Source, Upload, form_fields, multipart
 from safelight.errors import Code, Error
 from safelight.opening import opened
 from safelight.untrusted import filenames, pictures
@@ -82,7 +81,7 @@ class Client(ServiceClient):
         """
         one = Upload(source=source, filename=filename)
         headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
-        fields = _fields(recipe, priority=priority, batch=batch, webhook=webhook)
+        fields = form_fields(recipe, priority=priority, batch=batch, webhook=webhook)
 
         async def attempt() -> Task:
             async with multipart([one], fields) as body:
@@ -104,7 +103,7 @@ class Client(ServiceClient):
     ) -> list[Uploaded]:
         """Upload several photos in one request. Returns a task or a problem for each, in the same order."""
         headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
-        fields = _fields(recipe, priority=priority, batch=batch, webhook=webhook)
+        fields = form_fields(recipe, priority=priority, batch=batch, webhook=webhook)
 
         async def attempt() -> list[Uploaded]:
             async with multipart(uploads, fields) as body:
@@ -376,18 +375,6 @@ class Client(ServiceClient):
 def _empty(file: BinaryIO) -> None:
     file.seek(0)
     file.truncate()
-
-
-def _fields(recipe: str | Mapping[str, Any] | None, **others: Any) -> dict[str, str]:
-    fields = {name: str(value) for name, value in others.items() if value}
-    match recipe:
-        case None:
-            pass
-        case str():
-            fields["recipe"] = recipe
-        case _:
-            fields["recipe"] = msgspec.json.encode(dict(recipe)).decode()
-    return fields
 
 
 def output_filename(task: Task, output: str) -> str:

@@ -7,6 +7,7 @@ import io
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -36,6 +37,19 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     source: Source
     filename: str | None = None
     progress: Callable[[int], None] | None = None
+
+
+def form_fields(recipe: str | Mapping[str, Any] | None, **others: Any) -> dict[str, str]:
+    """Return the text fields of an upload: its recipe, by name or as JSON, and whatever else is given and not empty."""
+    fields = {name: str(value) for name, value in others.items() if value}
+    match recipe:
+        case None:
+            pass
+        case str():
+            fields["recipe"] = recipe
+        case _:
+            fields["recipe"] = msgspec.json.encode(dict(recipe)).decode()
+    return fields
 
 
 @asynccontextmanager

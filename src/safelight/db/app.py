@@ -1,51 +1,41 @@
-"""The routes of db: what `client.db` calls, and the classic protocol."""
+"""The routes of db that `client.db` calls; `db.classic` adds those of the classic protocol."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 from aiohttp import web
 from msgspec import Meta
 
 from safelight.access import route
 from safelight.access.caller import Access
+from safelight.db.classic import Classic, return_if_gone
 from safelight.db.store import TaskStore
 from safelight.errors import Code, Error
-from safelight.http import caller, classic, json_response, query, read_body, read_json
+from safelight.http import json_response, query, read_body, read_json
 from safelight.wire import (
     DEFAULT_TENANT,
     Heartbeat,
-    Lease,
     LeaseRequest,
     NamedRecipe,
     NewTask,
     Outcome,
-    Output,
     Record,
-    Returned,
-    Seconds,
-    State,
-    Task,
     TaskChange,
     TaskFilter,
     TaskQuery,
     TenantId,
     WebhookAnswer,
     decode,
-    encode,
 )
 
-_SERVICE_OR_CLASSIC = Access.CLUSTER | Access.CLASSIC
 MAX_BODY = 64 * 1024 * 1024
 STORE: web.AppKey[TaskStore] = web.AppKey("store")
-CLASSIC_TASK: web.AppKey[NewTask] = web.AppKey("classic task")
 
 _Wait = Annotated[float, Meta(ge=0, le=60)]
 _NewTasks = Annotated[list[NewTask], Meta(max_length=1000)]
 _Outcomes = Annotated[list[Outcome], Meta(max_length=1000)]
 _Held = dict[TenantId, Annotated[int, Meta(ge=0, le=1000)]]
-_Outputs = Annotated[list[Output], Meta(max_length=100)]
 
 
 class _OfAny(Record, frozen=True, kw_only=True):
@@ -60,10 +50,6 @@ class _OfOne(Record, frozen=True, kw_only=True):
 
 class _Find(TaskQuery, frozen=True, kw_only=True):
     tenant: TenantId = DEFAULT_TENANT
-
-
-class _Get(_OfAny, frozen=True, kw_only=True):
-    full: bool = False
 
 
 class _Batches(_OfOne, frozen=True, kw_only=True):
@@ -112,20 +98,11 @@ class _Calls(_OfOne, frozen=True, kw_only=True):
     outcome: str | None = None
 
 
-class _Finish(msgspec.Struct, frozen=True, kw_only=True):
-    """What the master has found about the result of a classic worker."""
-
-    outputs: _Outputs = []
-    engine: str = "classic"
-    seconds: Seconds = 0.0
-
-
 def make(store: TaskStore, classic_task: NewTask) -> web.Application:
     """Make the application; `classic_task` is what the classic protocol's `POST /task` creates."""
     app = web.Application(client_max_size=MAX_BODY)
     app[STORE] = store
-    app[CLASSIC_TASK] = classic_task
-    _add_classic(app)
+    Classic(store, classic_task).add_to(app)
     route.add(
         app,
         route.post("/task/{id}/cancel", _cancel, Access.CLUSTER),
@@ -159,18 +136,6 @@ def make(store: TaskStore, classic_task: NewTask) -> web.Application:
         route.post("/webhook-calls/{id}/resend", _resend, Access.CLUSTER),
     )
     return app
-
-
-def _add_classic(app: web.Application) -> None:
-    """Add the routes that programs of the classic protocol call themselves."""
-    route.add(
-        app,
-        route.post("/task", _create_classic, _SERVICE_OR_CLASSIC),
-        route.get("/task/next", _next_classic, _SERVICE_OR_CLASSIC),
-        route.get("/task/{id}", _get, _SERVICE_OR_CLASSIC),
-        route.post("/task/{id}/ready", _ready, _SERVICE_OR_CLASSIC),
-        route.post("/task/{id}/finish", _finish_classic, _SERVICE_OR_CLASSIC),
-    )
 
 
 async def _create(request: web.Request) -> web.Response:
@@ -211,14 +176,8 @@ async def _batches(request: web.Request) -> web.Response:
 async def _lease(request: web.Request) -> web.Response:
     store = request.app[STORE]
     leases = await store.lease(await read_json(request, LeaseRequest))
-    await _return_if_gone(request, leases)
+    await return_if_gone(request, store, leases)
     return json_response(leases)
-
-
-async def _return_if_gone(request: web.Request, leases: list[Lease]) -> None:
-    """Return leases if their worker has closed the connection meanwhile: the answer would reach nobody."""
-    if leases and (request.transport is None or request.transport.is_closing()):
-        await request.app[STORE].settle([Returned(lease=lease.id) for lease in leases])
 
 
 async def _heartbeat(request: web.Request) -> web.Response:
@@ -337,71 +296,3 @@ async def _settle_delivery(request: web.Request) -> web.Response:
         request.match_info["id"], delivered=body.delivered, retry_after=body.retry_after, answer=body.answer
     )
     return web.Response(status=204)
-
-
-def _classic_tenant(request: web.Request) -> str | None:
-    """Return the only tenant of a program that speaks the classic protocol; None for a service, which names one."""
-    asking = caller(request)
-    return asking.tenant if asking.via == "classic" else None
-
-
-async def _check_classic(request: web.Request) -> None:
-    """Raise NOT_FOUND where a program of the classic protocol names another tenant's task."""
-    if (tenant := _classic_tenant(request)) is not None:
-        await request.app[STORE].get(request.match_info["id"], tenant=tenant)
-
-
-@classic
-async def _create_classic(request: web.Request) -> web.Response:
-    new = request.app[CLASSIC_TASK].evolve(tenant=_classic_tenant(request) or DEFAULT_TENANT)
-    (task,) = await request.app[STORE].create([new])
-    return web.Response(text=task.id)
-
-
-@classic
-async def _next_classic(request: web.Request) -> web.Response:
-    """Answer with a lease and the classic state, or with 404 and the classic JSON if no task waits.
-
-    HEAD takes no task: its caller would not learn which.
-    """
-    tenant = _classic_tenant(request) or query(request, _OfOne).tenant
-    if request.method == "HEAD" and await request.app[STORE].classic_waits(tenant=tenant):
-        return web.Response(content_type="application/json")
-    lease = None if request.method == "HEAD" else await request.app[STORE].lease_classic(tenant=tenant)
-    if lease is None:
-        return json_response({"id": -1, "state": State.WAITING}, status=404)
-    await _return_if_gone(request, [lease])
-    return json_response({**decode(encode(lease), dict), "state": State.WORKING})
-
-
-@classic
-async def _get(request: web.Request) -> web.Response:
-    """Answer with a task. It has the id of the request, as classic clients expect, or with `full=true` its own."""
-    wanted = query(request, _Get)
-    tenant = _classic_tenant(request) or wanted.tenant
-    task = await request.app[STORE].get(request.match_info["id"], tenant=tenant)
-    return json_response(task if wanted.full else task.evolve(id=request.match_info["id"]))
-
-
-@classic
-async def _ready(request: web.Request) -> web.Response:
-    await _check_classic(request)
-    return _brief(request, await request.app[STORE].ready(request.match_info["id"]))
-
-
-@classic
-async def _finish_classic(request: web.Request) -> web.Response:
-    body = await read_json(request, _Finish) if request.content_type == "application/json" else _Finish()
-    if body.outputs and _classic_tenant(request) is not None:
-        # A digest is no proof that one has the bytes: it could be that of another tenant's photo.
-        sentence = "Only services name a result by its digest. Upload it to storage at /upload/{id}; finish without."
-        raise Error(Code.FORBIDDEN, sentence)
-    await _check_classic(request)
-    task = await request.app[STORE].finish_classic(
-        request.match_info["id"], body.outputs, engine=body.engine, seconds=body.seconds
-    )
-    return _brief(request, task)
-
-
-def _brief(request: web.Request, task: Task) -> web.Response:
-    return json_response(task) if query(request, _Get).full else web.Response()

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from safelight.shares import NONE_HELD
+from safelight.access.connections.shares import NONE_HELD
 from safelight.wire import (
     DEFAULT_TENANT,
     NO_ANSWER,

@@ -19,6 +19,7 @@ from safelight.client.storage import StorageClient
 from safelight.errors import Error
 from safelight.master import app
 from safelight.master.access.parts import AccessConfig, MasterAccess
+from safelight.master.access.quotas import Quotas
 from safelight.master.api.endpoint import HasEndpoints
 from safelight.master.batches import Batches
 from safelight.master.classic import Classic
@@ -128,14 +129,13 @@ def _application(
     signer: Signer,
 ) -> web.Application:
     """Put the parts together."""
-    storage, partials = service.uses(StorageClient, "storage"), service.uses(PartialClient, "storage")
-    recipes, budget = RecipeBook(db, _from_file(config.recipes)), ReplayBudget()
-    ingest = Ingest(storage, metrics, limit=config.max_photo, budget=budget)
-    batcher, downloads, places = TaskBatcher(db, storage), Downloads(db, storage), Places(config.uploads)
+    storage, recipes = service.uses(StorageClient, "storage"), RecipeBook(db, _from_file(config.recipes))
+    batcher, downloads = TaskBatcher(db, storage), Downloads(db, storage)
+    uploads, tus = _uploads(config, service, batcher, recipes, downloads, metrics, access.quotas)
     events = Events(feed, db, metrics, stall_timeout=config.event_stall_timeout, readers=config.event_readers)
     service.on_stop(events.stop)
     parts: tuple[HasEndpoints, ...] = (
-        Uploads(ingest, batcher, recipes, metrics, _limits(config), access.quotas, places),
+        uploads,
         Classic(db, storage, downloads),
         Tasks(db),
         TaskActions(db, batcher, recipes),
@@ -156,18 +156,33 @@ def _application(
         WebhookCalls(db),
         WebhookSecrets(access.accounts, signer, access.audit),
     )
+    return _routed(app.make([access.audited(each) for part in parts for each in part.endpoints()]), tus, access)
+
+
+def _uploads(
+    config: Config,
+    service: serve.Service,
+    batcher: TaskBatcher,
+    recipes: RecipeBook,
+    downloads: Downloads,
+    metrics: Metrics,
+    quotas: Quotas,
+) -> tuple[Uploads, Tus]:
+    """Make both ways to upload, which share the places of uploads at once and the budget of repeated ones."""
+    budget, places = ReplayBudget(), Places(config.uploads)
+    ingest = Ingest(service.uses(StorageClient, "storage"), metrics, limit=config.max_photo, budget=budget)
     tus = Tus(
-        partials,
+        service.uses(PartialClient, "storage"),
         batcher,
         recipes,
         downloads,
         metrics,
-        access.quotas,
+        quotas,
         places=places,
         budget=budget,
         limit=config.max_photo,
     )
-    return _routed(app.make([access.audited(each) for part in parts for each in part.endpoints()]), tus, access)
+    return Uploads(ingest, batcher, recipes, metrics, _limits(config), quotas, places), tus
 
 
 def _routed(application: web.Application, tus: Tus, access: MasterAccess) -> web.Application:

@@ -10,18 +10,18 @@ from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from safelight import tracing
+from safelight.access.connections.shares import NONE_HELD
 from safelight.db import lifecycle
 from safelight.db.calls import clock, delivering, recipes, statistics
 from safelight.db.calls.accounts import AccountCalls
+from safelight.db.calls.lease_queue import LeaseQueue
 from safelight.db.calls.tasks import batches, changing, creating, leasing, reading, searching
 from safelight.db.commit.transaction import Reads, Transaction
-from safelight.db.lease_queue import LeaseQueue
 from safelight.db.lifecycle import Change
 from safelight.db.notifier import Notifier
 from safelight.db.rows import EventRow, TaskRow
 from safelight.db.store import Policy
 from safelight.errors import Code, Error
-from safelight.shares import NONE_HELD
 from safelight.wire import (
     DEFAULT_TENANT,
     NO_ANSWER,

@@ -14,13 +14,13 @@ import aiohttp
 from yarl import URL
 
 from safelight import __version__, background, tracing
+from safelight.access.connections.shares import share
 from safelight.client.db import DbClient
 from safelight.errors import Error
 from safelight.master.api.public_schema import public
 from safelight.master.metrics import Metrics
 from safelight.master.webhook.address import RefusedAddressError, guarded_socket
 from safelight.master.webhook.signing import Signer
-from safelight.shares import share
 from safelight.wire import Delivery, WebhookAnswer, encode
 
 log = logging.getLogger(__name__)

@@ -33,8 +33,9 @@ from typing import TypeVar
 from safelight.errors import Code, Error
 from safelight.opening import opened
 from safelight.storage.directory.open_file import OpenFile
+from safelight.storage.directory.room import Room
 from safelight.storage.directory.shard import Shard
-from safelight.storage.files import Block, Incoming, blocks, full, guarded, lock, older, sync
+from safelight.storage.files import Block, Incoming, blocks, guarded, lock, older, sync
 from safelight.storage.store import NAME_PREFIX, PutResult
 from safelight.storage.verified import Verified
 from safelight.wire import Blob, StorageInfo
@@ -43,10 +44,6 @@ T = TypeVar("T")
 
 _THREADS = 16
 """More than there are cores: threads mostly wait for the disk, which flushes several files at the cost of one."""
-
-_PLENTY = 1 << 30
-_LOOK_AGAIN = 0.2
-"""While more than `_PLENTY` bytes are free, the file system is asked for them only every `_LOOK_AGAIN` seconds."""
 
 _SHARDS = [f"{number:02x}" for number in range(256)]
 _CHECKED_AT_ONCE = 32 << 20
@@ -61,14 +58,12 @@ class DirectoryStore:
     def __init__(self, root: Path, threads: ThreadPoolExecutor, keep_free: int, fresh_for: float) -> None:
         self._blobs, self._names, self._incoming = root / "blobs", root / "names", root / "incoming"
         self._threads = threads
-        self._keep_free = keep_free
+        self.room = Room(self._blobs, keep_free)
         self._fresh_for = fresh_for
         self._shards = {digits: Shard() for digits in _SHARDS}
         self._verified = Verified()
         self._held: Counter[str] = Counter()
         """Blobs to which what is not yet a task refers, each with the number of its holders."""
-        self._looked = 0.0
-        self._plenty = 0
 
     @classmethod
     @asynccontextmanager
@@ -153,17 +148,6 @@ class DirectoryStore:
         if not self._held[digest]:
             del self._held[digest]
 
-    def check_room(self, size: int) -> None:
-        """Raise STORAGE_FULL where bytes do not fit. While much is free, the file system is asked only now and then."""
-        now = time.monotonic()
-        self._plenty -= size
-        if self._plenty > 0 and now < self._looked + _LOOK_AGAIN:
-            return
-        free = self.free()
-        if free is not None and free < size:
-            raise full()
-        self._looked, self._plenty = now, 0 if free is None else free - _PLENTY
-
     @asynccontextmanager
     async def open(self, digest: str, *, verify: bool = False) -> AsyncIterator[OpenFile]:
         """Open a blob; see the contract."""
@@ -197,18 +181,13 @@ class DirectoryStore:
             if shard.count is None:
                 await self._run(self._count, digits)
         shards = self._shards.values()
-        free, total = await self._run(lambda: (self.free(), self._total()))
+        free, total = await self._run(lambda: (self.room.free(), self.room.total()))
         blobs, size = sum(shard.count or 0 for shard in shards), sum(shard.size for shard in shards)
         return StorageInfo(blobs=blobs, size=size, free=free, total=total)
 
     def free(self) -> int | None:
-        """Return how many bytes fit before `keep_free` is reached; see the contract."""
-        figures = os.statvfs(self._blobs)
-        return max(0, figures.f_bavail * figures.f_frsize - self._keep_free) if figures.f_blocks else None
-
-    def _total(self) -> int | None:
-        figures = os.statvfs(self._blobs)
-        return figures.f_blocks * figures.f_frsize or None
+        """Return how many bytes fit; see the contract."""
+        return self.room.free()
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, guarded, function, *arguments)
@@ -235,14 +214,14 @@ class DirectoryStore:
         return held
 
     def _take(self, incoming: Incoming, block: Block) -> None:
-        self.check_room(sum(map(len, block)))
+        self.room.check(sum(map(len, block)))
         incoming.hash(block)
         incoming.write(block)
 
     def _adopt(self, path: Path, limit: int, hashed: hashlib._Hash | None) -> PutResult:
         incoming = Incoming.written(path, limit, hashed)
         try:
-            self.check_room(0)
+            self.room.check(0)
             return self._finish(incoming, [], None)
         except BaseException:
             incoming.drop(keep=hashed is not None)
@@ -263,7 +242,7 @@ class DirectoryStore:
             self._check_known(path, blob.digest)
             known = not self._verified.is_damaged(blob.digest)
         if not known:
-            self.check_room(sum(map(len, last)))
+            self.room.check(sum(map(len, last)))
             incoming.write(last)
             if incoming.flushed is None or not self._recent(incoming.flushed):
                 incoming.flush(time.time_ns())

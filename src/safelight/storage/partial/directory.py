@@ -221,7 +221,7 @@ class PartialDirectory:
 
     def _write(self, append: Append, block: Block) -> None:
         if self._adopted:
-            self._blobs.check_room(sum(map(len, block)))
+            self._blobs.room.check(sum(map(len, block)))
         append.write(block)
 
     def _close(self, append: Append, whole: bool) -> Partial:  # noqa: FBT001 - as `close` has it

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from safelight.shares import share
+from safelight.access.connections.shares import share
 from safelight.storage.partial.refusals import too_many
 
 _OWNER = "tenant"

@@ -1,0 +1,44 @@
+"""How many bytes fit on the file system of a blob store."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from safelight.storage.files import full
+
+_PLENTY = 1 << 30
+_LOOK_AGAIN = 0.2
+"""While more than `_PLENTY` bytes are free, the file system is asked for them only every `_LOOK_AGAIN` seconds."""
+
+
+class Room:
+    """The free bytes of a directory's file system, of which `keep_free` are never used. Its methods block."""
+
+    def __init__(self, directory: Path, keep_free: int) -> None:
+        self._directory = directory
+        self._keep_free = keep_free
+        self._looked = 0.0
+        self._plenty = 0
+
+    def check(self, size: int) -> None:
+        """Raise STORAGE_FULL where bytes do not fit. While much is free, the file system is asked only now and then."""
+        now = time.monotonic()
+        self._plenty -= size
+        if self._plenty > 0 and now < self._looked + _LOOK_AGAIN:
+            return
+        free = self.free()
+        if free is not None and free < size:
+            raise full()
+        self._looked, self._plenty = now, 0 if free is None else free - _PLENTY
+
+    def free(self) -> int | None:
+        """Return how many bytes fit before `keep_free` is reached, or None where the file system does not say."""
+        figures = os.statvfs(self._directory)
+        return max(0, figures.f_bavail * figures.f_frsize - self._keep_free) if figures.f_blocks else None
+
+    def total(self) -> int | None:
+        """Return the size of the file system, or None where it does not say."""
+        figures = os.statvfs(self._directory)
+        return figures.f_blocks * figures.f_frsize or None
