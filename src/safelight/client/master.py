@@ -22,7 +22,7 @@ from safelight.client.base import ServiceClient, retrying
 from safelight.client.uploads import EXTRA_WAIT, Source, Upload, form_fields, multipart
 from safelight.errors import Code, Error
 from safelight.opening import opened
-from safelight.untrusted import filenames, pictures
+from safelight.untrusted import filenames, photos
 from safelight.wire import (
     ENDED,
     Batch,
@@ -385,7 +385,7 @@ def output_filename(task: Task, output: str) -> str:
     made = next((item for item in task.outputs if item.name == output), None)
     if made is None:
         raise Error(Code.NOT_FOUND, f"Task {task.id} has no output {output!r}.")
-    extension = pictures.EXTENSIONS.get(made.media_type, "bin")
+    extension = photos.EXTENSIONS.get(made.media_type, "bin")
     suffix = f".{filenames.saveable(output, 64) or 'output'}.{extension}"
     stem = Path(task.filename.replace("\\", "/")).stem
     room = filenames.MAX_BYTES - _ROOM - len(suffix.encode())

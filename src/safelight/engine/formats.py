@@ -1,10 +1,10 @@
-"""The picture formats: how each is recognised, what reads and writes it, what it can hold."""
+"""The image formats: how each is recognised, what reads and writes it, what it can hold."""
 
 from __future__ import annotations
 
 from msgspec import Struct
 
-from safelight.untrusted import pictures
+from safelight.untrusted import photos
 
 
 class Format(Struct, frozen=True, kw_only=True):
@@ -67,10 +67,10 @@ _ALL = (
 
 _RAW = tuple(
     Format(
-        name=name, label=label, media_type=media_type, extension=pictures.EXTENSIONS[media_type], package="rawpy",
+        name=name, label=label, media_type=media_type, extension=photos.EXTENSIONS[media_type], package="rawpy",
         max_side=65535, alpha=False,
     )
-    for name, (label, media_type) in pictures.RAW.items()
+    for name, (label, media_type) in photos.RAW.items()
 )  # fmt: skip
 
 FORMATS: dict[str, Format] = {format_.name: format_ for format_ in (*_ALL, *_RAW)}
@@ -86,6 +86,6 @@ def sniff(head: bytes) -> Format:
     """Tell the format from the first kilobyte; names and media types that came along are never believed.
 
     A raw file that starts like any other TIFF is told apart later, by its directories.
-    Error: NOT_AN_IMAGE, or UNSUPPORTED_FORMAT for a picture of a kind that is not read.
+    Error: NOT_AN_IMAGE, or UNSUPPORTED_FORMAT for a photo of a kind that is not read.
     """
-    return _BY_MEDIA_TYPE[pictures.media_type(head)]
+    return _BY_MEDIA_TYPE[photos.media_type(head)]

@@ -1,4 +1,4 @@
-"""libvips as this process uses it: only the readers we trust, nothing cached between pictures."""
+"""libvips as this process uses it: only the readers we trust, nothing cached between photos."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def _field_bytes(name: Any) -> bytes:
 
 pyvips.vimage._to_string, pyvips.vimage._to_bytes = _field_name, _field_bytes  # noqa: SLF001 - fields are named by them
 # pyvips logs what libvips warns of by calling Python in threads of libvips. Where Python collects garbage there, it
-# frees images amid the work of libvips, which ends the process. What stops a picture is in the error anyway.
+# frees images amid the work of libvips, which ends the process. What stops a photo is in the error anyway.
 pyvips._remove_log_handler()  # noqa: SLF001 - there is no other way to it
-# Each picture comes once; a cache would only hold its memory.
+# Each photo comes once; a cache would only hold its memory.
 pyvips.cache_set_max(0)
 
 
 def set_concurrency(threads: int) -> None:
-    """How many threads one picture is computed with, from now on, in this process."""
+    """How many threads one image is computed with, from now on, in this process."""
     pyvips.vips_lib.vips_concurrency_set(threads)
 
 

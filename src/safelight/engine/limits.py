@@ -1,4 +1,4 @@
-"""Limits on what a picture may ask of the machine, judged from its header, before a pixel is decoded."""
+"""Limits on what a photo may ask of the machine, judged from its header, before a pixel is decoded."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _Bound = Annotated[int, Meta(ge=1)]
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """What one picture may cost. Pixels count as frames times width times height.
+    """What one photo may cost. Pixels count as frames times width times height.
 
     `max_memory` bounds the estimate of what the decode holds at once (bytes): a progressive JPEG's coefficients, and
-    the whole picture where an operation or a second output needs all of it. `max_frames` and `max_pixels` count the
+    the whole image where an operation or a second output needs all of it. `max_frames` and `max_pixels` count the
     frames that the recipe uses: one, unless an output stays animated.
     """
 
@@ -37,7 +37,7 @@ def judge_bytes(size: int, limits: Limits) -> None:
 
 
 def judge_decode(header: Probe, frames: int, limits: Limits, *, shrink: int = 1, whole: bool = False) -> None:
-    """Error(TOO_MANY_PIXELS) for a picture too large to decode. `whole`: all of its pixels are held at once."""
+    """Error(TOO_MANY_PIXELS) for a photo too large to decode. `whole`: all of its pixels are held at once."""
     if frames > limits.max_frames:
         detail = f"The animation has {frames} frames; at most {limits.max_frames} are allowed."
         raise Error(Code.TOO_MANY_PIXELS, detail, limit=limits.max_frames)

@@ -11,9 +11,9 @@ from msgspec import structs
 
 from safelight.engine.failures import HarmlessComplaint, computing
 from safelight.engine.formats import Format
+from safelight.engine.image import Image
 from safelight.engine.library import check
 from safelight.engine.limits import Limits, judge_decode, judge_output
-from safelight.engine.picture import Picture
 from safelight.engine.read.facts import Facts
 from safelight.engine.read.original import Original
 from safelight.engine.records import Output, Probe, Result
@@ -50,7 +50,7 @@ class Stop:
 
 
 def probe(source: Any, limits: Limits = DEFAULT_LIMITS) -> Probe:
-    """What the header of a picture says; no pixel is decoded. `source`: bytes (or any buffer), or a Path.
+    """What the header of a photo says; no pixel is decoded. `source`: bytes (or any buffer), or a Path.
 
     Errors: NOT_AN_IMAGE, UNSUPPORTED_FORMAT, DAMAGED_IMAGE, TOO_LARGE, TOO_MANY_PIXELS (all frames counted).
     """
@@ -85,12 +85,12 @@ def _processed(original: Original, recipe: Recipe, limits: Limits, stop: Stop | 
     judge_decode(header, frames, limits, shrink=shrink, whole=several or _needs_all(recipe, header, frames))
     watch = stop.watch if stop else _ignore
     with computing(original.format, next(iter(formats))):
-        image = original.load(frames=frames > 1, shrink=shrink)
-        watch(image)
+        pixels = original.load(frames=frames > 1, shrink=shrink)
+        watch(pixels)
         if several:
-            image = image.copy_memory()
-            watch(image)
-    start = _start(image, header, original.facts, frames, upright=recipe.auto_orient, streaming=not several)
+            pixels = pixels.copy_memory()
+            watch(pixels)
+    start = _start(pixels, header, original.facts, frames, upright=recipe.auto_orient, streaming=not several)
     outputs = []
     try:
         for name, format_ in formats.items():
@@ -112,11 +112,11 @@ def _processed(original: Original, recipe: Recipe, limits: Limits, stop: Stop | 
 def _ignore(_image: pyvips.Image) -> None: ...
 
 
-def _start(image: pyvips.Image, header: Probe, facts: Facts, frames: int, *, upright: bool, streaming: bool) -> Picture:
+def _start(pixels: pyvips.Image, header: Probe, facts: Facts, frames: int, *, upright: bool, streaming: bool) -> Image:
     orientation = header.orientation if upright else 1
     width, height = (header.height, header.width) if orientation >= 5 else (header.width, header.height)
-    return Picture(
-        image=image,
+    return Image(
+        pixels=pixels,
         width=width,
         height=height,
         frames=frames,
@@ -129,24 +129,24 @@ def _start(image: pyvips.Image, header: Probe, facts: Facts, frames: int, *, upr
 
 
 def _output(
-    name: str, start: Picture, recipe: Recipe, format_: Format, original: Original, limits: Limits, watch: _Watch
+    name: str, start: Image, recipe: Recipe, format_: Format, original: Original, limits: Limits, watch: _Watch
 ) -> Output:
     wanted = recipe.outputs[name]
     color = wanted.color if holds(original.facts.profile, format_) else "srgb"
-    picture = replace(start, color=color, bit_depth=wanted.bit_depth if format_.deep else 8)
+    image = replace(start, color=color, bit_depth=wanted.bit_depth if format_.deep else 8)
     if not keeps_frames(format_, original.probe):
-        picture = picture.first_frame()
+        image = image.first_frame()
     for index, operation in enumerate(wanted.operations):
         try:
-            picture = apply(operation, picture)
+            image = apply(operation, image)
         except ValueError as error:
             position = f"$.outputs.{name}.operations[{index}]"
             detail = f"The output {name!r} could not be made: {error} (at {position})."
             raise Error(Code.OPERATION_FAILED, detail, output=name, position=position) from error
-        judge_output(picture.width, picture.height, picture.frames, limits)
-    watch(picture.image)
+        judge_output(image.width, image.height, image.frames, limits)
+    watch(image.pixels)
     orientation = 1 if recipe.auto_orient else original.probe.orientation
-    finished = encode(name, picture, wanted, format_, original.facts, orientation)
+    finished = encode(name, image, wanted, format_, original.facts, orientation)
     if finished.size > limits.max_output_bytes:
         detail = f"The output {name!r} has {finished.size} bytes; at most {limits.max_output_bytes} are allowed."
         raise Error(Code.OPERATION_FAILED, detail, output=name, limit=limits.max_output_bytes)

@@ -1,4 +1,4 @@
-"""What the engine tells about a picture, and what it makes of one."""
+"""What the engine tells about a photo, and what it makes of one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class Probe(Struct, frozen=True, kw_only=True):
-    """What a picture's header says. Width and height are pixels of one frame as stored, before `orientation`.
+    """What a photo's header says. Width and height are pixels of one frame as stored, before `orientation`.
 
     `mode` is libvips' name of the colour space (srgb, b-w, cmyk, rgb16, grey16, …), `bits` those of one sample,
     `orientation` the EXIF tag (1 to 8). `progressive` covers interlaced PNG and GIF too.

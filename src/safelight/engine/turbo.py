@@ -34,7 +34,7 @@ _SAMPLE = (141, 139)  # sides that are no multiple of a block
 
 @cache
 def available() -> bool:
-    """Whether the system has the library, and it gives what libvips gives: this tries it with small pictures."""
+    """Whether the system has the library, and it gives what libvips gives: this tries it with small images."""
     if _library() is None:
         return False
     try:
@@ -44,7 +44,7 @@ def available() -> bool:
 
 
 def decodes(width: int, height: int, bands: int) -> bool:
-    """Whether `decoded` takes a picture of that size, as it is decoded, and with so many colours."""
+    """Whether `decoded` takes an image of that size, as it is decoded, and with so many colours."""
     return min(width, height) >= _LEAST_SIDE and width * height <= MAX_DECODED and bands in {1, 3} and available()
 
 
@@ -155,7 +155,7 @@ def _without_jfif(made: bytes) -> bytes:
 
 
 def _agree(bands: int, quality: int) -> bool:
-    """Whether both encode and decode a small picture alike, at every size."""
+    """Whether both encode and decode a small image alike, at every size."""
     interpretation = "srgb" if bands == 3 else "b-w"
     ramps = pyvips.Image.xyz(*_SAMPLE) * [5, 3] % 256  # with sharp edges
     image = ramps.bandjoin(ramps[0] ^ ramps[1])[:bands].cast("uchar").copy(interpretation=interpretation)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from engine.pictures import array, difference, encoded, made, photo, run
-from safelight.engine.read.boxes import main_picture
+from safelight.engine.read.boxes import main_image
 from safelight.errors import Code, Error
 
 PICTURE = photo().crop((100, 50, 164, 98))
@@ -40,7 +40,7 @@ def heic(tmp_path, points, *options, full_range=True):
 
 
 def declared(data):
-    colors = main_picture(memoryview(data)).colors
+    colors = main_image(memoryview(data)).colors
     return (colors.primaries, colors.transfer, colors.matrix), colors.full_range
 
 

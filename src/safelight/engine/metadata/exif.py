@@ -9,7 +9,7 @@ from safelight.engine.metadata.directory import Directory, Structure, StructureE
 _ORIENTATION, _EXIF_DIRECTORY, _GPS_DIRECTORY = 0x0112, 0x8769, 0x8825
 _LONGEST = 4096  # bytes; what describes a photo is shorter, what hides one is longer
 _PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"ftyp")
-# An allow list: what describes the photo and its camera. Maker notes, previews, further pictures, embedded XMP and
+# An allow list: what describes the photo and its camera. Maker notes, previews, further images, embedded XMP and
 # IPTC, and everything that no standard names stay behind.
 _PHOTO = frozenset(
     {0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x013C, 0x4746, 0x4749, 0x8298}

@@ -8,7 +8,7 @@ _ORIENTATION = re.compile(rb'(:Orientation\s*(?:=\s*["\']|>)\s*)[2-8]')
 _DECLARED = re.compile(rb'tiff:Orientation\s*(?:=\s*["\']|>)\s*([1-8])\s*["\'<]')
 _THUMBNAILS = re.compile(rb"<xmp:Thumbnails\b.*?</xmp:Thumbnails\s*>", re.DOTALL)
 _PREVIEWS = re.compile(rb"xmpGImg:image|GImage|photoshop:History|\xff\xd8\xff|JPEG_?DATA", re.IGNORECASE)
-# Namespaces that tell of what the file holds beside its picture: a video, depths, a gain map, a longer packet.
+# Namespaces that tell of what the file holds beside its image: a video, depths, a gain map, a longer packet.
 _OF_FURTHER_DATA = re.compile(
     rb"""\s+xmlns:([\w.-]+)\s*=\s*["'](?:http://ns\.google\.com/photos/(?!1\.0/panorama/)"""
     rb"""|http://ns\.adobe\.com/(?:hdr-gain-map|xmp/note)/|http://ns\.apple\.com/)[^"']*["']"""

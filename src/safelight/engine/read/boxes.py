@@ -1,4 +1,4 @@
-"""The boxes of HEIF and AVIF files (ISO/IEC 14496-12, 23008-12): what their main picture is, before it is decoded."""
+"""The boxes of HEIF and AVIF files (ISO/IEC 14496-12, 23008-12): what their main image is, before it is decoded."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Box = tuple[str, memoryview]
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """The main picture. `codec` is the type of its item, or of a tile's where it is a grid of tiles.
+class MainImage:
+    """The main image. `codec` is the type of its item, or of a tile's where it is a grid of tiles.
 
     Width and height are those before it is turned by its own boxes; `turned` tells whether that exchanges them.
     """
@@ -41,7 +41,7 @@ class Picture:
 
     @property
     def stretches(self) -> bool:
-        """Whether black and white are 16 and 235 of 255, as libheif leaves them in pictures without colours."""
+        """Whether black and white are 16 and 235 of 255, as libheif leaves them in images without colours."""
         return self.grey and self.colors is not None and not self.colors.full_range
 
     @property
@@ -56,17 +56,17 @@ class Picture:
 
     @property
     def animated(self) -> bool:
-        """Whether the file is a sequence of pictures."""
+        """Whether the file is a sequence of images."""
         return bool(self.brands & {"avis", "hevc", "hevx", "msf1"})
 
 
-def main_picture(data: memoryview) -> Picture:
-    """Describe the main picture. Fields stay empty where the file does not say. ValueError for broken boxes."""
+def main_image(data: memoryview) -> MainImage:
+    """Describe the main image. Fields stay empty where the file does not say. ValueError for broken boxes."""
     try:
         top = dict(boxes(data))
         brands = _brands(top["ftyp"]) if "ftyp" in top else frozenset()
         if "meta" not in top:
-            return Picture(brands=brands)
+            return MainImage(brands=brands)
         meta = dict(boxes(top["meta"][4:]))
         items = _item_types(meta.get("iinf"))
         coded = primary = _number(meta["pitm"], 4, 2 if meta["pitm"][0] == 0 else 4) if "pitm" in meta else 0
@@ -92,7 +92,7 @@ def main_picture(data: memoryview) -> Picture:
 
 
 def sequence_colors(data: memoryview) -> CodePoints | None:
-    """Return the code points that the first track of pictures declares. ValueError for broken boxes."""
+    """Return the code points that the first track of images declares. ValueError for broken boxes."""
     try:
         tables = [data]
         for name in ("moov", "trak", "mdia", "minf", "stbl"):
@@ -138,7 +138,7 @@ def _declared(name: str, content: memoryview) -> CodePoints | None:
 
 
 def _coded_colors(codec: str, properties: list[Box], pixels: Callable[[], memoryview]) -> CodePoints | None:
-    """Return what the coded picture itself declares, in its configuration or (AV1) at its start."""
+    """Return what the coded image itself declares, in its configuration or (AV1) at its start."""
     settings = dict(properties)
     if codec in _HEVC and "hvcC" in settings:
         return hevc.colors(settings["hvcC"])
@@ -148,14 +148,14 @@ def _coded_colors(codec: str, properties: list[Box], pixels: Callable[[], memory
 
 
 def _completed(declared: CodePoints | None, coded: CodePoints | None) -> CodePoints | None:
-    """What the file declares, and what it leaves open as the coded picture says."""
+    """What the file declares, and what it leaves open as the coded image says."""
     if declared is None or coded is None:
         return declared or coded
     return replace(coded, matrix=declared.matrix, full_range=declared.full_range)
 
 
 def _is_grey(codec: str, settings: dict[str, memoryview]) -> bool:
-    """Whether the coded picture has no colours, by its configuration (AV1-ISOBMFF 2.3.3; ISO/IEC 14496-15, 8.3.3)."""
+    """Whether the coded image has no colours, by its configuration (AV1-ISOBMFF 2.3.3; ISO/IEC 14496-15, 8.3.3)."""
     if codec in _HEVC and "hvcC" in settings:
         return not settings["hvcC"][16] & 3
     return codec in _AV1 and "av1C" in settings and bool(settings["av1C"][2] & 0x10)
@@ -204,7 +204,7 @@ def _code_points(content: memoryview) -> CodePoints | None:
     return CodePoints(primaries, transfer, matrix, full_range=bool(content[10] & 0x80))
 
 
-def _described(codec: str, brands: frozenset[str], properties: list[Box]) -> Picture:
+def _described(codec: str, brands: frozenset[str], properties: list[Box]) -> MainImage:
     width = height = 0
     bits, colors, profile = 8, None, None
     for name, content in properties:
@@ -217,7 +217,7 @@ def _described(codec: str, brands: frozenset[str], properties: list[Box]) -> Pic
         elif name == "colr" and bytes(content[:4]) in {b"prof", b"rICC"}:
             profile = bytes(content[4:])
     turned = any(name == "irot" and content[0] & 1 for name, content in properties if len(content))
-    return Picture(codec, width, height, colors, profile, bits, brands, turned)
+    return MainImage(codec, width, height, colors, profile, bits, brands, turned)
 
 
 def boxes(data: memoryview) -> Iterator[Box]:

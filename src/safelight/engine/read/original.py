@@ -18,7 +18,7 @@ from safelight.engine.read.facts import Facts, Reader
 from safelight.engine.read.formats import raw
 from safelight.engine.records import Probe
 from safelight.errors import Code, Error
-from safelight.untrusted.pictures import LOOKED_AT
+from safelight.untrusted.photos import LOOKED_AT
 
 
 class Original:
@@ -84,7 +84,7 @@ def _format(view: memoryview) -> Format:
         return FORMATS[name]
     if format_.name == "heic":
         try:
-            return FORMATS["avif"] if boxes.main_picture(view).is_av1 else format_
+            return FORMATS["avif"] if boxes.main_image(view).is_av1 else format_
         except ValueError:
             return format_
     return format_

@@ -33,12 +33,12 @@ def pillow() -> Any:
     return image
 
 
-def from_pillow(picture: Any) -> pyvips.Image:
-    """Copy a decoded picture of Pillow's: 8 bits of grey or RGB, with transparency where it has some."""
-    wanted = picture.mode if picture.mode in {"L", "LA", "RGB", "RGBA"} else "RGBA" if "A" in picture.mode else "RGB"
-    if picture.mode != wanted:
-        picture = picture.convert(wanted)
-    return from_bytes(picture.tobytes(), picture.width, picture.height, len(wanted))
+def from_pillow(image: Any) -> pyvips.Image:
+    """Copy a decoded image of Pillow's: 8 bits of grey or RGB, with transparency where it has some."""
+    wanted = image.mode if image.mode in {"L", "LA", "RGB", "RGBA"} else "RGBA" if "A" in image.mode else "RGB"
+    if image.mode != wanted:
+        image = image.convert(wanted)
+    return from_bytes(image.tobytes(), image.width, image.height, len(wanted))
 
 
 def from_bytes(data: bytes, width: int, height: int, bands: int, *, deep: bool = False) -> pyvips.Image:

@@ -1,4 +1,4 @@
-"""Sizes and places: how large a picture becomes, which part of it stays."""
+"""Sizes and places: how large an image becomes, which part of it stays."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pyvips
 
-from safelight.engine.picture import Picture, blended
+from safelight.engine.image import Image, blended
 from safelight.recipe.operations import Resize, SmartCrop
 
 Size = tuple[int, int]
@@ -21,7 +21,7 @@ class Target:
 
 
 def target(operation: Resize | SmartCrop, width: int, height: int) -> Target:
-    """What a resize makes of a picture of that size."""
+    """What a resize makes of an image of that size."""
     if isinstance(operation, SmartCrop):
         return _covering(operation.width, operation.height, width, height, enlarge=operation.enlarge)
     if operation.mode == "fit":
@@ -60,25 +60,25 @@ def placed(inner: Size, outer: Size, position: str) -> Size:
     return left, top
 
 
-def cropped(picture: Picture, left: int, top: int, width: int, height: int) -> Picture:
+def cropped(image: Image, left: int, top: int, width: int, height: int) -> Image:
     """That rectangle of every frame."""
-    if (left, top, width, height) == (0, 0, picture.width, picture.height):
-        return picture
-    return picture.each_frame(lambda image: image.crop(left, top, width, height))
+    if (left, top, width, height) == (0, 0, image.width, image.height):
+        return image
+    return image.each_frame(lambda pixels: pixels.crop(left, top, width, height))
 
 
-def scaled_to(picture: Picture, width: int, height: int) -> Picture:
+def scaled_to(image: Image, width: int, height: int) -> Image:
     """Scale to a size as a person sees it; the pixels may still lie on their side, or be fewer already."""
-    if picture.orientation >= 5:
+    if image.orientation >= 5:
         turned_width, turned_height = height, width
     else:
         turned_width, turned_height = width, height
-    now_width, now_height = picture.image.width, picture.image.height // picture.frames
+    now_width, now_height = image.pixels.width, image.pixels.height // image.frames
     if (now_width, now_height) != (turned_width, turned_height):
 
-        def change(image: pyvips.Image) -> pyvips.Image:
+        def change(pixels: pyvips.Image) -> pyvips.Image:
             across, down = turned_width / now_width, turned_height / now_height
-            return blended(image, lambda colors: colors.resize(across, vscale=down))
+            return blended(pixels, lambda colors: colors.resize(across, vscale=down))
 
-        picture = picture.each_frame(change)
-    return replace(picture, width=width, height=height)
+        image = image.each_frame(change)
+    return replace(image, width=width, height=height)

@@ -1,4 +1,4 @@
-"""Watermarks: making the mark, and laying it over the picture."""
+"""Watermarks: making the mark, and laying it over the image."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from html import escape
 import pyvips
 
 from safelight.engine.color.convert import to_srgb
+from safelight.engine.image import Image, as_rgb, blended, rounded, top
 from safelight.engine.limits import Limits, judge_decode
-from safelight.engine.picture import Picture, as_rgb, blended, rounded, top
 from safelight.engine.read.original import Original
 from safelight.engine.transform.scale import placed
 from safelight.engine.transform.turn import rotated
@@ -20,32 +20,32 @@ _IMAGE_LIMITS = Limits(max_pixels=16_000_000, max_frames=1)
 _FIRST_FONT_SIZE = 32
 
 
-def marked(operation: Watermark, picture: Picture) -> Picture:
-    """The picture with its watermark, on every frame."""
-    gap = round(operation.margin * min(picture.width, picture.height))
-    room = (max(1, picture.width - 2 * gap), max(1, picture.height - 2 * gap))
+def marked(operation: Watermark, image: Image) -> Image:
+    """The image with its watermark, on every frame."""
+    gap = round(operation.margin * min(image.width, image.height))
+    room = (max(1, image.width - 2 * gap), max(1, image.height - 2 * gap))
     mark = _mark(operation, max(1, round(operation.scale * room[0])), room[1])
     if operation.tile:
-        mark = _tiled(mark, gap, picture.width, picture.height)
+        mark = _tiled(mark, gap, image.width, image.height)
         left = upper = 0
     else:
         mark = _within(mark, room)
         left, upper = placed((mark.width, mark.height), room, operation.position)
         left, upper = left + gap, upper + gap
-    if picture.frames > 1:
-        canvas = mark.embed(left, upper, picture.width, picture.height, background=[0, 0, 0, 0], extend="background")
-        mark, left, upper = canvas.replicate(1, picture.frames), 0, 0
-    return picture.having(_laid_over(picture.image, mark.copy_memory(), left, upper))
+    if image.frames > 1:
+        canvas = mark.embed(left, upper, image.width, image.height, background=[0, 0, 0, 0], extend="background")
+        mark, left, upper = canvas.replicate(1, image.frames), 0, 0
+    return image.having(_laid_over(image.pixels, mark.copy_memory(), left, upper))
 
 
-def _laid_over(image: pyvips.Image, mark: pyvips.Image, left: int, upper: int) -> pyvips.Image:
-    image = as_rgb(image)
-    if image.format == "ushort":
+def _laid_over(pixels: pyvips.Image, mark: pyvips.Image, left: int, upper: int) -> pyvips.Image:
+    pixels = as_rgb(pixels)
+    if pixels.format == "ushort":
         mark = (mark * 257).cast("ushort").copy(interpretation="rgb16")
-    result = image.composite2(mark, "over", x=left, y=upper)
-    if not image.hasalpha():
+    result = pixels.composite2(mark, "over", x=left, y=upper)
+    if not pixels.hasalpha():
         result = result.extract_band(0, n=3)
-    return result if result.format == image.format else rounded(result, image)
+    return result if result.format == pixels.format else rounded(result, pixels)
 
 
 def _mark(operation: Watermark, width: int, height: int) -> pyvips.Image:
@@ -53,7 +53,7 @@ def _mark(operation: Watermark, width: int, height: int) -> pyvips.Image:
     mark = _text(operation, width, height) if operation.text is not None else _image(operation, width, height)
     mark = mark.linear([1, 1, 1, operation.opacity], [0, 0, 0, 0], uchar=True)
     if operation.angle % 360:
-        mark = blended(mark, lambda image: rotated(image, operation.angle))
+        mark = blended(mark, lambda pixels: rotated(pixels, operation.angle))
     return mark.copy_memory()
 
 
@@ -85,20 +85,20 @@ def _image(operation: Watermark, width: int, height: int) -> pyvips.Image:
     try:
         original = Original(operation.image, _IMAGE_LIMITS)
         judge_decode(original.probe, 1, _IMAGE_LIMITS, whole=True)
-        image = as_rgb(to_srgb(original.load().copy_memory(), original.facts.profile, 8, keep=False))
+        pixels = as_rgb(to_srgb(original.load().copy_memory(), original.facts.profile, 8, keep=False))
     except Error as error:
         raise ValueError(f"the watermark's image cannot be used. {error.detail}") from error
     except pyvips.Error as error:
         raise ValueError("the watermark's image is damaged") from error
-    image = image if image.hasalpha() else image.bandjoin(top(image))
-    factor = min(width / image.width, height / image.height)
-    return blended(image, lambda colors: colors.resize(factor))
+    pixels = pixels if pixels.hasalpha() else pixels.bandjoin(top(pixels))
+    factor = min(width / pixels.width, height / pixels.height)
+    return blended(pixels, lambda colors: colors.resize(factor))
 
 
 def _within(mark: pyvips.Image, room: tuple[int, int]) -> pyvips.Image:
     """A turned mark may stand over the edges; scale it down to fit."""
     factor = min(room[0] / mark.width, room[1] / mark.height)
-    return mark if factor >= 1 else blended(mark, lambda image: image.resize(factor))
+    return mark if factor >= 1 else blended(mark, lambda pixels: pixels.resize(factor))
 
 
 def _tiled(mark: pyvips.Image, gap: int, width: int, height: int) -> pyvips.Image:

@@ -31,7 +31,7 @@ def carried(facts: Facts, output: OutputSpec, format_name: str, orientation: int
     """Choose what leaves with an output; `orientation` is what its pixels still need.
 
     Without `metadata = "keep"` that is the orientation alone. Without `keep_gps` no block leaves that could hold a
-    position or an earlier picture.
+    position or an earlier image.
     """
     turn = orientation if format_name in TAGGED else 1
     if output.metadata != "keep":

@@ -1,4 +1,4 @@
-"""Writing a picture in the format an output asks for."""
+"""Writing an image in the format an output asks for."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from safelight.engine import turbo
 from safelight.engine.color.convert import matched
 from safelight.engine.color.profile import color_space
 from safelight.engine.formats import FORMATS, Format
+from safelight.engine.image import Image
 from safelight.engine.library import can_write, has
-from safelight.engine.picture import Picture
 from safelight.engine.read.facts import Facts
 from safelight.engine.records import Output, Probe
 from safelight.engine.transform.apply import flattened
@@ -47,74 +47,74 @@ def keeps_frames(format_: Format, header: Probe) -> bool:
     return header.frames > 1 and (format_.animated or (format_.name == header.format and frames.can_write(format_)))
 
 
-def encode(name: str, picture: Picture, output: OutputSpec, format_: Format, facts: Facts, orientation: int) -> Output:
-    """The finished file. Error(OPERATION_FAILED) where the format cannot hold the picture.
+def encode(name: str, image: Image, output: OutputSpec, format_: Format, facts: Facts, orientation: int) -> Output:
+    """The finished file. Error(OPERATION_FAILED) where the format cannot hold the image.
 
     `orientation`: what viewers are still to obey, because the recipe does not. Where they would not, it is obeyed now.
     """
     if orientation != 1 and format_.name not in carry.TAGGED:
         turned = orientation >= 5
-        size = (picture.height, picture.width) if turned else (picture.width, picture.height)
-        picture = replace(picture, orientation=orientation, width=size[0], height=size[1])
-    picture = picture.ready()
-    _judge_side(name, picture, format_)
-    image = picture.image if format_.alpha else flattened(picture.image, output.background)
+        size = (image.height, image.width) if turned else (image.width, image.height)
+        image = replace(image, orientation=orientation, width=size[0], height=size[1])
+    image = image.ready()
+    _judge_side(name, image, format_)
+    pixels = image.pixels if format_.alpha else flattened(image.pixels, output.background)
     if output.metadata != "keep":
-        image = image.copy(xres=_NEUTRAL_RESOLUTION, yres=_NEUTRAL_RESOLUTION)
+        pixels = pixels.copy(xres=_NEUTRAL_RESOLUTION, yres=_NEUTRAL_RESOLUTION)
     leaving = carry.carried(facts, output, format_.name, orientation)
-    image, profile = matched(image, picture.profile)
+    pixels, profile = matched(pixels, image.profile)
     return Output(
         name=name,
-        data=_written(image, picture, output, format_, leaving, profile),
+        data=_written(pixels, image, output, format_, leaving, profile),
         format=format_.name,
         media_type=format_.media_type,
         extension=format_.extension,
-        width=picture.width,
-        height=picture.height,
-        frames=picture.frames,
+        width=image.width,
+        height=image.height,
+        frames=image.frames,
     )
 
 
-def _judge_side(name: str, picture: Picture, format_: Format) -> None:
-    if max(picture.width, picture.height) > format_.max_side:
+def _judge_side(name: str, image: Image, format_: Format) -> None:
+    if max(image.width, image.height) > format_.max_side:
         detail = (
-            f"The output {name!r} is {picture.width} by {picture.height} pixels; {format_.name} holds at most "
+            f"The output {name!r} is {image.width} by {image.height} pixels; {format_.name} holds at most "
             f"{format_.max_side} a side. Resize it first, or use another format."
         )
         raise Error(Code.OPERATION_FAILED, detail, output=name)
 
 
 def _written(
-    image: pyvips.Image,
-    picture: Picture,
+    pixels: pyvips.Image,
+    image: Image,
     output: OutputSpec,
     format_: Format,
     leaving: carry.Carried,
     profile: bytes | None,
 ) -> bytes:
-    if picture.frames > 1 and format_.name == "avif":
-        return frames.avif(image, picture.frames, output, leaving, profile)
+    if image.frames > 1 and format_.name == "avif":
+        return frames.avif(pixels, image.frames, output, leaving, profile)
     if not has(format_.writer):
-        return jxl.encoded(image, output, leaving)
-    image, keep = carry.attach(image, leaving, profile, format_.name)
+        return jxl.encoded(pixels, output, leaving)
+    pixels, keep = carry.attach(pixels, leaving, profile, format_.name)
     options = _options(output, format_)
-    if picture.frames > 1 and format_.name == "png":
-        return frames.apng(image, picture.frames, keep, options)
-    if picture.frames > 1:
-        options["page_height"] = picture.height
-        image = frames.in_hundredths(image, picture.frames) if format_.name == "gif" else image
-    if format_.name == "jpeg" and not keep and (small := _small_jpeg(image, options)):
+    if image.frames > 1 and format_.name == "png":
+        return frames.apng(pixels, image.frames, keep, options)
+    if image.frames > 1:
+        options["page_height"] = image.height
+        pixels = frames.in_hundredths(pixels, image.frames) if format_.name == "gif" else pixels
+    if format_.name == "jpeg" and not keep and (small := _small_jpeg(pixels, options)):
         return small
-    data: bytes = getattr(image, format_.writer)(keep=keep, **options)
-    if picture.frames > 1 and format_.name == "webp" and image.hasalpha():
+    data: bytes = getattr(pixels, format_.writer)(keep=keep, **options)
+    if image.frames > 1 and format_.name == "webp" and pixels.hasalpha():
         data = frames.with_alpha_flag(data)
     return tiff.with_exif(data, leaving.exif) if format_.name == "tiff" and leaving.exif else data
 
 
-def _small_jpeg(image: pyvips.Image, options: dict[str, Any]) -> bytes | None:
-    if options["interlace"] or options["optimize_coding"] or not turbo.encodes(image):
+def _small_jpeg(pixels: pyvips.Image, options: dict[str, Any]) -> bytes | None:
+    if options["interlace"] or options["optimize_coding"] or not turbo.encodes(pixels):
         return None
-    return turbo.encoded(image, options["Q"])
+    return turbo.encoded(pixels, options["Q"])
 
 
 def _options(output: OutputSpec, format_: Format) -> dict[str, Any]:

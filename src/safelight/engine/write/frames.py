@@ -53,7 +53,7 @@ def avif(image: pyvips.Image, count: int, output: OutputSpec, leaving: Carried, 
     """An AVIF sequence."""
     delays, plays = _timing(image, count)
     mode = _MODES[image.bands]
-    pictures = [
+    images = [
         pillow().frombytes(mode, (frame.width, frame.height), frame.write_to_memory())
         for frame in _frames(image, count)
     ]
@@ -63,8 +63,8 @@ def avif(image: pyvips.Image, count: int, output: OutputSpec, leaving: Carried, 
     lossless = {"quality": 100, "subsampling": "4:4:4"}
     chosen = lossless if output.lossless else {"quality": output.quality or DEFAULT_QUALITY["avif"]}
     file = io.BytesIO()
-    pictures[0].save(
-        file, "AVIF", save_all=True, append_images=pictures[1:], duration=delays, max_threads=1,
+    images[0].save(
+        file, "AVIF", save_all=True, append_images=images[1:], duration=delays, max_threads=1,
         speed=10 - (output.effort or 4), **chosen, **blocks,
     )  # fmt: skip
     return _playing(file.getvalue(), plays) if plays else file.getvalue()

@@ -22,7 +22,7 @@ from safelight.client.storage import BlobAnswer, StorageClient
 from safelight.errors import Code, Error
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import BINARY, Endpoint
-from safelight.untrusted.pictures import EXTENSIONS, LOOKED_AT, media_type_or_bytes
+from safelight.untrusted.photos import EXTENSIONS, LOOKED_AT, media_type_or_bytes
 from safelight.wire import Blob, NewBlobLink, Output, State, Task
 
 log = logging.getLogger(__name__)

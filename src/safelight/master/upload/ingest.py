@@ -13,7 +13,7 @@ from safelight.errors import Code, Error
 from safelight.master.metrics import Metrics
 from safelight.master.upload.copies import Copies
 from safelight.master.upload.replay import ReplayBudget
-from safelight.untrusted import pictures
+from safelight.untrusted import photos
 from safelight.wire import Blob, StoredBlob
 
 _SMALL = 512 * 1024
@@ -55,12 +55,12 @@ class Ingest:
         async for chunk in bounded:
             held.append(chunk)
             size += len(chunk)
-            if kind is None and size >= pictures.LOOKED_AT:
-                kind = pictures.media_type(_start(held))
+            if kind is None and size >= photos.LOOKED_AT:
+                kind = photos.media_type(_start(held))
             if size > _SMALL:
                 whole = False
                 break
-        kind = kind or pictures.media_type(_start(held))
+        kind = kind or photos.media_type(_start(held))
         with tracing.span("store original"):
             stored = await (self._send(b"".join(held)) if whole else self._stream(held, bounded))
         self._metrics.bytes.inc(stored.size)
@@ -93,4 +93,4 @@ def too_large(limit: int) -> Error:
 
 
 def _start(held: list[bytes]) -> bytes:
-    return b"".join(held)[: pictures.LOOKED_AT] if len(held) > 1 else (held[0] if held else b"")[: pictures.LOOKED_AT]
+    return b"".join(held)[: photos.LOOKED_AT] if len(held) > 1 else (held[0] if held else b"")[: photos.LOOKED_AT]

@@ -34,7 +34,7 @@ from safelight.master.upload.task_batcher import TaskBatcher
 from safelight.master.upload.tus_headers import CHECKSUMS, TUS, checksum, metadata, number
 from safelight.master.upload.uploads import Fields
 from safelight.recipe import parse
-from safelight.untrusted import filenames, pictures
+from safelight.untrusted import filenames, photos
 from safelight.wire import DEFAULT_TENANT, NewPartial, NewTask, Partial
 
 _CHUNK = "application/offset+octet-stream"
@@ -100,7 +100,7 @@ class Tus:
         if size > self._limit:
             raise too_large(self._limit)
         if size == 0:
-            pictures.media_type(b"")  # refuses
+            photos.media_type(b"")  # refuses
         given = metadata(request)
         fields = _fields(given)
         tenant = tenant_of(request)
@@ -210,7 +210,7 @@ class Tus:
             return partial
         blob = await self._partials.finish(partial.id)
         kind = await self._downloads.media_type(blob)
-        if kind not in pictures.EXTENSIONS:
+        if kind not in photos.EXTENSIONS:
             error = Error(Code.NOT_AN_IMAGE, "The file is not an image of a known format.")
             await self._refuse(partial, error)
             raise error
@@ -272,10 +272,10 @@ async def _checked_type(body: AsyncIterator[bytes], size: int) -> AsyncIterator[
     head = bytearray()
     async for chunk in body:
         head += chunk
-        if len(head) >= pictures.LOOKED_AT:
+        if len(head) >= photos.LOOKED_AT:
             break
-    if len(head) >= min(size, pictures.LOOKED_AT):  # otherwise it is checked at the end
-        pictures.media_type(bytes(head[: pictures.LOOKED_AT]))
+    if len(head) >= min(size, photos.LOOKED_AT):  # otherwise it is checked at the end
+        photos.media_type(bytes(head[: photos.LOOKED_AT]))
 
     async def joined() -> AsyncIterator[bytes]:
         yield bytes(head)

@@ -14,7 +14,7 @@ import msgspec
 from safelight.engine import Output
 from safelight.errors import Code, Error
 from safelight.recipe import Recipe
-from safelight.untrusted import pictures
+from safelight.untrusted import photos
 from safelight.untrusted.text import printable
 from safelight.worker.decoder.frames import Done, Failed
 
@@ -55,9 +55,9 @@ def outputs(done: Done, recipe: Recipe, data: list[bytes]) -> list[Output]:
 
 
 def _output(made: Output, content: bytes) -> Output:
-    media_type = pictures.media_type_or_bytes(content[: pictures.LOOKED_AT])
+    media_type = photos.media_type_or_bytes(content[: photos.LOOKED_AT])
     sides_fit = all(0 < number <= _LONGEST_SIDE for number in (made.width, made.height, made.frames))
-    if made.media_type != media_type or pictures.EXTENSIONS.get(media_type) != made.extension or not sides_fit:
+    if made.media_type != media_type or photos.EXTENSIONS.get(media_type) != made.extension or not sides_fit:
         raise _unbelievable()
     notes = tuple(text(note) for note in made.notes[:_MOST_NOTES])
     return msgspec.structs.replace(made, data=content, notes=notes)

@@ -11,14 +11,14 @@ from safelight.engine.color.cicp import CodePoints, profile_of
 from safelight.engine.color.samples import from_narrow, unpremultiplied
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.metadata import exif
-from safelight.engine.read.boxes import Picture, main_picture, sequence_colors, sequence_plays
+from safelight.engine.read.boxes import MainImage, main_image, sequence_colors, sequence_plays
 from safelight.engine.read.facts import Facts, animated, blob
 from safelight.engine.read.formats.vips import VipsReader
 from safelight.engine.read.plugins import from_pillow, guarded, pillow, present
 
 
 class AvifReader(VipsReader):
-    """The file's own boxes say how the picture is turned, and libheif obeys them. EXIF orientation is ignored."""
+    """The file's own boxes say how the image is turned, and libheif obeys them. EXIF orientation is ignored."""
 
     def check(self) -> None:
         """See `VipsReader`."""
@@ -29,8 +29,8 @@ class AvifReader(VipsReader):
             return
         if present("PIL"):
             with guarded(self.format):
-                picture = pillow().open(io.BytesIO(self.data), formats=("AVIF",))
-            self._sequence = picture if picture.n_frames > 1 or not self.main.codec else None
+                image = pillow().open(io.BytesIO(self.data), formats=("AVIF",))
+            self._sequence = image if image.n_frames > 1 or not self.main.codec else None
         elif not self.main.codec:
             raise unsupported(self.format.name, "an AVIF sequence without a still image")
         if self._sequence:
@@ -52,7 +52,7 @@ class AvifReader(VipsReader):
         return int(self._sequence.n_frames) if self._sequence else 1
 
     def open(self, *, frames: bool = False, shrink: int = 1) -> pyvips.Image:
-        """See `VipsReader`. libvips does not open a sequence without a still picture: its header is made here."""
+        """See `VipsReader`. libvips does not open a sequence without a still image: its header is made here."""
         if self.main.codec or not self._sequence:
             return super().open(frames=frames, shrink=shrink)
         width, height = self._sequence.size
@@ -66,7 +66,7 @@ class AvifReader(VipsReader):
             if self.main.premultiplied and image.hasalpha():
                 image = unpremultiplied(image)
             return from_narrow(image) if self.main.stretches else image
-        count = self._sequence.n_frames if frames else 1  # the still picture may be none of the frames
+        count = self._sequence.n_frames if frames else 1  # the still image may be none of the frames
         images, delays = zip(*map(self._frame, range(count)), strict=True)
         if not frames:
             return images[0]
@@ -84,10 +84,10 @@ class AvifReader(VipsReader):
         return image, round(self._sequence.info.get("duration", 100))
 
 
-def described(data: memoryview, reader: VipsReader) -> Picture:
-    """Describe the main picture. Error(DAMAGED_IMAGE) where the boxes are broken."""
+def described(data: memoryview, reader: VipsReader) -> MainImage:
+    """Describe the main image. Error(DAMAGED_IMAGE) where the boxes are broken."""
     try:
-        return main_picture(memoryview(data))
+        return main_image(memoryview(data))
     except ValueError as error:
         raise damaged(reader.format, str(error)) from None
 

@@ -22,7 +22,7 @@ _HAS_TRANSPARENCY = 1  # among the flags of a control block
 class _Frame:
     """One frame: where it is, its control block (0: none), how it is left, and whether a colour of it is transparent.
 
-    `covers`: it is as large as the picture. `spares`: none of its pixels can have the last index.
+    `covers`: it is as large as the image. `spares`: none of its pixels can have the last index.
     """
 
     at: int

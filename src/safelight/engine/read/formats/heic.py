@@ -11,7 +11,7 @@ from safelight.engine.color.cicp import profile_of
 from safelight.engine.color.samples import from_narrow, unpremultiplied
 from safelight.engine.failures import damaged, unsupported
 from safelight.engine.formats import Format
-from safelight.engine.read.boxes import main_picture
+from safelight.engine.read.boxes import main_image
 from safelight.engine.read.facts import Facts, Reader
 from safelight.engine.read.plugins import from_bytes, guarded
 from safelight.engine.records import Probe
@@ -20,12 +20,12 @@ _BANDS = {"I": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "RGBa": 4}
 
 
 class HeicReader(Reader):
-    """See `facts.Reader`. The file's own boxes say how the picture is turned, and libheif obeys them."""
+    """See `facts.Reader`. The file's own boxes say how the image is turned, and libheif obeys them."""
 
     def __init__(self, data: memoryview, format_: Format) -> None:
         self._format = format_
         try:
-            main = main_picture(data)
+            main = main_image(data)
         except ValueError as error:
             raise damaged(format_, str(error)) from None
         if main.codec and not main.is_hevc:

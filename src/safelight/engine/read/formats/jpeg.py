@@ -49,7 +49,7 @@ class JpegReader(VipsReader):
     """A file without its end marker is read, with a note, unless `strict`; damage to its pixels is an Error.
 
     `lenient`: what the decoder complained of. Bytes between the markers of the header are harmless. Those that are left
-    over of the picture tell of damage: before a restart marker for certain, elsewhere perhaps.
+    over of the image tell of damage: before a restart marker for certain, elsewhere perhaps.
 
     libvips does not hear what the decoder complains of in the last rows and behind them. Where there is a single scan,
     the decoder is therefore shown no end marker: it fails where codes are missing. Codes are left over if it has not
@@ -109,7 +109,7 @@ class JpegReader(VipsReader):
         return super().load(shrink=shrink)
 
     def _load_small(self, shrink: int) -> pyvips.Image | None:
-        """Decode a small sound picture by `turbo`, which hears of bytes that are left over; None for the others."""
+        """Decode a small sound image by `turbo`, which hears of bytes that are left over; None for the others."""
         width, height = self.probe.width, self.probe.height
         if not turbo.decodes(width // shrink, height // shrink, self.probe.bands):
             return None

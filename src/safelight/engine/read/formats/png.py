@@ -118,7 +118,7 @@ class PngReader(VipsReader):
         return _declared(self._content(b"gAMA"), self._content(b"cHRM")) or _raw_profile(texts, b"icc")
 
     def _embedded(self) -> bytes | None:
-        """The iCCP chunk; libpng drops one whose kind of colours is not the picture's."""
+        """The iCCP chunk; libpng drops one whose kind of colours is not the image's."""
         _, _, rest = (self._content(b"iCCP") or b"").partition(b"\0")
         return _inflated(rest[1:]) or None
 

@@ -1,4 +1,4 @@
-"""TIFF (6.0, BigTIFF): which page is the picture, what its samples mean, and whether they are all there."""
+"""TIFF (6.0, BigTIFF): which page is the image, what its samples mean, and whether they are all there."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _PHOTOMETRIC_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The directory that holds the picture: a page of the file (`number`), or a directory below the first page."""
+    """The directory that holds the image: a page of the file (`number`), or a directory below the first page."""
 
     directory: Directory
     number: int
@@ -139,7 +139,7 @@ class TiffReader(VipsReader):
         return image.copy(interpretation=names[image.bands >= 3])
 
     def _from_float(self, image: pyvips.Image, colors: int) -> pyvips.Image:
-        """Error(UNSUPPORTED_FORMAT) where most of the picture is brighter than white: it then means something else."""
+        """Error(UNSUPPORTED_FORMAT) where most of the image is brighter than white: it then means something else."""
         image = image.copy_memory()  # the pixels are read twice
         colored = image.extract_band(0, n=colors)
         if colored.relational(colored, "noteq").max() > 0:

@@ -45,7 +45,7 @@ class VipsReader(Reader):
         )
 
     def header(self, image: pyvips.Image) -> Probe:
-        """Describe the picture."""
+        """Describe the image."""
         return Probe(
             format=self.format.name,
             width=image.width,
@@ -61,7 +61,7 @@ class VipsReader(Reader):
         )
 
     def count_frames(self, image: pyvips.Image) -> int:
-        """Count the frames of an animation. The pages of a TIFF and the pictures of a HEIF are none."""
+        """Count the frames of an animation. The pages of a TIFF and the images of a HEIF are none."""
         return int(image.get("n-pages")) if self.format.animated and image.get_typeof("n-pages") else 1
 
     def options(self, *, frames: bool, shrink: int) -> dict[str, Any]:

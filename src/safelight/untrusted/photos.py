@@ -1,7 +1,7 @@
-"""What a file is by its first bytes: a picture of a kind that is worth a worker's time, or a refusal that says why.
+"""What a file is by its first bytes: a photo of a kind that is worth a worker's time, or a refusal that says why.
 
 A file's name and declared type are never believed. The master keeps out by it what is plainly wrong before that reaches
-storage; whether the picture is whole and within the limits is the engine's to find out.
+storage; whether the photo is whole and within the limits is the engine's to find out.
 """
 
 from __future__ import annotations
@@ -106,9 +106,9 @@ _NO_PICTURE_PATTERNS = _compiled(_NO_PICTURES, re.IGNORECASE)
 
 
 def media_type(head: bytes) -> str:
-    """Tell a picture's media type from the file's first `LOOKED_AT` bytes.
+    """Tell a photo's media type from the file's first `LOOKED_AT` bytes.
 
-    Raises UNSUPPORTED_FORMAT for a picture of a kind that is not taken, NOT_AN_IMAGE for anything else.
+    Raises UNSUPPORTED_FORMAT for a photo of a kind that is not taken, NOT_AN_IMAGE for anything else.
     """
     if not head:
         raise Error(Code.NOT_AN_IMAGE, f"The file is empty. {_WHAT_TO_DO}")
