@@ -99,7 +99,7 @@ async def test_a_worker_uses_only_the_directory_of_the_storage_that_runs(tmp_pat
         async with storage(second, port):
             assert await blobs.put(b"two") is None
             assert names(first) == [token]
-            blobs.room._looked = 0.0
+            blobs._looked = 0.0
             assert (await blobs.put(b"two")).size == 3
             assert second in (await blobs.path(digest_of(b"two"))).parents
             (second / "handover").rename(second / "gone")
