@@ -8,12 +8,12 @@ from urllib.parse import quote
 
 import aiohttp
 
-from safelight.access.connections.shares import NONE_HELD
 from safelight.client.base import ServiceClient
 from safelight.errors import Code, Error
 from safelight.wire import (
     DEFAULT_TENANT,
     NO_ANSWER,
+    NONE_HELD,
     BatchPage,
     ClockConfirmed,
     Delivery,

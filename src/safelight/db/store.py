@@ -8,10 +8,10 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from safelight.access.connections.shares import NONE_HELD
 from safelight.wire import (
     DEFAULT_TENANT,
     NO_ANSWER,
+    NONE_HELD,
     BatchPage,
     ClockConfirmed,
     Delivery,

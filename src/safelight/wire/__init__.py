@@ -6,6 +6,7 @@ digests are SHA-256 in lower-case hex.
 
 from safelight.wire.events import (
     NO_ANSWER,
+    NONE_HELD,
     Delivery,
     Event,
     EventPage,
@@ -78,6 +79,7 @@ __all__ = [
     "DEFAULT_TENANT",
     "ENDED",
     "MAX_PHOTO_BYTES",
+    "NONE_HELD",
     "NO_ANSWER",
     "STATES",
     "Batch",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 import msgspec
@@ -10,6 +12,9 @@ from msgspec import Meta
 from safelight.wire.leases import WorkerSeen
 from safelight.wire.records import DEFAULT_TENANT, Record, TenantId
 from safelight.wire.tasks import Failure, State, Task
+
+NONE_HELD: Mapping[str, int] = MappingProxyType({})
+"""What `DbClient.deliveries` is told where no tenant's calls are on their way."""
 
 
 class Event(Record, frozen=True, kw_only=True):

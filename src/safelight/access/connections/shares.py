@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
-NONE_HELD: Mapping[str, int] = MappingProxyType({})
-"""Nobody has a place."""
-
 
 def share(most: int, taken: int, theirs: int) -> int:
     """Return how many of `most` places an owner may have: half of those that the others leave, but always one.

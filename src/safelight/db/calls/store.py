@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from safelight import tracing
-from safelight.access.connections.shares import NONE_HELD
 from safelight.db import lifecycle
 from safelight.db.calls import clock, delivering, recipes, statistics
 from safelight.db.calls.accounts import AccountCalls
@@ -25,6 +24,7 @@ from safelight.errors import Code, Error
 from safelight.wire import (
     DEFAULT_TENANT,
     NO_ANSWER,
+    NONE_HELD,
     BatchPage,
     ClockConfirmed,
     Delivery,
