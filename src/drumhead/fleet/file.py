@@ -27,7 +27,8 @@ HEALTH_KEYS = ("port", "path", "interval", "timeout", "recheck", "failures")
 
 def read_fleet(path: Path, shown: str) -> Fleet:
     """Read the fleet in a file. `shown` is the file's name in messages. Raises MANIFEST, NOT_FOUND."""
-    top = read_yaml(path, shown, "the fleet file")
+    file = path.resolve()  # a link to it is the user's own
+    top = read_yaml(file.parent, file.name, "the fleet file", shown)
     _refuse_unknown(top, ("name", "guest", "secrets", "members"))
     guest = _guest(top, "")
     name = top.text("name")

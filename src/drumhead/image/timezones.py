@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,5 +46,6 @@ def _sources(root: Path, part: str, ignored: Callable[[str], bool]) -> Iterator[
         ]
         for name in names:
             path = Path(place, name)
-            if name.endswith(".py") and path.is_file() and path.stat().st_size <= LARGEST_SOURCE:
+            facts = path.lstat()  # what a link leads to is in the project, and found there, or none of its files
+            if name.endswith(".py") and stat.S_ISREG(facts.st_mode) and facts.st_size <= LARGEST_SOURCE:
                 yield path.read_bytes()

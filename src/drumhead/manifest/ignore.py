@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from drumhead.errors import manifest_error
+from drumhead.manifest.project_files import is_there, read_text
 from drumhead.patterns import match_any
 
 if TYPE_CHECKING:
@@ -26,9 +27,8 @@ def read_ignore(root: Path) -> tuple[Callable[[str], bool], tuple[str, ...]]:
     """Return a test for relative paths of the project in `root`, and its patterns. Raises MANIFEST."""
     patterns = [*ALWAYS, *CLUTTER]
     for name in FILES:
-        file = root / name
-        if file.is_file():
-            patterns += _read(file.read_text(errors="replace"), name)
+        if is_there(root, name):
+            patterns += _read(read_text(root, name), name)
     return match_any(patterns), tuple(patterns)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from drumhead.errors import DrumheadError, ErrorCode, manifest_error
 from drumhead.manifest.permissions import read_permissions
+from drumhead.manifest.project_files import is_there
 from drumhead.manifest.records import PackageManifest, Project, PythonNeeds
 from drumhead.manifest.run_yaml import read_run
 from drumhead.manifest.yaml_reader import Section, read_yaml
@@ -15,6 +16,8 @@ from drumhead.manifest.yaml_reader import Section, read_yaml
 if TYPE_CHECKING:
     from pathlib import Path
 
+PACKAGE_FILE = "meta/package.yaml"
+RUN_FILE = "meta/run.yaml"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+/-]*")
 PACKAGE_KEYS = ("name", "title", "author", "version", "require", "guest", "kernel", "files", "permissions", "python")
 CAPSTAN_ONLY = ("binary", "created", "platform")
@@ -26,22 +29,17 @@ def read_project(root: Path) -> Project:
 
     Raises MANIFEST with file, line and reason; NOT_FOUND without package.yaml.
     """
-    file = root / "meta" / "package.yaml"
-    if not file.is_file():
+    if not is_there(root, PACKAGE_FILE):
         raise DrumheadError(
             ErrorCode.NOT_FOUND,
-            f"{file} does not exist; `drumhead package init {root}` writes one",
+            f"{root / PACKAGE_FILE} does not exist; `drumhead package init {root}` writes one",
         )
-    for name in ("meta/package.yaml", "meta/run.yaml"):
-        if (root / name).exists() and not (root / name).resolve().is_relative_to(root.resolve()):
-            raise DrumheadError(ErrorCode.MANIFEST, f"{root / name} is a link that leads out of the project")
-    section = read_yaml(file, "meta/package.yaml", "package.yaml")
+    section = read_yaml(root, PACKAGE_FILE, "package.yaml")
     notices = list(section.known(*PACKAGE_KEYS, *CAPSTAN_ONLY))
     package = _package(section, root)
     run = None
-    run_file = root / "meta" / "run.yaml"
-    if run_file.is_file():
-        run, more = read_run(read_yaml(run_file, "meta/run.yaml", "run.yaml"))
+    if is_there(root, RUN_FILE):
+        run, more = read_run(read_yaml(root, RUN_FILE, "run.yaml"))
         notices += more
     return Project(root=str(root.absolute()), package=package, run=run, notices=tuple(notices))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from drumhead.errors import DrumheadError, ErrorCode, manifest_error
+from drumhead.manifest.project_files import MAX_YAML_BYTES, is_there, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 EMPTY = "tag:yaml.org,2002:null"
 MERGE = "tag:yaml.org,2002:merge"
-MAX_BYTES = 256 << 10
 _MOST_MERGED = 100
 """Mappings that one mapping merges: each costs as much as it has keys, however short its alias is."""
 Items = dict[str, tuple[yaml.Node, yaml.Node]]
@@ -155,19 +155,14 @@ class Section:
         return Section(self.file, found[1] if found else empty, what)
 
 
-def read_yaml(path: Path, shown: str, what: str) -> Section:
-    """Return the mapping in a YAML file. `shown` is the file's name in messages. Raises MANIFEST, NOT_FOUND."""
+def read_yaml(root: Path, name: str, what: str, shown: str = "") -> Section:
+    """Return the mapping in a YAML file below `root`. `shown` is its name in messages. Raises MANIFEST, NOT_FOUND."""
+    shown = shown or name
+    if not is_there(root, name):
+        raise DrumheadError(ErrorCode.NOT_FOUND, f"{shown} does not exist")
+    text = read_text(root, name, (shown, 1), MAX_YAML_BYTES)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise manifest_error(shown, 1, f"it has more than {MAX_BYTES >> 10} KiB")
-        text = path.read_text()
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except FileNotFoundError as error:
-        raise DrumheadError(ErrorCode.NOT_FOUND, f"{shown} does not exist") from error
-    except UnicodeDecodeError as error:
-        raise manifest_error(shown, 1, f"it is not text in UTF-8 ({error.reason})") from error
-    except OSError as error:
-        raise manifest_error(shown, 1, f"it cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)

@@ -14,7 +14,7 @@ import msgspec
 
 from drumhead import host
 from drumhead.errors import DrumheadError, ErrorCode, manifest_error
-from drumhead.manifest.project_files import read_text
+from drumhead.manifest.project_files import is_there, read_text
 from drumhead.node.versions import PACKAGE_JSON, RELEASES, read_json, satisfies
 from drumhead.tree import Tree, regular, symlink
 
@@ -71,22 +71,22 @@ def read_node_lock(project: Project, package: str) -> NodeLock | None:
     package that does not work in this version of Node.js.
     """
     root = Path(project.root)
-    name = next((name for name in FILES if (root / name).is_file()), "")
+    name = next((name for name in FILES if is_there(root, name)), "")
     if not name:
         return None
     locked = _locked(root, name)
     needed = {place: entry for place, entry in locked.items() if place and not entry.dev}
     if not needed:
         return None
-    if not (root / PACKAGE_JSON).is_file():
+    if not is_there(root, PACKAGE_JSON):
         raise manifest_error(name, 1, "there is no package.json beside it")
-    text = (root / name).read_text(errors="replace")
+    text = read_text(root, name)
     for place, entry in needed.items():
         if reason := _unlocked(place, entry):
             raise manifest_error(name, _line(text, place), f"{place} {reason}")
     _check_engines(needed, package)
     read = (PACKAGE_JSON, name, ".npmrc")
-    files = {one: read_text(root, one).encode() for one in read if (root / one).is_file()}
+    files = {one: read_text(root, one).encode() for one in read if is_there(root, one)}
     return NodeLock(file=name, files=files, notices=tuple(_notices(needed)))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from drumhead.errors import DrumheadError, ErrorCode, manifest_error
+from drumhead.errors import manifest_error
+from drumhead.manifest.project_files import is_there, read_text
 from drumhead.text import printable
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ ANY = frozenset({"", "latest", "lts", "lts/*", "current", "stable", "node"})
 OPERATOR = re.compile(r"(>=|<=|>|<|=|\^|~>?)\s+")
 """npm allows a blank behind an operator, and the library does not."""
 PACKAGE_JSON = "package.json"
-MAX_BYTES = 64 << 20
 
 
 def engines(root: Path) -> str:
@@ -78,14 +77,10 @@ def satisfies(release: str, wanted: str) -> bool:
 
 def read_json(root: Path, name: str) -> dict[str, object]:
     """Return the object in a JSON file of a project, empty when there is no file. Raises MANIFEST."""
-    file = root / name
-    if not file.is_file():
+    if not is_there(root, name):
         return {}
-    if not file.resolve().is_relative_to(root.resolve()):
-        raise DrumheadError(ErrorCode.MANIFEST, f"{name} is a link that leads out of the project")
-    if file.stat().st_size > MAX_BYTES:
-        raise manifest_error(name, 1, f"it has more than {MAX_BYTES >> 20} MiB")
+    text = read_text(root, name)
     try:
-        return msgspec.json.decode(file.read_bytes().removeprefix(codecs.BOM_UTF8), type=dict[str, object])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return msgspec.json.decode(text, type=dict[str, object])
+    except (msgspec.DecodeError, RecursionError) as error:
         raise manifest_error(name, 1, f"it is not a JSON object: {error}") from error

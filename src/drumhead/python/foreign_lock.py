@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from drumhead.errors import manifest_error
+from drumhead.manifest.project_files import is_there, read_text
 from drumhead.python.pyproject import PoetrySpec, PoetrySpecs, PyProject, convert, read_pyproject, read_toml
 
 if TYPE_CHECKING:
@@ -88,11 +89,12 @@ class PoetryLock(msgspec.Struct, frozen=True):
     metadata: PoetryMetadata = PoetryMetadata()
 
 
-def read_pipfile_lock(file: Path, name: str) -> str:
+def read_pipfile_lock(root: Path, name: str) -> str:
     """Return the default packages of a Pipfile.lock as requirements with hashes. Raises MANIFEST."""
     what = "a lock of Pipenv (`pipenv lock` writes one)"
+    text = read_text(root, name)
     try:
-        document = json.loads(file.read_text())
+        document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise manifest_error(name, 1, f"it is not {what}: {error}") from error
     lock = convert(document, PipfileLock, name, what)
@@ -115,11 +117,11 @@ def read_poetry_lock(root: Path, name: str, needs: PythonNeeds) -> str:
 
     Which dependencies are main ones is in the pyproject.toml beside it.
     """
-    lock = convert(read_toml(root / name, name), PoetryLock, name, "a lock of Poetry (`poetry lock` writes one)")
+    lock = convert(read_toml(root, name), PoetryLock, name, "a lock of Poetry (`poetry lock` writes one)")
     beside = name.replace("poetry.lock", "pyproject.toml")
-    if not (root / beside).is_file():
+    if not is_there(root, beside):
         raise manifest_error(beside, 1, "it does not exist, but a poetry.lock belongs to it")
-    wanted = _roots(read_pyproject(root / beside, beside), needs, beside)
+    wanted = _roots(read_pyproject(root, beside), needs, beside)
     packages: dict[str, list[PoetryPackage]] = {}
     for package in lock.package:
         packages.setdefault(_normal(package.name), []).append(package)

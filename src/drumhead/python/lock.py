@@ -14,6 +14,7 @@ import msgspec
 from drumhead import host
 from drumhead.blobs import replacing
 from drumhead.errors import DrumheadError, ErrorCode, manifest_error
+from drumhead.manifest.project_files import is_there, read_text
 from drumhead.python.foreign_lock import read_pipfile_lock, read_poetry_lock
 from drumhead.python.pyproject import PyProject, check_poetry, convert, read_toml
 from drumhead.python.requirements import (
@@ -77,9 +78,9 @@ def read_lock(project: Project, cache: Path) -> Lock | None:
     """
     root, needs = Path(project.root), project.package.python
     for name in [needs.lock] if needs.lock else FILES:
-        if not (root / name).is_file():
+        if not is_there(root, name):
             continue
-        if name == RESOLVED and _text(root, name).startswith(RESOLVED_FROM) and _sources(root):
+        if name == RESOLVED and read_text(root, name).startswith(RESOLVED_FROM) and _sources(root):
             continue  # made from one of the others, which may have changed
         if lock := _read(root, name, needs, cache):
             return lock
@@ -87,17 +88,17 @@ def read_lock(project: Project, cache: Path) -> Lock | None:
 
 
 def _sources(root: Path) -> bool:
-    return any((root / name).is_file() for name in FILES[1:])
+    return any(is_there(root, name) for name in FILES[1:])
 
 
 def _read(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock | None:
     match name.rpartition("/")[2]:
         case "uv.lock":
-            return Lock(file=name, text=_export(root / name, name, needs))
+            return Lock(file=name, text=_export(root, name, needs))
         case "poetry.lock":
             return _checked(name, read_poetry_lock(root, name, needs))
         case "Pipfile.lock":
-            return _checked(name, read_pipfile_lock(root / name, name))
+            return _checked(name, read_pipfile_lock(root, name))
         case "Pipfile":
             raise manifest_error(name, 1, "it has no Pipfile.lock beside it; `pipenv lock` writes one")
         case "pyproject.toml":
@@ -112,18 +113,11 @@ def _checked(name: str, text: str) -> Lock:
     return Lock(file=name, text=text)
 
 
-def _text(root: Path, name: str) -> str:
-    try:
-        return (root / name).read_text()
-    except UnicodeDecodeError as error:
-        raise manifest_error(name, 1, f"it is not text in UTF-8 ({error.reason})") from error
-
-
 def _from_text(root: Path, name: str, cache: Path) -> Lock | None:
     """Read a pylock.toml or a requirements file, which is resolved if no requirement has a hash."""
-    text = _text(root, name)
+    text = read_text(root, name)
     if name.endswith(".toml"):
-        _check_pylock(root / name, name)
+        _check_pylock(root, name)
     elif name.endswith(".lock") or has_hashes(text):
         check_hashes(text, name)
     else:
@@ -156,16 +150,19 @@ class Pylock(msgspec.Struct, frozen=True, rename="kebab"):
     packages: list[PylockPackage] = []
 
 
-def _check_pylock(file: Path, name: str) -> None:
-    for package in convert(read_toml(file, name), Pylock, name, "a pylock.toml").packages:
+def _check_pylock(root: Path, name: str) -> None:
+    for package in convert(read_toml(root, name), Pylock, name, "a pylock.toml").packages:
         if not package.wheels or any("sha256" not in wheel.hashes for wheel in package.wheels):
             raise manifest_error(name, 1, f"{package.name} has no wheel with a SHA-256 hash")
 
 
-def _export(lock: Path, name: str, needs: PythonNeeds) -> str:
+def _export(root: Path, name: str, needs: PythonNeeds) -> str:
+    beside = name.replace("uv.lock", "pyproject.toml")
+    for read in (name, beside):  # by uv itself
+        read_text(root, read)
     extras = [word for extra in needs.extras for word in ("--extra", extra)]
     command = [find_uv(), "export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--quiet"]
-    text = host.run([*command, "--project", lock.parent, *extras]).decode()
+    text = host.run([*command, "--project", (root / name).parent, *extras]).decode()
     for _, words in requirement_lines(text):
         if "--hash=sha256:" not in words and not words.startswith(INDEXES):
             local = words.removeprefix("-e ")
@@ -178,7 +175,7 @@ def _export(lock: Path, name: str, needs: PythonNeeds) -> str:
 
 
 def _from_pyproject(root: Path, name: str, needs: PythonNeeds, cache: Path) -> Lock | None:
-    table = read_toml(root / name, name)
+    table = read_toml(root, name)
     document = convert(table, PyProject, name)
     project, poetry = document.project, document.tool.poetry
     optional = project.optional_dependencies | poetry.extras
@@ -186,7 +183,7 @@ def _from_pyproject(root: Path, name: str, needs: PythonNeeds, cache: Path) -> L
         if extra not in optional and "optional-dependencies" not in project.dynamic:
             raise manifest_error(name, 1, f"it has no extra {extra}, which package.yaml names")
     wanted = [*project.dependencies, *(line for extra in needs.extras for line in optional.get(extra, []))]
-    text = _text(root, name)
+    text = read_text(root, name)
     for one in wanted:
         check_resolvable(one, name, first=text.count("\n", 0, max(text.find(one), 0)) + 1)
     check_poetry(document, name)
@@ -207,7 +204,7 @@ def _resolved(root: Path, name: str, inputs: list[str], extras: tuple[str, ...],
     digest = hashlib.sha256("\n".join([PLATFORM, PYTHON, *extras, *inputs]).encode()).hexdigest()
     file = (root / name).parent / RESOLVED
     shown = file.relative_to(root).as_posix()
-    old = file.read_text() if file.is_file() else ""
+    old = read_text(root, shown) if is_there(root, shown) else ""
     if old.startswith(RESOLVED_FROM + digest):
         check_hashes(old, shown)
         return Lock(file=shown, text=old)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from drumhead.manifest.project_files import is_there
 from drumhead.python.lock import FILES
 from drumhead.python.pyproject import read_pyproject
 from drumhead.python.requirements import PYTHON
@@ -31,19 +32,19 @@ def python_notices(project: Project) -> list[str]:
 def _unread(project: Project) -> str:
     """Return a notice where a project's dependencies stand only in files that are not read; empty elsewhere."""
     root = Path(project.root)
-    if project.package.python.lock or any((root / name).is_file() for name in FILES if name != PYPROJECT):
+    if project.package.python.lock or any(is_there(root, name) for name in FILES if name != PYPROJECT):
         return ""
-    known = [name for name in UNREAD if (root / name).is_file()]
-    if not known or (known[0] != "pdm.lock" and (root / PYPROJECT).is_file()):
+    known = [name for name in UNREAD if is_there(root, name)]
+    if not known or (known[0] != "pdm.lock" and is_there(root, PYPROJECT)):
         return ""
     return f"{known[0]} is not read for dependencies; `{UNREAD[known[0]]}` writes a file that is"
 
 
 def _other_python(root: Path) -> str:
     """Return a notice where pyproject.toml asks for another Python than the image gets."""
-    if not (root / PYPROJECT).is_file():
+    if not is_there(root, PYPROJECT):
         return ""
-    document = read_pyproject(root / PYPROJECT, PYPROJECT)
+    document = read_pyproject(root, PYPROJECT)
     asked = document.project.requires_python or document.tool.poetry.dependencies.get("python", "")
     if not isinstance(asked, str) or not asked:
         return ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from drumhead.errors import manifest_error
+from drumhead.manifest.project_files import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,9 +67,9 @@ class PyProject(msgspec.Struct, frozen=True, rename="kebab"):
     build_system: BuildSystem = BuildSystem()
 
 
-def read_pyproject(file: Path, name: str) -> PyProject:
-    """Return a pyproject.toml, called `name` in messages. Raises MANIFEST."""
-    return convert(read_toml(file, name), PyProject, name)
+def read_pyproject(root: Path, name: str) -> PyProject:
+    """Return the pyproject.toml of a project. Raises MANIFEST."""
+    return convert(read_toml(root, name), PyProject, name)
 
 
 def check_poetry(project: PyProject, name: str) -> None:
@@ -94,15 +95,13 @@ LONG_KEY = re.compile(r"""(?:[\w"'-]+[ \t]*\.[ \t]*){64}""")
 """A dotted key takes time and memory that grow with the square of its parts; nobody writes so many."""
 
 
-def read_toml(file: Path, name: str) -> dict[str, object]:
-    """Return a TOML file as tables, called `name` in messages. Raises MANIFEST."""
+def read_toml(root: Path, name: str) -> dict[str, object]:
+    """Return a TOML file of a project as tables. Raises MANIFEST."""
+    text = read_text(root, name)
+    if LONG_KEY.search(text) is not None:
+        raise manifest_error(name, 1, "a key has more than 64 parts")
     try:
-        text = file.read_text()
-        if LONG_KEY.search(text) is not None:
-            raise manifest_error(name, 1, "a key has more than 64 parts")
         return tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        raise manifest_error(name, 1, f"it is not text in UTF-8 ({error.reason})") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise manifest_error(name, 1, f"it is not TOML: {error}") from error
 

@@ -7,8 +7,13 @@ import time
 import pytest
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.manifest.project import read_project
+from drumhead.image.inputs import resolve_packages
+from drumhead.manifest import ignore, project_files
+from drumhead.manifest.project import PACKAGE_FILE, RUN_FILE, read_project
+from drumhead.node import lock as node_lock
 from drumhead.node.lock import read_node_lock
+from drumhead.node.versions import PACKAGE_JSON
+from drumhead.python import lock as python_lock
 from drumhead.python.lock import read_lock
 from support.guests.composing import write_files
 
@@ -38,7 +43,7 @@ def pipfile(version="==1.0", **more):
         ({"requirements.txt": "x\n-r ../outside.txt\n"}, r"requirements.txt:2: \.\./outside.txt leads out of"),
         ({"requirements.txt": "-r /etc/passwd\n"}, "/etc/passwd leads out of the project"),
         ({"requirements.txt": "-r sub/link.txt\n"}, "sub/link.txt leads out of the project"),
-        ({"requirements.txt": "-r pipe\n"}, "pipe is not a file of at most"),
+        ({"requirements.txt": "-r pipe\n"}, "pipe is not a regular file"),
         ({"requirements.txt": "-r http://127.0.0.1:9/x.txt\n"}, "is no file of the project"),
         ({"requirements.txt": f"--index-url https://pypi.org/simple -e .\nx==1 {HASH}\n"}, "--index-url is not supp"),
         (poetry(version="1.0\n-e ."), "has no --hash|is not supported"),
@@ -49,7 +54,7 @@ def pipfile(version="==1.0", **more):
         ({"Pipfile.lock": "[" * 100_000}, "is not a lock of Pipenv"),
         ({"pylock.toml": "a = " + "[" * 100_000}, "is not TOML"),
         ({"pyproject.toml": "a." * 200_000 + "a = 1"}, "more than 64 parts"),
-        ({"requirements.txt": b"\0" * (17 << 20)}, "is not a file of at most 16 MiB"),
+        ({"requirements.txt": b"\0" * (17 << 20)}, "it has more than 16 MiB"),
     ],
 )  # fmt: skip
 def test_a_lock_of_a_project_reads_that_project_alone(project, tmp_path, files, reason):
@@ -63,6 +68,64 @@ def test_a_lock_of_a_project_reads_that_project_alone(project, tmp_path, files, 
     assert refused.value.code is ErrorCode.MANIFEST
     assert "secret" not in refused.value.message
     assert time.monotonic() - began < 10
+
+
+NAMES = sorted(
+    {PACKAGE_FILE, RUN_FILE, *ignore.FILES, *python_lock.FILES, *node_lock.FILES, PACKAGE_JSON, ".npmrc"} - {"Pipfile"}
+)
+"""Every file that is read from a project by its name. Of a Pipfile only the name counts."""
+BESIDE = {
+    "poetry.lock": {"pyproject.toml": ""},
+    "uv.lock": {"pyproject.toml": ""},
+    ".npmrc": {
+        "package.json": "{}",
+        "package-lock.json": json.dumps({"packages": {"node_modules/x": {"version": "1", "integrity": "sha512-x"}}}),
+    },
+}
+"""What a file is read beside."""
+
+
+def out_of_the_project(place, secret):
+    place.symlink_to(secret)
+    return "leads out of the project; replace"
+
+
+def pipe(place, _):
+    os.mkfifo(place)
+    return "is not a regular file; replace"
+
+
+def endless(place, _):
+    with place.open("wb") as file:
+        file.truncate(1 << 40)
+    return "has more than (16 M|256 K)iB; shorten"
+
+
+def read_all(project, cache):
+    """Read everything of a project that is read by name."""
+    read = read_project(project)
+    ignore.read_ignore(project)
+    resolve_packages(read, ("node", "python"))
+    return read_lock(read, cache), read_node_lock(read, "node")
+
+
+@pytest.mark.parametrize("made", [out_of_the_project, pipe, endless])
+@pytest.mark.parametrize("name", NAMES)
+def test_no_file_of_a_project_is_a_file_of_this_host(project, tmp_path, name, made):
+    write_files(tmp_path, {"outside/secret": f"secret==1 {HASH}\n"})
+    write_files(project, BESIDE.get(name, {}))
+    (project / name).unlink(missing_ok=True)
+    reason = made(project / name, tmp_path / "outside" / "secret")
+    with pytest.raises(DrumheadError, match=f"^{name}:1: (it|{name}) {reason}") as refused:
+        read_all(project, tmp_path)
+    assert refused.value.code is ErrorCode.MANIFEST
+    assert "secret" not in refused.value.message
+
+
+def test_a_link_within_a_project_is_read(project):
+    write_files(project, {"locks/requirements.lock": f"x==1 {HASH}\n"})
+    (project / "requirements.lock").symlink_to("locks/requirements.lock")
+    assert project_files.read_text(project, "requirements.lock").startswith("x==1")
 
 
 @pytest.mark.parametrize("resolved", ["git+ssh://git@127.0.0.1/x.git#0", "git+file:///etc", "../up.tgz", "/etc/x.tgz"])

@@ -7,15 +7,16 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from drumhead.machine.network import host
 from support.guests import osv
-from support.guests.machines import LIMIT, wait_log, wait_until
+from support.guests.machines import COMMAND, LIMIT, wait_log, wait_until
 from support.guests.server import SERVER
 
 pytestmark = pytest.mark.slow
@@ -32,7 +33,7 @@ mount -t overlay -o "lowerdir=/etc,upperdir=$1/upper,workdir=$1/work" overlay /e
 mkdir -p /etc/qemu && echo "allow br0" >/etc/qemu/bridge.conf &&
 ip link set lo up && ip link add br0 type bridge && ip addr add 10.99.0.1/24 dev br0 && ip link set br0 up &&
 ip tuntap add tap0 mode tap && ip link set tap0 master br0 && ip link set tap0 up &&
-exec dnsmasq --no-daemon --conf-file=/dev/null --interface=br0 --bind-interfaces --no-hosts --no-resolv --no-ping \
+exec dnsmasq --no-daemon --conf-file=/dev/null --interface=br0 --bind-interfaces --no-hosts --no-resolv \
   --dhcp-range=10.99.0.50,10.99.0.99,2m --dhcp-option-force=option:T1,10 \
   --dhcp-leasefile="$1/leases" --log-facility=- --user=root
 """
@@ -70,17 +71,30 @@ def namespace(tmp_path_factory):
         process.terminate()
 
 
-@pytest.fixture
-def inside(drumhead, namespace):
+class Inside:
     """The drumhead command in the namespace."""
 
-    def run(*words):
-        command = [sys.executable, "-c", "import sys; from drumhead.cli import main; sys.exit(main())", *words]
-        done = namespace.run(*command, env={**os.environ, "DRUMHEAD_HOME": str(drumhead.home.root)})
+    def __init__(self, home, namespace):
+        self._home, self._namespace = home, namespace
+
+    def done(self, *words):
+        return self._namespace.run(*COMMAND, *words, env={**os.environ, "DRUMHEAD_HOME": str(self._home.root)})
+
+    def said(self, *words):
+        """What it writes to standard error."""
+        done = self.done(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    def __call__(self, *words):
+        done = self.done(*words)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    return run
+
+@pytest.fixture
+def inside(drumhead, namespace):
+    return Inside(drumhead.home, namespace)
 
 
 async def address_of(drumhead, inside, name):
@@ -129,6 +143,39 @@ async def test_a_machine_gets_an_address_and_is_reached(drumhead, namespace, ins
         if guest == "linux":
             assert inside("exec", f"on-{network}", "--", "cat", "/etc/resolv.conf") == "nameserver 10.99.0.1\n"
     assert links(namespace) == before, "what was made for the machine went with it"
+
+
+@pytest.mark.parametrize("guest", ["linux"], indirect=True)  # of OSv two machines are tried above, one after another
+async def test_five_machines_at_once_get_an_address_each(drumhead, namespace, inside, guest):
+    """From a server that first looks, for 3 s, whether an address is in use; every machine prints what it got."""
+    names = [f"among-{number}" for number in range(5)]
+    run = ("run", "-d", "--guest", guest, "-i", "onhost", "-m", "96M", "-n", "bridge")
+    try:
+        said = await asyncio.gather(*(asyncio.to_thread(inside.said, *run, name) for name in names))
+        printed = [re.findall(r"^eth0: (10\.99\.0\.\d+)$", one, re.MULTILINE) for one in said]
+        addresses = [address for (address,) in printed]
+        assert len(set(addresses)) == len(names)
+        for name, address in zip(names, addresses, strict=True):
+            await wait_log(drumhead.home, name, "serving")
+            answer = namespace.run("curl", "-sS", f"http://{address}:8000/")
+            assert json.loads(answer.stdout)["host"] == name, answer.stderr
+        for neighbour in addresses[1:]:
+            assert "among" in inside("exec", names[0], "--", "wget", "-qO-", f"http://{neighbour}:8000/")
+        asked = namespace.said().count("DHCPDISCOVER(br0)")
+        assert asked < 10 * len(names), "each asks every few seconds, not all the time"
+    finally:
+        inside("delete", "--force", *names)
+
+
+@pytest.mark.parametrize("guest", ["linux"], indirect=True)
+@pytest.mark.skipif(host.VHOST.exists(), reason="this host has vhost-net")
+def test_without_vhost_net_the_command_says_what_is_missing(namespace, inside, guest):
+    refused = inside.done("run", "-d", "--guest", guest, "-i", "onhost", "vhosted", "-n", "vhost", "-b", "br0")
+    assert refused.returncode == 5
+    assert refused.stderr == (
+        "drumhead: -n vhost does not work on this host: /dev/vhost-net is missing or cannot be opened (as root: "
+        "modprobe vhost_net). Without -n, none of this is needed\n"
+    )
 
 
 @pytest.mark.parametrize("guest", ["linux"], indirect=True)  # OSv asks once, and docs/internals/osv.md says so
