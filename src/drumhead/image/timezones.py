@@ -38,7 +38,7 @@ def uses_time_zones(project: Project, commands: Mapping[str, Command]) -> bool:
 
 
 def _sources(root: Path, part: str, ignored: Callable[[str], bool]) -> Iterator[bytes]:
-    """Yield the Python sources of a part of the project that goes into the image, as ``image.scan`` finds them."""
+    """Yield the Python sources of a part of the project that goes into the image, as ``layers.scan`` finds them."""
     for place, directories, names in os.walk(root / part):
         inside = os.path.relpath(place, root)
         directories[:] = [

@@ -44,7 +44,7 @@ RUN_NETWORKD = (
 def client(tmp_path_factory):
     """The client as a program."""
     program = tmp_path_factory.mktemp("client") / "client"
-    sources = [INIT.sources / name for name in ("dhcp.c", "parse/dhcp_message.c", "base/files.c")]
+    sources = [INIT.sources / name for name in ("network/dhcp.c", "parse/dhcp_message.c", "base/files.c")]
     build = ["cc", "-std=gnu11", "-D_GNU_SOURCE", "-g", "-fsanitize=address,undefined", f"-I{INIT.sources}"]
     words = [*build, "-o", program, Path(__file__).with_name("dhcp_client.c"), *sources, "-lm"]
     subprocess.run(words, check=True, timeout=120)

@@ -8,7 +8,7 @@ import tarfile
 import pytest
 
 from drumhead.errors import DrumheadError, ErrorCode
-from drumhead.image.permissions import apply_permissions, check_permissions
+from drumhead.image.layers.permissions import apply_permissions, check_permissions
 from drumhead.image.store import ImageStore
 from drumhead.manifest.project import read_project
 from drumhead.tree import Tree, directory, regular, symlink

@@ -23,7 +23,7 @@ from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
 from drumhead.image import store as image_store
 from drumhead.image.collect import _merge
-from drumhead.image.scan import Scan
+from drumhead.image.layers.scan import Scan
 from drumhead.image.store import ImageStore
 from drumhead.manifest.project import read_project
 from drumhead.package import signing

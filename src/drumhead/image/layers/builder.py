@@ -11,6 +11,7 @@ from drumhead.blobs import replacing
 from drumhead.closure import Missing, Node, complete, find_missing, index_of, merge
 from drumhead.guest import find_guest
 from drumhead.image.guest_program import compile_program
+from drumhead.image.layers.permissions import apply_permissions, check_permissions
 from drumhead.image.layers.plan import (
     NODE_MODULES,
     Dependencies,
@@ -25,8 +26,7 @@ from drumhead.image.layers.plan import (
     plan_modules,
     split_project,
 )
-from drumhead.image.permissions import apply_permissions, check_permissions
-from drumhead.image.scan import Scan
+from drumhead.image.layers.scan import Scan
 from drumhead.node.lock import read_node_lock
 from drumhead.node.native import check_native
 from drumhead.package.osv.kernel import root_files

@@ -1,4 +1,4 @@
-"""The host's side of an exec session. guest/linux/init/session.c describes the frames."""
+"""The host's side of an exec session. guest/linux/init/programs/session.c describes the frames."""
 
 from __future__ import annotations
 

@@ -1,14 +1,13 @@
 /* The first process of a Linux guest. docs/internals/drumhead.md, "Guest (Linux)", describes what it provides to its host.
  *
- *   main.c      the order of events, and the loop that waits for them
+ *   main.c      the order of events, the configuration of a machine, and the loop that waits for events
  *   boot.c      modules, disks, the root file system, volumes;  swap.c     compressed memory
- *   network.c   cards, addresses, names;                        dhcp.c     leases
- *   command.c   the machine's command;                          control.c  requests of the host
- *   session.c   programs that the host starts beside it;        console.c  a shell on the serial console
- *   process.c   starting a program;                             end.c      a clean end
- *   configure.c names, cards, volumes, secrets and the command, in this order
+ *   control.c   requests of the host;                           end.c      a clean end
  *   warm.c      a machine that is saved before its command starts, and configured when it is resumed
  *   exported.c  a machine on an exported disk, configured by other disks
+ *   network/    cards.c: addresses and names;                   dhcp.c     leases
+ *   programs/   command.c: the machine's command;               session.c  programs that the host starts beside it
+ *               console.c: a shell on the serial console;       process.c  starting a program
  *   parse/      JSON and DHCP messages;                         base/      files, time, virtio-serial ports
  */
 #pragma once
@@ -37,7 +36,7 @@ void mount_root(const char *overlay_serial); /* layers under an overlay become /
 void mount_volumes(const struct json *mounts, bool spare); /* spare: the disks had no contents when the kernel found them */
 void write_secrets(const struct json *secrets); /* name: text, as /run/secrets/NAME */
 
-/* configure.c */
+/* main.c */
 void configure(const struct json *config, const struct json *command, bool resumed); /* names, cards, volumes, secrets */
 
 /* warm.c */
@@ -52,16 +51,16 @@ void exported_prepare(void); /* secrets, the power button */
 /* swap.c */
 void set_up_swap(void);
 
-/* network.c */
+/* network/cards.c */
 void set_up_network(const struct json *nics);
 void write_hosts(const char *hostname, const struct json *hosts, const struct json *hosts6);
 
-/* dhcp.c */
+/* network/dhcp.c */
 bool dhcp_acquire(const char *card, struct lease *, double seconds); /* INFINITY: until there is one */
 void dhcp_keep(const char *card, struct lease, void (*apply)(const char *card, const struct lease *))
     __attribute__((noreturn)); /* a lease without an address is acquired first */
 
-/* process.c */
+/* programs/process.c */
 struct program { char **argv; char **env; const char *cwd; };
 bool program_from(const struct json *command, struct program *);
 void program_free(struct program *);
@@ -70,7 +69,7 @@ int exit_code(int wait_status); /* 128 + n after signal n */
 
 /* Those below fill in what they wait for (one entry, a session SESSION_POLLS) and are then told what happened. */
 
-/* command.c */
+/* programs/command.c */
 void command_open_log(void);
 void command_warm(const struct json *interpreter); /* start it and wait until it has imported what it was told */
 void command_expect(const char *order); /* the line with which the warm interpreter becomes the command; NULL: none */
@@ -88,7 +87,7 @@ void control_polls(struct pollfd *);
 void control_events(const struct pollfd *);
 void control_wake(void); /* a client may have come or gone */
 
-/* session.c */
+/* programs/session.c */
 enum { SESSIONS = 4, SESSION_POLLS = 4 };
 void sessions_open(void);
 void session_polls(int index, struct pollfd *);
@@ -100,7 +99,7 @@ void sessions_reap(pid_t, int status);
 void exported_polls(struct pollfd *);
 void exported_events(const struct pollfd *);
 
-/* console.c */
+/* programs/console.c */
 void console_open(void);
 void console_polls(struct pollfd *);
 void console_events(const struct pollfd *);

@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "init.h"
+#include "../init.h"
 
 static pid_t command;   /* 0: none; the machine only serves exec sessions */
 static int output = -1; /* what the command writes */

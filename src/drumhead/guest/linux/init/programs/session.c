@@ -16,7 +16,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "init.h"
+#include "../init.h"
 
 enum { HEADER = 5, MAX_PAYLOAD = 65536 };
 enum { PORT, IN, OUT, ERR };

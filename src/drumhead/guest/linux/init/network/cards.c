@@ -14,7 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "init.h"
+#include "../init.h"
 
 enum { DHCP_SECONDS = 15 }; /* how long the command waits for an address */
 

@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "init.h"
+#include "../init.h"
 
 struct client {
     int socket;

@@ -3,7 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "init.h"
+#include "../init.h"
 
 enum { REOPEN_MILLISECONDS = 1000 };
 
