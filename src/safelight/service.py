@@ -3,8 +3,6 @@
 `serve` runs a service and `http` answers for it; both build on this.
 """
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import stat

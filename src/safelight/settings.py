@@ -3,6 +3,8 @@
 Precedence, strongest first: flag, `SAFELIGHT_<SERVICE>_<FIELD>`, `SAFELIGHT_<FIELD>`, the service's table in the TOML
 file, the file's top level, the default. The file is `--config FILE` or `SAFELIGHT_CONFIG`. Services use argparse and
 not cyclopts, as the command does, because it takes a thirtieth of the time to import and a machine boots for each one.
+For the same reason modules that declare settings do without `from __future__ import annotations`: what it postpones is
+compiled, twice, when the settings are read.
 """
 
 from __future__ import annotations
@@ -139,19 +141,11 @@ def _read_file(path: str) -> dict[str, Any]:
 @cache
 def hints(kind: type[msgspec.Struct]) -> dict[str, Any]:
     """Return the settings of a program: the type of each field by its name."""
-    types = {name: hint for one in reversed(kind.__mro__) for name, hint in _own_hints(one).items()}
-    return {field.name: types[field.name] for field in _fields(kind)}
-
-
-@cache
-def _own_hints(kind: type) -> dict[str, Any]:
-    """Return the annotations that a class itself has. Each is compiled, which takes half of what starting takes."""
-    return inspect.get_annotations(kind, eval_str=True)
+    return {field.name: field.type for field in _fields(kind)}
 
 
 @cache
 def _fields(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
-    """Return the fields of a record. msgspec evaluates every annotation to find them, which takes a millisecond."""
     return msgspec.structs.fields(kind)
 
 

@@ -1,7 +1,5 @@
 """The settings that say who gets in."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import msgspec

@@ -1,7 +1,5 @@
 """db as a program."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence

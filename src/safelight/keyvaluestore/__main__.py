@@ -1,7 +1,5 @@
 """The key-value store as a program."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -74,7 +72,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         yield app.make(store, service.registry)
 
 
-def etcd_access(config: Config) -> Access:
+def etcd_access(config: Config) -> "Access":
     """Return how the settings of the service say that a cluster is reached."""
     from safelight.keyvaluestore.etcd import Access  # noqa: PLC0415 - only what is chosen
 

@@ -1,7 +1,5 @@
 """The worker as a program: `python -m safelight.worker KEYVALUESTORE_HOST:PORT`."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import socket

@@ -1,7 +1,5 @@
 """The parts of access control, put together: what authenticates requests, and what has endpoints."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -108,7 +106,7 @@ class MasterAccess:
             yield
 
 
-def _oidc(config: AccessConfig, sessions: Sessions, quotas: Quotas) -> OidcSignIn:
+def _oidc(config: AccessConfig, sessions: Sessions, quotas: Quotas) -> "OidcSignIn":
     """Make the sign-in by an identity provider; a mistake ends the program with a sentence."""
     if not config.public_url:
         settings.fail("--oidc-issuer: say where the provider sends people back to (--public-url).")
