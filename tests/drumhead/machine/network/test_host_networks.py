@@ -26,16 +26,22 @@ LACKING = [
     *[program for program in ("ip", "dnsmasq", "unshare", "nsenter", "curl") if shutil.which(program) is None],
     *([] if Path("/dev/net/tun").exists() else ["/dev/net/tun"]),
 ]
-# A bridge with a tap in it. The bridge's helper reads /etc/qemu/bridge.conf: an /etc of its own takes it.
+# A bridge with a tap in it, and one whose DHCP server looks for 3 s whether an address is in use before it offers it.
+# The bridge's helper reads /etc/qemu/bridge.conf: an /etc of its own takes it.
 SET_UP = """
-mount --make-rprivate / && mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs "$1" && mkdir "$1/upper" "$1/work" &&
-mount -t overlay -o "lowerdir=/etc,upperdir=$1/upper,workdir=$1/work" overlay /etc &&
-mkdir -p /etc/qemu && echo "allow br0" >/etc/qemu/bridge.conf &&
-ip link set lo up && ip link add br0 type bridge && ip addr add 10.99.0.1/24 dev br0 && ip link set br0 up &&
-ip tuntap add tap0 mode tap && ip link set tap0 master br0 && ip link set tap0 up &&
-exec dnsmasq --no-daemon --conf-file=/dev/null --interface=br0 --bind-interfaces --no-hosts --no-resolv \
-  --dhcp-range=10.99.0.50,10.99.0.99,2m --dhcp-option-force=option:T1,10 \
-  --dhcp-leasefile="$1/leases" --log-facility=- --user=root
+set -e
+mount --make-rprivate / && mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs "$1" && mkdir "$1/upper" "$1/work"
+mount -t overlay -o "lowerdir=/etc,upperdir=$1/upper,workdir=$1/work" overlay /etc
+mkdir -p /etc/qemu && echo "allow all" >/etc/qemu/bridge.conf
+ip link set lo up
+ip link add br0 type bridge && ip addr add 10.99.0.1/24 dev br0 && ip link set br0 up
+ip link add br1 type bridge && ip addr add 10.98.0.1/24 dev br1 && ip link set br1 up
+ip tuntap add tap0 mode tap && ip link set tap0 master br0 && ip link set tap0 up
+dhcp="dnsmasq --keep-in-foreground --conf-file=/dev/null --bind-interfaces --no-hosts --no-resolv --log-facility=-"
+$dhcp --user=root --pid-file --interface=br1 --except-interface=lo --port=0 --dhcp-range=10.98.0.50,10.98.0.99,2m \
+  --dhcp-leasefile="$1/checked" &
+exec $dhcp --user=root --pid-file --interface=br0 --no-ping --dhcp-range=10.99.0.50,10.99.0.99,2m \
+  --dhcp-option-force=option:T1,10 --dhcp-leasefile="$1/leases"
 """
 
 
@@ -66,7 +72,7 @@ def namespace(tmp_path_factory):
         process = subprocess.Popen(words, stdout=said, stderr=said)
     with process:
         found = Namespace(process, root / "said")
-        asyncio.run(wait_until(root, lambda: "started" in found.said()))
+        asyncio.run(wait_until(root, lambda: found.said().count("started") == 2))
         yield found
         process.terminate()
 
@@ -149,10 +155,10 @@ async def test_a_machine_gets_an_address_and_is_reached(drumhead, namespace, ins
 async def test_five_machines_at_once_get_an_address_each(drumhead, namespace, inside, guest):
     """From a server that first looks, for 3 s, whether an address is in use; every machine prints what it got."""
     names = [f"among-{number}" for number in range(5)]
-    run = ("run", "-d", "--guest", guest, "-i", "onhost", "-m", "96M", "-n", "bridge")
+    run = ("run", "-d", "--guest", guest, "-i", "onhost", "-m", "96M", "-n", "bridge", "-b", "br1")
     try:
         said = await asyncio.gather(*(asyncio.to_thread(inside.said, *run, name) for name in names))
-        printed = [re.findall(r"^eth0: (10\.99\.0\.\d+)$", one, re.MULTILINE) for one in said]
+        printed = [re.findall(r"^eth0: (10\.98\.0\.\d+)$", one, re.MULTILINE) for one in said]
         addresses = [address for (address,) in printed]
         assert len(set(addresses)) == len(names)
         for name, address in zip(names, addresses, strict=True):
@@ -161,7 +167,7 @@ async def test_five_machines_at_once_get_an_address_each(drumhead, namespace, in
             assert json.loads(answer.stdout)["host"] == name, answer.stderr
         for neighbour in addresses[1:]:
             assert "among" in inside("exec", names[0], "--", "wget", "-qO-", f"http://{neighbour}:8000/")
-        asked = namespace.said().count("DHCPDISCOVER(br0)")
+        asked = namespace.said().count("DHCPDISCOVER(br1)")
         assert asked < 10 * len(names), "each asks every few seconds, not all the time"
     finally:
         inside("delete", "--force", *names)

@@ -16,7 +16,9 @@
 
 #include "../init.h"
 
-enum { DHCP_SECONDS = 15 }; /* how long the command waits for an address */
+/* How long the command waits for an address. dnsmasq looks for 3 s whether an address is in use before it offers it, and
+ * answers nobody meanwhile, six times in a row where six machines start at once. */
+enum { DHCP_SECONDS = 30 };
 
 static char own_name[256];
 
