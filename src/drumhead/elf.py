@@ -38,7 +38,7 @@ def read_needs(contents: bytes) -> Needs | None:
 
 
 def read_texts(elf: bytes) -> tuple[str, dict[int, list[str]]]:
-    """PT_INTERP, and the texts of the dynamic table by tag, of a file for which ``is_elf`` holds.
+    """Return PT_INTERP, and the texts of the dynamic table by tag, of a file for which ``is_elf`` holds.
 
     Raises ValueError (or struct.error) for a damaged one.
     """

@@ -130,7 +130,7 @@ class Error(Exception):
         return self.code in TRANSIENT
 
     def problem(self) -> dict[str, Any]:
-        """The RFC 9457 problem document."""
+        """Return the RFC 9457 problem document."""
         return {
             "type": f"urn:safelight:problem:{self.code.value}",
             "title": TITLE[self.code],

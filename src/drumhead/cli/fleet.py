@@ -179,7 +179,7 @@ async def scale_command(
 
 
 async def print_logs(name: str, *, follow: bool, tail: int | None) -> None:
-    """The logs of a fleet's machines, each line under its machine's name."""
+    """Print the logs of a fleet's machines, each line under its machine's name."""
     store = FleetStore(find_home(), name)
     if follow:
         await _print_all_logs(store, from_start=tail is None)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Printable:
-    """A text stream on which nothing that is printed is obeyed by a terminal: names and messages come from anywhere."""
+    """A text stream that keeps control characters from the terminal, as names and messages may come from anywhere."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -47,12 +47,12 @@ def _behind(stream: TextIO) -> TextIO:
 
 
 def print_json(value: Any) -> None:
-    """Records, lists and mappings as indented JSON."""
+    """Return records, lists and mappings as indented JSON."""
     print(printable_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode()))
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns under their heads, as wide as they need to be; nothing is cut, so that lines can be searched."""
+    """Return columns under their heads, as wide as they need to be. Nothing is cut, so that lines can be searched."""
     table = [list(heads), *([printable(text) for text in row] for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(heads))]
     for row in table:
@@ -60,12 +60,12 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def notice(text: str) -> None:
-    """A line for the person at the terminal, beside the result."""
+    """Print a line for the person at the terminal, beside the result."""
     print(text, file=sys.stderr)
 
 
 def size_text(size: int) -> str:
-    """Bytes as qemu-img prints them: ``33 MiB``."""
+    """Return a size as qemu-img prints it: ``33 MiB``."""
     number, unit = float(size), "B"
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if number < 1024 or unit == "TiB":
@@ -85,7 +85,7 @@ def complain(sentence: str) -> None:
 
 @contextmanager
 def progress(what: str) -> Iterator[Report]:
-    """A progress bar on stderr (``What 3016 / 3016 [=====] 100.00 % 4s``), when that is a terminal."""
+    """Show a progress bar on stderr (``What 3016 / 3016 [=====] 100.00 % 4s``) when that is a terminal."""
     if not sys.stderr.isatty():
         yield _Lines(what)
         return

@@ -24,7 +24,7 @@ LARGEST_SOURCE = 1 << 20
 
 
 def uses_time_zones(project: Project, commands: Mapping[str, Command]) -> bool:
-    """Whether a config set has a TZ, or a Python source of the project looks zones up. Blocks."""
+    """Return whether a config set has a TZ, or a Python source of the project looks zones up. Blocks."""
     if any(command.env.get("TZ", "") not in NO_ZONE for command in commands.values()):
         return True
     root = Path(project.root)

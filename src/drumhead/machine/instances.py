@@ -244,7 +244,7 @@ def status_lines(path: Path) -> list[StatusLine]:
 
 
 def end_time(directory: Path) -> float:
-    """When a machine wrote for the last time."""
+    """Return when a machine wrote for the last time."""
     times = [path.stat().st_mtime for name in ("status", "console", "log") if (path := directory / name).exists()]
     return max(times, default=0.0)
 

@@ -94,7 +94,7 @@ def _python(section: Section, root: Path) -> PythonNeeds:
 
 
 def is_inside(root: Path, path: str) -> bool:
-    """Whether a path of a project exists and lies in it, wherever the links among its components lead.
+    """Return whether a path of a project exists and lies in it, wherever the links among its components lead.
 
     A project may come from anywhere: a link in it must not bring files of this host into an image. The last component
     may be a link itself, as it goes into the image as a link.

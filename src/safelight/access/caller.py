@@ -38,7 +38,7 @@ class Access(IntFlag):
 
 
 def holds(held: Access, asked: Access) -> bool:
-    """Whether one of the flags that are asked for is held.
+    """Return whether one of the flags that are asked for is held.
 
     `&` of an `IntFlag` makes another flag, in Python, which takes longer than all other checks of a request.
     """

@@ -29,11 +29,11 @@ class Networks:
         return cls(found)
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """Return whether there is any."""
         return bool(self._networks)
 
     def __contains__(self, address: object) -> bool:
-        """Whether an address, as text, is in one of them."""
+        """Return whether an address, as text, is in one of them."""
         return isinstance(address, str) and bool(self._networks) and self._contains(address)
 
     def _look(self, address: str) -> bool:
@@ -55,7 +55,7 @@ def parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, an address or a name of localhost, is this machine whatever a name server says."""
+    """Return whether a host, an address or a name of localhost, is this machine whatever a name server says."""
     name = host.lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True

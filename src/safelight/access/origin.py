@@ -67,14 +67,14 @@ class Origins:
         raise Error(Code.FORBIDDEN, "Pages of other sites may not call this service, unless --cors-origins names them.")
 
     def is_named(self, request: web.Request) -> bool:
-        """Whether a page of a named origin sends a request; what its browser adds to it does not show who asks.
+        """Return whether a page of a named origin sends a request; what its browser adds to it does not show who asks.
 
         The browser adds cookies where that origin is of our site: app.example.org beside photos.example.org.
         """
         return request.headers.get(hdrs.ORIGIN) in self._policy.origins and request.headers.get(_SITE) != "same-origin"
 
     def _is_link(self, request: web.Request, access: Access, origin: str | None) -> bool:
-        """Whether a person followed a link on another site to a page of ours: that site sees nothing of the answer."""
+        """Return whether a person followed a link on another site to our page: that site does not see the answer."""
         headers = request.headers
         return (
             origin is None

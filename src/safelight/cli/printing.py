@@ -53,7 +53,7 @@ _WIDE = 250
 
 
 class _PlainConsole(Console):
-    """A console on which no text that is printed is obeyed: colours and cursor come from this program alone."""
+    """A console on which only this program sets colours and moves the cursor: control characters become escapes."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):

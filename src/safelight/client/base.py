@@ -364,7 +364,7 @@ class ServiceClient:
             yield cls(Connection(http, where, credentials=credentials))
 
     async def health(self) -> bool:
-        """Whether the service answers."""
+        """Return whether the service answers."""
         try:
             await self._connection.call("GET", "/healthz", bytes, retry=False)
         except Error:
@@ -372,7 +372,7 @@ class ServiceClient:
         return True
 
     async def is_ready(self, *, wait: float = 0.0) -> bool:
-        """Whether the service is ready, waiting for that up to `wait` seconds."""
+        """Return whether the service is ready, waiting for that up to `wait` seconds."""
         try:
             await self._connection.call("GET", "/readyz", bytes, params={"wait": wait}, wait=wait, retry=False)
         except Error:

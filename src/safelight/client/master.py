@@ -172,7 +172,7 @@ class Client(ServiceClient):
         """Wait until a task has ended, by following its events. Raises TimeoutError.
 
         It is looked at again after each page, also one without events: the database may have been restored between
-        the last look and the first page, which cannot tell of that.
+        the last look and the first page, which does not show that.
         """
         known = ""
         async with asyncio.timeout(timeout):

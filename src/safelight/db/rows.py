@@ -120,7 +120,7 @@ class TaskRow(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
         return None if self.input is None else Blob(digest=self.input, size=self.input_size or 0)
 
     def held_under(self, lease: ids.Reference) -> bool:
-        """Whether a lease is in force."""
+        """Return whether a lease is in force."""
         return (
             self.lease is not None
             and self.lease == lease.token

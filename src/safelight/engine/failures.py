@@ -75,12 +75,12 @@ def computing(format_: Format, output: str) -> Iterator[None]:
 
 
 def damaged(format_: Format, how: str) -> Error:
-    """The error of a file that is damaged; `how` says what is wrong, and where."""
+    """Return the error of a file that is damaged; `how` says what is wrong, and where."""
     return Error(Code.DAMAGED_IMAGE, f"The {format_.label} file is damaged: {how}.")
 
 
 def located(error: pyvips.Error, format_: Format, where: str) -> Error:
-    """The error of a file whose pixels could not be decoded, there."""
+    """Return the error of a file whose pixels could not be decoded, there."""
     found = _translated(error, format_, otherwise=Code.DAMAGED_IMAGE)
     if found.code is not Code.DAMAGED_IMAGE:
         return found
@@ -88,13 +88,13 @@ def located(error: pyvips.Error, format_: Format, where: str) -> Error:
 
 
 def unsupported(format_name: str, feature: str) -> Error:
-    """The error of a sound file with something that this installation does not read."""
+    """Return the error of a sound file with something that this installation does not read."""
     detail = f"The file is sound but cannot be read here: {feature} is not supported. Convert it to PNG or JPEG first."
     return Error(Code.UNSUPPORTED_FORMAT, detail, format=format_name, feature=feature)
 
 
 def out_of_memory() -> Error:
-    """The error of a photo that needs more than a decoder has."""
+    """Return the error of a photo that needs more than a decoder has."""
     return Error(Code.OUT_OF_MEMORY, "The photo needs more memory than a decoder may use. Upload a smaller one.")
 
 
@@ -126,11 +126,11 @@ def _unsupported(found: re.Match[str], format_: Format) -> Error:
 
 
 def _blames_reader(said: str) -> bool:
-    """The first line names the call that pulled the pixels; the lines below say who failed."""
+    """Return whether the reader failed. The first line names the call that pulled the pixels; the others say so."""
     return any(line.strip().lower().startswith(_READING) or "load" in line.lower() for line in said.splitlines()[1:])
 
 
 def plain_reason(said: str) -> str:
-    """What a library said, without names of its insides, each sentence once."""
+    """Return what a library said, without names of its insides, each sentence once."""
     lines = dict.fromkeys(" ".join(_INTERNAL.sub("", line).split()).strip(" :.") for line in said.splitlines())
     return "; ".join(line for line in lines if line)[:300] or "its data cannot be decoded"

@@ -14,11 +14,11 @@ from safelight.engine.transform.turn import reorders, upright
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """Pixels, and what has yet to happen to them.
+    """Pixels, and what must still be done to them.
 
     `width` and `height` are those of one frame as a person sees it. Until the first resize it may hold fewer
-    pixels than that (decoded straight to a smaller size) and lie on its side (`orientation`, the EXIF tag, still to
-    be obeyed) in its own colours (`color`; `profile` is their ICC profile, None for sRGB); `ready` settles
+    pixels than that (decoded straight to a smaller size) and lie on its side (`orientation`, the EXIF tag, not yet
+    applied) in its own colours (`color`; `profile` is their ICC profile, None for sRGB); `ready` settles
     the latter two. Frames stand one below the other. `streaming`: the pixels can be read only once, from top to bottom.
     """
 
@@ -46,7 +46,7 @@ class Image:
         return image._upright() if image.orientation != 1 else image  # noqa: SLF001 -- its own class
 
     def each_frame(self, change: Callable[[pyvips.Image], pyvips.Image]) -> Image:
-        """Change every frame for itself, so that nothing bleeds from one into the next."""
+        """Change each frame separately, so that nothing bleeds from one into the next."""
         if self.frames == 1:
             return self.having(change(self.pixels))
         held = self.in_memory()
@@ -75,12 +75,12 @@ class Image:
 
 
 def hold(values: list[float], pixels: pyvips.Image) -> list[float]:
-    """Values between 0 and 1 on the scale of the image's samples."""
+    """Return values between 0 and 1 on the scale of the image's samples."""
     return [value * top(pixels) for value in values]
 
 
 def top(pixels: pyvips.Image) -> float:
-    """The largest value of a sample."""
+    """Return the largest value of a sample."""
     return 65535.0 if pixels.format == "ushort" else 255.0
 
 

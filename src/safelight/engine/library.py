@@ -48,25 +48,25 @@ def _field_bytes(name: Any) -> bytes:
 
 pyvips.vimage._to_string, pyvips.vimage._to_bytes = _field_name, _field_bytes  # noqa: SLF001 - fields are named by them
 # pyvips logs what libvips warns of by calling Python in threads of libvips. Where Python collects garbage there, it
-# frees images amid the work of libvips, which ends the process. What stops a photo is in the error anyway.
+# frees images while libvips works, which ends the process. The error says anyway what stopped a photo.
 pyvips._remove_log_handler()  # noqa: SLF001 - there is no other way to it
 # Each photo comes once; a cache would only hold its memory.
 pyvips.cache_set_max(0)
 
 
 def set_concurrency(threads: int) -> None:
-    """How many threads one image is computed with, from now on, in this process."""
+    """Set how many threads compute one image, from now on, in this process."""
     pyvips.vips_lib.vips_concurrency_set(threads)
 
 
 def can_read(format_: str) -> bool:
-    """Whether this installation reads that format."""
+    """Return whether this installation reads that format."""
     known = FORMATS.get(format_)
     return known is not None and (has(known.reader) or _installed(known.package))
 
 
 def can_write(format_: str) -> bool:
-    """Whether this installation writes that format."""
+    """Return whether this installation writes that format."""
     known = FORMATS.get(format_)
     if known is None:
         return False
@@ -85,7 +85,7 @@ def check(recipe: Recipe) -> None:
 
 @cache
 def has(operation: str) -> bool:
-    """Whether libvips has that operation."""
+    """Return whether libvips has that operation."""
     return bool(operation) and bool(pyvips.type_find("VipsOperation", operation))
 
 

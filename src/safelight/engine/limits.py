@@ -30,14 +30,14 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 
 def judge_bytes(size: int, limits: Limits) -> None:
-    """Error(TOO_LARGE) for a file with too many bytes."""
+    """Raise TOO_LARGE for a file with too many bytes."""
     if size > limits.max_bytes:
         detail = f"The file has {size} bytes; at most {limits.max_bytes} are allowed."
         raise Error(Code.TOO_LARGE, detail, limit=limits.max_bytes)
 
 
 def judge_decode(header: Probe, frames: int, limits: Limits, *, shrink: int = 1, whole: bool = False) -> None:
-    """Error(TOO_MANY_PIXELS) for a photo too large to decode. `whole`: all of its pixels are held at once."""
+    """Raise TOO_MANY_PIXELS for a photo too large to decode. `whole`: all of its pixels are held at once."""
     if frames > limits.max_frames:
         detail = f"The animation has {frames} frames; at most {limits.max_frames} are allowed."
         raise Error(Code.TOO_MANY_PIXELS, detail, limit=limits.max_frames)
@@ -57,7 +57,7 @@ def judge_decode(header: Probe, frames: int, limits: Limits, *, shrink: int = 1,
 
 
 def judge_output(width: int, height: int, frames: int, limits: Limits) -> None:
-    """Error(TOO_MANY_PIXELS) for a result, or a step on the way to it, that is too large."""
+    """Raise TOO_MANY_PIXELS for a result, or a step on the way to it, that is too large."""
     if width * height * frames > limits.max_output_pixels:
         detail = (
             f"The recipe makes an image of {width} by {height} pixels"
@@ -72,7 +72,7 @@ def _in_memory(header: Probe, frames: int) -> int:
 
 
 def _held_by_codec(header: Probe) -> int:
-    """What the format's own library keeps of one frame while it decodes (bytes)."""
+    """Return what the format's own library keeps of one frame while it decodes (bytes)."""
     pixels = header.width * header.height
     match header.format:
         case "jpeg" if header.progressive:

@@ -50,7 +50,7 @@ class Stop:
 
 
 def probe(source: Any, limits: Limits = DEFAULT_LIMITS) -> Probe:
-    """What the header of a photo says; no pixel is decoded. `source`: bytes (or any buffer), or a Path.
+    """Return what the header of a photo says; no pixel is decoded. `source`: bytes (or any buffer), or a Path.
 
     Errors: NOT_AN_IMAGE, UNSUPPORTED_FORMAT, DAMAGED_IMAGE, TOO_LARGE, TOO_MANY_PIXELS (all frames counted).
     """
@@ -154,7 +154,7 @@ def _output(
 
 
 def _common_shrink(recipe: Recipe, original: Original) -> int:
-    """How much smaller the reader may decode, so that every output still scales down by half or more itself."""
+    """Return how much smaller the reader may decode, so that every output still scales down by half or more itself."""
     header = original.probe
     if not original.format.shrinks:
         return 1
@@ -166,7 +166,7 @@ def _common_shrink(recipe: Recipe, original: Original) -> int:
 
 
 def _reduction(output: OutputSpec, width: int, height: int) -> float:
-    """By how much an output scales down before it does anything else."""
+    """Return by how much an output scales down before it does anything else."""
     first = output.operations[0] if output.operations else None
     if not isinstance(first, Resize | SmartCrop):
         return 1.0
@@ -175,7 +175,7 @@ def _reduction(output: OutputSpec, width: int, height: int) -> float:
 
 
 def _needs_all(recipe: Recipe, header: Probe, frames: int) -> bool:
-    """Whether the only output reads pixels in another order than the file has them, before it has scaled down."""
+    """Return whether the only output reads pixels in another order than the file has them before it scales down."""
     (output,) = recipe.outputs.values()
     if frames > 1:
         return True

@@ -34,7 +34,7 @@ _SAMPLE = (141, 139)  # sides that are no multiple of a block
 
 @cache
 def available() -> bool:
-    """Whether the system has the library, and it gives what libvips gives: this tries it with small images."""
+    """Return whether the system has the library, and it gives what libvips gives: this tries it with small images."""
     if _library() is None:
         return False
     try:
@@ -44,7 +44,7 @@ def available() -> bool:
 
 
 def decodes(width: int, height: int, bands: int) -> bool:
-    """Whether `decoded` takes an image of that size, as it is decoded, and with so many colours."""
+    """Return whether `decoded` takes an image of that size, as it is decoded, and with so many colours."""
     return min(width, height) >= _LEAST_SIDE and width * height <= MAX_DECODED and bands in {1, 3} and available()
 
 
@@ -88,7 +88,7 @@ def encoded(image: pyvips.Image, quality: int) -> bytes | None:
 
 
 def encodes(image: pyvips.Image) -> bool:
-    """Whether `encoded` takes the image: small, 8 bits, grey or sRGB."""
+    """Return whether `encoded` takes the image: small, 8 bits, grey or sRGB."""
     return (
         image.width * image.height <= MAX_ENCODED
         and image.format == "uchar"
@@ -146,7 +146,7 @@ _CALLS: dict[str, tuple[Any, ...]] = {  # the type of the answer, then those of 
 
 
 def _address(data: Any) -> int:
-    """Where a buffer begins, which may be read-only; the caller keeps it."""
+    """Return where a buffer begins, which may be read-only; the caller keeps it."""
     return int(pyvips.ffi.cast("uintptr_t", pyvips.ffi.from_buffer(data)))
 
 
@@ -155,7 +155,7 @@ def _without_jfif(made: bytes) -> bytes:
 
 
 def _agree(bands: int, quality: int) -> bool:
-    """Whether both encode and decode a small image alike, at every size."""
+    """Return whether both encode and decode a small image alike, at every size."""
     interpretation = "srgb" if bands == 3 else "b-w"
     ramps = pyvips.Image.xyz(*_SAMPLE) * [5, 3] % 256  # with sharp edges
     image = ramps.bandjoin(ramps[0] ^ ramps[1])[:bands].cast("uchar").copy(interpretation=interpretation)

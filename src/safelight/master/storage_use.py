@@ -34,7 +34,7 @@ class StorageUse:
                 method="GET", path="/storage", handler=self.get, access=Access.READ, tag="tasks",
                 summary="Get how much is stored and how much still fits",
                 description=(
-                    "`size` counts the same bytes once, whichever tenants stored them. `free` and `total` tell of the "
+                    "`size` counts the same bytes once, whichever tenants stored them. `free` and `total` describe the "
                     "disk and are null where photos are kept in a bucket."
                 ),
                 answer={JSON: StorageInfo}, errors=(Code.FORBIDDEN, Code.UNAVAILABLE),

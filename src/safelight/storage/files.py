@@ -203,7 +203,7 @@ class TextFile:
         return str(self._path)
 
     def exists(self) -> bool:
-        """Whether the file exists."""
+        """Return whether the file exists."""
         return self._path.exists()
 
     def read_text(self) -> str:

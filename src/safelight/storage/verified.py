@@ -25,12 +25,12 @@ class Verified:
         """When bytes were last seen to have their digest, on the monotonic clock, for the blobs seen latest."""
 
     def lately(self, digest: str) -> bool:
-        """Whether the bytes were seen to have their digest within the last day."""
+        """Return whether the bytes were seen to have their digest within the last day."""
         seen = self._seen.get(digest)
         return seen is not None and time.monotonic() - seen < _FOR
 
     def is_damaged(self, digest: str) -> bool:
-        """Whether the bytes were last seen without their digest."""
+        """Return whether the bytes were last seen without their digest."""
         return digest in self._damaged
 
     def note(self, digest: str) -> None:

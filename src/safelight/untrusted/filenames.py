@@ -56,7 +56,7 @@ def shortened(text: str, limit: int) -> str:
 
 
 def _continues(character: str) -> bool:
-    """Whether it belongs to the letter before it: a mark, a variation, a skin tone, a joiner."""
+    """Return whether it belongs to the letter before it: a mark, a variation, a skin tone, a joiner."""
     return (
         character == _JOINER
         or unicodedata.category(character).startswith("M")
@@ -85,7 +85,7 @@ def parameters(disposition: str) -> dict[str, str]:
 
 
 def _extended(value: str) -> str | None:
-    """RFC 5987's `charset'language'percent-encoded`, None for what is none."""
+    """Decode RFC 5987's `charset'language'percent-encoded`. Return None for anything else."""
     charset, mark, rest = value.partition("'")
     _, second, encoded = rest.partition("'")
     if not mark or not second:
@@ -97,7 +97,7 @@ def _extended(value: str) -> str | None:
 
 
 def _decoded(value: str) -> str:
-    """Text out of bytes that came as Latin-1."""
+    """Decode bytes that came as Latin-1."""
     data = value.encode("latin-1", errors="replace")
     try:
         text = data.decode()
@@ -113,7 +113,7 @@ def _decoded(value: str) -> str:
 
 
 def _legacy(data: bytes) -> str:
-    """Shift-JIS or Latin-1: only Japanese has bytes from 0x81 to 0x9f, which in Latin-1 are control characters."""
+    """Tell Shift-JIS from Latin-1: only Japanese has bytes 0x81 to 0x9f, which are control characters in Latin-1."""
     if any(0x81 <= byte <= 0x9F for byte in data):
         try:
             return data.decode("cp932")

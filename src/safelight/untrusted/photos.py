@@ -1,6 +1,6 @@
 """What a file is by its first bytes: a photo of a kind that is worth a worker's time, or a refusal that says why.
 
-A file's name and declared type are never believed. The master keeps out by it what is plainly wrong before that reaches
+A file's name and declared type are never believed. It lets the master refuse what is clearly wrong before it reaches
 storage; whether the photo is whole and within the limits is the engine's to find out.
 """
 
@@ -125,7 +125,7 @@ def media_type(head: bytes) -> str:
 
 
 def media_type_or_bytes(head: bytes) -> str:
-    """Tell the media type, `application/octet-stream` where it is none that is taken."""
+    """Return the media type, or `application/octet-stream` where it is not one that is accepted."""
     return _kind(head) or "application/octet-stream"
 
 

@@ -299,7 +299,7 @@ def token(id: str, secret: str) -> str:
 
 
 def parse_token(text: str) -> tuple[str, str] | None:
-    """Return the id and the secret of an API key; None where the text is none."""
+    """Return the id and the secret of an API key, or None where the text is not a key."""
     prefix, _, rest = text.partition("_")
     key, _, secret = rest.partition("_")
     well = prefix == _PREFIX and len(key) <= 64 and key.isascii() and key.isalnum() and 0 < len(secret) <= 256

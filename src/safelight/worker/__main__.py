@@ -152,7 +152,7 @@ def _pool_settings(config: Config, directory: Path) -> decoder.Settings:
 
 
 def _on_this_machine_alone(config: Config) -> bool:
-    """Whether neither this worker nor the key-value stores that it asks can be reached from elsewhere."""
+    """Return whether neither this worker nor the key-value stores that it asks can be reached from elsewhere."""
     stores = [address.strip().rpartition(":")[0] for address in (config.keyvaluestore or "").split(",")]
     return all(is_loopback(host) for host in (config.host, *stores))
 

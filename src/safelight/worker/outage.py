@@ -30,7 +30,7 @@ class OutageError(Error):
 
 
 async def works(storage: StorageClient) -> bool:
-    """Whether storage can store; then it can read as well, except for what is damaged."""
+    """Return whether storage can store; then it can read as well, except for what is damaged."""
     try:
         await storage.put(_PROBE)
     except Error:

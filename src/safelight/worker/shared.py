@@ -76,7 +76,7 @@ class SharedBlobs:
 
 
 def _is_ours(shared: SharedDirectory) -> bool:
-    """Whether this worker can write where the storage that runs now reads."""
+    """Return whether this worker can write where the storage that runs now reads."""
     directory = Path(shared.path, "handover")
     try:
         return (directory / shared.token).is_file() and os.access(directory, os.W_OK | os.X_OK)

@@ -1,7 +1,7 @@
 """What machines mount instead of a compressed layer: the same tree without compression, in the cache.
 
-It is written when a layer is made, as the tree is at hand then. A layer that came from elsewhere, or whose copy is
-gone, is mounted as it is stored.
+It is written when a layer is made, because the tree is available then. A layer that came from elsewhere, or whose
+copy is gone, is mounted as it is stored.
 """
 
 from __future__ import annotations

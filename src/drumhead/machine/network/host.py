@@ -30,7 +30,7 @@ def host_lacks(mode: HostNetwork, reason: str) -> DrumheadError:
 
 
 def host_netdev(mode: HostNetwork, device: str) -> str:
-    """QEMU's -netdev (without its id) for a card on the host's network. Raises UNSUPPORTED."""
+    """Return QEMU's -netdev (without its id) for a card on the host's network. Raises UNSUPPORTED."""
     if not os.access(TUN, os.R_OK | os.W_OK):
         raise host_lacks(mode, f"{TUN} is missing or cannot be opened (as root: modprobe tun)")
     if mode == "tap":

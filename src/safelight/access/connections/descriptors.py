@@ -91,7 +91,7 @@ class Spare:
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Stand ready while the context lasts: asyncio tells of what it could not accept as an exception."""
+        """Stand ready while the context lasts: asyncio reports as an exception what it could not accept."""
         loop = asyncio.get_running_loop()
         self._before = loop.get_exception_handler()
         loop.set_exception_handler(self._handle)

@@ -95,7 +95,7 @@ class Places:
         self._taken: set[Place] = set()
 
     def __len__(self) -> int:
-        """How many are taken."""
+        """Return how many are taken."""
         return len(self._taken)
 
     @contextmanager

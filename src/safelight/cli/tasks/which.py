@@ -61,7 +61,7 @@ class Which:
         return any(getattr(self, field.name) for field in fields(self))
 
     def filter(self) -> TaskFilter:
-        """Return the filter as the master takes it. Raises INVALID_REQUEST for a time that is none."""
+        """Return the filter as the master takes it. Raises INVALID_REQUEST for an invalid time."""
         return TaskFilter(
             state=",".join(self.state or ()),
             recipe=self.recipe or None,

@@ -84,7 +84,7 @@ class Memory:
         return self.runs[-1][0] if self.runs else self.id
 
     def restored(self, after: int, known: str) -> bool:
-        """Whether a reader that was told of event `after` by the database `known` was told of another history.
+        """Return whether a reader that was told of event `after` by the database `known` was told of another history.
 
         It was if there is no such event, or if the database that it knew is none of the starts that led to this one,
         or if this one went on from before that event.
@@ -102,7 +102,7 @@ class Memory:
         return self.counts[State.WAITING] - self.delayed - sum(self.of(tenant).available for tenant in self.paused)
 
     def available_of(self, tenant: str) -> int:
-        """How many tasks of a tenant may be leased now."""
+        """Return how many tasks of a tenant may be leased now."""
         return 0 if tenant in self.paused else self.of(tenant).available
 
     def of(self, tenant: str) -> Held:

@@ -32,7 +32,7 @@ class Lane:
         self._back: list[int] = []
 
     def __bool__(self) -> bool:
-        """Whether a task may wait here."""
+        """Return whether a task may wait here."""
         return bool(self.ahead or self._back) or self.position <= self.last
 
     @property

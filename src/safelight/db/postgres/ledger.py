@@ -2,7 +2,7 @@
 
 Each commit that writes adds one entry to the table `ledger`: the numbers given out, the counts of the tenants concerned
 and the tasks that wait now. An instance that begins a transaction reads the entries since the last it knows, so what it
-keeps in mind (`Memory`) is that of the whole database; where nobody else has committed, that is none. Entries are only
+keeps in mind (`Memory`) is that of the whole database; where nobody else has committed, none are read. Entries are only
 added at the end and read from there, so they cost the same while dead rows cannot be removed.
 """
 

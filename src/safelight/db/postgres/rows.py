@@ -191,10 +191,10 @@ class Rows:
 
 
 def ended(row: TaskRow) -> bool:
-    """Whether a task has ended, so that its row is in the other table."""
+    """Return whether a task has ended, so that its row is in the other table."""
     return row.state >= State.FINISHED
 
 
 def available(row: TaskRow) -> bool:
-    """Whether a task can be leased now."""
+    """Return whether a task can be leased now."""
     return row.state is State.WAITING and row.due is None

@@ -27,7 +27,7 @@ def to_srgb(image: pyvips.Image, profile: bytes | None, bit_depth: int, *, keep:
 
 
 def matched(image: pyvips.Image, profile: bytes | None) -> tuple[pyvips.Image, bytes | None]:
-    """An image and a profile that fit each other, after operations have made grey of colours or colours of grey."""
+    """Return an image and a profile that fit each other, after operations may have added or removed colours."""
     space = color_space(profile) if profile else ""
     if space == "RGB":
         return (_three(image) if image.bands < 3 else image), profile
@@ -43,7 +43,7 @@ def matched(image: pyvips.Image, profile: bytes | None) -> tuple[pyvips.Image, b
 
 
 def _usual_bands(image: pyvips.Image) -> pyvips.Image:
-    """Measurement files may have any number of bands and no known colours; show the first ones."""
+    """Show the first bands of a measurement, which may have any number of them and no known colours."""
     if image.interpretation not in {"multiband", "histogram", "matrix", "fourier"}:
         return image
     grey = image.bands < 3
@@ -73,7 +73,7 @@ def _three(image: pyvips.Image) -> pyvips.Image:
 
 
 def _transformed(image: pyvips.Image, profile: bytes | None, fallback: str, *, deep: bool) -> pyvips.Image:
-    """By littleCMS, rounded once, to the wanted depth; as it is where the profile does not fit."""
+    """Convert by littleCMS, rounded once, to the wanted depth. A profile that does not fit changes nothing."""
     described = image.copy()
     if profile:
         described.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)

@@ -67,7 +67,7 @@ def is_srgb(profile: bytes) -> bool:
 
 
 def tags(profile: bytes) -> dict[bytes, bytes]:
-    """The contents of a profile's tags, by signature; what lies past its end is cut off."""
+    """Return the contents of a profile's tags, by signature; what lies past its end is cut off."""
     found = {}
     for index in range(min(int.from_bytes(profile[128:132], "big"), _MOST_TAGS)):
         entry = profile[132 + 12 * index : 144 + 12 * index]
@@ -93,7 +93,7 @@ def _is_srgb_curve(tag: bytes) -> bool:
 
 
 def _curve(tag: bytes) -> Curve:
-    """A tone curve's function. ValueError for a kind that ICC.1 does not define."""
+    """Return a tone curve's function. ValueError for a kind that ICC.1 does not define."""
     if tag[:4] == b"curv":
         return _table_curve(tag)
     if tag[:4] != b"para":
@@ -195,7 +195,7 @@ def _fixed(value: float) -> bytes:
 
 
 def _adaptation(white: tuple[float, ...]) -> Matrix:
-    """The Bradford transform from that white to D50."""
+    """Return the Bradford transform from that white to D50."""
     source, target = _times_vector(_BRADFORD, white), _times_vector(_BRADFORD, _D50)
     scaled = tuple(
         tuple(value * after / before for value in row)

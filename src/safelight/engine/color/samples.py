@@ -16,7 +16,7 @@ _TOP = 65535.0
 
 
 def from_float(image: pyvips.Image, colors: int, *, light: bool) -> pyvips.Image:
-    """Floats from 0 (black) to 1 (white), transparency behind the colours; what is brighter is clipped.
+    """Convert floats from 0 (black) to 1 (white), transparency after the colours; what is brighter is clipped.
 
     `light`: the colours are linear light (scRGB). Else they are encoded already.
     """
@@ -27,7 +27,7 @@ def from_float(image: pyvips.Image, colors: int, *, light: bool) -> pyvips.Image
 
 
 def from_lab(image: pyvips.Image) -> pyvips.Image:
-    """L*a*b* under D50, of 8 or 16 bits, a* and b* signed (TIFF 6.0, section 23), transparency behind."""
+    """Convert L*a*b* under D50, of 8 or 16 bits, a* and b* signed (TIFF 6.0, section 23), transparency last."""
     deep = image.format == "ushort"
     half, whole, unit, top = (32768, 65536, 256.0, 65535.0) if deep else (128, 256, 1.0, 255.0)
     chroma = image.extract_band(1, n=2).cast("int")
@@ -41,7 +41,7 @@ def from_lab(image: pyvips.Image) -> pyvips.Image:
 
 
 def from_narrow(image: pyvips.Image) -> pyvips.Image:
-    """Samples that run from 16 to 235 of 255 (ITU-R BT.601), stretched; alpha, which is last, never does."""
+    """Stretch samples that run from 16 to 235 of 255 (ITU-R BT.601); alpha, which is last, stays as it is."""
     unit, top = (256, _TOP) if image.format == "ushort" else (1, 255.0)
     scale, alpha = top / (219 * unit), int(image.hasalpha())
     colors = image.bands - alpha
@@ -51,13 +51,13 @@ def from_narrow(image: pyvips.Image) -> pyvips.Image:
 
 
 def unpremultiplied(image: pyvips.Image) -> pyvips.Image:
-    """Colours that were multiplied by their opacity as they are without it; alpha is last."""
+    """Return colours that were multiplied by their opacity without it; alpha is last."""
     divided = image.unpremultiply() + 0.5
     return divided.cast(image.format).copy(interpretation=image.interpretation)
 
 
 def _encoded(light: pyvips.Image) -> pyvips.Image:
-    """Linear light as sRGB encodes it."""
+    """Encode linear light as sRGB does."""
     light = (light > 0).ifthenelse(light, 0).cast("float")
     return (light < 0.0031308).ifthenelse(light * 12.92, light ** (1 / 2.4) * 1.055 - 0.055)
 

@@ -48,7 +48,7 @@ class Directory:
         return tag in self.entries
 
     def raw(self, tag: int) -> bytes:
-        """The bytes of a value, b"" if it is absent. StructureError if the file does not hold them."""
+        """Return the bytes of a value, b"" if it is absent. StructureError if the file does not hold them."""
         entry = self.entries.get(tag)
         if entry is None:
             return b""
@@ -57,18 +57,18 @@ class Directory:
         return bytes(self._structure.data[entry.start : entry.start + entry.size])
 
     def values(self, tag: int) -> tuple[int, ...]:
-        """Whole numbers, () if there are none; other types are not whole numbers. StructureError as `raw`."""
+        """Return whole numbers, () if there are none; other types are not whole numbers. StructureError as `raw`."""
         entry = self.entries.get(tag)
         if entry is None or _LAYOUTS.get(entry.kind, "s") not in "BHIQbhiq" or entry.count > _MOST_VALUES:
             return ()
         return struct.unpack(f"{self._structure.order}{entry.count}{_LAYOUTS[entry.kind]}", self.raw(tag))
 
     def value(self, tag: int, default: int = 0) -> int:
-        """The first whole number of a value."""
+        """Return the first whole number of a value."""
         return next(iter(self.values(tag)), default)
 
     def text(self, tag: int) -> str:
-        """A text, without what follows its end."""
+        """Return a text, without what follows its end."""
         return self.raw(tag).split(b"\0")[0].decode("latin-1").strip()
 
 
@@ -140,7 +140,7 @@ class Structure:
 
 
 def reordered(raw: bytes, kind: int, order: str, wanted: str) -> bytes:
-    """The bytes of values of that type, from one byte order into another."""
+    """Return the bytes of values of that type, from one byte order into another."""
     width = struct.calcsize("=" + _LAYOUTS.get(kind, "s")[0])
     if order == wanted or width == 1:
         return raw

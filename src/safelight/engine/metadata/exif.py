@@ -107,13 +107,13 @@ def _allowed(directory: Directory | None, tags: frozenset[int]) -> Values:
 
 
 def _block(order: str, photo: Values, camera: Values, place: Values) -> bytes:
-    """A block of up to three directories."""
+    """Return a block of up to three directories."""
     mark = b"II" if order == "<" else b"MM"
     return mark + struct.pack(order + "HI", 42, 8) + written(order, photo, camera, place, 8)
 
 
 def written(order: str, photo: Values, camera: Values, place: Values, start: int) -> bytes:
-    """Up to three directories as they lie at `start`, one after the other, each with its long values behind it."""
+    """Write up to three directories for a place at `start`, one after the other, each followed by its long values."""
     at = start + _length(photo, (camera, place))
     inner = b""
     for tag, values in ((_EXIF_DIRECTORY, camera), (_GPS_DIRECTORY, place)):

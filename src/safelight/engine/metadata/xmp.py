@@ -8,7 +8,7 @@ _ORIENTATION = re.compile(rb'(:Orientation\s*(?:=\s*["\']|>)\s*)[2-8]')
 _DECLARED = re.compile(rb'tiff:Orientation\s*(?:=\s*["\']|>)\s*([1-8])\s*["\'<]')
 _THUMBNAILS = re.compile(rb"<xmp:Thumbnails\b.*?</xmp:Thumbnails\s*>", re.DOTALL)
 _PREVIEWS = re.compile(rb"xmpGImg:image|GImage|photoshop:History|\xff\xd8\xff|JPEG_?DATA", re.IGNORECASE)
-# Namespaces that tell of what the file holds beside its image: a video, depths, a gain map, a longer packet.
+# Namespaces that describe what the file holds beside its image: a video, depths, a gain map, a longer packet.
 _OF_FURTHER_DATA = re.compile(
     rb"""\s+xmlns:([\w.-]+)\s*=\s*["'](?:http://ns\.google\.com/photos/(?!1\.0/panorama/)"""
     rb"""|http://ns\.adobe\.com/(?:hdr-gain-map|xmp/note)/|http://ns\.apple\.com/)[^"']*["']"""
@@ -24,7 +24,7 @@ def orientation(packet: bytes | None) -> int | None:
 def carried(packet: bytes, *, upright: bool) -> bytes | None:
     """Copy a packet without its previews, and without what it says of data that stays behind; None for nothing.
 
-    `upright`: its orientation is obeyed and becomes 1.
+    `upright`: its orientation has been applied and becomes 1.
     """
     if b"\0" in packet:
         return None  # UTF-16, in which nothing would be found

@@ -1,4 +1,4 @@
-"""The colours that an AV1 bitstream declares for itself (AV1 specification, 5.5), where its file does not."""
+"""The colours that an AV1 bitstream declares itself (AV1 specification, 5.5), where its file does not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LONGEST = 256  # bytes; a sequence header has a few dozen
 
 
 def colors(data: memoryview) -> CodePoints | None:
-    """Return the code points of the first sequence header, None where there is none that can be read."""
+    """Return the code points of the first sequence header, or None where none can be read."""
     try:
         header = _sequence_header(data)
         return _code_points(Bits(header)) if header else None
@@ -35,7 +35,7 @@ def _sequence_header(data: memoryview) -> bytes:
 
 
 def _leb128(data: memoryview, at: int) -> tuple[int, int]:
-    """A number of 7 bits a byte, and where it ends."""
+    """Return a number of 7 bits a byte, and where it ends."""
     value = 0
     for index in range(8):
         value |= (data[at + index] & 0x7F) << (7 * index)
@@ -76,7 +76,7 @@ def _color_config(bits: Bits, profile: int) -> CodePoints:
 
 
 def _skip_operating_points(bits: Bits) -> None:
-    """From the timing to the last operating point (5.5.1)."""
+    """Read from the timing to the last operating point (5.5.1)."""
     delay_bits = 0
     if bits.take():  # timing
         bits.take(64)
@@ -97,7 +97,7 @@ def _skip_operating_points(bits: Bits) -> None:
 
 
 def _skip_tools(bits: Bits) -> None:
-    """The coding tools of pictures that refer to others (5.5.1)."""
+    """Skip the coding tools of pictures that refer to others (5.5.1)."""
     bits.take(4)
     order_hints = bits.take()
     if order_hints:

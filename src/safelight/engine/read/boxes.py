@@ -113,7 +113,7 @@ def sequence_colors(data: memoryview) -> CodePoints | None:
 
 
 def sequence_plays(data: memoryview) -> int:
-    """How often the first track that repeats is shown, 0 for ever (ISO/IEC 14496-12, 8.6.6; AVIF 1.2, 3.1.5)."""
+    """Return how often the first track that repeats is shown, 0 for ever (ISO/IEC 14496-12, 8.6.6; AVIF 1.2, 3.1.5)."""
     try:
         movie = dict(boxes(data)).get("moov", memoryview(b""))
         for track in (dict(boxes(content)) for name, content in boxes(movie) if name == "trak"):
@@ -148,21 +148,21 @@ def _coded_colors(codec: str, properties: list[Box], pixels: Callable[[], memory
 
 
 def _completed(declared: CodePoints | None, coded: CodePoints | None) -> CodePoints | None:
-    """What the file declares, and what it leaves open as the coded image says."""
+    """Return what the file declares, and what it leaves open as the coded image says."""
     if declared is None or coded is None:
         return declared or coded
     return replace(coded, matrix=declared.matrix, full_range=declared.full_range)
 
 
 def _is_grey(codec: str, settings: dict[str, memoryview]) -> bool:
-    """Whether the coded image has no colours, by its configuration (AV1-ISOBMFF 2.3.3; ISO/IEC 14496-15, 8.3.3)."""
+    """Return whether the coded image is grey, by its configuration (AV1-ISOBMFF 2.3.3; ISO/IEC 14496-15, 8.3.3)."""
     if codec in _HEVC and "hvcC" in settings:
         return not settings["hvcC"][16] & 3
     return codec in _AV1 and "av1C" in settings and bool(settings["av1C"][2] & 0x10)
 
 
 def _item_data(data: memoryview, meta: dict[str, memoryview], item: int) -> memoryview:
-    """The first piece of an item's bytes (`iloc`), empty where that is not known."""
+    """Return the first piece of an item's bytes (`iloc`), empty where that is not known."""
     content = meta.get("iloc", memoryview(b""))
     if len(content) < 8:
         return content[:0]
@@ -184,12 +184,12 @@ def _item_data(data: memoryview, meta: dict[str, memoryview], item: int) -> memo
 
 
 def _held(data: memoryview, meta: dict[str, memoryview], method: int) -> memoryview:
-    """What an item's offset counts in: the file, or the box of data beside the items."""
+    """Return what an item's offset counts in: the file, or the box of data beside the items."""
     return {0: data, 1: meta.get("idat", data[:0])}.get(method, data[:0])
 
 
 def _first_sample(data: memoryview, table: dict[str, memoryview]) -> memoryview:
-    """The file from a track's first sample on."""
+    """Return the file from a track's first sample on."""
     for name, size in (("stco", 4), ("co64", 8)):
         if name in table and _number(table[name], 4, 4):
             return data[_number(table[name], 8, size) :]
@@ -197,7 +197,7 @@ def _first_sample(data: memoryview, table: dict[str, memoryview]) -> memoryview:
 
 
 def _code_points(content: memoryview) -> CodePoints | None:
-    """The code points of a colour box, None for one that holds a profile."""
+    """Return the code points of a colour box, None for one that holds a profile."""
     if bytes(content[:4]) != b"nclx" or len(content) < 11:
         return None
     primaries, transfer, matrix = struct.unpack_from(">3H", content, 4)
@@ -221,7 +221,7 @@ def _described(codec: str, brands: frozenset[str], properties: list[Box]) -> Mai
 
 
 def boxes(data: memoryview) -> Iterator[Box]:
-    """The boxes one after the other, by name. IndexError for one that does not fit."""
+    """Return the boxes one after the other, by name. IndexError for one that does not fit."""
     at = count = 0
     while at + 8 <= len(data):
         count += 1
@@ -259,7 +259,7 @@ def _item_types(content: memoryview | None) -> dict[int, str]:
 
 
 def _references(content: memoryview | None, item: int, kind: str = "dimg") -> list[int]:
-    """The first item that another one refers to; `dimg` is what a derived one is made of, `prem` its opacity."""
+    """Return the first item that another one refers to; `dimg` is what a derived one is made of, `prem` its opacity."""
     if content is None:
         return []
     wide = 2 if content[0] == 0 else 4

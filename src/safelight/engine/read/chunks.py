@@ -21,7 +21,7 @@ class Chunk:
 
 
 def chunks(data: Any) -> Iterator[Chunk]:
-    """The chunks of a file, up to its end chunk; the last one may reach past the end of the data."""
+    """Return the chunks of a file, up to its end chunk; the last one may reach past the end of the data."""
     at = len(SIGNATURE)
     while at + 8 <= len(data):
         size, name = struct.unpack(">I4s", data[at : at + 8])
@@ -32,5 +32,5 @@ def chunks(data: Any) -> Iterator[Chunk]:
 
 
 def made(name: bytes, content: bytes) -> bytes:
-    """One chunk with its length and checksum."""
+    """Return one chunk with its length and checksum."""
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))

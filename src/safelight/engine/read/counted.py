@@ -38,7 +38,7 @@ class Counted:
 
 @cache
 def _library() -> Any:
-    """What pyvips has loaded already: a function of libvips is found through the module that is linked with it."""
+    """Return what pyvips has loaded: a function of libvips is found through the module that is linked with it."""
     library = ctypes.CDLL(import_module("_libvips").__file__)
     pointer, integer = ctypes.c_void_p, ctypes.c_int
     library.vips_source_seek.restype = ctypes.c_int64

@@ -21,8 +21,8 @@ class Facts:
     """What a file says beside its pixels.
 
     `profile` is the ICC profile that tells what samples mean, None where they are sRGB or nothing is said.
-    `orientation` is what has yet to be obeyed, as a tag of EXIF. `exif` is an EXIF block (or a whole TIFF file), `iptc`
-    and `xmp` their blocks as the file holds them. `notes` are sentences for whoever uploaded the file.
+    `orientation` is what must still be applied, as a tag of EXIF. `exif` is an EXIF block (or a whole TIFF file),
+    `iptc` and `xmp` their blocks as the file holds them. `notes` are sentences for whoever uploaded the file.
     """
 
     profile: bytes | None = None
@@ -88,6 +88,6 @@ def orientation(block: bytes | None, packet: bytes | None) -> int:
 
 
 def blob(image: pyvips.Image, field: str) -> bytes | None:
-    """A block of metadata as libvips found it."""
+    """Return a block of metadata as libvips found it."""
     value: Any = image.get(field) if image.get_typeof(field) else None
     return bytes(value) if value else None

@@ -1,4 +1,4 @@
-"""The colours that an HEVC bitstream declares for itself (ITU-T H.265, 7.3.2.2, annex E), where its file does not."""
+"""The colours that an HEVC bitstream declares itself (ITU-T H.265, 7.3.2.2, annex E), where its file does not."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _code_points(bits: Bits) -> CodePoints | None:
 
 
 def _usability(bits: Bits) -> CodePoints | None:
-    """The start of the video usability information (annex E.2.1)."""
+    """Return the start of the video usability information (annex E.2.1)."""
     if bits.take() and bits.take(8) == _EXPLICIT_ASPECT:
         bits.take(32)
     if bits.take():

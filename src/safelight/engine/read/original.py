@@ -101,7 +101,7 @@ def _unreadable(format_: Format) -> Error:
 
 
 def _reader(view: memoryview, format_: Format, *, strict: bool, lenient: str) -> Reader:
-    """The reader of a format; each is imported when it is first needed."""
+    """Return the reader of a format; each is imported when it is first needed."""
     match format_.name:
         case "jpeg":
             from safelight.engine.read.formats.jpeg import JpegReader  # noqa: PLC0415

@@ -176,7 +176,7 @@ def _(operation: op.Background, image: Image) -> Image:
 
 
 def flattened(pixels: pyvips.Image, color: str) -> pyvips.Image:
-    """The image on that colour, without transparency."""
+    """Return the image on that colour, without transparency."""
     if not pixels.hasalpha():
         return pixels
     pixels = as_rgb(pixels)
@@ -184,18 +184,18 @@ def flattened(pixels: pyvips.Image, color: str) -> pyvips.Image:
 
 
 def _with_alpha_for(pixels: pyvips.Image, background: list[float]) -> pyvips.Image:
-    """In colour, and with transparency where the background has it."""
+    """Return the image in colour, and with transparency where the background has it."""
     pixels = as_rgb(pixels)
     return pixels if pixels.hasalpha() or background[3] == 255 else pixels.bandjoin(top(pixels))
 
 
 def _samples(color: str) -> list[float]:
-    """`#rrggbbaa` as four numbers from 0 to 255."""
+    """Return `#rrggbbaa` as four numbers from 0 to 255."""
     return [float(value) for value in bytes.fromhex(color[1:])]
 
 
 def _mixed(pixels: pyvips.Image, matrix: tuple[tuple[float, ...], ...], strength: float) -> pyvips.Image:
-    """Colours through a matrix, and that mixed with what they were."""
+    """Put colours through a matrix, and mix the result with what they were."""
     if strength == 0:
         return pixels
     weights = [
@@ -206,7 +206,7 @@ def _mixed(pixels: pyvips.Image, matrix: tuple[tuple[float, ...], ...], strength
 
 
 def _curve(operation: op.Adjust, pixels: pyvips.Image) -> pyvips.Image:
-    """A table from each sample value to its new one."""
+    """Return a table from each sample value to its new one."""
     deep = pixels.format == "ushort"
     value = pyvips.Image.identity(ushort=deep) / top(pixels)
     value = (value * operation.brightness - 0.5) * operation.contrast + 0.5

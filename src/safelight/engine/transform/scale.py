@@ -21,7 +21,7 @@ class Target:
 
 
 def target(operation: Resize | SmartCrop, width: int, height: int) -> Target:
-    """What a resize makes of an image of that size."""
+    """Return what a resize makes of an image of that size."""
     if isinstance(operation, SmartCrop):
         return _covering(operation.width, operation.height, width, height, enlarge=operation.enlarge)
     if operation.mode == "fit":
@@ -52,7 +52,7 @@ def _side(length: float) -> int:
 
 
 def placed(inner: Size, outer: Size, position: str) -> Size:
-    """Where (left, top) the smaller of two rectangles lies in the larger one."""
+    """Return where (left, top) the smaller of two rectangles lies in the larger one."""
     free = (outer[0] - inner[0], outer[1] - inner[1])
     words = position.split("-")
     left = 0 if "left" in words else free[0] if "right" in words else free[0] // 2
@@ -61,7 +61,7 @@ def placed(inner: Size, outer: Size, position: str) -> Size:
 
 
 def cropped(image: Image, left: int, top: int, width: int, height: int) -> Image:
-    """That rectangle of every frame."""
+    """Cut that rectangle out of each frame."""
     if (left, top, width, height) == (0, 0, image.width, image.height):
         return image
     return image.each_frame(lambda pixels: pixels.crop(left, top, width, height))

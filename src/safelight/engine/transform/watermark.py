@@ -21,7 +21,7 @@ _FIRST_FONT_SIZE = 32
 
 
 def marked(operation: Watermark, image: Image) -> Image:
-    """The image with its watermark, on every frame."""
+    """Return the image with its watermark, on every frame."""
     gap = round(operation.margin * min(image.width, image.height))
     room = (max(1, image.width - 2 * gap), max(1, image.height - 2 * gap))
     mark = _mark(operation, max(1, round(operation.scale * room[0])), room[1])
@@ -49,7 +49,7 @@ def _laid_over(pixels: pyvips.Image, mark: pyvips.Image, left: int, upper: int) 
 
 
 def _mark(operation: Watermark, width: int, height: int) -> pyvips.Image:
-    """The mark as sRGB with alpha, of that width, and not higher than that."""
+    """Return the mark as sRGB with alpha, of that width, and not higher than that."""
     mark = _text(operation, width, height) if operation.text is not None else _image(operation, width, height)
     mark = mark.linear([1, 1, 1, operation.opacity], [0, 0, 0, 0], uchar=True)
     if operation.angle % 360:
@@ -76,7 +76,7 @@ def _text(operation: Watermark, width: int, height: int) -> pyvips.Image:
 
 @cache
 def _has_letters() -> bool:
-    """Without fonts every letter is drawn as the same box."""
+    """Return whether the system has fonts. Without them every letter is drawn as the same box."""
     narrow, wide = (pyvips.Image.text(letter, font=f"sans {_FIRST_FONT_SIZE}") for letter in "iW")
     return bool(narrow.width != wide.width)
 
@@ -96,7 +96,7 @@ def _image(operation: Watermark, width: int, height: int) -> pyvips.Image:
 
 
 def _within(mark: pyvips.Image, room: tuple[int, int]) -> pyvips.Image:
-    """A turned mark may stand over the edges; scale it down to fit."""
+    """Scale a turned mark down that stands over the edges."""
     factor = min(room[0] / mark.width, room[1] / mark.height)
     return mark if factor >= 1 else blended(mark, lambda pixels: pixels.resize(factor))
 

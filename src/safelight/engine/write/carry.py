@@ -46,7 +46,7 @@ def carried(facts: Facts, output: OutputSpec, format_name: str, orientation: int
 
 
 def exif_segment(block: bytes) -> bytes:
-    """An EXIF block as a JPEG holds it."""
+    """Return an EXIF block as a JPEG holds it."""
     body = b"Exif\0\0" + block
     return b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
 
@@ -79,7 +79,7 @@ def _iptc_for(format_name: str, iim: bytes | None) -> bytes | None:
 
 
 def _exif_fields(block: bytes) -> list[tuple[str, Any, int]]:
-    """An EXIF block as libvips takes it apart. It writes only what it has as fields too."""
+    """Return an EXIF block as libvips takes it apart. It writes only what it has as fields too."""
     smallest: bytes = pyvips.Image.black(1, 1).jpegsave_buffer(keep=0)
     carrier = smallest[:2] + exif_segment(block) + smallest[2:]
     loaded = pyvips.Image.jpegload_buffer(carrier)

@@ -27,7 +27,7 @@ _WITH_GREY = frozenset({"jpeg", "png", "tiff"})
 
 
 def resolve(output: OutputSpec, header: Probe) -> Format:
-    """The format an output will have."""
+    """Return the format an output will have."""
     if output.format != "same":
         return FORMATS[output.format]
     if can_write(header.format):
@@ -36,21 +36,21 @@ def resolve(output: OutputSpec, header: Probe) -> Format:
 
 
 def holds(profile: bytes | None, format_: Format) -> bool:
-    """Whether a file of that format can embed the profile; else colours become sRGB, whatever the recipe says."""
+    """Return whether a file of that format can embed the profile. Otherwise its colours become sRGB."""
     if profile and color_space(profile) == "GRAY" and format_.name not in _WITH_GREY:
         return False
     return format_.name not in _WITHOUT_PROFILES and has(format_.writer)
 
 
 def keeps_frames(format_: Format, header: Probe) -> bool:
-    """Whether an upload with that header stays animated in that format."""
+    """Return whether an upload with that header stays animated in that format."""
     return header.frames > 1 and (format_.animated or (format_.name == header.format and frames.can_write(format_)))
 
 
 def encode(name: str, image: Image, output: OutputSpec, format_: Format, facts: Facts, orientation: int) -> Output:
-    """The finished file. Error(OPERATION_FAILED) where the format cannot hold the image.
+    """Return the finished file. Error(OPERATION_FAILED) where the format cannot hold the image.
 
-    `orientation`: what viewers are still to obey, because the recipe does not. Where they would not, it is obeyed now.
+    `orientation`: the tag that viewers apply, because the recipe does not. A format without it gets upright pixels.
     """
     if orientation != 1 and format_.name not in carry.TAGGED:
         turned = orientation >= 5
@@ -118,7 +118,7 @@ def _small_jpeg(pixels: pyvips.Image, options: dict[str, Any]) -> bytes | None:
 
 
 def _options(output: OutputSpec, format_: Format) -> dict[str, Any]:
-    """Our settings as libvips' own; `effort` 1 to 10 is spread over what each encoder has."""
+    """Return our settings as libvips' own; `effort` 1 to 10 is spread over what each encoder has."""
     quality = output.quality or DEFAULT_QUALITY.get(format_.name)
     lossless = {"lossless": True} if output.lossless else {"Q": quality}
     effort = output.effort

@@ -22,12 +22,12 @@ _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
 def can_write(format_: Format) -> bool:
-    """Whether an animation can be written in that format."""
+    """Return whether an animation can be written in that format."""
     return format_.name == "png" or (format_.name == "avif" and present("PIL"))
 
 
 def apng(image: pyvips.Image, count: int, keep: int, options: dict[str, Any]) -> bytes:
-    """An animated PNG (PNG third edition, 11.3.6) of that many frames, one below the other in the image."""
+    """Return an animated PNG (PNG third edition, 11.3.6) of that many frames, one below the other in the image."""
     delays, plays = _timing(image, count)
     parts, sequence = [], 0
     for index, frame in enumerate(_frames(image, count)):
@@ -50,7 +50,7 @@ def apng(image: pyvips.Image, count: int, keep: int, options: dict[str, Any]) ->
 
 
 def avif(image: pyvips.Image, count: int, output: OutputSpec, leaving: Carried, profile: bytes | None) -> bytes:
-    """An AVIF sequence."""
+    """Return an AVIF sequence."""
     delays, plays = _timing(image, count)
     mode = _MODES[image.bands]
     images = [
@@ -108,7 +108,7 @@ def with_alpha_flag(data: bytes) -> bytes:
 
 
 def _timing(image: pyvips.Image, count: int) -> tuple[list[int], int]:
-    """Each frame's time (milliseconds), and how often all are shown (0: for ever)."""
+    """Return each frame's time (milliseconds), and how often all are shown (0: for ever)."""
     told: list[int] = image.get("delay") if image.get_typeof("delay") else []
     delays = [*told, *[_USUAL_DELAY] * count][:count]
     return delays, image.get("loop") if image.get_typeof("loop") else 0

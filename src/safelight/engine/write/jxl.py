@@ -14,7 +14,7 @@ _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
 def encoded(image: pyvips.Image, output: OutputSpec, leaving: Carried) -> bytes:
-    """The finished file of an image of 8 bits."""
+    """Return the finished file of an image of 8 bits."""
     encoder = import_module("pillow_jxl").Encoder(
         mode=_MODES[image.bands],
         lossless=output.lossless,

@@ -236,7 +236,7 @@ class Sessions:
 
 
 def _shown_id(key: str | None) -> str:
-    """The part of a key that is not a secret, where it has the form of one."""
+    """Return the part of a key that is not a secret, where it has the form of one."""
     found = accounts.parse_token((key or "").strip())
     return found[0] if found else ""
 

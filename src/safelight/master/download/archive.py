@@ -199,7 +199,7 @@ async def zipped(storage: StorageClient, members: AsyncIterator[tuple[Task, File
 
 
 def _unique(filename: str, names: set[str]) -> str:
-    """Number files of the same name: `cat.image.png`, `cat.image-2.png`."""
+    """Give files of the same name a number: `cat.image.png`, `cat.image-2.png`."""
     stem, dot, extension = filename.rpartition(".")
     found, number = filename, 1
     while found in names:

@@ -18,7 +18,7 @@ class Readers:
         self._open: dict[object, tuple[str, asyncio.Transport | None]] = {}
 
     def __len__(self) -> int:
-        """How many are open."""
+        """Return how many are open."""
         return len(self._open)
 
     @contextmanager

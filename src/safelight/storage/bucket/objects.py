@@ -196,7 +196,7 @@ class Text:
         return f"{self._where.rstrip('/')}/{self._key}"
 
     def exists(self) -> bool:
-        """Whether the object exists."""
+        """Return whether the object exists."""
         with translated(self._where):
             try:
                 obstore.head(self._store, self._key)

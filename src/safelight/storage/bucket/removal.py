@@ -52,7 +52,7 @@ class Removal:
         return size
 
     async def stays(self, key: str) -> bool:
-        """Whether an object that was just made fresh is there and nobody may still remove it.
+        """Return whether an object that was just made fresh is there and nobody may still remove it.
 
         Raises UNAVAILABLE if that does not become clear for some time.
         """

@@ -283,7 +283,7 @@ class BucketStore:
         return digest, name, content.tag
 
     async def _is_old(self, key: str, listed: float, before: float) -> bool:
-        """Whether an object was stored before a time; a listing's times are exact to a second only."""
+        """Return whether an object was stored before a time; a listing's times are exact to a second only."""
         if not before - 1 < listed < before:
             return listed < before
         found = await self.bucket.find(key)

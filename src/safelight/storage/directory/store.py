@@ -123,7 +123,7 @@ class DirectoryStore:
         await self._run(self._refresh, blob)
 
     def can_adopt(self, directory: Path) -> bool:
-        """Whether files of a directory can be renamed to blobs. It blocks: call it in a thread."""
+        """Return whether files of a directory can be renamed to blobs. It blocks: call it in a thread."""
         probe = Incoming(directory)
         try:
             probe.path.touch()
@@ -285,7 +285,7 @@ class DirectoryStore:
             shard.unflushed[path] = object()
 
     def _recent(self, stored: float) -> bool:
-        """Whether a time (Unix seconds) is so near that a file with it counts as fresh."""
+        """Return whether a time (Unix seconds) is so near that a file with it counts as fresh."""
         return 0 <= time.time() - stored < self._fresh_for
 
     def _open(self, digest: str, verify: bool) -> OpenFile:  # noqa: FBT001 - as `open` has it

@@ -47,7 +47,7 @@ class KnownDb(Protocol):
     """Where the identity of the database of earlier collections is kept: a file, or what reads like one in a bucket."""
 
     def exists(self) -> bool:
-        """Whether there was a collection before."""
+        """Return whether there was a collection before."""
         ...
 
     def read_text(self) -> str:
@@ -76,7 +76,7 @@ class Collector:
         ages: Ages | None = None,
         confirmed: Callable[[], Awaitable[ClockConfirmed]] | None = None,
     ) -> None:
-        """`confirmed` asks when a person last confirmed the clock."""
+        """Take `confirmed`, which asks when a person last confirmed the clock."""
         self._store = store
         self._turn = turn
         self._known_db = known_db

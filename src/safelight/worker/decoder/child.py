@@ -105,7 +105,7 @@ class Child:
         return result
 
     def reusable(self, settings: Settings) -> bool:
-        """Whether the decoder can take another job."""
+        """Return whether the decoder can take another job."""
         return (
             not self._busy
             and self._process.poll() is None
@@ -115,7 +115,7 @@ class Child:
         )
 
     def _speaks(self) -> bool:
-        """Whether there is something that nobody asked for, which would be taken as the answer for the next photo."""
+        """Return whether an unasked answer is there, which would be taken as the answer for the next photo."""
         try:
             return bool(self._channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except OSError:

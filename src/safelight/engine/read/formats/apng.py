@@ -38,7 +38,7 @@ class Frame:
 class Animation:
     """All frames, and how often they are shown (0: for ever).
 
-    `hides_still`: the picture that programs without animations show is none of the frames.
+    `hides_still`: the image that programs without animations show is not one of the frames.
     """
 
     frames: tuple[Frame, ...]
@@ -46,11 +46,11 @@ class Animation:
     hides_still: bool
 
     def first(self, data: Any, chunks: Sequence[Chunk], format_: Format) -> pyvips.Image:
-        """The first frame as it is seen, with transparency."""
+        """Return the first frame as it is seen, with transparency."""
         return bare(self._seen(data, chunks, format_, self.frames[:1])[0])
 
     def composed(self, data: Any, chunks: Sequence[Chunk], format_: Format) -> pyvips.Image:
-        """Every frame as it is seen, one below the other, with transparency."""
+        """Return every frame as it is seen, one below the other, with transparency."""
         seen = self._seen(data, chunks, format_, self.frames)
         return _stacked(seen, [frame.delay for frame in self.frames], self.plays)
 
@@ -126,7 +126,7 @@ def _frame(control: tuple[int, ...], pieces: list[tuple[int, int]]) -> Frame:
 
 
 def _decoded(frame: Frame, data: Any, head: bytes, shared: bytes) -> pyvips.Image:
-    """The frame as a PNG of its own, in RGB with transparency."""
+    """Return the frame as a PNG of its own, in RGB with transparency."""
     own = made(b"IHDR", struct.pack(">II", frame.width, frame.height) + head[8:])
     pixels = b"".join(data[start : start + size] for start, size in frame.data)
     file = SIGNATURE + own + shared + made(b"IDAT", pixels) + made(b"IEND", b"")
@@ -147,7 +147,7 @@ def _laid_down(canvas: pyvips.Image, image: pyvips.Image, frame: Frame) -> pyvip
 
 
 def _left(shown: pyvips.Image, before: pyvips.Image, frame: Frame, *, first: bool) -> pyvips.Image:
-    """The canvas for the next frame."""
+    """Return the canvas for the next frame."""
     if frame.disposal == _PREVIOUS and not first:
         return before
     if frame.disposal in {_BACKGROUND, _PREVIOUS}:

@@ -74,7 +74,7 @@ class AvifReader(VipsReader):
         return animated(pyvips.Image.arrayjoin(list(images), across=1), images[0].height, list(delays), plays)
 
     def _frame(self, index: int) -> tuple[pyvips.Image, int]:
-        """A frame, and its time (milliseconds)."""
+        """Return a frame, and its time (milliseconds)."""
         from PIL import ImageOps  # noqa: PLC0415 -- Pillow may not be installed
 
         with guarded(self.format):

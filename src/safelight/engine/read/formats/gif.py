@@ -94,7 +94,7 @@ def _frame(data: memoryview, at: int, control: int) -> _Frame:
 
 
 def _uncovered(frames: list[_Frame]) -> list[_Frame]:
-    """The frames to be declared transparent, so that nothing is where nothing was drawn, as in every browser.
+    """Return the frames to be declared transparent, so that nothing is where nothing was drawn, as in every browser.
 
     libvips shows black where no frame has a transparent colour, and the background colour where a frame without one has
     been removed.
@@ -108,7 +108,7 @@ def _uncovered(frames: list[_Frame]) -> list[_Frame]:
 
 
 def _with_transparency(data: memoryview, frames: list[_Frame]) -> bytes:
-    """The file with the last index, which no pixel of these frames has, as their transparent colour."""
+    """Return the file with the last index, which no pixel of these frames has, as their transparent colour."""
     parts: list[bytes | memoryview] = []
     done = 0
     for frame in frames:
@@ -122,7 +122,7 @@ def _with_transparency(data: memoryview, frames: list[_Frame]) -> bytes:
 
 
 def _joined(data: memoryview, at: int) -> bytes:
-    """The content of the chain of sub-blocks that starts there."""
+    """Return the content of the chain of sub-blocks that starts there."""
     found = []
     while length := data[at]:
         found.append(data[at + 1 : at + 1 + length])
@@ -131,12 +131,12 @@ def _joined(data: memoryview, at: int) -> bytes:
 
 
 def _table(flags: int) -> int:
-    """The size of a colour table (bytes), 0 without one."""
+    """Return the size of a colour table (bytes), 0 without one."""
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
 
 
 def _after_blocks(data: memoryview, at: int) -> int:
-    """Where the chain of sub-blocks that starts there ends."""
+    """Return where the chain of sub-blocks that starts there ends."""
     while length := data[at]:
         at += length + 1
     return at + 1

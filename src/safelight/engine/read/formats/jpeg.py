@@ -49,7 +49,7 @@ class JpegReader(VipsReader):
     """A file without its end marker is read, with a note, unless `strict`; damage to its pixels is an Error.
 
     `lenient`: what the decoder complained of. Bytes between the markers of the header are harmless. Those that are left
-    over of the image tell of damage: before a restart marker for certain, elsewhere perhaps.
+    over of the image are a sign of damage: a certain one before a restart marker, a possible one elsewhere.
 
     libvips does not hear what the decoder complains of in the last rows and behind them. Where there is a single scan,
     the decoder is therefore shown no end marker: it fails where codes are missing. Codes are left over if it has not
@@ -109,7 +109,7 @@ class JpegReader(VipsReader):
         return super().load(shrink=shrink)
 
     def _load_small(self, shrink: int) -> pyvips.Image | None:
-        """Decode a small sound image by `turbo`, which hears of bytes that are left over; None for the others."""
+        """Decode a small undamaged image by `turbo`, which reports bytes that are left over. Return None for others."""
         width, height = self.probe.width, self.probe.height
         if not turbo.decodes(width // shrink, height // shrink, self.probe.bands):
             return None
@@ -128,7 +128,7 @@ class JpegReader(VipsReader):
             self.facts = replace(self.facts, notes=tuple(self.notes))
 
     def _left_over(self) -> int:
-        """How many bytes of the only scan the decoder has not asked for, at least."""
+        """Return how many bytes of the only scan the decoder has not asked for, at least."""
         left = len(self.data) - self._counted.position if self._counted else 0
         return left - len(_NO_CODES) if left else 0
 
@@ -168,7 +168,7 @@ def _walked(data: Any) -> _Structure:
 
 
 def _without_fill(data: Any, start: int, end: int) -> int:
-    """Where the codes of a scan end before bytes of no meaning, which some padding may follow; 0 if there are none."""
+    """Return where the codes of a scan end before meaningless bytes, which padding may follow; 0 without such bytes."""
     tail = bytes(data[max(start, end - _PADDING) : end])
     if (at := tail.find(bytes([_FILL, _FILL]))) >= 0:  # which stand in no codes
         end -= len(tail) - at

@@ -64,7 +64,7 @@ class JxlReader(Reader):
         block = next((box.data[4:] for box in found if box.box_type == b"Exif"), None)
         self.facts = Facts(profile=profile or None, exif=exif.body(block) if block else None)
         bands = _BANDS[info.mode]
-        deep = len(data) == 2 * info.width * info.height * bands  # which `mode` does not tell of grey with transparency
+        deep = len(data) == 2 * info.width * info.height * bands  # `mode` does not say so for grey with transparency
         return from_bytes(data, info.width, info.height, bands, deep=deep)
 
     def _decoded(self) -> Any:
@@ -82,7 +82,7 @@ class JxlReader(Reader):
         return self._from_inner(self._inner)
 
     def _from_inner(self, inner: JpegReader) -> pyvips.Image:
-        """The unpacked JPEG, turned as its tag asks, because the codestream's header says its size like that."""
+        """Return the unpacked JPEG, turned as its tag asks, because the codestream's header says its size like that."""
         self.facts = replace(inner.facts, orientation=1)
         image, turn = inner.load(), inner.facts.orientation
         return upright(image.copy_memory(), turn) if turn > 1 else image
@@ -98,7 +98,7 @@ def _codestream(data: memoryview) -> bytes:
 
 
 def _header(codestream: bytes) -> tuple[int, int, int]:
-    """Width, height as stored, and orientation. Error(UNSUPPORTED_FORMAT) for an animation."""
+    """Return width, height as stored, and orientation. Error(UNSUPPORTED_FORMAT) for an animation."""
     bits = _Bits(codestream)
     width, height = _size(bits)
     orientation = 1

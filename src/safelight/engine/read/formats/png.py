@@ -56,13 +56,13 @@ class PngReader(VipsReader):
         self.animation = animation(memoryview(self.data), self.chunks, self.format)
 
     def _refuse_unknown(self) -> None:
-        """Error(UNSUPPORTED_FORMAT) for a chunk without which the pixels mean something else (5.4)."""
+        """Raise UNSUPPORTED_FORMAT for a chunk without which the pixels mean something else (5.4)."""
         for chunk in self.chunks:
             if chunk.name.isalpha() and not chunk.name[0] & 0x20 and chunk.name not in _CRITICAL:
                 raise unsupported("png", f"a PNG with the critical chunk {chunk.name.decode()}")
 
     def _check_sums(self) -> None:
-        """Critical chunks must be whole; ancillary ones that are not are ignored."""
+        """Check that critical chunks are whole, and ignore ancillary ones that are not."""
         for chunk in list(self.chunks):
             start = chunk.start - 4
             content = memoryview(self.data)[start : chunk.start + chunk.size]
@@ -106,7 +106,7 @@ class PngReader(VipsReader):
         return bytes(self.data[chunk.start : chunk.start + chunk.size]) if chunk else None
 
     def _profile(self, image: pyvips.Image, texts: dict[bytes, bytes]) -> bytes | None:
-        """In the order of the specification: cICP, iCCP, sRGB, gAMA with cHRM."""
+        """Look in the order of the specification: cICP, iCCP, sRGB, gAMA with cHRM."""
         if (code := self._content(b"cICP")) and len(code) == 4:
             if code[2] != 0 or code[3] != 1:
                 raise unsupported("png", "a PNG whose cICP chunk declares YCbCr or a narrow range")
@@ -118,7 +118,7 @@ class PngReader(VipsReader):
         return _declared(self._content(b"gAMA"), self._content(b"cHRM")) or _raw_profile(texts, b"icc")
 
     def _embedded(self) -> bytes | None:
-        """The iCCP chunk; libpng drops one whose kind of colours is not the image's."""
+        """Return the iCCP chunk; libpng drops one whose kind of colours is not the image's."""
         _, _, rest = (self._content(b"iCCP") or b"").partition(b"\0")
         return _inflated(rest[1:]) or None
 
@@ -162,7 +162,7 @@ def _raw_profile(texts: dict[bytes, bytes], *kinds: bytes) -> bytes | None:
 
 
 def _declared(gamma: bytes | None, chromaticities: bytes | None) -> bytes | None:
-    """The profile that gAMA and cHRM amount to, None for sRGB or nonsense."""
+    """Return the profile that gAMA and cHRM amount to, None for sRGB or nonsense."""
     power = int.from_bytes(gamma, "big") if gamma and len(gamma) == 4 else 0
     exponent = 100_000 / power if power and abs(power - _SRGB_GAMMA) > 500 else None
     values = struct.unpack(">8I", chromaticities) if chromaticities and len(chromaticities) == 32 else ()

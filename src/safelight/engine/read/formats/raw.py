@@ -51,7 +51,7 @@ def _kind(directories: list[Directory]) -> str | None:
 
 
 def _directories(structure: Structure) -> list[Directory]:
-    """The pages, and what lies below them."""
+    """Return the pages, and what lies below them."""
     found: list[Directory] = []
     for page in structure.chain():
         found.append(page)
@@ -77,7 +77,7 @@ def _text(directory: Directory) -> str:
 
 
 def _check_complete(data: memoryview, format_: Format) -> None:
-    """Error(DAMAGED_IMAGE) where pixels lie past the end, or nowhere; LibRaw shows black instead, without a word."""
+    """Raise DAMAGED_IMAGE where pixels lie past the end, or nowhere; LibRaw shows black instead, without a word."""
     size = len(data)
     if format_.name == "raf":
         pieces = [_fujifilm_piece(data)]
@@ -102,7 +102,7 @@ def _structure(data: memoryview) -> Structure | None:
 
 
 def _pieces(directory: Directory) -> Iterator[tuple[int, int]]:
-    """Where the pieces of a picture start, and their lengths; (0, 0) for a tile that is not named."""
+    """Return where the pieces of a picture start, and their lengths; (0, 0) for a tile that is not named."""
     for offsets, lengths in (_PANASONIC,) if _PANASONIC[0] in directory else (_STRIPS, _TILES):
         yield from zip(directory.values(offsets), directory.values(lengths), strict=False)
     across, down = directory.value(_TILE_WIDTH), directory.value(_TILE_HEIGHT)

@@ -139,7 +139,7 @@ class TiffReader(VipsReader):
         return image.copy(interpretation=names[image.bands >= 3])
 
     def _from_float(self, image: pyvips.Image, colors: int) -> pyvips.Image:
-        """Error(UNSUPPORTED_FORMAT) where most of the image is brighter than white: it then means something else."""
+        """Raise UNSUPPORTED_FORMAT where most of the image is brighter than white: it then means something else."""
         image = image.copy_memory()  # the pixels are read twice
         colored = image.extract_band(0, n=colors)
         if colored.relational(colored, "noteq").max() > 0:
@@ -149,7 +149,7 @@ class TiffReader(VipsReader):
         return from_float(image, colors, light=colors == 3 and self.facts.profile is None)
 
     def _with_known_bands(self, image: pyvips.Image, colors: int) -> pyvips.Image:
-        """The colours, and transparency where the file says that an extra sample is that."""
+        """Return the colours, and transparency where the file says that an extra sample is that."""
         if image.bands <= colors:
             return image
         alpha = next((index for index, kind in enumerate(self._extra) if kind in _ALPHA), None)
@@ -160,7 +160,7 @@ class TiffReader(VipsReader):
 
 
 def _full_page(structure: Structure) -> Page:
-    """The first page that is neither reduced nor a mask; else the largest of those below the first; else the first."""
+    """Return the first page that is neither reduced nor a mask, else the largest below the first, else the first."""
     pages = [Page(directory, number) for number, directory in enumerate(structure.chain())]
     if not pages:
         raise StructureError("it has no directory")
@@ -181,7 +181,7 @@ def _subfile(directory: Directory) -> int:
 
 
 def _refuse_unreadable(directory: Directory) -> None:
-    """Error(UNSUPPORTED_FORMAT) for what is sound, and not read here or open to guesses."""
+    """Raise UNSUPPORTED_FORMAT for what is sound, and not read here or open to guesses."""
     compression = directory.value(_COMPRESSION, 1)
     if compression not in _COMPRESSIONS:
         raise unsupported(
@@ -231,7 +231,7 @@ def _unreadable_samples(kind: int, bits: int, sample_format: int) -> str:
 
 
 def _check_complete(directory: Directory, size: int, format_: Format) -> None:
-    """Error(DAMAGED_IMAGE) where pixels lie past the end, or nowhere; libtiff shows white or black instead."""
+    """Raise DAMAGED_IMAGE where pixels lie past the end, or nowhere; libtiff shows white or black instead."""
     for offsets_tag, lengths_tag in zip(_OFFSETS, _LENGTHS, strict=True):
         offsets, lengths = directory.values(offsets_tag), directory.values(lengths_tag)
         for index, (offset, length) in enumerate(zip(offsets, lengths, strict=False)):

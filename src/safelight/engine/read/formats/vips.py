@@ -61,11 +61,11 @@ class VipsReader(Reader):
         )
 
     def count_frames(self, image: pyvips.Image) -> int:
-        """Count the frames of an animation. The pages of a TIFF and the images of a HEIF are none."""
+        """Count the frames of an animation. The pages of a TIFF and the images of a HEIF are not frames."""
         return int(image.get("n-pages")) if self.format.animated and image.get_typeof("n-pages") else 1
 
     def options(self, *, frames: bool, shrink: int) -> dict[str, Any]:
-        """The loader's own options."""
+        """Return the loader's own options."""
         chosen: dict[str, Any] = {"n": -1} if frames else {}
         if shrink > 1:
             chosen |= {"scale": 1 / shrink} if self.format.name == "webp" else {"shrink": shrink}

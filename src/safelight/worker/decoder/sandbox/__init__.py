@@ -76,7 +76,7 @@ def _die_with(parent: int) -> None:
 
 
 def _prefer_for_oom_kill() -> None:
-    """Where the machine runs out of memory, a decoder should go before the worker that can report it."""
+    """Let the kernel end a decoder before the worker, which can report it, where memory runs out."""
     try:
         Path("/proc/self/oom_score_adj").write_text("800")
     except OSError:
@@ -96,7 +96,7 @@ def _limit_resources(memory_limit: int) -> list[str]:
 
 
 def _drop_capabilities() -> bool:
-    """Root without them is nobody special: it cannot raise its own limits again (capset(2))."""
+    """Give up all capabilities, so that root cannot raise its own limits again (capset(2))."""
     machine = platform.machine()
     if machine not in MACHINES:
         return False

@@ -45,7 +45,7 @@ static void start_shell(void) {
     shell = start_program(&program, line, line, line, true);
     if (shell < 0) shell = 0;
     close(line);
-    if (shell) close_keys(); /* it reads for itself */
+    if (shell) close_keys(); /* the shell reads the keys */
 }
 
 void console_events(const struct pollfd *polls) {
