@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from safelight.errors import Code, Error
@@ -19,15 +21,24 @@ PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 """
 
+_STATISTICS = {
+    ("table", name, name, f"CREATETABLE{name}({columns})")
+    for name, columns in (("sqlite_stat1", "tbl,idx,stat"), ("sqlite_stat4", "tbl,idx,neq,nlt,ndlt,sample"))
+}
+"""Tables in which SQLite itself counts."""
+
 _COPIED_PAGES = 256
 """Pages of one step of a copy: 1 MiB, which keeps others waiting for a millisecond or two."""
 
 
-def connect(path: Path, package: str, *, pragmas: str = "", timeout: float = 0.5) -> sqlite3.Connection:
+def connect(
+    path: Path, package: str, *, pragmas: str = "", timeout: float = 0.5, foreign: bool = False
+) -> sqlite3.Connection:
     """Open the file, or make it, and migrate it to the newest schema of a package (see `safelight.sql.scripts`).
 
     `pragmas` are statements to run before that; `timeout` is how many seconds to wait for another process to let go of
-    the file. Any one thread at a time may use the connection. Raises UNAVAILABLE with the reason.
+    the file. Any one thread at a time may use the connection. Raises UNAVAILABLE with the reason; DAMAGED_BLOB for a
+    file that is `foreign`, since anybody may have made it, and has another schema than its version.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,6 +47,8 @@ def connect(path: Path, package: str, *, pragmas: str = "", timeout: float = 0.5
         )
         try:
             connection.executescript(_PRAGMAS + pragmas)
+            if foreign:
+                _check_schema(connection, path, package)
             _migrate(connection, path, package)
         except BaseException:
             connection.close()
@@ -48,8 +61,11 @@ def connect(path: Path, package: str, *, pragmas: str = "", timeout: float = 0.5
     return connection
 
 
-def read(path: Path, package: str) -> sqlite3.Connection:
-    """Open a file that nobody changes, for reading. Raises UNAVAILABLE, also where its schema is not the newest."""
+def read(path: Path, package: str, *, foreign: bool = False) -> sqlite3.Connection:
+    """Open a file that nobody changes, for reading; see `connect` for `foreign`.
+
+    Raises UNAVAILABLE, also where its schema is not the newest.
+    """
     try:
         address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
         connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
@@ -63,6 +79,12 @@ def read(path: Path, package: str) -> sqlite3.Connection:
     if version != len(scripts.migrations(package)):
         connection.close()
         raise Error(Code.UNAVAILABLE, f"{path} was written by another version of safelight; use that one.")
+    if foreign:
+        try:
+            _check_schema(connection, path, package)
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 
@@ -97,6 +119,27 @@ def copy(connection: sqlite3.Connection, target: Path, between: Callable[[], Non
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _check_schema(connection: sqlite3.Connection, path: Path, package: str) -> None:
+    """Check that a file has the tables and indexes of its version alone. Triggers and views would act in our name."""
+    steps = scripts.migrations(package)
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(steps):
+        return  # which is told as such
+    with closing(sqlite3.connect(":memory:")) as model:
+        for script in steps[: max(0, version)]:
+            model.executescript(script)
+        ours, theirs = _schema(model), _schema(connection)
+    for kind, name, _, _ in (theirs - ours - _STATISTICS) | (ours - theirs):
+        detail = f"{path} was not written by safelight: the {kind} {name} is not that of its version."
+        raise Error(Code.DAMAGED_BLOB, detail)
+
+
+def _schema(connection: sqlite3.Connection) -> set[tuple[str, str, str, str]]:
+    """Return what there is, each with its definition; how that is quoted and laid out depends on SQLite's version."""
+    rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema")
+    return {(kind, name, table, re.sub(r'[\s"]+', "", str(text))) for kind, name, table, text in rows}
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, package: str) -> None:

@@ -150,7 +150,7 @@ async def blocks(chunks: AsyncIterable[bytes], limit: int | None) -> AsyncIterat
 
 def lock(path: Path) -> int:
     """Lock a file until the returned descriptor is closed. Raises UNAVAILABLE where another process has locked it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -191,6 +191,25 @@ def replace_durably(path: Path, data: bytes) -> None:
             new.unlink()
         raise
     sync(path.parent)
+
+
+def read_plainly(path: Path) -> FileIO:
+    """Open a file for reading that is neither a link nor anything else than a file: it may come from elsewhere.
+
+    Raises FileNotFoundError, OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return FileIO(descriptor)
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, f"{path.name} is not a file")
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory unless there is one. Raises OSError, also where a link stands in its place."""
+    path.mkdir(exist_ok=True)
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, f"{path.name} is a link")
 
 
 class TextFile:

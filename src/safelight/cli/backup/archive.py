@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import sqlite3
+import stat
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,15 +21,18 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from safelight.client.discovery import REGISTRATION_KEYS
 from safelight.db.calls.tasks import reading
 from safelight.db.commit.transaction import Transaction
 from safelight.db.sqlite import memory
 from safelight.db.sqlite.connection import Connection
 from safelight.errors import Code, Error
+from safelight.storage.files import read_plainly
 from safelight.wire import Entry, Record, Reference
 
 FORMAT = 1
 _PAGE = 10_000
+_LONGEST_MANIFEST = 64 << 20
 
 
 class Manifest(Record, frozen=True, kw_only=True):
@@ -64,15 +69,42 @@ class Archive:
 
     def read(self) -> Manifest:
         """Return the manifest. Raises NOT_FOUND, DAMAGED_BLOB."""
+        path = self.root / "manifest.json"
         try:
-            manifest = msgspec.json.decode((self.root / "manifest.json").read_bytes(), type=Manifest)
+            with read_plainly(path) as file:
+                if os.fstat(file.fileno()).st_size > _LONGEST_MANIFEST:
+                    raise Error(Code.DAMAGED_BLOB, f"{path} has more than {_LONGEST_MANIFEST} bytes.")
+                manifest = msgspec.json.decode(file.read(_LONGEST_MANIFEST), type=Manifest)
         except FileNotFoundError:
             raise Error(Code.NOT_FOUND, f"{self.root} holds no backup: it has no manifest.json.") from None
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise Error(Code.DAMAGED_BLOB, f"{self.root}/manifest.json is damaged: {error}.") from None
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError) as error:
+            raise Error(Code.DAMAGED_BLOB, f"{path} is damaged: {error}.") from None
         if manifest.format != FORMAT:
             raise Error(Code.INVALID_REQUEST, f"{self.root} was written by a newer safelight; use that version.")
         return manifest
+
+    def check_plain(self, manifest: Manifest) -> None:
+        """Check that the backup is files and directories alone: a link leads out of it, and a device has no end.
+
+        Raises NOT_FOUND, DAMAGED_BLOB.
+        """
+        database = self.database(manifest.db_digest)
+        try:
+            with read_plainly(database) as file:
+                size = os.fstat(file.fileno()).st_size
+        except FileNotFoundError:
+            raise Error(Code.NOT_FOUND, f"{database} is missing from the backup.") from None
+        except OSError as error:
+            raise Error(Code.DAMAGED_BLOB, f"{database} is damaged: {error}.") from None
+        if size != manifest.db_size:
+            raise Error(Code.DAMAGED_BLOB, f"{database} is damaged: it has {size} bytes, not {manifest.db_size}.")
+        if self.storage.is_symlink():
+            raise Error(Code.DAMAGED_BLOB, f"{self.storage} is a link.")
+        for directory, directories, files in os.walk(self.storage):
+            for name in (*directories, *files):
+                path = os.path.join(directory, name)  # noqa: PTH118 - a backup has many
+                if not stat.S_ISREG(mode := os.lstat(path).st_mode) and not stat.S_ISDIR(mode):
+                    raise Error(Code.DAMAGED_BLOB, f"{path} is neither a file nor a directory.")
 
     def write(self, manifest: Manifest) -> None:
         """Put a manifest in place, durably, and delete databases that it does not name."""
@@ -89,12 +121,21 @@ class Archive:
 
 
 class Database:
-    """A copy of the database that nobody changes; its references by page, as db itself would answer."""
+    """A copy of the database that nobody changes; its references by page, as db itself would answer.
+
+    Anybody may have made it, so it must have the schema of its version and rows that db could have written.
+    """
 
     def __init__(self, path: Path, *, readonly: bool = True) -> None:
-        """Open it. Without `readonly`, it is brought to the newest schema. Raises UNAVAILABLE."""
-        self._connection = Connection(path, readonly=readonly)
-        self.memory = memory.read(self._connection)
+        """Open it. Without `readonly`, it is brought to the newest schema. Raises UNAVAILABLE, DAMAGED_BLOB."""
+        self._path = path
+        self._connection = Connection(path, readonly=readonly, foreign=True)
+        try:
+            with self._understood():
+                self.memory = memory.read(self._connection)
+        except BaseException:
+            self._connection.close()
+            raise
 
     def close(self) -> None:
         """Close it."""
@@ -109,8 +150,9 @@ class Database:
         self._connection.run("set_meta", "id", os.urandom(16).hex())
 
     def references(self, after: int) -> Reference:
-        """Return what one page of tasks refers to."""
-        return reading.referenced(Transaction(self._connection, self.memory, {}, 0), after, _PAGE)
+        """Return what one page of tasks refers to. Raises DAMAGED_BLOB."""
+        with self._understood():
+            return reading.referenced(Transaction(self._connection, self.memory, {}, 0), after, _PAGE)
 
     def rows(self, statement: str) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a statement."""
@@ -131,10 +173,23 @@ class Database:
         """Return the rows of a statement."""
         return list(self.rows(statement))
 
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise Error(Code.DAMAGED_BLOB, f"{self._path} holds what db did not write: {error}.") from error
+
     @property
     def tasks(self) -> int:
         """How many tasks there are."""
         return sum(self.memory.counts.values())
+
+
+def lasting(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Return what people have set. Services register themselves: who could register others would get their calls."""
+    registered = REGISTRATION_KEYS.values()
+    return tuple(entry for entry in entries if entry.expires is None and entry.key not in registered)
 
 
 def flush_directory(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
@@ -14,6 +15,7 @@ from safelight.wire import Blob, Reference
 
 T = TypeVar("T")
 
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 AT_ONCE = 8
 """Blobs that are copied at a time."""
 
@@ -47,6 +49,8 @@ class Copying:
         await _each(page.names, self._copy_name)
 
     async def _copy_blob(self, digest: str) -> None:
+        if _DIGEST.fullmatch(digest) is None:
+            raise Error(Code.DAMAGED_BLOB, "A task refers to a photo or result by what is no digest.")
         if bytes.fromhex(digest) in self._seen:
             return
         self._seen.add(bytes.fromhex(digest))
@@ -101,13 +105,19 @@ def reading(storage: StorageClient) -> Open:
 
 
 async def _each(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
-    """Do the work for each item, some at a time; the first failure ends it."""
+    """Do the work for each item, some at a time; the first failure ends it, and is raised."""
     left = iter(items)
 
     async def some() -> None:
         for item in left:
             await work(item)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(AT_ONCE):
-            group.create_task(some())
+    failures: list[BaseException] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(some())
+    except* Error as raised:
+        failures += raised.exceptions
+    if failures:
+        raise failures[0]

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from safelight import settings
+from safelight.client.discovery import REGISTRATION_KEYS
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.errors import Code, Error
 from safelight.keyvaluestore.__main__ import Config, etcd_access, etcd_prefix
@@ -46,7 +47,7 @@ async def opened(url: str, *, made: bool = False) -> AsyncIterator[KeyValueStore
         raise Error(Code.INVALID_REQUEST, detail)
     from safelight.keyvaluestore.sqlite import SqliteStore  # noqa: PLC0415 - as above
 
-    async with SqliteStore.open(path) as file:
+    async with SqliteStore.open(path, foreign=True) as file:
         yield file
 
 
@@ -71,4 +72,10 @@ async def copy(source: KeyValueStore | KeyValueStoreClient, target: KeyValueStor
 
 async def _lasting(store: KeyValueStore | KeyValueStoreClient) -> dict[tuple[str, str], Entry]:
     page = await store.entries()
-    return {(entry.key, entry.instance): entry for entry in page.entries if entry.expires is None}
+    # An instance's registration expires; one that does not would lead requests and the cluster key to anybody.
+    registered = REGISTRATION_KEYS.values()
+    return {
+        (entry.key, entry.instance): entry
+        for entry in page.entries
+        if entry.expires is None and not (entry.instance and entry.key in registered)
+    }

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from safelight.cli.backup.archive import Archive, Database, Manifest, file_digest, flush_directory, pages
+from safelight.cli.backup.archive import Archive, Database, Manifest, file_digest, flush_directory, lasting, pages
 from safelight.cli.backup.copying import Copying, Open
 from safelight.errors import Code, Error
 from safelight.keyvaluestore.sqlite import SqliteStore
@@ -38,6 +38,7 @@ async def check(root: Path) -> Manifest:
     """Read every byte of a backup that is needed. Raises DAMAGED_BLOB, NOT_FOUND, UNAVAILABLE."""
     archive = Archive(root)
     manifest = archive.read()
+    await asyncio.to_thread(archive.check_plain, manifest)
     await _check_digest(archive, manifest)
     database = await asyncio.to_thread(Database, archive.database(manifest.db_digest))
     try:
@@ -65,6 +66,8 @@ async def restore(root: Path, places: Places) -> tuple[Manifest, int]:
             raise Error(Code.CONFLICT, f"{file} is there already; stop the service and move its data away first.")
     for directory in (places.db, places.storage, places.keyvaluestore):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    await asyncio.to_thread(archive.check_plain, manifest)
+    _check_room(places.db, manifest)
     await _check_digest(archive, manifest)
     new = places.db / ".tasks.sqlite.new"
     new.with_name(f"{new.name}-wal").unlink(missing_ok=True)
@@ -81,7 +84,7 @@ async def restore(root: Path, places: Places) -> tuple[Manifest, int]:
     finally:
         await asyncio.to_thread(database.close)
     async with SqliteStore.open(places.entries) as store:
-        for entry in manifest.entries:
+        for entry in lasting(manifest.entries):
             await store.set(entry.key, entry.value, instance=entry.instance)
     await asyncio.to_thread(_put_in_place, new, places.database)
     return manifest, copying.copied
@@ -89,10 +92,14 @@ async def restore(root: Path, places: Places) -> tuple[Manifest, int]:
 
 async def _check_digest(archive: Archive, manifest: Manifest) -> None:
     path = archive.database(manifest.db_digest)
-    if not path.exists():
-        raise Error(Code.NOT_FOUND, f"{path} is missing from the backup.")
     if await asyncio.to_thread(file_digest, path) != manifest.db_digest:
         raise Error(Code.DAMAGED_BLOB, f"{path} is damaged: its bytes are not those that were written.")
+
+
+def _check_room(directory: Path, manifest: Manifest) -> None:
+    if shutil.disk_usage(directory).free < manifest.db_size:
+        detail = f"The database has {manifest.db_size} bytes, for which {directory} has no room."
+        raise Error(Code.STORAGE_FULL, detail)
 
 
 def _check_missing(copying: Copying, manifest: Manifest) -> None:

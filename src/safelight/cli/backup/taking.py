@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from safelight import __version__
-from safelight.cli.backup.archive import Archive, Database, Manifest, pages
+from safelight.cli.backup.archive import Archive, Database, Manifest, lasting, pages
 from safelight.cli.backup.copying import Copying, reading
 from safelight.client.db import DbClient
 from safelight.client.keyvaluestore import KeyValueStoreClient
@@ -35,7 +35,7 @@ async def take(
     archive = Archive(root)
     await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
     page = await keyvaluestore.entries()
-    entries = [entry for entry in page.entries if entry.expires is None]
+    entries = lasting(page.entries)
     copied = 0
     async with DirectoryStore.at(archive.storage) as target:
         for last in (False,) * (_ROUNDS - 1) + (True,):
@@ -57,7 +57,7 @@ async def take(
         names=copying.names,
         size=copying.size,
         missing=tuple(sorted(copying.missing)),
-        entries=tuple(entries),
+        entries=entries,
     )
     await asyncio.to_thread(archive.write, manifest)
     return manifest, copied

@@ -65,13 +65,19 @@ def _with_rows(name: str, rows: int, columns: int) -> str:
 class Connection:
     """The open file and its named statements. Only one thread at a time may use it."""
 
-    def __init__(self, path: Path, *, readonly: bool = False) -> None:
-        """Open the file, or make it; `readonly` is for a copy that nobody changes. Raises UNAVAILABLE."""
+    def __init__(self, path: Path, *, readonly: bool = False, foreign: bool = False) -> None:
+        """Open the file, or make it; `readonly` is for a copy that nobody changes. Raises UNAVAILABLE.
+
+        Anybody may have made a file that is `foreign`: DAMAGED_BLOB is raised where its schema is not db's.
+        """
         self.writes = 0
         self._durable = True
         self._path = path
         self._queries = statements()
-        self._sqlite = sqlite.read(path, _PACKAGE) if readonly else sqlite.connect(path, _PACKAGE, pragmas=_PRAGMAS)
+        if readonly:
+            self._sqlite = sqlite.read(path, _PACKAGE, foreign=foreign)
+        else:
+            self._sqlite = sqlite.connect(path, _PACKAGE, pragmas=_PRAGMAS, foreign=foreign)
 
     def close(self) -> None:
         """Close the file."""

@@ -19,10 +19,13 @@ Row = tuple[str, str, str, float | None, int]
 """Key, instance, value, time to live in seconds, revision."""
 
 
-def open_file(path: Path) -> tuple[sqlite3.Connection, list[Row], int]:
-    """Open the file; return it with its entries and its revision. Raises UNAVAILABLE."""
+def open_file(path: Path, foreign: bool = False) -> tuple[sqlite3.Connection, list[Row], int]:  # noqa: FBT001, FBT002 - called in a thread
+    """Open the file; return it with its entries and its revision. `foreign` is as in `sqlite.connect`.
+
+    Raises UNAVAILABLE, DAMAGED_BLOB.
+    """
     queries = scripts.queries(_PACKAGE)
-    database = sqlite.connect(path, _PACKAGE, timeout=0)
+    database = sqlite.connect(path, _PACKAGE, timeout=0, foreign=foreign)
     try:
         revision = database.execute(queries["revision"]).fetchone()
         if revision is None:

@@ -58,12 +58,17 @@ class SqliteStore:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, path: Path, *, max_entries: int = 10_000, registry: CollectorRegistry | None = None
+        cls,
+        path: Path,
+        *,
+        max_entries: int = 10_000,
+        registry: CollectorRegistry | None = None,
+        foreign: bool = False,
     ) -> AsyncIterator[SqliteStore]:
-        """Open the file, or make it. Raises UNAVAILABLE with the reason."""
+        """Open the file, or make it; anybody may have made one that is `foreign`. Raises UNAVAILABLE, DAMAGED_BLOB."""
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, thread_name_prefix="keyvaluestore") as thread:
-            database, rows, revision = await loop.run_in_executor(thread, open_file, path)
+            database, rows, revision = await loop.run_in_executor(thread, open_file, path, foreign)
             store = cls(thread, database, max_entries)
             store._load(rows, revision)
             if registry is not None:

@@ -32,10 +32,11 @@ from typing import TypeVar
 
 from safelight.errors import Code, Error
 from safelight.opening import opened
+from safelight.storage.directory.names import read_name
 from safelight.storage.directory.open_file import OpenFile
 from safelight.storage.directory.room import Room
 from safelight.storage.directory.shard import Shard
-from safelight.storage.files import Block, Incoming, blocks, guarded, lock, older, sync
+from safelight.storage.files import Block, Incoming, blocks, guarded, lock, make_directory, older, read_plainly, sync
 from safelight.storage.store import NAME_PREFIX, PutResult
 from safelight.storage.verified import Verified
 from safelight.wire import Blob, StorageInfo
@@ -198,13 +199,13 @@ class DirectoryStore:
         root.mkdir(parents=True, exist_ok=True)
         held = lock(root / "lock")
         try:
-            self._incoming.mkdir(exist_ok=True)
+            for directory in (self._incoming, self._blobs, self._names):
+                make_directory(directory)
             for left in self._incoming.iterdir():
                 left.unlink()
             for directory in (self._blobs, self._names):
-                directory.mkdir(exist_ok=True)
                 for digits in _SHARDS:
-                    (directory / digits).mkdir(exist_ok=True)
+                    make_directory(directory / digits)
                     sync(directory / digits)
             for directory in (self._blobs, self._names, root, root.parent):
                 sync(directory)
@@ -291,7 +292,7 @@ class DirectoryStore:
     def _open(self, digest: str, verify: bool) -> OpenFile:  # noqa: FBT001 - as `open` has it
         _, path = self._place(digest)
         try:
-            file = path.open("rb", buffering=0)
+            file = read_plainly(path)
         except FileNotFoundError:
             raise Error(Code.NOT_FOUND, f"There is no blob {digest}.") from None
         try:
@@ -316,7 +317,7 @@ class DirectoryStore:
         """Look, once a period, whether what is stored already has not rotted: then the new bytes replace it."""
         if self._verified.is_damaged(digest) or self._verified.lately(digest):
             return
-        with suppress(FileNotFoundError, Error), path.open("rb", buffering=0) as file:
+        with suppress(FileNotFoundError, Error), read_plainly(path) as file:
             self._verify(file, digest)
 
     def _put_name(self, name: str, digest: str) -> None:
@@ -333,7 +334,7 @@ class DirectoryStore:
             incoming.write([f"{digest}\n{name}".encode()])
             incoming.flush(time.time_ns())
             with shard.lock:
-                known = _read_name(path)
+                known = read_name(path)
                 if known is not None and known[0] != digest and self._place(known[0])[1].exists():
                     raise Error(Code.CONFLICT, f"The name {name} refers to another blob already.")
                 incoming.path.replace(path)
@@ -343,14 +344,14 @@ class DirectoryStore:
             incoming.drop()
 
     def _named(self, name: str) -> Blob:
-        known = _read_name(self._place_of_name(name)[1])
+        known = read_name(self._place_of_name(name)[1])
         with suppress(FileNotFoundError):
             if known is not None:
                 return Blob(digest=known[0], size=self._place(known[0])[1].stat().st_size)
         raise Error(Code.NOT_FOUND, f"Nothing is stored under the name {name}.")
 
     def _aged_names(self, directory: Path, before: float) -> list[str]:
-        found = (_read_name(directory / file) for file in older(directory, before))
+        found = (read_name(directory / file) for file in older(directory, before))
         return [known[1] for known in found if known is not None]
 
     def _remove(self, item: str, before: float) -> int | None:
@@ -383,11 +384,3 @@ class DirectoryStore:
     def _place_of_name(self, name: str) -> tuple[Shard, Path]:
         key = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
         return self._shards[key[:2]], self._names / key[:2] / key
-
-
-def _read_name(path: Path) -> tuple[str, str] | None:
-    try:
-        digest, _, name = path.read_text(encoding="utf-8").partition("\n")
-    except FileNotFoundError:
-        return None
-    return digest, name

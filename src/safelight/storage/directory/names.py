@@ -1,0 +1,19 @@
+"""The file of a classic name: the digest of the blob that it names, and the name itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safelight.storage.files import read_plainly
+
+_LONGEST = 1 << 16
+
+
+def read_name(path: Path) -> tuple[str, str] | None:
+    """Return the digest and the name that a file holds; None where there is no such file."""
+    try:
+        with read_plainly(path) as file:
+            digest, _, name = file.read(_LONGEST).decode(errors="replace").partition("\n")
+    except FileNotFoundError:
+        return None
+    return digest, name
