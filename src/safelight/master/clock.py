@@ -9,6 +9,7 @@ from safelight.access.caller import Access
 from safelight.client.db import DbClient
 from safelight.errors import Code
 from safelight.master.access.audit import Audit
+from safelight.master.access.tenant import check_operator
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.wire import ClockConfirmed
 
@@ -21,7 +22,8 @@ class Clock:
         self._audit = audit
 
     async def confirm(self, request: web.Request) -> web.Response:
-        """`POST /clock/confirm`."""
+        """`POST /clock/confirm`: what is deleted then is every tenant's."""
+        check_operator(request, "confirm the clocks")
         async with self._audit.record(request, "clock.confirm"):
             return http.json_response(await self._db.confirm_clock())
 
@@ -34,8 +36,9 @@ class Clock:
                 description=(
                     "After a clock has leapt, db and storage delete nothing for a day. This says that the clocks of "
                     "their machines are right: what is old by now is deleted at once, by storage at its next "
-                    "collection. After another leap it takes another confirmation."
+                    "collection. After another leap it takes another confirmation. For administrators of the tenant "
+                    "`default`."
                 ),
-                answer={JSON: ClockConfirmed}, errors=(Code.UNAVAILABLE,),
+                answer={JSON: ClockConfirmed}, errors=(Code.FORBIDDEN, Code.UNAVAILABLE),
             ),
         ]  # fmt: skip

@@ -12,6 +12,7 @@ from safelight.access.caller import Access
 from safelight.client.discovery import REGISTRATION_KEYS
 from safelight.client.instances import Several
 from safelight.errors import Code, Error
+from safelight.master.access.tenant import check_operator
 from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.service import Service
 
@@ -35,8 +36,9 @@ class Services:
         self._service = service
         self._discovery = service.discovery
 
-    async def get(self, _request: web.Request) -> web.Response:
+    async def get(self, request: web.Request) -> web.Response:
         """`GET /services`."""
+        check_operator(request, "see where the services are")
         stores = [("keyvaluestore", address.strip()) for address in self._discovery.keyvaluestore.split(",")]
         # What is known is followed already, so that a key-value store that answers nothing holds up no list.
         known = [(name, address) for name in sorted(REGISTRATION_KEYS) for address in self._discovery.known(name)]
@@ -67,7 +69,8 @@ class Services:
         return [
             Endpoint(
                 method="GET", path="/services", handler=self.get, access=Access.ADMINISTER, tag="tasks",
-                summary="List the services and whether each is ready", answer={JSON: list[ServiceSeen]},
-                errors=(Code.UNAVAILABLE,),
+                summary="List the services and whether each is ready",
+                description="For administrators of the tenant `default`.",
+                answer={JSON: list[ServiceSeen]}, errors=(Code.FORBIDDEN, Code.UNAVAILABLE),
             ),
         ]  # fmt: skip

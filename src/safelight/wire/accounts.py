@@ -166,7 +166,10 @@ class ApiKey(KeyInfo, frozen=True, kw_only=True):
 
     def matches(self, secret: str, now: float) -> bool:
         """Say whether a secret is that of this key, in constant time."""
-        given = digest(secret)
+        return self.accepts(digest(secret), now)
+
+    def accepts(self, given: str, now: float) -> bool:
+        """Say whether this is the digest of a secret of this key that is in force, in constant time."""
         current = hmac.compare_digest(given, self.digest)
         previous = hmac.compare_digest(given, self.previous or "") and now < self.previous_expires
         return current or previous
@@ -199,13 +202,17 @@ class SignedIn(Record, frozen=True, kw_only=True):
 
 
 class Session(Record, frozen=True, kw_only=True):
-    """A browser that signed in. `id` is the digest of the cookie's secret; `key` the API key that it was given for."""
+    """A browser that signed in. `id` is the digest of the cookie's secret; `key` the API key that it was given for.
+
+    It ends with that key's secret, of which `secret` is the digest.
+    """
 
     id: Digest
     tenant: TenantId
     name: Name = ""
     scopes: Scopes
     key: str = ""
+    secret: str = ""
     created: float
     expires: float
 

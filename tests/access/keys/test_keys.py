@@ -279,3 +279,70 @@ async def test_a_named_proxy_says_who_its_user_is_and_nobody_else_does(plane, ht
                     assert answer.status == 401
         async with http.get(f"{master.url}/summary") as answer:
             assert answer.status == 401
+
+
+async def test_a_secret_that_was_replaced_changes_its_key_no_more(root):
+    """Whoever has found it could otherwise take the key over while both secrets are valid."""
+    first = await keyed_tenant(root, "first")
+    (key,) = await first.call("GET", "/keys")
+    path = f"/keys/{key['id']}"
+    made = await first.call("POST", f"{path}/rotate", {"overlap": 3600})
+    async with root.http.post(f"{root.url}/session", json={"key": first.token}) as answer:
+        cookie = {"Cookie": f"safelight_session={answer.cookies['safelight_session'].value}", "Origin": root.url}
+    for method, where in (("POST", f"{path}/rotate"), ("DELETE", path)):
+        await first.call(method, where, {}, status=409)
+        async with root.http.request(method, root.url + where, json={}, headers=cookie) as answer:
+            assert answer.status == 409
+    await first.call("GET", "/summary")
+    await Api(first.http, first.url, made["token"]).call("POST", f"{path}/rotate", {"overlap": 3600})
+
+
+async def test_a_session_ends_with_the_secret_that_it_was_given_for(root):
+    first = await keyed_tenant(root, "first")
+    (key,) = await first.call("GET", "/keys")
+
+    async def signed_in(token: str) -> dict[str, str]:
+        async with root.http.post(f"{root.url}/session", json={"key": token}) as answer:
+            return {"Cookie": f"safelight_session={answer.cookies['safelight_session'].value}"}
+
+    before = await signed_in(first.token)
+    made = await first.call("POST", f"/keys/{key['id']}/rotate", {"overlap": 1.5})
+    meanwhile, after = await signed_in(first.token), await signed_in(made["token"])
+    start = time.monotonic()
+    for headers in (before, meanwhile):
+        status = 200
+        while status == 200 and time.monotonic() - start < 10:
+            async with root.http.get(f"{root.url}/summary", headers=headers) as answer:
+                status = answer.status
+        assert status == 401
+    assert time.monotonic() - start > 1
+    async with root.http.get(f"{root.url}/summary", headers=after) as answer:
+        assert answer.status == 200
+
+
+async def test_what_happens_at_the_same_moment_happens_once(root):
+    """A sign-in link used by many; a key rotated by many, and revoked meanwhile."""
+    ticket = (await root.call("POST", "/sign-in-links"))["url"].partition("#/sign-in/")[2]
+
+    async def sign_in() -> int:
+        async with root.http.post(f"{root.url}/session", json={"ticket": ticket}) as answer:
+            return answer.status
+
+    assert sorted(await asyncio.gather(*(sign_in() for _ in range(20)))) == [200, *[401] * 19]
+    first = await keyed_tenant(root, "first")
+    path = f"/keys/{(await first.call('GET', '/keys'))[0]['id']}"
+
+    async def rotate() -> str:
+        sent = {**root.headers, **acting("first")}
+        async with root.http.post(f"{root.url}{path}/rotate", json={"overlap": 0}, headers=sent) as answer:
+            return (await answer.json())["token"] if answer.status == 200 else ""
+
+    async def works(token: str) -> bool:
+        async with root.http.get(f"{root.url}/summary", headers={"Authorization": f"Bearer {token}"}) as answer:
+            return answer.status == 200
+
+    tokens = await asyncio.gather(*(rotate() for _ in range(10)))
+    assert sum([await works(token) for token in (first.token, *tokens)]) == 1
+    revoked = root.call("DELETE", path, headers=acting("first"), status=204)
+    tokens, _ = await asyncio.gather(asyncio.gather(*(rotate() for _ in range(10))), revoked)
+    assert not any([await works(token) for token in tokens if token])

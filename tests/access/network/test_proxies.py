@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import io
 import re
 import ssl
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 
+from safelight import http
 from support.pages.browser import chromium
 from support.photos import photo
 from support.ports import free_port
@@ -78,7 +81,7 @@ async def proxy(kind: str, directory: Path, port: int, master: int) -> AsyncIter
 
 
 @pytest.mark.parametrize("kind", ["nginx", "caddyfile", "haproxy"])
-async def test_everything_works_under_a_prefix(plane, tmp_path, kind):
+async def test_everything_works_under_a_prefix(plane, tmp_path, monkeypatch, kind):
     trust, port = certificate(tmp_path), free_port()
     site = f"https://localhost:{port}"
     for name in ("keyvaluestore", "db", "storage"):
@@ -93,6 +96,7 @@ async def test_everything_works_under_a_prefix(plane, tmp_path, kind):
         async with aiohttp.ClientSession(site, connector=connector, headers=plane.credentials) as http:
             await answers(http, site)
         await forwarded(master, site, trust)
+        await smuggled(monkeypatch, master, port, trust)
         await in_a_browser(site)
 
 
@@ -141,6 +145,55 @@ async def forwarded(master, site: str, trust: ssl.SSLContext) -> None:
             assert answer.status == 200  # from a named proxy the header is believed
         async with http.get(f"{master.url}/task/next") as answer:
             assert answer.status == 401
+
+
+AMBIGUOUS = (
+    "Content-Length: {whole}",
+    "Content-Length: {whole}\r\nTransfer-Encoding: chunked",
+    "Content-Length: 5\r\nTransfer-Encoding: chunked",
+    "Transfer-Encoding: chunked\r\nContent-Length: 5",
+    "Content-Length: 5\r\nContent-Length: {whole}",
+    "Content-Length: {whole}\r\nTransfer-Encoding: xchunked",
+    "Content-Length: {whole}\r\nTransfer-Encoding : chunked",
+    "Content-Length: {whole}\r\nTransfer-Encoding:\x0bchunked",
+    "Content-Length: {whole}\r\nTransfer-Encoding: identity, chunked",
+    "Content-Length: {whole}\r\nTransfer-Encoding: chunked, identity",
+    "Content-Length: {whole}\r\nTransfer-Encoding: chunked\r\nTransfer-encoding: x",
+    "Content-Length: {whole}\r\nX-Fold: a\r\n Transfer-Encoding: chunked",
+    "Content-Length: {whole}\r\nX: y\rTransfer-Encoding: chunked",
+    "Content-Length: {whole}\nTransfer-Encoding: chunked",
+    "Content-Length: +5",
+    "Content-Length: 5, {whole}",
+)
+"""What says in two ways where a body ends, but for the first; what follows is in the body or a request of its own."""
+
+
+async def smuggled(monkeypatch: pytest.MonkeyPatch, master, port: int, trust: ssl.SSLContext) -> None:
+    """Whatever says twice where it ends: each request that reaches the master is one that the proxy has seen."""
+    seen: list[web.BaseRequest] = []
+    answer = http._answer
+
+    async def noted(request, *others):
+        if request.app[http.SERVICE] is master:
+            seen.append(request)
+        return await answer(request, *others)
+
+    monkeypatch.setattr(http, "_answer", noted)
+    hidden = "0\r\n\r\nGET /photos/smuggled HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n"
+    for headers in AMBIGUOUS:
+        shown = headers.format(whole=len(hidden))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust, server_hostname="localhost")
+        writer.write(f"POST /photos/session HTTP/1.1\r\nHost: localhost\r\n{shown}\r\n\r\n{hidden}".encode())
+        writer.write(b"GET /photos/last HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(30):
+            with contextlib.suppress(ConnectionError):  # some proxies end the connection at once
+                await reader.read()
+        writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+    assert seen
+    for request in seen:
+        chain = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
+        assert chain[-1].strip() == "127.0.0.1", (request.path, request.raw_headers)
 
 
 async def in_a_browser(site: str) -> None:

@@ -2993,6 +2993,14 @@ export interface operations {
                     "application/json": components["schemas"]["ClockConfirmed"];
                 };
             };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             503: {
                 headers: {
                     [name: string]: unknown;
@@ -4230,6 +4238,14 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ServiceSeen"][];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             503: {

@@ -30,6 +30,8 @@ _NOTED_EVERY = 30.0
 """Seconds between two notes of when keys were used."""
 KEY = web.RequestKey("key", str)
 """The id of the API key behind a request, its own or that of its session."""
+SECRET = web.RequestKey("secret", str)
+"""The digest of the secret of that key for which the request's session was given."""
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -153,6 +155,9 @@ class Keys:
             raise Error(Code.NOT_FOUND, "There is no API key of this id.")
         if not http.caller(request).scopes & Access.ADMINISTER and request.get(KEY) != key.id:
             raise Error(Code.FORBIDDEN, "Only administrators may change another's key.")
+        if request.get(KEY) == key.id and _secret(request) == key.previous:
+            # Otherwise whoever has a secret that was replaced could take the key over before it ends.
+            raise Error(Code.CONFLICT, "This secret of the key was replaced; show the new one to change the key.")
         return key.id
 
     def endpoints(self) -> list[Endpoint]:
@@ -178,6 +183,12 @@ class Keys:
                 summary="Revoke an API key", status=204, errors=errors,
             ),
         ]  # fmt: skip
+
+
+def _secret(request: web.Request) -> str:
+    """Return the digest of the secret that a request shows, or that its session was given for."""
+    parsed = accounts.parse_token(bearer(request) or "")
+    return request.get(SECRET, "") if parsed is None else accounts.digest(parsed[1])
 
 
 def flags(scopes: list[Scope]) -> Access:

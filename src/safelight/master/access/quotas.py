@@ -122,6 +122,14 @@ class Quotas:
             renewing.cancel()
             await asyncio.shield(self._end(id))
 
+    async def room(self, id: str) -> int | None:
+        """Return how many more bytes a tenant may keep, as it was a moment ago; None where that has no limit."""
+        most = (await self._tenants.get(id)).limits.bytes
+        if most is None:
+            return None
+        use = (await self._use.get("all")).get(id)
+        return max(0, most - (0 if use is None else use.bytes))
+
     async def _begin(self, tenant: str, limit: int) -> None:
         async with self._counting.setdefault(tenant, asyncio.Lock()):
             granted = await self._tell(tenant, self._uploads[tenant] + 1, new=1)

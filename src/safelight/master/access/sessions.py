@@ -18,7 +18,7 @@ from safelight.errors import Code, Error
 from safelight.master.access import cookies
 from safelight.master.access.audit import Audit
 from safelight.master.access.fresh import Fresh
-from safelight.master.access.keys import KEY, Keys, flags, scopes_of
+from safelight.master.access.keys import KEY, SECRET, Keys, flags, scopes_of
 from safelight.master.access.quotas import Quotas
 from safelight.master.access.tenant import is_operator
 from safelight.master.api.endpoint import JSON, Endpoint
@@ -76,13 +76,15 @@ class Sessions:
         session = await self._sessions.get(accounts.digest(cookie))
         if session is None or session.expires < time.time():
             return None
-        if session.key and await self._keys.valid(session.key) is None:
-            return None
+        if session.key:
+            key = await self._keys.valid(session.key)
+            if key is None or (session.secret and not key.accepts(session.secret, time.time())):
+                return None
         if request.method not in _SAFE and not {"Sec-Fetch-Site", hdrs.ORIGIN} & request.headers.keys():
             # A browser says which page a request comes from, and the gate has looked at that.
             raise Error(Code.FORBIDDEN, "A session's cookie changes things only from the web page; use an API key.")
         await self._quotas.request(session.tenant)
-        request[KEY] = session.key
+        request[KEY], request[SECRET] = session.key, session.secret
         return Caller(
             name=session.name or session.key, tenant=session.tenant, scopes=flags(session.scopes), via="session"
         )
@@ -120,7 +122,8 @@ class Sessions:
             raise Error(Code.INVALID_REQUEST, "Sign in with an API key, or with the ticket of a sign-in link.")
         async with self.noting_refusals(request, "key" if asked.ticket is None else "ticket", _shown_id(asked.key)):
             source = await (self._of_key(asked.key) if asked.key is not None else self._redeemed(asked.ticket or ""))
-        return await self.start(request, source)
+        parsed = accounts.parse_token((asked.key or "").strip())
+        return await self.start(request, source, secret="" if parsed is None else accounts.digest(parsed[1]))
 
     @asynccontextmanager
     async def noting_refusals(self, request: web.Request, via: str, subject: str = "") -> AsyncIterator[None]:
@@ -147,18 +150,24 @@ class Sessions:
             raise Error(Code.UNAUTHENTICATED, error.detail) from None
 
     async def start(
-        self, request: web.Request, source: ApiKey | Ticket, response: web.StreamResponse | None = None
+        self,
+        request: web.Request,
+        source: ApiKey | Ticket,
+        response: web.StreamResponse | None = None,
+        *,
+        secret: str = "",
     ) -> web.Response:
-        """Start a session for a key or a ticket, and answer with its cookie."""
+        """Start a session for a key (and the digest of its secret) or a ticket, and answer with its cookie."""
         now = time.time()
-        secret = accounts.new_secret()
+        cookie = accounts.new_secret()
         key = source.id if isinstance(source, ApiKey) else ""
         session = Session(
-            id=accounts.digest(secret),
+            id=accounts.digest(cookie),
             tenant=source.tenant,
             name=source.name or key,
             scopes=source.scopes,
             key=key,
+            secret=secret,
             created=now,
             expires=min(now + self._lifetime, (source.expires if isinstance(source, ApiKey) else None) or now + 1e10),
         )
@@ -166,7 +175,7 @@ class Sessions:
         async with self._audit.record(request, "sessions.start", session.name, tenant=session.tenant):
             await self._accounts.create_session(session)
         answer = response or _private(await self._shown(request, session))
-        cookies.give(request, answer, _COOKIE, secret, seconds=int(session.expires - now))
+        cookies.give(request, answer, _COOKIE, cookie, seconds=int(session.expires - now))
         return answer  # type: ignore[return-value]
 
     async def _shown(self, request: web.Request, session: Session) -> SignedIn:

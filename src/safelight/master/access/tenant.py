@@ -22,6 +22,12 @@ def is_operator(caller: Caller) -> bool:
     return caller.tenant == DEFAULT_TENANT and bool(caller.scopes & Access.ADMINISTER)
 
 
+def check_operator(request: web.Request, do: str) -> None:
+    """Raise FORBIDDEN for whoever does not administer the whole system; `do` says what only such callers do."""
+    if not is_operator(http.caller(request)):
+        raise Error(Code.FORBIDDEN, f"Only administrators of the tenant {DEFAULT_TENANT} {do}.")
+
+
 def named(request: web.Request) -> str | None:
     """Return the tenant that a request names: in the header, or in its address, where browsers can send no header."""
     return request.headers.get(HEADER) or request.query.get(http.TENANT)

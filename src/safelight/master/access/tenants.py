@@ -11,12 +11,12 @@ from msgspec import Meta
 from safelight import http
 from safelight.access.caller import Access
 from safelight.client.accounts import AccountClient
-from safelight.errors import Code, Error
+from safelight.errors import Code
 from safelight.master.access.audit import Audit
 from safelight.master.access.quotas import Quotas
-from safelight.master.access.tenant import is_operator
+from safelight.master.access.tenant import check_operator, is_operator
 from safelight.master.api.endpoint import JSON, Endpoint
-from safelight.wire import DEFAULT_TENANT, TenantId
+from safelight.wire import TenantId
 from safelight.wire.accounts import Limits, Name, Tenant, TenantSeen, TenantUse
 
 
@@ -58,7 +58,7 @@ class Tenants:
 
     async def create(self, request: web.Request) -> web.Response:
         """`POST /tenants`."""
-        _check_operator(request)
+        check_operator(request, "manage tenants")
         asked = await http.read_json(request, NewTenant)
         async with self._audit.record(request, "tenants.create", asked.id, tenant=asked.id):
             made = await self._accounts.create_tenant(msgspec.convert(asked, Tenant, from_attributes=True))
@@ -67,7 +67,7 @@ class Tenants:
 
     async def change(self, request: web.Request) -> web.Response:
         """`PUT /tenants/{id}`."""
-        _check_operator(request)
+        check_operator(request, "manage tenants")
         id = request.match_info["id"]  # noqa: A001 - a tenant's id is called id
         asked = await http.read_json(request, TenantFields)
         tenant = (await self._accounts.tenant(id)).evolve(
@@ -81,7 +81,7 @@ class Tenants:
 
     async def delete(self, request: web.Request) -> web.Response:
         """`DELETE /tenants/{id}`."""
-        _check_operator(request)
+        check_operator(request, "manage tenants")
         id = request.match_info["id"]  # noqa: A001 - as above
         await self._accounts.tenant(id)
         async with self._audit.record(request, "tenants.delete", id, tenant=id):
@@ -113,8 +113,3 @@ class Tenants:
                 errors=errors,
             ),
         ]  # fmt: skip
-
-
-def _check_operator(request: web.Request) -> None:
-    if not is_operator(http.caller(request)):
-        raise Error(Code.FORBIDDEN, f"Only administrators of the tenant {DEFAULT_TENANT} manage tenants.")

@@ -13,7 +13,7 @@ import {
 import type { Service, StorageInfo, Task } from "../../api/api";
 import { ago, bytes, count, dateTime, reason, seconds } from "../../format";
 import { follow } from "../../api/live";
-import { may, runsSystem } from "../../state/session";
+import { may, me, runsSystem } from "../../state/session";
 import { Icon } from "../../parts/icons";
 import { attempt } from "../../state/messages";
 import { link } from "../../router";
@@ -39,7 +39,7 @@ async function read(): Promise<void> {
   const problems = await Promise.all([
     part(loadSummary, () => undefined),
     part(getLastHour, (found) => (minutes.value = found.minutes)),
-    may("administer") ? part(getServices, (found) => (services.value = found)) : "",
+    me.value?.operator ? part(getServices, (found) => (services.value = found)) : "",
     runsSystem() ? part(getStorage, (found) => (storage.value = found)) : "",
     part(loadStatistics, () => undefined),
     part(loadWebhookCalls, () => undefined),
@@ -91,7 +91,7 @@ export function System() {
       <Spans hour={minutes.value} />
       <Quarantine />
       <div class="pair">
-        {may("administer") && <Services />}
+        {me.value?.operator && <Services />}
         {runsSystem() && <Workers />}
       </div>
       <WebhookCalls />
