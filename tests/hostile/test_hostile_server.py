@@ -15,7 +15,9 @@ import pytest
 from aiohttp import web
 
 from safelight.cli.photos.results import ResultDirectory
-from safelight.client.base import bearer
+from safelight.client.base import Connection, bearer, session
+from safelight.client.instances import Several
+from safelight.client.liveness import Liveness
 from safelight.client.master import Client
 from safelight.errors import Code, Error
 from safelight.logs import JsonFormatter, TextFormatter
@@ -342,3 +344,68 @@ with output.printable_streams():
     assert shown.count(b"owned") == 6
     assert b"\x1b[32mgreen" in shown
     assert_harmless(shown.decode())
+
+
+async def test_a_question_for_health_leads_nowhere_else_and_ends(monkeypatch):
+    """A service that is asked whether it is alive, since it answers nothing else, may be anybody."""
+    monkeypatch.setattr("safelight.client.liveness._PATIENCE", 0.1)
+    monkeypatch.setattr("safelight.client.liveness._EVERY", 0.05)
+    asked: list[str] = []
+    ended, enough = asyncio.Event(), asyncio.Event()
+
+    async def answer(request):
+        asked.append(request.path)
+        if request.path == "/summary":
+            await enough.wait()
+            return web.json_response({})
+        if asked.count("/healthz") == 1:
+            return web.Response(status=307, headers={"Location": "/elsewhere"})
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(bytes(1 << 16))
+        finally:
+            ended.set()
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with asyncio.timeout(30), session() as http, Liveness.open(http) as liveness:
+        connection = Connection(http, Several(address), liveness=liveness, retry_for=0.0)
+        call = asyncio.create_task(connection.call("GET", "/summary", bytes, retry=False))
+        await ended.wait()
+        enough.set()
+        await call
+    await runner.cleanup()
+    assert set(asked) == {"/summary", "/healthz"}
+
+
+async def test_an_answer_that_never_ends_is_given_up(monkeypatch):
+    """A byte now and then keeps no call waiting for ever."""
+    monkeypatch.setattr("safelight.client.base._ANSWER_TIME", 0.5)
+
+    async def trickle(request):
+        response = web.StreamResponse(headers={"Content-Length": "1000000"})
+        await response.prepare(request)
+        while True:
+            await response.write(b" ")
+            await asyncio.sleep(0.01)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", trickle)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with (
+        asyncio.timeout(30),
+        Client.connect(f"127.0.0.1:{runner.addresses[0][1]}") as client,
+    ):
+        client._connection.retry_for = 0.0
+        with pytest.raises(Error) as refused:
+            await client.summary()
+    await runner.cleanup()
+    assert refused.value.code is Code.UNAVAILABLE

@@ -35,6 +35,8 @@ _NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 _LARGE = 1 << 20
 _LONGEST_ANSWER = 256 << 20
+_ANSWER_TIME = 300.0
+"""Seconds in which an answer that is held in memory must have come, however slowly its bytes do."""
 _SHORT = 9
 """Digits of a Content-Length below which an answer is read as one."""
 _LONGEST_WAIT = 86400.0
@@ -319,7 +321,14 @@ def _timeout(idle: float) -> aiohttp.ClientTimeout:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """Read an answer that is held in memory, whoever sends it."""
+    """Read an answer that is held in memory, whoever sends it. Raises TimeoutError."""
+    if response.content.is_eof():
+        return await response.read()  # it has come
+    async with asyncio.timeout(_ANSWER_TIME):
+        return await _arrived(response)
+
+
+async def _arrived(response: aiohttp.ClientResponse) -> bytes:
     announced = response.headers.get(aiohttp.hdrs.CONTENT_LENGTH)
     if announced is not None and aiohttp.hdrs.TRANSFER_ENCODING not in response.headers and len(announced) < _SHORT:
         return await response.read()  # it has no more than it announces

@@ -43,12 +43,14 @@ class ClockConfirmed(Record, frozen=True, kw_only=True):
 class NewPartial(Record, frozen=True, kw_only=True):
     """A partial upload to open: its size once complete, and metadata that is kept with it.
 
-    Whoever chooses its `id`, 32 random hexadecimal digits, can open it again without opening a second one.
+    Whoever chooses its `id`, 32 random hexadecimal digits, can open it again without opening a second one. `room` is
+    how many bytes all open uploads of the same tenant may come to, where that has a limit.
     """
 
     id: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")] = ""
     size: Annotated[int, Meta(ge=0)]
     metadata: Annotated[dict[str, str], Meta(max_length=32)] = {}
+    room: Annotated[int, Meta(ge=0)] | None = None
 
 
 class Partial(Record, frozen=True, kw_only=True):

@@ -1,6 +1,8 @@
-"""How many places one of several owners may have, so that another always finds one."""
+"""How many places one of several owners may have, so that another always finds one; and how many bytes."""
 
 from __future__ import annotations
+
+from safelight.errors import Code, Error
 
 
 def share(most: int, taken: int, theirs: int) -> int:
@@ -9,3 +11,12 @@ def share(most: int, taken: int, theirs: int) -> int:
     `taken` places are held by all together, `theirs` of them by this owner.
     """
     return max(1, (most - taken + theirs) // 2)
+
+
+def no_room(room: int) -> Error:
+    """Return the error of a photo or an upload whose tenant may keep only `room` bytes more."""
+    sentence = (
+        f"Your photos and results, and the uploads that you have begun, leave {room} bytes of what may be kept. Delete "
+        "tasks that you do not need any more."
+    )
+    return Error(Code.TOO_MANY_REQUESTS, sentence, retry_after=60, limit=room)

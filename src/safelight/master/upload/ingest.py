@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from safelight import tracing
+from safelight.access.connections.shares import no_room
 from safelight.client.base import retrying
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
@@ -41,13 +42,13 @@ class Ingest:
         self._limit = limit
         self._budget = budget or ReplayBudget()
 
-    async def store(self, chunks: AsyncIterator[bytes]) -> StoredPhoto:
+    async def store(self, chunks: AsyncIterator[bytes], *, room: int | None = None) -> StoredPhoto:
         """Store a photo. Nothing is sent to storage before the first bytes show that it is one.
 
-        Raises NOT_AN_IMAGE, UNSUPPORTED_FORMAT, TOO_LARGE, the errors of `chunks`, and those of storage, which then
-        keeps nothing.
+        Its tenant may keep `room` more bytes. Raises NOT_AN_IMAGE, UNSUPPORTED_FORMAT, TOO_LARGE, TOO_MANY_REQUESTS,
+        the errors of `chunks`, and those of storage, which then keeps nothing.
         """
-        bounded = self._bounded(chunks)
+        bounded = self._bounded(chunks, room)
         held: list[bytes] = []
         size = 0
         kind: str | None = None
@@ -67,12 +68,13 @@ class Ingest:
         blob = Blob(digest=stored.digest, size=stored.size)
         return StoredPhoto(blob=blob, media_type=kind, new=stored.new)
 
-    async def _bounded(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _bounded(self, chunks: AsyncIterator[bytes], room: int | None) -> AsyncIterator[bytes]:
         size = 0
+        most = self._limit if room is None else min(room, self._limit)
         async for chunk in chunks:
             size += len(chunk)
-            if size > self._limit:
-                raise too_large(self._limit)
+            if size > most:
+                raise too_large(self._limit) if most == self._limit else no_room(most)
             yield chunk
 
     async def _send(self, data: bytes) -> StoredBlob:

@@ -109,6 +109,7 @@ class Tus:
             NewPartial(
                 id=secrets.token_hex(16),
                 size=size,
+                room=await self._quotas.room(tenant),
                 metadata={
                     "tenant": tenant,
                     "header": request.headers.get("Upload-Metadata", ""),

@@ -148,13 +148,16 @@ class Uploads:
         values: dict[str, str] = {}
         recipe: Chosen | None = None
         tenant = tenant_of(request)
+        room = await self._quotas.room(tenant)
         form = Form(request, idle_timeout=self._limits.idle_timeout, limit=limit, place=place)
         async with aclosing(form.parts()) as parts:
             async for part in parts:
                 if part.name == "image":
                     if len(photos) == most:
                         raise _too_many(most)
-                    photos.append(await self._photo(part, alone=most == 1))
+                    photos.append(photo := await self._photo(part, room, alone=most == 1))
+                    if room is not None and photo.stored is not None:
+                        room = max(0, room - photo.stored.blob.size)
                 elif part.name in Fields.__struct_fields__:
                     if part.name in values:
                         raise Error(Code.INVALID_REQUEST, f"Give the field {part.name} once.", position=part.name)
@@ -172,10 +175,10 @@ class Uploads:
             photos=photos, fields=fields, recipe=recipe or await self._recipes.of(tenant).choose(""), tenant=tenant
         )
 
-    async def _photo(self, part: Part, *, alone: bool) -> Photo:
+    async def _photo(self, part: Part, room: int | None, *, alone: bool) -> Photo:
         chunks: AsyncIterator[bytes] = part.chunks()
         try:
-            return Photo(filename=part.filename, stored=await self._ingest.store(chunks))
+            return Photo(filename=part.filename, stored=await self._ingest.store(chunks, room=room))
         except Error as error:
             if alone or error.code not in _OWN_FAULT:
                 raise

@@ -74,11 +74,11 @@ class PartialBucket:
             self._counted = time.monotonic()
         if self._count >= self._limits.count:
             raise too_many(self._count)
-        self._shares.check(new.metadata)
+        self._shares.check(new)
         state = State(id=new.id or secrets.token_hex(16), size=new.size, metadata=new.metadata)
         self._count += 1
         made = self._partial(await self._states.create(state))
-        self._shares.add(made.id, made.metadata)
+        self._shares.add(made.id, made.size, made.metadata)
         return made
 
     async def get(self, id: str) -> Partial:
@@ -149,7 +149,9 @@ class PartialBucket:
         """Delete the uploads that have expired, and the parts that belong to none; see the contract."""
         removed, now = 0, time.time()
         expired = self._ages.before("partials", self._limits.keep)
-        for directory in await self._bucket.directories("partials"):
+        directories = await self._bucket.directories("partials")
+        await self._count_out([directory.rpartition("/")[2] for directory in directories])
+        for directory in directories:
             changed = {key.rpartition("/")[2]: found.stored async for key, found in self._bucket.listing(directory)}
             upload, state = directory.rpartition("/")[2], changed.pop("state", None)
             if state is not None and expired is not None and state < expired:
@@ -160,6 +162,19 @@ class PartialBucket:
             elif state is None and max(changed.values(), default=now) + _ORPHANED < now:
                 await self._delete_all(upload)
         return removed
+
+    async def _count_out(self, there: list[str]) -> None:
+        """Count out the uploads that were opened here and that another instance has closed or deleted."""
+        self._shares.keep(there)
+        for upload in there:
+            if upload in self._shares and not await self._is_open(upload):
+                self._shares.remove(upload)
+
+    async def _is_open(self, id: str) -> bool:
+        try:
+            return not (await self._states.read(id)).outcome
+        except Error as error:
+            return error.code is not Code.NOT_FOUND
 
     async def _open(self, id: str, offset: int, checksum: str | None, holder: str) -> Append:
         wanted = parse_checksum(checksum) if checksum is not None else None

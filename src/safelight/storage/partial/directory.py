@@ -60,7 +60,7 @@ class PartialDirectory:
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="partials") as threads:
             store = cls(PartialFiles(root, limits.keep), blobs, limits, ages or Ages(), threads)
             for found, digest in await store._run(store._files.prepare):
-                store._shares.add(found.id, found.metadata)
+                store._shares.add(found.id, found.size, found.metadata)
                 if digest is not None:
                     store._hold(found.id, digest)
             store._adopted = await store._run(blobs.can_adopt, root)
@@ -71,9 +71,9 @@ class PartialDirectory:
         """Open an upload; see the contract."""
         if new.id in self._shares:
             return await self.get(new.id)
-        self._shares.check(new.metadata)
+        self._shares.check(new)
         name = new.id or secrets.token_hex(16)
-        self._shares.add(name, new.metadata)
+        self._shares.add(name, new.size, new.metadata)
         try:
             return await self._run(self._create, name, new)
         except BaseException:

@@ -1,50 +1,66 @@
-"""Whose partial uploads are open: no tenant takes the places of all the others."""
+"""Whose partial uploads are open: no tenant takes the places of all the others, or more bytes than it may keep."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from safelight.access.connections.shares import share
+from safelight.access.connections.shares import no_room, share
 from safelight.storage.partial.refusals import too_many
+from safelight.wire import NewPartial
 
 _OWNER = "tenant"
 """The member of an upload's metadata that says whose it is; uploads without it share the places that are left."""
 
 
 class Shares:
-    """The open uploads by owner. An owner has at most half of the places that the others leave, but always one."""
+    """The open uploads by owner. An owner has at most half of the places that the others leave, but always one.
+
+    An upload counts with the bytes that it will have.
+    """
 
     def __init__(self, most: int) -> None:
         """Let `most` uploads be open."""
         self._most = most
-        self._owners: dict[str, str] = {}
+        self._open: dict[str, tuple[str, int]] = {}
+        """The owner and the size of each."""
         self._counts: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
 
     def __contains__(self, id: str) -> bool:
-        return id in self._owners
+        return id in self._open
 
-    def check(self, metadata: Mapping[str, str]) -> None:
-        """Raise TOO_MANY_REQUESTS where one more upload with this metadata has no place."""
-        owner, count = metadata.get(_OWNER, ""), len(self._owners)
+    def check(self, new: NewPartial) -> None:
+        """Raise TOO_MANY_REQUESTS where there is no place, or no room, for one more upload."""
+        owner, count = new.metadata.get(_OWNER, ""), len(self._open)
         if count >= self._most:
             raise too_many(count)
         theirs = self._counts[owner]
         if owner and theirs >= share(self._most, count, theirs):
             raise too_many(theirs)
+        if new.room is not None and self._bytes[owner] + new.size > new.room:
+            raise no_room(max(0, new.room - self._bytes[owner]))
 
-    def add(self, id: str, metadata: Mapping[str, str]) -> None:
+    def add(self, id: str, size: int, metadata: Mapping[str, str]) -> None:
         """Count an upload in, once."""
-        if id in self._owners:
+        if id in self._open:
             return
         owner = metadata.get(_OWNER, "")
-        self._owners[id] = owner
+        self._open[id] = owner, size
         self._counts[owner] += 1
+        self._bytes[owner] += size
 
     def remove(self, id: str) -> None:
         """Count an upload out that was closed or deleted; it may have been before."""
-        owner = self._owners.pop(id, None)
-        if owner is not None:
-            self._counts[owner] -= 1
-            if not self._counts[owner]:
-                del self._counts[owner]
+        if id not in self._open:
+            return
+        owner, size = self._open.pop(id)
+        self._counts[owner] -= 1
+        self._bytes[owner] -= size
+        if not self._counts[owner]:
+            del self._counts[owner], self._bytes[owner]
+
+    def keep(self, ids: Iterable[str]) -> None:
+        """Count out every upload but these."""
+        for id in self._open.keys() - set(ids):  # noqa: A001 - an upload's id is called id
+            self.remove(id)

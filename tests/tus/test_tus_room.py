@@ -1,0 +1,103 @@
+"""What a tenant may keep, and what it uploads: in pieces, in one, with its size announced or not."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+
+from access.conftest import ELSEWHERE, Plane
+from access.tenants import Api, keyed_tenant
+from safelight.client import base
+from safelight.errors import Code, Error
+from safelight.storage.bucket import BucketStore
+from safelight.storage.directory import DirectoryStore
+from safelight.storage.partial.bucket import PartialBucket
+from safelight.storage.partial.directory import PartialDirectory
+from safelight.storage.partial.store import PartialLimits
+from safelight.wire import NewPartial
+from support.photos import photo
+from support.pieces import stream
+
+ACME = {"tenant": "acme"}
+
+
+async def open_within(store, room):
+    """Open uploads of one tenant until there is no room; see that those of others count for nothing."""
+    first = await store.create(NewPartial(size=60, room=room, metadata=ACME))
+    with pytest.raises(Error) as refused:
+        await store.create(NewPartial(size=50, room=room, metadata=ACME))
+    assert refused.value.code is Code.TOO_MANY_REQUESTS
+    assert refused.value.extra["limit"] == room - 60
+    await store.create(NewPartial(size=40, room=room, metadata=ACME))
+    await store.create(NewPartial(size=100, room=room, metadata={"tenant": "other"}))
+    await store.create(NewPartial(size=1000, metadata=ACME))  # that has no limit
+    return first
+
+
+async def test_open_uploads_count_with_the_bytes_that_they_will_have(tmp_path):
+    async with DirectoryStore.at(tmp_path / "blobs") as blobs:
+        async with PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store:
+            first = await open_within(store, 100)
+        async with PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store:
+            with pytest.raises(Error):  # also after a start
+                await store.create(NewPartial(size=1, room=1100, metadata=ACME))
+            await store.delete(first.id)
+            await store.create(NewPartial(size=60, room=1100, metadata=ACME))
+
+
+@pytest.mark.slow
+async def test_in_a_bucket_those_that_other_instances_closed_or_deleted_count_no_more(bucket_url):
+    async with AsyncExitStack() as stack:
+        blobs = await stack.enter_async_context(BucketStore.at(bucket_url))
+        one, other = [
+            await stack.enter_async_context(PartialBucket.at(blobs.bucket, blobs, PartialLimits())) for _ in range(2)
+        ]
+        first = await open_within(one, 100)
+        await one.append(first.id, 0, stream(b"x" * 60))
+        await other.close(first.id, "task")
+        second = await one.create(NewPartial(size=7, metadata=ACME))
+        await other.delete(second.id)
+        with pytest.raises(Error):
+            await one.create(NewPartial(size=1, room=1041, metadata=ACME))
+        await one.expire()
+        await one.create(NewPartial(size=1, room=1041, metadata=ACME))
+
+
+@pytest.mark.slow
+async def test_a_tenant_uploads_no_more_than_it_may_keep(tmp_path):
+    """Neither in pieces, nor in chunks that announce nothing: what does not fit never reaches storage."""
+    picture, kept = photo(1), photo(2)
+    async with AsyncExitStack() as stack:
+        plane = Plane(stack, tmp_path)
+        await plane.start_all(trusted_proxies=ELSEWHERE)
+        http = await stack.enter_async_context(base.session())
+        root = Api(http, plane.url("master"), plane.key)
+        acme = await keyed_tenant(root, "acme", bytes=len(kept) + len(picture) + 100)
+
+        async def begin(size):
+            sent = {**acme.headers, "Tus-Resumable": "1.0.0", "Upload-Length": str(size)}
+            async with http.post(f"{acme.url}/uploads", headers=sent) as answer:
+                return answer.status, answer.headers.get("Location")
+
+        async with acme.client() as client:
+            await client.upload(kept)
+        sizes = (len(picture), 200)
+        async with asyncio.timeout(30):
+            while (opened := await begin(sum(sizes)))[0] != 429:  # what is counted is a moment old
+                await acme.call("DELETE", opened[1], headers={"Tus-Resumable": "1.0.0"}, status=204)
+        stored = len(list((tmp_path / "storage").rglob("blobs/*/*")))
+
+        async def chunks():
+            yield b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + picture
+            for _ in range(100):
+                yield bytes(1 << 16)
+            yield b"\r\n--b--\r\n"
+
+        sent = {**acme.headers, "Content-Type": "multipart/form-data; boundary=b"}
+        async with http.post(f"{acme.url}/task", data=chunks(), headers=sent) as answer:
+            assert answer.status == 429, await answer.text()
+        assert len(list((tmp_path / "storage").rglob("blobs/*/*"))) == stored
+        status, _ = await begin(len(picture))
+        assert status == 201
+        status, _ = await begin(200)
+        assert status == 429
