@@ -1,12 +1,12 @@
 """What authentication costs: this tree with credentials, beside another tree (one before there were any).
 
-    python -m benchmarks.access OTHER_TREE [--rounds 7] [--seconds 4]
+    python -m benchmarks.access OTHER_TREE [--rounds 7] [--seconds 4] [--only WORD] [--together]
 
 Each tree is run with the interpreter of its own `.venv`. A round runs both, the order turned each time: durable tasks
 through create, lease and finish over HTTP (with the cluster key), and photos from the first upload to the last result
 (with an API key; services and workers use the cluster key as always). The table shows medians of the ratios: of what
 is done in a second, and of the processor time that the services take for one, which other work on the machine
-disturbs less.
+disturbs less. `--together` runs both trees at the same moment on one core: what disturbs one then disturbs the other.
 """
 
 import argparse
@@ -176,12 +176,20 @@ MEASURES: dict[str, Callable[[float], Awaitable[tuple[float, float]]]] = {
 }
 
 
-def run(tree: Path, name: str, seconds: float) -> tuple[float, float]:
-    """Measure in a process of that tree; return the rate, and the services' seconds of processor time for one."""
+def start(tree: Path, name: str, seconds: float, cores: set[int]) -> subprocess.Popen[bytes]:
+    """Start to measure in a process of that tree."""
     python = str(tree / ".venv" / "bin" / "python")
     command = (python, "-P", "-m", "benchmarks.access", "--one", name, "--seconds", str(seconds))
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
-    rate, used = subprocess.run(command, cwd=tree, env=environment, stdout=subprocess.PIPE, check=True).stdout.split()
+    os.sched_setaffinity(0, cores)  # which the process and what it starts inherit
+    return subprocess.Popen(command, cwd=tree, env=environment, stdout=subprocess.PIPE)
+
+
+def result(process: subprocess.Popen[bytes]) -> tuple[float, float]:
+    """Wait for a measurement; return the rate, and the services' seconds of processor time for one."""
+    out, _ = process.communicate()
+    assert process.returncode == 0
+    rate, used = out.split()
     return float(rate), float(used)
 
 
@@ -190,6 +198,8 @@ def main() -> None:
     parser.add_argument("other", type=Path, nargs="?")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--only", default="", help="only measures with this word in their name")
+    parser.add_argument("--together", action="store_true", help="both trees at the same moment, on one core")
     parser.add_argument("--one", choices=MEASURES, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
@@ -199,11 +209,17 @@ def main() -> None:
         parser.error("name the other tree, with an environment in its .venv")
     print("| | other tree | this tree | ratio, median | each | processor time, ratio | each |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    for name in MEASURES:
+    cores = os.sched_getaffinity(0)
+    for name in (name for name in MEASURES if given.only in name):
         rounds: dict[Path, list[tuple[float, float]]] = {given.other.resolve(): [], HERE.parent: []}
         for number in range(given.rounds):
+            running = {}
             for tree in list(rounds)[:: 1 if number % 2 else -1]:
-                rounds[tree].append(run(tree, name, given.seconds))
+                running[tree] = start(tree, name, given.seconds, {max(cores)} if given.together else cores)
+                if not given.together:
+                    running[tree].wait()
+            for tree, process in running.items():
+                rounds[tree].append(result(process))
         print(row(name, *rounds.values()), flush=True)
 
 

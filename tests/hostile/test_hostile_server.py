@@ -384,28 +384,43 @@ async def test_a_question_for_health_leads_nowhere_else_and_ends(monkeypatch):
     assert set(asked) == {"/summary", "/healthz"}
 
 
-async def test_an_answer_that_never_ends_is_given_up(monkeypatch):
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b" "),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+        (b"HTTP/1.1 200 OK\r\nX-Slow: ", b"y"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 1000),
+    ],
+)
+async def test_an_answer_that_never_ends_is_given_up(monkeypatch, first, again):
     """A byte now and then keeps no call waiting for ever."""
     monkeypatch.setattr("safelight.client.base._ANSWER_TIME", 0.5)
 
-    async def trickle(request):
-        response = web.StreamResponse(headers={"Content-Length": "1000000"})
-        await response.prepare(request)
-        while True:
-            await response.write(b" ")
-            await asyncio.sleep(0.01)
+    serving = set()
 
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", trickle)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    async with (
-        asyncio.timeout(30),
-        Client.connect(f"127.0.0.1:{runner.addresses[0][1]}") as client,
-    ):
-        client._connection.retry_for = 0.0
-        with pytest.raises(Error) as refused:
-            await client.summary()
-    await runner.cleanup()
-    assert refused.value.code is Code.UNAVAILABLE
+    async def trickle(reader, writer):
+        serving.add(asyncio.current_task())
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(first)
+            while True:
+                writer.write(again)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        finally:
+            writer.close()
+
+    listening = await asyncio.start_server(trickle, "127.0.0.1", 0)
+    address = Several(f"127.0.0.1:{listening.sockets[0].getsockname()[1]}")
+    async with asyncio.timeout(30), session() as http, Liveness.open(http) as known:
+        for liveness in (None, known):
+            connection = Connection(http, address, liveness=liveness, idle_timeout=0.2)
+            with pytest.raises(Error) as refused:
+                await connection.call("GET", "/summary", bytes, retry=False)
+            assert refused.value.code is Code.UNAVAILABLE
+    listening.close()
+    for one in serving:
+        one.cancel()
+    await asyncio.gather(*serving, return_exceptions=True)

@@ -36,7 +36,7 @@ _NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 _LARGE = 1 << 20
 _LONGEST_ANSWER = 256 << 20
 _ANSWER_TIME = 300.0
-"""Seconds in which an answer that is held in memory must have come, however slowly its bytes do."""
+"""Seconds in which the head of an answer must have come, and then an answer that is held in memory, however slowly."""
 _SHORT = 9
 """Digits of a Content-Length below which an answer is read as one."""
 _LONGEST_WAIT = 86400.0
@@ -210,13 +210,14 @@ class Connection:
 
     async def _request(self, method: str, base: str, path: str, options: dict[str, Any]) -> aiohttp.ClientResponse:
         """Send one request to one instance, unless that is known to answer nothing."""
-        liveness = self._liveness
+        liveness, longest = self._liveness, _longest(options)
         if liveness is None:
-            return await self._http.request(method, base + path, **options)
+            async with asyncio.timeout(longest):
+                return await self._http.request(method, base + path, **options)
         if liveness.is_down(base):
             raise UnresponsiveError.of(base)
         response = None
-        async with asyncio.timeout(None) as request:
+        async with asyncio.timeout(longest) as request:
             liveness.begin(base, request)
             try:
                 response = await self._http.request(method, base + path, **options)
@@ -318,6 +319,14 @@ def _address_of(url: str) -> URL:
 @lru_cache(maxsize=64)
 def _timeout(idle: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=idle)
+
+
+def _longest(options: Mapping[str, Any]) -> float | None:
+    """Return in how many seconds the head of an answer must have come; None where a body is streamed before it."""
+    body = options["data"]
+    if body is not None and not isinstance(body, aiohttp.BytesPayload):
+        return None
+    return float(options["timeout"].sock_read) + _ANSWER_TIME
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

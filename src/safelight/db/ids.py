@@ -6,12 +6,13 @@ The id of a task is `{n}-{key}`, that of a lease on it `{n}-{key}-{attempt}-{tok
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 from typing import NamedTuple
 
-_LENGTH = 10
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
+_TWO = [first + second for first in _ALPHABET for second in _ALPHABET]
+"""What ten bits are, as two characters."""
 _NUMBER = r"([1-9][0-9]{0,17})"
 _RANDOM = r"([a-z2-7]{10})"
 _TASK_OR_LEASE = re.compile(rf"{_NUMBER}-{_RANDOM}(?:-{_NUMBER}-{_RANDOM})?")
@@ -37,8 +38,11 @@ class DeliveryReference(NamedTuple):
 
 def randoms(count: int) -> list[str]:
     """Return random parts of ids, each of 10 characters in base 32."""
-    text = base64.b32encode(os.urandom(count * 25 // 4 + 1)).decode().lower()
-    return [text[start : start + _LENGTH] for start in range(0, count * _LENGTH, _LENGTH)]
+    two = _TWO
+    return [
+        f"{two[n & 1023]}{two[n >> 10 & 1023]}{two[n >> 20 & 1023]}{two[n >> 30 & 1023]}{two[n >> 40 & 1023]}"
+        for n in memoryview(os.urandom(8 * count)).cast("Q")
+    ]
 
 
 def parse(id: str) -> Reference | None:

@@ -99,7 +99,8 @@ class Memory:
     @property
     def available(self) -> int:
         """How many tasks may be leased now."""
-        return self.counts[State.WAITING] - self.delayed - sum(self.of(tenant).available for tenant in self.paused)
+        waiting = self.counts[State.WAITING] - self.delayed
+        return waiting - sum(self.of(tenant).available for tenant in self.paused) if self.paused else waiting
 
     def available_of(self, tenant: str) -> int:
         """Return how many tasks of a tenant may be leased now."""
