@@ -34,6 +34,27 @@ async def streamed(http, url: str, seen: list[str], began: asyncio.Event) -> Non
             began.set()
 
 
+async def id_of_the_next(http, url: str, after: int) -> str:
+    """Return what a browser keeps of a stream that breaks after its first change."""
+    async with http.get(f"{url}/events?after={after}", headers={"Accept": "text/event-stream"}) as answer:
+        kept = ""
+        async for line in answer.content:
+            name, _, value = line.decode().strip().partition(": ")
+            kept = value if name == "id" else kept
+            if name == "data":
+                return kept
+    raise AssertionError("the stream ended")
+
+
+async def first_of_all(http, url: str, left: str) -> str:
+    """Return the first line about a change, of a stream that is resumed as a browser does."""
+    async with http.get(f"{url}/events", headers={"Accept": "text/event-stream", "Last-Event-ID": left}) as answer:
+        async for line in answer.content:
+            if line.startswith((b"event", b"data")):
+                return line.decode().strip()
+    raise AssertionError("the stream ended")
+
+
 @pytest.mark.parametrize("grown", [False, True])
 async def test_readers_are_told_of_a_restored_database(tmp_path: Path, grown: bool) -> None:
     """Also where the copy has meanwhile more events than the readers know (`grown`): numbers alone do not tell."""
@@ -45,6 +66,7 @@ async def test_readers_are_told_of_a_restored_database(tmp_path: Path, grown: bo
         await whole.ready()
         lost = await client.upload(photo(2))
         page = await client.changes(lost.seq - 1, wait=10.0)
+        left = await id_of_the_next(http, f"http://{whole.master}", lost.seq - 1)
         seen, began = list[str](), asyncio.Event()
         reading = asyncio.create_task(streamed(http, f"http://{whole.master}", seen, began))
         await began.wait()
@@ -61,6 +83,7 @@ async def test_readers_are_told_of_a_restored_database(tmp_path: Path, grown: bo
             while "event: missed" not in seen:
                 await asyncio.wait([reading], timeout=0.1)
                 assert not reading.done()
+        assert await first_of_all(http, f"http://{whole.master}", left) == "event: missed"
         told = await client.changes(page.last, known=page.db)
         assert told.restored
         assert told.db != page.db

@@ -37,7 +37,8 @@ function open(): void {
   clearTimeout(retry);
   source?.close();
   const resumed = last !== undefined;
-  source = new EventSource(address(resumed ? `events?after=${last}` : "events"));
+  // The number, and after a hyphen the name of the database that gave it.
+  source = new EventSource(address(resumed ? `events?after=${last?.replace("-", "&known=")}` : "events"));
   source.onopen = () => {
     connection.value = "live";
     if (!resumed) for (const follower of followers) follower.missed();

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 from contextlib import suppress
 from typing import Annotated
@@ -18,7 +19,7 @@ from safelight.client.db import DbClient
 from safelight.errors import Code, Error
 from safelight.master.access.tenant import tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
-from safelight.master.live.feed import Feed
+from safelight.master.live.feed import Feed, stream_id
 from safelight.master.live.readers import Readers
 from safelight.master.metrics import Metrics
 from safelight.wire import EventPage
@@ -31,6 +32,7 @@ _KEEP_ALIVE = 15.0
 _PAGE = 500
 _BUFFER = 128 * 1024
 _BIGGEST = 2**63 - 1
+_ID = re.compile(r"([0-9]{1,19})(?:-([0-9A-Za-z-]{1,64}))?")
 _HEADERS = {
     "Content-Type": _STREAM,
     "Cache-Control": "no-store",
@@ -47,7 +49,7 @@ class TaskEventQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     after: After | None = None
     wait: Annotated[float, Meta(ge=0, le=60, description="seconds to wait for the first change")] = 0.0
     limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
-    known: Annotated[str, Meta(max_length=64, description="the `db` of the page before; JSON only")] = ""
+    known: Annotated[str, Meta(max_length=64, description="the `db` of the page or of the stream's id before")] = ""
 
 
 class EventQuery(TaskEventQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,13 +87,13 @@ class Events:
         return await self._answer(request, query, task.id)
 
     async def _answer(self, request: web.Request, query: TaskEventQuery, task: str | None) -> web.StreamResponse:
-        after = _resumed(request) if query.after is None else query.after
+        after, known = _resumed(request) if query.after is None else (query.after, query.known)
         if after is None:
             after = await self._feed.now()
         accept = request.headers.get("Accept", "")
         if JSON in accept and _STREAM not in accept:
             page, _ = await self._feed.read(
-                after, limit=query.limit, wait=query.wait, task=task, tenant=tenant_of(request), known=query.known
+                after, limit=query.limit, wait=query.wait, task=task, tenant=tenant_of(request), known=known
             )
             return http.json_response(page)
         with self._readers.take(tenant_of(request), request.transport):
@@ -99,16 +101,16 @@ class Events:
                 return web.StreamResponse(headers=_HEADERS)
             self._metrics.readers.set(len(self._readers))
             try:
-                return await self._stream(request, after, task)
+                return await self._stream(request, after, known or self._feed.db, task)
             finally:
                 self._metrics.readers.set(len(self._readers) - 1)
 
-    async def _stream(self, request: web.Request, after: int, task: str | None) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, after: int, known: str, task: str | None) -> web.StreamResponse:
         response = web.StreamResponse(headers=_HEADERS)
         await response.prepare(request)
         _bound_buffer(request)
         tenant = tenant_of(request)
-        data, known = _RETRY + b"id: %d\n\n" % after, ""
+        data = _RETRY + b"id: %b\n\n" % stream_id(after, known)
         try:
             while not self._stopping.is_set():
                 # A reader that reads nothing must not use up memory; it can resume where it was disconnected.
@@ -140,18 +142,18 @@ class Events:
         if frames:
             return page.last, page.db, missed + b"".join(frames)
         # An id without data is not an event, but an interrupted stream resumes from it.
-        return page.last, page.db, missed + b": keep-alive\nid: %d\n\n" % page.last
+        return page.last, page.db, missed + b": keep-alive\nid: %b\n\n" % stream_id(page.last, page.db)
 
     def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
         answer = {_STREAM: {"type": "string"}, JSON: EventPage}
         description = (
-            "Server-sent events, each with its number as id and an Event as data; a broken stream resumes by "
-            "Last-Event-ID or `after`. An event named `missed` says that retention removed some, or that an older copy "
-            "of the database was restored: read the tasks again. "
-            "With `Accept: application/json`, one page as a long poll."
+            "Server-sent events, each with an Event as data and, as id, its number, a hyphen and the name of the "
+            "database; a broken stream resumes by Last-Event-ID, or by `after` and `known`. An event named `missed` "
+            "says that retention removed some, or that an older copy of the database was restored: read the tasks "
+            "again. With `Accept: application/json`, one page as a long poll."
         )
-        headers = {"Last-Event-ID": "the number of the last change that is known, as browsers send it"}
+        headers = {"Last-Event-ID": "the id of the last change that is known, or its number, as browsers send it"}
         errors = (Code.INVALID_REQUEST, Code.TOO_MANY_REQUESTS, Code.UNAVAILABLE)
         return [
             Endpoint(
@@ -175,11 +177,13 @@ def _bound_buffer(request: web.Request) -> None:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
 
 
-def _resumed(request: web.Request) -> int | None:
+def _resumed(request: web.Request) -> tuple[int | None, str]:
+    """Return the number that a stream is resumed after, and the database that gave it where the id says so."""
     text = request.headers.get("Last-Event-ID", "")
     if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 20) or int(text) > _BIGGEST:
-        sentence = "Last-Event-ID is the number of a change, as the stream gave it."
+        return None, ""
+    found = _ID.fullmatch(text)
+    if found is None or int(found[1]) > _BIGGEST:
+        sentence = "Last-Event-ID is the id or the number of a change, as the stream gave it."
         raise Error(Code.INVALID_REQUEST, sentence, position="Last-Event-ID")
-    return int(text)
+    return int(found[1]), found[2] or ""

@@ -60,6 +60,11 @@ class Feed:
         self._stopped = True
         self._wake(set(self._waiting))
 
+    @property
+    def db(self) -> str:
+        """The database that was followed last, as pages name it; empty before the first page."""
+        return self._db_known
+
     async def now(self) -> int:
         """Return the number of the latest change, as db knows it. Raises UNAVAILABLE."""
         return (await self._db.summary()).seq
@@ -87,7 +92,7 @@ class Feed:
                 found = self._kept(after, limit, task, tenant) if known in ("", self._db_known) else None
                 if found is None or (wait <= 0 and not found[0].events):  # who does not wait gets the latest
                     page = await self._db.events(after, limit=limit, task=task, tenant=tenant, known=known)
-                    found = page, [frame(event) for event in page.events]
+                    found = page, [frame(event, page.db) for event in page.events]
                 left = deadline - loop.time()
                 if found[0].events or found[0].restored or self._stopped or left <= 0:
                     return found
@@ -174,7 +179,7 @@ class Feed:
             self._wake(set(self._waiting))
         self._last, self._oldest = page.last, page.oldest
         self._events += page.events
-        self._frames += [frame(event) for event in page.events]
+        self._frames += [frame(event, page.db) for event in page.events]
         self._numbers += [event.seq for event in page.events]
         if len(self._numbers) > 2 * _KEPT:
             dropped = len(self._numbers) - _KEPT
@@ -189,6 +194,11 @@ def _of(tenant: str | None) -> str:
     return "" if tenant is None else f"tenant:{tenant}"
 
 
-def frame(event: Event) -> bytes:
-    """Return a change as a server-sent event."""
-    return b"id: %d\ndata: %b\n\n" % (event.seq, encode(event))
+def frame(event: Event, db: str) -> bytes:
+    """Return a change as a server-sent event of a database."""
+    return b"id: %b\ndata: %b\n\n" % (stream_id(event.seq, db), encode(event))
+
+
+def stream_id(seq: int, db: str) -> bytes:
+    """Return the id of a change in a stream: its number and, where it is known, the `db` that gave it."""
+    return f"{seq}-{db}".encode() if db else b"%d" % seq
