@@ -284,6 +284,24 @@ async def _check_claims(store):
     assert len(await store.lease(request(n=5))) == 1
 
 
+async def test_no_other_index_serves_a_look_up_by_number_or_key(instances, database):
+    """The planner takes any index for a single page while few tasks are alive, and would read it as a whole."""
+    await instances()
+    server = await asyncpg.connect(
+        database, server_settings={"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
+    )
+
+    async def plan(name: str, *values: object) -> str:
+        return "\n".join(line for (line,) in await server.fetch(f"EXPLAIN {statements()[name]}", *values))
+
+    assert "task_pkey" in await plan("live_by_number", [1])
+    assert "task_idempotency" in await plan("tasks_by_idempotency_key", "[]")
+    await server.execute("ALTER TABLE task DROP CONSTRAINT task_pkey; DROP INDEX task_idempotency")
+    assert "Seq Scan on task" in await plan("live_by_number", [1])
+    assert "Seq Scan on task" in await plan("tasks_by_idempotency_key", "[]")
+    await server.close()
+
+
 async def test_a_task_that_comes_back_behind_the_position_is_leased_at_every_instance(instances):
     one, other = await instances(), await instances()
     made = await one.create([new_task() for _ in range(4)])

@@ -1,5 +1,5 @@
--- The statements of the PostgreSQL backend, each below its name. `tenant || ''`, `state + 0` and `OFFSET 0` leave the
--- planner one index; migrations/0004_indexes.sql says why.
+-- The statements of the PostgreSQL backend, each below its name. `tenant || ''`, `coalesce(tenant, '')`, `state + 0` and
+-- `OFFSET 0` leave the planner one index; migrations/0004_indexes.sql and 0006_numbers.sql say why.
 -- `:task` and `:event` are a row as a JSON array, `:task_columns` and so on the names of its columns, and
 -- `:task_arrays` the columns of many rows as arrays; connection.py makes them from rows.TaskRow and rows.EventRow.
 
@@ -88,7 +88,7 @@ SELECT coalesce(json_agg(:task), '[]')::text FROM ended WHERE n = ANY ($1::bigin
 SELECT coalesce(json_agg(:task), '[]')::text
 FROM (SELECT value->>0 AS t, value->>1 AS k FROM json_array_elements($1::json)) AS wanted
 CROSS JOIN LATERAL (
-  SELECT * FROM every_task WHERE idempotency_key = k AND idempotency_key IS NOT NULL AND tenant || '' = t OFFSET 0
+  SELECT * FROM every_task WHERE idempotency_key = k AND idempotency_key IS NOT NULL AND coalesce(tenant, '') = t OFFSET 0
 ) AS task;
 
 -- name: finished_alike
@@ -107,7 +107,7 @@ SELECT json_build_array(
   (SELECT json_agg(:task)
    FROM (SELECT value->>0 AS t, value->>1 AS k FROM json_array_elements($1::json)) AS wanted
    CROSS JOIN LATERAL (
-     SELECT * FROM every_task WHERE idempotency_key = k AND idempotency_key IS NOT NULL AND tenant || '' = t OFFSET 0
+     SELECT * FROM every_task WHERE idempotency_key = k AND idempotency_key IS NOT NULL AND coalesce(tenant, '') = t OFFSET 0
    ) AS task),
   (SELECT json_agg(:task)
    FROM (SELECT value->>0 AS t, value->>1 AS i, (value->>2)::bigint AS s FROM json_array_elements($2::json)) AS wanted
