@@ -19,9 +19,10 @@ def _photo(name: str, width: int) -> Image.Image:
 
 
 def photo(number: int, *, width: int = 160, kind: str = "PNG") -> bytes:
-    """Return the number-th of any number of different photos, encoded."""
+    """Return the number-th of some ten thousand different photos, encoded."""
     names = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
-    made = ImageChops.offset(_photo(names[number % len(names)], width), number // len(names), number)
+    copy, name = divmod(number, len(names))
+    made = ImageChops.offset(_photo(names[name], width), copy % width, copy // width)
     buffer = io.BytesIO()
     made.save(buffer, kind)
     return buffer.getvalue()
