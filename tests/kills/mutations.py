@@ -48,7 +48,7 @@ def events_apart() -> None:
 
         def pausing(**options: Any) -> None:
             if next(begun):
-                time.sleep(0.1)
+                time.sleep(0.3)
             begin(**options)
 
         self._connection.begin = pausing
@@ -142,7 +142,7 @@ _EVENT_LOST = "0 events that say it was created|finished 0 times|while None held
 
 MUTATIONS: dict[str, tuple[Callable[[], None], str, int]] = {
     "answer_before_commit": (answer_before_commit, "was acknowledged and is gone|was taken back", 1),
-    "events_apart": (events_apart, _EVENT_LOST, 2),
+    "events_apart": (events_apart, _EVENT_LOST, 4),
     "no_fence": (no_fence, "held the lease|published [0-9] times|finished [02-9] times|leased after", 0),
     "settled_twice": (settled_twice, "published [0-9] times|finished [02-9] times", 0),
     "leased_twice": (leased_twice, "began while [0-9]+ held the lease", 0),
