@@ -22,7 +22,7 @@ def photo(number: int, *, width: int = 160, kind: str = "PNG") -> bytes:
     """Return the number-th of some ten thousand different photos, encoded."""
     names = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
     copy, name = divmod(number, len(names))
-    made = ImageChops.offset(_photo(names[name], width), copy % width, copy // width)
+    made = ImageChops.offset(_photo(names[name], width), copy, number + copy // width)
     buffer = io.BytesIO()
     made.save(buffer, kind)
     return buffer.getvalue()
