@@ -3,7 +3,8 @@
 The files themselves are real ones, in memory: they are the volatile picture, which running programs see. The durable
 picture is taken when something is flushed: the content of a file by `fsync` of the file, the names in a directory by
 `fsync` of the directory. After a power cut, whatever differs between the two may have reached the disk or not, each
-name and each write by itself; the seed decides. After a kill, the volatile picture stays as it is.
+name and each write by itself; the seed decides. Only a rename is one step, in two directories too, as it is in the
+journal of ext4, XFS, Btrfs and ZFS. After a kill, the volatile picture stays as it is.
 
 Each run of a program begins on a copy in a directory of its own, so that nothing the dead one still holds matters.
 """
@@ -86,6 +87,7 @@ class Disk:
     def copy(self, target: Path, *, power_cut: bool) -> None:
         """Write what is left after a crash into a new directory."""
         target.mkdir(mode=0o700)
+        self._renamed = dict.fromkeys(self._renames(), None) if power_cut else {}
         self._copy(os.fspath(self.root), self.root.stat().st_ino, os.fspath(target), power_cut=power_cut)
 
     def _copy(self, source: str | None, inode: int, target: str, *, power_cut: bool) -> None:
@@ -93,7 +95,7 @@ class Disk:
         durable = self._names.get(inode, {}) if power_cut else volatile
         for name in sorted(volatile.keys() | durable.keys()):
             now, then = volatile.get(name), durable.get(name)
-            found = now if now == then else self._rng.choice((now, then))
+            found = now if now == then else self._reached(now, then)
             if found is None:
                 continue
             path = f"{source}/{name}" if source is not None and found == now else None
@@ -103,6 +105,27 @@ class Disk:
             else:
                 file = Path(path) if path is not None else None
                 self._copy_file(file, found.inode, Path(target, name), power_cut=power_cut)
+
+    def _reached(self, now: _Node | None, then: _Node | None) -> _Node | None:
+        """Return what a name is after a power cut. A rename takes effect in both directories or in none."""
+        inode = now.inode if now is not None else then.inode if then is not None else -1
+        if inode not in self._renamed:
+            return self._rng.choice((now, then))
+        done = self._renamed[inode]
+        if done is None:
+            done = self._renamed[inode] = self._rng.choice((True, False))
+        return now if done else then
+
+    def _renames(self) -> set[int]:
+        """Return the files that have left one name for another, neither of which is flushed."""
+        volatile = {}
+        for directory, _, _ in os.walk(self.root):
+            inode = os.stat(directory).st_ino  # noqa: PTH116 - a disk has hundreds of directories
+            volatile |= {(inode, name): node.inode for name, node in _names(directory).items()}
+        durable = {(inode, name): node.inode for inode, names in self._names.items() for name, node in names.items()}
+        came = {inode for place, inode in volatile.items() if durable.get(place) != inode}
+        left = {inode for place, inode in durable.items() if volatile.get(place) != inode}
+        return came & left
 
     def _copy_file(self, source: Path | None, inode: int, target: Path, *, power_cut: bool) -> None:
         now = None
