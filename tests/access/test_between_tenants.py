@@ -42,6 +42,17 @@ async def test_a_number_of_all_tenants_is_told_to_nobody_else(plane, http):
     assert (await second.call("GET", "/summary"))["webhooks_due"] == 0
 
 
+NAMING_A_TASK = (
+    *(("POST", "/tasks/actions", lambda name, a=a: {"action": a, "tasks": [name], "recipe": "invert"})
+      for a in ("cancel", "retry", "release", "delete", "rerun")),
+    ("POST", "/preview", lambda name: {"task": name, "recipe": PNG}),
+    ("GET", "/archive?tasks=NAME", None), ("GET", "/tasks?before=NAME", None), ("GET", "/tasks?search=NAME", None),
+    ("GET", "/tasks?before=NAME&search=a", None), ("GET", "/tasks/counts?search=NAME", None),
+    ("GET", "/events?after=0&task=NAME", None), ("GET", "/webhooks/calls?before=NAME", None),
+)  # fmt: skip
+"""What takes the name of a task elsewhere than in its path: method, path, and the body with the name."""
+
+
 @pytest.mark.slow
 async def test_what_is_anothers_is_answered_like_what_does_not_exist(keyed, root):
     """Every route with a name in its path, and every field and parameter that takes one: status, headers and body."""
@@ -78,14 +89,7 @@ async def test_what_is_anothers_is_answered_like_what_does_not_exist(keyed, root
                     assert seen == await ask(route.method, paths[1], unknown(name), body), (route.method, paths[0])
                     asked += 1
     assert asked > 150
-    for method, path, field in (
-        *(("POST", "/tasks/actions", lambda name, a=a: {"action": a, "tasks": [name], "recipe": "invert"})
-          for a in ("cancel", "retry", "release", "delete", "rerun")),
-        ("POST", "/preview", lambda name: {"task": name, "recipe": PNG}),
-        ("GET", "/archive?tasks=NAME", None), ("GET", "/tasks?before=NAME", None), ("GET", "/tasks?search=NAME", None),
-        ("GET", "/tasks?before=NAME&search=a", None), ("GET", "/tasks/counts?search=NAME", None),
-        ("GET", "/events?after=0&task=NAME", None), ("GET", "/webhooks/calls?before=NAME", None),
-    ):  # fmt: skip
+    for method, path, field in NAMING_A_TASK:
         for name in (made.id, waiting.id):
             seen, nothing = [
                 await ask(method, path.replace("NAME", each), each, field and field(each))

@@ -46,9 +46,9 @@ async def id_of_the_next(http, url: str, after: int) -> str:
     raise AssertionError("the stream ended")
 
 
-async def first_of_all(http, url: str, left: str) -> str:
-    """Return the first line about a change, of a stream that is resumed as a browser does."""
-    async with http.get(f"{url}/events", headers={"Accept": "text/event-stream", "Last-Event-ID": left}) as answer:
+async def first_of_all(http, url: str, headers: dict[str, str], query: str = "") -> str:
+    """Return the first line about a change, of a stream that is resumed."""
+    async with http.get(f"{url}/events{query}", headers={"Accept": "text/event-stream", **headers}) as answer:
         async for line in answer.content:
             if line.startswith((b"event", b"data")):
                 return line.decode().strip()
@@ -83,7 +83,10 @@ async def test_readers_are_told_of_a_restored_database(tmp_path: Path, grown: bo
             while "event: missed" not in seen:
                 await asyncio.wait([reading], timeout=0.1)
                 assert not reading.done()
-        assert await first_of_all(http, f"http://{whole.master}", left) == "event: missed"
+        assert await first_of_all(http, f"http://{whole.master}", {"Last-Event-ID": left}) == "event: missed"
+        after, _, known = left.partition("-")
+        query = f"?after={after}&known={known}"  # as the page does
+        assert await first_of_all(http, f"http://{whole.master}", {}, query) == "event: missed"
         told = await client.changes(page.last, known=page.db)
         assert told.restored
         assert told.db != page.db

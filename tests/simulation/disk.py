@@ -49,6 +49,8 @@ class Disk:
         self._databases: dict[int, bytearray] = {}
         """The same of the files of SQLite, of which only writes are noted."""
         self._held: list[int] = []
+        self._renamed: dict[int, bool | None] = {}
+        """While a copy is made: the files whose rename was not flushed, and whether it took effect."""
         self._keep(os.fspath(root), root.stat().st_ino)
 
     def flush(self, descriptor: int) -> None:
@@ -108,13 +110,12 @@ class Disk:
 
     def _reached(self, now: _Node | None, then: _Node | None) -> _Node | None:
         """Return what a name is after a power cut. A rename takes effect in both directories or in none."""
-        inode = now.inode if now is not None else then.inode if then is not None else -1
-        if inode not in self._renamed:
+        renamed = next((node.inode for node in (now, then) if node is not None and node.inode in self._renamed), None)
+        if renamed is None:
             return self._rng.choice((now, then))
-        done = self._renamed[inode]
-        if done is None:
-            done = self._renamed[inode] = self._rng.choice((True, False))
-        return now if done else then
+        if self._renamed[renamed] is None:
+            self._renamed[renamed] = self._rng.choice((True, False))
+        return now if self._renamed[renamed] else then
 
     def _renames(self) -> set[int]:
         """Return the files that have left one name for another, neither of which is flushed."""

@@ -4,7 +4,8 @@ import hashlib
 import os
 import tempfile
 import time
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from io import FileIO
 from pathlib import Path
 
@@ -19,6 +20,16 @@ from support.pieces import stream
 from support.tasks import refused
 
 DATA = bytes(range(256)) * 12_000  # three pieces for the disk
+
+
+@asynccontextmanager
+async def opened_in(directory: Path) -> AsyncIterator[tuple[DirectoryStore, PartialDirectory]]:
+    """Open a store of blobs, and of uploads that become blobs of it."""
+    async with (
+        DirectoryStore.at(directory / "blobs") as blobs,
+        PartialDirectory.at(directory / "partials", blobs, PartialLimits()) as store,
+    ):
+        yield blobs, store
 
 
 @contextmanager
@@ -98,10 +109,7 @@ async def test_the_name_of_the_blob_is_flushed_before_the_bytes_are_moved(tmp_pa
 
 
 async def test_a_power_cut_may_take_the_outcome_back_and_nothing_else(tmp_path):
-    async with (
-        DirectoryStore.at(tmp_path / "blobs") as blobs,
-        PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store,
-    ):
+    async with opened_in(tmp_path) as (blobs, store):
         opened = await store.create(NewPartial(size=3))
         await store.append(opened.id, 0, stream(b"abc"))
         blob = await store.finish(opened.id)
@@ -109,10 +117,7 @@ async def test_a_power_cut_may_take_the_outcome_back_and_nothing_else(tmp_path):
     for left in (None, b"", b"ta", b"\0\0\0\0\0"):
         file = tmp_path / "partials" / opened.id / "outcome"
         file.unlink() if left is None else file.write_bytes(left)
-        async with (
-            DirectoryStore.at(tmp_path / "blobs") as blobs,
-            PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store,
-        ):
+        async with opened_in(tmp_path) as (blobs, store):
             assert (await store.get(opened.id)).outcome == ""
             assert await store.finish(opened.id) == blob
             assert (await store.close(opened.id, "task")).outcome == "task"
@@ -125,18 +130,12 @@ async def test_a_finished_upload_keeps_its_blob_until_it_is_closed(tmp_path):
         (freed,) = await blobs.remove([blob.digest], before=time.time() + 3600.0)
         return freed is not None
 
-    async with (
-        DirectoryStore.at(tmp_path / "blobs") as blobs,
-        PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store,
-    ):
+    async with opened_in(tmp_path) as (blobs, store):
         opened = await store.create(NewPartial(size=3))
         await store.append(opened.id, 0, stream(b"abc"))
         blob = await store.finish(opened.id)
         assert not await collected()
-    async with (
-        DirectoryStore.at(tmp_path / "blobs") as blobs,
-        PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store,
-    ):
+    async with opened_in(tmp_path) as (blobs, store):
         found = await store.get(opened.id)
         assert (found.offset, found.outcome) == (3, "")
         assert not await collected()
@@ -152,10 +151,7 @@ async def test_a_finished_upload_keeps_its_blob_until_it_is_closed(tmp_path):
 
 
 async def test_an_upload_that_was_finished_with_a_stored_blob_takes_no_room(tmp_path):
-    async with (
-        DirectoryStore.at(tmp_path / "blobs") as blobs,
-        PartialDirectory.at(tmp_path / "partials", blobs, PartialLimits()) as store,
-    ):
+    async with opened_in(tmp_path) as (blobs, store):
         stored = await blobs.put(stream(b"abc"))
         opened = await store.create(NewPartial(size=3))
         await store.append(opened.id, 0, stream(b"abc"))

@@ -78,6 +78,7 @@ async def test_a_blob_that_alone_cannot_be_read_is_no_outage(storage, opened, tm
 
 async def test_a_blob_that_is_gone_ends_the_task(storage, opened):
     async with impatient(storage.url) as client:
+        await client.put(b"another photo")
         with pytest.raises(Error) as caught:
             await opened(client)
     assert (caught.value.code, isinstance(caught.value, OutageError)) == (Code.NOT_FOUND, False)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import cyclopts
 
-PATIENCE = 3.0
+GRACE = 3.0
 """Seconds that threads have to end after Ctrl-C."""
 GROUPS = {
     "package": "Compose, build, find and move packages.",
@@ -154,7 +154,7 @@ def _run(command: Coroutine[Any, Any, Any]) -> Any:
 
 
 def _give_up() -> None:
-    time.sleep(PATIENCE)
+    time.sleep(GRACE)
     host.kill_all()
     os._exit(130)
 

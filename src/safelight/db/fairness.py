@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from heapq import heapify, heappop, heapreplace
 
-from safelight.access.connections.shares import share
+from safelight.access.shares import share
 
 
 class Share:

@@ -10,11 +10,11 @@ from cyclopts import Parameter
 
 from drumhead.cli.flags import Json
 from drumhead.cli.output import notice, print_json, print_table, progress
+from drumhead.cli.package.demo import run_demo
 from drumhead.cli.package.store import print_packages
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import find_home
 from drumhead.image.package_project import package_project
-from drumhead.machine.demo import run_demo
 from drumhead.manifest.project import read_project
 from drumhead.package.build import build_package
 from drumhead.package.new import write_recipe

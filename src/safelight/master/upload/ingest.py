@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from safelight import tracing
-from safelight.access.connections.shares import no_room
+from safelight.access.shares import no_room
 from safelight.client.base import retrying
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error

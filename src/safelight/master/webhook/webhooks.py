@@ -14,7 +14,7 @@ import aiohttp
 from yarl import URL
 
 from safelight import __version__, background, tracing
-from safelight.access.connections.shares import share
+from safelight.access.shares import share
 from safelight.client.db import DbClient
 from safelight.errors import Error
 from safelight.master.api.public_schema import public

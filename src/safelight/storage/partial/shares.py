@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from safelight.access.connections.shares import no_room, share
+from safelight.access.shares import no_room, share
 from safelight.storage.partial.refusals import too_many
 from safelight.wire import NewPartial
 

@@ -1,4 +1,4 @@
-"""How many places one of several owners may have, so that another always finds one; and how many bytes."""
+"""What one of several tenants may have, so that another always finds some: places, and bytes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from safelight.errors import Code, Error
 
 
 def share(most: int, taken: int, theirs: int) -> int:
-    """Return how many of `most` places an owner may have: half of those that the others leave, but always one.
+    """Return how many of `most` places a tenant may have: half of those that the others leave, but always one.
 
-    `taken` places are held by all together, `theirs` of them by this owner.
+    `taken` places are held by all together, `theirs` of them by this tenant.
     """
     return max(1, (most - taken + theirs) // 2)
 
