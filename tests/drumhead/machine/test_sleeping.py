@@ -25,6 +25,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 print("a start", flush=True)
 http.server.ThreadingHTTPServer(("", 8000), Handler).serve_forever()
 """
+SLOW = "import time\ntime.sleep(4)\n" + SERVER
 LIMIT = aiohttp.ClientTimeout(total=180)
 
 
@@ -33,14 +34,16 @@ def image(drumhead, tmp_path_factory):
     files = {
         "meta/package.yaml": "name: sleeper\ntitle: Sleeper\nauthor: a\nrequire: [python]\n",
         "meta/run.yaml": "runtime: python\nwarm: [http.server]\nconfig_set:\n  serve:\n    main: /server.py\n"
-        "  broken:\n    main: /broken.py\nconfig_set_default: serve\n",
+        "  slow:\n    main: /slow.py\n  broken:\n    main: /broken.py\nconfig_set_default: serve\n",
         "server.py": SERVER,
+        "slow.py": SLOW,
         "broken.py": "raise SystemExit(4)\n",
     }
     drumhead("package", "compose", "-C", write_files(tmp_path_factory.mktemp("sleeper"), files), "test/sleeper")
     drumhead("snapshot", "create", "test/sleeper", "-m", "96M")
     yield "test/sleeper"
     drumhead.run("delete", "--force", "sleeper")
+    drumhead.run("delete", "--force", "sleeper-slow")
     drumhead.run("delete", "--force", "sleeper-broken")
     drumhead("rmi", "test/sleeper")
 
@@ -83,6 +86,12 @@ async def test_the_first_connection_starts_a_machine_that_sleeps(drumhead, image
     assert await post(port, "again") == (200, "AGAIN"), "the same port"
     drumhead("delete", "--force", "sleeper")
     assert not directory.exists()
+
+
+async def test_a_machine_does_not_sleep_before_its_program_has_listened(drumhead, image):
+    run(drumhead, image, "sleeper-slow", "--run", "slow")
+    await asleep(drumhead, "sleeper-slow")
+    assert (Instances(drumhead.home).directory("sleeper-slow") / "log").read_text().count("a start") == 1
 
 
 async def test_a_connection_to_a_machine_that_cannot_start_is_refused_with_a_sentence(drumhead, image):

@@ -46,7 +46,8 @@ class SocketActivation:
         self._name = name
         self._one_change = asyncio.Lock()
         self._waiting = self._open = 0
-        self._idle_since = time.monotonic()
+        self._idle_since = self._began = time.monotonic()
+        self._has_listened = False
 
     @asynccontextmanager
     async def listening(self, forwards: tuple[PortForward, ...]) -> AsyncIterator[None]:
@@ -80,12 +81,35 @@ class SocketActivation:
         return 0.0 if self._open or self._waiting else time.monotonic() - self._idle_since
 
     async def sleep(self, idle: float) -> bool:
-        """Stop the machine if nobody was connected for `idle` seconds. Tell whether it is stopped."""
+        """Stop the machine if nobody was connected for `idle` seconds. Tell whether it is stopped.
+
+        The time before its program first listened does not count.
+        """
         async with self._one_change:
             if self.idle_for() < idle:
                 return False
+            if await self._is_starting():
+                self._idle_since = time.monotonic()
+                return False
             await stop_machine(self._instances, self._name, final=False)
             return True
+
+    async def _is_starting(self) -> bool:
+        """Tell whether the machine runs, and its program still has time to listen for the first time."""
+        if self._has_listened or time.monotonic() - self._began >= START_TIME:
+            return False
+        instance = self._instances.read(self._name)
+        if instance.state != "running":
+            return instance.state == "starting"
+        ports = {forward.guest_port for forward in instance.launch.forwards}
+        with suppress(DrumheadError):  # it has ended meanwhile
+            self._has_listened = any([await self._listens(port) for port in ports])
+            return not self._has_listened
+        return False
+
+    async def _listens(self, port: int) -> bool:
+        answer = await control(self._instances.directory(self._name), {"do": "listening", "port": port})
+        return bool(answer.get("listening"))
 
     async def _serve(self, index: int, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Wait until the machine's program listens, then copy in both directions until both have ended."""
@@ -123,11 +147,10 @@ class SocketActivation:
                 log.info("%s: a connection starts it", self._name)
                 await restart_machine(self._home, self._name, attached=False)
             instance = await wait_started(self._instances, self._name)
-            directory = self._instances.directory(self._name)
             # One question at a time, as the control channel has one client at a time.
             while True:
-                answer = await control(directory, {"do": "listening", "port": port})
-                if answer.get("listening"):
+                if await self._listens(port):
+                    self._has_listened = True
                     return instance
                 await asyncio.sleep(POLL)
 
