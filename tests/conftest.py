@@ -45,7 +45,6 @@ LONGEST = (
     "backup",
     "cli",
     "tutorial",
-    "master/test_master_openapi.py",
 )
 """What takes longest, in the order in which it is begun: at the end only short files are left, and no process waits
 for another."""
