@@ -302,6 +302,30 @@ async def test_no_other_index_serves_a_look_up_by_number_or_key(instances, datab
     await server.close()
 
 
+async def test_no_other_index_serves_a_look_up_among_tasks_that_have_ended(instances, database):
+    """A new partition has no statistics: the planner would take any index, and read it as a whole."""
+    store = await instances()
+    await store.create([new_task()])  # there is a partition
+    server = await asyncpg.connect(
+        database, server_settings={"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
+    )
+
+    async def plan(name: str, *values: object) -> str:
+        return "\n".join(line for (line,) in await server.fetch(f"EXPLAIN {statements()[name]}", *values))
+
+    looks = {
+        "finished_alike": (("[]", "engine"), "input_spec_engine_tenant_idx"),
+        "ended_by_number": (([1],), "_n_idx"),
+        "tasks_by_idempotency_key": (("[]",), "idempotency_key_tenant_idx"),
+    }
+    for name, (values, index) in looks.items():
+        assert index in await plan(name, *values), name
+    await server.execute("DROP INDEX ended_result, ended_n, ended_idempotency")
+    for name, (values, _) in looks.items():
+        assert "Seq Scan on ended_" in await plan(name, *values), name
+    await server.close()
+
+
 async def test_a_task_that_comes_back_behind_the_position_is_leased_at_every_instance(instances):
     one, other = await instances(), await instances()
     made = await one.create([new_task() for _ in range(4)])

@@ -1,5 +1,5 @@
--- The statements of the PostgreSQL backend, each below its name. `tenant || ''`, `coalesce(tenant, '')`, `state + 0` and
--- `OFFSET 0` leave the planner one index; migrations/0004_indexes.sql and 0006_numbers.sql say why.
+-- The statements of the PostgreSQL backend, each below its name. `coalesce(tenant, '')`, `state + 0` and `OFFSET 0` leave
+-- the planner one index; migrations/0004_indexes.sql, 0006_numbers.sql and 0007_ended_indexes.sql say why.
 -- `:task` and `:event` are a row as a JSON array, `:task_columns` and so on the names of its columns, and
 -- `:task_arrays` the columns of many rows as arrays; connection.py makes them from rows.TaskRow and rows.EventRow.
 
@@ -97,7 +97,7 @@ SELECT coalesce(json_agg(:task), '[]')::text
 FROM (SELECT value->>0 AS t, value->>1 AS i, (value->>2)::bigint AS s FROM json_array_elements($1::json)) AS wanted
 CROSS JOIN LATERAL (
   SELECT * FROM ended
-  WHERE state = 2 AND outputs IS NOT NULL AND tenant || '' = t AND input = i AND spec = s AND engine = $2 LIMIT 1
+  WHERE state = 2 AND outputs IS NOT NULL AND coalesce(tenant, '') = t AND input = i AND spec = s AND engine = $2 LIMIT 1
 ) AS alike;
 
 -- name: read_ahead
@@ -113,7 +113,7 @@ SELECT json_build_array(
    FROM (SELECT value->>0 AS t, value->>1 AS i, (value->>2)::bigint AS s FROM json_array_elements($2::json)) AS wanted
    CROSS JOIN LATERAL (
      SELECT * FROM ended
-     WHERE state = 2 AND outputs IS NOT NULL AND tenant || '' = t AND input = i AND spec = s AND engine = $3 LIMIT 1
+     WHERE state = 2 AND outputs IS NOT NULL AND coalesce(tenant, '') = t AND input = i AND spec = s AND engine = $3 LIMIT 1
    ) AS alike),
   (SELECT json_agg(:task) FROM task WHERE n = ANY ($4::bigint[])),
   (SELECT json_agg(:task)
