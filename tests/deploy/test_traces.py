@@ -18,6 +18,7 @@ from yarl import URL
 
 from support.photos import photo
 from support.processes import TIMEOUT, service
+from support.servers import postgres
 from support.system import system
 
 TRACE, CLIENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -99,7 +100,7 @@ class Collector:
 
 
 @asynccontextmanager
-async def traced(path: Path) -> AsyncIterator[tuple[Collector, aiohttp.ClientSession, list[str]]]:
+async def traced(path: Path, backend: str) -> AsyncIterator[tuple[Collector, aiohttp.ClientSession, list[str]]]:
     """A collector, a session, and the URLs of two masters of a system with two workers that trace."""
     async with AsyncExitStack() as stack:
         collector = await stack.enter_async_context(Collector.open())
@@ -110,6 +111,8 @@ async def traced(path: Path) -> AsyncIterator[tuple[Collector, aiohttp.ClientSes
         }
         kinds = ("keyvaluestore", "db", "storage", "master", "worker")
         settings = {"master": ["--webhook-allow-private"], "worker": ["--slots", "1"]}
+        if backend == "postgresql":
+            settings["db"] = ["--store", stack.enter_context(postgres.server()).url()]
         environments = dict.fromkeys(kinds, environment)
         whole = await stack.enter_async_context(system(path, workers=2, settings=settings, environments=environments))
         words = [whole.keyvaluestore, "--data", str(path / "master-2"), "--webhook-allow-private"]
@@ -119,8 +122,9 @@ async def traced(path: Path) -> AsyncIterator[tuple[Collector, aiohttp.ClientSes
 
 
 @pytest.mark.slow
-async def test_one_trace_from_the_upload_to_the_result(tmp_path: Path) -> None:
-    async with traced(tmp_path) as (collector, http, masters):
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+async def test_one_trace_from_the_upload_to_the_result(tmp_path: Path, backend: str) -> None:
+    async with traced(tmp_path, backend) as (collector, http, masters):
         for number, master in enumerate(masters):
             trace = TRACE[:-1] + str(number)
             form = aiohttp.FormData({"webhook": f"{collector.url}/hook"})
