@@ -47,7 +47,18 @@ ROUNDS = {
 }  # fmt: skip
 
 
-async def test_nothing_is_lost_while_the_network_is_cut(tmp_path: Path) -> None:
+BUCKET = {"the bucket": [("storage-1", "seaweedfs"), ("storage-2", "seaweedfs")]}
+BUCKET_CUT = 35.0
+"""Longer than any time limit of a storage with a request to its bucket, but that of the request as a whole."""
+
+
+@pytest.mark.parametrize(
+    ("rounds", "lasts"),
+    [pytest.param(ROUNDS, CUT, id="each-pair"), pytest.param(BUCKET, BUCKET_CUT, id="the-bucket")],
+)
+async def test_nothing_is_lost_while_the_network_is_cut(
+    tmp_path: Path, rounds: dict[str, list[tuple[str, str]]], lasts: float
+) -> None:
     history = History()
     async with AsyncExitStack() as stack:
         places = stack.enter_context(namespaces())
@@ -57,7 +68,7 @@ async def test_nothing_is_lost_while_the_network_is_cut(tmp_path: Path) -> None:
         await whole.open()
         client = await stack.enter_async_context(Client.connect(whole.addresses("master")))
         uploads = await stack.enter_async_context(Uploads.running(client, history, clients=CLIENTS))
-        for name, pairs in ROUNDS.items():
+        for name, pairs in rounds.items():
             await uploads.more(3)
             leader = f"etcd-{1 + await asyncio.to_thread(whole.etcd.leader)}"
             cuts = [(leader if one == LEADER else one, leader if other == LEADER else other) for one, other in pairs]
@@ -65,7 +76,7 @@ async def test_nothing_is_lost_while_the_network_is_cut(tmp_path: Path) -> None:
             before = len(history.acknowledged)
             for pair in cuts:
                 places.cut(*pair)
-            await asyncio.sleep(CUT)  # how long the network is cut is the condition, not something to wait for
+            await asyncio.sleep(lasts)  # how long the network is cut is the condition, not something to wait for
             meanwhile, began = len(history.acknowledged) - before, time.monotonic()
             for pair in cuts:
                 places.heal(*pair)
