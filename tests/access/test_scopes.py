@@ -63,7 +63,7 @@ async def ask(api: Api, method: str, url: str) -> int:
     """Return the status; 0 where the request was let in and waits for something to happen."""
     headers = {**api.headers, "Tus-Resumable": "1.0.0"}
     try:
-        async with asyncio.timeout(2), api.http.request(method, url, headers=headers) as answer:
+        async with asyncio.timeout(5), api.http.request(method, url, headers=headers) as answer:
             return answer.status
     except TimeoutError:
         return 0

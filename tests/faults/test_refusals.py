@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 BOUND = 25.0
 """Seconds in which an upload must be refused whatever is suspended: 11, and more on a machine that is busy."""
-AT_ONCE = 1.5
+AT_ONCE = 5.0
 
 
 async def test_a_suspended_service_is_refused_for_in_bounded_time_and_then_at_once(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ async def test_no_list_and_no_command_waits_long_for_a_suspended_service(tmp_pat
         began = time.monotonic()
         async with http.get(f"http://{whole.master}/services") as answer:
             ready = {seen["name"]: seen["ready"] for seen in await answer.json()}
-        assert time.monotonic() - began < 8.0, "it looks for 3 s, at all at once"
+        assert time.monotonic() - began < 10.0, "it looks for 3 s, at all at once"
         assert ready == {"keyvaluestore": False, "db": True, "storage": True, "master": True}
         whole.running["keyvaluestore"].send(signal.SIGCONT)
         whole.running["master"].send(signal.SIGSTOP)

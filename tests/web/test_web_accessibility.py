@@ -9,7 +9,6 @@ from support.photos import photo
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
-expect.set_options(timeout=45_000)
 
 SIZES = {"desktop": {"width": 1280, "height": 860}, "phone": {"width": 390, "height": 844}}
 
@@ -33,7 +32,7 @@ async def upload_some(client):
         # nobody answers there: the call stays in the list, to be repeated
         hook = "http://127.0.0.1:1/hook" if number else None
         task = await client.upload(photo(number, width=300), recipe="web", filename=f"photo-{number}.png", webhook=hook)
-        await client.wait(task.id, timeout=45)
+        await client.wait(task.id, timeout=90)
     await client.upload(photo(3)[:5000], filename="cut-off.png", batch="autumn")
 
 
@@ -122,7 +121,7 @@ async def look_at_uploads(page, problems, folder):
 async def test_at_200_percent_and_on_a_phone_nothing_is_cut_off(browser, whole, client, folder, width):
     """Zoomed to 200 %, a desktop of 1280 pixels is 640 wide. No word of the page itself is broken."""
     task = await client.upload(photo(0, width=300), recipe="web", filename=f"{'long-name-' * 12}.png", batch="b" * 64)
-    await client.wait(task.id, timeout=45)
+    await client.wait(task.id, timeout=90)
     (folder / f"{'another-name-' * 12}.png").write_bytes(photo(1, width=200))
     async with opened(browser, whole.master, viewport={"width": width, "height": 430}) as page:
         await page.get_by_label("Review before sending").check()
@@ -172,7 +171,7 @@ async def test_by_keyboard_alone(browser, whole, client):
     good = await client.upload(photo(0, width=300), recipe="web", filename="good.png")
     bad = await client.upload(photo(1)[:5000], recipe="web", filename="bad.png")
     for task in (good, bad):
-        await client.wait(task.id, timeout=45)
+        await client.wait(task.id, timeout=90)
     async with opened(browser, whole.master) as page:
         await expect(page.get_by_role("heading", name="Results")).to_be_visible()
         await page.keyboard.press("g")

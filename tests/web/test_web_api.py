@@ -31,7 +31,7 @@ async def ask(whole):
 
 
 async def finished(client, data, **options):
-    task = await client.wait((await client.upload(data, **options)).id, timeout=45)
+    task = await client.wait((await client.upload(data, **options)).id, timeout=90)
     assert task.failure is None
     return task
 
@@ -126,7 +126,7 @@ async def test_a_preview_is_made_by_the_engine(client, ask):
 
 async def test_the_hour_is_known_again_after_a_restart(client, whole, ask):
     await finished(client, photo(3))
-    failed = await client.wait((await client.upload(photo(0)[:5000])).id, timeout=45)
+    failed = await client.wait((await client.upload(photo(0)[:5000])).id, timeout=90)
     assert failed.failure is not None
 
     async def counted():

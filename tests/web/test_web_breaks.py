@@ -17,7 +17,6 @@ from support.photos import photo
 from support.until import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
-expect.set_options(timeout=45_000)
 
 
 @pytest.fixture
@@ -52,7 +51,7 @@ async def arrived(client, path):
     async def one():
         return len((await client.tasks()).tasks) >= 1
 
-    await until(one, timeout=45)
+    await until(one, timeout=90)
     tasks = (await client.tasks()).tasks
     assert len(tasks) == 1
     assert tasks[0].input.digest == hashlib.sha256(path.read_bytes()).hexdigest()

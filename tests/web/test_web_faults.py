@@ -13,7 +13,6 @@ from support.pages.firefox import firefox
 from support.photos import photo
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
-expect.set_options(timeout=45_000)
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
@@ -34,7 +33,7 @@ async def test_without_a_worker_everything_else_answers(browser, whole, client):
         task = await client.upload(
             photo(number, width=900, kind="TIFF"), recipe="invert", filename=f"scan-{number}.tif"
         )
-    await client.wait(task.id, timeout=45)
+    await client.wait(task.id, timeout=90)
     await whole.kill("worker-0")
     try:
         async with opened(browser, whole.master) as page:

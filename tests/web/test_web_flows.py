@@ -16,7 +16,6 @@ from support.photos import photo
 from support.until import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
-expect.set_options(timeout=45_000)
 
 DROP = """async ([selector, type, files]) => {
   const transfer = new DataTransfer();
@@ -274,7 +273,7 @@ async def test_what_a_photo_says_of_itself(page, whole, client, folder, kind):
     path = folder / f"said.{kind.lower()}"
     Image.new("RGB", (64, 48), (200, 90, 40)).save(path, kind, exif=exif)
     task = await client.upload(path, recipe="web")
-    await client.wait(task.id, timeout=45)
+    await client.wait(task.id, timeout=90)
     await page.goto(f"http://{whole.master}/#/photos/{task.id}")
     data = page.get_by_role("region", name="Photo data")
     said = {"Camera": "Nordlicht N-1 Pro", "Lens": "50 mm F1.8", "Taken": "2024-05-17 19:42:08", "Exposure": "1/250 s"}
@@ -285,7 +284,7 @@ async def test_what_a_photo_says_of_itself(page, whole, client, folder, kind):
 
 
 async def test_a_photo_never_runs_as_a_page(page, whole, client):
-    task = await client.wait((await client.upload(photo(0), filename="<b>.png")).id, timeout=45)
+    task = await client.wait((await client.upload(photo(0), filename="<b>.png")).id, timeout=90)
     for path in ("original", "result", "rendition", "rendition?output=image", "original?download=true"):
         answer = await page.request.get(f"http://{whole.master}/task/{task.id}/{path}")
         assert answer.headers["x-content-type-options"] == "nosniff"

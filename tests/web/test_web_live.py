@@ -9,7 +9,6 @@ from support.pages.browser import opened
 from support.photos import photo
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
-expect.set_options(timeout=45_000)
 
 SLOW = {"outputs": {"image": {"operations": [{"op": "blur", "sigma": 90}], "format": "avif", "effort": 10}}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -26,7 +25,7 @@ async def test_the_page_of_a_task_while_it_runs_and_when_it_has_finished(page, w
     await expect(attempts.get_by_text("Cancelled")).to_be_visible()
     await expect(events.get_by_text("Cancelled")).to_be_visible()
 
-    done = await client.wait((await client.upload(photo(5, width=300), recipe="thumbnail")).id, timeout=45)
+    done = await client.wait((await client.upload(photo(5, width=300), recipe="thumbnail")).id, timeout=90)
     await page.goto(f"http://{whole.master}/#/tasks/{done.id}")
     await expect(attempts.get_by_role("listitem")).to_contain_text(
         re.compile("Attempt 1.*Finished.*Worker .*processing")
@@ -67,7 +66,7 @@ async def test_photos_are_seen_while_they_are_uploaded(page, folder):
 async def test_fingers_go_to_the_next_photo_and_zoom(browser, whole, client):
     for number in range(2):
         task = await client.upload(photo(number, width=900), recipe="invert", filename=f"photo-{number}.png")
-        await client.wait(task.id, timeout=45)
+        await client.wait(task.id, timeout=90)
     async with opened(browser, whole.master, **PHONE) as page:
         line = await page.context.new_cdp_session(page)
 

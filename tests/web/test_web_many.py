@@ -15,7 +15,6 @@ from support.pages.browser import opened
 from support.photos import photo
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
-expect.set_options(timeout=45_000)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -106,7 +105,7 @@ async def download_and_delete_a_batch(page, address):
 
 async def test_the_page_of_a_task(page, whole, client):
     task = await client.upload(photo(0)[:9000], filename="cut-off.png", recipe="web", batch="bad")
-    await client.wait(task.id, timeout=45)
+    await client.wait(task.id, timeout=90)
     await page.goto(f"http://{whole.master}/#/tasks/{task.id}")
     attempts = page.get_by_role("region", name="Attempts")
     await expect(attempts).to_contain_text("Attempt 1")
@@ -151,7 +150,7 @@ async def test_review_rename_and_choose_before_sending(page, client, folder):
 
 async def test_zoom_and_photo_data(browser, whole, client):
     task = await client.upload(photo(0, width=1600, kind="JPEG"), recipe="web", filename="large.jpg")
-    await client.wait(task.id, timeout=45)
+    await client.wait(task.id, timeout=90)
     async with opened(browser, whole.master) as page:
         await page.goto(f"http://{whole.master}/#/photos/{task.id}")
         frames = page.locator(".stage .frame")

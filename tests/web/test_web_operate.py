@@ -16,7 +16,6 @@ from support.pages.firefox import firefox
 from support.photos import photo
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
-expect.set_options(timeout=45_000)
 
 
 async def test_the_queue_is_paused_and_resumed_and_the_pause_outlasts_a_restart(browser, whole, client):
@@ -37,7 +36,7 @@ async def test_the_queue_is_paused_and_resumed_and_the_pause_outlasts_a_restart(
         assert (await client.task(task.id)).state is State.WAITING
         await page.get_by_role("button", name="Resume the queue").click()
         await expect(notice).to_have_count(0)
-        assert (await client.wait(task.id, timeout=45)).state is State.FINISHED
+        assert (await client.wait(task.id, timeout=90)).state is State.FINISHED
 
 
 async def test_a_recipe_is_paused_and_a_worker_drained_and_both_are_resumed(browser, whole, client):
@@ -48,7 +47,7 @@ async def test_a_recipe_is_paused_and_a_worker_drained_and_both_are_resumed(brow
         await expect(page.get_by_role("navigation", name="Recipes").get_by_text("paused")).to_have_count(1)
         held = await client.upload(photo(50, width=200), recipe="web", filename="held.png")
         other = await client.upload(photo(51, width=200), recipe="grayscale", filename="other.png")
-        assert (await client.wait(other.id, timeout=45)).state is State.FINISHED
+        assert (await client.wait(other.id, timeout=90)).state is State.FINISHED
         assert (await client.task(held.id)).state is State.WAITING
 
         await page.get_by_role("link", name="System").click()
@@ -63,7 +62,7 @@ async def test_a_recipe_is_paused_and_a_worker_drained_and_both_are_resumed(brow
         assert (await client.task(held.id)).state is State.WAITING
         await expect(workers.get_by_text(seen.worker.id)).to_be_visible()
         await workers.get_by_role("button", name="Resume the worker").click()
-        assert (await client.wait(held.id, timeout=45)).state is State.FINISHED
+        assert (await client.wait(held.id, timeout=90)).state is State.FINISHED
 
 
 async def test_what_fits_on_the_disk_is_shown(page, whole):

@@ -15,7 +15,6 @@ from support.pages.browser import opened
 from support.photos import photo
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
-expect.set_options(timeout=45_000)
 
 WHEN_DRAWN = """(([selector, act]) => {
   const watcher = new MutationObserver(() => {

@@ -57,7 +57,7 @@ async def test_what_takes_longer_than_the_drain_is_returned(client: Client, star
     await begun(worker, task)
     told = time.monotonic()
     assert await worker.stop() == 0
-    assert time.monotonic() - told < 5
+    assert time.monotonic() - told < 7
     assert await kinds(client, task) == ["created", "leased", "returned"]
     await client.cancel(task.id)
 
@@ -66,7 +66,7 @@ async def test_what_a_stopped_worker_has_not_begun_is_taken_up_within_100_ms(cli
     """From the signal on, also while it waits for more; the best of some, since other programs run too."""
     other = WorkerInfo(id="other")
     times: list[float] = []
-    while len(times) < 5 and not (times and min(times) < 0.1):
+    while len(times) < 10 and not (times and min(times) < 0.1):
         worker = await start("--slots", "2", "--drain", "0.2")
         await worker.log("Nothing to do at the moment")
         for decoder in children(worker.process.pid):
@@ -92,7 +92,7 @@ async def test_an_idle_worker_leaves_at_once_and_its_long_poll_with_it(client: C
     await worker.log("Nothing to do at the moment")
     told = time.monotonic()
     assert await worker.stop(signal.SIGINT) == 0
-    assert time.monotonic() - told < 3
+    assert time.monotonic() - told < 15
     assert [line["message"] for line in worker.lines].count("Nothing to do at the moment") == 1
     # Nobody takes a task on behalf of the worker that left.
     task = await client.upload(photo(120))
@@ -126,7 +126,7 @@ async def test_work_on_a_cancelled_task_is_aborted(client: Client, start: Start)
     told = time.monotonic()
     after = await client.upload(photo(141))
     assert (await client.wait(after.id, timeout=20)).state is State.FINISHED
-    assert time.monotonic() - told < 5, "the cancelled photo still held the only slot"
+    assert time.monotonic() - told < 7, "the cancelled photo still held the only slot"
 
 
 async def test_a_decoder_that_crashes_is_charged_to_its_image_only(client: Client, start: Start) -> None:
@@ -159,7 +159,7 @@ async def test_an_image_that_takes_too_long_twice_is_quarantined_with_the_reason
 
 
 async def test_services_may_come_and_go(whole: System, client: Client, start: Start) -> None:
-    worker = await start("--lease-duration", "10")
+    worker = await start("--lease-duration", "30")
     task = await slow(client, 170)
     await begun(worker, task)
     for name in ("master", "storage", "db"):
@@ -167,7 +167,7 @@ async def test_services_may_come_and_go(whole: System, client: Client, start: St
     for name in ("db", "storage", "master"):
         await (await whole.start(name)).address()
     await whole.ready()
-    done = await client.wait(task.id, timeout=30)
+    done = await client.wait(task.id, timeout=60)
     assert (done.state, done.attempts) == (State.FINISHED, 1), await kinds(client, task)
     after = await client.upload(photo(171))
     assert (await client.wait(after.id, timeout=20)).state is State.FINISHED

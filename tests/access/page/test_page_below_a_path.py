@@ -11,7 +11,6 @@ from support.photos import photo
 from support.ports import free_port
 
 pytestmark = pytest.mark.slow
-PATIENCE = 45_000
 
 
 async def test_the_page_works_below_a_path(plane, http, tmp_path):
@@ -28,7 +27,7 @@ async def test_the_page_works_below_a_path(plane, http, tmp_path):
         await page.get_by_label("API key", exact=True).fill(made["token"])
         await page.get_by_role("button", name="Sign in").click()
         await page.get_by_label("Choose photos").set_input_files(tmp_path / "one.png")
-        await expect(page.locator(".card img.shown")).to_have_count(1, timeout=PATIENCE)
+        await expect(page.locator(".card img.shown")).to_have_count(1)
         await page.wait_for_function("() => navigator.serviceWorker.controller !== null")
         scope = await page.evaluate("navigator.serviceWorker.ready.then((one) => one.scope)")
         assert scope == f"http://{below}/"
@@ -37,9 +36,9 @@ async def test_the_page_works_below_a_path(plane, http, tmp_path):
         assert await page.evaluate("([text, base]) => new URL(text, base).href", [start, manifest]) == scope
         await page.context.set_offline(True)
         await page.reload()
-        await expect(page.get_by_role("heading", name="Add your photos")).to_be_visible(timeout=PATIENCE)
+        await expect(page.get_by_role("heading", name="Add your photos")).to_be_visible()
         await page.context.set_offline(False)
         for view in ("Tasks", "Batches", "Recipes", "System"):
             await page.get_by_role("link", name=view, exact=True).click()
-            await expect(page.get_by_role("heading", name=view).first).to_be_visible(timeout=PATIENCE)
+            await expect(page.get_by_role("heading", name=view).first).to_be_visible()
         assert asked and all(url.startswith((f"http://{below}/", "blob:")) for url in asked)

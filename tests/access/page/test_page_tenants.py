@@ -11,7 +11,6 @@ from support.pages.browser import chromium, opened
 from support.photos import photo
 
 pytestmark = pytest.mark.slow
-expect.set_options(timeout=45_000)
 
 
 async def sign_in(page, api):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 FLAGS = [
     "--headless",
@@ -17,8 +17,9 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE = 45_000
+TIME_LIMIT = 90_000
 """Milliseconds that the page may take for what it is waited for: the machine may be busy with other things."""
+expect.set_options(timeout=TIME_LIMIT)
 TOLERATED = ("net::ERR_", "status of 4", "status of 5")
 """What a browser logs of a broken network and of refusals; anything else on its console fails a test."""
 
@@ -38,7 +39,7 @@ async def chromium(*flags: str) -> AsyncIterator[Browser]:
 async def opened(browser: Browser, address: str, **options) -> AsyncIterator[Page]:
     """Open the page in a fresh profile; whatever it complains of on its console is an error."""
     context = await browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(TIME_LIMIT)
     page = await context.new_page()
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
