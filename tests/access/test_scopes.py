@@ -36,8 +36,8 @@ GET /audit, GET /keys, POST /keys, GET /tenants, GET /webhooks/secret, POST /web
 EACH = "POST /keys/{id}/rotate, DELETE /keys/{id}"
 """Of its own key."""
 SYSTEM = """
-GET /storage, GET /services, POST /clock/confirm, POST /tenants, PUT /tenants/{id}, DELETE /tenants/{id},
-POST /workers/{id}/drain, POST /workers/{id}/resume
+GET /storage, POST /storage/accept, GET /services, POST /clock/confirm, POST /tenants, PUT /tenants/{id},
+DELETE /tenants/{id}, POST /workers/{id}/drain, POST /workers/{id}/resume
 """
 """For people of the tenant `default` alone: what they see and change is everybody's."""
 SERVICES = """

@@ -10,6 +10,7 @@ import pytest
 from safelight.errors import Code
 from safelight.wire import (
     Heartbeat,
+    KnownStore,
     NamedRecipe,
     State,
     TaskQuery,
@@ -366,3 +367,15 @@ async def test_retention_removes_what_is_old(opened):
     while (page := await store.events(0, wait=0.1)).events:
         assert page.last <= (await store.summary()).seq
     assert page.oldest == page.last == (await store.summary()).seq
+
+
+async def test_the_first_store_of_blobs_that_claims_is_known_until_a_person_accepts_another(backend):
+    one, other = KnownStore(id="1" * 32), KnownStore(id="2" * 32)
+    async with backend.open() as store:
+        assert await store.claim_store(KnownStore()) == KnownStore()
+        assert await store.claim_store(one) == one
+        assert await store.claim_store(other) == one
+    async with backend.open() as store:
+        assert await store.claim_store(KnownStore()) == one
+        assert await store.accept_store(other) == other
+        assert await store.claim_store(one) == other

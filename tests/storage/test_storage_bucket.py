@@ -278,3 +278,10 @@ asyncio.run(main())
 """
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
     assert await process.wait() == 0
+
+
+async def test_two_instances_give_a_bucket_one_id(stores):
+    one, other = (each.bucket.text("identity") for each in stores)
+    assert one.read() == ""
+    await asyncio.gather(asyncio.to_thread(one.create, "1\n"), asyncio.to_thread(other.create, "2\n"))
+    assert one.read() == other.read() in ("1", "2")

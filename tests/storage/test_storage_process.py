@@ -79,11 +79,16 @@ async def test_without_db_a_collection_removes_nothing_and_says_why(tmp_path):
         session() as http,
     ):
         address = (await keyvaluestore.address()).removeprefix("http://")
-        async with service("storage", address, "--data", str(tmp_path / "storage"), "--grace", "0") as process:
+        async with (
+            service("db", address, "--data", str(tmp_path / "db")) as db,
+            service("storage", address, "--data", str(tmp_path / "storage"), "--grace", "0") as process,
+        ):
+            await db.log("Database endpoint registered")
             url = await process.address()
             storage = StorageClient(Connection(http, Several(url), retry_for=0.0))
             blob = await storage.put(b"picture")
-            with pytest.raises(Error, match="No db service is registered"):
+            await db.stop()
+            with pytest.raises(Error, match="db"):
                 await storage.collect()
             assert await storage.read(blob.digest) == b"picture"
             async with http.get(f"{url}/readyz") as answer:

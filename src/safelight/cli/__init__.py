@@ -47,6 +47,10 @@ COMMANDS = {
         "safelight.cli.system.clock:confirm_clock_command",
         "Say that the clocks are right, after one leapt.",
     ),
+    "accept-storage": (
+        "safelight.cli.system.storage_use:accept_storage_command",
+        "Accept another store of photos, because the old one is gone.",
+    ),
     "recipes": ("safelight.cli.recipes:app", "List, show, check and save recipes."),
     "login": ("safelight.cli.access.login:login_command", "Keep an API key, so that later commands show it."),
     "logout": ("safelight.cli.access.login:logout_command", "Forget a kept API key."),

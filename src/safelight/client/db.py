@@ -20,6 +20,7 @@ from safelight.wire import (
     EventPage,
     Heartbeat,
     HeartbeatAnswer,
+    KnownStore,
     Lease,
     LeaseRequest,
     NamedRecipe,
@@ -184,6 +185,14 @@ class DbClient(ServiceClient):
     async def clock_confirmed(self) -> ClockConfirmed:
         """Return the last confirmation."""
         return await self._connection.call("GET", "/clock", ClockConfirmed)
+
+    async def claim_store(self, store: KnownStore) -> KnownStore:
+        """Return the store of blobs that the database knows; see the store."""
+        return await self._connection.call("POST", "/store/claim", KnownStore, json=store)
+
+    async def accept_store(self, store: KnownStore) -> KnownStore:
+        """Have the database know another store of blobs; see the store."""
+        return await self._connection.call("POST", "/store/accept", KnownStore, json=store)
 
     async def statistics(self, *, span: int, step: int, tenant: str = DEFAULT_TENANT) -> list[StatisticsSlot]:
         """Return what happened in the last `span` seconds, in slots of `step` seconds."""

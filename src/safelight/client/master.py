@@ -32,6 +32,7 @@ from safelight.wire import (
     EventPage,
     Heartbeat,
     HeartbeatAnswer,
+    KnownStore,
     Lease,
     LeaseRequest,
     NamedRecipe,
@@ -283,6 +284,10 @@ class Client(ServiceClient):
     async def confirm_clock(self) -> ClockConfirmed:
         """Say that the clocks are right, after one has leapt: what is old is deleted again. For administrators."""
         return await self._connection.call("POST", "/clock/confirm", ClockConfirmed)
+
+    async def accept_storage(self, id: str) -> KnownStore:
+        """Accept another store of blobs, because the photos of the old one are gone. For administrators."""
+        return await self._connection.call("POST", "/storage/accept", KnownStore, json=KnownStore(id=id))
 
     async def pause_recipe(self, name: str) -> Summary:
         """Pause a recipe: no worker begins another of its tasks. Raises NOT_FOUND."""

@@ -16,6 +16,7 @@ from safelight.http import json_response, query, read_body, read_json
 from safelight.wire import (
     DEFAULT_TENANT,
     Heartbeat,
+    KnownStore,
     LeaseRequest,
     NamedRecipe,
     NewTask,
@@ -125,6 +126,8 @@ def make(store: TaskStore, classic_task: NewTask) -> web.Application:
         route.get("/summary", _summary, Access.CLUSTER),
         route.get("/clock", _clock_confirmed, Access.CLUSTER),
         route.post("/clock/confirm", _confirm_clock, Access.CLUSTER),
+        route.post("/store/claim", _claim_store, Access.CLUSTER),
+        route.post("/store/accept", _accept_store, Access.CLUSTER),
         route.get("/statistics", _statistics, Access.CLUSTER),
         route.get("/references", _references, Access.CLUSTER),
         route.get("/recipes", _recipes, Access.CLUSTER),
@@ -240,6 +243,14 @@ async def _clock_confirmed(request: web.Request) -> web.Response:
 
 async def _confirm_clock(request: web.Request) -> web.Response:
     return json_response(await request.app[STORE].confirm_clock())
+
+
+async def _claim_store(request: web.Request) -> web.Response:
+    return json_response(await request.app[STORE].claim_store(await read_json(request, KnownStore)))
+
+
+async def _accept_store(request: web.Request) -> web.Response:
+    return json_response(await request.app[STORE].accept_store(await read_json(request, KnownStore)))
 
 
 async def _statistics(request: web.Request) -> web.Response:

@@ -18,6 +18,7 @@ from safelight.wire import (
     EventPage,
     Heartbeat,
     HeartbeatAnswer,
+    KnownStore,
     Lease,
     LeaseRequest,
     NamedRecipe,
@@ -235,6 +236,17 @@ class TaskStore(Protocol):
 
     async def clock_confirmed(self) -> ClockConfirmed:
         """Return the last confirmation."""
+        ...
+
+    async def claim_store(self, store: KnownStore) -> KnownStore:
+        """Return the store of blobs that this database knows: the first that has claimed to be it.
+
+        A claim without an id asks only.
+        """
+        ...
+
+    async def accept_store(self, store: KnownStore) -> KnownStore:
+        """Know another store of blobs from now on: a person says that the photos of the old one are gone."""
         ...
 
     async def statistics(self, *, span: int, step: int, tenant: str = DEFAULT_TENANT) -> list[StatisticsSlot]:

@@ -147,7 +147,7 @@ def _application(
         events,
         last_hour,
         StatisticsOfSpans(db),
-        StorageUse(service.uses(StorageClient, "storage", retry_for=0.0)),
+        StorageUse(service.uses(StorageClient, "storage", retry_for=0.0), db, access.audit),
         *([Services(service)] if service.discovery is not None else []),
         Leases(service.uses(DbClient, "db", retry_for=0.0), service.stopping),
         *access.parts,

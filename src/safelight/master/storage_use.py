@@ -1,4 +1,4 @@
-"""What storage holds, and how much still fits."""
+"""What storage holds, how much still fits, and which store of blobs it is."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ from aiohttp import web
 
 from safelight import http
 from safelight.access.caller import Access
+from safelight.client.db import DbClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
-from safelight.master.access.tenant import tenant_of
+from safelight.master.access.audit import Audit
+from safelight.master.access.tenant import check_operator, tenant_of
 from safelight.master.api.endpoint import JSON, Endpoint
-from safelight.wire import DEFAULT_TENANT, StorageInfo
+from safelight.wire import DEFAULT_TENANT, KnownStore, StorageInfo
 
 
 class StorageUse:
-    """The handler of storage's figures."""
+    """The handlers of storage's figures and of another store."""
 
-    def __init__(self, storage: StorageClient) -> None:
+    def __init__(self, storage: StorageClient, db: DbClient, audit: Audit) -> None:
         self._storage = storage
+        self._db = db
+        self._audit = audit
 
     async def get(self, request: web.Request) -> web.Response:
         """`GET /storage`."""
@@ -26,6 +30,15 @@ class StorageUse:
                 Code.FORBIDDEN, f"Storage is shared by every tenant; only people of {DEFAULT_TENANT} see its size."
             )
         return http.json_response(await self._storage.info())
+
+    async def accept(self, request: web.Request) -> web.Response:
+        """`POST /storage/accept`: every tenant's photos that are not there are lost then."""
+        check_operator(request, "accept another store of photos")
+        store = await http.read_json(request, KnownStore)
+        if not store.id:
+            raise Error(Code.INVALID_REQUEST, "Give the id of the store, which storage has logged.", position="$.id")
+        async with self._audit.record(request, "storage.accept", store.id):
+            return http.json_response(await self._db.accept_store(store))
 
     def endpoints(self) -> list[Endpoint]:
         """Return the routes."""
@@ -38,5 +51,15 @@ class StorageUse:
                     "disk and are null where photos are kept in a bucket."
                 ),
                 answer={JSON: StorageInfo}, errors=(Code.FORBIDDEN, Code.UNAVAILABLE),
+            ),
+            Endpoint(
+                method="POST", path="/storage/accept", handler=self.accept, access=Access.ADMINISTER, tag="access",
+                summary="Accept another store of photos",
+                description=(
+                    "Storage refuses every request while it was started on another store than the one that db knows, "
+                    "such as the empty directory of a disk that is not mounted. This says that the old store is gone "
+                    "for good: tasks whose photos were only there fail. For administrators of the tenant `default`."
+                ),
+                body={JSON: KnownStore}, answer={JSON: KnownStore}, errors=(Code.FORBIDDEN, Code.UNAVAILABLE),
             ),
         ]  # fmt: skip

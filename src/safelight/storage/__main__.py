@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -17,9 +17,11 @@ from safelight.client.accounts import AccountClient
 from safelight.client.db import DbClient
 from safelight.client.partials import PartialClient
 from safelight.client.storage import StorageClient
+from safelight.errors import Error
 from safelight.steady import Ages
 from safelight.storage import app, backends
 from safelight.storage.direct import DirectPartials, DirectStorage
+from safelight.storage.identity import Identity
 from safelight.storage.maintenance.collector import Collector, references
 from safelight.storage.maintenance.kept_ages import kept_ages
 from safelight.storage.maintenance.remake import make_again
@@ -89,24 +91,28 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         store = backend.blobs
         free = Gauge("safelight_storage_free_bytes", "Bytes that still fit, or -1", registry=service.registry)
         free.set_function(lambda: -1 if (left := store.free()) is None else left)
-        collector = tasks = remake = None
+        collector = tasks = remake = identity = None
         if service.discovery is not None:
-            # Not `service.needs`: storage works without db, only garbage collection and the classic protocol do not.
+            # Not `service.needs`: once db has said that it knows this store, storage works without it but for garbage
+            # collection and the classic protocol.
             db, address = service.neighbours.find(DbClient), service.discovery.address("db")
             # Whoever asks by an id of the classic protocol waits until db is found.
             tasks = db or DbClient(service.connection(address))
             db = db or DbClient(service.connection(address, retry_for=2.0))
+            identity = Identity(backend.mark, db.claim_store, service.stop)
             collector = Collector(
                 store, partial(references, db), config.grace, backend.known_db, backend.turn, ages, db.clock_confirmed
             )
             accounts = service.neighbours.find(AccountClient) or AccountClient(service.connection(address))
             remake = partial(make_again, db, accounts)
         application = app.make(store, collector, limits, numbers, tasks, backend.handover, backend.link)
+        route.add(application, Partials(backend.partials, config.idle_timeout).routes())
         scrubber = Scrubber(store, config.scrub_rate, numbers.count_scrubbed, remake)
-        async with _collecting(collector, config.collect_every, numbers), scrubber.running():
-            route.add(application, Partials(backend.partials, config.idle_timeout).routes())
-            service.neighbours.offer(StorageClient, DirectStorage(store, limits, numbers, backend.link))
-            service.neighbours.offer(PartialClient, DirectPartials(backend.partials, config.idle_timeout))
+        collecting = _collecting(collector, identity, config.collect_every, numbers)
+        async with _identified(identity, application, service), collecting, scrubber.running():
+            if identity is None or identity.is_accepted:  # what others of this process ask for is refused by HTTP alone
+                service.neighbours.offer(StorageClient, DirectStorage(store, limits, numbers, backend.link))
+                service.neighbours.offer(PartialClient, DirectPartials(backend.partials, config.idle_timeout))
             yield application
 
 
@@ -130,11 +136,35 @@ def _backend(config: Config, ages: Ages) -> AbstractAsyncContextManager[backends
 
 
 @asynccontextmanager
-async def _collecting(collector: Collector | None, every: float, numbers: app.Numbers) -> AsyncIterator[None]:
-    if collector is None or not every:
+async def _identified(
+    identity: Identity | None, application: web.Application, service: serve.Service
+) -> AsyncIterator[None]:
+    """Refuse what is asked of another store than that which db knows."""
+    if identity is None:
         yield
         return
-    task = asyncio.create_task(collector.run(every, numbers.count_collection, numbers.failed.inc), name="collector")
+    application.middlewares.append(identity.refusing())
+    service.checks["store"] = identity.check
+    if service.neighbours.find(DbClient) is not None:
+        with suppress(Error):  # it is asked again
+            await identity.look()
+    async with identity.asking():
+        yield
+
+
+@asynccontextmanager
+async def _collecting(
+    collector: Collector | None, identity: Identity | None, every: float, numbers: app.Numbers
+) -> AsyncIterator[None]:
+    if collector is None or identity is None or not every:
+        yield
+        return
+
+    async def collect() -> None:
+        await identity.accepted()
+        await collector.run(every, numbers.count_collection, numbers.failed.inc)
+
+    task = asyncio.create_task(collect(), name="collector")
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ from safelight.errors import Code, Error
 from safelight.steady import Ages
 from safelight.storage.directory.handover import Handover
 from safelight.storage.files import TextFile, guarded
+from safelight.storage.identity import MARK, Mark
 from safelight.storage.maintenance.collector import KnownDb, Turn
 from safelight.storage.partial.store import PartialLimits, PartialStore
 from safelight.storage.store import BlobStore
@@ -33,6 +34,8 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     blobs: BlobStore
     partials: PartialStore
     known_db: KnownDb
+    mark: Mark
+    """Where the id of the store is kept."""
     turn: Turn
     handover: Handover | None = None
     link: MakeLink | None = None
@@ -55,7 +58,8 @@ async def directory(
         Handover.at(path, blobs) as handover,
     ):
         known = TextFile(data / "db")
-        yield Backend(blobs=blobs, partials=partials, known_db=known, turn=nullcontext, handover=handover)
+        mark = TextFile(path / MARK)
+        yield Backend(blobs=blobs, partials=partials, known_db=known, mark=mark, turn=nullcontext, handover=handover)
 
 
 @asynccontextmanager
@@ -75,8 +79,15 @@ async def bucket(url: str, public: str | None, limits: PartialLimits, ages: Ages
     try:
         opened = BucketStore.at(url, ages)
         async with opened as blobs, PartialBucket.at(blobs.bucket, blobs, limits, ages) as partials:
-            known = blobs.bucket.text("db")
-            yield Backend(blobs=blobs, partials=partials, known_db=known, turn=lambda: turn(blobs.bucket), link=link)
+            known, mark = blobs.bucket.text("db"), blobs.bucket.text(MARK)
+            yield Backend(
+                blobs=blobs,
+                partials=partials,
+                known_db=known,
+                mark=mark,
+                turn=lambda: turn(blobs.bucket),
+                link=link,
+            )
     except Error as error:
         if error.code is Code.INVALID_REQUEST and error.extra.get("position") == "store":
             settings.fail(f"--store: {error.detail}")

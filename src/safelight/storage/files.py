@@ -25,6 +25,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 BLOCK = 1 << 20
 """Bytes that a thread hashes and writes in one call. A body of at most this size takes a single call."""
 
+_LONGEST_TEXT = 4096
+
 Block = list[bytes | bytearray]
 """Bytes in the chunks in which they came, so that they are not copied; small ones are put together."""
 _LARGE = 16 << 10
@@ -233,6 +235,18 @@ class TextFile:
         """Replace its text."""
         replace_durably(self._path, data.encode())
         return len(data)
+
+    def read(self) -> str:
+        """Return the text without the space around it; "" where there is no file."""
+        try:
+            with read_plainly(self._path) as file:
+                return file.read(_LONGEST_TEXT).decode(errors="replace").strip()
+        except FileNotFoundError:
+            return ""
+
+    def create(self, data: str) -> None:
+        """Write the text, for the first time: no other process uses the directory."""
+        self.write_text(data)
 
 
 def older(directory: Path, before: float) -> list[str]:

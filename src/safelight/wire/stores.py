@@ -40,6 +40,12 @@ class ClockConfirmed(Record, frozen=True, kw_only=True):
     at: float = 0.0
 
 
+class KnownStore(Record, frozen=True, kw_only=True):
+    """A store of blobs, by the id that lies beside its blobs; "" is none."""
+
+    id: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")] = ""
+
+
 class NewPartial(Record, frozen=True, kw_only=True):
     """A partial upload to open: its size once complete, and metadata that is kept with it.
 

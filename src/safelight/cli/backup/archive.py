@@ -146,8 +146,12 @@ class Database:
         self._connection.check()
 
     def become_another(self) -> None:
-        """Give the database a new identity: whoever follows its events shall notice that it went back in time."""
+        """Give the database a new identity: whoever follows its events shall notice that it went back in time.
+
+        It knows the first store of blobs that it meets, which is the restored one.
+        """
         self._connection.run("set_meta", "id", os.urandom(16).hex())
+        self._connection.run("set_meta", "store", "")
 
     def references(self, after: int) -> Reference:
         """Return what one page of tasks refers to. Raises DAMAGED_BLOB."""

@@ -23,6 +23,7 @@ from safelight.client.instances import Several
 from safelight.client.keyvaluestore import KeyValueStoreClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
+from safelight.wire import KnownStore
 
 _SERVERS = ("postgresql", "postgres")
 _TELL_EVERY = 5.0
@@ -213,9 +214,11 @@ async def _copy_blobs(to: str, source: str | None, where: Where, *, verify: bool
         if source is not None:
             async with migrating.opened(source) as old:
                 done = await migrating.from_store(old, target, told, verify=verify)
+            await migrating.become(to, await migrating.id_of(source))
         else:
             async with _services(where) as (db, storage, _):
                 done = await migrating.from_system(db, storage, target, told, verify=verify)
+                await migrating.become(to, (await db.claim_store(KnownStore())).id)
     summary = {"blobs": done.blobs, "copied": done.copied, "size": done.size, "missing": sorted(done.missing)}
     if where.json:
         print_json(summary)

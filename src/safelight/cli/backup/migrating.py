@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safelight.cli.backup.copying import Copying, Open, reading
 from safelight.client.db import DbClient
 from safelight.client.storage import StorageClient
 from safelight.errors import Code, Error
+from safelight.storage.files import TextFile, guarded
+from safelight.storage.identity import MARK
 from safelight.storage.store import NAME_PREFIX, BlobStore
 from safelight.wire import Reference
+
+if TYPE_CHECKING:
+    from safelight.storage.bucket.objects import Text
 
 _PAGE = 1000
 _ROUNDS = 20
@@ -42,6 +49,26 @@ async def opened(url: str) -> AsyncIterator[BlobStore]:
         case _:
             detail = f"{url} is not a store of blobs. Write file:///DIRECTORY, s3://BUCKET/PREFIX, gs://… or az://…"
             raise Error(Code.INVALID_REQUEST, detail)
+
+
+async def become(url: str, known: str) -> None:
+    """Give a store the id of another one, in whose place storage shall start with it; "" is none."""
+    if known:
+        await asyncio.to_thread(guarded, _mark(url).write_text, f"{known}\n")
+
+
+async def id_of(url: str) -> str:
+    """Return the id of a store that no service uses; "" where it has none."""
+    return await asyncio.to_thread(guarded, _mark(url).read)
+
+
+def _mark(url: str) -> TextFile | Text:
+    scheme, _, place = url.partition("://")
+    if scheme == "file":
+        return TextFile(Path(place) / MARK)
+    from safelight.storage.bucket import Bucket  # noqa: PLC0415 - only what is chosen is imported
+
+    return Bucket(url).text(MARK)
 
 
 async def from_system(

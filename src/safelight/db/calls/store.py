@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from safelight import tracing
 from safelight.db import lifecycle
-from safelight.db.calls import clock, delivering, recipes, statistics
+from safelight.db.calls import clock, delivering, known_store, recipes, statistics
 from safelight.db.calls.accounts import AccountCalls
 from safelight.db.calls.lease_queue import LeaseQueue
 from safelight.db.calls.tasks import batches, changing, creating, leasing, reading, searching
@@ -32,6 +32,7 @@ from safelight.wire import (
     Finished,
     Heartbeat,
     HeartbeatAnswer,
+    KnownStore,
     Lease,
     LeaseRequest,
     NamedRecipe,
@@ -260,6 +261,14 @@ class CallStore:
     async def clock_confirmed(self) -> ClockConfirmed:
         """See the contract."""
         return await self._read(clock.confirmed)
+
+    async def claim_store(self, store: KnownStore) -> KnownStore:
+        """See the contract."""
+        return await self._do(known_store.claim, store)
+
+    async def accept_store(self, store: KnownStore) -> KnownStore:
+        """See the contract."""
+        return await self._do(known_store.accept, store)
 
     async def statistics(self, *, span: int, step: int, tenant: str = DEFAULT_TENANT) -> list[StatisticsSlot]:
         """See the contract."""

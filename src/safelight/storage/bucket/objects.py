@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -214,6 +214,15 @@ class Text:
         with translated(self._where):
             obstore.put(self._store, self._key, data.encode(), use_multipart=False)
         return len(data)
+
+    def read(self) -> str:
+        """Return the text without the space around it; "" where there is no object."""
+        return self.read_text().strip() if self.exists() else ""
+
+    def create(self, data: str) -> None:
+        """Write the text unless another instance has written one."""
+        with translated(self._where), suppress(exceptions.AlreadyExistsError):
+            obstore.put(self._store, self._key, data.encode(), mode="create")
 
 
 @contextmanager

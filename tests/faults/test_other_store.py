@@ -1,0 +1,137 @@
+"""Storage on a directory that is not the one whose blobs db refers to: its disk is not mounted, or is another one."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import suppress
+
+import aiohttp
+import pytest
+
+from faults.uploading import upload
+from safelight.client.base import session
+from safelight.client.master import Client
+from safelight.client.storage import StorageClient
+from safelight.errors import Code, Error
+from safelight.wire import State
+from support.photos import photo
+from support.system import System, system
+from support.until import until
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = {"worker": ["--slots", "1"], "db": ["--max-errors", "1", "--max-deaths", "1"]}
+"""With these, a single error or death ends a task."""
+
+
+async def waiting(whole: System) -> tuple[str, str]:
+    """Upload a photo that is processed, and one that waits."""
+    async with Client.connect(whole.master) as client:
+        done = await client.upload(photo(1), filename="1.png")
+        assert (await client.wait(done.id)).state is State.FINISHED
+        await whole.kill("worker-0")
+        return done.id, (await client.upload(photo(2), filename="2.png")).id
+
+
+async def replace_store(whole: System, name: str) -> None:
+    """Have storage start on an empty directory, as it lies below a disk that is not mounted."""
+    await whole.kill(name)
+    (whole.data / "storage").rename(whole.data / "disk")
+    await whole.start(name)
+
+
+async def refusal(whole: System) -> str:
+    """Wait until storage says what is wrong, and return the sentence."""
+    found = [""]
+
+    async def refused() -> bool:
+        with suppress(aiohttp.ClientError):  # the master may not listen yet
+            async with http.get(f"http://{whole.master}/storage") as answer:
+                found.append(json.loads(await answer.read()).get("detail", ""))
+        return "not the store of photos that db knows" in found[-1]
+
+    async with session() as http:
+        await until(refused, timeout=30)
+    return found[-1]
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_a_disk_that_is_not_mounted_costs_no_photo(tmp_path, together):
+    """Nothing is blamed, stored or collected meanwhile; once the disk is mounted, storage starts again by itself."""
+    name = "allinone" if together else "storage"
+    async with system(tmp_path, workers=1, settings=SETTINGS, together=together) as whole:
+        finished, waits = await waiting(whole)
+        await replace_store(whole, name)
+        assert "Mount its disk" in await refusal(whole)
+        await whole.start("worker-0")
+        await whole.running["worker-0"].log("No photo can be processed")
+        async with Client.connect(whole.master) as client, session() as http:
+            listed = json.loads(await (await http.get(f"http://{whole.master}/services")).read())
+            (storage,) = [each for each in listed if each["name"] == "storage"]
+            assert not storage["ready"]
+            assert "not the store of photos that db knows" in storage["detail"]
+            async with http.get(f"http://{whole.master}/task/{finished}/result") as answer:
+                assert answer.status == 503
+            assert (await upload(http, whole.master, 3)).is_refusal
+            task = await client.task(waits)
+            assert (task.state in (State.WAITING, State.WORKING), task.errors, task.deaths) == (True, 0, 0), task
+            assert not list((whole.data / "storage").glob("blobs/*/*"))
+            (whole.data / "storage").rename(whole.data / "below")
+            (whole.data / "disk").rename(whole.data / "storage")
+            assert await whole.running[name].ended() == 0
+            await whole.start(name)
+            task = await client.wait(waits)
+            assert (task.state, task.errors, task.deaths) == (State.FINISHED, 0, 0), task
+            assert await client.save(finished, tmp_path / "result")
+
+
+async def test_a_store_that_is_gone_for_good_is_replaced_by_a_person(tmp_path):
+    """The other store is accepted while storage runs; what was only in the old one fails, and the rest goes on."""
+    async with system(tmp_path, workers=1, settings=SETTINGS) as whole:
+        _, waits = await waiting(whole)
+        await replace_store(whole, "storage")
+        new = (await refusal(whole)).split()[-1].rstrip(".")
+        async with Client.connect(whole.master) as client:
+            with pytest.raises(Error) as wrong:
+                await client.accept_storage("")
+            assert wrong.value.code is Code.INVALID_REQUEST
+            assert (await client.accept_storage(new)).id == new
+
+            async def stores() -> bool:
+                try:
+                    return bool(await client.storage())
+                except Error:
+                    return False
+
+            await until(stores, timeout=30)
+            await whole.start("worker-0")
+            lost = await client.wait(waits)
+            assert lost.failure is not None
+            assert (lost.state, lost.failure.code) == (State.FAILED, Code.NOT_FOUND)
+            made = await client.upload(photo(4), filename="4.png")
+            assert (await client.wait(made.id)).state is State.FINISHED
+        await whole.kill("storage")
+        await whole.start("storage")
+        async with StorageClient.connect(f"http://{whole.address('storage')}") as storage:
+            assert (await storage.info()).blobs
+
+
+async def test_a_store_without_an_id_keeps_its_blobs(tmp_path):
+    """An earlier release gave stores no id, and db knew none."""
+    async with system(tmp_path, workers=1, settings=SETTINGS) as whole:
+        done, waits = await waiting(whole)
+        await whole.kill("storage")
+        await whole.kill("db")
+        (whole.data / "storage" / "identity").unlink()
+        database = whole.data / "db" / "tasks.sqlite"
+        with sqlite3.connect(database) as opened:
+            assert opened.execute("DELETE FROM meta WHERE name = 'store'").rowcount == 1
+        opened.close()
+        await whole.start("storage")
+        await whole.start("db")
+        await whole.start("worker-0")
+        async with Client.connect(whole.master) as client:
+            assert (await client.wait(waits)).state is State.FINISHED
+            assert await client.save(done, tmp_path / "result")
+        assert (whole.data / "storage" / "identity").read_text().strip()
