@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -294,6 +295,11 @@ async def test_no_other_index_serves_a_look_up_by_number_or_key(instances, datab
     async def plan(name: str, *values: object) -> str:
         return "\n".join(line for (line,) in await server.fetch(f"EXPLAIN {statements()[name]}", *values))
 
+    for name in ("update_tasks", "end_tasks"):
+        arrays = [[]] * (1 + max(int(number) for number in re.findall(r"\$([0-9]+)", statements()[name])))
+        found = await plan(name, *arrays[1:])
+        assert "Index Cond: (n = ANY (ARRAY[new.n]))" in found, "each row is looked up"
+        assert "Join Filter" not in found, "new rows are compared with all others of the commit"
     assert "task_pkey" in await plan("live_by_number", [1])
     assert "task_idempotency" in await plan("tasks_by_idempotency_key", "[]")
     await server.execute("ALTER TABLE task DROP CONSTRAINT task_pkey; DROP INDEX task_idempotency")

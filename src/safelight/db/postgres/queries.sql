@@ -57,14 +57,15 @@ INSERT INTO task (:task_columns) SELECT * FROM unnest(:task_arrays);
 INSERT INTO ended (:task_columns) SELECT * FROM unnest(:task_arrays);
 
 -- name: update_tasks
--- The numbers are named twice, so that the rows of a batch are looked up whatever the planner begins with.
+-- `ANY (ARRAY[new.n])`, not `=`, leaves the planner one way to join: look each row up in the primary key. By `=` it
+-- compares each new row with each of the table's that the commit changes.
 UPDATE task SET (:task_changing) = ROW (:task_new)
-FROM unnest(:task_changing_arrays) AS new (n, :task_changing) WHERE task.n = new.n AND task.n = ANY ($1::bigint[]);
+FROM unnest(:task_changing_arrays) AS new (n, :task_changing) WHERE task.n = ANY (ARRAY[new.n]);
 
 -- name: end_tasks
 WITH gone AS (
   DELETE FROM task USING unnest(:task_changing_arrays) AS new (n, :task_changing)
-  WHERE task.n = new.n AND task.n = ANY ($1::bigint[])
+  WHERE task.n = ANY (ARRAY[new.n])
   RETURNING new.n, :task_new, :task_fixed
 )
 INSERT INTO ended (:task_columns) SELECT * FROM gone;
