@@ -1,5 +1,6 @@
 """What this host refuses is told in one sentence, whatever the command was doing."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -32,14 +33,27 @@ def test_a_store_that_cannot_be_written(readable, project, words):
     assert "Not a directory; if it belongs to drumhead's store, set DRUMHEAD_HOME" in told
 
 
-def test_a_file_that_cannot_grow(empty):
-    """The limit of a process stands for a disk: writing fails in the midst of a command."""
-    limited = ["prlimit", "--fsize=0", *empty.words, "remote", "add", "x", "https://example.org/x"]
-    env = {**os.environ, "DRUMHEAD_HOME": str(empty.home.root)}
-    done = subprocess.run(limited, env=env, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 4
+def limited(drumhead, size, *words):
+    """Run a command whose files may have `size` bytes, which stands for a disk that is full in the midst of it."""
+    env = {**os.environ, "DRUMHEAD_HOME": str(drumhead.home.root)}
+    whole = ["prlimit", f"--fsize={size}", *drumhead.words, *map(str, words)]
+    done = subprocess.run(whole, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 4, done.stderr
     assert "Traceback" not in done.stderr
     assert "File too large" in done.stderr
+
+
+def test_a_file_that_cannot_grow(empty):
+    limited(empty, 0, "remote", "add", "x", "https://example.org/x")
+
+
+async def test_a_download_that_does_not_fit_leaves_nothing(drumhead, empty, tmp_path, serve):
+    package = drumhead.package("ca-certificates")
+    assert package.archive_size > 1 << 16
+    drumhead("package", "push", package.name, "--to", tmp_path)
+    empty("remote", "add", "near", await serve(tmp_path))
+    await asyncio.to_thread(limited, empty, 1 << 16, "package", "pull", package.name)
+    assert max(file.stat().st_size for file in empty.home.root.rglob("*") if file.is_file()) < 1 << 16
 
 
 def test_an_argument_that_is_not_text(empty):

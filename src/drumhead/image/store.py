@@ -67,9 +67,13 @@ class ImageStore:
         return sorted(found, key=lambda image: (image.name, image.guest))
 
     def find(self, name: str, guest: str = "") -> Image:
-        """Return the image called `name`: that for `guest`, or the only one, or Linux's. Raises NOT_FOUND."""
+        """Return the image called `name`: that for `guest`, or the only one, or Linux's.
+
+        Raises NOT_FOUND, and USAGE for what is no name of an image.
+        """
         file = next((file for file in self._records(name, guest) if file.is_file()), None)
         if file is None:
+            check_image_name(name)
             option = f" --guest {guest}" if guest else ""
             raise DrumheadError(
                 ErrorCode.NOT_FOUND,
@@ -221,7 +225,7 @@ def _decode(file: Path) -> Image:
 
 
 def check_image_name(name: str) -> None:
-    """Check the name of a new image, which is a path in a registry too. Raises USAGE."""
+    """Check the name of an image, which is a path in a registry too. Raises USAGE."""
     if not IMAGE_NAME.fullmatch(name) or len(name) > MAX_NAME:
         raise DrumheadError(
             ErrorCode.USAGE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,7 +13,7 @@ from drumhead.blobs import Blobs, replacing
 from drumhead.debian.version import version_key
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.filesystem.squashfs import write_squashfs
-from drumhead.package.records import Package, PackageRef, PackedLayer
+from drumhead.package.records import PACKAGE_NAME, Package, PackageRef, PackedLayer
 from drumhead.tree import read_tar, write_tar
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ class PackageStore:
             asked = f"{ref.name}@{ref.version}" if ref.version else ref.name
             raise DrumheadError(
                 ErrorCode.NOT_FOUND,
-                f"package {asked} is not in the local store; `drumhead package pull {asked}` or `… build {ref.name}`",
+                f"package {asked} is not in the local store; `drumhead package pull {asked}` fetches it, and "
+                f"`drumhead package build {ref.name}` makes it if there is a recipe",
             )
         return versions[-1]
 
@@ -125,7 +127,7 @@ class PackageStore:
 
 def parse_ref(text: str) -> PackageRef:
     """Parse ``NAME`` or ``NAME@VERSION``. Raises USAGE."""
-    name, _, version = text.partition("@")
-    if not name or name.startswith((".", "/")) or ".." in name:
+    name, at, version = text.partition("@")
+    if not re.fullmatch(PACKAGE_NAME, name) or (at and not version):
         raise DrumheadError(ErrorCode.USAGE, f"{text!r} is not a package name (NAME or NAME@VERSION)")
     return PackageRef(name=name, version=version)

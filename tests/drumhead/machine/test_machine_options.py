@@ -131,6 +131,11 @@ def test_a_command_line_may_begin_with_a_variable_and_goes_alone(empty):
     assert "give one of them" in empty.refused("run", "-e", "/a", "--run", "web", "image", status=2)
 
 
+@pytest.mark.parametrize("words", [("run", "one", "-i"), ("info",), ("rmi",), ("snapshot", "create")])
+def test_what_is_no_name_of_an_image_is_not_said_to_be_missing(empty, words):
+    assert "'My Photos!' is not an image name" in empty.refused(*words, "My Photos!", status=2)
+
+
 def test_one_port_of_the_host_may_lead_in_by_tcp_and_udp():
     assert len(options.read_forwards(("53:53", "53:53/udp", "0:80", "0:81"))) == 4
 

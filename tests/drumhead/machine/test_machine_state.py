@@ -1,5 +1,6 @@
 """What is known of a machine from the files that it leaves."""
 
+import asyncio
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.home import Home
+from drumhead.machine.boot import wait_started
 from drumhead.machine.instances import Instances, lock_holder
 from drumhead.machine.records import InstanceSpec, Launch
 from drumhead.machine.stop import exit_status
@@ -58,6 +60,25 @@ def test_a_machine_that_boots_is_starting_until_its_command_runs(instances, aliv
     assert running.pid == alive.pid
     assert running.addresses == {"eth0": "10.64.0.1"}
     assert running.resident > 0
+
+
+async def test_a_machine_that_does_not_boot_in_time_is_told_with_the_end_of_its_console(instances, alive):  # noqa: ARG001
+    (instances.directory("one") / "console").write_text("[0.1] Linux\r\n[0.2] no such \x1b[1mdisk\x1b[0m\r\n")
+    with pytest.raises(DrumheadError) as refused:
+        await wait_started(instances, "one", time_limit=0.05)
+    assert refused.value.code is ErrorCode.TIMEOUT
+    assert "one did not boot within" in refused.value.message
+    assert refused.value.message.endswith("; its console ends with:\n    [0.1] Linux\n    [0.2] no such disk")
+
+
+async def test_a_machine_that_ends_while_it_boots_is_told_at_once(instances, alive):
+    (instances.directory("one") / "console").write_text("Kernel panic - not syncing: Out of memory\n")
+    waiting = asyncio.create_task(wait_started(instances, "one", time_limit=60))
+    alive.kill()
+    with pytest.raises(DrumheadError, match="it may need more memory") as refused:
+        await waiting
+    assert refused.value.code is ErrorCode.GUEST
+    assert refused.value.message.endswith("\n    Kernel panic - not syncing: Out of memory")
 
 
 def test_a_lock_goes_with_its_process(instances, alive):

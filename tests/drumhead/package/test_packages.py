@@ -12,6 +12,7 @@ from drumhead.blobs import file_digest
 from drumhead.errors import DrumheadError
 from drumhead.home import Home
 from drumhead.package.recipe import known_recipes, read_recipe
+from drumhead.package.records import PackageRef
 from drumhead.package.remote.remotes import Remote, check_url, write_remotes
 from drumhead.package.store import PackageStore, parse_ref
 from support.guests.composing import Drumhead, write_files
@@ -180,6 +181,13 @@ def test_a_package_is_packed_once_and_its_layer_goes_with_it(drumhead, tmp_path)
     assert file_digest(older.home.blobs / layer.digest) == layer.digest
     (older.home.blobs / layer.digest).unlink()
     assert "has no blob" in older.refused("package", "push", "cli", "--to", tmp_path / "www", status=3)
+
+
+@pytest.mark.parametrize("text", ["", "a b", "/a", "-a", "a/../b", "a\n", "node@", "@1"])
+def test_what_is_no_name_of_a_package_is_not_looked_for(text):
+    with pytest.raises(DrumheadError, match=r"is not a package name \(NAME or NAME@VERSION\)"):
+        parse_ref(text)
+    assert parse_ref("node-micro/tutorial@1.0~x") == PackageRef(name="node-micro/tutorial", version="1.0~x")
 
 
 def test_a_layer_of_another_tree_is_refused(drumhead, project, tmp_path):
