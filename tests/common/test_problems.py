@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http
+import re
 
 import aiohttp
 import pytest
@@ -164,13 +165,24 @@ async def test_clients_try_passing_failures_again():
         assert attempts == 1
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:port", "http://"])
-async def test_where_nothing_answers_the_sentence_names_the_address(address):
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("127.0.0.1:1", "connection refused"),
+        ("localhost:1", "connection refused"),
+        ("no-such-host.invalid:80", "name or service not known|temporary failure in name resolution"),
+        ("127.0.0.1:port", "this is not a URL"),
+        ("http://", "name or service not known|temporary failure in name resolution"),
+    ],
+)
+async def test_where_nothing_answers_the_sentence_names_the_address_and_the_reason(address, reason):
     async with session() as client:
         with pytest.raises(Error, match="Is the service running") as caught:
             await Connection(client, Several(address), retry_for=0.0).call("GET", "/", bytes)
     assert caught.value.code is Code.UNAVAILABLE
     assert address.rstrip("/") in caught.value.detail
+    assert re.search(reason, caught.value.detail)
+    assert "[" not in caught.value.detail, "nothing of how the library says it"
 
 
 async def test_credentials_are_added_to_every_request():

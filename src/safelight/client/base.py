@@ -19,6 +19,7 @@ from aiohttp.payload import Payload
 from yarl import URL
 
 from safelight import tracing
+from safelight.client.failures import reason_of
 from safelight.client.instances import Several
 from safelight.client.liveness import Liveness, UnresponsiveError
 from safelight.errors import Code, Error
@@ -178,7 +179,7 @@ class Connection:
                     raise Error(Code.UNAVAILABLE, said)
                 yield response
         except (aiohttp.ClientError, TimeoutError) as error:
-            detail = f"No answer from {place}, where the download was redirected: {error or type(error).__name__}."
+            detail = f"No answer from {place}, where the download was redirected: {reason_of(error)}."
             raise Error(Code.UNAVAILABLE, detail) from error
 
     async def _send(
@@ -227,8 +228,7 @@ class Connection:
 
     def _no_answer(self, base: str, error: Exception) -> Error:
         self._address.failed(base)
-        reason = str(error) or type(error).__name__
-        return Error(Code.UNAVAILABLE, f"No answer from {base}: {reason}. Is the service running?")
+        return Error(Code.UNAVAILABLE, f"No answer from {base}: {reason_of(error)}. Is the service running?")
 
     async def call(
         self,

@@ -14,6 +14,7 @@ from access.conftest import ELSEWHERE
 from safelight.access.connections import tls
 from safelight.client.base import Connection, ServiceClient, session
 from safelight.client.instances import Several
+from safelight.errors import Error
 
 
 async def openssl(*arguments: str) -> None:
@@ -54,6 +55,13 @@ async def test_a_service_with_a_certificate_speaks_tls_alone(plane, certificate,
                 assert answer.status == 401
             async with trusting.get(f"{url}/some-key", headers=plane.credentials) as answer:
                 assert answer.status == 404
+
+    for url, reason in (
+        (f"https://localhost:{store.port}", "its certificate is not trusted: self-signed certificate"),
+        (f"http://localhost:{store.port}", "Server disconnected|connection reset"),
+    ):
+        with pytest.raises(Error, match=reason):
+            await Connection(http, Several(url), retry_for=0.0).call("GET", "/healthz", bytes)
 
     # The system's authorities know nothing of this certificate.
     with pytest.raises(aiohttp.ClientConnectorCertificateError):

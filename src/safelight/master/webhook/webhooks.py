@@ -16,6 +16,7 @@ from yarl import URL
 from safelight import __version__, background, tracing
 from safelight.access.shares import share
 from safelight.client.db import DbClient
+from safelight.client.failures import reason_of
 from safelight.errors import Error
 from safelight.master.api.public_schema import public
 from safelight.master.metrics import Metrics
@@ -153,7 +154,7 @@ class Webhooks:
                 status, beginning = answer.status, await _beginning(answer)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             refused = isinstance(error, RefusedAddressError) or isinstance(error.__cause__, RefusedAddressError)
-            reason = str(error) or type(error).__name__
+            reason = reason_of(error)
             return "refused" if refused else "failed", reason, WebhookAnswer(detail=reason[:_SHOWN])
         answered = WebhookAnswer(status=status, detail=beginning)
         if 200 <= status < 300:

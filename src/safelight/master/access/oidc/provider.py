@@ -24,6 +24,7 @@ from joserfc.jwt import JWTClaimsRegistry
 from yarl import URL
 
 from safelight.access.networks import is_loopback
+from safelight.client.failures import reason_of
 from safelight.errors import Code, Error
 from safelight.master.access.fresh import Fresh
 from safelight.untrusted.text import printable
@@ -204,7 +205,7 @@ class Provider:
         except TimeoutError:
             raise self._unusable(f"did not answer within {_FETCH_TIME.total:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise self._unusable(f"cannot be reached: {printable(str(error) or type(error).__name__, 200)}") from None
+            raise self._unusable(f"cannot be reached: {printable(reason_of(error), 200)}") from None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             raise self._unusable(f"answered {method} {URL(url).path} with what is not the expected JSON") from None
 

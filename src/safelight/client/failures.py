@@ -1,0 +1,33 @@
+"""Why a request got no answer, as a person would be told."""
+
+from __future__ import annotations
+
+import os
+import ssl
+
+import aiohttp
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a request failed: "connection refused", not what the library says of its call.
+
+    Never empty: an error without a text, as time-outs are, is called by its kind.
+    """
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        cause = error.certificate_error
+    match cause:
+        case aiohttp.InvalidURL():
+            return "this is not a URL"
+        case ssl.SSLCertVerificationError(verify_message=str(text)):
+            return f"its certificate is not trusted: {text}"
+        case ssl.SSLError(reason=str(text)):
+            return f"TLS failed: {text.lower().replace('_', ' ')}"
+        case OSError(errno=int(number)) if number > 0:
+            return os.strerror(number).lower()
+        case TimeoutError() if not str(cause):
+            return "time-out"
+        case OSError(strerror=str(text)):
+            return text.lower()  # the resolver's
+        case _:
+            return str(cause) or type(cause).__name__
