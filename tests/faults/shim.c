@@ -1,5 +1,5 @@
 /* Faults of the machine, for one process: a wall clock that is wrong, flushes that are slow, fail or do nothing, writes
-   that fail. Preloaded; what to do is read from a file that the test maps as well (shim.py has the same layout). */
+   and reads that fail. Preloaded; what to do is read from a file that the test maps as well (shim.py has the same layout). */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -19,6 +19,7 @@ struct control {
   double flush_delay;    /* seconds that each flush takes longer */
   int32_t flush_error;   /* errno of flushes, 0: none */
   int32_t write_error;   /* errno of writes to files, 0: none */
+  int32_t read_error;    /* errno of reads of files, 0: none */
   int64_t dropped;       /* how many flushes were dropped */
   char only[256];        /* faults of files concern paths that match this expression; empty: all */
   char drop[256];        /* flushes of paths that match this expression do nothing; empty: none */
@@ -31,6 +32,9 @@ static int (*real_fsync)(int);
 static int (*real_fdatasync)(int);
 static ssize_t (*real_write)(int, const void *, size_t);
 static ssize_t (*real_pwrite)(int, const void *, size_t, off_t);
+static ssize_t (*real_read)(int, void *, size_t);
+static ssize_t (*real_pread)(int, void *, size_t, off_t);
+static ssize_t (*real_sendfile)(int, int, off_t *, size_t);
 
 __attribute__((constructor)) static void start(void) {
   real_clock_gettime = dlsym(RTLD_NEXT, "clock_gettime");
@@ -38,6 +42,9 @@ __attribute__((constructor)) static void start(void) {
   real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
   real_write = dlsym(RTLD_NEXT, "write");
   real_pwrite = dlsym(RTLD_NEXT, "pwrite64");
+  real_read = dlsym(RTLD_NEXT, "read");
+  real_pread = dlsym(RTLD_NEXT, "pread64");
+  real_sendfile = dlsym(RTLD_NEXT, "sendfile64");
   const char *path = getenv("FAULTS");
   if (path == NULL) return;
   int file = open(path, O_RDWR | O_CLOEXEC);
@@ -106,18 +113,31 @@ static int flushed(int file, int (*flush)(int)) {
 int fsync(int file) { return flushed(file, real_fsync); }
 int fdatasync(int file) { return flushed(file, real_fdatasync); }
 
-static int refused(int file) {
-  if (control == NULL || control->write_error == 0 || !concerned(file)) return 0;
+static int refused(int file, const int32_t *error) {
+  if (control == NULL || *error == 0 || !concerned(file)) return 0;
   char name[64], path[1024];
   snprintf(name, sizeof name, "/proc/self/fd/%d", file);
   ssize_t length = readlink(name, path, sizeof path - 1);
   if (length <= 0 || path[0] != '/') return 0; /* sockets and pipes go on */
   if (strncmp(path, "/dev/", 5) == 0 && strncmp(path, "/dev/shm/", 9) != 0) return 0;
-  errno = control->write_error;
+  errno = *error;
   return 1;
 }
 
-ssize_t write(int file, const void *data, size_t size) { return refused(file) ? -1 : real_write(file, data, size); }
+ssize_t write(int file, const void *data, size_t size) {
+  return refused(file, &control->write_error) ? -1 : real_write(file, data, size);
+}
 ssize_t pwrite64(int file, const void *data, size_t size, off_t at) {
-  return refused(file) ? -1 : real_pwrite(file, data, size, at);
+  return refused(file, &control->write_error) ? -1 : real_pwrite(file, data, size, at);
+}
+
+ssize_t read(int file, void *data, size_t size) {
+  if (real_read == NULL) real_read = dlsym(RTLD_NEXT, "read");
+  return refused(file, &control->read_error) ? -1 : real_read(file, data, size);
+}
+ssize_t pread64(int file, void *data, size_t size, off_t at) {
+  return refused(file, &control->read_error) ? -1 : real_pread(file, data, size, at);
+}
+ssize_t sendfile64(int to, int file, off_t *at, size_t size) {
+  return refused(file, &control->read_error) ? -1 : real_sendfile(to, file, at, size);
 }

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-_LAYOUT = struct.Struct("=ddiiq256s256s")
+_LAYOUT = struct.Struct("=ddiii4xq256s256s")
 
 
 @functools.cache
@@ -30,6 +30,7 @@ class Faults:
         self.flush_delay = 0.0
         self.flush_error = 0
         self.write_error = 0
+        self.read_error = 0
         self.only = ""
         self.drop = ""
         self._path = directory / f"{name}.faults"
@@ -44,13 +45,13 @@ class Faults:
     @property
     def dropped(self) -> int:
         """How many flushes did nothing."""
-        return int(_LAYOUT.unpack(self._map[:])[4])
+        return int(_LAYOUT.unpack(self._map[:])[5])
 
     def apply(self, **changes: float | str) -> None:
         for name, value in changes.items():
             assert hasattr(self, name), name
             setattr(self, name, value)
         self._map[:] = _LAYOUT.pack(
-            self.clock_offset, self.flush_delay, self.flush_error, self.write_error, self.dropped,
-            self.only.encode(), self.drop.encode(),
+            self.clock_offset, self.flush_delay, self.flush_error, self.write_error, self.read_error,
+            self.dropped, self.only.encode(), self.drop.encode(),
         )  # fmt: skip

@@ -19,6 +19,8 @@ from support.system import SERVICES, System, system
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 LEASE = 1.5
+RETRIED = 10.0
+"""Seconds for which a worker tries to read a photo before it asks whether storage works at all."""
 SETTINGS = {
     "worker": ["--lease-duration", str(LEASE), "--slots", "1"],
     "db": ["--max-errors", "1", "--max-deaths", "1"],
@@ -30,7 +32,7 @@ SETTINGS = {
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def faults(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Faults]:
     directory = tmp_path_factory.mktemp("faults")
-    return {name: Faults(directory, name) for name in ("db", "storage")}
+    return {name: Faults(directory, name) for name in ("db", "storage", "master", "worker")}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -61,6 +63,15 @@ async def begin(fault: str, whole: System, faults: dict[str, Faults]) -> None:
             faults["storage"].apply(write_error=errno.ENOSPC, only="/(blobs|incoming)/")
         case "storage fails":
             faults["storage"].apply(write_error=errno.EIO, flush_error=errno.EIO)
+        case "blobs cannot be read":
+            for name in ("storage", "worker"):  # a worker that sees storage's directory reads there
+                faults[name].apply(read_error=errno.EIO, only="/blobs/")
+        case "master's clock ahead":
+            faults["master"].apply(clock_offset=32 * 86400.0)
+        case "worker's clock ahead":
+            faults["worker"].apply(clock_offset=32 * 86400.0)
+        case "worker's clock back":
+            faults["worker"].apply(clock_offset=-3600.0)
         case "db flushes slowly":
             faults["db"].apply(flush_delay=LEASE * 1.5)
         case "db suspended":
@@ -77,7 +88,7 @@ async def begin(fault: str, whole: System, faults: dict[str, Faults]) -> None:
 
 async def end(whole: System, faults: dict[str, Faults]) -> None:
     for each in faults.values():
-        each.apply(write_error=0, flush_error=0, flush_delay=0.0)
+        each.apply(write_error=0, read_error=0, flush_error=0, flush_delay=0.0, clock_offset=0.0, only="")
     resume(whole)
     for name in SERVICES:
         if name not in whole.running:
@@ -95,7 +106,8 @@ async def settled(client: Client, id: str) -> Task:
 @pytest.mark.parametrize(
     ("number", "fault"),
     list(enumerate([
-        "storage away", "storage suspended", "storage full", "storage fails", "db flushes slowly", "db suspended",
+        "storage away", "storage suspended", "storage full", "storage fails", "blobs cannot be read",
+        "db flushes slowly", "db suspended", "master's clock ahead", "worker's clock ahead", "worker's clock back",
         "master away", "master suspended", "worker suspended", "all suspended",
     ])),
 )  # fmt: skip
@@ -109,7 +121,7 @@ async def test_nobody_is_blamed(whole: System, faults: dict[str, Faults], number
             while not any(event.kind == "leased" for event in (await client.changes(before, wait=5.0)).events):
                 pass
         await begin(fault, whole, faults)
-        await asyncio.sleep(3 * LEASE + 1)
+        await asyncio.sleep(RETRIED + 2 if fault == "blobs cannot be read" else 3 * LEASE + 1)
         await end(whole, faults)
         for task in made:
             done = await settled(client, task.id)

@@ -124,11 +124,12 @@ async def _stream(
                 async for chunk in reading.chunks(span.start, span.stop):
                     await response.write(chunk)
             await response.write_eof()
-    except (TimeoutError, ConnectionError, Error) as error:
+    except (OSError, Error) as error:  # of the client, of time, or of the disk
         # The headers are sent already, so closing the connection is the only way to say that the body is incomplete.
         if isinstance(error, Error) and error.code is Code.DAMAGED_BLOB:
             damaged()
-        level = logging.WARNING if isinstance(error, Error) else logging.DEBUG  # a client may leave
+        left = isinstance(error, (TimeoutError, ConnectionError))
+        level = logging.DEBUG if left else logging.WARNING
         log.log(level, "Sending %s was interrupted: %s", reading.blob.digest, error or "the client is too slow")
         if request.transport is not None:
             request.transport.abort()

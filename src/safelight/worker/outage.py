@@ -30,12 +30,12 @@ class OutageError(Error):
 
 
 async def works(storage: StorageClient) -> bool:
-    """Return whether storage can store; then it can read as well, except for what is damaged."""
+    """Return whether storage can store, and read what it has stored."""
     try:
-        await storage.put(_PROBE)
+        stored = await storage.put(_PROBE)
+        return await storage.read(stored.digest) == _PROBE
     except Error:
         return False
-    return True
 
 
 class Outage:
