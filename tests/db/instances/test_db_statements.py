@@ -73,6 +73,24 @@ async def test_claims_that_come_together_take_turns_with_the_oldest_task(databas
         assert taken == [task.id for task in (*made[1:4], made[0], *made[4:8])]
 
 
+async def test_only_tasks_of_several_priorities_are_also_looked_for_by_age(database):
+    """Where all have one, the next task is the oldest; so it is with tasks that came back."""
+    async with PostgresStore.open(database, readers=1, policy=Policy(oldest_every=2)) as store:
+        statements: list[str] = []
+        made = await store.create([new_task() for _ in range(9)])
+        store._database._writer.connection.server.add_query_logger(lambda record: statements.append(record.query))
+        await store.lease(request("gone", n=4))
+        await store.lease(request("gone", n=0))  # gives them back
+        first = [lease.task for lease in await store.lease(request("first", n=2))]
+        assert first == [task.id for task in made[:2]]
+        by_age = "WHERE tenant = $1 AND n >= $2"
+        assert not any(by_age in text for text in statements)
+        await store.create([new_task(priority=1) for _ in range(5)])
+        taken = [lease.task for number in range(5) for lease in await store.lease(request(f"worker {number}", n=2))]
+        assert [task.id for task in made[2:7]] == taken[1::2], "every second lease is of the oldest"
+        assert any(by_age in text for text in statements)
+
+
 async def test_a_worker_settles_while_it_asks_for_more(store):
     await store.create([new_task() for _ in range(4)])
     one, two = await store.lease(request("w", n=2))

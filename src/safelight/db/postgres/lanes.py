@@ -40,6 +40,18 @@ class Lane:
         """Whether a task that came back is older than those read ahead."""
         return bool(self._back) and (not self.ahead or self._back[0] < self.ahead[0].n)
 
+    @property
+    def first(self) -> int:
+        """The lowest number of a task that may wait here."""
+        ahead = [self.ahead[0].n] if self.ahead else []
+        return min([self.position, *self._back[:1], *ahead])
+
+    def begin_at(self, n: int) -> None:
+        """Note that no task below a number waits here."""
+        self.position = max(self.position, n)
+        while self._back and self._back[0] < n:
+            heappop(self._back)
+
     def give_back(self) -> None:
         """Let what was read ahead be read again."""
         while self.ahead:

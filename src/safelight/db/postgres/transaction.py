@@ -183,8 +183,14 @@ class PostgresTransaction(Transaction):
         return rows
 
     def waiting_oldest(self, tenant: str, n: int) -> list[TaskRow]:
-        """Return the oldest `n` tasks of a tenant that wait."""
-        return self._from_lane("waiting_oldest", (tenant,), self._lanes(tenant).by_age, n)
+        """Return the oldest `n` tasks of a tenant that wait; none where `waiting` has returned the oldest anyway."""
+        lanes = self._lanes(tenant)
+        # One that is empty now may have been read for the same claim.
+        used = [lane for lane in lanes.by_priority.values() if lane or any(lane is read for read in self._read_from)]
+        if len(used) == 1:
+            lanes.by_age.begin_at(used[0].first)
+            return []
+        return self._from_lane("waiting_oldest", (tenant,), lanes.by_age, n)
 
     def waiting_classic(self, tenant: str) -> TaskRow | None:
         """Return the first task of a tenant that waits and that a classic worker can do."""
