@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from drumhead.errors import DrumheadError, ErrorCode
+
+T = TypeVar("T")
 GuestName = Literal["linux", "osv"]
 Filesystem = Literal["squashfs", "erofs", "rofs"]
 LayerKind = Literal["package", "libraries", "python", "node", "application", "root"]
@@ -96,3 +99,19 @@ class ImageFiles(msgspec.Struct, frozen=True, kw_only=True):
     kernel: Path
     initrd: Path | None
     layers: tuple[Path, ...]
+
+
+def read_record(file: Path, kind: type[T], advice: str) -> T:
+    """Read a record of the store. Raises FileNotFoundError, and UNVERIFIED with `advice` for a damaged one."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=kind)
+    except msgspec.DecodeError as error:
+        raise DrumheadError(ErrorCode.UNVERIFIED, f"{file} is damaged ({error}); {advice}") from error
+
+
+def read_cached(file: Path, kind: type[T]) -> T | None:
+    """Read a file of the cache, which can be made again. Return None where it is missing or damaged."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=kind)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None

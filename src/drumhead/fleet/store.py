@@ -18,6 +18,7 @@ from drumhead.fleet.plan import secret_name
 from drumhead.fleet.records import Fleet, FleetState
 from drumhead.machine.instances import Instances, lock_holder
 from drumhead.machine.secrets import make_secret
+from drumhead.records import read_cached, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,9 +37,11 @@ class FleetStore:
         self._supervised_here = False
 
     def read(self) -> Fleet:
-        """Return the desired fleet. Raises NOT_FOUND when it is not up."""
+        """Return the desired fleet. Raises NOT_FOUND when it is not up, and UNVERIFIED for a damaged record."""
         try:
-            return msgspec.json.decode((self.directory / "fleet.json").read_bytes(), type=Fleet)
+            return read_record(
+                self.directory / "fleet.json", Fleet, "`drumhead up` writes it again from its fleet.yaml"
+            )
         except FileNotFoundError as error:
             raise DrumheadError(
                 ErrorCode.NOT_FOUND, f"there is no fleet {self.name}; `drumhead up` starts one from its fleet.yaml"
@@ -58,10 +61,7 @@ class FleetStore:
         return fleet
 
     def read_state(self) -> FleetState:
-        try:
-            return msgspec.json.decode((self.directory / "state.json").read_bytes(), type=FleetState)
-        except FileNotFoundError:
-            return FleetState()
+        return read_cached(self.directory / "state.json", FleetState) or FleetState()
 
     def write_state(self, state: FleetState) -> None:
         with replacing(self.directory / "state.json") as temporary:

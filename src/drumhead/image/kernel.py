@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from drumhead.blobs import Blobs
+from drumhead.blobs import Blobs, replacing
 from drumhead.image.guest_program import compile_program
-from drumhead.records import Kernel
+from drumhead.records import Kernel, read_cached
 
 if TYPE_CHECKING:
     from drumhead.guest.contract import Guest
@@ -26,11 +26,10 @@ def build_kernel(home: Home, store: PackageStore, guest: Guest, package: Package
     blobs = Blobs(home)
     key = hashlib.sha256(f"{package.archive}\0{guest_digest(guest.name)}".encode()).hexdigest()
     file = home.cache / "kernels" / f"{key}.json"
-    if file.is_file():
-        known = msgspec.json.decode(file.read_bytes(), type=Kernel)
-        if all(blobs.path(blob.digest).is_file() for blob in (known.vmlinux, known.initrd) if blob):
-            os.utime(file)
-            return known
+    known = read_cached(file, Kernel)
+    if known and all(blobs.path(blob.digest).is_file() for blob in (known.vmlinux, known.initrd) if blob):
+        os.utime(file)
+        return known
     tree = store.tree(package)
     modules = {path: entry.read() for path, entry in tree if path.startswith("modules/") and entry.kind == "file"}
     initrd = guest.initrd(modules, compile_program(guest.program, home.cache))
@@ -40,8 +39,8 @@ def build_kernel(home: Home, store: PackageStore, guest: Guest, package: Package
         vmlinux=blobs.put(tree["vmlinux.xz"].read()),
         initrd=blobs.put(initrd) if initrd else None,
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(msgspec.json.encode(kernel))
+    with replacing(file) as temporary:
+        temporary.write_bytes(msgspec.json.encode(kernel))
     return kernel
 
 

@@ -15,7 +15,7 @@ from drumhead.blobs import Blobs, replacing
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.image.layers.mounted import mounted_path, sweep_mounted
 from drumhead.package.store import PackageStore
-from drumhead.records import Blob, Command, GuestName, Image, ImageFiles, Layer
+from drumhead.records import Blob, Command, GuestName, Image, ImageFiles, Layer, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,7 +161,8 @@ class ImageStore:
 
         images = self.list()
         if self._home.instances.is_dir():
-            images += [_decode(file) for file in self._home.instances.glob(f"*/{RECORD}")]
+            files = self._home.instances.glob(f"*/{RECORD}")
+            images += [read_record(file, Image, f"`drumhead delete {file.parent.name}`") for file in files]
         named = kept_blobs(self._home).union(*(package.blobs for package in PackageStore(self._home).list()))
         for image in images:
             named |= {blob.digest for blob in blobs_of(image)}
@@ -218,10 +219,7 @@ def facts(image: Image) -> ImageFacts:
 
 
 def _decode(file: Path) -> Image:
-    try:
-        return msgspec.json.decode(file.read_bytes(), type=Image)
-    except msgspec.DecodeError as error:
-        raise DrumheadError(ErrorCode.UNVERIFIED, f"{file} is damaged ({error}); compose the image again") from error
+    return read_record(file, Image, "compose the image again")
 
 
 def check_image_name(name: str) -> None:

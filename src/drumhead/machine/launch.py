@@ -43,7 +43,7 @@ from drumhead.machine.snapshot.resume import find_snapshot, resume
 from drumhead.machine.snapshot.store import Snapshots
 from drumhead.machine.volume.volumes import OVERLAY_SERIAL, open_overlay, open_volumes, refuse_shared_disks
 from drumhead.machine.watch import file_size
-from drumhead.records import Image, ImageFiles
+from drumhead.records import Image, ImageFiles, read_record
 
 if TYPE_CHECKING:
     from drumhead.guest.contract import Guest
@@ -96,7 +96,7 @@ async def restart_machine(home: Home, name: str, *, attached: bool) -> Started:
     with instances.lock(name):
         instance = instances.read(name)
         refuse_running(instance)
-        image = msgspec.json.decode((instances.directory(name) / IMAGE).read_bytes(), type=Image)
+        image = read_record(instances.directory(name) / IMAGE, Image, f"`drumhead delete {name}` and run it again")
         launch = instance.launch
         spec = msgspec.structs.replace(launch.spec, forwards=launch.forwards)
         started = await _start(instances, image, spec, attached=attached, fleet=launch.fleet)

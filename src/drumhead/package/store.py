@@ -14,6 +14,7 @@ from drumhead.debian.version import version_key
 from drumhead.errors import DrumheadError, ErrorCode
 from drumhead.filesystem.squashfs import write_squashfs
 from drumhead.package.records import PACKAGE_NAME, Package, PackageRef, PackedLayer
+from drumhead.records import read_record
 from drumhead.tree import read_tar, write_tar
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class PackageStore:
     def list(self) -> list[Package]:
         """Return every version of every package, by name, then oldest first."""
         files = self._home.packages.rglob("*.json") if self._home.packages.is_dir() else ()
-        found = [msgspec.json.decode(file.read_bytes(), type=Package) for file in files]
+        found = [read_record(file, Package, "delete it, then build or pull the package again") for file in files]
         return sorted(found, key=lambda package: (package.name, version_key(package.version)))
 
     def find(self, ref: PackageRef) -> Package:

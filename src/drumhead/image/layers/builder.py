@@ -32,6 +32,7 @@ from drumhead.node.native import check_native
 from drumhead.package.osv.kernel import root_files
 from drumhead.python.bytecode import Interpreter, only_bytecode, with_bytecode
 from drumhead.python.lock import read_lock
+from drumhead.records import read_cached
 from drumhead.tree import USR_MERGED, Tree, symlink
 
 if TYPE_CHECKING:
@@ -182,8 +183,9 @@ class LayerBuilder:
 
     def _pool_index(self, pool: Package) -> Index:
         file = self._home.cache / "layers" / f"pool-{pool.archive}.json"
-        if file.is_file():
-            return msgspec.json.decode(file.read_bytes(), type=dict[str, Node])
+        known = read_cached(file, dict[str, Node])
+        if known is not None:
+            return known
         index = index_of(self._tree(pool))
         with replacing(file) as temporary:
             temporary.write_bytes(msgspec.json.encode(index))

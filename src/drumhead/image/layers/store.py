@@ -19,7 +19,7 @@ from drumhead.filesystem.rofs.writer import write_rofs
 from drumhead.filesystem.squashfs import write_squashfs
 from drumhead.guest.contract import Finding
 from drumhead.image.layers.mounted import mounted_path, write_mounted
-from drumhead.records import Blob, Filesystem, Kernel, Layer
+from drumhead.records import Blob, Filesystem, Kernel, Layer, read_cached
 from drumhead.report import silent
 from drumhead.tree import Tree
 
@@ -125,13 +125,7 @@ class LayerStore:
 
     def record(self, source: str) -> LayerRecord | None:
         """Return what is known about the tree with this digest, even if its layer is no longer stored."""
-        file = self._home.cache / "layers" / f"{source}.json"
-        if not file.is_file():
-            return None
-        try:
-            return msgspec.json.decode(file.read_bytes(), type=LayerRecord)
-        except msgspec.DecodeError:
-            return None
+        return read_cached(self._home.cache / "layers" / f"{source}.json", LayerRecord)
 
     def _known(self, source: str, packed: PackedLayer | None = None) -> LayerRecord | None:
         """Return the record of a tree whose layer is stored and, if `packed` is given, is that layer."""
@@ -201,12 +195,12 @@ def kept_blobs(home: Home) -> set[str]:
     """Return blobs that the next image may need although no image names them: kernels and layers with a key."""
     since = time.time() - KEPT_SECONDS
 
-    def recent(pattern: str) -> list[bytes]:
-        return [file.read_bytes() for file in home.cache.glob(pattern) if file.stat().st_mtime > since]
+    def recent(pattern: str) -> list[Path]:
+        return [file for file in home.cache.glob(pattern) if file.stat().st_mtime > since]
 
     layers = LayerStore(home, "squashfs", silent)
-    records = filter(None, (layers.record(key.decode()) for key in recent("layers/*.key")))
-    kernels = [msgspec.json.decode(record, type=Kernel) for record in recent("kernels/*.json")]
+    records = filter(None, (layers.record(key.read_text()) for key in recent("layers/*.key")))
+    kernels = filter(None, (read_cached(file, Kernel) for file in recent("kernels/*.json")))
     return {blob.digest for record in records for blob in record.blobs.values()} | {
         blob.digest for kernel in kernels for blob in (kernel.vmlinux, kernel.initrd) if blob
     }

@@ -1,0 +1,34 @@
+"""A record of the store that is damaged, as by a disk that failed, is told with what to do; a cache is made again."""
+
+import json
+
+import pytest
+
+
+@pytest.mark.parametrize("contents", [b"", b"{", b"[1]", b"\xff"])
+@pytest.mark.parametrize(
+    ("path", "words", "status"),
+    [
+        ("images/shop/image.json", ("images",), 6),
+        ("packages/own/1.0.json", ("package", "list"), 6),
+        ("fleets/shop/fleet.json", ("down", "shop"), 6),
+        ("instances/shop/instance.json", ("instances",), 5),
+        ("remotes.json", ("remote", "list"), 2),
+    ],
+)
+def test_a_damaged_record_is_named(empty, path, words, status, contents):
+    file = empty.home.root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(contents)
+    assert empty.refused(*words, status=status).startswith(f"drumhead: {file}")
+
+
+def test_a_damaged_cache_is_made_again(drumhead, project):
+    drumhead("package", "compose", "t/cached", "-C", project)
+    kernels = list(drumhead.home.cache.glob("kernels/*.json"))
+    for file in kernels:
+        file.write_bytes(b"{")
+    drumhead("package", "compose", "t/cached", "-C", project)
+    made = [json.loads(file.read_bytes()) for file in kernels if file.stat().st_size > 1]
+    assert drumhead.json("info", "t/cached")["kernel"] in [f"{one['package']} {one['version']}" for one in made]
+    drumhead("rmi", "t/cached")
