@@ -1,15 +1,27 @@
 """Services killed in the middle of uploads: no acknowledged byte is lost, and one upload is one task."""
 
+import asyncio
 import hashlib
+import json
+import os
+import threading
+from pathlib import Path
 
 import aiohttp
 import pytest
+from tusclient.client import TusClient
+from tusclient.uploader import Uploader
 
 from safelight.client.master import Client
 from safelight.wire import State
+from support.broken_network import network
 from support.photos import photo
+from support.processes import program
 from support.system import system
 from support.tus import Tus
+
+WEB = Path(__file__).parents[2] / "web"
+SCRIPT = Path(__file__).with_name("upload.mjs")
 
 
 @pytest.fixture
@@ -59,3 +71,40 @@ async def test_the_only_storage_dies_and_comes_back_while_bytes_flow(whole):
         assert done.status == 204
         task = await client.task(done.headers["Safelight-Task"])
         assert task.input.digest == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.slow
+async def test_clients_that_were_told_503_go_on_once_storage_is_back(whole, tmp_path, monkeypatch):
+    """The only storage is away for longer than a master waits for it, in the middle of a request of each client."""
+    told, again = threading.Event(), Uploader._retry_or_cry
+
+    def noted(uploader: Uploader, error: Exception) -> None:
+        if getattr(error, "status_code", None) == 503:
+            told.set()
+        again(uploader, error)
+
+    monkeypatch.setattr(Uploader, "_retry_or_cry", noted)
+    files = [tmp_path / "one.png", tmp_path / "other.png"]
+    for number, file in enumerate(files):
+        file.write_bytes(photo(number) + os.urandom(1 << 20))
+
+    def by_tuspy(url: str) -> None:
+        with files[0].open("rb") as stream:
+            TusClient(url).uploader(file_stream=stream, retries=60, retry_delay=1).upload()
+
+    async with network(f"http://{whole.master}") as between, Client.connect(whole.master) as client:
+        url = f"http://{between.address}/uploads"
+        options = json.dumps({"retryDelays": [1000] * 60})
+        between.hold(1 << 20)
+        python = asyncio.create_task(asyncio.to_thread(by_tuspy, url))
+        async with program("node", str(SCRIPT), str(WEB), url, str(files[1]), options) as node:
+            await between.held.wait()
+            await whole.kill("storage")
+            between.flow()
+            await node.log("status 503", timeout=60)
+            assert await asyncio.to_thread(told.wait, 60)
+            await whole.start("storage")
+            assert await node.ended(60) == 0, node.lines
+            await python
+        digests = {task.input.digest for task in (await client.tasks()).tasks}
+    assert digests == {hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

@@ -14,8 +14,9 @@ const upload = new Upload(createReadStream(file), {
   retryDelays: [100, 200, 400, 800, 1600, 3200],
   metadata: { filename: basename(file) },
   ...JSON.parse(options),
-  onShouldRetry: () => {
+  onShouldRetry: (error) => {
     retries += 1;
+    console.error(`status ${error.originalResponse?.getStatus()}`);
     return true;
   },
   onError: (error) => {
