@@ -224,3 +224,31 @@ async def test_clients_that_leave_in_mid_download_cost_a_debug_line_each(tmp_pat
         loud = [line for line in program.lines if line.get("level", "").lower() in ("warning", "error", "critical")]
         assert loud == []
         assert not any("Traceback" in str(line) for line in program.lines)
+
+
+async def test_a_full_disk_at_the_records_of_uploads_shows_nothing_half_done(tmp_path):
+    """An upload that could not be opened can be opened later, and one that could not be closed, closed."""
+    faults, new = Faults(tmp_path, "storage"), NewPartial(id="ab" * 16, size=9)
+    async with service("storage", "--data", str(tmp_path / "data"), env=faults.environment) as program:
+        address = await program.address()
+        async with PartialClient.connect(address) as partials:
+            upload = await partials.create(NewPartial(size=6))
+            await partials.append(upload.id, 0, stream(b"abc"))
+            faults.apply(write_error=errno.ENOSPC, only="/(record|outcome)")
+            with pytest.raises(Error) as full:
+                await partials.create(new)
+            assert full.value.code is Code.STORAGE_FULL
+            with pytest.raises(Error) as unknown:
+                await partials.get(new.id)
+            assert unknown.value.code is Code.NOT_FOUND
+            await partials.append(upload.id, 3, stream(b"def"))
+            blob = await partials.finish(upload.id)
+            with pytest.raises(Error) as full:
+                await partials.close(upload.id, "task")
+            assert full.value.code is Code.STORAGE_FULL
+            assert not (await partials.get(upload.id)).outcome
+            faults.apply(write_error=0)
+            assert (await partials.close(upload.id, "task")).outcome == "task"
+            assert (await partials.create(new)).offset == 0
+        async with StorageClient.connect(address) as client:
+            assert await client.read(blob.digest) == b"abcdef"

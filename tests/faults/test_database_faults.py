@@ -1,0 +1,100 @@
+"""What may happen to the database's files: a full disk while they are migrated, a deleted write-ahead log."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import signal
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from faults.shim import Faults
+from safelight.client.db import DbClient
+from safelight.db.sqlite import SqliteStore
+from safelight.errors import Code, Error
+from safelight.sql import scripts, sqlite
+from safelight.wire import TaskQuery
+from support.processes import service
+from support.tasks import new_task
+
+pytestmark = pytest.mark.slow
+
+PACKAGE = "safelight.db.sqlite"
+
+
+async def test_a_full_disk_during_a_migration_leaves_the_database_as_it_was(tmp_path):
+    """db refuses to start with a sentence, and goes on where there is room."""
+    path, steps = tmp_path / "db" / "tasks.sqlite", scripts.migrations(PACKAGE)
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        for script in steps[:1]:
+            old.executescript(script)
+        old.execute("PRAGMA user_version = 1")
+        (known,) = old.execute("SELECT value FROM meta WHERE name = 'id'").fetchone()
+    faults = Faults(tmp_path, "db")
+    faults.apply(write_error=errno.ENOSPC, only="tasks[.]sqlite")
+    async with service("db", "--data", str(path.parent), env=faults.environment) as program:
+        assert await program.ended() == 1
+        assert any("full" in line["message"] for line in program.lines), program.lines
+    with closing(sqlite3.connect(path)) as kept:
+        assert kept.execute("PRAGMA user_version").fetchone() == (1,)
+        assert kept.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    faults.apply(write_error=0)
+    async with (
+        service("db", "--data", str(path.parent), env=faults.environment) as program,
+        DbClient.connect(await program.address()) as db,
+    ):
+        assert (await db.create([new_task()]))[0].id
+        assert await program.stop() == 0
+    with closing(sqlite3.connect(path)) as now:
+        assert now.execute("PRAGMA user_version").fetchone() == (len(steps),)
+        assert now.execute("SELECT value FROM meta WHERE name = 'id'").fetchone() == (known,)
+
+
+def test_a_migration_that_a_full_disk_interrupts_anywhere_goes_on_where_it_was(tmp_path):
+    """Files may have more and more bytes: each attempt ends at another statement, and leaves whole steps."""
+    path, refused = tmp_path / "tasks.sqlite", 0
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size in range(4096, 4 << 20, 4096):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            made = sqlite.connect(path, PACKAGE)
+        except Error as error:
+            assert error.code is Code.UNAVAILABLE
+            refused += 1
+        else:
+            break
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    else:
+        pytest.fail("it never ends, however much room there is")
+    assert refused > 5
+    sqlite.check(made, path)
+    with closing(sqlite.connect(tmp_path / "model.sqlite", PACKAGE)) as model:
+        schema = "SELECT type, name, sql FROM sqlite_schema ORDER BY name"
+        assert made.execute(schema).fetchall() == model.execute(schema).fetchall()
+    made.close()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_write_ahead_log_that_is_deleted_costs_at_most_what_it_held(tmp_path, killed):
+    """A stop writes everything into the database; after a kill the rest is whole, and readers are told."""
+    data = tmp_path / "db"
+    async with SqliteStore.open(data / "tasks.sqlite") as store:
+        await store.create([new_task() for _ in range(5)])
+    async with (
+        service("db", "--data", str(data)) as program,
+        DbClient.connect(await program.address()) as db,
+    ):
+        await db.create([new_task() for _ in range(5)])
+        seen = await db.events(0)
+        (data / "tasks.sqlite-wal").unlink()
+        program.send(signal.SIGKILL if killed else signal.SIGTERM)
+        await program.ended()
+    async with service("db", "--data", str(data)) as program, DbClient.connect(await program.address()) as db:
+        assert len((await db.find(TaskQuery())).tasks) == (5 if killed else 10)
+        page = await db.events(seen.last, known=seen.db)
+        assert page.restored is killed
+        assert len(await db.create([new_task()])) == 1
