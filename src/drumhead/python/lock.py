@@ -158,6 +158,8 @@ def _check_pylock(root: Path, name: str) -> None:
 
 def _export(root: Path, name: str, needs: PythonNeeds) -> str:
     beside = name.replace("uv.lock", "pyproject.toml")
+    if not is_there(root, beside):
+        raise manifest_error(beside, 1, "it does not exist, but a uv.lock belongs to it")
     for read in (name, beside):  # by uv itself
         read_text(root, read)
     extras = [word for extra in needs.extras for word in ("--extra", extra)]

@@ -68,6 +68,13 @@ def test_uv_locks_are_read(drumhead, project):
     assert f"{SITE}/idna/core.pyc" in listing(drumhead, "t/uvlock", "python")
 
 
+@pytest.mark.parametrize("lock", ["uv.lock", "poetry.lock"])
+def test_a_lock_without_its_pyproject_is_refused(drumhead, project, lock):
+    write_files(project, {lock: 'package = []\n[metadata]\nlock-version = "2.1"\n'})
+    reason = drumhead.refused("package", "compose", "t/alone", "-C", project, status=2)
+    assert f"pyproject.toml:1: it does not exist, but a {lock} belongs to it" in reason
+
+
 @pytest.mark.parametrize(
     ("text", "line", "reason"),
     [
