@@ -17,10 +17,9 @@ from safelight.errors import Error
 from safelight.wire import Event
 from simulation.loop import Process
 from simulation.photos import BROKEN, GOOD, KILLER, photo
-from simulation.world import PORTS, World
+from simulation.world import World
 from support.tus import Tus
 
-MASTER = f"127.0.0.1:{PORTS['master']}"
 _PATIENCE = 20.0
 _AWAY = (Error, aiohttp.ClientError, TimeoutError)
 
@@ -103,7 +102,7 @@ class Clients:
 
     async def _upload(self) -> None:
         rng = self.world.rng
-        async with Client.connect(MASTER) as client:
+        async with Client.connect(self.world.masters) as client:
             while not self.stop:
                 number, kind, data = self._photo()
                 call = Call(photo=number, key=secrets.token_hex(8), sent=time.monotonic())
@@ -140,8 +139,8 @@ class Clients:
     async def _upload_in_parts(self) -> None:
         rng = self.world.rng
         async with session() as http:
-            tus = Tus(http, f"http://{MASTER}")
             while not self.stop:
+                tus = Tus(http, self.world.some_master())
                 number, kind, data = self._photo()
                 call = Call(photo=number, key=f"tus {secrets.token_hex(8)}", sent=time.monotonic())
                 with suppress(*_AWAY):
@@ -152,9 +151,10 @@ class Clients:
                 await asyncio.sleep(rng.uniform(0.0, 3.0))
 
     async def _send_parts(self, tus: Tus, path: str, call: Call, kind: str, data: bytes) -> None:
-        """Send the rest again and again, from where the service says that it ends."""
+        """Send the rest again and again, to any master, from where that says that it ends."""
         rng, confirmed = self.world.rng, 0
         for _ in range(40):
+            tus.url = self.world.some_master()
             try:
                 async with asyncio.timeout(_PATIENCE):
                     look = await tus.send("HEAD", path)
@@ -202,7 +202,7 @@ class Clients:
 
     async def _wait(self, task: str) -> None:
         """Wait for the end of a task all the time, also while the database is restored."""
-        async with Client.connect(MASTER) as client:
+        async with Client.connect(self.world.masters) as client:
             while True:
                 try:
                     await client.wait(task)
@@ -216,7 +216,7 @@ class Clients:
 
     async def _read(self, events: list[Event]) -> None:
         after, known, looks = 0, "", 0
-        async with Client.connect(MASTER) as client:
+        async with Client.connect(self.world.masters) as client:
             while True:
                 try:
                     page = await client.changes(after, wait=5.0, known=known)

@@ -43,7 +43,7 @@ class Faults:
             if kind in (self._freeze, self._cut) and rng.random() < 0.5:
                 names = [name for name in names if name.startswith("worker")]
             machine = self._world.machines[rng.choice(names)]
-            on_the_way = machine.name.startswith("worker") or machine.name == "master"
+            on_the_way = machine.name.startswith("worker") or machine.name.startswith("master")
             between = (self._cut, self._slow, self._tear, self._lose_answers, self._delay_answers)
             if kind in between or (on_the_way and kind != self._clock):
                 self.spared_workers = False

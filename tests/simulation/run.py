@@ -15,11 +15,11 @@ from typing import NamedTuple
 from safelight.client.master import Client
 from safelight.errors import Error
 from safelight.wire import ENDED, Event, State, Task
-from simulation.clients import MASTER, Clients
+from simulation.clients import Clients
 from simulation.faults import Faults
 from simulation.mutations import MUTATIONS
 from simulation.photos import KILLER, result_of
-from simulation.world import PORTS, World
+from simulation.world import PORTS, SECOND_MASTER, World
 
 _SETTLED_WITHIN = 600.0
 _CPU_LIMIT = 15.0
@@ -77,6 +77,7 @@ class _Run:
     async def run(self) -> list[str]:
         world, rng = self.world, self.world.rng
         names = ["allinone"] if rng.random() < 0.5 else list(PORTS)
+        names += [SECOND_MASTER] * (len(world.master_ports) - 1)
         names += [f"worker-{n}" for n in range(1, rng.randint(1, 2) + 1)]
         for name in names:
             world.add(name).start()
@@ -100,7 +101,7 @@ class _Run:
     async def _settle(self) -> None:
         """Wait until every acknowledged task has ended; release photos that real deaths had quarantined."""
         history, last = self._record.history, 0
-        async with Client.connect(MASTER) as client:
+        async with Client.connect(self.world.masters) as client:
             for call in history.acknowledged:
                 assert call.task is not None
                 task = await self._ended(client, call.task)

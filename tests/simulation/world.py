@@ -38,6 +38,7 @@ from simulation.sqlitevfs import SimulatedVfs
 
 EPOCH = 1_800_000_000.0
 PORTS = {"keyvaluestore": 8000, "db": 8001, "storage": 8002, "master": 8003}
+SECOND_MASTER, SECOND_PORT = "master-2", 8013
 _MAY_FAIL = ("The database cannot",)
 """What a program may log as an error when its disk fails."""
 _SETTINGS = {
@@ -62,6 +63,9 @@ class World:
         self.restores = self.restoring.random() < 0.25
         self.restored: list[tuple[float, float]] = []
         """When the copies were taken that have been put in place, and when the database was back."""
+        self._masters = random.Random(f"masters {seed}")
+        """Likewise, where there are two masters."""
+        self.master_ports = [PORTS["master"], *([SECOND_PORT] if self._masters.random() < 0.3 else [])]
         self.collects = self.more.random() < 0.3
         """Whether storage collects garbage every few seconds."""
         self.root = root
@@ -78,6 +82,15 @@ class World:
     def note(self, text: str) -> None:
         """Add a line to the history."""
         self.lines.append(f"{self.loop.time() - 1000:.6f} {text}".replace(str(self.root), ""))
+
+    @property
+    def masters(self) -> str:
+        """The addresses of all masters, as clients take them."""
+        return ",".join(f"127.0.0.1:{port}" for port in self.master_ports)
+
+    def some_master(self) -> str:
+        """Return the URL of one of the masters."""
+        return f"http://127.0.0.1:{self._masters.choice(self.master_ports)}"
 
     def add(self, name: str) -> Machine:
         """Add a machine; the name says what runs there: a service, `allinone`, or `worker-1`, ...."""
@@ -194,7 +207,8 @@ class Machine:
 
     def _config(self, name: str, data: Path) -> serve.StandaloneConfig:
         collects = _COLLECTS if name == "storage" and self.world.collects else {}
-        return msgspec.structs.replace(_settings(name), data=str(data), **collects)
+        port = {"port": SECOND_PORT} if self.name == SECOND_MASTER else {}
+        return msgspec.structs.replace(_settings(name), data=str(data), **collects, **port)
 
     def stop(self) -> None:
         """Ask the program to stop, as `POST /shutdown` to one of its services does; it is started again."""
