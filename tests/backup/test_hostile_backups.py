@@ -202,4 +202,4 @@ async def test_nothing_is_read_without_end(tmp_path):
     await refused(root, tmp_path / "new", Code.DAMAGED_BLOB)
     (root / "manifest.json").write_text('{"more":' + "[" * 1_000_000)
     await refused(root, tmp_path / "new", Code.DAMAGED_BLOB)
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 90

@@ -44,7 +44,7 @@ async def test_the_result_is_there_for_new_clients_too(running):
         task = await client.upload(photo(1), filename="me.png")
         worker = await asyncio.to_thread(Worker, running.keyvaluestore)
         assert await asyncio.to_thread(worker.work)
-        done = await client.wait(task.id, timeout=10.0)
+        done = await client.wait(task.id, timeout=30.0)
         assert (done.state, done.engine) == (State.FINISHED, "classic")
         assert [(made.name, made.media_type) for made in done.outputs] == [("image", "image/png")]
         async with client.result(task.id, output="image") as answer:

@@ -68,7 +68,7 @@ async def test_sigterm_ends_a_watch_under_way_with_an_answer(tmp_path):
         assert await process.stop() == 0
         answer = await watching
         assert (await answer.json())["revision"] == revision
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 40
         with pytest.raises(aiohttp.ClientError):
             await http.get(f"{url}/")
 

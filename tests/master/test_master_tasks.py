@@ -27,7 +27,7 @@ async def test_a_task_is_worked_on_and_finished(client, storage):
     assert (lease.task, lease.recipe, lease.input) == (task.id, "invert", task.input)
     assert (await client.task(task.id)).state is State.WORKING
     await finish(client, storage, lease, {"image": photo(2)})
-    done = await client.wait(task.id, timeout=5.0)
+    done = await client.wait(task.id, timeout=30.0)
     assert done.state is State.FINISHED
     assert done.lease is None
     async with client.result(task.id) as answer:

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 _TESTS = Path(__file__).parents[1]
 
 

@@ -238,12 +238,12 @@ async def test_a_second_signal_kills(tmp_path: Path) -> None:
     async with up(tmp_path / "data", "--slots", 1, "--drain", 60, "--log-level", "debug") as running:
         where = await addresses(running)
         async with Client.connect(where["master"]) as client:
-            await client.upload(photo(3, width=600), recipe=SLOW)
+            await client.upload(photo(3, width=1200), recipe=SLOW)
         await running.log("processing")
         running.send(signal.SIGINT)
         await running.log("Finishing 1 photos in progress")
         running.send(signal.SIGINT)
-        assert await running.ended(timeout=5) == 0
+        assert await running.ended(timeout=15) == 0, "long before the photo is done"
 
 
 def test_on_a_terminal_each_line_has_its_program_in_front(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ async def test_a_thousand_tasks(page, whole, client):
         start = time.monotonic()
         for place in range(0, 60_000, 3000):
             await page.evaluate(f"new Promise((done) => (scrollTo(0, {place}), requestAnimationFrame(done)))")
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 30
         assert await page.locator(".virtual .row").count() < 80
     finally:
         await whole.start("worker-0")

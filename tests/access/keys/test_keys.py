@@ -120,7 +120,7 @@ async def test_a_session_ends_with_its_key(root):
         async with root.http.get(f"{root.url}/summary", headers={"Cookie": f"safelight_session={cookie}"}) as answer:
             status = answer.status
     assert status == 401
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 30
 
 
 async def test_a_sign_in_link_works_once(root):

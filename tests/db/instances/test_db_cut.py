@@ -87,5 +87,5 @@ async def test_the_lock_of_an_instance_that_vanishes_is_free_within_seconds() ->
                 await until(free, timeout=30)
             finally:
                 places.heal("client", "one")
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 25
             assert len(await _in_time(store.lease(request()))) == 1

@@ -67,7 +67,7 @@ def test_a_lock_of_a_project_reads_that_project_alone(project, tmp_path, files, 
         read_lock(read_project(project), tmp_path)
     assert refused.value.code is ErrorCode.MANIFEST
     assert "secret" not in refused.value.message
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 NAMES = sorted(
@@ -156,4 +156,4 @@ def test_a_yaml_file_costs_bounded_time_and_memory(project, file, text, reason):
     began = time.monotonic()
     with pytest.raises(DrumheadError, match=reason):
         read_project(project)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
