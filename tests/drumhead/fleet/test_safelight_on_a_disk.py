@@ -29,10 +29,10 @@ def test_the_key_value_store_of_the_manifests_runs_and_stops(drumhead, tmp_path)
         says(running, b"server is listening on 8000")
         request = urllib.request.Request(f"http://127.0.0.1:{port}/")
         request.add_header("Authorization", f"Bearer {'c' * 64}")
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=180) as answer:
             assert answer.read() == b"", "nothing is registered yet"
         press_power_button(tmp_path)
-        assert running.wait(60) == 0
+        assert running.wait(180) == 0
     listed = ["debugfs", "-R", "ls /", disks["data"]]
     assert b"keyvaluestore.sqlite" in subprocess.run(listed, check=True, capture_output=True).stdout
     drumhead("volume", "delete", "on-a-disk")

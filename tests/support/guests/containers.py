@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-LIMIT = 120.0
+LIMIT = 300.0
 """Seconds for one command of podman's, on a busy machine."""
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-LIMIT = 120.0
+LIMIT = 300.0
 """Seconds for a whole machine."""
 
 

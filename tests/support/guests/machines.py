@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from drumhead.home import Home
 
 COMMAND = [sys.executable, "-c", "import sys; from drumhead.cli import main; sys.exit(main())"]
-LIMIT = 180.0
+LIMIT = 400.0
 """Seconds for anything that a test waits for: a boot takes two alone, and twenty beside other work."""
 
 
