@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -31,10 +32,14 @@ from safelight.worker.attempts import Attempts
 
 
 def answer_before_commit() -> None:
-    """Answer calls, and commit them with the next ones."""
+    """Answer calls, and commit them a few calls later."""
     commit, begin = Connection.commit, Connection.begin
+    begun = Counter[Any]()
 
     def begin_later(self: Any, **options: Any) -> None:
+        begun[self] += 1
+        if self._sqlite.in_transaction and begun[self] % 4:
+            return
         if self._sqlite.in_transaction:
             commit(self)
         begin(self, **options)
