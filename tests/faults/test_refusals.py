@@ -76,10 +76,18 @@ async def test_a_suspended_service_is_refused_for_in_bounded_time_and_then_at_on
 
 async def test_no_list_and_no_command_waits_long_for_a_suspended_service(tmp_path: Path) -> None:
     async with system(tmp_path) as whole, aiohttp.ClientSession() as http:
+
+        async def seen() -> dict[str, bool]:
+            async with http.get(f"http://{whole.master}/services") as answer:
+                return {seen["name"]: seen["ready"] for seen in await answer.json()}
+
+        async def all_ready() -> bool:
+            return all((await seen()).values())
+
+        await until(all_ready)
         whole.running["keyvaluestore"].send(signal.SIGSTOP)
         began = time.monotonic()
-        async with http.get(f"http://{whole.master}/services") as answer:
-            ready = {seen["name"]: seen["ready"] for seen in await answer.json()}
+        ready = await seen()
         assert time.monotonic() - began < 10.0, "it looks for 3 s, at all at once"
         assert ready == {"keyvaluestore": False, "db": True, "storage": True, "master": True}
         whole.running["keyvaluestore"].send(signal.SIGCONT)

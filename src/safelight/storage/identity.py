@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 MARK = "identity"
 """The name of what holds the id of a store, beside its blobs."""
-_ASKED_AGAIN = 1.0
-"""Seconds after which db is asked again."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+"""Seconds after which db is asked again: soon at the start, when db starts as well."""
 _WAIT = 2.0
 """Seconds that a request waits for db's answer."""
 _ID = re.compile("[0-9a-f]{32}")
@@ -115,13 +115,15 @@ class Identity:
         return handle
 
     async def _ask(self) -> None:
+        pause = _FIRST_PAUSE
         while not self.is_accepted:
             try:
                 await self.look()
             except Error as error:
                 log.debug("Whether db knows this store is not known: %s", error.detail)
             if not self.is_accepted:
-                await asyncio.sleep(_ASKED_AGAIN)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _refuse(self, own: str, known: str) -> None:
         self._refusal = (
