@@ -162,7 +162,10 @@ async def resumable(collector: Collector, http: aiohttp.ClientSession, masters: 
     async with http.patch(masters[1] + path, data=data[half:], headers=rest) as answer:
         assert answer.status == 204, await answer.text()
     wanted = {"upload", "create task", "commit task", "lease", "fetch", "process", "store result", "settle"}
-    found = [span for _, span in await collector.wait_for(trace, wanted)]
+    await collector.wait_for(trace, wanted)
+    async with asyncio.timeout(TIMEOUT), collector.more:  # each master sends its own
+        await collector.more.wait_for(lambda: [span.name for _, span in collector.trace(trace)].count("upload") == 2)
+    found = [span for _, span in collector.trace(trace)]
     uploads = [span for span in found if span.name == "upload"]
     assert [span.parent_span_id.hex() for span in uploads] == [CLIENT] * 2
     last = max(uploads, key=lambda span: span.start_time_unix_nano)
