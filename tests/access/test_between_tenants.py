@@ -53,6 +53,13 @@ NAMING_A_TASK = (
 """What takes the name of a task elsewhere than in its path: method, path, and the body with the name."""
 
 
+async def opened(api: Api) -> str:
+    """Open a partial upload; return its id."""
+    upload = {"Tus-Resumable": "1.0.0", "Upload-Length": "10"}
+    async with api.http.post(f"{api.url}/uploads", headers={**api.headers, **upload}) as answer:
+        return answer.headers["Location"].rpartition("/")[2]
+
+
 @pytest.mark.slow
 async def test_what_is_anothers_is_answered_like_what_does_not_exist(keyed, root):
     """Every route with a name in its path, and every field and parameter that takes one: status, headers and body."""
@@ -63,9 +70,7 @@ async def test_what_is_anothers_is_answered_like_what_does_not_exist(keyed, root
         made = await client.upload(photo(1), batch="holiday", recipe="own-recipe")
         waiting = await client.upload(photo(2), batch="holiday")
     assert await finish_one(keyed, photo(3)) == made.id
-    upload = {"Tus-Resumable": "1.0.0", "Upload-Length": "10"}
-    async with first.http.post(f"{first.url}/uploads", headers={**first.headers, **upload}) as answer:
-        partial = answer.headers["Location"].rpartition("/")[2]
+    partial = await opened(first)
 
     async def ask(method: str, path: str, name: str, body: object = None) -> tuple:
         sent = {

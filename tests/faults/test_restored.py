@@ -55,6 +55,14 @@ async def first_of_all(http, url: str, headers: dict[str, str], query: str = "")
     raise AssertionError("the stream ended")
 
 
+async def told_of_missed(reading: asyncio.Task[None], seen: list[str]) -> None:
+    """Wait until a stream that goes on has shown that changes were missed."""
+    async with asyncio.timeout(60):
+        while "event: missed" not in seen:
+            await asyncio.wait([reading], timeout=0.1)
+            assert not reading.done()
+
+
 @pytest.mark.parametrize("grown", [False, True])
 async def test_readers_are_told_of_a_restored_database(tmp_path: Path, grown: bool) -> None:
     """Also where the copy has meanwhile more events than the readers know (`grown`): numbers alone do not tell."""
@@ -79,10 +87,7 @@ async def test_readers_are_told_of_a_restored_database(tmp_path: Path, grown: bo
         if grown:
             for number in range(3, 8):
                 await client.upload(photo(number))
-        async with asyncio.timeout(60):
-            while "event: missed" not in seen:
-                await asyncio.wait([reading], timeout=0.1)
-                assert not reading.done()
+        await told_of_missed(reading, seen)
         assert await first_of_all(http, f"http://{whole.master}", {"Last-Event-ID": left}) == "event: missed"
         after, _, known = left.partition("-")
         query = f"?after={after}&known={known}"  # as the page does

@@ -48,7 +48,7 @@ COMMANDS = {
         "Say that the clocks are right, after one leapt.",
     ),
     "accept-storage": (
-        "safelight.cli.system.storage_use:accept_storage_command",
+        "safelight.cli.system.accept_storage:accept_storage_command",
         "Accept another store of photos, because the old one is gone.",
     ),
     "recipes": ("safelight.cli.recipes:app", "List, show, check and save recipes."),

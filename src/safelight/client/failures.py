@@ -11,7 +11,7 @@ import aiohttp
 def reason_of(error: Exception) -> str:
     """Return why a request failed: "connection refused", not what the library says of its call.
 
-    Never empty: an error without a text, as time-outs are, is called by its kind.
+    The reason is never empty, although a time-out has no text.
     """
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if isinstance(error, aiohttp.ClientConnectorCertificateError):

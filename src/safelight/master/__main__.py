@@ -35,7 +35,7 @@ from safelight.master.queue import Queue
 from safelight.master.recipes.endpoints import Recipes
 from safelight.master.recipes.recipe_book import RecipeBook
 from safelight.master.services import Services
-from safelight.master.storage_use import StorageUse
+from safelight.master.storage import Storage
 from safelight.master.task_actions import TaskActions
 from safelight.master.tasks import Tasks
 from safelight.master.upload.ingest import Ingest
@@ -147,7 +147,7 @@ def _application(
         events,
         last_hour,
         StatisticsOfSpans(db),
-        StorageUse(service.uses(StorageClient, "storage", retry_for=0.0), db, access.audit),
+        Storage(service.uses(StorageClient, "storage", retry_for=0.0), db, access.audit),
         *([Services(service)] if service.discovery is not None else []),
         Leases(service.uses(DbClient, "db", retry_for=0.0), service.stopping),
         *access.parts,

@@ -15,8 +15,8 @@ from safelight.master.api.endpoint import JSON, Endpoint
 from safelight.wire import DEFAULT_TENANT, KnownStore, StorageInfo
 
 
-class StorageUse:
-    """The handlers of storage's figures and of another store."""
+class Storage:
+    """The handlers."""
 
     def __init__(self, storage: StorageClient, db: DbClient, audit: Audit) -> None:
         self._storage = storage
