@@ -7,6 +7,6 @@ import sys
 __version__ = "0.1.0"
 
 if "safelight" in {module.partition(".")[0] for flag, module in itertools.pairwise(sys.orig_argv) if flag == "-m"}:
-    # `python -m safelight.NAME` is about to import much: Ctrl-C ends it without a traceback. A service handles SIGINT
+    # `python -m safelight.NAME` imports a lot: until then, Ctrl-C ends it without a traceback. A service handles SIGINT
     # itself as soon as it has something to stop.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,8 +1,8 @@
 """All services in one process: `python -m safelight.allinone NAME ARGUMENTS -- NAME ARGUMENTS …`.
 
-Each service is set up as if it were alone: the same flags, its own port, its own access control. Only the calls between
-them are direct, since the stores have the methods of their clients. They start in the order in which they need one
-another and stop in the opposite one. What ends one of them ends the process: whoever started it starts it again.
+Each service is set up as if it ran alone: with the same flags, its own port and its own access control. Only the calls
+between services are direct, since a store has the methods of its client. Services start in the order in which they need
+one another and stop in the opposite order. If one of them ends, the process ends, and its supervisor starts it again.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ async def _run(configs: dict[str, serve.StandaloneConfig]) -> None:
 
 @asynccontextmanager
 async def running(configs: dict[str, serve.StandaloneConfig]) -> AsyncIterator[dict[str, serve.Service]]:
-    """Run services that call one another directly, for as long as the context lasts.
+    """Run services that call one another directly until the context ends.
 
     The services are given in the order of `SERVICES`. Raises the error of a service that does not start, once those
     before it have stopped.
@@ -106,7 +106,7 @@ async def running(configs: dict[str, serve.StandaloneConfig]) -> AsyncIterator[d
 async def _service(
     name: str, config: serve.StandaloneConfig, neighbours: serve.Neighbours
 ) -> AsyncIterator[serve.Service]:
-    """Run one service in a task, whose context says in the log which service it is."""
+    """Run one service in a task whose context names the service for log lines."""
     started: asyncio.Future[serve.Service] = asyncio.get_running_loop().create_future()
     leave = asyncio.Event()
 
@@ -122,7 +122,7 @@ async def _service(
     try:
         await asyncio.wait((task, started), return_when=asyncio.FIRST_COMPLETED)
         if not started.done():
-            await task  # raises why it has not started
+            await task  # raises the reason why it has not started
         yield started.result()
     finally:
         leave.set()

@@ -1,4 +1,4 @@
-"""Work that goes on beside requests for as long as a service runs."""
+"""Background work of a service, which runs as long as the service."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 _PAUSE = 1.0
-"""Seconds before work that has failed begins anew."""
+"""Seconds before failed work starts again."""
 
 
 @asynccontextmanager
 async def running(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> AsyncIterator[None]:
-    """Do endless work for as long as the context lasts; see `again`."""
+    """Run background work until the context ends; see `again`."""
     task = asyncio.create_task(again(work, name), name=name)
     try:
         yield
@@ -26,9 +26,10 @@ async def running(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> A
 
 
 async def again(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-    """Do work until it ends. After an error that it did not expect, which is logged, it starts again.
+    """Run `work` until it returns. After an unexpected error, log it and start again.
 
-    No memory is such an error: it can come anywhere, and a service whose work had ended with it would seem to be well.
+    A lack of memory counts as such an error: it can happen anywhere, and a service without its background work would
+    still look healthy.
     """
     pause = 0.0
     while True:
@@ -38,6 +39,6 @@ async def again(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> Non
         except Exception:
             pause = _PAUSE
             with suppress(MemoryError):
-                log.exception("Unexpected error in the work %r, which begins anew", name)
+                log.exception("Unexpected error in the background work %r, which starts again", name)
         else:
             return

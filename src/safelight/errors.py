@@ -154,7 +154,7 @@ class Error(Exception):
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Tell whether memory ran out, or what a new thread takes of it."""
+    """Return whether an error means that memory, or memory for a new thread, ran out."""
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and str(error).startswith("can't start new thread")
     )

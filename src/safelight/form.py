@@ -48,7 +48,7 @@ class Form:
     async def parts(self) -> AsyncGenerator[Part]:
         """Yield the parts; the unread rest of each is skipped.
 
-        Raises INVALID_REQUEST where the form is malformed, incomplete or too slow, TOO_LARGE.
+        Raises INVALID_REQUEST if the form is malformed, incomplete or too slow, and TOO_LARGE.
         """
         events = self._events()
         async for event in events:
@@ -114,7 +114,7 @@ class Part:
 
 async def _chunk(content: StreamReader, pace: _Pace) -> bytes:
     try:
-        chunk = content.read_nowait()  # what has come already needs no timer
+        chunk = content.read_nowait()  # bytes that have already arrived need no timer
         if not chunk and not content.at_eof():
             async with asyncio.timeout(pace.idle_timeout):
                 chunk = await content.readany()
@@ -146,7 +146,7 @@ class _Pace:
 
 
 async def fields(request: web.Request, *, limit: int, idle_timeout: float = 30.0) -> dict[str, str]:
-    """Read a small form, urlencoded or multipart, of at most `limit` bytes; files in it are left out.
+    """Read a small form, urlencoded or multipart, of at most `limit` bytes; ignore files in it.
 
     Raises INVALID_REQUEST for a malformed form or a repeated field, TOO_LARGE.
     """

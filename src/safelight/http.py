@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
 
 _MEMORY_AGAIN = 2
-"""Seconds after which a request may be repeated for which there was no memory."""
+"""Value of Retry-After, in seconds, for a request that was refused for lack of memory."""
 _BODY_TIME = 60.0
-"""Seconds in which the body of a request must arrive, other than that of an upload, which has a pace of its own."""
+"""Seconds in which the body of a request must arrive; uploads have limits of their own."""
 
 TENANT = "tenant"
-"""The parameter of an address with which an administrator of the system acts for a tenant (master/access/tenant.py)."""
+"""The query parameter with which an administrator of the system acts for a tenant (master/access/tenant.py)."""
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Awaitable[web.StreamResponse]])
@@ -47,7 +47,7 @@ _JSON_HEADERS: CIMultiDict[str] = CIMultiDict({hdrs.CONTENT_TYPE: "application/j
 
 
 class _Json(web.Response):
-    """An answer that has the headers of `HARDENED` from the start: copying them is cheaper than to add each."""
+    """A response that starts with the headers of `HARDENED`: copying them is cheaper than adding each."""
 
 
 class _Wait(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +92,7 @@ def caller(request: web.Request) -> Caller:
 
 
 def client(request: web.Request) -> str:
-    """Return the address of whoever sent a request, also behind named proxies."""
+    """Return the address of the client that sent a request, also behind trusted proxies."""
     return client_address(request, request.app[SERVICE].gate.policy.proxies)
 
 
@@ -121,7 +121,7 @@ async def read_body(request: web.Request) -> bytes:
 
 
 def _read_at_once(request: web.Request) -> bytes:
-    """Read a body that has come with the head, so that nothing is waited for."""
+    """Read a body that arrived together with the head, without waiting."""
     content, most = request.content, request.client_max_size
     if most and content.total_bytes > most:
         raise web.HTTPRequestEntityTooLarge(most)
@@ -132,14 +132,14 @@ def _read_at_once(request: web.Request) -> bytes:
 
 
 async def read_json(request: web.Request, kind: type[T]) -> T:
-    """Decode the JSON body as `kind`. Raises INVALID_REQUEST with the position of what does not fit."""
+    """Decode the JSON body as `kind`. Raises INVALID_REQUEST with the position of the invalid value."""
     return decode(await read_body(request), kind)
 
 
 def query(request: web.Request, kind: type[T]) -> T:
     """Read the query string as a record; each parameter may be given once. Raises INVALID_REQUEST.
 
-    For whom a request is made (TENANT) is not part of what it asks for.
+    The parameter TENANT is ignored, because it says for whom a request is made.
     """
     values: dict[str, Any] = {}
     for name, value in request.query.items():
@@ -170,7 +170,7 @@ def prepare(app: web.Application, service: Service) -> None:
 
 
 _NOWHERE = route.Mounted(Access.OPEN, "none")
-"""What is known of a path at which there is nothing."""
+"""The route of a path that does not exist."""
 
 
 def _hardening(origins: Origins) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
@@ -192,7 +192,7 @@ def _middleware(service: Service) -> Middleware:
     async def handle(request: web.Request, handler: Handler) -> web.StreamResponse:
         start = time.perf_counter()
         mounted = service.routes.get(request.match_info.route, _NOWHERE)
-        status = 499  # the client left before it was answered
+        status = 499  # the client disconnected before it was answered
         service.begin()
         try:
             if tracing.is_on():
@@ -217,7 +217,7 @@ def _middleware(service: Service) -> Middleware:
 
 
 def _span(request: web.Request, path: str) -> AbstractContextManager[Any]:
-    """Make a span of a request that belongs to a trace, or begins one."""
+    """Make a span for a request that belongs to a trace or begins one."""
     name: str | None = getattr(request.match_info.handler, "traced", None)
     return tracing.span(
         name or f"{request.method} {path}",
@@ -235,7 +235,7 @@ async def _answer(
         gate = service.gate
         if request.method == hdrs.METH_OPTIONS and (preflight := gate.origins.preflight(request)) is not None:
             return preflight
-        # Services call most often, and nothing has to be asked to know them.
+        # Most requests come from services, which can be authenticated without waiting.
         found = gate.recognise(request, mounted.access) or await gate.admit(request, mounted.access)
         request[CALLER] = found
         service.connections.note(request, found)
@@ -258,7 +258,7 @@ async def _answer(
     except asyncio.CancelledError:
         raise
     except ConnectionError as error:
-        log.debug("The client of %s %s has left: %s", request.method, request.path, error)
+        log.debug("The client of %s %s has disconnected: %s", request.method, request.path, error)
         raise asyncio.CancelledError from None  # which ends the connection
     except Exception as error:
         if lacks_memory(error):
@@ -277,9 +277,9 @@ def _refused(request: web.Request, error: Error) -> web.Response:
 
 
 def _refuse_encoded(encoding: str) -> None:
-    """Take bodies as they are: unpacking one would cost what its sender likes."""
+    """Refuse encoded bodies: a small one could unpack to any size."""
     if encoding.strip().lower() not in ("", "identity"):
-        raise Error(Code.UNSUPPORTED_FORMAT, "Bodies are taken without Content-Encoding. Send it uncompressed.")
+        raise Error(Code.UNSUPPORTED_FORMAT, "Bodies with a Content-Encoding are not accepted. Send it uncompressed.")
 
 
 def _translated(request: web.Request, error: web.HTTPException) -> web.Response:
@@ -301,7 +301,7 @@ async def _healthz(_request: web.Request) -> web.Response:
 
 
 async def _readyz(request: web.Request) -> web.Response:
-    """Answer whether the service is ready, with `wait` (seconds) as soon as it is."""
+    """Answer whether the service is ready; with `wait` (seconds), wait until it is."""
     service = request.app[SERVICE]
     deadline = time.monotonic() + min(query(request, _Wait).wait, 60.0)
     while True:

@@ -16,7 +16,7 @@ import msgspec
 from safelight.untrusted.text import printable, printable_json, printable_lines
 
 service: ContextVar[str] = ContextVar("service", default="")
-"""The service that runs in this context, where several share a process."""
+"""The service that runs in this context, if several share a process."""
 
 Format = Literal["auto", "text", "json"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -28,7 +28,7 @@ _SERVICES = frozenset({"keyvaluestore", "db", "storage", "master", "worker"})
 
 
 def service_of(record: logging.LogRecord, default: str) -> str:
-    """Return the service that a record is about: its logger's, or the one that runs in this context."""
+    """Return the service of a record: its logger's, or the one that runs in this context."""
     package, _, rest = record.name.partition(".")
     name = rest.partition(".")[0]
     return name if package == "safelight" and name in _SERVICES else service.get() or default
@@ -82,15 +82,15 @@ _shown_to_people = False
 
 
 def each(log: logging.Logger, message: str, *values: object, **fields: object) -> None:
-    """Log what happens to a single photo: at `info` where lines are text for people, at `debug` for programs.
+    """Log an event of a single photo: at level `info` in text logs, at `debug` in JSON logs.
 
-    A line for each photo costs more than all other work of the services' loops.
+    In JSON logs, a line for each photo would cost more than all other work of the event loops.
     """
     log.log(logging.INFO if _shown_to_people else logging.DEBUG, message, *values, extra=fields)
 
 
 def configure(name: str, format: Format = "auto", level: Level = "info", *, several: bool = False) -> None:
-    """Send all logs of this process to stderr. `several` services in one process are told apart in each line."""
+    """Send all logs of this process to stderr. With `several`, each line names its service."""
     global _shown_to_people  # noqa: PLW0603 - the logs of a process are configured once
     handler = logging.StreamHandler(sys.stderr)
     _shown_to_people = text = format == "text" or (format == "auto" and sys.stderr.isatty())
@@ -103,6 +103,6 @@ def configure(name: str, format: Format = "auto", level: Level = "info", *, seve
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Leave out what a client did wrong before its request was one: it was answered with 400, and may come often."""
+    """Filter out aiohttp's records about malformed requests: they were answered with 400, and may be many."""
     kind = record.exc_info[0] if record.exc_info else None
     return kind is None or "BadHttpMessage" not in {base.__name__ for base in kind.__mro__}

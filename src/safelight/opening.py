@@ -1,4 +1,4 @@
-"""Files that a thread opens."""
+"""Open files in threads."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How many requests were answered, and how fast: counted by each request, so as plain numbers.
+"""Count requests and their times in plain numbers, because every request updates them.
 
-The metrics of prometheus-client take a lock for each of the five numbers that a request changes; these are changed by
-the event loop alone, and made into metrics when they are read.
+The metrics of prometheus-client take a lock for each of the five numbers that a request changes. Here only the event
+loop changes them, and they become metrics when they are read.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RequestMetrics(Collector):
         registry.register(self)
 
     def count(self, method: str, path: str, status: int, seconds: float) -> None:
-        """Count a request. `path` is that of a route, so there are only so many."""
+        """Count a request. `path` is the pattern of a route, so the number of series is bounded."""
         if method not in hdrs.METH_ALL:
             method = "other"
         key = method, path, status

@@ -66,9 +66,9 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _READ_AHEAD = 1 << 18
-"""Bytes of a body that are read ahead; with few, a large upload stops and starts for each of them."""
+"""Bytes of a body to read ahead; with too few, a large upload keeps stopping and starting."""
 _KEEP_ALIVE = 75.0
-"""Seconds for which a connection may be idle between two requests; longer than clients of ours keep one."""
+"""Seconds for which a connection may be idle between two requests; longer than our own clients keep one."""
 
 _LOOKED_AT_AGAIN = 5.0
 """Seconds after which a classic key-value store is asked whether it still has a registration."""
@@ -94,7 +94,9 @@ def run(name: str, kind: type[C], build: Build[C], argv: Sequence[str] | None = 
 
 
 def prepare(*configs: StandaloneConfig) -> None:
-    """Make this process one that serves: private files, many connections, an end by Ctrl-C while it starts."""
+    """Prepare this process to serve: make its files private, allow many connections, and let Ctrl-C end it while it
+    starts.
+    """
     for config in configs:
         _keep_private(Path(config.data))
     _end_at_ctrl_c()
@@ -105,7 +107,7 @@ def prepare(*configs: StandaloneConfig) -> None:
 
 
 def trace(name: str, *configs: StandaloneConfig) -> None:
-    """Trace this process under a name, if any of its services shall be traced."""
+    """Start tracing this process under a name, if any of its services asks for it."""
     if any(config.traces for config in configs):
         try:
             tracing.start(name, __version__)
@@ -114,7 +116,7 @@ def trace(name: str, *configs: StandaloneConfig) -> None:
 
 
 def _keep_private(data: Path) -> None:
-    """Let nobody else on this machine read what is written; a directory that is open already is its owner's affair."""
+    """Let nobody else on this machine read new files. Only warn about an existing directory that others can read."""
     os.umask(0o077)
     with suppress(OSError):
         if data.stat().st_mode & 0o077:
@@ -122,7 +124,9 @@ def _keep_private(data: Path) -> None:
 
 
 def _end_at_ctrl_c() -> None:
-    """Let Ctrl-C end a service that is still starting at once, without a traceback; what it has written is safe."""
+    """Let Ctrl-C end a service that is still starting at once, without a traceback; everything that it has written is
+    safe.
+    """
     with suppress(ValueError):  # not the main thread, which receives no signals
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -131,8 +135,8 @@ def _end_at_ctrl_c() -> None:
 def end_at_once() -> None:
     """End the process of a service that has stopped cleanly.
 
-    Python would otherwise destroy every object, and a small machine would have to read each page from swap: that takes
-    ten seconds and more.
+    Python would otherwise destroy every object, and a small machine would have to read each page from swap, which takes
+    ten seconds or more.
     """
     logging.shutdown()
     sys.stdout.flush()
@@ -183,7 +187,7 @@ def _certificate(config: StandaloneConfig) -> tls.Certificate | None:
 async def running(
     name: str, config: C, build: Build[C], neighbours: Neighbours | None = None
 ) -> AsyncIterator[Service]:
-    """Run a service for as long as the context lasts. Leaving it lets requests in progress end first.
+    """Run a service until the context ends; requests in progress may end first.
 
     `neighbours` are the services of the same process, which it calls directly.
     """
@@ -214,7 +218,7 @@ async def running(
 
 @asynccontextmanager
 async def _listening(app: web.Application, config: StandaloneConfig, service: Service) -> AsyncIterator[None]:
-    """Take requests; leaving lets those in progress end first. Sets the service's port."""
+    """Accept requests until the context ends; those in progress may end first. Sets the service's port."""
     certificate = _certificate(config)
     runner = web.AppRunner(
         app,
@@ -247,7 +251,7 @@ async def _listening(app: web.Application, config: StandaloneConfig, service: Se
 async def _drain(runner: web.AppRunner, service: Service) -> None:
     """Accept no more connections and let requests in progress end.
 
-    aiohttp's own clean-up discards what still arrives, so that an upload in progress could never end.
+    aiohttp's own clean-up discards data that still arrives, so an upload in progress could never end.
     """
     for site in list(runner.sites):
         await site.stop()

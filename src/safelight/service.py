@@ -1,6 +1,6 @@
 """The state of a running service: its settings, address, dependencies and end.
 
-`serve` runs a service and `http` answers for it; both build on this.
+`serve` runs a service and `http` handles its requests; both build on this module.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ EVERY_NETWORK = frozenset({"", "0.0.0.0"})  # noqa: S104 - compared, not bound
 """Values of `host` that listen on every network."""
 
 _ANSWER_TIMEOUT = 15.0
-"""Seconds that another service has for an answer in JSON; one that is alive and whose disk hangs does not answer."""
+"""Seconds that another service has for an answer in JSON. A live service whose disk hangs does not answer."""
 
 Port = Annotated[int, Meta(ge=0, le=65535, description="The TCP port to listen on; 0 takes a free one.")]
 DataDirectory = Annotated[
@@ -117,11 +117,11 @@ class Neighbours:
         self._stores: dict[type[ServiceClient], Any] = {}
 
     def offer(self, client: type[ServiceClient], store: Any) -> None:
-        """Have others of this process use a store where they would otherwise use a client of this kind."""
+        """Let the other services of this process use a store instead of a client of this kind."""
         self._stores[client] = store
 
     def find(self, client: type[C]) -> C | None:
-        """Return what takes the place of a client of this kind; None if its service runs elsewhere."""
+        """Return the store that replaces a client of this kind, or None if its service runs elsewhere."""
         found: C | None = self._stores.get(client)
         return found
 
@@ -145,7 +145,7 @@ class Service:
         self.registry = CollectorRegistry()
         self.checks: dict[str, Check] = {}
         self.refreshers: list[Check] = []
-        """Called before metrics are read, to update those that are not counted as things happen."""
+        """Called before metrics are read, to update those that are not counted continuously."""
         self.stopping = asyncio.Event()
         self.gate = Gate(policy(config), shutdown_token=config.shutdown_token)
         self.connections = Connections(
@@ -174,13 +174,13 @@ class Service:
 
     @property
     def credentials(self) -> Credentials:
-        """What shows other services of this system that a request comes from one of them."""
+        """The credentials that identify this service to the others of the system."""
         cluster = self.gate.policy.cluster
         return no_credentials if cluster is None else cluster.credentials
 
     @property
     def advertised(self) -> str:
-        """`host:port` at which others reach this service; a URL where it answers TLS."""
+        """`host:port` at which others reach this service, or a URL if it uses TLS."""
         chosen = self.config.advertise if isinstance(self.config, Config) else None
         address = chosen or f"{reachable_host(self.config.host, self.keyvaluestore)}:{self.port}"
         return f"https://{address}" if self.config.tls_certificate and "://" not in address else address
@@ -255,7 +255,7 @@ class Service:
 
 
 def policy(config: StandaloneConfig) -> Policy:
-    """Return what the settings of access come to; a mistake ends the program with a sentence."""
+    """Return the access policy that the settings describe; an invalid setting ends the program with a message."""
     advertised = config.advertise if isinstance(config, Config) else None
     public: dict[str, Any] = {}
     if isinstance(config, PublicConfig):
@@ -269,7 +269,7 @@ def policy(config: StandaloneConfig) -> Policy:
 def keep_private(directory: str) -> None:
     """Make a data directory that its owner alone can enter, or close one that others can."""
     path = Path(directory)
-    with suppress(OSError):  # what cannot be made is said by whoever writes into it first
+    with suppress(OSError):  # the first write into the directory reports the error
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             path.chmod(0o700)

@@ -3,8 +3,8 @@
 Precedence, strongest first: flag, `SAFELIGHT_<SERVICE>_<FIELD>`, `SAFELIGHT_<FIELD>`, the service's table in the TOML
 file, the file's top level, the default. The file is `--config FILE` or `SAFELIGHT_CONFIG`. Services use argparse and
 not cyclopts, as the command does, because it takes a thirtieth of the time to import and a machine boots for each one.
-For the same reason modules that declare settings do without `from __future__ import annotations`: what it postpones is
-compiled, twice, when the settings are read.
+For the same reason, modules that declare settings do not use `from __future__ import annotations`: the postponed
+annotations would be compiled, twice, when the settings are read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from safelight.errors import validation_problem
 C = TypeVar("C", bound=msgspec.Struct)
 
 _program = ContextVar("program", default="safelight")
-"""The program whose settings were loaded, for the errors that a later look finds."""
+"""The program whose settings were loaded, for errors that are found later."""
 
 _UNITS = {
     "bytes": {"": 1, "B": 1} | {f"{p}{s}": 1024**n for n, p in enumerate("KMGT", 1) for s in ("", "B", "iB")},
@@ -150,7 +150,7 @@ def _fields(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]
 
 
 def description(hint: Any) -> str:
-    """Return the sentence that a setting's type carries."""
+    """Return the help sentence in a setting's type."""
     return next((meta.description for meta in _metas(hint) if meta.description), "")
 
 
@@ -161,7 +161,7 @@ def _metas(hint: Any) -> list[Meta]:
 
 
 def extra(hint: Any, key: str) -> Any:
-    """Return what a setting's type carries under a key: its `unit`, `metavar` or `positional`."""
+    """Return the value that a setting's type has under a key: its `unit`, `metavar` or `positional`."""
     return next((meta.extra[key] for meta in _metas(hint) if meta.extra and key in meta.extra), None)
 
 
@@ -185,7 +185,7 @@ def _add_flag(parser: argparse.ArgumentParser, kind: type[msgspec.Struct], name:
 
 
 def _metavar(hint: Any) -> str:
-    """Return what stands for a flag's value in help: its choices, its unit, or what kind of text it is."""
+    """Return the placeholder for a flag's value in the help: its choices, its unit, or its kind of text."""
     if choices := _choices(hint):
         return "{" + ",".join(choices) + "}"
     if (unit := extra(hint, "unit")) is not None:

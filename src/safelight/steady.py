@@ -1,8 +1,9 @@
-"""Time that can be relied on: a clock that never jumps, and the age that data must have before it is deleted.
+"""Reliable time: a clock that never jumps, and ages by which old data may be deleted safely.
 
-The wall clock may be wrong and may be put right at any moment. Leases therefore run on a clock that is read from the
-wall clock once and then follows the monotonic one. Deleting needs more, since ages outlive the process: data is deleted
-only if it was old enough at two looks that are a day of running time apart, and the wall clock has not leapt between.
+The wall clock may be wrong and may be corrected at any moment. Leases therefore use a clock that reads the wall clock
+once and then follows the monotonic clock. Deletion needs more, since ages outlive the process: data is deleted only if
+it was old enough at two observations that are a day of running time apart, and if the wall clock has not jumped in
+between.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ log = logging.getLogger(__name__)
 
 DAY = 86400.0
 _TOLERATED = 60.0
-"""Seconds by which the wall clock may be corrected without being doubted."""
+"""Seconds by which the wall clock may be corrected before this counts as a jump."""
 _KEPT_EVERY = 600.0
-"""Seconds of running time after which `Ages` is worth keeping again."""
+"""Seconds of running time after which `Ages` should be stored again."""
 
 
 class Clock:
@@ -37,7 +38,7 @@ class Clock:
         return self._anchor + time.monotonic()
 
     def running(self) -> float:
-        """Return a time that only ever advances by what has passed, sleep of the machine included."""
+        """Return a time that only ever advances by the time that has passed, including sleep of the machine."""
         try:
             return time.clock_gettime(time.CLOCK_BOOTTIME)
         except (AttributeError, OSError):  # not on every platform
@@ -45,34 +46,34 @@ class Clock:
 
 
 class Look(msgspec.Struct, frozen=True):
-    """A moment at which ages were judged: the time run by then, and the wall clock."""
+    """An observation of ages: the running time and the wall clock at that moment."""
 
     running: float
     wall: float
 
 
 class _Kept(msgspec.Struct):
-    """What outlives the process. `running` is the time that all processes together have run."""
+    """The state that outlives the process. `running` is the time that all processes together have run."""
 
     running: float = 0.0
     wall: float = 0.0
     looks: dict[str, Look] = {}
     confirmed: dict[str, float] = {}
     vouched: float = 0.0
-    """The wall clock when a person said that it is right, unless it has leapt since; 0: nobody did."""
+    """The wall clock when a person confirmed it, unless it has jumped since; 0 if nobody did."""
     confirmation: float = 0.0
-    """Which confirmation that was, so that none counts twice."""
+    """The id of that confirmation, so that none counts twice."""
 
 
 class Ages:
-    """Says what is old enough to be deleted. Not for several threads at once.
+    """Decides which data is old enough to be deleted. Not thread-safe.
 
-    A wall clock that leaps is warned of, and all looks begin anew: nothing is deleted for a day (or for the time that
-    the data is kept, if that is shorter) of running on a clock that does not leap.
+    When the wall clock jumps, this logs a warning and starts all observations again: nothing is deleted until a day (or
+    the time that the data is kept, if that is shorter) has passed on a clock that does not jump.
     """
 
     def __init__(self, kept: bytes | str | None = None, *, clock: Clock | None = None) -> None:
-        """Go on from what `kept` returned in an earlier process."""
+        """Continue from the state that `kept` returned in an earlier process."""
         self._clock = clock or Clock()
         self._kept = _read(kept)
         self._running, self._wall = self._clock.running(), self._clock.wall()
@@ -81,9 +82,9 @@ class Ages:
             self._judge_start(self._wall - self._kept.wall)
 
     def before(self, name: str, keep: float) -> float | None:
-        """Return the time (Unix seconds) before which data of a kind is to be deleted; None where none may be.
+        """Return the time (Unix seconds) before which data of a kind may be deleted, or None if none may be.
 
-        `keep` is how long it is kept, in seconds.
+        `keep` is the retention time in seconds.
         """
         self._advance()
         span, kept = min(DAY, keep), self._kept
@@ -99,29 +100,29 @@ class Ages:
 
     @property
     def confirmation(self) -> float:
-        """The confirmation that counted last."""
+        """The last confirmation that was used."""
         return self._kept.confirmation
 
     def confirm(self, confirmation: float) -> None:
-        """Delete what is old by the clock of now, since a person has said that it is right. 0 says nothing.
+        """Trust the current clock for deletion, since a person has confirmed it. A `confirmation` of 0 means none.
 
-        A `confirmation` counts once: after another leap it takes another one.
+        Each confirmation counts once: after another jump, a new one is needed.
         """
         self._advance()
         if confirmation in (0.0, self._kept.confirmation):
             return
-        log.warning("A person has confirmed the clock; what is old may be deleted")
+        log.warning("A person has confirmed the clock; old data may be deleted")
         self._kept.confirmation, self._kept.vouched = confirmation, self._wall
         self._written = -_KEPT_EVERY
 
     def next_look(self, name: str, keep: float) -> float:
-        """Return how many seconds from now `before` may return another time."""
+        """Return in how many seconds `before` may return a different time."""
         self._advance()
         look = self._kept.looks.get(name)
         return 0.0 if look is None else max(0.0, look.running + min(DAY, keep) - self._kept.running)
 
     def kept(self, *, due: bool = True) -> str | None:
-        """Return what to keep for the next process; None, where it is not `due` yet."""
+        """Return the state to store for the next process, or None if it is not `due` yet."""
         self._advance()
         if due and self._kept.wall and self._kept.running - self._written < _KEPT_EVERY:
             return None
@@ -139,9 +140,9 @@ class Ages:
 
     def _judge_start(self, gap: float) -> None:
         if gap < -_TOLERATED:
-            self._doubt(f"The clock is {_span(gap)} compared with the last time that was written down.")
+            self._doubt(f"The clock is {_span(gap)} compared with the last time that was stored.")
         elif gap > DAY and (self._kept.looks or self._kept.confirmed):
-            self._doubt(f"The clock is {_span(gap)} since it was last written down; it may be wrong.")
+            self._doubt(f"The clock is {_span(gap)} since it was last stored; it may be wrong.")
 
     def _doubt(self, sentence: str) -> None:
         log.warning(
@@ -152,11 +153,11 @@ class Ages:
         self._kept.vouched = 0.0
         self._kept.looks.clear()
         self._kept.confirmed.clear()
-        self._written = -_KEPT_EVERY  # to be kept at once
+        self._written = -_KEPT_EVERY  # must be stored at once
 
 
 def _read(kept: bytes | str | None) -> _Kept:
-    """Read what an earlier process kept; what cannot be read is as if nothing had been."""
+    """Read the state of an earlier process; start afresh if it cannot be read."""
     try:
         return msgspec.json.decode(kept or b"{}", type=_Kept)
     except msgspec.MsgspecError:

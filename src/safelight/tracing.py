@@ -1,9 +1,9 @@
-"""Traces: what happens to a photo from its upload to its result, as spans of OpenTelemetry.
+"""Trace the processing of a photo from upload to result, as OpenTelemetry spans.
 
-A span is sent to a collector by OTLP over HTTP; the standard `OTEL_…` variables say where and how. Other services and
-the task itself get the span as a W3C `traceparent`, so that what a worker does later belongs to the upload's trace.
+Spans are sent to a collector by OTLP over HTTP; the standard `OTEL_…` variables say where and how. Other services and
+the task itself get the span as a W3C `traceparent`, so the work of a worker later belongs to the upload's trace.
 
-A program traces once it has called `start`. Until then OpenTelemetry is not imported, and a span is a comparison.
+A program traces once it has called `start`. Until then OpenTelemetry is not imported, and a span costs one comparison.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Any, TypeVar
 
 HEADER = "traceparent"
-"""The header of a request, by W3C Trace Context."""
+"""The request header of W3C Trace Context."""
 _FLUSH = 3.0
-"""Seconds that a program which stops gives its last spans."""
+"""Seconds for which a stopping program waits to send its last spans."""
 _NOTHING: AbstractContextManager[Any] = nullcontext()
 
 Attributes = dict[str, str | int] | None
@@ -26,7 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Open:
-    """A span that is ended by hand; with nothing inside where nothing is traced."""
+    """A span that the caller ends; empty if nothing is traced."""
 
     def __init__(self, span: Any = None, traceparent: str | None = None) -> None:
         self._span = span
@@ -62,7 +62,7 @@ class _Tracing:
         self._propagator = TraceContextTextMapPropagator()
 
     def _above(self, parent: str | None) -> Any:
-        """Return the context below which a span is made; None where nothing above is traced."""
+        """Return the context below which to make a span, or None if its parent is not traced."""
         above = self._context.get_current()
         if parent is not None:
             above = self._propagator.extract({HEADER: parent}, context=self._context.Context())
@@ -116,14 +116,14 @@ def start(service: str, version: str) -> None:
 def flush() -> None:
     """Send the last spans before the program ends, within a few seconds."""
     if _tracing is not None:
-        # A collector that does not answer must not hold up the end; the thread ends with the program.
+        # A collector that does not answer must not delay the end; the thread ends with the program.
         sending = threading.Thread(target=_tracing.provider.force_flush, daemon=True, name="last spans")
         sending.start()
         sending.join(_FLUSH)
 
 
 def is_on() -> bool:
-    """Say whether this program traces."""
+    """Return whether this program traces."""
     return _tracing is not None
 
 
@@ -135,9 +135,9 @@ def span(
     kind: str = "internal",
     attributes: Attributes = None,
 ) -> AbstractContextManager[Any]:
-    """Make a span of what happens in a context: below `parent`, a traceparent, or else below the span around it.
+    """Make a span that lasts for a context: below `parent`, a traceparent, or below the current span.
 
-    Where there is neither, nothing is traced, unless this is a `root`. `kind` is internal, server or client.
+    If there is neither, nothing is traced unless this is a `root`. `kind` is internal, server or client.
     """
     if _tracing is None:
         return _NOTHING
@@ -145,7 +145,7 @@ def span(
 
 
 def each(name: str, parents: Iterable[str | None]) -> AbstractContextManager[Any]:
-    """Make a span of what happens in a context for each traceparent: it is one step of several traces."""
+    """Make a span that lasts for a context in each of several traces."""
     return _NOTHING if _tracing is None else _each(name, parents)
 
 
@@ -158,28 +158,28 @@ def _each(name: str, parents: Iterable[str | None]) -> Iterator[None]:
 
 
 def begin(name: str, parent: str | None, attributes: Attributes = None) -> Open:
-    """Begin a span below a traceparent, if there is one. It is ended by hand."""
+    """Begin a span below a traceparent, if there is one. The caller ends it."""
     return Open() if _tracing is None or parent is None else _tracing.begin(name, parent, attributes)
 
 
 def current() -> str | None:
-    """Return the traceparent of the span around the caller; None where nothing is traced."""
+    """Return the traceparent of the current span, or None if nothing is traced."""
     return None if _tracing is None else _tracing.traceparent()
 
 
 def headers() -> dict[str, str]:
-    """Return the header by which another service goes on with the trace."""
+    """Return the header with which another service continues the trace."""
     found = current()
     return {} if found is None else {HEADER: found}
 
 
 def apart() -> AbstractContextManager[Any]:
-    """Leave the span around the caller, for work that is also that of others."""
+    """Leave the current span, for work that belongs to several requests."""
     return _NOTHING if _tracing is None else _tracing.apart()
 
 
 def traced(name: str) -> Callable[[F], F]:
-    """Mark a handler whose requests begin a trace where they do not belong to one; `name` is that of its span."""
+    """Mark a handler whose requests begin a trace if they do not belong to one; `name` is the name of the span."""
 
     def mark(handler: F) -> F:
         handler.__dict__["traced"] = name

@@ -84,7 +84,7 @@ async def test_what_was_acknowledged_before_a_hot_backup_is_there_after_it(tmp_p
         assert await identity(whole) not in {old, ""}
         task = await client.upload(photo(next(numbers)), filename="after.png")
         assert (await client.wait(task.id, timeout=LIMIT)).state is State.FINISHED
-    assert "is there already" in await run("restore", kept, "--data", tmp_path / "new", status=5)
+    assert "already exists" in await run("restore", kept, "--data", tmp_path / "new", status=5)
 
 
 FAULTS = {"blob damaged": 6, "blob lost": 6, "database damaged": 6, "database lost": 3, "manifest cut": 6}

@@ -98,7 +98,7 @@ async def test_a_running_system_moves_to_postgresql(server, tmp_path):
         back = ("--from", url, "--to", f"sqlite://{file}")
         told = json.loads(await run("migrate", *back, "--json"))
         assert told["task"] + told["ended"] == len(after["tasks"])
-        assert "is there already" in await run("migrate", *back, status=5)
+        assert "already exists" in await run("migrate", *back, status=5)
         async with SqliteStore.open(file) as store:
             assert await everything(store) == after
             (task,) = await store.create([new_task()])

@@ -23,7 +23,7 @@ from support.photos import is_inverse, photo
 from support.system import System
 
 pytestmark = pytest.mark.slow
-SAID = "speaks the classic protocol alone"
+SAID = "speaks only the classic protocol"
 
 
 class Mixed:

@@ -54,7 +54,7 @@ async def test_while_bytes_are_sent(idle: dict[str, str], tmp_path: Path) -> Non
             await between.held.wait()
             await interrupt(shown)
         between.flow()
-    assert "Stopped. What was uploaded will still be processed" in shown.shown
+    assert "Stopped. Uploaded photos will still be processed" in shown.shown
     async with Client.connect(idle["master"]) as client:
         assert (await client.tasks()).tasks == [], "what did not arrive as a whole is not a task"
 

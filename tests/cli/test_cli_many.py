@@ -58,7 +58,7 @@ def test_a_preview_changes_nothing_and_a_pipe_must_say_yes(addresses: dict[str, 
     assert [task["id"] for task in json.loads(run("tasks", "--search", named, "--json").stdout)] == [named]
     unsaid = run("retry", *of)
     assert unsaid.returncode == 2
-    assert "Nothing was changed: without a terminal, --yes" in unsaid.stderr
+    assert "Nothing was changed. There is no terminal to ask on; give --yes" in unsaid.stderr
     nothing = run("release", *of, "--yes")
     assert (nothing.returncode, nothing.stdout) == (0, "")
     assert "Nothing to release: 3 finished, 2 failed left alone." in nothing.stderr

@@ -60,7 +60,7 @@ WRONG = [
     (thumb(formt="jpeg"), ".formt", "did you mean format?"),
     (thumb(quality=101), ".quality", "<= 100"),
     (thumb(bit_depth=12), ".bit_depth", "8, 16"),
-    (thumb(format="png", quality=50), "", "never loses detail"),
+    (thumb(format="png", quality=50), "", "is always lossless"),
     (thumb(format="jpeg", lossless=True), "", "no lossless mode"),
     (thumb(format="jpeg", bit_depth=16), "", "no 16 bits"),
     (thumb(keep_gps=True), "", "metadata"),

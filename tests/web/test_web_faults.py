@@ -62,7 +62,7 @@ async def test_unknown_numbers_are_shown_as_unknown(browser, whole, client):
         waiting = page.locator(".tiles > div").filter(has_text="Waiting").locator("dd")
         await expect(waiting).to_have_text("unknown")
         await expect(page.get_by_role("region", name="Services")).to_contain_text("unknown")
-        await expect(page.get_by_text("There is no worker.")).to_have_count(0)
+        await expect(page.get_by_text("There are no workers.")).to_have_count(0)
 
 
 async def test_system_fits_a_phone_and_a_desktop(browser, no_worker, client):

@@ -113,7 +113,7 @@ async def test_the_page_of_a_task(page, whole, client):
     workers = [event.worker for event in (await client.changes(0, task=task.id)).events if event.kind == "leased"]
     await expect(attempts).to_contain_text(f"Worker {workers[0]}")
     await expect(page.get_by_role("region", name="Events").get_by_role("listitem")).to_have_count(3)
-    await page.get_by_text("Recipe web, as it was then").click()
+    await page.get_by_text("Recipe web, as it was at the time").click()
     await expect(page.get_by_text("[outputs.large-webp]")).to_be_visible()
     # live: a second attempt appears by itself
     await page.get_by_role("button", name="Retry").click()

@@ -1,9 +1,9 @@
-"""The gate: the one place where a request is authenticated, and where it is decided whether it may pass.
+"""The gate: the one place that authenticates requests and decides whether they may pass.
 
-The checks come in this order: the name and the page that a request comes under (`origin`), the cluster key, then what
-a service adds (API keys, sessions, signed links, a proxy's user), the networks of the classic protocol, this machine,
-`--open`. What shows no credential is UNAUTHENTICATED (401); who is known and holds nothing that the route asks for is
-FORBIDDEN (403).
+The checks come in this order: host name and origin of the request (`origin`), the cluster key, the credentials that a
+service adds (API keys, sessions, signed links, a proxy's user), the networks of the classic protocol, this machine,
+`--open`. A request without a credential is UNAUTHENTICATED (401); a known caller without the access that the route
+needs is FORBIDDEN (403).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from safelight.access.policy import Policy
 from safelight.errors import Code, Error
 
 Authenticator = Callable[[web.Request], Awaitable[Caller | None]]
-"""Says who sent a request; None where it bears no credential of this kind. Raises UNAUTHENTICATED for a wrong one."""
+"""Returns who sent a request, or None if it has no credential of this kind. Raises UNAUTHENTICATED for a wrong one."""
 
 _CLUSTER = Caller(name="cluster", scopes=LOCAL | Access.SHUTDOWN, via="cluster")
 _SHUTDOWN = Caller(name="shutdown", scopes=Access.SHUTDOWN, via="shutdown")
@@ -35,15 +35,16 @@ class Gate:
         self.policy = policy
         self.origins = Origins(policy)
         self.authenticators: list[Authenticator] = []
-        """What a service adds, in the order in which it is asked."""
+        """The authenticators that a service adds, in the order in which they are tried."""
         self._shutdown_token = None if shutdown_token is None else shutdown_token.encode()
         self._classic = Caller(name="classic", tenant=policy.classic_tenant, scopes=Access.CLASSIC, via="classic")
         self._everybody = _LOOPBACK if policy.local else _OPEN if policy.open else None
 
     def recognise(self, request: web.Request, access: Access) -> Caller | None:
-        """Let in who shows the cluster key, and everybody where `access` is open; None where `admit` has to say.
+        """Admit requests with the cluster key, and all requests if `access` is open; return None if `admit` must
+        decide.
 
-        Raises MISDIRECTED or FORBIDDEN for the name or the page that the request comes under.
+        Raises MISDIRECTED or FORBIDDEN for a wrong host name or origin.
         """
         self.origins.check(request, access)
         if holds(access, EVERYBODY):
@@ -53,7 +54,7 @@ class Gate:
         return caller if caller is not None and holds(caller.scopes, access) else None
 
     async def admit(self, request: web.Request, access: Access) -> Caller:
-        """Return who sent a request that `recognise` did not let in. Raises FORBIDDEN, UNAUTHENTICATED."""
+        """Return who sent a request that `recognise` did not admit. Raises FORBIDDEN, UNAUTHENTICATED."""
         caller = await self.identify(request)
         if caller is None:
             raise Error(Code.UNAUTHENTICATED, _what_to_show(access))
@@ -62,7 +63,7 @@ class Gate:
         return caller
 
     async def identify(self, request: web.Request) -> Caller | None:
-        """Return who sent a request, None for nobody that is known. Raises UNAUTHENTICATED for a wrong credential."""
+        """Return who sent a request, or None if unknown. Raises UNAUTHENTICATED for a wrong credential."""
         token = bearer(request)
         if token is not None and (caller := self._service(token)) is not None:
             return caller
@@ -70,9 +71,11 @@ class Gate:
             if (caller := await authenticator(request)) is not None:
                 return caller
         if token is not None:
-            raise Error(Code.UNAUTHENTICATED, "This key is not known here. It may be revoked, or another system's.")
+            raise Error(
+                Code.UNAUTHENTICATED, "This key is unknown. It may have been revoked, or belong to another system."
+            )
         if self.policy.classic and client_address(request, self.policy.proxies) in self.policy.classic:
-            # A network that is trusted with the old protocol has no less where everybody has more.
+            # A network that may use the classic protocol must not get less than everybody else.
             return self._everybody or self._classic
         return self._everybody
 
@@ -86,7 +89,7 @@ class Gate:
 
 
 def bearer(request: web.Request) -> str | None:
-    """Return the token of `Authorization: Bearer`, None where there is none."""
+    """Return the token of `Authorization: Bearer`, or None."""
     value = request.headers.get(hdrs.AUTHORIZATION)
     if value is None:
         return None
@@ -96,12 +99,12 @@ def bearer(request: web.Request) -> str | None:
 
 def _what_to_show(access: Access) -> str:
     if access & (Access.CLUSTER | Access.SHUTDOWN) and not access & Access.READ:
-        return "Only services of this system may do this: show the cluster key (--cluster-key-file)."
+        return "Only services of this system may do this: send the cluster key (--cluster-key-file)."
     if access & Access.CLASSIC and not access & Access.UPLOAD:
-        return "The classic protocol is spoken with networks that --classic-networks names; show a key otherwise."
-    return "Show an API key (Authorization: Bearer KEY), or sign in."
+        return "Without a key, only the networks in --classic-networks may use the classic protocol."
+    return "Send an API key (Authorization: Bearer KEY), or sign in."
 
 
 def _what_is_missing(caller: Caller, access: Access) -> str:
     wanted = " or ".join(flag.name.lower() for flag in Access if flag & access and flag.name)
-    return f"{caller.name} may not do this: it takes {wanted}."
+    return f"{caller.name} may not do this: it needs {wanted}."

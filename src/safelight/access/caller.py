@@ -9,11 +9,11 @@ import msgspec
 from aiohttp import web
 
 DEFAULT_TENANT = "default"
-"""The tenant of everything where no tenants were set up."""
+"""The tenant that owns everything if no tenants were set up."""
 
 
 class Access(IntFlag):
-    """What a route asks for, and what a caller holds: a caller with one of the route's flags is let in."""
+    """The access that a route needs and a caller has: one common flag is enough."""
 
     OPEN = auto()
     """Everybody; the route gives away no data."""
@@ -22,9 +22,9 @@ class Access(IntFlag):
     CLUSTER = auto()
     """Another service of this system."""
     SHUTDOWN = auto()
-    """Whoever may stop the service."""
+    """Stop the service."""
     UPLOAD = auto()
-    """Bring photos (a scope of API keys, as the next three are)."""
+    """Upload photos (a scope of API keys, as the next three are)."""
     READ = auto()
     """See tasks, results, recipes and events."""
     OPERATE = auto()
@@ -38,19 +38,19 @@ class Access(IntFlag):
 
 
 def holds(held: Access, asked: Access) -> bool:
-    """Return whether one of the flags that are asked for is held.
+    """Return whether the caller holds one of the flags that the route asks for.
 
-    `&` of an `IntFlag` makes another flag, in Python, which takes longer than all other checks of a request.
+    The `&` of `IntFlag` makes a new flag in Python code, which takes longer than all other checks of a request.
     """
     return int.__and__(held, asked) != 0
 
 
 EVERYBODY = Access.OPEN | Access.PAGE
-"""What needs no credential."""
+"""The access that needs no credential."""
 SCOPES = Access.UPLOAD | Access.READ | Access.OPERATE | Access.ADMINISTER
-"""What an API key may hold."""
+"""The access that an API key may have."""
 LOCAL = SCOPES | Access.CLUSTER | Access.CLASSIC
-"""What programs on this machine hold where nothing was set up."""
+"""The access of programs on this machine if nothing was set up."""
 
 Via = Literal["loopback", "open", "cluster", "shutdown", "key", "session", "link", "classic", "proxy", "nobody"]
 
@@ -58,9 +58,9 @@ Via = Literal["loopback", "open", "cluster", "shutdown", "key", "session", "link
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Who sent a request.
 
-    `tenant` is a tenant's id. `via` says what showed who it is: the machine it runs on (`loopback`), nothing because
-    the service is open to all (`open`), a key, a session's cookie, a signed link, the network it is in (`classic`), or
-    a trusted proxy's word (`proxy`); `nobody` on routes that ask for no credential.
+    `tenant` is a tenant's id. `via` says how the caller was identified: by running on this machine (`loopback`), not at
+    all because the service is open (`open`), by a key, a session's cookie, a signed link, a classic network (`classic`)
+    or a trusted proxy (`proxy`); `nobody` on routes that need no credential.
     """
 
     name: str
@@ -71,4 +71,4 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
 NOBODY = Caller(name="nobody", scopes=Access(0), via="nobody")
 CALLER = web.RequestKey("caller", Caller)
-"""Where a request holds its caller."""
+"""The key under which a request stores its caller."""

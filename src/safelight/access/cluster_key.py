@@ -1,4 +1,4 @@
-"""The cluster key: the secret that the services of one system show one another."""
+"""The cluster key: the secret by which the services of one system recognise one another."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ log = logging.getLogger(__name__)
 
 _SHORTEST = 32
 _LOOK_AGAIN = 1.0
-"""Seconds between two looks at whether the file has changed."""
+"""Seconds between two checks whether the file has changed."""
 _LARGEST = 4096
 
 
 class ClusterKey:
-    """The keys in a file: the first is shown to others, any of them is accepted.
+    """The keys in a file: the first is sent to others, and any of them is accepted.
 
-    The file is read again when it changes, so a rotation restarts nothing: put the new key on the first line and the
-    old one on the second, and take the old one out once every service has the new one.
+    The file is read again when it changes, so a rotation needs no restarts: put the new key on the first line and the
+    old one on the second, and remove the old one once every service has the new one.
     """
 
     def __init__(self, path: Path) -> None:
-        """Read the file. Raises `Error` where it cannot be used."""
+        """Read the file. Raises `Error` if it cannot be used."""
         self._path = path
         self._keys: tuple[bytes, ...] = ()
         self._headers: dict[str, str] = {}
@@ -38,7 +38,7 @@ class ClusterKey:
         self._read()
 
     def credentials(self, _method: str, _path: str) -> Mapping[str, str]:
-        """Return the headers that show the key; this is `client.base.Credentials`."""
+        """Return the headers with the key; this is `client.base.Credentials`."""
         self._refresh()
         return self._headers
 
@@ -84,9 +84,9 @@ class ClusterKey:
 
 
 def _is_open_to_others(facts: os.stat_result) -> bool:
-    """Tell whether anybody but the file's owner gets at it.
+    """Return whether anybody but the file's owner can read it.
 
-    Kubernetes and systemd own the secrets that they hand over, and let a service read them by group or access list.
+    Kubernetes and systemd own the secrets that they provide, and let a service read them by group or access list.
     """
     handed_over = facts.st_uid == 0 != os.geteuid()
     allowed = stat.S_IRGRP if handed_over else 0

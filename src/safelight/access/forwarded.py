@@ -1,4 +1,4 @@
-"""Where a request came from, behind proxies that the operator named."""
+"""Find the client of a request behind trusted proxies."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _FOR = "X-Forwarded-For"
 
 
 def client_address(request: web.Request, proxies: Networks) -> str:
-    """Return the address of whoever sent a request: the peer's, or what named proxies say it is.
+    """Return the address of the client: the peer's, or the one that trusted proxies report.
 
-    Each proxy appends the address that it was called from, so the last one that is not a proxy's is true, and what
-    stands before it is anybody's invention.
+    Each proxy appends the address that called it, so the last address that is not a proxy's is genuine, and earlier
+    ones may be forged.
     """
     peer = request.remote or ""
     if not proxies or peer not in proxies:

@@ -1,7 +1,7 @@
-"""What is answered to bytes that are not a request: aiohttp answers them before any of our code sees them.
+"""Answer malformed requests, which aiohttp would otherwise answer before our code sees them.
 
-Its own answers are plain text that repeats what was sent. Ours are problem documents like all others, and say only
-what kind of mistake it was.
+aiohttp's own answers are plain text that repeats what was sent. Ours are problem documents like all others, and name
+only the kind of mistake.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HARDENED = {
     istr("Content-Security-Policy"): "default-src 'none'; frame-ancestors 'none'",
     istr("Referrer-Policy"): "no-referrer",
 }
-"""What holds for every answer that says nothing else: no browser runs it, shows it in a frame or gives it to others."""
+"""Default headers of every response: no browser may run it, frame it or share it with other sites."""
 
 _SENTENCES: tuple[tuple[type[BaseException], str], ...] = (
     (http_exceptions.LineTooLong, "The request line or a header is too long."),
@@ -43,7 +43,7 @@ _SENTENCES: tuple[tuple[type[BaseException], str], ...] = (
 
 
 def sentence(error: BaseException | None) -> str:
-    """Say what is wrong with a request, in words of ours: those of the parser repeat what was sent."""
+    """Describe what is wrong with a request, in our own words, since the parser's message repeats what was sent."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -55,13 +55,13 @@ def sentence(error: BaseException | None) -> str:
 
 
 def handlers(server: web.Server) -> Callable[[], Handler]:
-    """Return what makes the protocol of each connection to a server, in the running loop."""
+    """Return the factory for the protocol of each connection to a server, in the running loop."""
     loop = asyncio.get_running_loop()
     return lambda: Handler(server, loop=loop, **server._kwargs)  # noqa: SLF001 - no other way to it
 
 
 class Handler(web.RequestHandler):
-    """The protocol of a connection, which answers what is malformed with a problem document and then closes."""
+    """The protocol of a connection, which answers malformed requests with a problem document and then closes."""
 
     __slots__ = ("_begun", "_body", "_chunked", "carrier")
 
@@ -69,13 +69,13 @@ class Handler(web.RequestHandler):
         """Take what `web.RequestHandler` takes."""
         super().__init__(*args, **kwargs)
         self._body: StreamReader | None = None
-        """The body of the last request whose head has come."""
+        """The body of the last request whose head has arrived."""
         self._chunked = False
         """Whether that body comes in chunks, which may be malformed."""
         self._begun: StreamReader | None = None
         """The body of the last request whose handler was called."""
         self.carrier: asyncio.Transport | None = None
-        """The transport, also once `transport` is given up and what was written still waits to be taken."""
+        """The transport, which is kept after `transport` was given up while written data still waits to be sent."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -84,7 +84,7 @@ class Handler(web.RequestHandler):
         self.carrier = transport
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes, and notice at once where those of a body are malformed."""
+        """Receive bytes, and notice malformed bytes of a body at once."""
         super().data_received(data)
         if self._messages:
             message, body = self._messages[-1]
@@ -96,21 +96,21 @@ class Handler(web.RequestHandler):
     def _handle_request(
         self, request: web.BaseRequest, *args: Any
     ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
-        # What aiohttp itself notes once the task runs, which it makes of the answer. A coroutine around it would be
-        # one more for each request.
+        # aiohttp notes this itself, but only once the task of the response runs. A coroutine around it would cost one
+        # more for each request.
         self._begun, self._current_request = request.content, request
         return super()._handle_request(request, *args)
 
     def _break_off(self, body: StreamReader) -> None:
-        """Tell whoever reads a body that no more of it will come; aiohttp would let them wait for it."""
+        """Tell the reader of a body that no more of it will arrive; aiohttp would let it wait."""
         waiting = self._current_request is not None or self._begun is not body
-        self._messages.pop()  # the mistake is not a request of its own
+        self._messages.pop()  # the error does not count as another request
         self._lingering_time = 0.0
         if waiting and self._chunked:
             broken = web.RequestPayloadError()
             broken.__cause__ = cause = http_exceptions.TransferEncodingError("malformed chunks")
             body.set_exception(broken, cause)
-        elif waiting:  # any bytes are right in a body of known length, so there was no memory to take them
+        elif waiting:  # a body of known length cannot be malformed, so memory ran out
             body.set_exception(MemoryError())
         else:  # it is answered already
             body.feed_eof()
@@ -123,15 +123,15 @@ class Handler(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - the parser's, which repeats what was sent
     ) -> web.StreamResponse:
-        """Answer. Raises ConnectionError where a part of another answer was sent already."""
+        """Answer an error. Raises ConnectionError if a part of another answer was already sent."""
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             log.error("Unexpected error in a connection of %s", request.remote, exc_info=exc)
             error = Error(Code.INTERNAL, "Unexpected error in the service. Its log says more.")
         else:
-            log.debug("A malformed request of %s: %s", request.remote, type(exc).__name__)
+            log.debug("Malformed request from %s: %s", request.remote, type(exc).__name__)
             error = Error(Code.INVALID_REQUEST, sentence(exc))
         if request.writer.output_size > 0:
-            raise ConnectionError("A part of the answer was sent already.")
+            raise ConnectionError("A part of the answer was already sent.")
         response = web.Response(
             body=encode(error.problem()),
             status=error.status,

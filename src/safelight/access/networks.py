@@ -10,7 +10,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Networks:
-    """Some networks; a test of an address is remembered."""
+    """A set of networks, which caches the result for each address."""
 
     def __init__(self, networks: Sequence[Network] = ()) -> None:
         self._networks = tuple(networks)
@@ -44,7 +44,7 @@ class Networks:
 
 
 def parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Read an address; one of IPv4 that IPv6 carries is that of IPv4. None for what is not an address."""
+    """Parse an address; return an IPv4-mapped IPv6 address as IPv4, and None for text that is not an address."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
@@ -55,7 +55,7 @@ def parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host, an address or a name of localhost, is this machine whatever a name server says."""
+    """Return whether a host (an address or a localhost name) is always this machine, whatever a name server says."""
     name = host.lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True

@@ -1,8 +1,8 @@
-"""Which names a service answers to, and which web pages it answers.
+"""Check the host name and the origin of requests.
 
-A browser sends requests for whatever page it shows, with the cookies and from the place in the network of the person
-who sits at it. So a request must name this service (a name that was rebound to this address is somebody else's), and
-one that a page of another site caused is refused, whether it reads or writes.
+A browser sends requests for any page that it shows, with the user's cookies and from the user's network. So a request
+must name this service, which stops DNS rebinding, and requests that a page of another site caused are refused, both
+reads and writes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _RESPONSE_HEADERS = (
     "Upload-Metadata, Upload-Expires"
 )
 _REMEMBERED = "86400"
-"""Seconds for which a browser may remember what a preflight was told."""
+"""Seconds for which a browser may cache the answer to a preflight."""
 
 
 class Origins:
@@ -44,7 +44,7 @@ class Origins:
         """Whether the pages of some other origins may read answers."""
 
     def check(self, request: web.Request, access: Access) -> None:
-        """Raise MISDIRECTED for a name that is not ours, FORBIDDEN for what a foreign page caused."""
+        """Raise MISDIRECTED for an unknown host name, FORBIDDEN for a request of a foreign page."""
         headers = request.headers
         host = headers.get(hdrs.HOST)
         if host is not None and not self._known(host):
@@ -67,14 +67,14 @@ class Origins:
         raise Error(Code.FORBIDDEN, "Pages of other sites may not call this service, unless --cors-origins names them.")
 
     def is_named(self, request: web.Request) -> bool:
-        """Return whether a page of a named origin sends a request; what its browser adds to it does not show who asks.
+        """Return whether a page of an allowed origin sent a request, so that cookies in it must not count.
 
-        The browser adds cookies where that origin is of our site: app.example.org beside photos.example.org.
+        The browser adds cookies if the origin belongs to our site: app.example.org and photos.example.org.
         """
         return request.headers.get(hdrs.ORIGIN) in self._policy.origins and request.headers.get(_SITE) != "same-origin"
 
     def _is_link(self, request: web.Request, access: Access, origin: str | None) -> bool:
-        """Return whether a person followed a link on another site to our page: that site does not see the answer."""
+        """Return whether a person followed a link from another site to our page; that site does not see the answer."""
         headers = request.headers
         return (
             origin is None
@@ -85,7 +85,7 @@ class Origins:
         )
 
     def preflight(self, request: web.Request) -> web.Response | None:
-        """Answer a browser that asks whether a page may send a request; None for what is no such question."""
+        """Answer a preflight request, or return None if the request is not one."""
         if request.method != hdrs.METH_OPTIONS:
             return None
         headers = request.headers
@@ -101,7 +101,7 @@ class Origins:
         )
 
     def allow(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Let the page of a named origin read an answer. Cookies are not among what it may send."""
+        """Let the page of an allowed origin read a response. It may not send cookies."""
         if not self.named:
             return
         response.headers.add(hdrs.VARY, hdrs.ORIGIN)
@@ -115,7 +115,7 @@ class Origins:
         name = split_host(host)
         if name in self._policy.hosts or is_loopback(name):
             return True
-        # Nobody can rebind an address; one that is not this machine's own comes of a forwarded port.
+        # An IP address cannot be rebound; one that is not this machine's own comes from a forwarded port.
         return not self._policy.loopback_only and parsed(name) is not None
 
 

@@ -1,4 +1,4 @@
-"""What the settings of access come to: one frozen record that everything here asks."""
+"""The access policy that the settings describe: one frozen record that all checks use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PolicyError(Exception):
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Who gets in, and how.
 
-    `local` is whether programs on this machine need no key: the service listens on loopback alone, and nobody passes
+    `local` is whether programs on this machine need no key: the service listens on loopback only, and no proxy passes
     requests on to it. `public` is the address of the page as browsers see it, `prefix` its path without a trailing
     slash (empty at the top), `hosts` the names under which the service is addressed.
     """
@@ -56,8 +56,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         cluster = _cluster_key(settings.cluster_key_file)
         if not loopback_only and cluster is None and not settings.open:
             raise PolicyError(
-                f"--host {host} reaches beyond this machine. Say who gets in: --cluster-key-file FILE, with the key "
-                "that all services of this system share (safelight up makes one), or --open for everybody."
+                f"--host {host} reaches beyond this machine. Say who may connect: --cluster-key-file FILE, with the "
+                "key that all services of this system share (safelight up makes one), or --open for everybody."
             )
         names = {name.strip().lower() for name in settings.allowed_hosts.split(",") if name.strip()}
         names |= {split_host(advertised.rpartition("://")[2])} if advertised else set()

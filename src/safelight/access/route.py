@@ -1,4 +1,4 @@
-"""Routes, each with the access that it asks for. An application with a route that names none does not start."""
+"""Routes, each with the access that it needs. An application with a route that names none does not start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safelight.errors import Code, Error
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """A handler for a method on a path, and who may call it: whoever holds one of `access`.
+    """A handler for a method on a path, and the access that a caller needs (one flag of `access`).
 
     A body that announces more than `largest` bytes is refused before it is sent.
     """
@@ -26,9 +26,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Mounted(msgspec.Struct, frozen=True):
-    """What is known of a route in a router: the access, and the path under which it is counted.
+    """A route in a router: its access, and the path under which its requests are counted.
 
-    `body` is whether requests bring one, of `largest` bytes (see `Route`).
+    `body` is whether requests have one, of at most `largest` bytes (see `Route`).
     """
 
     access: Access
@@ -72,9 +72,9 @@ def delete(path: str, handler: Handler, access: Access) -> list[Route]:
 
 
 async def _wait(request: web.Request) -> None:
-    """Do not ask for the body yet: the caller may not be allowed to send one."""
+    """Delay `100 Continue`: the caller may not be allowed to send a body."""
     if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
-        raise web.HTTPExpectationFailed(text="The only expectation that is met is 100-continue.")
+        raise web.HTTPExpectationFailed(text="The only supported expectation is 100-continue.")
 
 
 async def ask_for_body(request: web.Request, mounted: Mounted) -> None:
@@ -85,7 +85,7 @@ async def ask_for_body(request: web.Request, mounted: Mounted) -> None:
         raise Error(Code.TOO_LARGE, detail, limit=largest)
     if hdrs.EXPECT in request.headers and request.version >= HttpVersion11:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # what was sent is not part of the answer
+        request.writer.output_size = 0  # the interim response is not part of the final one
 
 
 def add(app: web.Application, *routes: Iterable[Route]) -> None:
@@ -98,7 +98,7 @@ def add(app: web.Application, *routes: Iterable[Route]) -> None:
 def mount(app: web.Application, prefix: str = "") -> Table:
     """Put an application's routes into its router, and again below `prefix`; return the access of each.
 
-    Raises ValueError for a route that came into the router in another way, or that asks for nothing.
+    Raises ValueError for a route that was added in another way, or that names no access.
     """
     table: Table = {}
     for route in app.get(ROUTES, []):
@@ -119,5 +119,5 @@ def mount(app: web.Application, prefix: str = "") -> Table:
 
 
 async def _to_the_page(request: web.Request) -> web.Response:
-    """Send a browser to the page below a prefix: what the page names is relative to it."""
+    """Redirect a browser to the page below a prefix, since the addresses in the page are relative to it."""
     return web.Response(status=308, headers={hdrs.LOCATION: f"{request.path}/"})

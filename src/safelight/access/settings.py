@@ -1,4 +1,4 @@
-"""The settings that say who gets in."""
+"""The settings of access control."""
 
 from typing import Annotated
 
@@ -32,12 +32,12 @@ def _list(description: str, metavar: str) -> Meta:
 
 
 class AccessSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What every service takes."""
+    """The access settings of every service."""
 
     cluster_key_file: Annotated[
-        str | None, _file("The file with the key that the services of this system show one another.")
+        str | None, _file("The file with the key by which the services of this system recognise one another.")
     ] = None
-    open: Annotated[bool, Meta(description="Let everybody who reaches the port do everything.")] = False
+    open: Annotated[bool, Meta(description="Let everybody who can reach the port do everything.")] = False
     allowed_hosts: Annotated[str, _list("More names under which this service is addressed", "NAMES")] = ""
     classic_networks: Annotated[
         str, _list("The networks whose programs may speak the classic protocol without a key", "NETWORKS")
@@ -46,7 +46,7 @@ class AccessSettings(msgspec.Struct, frozen=True, kw_only=True):
         str, Meta(description="The tenant of programs that speak the classic protocol.", extra={"metavar": "TENANT"})
     ] = "default"
     trusted_proxies: Annotated[
-        str, _list("The addresses or networks of proxies whose X-Forwarded headers are believed", "NETWORKS")
+        str, _list("The addresses or networks of proxies whose X-Forwarded headers are trusted", "NETWORKS")
     ] = ""
     tls_certificate: Annotated[str | None, _file("The PEM file of this service's certificate chain.")] = None
     tls_key: Annotated[str | None, _file("The PEM file of the certificate's private key.")] = None
@@ -54,7 +54,7 @@ class AccessSettings(msgspec.Struct, frozen=True, kw_only=True):
         str | None, _file("The PEM file of the authorities that sign this system's certificates, if not the machine's.")
     ] = None
     connections: Annotated[
-        int, Meta(ge=1, description="How many connections one address may hold that shows no key.")
+        int, Meta(ge=1, description="How many connections one address without the cluster key may hold.")
     ] = 512
     header_timeout: Annotated[
         settings.Period, Meta(description="How long a new connection may take to send the head of a request.")

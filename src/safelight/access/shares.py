@@ -1,4 +1,4 @@
-"""What one of several tenants may have, so that another always finds some: places, and bytes."""
+"""Share limited places and bytes between tenants, so that one tenant never takes all of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from safelight.errors import Code, Error
 
 
 def share(most: int, taken: int, theirs: int) -> int:
-    """Return how many of `most` places a tenant may have: half of those that the others leave, but always one.
+    """Return how many of `most` places a tenant may have: half of those that the others leave, but at least one.
 
     `taken` places are held by all together, `theirs` of them by this tenant.
     """
@@ -14,7 +14,7 @@ def share(most: int, taken: int, theirs: int) -> int:
 
 
 def no_room(room: int) -> Error:
-    """Return the error of a photo or an upload whose tenant may keep only `room` bytes more."""
+    """Return the error for a photo or upload whose tenant may keep only `room` more bytes."""
     sentence = (
         f"Your photos and results, and the uploads that you have begun, leave {room} bytes of what may be kept. Delete "
         "tasks that you do not need any more."

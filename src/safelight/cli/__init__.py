@@ -1,7 +1,7 @@
 """The safelight command. One module per noun; each is imported when it is used.
 
-Services are handed their arguments before anything of this command's own is imported: `safelight db …` is
-`python -m safelight.db …`.
+Arguments of services are passed on before the command imports anything of its own: `safelight db …` is `python -m
+safelight.db …`.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ COMMANDS = {
     "pause": ("safelight.cli.tasks.queue:pause_command", "Pause the queue, or one recipe: no worker begins its tasks."),
     "resume": ("safelight.cli.tasks.queue:resume_command", "Resume the queue, or one recipe."),
     "workers": ("safelight.cli.system.workers:app", "List, drain and resume workers."),
-    "webhooks": ("safelight.cli.webhooks:app", "List the calls of webhooks with their answers, and make them again."),
+    "webhooks": ("safelight.cli.webhooks:app", "List webhook calls with their answers, and make them again."),
     "confirm-clock": (
         "safelight.cli.system.clock:confirm_clock_command",
-        "Say that the clocks are right, after one leapt.",
+        "Confirm that the clocks are right, after one has jumped.",
     ),
     "accept-storage": (
         "safelight.cli.system.accept_storage:accept_storage_command",
         "Accept another store of photos, because the old one is gone.",
     ),
     "recipes": ("safelight.cli.recipes:app", "List, show, check and save recipes."),
-    "login": ("safelight.cli.access.login:login_command", "Keep an API key, so that later commands show it."),
+    "login": ("safelight.cli.access.login:login_command", "Keep an API key for later commands."),
     "logout": ("safelight.cli.access.login:logout_command", "Forget a kept API key."),
     "keys": ("safelight.cli.access.keys:app", "List, create, rotate and revoke API keys."),
     "tenants": ("safelight.cli.access.tenants:app", "List, create, change and delete tenants."),
@@ -108,9 +108,9 @@ def _run(argv: list[str]) -> int:
 
 
 def application(argv: Sequence[str] = ()) -> cyclopts.App:
-    """Put the command together; nothing of a command is imported before it is used.
+    """Build the application; import a command only when it is used.
 
-    The command that `argv` calls is described by its docstring, the others by their sentence in `COMMANDS`.
+    The help of the command that `argv` calls is its docstring; the others have their sentence in `COMMANDS`.
     """
     import cyclopts  # noqa: PLC0415 - services go without
 
@@ -134,5 +134,5 @@ def application(argv: Sequence[str] = ()) -> cyclopts.App:
 
 
 def _shown(default: object) -> str | None:
-    """Show a default as people would type it, and none where leaving the flag out says it all."""
+    """Return a default as people type it, or None for flags that need no default in the help."""
     return None if default is None or default is False or default in ("", ()) else str(default)

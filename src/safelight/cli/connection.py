@@ -33,14 +33,14 @@ class Where:
     Parameters
     ----------
     master:
-        The HOST:PORT of the master, or several with commas.
+        The HOST:PORT of the master, or several separated by commas.
     keyvaluestore:
-        The HOST:PORT of the key-value store, which knows the masters, or several with commas.
+        The HOST:PORT of the key-value store, where the masters are registered, or several separated by commas.
     cluster_key_file:
-        The file with the cluster key, for programs that run beside the services. People show an API key
+        The file with the cluster key, for programs that run beside the services. People use an API key
         (SAFELIGHT_API_KEY) instead.
     tenant:
-        The tenant to act for, for administrators of the system; by default your own.
+        The tenant to act for, if you are an administrator of the system; by default your own.
     json:
         Print JSON for programs.
     """
@@ -84,15 +84,15 @@ async def store(where: Where) -> AsyncIterator[KeyValueStoreClient]:
 
 @asynccontextmanager
 async def _session() -> AsyncIterator[tuple[aiohttp.ClientSession, Liveness]]:
-    """Open a session, and notice within seconds that a service answers nothing."""
+    """Open a session that notices within seconds when a service does not answer."""
     async with session() as http, Liveness.open(http) as liveness:
         yield http, liveness
 
 
 def api_credentials(where: Where, address: str) -> Credentials:
-    """Return what the command shows the master at an address.
+    """Return the credentials for the master at an address.
 
-    That is the API key in SAFELIGHT_API_KEY, the one of `safelight login`, the cluster key, or nothing.
+    They are the first of: the API key in SAFELIGHT_API_KEY, the key of `safelight login`, the cluster key, nothing.
     """
     key = os.environ.get("SAFELIGHT_API_KEY", "").strip() or _kept_key(address)
     shown = bearer(key) if key else cluster_credentials(where)
@@ -108,7 +108,7 @@ def _kept_key(addresses: str) -> str:
 
 
 async def _address(where: Where) -> str:
-    """Return the master's address: the one given, the one of `safelight login`, or what the key-value store knows."""
+    """Return the master's address: the one given, the one of `safelight login`, or the one in the key-value store."""
     if where.master is not None:
         return where.master
     if where.keyvaluestore == DEFAULT_STORE and (kept := kept_keys.load().master):
@@ -117,12 +117,12 @@ async def _address(where: Where) -> str:
 
 
 def cluster_credentials(where: Where) -> Credentials:
-    """Return what the command shows the services behind the master. Raises `Error` for a file that cannot be used."""
+    """Return the credentials for the services behind the master. Raises `Error` for a file that cannot be used."""
     return ClusterKey(where.cluster_key_file).credentials if where.cluster_key_file else no_credentials
 
 
 async def _masters(client: KeyValueStoreClient) -> str:
-    """Return the addresses of every master, with commas, or of one where only that is told."""
+    """Return the addresses of all masters, separated by commas, or of one if the store tells only one."""
     try:
         found = [entry.value for entry in (await client.entries("masterendpoint")).entries]
     except Error as error:

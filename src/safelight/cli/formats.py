@@ -23,7 +23,7 @@ async def formats_command(*, json: Annotated[bool, Parameter(name="--json", nega
     json:
         Print JSON.
     """
-    # A process of its own, because the command does without the libraries that decode photos.
+    # Runs in a process of its own, because the command itself does not import the libraries that decode photos.
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "safelight.engine", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )

@@ -12,7 +12,7 @@ from safelight.errors import Code, Error
 
 
 class Login(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept: the master that was logged in to last, and a key for each master."""
+    """The stored logins: the master that was logged in to last, and a key for each master."""
 
     master: str = ""
     keys: dict[str, str] = {}
@@ -24,7 +24,7 @@ def place() -> Path:
 
 
 def load() -> Login:
-    """Read what is kept; nothing where there is no file. Raises INVALID_REQUEST for a file that others can read."""
+    """Read the stored logins, if any. Raises INVALID_REQUEST for a file that others can read."""
     path = place()
     try:
         if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
@@ -37,7 +37,7 @@ def load() -> Login:
 
 
 def save(login: Login) -> None:
-    """Write what is kept; the file appears whole, readable by its owner alone."""
+    """Write the logins atomically, into a file that only its owner can read."""
     path = place()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     new = path.with_name(f".{path.name}.new")

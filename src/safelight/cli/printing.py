@@ -1,4 +1,4 @@
-"""How the command prints: tables for people, JSON for programs, one sentence for what went wrong."""
+"""Print tables for people, JSON for programs, and errors as one sentence."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STATE_STYLE = {
 }
 
 FAILED = 1
-"""Exit status where something failed for a reason that the table below does not name."""
+"""Exit status for a failure that the table below does not name."""
 
 EXIT_STATUS = {
     **dict.fromkeys((Code.INVALID_REQUEST, Code.INVALID_RECIPE, Code.TOO_LARGE, Code.METHOD_NOT_ALLOWED), 2),
@@ -46,10 +46,12 @@ EXIT_STATUS = {
 """Exit status of the command for an error, from the table that it shares with drumhead (docs/reference/errors.md)."""
 
 _SILENT_AFTER = 30.0
-"""Seconds after which nothing is known of a worker: it asks for leases, or extends them, much more often."""
+"""Seconds without a request after which a worker counts as silent: it asks for leases, or extends them, much more
+often.
+"""
 
 _WIDE = 250
-"""Columns where nobody looks (a pipe or a file): nothing is cut off there."""
+"""Columns of output that is not a terminal (a pipe or a file), so that nothing is cut off."""
 
 
 class _PlainConsole(Console):
@@ -71,12 +73,12 @@ err = _console(stderr=True)
 
 
 def complain(sentence: str, *, program: str = "safelight") -> None:
-    """Say on stderr what went wrong."""
+    """Print an error on stderr."""
     err.print(f"[red]{program}:[/red] {escape(printable(sentence))}", soft_wrap=True)
 
 
 def say(text: str, **options: Any) -> None:
-    """Print one line of text as it is, but for what is not part of a line."""
+    """Print one line of text as it is, with control characters escaped."""
     out.print(printable(text), markup=False, soft_wrap=True, **options)
 
 
@@ -96,9 +98,9 @@ def print_json(value: object) -> None:
 
 
 def table(*columns: str, rows: Iterable[Sequence[str | Text]], right: Sequence[str] = (), wrap: bool = False) -> Table:
-    """Make a plain table, without lines, that reads well and can be cut by programs.
+    """Make a plain table without lines, which people can read and programs can cut.
 
-    Where the terminal is too narrow, the last column is cut off, or with `wrap` goes on in the next line.
+    If the terminal is too narrow, the last column is cut off, or wrapped with `wrap`.
     """
     cells = [[cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row] for row in rows]
     made = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, show_header=any(columns))
@@ -141,7 +143,7 @@ def duration(seconds: float) -> str:
 
 
 def clock(moment: float) -> str:
-    """Write the time of day of a Unix time, here; a server may say any number."""
+    """Write the local time of day of a Unix time. The time comes from a server and may be any number."""
     try:
         return time.strftime("%H:%M:%S", time.localtime(moment))
     except (OverflowError, ValueError, OSError):
@@ -154,14 +156,14 @@ def ago(moment: float) -> str:
 
 
 def reason(task: Task) -> str:
-    """Return why a task is where it is, where that needs a reason."""
+    """Return the reason for a task's state, or "" if it needs none."""
     if task.failure is not None:
         return task.failure.detail
     return "same photo and recipe as before" if task.reused else ""
 
 
 def worker_state(seen: WorkerSeen) -> Text:
-    """Return what a worker does, in its colour. Of one that has not been heard of for long, that is unknown."""
+    """Return a worker's state in its colour. A worker that has not sent a request for a while is silent."""
     if time.time() - seen.last_seen > _SILENT_AFTER:
         return Text("silent", "red")
     if seen.draining:
@@ -170,7 +172,7 @@ def worker_state(seen: WorkerSeen) -> Text:
 
 
 def workers_table(workers: Sequence[WorkerSeen]) -> Table | str:
-    """Make a table of workers, with a column of names where one has a name."""
+    """Make a table of workers, with a column of names if any worker has a name."""
     if not workers:
         return "There are no workers. Start one with `safelight worker`."
     rows = [

@@ -1,4 +1,4 @@
-"""Recipes as people give them to the command: by name, or in a file of their own."""
+"""Read recipes that people give to the command: by name, or in a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safelight.errors import Code, Error
 
 
 def recipe_argument(given: str) -> str | Mapping[str, Any]:
-    """Return what an upload sends: the name of a recipe, or the recipe that a file holds."""
+    """Return the recipe for an upload: a name, or the recipe in a file."""
     if given.partition(":")[0].endswith((".toml", ".json")):
         return document(read(given))
     return given

@@ -15,7 +15,7 @@ from safelight.cli.recipe_files import document, read
 from safelight.wire import NamedRecipe
 
 USUAL = "web"
-"""The recipe that `safelight upload` takes when none is named."""
+"""The default recipe of `safelight upload`."""
 
 app = App(name="recipes")
 
@@ -75,7 +75,7 @@ async def check_command(file: str, /, *, offline: bool = False, where: Where = H
     if where.json:
         print_json(document(made))
     else:
-        say(f"{file} is a good recipe with {counted(len(made.outputs), 'output')}.")
+        say(f"{file} is a valid recipe with {counted(len(made.outputs), 'output')}.")
 
 
 @app.command(name="save")
@@ -87,7 +87,7 @@ async def save_command(file: str, /, *, name: str | None = None, where: Where = 
     file:
         The file: FILE.toml, FILE.toml:NAME or FILE.json.
     name:
-        The name to save it under; by default the name that it has.
+        The name to save it under; by default its own name.
     """
     made = read(file)
     async with master(where) as client:

@@ -1,4 +1,4 @@
-"""Webhook calls: list them with their answers, make one again."""
+"""List webhook calls with their answers, and make one again."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ async def list_command(
     limit: Annotated[int, Parameter(name=["--limit", "-l"])] = 30,
     where: Where = HERE,
 ) -> None:
-    """List the calls of webhooks with what was answered, newest first.
+    """List webhook calls with their answers, newest first.
 
     Parameters
     ----------
     outcome:
-        List only calls that were delivered, that failed and are made again, or that were given up.
+        List only calls that were delivered, that failed and will be repeated, or that were given up.
     limit:
         How many calls to list at most.
     """
@@ -49,7 +49,7 @@ async def resend_command(call: str, /, *, where: Where = HERE) -> None:
     Parameters
     ----------
     call:
-        The number that `safelight webhooks` shows.
+        The number of the call, as `safelight webhooks` shows it.
     """
     async with master(where) as client:
         found = await client.resend(call)

@@ -24,7 +24,7 @@ _PAGE = 1000
 
 
 class AccessClient(ServiceClient):
-    """What administrators do, and what everybody does with their own key."""
+    """The requests of administrators, and of everybody for their own key."""
 
     async def whoami(self) -> SignedIn:
         """Return who the caller is."""
@@ -44,7 +44,7 @@ class AccessClient(ServiceClient):
         return await self._connection.call("POST", "/keys", CreatedKey, json=body, retry=False)
 
     async def rotate_key(self, id: str, *, overlap: float) -> CreatedKey:
-        """Give a key another secret; the one before stays valid for `overlap` seconds."""
+        """Give a key a new secret; the old one stays valid for `overlap` seconds."""
         path = f"/keys/{quote(id, safe='')}/rotate"
         return await self._connection.call("POST", path, CreatedKey, json={"overlap": overlap}, retry=False)
 
@@ -53,7 +53,7 @@ class AccessClient(ServiceClient):
         await self._connection.call("DELETE", f"/keys/{quote(id, safe='')}", bytes)
 
     async def tenants(self) -> list[TenantSeen]:
-        """Return all tenants and what they have; for administrators of another tenant than `default`, their own."""
+        """Return all tenants and what they use; administrators of tenants other than `default` get only their own."""
         return await self._connection.call("GET", "/tenants", list[TenantSeen])
 
     async def create_tenant(self, id: str, **fields: Any) -> Tenant:
@@ -84,11 +84,11 @@ class AccessClient(ServiceClient):
         await self._connection.call("POST", "/links/rotate", bytes, json={"overlap": overlap}, retry=False)
 
     async def webhook_secret(self) -> WebhookSecret:
-        """Return the secret that signs calls of the tenant's webhooks."""
+        """Return the secret that signs the tenant's webhook calls."""
         return await self._connection.call("GET", "/webhooks/secret", WebhookSecret)
 
     async def rotate_webhook_secret(self, *, overlap: float) -> WebhookSecret:
-        """Make another secret; calls are also signed with the previous one for `overlap` seconds. Raises CONFLICT."""
+        """Make a new secret; calls are also signed with the old one for `overlap` seconds. Raises CONFLICT."""
         body = {"overlap": overlap}
         return await self._connection.call("POST", "/webhooks/secret/rotate", WebhookSecret, json=body, retry=False)
 

@@ -1,4 +1,4 @@
-"""What db keeps for access control, over HTTP: the same methods as `db.accounts.store.AccountStore`."""
+"""db's data for access control over HTTP, with the methods of `db.accounts.store.AccountStore`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class AccountClient(ServiceClient):
         return await self._connection.call("GET", _path("tenants", id), Tenant)
 
     async def create_tenant(self, tenant: Tenant) -> Tenant:
-        """Create a tenant. Raises CONFLICT. Not repeated: the second attempt would meet the first one's."""
+        """Create a tenant. Raises CONFLICT. Not retried, since a second attempt would conflict with the first."""
         return await self._connection.call("POST", "/tenants", Tenant, json=tenant, retry=False)
 
     async def change_tenant(self, tenant: Tenant) -> Tenant:
@@ -58,13 +58,13 @@ class AccountClient(ServiceClient):
         await self._connection.call("DELETE", _path("tenants", id), bytes)
 
     async def use(self) -> list[TenantUse]:
-        """Return what each tenant has."""
+        """Return what each tenant uses."""
         return await self._connection.call("GET", "/use", list[TenantUse])
 
     async def grant(self, id: str, wanted: Wanted) -> Granted:
-        """Give a master what it wants of a tenant's limits. Raises NOT_FOUND.
+        """Grant a master a part of a tenant's limits. Raises NOT_FOUND.
 
-        Repeated, it takes requests twice, which are a fraction of a second's.
+        A retry takes requests twice, but only a fraction of a second's worth.
         """
         return await self._connection.call("POST", _path("tenants", id, "/grant"), Granted, json=wanted)
 
@@ -81,7 +81,7 @@ class AccountClient(ServiceClient):
         return await self._connection.call("POST", "/keys", ApiKey, json=key, retry=False)
 
     async def rotate_key(self, id: str, digest: str, *, overlap: float) -> ApiKey:
-        """Give a key another secret; not repeated, since each time ends the overlap of the one before."""
+        """Give a key a new secret. Not retried, since each call ends the overlap of the previous one."""
         body = {"digest": digest, "overlap": overlap}
         return await self._connection.call("POST", _path("keys", id, "/rotate"), ApiKey, json=body, retry=False)
 
@@ -90,7 +90,7 @@ class AccountClient(ServiceClient):
         return await self._connection.call("POST", _path("keys", id, "/revoke"), ApiKey)
 
     async def used_keys(self, used: Mapping[str, float]) -> None:
-        """Note when keys were last used."""
+        """Record when keys were last used."""
         await self._connection.call("POST", "/keys/used", bytes, json=dict(used))
 
     async def create_session(self, session: Session) -> Session:
@@ -110,7 +110,7 @@ class AccountClient(ServiceClient):
         await self._connection.call("POST", "/tickets", bytes, json=ticket, retry=False)
 
     async def redeem(self, id: str, kind: str) -> Ticket:
-        """Take a ticket, which only one caller can. Raises NOT_FOUND. Not repeated: it may have been taken."""
+        """Redeem a ticket, once. Raises NOT_FOUND. Not retried, since it may have been redeemed."""
         body = {"kind": kind}
         return await self._connection.call("POST", _path("tickets", id, "/redeem"), Ticket, json=body, retry=False)
 

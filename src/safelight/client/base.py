@@ -1,4 +1,4 @@
-"""What all clients share: the address of the service, credentials, retries, and errors."""
+"""The common base of all clients: the address of the service, credentials, retries, and errors."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from safelight.wire import encode
 T = TypeVar("T")
 
 Credentials = Callable[[str, str], Mapping[str, str]]
-"""Method and path to the headers that authenticate the request: the one place where a client adds its credentials."""
+"""Returns, for a method and path, the headers that authenticate the request. Clients add credentials nowhere else."""
 
 _SAFE = ("GET", "HEAD")
 _NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-"""What is raised before the first byte of a request was sent."""
+"""The exceptions that are raised before the first byte of a request was sent."""
 
 _LARGE = 1 << 20
 _LONGEST_ANSWER = 256 << 20
 _ANSWER_TIME = 300.0
-"""Seconds in which the head of an answer must have come, and then an answer that is held in memory, however slowly."""
+"""Seconds for the head of an answer to arrive, and then again for a body that is read into memory."""
 _SHORT = 9
-"""Digits of a Content-Length below which an answer is read as one."""
+"""The most digits of a Content-Length for an answer to be read at once."""
 _LONGEST_WAIT = 86400.0
 _DIGITS = 10
 
@@ -50,23 +50,24 @@ class Address(Protocol):
     """The address of a service."""
 
     async def resolve(self, apart: Collection[str] = ()) -> str:
-        """Return a base URL without a trailing slash, none of `apart`. Raises UNAVAILABLE while none is known."""
+        """Return a base URL without a trailing slash that is not in `apart`. Raises UNAVAILABLE while none is known."""
         ...
 
     def failed(self, url: str) -> None:
-        """Note that nothing has answered at a URL."""
+        """Record that a URL did not answer."""
         ...
 
     def answered(self, url: str) -> None:
-        """Note that something has answered at a URL."""
+        """Record that a URL has answered."""
         ...
 
 
 def session(*, limit: int = 100, authorities: str | None = None) -> aiohttp.ClientSession:
     """Open the one HTTP session of a program; close it by `async with`.
 
-    No total time-out, since blobs may be of any size: a connection must come up in 5 s, and `Connection` bounds the
-    time without a byte. `authorities` is a PEM file of whom TLS trusts, in place of the system's. Raises OSError.
+    It has no total timeout, since blobs may have any size: connecting may take 5 s, and `Connection` limits the time
+    without a byte. `authorities` is a PEM file of the certificate authorities to trust instead of the system's. Raises
+    OSError.
     """
     trust = True if authorities is None else ssl.create_default_context(cafile=authorities)
     return aiohttp.ClientSession(
@@ -78,18 +79,18 @@ def session(*, limit: int = 100, authorities: str | None = None) -> aiohttp.Clie
 
 
 def no_credentials(_method: str, _path: str) -> Mapping[str, str]:
-    """Show nothing: for programs on this machine, and for what everybody may ask."""
+    """Send no credentials: for programs on this machine, and for requests that need none."""
     return {}
 
 
 def bearer(token: str) -> Credentials:
-    """Show an API key."""
+    """Send an API key."""
     headers = {"Authorization": f"Bearer {token}"}
     return lambda _method, _path: headers
 
 
 class Connection:
-    """Sends requests to one service, with a session that somebody else opens and closes."""
+    """Sends requests to one service, with a session that the caller opens and closes."""
 
     def __init__(
         self,
@@ -102,9 +103,9 @@ class Connection:
         answer_timeout: float | None = None,
         liveness: Liveness | None = None,
     ) -> None:
-        """Bound the time without a byte by `idle_timeout`, where JSON is asked for by `answer_timeout`, in seconds.
+        """Limit the time without a byte to `idle_timeout`, or for JSON answers to `answer_timeout`, in seconds.
 
-        With `liveness`, an instance that answers nothing is noticed, and its requests fail within seconds.
+        With `liveness`, requests to an instance that does not answer fail within seconds.
         """
         self._http = http
         self._address = address
@@ -130,8 +131,9 @@ class Connection:
         """Send a request and yield the answer with its body unread.
 
         `wait` is the duration of a long poll, which is added to the idle timeout. Raises the service's `Error`, or
-        UNAVAILABLE where nothing answers. What did not reach one instance is sent to another one, and so is a GET or
-        HEAD that one has received and not answered. With `apart`, it is sent to none of these, which it is added to.
+        UNAVAILABLE if nothing answers. A request that did not reach an instance is sent to another one, and so is a GET
+        or HEAD that an instance received but did not answer. With `apart`, use an instance that is not in this set, and
+        add it.
         """
         idle = (self._idle_timeout if idle_timeout is None else idle_timeout) + wait
         options = self._options(method, path, params, body, headers or {}, idle)
@@ -153,9 +155,9 @@ class Connection:
         headers: Mapping[str, str],
         idle: float,
     ) -> dict[str, Any]:
-        """Return what a request is sent with."""
+        """Return the options of a request."""
         if isinstance(body, bytes):
-            # In chunks if it is large, so that other requests can be sent in between.
+            # Send a large body in chunks, so that other requests can be sent in between.
             body = aiohttp.BytesPayload(body) if len(body) <= _LARGE else io.BytesIO(body)
         query = params and {key: str(value) for key, value in params.items() if value is not None}
         return {
@@ -168,7 +170,7 @@ class Connection:
 
     @asynccontextmanager
     async def elsewhere(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Fetch what a service has redirected to, without credentials, which are the service's alone."""
+        """Follow a redirect of a service, without credentials, which are only for the service."""
         timeout = _timeout(self._idle_timeout)
         address = _address_of(url)
         place = address.authority
@@ -210,7 +212,7 @@ class Connection:
                 return base, response
 
     async def _request(self, method: str, base: str, path: str, options: dict[str, Any]) -> aiohttp.ClientResponse:
-        """Send one request to one instance, unless that is known to answer nothing."""
+        """Send one request to one instance, unless that is known not to answer."""
         liveness, longest = self._liveness, _longest(options)
         if liveness is None:
             async with asyncio.timeout(longest):
@@ -297,7 +299,7 @@ async def retrying(attempt: Callable[[], Any], *, retry_for: float, deadline: fl
 
 
 def decoded(data: bytes, kind: type[T], asked: str) -> T:
-    """Decode JSON that a service has answered. Raises INTERNAL."""
+    """Decode the JSON answer of a service. Raises INTERNAL."""
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -305,14 +307,14 @@ def decoded(data: bytes, kind: type[T], asked: str) -> T:
 
 
 def _address_of(url: str) -> URL:
-    """Return where a service redirects to, which may be anything. Raises UNAVAILABLE for what is no address."""
+    """Parse the untrusted target of a redirect. Raises UNAVAILABLE if it is not an address."""
     try:
         address = URL(url, encoded=True)
         known = address.scheme in ("http", "https") and bool(address.host)
     except ValueError:
         known = False
     if not known:
-        raise Error(Code.UNAVAILABLE, "The service redirected a download to what is not an address. Try again.")
+        raise Error(Code.UNAVAILABLE, "The service redirected a download to an invalid address. Try again.")
     return address
 
 
@@ -322,7 +324,7 @@ def _timeout(idle: float) -> aiohttp.ClientTimeout:
 
 
 def _longest(options: Mapping[str, Any]) -> float | None:
-    """Return in how many seconds the head of an answer must have come; None where a body is streamed before it."""
+    """Return the time limit for the head of an answer, in seconds, or None if a body is streamed first."""
     body = options["data"]
     if body is not None and not isinstance(body, aiohttp.BytesPayload):
         return None
@@ -330,9 +332,9 @@ def _longest(options: Mapping[str, Any]) -> float | None:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """Read an answer that is held in memory, whoever sends it. Raises TimeoutError."""
+    """Read an answer into memory, within limits of size and time. Raises TimeoutError."""
     if response.content.is_eof():
-        return await response.read()  # it has come
+        return await response.read()  # it has already arrived
     async with asyncio.timeout(_ANSWER_TIME):
         return await _arrived(response)
 
@@ -340,7 +342,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 async def _arrived(response: aiohttp.ClientResponse) -> bytes:
     announced = response.headers.get(aiohttp.hdrs.CONTENT_LENGTH)
     if announced is not None and aiohttp.hdrs.TRANSFER_ENCODING not in response.headers and len(announced) < _SHORT:
-        return await response.read()  # it has no more than it announces
+        return await response.read()  # it cannot be larger than its Content-Length
     data = bytearray()
     async for chunk in response.content.iter_any():
         data += chunk
@@ -350,7 +352,7 @@ async def _arrived(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _seconds(asked: object) -> float:
-    """Return how long a service asks to wait; what is not a time counts as none."""
+    """Return how long a service asks to wait, in seconds; an invalid value counts as 0."""
     return float(asked) if isinstance(asked, int | float) and 0 <= asked < _LONGEST_WAIT else 0.0
 
 
@@ -376,7 +378,7 @@ class ServiceClient:
     @classmethod
     @asynccontextmanager
     async def connect(cls, address: str | Address, *, credentials: Credentials = no_credentials) -> AsyncIterator[Self]:
-        """Open a client with a session of its own, for `HOST:PORT` or a URL, or several of them with commas."""
+        """Open a client with a session of its own, for `HOST:PORT` or a URL, or several of them separated by commas."""
         where = Several(address) if isinstance(address, str) else address
         async with session() as http:
             yield cls(Connection(http, where, credentials=credentials))
@@ -390,7 +392,7 @@ class ServiceClient:
         return True
 
     async def is_ready(self, *, wait: float = 0.0) -> bool:
-        """Return whether the service is ready, waiting for that up to `wait` seconds."""
+        """Return whether the service is ready, after waiting for that up to `wait` seconds."""
         try:
             await self._connection.call("GET", "/readyz", bytes, params={"wait": wait}, wait=wait, retry=False)
         except Error:

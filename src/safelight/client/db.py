@@ -62,7 +62,7 @@ class DbClient(ServiceClient):
         return await self._connection.call("POST", "/tasks", list[Task], json=list(tasks), retry=safe)
 
     async def alike(self, task: NewTask) -> Task | None:
-        """Return the finished task whose outputs `create` would take over for this one."""
+        """Return the finished task whose outputs `create` would reuse for this one."""
         return await self._connection.call("POST", "/tasks/alike", Task | None, json=task)  # type: ignore[arg-type]
 
     async def get(self, id: str, *, tenant: str | None = None) -> Task:
@@ -80,7 +80,7 @@ class DbClient(ServiceClient):
         )
 
     async def change(self, change: TaskChange, *, tenant: str = DEFAULT_TENANT) -> TaskChanges:
-        """Cancel, retry, release or delete many tasks. Not repeated on its own."""
+        """Cancel, retry, release or delete many tasks. Not retried automatically."""
         params = {"tenant": tenant}
         return await self._connection.call(
             "POST", "/tasks/changes", TaskChanges, params=params, json=change, retry=False
@@ -111,7 +111,7 @@ class DbClient(ServiceClient):
             return None
 
     async def classic_waits(self, *, tenant: str = DEFAULT_TENANT) -> bool:
-        """Tell whether `lease_classic` would return a lease now."""
+        """Return whether `lease_classic` would return a lease now."""
         try:
             await self._connection.call("HEAD", "/task/next", bytes, params={"tenant": tenant})
         except Error as error:
@@ -132,7 +132,7 @@ class DbClient(ServiceClient):
         return await self._connection.call("POST", "/heartbeat", HeartbeatAnswer, json=beat)
 
     async def drain(self, worker: str, *, draining: bool) -> WorkerSeen:
-        """Let a worker take no more leases, or take leases again. Raises NOT_FOUND."""
+        """Drain a worker, or let it take leases again. Raises NOT_FOUND."""
         path = f"/workers/{quote(worker, safe='')}/" + ("drain" if draining else "resume")
         return await self._connection.call("POST", path, WorkerSeen)
 
@@ -179,7 +179,7 @@ class DbClient(ServiceClient):
         return await self._connection.call("GET", "/summary", Summary, params={"tenant": tenant})
 
     async def confirm_clock(self) -> ClockConfirmed:
-        """Say that the clocks are right; see the store."""
+        """Confirm that the clocks are right; see the store."""
         return await self._connection.call("POST", "/clock/confirm", ClockConfirmed)
 
     async def clock_confirmed(self) -> ClockConfirmed:
@@ -187,20 +187,20 @@ class DbClient(ServiceClient):
         return await self._connection.call("GET", "/clock", ClockConfirmed)
 
     async def claim_store(self, store: KnownStore) -> KnownStore:
-        """Return the store of blobs that the database knows; see the store."""
+        """Record the store of blobs if none is known, and return the known one; see the store."""
         return await self._connection.call("POST", "/store/claim", KnownStore, json=store)
 
     async def accept_store(self, store: KnownStore) -> KnownStore:
-        """Have the database know another store of blobs; see the store."""
+        """Replace the known store of blobs; see the store."""
         return await self._connection.call("POST", "/store/accept", KnownStore, json=store)
 
     async def statistics(self, *, span: int, step: int, tenant: str = DEFAULT_TENANT) -> list[StatisticsSlot]:
-        """Return what happened in the last `span` seconds, in slots of `step` seconds."""
+        """Return counts of the last `span` seconds, in slots of `step` seconds."""
         params = {"span": span, "step": step, "tenant": tenant}
         return await self._connection.call("GET", "/statistics", list[StatisticsSlot], params=params)
 
     async def referenced(self, after: int = 0, *, limit: int = 10000) -> Reference:
-        """Return one page of what tasks refer to in storage."""
+        """Return one page of the blobs and names that tasks refer to in storage."""
         return await self._connection.call("GET", "/references", Reference, params={"after": after, "limit": limit})
 
     async def recipes(self, *, tenant: str = DEFAULT_TENANT) -> list[NamedRecipe]:
@@ -220,7 +220,7 @@ class DbClient(ServiceClient):
     async def backup(self, *, wait: float = 3600.0) -> AsyncIterator[aiohttp.ClientResponse]:
         """Open the stream of a SQLite file with everything; making it may take up to `wait` seconds.
 
-        Raises CONFLICT where the backend has no file.
+        Raises CONFLICT if the backend has no file.
         """
         async with self._connection.open("POST", "/backup", wait=wait) as response:
             yield response
@@ -228,7 +228,9 @@ class DbClient(ServiceClient):
     async def deliveries(
         self, *, n: int = 100, wait: float = 0.0, seconds: float = 60.0, held: Mapping[str, int] = NONE_HELD
     ) -> list[Delivery]:
-        """Take webhook calls that are due, while calls are `held`; one not settled within `seconds` is due again."""
+        """Take webhook calls that are due; one that is not settled within `seconds` is due again. `held` are calls in
+        progress.
+        """
         params = {"n": n, "wait": wait, "seconds": seconds}
         return await self._connection.call(
             "POST", "/deliveries", list[Delivery], params=params, json=dict(held), wait=wait, retry=False
@@ -259,6 +261,6 @@ class DbClient(ServiceClient):
         retry_after: float | None = None,
         answer: WebhookAnswer = NO_ANSWER,
     ) -> None:
-        """End a webhook call: delivered, again after `retry_after` seconds, or (None) given up."""
+        """Settle a webhook call: delivered, to be repeated after `retry_after` seconds, or (None) given up."""
         body = {"delivered": delivered, "retry_after": retry_after, "answer": answer}
         await self._connection.call("POST", f"/deliveries/{quote(id, safe='')}", bytes, json=body)

@@ -25,17 +25,17 @@ REGISTRATION_KEYS = {"db": "dbendpoint", "storage": "storageendpoint", "master":
 """The keys under which services are registered, as in the classic protocol, by their names."""
 
 _ASKED_EVERY = 2.0
-"""Seconds between two rounds of questions to a store that cannot be watched."""
+"""Seconds between two polls of a store that cannot be watched."""
 UNKNOWN_REQUEST = frozenset({Code.NOT_FOUND, Code.METHOD_NOT_ALLOWED, Code.INVALID_REQUEST, Code.INTERNAL})
-"""How a store answers what it does not know; INTERNAL is an answer that could not be decoded."""
+"""The errors with which a store answers unknown requests; INTERNAL is an answer that could not be decoded."""
 _ANSWER_TIME = 8.0
-"""Seconds that the key-value store has for an answer. A request that a network has swallowed is sent again after it."""
+"""Seconds that the key-value store has for an answer. After this, a request that the network lost is sent again."""
 _WATCHED_FOR = 10.0
-"""Seconds after which a watch that has seen no change is begun anew."""
+"""Seconds after which a watch that has seen no change starts again."""
 _PAUSE = 0.1
-"""Seconds before a store is watched again that answered though nothing had changed: it may be stopping."""
+"""Seconds before the next watch of a store that answered although nothing had changed, because it may be stopping."""
 _SAID_AGAIN = 10.0
-"""Seconds after which it is said again that the key-value store does not answer."""
+"""Seconds between two log lines that the key-value store does not answer."""
 _ABSENT = 10.0
 """Seconds without any instance after which requests no longer wait for one."""
 
@@ -54,18 +54,18 @@ class Discovery:
         store: KeyValueStoreClient | None = None,
         liveness: Liveness | None = None,
     ) -> None:
-        """`keyvaluestore` is its `HOST:PORT`, or several with commas.
+        """`keyvaluestore` is its `HOST:PORT`, or several separated by commas.
 
-        `store` is the key-value store itself, where it runs in this process. `liveness` knows which instances answer.
+        `store` is the key-value store itself if it runs in this process. `liveness` knows which instances answer.
         """
         self.keyvaluestore = keyvaluestore
         connection = Connection(
             http, Several(keyvaluestore), credentials=credentials, retry_for=0.0, idle_timeout=_ANSWER_TIME
         )
         self.store = store or KeyValueStoreClient(connection)
-        # What the classic protocol registered may be anybody's in its networks: the cluster key is not shown there.
+        # Anybody in a classic network may have registered a classic entry, so the cluster key is not sent there.
         self._only_ours = credentials is not no_credentials
-        # A store that speaks the classic protocol alone may be anybody's too.
+        # A store that speaks only the classic protocol cannot tell who registered either.
         self.classic_store = ClassicStoreClient(Connection(http, Several(keyvaluestore), retry_for=0.0))
         self._classic = False
         self._known: dict[str, list[str]] = {}
@@ -84,7 +84,7 @@ class Discovery:
         store: KeyValueStoreClient | None = None,
         liveness: Liveness | None = None,
     ) -> AsyncIterator[Discovery]:
-        """Follow the key-value store for as long as the context lasts."""
+        """Follow the key-value store until the context ends."""
         discovery = cls(http, keyvaluestore, credentials, store, liveness)
         async with background.running(discovery._follow, "discovery"):
             yield discovery
@@ -106,9 +106,9 @@ class Discovery:
         return sorted(self._known.get(REGISTRATION_KEYS[service], []))
 
     def lookup(self, service: str, apart: Collection[str] = ()) -> str | None:
-        """Return the `host:port` of each instance in turn, leaving alone those that are down; None without any.
+        """Return the `host:port` of the instances in turn, avoiding those that are down; None if there is none.
 
-        Raises UNAVAILABLE where all are `apart`.
+        Raises UNAVAILABLE if all are in `apart`.
         """
         known = self._known.get(REGISTRATION_KEYS[service], [])
         if apart:
@@ -118,8 +118,8 @@ class Discovery:
     def absence(self, service: str) -> Error:
         """Return the error of a request to a service without instances.
 
-        It may be repeated while one that has died may come back. If those that were known are suspended or cut off, or
-        none has been there for long, whoever asks is told at once.
+        The caller may retry while a dead instance may come back. If the known instances are suspended or cut off, or
+        there has been none for long, the caller gets the error at once.
         """
         absent = self._absent[REGISTRATION_KEYS[service]]
         sentence = f"No {service} service is registered at the key-value store {self.keyvaluestore}"
@@ -131,13 +131,13 @@ class Discovery:
         return Error(Code.UNAVAILABLE, f"{sentence} yet.")
 
     async def found_classic(self) -> bool:
-        """Say whether the key-value store speaks the classic protocol alone, after a request that it did not know.
+        """Return whether the key-value store speaks only the classic protocol, after it rejected a request.
 
-        Then values are set and asked for key by key. Raises nothing.
+        If so, values are set and read key by key. Raises nothing.
         """
         classic = await self.classic_store.is_classic()
         if classic and not self._classic:
-            said = "The key-value store at %s speaks the classic protocol alone: registrations there never expire, and "
+            said = "The key-value store at %s speaks only the classic protocol: registrations there never expire, and "
             said += (
                 "nothing is looked up, because it cannot tell who registered and requests carry the cluster key"
                 if self._only_ours
@@ -148,7 +148,7 @@ class Discovery:
         return classic
 
     async def _follow_classic(self) -> None:
-        """Ask for each key again and again, until the store does not answer."""
+        """Poll each key until the store does not answer."""
         while True:
             known = {}
             for key in () if self._only_ours else REGISTRATION_KEYS.values():
@@ -194,7 +194,7 @@ class Discovery:
                 await asyncio.sleep(1.0)
                 continue
             if page.revision == revision:
-                await asyncio.sleep(_PAUSE)  # a store of this process would otherwise hold up the event loop for good
+                await asyncio.sleep(_PAUSE)  # a store in this process would otherwise block the event loop forever
             revision, level = page.revision, logging.WARNING
             known: dict[str, list[str]] = {}
             for entry in page.entries:
@@ -205,39 +205,39 @@ class Discovery:
 
 
 class _Absence(NamedTuple):
-    """A service has had no instance since a time of the monotonic clock; its last ones were there before."""
+    """The absence of a service: since when (monotonic clock) it has had no instance, and its last instances."""
 
     since: float
     last: list[str]
 
 
 def url_of(value: str) -> str:
-    """Return the base URL of an instance as it is registered: `host:port`, or a URL."""
+    """Return the base URL of a registered instance, which is a `host:port` or a URL."""
     return value if "://" in value else f"http://{value}"
 
 
 def _is_endpoint(value: str) -> bool:
-    """Say whether a value is a `host:port`, as services register it; a classic store takes anything."""
+    """Return whether a value is a `host:port`, as services register it; a classic store accepts any value."""
     host, colon, port = value.rpartition(":")
     return bool(host and colon and port.isascii() and port.isdigit()) and not set(value) & set(" /?#@\\")
 
 
 class DiscoveredAddress:
-    """An `Address` that a discovery looks up."""
+    """An `Address` that is looked up by discovery."""
 
     def __init__(self, discovery: Discovery, service: str) -> None:
         self._discovery = discovery
         self._service = service
 
     async def resolve(self, apart: Collection[str] = ()) -> str:
-        """Return the base URL of an instance, none of `apart`. Raises UNAVAILABLE while none is registered."""
+        """Return the base URL of an instance that is not in `apart`. Raises UNAVAILABLE while none is registered."""
         value = self._discovery.lookup(self._service, [url.removeprefix("http://") for url in apart])
         if value is None:
             raise self._discovery.absence(self._service)
         return url_of(value)
 
     def failed(self, url: str) -> None:
-        """Leave this instance alone for a while."""
+        """Avoid this instance for a while."""
         self._discovery.instances.failed(url.removeprefix("http://"))
 
     def answered(self, url: str) -> None:

@@ -1,4 +1,4 @@
-"""Why a request got no answer, as a person would be told."""
+"""Describe for people why a request got no answer."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import aiohttp
 
 
 def reason_of(error: Exception) -> str:
-    """Return why a request failed: "connection refused", not what the library says of its call.
+    """Return why a request failed, such as "connection refused", instead of the library's message about its call.
 
-    The reason is never empty, although a time-out has no text.
+    The reason is never empty, although a TimeoutError has no text.
     """
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
@@ -28,6 +28,6 @@ def reason_of(error: Exception) -> str:
         case TimeoutError() if not str(cause):
             return "time-out"
         case OSError(strerror=str(text)):
-            return text.lower()  # the resolver's
+            return text.lower()  # from the resolver
         case _:
             return str(cause) or type(cause).__name__

@@ -1,7 +1,7 @@
-"""Several instances of one service: use them in turn, and leave alone what is down.
+"""Use several instances of a service in turn, and avoid those that are down.
 
-An instance that fails is left alone for a while that doubles with each failure; then a single request tries it, and
-the others go on using the rest until that request has been answered (a circuit breaker for each instance).
+An instance that fails is avoided for a while, which doubles with each failure. Then a single request tries it, while
+other requests use the other instances until that one has been answered (a circuit breaker for each instance).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from safelight.errors import Code, Error
 
 _FIRST = 1.0
 _LONGEST = 30.0
-"""Seconds for which an instance is left alone after its first failure, and at most."""
+"""Seconds for which to avoid an instance after its first failure, and at most."""
 
 
 class _Breaker:
-    """What is known of one instance that has failed."""
+    """The state of an instance that has failed."""
 
     def __init__(self) -> None:
         self.failures = 0
@@ -34,7 +34,7 @@ class Instances:
         self._turn = itertools.count(random.randrange(1 << 16))  # noqa: S311 - clients that start together spread
 
     def choose(self, known: Sequence[str]) -> str:
-        """Return each instance in turn, leaving alone those that are down, unless all are."""
+        """Return the instances in turn, avoiding those that are down unless all are."""
         now = time.monotonic()
         well = [value for value in known if value not in self._breakers]
         due = [value for value in known if value in self._breakers and self._breakers[value].alone_until <= now]
@@ -45,7 +45,7 @@ class Instances:
         return usable[next(self._turn) % len(usable)]
 
     def failed(self, value: str) -> None:
-        """Leave an instance alone for a while."""
+        """Avoid an instance for a while."""
         breaker = self._breakers.setdefault(value, _Breaker())
         breaker.failures += 1
         breaker.alone_until = time.monotonic() + _pause(breaker.failures)
@@ -71,7 +71,7 @@ class Several:
         self._current: str | None = None
 
     async def resolve(self, apart: Collection[str] = ()) -> str:
-        """Return the URL that is used now, or another one where that is `apart`. Raises UNAVAILABLE without any."""
+        """Return the URL in use, or another one if that is in `apart`. Raises UNAVAILABLE if there is none."""
         if apart:
             return self._instances.choose(others(self._urls, apart))
         if self._current is None:
@@ -84,12 +84,12 @@ class Several:
         self._current = None
 
     def answered(self, url: str) -> None:
-        """Note that an instance answers."""
+        """Record that an instance answers."""
         self._instances.answered(url)
 
 
 def others(known: Sequence[str], apart: Collection[str]) -> list[str]:
-    """Return the instances that are not `apart`. Raises UNAVAILABLE where there are none."""
+    """Return the instances that are not in `apart`. Raises UNAVAILABLE if there are none."""
     left = [value for value in known if value not in apart]
     if not left:
         raise Error(Code.UNAVAILABLE, "There is no other instance of this service.")
@@ -97,7 +97,7 @@ def others(known: Sequence[str], apart: Collection[str]) -> list[str]:
 
 
 def first_of(addresses: str) -> str:
-    """Return the first of several addresses, for what needs just one."""
+    """Return the first of several addresses, for callers that need only one."""
     return addresses.partition(",")[0].strip()
 
 

@@ -14,10 +14,10 @@ def _path(key: str) -> str:
 
 
 class ClassicStoreClient(ServiceClient):
-    """A key-value store that speaks the classic protocol alone: `GET` and `POST` of a key."""
+    """A key-value store that speaks only the classic protocol: `GET` and `POST` of a key."""
 
     async def is_classic(self) -> bool:
-        """Say whether the store is one: it knows no health, and takes that for a key, which it does not have."""
+        """Return whether the store is one: it has no health check, and answers that there is no such key."""
         try:
             await self._connection.call("GET", "/healthz", bytes, retry=False)
         except Error as error:

@@ -1,8 +1,8 @@
-"""Notice a service that takes requests and answers none: it is suspended, cut off by the network, or held up.
+"""Notice a service that accepts requests but does not answer: it is suspended, cut off by the network, or blocked.
 
-Where a request is not answered within two seconds, the service is asked for its health. As long as it says that it is
-alive, the request may take its time. Once it does not, the requests that wait there fail, and further ones are refused
-at once until it answers again (a circuit breaker).
+If a request is not answered within two seconds, the service is asked for its health. As long as it answers that, the
+request may take its time. Once it does not, all requests that wait there fail, and further ones are refused at once
+until it answers again (a circuit breaker).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ log = logging.getLogger(__name__)
 _PATIENCE = 2.0
 """Seconds without any answer of an instance after which it is asked for its health."""
 _HEALTH = 8.0
-"""Seconds in which it must tell; a machine that is emulated on a busy host has taken more than four."""
+"""Seconds for the answer to the health check; a machine that is emulated on a busy host has taken more than four."""
 _EVERY = 0.5
-"""Seconds between two looks at the requests that wait."""
+"""Seconds between two checks of the waiting requests."""
 _FORGOTTEN = 30.0
-"""Seconds without a request after which an instance is looked at no more."""
+"""Seconds without a request after which an instance is no longer checked."""
 _RETRY_AFTER = 2
 _CUT_OFF = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT, errno.EHOSTDOWN})
 
 
 class UnresponsiveError(Error):
-    """A request was refused at once, because its service answers nothing. `retrying` does not repeat it."""
+    """A request was refused at once, because its service does not answer. `retrying` does not repeat it."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__(Code.UNAVAILABLE, f"{sentence} Try again soon.", retry_after=_RETRY_AFTER)
@@ -44,11 +44,11 @@ class UnresponsiveError(Error):
     @classmethod
     def of(cls, base: str) -> UnresponsiveError:
         """Return the error of an instance that is down."""
-        return cls(f"{base} takes requests and answers none; it may be suspended or cut off.")
+        return cls(f"{base} accepts requests but does not answer; it may be suspended or cut off.")
 
 
 class _Instance:
-    """What is known of one instance. Times are of the monotonic clock."""
+    """The state of one instance. Times are of the monotonic clock."""
 
     def __init__(self) -> None:
         self.waiting: dict[asyncio.Timeout, float] = {}
@@ -60,7 +60,7 @@ class _Instance:
 
 
 class Liveness:
-    """Which instances answer. One for a program, for as long as its session."""
+    """Tracks which instances answer. A program has one, which lasts as long as its session."""
 
     def __init__(self, http: aiohttp.ClientSession) -> None:
         self._http = http
@@ -69,7 +69,7 @@ class Liveness:
     @classmethod
     @asynccontextmanager
     async def open(cls, http: aiohttp.ClientSession) -> AsyncIterator[Liveness]:
-        """Look after instances while the context lasts."""
+        """Check instances until the context ends."""
         liveness = cls(http)
         try:
             yield liveness
@@ -80,7 +80,7 @@ class Liveness:
             await asyncio.gather(*followers, return_exceptions=True)
 
     def is_down(self, base: str) -> bool:
-        """Say whether an instance answers nothing, as far as is known."""
+        """Return whether an instance is known not to answer."""
         one = self._instances.get(base)
         if one is None or not one.down:
             return False
@@ -88,7 +88,7 @@ class Liveness:
         return True
 
     def begin(self, base: str, request: asyncio.Timeout) -> None:
-        """Note a request that is about to be sent. Its time is up as soon as the instance is found to be down."""
+        """Record a request that is about to be sent. It times out as soon as the instance is found to be down."""
         one = self._instances.get(base)
         if one is None:
             one = self._instances[base] = _Instance()
@@ -97,7 +97,7 @@ class Liveness:
         one.asked = one.waiting[request] = time.monotonic()
 
     def end(self, base: str, request: asyncio.Timeout, *, answered: bool) -> None:
-        """Note that a request has been answered, or has failed."""
+        """Record that a request has been answered, or has failed."""
         if (one := self._instances.get(base)) is not None:
             one.waiting.pop(request, None)
             if answered:
@@ -115,21 +115,22 @@ class Liveness:
                 one.down, one.heard = False, time.monotonic()
                 continue
             if not one.down:
-                log.warning("%s answers nothing; requests to it are refused until it does", base)
+                log.warning("%s does not answer; requests to it are refused until it does", base)
             one.down = True
             for request in list(one.waiting):
                 request.reschedule(asyncio.get_running_loop().time())
         del self._instances[base]
 
     async def _is_alive(self, base: str) -> bool:
-        """Ask for health. Whoever refuses the connection is no longer there, which its requests notice themselves."""
+        """Ask for health. An instance that refuses connections counts as alive: its requests fail by themselves."""
         began = time.monotonic()
         try:
-            # Its head tells. What stands there may be anything, so it leads nowhere else, and its body is not read.
+            # The status is enough. The server there may be any program, so redirects are not followed and the body is
+            # not read.
             async with asyncio.timeout(_HEALTH), self._http.get(f"{base}/healthz", allow_redirects=False) as answer:
                 answer.close()
         except TimeoutError:
-            # Where much more time has passed, it is this program that was suspended.
+            # If much more time has passed, this program itself was suspended.
             return time.monotonic() - began > _HEALTH + 1.0
         except aiohttp.ClientConnectorError as error:
             return error.os_error.errno not in _CUT_OFF

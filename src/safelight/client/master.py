@@ -1,4 +1,4 @@
-"""The Python client of safelight: what a person or a worker asks of the master.
+"""The Python client of safelight: the requests of people and workers to the master.
 
 async with Client.connect("localhost:8003") as safelight:
     task = await safelight.upload(Path("photo.jpg"), recipe="web")
@@ -54,7 +54,7 @@ from safelight.wire import (
 )
 
 _CHUNK = 1 << 18
-_ROOM = 16  # bytes of a name that saving it may need: a number, the marks of an unfinished file
+_ROOM = 16  # bytes that saving may add to a name: a number, and the suffix of an unfinished file
 
 
 def _task(id: str, action: str = "") -> str:
@@ -172,8 +172,8 @@ class Client(ServiceClient):
     async def wait(self, id: str, *, timeout: float | None = None) -> Task:
         """Wait until a task has ended, by following its events. Raises TimeoutError.
 
-        It is looked at again after each page, also one without events: the database may have been restored between
-        the last look and the first page, which does not show that.
+        The task is read again after each page, even one without events: the database may have been restored between the
+        last read and the first page, and the page would not show that.
         """
         known = ""
         async with asyncio.timeout(timeout):
@@ -199,7 +199,7 @@ class Client(ServiceClient):
     async def events(self, after: int) -> AsyncIterator[Event]:
         """Follow all changes after a number, forever; interrupted connections are resumed.
 
-        After an older copy of the database was restored, it goes on with what happens from then on.
+        After an older copy of the database was restored, it continues with later changes.
         """
         known = ""
         while True:
@@ -232,7 +232,7 @@ class Client(ServiceClient):
     async def _file(
         self, path: str, params: Mapping[str, str | None], headers: Mapping[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Open a file, at the bucket where the master redirects there."""
+        """Open a file, in the bucket if the master redirects there."""
         async with self._connection.open("GET", path, params=params, headers=headers) as response:
             if response.status != 307:
                 yield response
@@ -250,7 +250,7 @@ class Client(ServiceClient):
         tag: str | None = None
         try:
             await asyncio.to_thread(partial.unlink, missing_ok=True)
-            async with opened(lambda: partial.open("xb")) as file:  # never through a link that lies there
+            async with opened(lambda: partial.open("xb")) as file:  # never follow an existing link
 
                 async def attempt() -> None:
                     nonlocal tag
@@ -274,7 +274,7 @@ class Client(ServiceClient):
         return size
 
     async def pause(self) -> Summary:
-        """Pause the queue: no worker begins another task. Calling it again changes nothing."""
+        """Pause the queue: workers begin no more tasks. Calling it again changes nothing."""
         return await self._connection.call("POST", "/queue/pause", Summary)
 
     async def resume(self) -> Summary:
@@ -282,7 +282,9 @@ class Client(ServiceClient):
         return await self._connection.call("POST", "/queue/resume", Summary)
 
     async def confirm_clock(self) -> ClockConfirmed:
-        """Say that the clocks are right, after one has leapt: what is old is deleted again. For administrators."""
+        """Confirm that the clocks are right, after one has jumped, so that old data is deleted again. For
+        administrators.
+        """
         return await self._connection.call("POST", "/clock/confirm", ClockConfirmed)
 
     async def accept_storage(self, id: str) -> KnownStore:
@@ -290,7 +292,7 @@ class Client(ServiceClient):
         return await self._connection.call("POST", "/storage/accept", KnownStore, json=KnownStore(id=id))
 
     async def pause_recipe(self, name: str) -> Summary:
-        """Pause a recipe: no worker begins another of its tasks. Raises NOT_FOUND."""
+        """Pause a recipe: workers begin no more of its tasks. Raises NOT_FOUND."""
         return await self._connection.call("POST", f"/recipes/{quote(name, safe='')}/pause", Summary)
 
     async def resume_recipe(self, name: str) -> Summary:
@@ -298,7 +300,7 @@ class Client(ServiceClient):
         return await self._connection.call("POST", f"/recipes/{quote(name, safe='')}/resume", Summary)
 
     async def drain(self, worker: str) -> WorkerSeen:
-        """Let a worker take no more tasks; it finishes those that it has. Raises NOT_FOUND."""
+        """Drain a worker: it finishes the tasks that it holds and takes no more. Raises NOT_FOUND."""
         return await self._connection.call("POST", f"/workers/{quote(worker, safe='')}/drain", WorkerSeen)
 
     async def resume_worker(self, worker: str) -> WorkerSeen:
@@ -313,7 +315,7 @@ class Client(ServiceClient):
         return await self._connection.call("GET", "/webhooks/calls", WebhookCallPage, params=params)
 
     async def resend(self, call: str) -> WebhookCall:
-        """Make a webhook call again. Raises NOT_FOUND. Not repeated: it may have been made."""
+        """Make a webhook call again. Raises NOT_FOUND. Not retried, since the call may have been made."""
         path = f"/webhooks/calls/{quote(call, safe='')}/resend"
         return await self._connection.call("POST", path, WebhookCall, retry=False)
 
@@ -358,9 +360,9 @@ class Client(ServiceClient):
         return await self._connection.call("GET", "/summary", Summary)
 
     async def storage(self) -> StorageInfo:
-        """Return how much is stored and how much still fits; ask once, for it is of the moment.
+        """Return how much is stored and how much still fits. Not retried, since the answer would be out of date.
 
-        Raises FORBIDDEN for all but the operators' tenant, UNAVAILABLE.
+        Raises FORBIDDEN outside the tenant `default`, UNAVAILABLE.
         """
         return await self._connection.call("GET", "/storage", StorageInfo, retry=False)
 

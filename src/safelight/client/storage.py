@@ -18,11 +18,11 @@ from safelight.wire import Blob, BlobLink, Collected, NewBlobLink, NewFile, Shar
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/.*")
 _RESUMES = 3
-"""How often in a row the rest of a blob is asked for before any of it arrives."""
+"""How often in a row to ask for the rest of a blob when none of it arrives."""
 
 
 class BlobAnswer(Protocol):
-    """What storage answers to a request for a blob: a status of HTTP, headers, and the bytes asked for."""
+    """Storage's answer to a request for a blob: the HTTP status, headers, and the requested bytes."""
 
     status: int
 
@@ -33,7 +33,7 @@ class BlobAnswer(Protocol):
 
     @property
     def file(self) -> tuple[FileIO, range] | None:
-        """The open file and the range of it that holds the bytes, where storage is in this process."""
+        """The open file and the range in it that holds the bytes, if storage runs in this process."""
         ...
 
     def chunks(self) -> AsyncIterator[bytes]:
@@ -46,7 +46,7 @@ class BlobAnswer(Protocol):
 
 
 class _Response:
-    """A `BlobAnswer` over HTTP. Where an instance dies while it sends, another one sends the rest."""
+    """A `BlobAnswer` over HTTP. If an instance dies while it sends, another one sends the rest."""
 
     file = None
 
@@ -82,7 +82,7 @@ class _Response:
 
 
 def _bounds(headers: Mapping[str, str]) -> tuple[int, int | None]:
-    """Return the first and the last byte that an answer has; the last one is None if that is not known."""
+    """Return the first and the last byte of an answer; the last one is None if unknown."""
     if found := _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "")):
         return int(found[1]), int(found[2])
     length = headers.get("Content-Length", "")
@@ -95,9 +95,9 @@ class StorageClient(ServiceClient):
     async def put(self, body: Body, *, expected: str | None = None, apart: set[str] | None = None) -> StoredBlob:
         """Store bytes durably as a blob. Raises DIGEST_MISMATCH, STORAGE_FULL.
 
-        With `apart`, the instance is none of these, and is added to them. Raises UNAVAILABLE where there is no other.
+        With `apart`, use an instance that is not in this set, and add it. Raises UNAVAILABLE if there is no other.
 
-        It is not retried, since a stream can be read only once; with `bytes`, the caller can do so.
+        This is not retried, since a stream can be read only once; with `bytes`, the caller can retry.
         """
         path = "/blobs" if expected is None else f"/blobs/{expected}"
         headers = {"Content-Type": "application/octet-stream"}
@@ -123,7 +123,7 @@ class StorageClient(ServiceClient):
         return await self._connection.call("GET", f"/blobs/{digest}", bytes)
 
     async def link(self, digest: str, new: NewBlobLink) -> BlobLink:
-        """Return where a client may fetch a blob for a while; "" where clients do not reach the bucket."""
+        """Return a temporary link to a blob for clients, or "" if clients cannot reach the bucket."""
         return await self._connection.call("POST", f"/blobs/{digest}/link", BlobLink, json=new)
 
     async def named(self, name: str) -> Blob:
@@ -131,7 +131,7 @@ class StorageClient(ServiceClient):
         return await self._connection.call("GET", f"/names/{quote(name, safe='')}", Blob)
 
     async def name(self, name: str, digest: str) -> None:
-        """Give a blob a classic name. Raises NOT_FOUND; CONFLICT where the name refers to another blob."""
+        """Give a blob a classic name. Raises NOT_FOUND; CONFLICT if the name refers to another blob."""
         await self._connection.call("PUT", f"/names/{quote(name, safe='')}", bytes, json={"digest": digest})
 
     async def shared(self) -> SharedDirectory | None:

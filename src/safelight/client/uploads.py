@@ -18,14 +18,14 @@ from safelight.untrusted import filenames
 
 _CHUNK = 1 << 18
 _SMALL = 1 << 20
-"""Bytes up to which a photo is read and sent at once, with its length, which is cheapest."""
+"""Bytes up to which a photo is read and sent at once, with its length, which is fastest."""
 _TYPE = "application/octet-stream"
 _ROUNDS = 100
 """Rounds of the event loop in which a cancelled request stops reading."""
 
 EXTRA_WAIT = 60.0
 """Seconds that the answer to an upload may take longer than others: after the last byte was sent, megabytes may still
-be on their way to a slow receiver, and must be flushed to its disk.
+be in transit to a slow receiver, and must be flushed to its disk.
 """
 
 Source = Path | bytes | Callable[[], AsyncIterator[bytes]]
@@ -72,7 +72,7 @@ def _filename(upload: Upload) -> str:
     name = upload.filename
     if name is None:
         name = upload.source.name if isinstance(upload.source, Path) else "photo"
-    return filenames.clean(name)  # which a header can hold; the name of a file need not even be valid text
+    return filenames.clean(name)  # a name that a header can hold; the name of a file may not even be valid text
 
 
 async def _payload(upload: Upload, stack: AsyncExitStack) -> Payload:
@@ -96,14 +96,14 @@ async def _payload(upload: Upload, stack: AsyncExitStack) -> Payload:
 
 
 async def _close(chunks: AsyncIterator[bytes]) -> None:
-    """Close a stream that nobody sends any more; left alone, it would be closed with errors when the program ends."""
+    """Close a stream that is no longer sent; otherwise it would be closed with errors when the program ends."""
     if not isinstance(chunks, AsyncGenerator):
         return
     for _ in range(_ROUNDS):
         try:
             await chunks.aclose()
             break
-        except RuntimeError:  # it is being read: the request was cancelled, and has not noticed yet
+        except RuntimeError:  # it is still being read: the cancelled request has not noticed yet
             await asyncio.sleep(0)
 
 

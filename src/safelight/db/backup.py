@@ -33,7 +33,7 @@ class Backup:
         return route.post("/backup", self._send, Access.CLUSTER)
 
     async def _send(self, request: web.Request) -> web.StreamResponse:
-        """Answer with a SQLite file. Raises UNAVAILABLE where the backend has no file."""
+        """Answer with a SQLite file. Raises UNAVAILABLE if the backend has no file."""
         if not isinstance(self._store, Snapshots):
             detail = "This database is a server's, which has backups of its own; for PostgreSQL, run pg_dump."
             raise Error(Code.CONFLICT, detail)

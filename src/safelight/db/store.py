@@ -90,7 +90,7 @@ class TaskStore(Protocol):
 
         A task whose idempotency key was used before is not created again: the existing task is returned, whatever has
         become of it. A task whose input, recipe and engine (that of the worker seen last) match a finished task of the
-        same tenant is finished on creation, with that task's outputs. Raises CONFLICT where a key was used for another
+        same tenant is finished on creation, with that task's outputs. Raises CONFLICT if a key was used for another
         input or recipe, TOO_MANY_REQUESTS when too many tasks wait or a limit of the tenant is reached, FORBIDDEN for a
         tenant that does not exist.
         """
@@ -142,7 +142,7 @@ class TaskStore(Protocol):
         ...
 
     async def classic_waits(self, *, tenant: str = DEFAULT_TENANT) -> bool:
-        """Tell whether `lease_classic` would return a lease now."""
+        """Return whether `lease_classic` would return a lease now."""
         ...
 
     async def finish_classic(
@@ -230,7 +230,7 @@ class TaskStore(Protocol):
     async def confirm_clock(self) -> ClockConfirmed:
         """Note that a person says that the clocks are right: db and storage then delete what is old.
 
-        A clock that leaps later suspends deletion again.
+        A clock that jumps later suspends deletion again.
         """
         ...
 

@@ -68,7 +68,7 @@ def decoded(data: Any, like: pyvips.Image, width: int, height: int, shrink: int 
 
 
 def encoded(image: pyvips.Image, quality: int) -> bytes | None:
-    """Encode what `encodes` takes as libvips does without metadata; None where the library fails. Raises pyvips.Error.
+    """Encode what `encodes` takes as libvips does without metadata; None if the library fails. Raises pyvips.Error.
 
     `quality`: 1 to 100.
     """

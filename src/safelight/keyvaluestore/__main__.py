@@ -34,7 +34,10 @@ class Config(serve.StandaloneConfig, frozen=True, kw_only=True):
     max_entries: Annotated[int, Meta(ge=1, description="Refuse more entries than this.")] = 10_000
     etcd_authorities: Annotated[
         str | None,
-        Meta(description="A PEM file of whom TLS to etcd trusts; by default the system's.", extra={"metavar": "FILE"}),
+        Meta(
+            description="A PEM file of the certificate authorities that TLS to etcd trusts; by default the system's.",
+            extra={"metavar": "FILE"},
+        ),
     ] = None
     etcd_certificate: Annotated[
         str | None, Meta(description="The PEM file of this service's certificate for etcd.", extra={"metavar": "FILE"})
@@ -73,7 +76,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
 
 
 def etcd_access(config: Config) -> "Access":
-    """Return how the settings of the service say that a cluster is reached."""
+    """Return how to reach a cluster, according to the settings of the service."""
     from safelight.keyvaluestore.etcd import Access  # noqa: PLC0415 - only what is chosen
 
     return Access(

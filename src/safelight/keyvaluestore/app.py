@@ -52,7 +52,7 @@ class Which(msgspec.Struct, frozen=True, kw_only=True):
 
 def make(store: KeyValueStore, registry: CollectorRegistry) -> web.Application:
     """Make the application that serves a store."""
-    app = web.Application(client_max_size=8 * MAX_VALUE)  # JSON may write one character in six
+    app = web.Application(client_max_size=8 * MAX_VALUE)  # JSON may escape one character as six bytes
     app[STORE] = store
     app[WATCHERS] = Gauge("safelight_keyvaluestore_watchers", "Waiting watches", registry=registry)
     route.add(
@@ -108,7 +108,7 @@ async def post(request: web.Request) -> web.Response:
 
 
 async def _check_free(store: KeyValueStore, key: str) -> None:
-    """Keep a program that showed no key from taking the place of a service that showed the cluster key."""
+    """Keep a program without a key from replacing a service that has the cluster key."""
     if any(entry.instance for entry in (await store.entries(key)).entries):
         raise Error(Code.FORBIDDEN, f"{key} belongs to a service that registered with the cluster key.")
 

@@ -17,7 +17,7 @@ MAX_VALUE = 65536
 class KeyValueStore(Protocol):
     """Values under keys. Several live instances may share a key.
 
-    Every change raises the store's revision by one, and so does an entry that expires. A change is durable when its
+    Every change increments the store's revision, and so does the expiry of an entry. A change is durable when its
     call returns. Keys and instances have 1 to 200 printable characters, values up to 64 KiB.
     """
 
@@ -32,9 +32,9 @@ class KeyValueStore(Protocol):
     async def set(self, key: str, value: str, *, instance: str = "", ttl: float | None = None) -> Entry:
         """Set a value, forever or for `ttl` seconds.
 
-        Without an instance, it replaces every entry of the key; with one, it replaces the entry of that instance and
-        the entry without an instance. Setting the value that is already there is a renewal: it restarts the time to
-        live, wakes nobody and keeps the revision.
+        Without an instance, this replaces every entry of the key; with one, it replaces the entry of that instance and
+        the entry without an instance. Setting an unchanged value is a renewal: it restarts the time to live, wakes
+        nobody and keeps the revision.
         """
         ...
 
@@ -45,7 +45,7 @@ class KeyValueStore(Protocol):
     async def watch(self, after: int, *, key: str | None = None, wait: float = 30.0) -> EntryPage:
         """Return the entries as soon as the store's revision differs from `after`, or after `wait` seconds.
 
-        A revision that the store never had, because it was set up again, returns at once.
+        Returns at once for a revision that the store never had, because it was set up again.
         """
         ...
 
@@ -55,7 +55,7 @@ class KeyValueStore(Protocol):
 
 
 def check_entry(key: str, value: str, instance: str, ttl: float | None) -> None:
-    """Check the limits that the contract sets, for every backend. Raises INVALID_REQUEST, TOO_LARGE."""
+    """Check the limits of the contract, for every backend. Raises INVALID_REQUEST, TOO_LARGE."""
     if not 1 <= len(key) <= MAX_NAME or not key.isprintable():
         raise Error(Code.INVALID_REQUEST, f"A key is 1 to {MAX_NAME} printable characters.", position="key")
     if len(instance) > MAX_NAME or not instance.isprintable():

@@ -1,1 +1,1 @@
-"""The master: takes photos, hands out tasks to workers, and serves results and the web page."""
+"""The master accepts photos, hands out tasks to workers, and serves results and the web page."""

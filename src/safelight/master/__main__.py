@@ -60,7 +60,7 @@ class Config(AccessConfig, frozen=True, kw_only=True):
     ] = None
     max_photo: serve.MaxPhoto = MAX_PHOTO_BYTES
     uploads: Annotated[
-        int, Meta(ge=1, description="How many uploads may run at once; further ones are told to try again.")
+        int, Meta(ge=1, description="How many uploads may run at once; further ones are refused and may try again.")
     ] = 64
     upload_idle_timeout: Annotated[
         settings.Duration, Meta(description="Drop an upload that sends nothing for this long.")
@@ -74,7 +74,8 @@ class Config(AccessConfig, frozen=True, kw_only=True):
         Meta(description="The secret that signs webhook calls of the tenant default: whsec_ and base64."),
     ] = None
     webhook_allow_private: Annotated[
-        bool, Meta(description="Let webhooks call private addresses; who may read sees how their answers begin.")
+        bool,
+        Meta(description="Let webhooks call private addresses; users with the scope read see how their answers begin."),
     ] = False
     webhook_authorities: Annotated[
         str | None,
@@ -91,7 +92,7 @@ class Config(AccessConfig, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def build(config: Config, service: serve.Service) -> AsyncIterator[web.Application]:
-    """Connect the parts. Nothing here waits for db or storage."""
+    """Connect the parts, without waiting for db or storage."""
     db = service.uses(DbClient, "db")
     access = MasterAccess(config, service, db)
     metrics = Metrics(service.registry)
@@ -166,7 +167,7 @@ def _uploads(
     metrics: Metrics,
     quotas: Quotas,
 ) -> tuple[Uploads, Tus]:
-    """Make both ways to upload, which share the places of uploads at once and the budget of repeated ones."""
+    """Make both kinds of uploads, which share the limit of concurrent uploads and the memory for retries."""
     budget, places = ReplayBudget(), Places(config.uploads)
     ingest = Ingest(service.uses(StorageClient, "storage"), metrics, limit=config.max_photo, budget=budget)
     tus = Tus(

@@ -12,7 +12,7 @@ from safelight.master.api import documentation, endpoint
 from safelight.master.api.endpoint import Endpoint
 
 _BODY = 16 << 20
-"""Bytes of a JSON body at most; photos are streamed and have limits of their own."""
+"""The largest JSON body, in bytes; photos are streamed and have their own limits."""
 _INDEX = """safelight: photos go in, workers process them, results come out.
 
   upload      curl -F image=@photo.jpg {url}/task

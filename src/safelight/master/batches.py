@@ -54,6 +54,6 @@ class Batches:
             ),
             Endpoint(
                 method="GET", path="/batches/{name}", handler=self.get, access=Access.READ, tag="tasks",
-                summary="Look at a batch", answer={JSON: Batch}, errors=(Code.NOT_FOUND, Code.UNAVAILABLE),
+                summary="Get a batch", answer={JSON: Batch}, errors=(Code.NOT_FOUND, Code.UNAVAILABLE),
             ),
         ]  # fmt: skip

@@ -39,7 +39,7 @@ class Classic:
 
     @http.classic
     async def next(self, request: web.Request) -> web.Response:
-        """`GET /task/next`. HEAD takes no task: its caller would not learn which."""
+        """`GET /task/next`. HEAD takes no task, since its caller would not learn which."""
         tenant = tenant_of(request)
         if request.method == "HEAD" and await self._db.classic_waits(tenant=tenant):
             return web.Response(content_type="application/json")
@@ -59,11 +59,11 @@ class Classic:
 
     @http.classic
     async def finish(self, request: web.Request) -> web.Response:
-        """`POST /task/{id}/finish`: publish what the worker has stored under the id that it was given."""
+        """`POST /task/{id}/finish`: publish the result that the worker stored under its id."""
         given = request.match_info["id"]
         task = await self._db.get(given, tenant=tenant_of(request))
         if given == task.id and task.input is None:
-            # Storage has the original under this name, and nobody may publish that as the result.
+            # Under this name storage has the original, which must not be published as the result.
             sentence = "Finish this task by the id that GET /task/next gave."
             raise Error(Code.LEASE_LOST, sentence)
         try:
@@ -90,7 +90,7 @@ class Classic:
             Endpoint(
                 method="GET", path="/task/next", handler=self.next, access=Access.CLASSIC,
                 tag="classic", summary="Take a task",
-                description="404 and the id -1 when none waits. HEAD tells whether one waits and takes none.",
+                description="404 and the id -1 if none waits. HEAD tells whether one waits, without taking it.",
                 answer={JSON: Next}, also={404: {JSON: Next}},
                 errors=(Code.NOT_FOUND, Code.UNAVAILABLE),
             ),

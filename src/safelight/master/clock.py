@@ -1,4 +1,4 @@
-"""A person confirms the clocks, after one has leapt."""
+"""The endpoint with which a person confirms the clocks after one has jumped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Clock:
         self._audit = audit
 
     async def confirm(self, request: web.Request) -> web.Response:
-        """`POST /clock/confirm`: what is deleted then is every tenant's."""
+        """`POST /clock/confirm`: for operators, since it lets data of every tenant be deleted."""
         check_operator(request, "confirm the clocks")
         async with self._audit.record(request, "clock.confirm"):
             return http.json_response(await self._db.confirm_clock())
@@ -34,10 +34,10 @@ class Clock:
                 method="POST", path="/clock/confirm", handler=self.confirm, access=Access.ADMINISTER, tag="access",
                 summary="Confirm the clocks",
                 description=(
-                    "After a clock has leapt, db and storage delete nothing for a day. This says that the clocks of "
-                    "their machines are right: what is old by now is deleted at once, by storage at its next "
-                    "collection. After another leap it takes another confirmation. For administrators of the tenant "
-                    "`default`."
+                    "After a clock has jumped, db and storage delete nothing for a day. This request confirms that "
+                    "the clocks of their machines are right, so that db deletes old data at once and storage at "
+                    "its next collection. Another jump needs another confirmation. For administrators of the "
+                    "tenant `default`."
                 ),
                 answer={JSON: ClockConfirmed}, errors=(Code.FORBIDDEN, Code.UNAVAILABLE),
             ),

@@ -21,8 +21,9 @@ _Outcomes = Annotated[list[Outcome], Meta(max_length=1000)]
 class Leases:
     """The handlers for workers.
 
-    A worker that leaves while it waits cancels its request here and thereby the one to db, which then returns the
-    leases that it was about to grant. Nothing is sent twice: the worker itself repeats what was not answered.
+    A worker that disconnects while it waits cancels its request here and thereby the one to db, which then takes back
+    the leases that it was about to grant. Nothing is sent twice: the worker itself repeats requests that were not
+    answered.
     """
 
     def __init__(self, db: DbClient, stopping: asyncio.Event) -> None:
@@ -43,7 +44,7 @@ class Leases:
             leasing.cancel()
             await asyncio.gather(leasing, stopping, return_exceptions=True)
         if leases and (request.transport is None or request.transport.is_closing()):
-            # The worker has left meanwhile: the answer would reach nobody.
+            # The worker has disconnected meanwhile, so the answer would reach nobody.
             await self._db.settle([Returned(lease=lease.id) for lease in leases])
         return http.json_response(leases)
 
@@ -66,7 +67,7 @@ class Leases:
             ),
             Endpoint(
                 method="POST", path="/heartbeat", handler=self.heartbeat, access=Access.CLUSTER, tag="workers",
-                summary="Say what is still being worked on", body={JSON: Heartbeat}, answer={JSON: HeartbeatAnswer},
+                summary="Extend leases by a heartbeat", body={JSON: Heartbeat}, answer={JSON: HeartbeatAnswer},
                 errors=errors,
             ),
             Endpoint(

@@ -24,7 +24,7 @@ class Queue:
         self._recipes = recipes
 
     async def summary(self, request: web.Request) -> web.Response:
-        """`GET /summary`: what concerns all tenants, workers and due webhooks, is told to the operator's alone."""
+        """`GET /summary`: workers and due webhooks, which concern all tenants, are shown only to operators."""
         tenant = tenant_of(request)
         summary = await self._db.summary(tenant=tenant)
         hidden = {} if tenant == DEFAULT_TENANT else {"workers": [], "webhooks_due": 0}
@@ -79,8 +79,8 @@ class Queue:
                 method="POST", path="/queue/pause", handler=self.pause, access=Access.OPERATE, tag="tasks",
                 summary="Pause the queue",
                 description=(
-                    "No worker begins another task of the tenant, previews included, until the queue is resumed. What "
-                    "is being processed goes on, and photos are still accepted."
+                    "Workers begin no more tasks of the tenant, including previews, until the queue is resumed. "
+                    "Tasks in progress continue, and photos are still accepted."
                 ),
                 answer={JSON: Summary}, errors=errors,
             ),
@@ -92,8 +92,8 @@ class Queue:
                 method="POST", path="/recipes/{name}/pause", handler=self.pause_recipe, access=Access.OPERATE,
                 tag="recipes", summary="Pause a recipe",
                 description=(
-                    "No worker begins another task of this recipe until it is resumed; the others go on. What is being "
-                    "processed goes on, and photos are still accepted."
+                    "Workers begin no more tasks of this recipe until it is resumed; other recipes continue. Tasks "
+                    "in progress continue, and photos are still accepted."
                 ),
                 answer={JSON: Summary}, errors=(*errors, Code.TOO_MANY_REQUESTS),
             ),
@@ -111,8 +111,8 @@ class Queue:
                 method="POST", path="/workers/{id}/drain", handler=self.drain, access=Access.OPERATE, tag="tasks",
                 summary="Drain a worker",
                 description=(
-                    "The worker takes no more tasks and finishes those that it has. Once it holds none it is drained, "
-                    "and can be stopped without delaying a photo. For people of the tenant `default`."
+                    "The worker finishes the tasks that it holds and takes no more. Once it holds none it is "
+                    "drained, and can be stopped without delaying a photo. Only for users of the tenant `default`."
                 ),
                 answer={JSON: WorkerSeen}, errors=errors,
             ),

@@ -40,13 +40,14 @@ class Services:
         """`GET /services`."""
         check_operator(request, "see where the services are")
         stores = [("keyvaluestore", address.strip()) for address in self._discovery.keyvaluestore.split(",")]
-        # What is known is followed already, so that a key-value store that answers nothing holds up no list.
+        # Use the addresses that discovery already knows, so that a key-value store that does not answer causes no
+        # delay.
         known = [(name, address) for name in sorted(REGISTRATION_KEYS) for address in self._discovery.known(name)]
         found = await asyncio.gather(*(self._look(*each) for each in [*stores, *known]))
         return http.json_response([*found, *self._absent()])
 
     def _absent(self) -> list[ServiceSeen]:
-        """Return those that none is known of; the master is here, though it may not be registered yet."""
+        """Return the services without a known instance, except the master, which may not be registered yet."""
         return [
             ServiceSeen(name=name, address="", ready=False, detail=self._discovery.absence(name).detail)
             for name in REGISTRATION_KEYS

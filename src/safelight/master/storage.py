@@ -1,4 +1,4 @@
-"""What storage holds, how much still fits, and which store of blobs it is."""
+"""The endpoints that report storage's use and accept another store of blobs."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ class Storage:
         """`GET /storage`."""
         if tenant_of(request) != DEFAULT_TENANT:
             raise Error(
-                Code.FORBIDDEN, f"Storage is shared by every tenant; only people of {DEFAULT_TENANT} see its size."
+                Code.FORBIDDEN,
+                f"All tenants share storage; only users of the tenant {DEFAULT_TENANT} may see its size.",
             )
         return http.json_response(await self._storage.info())
 
     async def accept(self, request: web.Request) -> web.Response:
-        """`POST /storage/accept`: every tenant's photos that are not there are lost then."""
+        """`POST /storage/accept`: for operators, since photos of every tenant that only the old store had are lost."""
         check_operator(request, "accept another store of photos")
         store = await http.read_json(request, KnownStore)
         if not store.id:
@@ -47,8 +48,8 @@ class Storage:
                 method="GET", path="/storage", handler=self.get, access=Access.READ, tag="tasks",
                 summary="Get how much is stored and how much still fits",
                 description=(
-                    "`size` counts the same bytes once, whichever tenants stored them. `free` and `total` describe the "
-                    "disk and are null where photos are kept in a bucket."
+                    "`size` counts equal bytes once, whichever tenants stored them. `free` and `total` describe "
+                    "the disk; they are null if photos are kept in a bucket."
                 ),
                 answer={JSON: StorageInfo}, errors=(Code.FORBIDDEN, Code.UNAVAILABLE),
             ),
@@ -56,9 +57,10 @@ class Storage:
                 method="POST", path="/storage/accept", handler=self.accept, access=Access.ADMINISTER, tag="access",
                 summary="Accept another store of photos",
                 description=(
-                    "Storage refuses every request while it was started on another store than the one that db knows, "
-                    "such as the empty directory of a disk that is not mounted. This says that the old store is gone "
-                    "for good: tasks whose photos were only there fail. For administrators of the tenant `default`."
+                    "Storage refuses every request if it was started on another store than the one that db knows, "
+                    "such as the empty directory of an unmounted disk. This request says that the old store is "
+                    "gone for good: tasks whose photos were only there fail. For administrators of the tenant "
+                    "`default`."
                 ),
                 body={JSON: KnownStore}, answer={JSON: KnownStore}, errors=(Code.FORBIDDEN, Code.UNAVAILABLE),
             ),

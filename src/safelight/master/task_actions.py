@@ -24,9 +24,9 @@ _AT_ONCE = 16
 
 
 class TaskAction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to do with which tasks: those named, or (a page at a time) those that match a filter.
+    """An action on the named tasks, or (page by page) on those that match a filter.
 
-    `rerun` makes a new task from the photo of each, with `recipe`, in the same batch.
+    `rerun` creates a new task for the photo of each, with `recipe`, in the same batch.
     """
 
     action: Literal["cancel", "retry", "release", "delete", "rerun"]
@@ -92,7 +92,7 @@ class TaskActions:
         )
 
     async def _tasks(self, action: TaskAction, tenant: str) -> tuple[list[Task], str | None, int]:
-        """Return the tasks, where to go on, and how many of those named are not there."""
+        """Return the tasks, where to continue, and how many of the named ones do not exist."""
         if action.filter is not None:
             page = await self._db.find(action.filter.page(before=action.before, limit=action.limit), tenant=tenant)
             return page.tasks, page.next, 0
@@ -123,8 +123,8 @@ class TaskActions:
                 method="POST", path="/tasks/actions", handler=self.act, access=Access.OPERATE, tag="tasks",
                 summary="Cancel, retry, release, delete or rerun many tasks",
                 description=(
-                    "Of a filter, one page is done: ask again with `next` as `before` until it is null. Tasks in a "
-                    "state that does not allow the action are skipped."
+                    "For a filter, each request changes one page: repeat it with `next` as `before` until it is "
+                    "null. Tasks in a state that does not allow the action are skipped."
                 ),
                 body={JSON: TaskAction}, answer={JSON: TaskActionResult},
                 errors=(Code.INVALID_REQUEST, Code.NOT_FOUND, Code.TOO_MANY_REQUESTS, Code.UNAVAILABLE),

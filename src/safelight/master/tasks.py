@@ -1,4 +1,4 @@
-"""Tasks: look at them, cancel, retry, release and forget them."""
+"""Endpoints that list, get, cancel, retry, release and delete tasks."""
 
 from __future__ import annotations
 

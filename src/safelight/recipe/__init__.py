@@ -1,4 +1,4 @@
-"""Recipes say what to make of an upload: records and their validation, without any image processing."""
+"""Recipes, which say what to make from an upload: records and their validation, without image processing."""
 
 from safelight.recipe.builtin import BUILTIN, DEFAULT
 from safelight.recipe.encoding import digest, encode, schema_components

@@ -1,4 +1,4 @@
-"""Recipes as canonical JSON, and the digest by which equal work is recognised."""
+"""Encode recipes as canonical JSON, and compute the digest by which equal work is recognised."""
 
 from __future__ import annotations
 

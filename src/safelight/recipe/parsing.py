@@ -88,7 +88,7 @@ def _read(document: bytes | str, format_: str) -> dict[str, Any]:
             content = msgspec.json.decode(document)
         else:
             content = toml.loads(document if isinstance(document, str) else document.decode())
-    except ValueError as error:  # of either parser, and of text that is not UTF-8
+    except ValueError as error:  # from either parser, or because the text is not UTF-8
         raise Error(
             Code.INVALID_RECIPE, f"The recipe is not valid {format_.upper()}: {_short(str(error))}.", position="$"
         ) from error
@@ -120,7 +120,7 @@ def _recipe(document: Mapping[str, Any], position: str) -> Recipe:
         if not isinstance(name, str) or not re.match(NAME, name):
             raise _wrong("an output's name has 1 to 64 of a-z, 0-9, - and _, and starts with a letter or digit", place)
         parsed[name] = _convert(output, OutputSpec, place)
-    # The other fields are checked with an output that stands in for the real ones.
+    # Check the other fields with a placeholder instead of the real outputs.
     shell = _convert(fields | {"outputs": {"shell": {}}}, Recipe, position)
     return msgspec.structs.replace(shell, outputs=parsed)
 
@@ -136,7 +136,7 @@ def _convert(value: object, kind: type[_S], position: str) -> _S:
 
 
 def _explained(reason: str, value: object, kind: type[msgspec.Struct], position: str, place: str) -> Error:
-    """Translate the message of msgspec for people, with a suggestion where a name is misspelt."""
+    """Translate msgspec's message for people, with a suggestion if a name is misspelt."""
     struct = _struct_at(value, place) or kind
     if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", reason, re.DOTALL):
         fields = list(struct.__struct_fields__)
@@ -153,7 +153,7 @@ def _explained(reason: str, value: object, kind: type[msgspec.Struct], position:
 
 
 def _struct_at(value: object, place: str) -> type[msgspec.Struct] | None:
-    """Return the kind of operation at a place inside an output, or None if the place is in no operation."""
+    """Return the kind of operation at a place inside an output, or None if there is no operation."""
     inside = re.match(r"\.operations\[(\d+)\]", place)
     if not inside or not isinstance(value, Mapping):
         return None
@@ -177,7 +177,7 @@ def _choices(struct: type[msgspec.Struct], field: str) -> list[str]:
 
 
 def _suggest(word: str, choices: list[str]) -> str:
-    if len(word) > _LONGEST:  # comparing takes time that grows with the length
+    if len(word) > _LONGEST:  # the time to compare grows with the length
         return ""
     near = get_close_matches(word, choices, n=1, cutoff=0.6)
     if near:

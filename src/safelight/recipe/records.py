@@ -50,11 +50,11 @@ class OutputSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         if self.format in _ALWAYS_LOSSLESS and (self.quality is not None or self.lossless):
-            raise ValueError(f"{self.format} never loses detail; leave out quality and lossless")
+            raise ValueError(f"{self.format} is always lossless; remove quality and lossless")
         if self.lossless and self.format not in _LOSSLESS_OPTION:
             raise ValueError(f"{self.format} has no lossless mode; use png, webp, avif or jxl")
         if self.lossless and self.quality is not None:
-            raise ValueError("quality means nothing where lossless is true; leave one of them out")
+            raise ValueError("quality has no effect if lossless is true; remove one of them")
         if self.bit_depth == 16 and self.format not in _DEEP:
             raise ValueError(f"{self.format} has no 16 bits; use png or tiff")
         if self.keep_gps and self.metadata != "keep":
@@ -65,7 +65,7 @@ class OutputSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to make of one upload: one or more named outputs.
+    """What to make from one upload: one or more named outputs.
 
     `auto_orient` turns the image upright before everything else, as its orientation tag says. `strict` refuses photos
     that can be read although something is wrong with them, such as a JPEG without its end marker.

@@ -1,7 +1,7 @@
 """Read untrusted TOML in bounded time and memory.
 
-The standard library's parser takes time and memory that grow with the square of a dotted key's parts, and is slow
-besides (about two seconds for a megabyte of numbers), so both are bounded before it starts.
+The standard library's parser takes time and memory that grow with the square of the parts of a dotted key, and it is
+slow (about two seconds for a megabyte of numbers), so both are limited before it starts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ MAX_BYTES = 1024 * 1024
 _MOST_PARTS = 16
 """The most parts of one dotted key. The longest in a recipe has six."""
 
-# Every alternative matches wherever it begins, so the text is scanned once.
+# Every alternative matches as soon as it begins, so the text is scanned once.
 _TOKEN = re.compile(
     r"""
       (?P<text> \"{3} (?: [^"\\] | \\. | \"{1,2}(?!\") )*+ (?: \"{3} )?+

@@ -1,1 +1,1 @@
-"""SQL of the services: scripts in files, and SQLite files of one service each."""
+"""SQL of the services: scripts in files, and SQLite databases that belong to one service each."""

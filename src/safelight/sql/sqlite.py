@@ -1,4 +1,4 @@
-"""A SQLite file of one service's own: opened for one process, durable at each commit, in the present schema."""
+"""SQLite files that belong to one process, are durable at each commit, and have the current schema."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ _STATISTICS = {
     ("table", name, name, f"CREATETABLE{name}({columns})")
     for name, columns in (("sqlite_stat1", "tbl,idx,stat"), ("sqlite_stat4", "tbl,idx,neq,nlt,ndlt,sample"))
 }
-"""Tables in which SQLite itself counts."""
+"""SQLite's internal tables."""
 
 _COPIED_PAGES = 256
-"""Pages of one step of a copy: 1 MiB, which keeps others waiting for a millisecond or two."""
+"""Pages in one step of a copy: 1 MiB, which blocks others for a millisecond or two."""
 
 
 def connect(
     path: Path, package: str, *, pragmas: str = "", timeout: float = 0.5, foreign: bool = False
 ) -> sqlite3.Connection:
-    """Open the file, or make it, and migrate it to the newest schema of a package (see `safelight.sql.scripts`).
+    """Open or create the file, and migrate it to the newest schema of a package (see `safelight.sql.scripts`).
 
-    `pragmas` are statements to run before that; `timeout` is how many seconds to wait for another process to let go of
-    the file. Any one thread at a time may use the connection. Raises UNAVAILABLE with the reason; DAMAGED_BLOB for a
-    file that is `foreign`, since anybody may have made it, and has another schema than its version.
+    `pragmas` are statements to run first; `timeout` is how many seconds to wait for another process to release the
+    file. Any one thread at a time may use the connection. Raises UNAVAILABLE with the reason, and DAMAGED_BLOB for a
+    `foreign` (untrusted) file whose schema is not that of its version.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def connect(
 def read(path: Path, package: str, *, foreign: bool = False) -> sqlite3.Connection:
     """Open a file that nobody changes, for reading; see `connect` for `foreign`.
 
-    Raises UNAVAILABLE, also where its schema is not the newest.
+    Raises UNAVAILABLE, also if its schema is not the newest.
     """
     try:
         address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
@@ -101,7 +101,7 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
 def copy(connection: sqlite3.Connection, target: Path, between: Callable[[], None]) -> None:
     """Copy an open file to `target`, durably. `between` is called after each step, and may use the connection.
 
-    What it commits becomes part of the copy, which has the state of one moment: that of the last step.
+    Its commits become part of the copy, which is consistent with the moment of the last step.
     """
 
     def progress(status: int, _remaining: int, _total: int) -> None:
@@ -122,11 +122,11 @@ def copy(connection: sqlite3.Connection, target: Path, between: Callable[[], Non
 
 
 def _check_schema(connection: sqlite3.Connection, path: Path, package: str) -> None:
-    """Check that a file has the tables and indexes of its version alone. Triggers and views would act in our name."""
+    """Check that a file has only the tables and indexes of its version, and no triggers or views."""
     steps = scripts.migrations(package)
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(steps):
-        return  # which is told as such
+        return  # reported as such by the caller
     with closing(sqlite3.connect(":memory:")) as model:
         for script in steps[: max(0, version)]:
             model.executescript(script)
@@ -137,13 +137,13 @@ def _check_schema(connection: sqlite3.Connection, path: Path, package: str) -> N
 
 
 def _schema(connection: sqlite3.Connection) -> set[tuple[str, str, str, str]]:
-    """Return what there is, each with its definition; how that is quoted and laid out depends on SQLite's version."""
+    """Return all objects with their definitions, normalised, since quoting and layout depend on SQLite's version."""
     rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema")
     return {(kind, name, table, re.sub(r'[\s"]+', "", str(text))) for kind, name, table, text in rows}
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, package: str) -> None:
-    """Bring a file of any version to the newest one, each step in a transaction of its own."""
+    """Migrate a file of any version to the newest one, each step in a transaction of its own."""
     steps = scripts.migrations(package)
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(steps):

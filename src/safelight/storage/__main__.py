@@ -93,10 +93,10 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         free.set_function(lambda: -1 if (left := store.free()) is None else left)
         collector = tasks = remake = identity = None
         if service.discovery is not None:
-            # Not `service.needs`: once db has said that it knows this store, storage works without it but for garbage
+            # Not `service.needs`: once db has confirmed that it knows this store, storage needs db only for garbage
             # collection and the classic protocol.
             db, address = service.neighbours.find(DbClient), service.discovery.address("db")
-            # Whoever asks by an id of the classic protocol waits until db is found.
+            # Requests with an id of the classic protocol wait until db is found.
             tasks = db or DbClient(service.connection(address))
             db = db or DbClient(service.connection(address, retry_for=2.0))
             identity = Identity(backend.mark, db.claim_store, service.stop)
@@ -110,7 +110,7 @@ async def build(config: Config, service: serve.Service) -> AsyncIterator[web.App
         scrubber = Scrubber(store, config.scrub_rate, numbers.count_scrubbed, remake)
         collecting = _collecting(collector, identity, config.collect_every, numbers)
         async with _identified(identity, application, service), collecting, scrubber.running():
-            if identity is None or identity.is_accepted:  # what others of this process ask for is refused by HTTP alone
+            if identity is None or identity.is_accepted:  # direct calls are not refused here, only requests over HTTP
                 service.neighbours.offer(StorageClient, DirectStorage(store, limits, numbers, backend.link))
                 service.neighbours.offer(PartialClient, DirectPartials(backend.partials, config.idle_timeout))
             yield application
@@ -139,7 +139,7 @@ def _backend(config: Config, ages: Ages) -> AbstractAsyncContextManager[backends
 async def _identified(
     identity: Identity | None, application: web.Application, service: serve.Service
 ) -> AsyncIterator[None]:
-    """Refuse what is asked of another store than that which db knows."""
+    """Refuse all requests while the store is not the one that db knows."""
     if identity is None:
         yield
         return

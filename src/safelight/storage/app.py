@@ -82,7 +82,7 @@ MAX_NAME = 200
 
 
 class NewName(msgspec.Struct, frozen=True, kw_only=True):
-    """The blob to which a name shall refer."""
+    """The blob that a name should refer to."""
 
     digest: Digest
 
@@ -104,8 +104,8 @@ def make(
 ) -> web.Application:
     """Make the application that serves a store. Without a collector, it refuses to collect.
 
-    Without `tasks`, the classic protocol finds what was stored under a name, and no ids of leases. `handover` is the
-    directory that a store of files shares with workers, `link` makes links to the blobs of a bucket.
+    Without `tasks`, the classic protocol finds blobs only by the name under which they were stored. `handover` is the
+    directory that a directory store shares with workers; `link` makes links to the blobs of a bucket.
     """
     app = web.Application()
     app[TASKS] = tasks
@@ -130,7 +130,7 @@ def make(
 
 
 async def put(request: web.Request) -> web.Response:
-    """Store the body as a blob. Where the URL has a digest, the body must have that digest."""
+    """Store the body as a blob. If the URL has a digest, the body must match it."""
     stored = await _store(request, _body(request), request.match_info.get("digest"))
     return http.json_response(stored, status=201 if stored.new else 200, headers={"ETag": f'"{stored.digest}"'})
 
@@ -142,7 +142,7 @@ async def get(request: web.Request) -> web.StreamResponse:
 
 
 async def make_link(request: web.Request) -> web.Response:
-    """Answer with a link by which a client may fetch a blob from the bucket for a while."""
+    """Answer with a temporary link to a blob in the bucket, for a client."""
     new, link = await http.read_json(request, NewBlobLink), request.app[LINK]
     return http.json_response(BlobLink(url="") if link is None else link(request.match_info["digest"], new))
 
@@ -160,13 +160,13 @@ async def name(request: web.Request) -> web.Response:
 
 
 async def shared(request: web.Request) -> web.Response:
-    """Answer with the directory that is shared with workers, null if there is none."""
+    """Answer with the directory that is shared with workers, or null."""
     handover = request.app[HANDOVER]
     return http.json_response(None if handover is None else await handover.shared())
 
 
 async def adopt(request: web.Request) -> web.Response:
-    """Store a file that a worker has left in the shared directory."""
+    """Store a file that a worker has put into the shared directory."""
     handover, new = request.app[HANDOVER], await http.read_json(request, NewFile)
     if handover is None:
         raise Error(Code.NOT_FOUND, "This storage shares no files.")
@@ -262,7 +262,7 @@ async def _in_time(request: web.Request, reading: Awaitable[T]) -> T:
 
 
 async def _body(request: web.Request) -> AsyncIterator[bytes]:
-    """Stream the body. Raises INVALID_REQUEST where the client sends nothing for too long or leaves."""
+    """Stream the body. Raises INVALID_REQUEST if the client sends nothing for too long or disconnects."""
     content = request.content
     while not content.at_eof():
         yield await _in_time(request, content.readany())

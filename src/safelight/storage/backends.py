@@ -1,4 +1,4 @@
-"""The backends of storage: what the URL of a store selects."""
+"""The backends of storage, which the URL of a store selects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from safelight.storage.store import BlobStore
 from safelight.wire import BlobLink, NewBlobLink
 
 _FRESH_FOR = 3600.0
-"""Seconds for which a blob that was stored is not touched when it is stored again."""
+"""Seconds for which a new blob is not touched when it is stored again."""
 
 
 MakeLink = Callable[[str, NewBlobLink], BlobLink]
@@ -29,17 +29,17 @@ MakeLink = Callable[[str, NewBlobLink], BlobLink]
 
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True):
-    """The stores of blobs and partial uploads, and what a garbage collection needs besides them."""
+    """The stores of blobs and partial uploads, and the state that a garbage collection needs."""
 
     blobs: BlobStore
     partials: PartialStore
     known_db: KnownDb
     mark: Mark
-    """Where the id of the store is kept."""
+    """The file or object with the id of the store."""
     turn: Turn
     handover: Handover | None = None
     link: MakeLink | None = None
-    """Where clients reach the bucket."""
+    """Makes links for clients, if they can reach the bucket."""
 
 
 @asynccontextmanager
@@ -64,7 +64,7 @@ async def directory(
 
 @asynccontextmanager
 async def bucket(url: str, public: str | None, limits: PartialLimits, ages: Ages) -> AsyncIterator[Backend]:
-    """Keep everything in a bucket, so that any number of instances can use it. `public` is its URL for clients."""
+    """Keep everything in a bucket, which any number of instances can use. `public` is its URL for clients."""
     try:
         from safelight.storage.bucket import BucketStore  # noqa: PLC0415 - only what is chosen is imported
         from safelight.storage.bucket.links import Links  # noqa: PLC0415

@@ -1,6 +1,6 @@
-"""What an id of the classic protocol stands for. Every URL takes the id of a task and that of a lease.
+"""Resolve the ids of the classic protocol. Every URL accepts the id of a task and that of a lease.
 
-Programs that talk to storage themselves, as the seed's master does for its clients, know no other names.
+Programs that call storage directly, as the seed's master does for its clients, know no other names.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from safelight.wire import Blob, State, Task
 
 
 class Tasks(Protocol):
-    """The one call of db that this needs; `client.db.DbClient` has it."""
+    """The only method of db that this needs; `client.db.DbClient` has it."""
 
     async def get(self, id: str, *, tenant: str | None = None) -> Task:
         """Return a task by its id or that of a lease. Raises NOT_FOUND, UNAVAILABLE."""
@@ -23,8 +23,8 @@ class Tasks(Protocol):
 async def find(store: BlobStore, tasks: Tasks | None, name: str, *, tenant: str | None) -> Blob:
     """Return the blob to which an id or a name refers: the result of a finished task, the photo of any other.
 
-    Without `tasks`, names are only names. `tenant` limits whose tasks count. Raises NOT_FOUND; UNAVAILABLE while db
-    does not answer, as the photo of a finished task is not its result.
+    Without `tasks`, only names are resolved. `tenant` limits whose tasks count. Raises NOT_FOUND, and UNAVAILABLE while
+    db does not answer, since it is unknown then whether the photo or the result is meant.
     """
     task = None if tasks is None else await _task(tasks, name, tenant)
     if task is None:
@@ -39,11 +39,11 @@ async def find(store: BlobStore, tasks: Tasks | None, name: str, *, tenant: str 
 
 
 async def _task(tasks: Tasks, name: str, tenant: str | None) -> Task | None:
-    """Return the task that a name stands for; None for a name that is not an id, or where db is not one of ours."""
+    """Return the task with this id; None if the name is not an id, or if db is not one of ours."""
     try:
         return await tasks.get(name, tenant=tenant)
     except Error as error:
-        # INTERNAL: the answer was none of our db's.
+        # INTERNAL: the answer did not come from our db.
         if error.code in (Code.NOT_FOUND, Code.INVALID_REQUEST, Code.INTERNAL):
             return None
         raise

@@ -1,6 +1,6 @@
 """Storage for services of the same process: the methods of its clients, without HTTP in between.
 
-What the routes add to the stores is added here too: limits, metrics, and the time that a sender may send nothing.
+Like the routes, this adds limits, metrics and idle timeouts to the stores.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from safelight.storage.store import BlobStore, OpenBlob
 from safelight.wire import Blob, BlobLink, NewBlobLink, NewPartial, Partial, StorageInfo, StoredBlob
 
 _HERE = "here"
-"""What stands for this process among the instances of storage."""
+"""The name of this process among the instances of storage."""
 
 
 class DirectAnswer:
-    """A `client.storage.BlobAnswer` of a blob that is open here."""
+    """A `client.storage.BlobAnswer` for a blob that is open in this process."""
 
     def __init__(self, reading: OpenBlob, selected: download.Selected, *, head: bool) -> None:
         self.status = selected.status
@@ -51,7 +51,7 @@ class DirectAnswer:
 
 
 class DirectStorage:
-    """A blob store with the methods of `client.storage.StorageClient`, but for those that only commands use."""
+    """A blob store with the methods of `client.storage.StorageClient`, except those that only commands use."""
 
     def __init__(self, store: BlobStore, limits: Limits, numbers: Numbers, link: MakeLink | None = None) -> None:
         self._store = store
@@ -93,7 +93,7 @@ class DirectStorage:
             return await answer.read()
 
     async def link(self, digest: str, new: NewBlobLink) -> BlobLink:
-        """Return where a client may fetch a blob for a while."""
+        """Return a temporary link to a blob for clients."""
         return BlobLink(url="") if self._link is None else self._link(digest, new)
 
     async def named(self, name: str) -> Blob:
@@ -101,7 +101,7 @@ class DirectStorage:
         return await self._store.named(name)
 
     async def name(self, name: str, digest: str) -> None:
-        """Give a blob a classic name. Raises NOT_FOUND; CONFLICT where the name refers to another blob."""
+        """Give a blob a classic name. Raises NOT_FOUND; CONFLICT if the name refers to another blob."""
         await self._store.name(name, digest)
 
     async def info(self) -> StorageInfo:
@@ -149,7 +149,7 @@ async def _once(data: bytes) -> AsyncIterator[bytes]:
 
 
 async def in_time(chunks: AsyncIterable[bytes], idle_timeout: float) -> AsyncIterator[bytes]:
-    """Pass chunks on. Raises UNAVAILABLE where none arrives for `idle_timeout` seconds."""
+    """Pass chunks on. Raises UNAVAILABLE if none arrives for `idle_timeout` seconds."""
     waiting = aiter(chunks)
     try:
         while True:

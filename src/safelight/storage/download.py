@@ -1,6 +1,6 @@
-"""Send a blob: conditional requests and ranges (RFC 9110), and sendfile where there is a file.
+"""Send a blob, with conditional requests and ranges (RFC 9110), and with sendfile if there is a file.
 
-aiohttp's FileResponse would not do: its ETag is made from the file's time, which every deduplicated upload changes.
+aiohttp's FileResponse is not suitable: it makes the ETag from the file's time, which every deduplicated upload changes.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from safelight.wire import Blob
 log = logging.getLogger(__name__)
 
 _SLOWEST = 1024
-"""Bytes per second that a client must take on average, after a grace period of `_GRACE` seconds."""
+"""Bytes per second that a client must read on average, after a grace period of `_GRACE` seconds."""
 _GRACE = 60.0
 
 _IMMUTABLE = "private, max-age=31536000, immutable"
 
 _SAFE = {
-    # What a user uploaded must never run as a page of ours.
+    # An uploaded file must never run as a page of ours.
     "X-Content-Type-Options": "nosniff",
     "Content-Disposition": "attachment",
     "Content-Security-Policy": "default-src 'none'; sandbox",
@@ -37,7 +37,7 @@ _RANGE = re.compile(r"bytes=\s*(?:([0-9]{1,40})-([0-9]{0,40})|-([0-9]{1,40}))\s*
 
 
 class Selected(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request for a blob is answered with: a status, headers, and the bytes of a range, if any."""
+    """The answer to a request for a blob: a status, headers, and the range of bytes, if any."""
 
     status: int
     headers: dict[str, str]
@@ -68,8 +68,8 @@ async def send(
 ) -> tuple[web.StreamResponse, int]:
     """Answer GET or HEAD with a blob or a range of it; return the answer and how many bytes were sent.
 
-    `immutable` says that the URL always refers to these bytes. `damaged` is called where they turn out to be damaged
-    after the first were sent.
+    `immutable` says that the URL always refers to these bytes. `damaged` is called if they turn out to be damaged after
+    the first were sent.
     """
     selected = select(reading.blob, request.headers, caching=_IMMUTABLE if immutable else "no-cache")
     if selected.status == 304:
@@ -93,7 +93,7 @@ def _names(digest: str, tags: str, *, weak: bool) -> bool:
 def _range(asked: Mapping[str, str], blob: Blob) -> range | None:
     """Return the requested range, cut at the end of the blob; None for the whole blob.
 
-    A request with several ranges, or with one that is not understood, may be answered with the whole (RFC 9110, 14.2).
+    A request with several ranges, or with an unknown one, may be answered with the whole blob (RFC 9110, 14.2).
     """
     if asked.get("If-Range", f'"{blob.digest}"') != f'"{blob.digest}"':
         return None
@@ -117,14 +117,14 @@ async def _stream(
             if request.method == "HEAD" or not span:
                 return 0
             if reading.file is not None and request.transport is not None:
-                # It waits for earlier bytes to be sent, and reads and writes where there is no sendfile.
+                # This waits for earlier bytes to be sent, and falls back to reads and writes without sendfile.
                 loop = asyncio.get_running_loop()
                 await loop.sendfile(request.transport, reading.file, span.start, len(span))
             else:
                 async for chunk in reading.chunks(span.start, span.stop):
                     await response.write(chunk)
             await response.write_eof()
-    except (OSError, Error) as error:  # of the client, of time, or of the disk
+    except (OSError, Error) as error:  # an error of the client or the disk, or a timeout
         # The headers are sent already, so closing the connection is the only way to say that the body is incomplete.
         if isinstance(error, Error) and error.code is Code.DAMAGED_BLOB:
             damaged()

@@ -1,4 +1,4 @@
-"""Files that are written once and durably: hashed, written, flushed."""
+"""Hash, write and flush files that are written once."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ T = TypeVar("T")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 BLOCK = 1 << 20
-"""Bytes that a thread hashes and writes in one call. A body of at most this size takes a single call."""
+"""Bytes to hash and write in one call to a thread. A body of at most this size takes a single call."""
 
 _LONGEST_TEXT = 4096
 
 Block = list[bytes | bytearray]
-"""Bytes in the chunks in which they came, so that they are not copied; small ones are put together."""
+"""Bytes in the chunks in which they arrived, to avoid copying; small ones are joined."""
 _LARGE = 16 << 10
-"""Bytes from which a chunk stays what it is."""
+"""Bytes from which on a chunk is kept as it is."""
 
 
 class Incoming:
@@ -40,7 +40,7 @@ class Incoming:
         self.path = directory / secrets.token_hex(16)
         self.size = 0
         self.flushed: float | None = None
-        """The time of the file (Unix seconds) where somebody else has flushed it."""
+        """The time of the file (Unix seconds) if it was already flushed by its writer."""
         self._hash = hashlib.sha256()
         self._file: FileIO | None = None
         self._lock = threading.Lock()
@@ -48,9 +48,10 @@ class Incoming:
 
     @classmethod
     def written(cls, path: Path, limit: int, hashed: hashlib._Hash | None = None) -> Self:
-        """Take a file that somebody else has written, and hash it.
+        """Take a file that another process has written, and hash it.
 
-        A file that is flushed is not read: `hashed` is the SHA-256 of its bytes. Raises NOT_FOUND, TOO_LARGE, OSError.
+        With `hashed`, the SHA-256 of the bytes of a flushed file, the file is not read. Raises NOT_FOUND, TOO_LARGE,
+        OSError.
         """
         incoming = cls(path.parent)
         incoming.path = path
@@ -83,7 +84,7 @@ class Incoming:
         return self._hash.hexdigest()
 
     def hash(self, block: Block) -> None:
-        """Hash bytes without writing them: they may turn out to be stored already."""
+        """Hash bytes without writing them, since the blob may already exist."""
         for chunk in block:
             self._hash.update(chunk)
             self.size += len(chunk)
@@ -98,7 +99,7 @@ class Incoming:
                     rest = rest[file.write(rest) :]
 
     def flush(self, moment: int) -> None:
-        """Flush the file to disk. Its time becomes `moment` (ns), since the kernel's own time for files is coarse."""
+        """Flush the file to disk. Set its time to `moment` (ns), since the kernel's file times are coarse."""
         with self._lock:
             file = self._opened()
             os.utime(file.fileno(), ns=(moment, moment))
@@ -106,7 +107,7 @@ class Incoming:
             file.close()
 
     def drop(self, *, keep: bool = False) -> None:
-        """Close the temporary file, and remove it unless it was renamed, or is to be kept."""
+        """Close the temporary file, and remove it unless it was renamed or `keep` is set."""
         with self._lock:
             self._dropped = True
             if self._file is not None:
@@ -151,7 +152,7 @@ async def blocks(chunks: AsyncIterable[bytes], limit: int | None) -> AsyncIterat
 
 
 def lock(path: Path) -> int:
-    """Lock a file until the returned descriptor is closed. Raises UNAVAILABLE where another process has locked it."""
+    """Lock a file until the returned descriptor is closed. Raises UNAVAILABLE if another process has locked it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -160,7 +161,7 @@ def lock(path: Path) -> int:
         detail = f"{path.parent} is in use by another process; give this one its own --data."
         raise Error(Code.UNAVAILABLE, detail) from None
     except OSError as error:
-        # A guest that runs a single process may not have locks, and needs none.
+        # A guest that runs a single process may lack locks, and needs none.
         if error.errno not in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
             os.close(descriptor)
             raise
@@ -196,7 +197,7 @@ def replace_durably(path: Path, data: bytes) -> None:
 
 
 def read_plainly(path: Path) -> FileIO:
-    """Open a file for reading that is neither a link nor anything else than a file: it may come from elsewhere.
+    """Open a regular file for reading. Refuse links and special files, since the directory is untrusted.
 
     Raises FileNotFoundError, OSError.
     """
@@ -208,7 +209,7 @@ def read_plainly(path: Path) -> FileIO:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory unless there is one. Raises OSError, also where a link stands in its place."""
+    """Make a directory unless it exists. Raises OSError, also if it is a link."""
     path.mkdir(exist_ok=True)
     if path.is_symlink():
         raise OSError(errno.ELOOP, f"{path.name} is a link")
@@ -237,7 +238,7 @@ class TextFile:
         return len(data)
 
     def read(self) -> str:
-        """Return the text without the space around it; "" where there is no file."""
+        """Return the text without surrounding whitespace, or "" if there is no file."""
         try:
             with read_plainly(self._path) as file:
                 return file.read(_LONGEST_TEXT).decode(errors="replace").strip()
@@ -245,7 +246,7 @@ class TextFile:
             return ""
 
     def create(self, data: str) -> None:
-        """Write the text, for the first time: no other process uses the directory."""
+        """Write the text for the first time; no other process uses the directory."""
         self.write_text(data)
 
 
@@ -263,7 +264,7 @@ def _mtime(entry: os.DirEntry[str]) -> float:
 
 
 def guarded(function: Callable[..., T], *arguments: object) -> T:
-    """Call a function and turn errors of the disk into STORAGE_FULL or UNAVAILABLE."""
+    """Call a function, and translate errors of the disk to STORAGE_FULL or UNAVAILABLE."""
     try:
         return function(*arguments)
     except OSError as error:

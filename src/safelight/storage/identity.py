@@ -1,7 +1,8 @@
-"""Whether this is the store of blobs that db knows: an empty directory in place of a disk is not.
+"""Check that this is the store of blobs that db knows, and not, for example, the empty directory of an unmounted disk.
 
-A store has an id, which lies beside its blobs (`identity`). db keeps the id that it was told first. Until db has said
-that it knows this store, or none, requests are refused, as with a storage that does not work: no photo is to blame.
+A store has an id, which is stored beside its blobs (`identity`). db remembers the first id that it gets. Until db has
+confirmed that it knows this store, or none yet, requests are refused as by a storage that does not work, so that no
+photo is blamed.
 """
 
 from __future__ import annotations
@@ -25,51 +26,53 @@ from safelight.wire import KnownStore
 log = logging.getLogger(__name__)
 
 MARK = "identity"
-"""The name of what holds the id of a store, beside its blobs."""
+"""The name of the file or object with the id of a store, beside its blobs."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-"""Seconds after which db is asked again: soon at the start, when db starts as well."""
+"""Seconds before db is asked again: soon at the start, when db may be starting too."""
 _WAIT = 2.0
 """Seconds that a request waits for db's answer."""
 _ID = re.compile("[0-9a-f]{32}")
 _ALWAYS = frozenset({"/healthz", "/readyz", "/metrics", "/shutdown"})
-"""What is answered whichever store this is."""
+"""Paths that are answered whichever store this is."""
 
 
 class Mark(Protocol):
-    """Where the id of a store is kept: a file, or an object of a bucket. Its methods block."""
+    """The file, or object of a bucket, with the id of a store. Its methods block."""
 
     def read(self) -> str:
-        """Return the text, "" where there is none."""
+        """Return the text, or "" if there is none."""
         ...
 
     def create(self, data: str) -> None:
-        """Write the text durably, unless somebody else has written one."""
+        """Write the text durably, unless another instance has written one."""
         ...
 
 
 class Identity:
-    """Asks db whether it knows this store, and keeps requests waiting, and then refuses them, until it does."""
+    """Asks db whether it knows this store. Until it does, requests wait for a while and are then refused."""
 
     def __init__(
         self, mark: Mark, claim: Callable[[KnownStore], Awaitable[KnownStore]], restart: Callable[[], None]
     ) -> None:
-        """Take `claim`, which tells db an id, and `restart`, called when the right store replaces another."""
+        """Take `claim`, which sends an id to db, and `restart`, which is called when the right store replaces a wrong
+        one.
+        """
         self._mark = mark
         self._claim = claim
         self._restart = restart
         self._wrong: str | None = None
         """The id of a store that db does not know."""
-        self._refusal = "Storage waits for db, which knows whether this is the store of its photos."
+        self._refusal = "Storage is waiting for db to confirm that this is the store of its photos."
         self._accepted = asyncio.Event()
 
     @property
     def is_accepted(self) -> bool:
-        """Whether db knows this store, or none yet."""
+        """Whether db has confirmed this store."""
         return self._accepted.is_set()
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[None]:
-        """Ask db until it knows this store, for as long as the context lasts."""
+        """Ask db until it knows this store, until the context ends."""
         async with background.running(self._ask, "identity"):
             yield
 
@@ -83,24 +86,24 @@ class Identity:
             raise Error(Code.UNAVAILABLE, self._refusal)
 
     async def look(self) -> None:
-        """Tell db which store this is. Raises what db raises, and UNAVAILABLE where the mark cannot be read."""
+        """Send the id of this store to db. Raises what db raises, and UNAVAILABLE if the mark cannot be read."""
         own = await asyncio.to_thread(guarded, _read_or_make, self._mark)
         try:
             known = (await self._claim(KnownStore(id=own))).id
         except Error as error:
             if error.code not in (Code.NOT_FOUND, Code.METHOD_NOT_ALLOWED):
                 raise
-            known = ""  # an older db, and one of the classic protocol, knows of no stores
+            known = ""  # older dbs, and those of the classic protocol, do not know this request
         if known not in ("", own):
             self._refuse(own, known)
         elif self._wrong not in (None, own):
-            log.info("The store that db knows is here now; storage starts again with it")
+            log.info("The store that db knows is now present; storage restarts with it")
             self._restart()
         else:
             self._accepted.set()
 
     def refusing(self) -> Middleware:
-        """Return what refuses requests to a store that is not accepted."""
+        """Return the middleware that refuses requests while the store is not accepted."""
 
         @web.middleware
         async def handle(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -120,7 +123,7 @@ class Identity:
             try:
                 await self.look()
             except Error as error:
-                log.debug("Whether db knows this store is not known: %s", error.detail)
+                log.debug("Cannot find out whether db knows this store: %s", error.detail)
             if not self.is_accepted:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
@@ -137,11 +140,11 @@ class Identity:
 
 
 def _read_or_make(mark: Mark) -> str:
-    """Return the id of a store, which gets one unless it has one; "" where none can be written or it is damaged."""
+    """Return the id of a store, creating it if there is none; "" if it cannot be written or is damaged."""
     if not mark.read():
         try:
             mark.create(f"{secrets.token_hex(16)}\n")
-        except (OSError, Error) as error:  # a disk that is full or read-only can still be read from
+        except (OSError, Error) as error:  # a full or read-only disk can still be read
             log.warning("The id of the store cannot be written to %s: %s", mark, error)
     own = mark.read()
     return own if _ID.fullmatch(own) else ""

@@ -10,14 +10,14 @@ from typing import Protocol
 from safelight.wire import Blob, StorageInfo, StoredBlob
 
 NAME_PREFIX = "name:"
-"""What `BlobStore.aged` puts before a name, to tell it from a digest."""
+"""The prefix of names in `BlobStore.aged`, which distinguishes them from digests."""
 
 
 PutResult = StoredBlob
 
 
 class OpenBlob(Protocol):
-    """A blob that is open for reading. It stays readable when it is removed meanwhile."""
+    """A blob that is open for reading. It stays readable if it is removed meanwhile."""
 
     @property
     def blob(self) -> Blob:
@@ -35,10 +35,10 @@ class OpenBlob(Protocol):
 
 
 class BlobStore(Protocol):
-    """Immutable blobs. Nothing is ever overwritten, and the same bytes are stored once.
+    """Immutable blobs. Blobs are never overwritten, and equal bytes are stored once.
 
-    A call takes the same memory whatever the size of the blob. What a call has acknowledged survives a power cut; a
-    call that failed leaves nothing that anybody can see.
+    A call takes the same memory whatever the size of the blob. Acknowledged changes survive a power cut; a failed call
+    has no visible effect.
     """
 
     async def put(
@@ -46,22 +46,22 @@ class BlobStore(Protocol):
     ) -> PutResult:
         """Store bytes durably.
 
-        A blob that was stored before counts as fresh again, so that a collection leaves it alone. Raises
-        DIGEST_MISMATCH where the digest is not `expected`, TOO_LARGE past `limit` bytes, STORAGE_FULL.
+        A blob that already exists counts as fresh again, so that a collection keeps it. Raises DIGEST_MISMATCH if the
+        digest is not `expected`, TOO_LARGE past `limit` bytes, STORAGE_FULL.
         """
         ...
 
     def open(self, digest: str, *, verify: bool = False) -> AbstractAsyncContextManager[OpenBlob]:
-        """Open a blob for reading, for as long as the context lasts.
+        """Open a blob for reading until the context ends.
 
-        Raises NOT_FOUND; with `verify`, DAMAGED_BLOB where the bytes no longer have this digest.
+        Raises NOT_FOUND; with `verify`, DAMAGED_BLOB if the bytes no longer have this digest.
         """
         ...
 
     async def name(self, name: str, digest: str) -> None:
         """Give a blob a name of the classic protocol, durably; both count as fresh again.
 
-        Raises NOT_FOUND where there is no such blob, CONFLICT where the name refers to another blob.
+        Raises NOT_FOUND if there is no such blob, CONFLICT if the name refers to another blob.
         """
         ...
 
@@ -79,7 +79,7 @@ class BlobStore(Protocol):
     async def remove(self, items: Sequence[str], *, before: float) -> list[int | None]:
         """Remove items that `aged` listed, unless they were stored again since.
 
-        Returns the number of bytes freed by each; None for an item that stays.
+        Return the number of bytes freed by each, or None for an item that stays.
         """
         ...
 
@@ -88,5 +88,5 @@ class BlobStore(Protocol):
         ...
 
     def free(self) -> int | None:
-        """Return how many more bytes fit, None if that is not known. Call it in a thread: it may block."""
+        """Return how many more bytes fit, or None if unknown. Call it in a thread, since it may block."""
         ...

@@ -1,4 +1,4 @@
-"""What is known about the bytes of blobs: whether they were verified lately, and whether they are damaged."""
+"""Remember which blobs were verified lately, and which are damaged."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ _KEPT = 100_000
 
 
 class Verified:
-    """What one store knows. Threads may use it."""
+    """The state of one store. Thread-safe."""
 
     def __init__(self) -> None:
         self._damaged: set[str] = set()
         self._seen: OrderedDict[str, float] = OrderedDict()
-        """When bytes were last seen to have their digest, on the monotonic clock, for the blobs seen latest."""
+        """When the latest blobs were last verified, by the monotonic clock."""
 
     def lately(self, digest: str) -> bool:
-        """Return whether the bytes were seen to have their digest within the last day."""
+        """Return whether the bytes were verified within the last day."""
         seen = self._seen.get(digest)
         return seen is not None and time.monotonic() - seen < _FOR
 
     def is_damaged(self, digest: str) -> bool:
-        """Return whether the bytes were last seen without their digest."""
+        """Return whether the bytes were damaged at the last verification."""
         return digest in self._damaged
 
     def note(self, digest: str) -> None:
-        """Note that the bytes have their digest."""
+        """Record that the bytes have their digest."""
         self._damaged.discard(digest)
         self._seen[digest] = time.monotonic()
         with suppress(KeyError):  # another thread may have removed the last one
@@ -42,7 +42,7 @@ class Verified:
                 self._seen.popitem(last=False)
 
     def damaged(self, digest: str) -> Error:
-        """Note that the bytes do not have their digest, and return what to say about it."""
+        """Record that the bytes do not have their digest, and return the error for it."""
         self._damaged.add(digest)
         self._seen.pop(digest, None)
         return Error(Code.DAMAGED_BLOB, f"The blob {digest} is damaged: its bytes have changed. Store it again.")
@@ -52,7 +52,7 @@ class Verified:
     ) -> AsyncIterator[bytes]:
         """Verify all bytes of a blob while they are streamed; the last chunk is held back until the digest is right.
 
-        `in_thread` runs a function that takes long. Raises DAMAGED_BLOB instead of yielding the last chunk.
+        `in_thread` runs a slow function. Raises DAMAGED_BLOB instead of yielding the last chunk.
         """
         digest, left = hashlib.sha256(), blob.size
         async for chunk in chunks:

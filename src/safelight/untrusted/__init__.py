@@ -1,1 +1,1 @@
-"""What comes from outside and is never believed: names of files, kinds of photos, text that is to be shown."""
+"""Untrusted data from outside: names of files, kinds of photos, and text to show."""

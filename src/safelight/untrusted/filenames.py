@@ -1,7 +1,7 @@
-"""Names of files: as forms send them, as file systems and headers can hold them.
+"""Clean names of files that forms send, so that file systems and headers can hold them.
 
-Letters, marks and emoji of every script stay. Only what a file system or a header forbids is replaced, and lengths are
-counted in bytes of UTF-8, as file systems count them.
+Letters, marks and emoji of every script stay. Only characters that a file system or a header forbids are replaced, and
+lengths are counted in bytes of UTF-8, as file systems count them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_BYTES = 255
 _PARAMETER = re.compile(r';\s*([\w!#$&+\-^`.|~*]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;]*))')
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
-# Controls, and marks that turn the direction of what follows: with them, a name shows another extension than it has.
+# Control characters, and marks that reverse the text direction, with which a name could show a false extension.
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff]")
 _ENCODED_WORD = re.compile(r"=\?[\w-]+\?[bqBQ]\?[^?]*\?=")
 _JOINER = "\u200d"
@@ -38,7 +38,7 @@ def clean(name: str, limit: int = MAX_BYTES) -> str:
 
 
 def saveable(name: str, limit: int = MAX_BYTES) -> str:
-    """Return a name that every file system takes: what one forbids becomes `_`. Empty where nothing is left."""
+    """Return a name that every file system accepts; forbidden characters become `_`. Return "" if nothing is left."""
     text = _FORBIDDEN.sub("_", clean(name, limit)).strip("-. ")
     if _RESERVED.match(text):
         text = f"_{text}"
@@ -56,7 +56,7 @@ def shortened(text: str, limit: int) -> str:
 
 
 def _continues(character: str) -> bool:
-    """Return whether it belongs to the letter before it: a mark, a variation, a skin tone, a joiner."""
+    """Return whether a character belongs to the one before it: a mark, a variation selector, a skin tone, a joiner."""
     return (
         character == _JOINER
         or unicodedata.category(character).startswith("M")

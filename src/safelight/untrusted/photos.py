@@ -1,7 +1,7 @@
-"""What a file is by its first bytes: a photo of a kind that is worth a worker's time, or a refusal that says why.
+"""Recognise the kind of a photo by its first bytes, or refuse the file with the reason.
 
-A file's name and declared type are never believed. It lets the master refuse what is clearly wrong before it reaches
-storage; whether the photo is whole and within the limits is the engine's to find out.
+The name and declared type of a file are never trusted. So the master can refuse most wrong files before they reach
+storage; the engine later finds out whether a photo is complete and within the limits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from safelight.errors import Code, Error
 
 LOOKED_AT = 1024
-"""Bytes at the start of a file that decide."""
+"""Bytes at the start of a file that decide its kind."""
 
 RAW = {
     "dng": ("DNG", "image/x-adobe-dng"),
@@ -26,7 +26,7 @@ RAW = {
     "srw": ("Samsung SRW", "image/x-samsung-srw"),
     "raw": ("camera raw", "image/x-dcraw"),
 }
-"""The raw formats of cameras: what people call each, and its media type."""
+"""Raw formats of cameras: the name and the media type of each."""
 
 EXTENSIONS = {
     "image/jpeg": "jpg",
@@ -39,7 +39,7 @@ EXTENSIONS = {
     "image/jxl": "jxl",
     **{media_type: name for name, (_, media_type) in RAW.items()},
 }
-"""The kinds that are taken, and the extension that each one's files have."""
+"""The accepted media types, and the file extension of each."""
 
 _TAKEN = (
     (rb"\xff\xd8\xff", "image/jpeg"),
@@ -106,9 +106,9 @@ _NO_PICTURE_PATTERNS = _compiled(_NO_PICTURES, re.IGNORECASE)
 
 
 def media_type(head: bytes) -> str:
-    """Tell a photo's media type from the file's first `LOOKED_AT` bytes.
+    """Return a photo's media type, judged by the file's first `LOOKED_AT` bytes.
 
-    Raises UNSUPPORTED_FORMAT for a photo of a kind that is not taken, NOT_AN_IMAGE for anything else.
+    Raises UNSUPPORTED_FORMAT for a photo of a kind that is not accepted, NOT_AN_IMAGE for anything else.
     """
     if not head:
         raise Error(Code.NOT_AN_IMAGE, f"The file is empty. {_WHAT_TO_DO}")
@@ -117,7 +117,7 @@ def media_type(head: bytes) -> str:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for pattern, name in _NOT_TAKEN_PATTERNS:
         if pattern.match(head) or pattern.match(text):
-            raise Error(Code.UNSUPPORTED_FORMAT, f"{name} files are not taken. {_WHAT_TO_DO}", format=name)
+            raise Error(Code.UNSUPPORTED_FORMAT, f"{name} files are not accepted. {_WHAT_TO_DO}", format=name)
     for pattern, name in _NO_PICTURE_PATTERNS:
         if pattern.match(head) or pattern.match(text):
             raise Error(Code.NOT_AN_IMAGE, f"The file is {name}, not an image. {_WHAT_TO_DO}")
@@ -125,7 +125,7 @@ def media_type(head: bytes) -> str:
 
 
 def media_type_or_bytes(head: bytes) -> str:
-    """Return the media type, or `application/octet-stream` where it is not one that is accepted."""
+    """Return the media type, or `application/octet-stream` if it is not an accepted one."""
     return _kind(head) or "application/octet-stream"
 
 

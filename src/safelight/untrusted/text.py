@@ -1,4 +1,4 @@
-"""Foreign text made fit to be shown: on a terminal, in a log, in an error's sentence."""
+"""Make untrusted text safe to show on a terminal, in a log or in an error message."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 import unicodedata
 
 _KEPT = frozenset({"\N{ZERO WIDTH JOINER}", "\N{ZERO WIDTH NON-JOINER}"})
-"""Format characters that writing needs: emoji and several scripts join by them."""
+"""Format characters that text needs: emoji and several scripts use them as joiners."""
 
 
 def printable(text: str, longest: int | None = None) -> str:
-    r"""Return the text on one line, without characters that a terminal obeys or that reorder what surrounds them.
+    r"""Return the text on one line, without characters that control a terminal or reorder surrounding text.
 
     Such characters are written as Python escapes them (`\x1b`). More than `longest` characters end in an ellipsis.
     """
@@ -27,9 +27,9 @@ def printable_lines(text: str) -> str:
 
 
 def printable_json(document: str) -> str:
-    """Return a JSON document that says the same in characters that a terminal only shows."""
+    """Return an equal JSON document in which characters that control a terminal are escaped."""
     if document.isascii():
-        return document  # JSON escapes the ASCII ones itself
+        return document  # JSON already escapes the ASCII ones
     return "".join(
         character if character == "\n" or _shown(character) else json.dumps(character)[1:-1] for character in document
     )

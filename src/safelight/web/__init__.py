@@ -1,4 +1,4 @@
-"""The web page: what `scripts/web` builds from `web/` at the top of the repository, and the headers it goes with."""
+"""The web page, which `scripts/web` builds from `web/` at the top of the repository, and its headers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from safelight.access.caller import Access
 
 _STATIC = Path(__file__).with_name("static")
 _WORKER = "service-worker.js"
-"""It stands beside the page and not below `/web/`, because it may only serve what lies below its own address."""
+"""It is beside the page and not below `/web/`, because a service worker may only serve addresses below its own."""
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -37,11 +37,11 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""Nothing inline, nothing from other hosts, no strings that become code but the address of the service worker."""
+"""Forbid inline code, other hosts, and strings that become code, except the address of the service worker."""
 
 
 class _File(msgspec.Struct, frozen=True):
-    """A built file as it is sent."""
+    """A built file, ready to send."""
 
     body: bytes
     packed: bytes
@@ -50,7 +50,7 @@ class _File(msgspec.Struct, frozen=True):
 
 
 def routes() -> list[route.Route]:
-    """Return the page's routes: `/`, and what it loads below `/web/`; none where the page was not built."""
+    """Return the page's routes: `/`, and its files below `/web/`; none if the page was not built."""
     if not (_STATIC / "index.html").is_file():
         return []
     beside = {"index.html", _WORKER}
@@ -68,7 +68,7 @@ def _file(name: str) -> Handler:
 
 
 def _send(request: web.Request, file: _File) -> web.Response:
-    # What is asked for by its version never changes; the page itself is looked at each time.
+    # Files with their version in the address never change; the page itself is revalidated each time.
     lasting = "v" in request.query
     headers = {
         **HEADERS,

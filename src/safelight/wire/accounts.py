@@ -28,7 +28,7 @@ class Scope(StrEnum):
     """What an API key or a session may do."""
 
     UPLOAD = "upload"
-    """Send photos, and follow what becomes of them."""
+    """Upload photos, and follow their progress."""
     READ = "read"
     """Look at tasks, recipes, events and results."""
     OPERATE = "operate"
@@ -43,18 +43,18 @@ _Count = Annotated[int, Meta(ge=0, le=2**62)]
 
 
 class Limits(Record, frozen=True, kw_only=True):
-    """What a tenant may use; null sets no limit of its own, and those of the whole system hold."""
+    """The limits of a tenant. Null means no limit besides those of the whole system."""
 
-    uploads: Annotated[_Count | None, Meta(description="uploads under way at once")] = None
+    uploads: Annotated[_Count | None, Meta(description="uploads in progress at once")] = None
     waiting: Annotated[_Count | None, Meta(description="tasks waiting")] = None
     bytes: Annotated[_Count | None, Meta(description="bytes of originals and results")] = None
     requests: Annotated[Annotated[float, Meta(gt=0, le=1e6)] | None, Meta(description="requests per second")] = None
 
 
 class RecipePause(Record, frozen=True, kw_only=True):
-    """A recipe whose tasks no worker begins since a time (Unix seconds).
+    """A paused recipe: since `at` (Unix seconds), workers begin none of its tasks.
 
-    `number` is the pause's own in the whole database. Once it has `ended`, it is kept until its tasks wait again.
+    `number` identifies the pause in the whole database. A pause that has `ended` is kept until its tasks wait again.
     """
 
     recipe: str
@@ -64,13 +64,13 @@ class RecipePause(Record, frozen=True, kw_only=True):
 
 
 class Tenant(Record, frozen=True, kw_only=True):
-    """Whom tasks, recipes, keys and limits belong to.
+    """The owner of tasks, recipes, keys and limits.
 
-    Leases are shared between the tenants that have tasks waiting, in proportion to their weights. The keys and sessions
-    of a disabled tenant are refused; its tasks go on. While a tenant's queue is paused, no worker begins one of its
-    tasks; `paused` says since when (Unix seconds), 0 where it is not. `pauses` are those of single recipes. `draining`
-    holds the workers that take no more leases, and since when; it is kept with the tenant `default`, whose people run
-    them.
+    Leases are shared between the tenants with waiting tasks in proportion to their weights. The keys and sessions of a
+    disabled tenant are refused, but its tasks continue. `paused` says since when (Unix seconds) the tenant's queue is
+    paused, so that workers begin none of its tasks; 0 if it is not. `pauses` are those of single recipes. `draining`
+    lists the workers that take no more leases, and since when; it is stored with the tenant `default`, whose users run
+    the workers.
     """
 
     id: TenantId
@@ -85,14 +85,15 @@ class Tenant(Record, frozen=True, kw_only=True):
 
     @property
     def paused_recipes(self) -> dict[str, float]:
-        """Recipes that are paused, and since when."""
+        """The paused recipes, and since when."""
         return {pause.recipe: pause.since for pause in self.pauses if not pause.ended}
 
 
 class Wanted(Record, frozen=True, kw_only=True):
-    """What a master wants of a tenant's limits.
+    """A master's request for a part of a tenant's limits.
 
-    `requests` it would let through now. `uploads` it would then have under way in all, `new` of which have not begun.
+    `requests` is how many requests it wants to admit now. `uploads` is how many uploads it would then have in progress,
+    `new` of which have not begun.
     """
 
     master: Annotated[str, Meta(min_length=1, max_length=64)]
@@ -102,9 +103,9 @@ class Wanted(Record, frozen=True, kw_only=True):
 
 
 class Granted(Record, frozen=True, kw_only=True):
-    """What a master is given. `retry_after` says in how many seconds there is another request, where there are too few.
+    """The answer to `Wanted`. `retry_after` says in how many seconds there is another request, if there are too few.
 
-    `under_way` counts the uploads at all masters, these included.
+    `under_way` counts the uploads in progress at all masters, including these.
     """
 
     requests: int
@@ -114,7 +115,7 @@ class Granted(Record, frozen=True, kw_only=True):
 
 
 class TenantUse(Record, frozen=True, kw_only=True):
-    """What a tenant has now. `bytes` counts an original or a result once for every task that has it."""
+    """What a tenant uses now. `bytes` counts an original or a result once for every task that has it."""
 
     tenant: TenantId
     tasks: dict[str, int]
@@ -122,7 +123,7 @@ class TenantUse(Record, frozen=True, kw_only=True):
 
 
 class TenantSeen(Record, frozen=True, kw_only=True):
-    """A tenant and what it has now."""
+    """A tenant and what it uses now."""
 
     tenant: Tenant
     use: TenantUse
@@ -151,7 +152,7 @@ class CreatedKey(Record, frozen=True, kw_only=True):
 
 
 class Link(Record, frozen=True, kw_only=True):
-    """An address that works without a key, and when that ends (Unix seconds)."""
+    """An address that works without a key, and when it expires (Unix seconds)."""
 
     url: str
     expires: float
@@ -165,28 +166,28 @@ class ApiKey(KeyInfo, frozen=True, kw_only=True):
     previous_expires: float = 0.0
 
     def matches(self, secret: str, now: float) -> bool:
-        """Say whether a secret is that of this key, in constant time."""
+        """Return whether a secret belongs to this key, in constant time."""
         return self.accepts(digest(secret), now)
 
     def accepts(self, given: str, now: float) -> bool:
-        """Say whether this is the digest of a secret of this key that is in force, in constant time."""
+        """Return whether this is the digest of a valid secret of this key, in constant time."""
         current = hmac.compare_digest(given, self.digest)
         previous = hmac.compare_digest(given, self.previous or "") and now < self.previous_expires
         return current or previous
 
     def valid(self, now: float) -> bool:
-        """Say whether the key is neither revoked nor expired."""
+        """Return whether the key is neither revoked nor expired."""
         return self.revoked is None and (self.expires is None or now < self.expires)
 
     def info(self) -> KeyInfo:
-        """Return what may be shown of it."""
+        """Return the part of the key that may be shown."""
         return msgspec.convert(self, KeyInfo, from_attributes=True)
 
 
 class SignedIn(Record, frozen=True, kw_only=True):
     """Who the caller is. Without a session or another credential, `signed_in` is false and the rest is empty.
 
-    `needed` says whether one has to sign in at all here; `operator` whether the caller may manage tenants. `providers`
+    `needed` says whether users have to sign in at all; `operator` whether the caller may manage tenants. `providers`
     names other ways to sign in.
     """
 
@@ -238,7 +239,7 @@ class Purpose(StrEnum):
     LINKS = "links"
     """Links to single results and originals; nobody but the masters knows the secret."""
     WEBHOOKS = "webhooks"
-    """Calls of webhooks; the tenant's administrators know the secret, too, since receivers verify with it."""
+    """Webhook calls; the tenant's administrators know the secret too, since receivers verify calls with it."""
 
 
 class SigningKey(Record, frozen=True, kw_only=True):
@@ -253,9 +254,9 @@ class SigningKey(Record, frozen=True, kw_only=True):
 
 
 class WebhookSecret(Record, frozen=True, kw_only=True):
-    """The secret with which calls of a tenant's webhooks are verified: `whsec_` and base64.
+    """The secret with which receivers verify a tenant's webhook calls: `whsec_` and base64.
 
-    Until `previous_expires` (Unix seconds) each call is also signed with the secret before.
+    Until `previous_expires` (Unix seconds) each call is also signed with the previous secret.
     """
 
     secret: str
@@ -264,7 +265,7 @@ class WebhookSecret(Record, frozen=True, kw_only=True):
 
 
 class AuditEntry(Record, frozen=True, kw_only=True):
-    """One line of the audit log: who did what to whom. `tenant` is the one concerned."""
+    """One line of the audit log: who did what. `tenant` is the affected tenant."""
 
     seq: int = 0
     at: float = 0.0
@@ -286,7 +287,7 @@ class AuditPage(Record, frozen=True, kw_only=True):
 
 
 def digest(secret: str) -> str:
-    """Return what is stored of a secret."""
+    """Return the digest of a secret, which is stored instead of it."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
@@ -306,7 +307,7 @@ def token(id: str, secret: str) -> str:
 
 
 def parse_token(text: str) -> tuple[str, str] | None:
-    """Return the id and the secret of an API key, or None where the text is not a key."""
+    """Return the id and the secret of an API key, or None if the text is not a key."""
     prefix, _, rest = text.partition("_")
     key, _, secret = rest.partition("_")
     well = prefix == _PREFIX and len(key) <= 64 and key.isascii() and key.isalnum() and 0 < len(secret) <= 256

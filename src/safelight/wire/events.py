@@ -1,4 +1,4 @@
-"""Events, and what db keeps beside its tasks: numbers, references to blobs, recipes, deliveries of webhooks."""
+"""Events, and what db stores besides tasks: summaries, references to blobs, recipes, webhook calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safelight.wire.records import DEFAULT_TENANT, Record, TenantId
 from safelight.wire.tasks import Failure, State, Task
 
 NONE_HELD: Mapping[str, int] = MappingProxyType({})
-"""What `DbClient.deliveries` is told where no tenant's calls are on their way."""
+"""The `held` of `DbClient.deliveries` if no calls are in progress."""
 
 
 class Event(Record, frozen=True, kw_only=True):
@@ -40,12 +40,12 @@ class Event(Record, frozen=True, kw_only=True):
 class EventPage(Record, frozen=True, kw_only=True):
     """Events after a number. `last` is the `after` of the next page; it grows even when no event matched.
 
-    `oldest` is the smallest `after` from which no event is missing. A reader that is further behind has missed events
-    that retention removed, and must read the tasks again.
+    `oldest` is the smallest `after` with no missing events. A reader that is further behind has missed events that
+    retention removed, and must read the tasks again.
 
-    `db` says which database this is, and since when it has run: give it back as `known` with the next `after`.
-    `restored` says that an older copy of the database has been put in place meanwhile, so what the reader knows may
-    never have happened: it must read the tasks again, and go on after `last`.
+    `db` identifies the database and its current run; send it as `known` with the next `after`.
+    `restored` says that an older copy of the database has been restored meanwhile, so events that the reader has seen
+    may be undone: it must read the tasks again, and continue after `last`.
     """
 
     events: list[Event]
@@ -58,9 +58,9 @@ class EventPage(Record, frozen=True, kw_only=True):
 class Summary(Record, frozen=True, kw_only=True):
     """The queue at one moment. Ages are in seconds; `delayed` of the waiting tasks wait to be retried.
 
-    `webhooks_due` counts the webhook calls of all tenants that are not settled; it and `workers` are told to the tenant
-    `default` alone. `paused` says since when the tenant's queue is paused (Unix seconds), 0 where it is not, and
-    `paused_recipes` the same of single recipes. `bytes` counts an original or a result once for every task that has it.
+    `webhooks_due` counts the webhook calls of all tenants that are not settled; only the tenant `default` sees it and
+    `workers`. `paused` says since when the tenant's queue is paused (Unix seconds), 0 if it is not; `paused_recipes`
+    says the same for single recipes. `bytes` counts an original or a result once for every task that has it.
     """
 
     tasks: dict[str, int]
@@ -75,7 +75,7 @@ class Summary(Record, frozen=True, kw_only=True):
 
 
 class Reference(Record, frozen=True, kw_only=True):
-    """What one page of tasks refers to in storage. `db` identifies the database; a new database has another."""
+    """The blobs and names that one page of tasks refers to in storage. `db` identifies the database."""
 
     digests: list[str]
     names: list[str]
@@ -102,7 +102,7 @@ class Delivery(Record, frozen=True, kw_only=True):
 
 
 class WebhookAnswer(Record, frozen=True, kw_only=True):
-    """What a webhook answered: the status, None without an answer, and the beginning of its body or what went wrong."""
+    """The answer of a webhook: the status, or None without an answer, and the beginning of its body or an error."""
 
     status: int | None = None
     detail: Annotated[str, Meta(max_length=1000)] = ""
@@ -113,9 +113,9 @@ NO_ANSWER = WebhookAnswer()
 
 
 class WebhookCall(Record, frozen=True, kw_only=True):
-    """A webhook call after its latest attempt. It is kept with the events, the newest 1,000 of each tenant.
+    """A webhook call after its latest attempt. The newest 1,000 of each tenant are kept, as long as events are.
 
-    `outcome` is `delivered`, `failed` (it is made again at `again`, Unix seconds) or `given_up`.
+    `outcome` is `delivered`, `failed` (to be repeated at `again`, Unix seconds) or `given_up`.
     """
 
     id: str

@@ -28,8 +28,8 @@ class WorkerInfo(Record, frozen=True, kw_only=True):
 class WorkerSeen(Record, frozen=True, kw_only=True):
     """A worker as db has seen it. `holding` is the number of its leases.
 
-    `draining` says since when it takes no more leases (Unix seconds), 0 where it takes some. Once it holds none, it is
-    drained.
+    `draining` says since when it takes no more leases (Unix seconds), 0 if it takes some. It is drained once it holds
+    none.
     """
 
     worker: WorkerInfo
@@ -42,10 +42,10 @@ class WorkerSeen(Record, frozen=True, kw_only=True):
 class LeaseRequest(Record, frozen=True, kw_only=True):
     """Ask for up to `n` leases, waiting up to `wait` seconds for the first.
 
-    `holding` names every lease that the worker knows of. Any other lease that db has granted to this worker was lost
-    on the way: its task returns to the queue at once, which does not count as a death. A worker therefore has only one
-    such request open at a time. With `n` 0 it takes no leases and only says which ones it holds, as a
-    successor does for a worker that died; deaths stay then.
+    `holding` names every lease that the worker knows of. Any other lease that db has granted to this worker was lost on
+    the way: its task returns to the queue at once, which does not count as a death. A worker therefore has only one
+    such request open at a time. With `n` 0 it takes no leases and only reports the ones that it holds, as a successor
+    does for a worker that died; deaths are then not taken back.
     """
 
     worker: WorkerInfo
@@ -69,7 +69,7 @@ class Lease(Record, frozen=True, kw_only=True):
     recipe: str
     spec: msgspec.Raw
     traceparent: str | None = None
-    """The span that created the task, where it is traced."""
+    """The span that created the task, if it is traced."""
 
 
 class Heartbeat(Record, frozen=True, kw_only=True):

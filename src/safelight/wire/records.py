@@ -1,4 +1,4 @@
-"""What all records are made of: their base, their JSON, and the types of their fields."""
+"""The base of all records, their JSON encoding, and common types of their fields."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
 
 
 DEFAULT_TENANT = "default"
-"""The tenant to which everything belongs where no tenants were set up."""
+"""The tenant that owns everything if no tenants were set up."""
 
 TenantId = Annotated[
     str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$", description="1 to 32 of a-z, 0-9 and -, not beginning with -")
@@ -44,7 +44,7 @@ class Blob(Record, frozen=True, kw_only=True):
 
 
 class StoredBlob(Blob, frozen=True, kw_only=True):
-    """The blob that was stored; `new` is false if it was stored before."""
+    """A blob that was stored; `new` is false if it existed before."""
 
     new: bool = False
 
@@ -55,7 +55,7 @@ def encode(value: object) -> bytes:
 
 
 def decode(data: bytes | str, kind: type[T]) -> T:
-    """Decode JSON into a record. Raises INVALID_REQUEST with the position of what does not fit."""
+    """Decode JSON into a record. Raises INVALID_REQUEST with the position of the invalid value."""
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:

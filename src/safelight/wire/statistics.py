@@ -1,6 +1,6 @@
-"""What happened to tasks in a span of time: counts, processing times, reasons of failures, the slowest photos.
+"""Statistics of a time span: counts of changes, processing times, reasons of failures, the slowest photos.
 
-Counts of neighbouring spans can be merged, and take the same space however much has happened.
+Counts of adjacent spans can be merged, and have a bounded size.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _SHORTEST, _PER_DOUBLING, _BINS = 0.001, 4, 96
 MOST_SLOWEST = 10
 MOST_REASONS = 100
 OTHER = "other"
-"""What failures are counted as whose reason is one too many."""
+"""The reason under which failures are counted when there are too many different reasons."""
 
 
 class Happened(Protocol):
-    """What is counted of an event."""
+    """The fields of an event that are counted."""
 
     @property
     def kind(self) -> str:
@@ -47,7 +47,7 @@ class Happened(Protocol):
 
 
 class Counts(msgspec.Struct, omit_defaults=True):
-    """What happened. `change` is by how much the number of open tasks moved, `times` holds bins of processing times."""
+    """Counts of events. `change` is the change in the number of open tasks; `times` holds bins of processing times."""
 
     created: int = 0
     finished: int = 0
@@ -58,10 +58,10 @@ class Counts(msgspec.Struct, omit_defaults=True):
     times: dict[int, int] = {}
     reasons: dict[str, int] = {}
     slowest: list[tuple[float, str]] = []
-    """Processing times, the longest first, and the tasks."""
+    """The longest processing times and their tasks, longest first."""
 
     def add(self, event: Happened, task: str = "") -> None:
-        """Count an event; of a `task` that is named, remember its time if it is one of the longest."""
+        """Count an event. If `task` is given, remember its time if it is one of the longest."""
         if event.kind == "leased":
             return
         self.created += event.kind == "created"
@@ -81,7 +81,7 @@ class Counts(msgspec.Struct, omit_defaults=True):
                 self._keep_slowest([(event.seconds, task)])
 
     def merge(self, other: Counts) -> None:
-        """Add what happened in another span."""
+        """Add the counts of another span."""
         for name in ("created", "finished", "failed", "quarantined", "deaths", "change"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for place, count in other.times.items():
@@ -91,7 +91,7 @@ class Counts(msgspec.Struct, omit_defaults=True):
         self._keep_slowest(other.slowest)
 
     def percentile(self, part: float) -> float | None:
-        """Return the processing time that this part of the tasks did not exceed; None without any."""
+        """Return the processing time that this part of the tasks did not exceed, or None if there are none."""
         rank = part * sum(self.times.values())
         for place, count in sorted(self.times.items()):
             rank -= count
@@ -109,7 +109,7 @@ class Counts(msgspec.Struct, omit_defaults=True):
 
 
 def _opens(event: Happened) -> int:
-    """Return by how much a change moves the number of open tasks (a deleted task counts as ended before)."""
+    """Return by how much an event changes the number of open tasks (a deleted task counts as ended before)."""
     if event.kind == "created":
         return 0 if event.state in ENDED else 1
     if event.kind in ("retried", "released"):
@@ -118,7 +118,7 @@ def _opens(event: Happened) -> int:
 
 
 class StatisticsSlot(Record, frozen=True, kw_only=True):
-    """What happened in the span that begins at `at` (Unix seconds)."""
+    """Statistics of the span that begins at `at` (Unix seconds)."""
 
     at: int
     counts: Counts

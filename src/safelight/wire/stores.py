@@ -1,4 +1,4 @@
-"""What the key-value store and storage say of themselves and of what they hold."""
+"""Records of the key-value store and of storage."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class EntryPage(Record, frozen=True, kw_only=True):
 
 
 class Collected(Record, frozen=True, kw_only=True):
-    """What a garbage collection of storage did: items examined and removed, and bytes freed."""
+    """The result of a garbage collection of storage: items examined and removed, and bytes freed."""
 
     examined: int = 0
     removed: int = 0
@@ -35,22 +35,22 @@ class Collected(Record, frozen=True, kw_only=True):
 
 
 class ClockConfirmed(Record, frozen=True, kw_only=True):
-    """When a person last said that the clocks are right: Unix seconds, 0 for never."""
+    """When a person last confirmed the clocks: Unix seconds, 0 for never."""
 
     at: float = 0.0
 
 
 class KnownStore(Record, frozen=True, kw_only=True):
-    """A store of blobs, by the id that lies beside its blobs; "" is none."""
+    """A store of blobs, identified by the id that is stored beside the blobs; "" is none."""
 
     id: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")] = ""
 
 
 class NewPartial(Record, frozen=True, kw_only=True):
-    """A partial upload to open: its size once complete, and metadata that is kept with it.
+    """A partial upload to open: its complete size, and metadata that is stored with it.
 
-    Whoever chooses its `id`, 32 random hexadecimal digits, can open it again without opening a second one. `room` is
-    how many bytes all open uploads of the same tenant may come to, where that has a limit.
+    A caller that chooses the `id` (32 random hexadecimal digits) can retry without opening a second upload. `room` is
+    the limit in bytes for all open uploads of the same tenant, if it has one.
     """
 
     id: Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")] = ""
@@ -62,8 +62,8 @@ class NewPartial(Record, frozen=True, kw_only=True):
 class Partial(Record, frozen=True, kw_only=True):
     """A partial upload, of which `offset` bytes are durable.
 
-    Every append moves `expires`. `outcome` is empty until the upload is closed; then it is what the caller of `close`
-    has recorded (the master records the task's id).
+    Every append extends `expires`. `outcome` is empty until the upload is closed; then it is the value that the caller
+    of `close` recorded (for the master, the task's id).
     """
 
     id: str
@@ -75,21 +75,21 @@ class Partial(Record, frozen=True, kw_only=True):
 
 
 class SharedDirectory(Record, frozen=True, kw_only=True):
-    """Where storage keeps its blobs, for workers of the same file system; `token` names a file that is only there."""
+    """Storage's directory, for workers on the same file system; `token` names a file that exists only there."""
 
     path: str
     token: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
 
 
 class NewFile(Record, frozen=True, kw_only=True):
-    """A file that a worker has left in the shared directory, to be stored as a blob."""
+    """A file that a worker has put into the shared directory, to be stored as a blob."""
 
     name: str
     token: str
 
 
 class NewBlobLink(Record, frozen=True, kw_only=True):
-    """A link that is wanted: how the bucket shall describe the bytes, and for how many seconds it is valid."""
+    """A requested link: how the bucket should describe the bytes, and for how many seconds the link is valid."""
 
     media_type: Annotated[str, Meta(max_length=200)]
     disposition: Annotated[str, Meta(max_length=2000)]
@@ -97,13 +97,13 @@ class NewBlobLink(Record, frozen=True, kw_only=True):
 
 
 class BlobLink(Record, frozen=True, kw_only=True):
-    """Where clients may fetch a blob; "" where they do not reach the bucket."""
+    """A link to a blob for clients, or "" if they cannot reach the bucket."""
 
     url: str
 
 
 class StorageInfo(Record, frozen=True, kw_only=True):
-    """What storage holds, how many more bytes fit, and the size of its disk. A bucket knows neither of the last two."""
+    """How much storage holds, how much more fits, and the size of its disk; a bucket lacks the last two."""
 
     blobs: int
     size: int

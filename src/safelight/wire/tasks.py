@@ -1,4 +1,4 @@
-"""Tasks: what is asked for, what became of it, and how tasks are found and changed."""
+"""Records of tasks and of the requests that create, find and change them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ STATES: dict[str, State] = {state.name.lower(): state for state in State}
 """The states by the names that people read and write."""
 
 ENDED = frozenset({State.FINISHED, State.FAILED, State.QUARANTINED, State.CANCELLED})
-"""States that a task leaves only when somebody asks for it."""
+"""States that a task leaves only on request."""
 
 
 _MEDIA_TYPE = r"^(image/(jpeg|png|gif|webp|tiff|avif|heic|jxl|x-[a-z0-9-]{1,30})|application/octet-stream)$"
 
 
 _MOST = 2**40
-"""Of bytes or pixels: sums of many still fit into a column of the database."""
+"""The largest number of bytes or pixels, so that sums of many still fit into a database column."""
 _LONGEST_DETAIL = 2000
 
 _Scalar = Annotated[str, Meta(max_length=2000)] | int | float | bool | None
@@ -44,11 +44,11 @@ _Extra = Annotated[
     Meta(max_length=32),
 ]
 _MEMBERS = frozenset({"type", "title", "status", "detail", "code"})
-"""What every problem document has; `Failure.extra` cannot replace it."""
+"""Members of every problem document, which `Failure.extra` cannot replace."""
 _OF_REQUESTS = frozenset(
     {Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.MISDIRECTED, Code.METHOD_NOT_ALLOWED, Code.RANGE_NOT_SATISFIABLE}
 )
-"""Errors of a request, which no photo causes: a client that is told of one would sign in again, or ask otherwise."""
+"""Errors of requests, which a photo cannot cause: a client that got one would sign in again or change its request."""
 
 
 class Output(Record, frozen=True, kw_only=True):
@@ -62,7 +62,7 @@ class Output(Record, frozen=True, kw_only=True):
     height: Annotated[int, Meta(ge=0, le=_MOST)] = 0
     frames: Annotated[int, Meta(ge=0, le=_MOST)] = 1
     notes: Annotated[list[Annotated[str, Meta(max_length=1000)]], Meta(max_length=16)] = []
-    """What was wrong with the photo, though it was read; sentences for people."""
+    """What was wrong with the photo although it could be read; sentences for people."""
 
 
 class Failure(Record, frozen=True, kw_only=True):
@@ -78,7 +78,7 @@ class Failure(Record, frozen=True, kw_only=True):
         return cls(code=error.code.value, detail=error.detail[:_LONGEST_DETAIL], extra=error.extra)
 
     def error(self) -> Error:
-        """Return the error that this records; a worker may have named any code, or one of a later version."""
+        """Return the recorded error; a worker may have sent any code, or one of a later version."""
         try:
             code = Code(self.code)
         except ValueError:
@@ -88,13 +88,13 @@ class Failure(Record, frozen=True, kw_only=True):
 
 
 class NewTask(Record, frozen=True, kw_only=True):
-    """What the master asks db to create, once the input is in storage.
+    """A task that the master asks db to create, once the input is in storage.
 
     `input` is None only for a task of the classic protocol, whose input is stored under the task's own id.
     `recipe` is the name shown to people, `spec` the canonical JSON, and `recipe_digest` identifies what it computes.
-    `classic` says that a classic worker, which can only invert, may do it. `internal` tasks are made by the system for
-    its own use (renditions, previews); lists, archives and charts leave them out. Among a tenant's tasks of the same
-    priority, `interactive` ones, whose sender waits for each, are leased before those of batches.
+    `classic` says that a classic worker, which can only invert, may process it. `internal` tasks are created by the
+    system for its own use (renditions, previews); lists, archives and charts omit them. Among a tenant's tasks of the
+    same priority, `interactive` ones, whose sender waits for each, are leased before those of batches.
     """
 
     tenant: TenantId = DEFAULT_TENANT
@@ -112,10 +112,10 @@ class NewTask(Record, frozen=True, kw_only=True):
     internal: bool = False
     interactive: bool = True
     reuse: bool = True
-    """Whether the outputs of a finished task that is alike may be taken over."""
+    """Whether the outputs of an equal finished task may be reused."""
     state: State = State.WAITING
     traceparent: Traceparent | None = None
-    """The span that created it, where it is traced."""
+    """The span that created it, if it is traced."""
 
 
 class Task(Record, frozen=True, kw_only=True):
@@ -143,11 +143,11 @@ class Task(Record, frozen=True, kw_only=True):
     engine: str = ""
     seconds: float = 0.0
     reused: bool = False
-    """Whether it was finished on creation, with the outputs of an earlier task of the same input, recipe and engine."""
+    """Whether it finished on creation, with the outputs of an earlier task of the same input, recipe and engine."""
     lease: str | None = None
-    """The lease that finished it; only services see it. A classic result is stored under this name."""
+    """The lease that finished it, which only services see. A classic result is stored under this name."""
     traceparent: str | None = None
-    """The span that created it, where it is traced; only services see it."""
+    """The span that created it, if it is traced; only services see it."""
 
 
 class TaskFilter(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -198,7 +198,7 @@ class TaskQuery(TaskFilter, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class TaskPage(Record, frozen=True, kw_only=True):
     """A page of tasks, newest first. `next` is the `before` of the next page, None on the last one.
 
-    A page may hold fewer tasks than its limit and still have a next one, since a search looks at a limited number of
+    A page may have fewer tasks than its limit and still have a next one, since a search examines a limited number of
     tasks at a time.
     """
 
@@ -209,9 +209,9 @@ class TaskPage(Record, frozen=True, kw_only=True):
 class TaskCounts(Record, frozen=True, kw_only=True):
     """How many tasks match a filter.
 
-    `states`, `recipes` and `reasons` (codes of failures) each count what there would be if the filter did not name a
-    state, recipe or reason. `complete` is false where there are more tasks than one count looks at: the newest were
-    counted.
+    `states`, `recipes` and `reasons` (codes of failures) each count the tasks that would match if the filter did not
+    name a state, recipe or reason. `complete` is false if there are more tasks than one count examines; then only the
+    newest were counted.
     """
 
     total: int
@@ -222,7 +222,7 @@ class TaskCounts(Record, frozen=True, kw_only=True):
 
 
 class TaskChange(Record, frozen=True, kw_only=True):
-    """Cancel, retry, release or delete many tasks: those named, or (a page at a time) those that match a filter."""
+    """Cancel, retry, release or delete many tasks: the named ones, or (page by page) those that match a filter."""
 
     action: Literal["cancel", "retry", "release", "delete"]
     tasks: Annotated[list[str], Meta(max_length=1000)] | None = None
@@ -232,7 +232,7 @@ class TaskChange(Record, frozen=True, kw_only=True):
 
 
 class TaskChanges(Record, frozen=True, kw_only=True):
-    """How many tasks were changed, and how many were not in a state that allows it (or not there any more).
+    """How many tasks were changed, and how many were skipped because of their state or because they no longer exist.
 
     `next` goes into `before` for the next tasks of a filter, None at the end.
     """
@@ -260,7 +260,7 @@ class BatchPage(Record, frozen=True, kw_only=True):
 
 
 class Uploaded(Record, frozen=True, kw_only=True):
-    """What became of one photo of a request with several: a task, or the problem for which it was refused."""
+    """The outcome for one photo of a request with several: a task, or the problem for which it was refused."""
 
     filename: str = ""
     task: Task | None = None

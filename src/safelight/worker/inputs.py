@@ -110,7 +110,7 @@ class Inputs:
 
 
 def _verified(path: Path, blob: Blob) -> bytes | None:
-    """Read a blob's file; None where it is not there, or is not whole."""
+    """Read a blob's file; None if it is not there, or is not whole."""
     try:
         with path.open("rb", buffering=0) as file:
             data = file.read(blob.size + 1)

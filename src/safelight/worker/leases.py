@@ -68,7 +68,7 @@ class Leases:
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
-        """Send heartbeats and outcomes for as long as the context lasts."""
+        """Send heartbeats and outcomes until the context ends."""
         tasks = [
             asyncio.create_task(_forever(self._beat), name="heartbeats"),
             asyncio.create_task(_forever(self._settle), name="outcomes"),

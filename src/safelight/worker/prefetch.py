@@ -48,7 +48,7 @@ class Prefetch:
 
     @asynccontextmanager
     async def room(self, size: int) -> AsyncIterator[None]:
-        """Reserve room for an input of `size` bytes, waiting for it, for as long as the context lasts."""
+        """Reserve room for an input of `size` bytes, waiting for it, until the context ends."""
         async with self._turn:  # in order, so that small inputs cannot hold up a large one forever
             while self._bytes and self._bytes + size > self._most:
                 self._shrunk.clear()
@@ -62,7 +62,7 @@ class Prefetch:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Occupy a slot, waiting for it, for as long as the context lasts."""
+        """Occupy a slot, waiting for it, until the context ends."""
         async with self._free:
             self.busy += 1
             try:

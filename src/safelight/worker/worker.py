@@ -60,7 +60,7 @@ class Worker:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Work for as long as the context lasts; leaving it drains."""
+        """Work until the context ends; leaving it drains."""
         async with self._leases.kept():
             life = asyncio.create_task(self._live(), name="worker")
             try:

@@ -49,7 +49,7 @@ async def test_a_link_signs_in_and_keys_and_tenants_are_managed(keyed, root):
         await page.get_by_role("button", name="Create tenant").click()
         await page.get_by_text("acme").click()
         form = page.get_by_role("listitem").filter(has_text="acme")
-        await form.get_by_label("Most waiting tasks").fill("9")
+        await form.get_by_label("Maximum waiting tasks").fill("9")
         await form.get_by_role("button", name="Save").click()
         async with asyncio.timeout(60):
             while await limit_of(root, "acme") != 9:
@@ -89,7 +89,7 @@ async def test_sign_in_and_its_dialogs_have_names_and_contrast_and_show_what_one
             await page.get_by_role("link", name="System").click()
             await page.get_by_role("region", name="Workers").wait_for()
             told = await page.locator(".system .error").all_inner_texts()
-            assert [text for text in told if not text.startswith("There is no worker.")] == []
+            assert [text for text in told if not text.startswith("There are no workers.")] == []
             assert await page.get_by_role("region", name="Services").count() == 0
             assert await page.get_by_role("button", name="Pause the queue").count() == 0
     assert {view: found for view, found in problems.items() if found} == {}

@@ -37,7 +37,7 @@ Handler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 
 
 def limit() -> int | None:
-    """Return how many descriptors this process may have now; None where there is no limit."""
+    """Return how many descriptors this process may have now; None if there is no limit."""
     try:
         import resource  # noqa: PLC0415 - not on every platform
 
@@ -91,7 +91,7 @@ class Spare:
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Stand ready while the context lasts: asyncio reports as an exception what it could not accept."""
+        """Stand ready until the context ends: asyncio reports as an exception what it could not accept."""
         loop = asyncio.get_running_loop()
         self._before = loop.get_exception_handler()
         loop.set_exception_handler(self._handle)

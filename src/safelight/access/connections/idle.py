@@ -57,7 +57,7 @@ class Connections:
 
     @asynccontextmanager
     async def watching(self, server: web.Server, listeners: Sequence[Listener]) -> AsyncIterator[None]:
-        """Look at a server's connections, and at what its listeners accepted, while the context lasts."""
+        """Look at a server's connections, and at what its listeners accepted, until the context ends."""
         async with background.running(lambda: self._watch(server, listeners), "connections"):
             yield
 

@@ -64,7 +64,7 @@ class Place:
             yield chunk
 
     def pace(self, now: float) -> float | None:
-        """Return the bytes a second that the client sends; None where we do not wait for it, or not long enough."""
+        """Return the bytes a second that the client sends; None if we do not wait for it, or not long enough."""
         if self._waiting_since is None:
             return None
         waited = self._waited + now - self._waiting_since

@@ -33,7 +33,7 @@ class Certificate:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Read the files again whenever they change while the context lasts."""
+        """Read the files again whenever they change until the context ends."""
         async with background.running(self._watch, "certificate"):
             yield
 

@@ -47,7 +47,7 @@ async def create_command(
     scopes:
         What the key may do: upload, read, operate or administer; give the flag once for each.
     expires:
-        How long it is valid, as 30d; by default until it is revoked.
+        How long it is valid, such as 30d; by default until it is revoked.
     """
     async with access(where) as (client, _):
         made = await client.create_key(name, scopes, expires_in=None if expires is None else seconds(expires))
@@ -56,14 +56,14 @@ async def create_command(
 
 @app.command(name="rotate")
 async def rotate_command(id: str, /, *, overlap: str = "1d", where: Where = HERE) -> None:
-    """Give an API key another secret and print it; it is not shown again.
+    """Give an API key a new secret and print it; it is not shown again.
 
     Parameters
     ----------
     id:
         The id of the key.
     overlap:
-        How long the secret before stays valid, as 1h.
+        How long the old secret stays valid, such as 1h.
     """
     async with access(where) as (client, _):
         made = await client.rotate_key(id, overlap=seconds(overlap))

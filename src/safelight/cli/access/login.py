@@ -13,10 +13,10 @@ from safelight.errors import Code, Error
 
 
 async def login_command(*, where: Where = HERE) -> None:
-    """Keep an API key for a master, so that later commands show it.
+    """Keep an API key for a master, so that later commands use it.
 
-    The key is asked for, or read from standard input where that is not a terminal. It is kept in a file that only you
-    can read.
+    The command asks for the key, or reads it from standard input if that is not a terminal. It keeps the key in a file
+    that only you can read.
     """
     key = _ask().strip()
     async with access(where, credentials=bearer(key)) as (client, address):

@@ -18,7 +18,7 @@ async def share_command(
     revoke_all: bool = False,
     where: Where = HERE,
 ) -> None:
-    """Make a link that shows one result, or the original, to whoever has it..
+    """Make a link that shows one result, or the original, to anybody who has the link.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ async def share_command(
     original:
         Show the original instead.
     expires:
-        How long the link works, as 30d.
+        How long the link works, such as 30d.
     revoke_all:
         End all links that were made so far in this tenant, instead of making one.
     """

@@ -25,18 +25,18 @@ _NO_LIMIT = "none"
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class LimitFlags:
-    """The limits of a tenant, as people write them; what is not given stays as it is.
+    """The limits of a tenant, as people write them. Limits that are not given stay as they are.
 
     Parameters
     ----------
     max_uploads:
-        How many uploads it may have under way at once; none lifts the limit, here and below.
+        How many uploads it may have in progress at once; none removes the limit, here and below.
     max_waiting:
         How many tasks it may have waiting.
     max_bytes:
-        How much its originals and results may take up, as 20GiB.
+        How much space its originals and results may take, such as 20GiB.
     max_requests:
-        How many requests it may make in a second.
+        How many requests it may make per second.
     """
 
     max_uploads: str | None = None
@@ -45,7 +45,7 @@ class LimitFlags:
     max_requests: str | None = None
 
     def change(self, before: Limits) -> Limits:
-        """Return limits in which those that were given are changed. Raises INVALID_REQUEST."""
+        """Return the limits with the given ones changed. Raises INVALID_REQUEST."""
         given: dict[str, tuple[str | None, Any]] = {
             "uploads": (self.max_uploads, int),
             "waiting": (self.max_waiting, int),
@@ -69,7 +69,7 @@ _AS_BEFORE = LimitFlags()
 @app.default
 @app.command(name="list")
 async def list_command(*, where: Where = HERE) -> None:
-    """List the tenants, their limits and what they have."""
+    """List the tenants, their limits and what they use."""
     async with access(where) as (client, _):
         tenants = await client.tenants()
     if where.json:
@@ -98,7 +98,7 @@ async def create_command(
     name:
         A name for people.
     weight:
-        Its share of the workers, against the weights of the other tenants that have tasks waiting.
+        Its share of the workers, relative to the weights of the other tenants with waiting tasks.
     """
     async with access(where) as (client, _):
         made = await client.create_tenant(id, name=name, weight=weight, limits=limits.change(Limits()))
@@ -117,7 +117,7 @@ async def change_command(
     enable: bool = False,
     where: Where = HERE,
 ) -> None:
-    """Change a tenant; what is not given stays as it is.
+    """Change a tenant. Properties that are not given stay as they are.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ async def change_command(
     weight:
         Its share of the workers.
     disable:
-        Refuse its keys and sessions. Its tasks go on.
+        Refuse its keys and sessions. Its tasks continue.
     enable:
         Accept them again.
     """
@@ -168,14 +168,14 @@ async def delete_command(id: str, /, *, where: Where = HERE) -> None:
 
 @app.command(name="webhook-secret")
 async def webhook_secret_command(*, rotate: bool = False, overlap: str = "1d", where: Where = HERE) -> None:
-    """Print the secret with which receivers verify calls of the tenant's webhooks.
+    """Print the secret with which receivers verify the tenant's webhook calls.
 
     Parameters
     ----------
     rotate:
-        Make another secret first.
+        Make a new secret first.
     overlap:
-        How long calls are signed with the secret before as well, as 1h.
+        How long calls are also signed with the old secret, such as 1h.
     """
     async with access(where) as (client, _):
         made = await (client.rotate_webhook_secret(overlap=seconds(overlap)) if rotate else client.webhook_secret())
@@ -186,7 +186,8 @@ async def webhook_secret_command(*, rotate: bool = False, overlap: str = "1d", w
 
 
 async def audit_command(*, after: int = 0, where: Where = HERE) -> None:
-    """Print the audit log: who did what to keys, tenants, recipes, links and tasks of others, as lines of JSON.
+    """Print the audit log as lines of JSON: who did what to keys, tenants, recipes, links and the tasks of other
+    tenants.
 
     Parameters
     ----------

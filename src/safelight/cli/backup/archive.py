@@ -4,7 +4,8 @@
     db-….sqlite       the database, named by the SHA-256 of its bytes
     storage/          the blobs and names, as storage keeps them (`storage.directory`)
 
-A backup into a directory that has one copies only new blobs. Until the new manifest is in place, the old one is valid.
+A backup into a directory that already holds one copies only new blobs. The old manifest is valid until the new one is
+in place.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _LONGEST_MANIFEST = 64 << 20
 
 
 class Manifest(Record, frozen=True, kw_only=True):
-    """What a backup holds. `missing` are blobs that tasks refer to and that storage did not have."""
+    """The contents of a backup. `missing` lists blobs that tasks refer to but storage did not have."""
 
     format: int = FORMAT
     created: float
@@ -53,7 +54,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     """Bytes of the blobs that tasks refer to."""
     missing: tuple[str, ...] = ()
     entries: tuple[Entry, ...] = ()
-    """What people have set in the key-value store; registrations are left out."""
+    """The entries that people have set in the key-value store; registrations are left out."""
 
 
 class Archive:
@@ -84,7 +85,8 @@ class Archive:
         return manifest
 
     def check_plain(self, manifest: Manifest) -> None:
-        """Check that the backup is files and directories alone: a link leads out of it, and a device has no end.
+        """Check that the backup contains only files and directories: a link could lead out of it, and a device never
+        ends.
 
         Raises NOT_FOUND, DAMAGED_BLOB.
         """
@@ -121,9 +123,9 @@ class Archive:
 
 
 class Database:
-    """A copy of the database that nobody changes; its references by page, as db itself would answer.
+    """A copy of the database that nobody changes. It returns references in pages, as db does.
 
-    Anybody may have made it, so it must have the schema of its version and rows that db could have written.
+    It is untrusted, so it must have the schema of its version, and rows that db could have written.
     """
 
     def __init__(self, path: Path, *, readonly: bool = True) -> None:
@@ -146,9 +148,9 @@ class Database:
         self._connection.check()
 
     def become_another(self) -> None:
-        """Give the database a new identity: whoever follows its events shall notice that it went back in time.
+        """Give the database a new identity, so that readers of its events notice that it went back in time.
 
-        It knows the first store of blobs that it meets, which is the restored one.
+        It forgets its store of blobs and will accept the first one that asks, which is the restored one.
         """
         self._connection.run("set_meta", "id", os.urandom(16).hex())
         self._connection.run("set_meta", "store", "")
@@ -182,22 +184,24 @@ class Database:
         try:
             yield
         except (sqlite3.Error, ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise Error(Code.DAMAGED_BLOB, f"{self._path} holds what db did not write: {error}.") from error
+            raise Error(Code.DAMAGED_BLOB, f"{self._path} contains rows that db did not write: {error}.") from error
 
     @property
     def tasks(self) -> int:
-        """How many tasks there are."""
+        """The number of tasks."""
         return sum(self.memory.counts.values())
 
 
 def lasting(entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Return what people have set. Services register themselves: who could register others would get their calls."""
+    """Return the entries that people have set. Registrations are left out, since a forged one would receive the calls
+    of a service.
+    """
     registered = REGISTRATION_KEYS.values()
     return tuple(entry for entry in entries if entry.expires is None and entry.key not in registered)
 
 
 def flush_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
+    """Flush the names in a directory to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

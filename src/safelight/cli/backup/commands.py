@@ -33,13 +33,14 @@ _TELL_EVERY = 5.0
 async def backup_command(directory: Path, /, *, where: Where = HERE) -> int:
     """Back up tasks, events, recipes, keys, photos and results while the system works.
 
-    The database is copied as it is at one moment, then every blob that its tasks refer to; each digest is checked. In a
-    directory that holds a backup already, only what is new is copied. Runs beside the services, with the cluster key.
+    The command makes a consistent copy of the database and then copies every blob that its tasks refer to; it checks
+    each digest. If the directory already holds a backup, only new blobs are copied. Run it beside the services, with
+    the cluster key.
 
     Parameters
     ----------
     directory:
-        Where the backup is written.
+        The directory of the backup.
     """
     from safelight.cli.backup.taking import take  # noqa: PLC0415 - reads and writes the stores of services
 
@@ -65,16 +66,16 @@ async def restore_command(
     check: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Restore a backup into data directories that are empty, then start the services.
+    """Restore a backup into empty data directories, before you start the services.
 
-    Every byte is checked. The database gets a new identity, by which whoever follows events notices that it went back.
+    Every byte is checked. The database gets a new identity, which tells readers of events that it went back in time.
 
     Parameters
     ----------
     directory:
         The directory of the backup.
     data:
-        The data directory of `safelight up`, which holds one for each service.
+        The data directory of `safelight up`, which has a subdirectory for each service.
     db:
         The data directory of db, if it is elsewhere.
     storage:
@@ -82,7 +83,7 @@ async def restore_command(
     keyvaluestore_data:
         The data directory of the key-value store, if it is elsewhere.
     check:
-        Only check that the backup is whole.
+        Only check that the backup is complete and undamaged.
     json:
         Print JSON for programs.
     """
@@ -96,7 +97,7 @@ async def _check(directory: Path, shown: Where) -> int:
     from safelight.cli.backup import restoring  # noqa: PLC0415 - reads and writes the stores of services
 
     manifest = await restoring.check(directory)
-    _print(manifest, shown, f"{directory} is whole: {_contents(manifest)}.")
+    _print(manifest, shown, f"{directory} is complete: {_contents(manifest)}.")
     return 0
 
 
@@ -118,13 +119,13 @@ async def migrate_command(
 ) -> int:
     """Copy photos, tasks or entries of the key-value store to another backend, while the system works.
 
-    To postgresql:// go tasks, events, recipes, tenants, keys and the audit log of SQLite, as they are at one moment,
-    into an empty database: all of them, compared afterwards, or none. --from postgresql://… --to sqlite:///FILE goes
-    the other way. To etcd:// go the entries of the key-value store that stay, and back with --from etcd://…
-    Elsewhere go photos and results.
-    Without --from, everything that tasks refer to is copied out of the running system, whatever its backend, until
-    nothing new arrives. Every digest is checked, and what is there already is not copied again: run it as often as you
-    like. Then start storage with the new --store. docs/guide/growing.md says how to change over, and back.
+    --to postgresql://… copies tasks, events, recipes, tenants, keys and the audit log from SQLite into an empty
+    database, as a consistent copy in one transaction, and compares the rows afterwards. --from postgresql://… --to
+    sqlite:///FILE goes the other way. --to etcd://… copies the lasting entries of the key-value store, and --from
+    etcd://… copies them back. Every other URL is a store for photos and results. Without --from, the command copies
+    everything that tasks refer to out of the running system, whatever its backend, until nothing new arrives. It checks
+    every digest and does not copy existing blobs again, so you can run it as often as you like. Then start storage with
+    the new --store. docs/guide/growing.md says how to change over, and back.
 
     Parameters
     ----------
@@ -134,7 +135,7 @@ async def migrate_command(
     from_:
         The URL of the old store, if its service does not run; sqlite:///FILE for a database or a key-value store.
     verify:
-        Read what is there already, and copy it again where it is damaged.
+        Also read the existing blobs, and replace damaged ones.
     """
     if {to.partition("://")[0], (from_ or "").partition("://")[0]} & {"etcd", "etcds"}:
         return await _copy_entries(to, from_, where)
@@ -232,7 +233,7 @@ async def _copy_blobs(to: str, source: str | None, where: Where, *, verify: bool
 
 
 class _Progress:
-    """Says on a terminal how far a copy is, once in a while."""
+    """Print the progress of a copy on a terminal from time to time."""
 
     def __init__(self) -> None:
         self._told = time.monotonic()

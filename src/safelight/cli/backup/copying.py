@@ -1,4 +1,4 @@
-"""Copy what tasks refer to from one storage into another, several blobs at a time."""
+"""Copy the blobs that tasks refer to from one storage into another, several at a time."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Open = Callable[[str], AbstractAsyncContextManager[AsyncIterator[bytes]]]
 
 
 class Copying:
-    """Copies blobs and names into `target`, and counts them. What is there already is not copied again.
+    """Copies blobs and names into `target`, and counts them. Existing ones are not copied again.
 
-    The digest of every blob that is copied is checked. With `verify`, so are those that were there.
+    The digest of every copied blob is checked; with `verify`, so are those of existing ones.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class Copying:
         self.missing: set[str] = set()
 
     async def copy(self, page: Reference) -> None:
-        """Copy what a page of tasks refers to. Raises STORAGE_FULL, UNAVAILABLE, DAMAGED_BLOB."""
+        """Copy the blobs that a page of tasks refers to. Raises STORAGE_FULL, UNAVAILABLE, DAMAGED_BLOB."""
         await _each(page.digests, self._copy_blob)
         await _each(page.names, self._copy_name)
 
     async def _copy_blob(self, digest: str) -> None:
         if _DIGEST.fullmatch(digest) is None:
-            raise Error(Code.DAMAGED_BLOB, "A task refers to a photo or result by what is no digest.")
+            raise Error(Code.DAMAGED_BLOB, "A task refers to a photo or result by an invalid digest.")
         if bytes.fromhex(digest) in self._seen:
             return
         self._seen.add(bytes.fromhex(digest))
@@ -80,7 +80,7 @@ class Copying:
             raise
 
     async def _copy_name(self, name: str) -> None:
-        """Copy what the classic protocol stored under a name. Without a blob, its upload has not come yet."""
+        """Copy the blob that the classic protocol stored under a name. If there is none, it was not uploaded yet."""
         try:
             blob = await self._named(name)
         except Error as error:
@@ -105,7 +105,7 @@ def reading(storage: StorageClient) -> Open:
 
 
 async def _each(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
-    """Do the work for each item, some at a time; the first failure ends it, and is raised."""
+    """Do the work for each item, several at a time; the first failure ends all of it and is raised."""
     left = iter(items)
 
     async def some() -> None:

@@ -1,4 +1,4 @@
-"""Copy the entries of a key-value store that stay (registrations do not) between SQLite and etcd."""
+"""Copy the lasting entries of a key-value store (not registrations) between SQLite and etcd."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _ANSWERS = 15.0
 async def opened(url: str, *, made: bool = False) -> AsyncIterator[KeyValueStore]:
     """Open the store that a URL of ``safelight keyvaluestore --store`` names. Raises INVALID_REQUEST, UNAVAILABLE.
 
-    TLS and credentials of etcd are those that the variables of the service name (`SAFELIGHT_KEYVALUESTORE_ETCD_USER`).
-    A file that is not there is an error unless it is to be `made`.
+    TLS and credentials of etcd come from the variables of the service (`SAFELIGHT_KEYVALUESTORE_ETCD_USER`). A missing
+    file is an error unless it may be `made`.
     """
     scheme, _, place = url.partition("://")
     if scheme in ETCD:
@@ -52,10 +52,10 @@ async def opened(url: str, *, made: bool = False) -> AsyncIterator[KeyValueStore
 
 
 async def copy(source: KeyValueStore | KeyValueStoreClient, target: KeyValueStore) -> dict[str, int]:
-    """Copy what stays, and compare; return how many entries there are and how many were new or other.
+    """Copy the lasting entries and compare them; return how many there are and how many were new or different.
 
-    Repeated, it copies what has changed meanwhile. Entries that only the target has are left there. Raises CONFLICT
-    where the target does not have what was copied, because somebody else writes there.
+    Another call copies what has changed since. Entries that only the target has are left there. Raises CONFLICT if the
+    target lacks a copied value because something else writes there.
     """
     wanted = await _lasting(source)
     known = await _lasting(target)
@@ -72,7 +72,8 @@ async def copy(source: KeyValueStore | KeyValueStoreClient, target: KeyValueStor
 
 async def _lasting(store: KeyValueStore | KeyValueStoreClient) -> dict[tuple[str, str], Entry]:
     page = await store.entries()
-    # An instance's registration expires; one that does not would lead requests and the cluster key to anybody.
+    # The registration of an instance expires. A copied one would not, and could lead requests with the cluster key to
+    # anybody.
     registered = REGISTRATION_KEYS.values()
     return {
         (entry.key, entry.instance): entry

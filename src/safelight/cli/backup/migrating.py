@@ -1,4 +1,4 @@
-"""Copy blobs from one backend of storage to another, while the system works or from a store that is stopped."""
+"""Copy blobs from one backend of storage to another, while the system works or from a store that no service uses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _PAGE = 1000
 _ROUNDS = 20
-"""Rounds in which uploads that arrive meanwhile may be followed; each has less to copy than the one before."""
+"""The most rounds in which to copy uploads that arrive meanwhile; each round has less to copy than the one before."""
 
 
 @asynccontextmanager
@@ -52,13 +52,13 @@ async def opened(url: str) -> AsyncIterator[BlobStore]:
 
 
 async def become(url: str, known: str) -> None:
-    """Give a store the id of another one, in whose place storage shall start with it; "" is none."""
+    """Give a store the id of the one that it replaces, so that storage starts with it; "" is none."""
     if known:
         await asyncio.to_thread(guarded, _mark(url).write_text, f"{known}\n")
 
 
 async def id_of(url: str) -> str:
-    """Return the id of a store that no service uses; "" where it has none."""
+    """Return the id of a store that no service uses, or "" if it has none."""
     return await asyncio.to_thread(guarded, _mark(url).read)
 
 
@@ -74,9 +74,9 @@ def _mark(url: str) -> TextFile | Text:
 async def from_system(
     db: DbClient, storage: StorageClient, target: BlobStore, progress: Callable[[Copying], None], *, verify: bool
 ) -> Copying:
-    """Copy what tasks refer to out of a running system, and again until a round finds nothing new.
+    """Copy the blobs that tasks refer to out of a running system, in rounds until one finds nothing new.
 
-    Raises what the services and the target raise; a repeated call copies only what is left.
+    Raises what the services and the target raise; another call copies only the rest.
     """
     copying = Copying(reading(storage), storage.named, target, verify=verify)
     for _ in range(_ROUNDS):

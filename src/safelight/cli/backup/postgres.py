@@ -1,4 +1,4 @@
-"""Copy a SQLite database into an empty PostgreSQL database, or the other way: all of it or nothing.
+"""Copy a SQLite database into an empty PostgreSQL database, or the other way, in one transaction.
 
 Statements are put together from the names in `_TABLES`, never from data.
 """
@@ -44,7 +44,7 @@ _TABLES: dict[str, tuple[str, tuple[str, ...], str]] = {
 }
 _SUMS = {"task": "sum(n), sum(seq), sum(changed)", "ended": "sum(n), sum(seq), sum(changed)"}
 _SUMS |= {"event": "sum(seq), sum(n), sum(at)", "spec": "sum(id), sum(length(body))"}
-"""What is compared afterwards, besides the number of rows."""
+"""Sums to compare afterwards, besides the number of rows."""
 _IDENTITIES = {"spec": "id", "delivery": "n", "signing_key": "n", "audit": "seq"}
 _BATCH = 5000
 _LEDGER = """\
@@ -56,8 +56,8 @@ WHERE version >= (SELECT max(version) FROM ledger WHERE complete) ORDER BY versi
 async def load(source: Database, url: str) -> dict[str, int]:
     """Load everything into an empty database, compare it, and return the number of rows of each table.
 
-    Raises CONFLICT where the database is in use or has data, UNAVAILABLE, DAMAGED_BLOB where the comparison fails; then
-    nothing has changed there.
+    Raises CONFLICT if the database is in use or has data, UNAVAILABLE, and DAMAGED_BLOB if the comparison fails. After
+    an error the database is unchanged.
     """
     address = Address(url=url)
     await schema.check(address)
@@ -77,16 +77,16 @@ async def load(source: Database, url: str) -> dict[str, int]:
             await server.execute("INSERT INTO ledger VALUES (2, 0, 'loaded', $1, true)", entry)
             return {table: await _compare(server, source, table) for table in _TABLES}
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        detail = f"The database at {address.shown} did not take everything, and has nothing of it: {error}."
+        detail = f"The database at {address.shown} did not accept everything and is unchanged: {error}."
         raise Error(Code.UNAVAILABLE, detail) from error
     finally:
         await server.close()
 
 
 async def unload(url: str, path: Path) -> dict[str, int]:
-    """Write everything, as it is at one moment, into a new SQLite file; return the number of rows of each table.
+    """Write a consistent copy of everything into a new SQLite file; return the number of rows of each table.
 
-    Services may go on working. Raises CONFLICT where the file exists, UNAVAILABLE, DAMAGED_BLOB.
+    Services may keep running. Raises CONFLICT if the file exists, UNAVAILABLE, DAMAGED_BLOB.
     """
     new = _new_file(path)
     address = Address(url=url)
@@ -112,9 +112,9 @@ async def unload(url: str, path: Path) -> dict[str, int]:
 
 
 def _new_file(path: Path) -> Path:
-    """Return where the file is written until it is complete. Raises CONFLICT where there is one already."""
+    """Return the temporary name under which to write the file. Raises CONFLICT if the file exists."""
     if path.exists():
-        raise Error(Code.CONFLICT, f"{path} is there already; name a new file.")
+        raise Error(Code.CONFLICT, f"{path} already exists; name a new file.")
     new = path.with_name(f".{path.name}.new")
     for left in path.parent.glob(f"{new.name}*"):
         left.unlink()
@@ -159,7 +159,7 @@ async def _refuse_used(server: asyncpg.Connection[Any], address: Address) -> Non
 
 
 async def _make_partitions(server: asyncpg.Connection[Any], source: Database) -> None:
-    """Make one partition for all that is old; it is dropped when the last of it may be deleted."""
+    """Make one partition for all old rows; it is dropped when the last of them may be deleted."""
     now = await server.fetchval("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
     newest = source.query("SELECT max((SELECT max(changed) FROM task), (SELECT max(at) FROM event))")[0][0]
     until = max(now, newest or 0) + 1
@@ -180,12 +180,12 @@ async def _compare(server: asyncpg.Connection[Any], source: Database, table: str
     (there,) = source.query(f"SELECT {sums} FROM {place}")  # noqa: S608
     here = await server.fetchrow(f"SELECT {sums} FROM {table}")  # noqa: S608
     if [int(one or 0) for one in here or ()] != [int(one or 0) for one in there]:
-        raise Error(Code.DAMAGED_BLOB, f"The table {table} differs after it was copied; nothing was kept.")
+        raise Error(Code.DAMAGED_BLOB, f"The copy of the table {table} differs from the original; nothing was kept.")
     return int(there[0])
 
 
 def _entry(memory: Memory) -> Entry:
-    """Return what an instance must know of the whole database."""
+    """Return the entry with what an instance remembers about the whole database."""
     return Entry(
         last_event=memory.last_event,
         last_task=memory.last_task,

@@ -1,4 +1,4 @@
-"""Check a backup, and restore it into the data directories of services that are to be started."""
+"""Check a backup, and restore it into the data directories of services that do not run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Places:
 
 
 async def check(root: Path) -> Manifest:
-    """Read every byte of a backup that is needed. Raises DAMAGED_BLOB, NOT_FOUND, UNAVAILABLE."""
+    """Read and check every byte that a restoration needs. Raises DAMAGED_BLOB, NOT_FOUND, UNAVAILABLE."""
     archive = Archive(root)
     manifest = archive.read()
     await asyncio.to_thread(archive.check_plain, manifest)
@@ -54,16 +54,16 @@ async def check(root: Path) -> Manifest:
 
 
 async def restore(root: Path, places: Places) -> tuple[Manifest, int]:
-    """Restore a backup into data directories without data; return its manifest and how many blobs were copied.
+    """Restore a backup into empty data directories; return its manifest and how many blobs were copied.
 
-    The database comes last, so that a restoration that was interrupted can be repeated. It gets a new identity. Raises
-    CONFLICT where there is data, DAMAGED_BLOB, NOT_FOUND, STORAGE_FULL.
+    The database comes last, so an interrupted restoration can be repeated. It gets a new identity. Raises CONFLICT if
+    there is data, DAMAGED_BLOB, NOT_FOUND, STORAGE_FULL.
     """
     archive = Archive(root)
     manifest = archive.read()
     for file in (places.database, places.entries):
         if file.exists():
-            raise Error(Code.CONFLICT, f"{file} is there already; stop the service and move its data away first.")
+            raise Error(Code.CONFLICT, f"{file} already exists; stop the service and move its data away first.")
     for directory in (places.db, places.storage, places.keyvaluestore):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     await asyncio.to_thread(archive.check_plain, manifest)
@@ -93,12 +93,12 @@ async def restore(root: Path, places: Places) -> tuple[Manifest, int]:
 async def _check_digest(archive: Archive, manifest: Manifest) -> None:
     path = archive.database(manifest.db_digest)
     if await asyncio.to_thread(file_digest, path) != manifest.db_digest:
-        raise Error(Code.DAMAGED_BLOB, f"{path} is damaged: its bytes are not those that were written.")
+        raise Error(Code.DAMAGED_BLOB, f"{path} is damaged: its bytes differ from those that were written.")
 
 
 def _check_room(directory: Path, manifest: Manifest) -> None:
     if shutil.disk_usage(directory).free < manifest.db_size:
-        detail = f"The database has {manifest.db_size} bytes, for which {directory} has no room."
+        detail = f"The database has {manifest.db_size} bytes, more than {directory} has room for."
         raise Error(Code.STORAGE_FULL, detail)
 
 
@@ -126,7 +126,7 @@ def _from(store: DirectoryStore) -> Open:
 
 
 def _nowhere(digest: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-    """Have no other copy of a blob that is missing or damaged."""
+    """Raise NOT_FOUND, because there is no other copy of a missing or damaged blob."""
     raise Error(Code.NOT_FOUND, f"There is no blob {digest}.")
 
 

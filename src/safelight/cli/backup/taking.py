@@ -19,8 +19,9 @@ from safelight.opening import opened
 from safelight.storage.directory import DirectoryStore
 
 _ROUNDS = 3
-"""A blob may be collected between the copy of the database and its own, if its task was deleted meanwhile. The next
-round begins with a new copy of the database; it has little to copy, so that hardly any time passes.
+"""The most rounds of a backup. If a task is deleted after the database was copied, its blob may be collected before it
+is copied too. The next round then begins with a new copy of the database. It has few blobs to copy, so this is unlikely
+to happen again.
 """
 _CHUNK = 1 << 20
 
@@ -28,9 +29,9 @@ _CHUNK = 1 << 20
 async def take(
     root: Path, db: DbClient, storage: StorageClient, keyvaluestore: KeyValueStoreClient
 ) -> tuple[Manifest, int]:
-    """Write a backup into `root`; return its manifest and how many blobs were new there.
+    """Write a backup into `root`; return its manifest and how many blobs are new.
 
-    Raises what the services raise; then an earlier backup in `root` is still valid.
+    Raises what the services raise. After an error an earlier backup in `root` is still valid.
     """
     archive = Archive(root)
     await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
@@ -64,7 +65,7 @@ async def take(
 
 
 async def _copy_blobs(database: Database, storage: StorageClient, target: DirectoryStore) -> Copying:
-    """Copy what the tasks of a database refer to, then close the database."""
+    """Copy the blobs that the tasks of a database refer to, then close the database."""
     try:
         await asyncio.to_thread(database.check)
         copying = Copying(reading(storage), storage.named, target)

@@ -1,1 +1,1 @@
-"""Photos on their way up, and results on their way down."""
+"""Commands that upload photos and download results."""

@@ -1,4 +1,4 @@
-"""One run of `safelight upload`: upload many photos and collect what became of each."""
+"""One run of `safelight upload`: upload many photos and record the outcome of each."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Entry:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Its task has ended."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
-    """Nothing more happens to this photo in this run."""
+    """Whether this run is done with the photo."""
 
     @property
     def finished(self) -> bool:
@@ -41,7 +41,7 @@ class Entry:
 
     @property
     def good(self) -> bool:
-        """Whether all went well so far."""
+        """Whether nothing has failed so far."""
         return self.task is not None and not self.problem
 
 
@@ -72,7 +72,8 @@ class Batch:
     async def run(self, *, at_once: int) -> None:
         """Upload everything. With `waits`, return when the last task has ended.
 
-        The failure of one photo is in its entry. Raises only errors that concern all: a wrong recipe, no master.
+        The failure of one photo is recorded in its entry. Raises only errors that affect all photos: a wrong recipe, no
+        master.
         """
         match self._options.recipe:
             case str() as name:
@@ -90,7 +91,7 @@ class Batch:
                 follower.cancel()
 
     def report(self) -> dict[str, Any]:
-        """Return what became of each photo, as JSON values or records."""
+        """Return the outcome of each photo, as JSON values or records."""
         return {
             "batch": self.name,
             "photos": [
@@ -129,7 +130,7 @@ class Batch:
                     self._progress.sent(len(chunk))
 
         try:
-            # A file that cannot be opened must not look like a connection that broke.
+            # An unreadable file must not look like a broken connection.
             await asyncio.to_thread(lambda: entry.photo.path.open("rb").close())
             entry.task = await self._client.upload(
                 chunks,

@@ -19,7 +19,7 @@ from safelight.errors import Error
 from safelight.wire import State
 
 _AT_ONCE = 50
-"""How many tasks are looked at together; of these, a few are downloaded at a time."""
+"""How many tasks are read at once; of these, a few are downloaded at a time."""
 
 
 async def download_command(
@@ -32,7 +32,7 @@ async def download_command(
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     where: Where = HERE,
 ) -> int:
-    """Download the results of tasks: of those named, or of all finished ones that match.
+    """Download the results of the named tasks, or of all finished ones that match.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ async def download_command(
 
 
 async def _matching(client: Client, ids: Sequence[str], which: Which, saving: _Saving, *, dry_run: bool) -> None:
-    """Save the results of all that match, or only say how many there are."""
+    """Save the results of all tasks that match, or only print how many there are."""
     states = [*OPEN, State.FINISHED] if saving.wait else [State.FINISHED]
     wanted = [state for state in states if state in (which.states() or states)]
     asked = msgspec.structs.replace(which.filter(), state=",".join(state.name.lower() for state in wanted))
@@ -88,7 +88,7 @@ async def _matching(client: Client, ids: Sequence[str], which: Which, saving: _S
 
 
 class _Saving:
-    """Saves what each task has. One task's trouble is not another's."""
+    """Saves the results of each task. The failure of one task does not affect the others."""
 
     def __init__(self, directory: ResultDirectory, only: Sequence[str], *, wait: bool, quiet: bool) -> None:
         self._directory = directory
@@ -99,7 +99,7 @@ class _Saving:
         self.status = 0
 
     async def save(self, client: Client, id: str) -> None:
-        """Save the results of one task, and say where."""
+        """Save the results of one task, and print the paths."""
         try:
             task = await find(client, id)
             if self.wait:

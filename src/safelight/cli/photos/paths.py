@@ -1,4 +1,4 @@
-"""The photos that paths on the command line mean."""
+"""Find the photos that paths on the command line name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safelight.errors import Code, Error
 _USUAL = ".jpg .jpeg .jpe .jfif .png .apng .webp .avif .avifs .gif .tif .tiff .heic .heif .hif .jxl .jp2 .bmp .ppm .pgm"
 _RAW = ".pnm .dng .nef .nrw .cr2 .cr3 .arw .orf .rw2 .pef .raf .srw"
 SUFFIXES = frozenset(f"{_USUAL} {_RAW}".split())
-"""Extensions of photos in a directory. A file that is named itself is taken whatever its extension."""
+"""Extensions of photos in a directory. A file that is named directly may have any extension."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,10 @@ class Photo:
 
 
 def collect(paths: Sequence[Path]) -> list[Photo]:
-    """Return the photos that paths mean: files themselves, and everything in directories that looks like a photo.
+    """Return the photos that paths name: files, and everything in directories that looks like a photo.
 
-    Skip hidden files and directories, pipes and devices. A link that leads nowhere stays, and fails when it is
-    uploaded, so that it is missing from no report. Raises NOT_FOUND for a path that is not there, or when
-    there is no photo at all.
+    Skip hidden files and directories, pipes and devices. Keep broken links: their uploads fail and so appear in the
+    report. Raises NOT_FOUND for a path that does not exist, or if there is no photo at all.
     """
     found: dict[Path, Photo] = {}
     for path in paths:

@@ -1,4 +1,4 @@
-"""Progress of an upload on a terminal: one bar for the bytes, one for the tasks. Elsewhere nothing is drawn."""
+"""Show the progress of an upload on a terminal: one bar for the bytes, one for the tasks. Elsewhere draw nothing."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from safelight.cli.printing import err, say
 from safelight.untrusted.text import printable
 
 _BAR = 20
-"""Columns of a bar: few, so that a terminal that becomes narrower seldom has to wrap a line."""
+"""Columns of a bar: few, so that lines seldom wrap when the terminal becomes narrower."""
 
 
 class _Reflowing(LiveRender):
-    """Erases the rows that the last lines take now: a terminal that became narrower has wrapped them."""
+    """Erases the rows that the last lines take now, which are more if the terminal became narrower and wrapped them."""
 
     def __init__(self, console: Console) -> None:
         super().__init__("", vertical_overflow="ellipsis")

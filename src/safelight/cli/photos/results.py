@@ -1,4 +1,4 @@
-"""Save results in a directory, under safe names that replace no other file."""
+"""Save results in a directory, under safe names that do not replace other files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHORT = 60  # bytes
 
 
 class Saved(NamedTuple):
-    """The files that were saved, and the last error where not all could be."""
+    """The saved files, and the last error if not all could be saved."""
 
     paths: list[Path]
     problem: Error | None
@@ -37,10 +37,10 @@ class ResultDirectory:
         self._taken: set[Path] = set()
 
     async def save(self, client: Client, task: Task, outputs: Sequence[str] = (), *, within: Path = Path()) -> Saved:
-        """Save the outputs of a task (all, unless some are named) in `within` below. Every output is tried.
+        """Save the outputs of a task (all, or those named) below the subdirectory `within`. Every output is tried.
 
-        The problem is CONFLICT where the task is not finished, NOT_FOUND for an output that it does not have,
-        STORAGE_FULL where the disk is full, INVALID_REQUEST for a file that cannot be written for another reason.
+        The problem is CONFLICT if the task is not finished, NOT_FOUND for an output that it does not have, STORAGE_FULL
+        if the disk is full, INVALID_REQUEST for a file that cannot be written for another reason.
         """
         if task.state is not State.FINISHED:
             return Saved([], Error(Code.CONFLICT, f"Task {task.id} has no result: it is {task.state.name.lower()}."))
@@ -70,7 +70,7 @@ class ResultDirectory:
         return path
 
     def _reserve_any(self, place: Path, id: str) -> tuple[Path, bool]:
-        """Reserve a name that this file system takes: a short or a plain one, if it does not take the first."""
+        """Reserve a name that the file system accepts: a shorter or simpler one if it rejects the first."""
         stem, dot, extension = place.name.partition(".")
         shorter = filenames.shortened(stem, _SHORT) + dot + extension
         for name in (place.name, shorter):
@@ -87,7 +87,7 @@ class ResultDirectory:
         directory.mkdir(parents=True, exist_ok=True)
         path, number = directory / filename, 1
         while True:
-            # Within one run results of photos of the same name stand beside each other even when overwriting.
+            # Within one run, results of photos with the same name are kept side by side even when overwriting.
             if path not in self._taken:
                 if self._overwrite and path.exists():
                     self._taken.add(path)
@@ -105,7 +105,7 @@ class ResultDirectory:
 
 
 def _check_room(directory: Path, size: int) -> None:
-    """Refuse what does not fit before it fills the disk, which would fail smaller results that are saved beside it."""
+    """Refuse a result that does not fit before it fills the disk and makes smaller results fail."""
     if shutil.disk_usage(directory).free < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

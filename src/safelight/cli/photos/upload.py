@@ -38,7 +38,7 @@ async def upload_command(
     Parameters
     ----------
     path:
-        Photos, and directories: of these, everything that looks like a photo.
+        Photos, and directories, of which everything that looks like a photo is uploaded.
     recipe:
         The name of a recipe (see `safelight recipes list`), or a file: FILE.toml, FILE.toml:NAME or FILE.json.
     n:
@@ -64,7 +64,7 @@ async def upload_command(
 
 
 async def _upload(photos: list[Photo], options: Options, at_once: int, where: Where) -> int:
-    """Upload a batch, show its progress and what became of it; return the exit status."""
+    """Upload a batch, show its progress and outcome, and return the exit status."""
     total = sum(photo.size for photo in photos)
     with Progress(photos=len(photos), size=total, waits=options.waits, quiet=where.json) as progress:
         async with master(where, retry_for=_RETRY_FOR) as client:
@@ -73,7 +73,7 @@ async def _upload(photos: list[Photo], options: Options, at_once: int, where: Wh
                 await batch.run(at_once=at_once)
             except asyncio.CancelledError:
                 progress.end()
-                complain(f"Stopped. What was uploaded will still be processed: safelight tasks --batch {batch.name}")
+                complain(f"Stopped. Uploaded photos will still be processed: safelight tasks --batch {batch.name}")
                 raise
             finally:
                 progress.end()

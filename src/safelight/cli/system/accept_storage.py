@@ -9,9 +9,9 @@ from safelight.cli.printing import print_json, say
 async def accept_storage_command(id: str, /, *, where: Where = HERE) -> None:
     """Accept another store of photos, because the old one is gone for good.
 
-    Storage refuses every request while it is not the store that db knows: its disk may not be mounted, or --store may
-    name another place. Put that right, if it can be. After this command, tasks whose photos were only in the old store
-    fail, and their results are missing.
+    Storage refuses every request while its store is not the one that db knows: the disk may not be mounted, or --store
+    may name another place. If you can, correct that instead. After this command, tasks whose photos were only in the
+    old store fail, and their results are missing.
 
     Parameters
     ----------
@@ -23,4 +23,4 @@ async def accept_storage_command(id: str, /, *, where: Where = HERE) -> None:
     if where.json:
         print_json(accepted)
     else:
-        say("The store is accepted. Storage goes on with it.")
+        say("The store is accepted. Storage continues with it.")

@@ -7,15 +7,15 @@ from safelight.cli.printing import print_json, say
 
 
 async def confirm_clock_command(*, where: Where = HERE) -> None:
-    """Say that the clocks are right, so that what is old is deleted again.
+    """Confirm that the clocks are right, so that old data is deleted again.
 
-    When a clock leaps, db and storage log a warning and delete nothing for a day. Look at the clocks of their machines
-    first (date, timedatectl): what is old by them is deleted at once, by storage at its next collection. After another
-    leap it takes another confirmation.
+    When a clock jumps, db and storage log a warning and delete nothing for a day. Check the clocks of their machines
+    first (date, timedatectl): db deletes everything that is old by its clock at once, storage at its next collection.
+    Another jump needs another confirmation.
     """
     async with master(where) as client:
         confirmed = await client.confirm_clock()
     if where.json:
         print_json(confirmed)
     else:
-        say("The clocks are confirmed. What is old is deleted.")
+        say("The clocks are confirmed. Old data is deleted again.")

@@ -1,4 +1,4 @@
-"""What storage holds and how much still fits, as commands show it."""
+"""Show how much storage holds and how much still fits."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from safelight.wire import StorageInfo
 
 
 async def storage_use(client: Client) -> StorageInfo | None:
-    """Return what storage says of itself.
+    """Return how much storage holds and how much still fits, if known.
 
-    It is None where storage does not answer, where it is none of the caller's business, and where the master does not
-    know the question: what else the command shows does not depend on it.
+    Return None if storage does not answer, the caller may not know, or the master is too old to know the route: the
+    rest of the command's output does not depend on it.
     """
     with suppress(Error):
         return await client.storage()
@@ -22,7 +22,7 @@ async def storage_use(client: Client) -> StorageInfo | None:
 
 
 def room(storage: StorageInfo | None, before: str = "") -> str:
-    """Write what is free on the disk, after `before`; nothing where that is not known."""
+    """Write the free space of the disk, after `before`, or "" if it is not known."""
     if storage is None or storage.free is None or storage.total is None:
         return ""
     return f"{before}{size(storage.free)} of {size(storage.total)} on the disk are free"

@@ -32,7 +32,7 @@ _WINDOW = 10.0
 
 
 class View:
-    """What `top` knows, and how it looks."""
+    """The state that `top` shows, and how it is drawn."""
 
     def __init__(self) -> None:
         self.summary: Summary | None = None
@@ -42,21 +42,21 @@ class View:
         self._recent: deque[Event] = deque(maxlen=100)
 
     def take(self, events: list[Event]) -> None:
-        """Take new events in."""
+        """Add new events."""
         for event in events:
             self._recent.appendleft(event)
             if event.state in ENDED and event.kind not in ("deleted", "excused"):
                 self._ends.append(event.at)
 
     def rate(self) -> float:
-        """Return how many tasks ended each second lately."""
+        """Return how many tasks ended per second lately."""
         now = time.time()
         while self._ends and self._ends[0] < now - _WINDOW:
             self._ends.popleft()
         return len(self._ends) / _WINDOW
 
     def render(self, console: Console) -> Group:
-        """Draw everything, as high as the terminal."""
+        """Draw everything to fit the height of the terminal."""
         summary = self.summary or Summary(tasks={})
         parts: list[object] = [self._headline(summary), Text()]
         workers = workers_table(summary.workers)
@@ -164,7 +164,7 @@ def _quit_key() -> Iterator[asyncio.Event]:
 
 
 async def _measure(client: Client, view: View) -> None:
-    """Ask beside everything else: a storage that does not answer holds nothing up."""
+    """Ask for storage's use in the background, so that a storage that does not answer delays nothing else."""
     while True:
         await asyncio.sleep(_MEASURED_EVERY)
         view.storage = await storage_use(client)

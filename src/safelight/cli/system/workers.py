@@ -17,7 +17,7 @@ app = App(name="workers")
 
 _LOOK_EVERY = 0.5
 _GONE_AFTER = 60.0
-"""Seconds after which a worker that says nothing is waited for no longer: its leases have expired by then."""
+"""Seconds to wait for a silent worker: its leases have expired by then."""
 
 
 @app.default
@@ -34,7 +34,7 @@ async def list_command(*, where: Where = HERE) -> None:
 
 @app.command(name="drain")
 async def drain_command(worker: str, /, *, wait: bool = False, where: Where = HERE) -> None:
-    """Let a worker take no more tasks; it finishes those that it has.
+    """Drain a worker: it finishes the tasks that it holds and takes no more.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ async def resume_command(worker: str, /, *, where: Where = HERE) -> None:
 
 
 async def _find(client: Client, worker: str) -> str:
-    """Return the id of the worker that somebody means. Raises NOT_FOUND, CONFLICT."""
+    """Return the id of the worker with this id or name. Raises NOT_FOUND, CONFLICT."""
     workers = (await client.summary()).workers
     found = [seen for seen in workers if seen.worker.id == worker] or [
         seen for seen in workers if seen.worker.name == worker

@@ -1,1 +1,1 @@
-"""Commands that look at tasks and change them."""
+"""Commands that show and change tasks."""

@@ -1,4 +1,4 @@
-"""Commands that change tasks: those named, or all that match a filter, after a preview and a question."""
+"""Commands that change tasks: the named ones, or all that match a filter, after a preview and a confirmation."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ _DONE: dict[_Action, str] = {
 _AT_ONCE = 200
 _EXAMPLES = 5
 _RETRY_FOR = 30.0
-"""Seconds that a server may be away in the middle of a long action."""
+"""Seconds for which a long action waits for a server that is away."""
 
-Yes = Annotated[bool, Parameter(name=["--yes", "-y"], negative="", help="Do it without a question.")]
-DryRun = Annotated[bool, Parameter(negative="", help="Only show what would be touched.")]
+Yes = Annotated[bool, Parameter(name=["--yes", "-y"], negative="", help="Do it without asking for confirmation.")]
+DryRun = Annotated[bool, Parameter(negative="", help="Only show which tasks would be changed.")]
 
 
 async def cancel_command(
     *id: str, which: Which = ANY, yes: Yes = False, dry_run: DryRun = False, where: Where = HERE
 ) -> int:
-    """Cancel tasks that have not ended: those named, or all that match.
+    """Cancel tasks that have not ended: the named ones, or all that match.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ async def cancel_command(
 async def retry_command(
     *id: str, which: Which = ANY, yes: Yes = False, dry_run: DryRun = False, where: Where = HERE
 ) -> int:
-    """Process failed, cancelled or quarantined tasks again: those named, or all that match.
+    """Process failed, cancelled or quarantined tasks again: the named ones, or all that match.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ async def retry_command(
 async def release_command(
     *id: str, which: Which = ANY, yes: Yes = False, dry_run: DryRun = False, where: Where = HERE
 ) -> int:
-    """Process quarantined tasks again: those named, or all that match.
+    """Process quarantined tasks again: the named ones, or all that match.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ async def release_command(
 async def delete_command(
     *id: str, which: Which = ANY, yes: Yes = False, dry_run: DryRun = False, where: Where = HERE
 ) -> int:
-    """Delete tasks with their photos and results: those named, or all that match.
+    """Delete tasks with their photos and results: the named ones, or all that match.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ async def rerun_command(
     dry_run: DryRun = False,
     where: Where = HERE,
 ) -> int:
-    """Process the photos of tasks with another recipe, as new tasks: of those named, or of all that match.
+    """Process the photos of the named tasks, or of all that match, with another recipe, as new tasks.
 
     Parameters
     ----------
@@ -124,11 +124,11 @@ _ONE: dict[_Action, Callable[[Client, str], Awaitable[Task | None]]] = {
     "release": Client.release,
     "delete": Client.delete,
 }
-"""What is done to a task that is named by its id."""
+"""Changes one task, named by its id."""
 
 
 async def _act(action: _Action, ids: tuple[str, ...], which: Which, where: Where, *, yes: bool, dry_run: bool) -> int:
-    """Do it to the tasks that are named, at once, or to all that match, after a preview and a question."""
+    """Apply an action to the named tasks at once, or to all that match, after a preview and a confirmation."""
     if ids and not which.is_given and not dry_run:
         return await _each(ids, where, _ONE[action])
     return await _all(action, ids, which, where, yes=yes, dry_run=dry_run)
@@ -155,7 +155,7 @@ async def _each(ids: tuple[str, ...], where: Where, action: Callable[[Client, st
 
 
 class _Plan(NamedTuple):
-    """What an action will touch."""
+    """The tasks that an action will change."""
 
     action: _Action
     states: dict[State, int]
@@ -181,7 +181,7 @@ async def _all(
     yes: bool,
     dry_run: bool,
 ) -> int:
-    """Show what an action will touch, ask, and do it page by page."""
+    """Show which tasks an action will change, ask for confirmation, and do it page by page."""
     if wrong := check(ids, which):
         complain(wrong)
         return 2
@@ -225,7 +225,7 @@ def _chosen(action: _Action, tasks: list[Task]) -> _Plan:
 
 
 def _show(plan: _Plan, where: Where, recipe: str | None) -> None:
-    """Say what will be touched and what will be left alone."""
+    """Print which tasks will be changed and which will be left alone."""
     touched = {state: held for state, held in plan.states.items() if state in _ELIGIBLE[plan.action] and held}
     others = {state: held for state, held in plan.states.items() if state not in touched and held}
     if where.json:
@@ -251,9 +251,9 @@ def _listed(states: dict[State, int]) -> str:
 
 def _confirmed(action: _Action, plan: _Plan) -> bool:
     if not sys.stdin.isatty():
-        complain(f"Nothing was changed: without a terminal, --yes says that you mean to {action} them.")
+        complain(f"Nothing was changed. There is no terminal to ask on; give --yes to {action} them.")
         return False
-    # While nobody answers nothing else runs, so Ctrl-C must end the command and not wait for the event loop.
+    # The question blocks the event loop, so Ctrl-C must end the command directly.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if Confirm.ask(f"{action.capitalize()} {counted(plan.touched, 'task')}?", console=err, default=False):
@@ -267,7 +267,7 @@ def _confirmed(action: _Action, plan: _Plan) -> bool:
 async def _steps(
     client: Client, action: _Action, ids: list[str], filter: TaskFilter, recipe: str | None
 ) -> AsyncIterator[TaskChanges]:
-    """Do it, a page at a time. All but a rerun may be said twice, so those survive a server that goes away."""
+    """Apply an action page by page; retry if the server goes away, except for a rerun, which cannot be repeated."""
     pages = [ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE)]
     before: str | None = None
     while True:
@@ -293,7 +293,7 @@ async def _run(steps: AsyncIterator[TaskChanges], action: _Action, plan: _Plan, 
                 changed, skipped = changed + step.changed, skipped + step.skipped
                 status.update(f"{changed + skipped:,} of {plan.total:,}")
         whole = True
-    finally:  # Ctrl-C and errors, too: what was done is done
+    finally:  # also after Ctrl-C and errors, because some tasks may have been changed
         if where.json:
             print_json(TaskChanges(changed=changed, skipped=skipped))
         else:

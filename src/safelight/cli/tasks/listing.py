@@ -1,4 +1,4 @@
-"""Commands that look at the queue and at tasks."""
+"""Commands that show the queue and tasks."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def status_command(*, where: Where = HERE) -> None:
 
 
 def counts_table(summary: Summary) -> Table:
-    """Make a table of how many tasks are in which state."""
+    """Make a table of the number of tasks in each state."""
     return table(
         "TASKS",
         "",

@@ -15,14 +15,14 @@ _Recipe = Annotated[str | None, Parameter(name=["--recipe", "-r"])]
 
 
 async def pause_command(*, recipe: _Recipe = None, where: Where = HERE) -> None:
-    """Pause the queue, or one recipe: no worker begins another of its tasks until `safelight resume`.
+    """Pause the queue, or one recipe: workers begin none of its tasks until `safelight resume`.
 
-    What is being processed goes on, and photos are still accepted. The pause outlasts restarts.
+    Tasks in progress continue, and photos are still accepted. The pause outlasts restarts.
 
     Parameters
     ----------
     recipe:
-        Pause the tasks of this recipe alone; the others go on.
+        Pause only the tasks of this recipe.
     """
     async with master(where) as client:
         summary = await (client.pause() if recipe is None else client.pause_recipe(recipe))

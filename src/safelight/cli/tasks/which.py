@@ -1,4 +1,4 @@
-"""Which tasks a command is about: those named, or all that match a filter."""
+"""Select the tasks of a command: the named ones, or all that match a filter."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Which:
     batch:
         Only tasks of this batch; each `safelight upload` makes one.
     search:
-        Only tasks with this in the name of the photo, or whose id begins with it.
+        Only tasks whose photo's name contains this, or whose id begins with it.
     reason:
         Only tasks that failed for this reason: a code, such as damaged_image.
     since:
-        Only tasks created since: a time such as 2026-11-26 or 2026-11-26T08:30, or how long ago, such as 2h or 7d.
+        Only tasks created since this time, such as 2026-11-26 or 2026-11-26T08:30, or since this long ago, such as 2h.
     until:
-        Only tasks created before, written the same way.
+        Only tasks created before this time, written in the same way.
     """
 
     state: Annotated[list[StateName] | None, Parameter(negative="")] = None
@@ -81,7 +81,7 @@ ANY = Which()
 
 
 def check(ids: tuple[str, ...], which: Which) -> str:
-    """Return what is wrong with naming these tasks, or nothing."""
+    """Return what is wrong with this selection, or ""."""
     if ids and which.is_given:
         return "Name tasks, or say which with --batch, --state and so on, but not both."
     if not ids and not which.is_given:
@@ -104,7 +104,7 @@ async def matching(client: Client, filter: TaskFilter) -> AsyncIterator[Task]:
 async def find(client: Client, id: str) -> Task:
     """Return a task by its id, or by the number that the id begins with. Raises NOT_FOUND."""
     if re.fullmatch(r"[1-9][0-9]*", id):
-        # Newest first from below the next number: the first one found has this number, if any has.
+        # Lists from just below the next number, newest first: the first task found has this number, if any has.
         page = await client.tasks(before=f"{int(id) + 1}-{'a' * 10}", limit=1)
         if page.tasks and page.tasks[0].id.startswith(f"{id}-"):
             return page.tasks[0]

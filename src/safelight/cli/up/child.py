@@ -1,4 +1,4 @@
-"""A supervised child process: started, its log forwarded, restarted when it dies, stopped."""
+"""Supervise a child process: start it, forward its log, restart it when it dies, and stop it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger("up")
 _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 30.0
 _GOOD_RUN = 30.0
-"""Seconds after which a child counts as healthy, so that it is restarted soon after its next death."""
+"""Seconds after which a child counts as healthy, so that its next restart has a short delay again."""
 _PR_SET_PDEATHSIG = 1
 _USAGE = 2
 """The exit status of a program whose settings are wrong."""
@@ -90,13 +90,13 @@ class Child:
             stderr=asyncio.subprocess.STDOUT,
             limit=1 << 20,
             env=_environment(),
-            process_group=0,  # Ctrl-C reaches this program alone, which stops its children in order
+            process_group=0,  # only this program receives Ctrl-C, and it stops its children in order
             preexec_fn=die_with_parent(os.getpid()),
         )
         if self._stopped.is_set():  # stopped while it was being started
             process.kill()
         assert process.stdout is not None
-        with suppress(ValueError):  # a line longer than the limit: its rest is not worth dying for
+        with suppress(ValueError):  # a line longer than the limit: drop the rest of it
             async for line in process.stdout:
                 self._forward(self.name, line.decode(errors="replace").rstrip("\n"))
         return await process.wait()
@@ -111,7 +111,7 @@ def ended(status: int) -> str:
 
 
 def _environment() -> dict[str, str]:
-    # Where the command looks for a key-value store says nothing about the one that we run.
+    # These variables tell the command which key-value store to use, not the services that we run.
     inherited = {name: value for name, value in os.environ.items() if name != "SAFELIGHT_KEYVALUESTORE"}
     return {**inherited, "PYTHONUNBUFFERED": "1"}
 
@@ -124,7 +124,7 @@ def die_with_parent(parent: int) -> Callable[[], None] | None:
 
     def ask() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it went before we asked
+        if os.getppid() != parent:  # the parent ended before prctl took effect
             os._exit(1)
 
     return ask

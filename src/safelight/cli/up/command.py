@@ -38,31 +38,29 @@ log = logging.getLogger("up")
 
 SERVICES = ("keyvaluestore", "db", "storage", "master")
 STOPS = (("worker",), ("allinone",), ("master",), ("db", "storage"), ("keyvaluestore",))
-"""The order of a stop: first who asks, last who is asked."""
+"""The order of a stop: callers before the services that they call."""
 
 _GRACE = 10.0
-"""Seconds that a service may take to stop; a worker has this on top of its time to drain."""
+"""Seconds that a service may take to stop; a worker has this in addition to its time to drain."""
 _TOGETHER = "services"
 """The name of the one process in which the services run."""
 
 
 class Config(AccessSettings, frozen=True, kw_only=True):
-    """Run all services and some workers on this machine, with one data directory, and restart what dies.
+    """Run all services and some workers on this machine, with one data directory, and restart those that die.
 
-    A settings file (--config) goes to every service as well; each has a table of its own there.
+    The settings file (--config) is passed on to every service; each has a table of its own in it.
     """
 
     workers: Annotated[int, Meta(ge=0, le=256, description="How many workers to run.")] = 1
     slots: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | None,
-        Meta(description="How many images each worker processes at once; by default one for each core."),
+        Meta(description="How many photos each worker processes at once; by default one for each core."),
     ] = None
     separate: Annotated[bool, Meta(description="Run each service in a process of its own, as on several machines.")] = (
         False
     )
-    data: Annotated[
-        str, Meta(description="The directory for everything that is kept.", extra={"metavar": "DIRECTORY"})
-    ] = "data"
+    data: Annotated[str, Meta(description="The directory for all data.", extra={"metavar": "DIRECTORY"})] = "data"
     host: Annotated[
         str, Meta(description="The IPv4 address to listen on; 0.0.0.0 is every network.", extra={"metavar": "ADDRESS"})
     ] = "127.0.0.1"
@@ -76,7 +74,7 @@ class Config(AccessSettings, frozen=True, kw_only=True):
     ] = 8000
     public_url: PublicUrl = None
     cors_origins: CorsOrigins = ""
-    drain: Annotated[settings.Duration, Meta(description="How long images in progress may take to end at a stop.")] = (
+    drain: Annotated[settings.Duration, Meta(description="How long photos in progress may take to end at a stop.")] = (
         20.0
     )
     json: Annotated[bool, Meta(description="Print the addresses as one line of JSON when everything is ready.")] = False
@@ -100,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     forward = Forward(json=not text, color=sys.stderr.isatty())
     logging.basicConfig(level=config.log_level.upper(), handlers=[forward.handler()], force=True)
     if config.vm:
-        # A cluster key may be named for commands, in a variable; the fleet has one of its own.
+        # The variable may name a cluster key for commands; the fleet has its own.
         for name in ("workers", "slots", "separate", "data", "host", "port", "open", "public_url", "tls_certificate"):
             if getattr(config, name) != getattr(Config(), name):
                 flag = name.replace("_", "-")
@@ -132,7 +130,7 @@ class Up:
         self._stopping = asyncio.Event()
 
     async def run(self) -> int:
-        """Run everything until a signal; return the exit status."""
+        """Run everything until a signal, and return the exit status."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._signalled)
@@ -203,7 +201,7 @@ class Up:
             await asyncio.gather(*(child.stop(timeout) for child in self.children if child.kind in kinds))
 
     async def _announce(self) -> None:
-        """Wait until everything is ready, then say where it is."""
+        """Wait until everything is ready, then print the addresses."""
         start = time.monotonic()
         async with session() as http:
             waiting = {name: self._ready(http, name) for name in self.ports}
@@ -243,11 +241,11 @@ class Up:
 
 
 _FOR_MASTER = ("public_url", "cors_origins", "trusted_proxies")
-"""What concerns the one service that browsers and proxies call."""
+"""Settings that only the service that browsers and proxies call has."""
 
 
 def _access_flags(config: Config, kind: str) -> list[str]:
-    """Return the flags that say to a service who gets in, where they are not as they would be without."""
+    """Return the flags of access control for a service, except those with default values."""
     flags = []
     for name in (*AccessSettings.__struct_fields__, "public_url", "cors_origins"):
         value = getattr(config, name)
@@ -259,12 +257,12 @@ def _access_flags(config: Config, kind: str) -> list[str]:
 
 
 def _reachable(host: str) -> str:
-    """Return the address under which what listens on `host` is reached."""
+    """Return the address at which a service that listens on `host` is reached."""
     return serve.reachable_host(host)
 
 
 def _ports(first: int, workers: int) -> list[int]:
-    """Return ports for the four services and the workers: from `first` on, or free ones for 0."""
+    """Return ports for the four services and the workers: consecutive ones from `first`, or free ones if it is 0."""
     if first:
         return [*range(first, first + 4), *range(first + 10, first + 10 + workers)]
     free = (port for port in random.sample(_UNASSIGNED, len(_UNASSIGNED)) if _is_free(port))
@@ -272,7 +270,7 @@ def _ports(first: int, workers: int) -> list[int]:
 
 
 _UNASSIGNED = range(10_000, 32_768)
-"""Ports that the system hands out to nobody by itself, so that none is taken before its service listens."""
+"""Ports outside the system's ephemeral range, so that none is taken before its service listens."""
 
 
 def _is_free(port: int) -> bool:
@@ -284,7 +282,7 @@ def _is_free(port: int) -> bool:
 
 
 def _check_free(host: str, ports: dict[str, int]) -> None:
-    """End with an error if anybody listens on one of the ports: what answered there would not be ours."""
+    """End with an error if another program listens on one of the ports; it would answer in our place."""
     for name, port in ports.items():
         try:
             socket.create_server((host, port)).close()
@@ -302,7 +300,7 @@ def _refuse(sentence: str) -> NoReturn:
 
 @contextmanager
 def _alone(data: Path) -> Iterator[None]:
-    """Hold the data directory; the lock goes with its process, however that ends."""
+    """Lock the data directory. The lock ends with the process, however that ends."""
     try:
         data.mkdir(parents=True, exist_ok=True)
         file = (data / "up.lock").open("a+")

@@ -30,7 +30,7 @@ class Forward:
         sys.stderr.flush()
 
     def several(self, name: str, text: str) -> None:
-        """Write one line of a process of several services, which says itself which of them it is about."""
+        """Write one line of a process that runs several services; the line names its service."""
         if self.json:
             line = self._fields(text)
             return self._write(json.dumps({"program": line.get("service", name)} | line))

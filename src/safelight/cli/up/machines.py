@@ -1,4 +1,4 @@
-"""`safelight up --vm`: each service and worker in a machine of its own, made and kept by the command `drumhead`."""
+"""`safelight up --vm`: run each service and worker in a machine of its own, with the command `drumhead`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from safelight.cli.up.sign_in import sign_in_link
 log = logging.getLogger("up")
 
 PROJECT = Path(__file__).resolve().parents[4]
-"""Where safelight's sources are, and beside them what says how an image is made of them."""
+"""The directory with safelight's sources and the manifest of its image."""
 FLEET = "safelight"
 SECRETS = "/run/secrets"
 """The directory of a machine with the secrets of its fleet."""
 KEY_FILE = "SAFELIGHT_CLUSTER_KEY_FILE"
 LOOK_AGAIN = 1.0
-"""Seconds between two checks of machines, which take ten seconds and more to boot."""
+"""Seconds between two checks of machines, which take ten seconds or more to boot."""
 
 
 def run(fleet: str | None, guest: str | None, *, as_json: bool) -> int:
@@ -41,7 +41,7 @@ def run(fleet: str | None, guest: str | None, *, as_json: bool) -> int:
     _find("qemu-system-x86_64", "on Debian: apt-get install qemu-system-x86")
     chosen = ("--guest", guest) if guest else ()
     composing = [drumhead, "package", "compose", "--update", "-C", str(PROJECT), *chosen, FLEET]
-    # stdout is for the addresses alone.
+    # Only the addresses go to stdout.
     if status := subprocess.run(composing, stdout=sys.stderr, check=False).returncode:
         return status
     return asyncio.run(_run(drumhead, file, chosen, as_json=as_json))
@@ -60,7 +60,7 @@ async def _run(drumhead: str, file: Path, flags: tuple[str, ...], *, as_json: bo
     process = await asyncio.create_subprocess_exec(
         *(drumhead, "up", "--file", str(file), *flags),
         stdout=sys.stderr,
-        # Ctrl-C is for us; we tell it, once.
+        # Only this program receives Ctrl-C; it then stops drumhead once.
         start_new_session=True,
         preexec_fn=die_with_parent(os.getpid()),
     )
@@ -76,7 +76,7 @@ async def _run(drumhead: str, file: Path, flags: tuple[str, ...], *, as_json: bo
         if not ended.done():
             log.info("Stopping the machines")
             process.terminate()
-        elif process.returncode == 0:  # somebody keeps the fleet already, and it is up
+        elif process.returncode == 0:  # another supervisor already keeps the fleet, and it is up
             await announcing
     finally:
         announcing.cancel()
@@ -109,22 +109,22 @@ async def _announce(drumhead: str, file: Path, began: float, *, as_json: bool) -
 
 
 def _look(drumhead: str, file: Path) -> tuple[dict[str, str], Path | None] | None:
-    """Return the first forwarded address of each machine by its name, and the file of the master's cluster key.
+    """Return the first forwarded address of each machine by name, and the file of the master's cluster key.
 
-    None until all are healthy.
+    Return None until all are healthy.
     """
     asked = subprocess.run(
         [drumhead, "ps", "--file", str(file), "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
     )
     if asked.returncode:
-        return None  # it is not that far
+        return None  # not ready yet
     known: dict[str, Any] = json.loads(asked.stdout)
     machines = known["state"]["machines"]
     names = {known["fleet"]["name"] + "-" + member for member in known["fleet"]["members"]}
     if not names <= machines.keys() or any(one["health"] != "healthy" for one in machines.values()):
         return None
     if known["state"]["revision"] < known["fleet"]["revision"] or not known["supervised"]:
-        return None  # what an earlier run left
+        return None  # a record that an earlier run left
     addresses = {
         name.removeprefix(known["fleet"]["name"] + "-"): f"{forwards[0]['host_address']}:{forwards[0]['host_port']}"
         for name, instance in known["instances"].items()
@@ -134,7 +134,7 @@ def _look(drumhead: str, file: Path) -> tuple[dict[str, str], Path | None] | Non
 
 
 def _key_of_master(known: dict[str, Any]) -> Path | None:
-    """Return the host's file of the secret that the master reads as its cluster key; None where it has none."""
+    """Return the host's file of the secret that the master uses as its cluster key, or None if it has none."""
     inside = PurePosixPath(known["fleet"]["members"].get("master", {}).get("env", {}).get(KEY_FILE, ""))
     if str(inside.parent) != SECRETS or inside.name not in known["secrets"]:
         return None

@@ -1,4 +1,4 @@
-"""The link that signs an administrator in once, where nobody has a key yet."""
+"""Make the link that signs an administrator in once, before anybody has a key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger("up")
 
 
 async def sign_in_link(master: str, key: Path) -> str | None:
-    """Ask the master at `host:port` for a link, showing it the cluster key; None where people need no key."""
+    """Ask the master at `host:port` for a link, with the cluster key; return None if people need no key."""
     try:
         async with session() as http:
             if not (await AccessClient(Connection(http, Several(master))).whoami()).needed:

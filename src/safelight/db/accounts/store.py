@@ -36,7 +36,7 @@ class AccountStore(Protocol):
         ...
 
     async def create_tenant(self, tenant: Tenant) -> Tenant:
-        """Create a tenant. Raises CONFLICT where there is one of this id."""
+        """Create a tenant. Raises CONFLICT if there is one of this id."""
         ...
 
     async def change_tenant(self, tenant: Tenant) -> Tenant:

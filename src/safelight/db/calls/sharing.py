@@ -1,7 +1,7 @@
-"""What the masters share of a tenant's limits: the requests that may still come, and the uploads under way at each.
+"""What the masters share of a tenant's limits: the requests that may still come, and the uploads in progress at each.
 
 It is kept in mind only, as counts are: on PostgreSQL the ledger tells the other instances of it. After a restart the
-limits are whole again, and the masters say anew what is under way.
+limits are whole again, and the masters say anew what is in progress.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def grant(transaction: Transaction, tenant: Tenant, wanted: Wanted) -> Granted:
     under_way = sum(count for count, _ in held.values())
     uploads = wanted.uploads
     if limits.uploads is not None:
-        # What is under way goes on, even if the limit was lowered or the master was believed gone meanwhile.
+        # What is in progress goes on, even if the limit was lowered or the master was believed gone meanwhile.
         uploads = min(uploads, max(limits.uploads - under_way, uploads - wanted.new))
     if uploads:
         held[wanted.master] = uploads, now + HELD_FOR

@@ -26,7 +26,7 @@ class Shares(msgspec.Struct, array_like=True):
     """How many may still come, at the time `at`."""
     at: int
     uploads: dict[str, tuple[int, int]]
-    """By master: how many are under way there, and until when that counts."""
+    """By master: how many are in progress there, and until when that counts."""
 
 
 class Held:

@@ -147,7 +147,7 @@ class Database:
         asyncio.get_running_loop().call_soon(self._entered)
 
     def maintain(self, connection: Connection) -> bool:
-        """Say whether this instance does the maintenance; take it over if no other does."""
+        """Return whether this instance does the maintenance; take it over if no other does."""
         if not self.maintains:
             taken = wait(connection.server.fetchval(f"SELECT pg_try_advisory_lock({lock(MAINTENANCE)})"))
             self.maintains = bool(taken)

@@ -186,7 +186,7 @@ class Maintenance:
         return gone
 
     def _before(self, kind: str, keep: float) -> int | None:
-        """Return the time before which data of a kind is old; None where none may be deleted yet."""
+        """Return the time before which data of a kind is old; None if none may be deleted yet."""
         assert self._ages is not None
         before = self._ages.before(kind, keep) if keep else None
         return None if before is None else _ms(before)

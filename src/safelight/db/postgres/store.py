@@ -68,7 +68,7 @@ class PostgresStore(CallStore):
         clock: Clock | None = None,
         observe: Observe = unobserved,
     ) -> AsyncIterator[PostgresStore]:
-        """Open the database for as long as the context lasts. Raises UNAVAILABLE with the reason.
+        """Open the database until the context ends. Raises UNAVAILABLE with the reason.
 
         An empty database is set up. Times are those of the database, unless there is a `clock`.
         """

@@ -45,7 +45,7 @@ class SqliteStore(CallStore):
         clock: Clock | None = None,
         observe: Observe = unobserved,
     ) -> AsyncIterator[SqliteStore]:
-        """Open the file, or make it, for as long as the context lasts. Raises UNAVAILABLE with the reason."""
+        """Open the file, or make it, until the context ends. Raises UNAVAILABLE with the reason."""
         store = cls(path, policy=policy or Policy(), clock=clock or Clock(), observe=observe)
         tasks: list[asyncio.Task[None]] = []
         try:

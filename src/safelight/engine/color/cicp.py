@@ -38,7 +38,7 @@ class CodePoints:
 
 
 def profile_of(points: CodePoints) -> bytes | None:
-    """Return the ICC profile of these code points, None where they mean sRGB or nothing in particular.
+    """Return the ICC profile of these code points, or None if they mean sRGB or nothing in particular.
 
     Error(UNSUPPORTED_FORMAT) for HDR (PQ, HLG), which needs tone mapping, and for code points that are not read.
     """

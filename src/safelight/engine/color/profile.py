@@ -49,7 +49,7 @@ def color_space(profile: bytes) -> str:
 
 
 def is_srgb(profile: bytes) -> bool:
-    """Tell whether converting from this profile to sRGB would change no sample by half a level of 255.
+    """Return whether converting from this profile to sRGB would change no sample by half a level of 255.
 
     A profile's name says nothing: many "sRGB" ones are linear or have other primaries.
     """

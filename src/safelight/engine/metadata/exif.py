@@ -32,7 +32,7 @@ def body(block: bytes | memoryview) -> bytes:
 
 
 def orientation(block: bytes | None) -> int | None:
-    """Return the orientation tag (1 to 8), 1 for one that makes no sense, None where there is none."""
+    """Return the orientation tag (1 to 8), 1 for one that makes no sense, or None if there is none."""
     try:
         first = next(Structure(body(block or b"")).chain())
         value = first.value(_ORIENTATION, 1) if _ORIENTATION in first else None

@@ -41,7 +41,7 @@ def carried(packet: bytes, *, upright: bool) -> bytes | None:
 
 
 def _without(packet: bytes, prefix: bytes) -> bytes | None:
-    """Drop the elements and attributes of a prefix; None where that cannot be told."""
+    """Drop the elements and attributes of a prefix; None if that cannot be told."""
     name = re.escape(prefix) + rb":[\w.-]+"
     parts, at = [], 0
     for opening in re.finditer(rb"<(" + name + rb")\b[^<>]*>", packet):

@@ -20,7 +20,7 @@ BITS = {"uchar": 8, "char": 8, "ushort": 16, "short": 16, "uint": 32, "int": 32,
 class Facts:
     """What a file says beside its pixels.
 
-    `profile` is the ICC profile that tells what samples mean, None where they are sRGB or nothing is said.
+    `profile` is the ICC profile that tells what samples mean, or None if they are sRGB or nothing is said.
     `orientation` is what must still be applied, as a tag of EXIF. `exif` is an EXIF block (or a whole TIFF file),
     `iptc` and `xmp` their blocks as the file holds them. `notes` are sentences for whoever uploaded the file.
     """

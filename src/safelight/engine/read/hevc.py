@@ -12,7 +12,7 @@ _EXPLICIT_ASPECT = 255
 
 
 def colors(configuration: memoryview) -> CodePoints | None:
-    """Return the code points in a decoder configuration record (ISO/IEC 14496-15, 8.3.3), None where there are none."""
+    """Return the code points in a decoder configuration record (ISO/IEC 14496-15, 8.3.3), or None if there are none."""
     try:
         found = _parameter_set(configuration)
         return _code_points(Bits(found.replace(b"\0\0\3", b"\0\0")[2:])) if found else None

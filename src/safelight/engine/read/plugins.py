@@ -21,7 +21,7 @@ NAMES = ("PIL", "pillow_heif", "pillow_jxl", "rawpy")
 
 @cache
 def present(module: str) -> bool:
-    """Tell whether that module is installed."""
+    """Return whether that module is installed."""
     return find_spec(module) is not None
 
 

@@ -12,7 +12,7 @@ _MIRRORED = {2, 4, 5, 7}
 
 
 def reorders(orientation: int) -> bool:
-    """Tell whether obeying the tag reads rows in another order than the file has them."""
+    """Return whether obeying the tag reads rows in another order than the file has them."""
     return orientation in _TURNS
 
 

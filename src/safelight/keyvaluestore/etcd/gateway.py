@@ -1,7 +1,7 @@
-"""Calls to an etcd cluster through its HTTP gateway (etcd 3.4 and later: JSON below /v3).
+"""Call an etcd cluster through its HTTP gateway (etcd 3.4 and later: JSON below /v3).
 
-A call goes to one member; if that one does not answer, or has no leader, it goes to the next. Everything that this
-package sends is safe to repeat.
+A call goes to one member, and to the next one if that member does not answer or has no leader. All requests of this
+package are safe to repeat.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ log = logging.getLogger(__name__)
 
 _ATTEMPT = 3.0
 _CALL = 12.0
-"""Seconds for one member to answer, and for any: a cluster takes a few seconds to elect a new leader."""
+"""Seconds for one member to answer, and for any member: a cluster takes a few seconds to elect a new leader."""
 
 _QUIET = 6.0
-"""Seconds after which a watch without news ends: a member that was cut off would never say so."""
+"""Seconds after which a quiet watch ends, since a member that was cut off would stay silent."""
 
 _LONGEST = 64 << 20
 _UNAUTHENTICATED = 16
 _FINAL = {3, 5, 6, 7, 9, 11, 12}
-"""Codes of gRPC that the next member would answer as well."""
+"""gRPC codes that the next member would return as well."""
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +62,7 @@ class Gateway:
     async def open(cls, url: str, access: Access) -> AsyncIterator[Gateway]:
         """Use the cluster that `etcd://HOST:PORT,HOST:PORT` names, or `etcds://…` by TLS; nothing is sent yet.
 
-        Raises INVALID_REQUEST with a sentence about what cannot be used.
+        Raises INVALID_REQUEST, with the reason, for settings that cannot be used.
         """
         scheme, _, rest = url.partition("://")
         hosts = [host for host in rest.partition("/")[0].split(",") if host]
@@ -80,7 +80,7 @@ class Gateway:
     async def call(self, path: str, body: dict[str, Any], *, within: float = _CALL) -> dict[str, Any]:
         """Send a request; return its answer.
 
-        Raises UNAVAILABLE where no member has answered for `within` seconds, INTERNAL where one refuses.
+        Raises UNAVAILABLE if no member has answered for `within` seconds, INTERNAL if one refuses.
         """
         deadline, pause = time.monotonic() + within, 0.05
         while True:
@@ -102,7 +102,7 @@ class Gateway:
         """Yield the answers to a watch from one member until it ends, fails or is quiet for long."""
         member = self._member()
         url, body = f"{member}/v3/watch", {"create_request": request}
-        # A member without a leader ends the watch, so that another one can be asked.
+        # Ask a member without a leader to end the watch, so that another one can be used.
         headers = {**await self._headers(member), "Grpc-Metadata-hasleader": "true"}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_ATTEMPT, sock_read=_QUIET)
         try:
@@ -156,7 +156,7 @@ class Gateway:
         if failure is None:
             result = answer.get("result", answer)
             return result if isinstance(result, dict) else {}
-        if isinstance(failure, dict):  # in the midst of a stream
+        if isinstance(failure, dict):  # in the middle of a stream
             sentence, code = str(failure.get("message")), failure.get("grpc_code")
         else:
             sentence, code = str(failure), answer.get("code")

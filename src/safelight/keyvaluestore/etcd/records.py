@@ -1,8 +1,8 @@
-"""How entries are written in etcd.
+"""The format of entries in etcd.
 
     <prefix><key> NUL <instance>      the value with its time to live, attached to a lease if it has one
 
-Keys and instances are printable, so NUL separates them and no key is the beginning of another one's.
+Keys and instances are printable, so NUL separates them and no key is a prefix of another one.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from safelight.wire import Entry, Record, encode
 class Kept(Record, frozen=True, kw_only=True):
     """The content of an entry's key. `ttl` is in seconds.
 
-    `revision` is 0, or the revision at which the value was set if the key has been written again since, which happens
-    when a renewal asks for another time to live: etcd cannot change that of a lease.
+    `revision` is 0, or the revision at which the value was set if the key has been written again since. A renewal with
+    a different time to live writes the key again, because etcd cannot change the duration of a lease.
     """
 
     value: str
@@ -29,7 +29,7 @@ class Kept(Record, frozen=True, kw_only=True):
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry as it stands in etcd: with the revision of its last write and its lease (0: none)."""
+    """An entry in etcd, with the revision of its last write and its lease (0: none)."""
 
     entry: Entry
     ttl: float | None
@@ -37,14 +37,14 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     lease: int
 
     def shown(self) -> Entry:
-        """Return the entry. If it stands longer than this instance knew, another one renewed it, at the latest now."""
+        """Return the entry. If it has outlived the expiry that this instance knows, another instance has renewed it."""
         if self.ttl is None or self.entry.expires is None or self.entry.expires > time.time():
             return self.entry
         return msgspec.structs.replace(self.entry, expires=time.time() + self.ttl)
 
 
 class Names:
-    """The keys of etcd, as the gateway wants them, below one prefix."""
+    """Keys and ranges below one prefix, in the gateway's encoding."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix.encode()

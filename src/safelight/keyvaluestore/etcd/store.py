@@ -1,11 +1,11 @@
 """A key-value store on an etcd cluster.
 
-Each instance follows etcd by a watch and holds all entries in memory. A write returns once it has come back by the
-watch, and a read asks etcd first whether memory is up to date, so that it does not matter which instance is asked.
-While etcd does not answer, reads give what was known last: services keep finding one another.
+Each instance follows etcd by a watch and holds all entries in memory. A write returns once it has come back through the
+watch, and a read first asks etcd whether memory is up to date, so all instances give the same answers. While etcd does
+not answer, reads return the last known entries, so services keep finding one another.
 
-Revisions are those of etcd. A renewal keeps a lease alive, which etcd does not count; one that asks for another time to
-live writes the key again, and this instance does not count that.
+Revisions are those of etcd. A renewal keeps a lease alive, which does not change etcd's revision. A renewal with a
+different time to live writes the key again, which this store does not count as a change.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ log = logging.getLogger(__name__)
 _AGAIN = 1.0
 _SAID_AGAIN = 10.0
 _READ = 3.0
-"""Seconds after which a read gives what is known, since no member has answered."""
+"""Seconds after which a read returns the known entries because no member has answered."""
 
 _CAUGHT_UP = 5.0
-"""Seconds for which a call waits for the watch to bring what etcd has already confirmed."""
+"""Seconds for which a call waits for the watch to deliver a change that etcd has confirmed."""
 
 Standings = Mapping[tuple[str, str], Standing]
 
@@ -51,7 +51,7 @@ class EtcdStore:
         self._standings: Standings = {}
         self._revision = -1
         self._seen = -1
-        """The revision up to which etcd's changes have arrived, those included that do not count."""
+        """The revision up to which etcd's changes have arrived, including those that do not count."""
         self._turn = itertools.count()
         self._changed = asyncio.Event()
         self._stopping = False
@@ -67,9 +67,9 @@ class EtcdStore:
         max_entries: int = 10_000,
         registry: CollectorRegistry | None = None,
     ) -> AsyncIterator[EtcdStore]:
-        """Follow the entries below a prefix for as long as the context lasts. It waits until a member answers.
+        """Follow the entries below a prefix until the context ends. It waits until a member answers.
 
-        Raises INTERNAL where the cluster refuses the user.
+        Raises INTERNAL if the cluster refuses the user.
         """
         store = cls(gateway, prefix, max_entries)
         if registry is not None:
@@ -97,7 +97,7 @@ class EtcdStore:
         except Error as error:
             if error.code is not Code.UNAVAILABLE:
                 raise
-            log.debug("Answering with what is known: %s", error.detail)
+            log.debug("Answering with the last known entries: %s", error.detail)
         return self._page(key)
 
     async def set(self, key: str, value: str, *, instance: str = "", ttl: float | None = None) -> Entry:
@@ -183,7 +183,7 @@ class EtcdStore:
         return not answer.get("kvs")
 
     async def _write_again(self, before: Standing, ttl: float | None) -> Entry | None:
-        """Attach an entry to a lease of another duration, unless it has changed meanwhile."""
+        """Attach an entry to a lease of a different duration, unless it has changed meanwhile."""
         entry = before.entry
         unchanged = {
             "key": self._names.entry(entry.key, entry.instance),
@@ -197,7 +197,7 @@ class EtcdStore:
     async def _write(
         self, key: str, kept: Kept, instance: str, condition: dict[str, str] | None = None
     ) -> Entry | None:
-        """Write an entry in the place of those that it replaces; return None if the condition does not hold."""
+        """Write an entry and delete those that it replaces; return None if the condition does not hold."""
         put: dict[str, str] = {"key": self._names.entry(key, instance), "value": content(kept)}
         expires = None
         if kept.ttl is not None:
@@ -214,7 +214,7 @@ class EtcdStore:
         return Entry(key=key, value=kept.value, instance=instance, revision=kept.revision or revision, expires=expires)
 
     async def _catch_up(self) -> None:
-        """Wait until memory has what etcd has now. Raises UNAVAILABLE where etcd does not answer."""
+        """Wait until memory is as recent as etcd is now. Raises UNAVAILABLE if etcd does not answer."""
         answer = await self._gateway.call("kv/range", {**self._names.everything(), "keys_only": True}, within=_READ)
         current = {self._names.parse(one["key"]): int(one["mod_revision"]) for one in answer.get("kvs", [])}
         at = _revision(answer)
@@ -247,7 +247,7 @@ class EtcdStore:
             await asyncio.sleep(_AGAIN)
 
     async def _load(self) -> None:
-        """Read everything, as if the differences had arrived by the watch."""
+        """Read everything, and apply the differences as if they had arrived through the watch."""
         answer = await self._gateway.call("kv/range", self._names.everything())
         new = {self._names.parse(one["key"]): self._names.standing(one) for one in answer.get("kvs", [])}
         first = self._revision < 0
@@ -258,14 +258,14 @@ class EtcdStore:
         self._publish({**new, **kept}, _revision(answer), counts=first or not same)
 
     async def _follow(self) -> None:
-        """Follow etcd; whenever a watch ends, for whatever reason, read everything and start the next one."""
+        """Follow etcd; whenever a watch ends for any reason, read everything and start the next one."""
         said = -math.inf
         while True:
             began = time.monotonic()
             try:
                 request = {**self._names.everything(), "start_revision": str(self._seen + 1)}
                 async for answer in self._gateway.watch(request):
-                    if answer.get("canceled"):  # its first revision may be compacted away
+                    if answer.get("canceled"):  # its first revision may have been compacted
                         break
                     self._apply(answer)
                 await self._load()

@@ -14,7 +14,7 @@ from safelight.wire import Entry
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry in memory. `deadline` is on the monotonic clock, so that setting the clock expires no live service."""
+    """An entry in memory. `deadline` is monotonic, so that setting the wall clock expires no live service."""
 
     entry: Entry
     ttl: float | None

@@ -1,11 +1,11 @@
 """A key-value store in a SQLite file.
 
-All entries are in memory, where they are read; the file is for the next start. A write is applied to a draft and
-committed on the store's own thread, and is visible only after that: nobody reads what a power cut could take back.
-Writes that arrive during a commit share the next one.
+All entries are read from memory; the file is for the next start. A write is applied to a draft and committed on the
+store's own thread, and becomes visible only then, so nobody reads an entry that a power cut could undo. Writes that
+arrive during a commit share the next one.
 
-The file holds the time to live of an entry and not the moment at which it expires. After a restart each entry has its
-full time to live again, so that services stay registered after the store was down for a while; and a renewal does not
+The file contains the time to live of an entry, not the time at which it expires. After a restart each entry has its
+full time to live again, so services stay registered although the store was down for a while, and a renewal does not
 write to the file.
 """
 
@@ -65,7 +65,7 @@ class SqliteStore:
         registry: CollectorRegistry | None = None,
         foreign: bool = False,
     ) -> AsyncIterator[SqliteStore]:
-        """Open the file, or make it; anybody may have made one that is `foreign`. Raises UNAVAILABLE, DAMAGED_BLOB."""
+        """Open or create the file; `foreign` marks an untrusted one. Raises UNAVAILABLE, DAMAGED_BLOB."""
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, thread_name_prefix="keyvaluestore") as thread:
             database, rows, revision = await loop.run_in_executor(thread, open_file, path, foreign)

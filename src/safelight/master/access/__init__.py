@@ -1,1 +1,1 @@
-"""Who gets in at the master: API keys, sessions, signed links, tenants with their limits, and the audit log."""
+"""Access control of the master: API keys, sessions, signed links, tenants with their limits, and the audit log."""

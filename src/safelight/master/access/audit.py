@@ -1,7 +1,7 @@
 """The audit log: who did what to keys, tenants, recipes, links, workers and the tasks of other tenants.
 
-An entry is durable in db before the action begins, so nothing is done without one; an action that fails then has a
-second entry with the code of its error. Sign-ins that failed have one entry each, with a limit.
+An entry is durable in db before the action begins, so no action lacks one; an action that fails has a second entry with
+the code of its error. Failed sign-ins have one entry each, up to a limit.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _LINES = "application/x-ndjson"
 
 
 class AuditQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """From where to read on."""
+    """The position from which to read."""
 
-    after: Annotated[int, Meta(ge=0, le=2**62, description="the number of the last entry that is known")] = 0
+    after: Annotated[int, Meta(ge=0, le=2**62, description="the number of the last known entry")] = 0
     limit: Annotated[int, Meta(ge=1, le=10000)] = 1000
 
 
 class Audit:
-    """Writes entries, and hands them out."""
+    """Writes and returns entries."""
 
     def __init__(self, accounts: AccountClient) -> None:
         self._accounts = accounts
@@ -50,7 +50,7 @@ class Audit:
     async def record(
         self, request: web.Request, action: str, subject: str = "", *, tenant: str | None = None, **detail: Any
     ) -> AsyncIterator[None]:
-        """Record what the context does to `subject`. Raises UNAVAILABLE, before anything is done, if db is away."""
+        """Record the action of the context on `subject`. Raises UNAVAILABLE, before the action, if db is away."""
         caller = http.caller(request)
         entry = AuditEntry(
             tenant=tenant or tenant_of(request),
@@ -70,7 +70,7 @@ class Audit:
             raise
 
     async def refused(self, request: web.Request, error: Error, *, via: str, subject: str = "") -> None:
-        """Record a sign-in that failed, unless too many do. It is refused whether or not that can be written."""
+        """Record a failed sign-in, unless there are too many. The sign-in is refused even if this fails."""
         remote = client_address(request, request.app[http.SERVICE].gate.policy.proxies)
         left_out = self._refusals.admit(remote)
         if left_out is None:
@@ -90,7 +90,7 @@ class Audit:
             log.warning("A failed sign-in from %s is not in the audit log: %s", remote, failure.detail)
 
     def audited(self, endpoint: Endpoint) -> Endpoint:
-        """Record each call of an endpoint that changes recipes or workers, or tasks where they are another tenant's."""
+        """Record each call of an endpoint that changes recipes or workers, or the tasks of another tenant."""
         if not endpoint.access & Access.OPERATE or endpoint.tag not in ("tasks", "recipes"):
             return endpoint
         subjects = "workers" if endpoint.path.startswith("/workers/") else endpoint.tag

@@ -1,8 +1,8 @@
-"""The cookies of sign-in: how they are called, given and read.
+"""Name, set and read the cookies of sign-in.
 
-A page of a neighbouring name can set cookies for the whole domain, and so put a session of its own into a visitor's
-browser. Over TLS the names therefore have a prefix that browsers keep for cookies which this host has set (`__Host-`),
-or, below a path, for those that came over TLS (`__Secure-`); and of two cookies of one name, none is believed.
+A page on a sibling host can set cookies for the whole domain, and so put a session of its own into a visitor's browser.
+Over TLS the names therefore have a prefix that browsers reserve for cookies set by this host (`__Host-`) or, below a
+path, for cookies set over TLS (`__Secure-`). If there are two cookies of one name, neither is accepted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from safelight.errors import Code, Error
 
 
 def read(request: web.Request, name: str) -> str | None:
-    """Return the value of a cookie, None where there is none. Raises UNAUTHENTICATED where there are several."""
+    """Return the value of a cookie, or None. Raises UNAUTHENTICATED if there are several."""
     values = every(request, name)
     if len(values) > 1:
         sentence = "The browser sends two cookies of sign-in, one of which another site has set. Delete its cookies."
@@ -41,7 +41,7 @@ def give(
     path: str = "/",
     samesite: Literal["Strict", "Lax"] = "Strict",
 ) -> None:
-    """Set a cookie for what lies below a path of this service."""
+    """Set a cookie for a path of this service."""
     answer.set_cookie(
         _name(request, name),
         value,
@@ -54,7 +54,7 @@ def give(
 
 
 def take(request: web.Request, answer: web.StreamResponse, name: str, *, path: str = "/") -> None:
-    """Delete a cookie that was given for a path."""
+    """Delete a cookie that was set for a path."""
     answer.del_cookie(_name(request, name), path=_path(request, path), secure=_is_secure(request))
 
 
@@ -65,12 +65,12 @@ def _name(request: web.Request, name: str) -> str:
 
 
 def _path(request: web.Request, path: str) -> str:
-    """Return the path that a cookie is for; browsers take those of `__Host-` for the whole host alone."""
+    """Return the path of a cookie; browsers accept `__Host-` cookies only for the whole host."""
     prefix = http.location(request, "")
     return prefix + path if prefix or not _is_secure(request) else "/"
 
 
 def _is_secure(request: web.Request) -> bool:
-    """Say whether browsers reach this service over TLS."""
+    """Return whether browsers reach this service over TLS."""
     public = request.app[http.SERVICE].gate.policy.public
     return public.scheme == "https" if public is not None else request.secure

@@ -1,4 +1,4 @@
-"""What was read a moment ago and may be believed for a moment more."""
+"""Cache values for a few seconds."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _KNOWN = 10_000
 
 
 class Fresh(Generic[T]):
-    """Values by name, each read again once it is older than `seconds`; requests that come meanwhile share one reading.
+    """Values by name, each read again once it is older than `seconds`; concurrent requests share one read.
 
-    So a key that is revoked is refused by every master after that time, and a flood of requests costs one reading.
+    So every master refuses a revoked key after that time, and a flood of requests costs one read.
     """
 
     def __init__(self, read: Callable[[str], Awaitable[T]], *, seconds: float = 2.0) -> None:
@@ -38,7 +38,7 @@ class Fresh(Generic[T]):
         return await asyncio.shield(reading)
 
     def forget(self, name: str) -> None:
-        """Read a value again when it is next asked for."""
+        """Read a value again when it is next requested."""
         self._known.pop(name, None)
 
     async def _start(self, name: str) -> T:
@@ -51,4 +51,4 @@ class Fresh(Generic[T]):
 
 def _seen(reading: asyncio.Task[T]) -> None:
     if not reading.cancelled():
-        reading.exception()  # whoever asked was told, or has left
+        reading.exception()  # the callers got the error, or have left

@@ -1,4 +1,4 @@
-"""API keys: they are listed, created, rotated and revoked; the authenticator takes them."""
+"""List, create, rotate, revoke and authenticate API keys."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from safelight.wire.accounts import ApiKey, CreatedKey, KeyInfo, Name, Scope, Sc
 
 _DAY = 86400
 _NOTED_EVERY = 30.0
-"""Seconds between two notes of when keys were used."""
+"""Seconds between two updates of when keys were used."""
 KEY = web.RequestKey("key", str)
 """The id of the API key behind a request, its own or that of its session."""
 SECRET = web.RequestKey("secret", str)
-"""The digest of the secret of that key for which the request's session was given."""
+"""The digest of that key's secret with which the request's session was started."""
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,12 +67,12 @@ class Keys:
             return None
 
     async def valid(self, id: str) -> ApiKey | None:
-        """Return a key that is in force, as it was a moment ago."""
+        """Return a valid key, from the cache."""
         key = await self._keys.get(id)
         return key if key is not None and key.valid(time.time()) else None
 
     async def of_token(self, token: str) -> ApiKey | None:
-        """Return the key that a token is of, None for a wrong one. Counts a request of its tenant."""
+        """Return the key of a token, or None for a wrong one. Count a request of its tenant."""
         parsed = accounts.parse_token(token)
         key = await self.valid(parsed[0]) if parsed is not None else None
         if parsed is None or key is None or not key.matches(parsed[1], time.time()):
@@ -82,17 +82,17 @@ class Keys:
         return key
 
     async def authenticate(self, request: web.Request) -> Caller | None:
-        """Return the caller that the token in `Authorization: Bearer` stands for."""
+        """Return the caller for the token in `Authorization: Bearer`."""
         token = bearer(request)
         key = await self.of_token(token) if token is not None else None
         if key is None:
-            return None  # the gate refuses a token that nobody knows
+            return None  # the gate refuses a token that no authenticator knows
         request[KEY] = key.id
         return Caller(name=key.name or key.id, tenant=key.tenant, scopes=flags(key.scopes), via="key")
 
     @asynccontextmanager
     async def noting(self) -> AsyncIterator[None]:
-        """Note in db when keys were used, while the context lasts."""
+        """Record in db when keys were used, until the context ends."""
         task = asyncio.create_task(self._note(), name="key use")
         try:
             yield
@@ -105,7 +105,7 @@ class Keys:
             await asyncio.sleep(_NOTED_EVERY)
             used, self._used = self._used, {}
             if used:
-                with suppress(Error):  # the next use is noted
+                with suppress(Error):  # the next use is recorded
                     await self._accounts.used_keys(used)
 
     async def all(self, request: web.Request) -> web.Response:
@@ -131,7 +131,7 @@ class Keys:
         return _shown(made, secret)
 
     async def rotate(self, request: web.Request) -> web.Response:
-        """`POST /keys/{id}/rotate`: administrators any key of the tenant, everybody their own."""
+        """`POST /keys/{id}/rotate`: administrators may rotate any key of the tenant, others only their own."""
         asked = await http.read_json(request, KeyRotation)
         id = await self._own(request)  # noqa: A001 - a key's id is called id
         secret = accounts.new_secret()
@@ -141,7 +141,7 @@ class Keys:
         return _shown(made, secret)
 
     async def revoke(self, request: web.Request) -> web.Response:
-        """`DELETE /keys/{id}`: sessions that were given for it end as well."""
+        """`DELETE /keys/{id}`: sessions that were started with it end as well."""
         id = await self._own(request)  # noqa: A001 - as above
         async with self._audit.record(request, "keys.revoke", id):
             await self._accounts.revoke_key(id)
@@ -156,8 +156,8 @@ class Keys:
         if not http.caller(request).scopes & Access.ADMINISTER and request.get(KEY) != key.id:
             raise Error(Code.FORBIDDEN, "Only administrators may change another's key.")
         if request.get(KEY) == key.id and _secret(request) == key.previous:
-            # Otherwise whoever has a secret that was replaced could take the key over before it ends.
-            raise Error(Code.CONFLICT, "This secret of the key was replaced; show the new one to change the key.")
+            # Otherwise the holder of a replaced secret could take over the key before the secret expires.
+            raise Error(Code.CONFLICT, "This secret of the key was replaced; use the new one to change the key.")
         return key.id
 
     def endpoints(self) -> list[Endpoint]:
@@ -175,7 +175,7 @@ class Keys:
             ),
             Endpoint(
                 method="POST", path="/keys/{id}/rotate", handler=self.rotate, access=SCOPES, tag="access",
-                summary="Give an API key another secret; the one before stays valid for a while",
+                summary="Give an API key a new secret; the old one stays valid for a while",
                 body={JSON: KeyRotation}, answer={JSON: CreatedKey}, errors=errors,
             ),
             Endpoint(
@@ -186,13 +186,13 @@ class Keys:
 
 
 def _secret(request: web.Request) -> str:
-    """Return the digest of the secret that a request shows, or that its session was given for."""
+    """Return the digest of the secret in a request, or of the one that its session was started with."""
     parsed = accounts.parse_token(bearer(request) or "")
     return request.get(SECRET, "") if parsed is None else accounts.digest(parsed[1])
 
 
 def flags(scopes: list[Scope]) -> Access:
-    """Return scopes as the gate compares them; an administrator holds all."""
+    """Return scopes as the gate compares them; an administrator has all."""
     if Scope.ADMINISTER in scopes:
         return SCOPES
     held = Access(0)
@@ -202,7 +202,7 @@ def flags(scopes: list[Scope]) -> Access:
 
 
 def scopes_of(access: Access) -> list[Scope]:
-    """Return what a caller holds as scopes."""
+    """Return the access of a caller as scopes."""
     return [scope for scope in Scope if Access[scope.name] & access]
 
 

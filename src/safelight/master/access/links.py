@@ -1,8 +1,8 @@
-"""Signed links: whoever has one sees a single result or original, without a key, until it expires or is revoked.
+"""Signed links: each shows one result or original without a key, until it expires or is revoked.
 
 `link` in the query is `EXPIRES.TENANT.KEY.SIGNATURE`: Unix seconds, the tenant, the id of its signing key, and the
-HMAC-SHA256 (base64url) over the path, the output and what stands before it. A rotation of the tenant's signing key
-revokes every link that was made before.
+HMAC-SHA256 (base64url) over the path, the output and the parts before the signature. A rotation of the tenant's signing
+key revokes all earlier links.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _DAY = 86400
 
 
 class NewLink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a link shows, and for how many seconds. Without an output it shows the first one."""
+    """The output or original that a link shows, and for how many seconds. Without an output it shows the first one."""
 
     output: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     original: bool = False
@@ -41,13 +41,13 @@ class NewLink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Rotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many more seconds the replaced key stays valid."""
+    """For how many seconds the replaced key stays valid."""
 
     overlap: Annotated[float, Meta(ge=0, le=366 * _DAY)] = 0.0
 
 
 class Links:
-    """The handlers of signed links, and the authenticator that takes them."""
+    """The handlers and the authenticator of signed links."""
 
     def __init__(self, db: DbClient, accounts: AccountClient, audit: Audit) -> None:
         self._db = db
@@ -80,7 +80,7 @@ class Links:
         return web.Response(status=204)
 
     async def authenticate(self, request: web.Request) -> Caller | None:
-        """Return the caller that a signed link stands for. Raises UNAUTHENTICATED for one that does not hold."""
+        """Return the caller for a signed link. Raises UNAUTHENTICATED for an invalid one."""
         given = request.query.get("link")
         if given is None:
             return None
@@ -118,7 +118,7 @@ class Links:
             ),
             Endpoint(
                 method="POST", path="/links/rotate", handler=self.rotate, access=Access.ADMINISTER, tag="access",
-                summary="Replace the key that signs links; those made before end", body={JSON: Rotation}, status=204,
+                summary="Replace the key that signs links; earlier links end", body={JSON: Rotation}, status=204,
                 errors=(Code.INVALID_REQUEST, Code.UNAVAILABLE),
             ),
         ]  # fmt: skip

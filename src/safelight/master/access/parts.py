@@ -1,4 +1,4 @@
-"""The parts of access control, put together: what authenticates requests, and what has endpoints."""
+"""Assemble the parts of access control: authenticators and endpoints."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class AccessConfig(serve.PublicConfig, frozen=True, kw_only=True):
-    """The settings of who gets in at the master."""
+    """The access settings of the master."""
 
     session_lifetime: Annotated[
         settings.Period, Meta(description="How long somebody who signed in on the page stays signed in.")
@@ -54,7 +54,7 @@ class AccessConfig(serve.PublicConfig, frozen=True, kw_only=True):
         ),
     ] = ""
     oidc_client_id: Annotated[
-        str, Meta(description="What the provider calls this system.", extra={"metavar": "ID"})
+        str, Meta(description="The id under which the provider knows this system.", extra={"metavar": "ID"})
     ] = ""
     oidc_client_secret_file: Annotated[
         str | None,
@@ -73,7 +73,7 @@ class MasterAccess:
     """Keys, sessions, links, tenants and the audit log of one master."""
 
     def __init__(self, config: AccessConfig, service: serve.Service, db: DbClient) -> None:
-        """Add what authenticates requests to the service's gate."""
+        """Add the authenticators to the service's gate."""
         self.accounts = accounts = service.uses(AccountClient, "db")
         self.quotas = Quotas(accounts)
         self.audit = audit = Audit(accounts)
@@ -83,7 +83,7 @@ class MasterAccess:
         sessions = Sessions(accounts, self._keys, self.quotas, audit, lifetime=config.session_lifetime)
         self._oidc = _oidc(config, sessions, self.quotas) if config.oidc_issuer else None
         self.routes = self._oidc.routes() if self._oidc is not None else []
-        # A link comes before a session: whoever is signed in may open one of another tenant.
+        # Links are tried before sessions, so that signed-in users can open links of other tenants.
         service.gate.authenticators += [self._keys.authenticate, links.authenticate, sessions.authenticate]
         if config.user_header:
             proxies = service.gate.policy.proxies
@@ -98,7 +98,7 @@ class MasterAccess:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Note in db when keys were used, and reach the identity provider, while the context lasts."""
+        """Record in db when keys were used, and keep a session to the identity provider, until the context ends."""
         async with AsyncExitStack() as stack:
             if self._oidc is not None:
                 await stack.enter_async_context(self._oidc.provider.connected())
@@ -107,7 +107,7 @@ class MasterAccess:
 
 
 def _oidc(config: AccessConfig, sessions: Sessions, quotas: Quotas) -> "OidcSignIn":
-    """Make the sign-in by an identity provider; a mistake ends the program with a sentence."""
+    """Make the sign-in by an identity provider; an invalid setting ends the program with a message."""
     if not config.public_url:
         settings.fail("--oidc-issuer: say where the provider sends people back to (--public-url).")
     if not config.oidc_client_id or config.oidc_users is None:
@@ -130,7 +130,7 @@ def _oidc(config: AccessConfig, sessions: Sessions, quotas: Quotas) -> "OidcSign
 
 
 def _proxy_users(config: AccessConfig, quotas: Quotas, proxies: Networks) -> ProxyUsers:
-    """Make the authenticator of users whom proxies sign in; a mistake ends the program with a sentence."""
+    """Make the authenticator of users whom proxies sign in; an invalid setting ends the program with a message."""
     if not proxies:
         settings.fail("--user-header: name the proxies that may send it (--trusted-proxies).")
     try:

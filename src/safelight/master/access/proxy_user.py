@@ -1,4 +1,4 @@
-"""Users whom a named proxy vouches for: it signs them in, and passes their name on in a header."""
+"""Authenticate users whom a trusted proxy signs in, by the header with their name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST = 200
 
 
 class ProxyUsers:
-    """The authenticator. Only a request that a named proxy has sent may carry the header."""
+    """The authenticator. The header counts only in requests of a trusted proxy."""
 
     def __init__(self, quotas: Quotas, proxies: Networks, *, header: str, tenant: str, scopes: Access) -> None:
         """Take the user's name from `header`; all such users belong to `tenant` and hold `scopes`."""
@@ -25,12 +25,12 @@ class ProxyUsers:
         self._scopes = scopes
 
     async def authenticate(self, request: web.Request) -> Caller | None:
-        """Return the caller that a proxy names; None where it names nobody, or the request comes from elsewhere."""
+        """Return the caller that a proxy names, or None if it names nobody or the request did not come from a proxy."""
         names = request.headers.getall(self._header, [])
         if not names or (request.remote or "") not in self._proxies:
             return None
         if request.app[http.SERVICE].gate.origins.is_named(request):
-            return None  # a browser has added what the proxy knows its user by
+            return None  # the browser added the cookie by which the proxy knows its user
         name = names[0].strip()
         if len(names) > 1 or not 0 < len(name) <= _LONGEST or not name.isprintable():
             raise Error(Code.UNAUTHENTICATED, f"The proxy must send one {self._header} with the user's name.")

@@ -1,4 +1,4 @@
-"""What each tenant may use: uploads at once, waiting tasks, bytes kept, requests a second."""
+"""Enforce the limits of tenants: uploads at once, waiting tasks, stored bytes, requests per second."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from safelight.wire.accounts import Granted, Tenant, TenantUse, Wanted
 log = logging.getLogger(__name__)
 
 _TAKEN_FOR = 0.1
-"""Seconds' worth of requests that are taken at once; a master that has more to itself would starve the others."""
+"""Seconds' worth of requests to take from db at once; a larger share would starve the other masters."""
 _RENEWED = 10.0
-"""Seconds after which it is said again how many uploads are under way."""
+"""Seconds between two reports of how many uploads are in progress."""
 
 
 class _Requests:
@@ -31,11 +31,11 @@ class _Requests:
         self.lock = asyncio.Lock()
         self.left = 0
         self.until = 0.0
-        """When those that are left go back; time is that of the monotonic clock."""
+        """When the remaining ones are given back, by the monotonic clock."""
         self.none_before = 0.0
 
     def take(self, now: float) -> bool:
-        """Take one of those that are left."""
+        """Take one request, if any is left."""
         if not self.left or now >= self.until:
             return False
         self.left -= 1
@@ -43,9 +43,9 @@ class _Requests:
 
 
 class Quotas:
-    """Keeps the limits of tenants, which all masters share: db counts for them.
+    """Enforces the limits of tenants, which apply to all masters together: db counts for them.
 
-    Those on tasks and bytes are db's to keep; here uploads are refused early.
+    db enforces the limits on tasks and bytes; here uploads are only refused early.
     """
 
     def __init__(self, accounts: AccountClient) -> None:
@@ -56,17 +56,19 @@ class Quotas:
         self._requests: dict[str, _Requests] = {}
         self._uploads: Counter[str] = Counter()
         self._counting: dict[str, asyncio.Lock] = {}
-        """By tenant: one call at a time says how many uploads are under way, so the last one that arrives is right."""
+        """By tenant: one report at a time says how many uploads are in progress, so that the last one to arrive is
+        right.
+        """
 
     async def _read_use(self, _name: str) -> dict[str, TenantUse]:
         return {use.tenant: use for use in await self._accounts.use()}
 
     async def tenant(self, id: str) -> Tenant:
-        """Return a tenant as it was a moment ago. Raises NOT_FOUND."""
+        """Return a tenant, from the cache. Raises NOT_FOUND."""
         return await self._tenants.get(id)
 
     def changed(self, id: str) -> None:
-        """Read a tenant again."""
+        """Drop a tenant from the cache."""
         self._tenants.forget(id)
         self._requests.pop(id, None)
 
@@ -104,7 +106,7 @@ class Quotas:
 
     @asynccontextmanager
     async def upload(self, id: str) -> AsyncIterator[None]:
-        """Take one of a tenant's places for uploads. Raises TOO_MANY_REQUESTS where it has none or no room left."""
+        """Take one of a tenant's places for uploads. Raises TOO_MANY_REQUESTS if no place or no room is left."""
         limits = (await self._tenants.get(id)).limits
         if limits.waiting is not None or limits.bytes is not None:
             use = (await self._use.get("all")).get(id)
@@ -123,7 +125,7 @@ class Quotas:
             await asyncio.shield(self._end(id))
 
     async def room(self, id: str) -> int | None:
-        """Return how many more bytes a tenant may keep, as it was a moment ago; None where that has no limit."""
+        """Return how many more bytes a tenant may keep, by cached numbers, or None if there is no limit."""
         most = (await self._tenants.get(id)).limits.bytes
         if most is None:
             return None
@@ -161,7 +163,7 @@ class Quotas:
 
 
 def _too_many(tenant: str, rate: float, retry_after: float) -> Error:
-    detail = f"More than {rate:g} requests a second came from the tenant {tenant}. Wait before the next."
+    detail = f"The tenant {tenant} sent more than {rate:g} requests per second. Wait before the next one."
     return Error(Code.TOO_MANY_REQUESTS, detail, retry_after=retry_after, limit=rate)
 
 

@@ -1,4 +1,4 @@
-"""Sessions: a browser exchanges a key, or a link that works once, for a cookie."""
+"""Sessions: a browser exchanges a key, or a one-time link, for a cookie."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _SAFE = ("GET", "HEAD")
 
 
 class SignIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to sign in with: an API key, or the ticket of a sign-in link."""
+    """The credential to sign in with: an API key, or the ticket of a sign-in link."""
 
     key: Annotated[str, Meta(max_length=512)] | None = None
     ticket: Annotated[str, Meta(max_length=512)] | None = None
 
 
 class Sessions:
-    """The handlers of sessions, and the authenticator that takes their cookie."""
+    """The handlers of sessions, and the authenticator of their cookie."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Sessions:
         self._audit = audit
         self._lifetime = lifetime
         self.providers: list[str] = []
-        """Names of other ways to sign in, each below /sign-in/; the page shows a button for it."""
+        """Names of other ways to sign in, each at a path below /sign-in/; the page shows a button for each."""
         self._sessions: Fresh[Session | None] = Fresh(self._read)
 
     async def _read(self, id: str) -> Session | None:
@@ -69,10 +69,10 @@ class Sessions:
             return None
 
     async def authenticate(self, request: web.Request) -> Caller | None:
-        """Return the caller that a session's cookie stands for; None where there is none, or it has ended."""
+        """Return the caller for a session's cookie, or None if there is none or it has ended."""
         cookie = cookies.read(request, _COOKIE)
         if cookie is None or request.app[http.SERVICE].gate.origins.is_named(request):
-            return None  # pages of named origins call with a key, not with what a browser adds
+            return None  # pages of allowed origins must use a key, not a cookie
         session = await self._sessions.get(accounts.digest(cookie))
         if session is None or session.expires < time.time():
             return None
@@ -81,7 +81,7 @@ class Sessions:
             if key is None or (session.secret and not key.accepts(session.secret, time.time())):
                 return None
         if request.method not in _SAFE and not {"Sec-Fetch-Site", hdrs.ORIGIN} & request.headers.keys():
-            # A browser says which page a request comes from, and the gate has looked at that.
+            # The browser says which page sent the request, and the gate has checked it.
             raise Error(Code.FORBIDDEN, "A session's cookie changes things only from the web page; use an API key.")
         await self._quotas.request(session.tenant)
         request[KEY], request[SECRET] = session.key, session.secret
@@ -127,7 +127,7 @@ class Sessions:
 
     @asynccontextmanager
     async def noting_refusals(self, request: web.Request, via: str, subject: str = "") -> AsyncIterator[None]:
-        """Put a sign-in that is refused within the context into the audit log."""
+        """Record a sign-in that is refused within the context in the audit log."""
         try:
             yield
         except Error as error:
@@ -198,13 +198,13 @@ class Sessions:
             id = accounts.digest(cookie)  # noqa: A001 - a session's id is called id
             await self._accounts.end_session(id)
             self._sessions.forget(id)
-        # Browsers forget the photos that they hold to show them again without asking for their bytes.
+        # Let the browser forget its cached photos.
         answer = web.Response(status=204, headers={"Clear-Site-Data": '"cache"'})
         cookies.take(request, answer, _COOKIE)
         return answer
 
     async def invite(self, request: web.Request) -> web.Response:
-        """`POST /sign-in-links`: for an administrator of the system, who has no key yet."""
+        """`POST /sign-in-links`: for an administrator of the system who has no key yet."""
         secret = accounts.new_secret()
         ticket = Ticket(
             id=accounts.digest(secret),
@@ -245,7 +245,7 @@ class Sessions:
 
 
 def _shown_id(key: str | None) -> str:
-    """Return the part of a key that is not a secret, where it has the form of one."""
+    """Return the part of a key that is not secret, if the text has the form of a key."""
     found = accounts.parse_token((key or "").strip())
     return found[0] if found else ""
 

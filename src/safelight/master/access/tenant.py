@@ -18,23 +18,23 @@ _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 
 def is_operator(caller: Caller) -> bool:
-    """Say whether a caller administers the whole system: tenants, and everything of theirs."""
+    """Return whether a caller administers the whole system, including all tenants."""
     return caller.tenant == DEFAULT_TENANT and bool(caller.scopes & Access.ADMINISTER)
 
 
 def check_operator(request: web.Request, do: str) -> None:
-    """Raise FORBIDDEN for whoever does not administer the whole system; `do` says what only such callers do."""
+    """Raise FORBIDDEN unless the caller administers the whole system; `do` names the action."""
     if not is_operator(http.caller(request)):
         raise Error(Code.FORBIDDEN, f"Only administrators of the tenant {DEFAULT_TENANT} {do}.")
 
 
 def named(request: web.Request) -> str | None:
-    """Return the tenant that a request names: in the header, or in its address, where browsers can send no header."""
+    """Return the tenant that a request names in the header, or in the query if it cannot send headers."""
     return request.headers.get(HEADER) or request.query.get(http.TENANT)
 
 
 def tenant_of(request: web.Request) -> str:
-    """Return the caller's tenant, or the one that an operator names. Raises FORBIDDEN for anybody else who does."""
+    """Return the caller's tenant, or the one that an operator names. Raises FORBIDDEN if anybody else names one."""
     caller = http.caller(request)
     tenant = named(request)
     if tenant is None or tenant == caller.tenant:

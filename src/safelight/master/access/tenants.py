@@ -1,4 +1,4 @@
-"""Tenants: operators list, create, change and delete them."""
+"""Endpoints with which operators list, create, change and delete tenants."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Tenants:
         self._audit = audit
 
     async def all(self, request: web.Request) -> web.Response:
-        """`GET /tenants`: all for operators, the own one for administrators of another tenant."""
+        """`GET /tenants`: operators see all, administrators of other tenants only their own."""
         caller = http.caller(request)
         use = {use.tenant: use for use in await self._accounts.use()}
         if is_operator(caller):
@@ -95,7 +95,7 @@ class Tenants:
         return [
             Endpoint(
                 method="GET", path="/tenants", handler=self.all, access=Access.ADMINISTER, tag="access",
-                summary="List tenants, their limits and what they have", answer={JSON: list[TenantSeen]},
+                summary="List tenants, their limits and what they use", answer={JSON: list[TenantSeen]},
                 errors=(Code.UNAVAILABLE,),
             ),
             Endpoint(

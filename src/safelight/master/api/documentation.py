@@ -1,4 +1,4 @@
-"""The documentation that the master serves: the OpenAPI document, and a page that shows it."""
+"""Serve the documentation: the OpenAPI document, and a page that shows it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def routes(endpoints: Sequence[Endpoint]) -> list[route.Route]:
     """Return the routes of the documentation of these endpoints."""
 
     @cache
-    def document() -> dict[str, Any]:  # made when somebody asks for it: most starts of a master never need it
+    def document() -> dict[str, Any]:  # made on the first request, since most masters never need it
         return openapi.document(endpoints)
 
     async def openapi_json(request: web.Request) -> web.Response:

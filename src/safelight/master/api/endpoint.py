@@ -16,7 +16,7 @@ from safelight.errors import Code
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A method on a path, for whoever holds one of `access`.
+    """A method on a path, for callers with one flag of `access`.
 
     `query` is the record of its parameters. `body` and `answer` map media types to their contents: a type that msgspec
     can describe, or a JSON Schema; an answer without content has no media type. `request_headers` maps header names to
@@ -56,7 +56,7 @@ BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
 
 
 def add(app: web.Application, endpoints: Iterable[Endpoint]) -> None:
-    """Add endpoints to the router. Whatever answers GET also answers HEAD."""
+    """Add endpoints to the router. Every GET route also answers HEAD."""
     for endpoint in endpoints:
         for method in ("GET", "HEAD") if endpoint.method == "GET" else (endpoint.method,):
             one = Route(

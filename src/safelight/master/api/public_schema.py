@@ -1,4 +1,4 @@
-"""The records of the public API: tasks without the fields that only services may see."""
+"""The public records of the API: tasks without the fields that only services may see."""
 
 from __future__ import annotations
 

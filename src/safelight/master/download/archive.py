@@ -28,13 +28,13 @@ _ZIP = "application/zip"
 _FORM = "application/x-www-form-urlencoded"
 _FORM_BYTES = 4 << 20
 _MAX_TASKS = 10_000
-"""Tasks that a request can name."""
+"""The most tasks that a request can name."""
 _STALL_TIMEOUT = 60.0
 """Seconds after which a client that reads nothing is disconnected."""
 
 
 class ArchiveQuery(TaskFilter, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which results; without any of these, those of every finished task."""
+    """The results to download; without any filter, those of every finished task."""
 
     tasks: Annotated[str, Meta(description="ids of tasks, separated by commas")] = ""
     output: Annotated[str, Meta(description="only the outputs of this name", max_length=64)] | None = None
@@ -74,7 +74,7 @@ class Archive:
             await response.prepare(request)
             return response
         async with aclosing(zipped(self._storage, _joined(first, members))) as chunks:
-            # The answer begins once there is something to send: while storage is away, it is a refusal.
+            # The response begins with the first bytes, so that it can be an error while storage is away.
             return await self._stream(request, response, await anext(chunks), chunks)
 
     @staticmethod
@@ -88,7 +88,7 @@ class Archive:
                 await _write(response, chunk)
             await response.write_eof()
         except (Error, OSError) as error:
-            # Nobody may take an incomplete archive for a complete one.
+            # Close the connection, so that an incomplete archive is not taken for a complete one.
             if request.transport is not None:
                 request.transport.abort()
             if isinstance(error, Error):
@@ -108,7 +108,7 @@ class Archive:
         if query.tasks:
             ids = dict.fromkeys(map(str.strip, query.tasks.split(",")))
             if len(ids) > _MAX_TASKS:
-                sentence = f"One archive holds at most {_MAX_TASKS} tasks that are named; ask for several archives."
+                sentence = f"An archive can name at most {_MAX_TASKS} tasks; request several archives."
                 raise Error(Code.INVALID_REQUEST, sentence, position="tasks", limit=_MAX_TASKS)
             for id in ids:  # noqa: A001 - a task's id is called id
                 try:
@@ -116,7 +116,7 @@ class Archive:
                 except Error as error:
                     if error.code is not Code.NOT_FOUND:
                         raise
-                    continue  # deleted since it was chosen; the others are wanted all the same
+                    continue  # deleted since it was chosen; send the others
                 if query.recipe in (None, task.recipe) and query.batch in (None, task.batch):
                     yield task
             return
@@ -138,7 +138,7 @@ class Archive:
             "additionalProperties": False,
         }
         errors = (Code.INVALID_REQUEST, Code.NOT_FOUND, Code.UNAVAILABLE)
-        description = "Streamed as it is read; nothing is compressed again. A task without a result is left out."
+        description = "The archive is streamed, without compressing photos again. Tasks without a result are left out."
         return [
             Endpoint(
                 method="GET", path="/archive", handler=self.get, access=Access.READ, tag="results",
@@ -165,7 +165,7 @@ async def _joined(first: tuple[Task, File], rest: AsyncIterator[tuple[Task, File
 
 
 class _Sink:
-    """A file for `zipfile` that cannot seek, and is emptied after each chunk."""
+    """An unseekable file for `zipfile`, which is emptied after each chunk."""
 
     def __init__(self) -> None:
         self._held = bytearray()
@@ -183,7 +183,7 @@ class _Sink:
 
 
 async def zipped(storage: StorageClient, members: AsyncIterator[tuple[Task, File]]) -> AsyncGenerator[bytes, None]:
-    """Stream a ZIP of blobs. Only its directory is kept in memory, some hundred bytes for each file."""
+    """Stream a ZIP of blobs. Only its directory is kept in memory, a few hundred bytes for each file."""
     sink = _Sink()
     names: set[str] = set()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""Send results and originals, streamed from storage, so that no browser runs them as a page."""
+"""Stream results and originals from storage, with headers that keep browsers from running them as a page."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ _HARMLESS = {
 PARTLY: dict[int, dict[str, Any]] = {206: {"image/*": BINARY}, 304: {}}
 """The answers to Range and to conditional requests."""
 _ELSEWHERE: dict[int, dict[str, Any]] = {**PARTLY, 307: {}}
-"""These and a redirect to the bucket."""
+"""The same, and a redirect to the bucket."""
 _AT_ONCE = 1 << 20
-"""Bytes of a file that are sent in one call; a client has to take them within `_STALL_TIMEOUT`."""
+"""Bytes of a file to send in one call; the client must read them within `_STALL_TIMEOUT`."""
 _CONDITIONS = ("If-Range", "If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
 _REDIRECTED = 1 << 20
-"""Bytes from which on a client is sent to the bucket, where it reaches that; a smaller file costs less than asking."""
+"""Bytes from which on a client is redirected to a public bucket; sending a smaller file costs less than a redirect."""
 _LINK_LASTS = 60
 _ASK_AGAIN = 60.0
-"""Seconds for which storage is not asked again after it has said that clients do not reach its bucket."""
+"""Seconds before storage is asked again whether clients can reach its bucket, after it said no."""
 _STALL_TIMEOUT = 60.0
 """Seconds after which a client that reads nothing is disconnected."""
 
 
 class ResultQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which output to send, and whether a browser should save it."""
+    """The output to send, and whether a browser should save it."""
 
     output: Annotated[str, Meta(description="its name; without one, the first", max_length=64)] | None = None
     download: Annotated[bool, Meta(description="let a browser save it rather than show it")] = False
@@ -102,7 +102,7 @@ class Downloads:
         if task.state is not State.FINISHED:
             raise _no_result(task)
         if not task.outputs and task.lease is not None:
-            # A classic worker has finished the task at db: its result is stored under the id of its lease.
+            # A classic worker finished the task: its result is stored under the id of its lease.
             task = task.evolve(outputs=[await self.named_output(await self._storage.named(task.lease))])
         output = next((made for made in task.outputs if name in (None, made.name)), None)
         if output is None:
@@ -117,7 +117,7 @@ class Downloads:
         )
 
     async def named_output(self, blob: Blob) -> Output:
-        """Describe the result that a classic worker has stored."""
+        """Describe the result that a classic worker stored."""
         return Output(name="image", digest=blob.digest, size=blob.size, media_type=await self.media_type(blob))
 
     async def original_file(self, task: Task, *, attached: bool = False) -> File:
@@ -142,9 +142,10 @@ class Downloads:
         return media_type_or_bytes(head)
 
     async def _redirect(self, request: web.Request, file: File) -> web.Response | None:
-        """Send a client to the bucket for a large file, by a link that is valid for a minute; None if that cannot be.
+        """Redirect a client to the bucket for a large file, by a link that is valid for a minute; None if that is not
+        possible.
 
-        Pages get the bytes from here, because their policy allows no other origin, and so do conditional requests,
+        The web page gets the bytes from here, because its policy allows no other origin; so do conditional requests,
         because the bucket has ETags of its own.
         """
         for_page = request.headers.get("Sec-Fetch-Dest", "document") != "document"
@@ -188,13 +189,13 @@ class Downloads:
             Code.INVALID_REQUEST, Code.NOT_FOUND, Code.CONFLICT, Code.PRECONDITION_FAILED, Code.RANGE_NOT_SATISFIABLE,
             Code.OPERATION_FAILED, Code.UNSUPPORTED_FORMAT, Code.DAMAGED_BLOB, Code.UNAVAILABLE,
         )  # fmt: skip
-        headers = {"Range": "bytes of it only", "If-None-Match": "the ETag that is known already"}
+        headers = {"Range": "a range of bytes", "If-None-Match": "the ETag of a cached copy"}
         return [
             Endpoint(
                 method="GET", path="/task/{id}/result", handler=self.result, access=Access.READ | Access.LINK,
                 tag="results",
                 summary="Download an output",
-                description="409 before the task has ended; the failure's own problem where it has failed.",
+                description="409 before the task has ended; the problem of its failure if it has failed.",
                 query=ResultQuery, request_headers=headers, answer={"image/*": BINARY}, also=_ELSEWHERE, errors=errors,
             ),
             Endpoint(
@@ -207,9 +208,9 @@ class Downloads:
 
 
 async def _send_body(request: web.Request, response: web.StreamResponse, answer: BlobAnswer) -> None:
-    """Send the bytes of a blob: by sendfile where it is a file of this process.
+    """Send the bytes of a blob, by sendfile if this process has it as a file.
 
-    Where that fails, close the connection, so that nobody takes an incomplete body for a complete one.
+    If that fails, close the connection, so that an incomplete body is not taken for a complete one.
     """
     if request.method == "HEAD" or answer.status == 304:
         return
@@ -224,7 +225,7 @@ async def _send_body(request: web.Request, response: web.StreamResponse, answer:
                 await _taken(response.write(chunk))
         await _taken(response.write_eof())
     except _LeftError as left:
-        log.debug("The client of %s has left: %s", request.path, left)
+        log.debug("The client of %s has disconnected: %s", request.path, left)
         _abort(request)
     except (aiohttp.ClientError, TimeoutError, OSError, Error, asyncio.IncompleteReadError) as error:
         log.warning("A download of %s was interrupted: %s", request.path, error or type(error).__name__)
@@ -232,7 +233,7 @@ async def _send_body(request: web.Request, response: web.StreamResponse, answer:
 
 
 class _LeftError(Exception):
-    """A client has closed its connection, or reads nothing."""
+    """A client has closed its connection, or does not read."""
 
 
 async def _taken(sending: Awaitable[object]) -> None:
@@ -246,7 +247,7 @@ async def _taken(sending: Awaitable[object]) -> None:
 def _no_result(task: Task) -> Error:
     if task.state in (State.FAILED, State.QUARANTINED) and task.failure is not None:
         error = task.failure.error()
-        # The task has ended, so repeating the request is useless even if its attempts failed with a transient error.
+        # The task has ended, so repeating the request is useless even if the error was transient.
         return Error(Code.CONFLICT, error.detail, failure=error.code.value) if error.transient else error
     sentences = {
         State.UPLOADING: "The photo of this task is still being uploaded.",

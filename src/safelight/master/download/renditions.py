@@ -1,8 +1,9 @@
-"""Renditions for the web page: originals and results in a size and format that every browser shows; and previews.
+"""Renditions for the web page, which are originals and results in a size and format that every browser shows; and
+previews.
 
-What a browser can show is sent as it is. Anything else is made by a worker as an internal task, which is deleted as
-soon as it is done; its blob stays in storage until it is collected, and this master remembers it until then. Renditions
-are therefore a cache: no list shows them, and they do not long outlive what they show.
+Files that browsers can show are sent as they are. For others, a worker makes a rendition as an internal task, which is
+deleted as soon as it is done. Its blob stays in storage until it is collected, and this master remembers it until then.
+Renditions are therefore a cache: no list shows them, and they do not outlive their photos for long.
 """
 
 from __future__ import annotations
@@ -36,9 +37,11 @@ _SMALL_ENOUGH = {"small": 200_000, "large": 3_000_000}
 """Bytes up to which an image is sent as it is."""
 _SIDES = {"small": 480, "large": 2048}
 _WAIT = 60.0
-"""Seconds after which a rendition that no worker has made is given up, until somebody asks again."""
+"""Seconds after which to give up a rendition that no worker has made, until it is requested again."""
 _QUEUED = 64
-"""How many renditions of a tenant may be on their way at once. A tenant whose queue is paused holds up no other's."""
+"""How many renditions of a tenant may be in progress at once, so that a tenant with a paused queue does not delay
+others.
+"""
 _PREVIEW_WAIT = 60.0
 _KNOWN = 10_000
 _AT_ONCE = 8
@@ -50,11 +53,11 @@ T = TypeVar("T")
 
 
 _Key = tuple[str, str, Size]
-"""A tenant, the digest of a source, and a size. What was made for one tenant is not given to another."""
+"""A tenant, the digest of a source, and a size. A rendition is never shared between tenants."""
 
 
 class RenditionQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to show: an output by its name or, without one, the original."""
+    """The file to show: an output by its name or, without one, the original."""
 
     output: Annotated[str, Meta(max_length=64)] | None = None
     size: Size = "small"
@@ -117,7 +120,7 @@ class Renditions:
         return http.json_response(public(made))
 
     async def _rendition_of(self, tenant: str, source: File, size: Size, wait: float) -> File | None:
-        """Return the rendition, or None where it takes longer than the caller waits."""
+        """Return the rendition, or None if it takes longer than the caller waits."""
         key = (tenant, source.digest, size)
         if (file := self._made.get(key)) is not None:
             self._made.move_to_end(key)
@@ -127,7 +130,7 @@ class Renditions:
         making = self._making.get(key)
         if making is None:
             if sum(tenant == other for other, _, _ in self._making) >= _QUEUED:
-                return None  # the others first; whoever asks again takes their place
+                return None  # let the others go first; a repeated request queues again
             making = self._making[key] = asyncio.create_task(self._make(tenant, source, size), name="rendition")
             making.add_done_callback(lambda done: self._forget(key, done))
         done, _ = await asyncio.wait([making], timeout=wait)
@@ -137,7 +140,7 @@ class Renditions:
         del self._making[key]
         if done.cancelled():
             return
-        error = done.exception()  # retrieve it, since whoever waited may have left
+        error = done.exception()  # retrieve the error, since the callers may have left
         if isinstance(error, Error) and not error.transient:
             _remember(self._failed, key, error)
 
@@ -191,8 +194,8 @@ class Renditions:
                 method="GET", path="/task/{id}/rendition", handler=self.rendition, access=Access.READ, tag="results",
                 summary="See a photo or an output in a size and format for browsers",
                 description=(
-                    "Answers 202, without content, where a worker is still making it: ask again, or follow the events "
-                    "of internal tasks to learn when it is there."
+                    "Answers 202, without content, while a worker is still making it: ask again, or follow the "
+                    "events of internal tasks to learn when it is ready."
                 ), also={202: {}},
                 query=RenditionQuery, answer={"image/*": BINARY}, errors=(*errors, Code.UNSUPPORTED_FORMAT),
             ),

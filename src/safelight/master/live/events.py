@@ -36,20 +36,20 @@ _ID = re.compile(r"([0-9]{1,19})(?:-([0-9A-Za-z-]{1,64}))?")
 _HEADERS = {
     "Content-Type": _STREAM,
     "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",  # a proxy in front must not hold events back
+    "X-Accel-Buffering": "no",  # a proxy must not buffer events
     "X-Content-Type-Options": "nosniff",
 }
 
-After = Annotated[int, Meta(ge=0, le=_BIGGEST, description="the number of the last change that is known; default: now")]
+After = Annotated[int, Meta(ge=0, le=_BIGGEST, description="the number of the last known change; default: now")]
 
 
 class TaskEventQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """After which change to read those of a task. `wait` and `limit` apply to JSON."""
+    """After which change to read the changes of a task. `wait` and `limit` apply to JSON."""
 
     after: After | None = None
     wait: Annotated[float, Meta(ge=0, le=60, description="seconds to wait for the first change")] = 0.0
     limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
-    known: Annotated[str, Meta(max_length=64, description="the `db` of the page or of the stream's id before")] = ""
+    known: Annotated[str, Meta(max_length=64, description="the `db` of the previous page or stream id")] = ""
 
 
 class EventQuery(TaskEventQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,7 +113,7 @@ class Events:
         data = _RETRY + b"id: %b\n\n" % stream_id(after, known)
         try:
             while not self._stopping.is_set():
-                # A reader that reads nothing must not use up memory; it can resume where it was disconnected.
+                # A client that does not read must not use up memory; it can resume where it was disconnected.
                 async with asyncio.timeout(self._stall_timeout):
                     await response.write(data)
                 after, known, data = await self._next(after, known, task, tenant)
@@ -124,7 +124,7 @@ class Events:
             if request.transport is not None:
                 request.transport.abort()
         except ConnectionError:
-            pass  # the reader has left
+            pass  # the reader has disconnected
         return response
 
     async def _next(self, after: int, known: str, task: str | None, tenant: str) -> tuple[int, str, bytes]:
@@ -149,11 +149,11 @@ class Events:
         answer = {_STREAM: {"type": "string"}, JSON: EventPage}
         description = (
             "Server-sent events, each with an Event as data and, as id, its number, a hyphen and the name of the "
-            "database; a broken stream resumes by Last-Event-ID, or by `after` and `known`. An event named `missed` "
-            "says that retention removed some, or that an older copy of the database was restored: read the tasks "
-            "again. With `Accept: application/json`, one page as a long poll."
+            "database; a broken stream resumes by Last-Event-ID, or by `after` and `known`. An event named "
+            "`missed` means that retention removed some events, or that an older copy of the database was "
+            "restored: read the tasks again. With `Accept: application/json`, one page as a long poll."
         )
-        headers = {"Last-Event-ID": "the id of the last change that is known, or its number, as browsers send it"}
+        headers = {"Last-Event-ID": "the id of the last known change, or its number, as browsers send it"}
         errors = (Code.INVALID_REQUEST, Code.TOO_MANY_REQUESTS, Code.UNAVAILABLE)
         return [
             Endpoint(
@@ -170,7 +170,7 @@ class Events:
 
 
 def _bound_buffer(request: web.Request) -> None:
-    """Limit what the kernel buffers for a slow reader; by default it would be megabytes for each."""
+    """Limit the kernel's send buffer, which could otherwise hold megabytes for each slow reader."""
     connected = request.transport.get_extra_info("socket") if request.transport is not None else None
     if connected is not None:
         with suppress(OSError):
@@ -178,7 +178,7 @@ def _bound_buffer(request: web.Request) -> None:
 
 
 def _resumed(request: web.Request) -> tuple[int | None, str]:
-    """Return the number that a stream is resumed after, and the database that gave it where the id says so."""
+    """Return the number after which a stream resumes, and the database that gave it if the id names it."""
     text = request.headers.get("Last-Event-ID", "")
     if not text:
         return None, ""

@@ -21,14 +21,14 @@ _WAIT = 30.0
 _PAGE = 1000
 _PAUSE_WITH_READERS = 0.002
 _PAUSE_WITHOUT_READERS = 0.1
-"""Seconds between two requests to db, with and without waiting readers; each fetches what has happened meanwhile."""
+"""Seconds between two requests to db, with and without waiting readers; each fetches all changes since the last."""
 _BURST = 10
 _PAGES_PER_SECOND = 40
-"""Pages that are read without a pause, and pages per second in the long run, which then have more events each."""
+"""Pages to read without a pause, and pages per second in the long run, which then have more events each."""
 
 
 class Feed:
-    """Changes by number. A reader is just the number of its last change; no state is kept for it."""
+    """Changes by number. A reader is only the number of its last change; the feed keeps no other state for it."""
 
     def __init__(self, db: DbClient) -> None:
         self._db = db
@@ -40,7 +40,7 @@ class Feed:
         self._oldest = 0
         self._db_known = ""
         self._waiting: dict[str, dict[asyncio.Future[None], None]] = {}
-        """By what they wait for; they are woken in the order in which they came."""
+        """Waiting readers by what they wait for; they are woken in order of arrival."""
         self._wanted = asyncio.Event()
         self._stopped = False
         self._credit = float(_BURST)
@@ -48,7 +48,7 @@ class Feed:
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
-        """Follow db for as long as the context lasts."""
+        """Follow db until the context ends."""
         try:
             async with background.running(self._follow, "feed"):
                 yield
@@ -56,13 +56,13 @@ class Feed:
             self.stop()
 
     def stop(self) -> None:
-        """End every wait of a reader now, and let none wait again."""
+        """End every wait now, and let no reader wait again."""
         self._stopped = True
         self._wake(set(self._waiting))
 
     @property
     def db(self) -> str:
-        """The database that was followed last, as pages name it; empty before the first page."""
+        """The database of the latest page, as pages name it; empty before the first page."""
         return self._db_known
 
     async def now(self) -> int:
@@ -90,14 +90,14 @@ class Feed:
             changed = self._await_change(key)
             try:
                 found = self._kept(after, limit, task, tenant) if known in ("", self._db_known) else None
-                if found is None or (wait <= 0 and not found[0].events):  # who does not wait gets the latest
+                if found is None or (wait <= 0 and not found[0].events):  # without waiting
                     page = await self._db.events(after, limit=limit, task=task, tenant=tenant, known=known)
                     found = page, [frame(event, page.db) for event in page.events]
                 left = deadline - loop.time()
                 if found[0].events or found[0].restored or self._stopped or left <= 0:
                     return found
                 after, known = max(after, found[0].last), found[0].db
-                if after < self._last:  # db looked through a part of what others changed
+                if after < self._last:  # db examined only a part of the changes of other tasks
                     continue
                 await asyncio.wait((changed,), timeout=left)
             finally:
@@ -172,7 +172,7 @@ class Feed:
     def _take(self, page: EventPage) -> None:
         self._db_known = page.db
         if page.restored or page.last < self._last or page.oldest > self._last:
-            # db was restored, or has deleted changes that were not read: what is in memory has a gap and is dropped.
+            # db was restored, or has deleted unread changes: memory would have a gap, so it is dropped.
             log.warning("The feed of changes restarts at %d; it was at %d", page.last, self._last)
             self._events, self._frames, self._numbers = [], [], []
             self._floor = page.events[0].seq - 1 if page.events else page.last

@@ -26,13 +26,13 @@ log = logging.getLogger(__name__)
 MINUTES = 60
 _PAGE = 1000
 _PAUSE = 0.02
-"""Seconds between two pages, so that reading many changes does not delay requests."""
+"""Seconds between two pages, so that reading many changes delays no requests."""
 _MOST = 1_000_000
-"""Changes that are read at the start at most; if the hour had more, the statistics begin later."""
+"""The most changes to read at the start; if the hour had more, the statistics begin later."""
 
 
 class Minute(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened in the minute that begins at `at` (Unix seconds). `median` and `p95` are processing times.
+    """Statistics of the minute that begins at `at` (Unix seconds). `median` and `p95` are processing times.
 
     `open` is the number of tasks that were waiting or being processed at its end.
     """
@@ -56,7 +56,7 @@ class LastHour(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def minute(at: int, counts: Counts, left: int) -> Minute:
-    """Return what happened in a span of time, at whose end so many tasks were open."""
+    """Return the statistics of a time span, at whose end `left` tasks were open."""
     return Minute(
         at=at,
         created=counts.created,
@@ -82,7 +82,7 @@ class LastHourCounter:
 
     @asynccontextmanager
     async def counting(self) -> AsyncIterator[None]:
-        """Count for as long as the context lasts."""
+        """Count until the context ends."""
         async with background.running(self._count, "hour"):
             yield
 
@@ -94,7 +94,7 @@ class LastHourCounter:
         return http.json_response(self.summarise(tenant, sum(waiting)))
 
     def summarise(self, tenant: str, left: int) -> LastHour:
-        """Return the last hour. `left` tasks are open now, from which the earlier numbers follow."""
+        """Return the last hour. `left` is the number of open tasks now, from which the earlier numbers are derived."""
         self._forget()
         now = int(time.time() // 60)
         counted = self._counts.get(tenant, {})

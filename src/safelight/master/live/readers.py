@@ -1,4 +1,4 @@
-"""The places of event streams: so many at once, shared among tenants."""
+"""Limit the number of event streams, and share the places among tenants."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from safelight.errors import Code, Error
 
 
 class Readers:
-    """At most so many streams. When all are open, a tenant that has fewer takes the newest of the one with the most."""
+    """The places for streams. If all are taken, a tenant with fewer streams takes the place of the newest stream of the
+    tenant with the most.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._open: dict[object, tuple[str, asyncio.Transport | None]] = {}
 
     def __len__(self) -> int:
-        """Return how many are open."""
+        """Return how many streams are open."""
         return len(self._open)
 
     @contextmanager

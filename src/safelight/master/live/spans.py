@@ -20,7 +20,7 @@ from safelight.wire import Record
 from safelight.wire.statistics import Counts
 
 SPANS = {"hour": (3600, 300), "day": (86400, 900), "week": (7 * 86400, 7200)}
-"""For each span: its seconds, and those of one point of its charts."""
+"""For each span, its length and that of one point of its charts, in seconds."""
 
 
 class SlowTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +35,7 @@ class SlowTask(msgspec.Struct, frozen=True, kw_only=True):
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     """The points, each of `step` seconds, the current one last.
 
-    `reasons` counts failures, and `slowest` holds those of the slowest photos whose tasks are still there.
+    `reasons` counts failures, and `slowest` has the slowest photos whose tasks still exist.
     """
 
     step: int

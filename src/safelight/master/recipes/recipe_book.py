@@ -19,15 +19,15 @@ from safelight.recipe.records import NAME
 from safelight.wire import NamedRecipe
 
 _FRESH = 1.0
-"""Seconds for which saved recipes are cached; after that, other masters see what one has saved."""
+"""Seconds for which saved recipes are cached; after that, other masters see a saved recipe."""
 
 _SHOWN = 50
-"""Names that a message lists."""
+"""The most names that a message lists."""
 _MOST_SAVED = 1000
 _TENANTS = 1000
 """Tenants whose saved recipes are cached."""
 _RESERVED = frozenset({"check", "schema", "custom"})
-"""Names that are paths of the API, and the name of recipes that were sent with their photo."""
+"""Reserved names: paths of the API, and the name of recipes that were sent with their photo."""
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +67,7 @@ class RecipeBook:
 
 
 class TenantRecipes:
-    """Finds, saves and deletes the recipes of a tenant. Those that are built in or in the file cannot be replaced."""
+    """Finds, saves and deletes the recipes of a tenant. Built-in recipes and those in the file cannot be replaced."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class TenantRecipes:
         self._reading = asyncio.Lock()
 
     async def choose(self, wanted: str) -> Chosen:
-        """Return the recipe of an upload, given as a name, as JSON, or (empty) not at all.
+        """Return the recipe of an upload, given as a name, as JSON, or as "" for the default.
 
         Raises INVALID_RECIPE with position and reason; NOT_FOUND for an unknown name.
         """
@@ -147,7 +147,7 @@ class TenantRecipes:
     async def _refresh(self, older_than: float) -> None:
         asked = time.monotonic()
         async with self._reading:
-            if self._read >= asked - older_than:  # another request has read them meanwhile, or they are recent enough
+            if self._read >= asked - older_than:  # another request has read them meanwhile, or they are still recent
                 return
             begun = time.monotonic()
             saved = {found.name: found for found in await self._db.recipes(tenant=self._tenant)}
@@ -163,7 +163,7 @@ def choose(found: Recipe, name: str) -> Chosen:
 
 
 def _digest(found: Recipe) -> str:
-    # Without the version of the engine, which db keeps with each result.
+    # The digest is without the version of the engine, which db stores with each result.
     return recipe.digest(found, "")
 
 

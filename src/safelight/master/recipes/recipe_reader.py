@@ -1,4 +1,4 @@
-"""Recipes as requests bring them, read where a long one holds up nobody."""
+"""Parse the recipes in requests, without letting a long one delay other requests."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from safelight.errors import Code, Error
 from safelight.recipe import Recipe
 
 _AT_ONCE = 64 * 1024
-"""A recipe in JSON of so many bytes is read in some milliseconds."""
+"""A JSON recipe of so many bytes is parsed in a few milliseconds."""
 _MOST_WAITING = 16
 
 
 class RecipeReader:
-    """Reads short recipes at once and long ones, and TOML, one after the other in a thread."""
+    """Parses short recipes at once, and long ones and TOML one after the other in a thread."""
 
     def __init__(self) -> None:
         self._one = asyncio.Semaphore(1)
         self._waiting = 0
 
     async def read(self, document: bytes | str, *, toml: bool = False, name: str | None = None) -> Recipe:
-        """Read a recipe, to be called `name`.
+        """Parse a recipe, and name it `name`.
 
-        Raises INVALID_RECIPE with place and reason, TOO_MANY_REQUESTS where too many wait to be read.
+        Raises INVALID_RECIPE with place and reason, TOO_MANY_REQUESTS if too many wait to be parsed.
         """
 
         def parse() -> Recipe:
@@ -38,7 +38,7 @@ class RecipeReader:
         if self._waiting >= _MOST_WAITING:
             sentence = "Many long recipes wait to be read. Try again soon."
             raise Error(Code.TOO_MANY_REQUESTS, sentence, retry_after=2)
-        # Whoever leaves meanwhile does not end the thread, and so must not let the next one begin beside it.
+        # A caller that leaves does not end the thread, so it must not release the lock before the thread ends.
         return await asyncio.shield(asyncio.ensure_future(self._in_turn(parse)))
 
     async def _in_turn(self, parse: Callable[[], Recipe]) -> Recipe:

@@ -1,8 +1,8 @@
-"""Send a photo to storage so that it arrives although an instance of storage dies meanwhile.
+"""Send a photo to storage so that it arrives even if an instance of storage dies meanwhile.
 
-As long as a photo is short it is kept, and sent again from its start. One that turns out to be longer is sent to a
-second instance as well, beginning with what is kept at that moment. The first of the two that has stored it ends the
-other.
+A photo is kept in memory while it is short, and can be sent again from its start. Once it turns out to be longer, it is
+sent to a second instance as well, from its start, which is still in memory then. The first instance that has stored it
+ends the other upload.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REPEATED = 16 << 20
 
 
 class Copies:
-    """The copies of one photo that are on their way."""
+    """The copies of one photo that are being sent."""
 
     def __init__(
         self, storage: StorageClient, held: list[bytes], rest: AsyncIterator[bytes], budget: ReplayBudget
@@ -41,7 +41,7 @@ class Copies:
     async def of(
         cls, storage: StorageClient, held: list[bytes], rest: AsyncIterator[bytes], budget: ReplayBudget
     ) -> AsyncIterator[Copies]:
-        """Give up what is still on its way when the context ends."""
+        """Give up unfinished copies when the context ends."""
         copies = cls(storage, held, rest, budget)
         try:
             yield copies
@@ -52,14 +52,14 @@ class Copies:
             await copies._replay.close()
 
     async def stored(self, retry_for: float) -> StoredBlob:
-        """Return what storage says of the copy that it has first. Raises what the body raised, or storage."""
+        """Return storage's answer for the first complete copy. Raises what the body or storage raised."""
         first = self._begin(self._repeat(retry_for))
         while self._under_way:
             task = await self._ended.get()
             self._under_way.discard(task)
             if task.exception() is None:
                 return task.result()
-        # An error of the body ends the connections to storage; the client is told the cause.
+        # An error of the body ends the connections to storage; report the cause to the client.
         raise self._replay.failure or first.exception() or AssertionError
 
     def _begin(self, sending: Coroutine[Any, Any, StoredBlob]) -> asyncio.Task[StoredBlob]:
@@ -72,7 +72,7 @@ class Copies:
         self._begin(self._send(self._replay.reader()))
 
     async def _repeat(self, retry_for: float) -> StoredBlob:
-        """Send the photo; begin again while it is kept."""
+        """Send the photo, and start again after an error as long as it is kept in memory."""
 
         async def send() -> StoredBlob:
             self._used.clear()

@@ -18,21 +18,21 @@ from safelight.untrusted import photos
 from safelight.wire import Blob, StoredBlob
 
 _SMALL = 512 * 1024
-"""Bytes up to which a photo is gathered and sent at once, which is cheapest and can be retried; others are streamed."""
+"""Bytes up to which a photo is gathered and sent at once, which is fastest and can be retried; others are streamed."""
 _RETRY_FOR = 15.0
 
 
 class StoredPhoto(msgspec.Struct, frozen=True, kw_only=True):
-    """A photo that is stored."""
+    """A stored photo."""
 
     blob: Blob
     media_type: str
     new: bool
-    """Whether the same bytes were never stored before."""
+    """Whether these bytes were never stored before."""
 
 
 class Ingest:
-    """Stores photos and refuses everything else."""
+    """Stores photos and refuses other files."""
 
     def __init__(
         self, storage: StorageClient, metrics: Metrics, *, limit: int, budget: ReplayBudget | None = None
@@ -46,7 +46,7 @@ class Ingest:
         """Store a photo. Nothing is sent to storage before the first bytes show that it is one.
 
         Its tenant may keep `room` more bytes. Raises NOT_AN_IMAGE, UNSUPPORTED_FORMAT, TOO_LARGE, TOO_MANY_REQUESTS,
-        the errors of `chunks`, and those of storage, which then keeps nothing.
+        and the errors of `chunks` and of storage; storage then keeps nothing.
         """
         bounded = self._bounded(chunks, room)
         held: list[bytes] = []

@@ -1,4 +1,4 @@
-"""A stream with several readers, who may begin at its start as long as it is short: for uploads whose receiver dies."""
+"""A stream with several readers, for uploads whose receiver dies; they can start at its beginning while it is short."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import AsyncIterator, Callable
 from typing import Self
 
 _TOTAL = 64 << 20
-"""Bytes that are kept for all uploads of this process, so that they can be sent again from their start."""
+"""Bytes to keep for all uploads of this process, so that they can be sent again from their start."""
 _WINDOW = 1 << 20
-"""Bytes that one reader of a longer stream may be behind the source, which waits for the slowest one."""
+"""Bytes by which a reader of a longer stream may lag behind the source, which waits for the slowest one."""
 
 
 class ReplayBudget:
-    """How many bytes are kept."""
+    """The budget of bytes to keep."""
 
     def __init__(self, total: int = _TOTAL) -> None:
         self.left = total
 
     def take(self, size: int) -> bool:
-        """Take room for bytes; return whether there was any."""
+        """Reserve room for bytes; return whether there was enough."""
         if size > self.left:
             return False
         self.left -= size
@@ -28,7 +28,7 @@ class ReplayBudget:
 
 
 class Reader:
-    """One of those who read a stream. The others wait for it as long as its context lasts."""
+    """A reader of a stream. The other readers wait for it until its context ends."""
 
     def __init__(self, replay: Replay) -> None:
         self._replay = replay
@@ -47,7 +47,7 @@ class Reader:
 
 
 class Replay:
-    """Chunks that are all kept while they are few, and after that until each reader has had them."""
+    """The chunks of a stream: all are kept while they are few, and later ones until each reader has read them."""
 
     def __init__(
         self,
@@ -60,18 +60,19 @@ class Replay:
     ) -> None:
         """Begin with the chunks that were read already.
 
-        `on_long` is called when the stream turns out too long to be kept; who begins to read then still gets it whole.
+        `on_long` is called when the stream turns out to be too long to keep; a reader that starts then still gets all
+        of it.
         """
         self._chunks = deque(held)
         self._first = 0
-        """The number of the first chunk that is kept."""
+        """The number of the first kept chunk."""
         self._rest = rest
         self._budget = budget
         self._most = most
         self._on_long = on_long
         self._readers: set[Reader] = set()
         self._size = sum(map(len, held))
-        """Bytes that are kept."""
+        """The number of kept bytes."""
         self._taken = self._size if budget.take(self._size) else 0
         self.repeatable = True
         """Whether everything since the start is kept, so that a reader may begin."""
@@ -79,10 +80,10 @@ class Replay:
         self._reading: asyncio.Future[None] | None = None
         self._released = asyncio.Event()
         self.failure: Exception | None = None
-        """What reading the chunks raised."""
+        """The exception that reading the chunks raised."""
 
     def reader(self) -> Reader:
-        """Begin to read at the start, while the stream is `repeatable`."""
+        """Return a reader that starts from the beginning, while the stream is `repeatable`."""
         reader = Reader(self)
         self._readers.add(reader)
         return reader
@@ -104,7 +105,7 @@ class Replay:
         self._release()
 
     async def close(self) -> None:
-        """Give back the room of what was kept."""
+        """Give back the reserved room."""
         self._budget.left += self._taken
         self._taken = 0
         if self._reading is not None:
@@ -112,13 +113,13 @@ class Replay:
             await asyncio.gather(self._reading, return_exceptions=True)
 
     async def _advance(self) -> None:
-        """Read another chunk, or wait until the slowest reader has come closer. Raises what reading has raised."""
+        """Read another chunk, or wait until the slowest reader has caught up. Raises what reading raised."""
         if self.failure is not None:
             raise self.failure
         if not self.repeatable and self._size > _WINDOW:
             await self._released.wait()
             return
-        # What is being read must not be lost when one of the readers is given up.
+        # The chunk in progress must not be lost when one of the readers is cancelled.
         if self._reading is None or self._reading.done():
             self._reading = asyncio.ensure_future(self._read())
         await asyncio.shield(self._reading)
@@ -144,7 +145,7 @@ class Replay:
             self._release()
 
     def _release(self) -> None:
-        """Forget the chunks that every reader has had."""
+        """Drop the chunks that every reader has read."""
         if self.repeatable or not self._readers:
             return
         slowest = min(reader.at for reader in self._readers)

@@ -1,8 +1,8 @@
-"""Append the body of a request to a partial upload, so that it arrives although an instance of storage dies meanwhile.
+"""Append the body of a request to a partial upload, so that it arrives even if an instance of storage dies meanwhile.
 
-The body is sent in segments, each by an append of its own. A segment is kept until storage has made it durable. Where
-storage fails before that, the master sends what is missing again, to whichever instance answers; that one says how far
-the upload has come. A body with a checksum is one segment, because it counts as a whole or not at all.
+The body is sent in segments, each by an append of its own. A segment is kept in memory until storage has made it
+durable. If storage fails before that, the master sends the missing bytes again to any instance that answers, which
+reports the offset of the upload. A body with a checksum is one segment, because it is kept as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from safelight.master.upload.replay import Replay, ReplayBudget
 from safelight.wire import Partial
 
 SEGMENT = 8 << 20
-"""Bytes after which a segment ends: two parts of a bucket, so that ending one costs little beside writing it."""
+"""Bytes after which a segment ends: two parts of a bucket, so that ending one costs little compared with writing it."""
 _RETRY_FOR = 15.0
 _LONGEST_PAUSE = 1.0
 
@@ -35,7 +35,7 @@ async def append(
     length: int | None,
     checksum: str | None,
 ) -> Partial:
-    """Append a body of `length` bytes, if that is known, at an offset. Raises what it raises, and what storage does."""
+    """Append a body of `length` bytes (None: unknown) at an offset. Raises what the body and storage raise."""
     holder = secrets.token_hex(8)
     end = partial.size if length is None else offset + length
     while True:
@@ -53,14 +53,14 @@ async def append(
 
 
 class _Segment:
-    """The chunks of a body up to so many bytes."""
+    """The chunks of a body up to a number of bytes."""
 
     def __init__(self, body: AsyncIterator[bytes], most: float) -> None:
         self._body = body
         self._most = most
         self.size = 0
         self.ended = False
-        """Whether the body has no more."""
+        """Whether the body has ended."""
 
     async def chunks(self) -> AsyncIterator[bytes]:
         while self.size < self._most:
@@ -73,7 +73,7 @@ class _Segment:
 
 
 class _Appending:
-    """Sends one segment until storage has all of it."""
+    """Send one segment until storage has all of it."""
 
     def __init__(self, partials: PartialClient, id: str, holder: str, checksum: str | None) -> None:
         self._partials = partials
@@ -82,18 +82,18 @@ class _Appending:
         self._checksum = checksum
 
     async def send(self, replay: Replay, begin: int) -> Partial:
-        """Send what a replay has, which belongs at `begin`; for some seconds again what storage lacks of it."""
+        """Send the bytes of a replay, which start at offset `begin`; retry the missing ones for some seconds."""
         offset, deadline, pause = begin, math.inf, 0.05
         while True:
             try:
                 return await self._attempt(replay, begin, offset)
             except Error as error:
-                if replay.failure is not None:  # that storage was sent no more is what follows from it
+                if replay.failure is not None:  # storage's error about missing bytes only follows from this one
                     raise replay.failure from None
                 failed = deadline < math.inf
                 reached = error.extra.get("offset")
                 if failed and isinstance(reached, int) and reached > offset:
-                    offset = reached  # a former attempt came so far
+                    offset = reached  # an earlier attempt got this far
                     continue
                 if not replay.repeatable or not (_is_passing(error) or (failed and error.extra.get("busy"))):
                     raise
@@ -106,15 +106,16 @@ class _Appending:
     async def _attempt(self, replay: Replay, begin: int, offset: int) -> Partial:
         with replay.reader() as reader:
             if offset > begin and self._checksum is not None:
-                # All were compared, or they would not count. The hold of the instance that died ends by this.
+                # With a checksum, storage has all bytes, or it would have none. This ends the hold of the dead
+                # instance.
                 return await self._partials.append(self._id, offset, _nothing(), holder=self._holder)
             chunks = _without(reader.chunks(), offset - begin)
             return await self._partials.append(self._id, offset, chunks, checksum=self._checksum, holder=self._holder)
 
 
 def _is_passing(error: Error) -> bool:
-    """Say whether another instance may answer, or this one soon; where none does, it is known at once."""
-    silent = error.extra.get("idle")  # whoever sends the body, not storage
+    """Return whether another instance may succeed, or this one soon."""
+    silent = error.extra.get("idle")  # an error of the body's sender, not of storage
     return error.code is Code.UNAVAILABLE and not silent and not isinstance(error, UnresponsiveError)
 
 
@@ -124,7 +125,7 @@ async def _nothing() -> AsyncIterator[bytes]:
 
 
 async def _without(chunks: AsyncIterator[bytes], count: int) -> AsyncIterator[bytes]:
-    """Leave out the first bytes."""
+    """Skip the first bytes."""
     async for chunk in chunks:
         if count < len(chunk):
             yield chunk[count:] if count else chunk

@@ -1,4 +1,4 @@
-"""Create tasks in db in batches: all that wait at the same time take one call and one commit."""
+"""Create tasks in db in batches: all that wait at the same time share one call and one commit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 _BATCH = 256
 _BATCH_BYTES = 512 * 1024
-"""Limits of one call; a recipe that was sent with its photo may be large."""
+"""Limits of one call; recipes that were sent with their photo may be large."""
 
 
 class TaskBatcher:
@@ -31,8 +31,8 @@ class TaskBatcher:
     async def create(self, task: NewTask, *, new: bool = False) -> Task:
         """Create a task, which is durable when this returns. It must have an idempotency key.
 
-        Outputs of an earlier task are taken over only if storage still has them undamaged. `new` says that the input
-        was never stored before, so that there are none.
+        Outputs of an earlier task are reused only if storage still has them undamaged. `new` says that the input was
+        never stored before, so there are none.
         """
         assert task.idempotency_key is not None, "the call to db may be repeated"
         with tracing.span("create task"):
@@ -43,7 +43,7 @@ class TaskBatcher:
             future: asyncio.Future[Task] = asyncio.get_running_loop().create_future()
             self._waiting.append((task, future))
             if self._sender is None:
-                with tracing.apart():  # others' tasks follow
+                with tracing.apart():  # tasks of other callers follow
                     self._sender = asyncio.create_task(self._send(), name="task batcher")
             return await future
 
@@ -56,7 +56,7 @@ class TaskBatcher:
             except Error as error:
                 if error.code not in (Code.NOT_FOUND, Code.DAMAGED_BLOB):
                     raise
-                log.warning("A result is made again, since that of an earlier task is lost: %s", error.detail)
+                log.warning("A result is made again, because the one of an earlier task is lost: %s", error.detail)
                 return task.evolve(reuse=False)  # type: ignore[no-any-return]
         return task
 
@@ -72,7 +72,7 @@ class TaskBatcher:
         size = 0
         while self._waiting and len(batch) < _BATCH and size < _BATCH_BYTES:
             task, future = self._waiting.popleft()
-            if not future.done():  # otherwise its client has left without an answer
+            if not future.done():  # otherwise its client has disconnected
                 batch.append((task, future))
                 size += len(bytes(task.spec))
         return batch
@@ -83,11 +83,11 @@ class TaskBatcher:
         except Error as error:
             tenants = {task.tenant for task, _ in batch}
             if error.code is Code.TOO_MANY_REQUESTS and len(tenants) > 1:
-                # One tenant has reached a limit, which must not concern the others.
+                # One tenant has reached a limit, which must not affect the others.
                 for tenant in tenants:
                     await self._create([(task, future) for task, future in batch if task.tenant == tenant])
             elif len(batch) > 1 and not error.transient:
-                # All were refused because of one task: halve the batch until that task is alone.
+                # One task caused the refusal of all: halve the batch until that task is alone.
                 middle = len(batch) // 2
                 await self._create(batch[:middle])
                 await self._create(batch[middle:])

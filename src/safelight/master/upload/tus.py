@@ -1,8 +1,8 @@
 """Resumable uploads by the tus protocol 1.0.0 (tus.io): creation (with upload), checksum, expiration, termination.
 
-Chunks are streamed to storage, which keeps them, so any master can take the next one; where an instance of storage
-dies meanwhile, the master repeats what is missing at another one (`segments`). When the last byte has arrived,
-the upload becomes a blob and one task, however often that is tried: the task's idempotency key is the id of the upload.
+Chunks are streamed to storage, which keeps them, so any master can take the next one. If an instance of storage dies
+meanwhile, the master sends the missing bytes to another one (`segments`). When the last byte has arrived, the upload
+becomes a blob and one task, however often that is tried, because the task's idempotency key is the id of the upload.
 The last PATCH and every HEAD after it answer with the id of the task in `Safelight-Task`.
 """
 
@@ -116,7 +116,7 @@ class Tus:
                     "filename": filenames.clean(given.get("filename") or given.get("name") or ""),
                     "batch": fields.batch,
                     "priority": str(fields.priority),
-                    # The recipe is that of now, even if its name means another one when the last byte arrives.
+                    # Store the recipe itself, since its name may mean another one when the last byte arrives.
                     "recipe": chosen.name,
                     "spec": bytes(chosen.spec).decode(),
                 },
@@ -129,7 +129,7 @@ class Tus:
         return web.Response(status=201, headers={**TUS, **location, **_expires(partial)})
 
     async def look(self, request: web.Request) -> web.Response:
-        """`HEAD /uploads/{id}`: answer with the offset; finish a complete upload if that was interrupted."""
+        """`HEAD /uploads/{id}`: answer with the offset; finish a complete upload if finishing was interrupted."""
         partial = await self._own(request)
         headers = {"Upload-Length": str(partial.size), "Cache-Control": "no-store"}
         if given := partial.metadata.get("header"):
@@ -154,7 +154,7 @@ class Tus:
         return web.Response(status=204, headers=TUS)
 
     async def overridden(self, request: web.Request) -> web.StreamResponse:
-        """`POST` for clients that can send no other method; `X-HTTP-Method-Override` names the method."""
+        """`POST` for clients that cannot send other methods; `X-HTTP-Method-Override` names the method."""
         methods: dict[str, Handler] = {"PATCH": self.append, "DELETE": self.terminate}
         handler = methods.get(request.headers.get("X-HTTP-Method-Override", "").upper())
         if handler is None:
@@ -206,7 +206,7 @@ class Tus:
         return web.Response(status=status, headers={**TUS, **headers, **offset, **_expires(partial)})
 
     async def _finish(self, partial: Partial) -> Partial:
-        """Make a blob and one task of a complete upload. Each step can be repeated after a crash."""
+        """Turn a complete upload into a blob and one task. Each step can be repeated after a crash."""
         if partial.outcome:
             return partial
         blob = await self._partials.finish(partial.id)
@@ -241,7 +241,7 @@ class Tus:
         await self._partials.delete(partial.id)
 
     def _checked(self, handler: Handler) -> Handler:
-        """Check the protocol's version, and answer errors as the protocol says."""
+        """Check the protocol's version, and answer errors as the protocol requires."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             if request.headers.get("Tus-Resumable") != "1.0.0":
@@ -269,7 +269,7 @@ def _problem(error: Error) -> web.Response:
 
 
 async def _checked_type(body: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
-    """Refuse a file whose first bytes are not those of a photo; return these bytes and the rest."""
+    """Refuse a file whose first bytes are not those of a photo; otherwise yield these bytes and the rest."""
     head = bytearray()
     async for chunk in body:
         head += chunk

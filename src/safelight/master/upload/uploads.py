@@ -35,7 +35,7 @@ _RECIPE_BYTES = 1 << 20
 _FIELD_BYTES = 4096
 _FIELDS_BYTES = 4 << 20
 _PHOTOS = 1000
-"""Photos in one request at most."""
+"""The most photos in one request."""
 
 
 class Fields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,7 +48,7 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits of one master: bytes of a photo, seconds without a byte."""
+    """Upload limits of one master: bytes of a photo, seconds without a byte."""
 
     photo: int
     idle_timeout: float
@@ -128,7 +128,7 @@ class Uploads:
 
     @asynccontextmanager
     async def _admitted(self, request: web.Request) -> AsyncIterator[Place]:
-        """Take one of the places for uploads, of the master and of the tenant, and count the result."""
+        """Hold one of the master's and of the tenant's places for uploads, and count the outcome."""
         start = time.perf_counter()
         try:
             async with self._quotas.upload(tenant_of(request)):
@@ -162,7 +162,7 @@ class Uploads:
                     if part.name in values:
                         raise Error(Code.INVALID_REQUEST, f"Give the field {part.name} once.", position=part.name)
                     values[part.name] = await part.text(_RECIPE_BYTES if part.name == "recipe" else _FIELD_BYTES)
-                    if part.name == "recipe":  # an invalid one is refused before the photo after it is stored
+                    if part.name == "recipe":  # so an invalid one is refused before the photo after it is stored
                         recipe = await self._recipes.of(tenant).choose(values[part.name])
         if not photos:
             raise Error(
@@ -237,7 +237,7 @@ class Uploads:
 
 
 def _form(image: dict[str, object]) -> dict[str, object]:
-    """Return the schema of a form, given that of its photo or photos."""
+    """Return the schema of a form, given the schema of its photos."""
     return {
         "type": "object",
         "required": ["image"],
@@ -252,14 +252,14 @@ def _form(image: dict[str, object]) -> dict[str, object]:
 
 
 _OWN_FAULT = frozenset({Code.NOT_AN_IMAGE, Code.UNSUPPORTED_FORMAT, Code.TOO_LARGE})
-"""Errors that concern a single photo of a request."""
+"""Errors that affect only one photo of a request."""
 
 
 def _too_many(most: int) -> Error:
     if most == 1:
         return Error(Code.INVALID_REQUEST, "POST /task takes one photo. Send several to POST /tasks.", position="image")
     return Error(
-        Code.INVALID_REQUEST, f"A request has at most {most} photos. Send the others in another one.", limit=most
+        Code.INVALID_REQUEST, f"A request has at most {most} photos. Send the others in another request.", limit=most
     )
 
 

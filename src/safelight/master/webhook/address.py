@@ -1,4 +1,4 @@
-"""Which addresses a webhook may call: none inside the network, unless that is allowed."""
+"""Check which addresses a webhook may call: none inside the network, unless that is allowed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from safelight.errors import Code, Error
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _UNICAST = ipaddress.IPv6Network("2000::/3")
-"""All that is given out of IPv6; site-local, IPv4-compatible and translated addresses lie outside."""
+"""The allocated global unicast range of IPv6; site-local, IPv4-compatible and translated addresses are outside."""
 
-# What the registries of special-purpose addresses (RFC 6890) name and `is_global`, which goes by their column
-# "globally reachable" and by the age of the Python, lets through. None of it is anybody's web server.
+# Special-purpose addresses (RFC 6890) that `is_global` lets through, because it uses the column "globally reachable" of
+# the registries as of its Python version. No web server has such an address.
 _SPECIAL_4 = tuple(
     ipaddress.IPv4Network(network)
     for network in ("192.0.0.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.175.48.0/24")
@@ -32,7 +32,7 @@ class RefusedAddressError(OSError):
 def check_url(text: str, *, allow_private: bool) -> None:
     """Check a URL as far as that is possible without resolving its host. Raises INVALID_REQUEST.
 
-    A name that resolves to an address inside the network is refused when it is called, since that may change.
+    A name that resolves to an address inside the network is refused at the call, since its address may change.
     """
     try:
         url = URL(text)
@@ -71,7 +71,7 @@ def is_public(address: str) -> bool:
 def guarded_socket(info: aiohttp.AddrInfoType) -> socket.socket:
     """Open the socket for one connection attempt, if its address is public.
 
-    It checks the address that is really connected to, after the name was resolved. Raises RefusedAddressError.
+    It checks the address of the actual connection, after the name was resolved. Raises RefusedAddressError.
     """
     family, kind, protocol, _, address = info
     if not is_public(str(address[0])):

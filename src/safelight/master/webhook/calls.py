@@ -1,4 +1,4 @@
-"""The webhook calls of a tenant with what was answered, and their repetition."""
+"""Endpoints that list the webhook calls of a tenant with their answers, and resend them."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ class WebhookCalls:
         return [
             Endpoint(
                 method="GET", path="/webhooks/calls", handler=self.all, access=Access.READ, tag="tasks",
-                summary="List webhook calls with what was answered, newest first", query=_Wanted,
+                summary="List webhook calls with their answers, newest first", query=_Wanted,
                 answer={JSON: WebhookCallPage}, errors=(Code.INVALID_REQUEST, Code.UNAVAILABLE),
             ),
             Endpoint(
                 method="POST", path="/webhooks/calls/{id}/resend", handler=self.resend, access=Access.OPERATE,
                 tag="tasks", summary="Make a webhook call again",
                 description=(
-                    "A call that waits for its next attempt is made at once. One that was delivered or given up is "
-                    "made again, with the task as it was when it ended."
+                    "A call that waits for its next attempt is made at once. A call that was delivered or given up "
+                    "is made again, with the task as it was when it ended."
                 ),
                 answer={JSON: WebhookCall}, errors=(Code.NOT_FOUND, Code.UNAVAILABLE),
             ),

@@ -1,4 +1,4 @@
-"""A tenant's administrators look at the secret that signs its webhooks' calls, and replace it."""
+"""Endpoints that show and replace the secret that signs a tenant's webhook calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DAY = 86400
 
 
 class SecretRotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many seconds calls are also signed with the previous secret."""
+    """For how many seconds calls are also signed with the previous secret."""
 
     overlap: Annotated[float, Meta(ge=0, le=366 * _DAY)] = float(_DAY)
 
@@ -59,7 +59,7 @@ class WebhookSecrets:
         return [
             Endpoint(
                 method="GET", path="/webhooks/secret", handler=self.get, access=Access.ADMINISTER, tag="access",
-                summary="Show the secret with which calls of the tenant's webhooks are verified",
+                summary="Show the secret with which receivers verify the tenant's webhook calls",
                 answer={JSON: WebhookSecret}, errors=(Code.NOT_FOUND, Code.UNAVAILABLE),
             ),
             Endpoint(

@@ -1,4 +1,4 @@
-"""Signatures of webhook calls, as Standard Webhooks says (standardwebhooks.com)."""
+"""Sign webhook calls according to Standard Webhooks (standardwebhooks.com)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{32,88}={0,2}")
 
 
 class Signer:
-    """Signs calls with the secrets of their tenants, so that no tenant can imitate a call to another.
+    """Signs calls with the secrets of their tenants, so that no tenant can forge a call to another.
 
-    A tenant's secret is made when it is first needed. The operator may give that of the tenant `default`.
+    A tenant's secret is created when it is first needed. The operator may set that of the tenant `default`.
     """
 
     def __init__(self, accounts: AccountClient, secret: str | None = None) -> None:
@@ -34,7 +34,7 @@ class Signer:
         self._keys: Fresh[list[SigningKey]] = Fresh(lambda tenant: accounts.signing_keys(tenant, Purpose.WEBHOOKS))
 
     def given(self, tenant: str) -> str | None:
-        """Return the secret that the operator gave a tenant."""
+        """Return the secret that the operator set for a tenant, if any."""
         return self._secret if tenant == DEFAULT_TENANT else None
 
     async def keys(self, tenant: str) -> list[SigningKey]:
@@ -42,11 +42,11 @@ class Signer:
         return await self._keys.get(tenant)
 
     def changed(self, tenant: str) -> None:
-        """Read a tenant's keys again."""
+        """Drop a tenant's keys from the cache."""
         self._keys.forget(tenant)
 
     async def headers(self, tenant: str, id: str, moment: float, body: bytes) -> dict[str, str]:
-        """Return the headers that sign a tenant's body sent at a moment (Unix seconds) under an id.
+        """Return the headers that sign a call of a tenant: its id, time (Unix seconds) and body.
 
         During a rotation there is a signature for each secret. Raises NOT_FOUND, UNAVAILABLE.
         """
@@ -60,6 +60,6 @@ class Signer:
 
 
 def shown(key: SigningKey) -> str:
-    """Return a key's secret as receivers take it: `whsec_` and its 32 bytes in base64."""
+    """Return a key's secret in the form for receivers: `whsec_` and its 32 bytes in base64."""
     padded = key.secret.upper() + "=" * (-len(key.secret) % 8)
     return "whsec_" + base64.b64encode(base64.b32decode(padded)).decode()

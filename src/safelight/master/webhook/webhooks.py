@@ -27,23 +27,23 @@ from safelight.wire import Delivery, WebhookAnswer, encode
 log = logging.getLogger(__name__)
 
 _PAUSES = (1, 3, 12, 60, 180, 360, 720, 1440, 2880, 2880)
-"""Multiples of the first pause. With 10 s: 10 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, 4 h, 8 h and 8 h."""
+"""The delays as multiples of the first. With 10 s: 10 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, 4 h, 8 h and 8 h."""
 _AT_ONCE = 64
-"""Calls under way. A tenant has half of the places that the others leave (`share`)."""
+"""The most concurrent calls. A tenant has half of the places that the others leave (`share`)."""
 _LOOK_AGAIN = 0.25
-"""Seconds between two looks while a tenant has its share, so that a call of another one does not wait for its end."""
+"""Seconds between two polls while a tenant has its share, so that calls of other tenants do not wait for its calls."""
 _ANSWER_TIME = aiohttp.ClientTimeout(total=15, sock_connect=5)
 _LEASE = 30.0
-"""Seconds after which a call is due again whose master has died: longer than a call and the report of it take."""
+"""Seconds after which a call is due again if its master has died: longer than a call and its report take."""
 _WAIT = 30.0
 _GONE = 410
 _SHOWN = 500
-"""Bytes of an answer that people are shown."""
+"""The most bytes of an answer to store for people."""
 _READ_FOR = 2.0
 
 
 class Webhooks:
-    """Takes due calls from db and makes them. Any number of masters can do so."""
+    """Takes due calls from db and makes them. Any number of masters can do this side by side."""
 
     def __init__(
         self,
@@ -55,9 +55,9 @@ class Webhooks:
         first_pause: float,
         authorities: str | None = None,
     ) -> None:
-        """Sign with `signer`; retry after `first_pause` seconds and then ever later.
+        """Sign with `signer`; retry after `first_pause` seconds and then with growing delays.
 
-        `authorities` is a PEM file of the authorities that receivers' certificates need; None means the system's.
+        `authorities` is a PEM file of the certificate authorities to trust; None means the system's.
         """
         self._db = db
         self._metrics = metrics
@@ -65,17 +65,17 @@ class Webhooks:
         self._allow_private = allow_private
         self._first_pause = first_pause
         self._under_way: dict[asyncio.Task[None], str] = {}
-        """Calls, and whose each is."""
+        """The calls in progress, each with its tenant."""
         self._authorities = authorities
         self._trust: asyncio.Future[ssl.SSLContext] | None = None
 
     @asynccontextmanager
     async def delivering(self) -> AsyncIterator[None]:
-        """Make calls for as long as the context lasts. Calls that are interrupted at its end are due again."""
+        """Make calls until the context ends. Calls that are interrupted at its end are due again."""
         connector = aiohttp.TCPConnector(
             limit=_AT_ONCE, force_close=True, socket_factory=None if self._allow_private else guarded_socket
         )
-        # No proxies, no cookies, and nothing else that the owner of a URL could make the master send.
+        # Use no proxies or cookies, and nothing else with which the owner of a URL could influence other requests.
         async with aiohttp.ClientSession(
             connector=connector, timeout=_ANSWER_TIME, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
         ) as http:
@@ -107,7 +107,7 @@ class Webhooks:
                 self._under_way[task] = delivery.task.tenant
                 task.add_done_callback(self._under_way.pop)
             if full and not due and self._under_way:
-                # A call of a tenant that has its share may be due, and can be made as soon as another one has ended.
+                # A tenant that has its share may have more due calls, which can be made as soon as one has ended.
                 await asyncio.wait(self._under_way, timeout=_LOOK_AGAIN, return_when=asyncio.FIRST_COMPLETED)
 
     async def _deliver(self, http: aiohttp.ClientSession, delivery: Delivery) -> None:
@@ -134,7 +134,7 @@ class Webhooks:
         return self._first_pause * _PAUSES[attempt - 1] if attempt <= len(_PAUSES) else None
 
     async def _call(self, http: aiohttp.ClientSession, delivery: Delivery) -> tuple[str, str, WebhookAnswer]:
-        """Make one call; return its outcome, the reason and what was answered."""
+        """Make one call; return its outcome, the reason and the answer."""
         body = encode({"event": f"task.{delivery.task.state.name.lower()}", "task": public(delivery.task)})
         id = f"{delivery.task.id}.{delivery.task.seq}"  # noqa: A001 - the same for every attempt
         headers = {
@@ -162,7 +162,7 @@ class Webhooks:
         return "given_up" if status == _GONE else "failed", f"answered {status}", answered
 
     async def _trusted(self) -> ssl.SSLContext:
-        """Return the trusted authorities. The list is long, so it is read only when it is needed."""
+        """Return the trusted authorities. The list is long, so it is read only when needed."""
         if self._trust is None:
             reading = asyncio.to_thread(ssl.create_default_context, cafile=self._authorities)
             self._trust = asyncio.ensure_future(reading)
@@ -170,7 +170,7 @@ class Webhooks:
 
 
 async def _beginning(answer: aiohttp.ClientResponse) -> str:
-    """Read the beginning of an answer, as far as it comes and is text."""
+    """Read the beginning of an answer, as far as it arrives and is text."""
     try:
         async with asyncio.timeout(_READ_FOR):
             data = await answer.content.read(_SHOWN)

@@ -1,4 +1,4 @@
-"""Links by which clients fetch blobs from the bucket itself, so that their bytes pass through no service."""
+"""Make links with which clients fetch blobs directly from the bucket, without passing through a service."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from safelight.wire import BlobLink, NewBlobLink
 
 
 class Links:
-    """Makes links to the blobs of a bucket that clients reach under a URL of its own."""
+    """Makes links to the blobs of a bucket that clients reach under a separate URL."""
 
     def __init__(self, store: str, public: str) -> None:
-        """Name the URL of the store and that of its bucket for clients. Raises INVALID_REQUEST where that cannot be."""
+        """Take the URL of the store and the one for clients. Raises INVALID_REQUEST if they cannot be used."""
         if urlsplit(store).scheme != "s3" or not signing.has_keys():
             detail = "--public-bucket needs --store s3://BUCKET/PREFIX and the keys of S3 in the environment."
             raise Error(Code.INVALID_REQUEST, detail, position="public_bucket")
@@ -25,7 +25,7 @@ class Links:
         self._base = "/".join(filter(None, (public.rstrip("/"), urlsplit(store).path.strip("/"))))
 
     def make(self, digest: str, new: NewBlobLink) -> BlobLink:
-        """Make a link to a blob; the bucket answers with the headers that are asked for."""
+        """Make a link to a blob; the bucket answers with the requested headers."""
         answer = {
             "response-content-type": new.media_type,
             "response-content-disposition": new.disposition,

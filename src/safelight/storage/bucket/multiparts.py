@@ -1,7 +1,7 @@
-"""Abort the unfinished multipart uploads that a crash left in a bucket of S3: they cost money and nobody sees them.
+"""Abort unfinished multipart uploads that a crash left in an S3 bucket, since they cost money but are invisible.
 
-obstore has no call for this, so the two requests are signed by `signing`, with the keys in the environment. Where an
-instance gets its credentials otherwise, the bucket needs a lifecycle rule instead. Google has the same rule; Azure
+obstore has no call for this, so `signing` signs the two requests with the keys in the environment. If an instance gets
+its credentials in another way, the bucket needs a lifecycle rule instead. Google has the same kind of rule; Azure
 removes uncommitted blocks by itself after a week.
 """
 
@@ -24,9 +24,9 @@ _TIMEOUT = aiohttp.ClientTimeout(total=60)
 
 
 async def abort_unfinished(url: str, before: float) -> int:
-    """Abort the uploads to `incoming` that began before a time (Unix seconds); return how many they were.
+    """Abort the uploads to `incoming` that began before a time (Unix seconds); return their number.
 
-    Does nothing for other providers than S3 and without keys in the environment. Raises UNAVAILABLE.
+    Do nothing for providers other than S3 or without keys in the environment. Raises UNAVAILABLE.
     """
     parts = urlsplit(url)
     if parts.scheme != "s3" or not signing.has_keys():

@@ -1,7 +1,7 @@
-"""Objects of a bucket: what obstore does, with this project's errors, time-outs and retries.
+"""Objects of a bucket: obstore with this project's errors, timeouts and retries.
 
-obstore retries by itself what a bucket refuses for a moment, except for deletions: a repeated deletion could arrive
-after somebody has stored the object again.
+obstore retries requests that a bucket refuses temporarily. Deletions are not retried: a repeated one could arrive after
+the object was stored again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PART = 8 << 20
 """Bytes of a part of a multipart upload. S3 takes 10,000 parts, and so at most 80 GB."""
 
 STORED = "stored"
-"""The attribute with the moment at which an object was stored (ns): buckets themselves round it to seconds."""
+"""The attribute with the time at which an object was stored (ns), because buckets round their own times to seconds."""
 
 _STREAM_CHUNK = 1 << 18
 _REQUEST = timedelta(seconds=60)
@@ -41,12 +41,12 @@ _RETRY: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=15)}
 _NO_RETRY: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(seconds=15)}
 
 SAFE = {
-    # What a user uploaded must never run as a page, whoever fetches the object.
+    # An uploaded file must never run as a page, whoever fetches the object.
     "Content-Type": "application/octet-stream",
     "Content-Disposition": "attachment",
     "Cache-Control": "private, max-age=31536000, immutable",
 }
-"""The headers with which a bucket itself answers a request for an object."""
+"""The headers with which the bucket answers a request for an object."""
 
 
 _SAID = re.compile(r"<(?:Code|Message)>([^<]{1,300})</")
@@ -61,7 +61,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Content:
-    """The body of an object, which is read from the network as it is asked for."""
+    """The body of an object, which is read from the network on demand."""
 
     def __init__(self, result: obstore.GetResult, where: str) -> None:
         self._result = result
@@ -83,13 +83,13 @@ class Content:
 
 
 class Bucket:
-    """A bucket, or what is below a prefix of it. Every method raises UNAVAILABLE where the bucket does not answer."""
+    """A bucket, or a prefix in it. Every method raises UNAVAILABLE if the bucket does not answer."""
 
     def __init__(self, url: str) -> None:
-        """Name a bucket; nothing is sent yet.
+        """Take the URL of a bucket; nothing is sent yet.
 
         `url` is `s3://BUCKET/PREFIX`, `gs://…` or `az://…`. Credentials, region and endpoint come from the environment
-        variables of the provider's own tools (AWS_…, GOOGLE_…, AZURE_…). Raises INVALID_REQUEST where they do not do.
+        variables of the provider's own tools (AWS_…, GOOGLE_…, AZURE_…). Raises INVALID_REQUEST if they cannot be used.
         """
         self.url = url
         try:
@@ -109,7 +109,7 @@ class Bucket:
         return put["e_tag"] or ""
 
     async def write(self, key: str, data: bytes | bytearray, *, public: bool = False) -> str:
-        """Write an object, whether it exists or not; return its tag."""
+        """Write an object, replacing an existing one; return its tag."""
         with translated(self.url):
             put = await obstore.put_async(
                 self._requests, key, data, attributes=_attributes(public), use_multipart=False
@@ -117,7 +117,7 @@ class Bucket:
         return put["e_tag"] or ""
 
     async def replace(self, key: str, data: bytes, tag: str) -> str | None:
-        """Write an object that still has a tag, and return its new one; None if it has another, or is gone."""
+        """Replace an object if it still has a tag, and return its new tag; None if it has another tag or is gone."""
         with translated(self.url):
             try:
                 put = await obstore.put_async(
@@ -128,7 +128,7 @@ class Bucket:
         return put["e_tag"] or ""
 
     async def upload(self, key: str, chunks: AsyncIterable[bytes | bytearray]) -> None:
-        """Write a large object in parts. Where `chunks` raises, the parts are removed and the error is raised."""
+        """Write a large object in parts. If `chunks` raises, remove the parts and raise the error."""
         with translated(self.url):
             await obstore.put_async(
                 self._transfers, key, chunks, use_multipart=True, chunk_size=PART, max_concurrency=2, attributes=SAFE
@@ -159,7 +159,7 @@ class Bucket:
                 return None
 
     async def delete(self, *keys: str) -> None:
-        """Delete objects. A deletion is sent once: after an error it is not known whether it happened."""
+        """Delete objects. A deletion is sent only once, so after an error it is unknown whether it happened."""
         with translated(self.url):
             try:
                 await obstore.delete_async(self._once, list(keys))
@@ -167,7 +167,7 @@ class Bucket:
                 return
 
     async def listing(self, prefix: str) -> AsyncIterator[tuple[str, Found]]:
-        """List the objects below a prefix. Their times are rounded down to what the bucket keeps, often seconds."""
+        """List the objects below a prefix. Their times are rounded down by the bucket, often to seconds."""
         with translated(self.url):
             stream = obstore.list(self._requests, prefix, chunk_size=1000)
             async for page in stream:
@@ -180,7 +180,7 @@ class Bucket:
             return sorted((await obstore.list_with_delimiter_async(self._requests, prefix))["common_prefixes"])
 
     def text(self, key: str) -> Text:
-        """Return an object that is read and written as a small file of text; its methods block."""
+        """Return an object that can be used like a small text file; its methods block."""
         return Text(self._requests, key, self.url)
 
 
@@ -216,7 +216,7 @@ class Text:
         return len(data)
 
     def read(self) -> str:
-        """Return the text without the space around it; "" where there is no object."""
+        """Return the text without surrounding whitespace, or "" if there is no object."""
         return self.read_text().strip() if self.exists() else ""
 
     def create(self, data: str) -> None:
@@ -227,7 +227,7 @@ class Text:
 
 @contextmanager
 def translated(where: str) -> Iterator[None]:
-    """Turn what obstore raises into `Error`."""
+    """Translate obstore's exceptions to `Error`."""
     try:
         yield
     except FileNotFoundError as error:
@@ -245,7 +245,7 @@ def _open(url: str, timeout: timedelta, retry: RetryConfig) -> ObjectStore:
         "timeout": timeout,
         "connect_timeout": timedelta(seconds=5),
         "read_timeout": timedelta(seconds=30),
-        # Whoever writes http:// for the endpoint has chosen it.
+        # Plain HTTP is allowed if the endpoint's URL says so.
         "allow_http": any(endpoint.startswith("http://") for endpoint in endpoints),
     }
     if urlsplit(url).scheme not in SCHEMES or not urlsplit(url).netloc:
@@ -258,9 +258,9 @@ def _attributes(public: bool) -> dict[str, str]:  # noqa: FBT001
 
 
 def _moment(modified: datetime, exact: str) -> float:
-    """Return the exact moment where it agrees with the bucket's own clock, or the latest that the bucket's allows.
+    """Return the exact time if it agrees with the bucket's clock, or the latest time that the bucket's clock allows.
 
-    A request is sent a little before the bucket notes its time, perhaps in the second before.
+    A request is sent a little before the bucket records its time, perhaps in the previous second.
     """
     rounded = modified.timestamp()
     moment = int(exact) / 1e9 if exact.isascii() and exact.isdigit() else 0.0
@@ -268,7 +268,7 @@ def _moment(modified: datetime, exact: str) -> float:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first line of what obstore says, and the sentence of the bucket; the rest is for its developers."""
+    """Return the first line of obstore's message, and the bucket's message; the rest is for developers."""
     text = str(error)
     said = [html.unescape(found) for found in _SAID.findall(text)]
     first = text.partition("\n")[0].partition(": <?xml")[0].rstrip(".")[:500]

@@ -1,12 +1,12 @@
 """Remove objects while other instances may be storing them again: mark, look, delete.
 
-A bucket cannot delete an object "unless it was stored again", so the two sides meet at a mark. Whoever removes an
-object creates its mark, and only then looks how old the object is; the mark goes after the deletion. Whoever stores an
-object that existed makes it fresh, and only then looks for a mark; where there is one, it waits until the mark is gone
-and starts over. Either the remover sees the fresh object, or the writer sees the mark.
+A bucket cannot delete an object "unless it was stored again", so the two sides synchronise through a mark. The remover
+of an object creates its mark, and only then checks the object's age; it removes the mark after the deletion. The writer
+of an existing object makes it fresh, and only then looks for a mark; if there is one, it waits until the mark is gone
+and starts over. So either the remover sees the fresh object, or the writer sees the mark.
 
-A mark that its instance left behind in a crash counts for nothing after `_STALE` seconds. An instance that takes longer
-than `_PROMPT` seconds from the mark to the deletion does not delete.
+A mark that an instance left behind in a crash is ignored after `_STALE` seconds. An instance that takes longer than
+`_PROMPT` seconds from the mark to the deletion does not delete.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from safelight.storage.bucket.objects import Bucket
 _PROMPT = 20.0
 _STALE = 120.0
 _WAIT = 10.0
-"""Seconds for which a writer waits for a mark to go, before it asks its client to come back."""
+"""Seconds for which a writer waits for a mark to disappear before it asks its client to retry."""
 
 _SEEN_MARKS = 10_000
 
@@ -32,10 +32,12 @@ class Removal:
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._seen: dict[tuple[str, str], float] = {}
-        """When a mark with a tag was first seen; how old it is by the bucket's clock would not be comparable."""
+        """When a mark with a tag was first seen, by this machine's clock, since the bucket's clock would not be
+        comparable.
+        """
 
     async def remove(self, key: str, *others: str, before: float) -> int | None:
-        """Delete an object and `others` if none was stored since `before`; return its size, None if it stays."""
+        """Delete an object and `others` if none was stored since `before`; return its size, or None if it stays."""
         mark, began = _mark(key), _now()
         if await self._bucket.create(mark, secrets.token_bytes(16)) is None:
             await self._is_marked(key)
@@ -52,9 +54,9 @@ class Removal:
         return size
 
     async def stays(self, key: str) -> bool:
-        """Return whether an object that was just made fresh is there and nobody may still remove it.
+        """Return whether an object that was just made fresh exists and can no longer be removed by a pending removal.
 
-        Raises UNAVAILABLE if that does not become clear for some time.
+        Raises UNAVAILABLE if that stays undecided for some time.
         """
         pause, deadline = 0.01, _now() + _WAIT
         waited = False
@@ -91,5 +93,5 @@ def _mark(key: str) -> str:
 
 
 def _now() -> float:
-    """Return the seconds since the machine started; they go on while it is suspended."""
+    """Return the seconds since the machine started, including time while it was suspended."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

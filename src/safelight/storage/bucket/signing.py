@@ -1,4 +1,4 @@
-"""Signed requests to S3 that obstore cannot make (AWS Signature Version 4), with the keys in the environment.
+"""Sign requests to S3 that obstore cannot make (AWS Signature Version 4), with the keys in the environment.
 
 See "Create a signed AWS API request" and "Authenticating requests: using query parameters" in AWS's manuals.
 """
@@ -17,7 +17,7 @@ _NOTHING = hashlib.sha256(b"").hexdigest()
 
 
 def has_keys() -> bool:
-    """Say whether there are keys in the environment."""
+    """Return whether there are keys in the environment."""
     return {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= os.environ.keys()
 
 
@@ -46,7 +46,9 @@ def headers(method: str, host: str, path: str, query: str) -> dict[str, str]:
 
 
 def presigned(url: str, query: Mapping[str, str], *, seconds: int) -> str:
-    """Return a URL by which anybody may GET an object for so many seconds. `query` holds what S3 shall answer with."""
+    """Return a URL with which anybody may GET an object for some seconds. `query` has the response headers for S3 to
+    send.
+    """
     parts, moment = urlsplit(url), _now()
     asked = {
         **query,
@@ -64,7 +66,7 @@ def presigned(url: str, query: Mapping[str, str], *, seconds: int) -> str:
 
 
 def _signature(moment: str, method: str, path: str, query: str, sent: Mapping[str, str], body: str) -> str:
-    """Sign a request; `body` is the digest of its body, or what S3 takes in place of one."""
+    """Sign a request; `body` is the digest of its body, or the placeholder that S3 accepts instead."""
     lines = [f"{name}:{sent[name]}" for name in sorted(sent)]
     canonical = "\n".join([method, path, query, *lines, "", ";".join(sorted(sent)), body])
     text = "\n".join([_ALGORITHM, moment, _scope(moment), hashlib.sha256(canonical.encode()).hexdigest()])

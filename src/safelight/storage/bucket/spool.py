@@ -1,4 +1,4 @@
-"""Hand bytes on to an upload that reads them, with little in between, and end it properly when they break off."""
+"""Pass bytes to an upload that reads them, with a small buffer, and end the upload cleanly if they break off."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from safelight.storage.bucket.objects import Bucket
 
 
 class _BrokenOffError(Exception):
-    """Makes an upload remove its parts. A cancellation would leave them in the bucket."""
+    """Raised to make an upload remove its parts, which a cancellation would leave in the bucket."""
 
 
 class Spool:
-    """A pipe of few blocks."""
+    """A pipe with a buffer of a few blocks."""
 
     def __init__(self) -> None:
         self._blocks: asyncio.Queue[bytes | bytearray | None] = asyncio.Queue(maxsize=2)
@@ -24,9 +24,9 @@ class Spool:
     @classmethod
     @asynccontextmanager
     async def uploading(cls, bucket: Bucket, key: str) -> AsyncIterator[Spool]:
-        """Upload what is written within the context; leaving it waits for the end of the upload, and raises its error.
+        """Upload the bytes that are written within the context. Leaving it waits for the upload, and raises its error.
 
-        Where the context ends with an error, or is cancelled, nothing remains in the bucket.
+        If the context ends with an error or is cancelled, nothing remains in the bucket.
         """
         spool = cls()
         spool._upload = asyncio.create_task(bucket.upload(key, spool._read()), name="upload to the bucket")
@@ -41,7 +41,7 @@ class Spool:
             raise
 
     async def write(self, block: bytes | bytearray) -> None:
-        """Hand on a block. Raises what the upload raised, if it has ended."""
+        """Pass on a block. Raises what the upload raised, if it has ended."""
         if block:
             await self._put(block)
 

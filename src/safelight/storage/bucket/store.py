@@ -6,9 +6,9 @@
     marks/…                what an instance is removing now, see `removal`
     incoming/…             large blobs that are being received
 
-Bytes are hashed while they arrive. What fits into one block of memory is written by a single request that succeeds only
-where the blob does not exist. What is larger goes to `incoming`, in parts, and is copied within the bucket once
-its digest is known.
+Bytes are hashed while they arrive. A blob that fits into one block of memory is written by a single request that
+succeeds only if the blob does not exist. A larger one goes to `incoming`, in parts, and is copied within the bucket
+once its digest is known.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class OpenObject:
         self._whole: Content | None = content
 
     def chunks(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """Stream bytes, which are verified once a day if it is all of them; see the contract.
+        """Stream bytes; if it is all of them, they are verified once a day; see the contract.
 
-        A large blob that is removed meanwhile may break off.
+        The stream may break off if a large blob is removed meanwhile.
         """
         end = self.blob.size if end is None else min(end, self.blob.size)
         chunks = self._chunks(start, end)
@@ -93,12 +93,12 @@ class BucketStore:
     @classmethod
     @asynccontextmanager
     async def at(cls, url: str, ages: Ages | None = None) -> AsyncIterator[BucketStore]:
-        """Use a bucket; what crashes have left there is removed for as long as the context lasts.
+        """Use a bucket until the context ends; meanwhile, remove leftovers of crashes.
 
-        Raises UNAVAILABLE where the bucket does not answer or does not let us in.
+        Raises UNAVAILABLE if the bucket does not answer or refuses access.
         """
         store = cls(Bucket(url), ages or Ages())
-        await store.bucket.directories("marks")  # says at the start what is wrong with address and credentials
+        await store.bucket.directories("marks")  # reports a wrong address or credentials at the start
         task = asyncio.create_task(store._tidy_for_ever(), name="bucket")
         try:
             yield store
@@ -192,16 +192,16 @@ class BucketStore:
         return freed
 
     async def info(self) -> StorageInfo:
-        """Return how much is stored; see the contract. Now and then it lists the bucket."""
+        """Return how much is stored; see the contract. This sometimes lists the bucket."""
         count, size = await self._sizes.total()
         return StorageInfo(blobs=count, size=size, free=None)
 
     def free(self) -> int | None:
-        """Return None: a bucket does not say how many bytes fit."""
+        """Return None, because a bucket does not tell how many bytes fit."""
         return None
 
     async def tidy(self) -> int:
-        """Remove what crashes left a day ago; return how many objects and unfinished uploads that were."""
+        """Remove leftovers of crashes that are a day old; return the number of objects and unfinished uploads."""
         before, removed = self._ages.before("left over", _LEFT_OVER), 0
         if before is None:
             return 0
@@ -216,9 +216,9 @@ class BucketStore:
         while True:
             try:
                 if removed := await self.tidy():
-                    log.info("Removed %d objects and unfinished uploads that crashes had left", removed)
+                    log.info("Removed %d objects and unfinished uploads that crashes had left behind", removed)
             except Error as error:
-                log.warning("What crashes left in the bucket could not be removed: %s", error.detail)
+                log.warning("Leftovers of crashes in the bucket could not be removed: %s", error.detail)
             await asyncio.sleep(_TIDY)
 
     async def _put_large(
@@ -240,7 +240,7 @@ class BucketStore:
                 await asyncio.shield(self.bucket.delete(temporary))
 
     async def _adopt(self, temporary: str, blob: Blob) -> bool:
-        """Make a blob of an object with the right digest; return whether there was none."""
+        """Turn an object with the right digest into a blob; return whether the blob is new."""
         key, new = blob_key(blob.digest), False
         while True:
             found = await self.bucket.find(key)
@@ -283,7 +283,7 @@ class BucketStore:
         return digest, name, content.tag
 
     async def _is_old(self, key: str, listed: float, before: float) -> bool:
-        """Return whether an object was stored before a time; a listing's times are exact to a second only."""
+        """Return whether an object was stored before a time; times in listings are exact only to a second."""
         if not before - 1 < listed < before:
             return listed < before
         found = await self.bucket.find(key)
@@ -298,7 +298,7 @@ def _checked(digest: str, expected: str | None) -> str:
 
 
 def blob_key(digest: str) -> str:
-    """Return the key of a blob. Raises NOT_FOUND for what is not a digest."""
+    """Return the key of a blob. Raises NOT_FOUND for an invalid digest."""
     if _DIGEST.fullmatch(digest) is None:
         raise Error(Code.NOT_FOUND, "A blob is named by the SHA-256 of its bytes, 64 lower-case hex digits.")
     return f"blobs/{digest[:2]}/{digest}"

@@ -1,6 +1,6 @@
-"""Let one instance collect garbage at a time, and another one take over when it dies.
+"""Let only one instance at a time collect garbage, and another one take over if it dies.
 
-Two collections at once would remove nothing that is needed, see `removal`; they would only do the same work twice.
+Two concurrent collections would be safe, see `removal`; they would only do the same work twice.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _STALE = 600.0
 
 @asynccontextmanager
 async def turn(bucket: Bucket) -> AsyncIterator[None]:
-    """Hold the turn for as long as the context lasts. Raises CONFLICT while another instance has it."""
+    """Hold the turn until the context ends. Raises CONFLICT while another instance has it."""
     tag = await bucket.create(_KEY, secrets.token_bytes(16))
     if tag is None and (found := await bucket.find(_KEY)) is not None and found.stored + _STALE < time.time():
         tag = await bucket.replace(_KEY, secrets.token_bytes(16), found.tag)

@@ -1,4 +1,4 @@
-"""The version of what a directory of blobs holds: an older safelight must not misread what a newer one wrote."""
+"""The format version of a directory of blobs, so that an older safelight does not misread a newer format."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _VERSION = 1
 
 
 def check_format(directory: Path) -> None:
-    """Note the version in a directory that has none. Raises UNAVAILABLE where a newer safelight wrote it, OSError."""
+    """Write the version into a directory that has none. Raises OSError, UNAVAILABLE for a newer version."""
     mark = TextFile(directory / "format")
     text = mark.read_text().strip() if mark.exists() else ""
     if not text:
-        with suppress(OSError):  # a disk that is full or read-only can still be read from; the next start notes it
+        with suppress(OSError):  # a full or read-only disk can still be read; the next start writes the version
             directory.mkdir(parents=True, exist_ok=True)
             mark.write_text(f"{_VERSION}\n")
     elif not text.isdecimal() or int(text) > _VERSION:

@@ -1,11 +1,11 @@
-"""Blobs that a worker writes as files itself, where it shares a file system with storage.
+"""Adopt blobs that workers write as files, if they share a file system with storage.
 
     handover/TOKEN    an empty file, whose name storage chooses at each start
     handover/…        what workers write; storage adopts it by name
 
-A worker knows by the token that a directory it sees is the one of this storage, as it runs now: a copy, an old mount or
-the directory of another machine does not have it. Storage hashes and flushes what it adopts like any other blob, so a
-worker that names what is not there, or has written other bytes, harms nobody.
+The token shows a worker that the directory it sees belongs to the running storage: a copy, an old mount or the
+directory of another machine does not have it. Storage hashes and flushes adopted files like any other blob, so a worker
+that names a missing file, or writes other bytes, does no harm.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from safelight.wire import SharedDirectory
 
 _NAME = re.compile(r"[0-9a-f]{32}")
 _LEFT = 3600.0
-"""Seconds after which a file that nobody has handed over is removed."""
+"""Seconds after which a file that was not handed over is removed."""
 
 
 class Handover:
-    """The directory in which workers leave files, beside the blobs of a store."""
+    """The directory into which workers put files, beside the blobs of a store."""
 
     def __init__(self, root: Path, store: DirectoryStore) -> None:
         self._root = root
@@ -42,7 +42,7 @@ class Handover:
     @classmethod
     @asynccontextmanager
     async def at(cls, root: Path, store: DirectoryStore) -> AsyncIterator[Handover]:
-        """Open the directory, or make it, for as long as the store is open. What was left there is removed."""
+        """Open or create the directory until the context ends. Files that were left there are removed."""
         made = cls(root, store)
         await asyncio.to_thread(guarded, made._prepare)
         try:
@@ -51,13 +51,13 @@ class Handover:
             await asyncio.to_thread(made._remove, -1.0)
 
     async def shared(self) -> SharedDirectory:
-        """Return where workers may read blobs and leave files, and by what they know it."""
+        """Return the directory where workers may read blobs and put files, and its token."""
         return await asyncio.to_thread(self._shared)
 
     async def adopt(self, name: str, token: str, *, limit: int) -> PutResult:
-        """Store a file that a worker has left as a blob. The file is gone then, unless it does not exist.
+        """Store a file of a worker as a blob. The file is moved or removed.
 
-        Raises NOT_FOUND where there is no such file, or where the token is that of another directory; TOO_LARGE;
+        Raises NOT_FOUND if there is no such file, or if the token belongs to another directory; TOO_LARGE;
         STORAGE_FULL.
         """
         if _NAME.fullmatch(name) is None or token != self._token or name == token:
@@ -79,7 +79,7 @@ class Handover:
         (self._directory / self._token).touch()
 
     def _remove(self, age: float) -> None:
-        """Remove what is older than some seconds."""
+        """Remove files that are older than `age` seconds."""
         with os.scandir(self._directory) as entries:
             for entry in entries:
                 status = _status(Path(entry.path))

@@ -10,7 +10,7 @@ _LONGEST = 1 << 16
 
 
 def read_name(path: Path) -> tuple[str, str] | None:
-    """Return the digest and the name that a file holds; None where there is no such file."""
+    """Return the digest and the name in a file, or None if there is no such file."""
     try:
         with read_plainly(path) as file:
             digest, _, name = file.read(_LONGEST).decode(errors="replace").partition("\n")

@@ -1,4 +1,4 @@
-"""A blob's file that is open for reading."""
+"""The file of a blob, open for reading."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from safelight.wire import Blob
 
 
 class OpenFile:
-    """A `OpenBlob` of a file."""
+    """An `OpenBlob` of a file."""
 
     def __init__(
         self, blob: Blob, file: FileIO, threads: ThreadPoolExecutor, unverified: Verified | None = None
     ) -> None:
-        """Read a file. Where its bytes are to be verified while they are streamed, `unverified` takes what is found."""
+        """Read a file. If its bytes are to be verified while they are streamed, `unverified` receives the result."""
         self.blob = blob
         self.file = file if unverified is None else None
         self._file = file

@@ -1,4 +1,4 @@
-"""How many bytes fit on the file system of a blob store."""
+"""Track how many bytes fit on the file system of a blob store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safelight.storage.files import full
 
 _PLENTY = 1 << 30
 _LOOK_AGAIN = 0.2
-"""While more than `_PLENTY` bytes are free, the file system is asked for them only every `_LOOK_AGAIN` seconds."""
+"""While more than `_PLENTY` bytes are free, the file system is asked only every `_LOOK_AGAIN` seconds."""
 
 
 class Room:
@@ -23,7 +23,7 @@ class Room:
         self._plenty = 0
 
     def check(self, size: int) -> None:
-        """Raise STORAGE_FULL where bytes do not fit. While much is free, the file system is asked only now and then."""
+        """Raise STORAGE_FULL if `size` bytes do not fit. While much is free, the file system is rarely asked."""
         now = time.monotonic()
         self._plenty -= size
         if self._plenty > 0 and now < self._looked + _LOOK_AGAIN:
@@ -34,11 +34,11 @@ class Room:
         self._looked, self._plenty = now, 0 if free is None else free - _PLENTY
 
     def free(self) -> int | None:
-        """Return how many bytes fit before `keep_free` is reached, or None where the file system does not say."""
+        """Return how many bytes fit before `keep_free` is reached, or None if the file system does not tell."""
         figures = os.statvfs(self._directory)
         return max(0, figures.f_bavail * figures.f_frsize - self._keep_free) if figures.f_blocks else None
 
     def total(self) -> int | None:
-        """Return the size of the file system, or None where it does not say."""
+        """Return the size of the file system, or None if it does not tell."""
         figures = os.statvfs(self._directory)
         return figures.f_blocks * figures.f_frsize or None

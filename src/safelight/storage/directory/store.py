@@ -8,9 +8,9 @@
 Bytes are hashed while they are written to `incoming`. The file is then flushed to disk and renamed to its digest, and
 the directory is flushed: a blob is either complete or does not exist. A file's modification time says when its bytes
 were last stored. Setting it, storing and removing happen under a lock for each directory, so that a garbage collection
-never removes what was just stored again. Flushes happen outside that lock: what is renamed or set but not yet flushed
-is marked, and whoever stores the same bytes meanwhile flushes them too before it acknowledges them. A start flushes
-every directory, since a process that was killed may not have.
+never removes a blob that was just stored again. Flushes happen outside that lock: a file that was renamed or whose time
+was set is marked until it is flushed, and a call that stores the same bytes meanwhile flushes it too before it
+acknowledges them. A start flushes every directory, since a killed process may not have done so.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from safelight.wire import Blob, StorageInfo
 T = TypeVar("T")
 
 _THREADS = 16
-"""More than there are cores: threads mostly wait for the disk, which flushes several files at the cost of one."""
+"""More threads than cores, because threads mostly wait for the disk, which flushes several files at the cost of one."""
 
 _SHARDS = [f"{number:02x}" for number in range(256)]
 _CHECKED_AT_ONCE = 32 << 20
-"""Once a day, a blob of at most so many bytes is verified before it is read; a larger one while it is streamed."""
+"""Once a day, a blob of at most this many bytes is verified before it is read; a larger one while it is streamed."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -64,17 +64,17 @@ class DirectoryStore:
         self._shards = {digits: Shard() for digits in _SHARDS}
         self._verified = Verified()
         self._held: Counter[str] = Counter()
-        """Blobs to which what is not yet a task refers, each with the number of its holders."""
+        """Blobs that unfinished uploads refer to, each with the number of its holders."""
 
     @classmethod
     @asynccontextmanager
     async def at(cls, root: Path, *, keep_free: int = 0, fresh_for: float = 0.0) -> AsyncIterator[DirectoryStore]:
-        """Open the directory, or make it. Bytes that would leave less than `keep_free` bytes free are refused.
+        """Open or create the directory. Refuse blobs that would leave less than `keep_free` bytes free.
 
         A blob that was stored within the last `fresh_for` seconds is not touched when it is stored again; it counts as
         fresh for that much longer.
 
-        Raises UNAVAILABLE where the directory cannot be used or another process uses it.
+        Raises UNAVAILABLE if the directory cannot be used or another process uses it.
         """
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="storage") as threads:
             store = cls(root, threads, keep_free, fresh_for)
@@ -111,20 +111,20 @@ class DirectoryStore:
             raise
 
     async def adopt(self, path: Path, *, limit: int, hashed: hashlib._Hash | None = None) -> PutResult:
-        """Store a file of the same file system as a blob, durably; it is renamed, or removed if it is stored already.
+        """Store a file on the same file system as a blob, durably: rename it, or remove it if the blob exists.
 
-        It is read for its digest and flushed, unless it is flushed already: then `hashed` is the SHA-256 of its bytes.
-        Raises NOT_FOUND where there is no such file; TOO_LARGE, STORAGE_FULL. A file that cannot be stored is removed,
-        but not one that is `hashed`.
+        The file is hashed and flushed, unless `hashed` gives the SHA-256 of its bytes, which are then already flushed.
+        Raises NOT_FOUND if there is no such file; TOO_LARGE, STORAGE_FULL. A file that cannot be stored is removed
+        unless it is `hashed`.
         """
         return await self._run(self._adopt, path, limit, hashed)
 
     async def refresh(self, blob: Blob) -> None:
-        """Make a blob count as fresh, durably. Raises NOT_FOUND, also where it is damaged."""
+        """Make a blob count as fresh, durably. Raises NOT_FOUND, also if it is damaged."""
         await self._run(self._refresh, blob)
 
     def can_adopt(self, directory: Path) -> bool:
-        """Return whether files of a directory can be renamed to blobs. It blocks: call it in a thread."""
+        """Return whether files in a directory can be renamed to blobs. This blocks: call it in a thread."""
         probe = Incoming(directory)
         try:
             probe.path.touch()
@@ -140,7 +140,7 @@ class DirectoryStore:
                 (place / probe.path.name).unlink(missing_ok=True)
 
     def hold(self, digest: str) -> None:
-        """Let nobody remove a blob until it is released, once for each call."""
+        """Keep a blob from being removed until it is released once for each call."""
         self._held[digest] += 1
 
     def release(self, digest: str) -> None:
@@ -193,7 +193,7 @@ class DirectoryStore:
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, guarded, function, *arguments)
 
-    # What follows runs in threads.
+    # The following methods run in threads.
 
     def _prepare(self, root: Path) -> int:
         root.mkdir(parents=True, exist_ok=True)
@@ -248,7 +248,7 @@ class DirectoryStore:
             if incoming.flushed is None or not self._recent(incoming.flushed):
                 incoming.flush(time.time_ns())
             with shard.lock:
-                # somebody else may have stored the same bytes meanwhile
+                # another call may have stored the same bytes meanwhile
                 known, damaged = self._freshen(shard, path, blob)
                 if not known:
                     os.replace(incoming.path, path)  # noqa: PTH105 - each call takes the interpreter's lock, and this one is shorter
@@ -279,14 +279,14 @@ class DirectoryStore:
         return True, status.st_size
 
     def _set_time(self, shard: Shard, path: Path, stored: float) -> None:
-        """Set the time of a file that was stored at another time, unless that is recent; the flush is still due."""
+        """Update the time of a file unless it is recent; the caller must still flush it."""
         if not self._recent(stored):
             now = time.time_ns()
             os.utime(path, ns=(now, now))
             shard.unflushed[path] = object()
 
     def _recent(self, stored: float) -> bool:
-        """Return whether a time (Unix seconds) is so near that a file with it counts as fresh."""
+        """Return whether a time (Unix seconds) is so recent that a file with it counts as fresh."""
         return 0 <= time.time() - stored < self._fresh_for
 
     def _open(self, digest: str, verify: bool) -> OpenFile:  # noqa: FBT001 - as `open` has it
@@ -314,7 +314,7 @@ class DirectoryStore:
         self._verified.note(digest)
 
     def _check_known(self, path: Path, digest: str) -> None:
-        """Look, once a period, whether what is stored already has not rotted: then the new bytes replace it."""
+        """Check once per period whether the existing blob is undamaged; otherwise the new bytes replace it."""
         if self._verified.is_damaged(digest) or self._verified.lately(digest):
             return
         with suppress(FileNotFoundError, Error), read_plainly(path) as file:
@@ -324,7 +324,7 @@ class DirectoryStore:
         shard, blob = self._place(digest)
         with shard.lock:
             try:
-                self._set_time(shard, blob, -math.inf)  # no older than its name
+                self._set_time(shard, blob, -math.inf)  # at least as fresh as its name
             except FileNotFoundError:
                 raise Error(Code.NOT_FOUND, f"There is no blob {digest} to name.") from None
         shard.flush(blob)

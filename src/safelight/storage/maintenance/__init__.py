@@ -1,1 +1,1 @@
-"""Maintenance of the blobs: remove what nobody refers to, find damage and mend it."""
+"""Maintenance of the blobs: remove unreferenced ones, and find and repair damage."""

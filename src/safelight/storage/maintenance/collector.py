@@ -1,9 +1,9 @@
 """Garbage collection: remove blobs to which no task refers.
 
-A collection first lists what is older than a grace period (by `steady.Ages`, so that a wrong clock removes nothing),
-then reads the references of every task, and removes what was listed and is not referenced. A blob that is stored again
-meanwhile is fresh, and `remove` leaves it alone; a reference that appears after the listing belongs to a blob that was
-stored, and so was fresh, before it. If the references cannot be read completely, nothing is removed.
+A collection first lists the blobs that are older than a grace period (by `steady.Ages`, so that a wrong clock removes
+nothing). Then it reads the references of every task, and removes the listed blobs that are not referenced. A blob that
+is stored again meanwhile is fresh, and `remove` skips it; a reference that appears after the listing belongs to a blob
+that was stored, and so was fresh, before it. If the references cannot be read completely, nothing is removed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ References = Callable[[], AsyncIterator[Reference]]
 """Reads all references that db has, page by page."""
 
 _AGAIN = 60.0
-"""Seconds after which a collection that failed is tried again."""
+"""Seconds after which a failed collection is tried again."""
 _AT_ONCE = 50
-"""Items that are removed in one call: few enough that what is stored meanwhile does not wait for them."""
+"""Items to remove in one call: few enough that concurrent stores do not wait long."""
 _CANDIDATES = 200_000
-"""Candidates for which the references are read once; they take about 30 MB."""
+"""Candidates for which to read the references once; they take about 30 MB."""
 
 
 async def references(db: DbClient) -> AsyncIterator[Reference]:
@@ -44,10 +44,10 @@ async def references(db: DbClient) -> AsyncIterator[Reference]:
 
 
 class KnownDb(Protocol):
-    """Where the identity of the database of earlier collections is kept: a file, or what reads like one in a bucket."""
+    """The file or object that stores the identity of the database of earlier collections."""
 
     def exists(self) -> bool:
-        """Return whether there was a collection before."""
+        """Return whether there was an earlier collection."""
         ...
 
     def read_text(self) -> str:
@@ -55,7 +55,7 @@ class KnownDb(Protocol):
         ...
 
     def write_text(self, data: str, /) -> int:
-        """Keep the identity."""
+        """Store the identity."""
         ...
 
 
@@ -76,7 +76,7 @@ class Collector:
         ages: Ages | None = None,
         confirmed: Callable[[], Awaitable[ClockConfirmed]] | None = None,
     ) -> None:
-        """Take `confirmed`, which asks when a person last confirmed the clock."""
+        """Take `confirmed`, which returns when a person last confirmed the clock."""
         self._store = store
         self._turn = turn
         self._known_db = known_db
@@ -108,13 +108,13 @@ class Collector:
             pause = min(every, _AGAIN)
 
     async def collect(self) -> Collected:
-        """Collect once. Raises `Error` where db or the store fails; what is referenced stays in any case."""
+        """Collect once. Raises `Error` if db or the store fails; referenced blobs are kept in any case."""
         async with self._lock, self._turn():
             total = Collected()
             await self._look_for_confirmation()
             before = self._ages.before("blobs", self._grace)
             if before is None:
-                log.info("Nothing has been seen to be old for long enough to be removed")
+                log.info("Nothing has been observed to be old for long enough to be removed")
                 return total
             named: set[bytes] = set()
             async for candidates in self._candidates(before):
@@ -124,16 +124,16 @@ class Collector:
         return total
 
     async def _look_for_confirmation(self) -> None:
-        """Ask db whether a person has confirmed the clock. Nothing depends on its answer but how soon is deleted."""
+        """Ask db whether a person has confirmed the clock. Without an answer, deletion only starts later."""
         if self._confirmed is None:
             return
         try:
             self._ages.confirm((await self._confirmed()).at)
         except Error as error:
-            log.debug("Whether the clock was confirmed is not known: %s", error.detail)
+            log.debug("Cannot find out whether the clock was confirmed: %s", error.detail)
 
     async def _candidates(self, before: float) -> AsyncIterator[set[str]]:
-        """Yield what `aged` lists, in batches. Names come first, since a blob stays as long as a name of it stays."""
+        """Yield the items of `aged`, in batches. Names come first, since a blob stays as long as one of its names."""
         batch: set[str] = set()
         async for item in self._store.aged(before):
             batch.add(item)
@@ -168,9 +168,9 @@ class Collector:
         return sizes
 
     def _check_db(self, db: str) -> None:
-        """Refuse a database that is not that of earlier collections: it is new, or the wrong one. Raises CONFLICT."""
+        """Refuse a database that is not the one of earlier collections, because it is new or wrong. Raises CONFLICT."""
         known = self._known_db.read_text().strip() if self._known_db.exists() else ""
-        if not known:  # an empty file is what a full disk has left of the first collection
+        if not known:  # a full disk may have left an empty file from the first collection
             self._known_db.write_text(f"{db}\n")
         elif known != db:
             detail = (

@@ -1,4 +1,4 @@
-"""How long storage has run and what it has seen to be old, kept in a file."""
+"""Store in a file how long storage has run, and its observations of ages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EVERY = 60.0
 
 @asynccontextmanager
 async def kept_ages(path: Path) -> AsyncIterator[Ages]:
-    """Go on from the file, and write it now and then and at the end."""
+    """Continue from the file, and write it from time to time and at the end."""
     ages = Ages(await asyncio.to_thread(_read, path))
     try:
         async with background.running(lambda: _keep(ages, path), "ages"):

@@ -1,4 +1,4 @@
-"""Make damaged results again from their photos: the same work gives the same bytes, which replace the damaged ones."""
+"""Remake damaged results from their photos: the same work gives the same bytes, which replace the damaged ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DAY = 86400
 
 
 async def make_again(db: DbClient, accounts: AccountClient, damaged: set[str]) -> int:
-    """Create a task, which lists leave out, for each damaged result whose photo is whole; return how many results."""
+    """Create an internal task for each damaged result whose photo is undamaged; return the number of results."""
     wanted = set(damaged)
     made: set[str] = set()
     for tenant in await accounts.tenants():
@@ -46,6 +46,6 @@ async def _again(db: DbClient, task: Task) -> NewTask:
         internal=True,
         interactive=False,
         reuse=False,
-        # The search may be repeated before the task is done; once a day is enough.
+        # The next search may come before the task is done; once a day is enough.
         idempotency_key=f"again.{task.id}.{int(time.time()) // _DAY}",
     )

@@ -1,4 +1,4 @@
-"""The scrub: read every blob now and then, slowly, to find damage before somebody needs the blob."""
+"""Scrub: read every blob slowly from time to time, to find damage before somebody needs the blob."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from safelight.storage.store import NAME_PREFIX, BlobStore
 log = logging.getLogger(__name__)
 
 _EVERY = 86400.0
-"""Seconds at least from the beginning of one walk to that of the next."""
+"""The least number of seconds between the starts of two walks."""
 _SETTLE = 60.0
-"""Seconds after the start before the first walk begins."""
+"""Seconds from the start of the service to the first walk."""
 
 
 class Scrubbed(Protocol):
-    """Counts a blob that was read."""
+    """A callback that counts a blob that was read."""
 
     def __call__(self, size: int, *, damaged: bool) -> None:
         """Take its size, and whether it is damaged."""
@@ -29,7 +29,7 @@ class Scrubbed(Protocol):
 
 
 class Scrubber:
-    """Walks all blobs and reports damaged ones, which are made again where that is possible."""
+    """Walks all blobs and reports damaged ones, which are remade if possible."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Scrubber:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Walk again and again for as long as the context lasts."""
+        """Walk repeatedly until the context ends."""
         task = asyncio.create_task(self._run(), name="scrub") if self._rate else None
         try:
             yield
@@ -76,7 +76,7 @@ class Scrubber:
                 damaged.add(item)
         if damaged:
             made = await self._make_again(damaged) if self._make_again is not None else 0
-            sentence = "%d blobs are damaged; %d of them are results that are being made again. Restore the others."
+            sentence = "%d blobs are damaged; %d of them are results that are being remade. Restore the others."
             log.error(sentence, len(damaged), made)
         return damaged
 

@@ -1,1 +1,1 @@
-"""Uploads that come in chunks and survive broken connections (tus)."""
+"""Uploads that arrive in chunks and survive broken connections (tus)."""

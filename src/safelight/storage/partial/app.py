@@ -19,7 +19,7 @@ from safelight.wire import NewPartial
 
 
 class _Append(msgspec.Struct, frozen=True, kw_only=True):
-    """The offset of an append, its checksum as `algorithm:hex` if its sender gave one, and who appends."""
+    """The offset of an append, its checksum (`algorithm:hex`) if given, and its holder."""
 
     offset: Annotated[int, Meta(ge=0)]
     checksum: str | None = None

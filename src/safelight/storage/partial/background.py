@@ -1,4 +1,4 @@
-"""What partial stores do beside their calls: end appends whose call has gone, and delete expired uploads."""
+"""Background work of partial stores: end appends whose call was cancelled, and delete expired uploads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SWEEP = 300.0
 
 
 class Background:
-    """Appends that are ending: each in a task of its own, which goes on when the call is cancelled."""
+    """Appends that are ending, each in a task of its own, which continues if the call is cancelled."""
 
     def __init__(self) -> None:
         self._ending: set[asyncio.Task[Partial]] = set()
@@ -32,7 +32,7 @@ class Background:
 
     @asynccontextmanager
     async def sweeping(self, expire: Callable[[], Awaitable[int]], keep: float) -> AsyncIterator[None]:
-        """Delete expired uploads for as long as the context lasts, and then wait for what is ending."""
+        """Delete expired uploads until the context ends, and then wait for appends that are ending."""
         try:
             async with background.running(lambda: _sweep(expire, min(SWEEP, keep)), "partials"):
                 yield

@@ -1,15 +1,15 @@
-"""Partial uploads in a bucket, which any instance continues.
+"""Partial uploads in a bucket, which any instance can continue.
 
     partials/<id>/state         the record of an upload: size, metadata, its parts in order, who is changing it
     partials/<id>/<random>      the bytes of a part
 
-A part counts once the state names it. The state is only ever replaced where it still has the tag that was read, so
-of two instances that change an upload at once, one succeeds and the other learns of it; what the other one wrote is not
-named by anything. An append holds the upload: others are told that it is busy, until the hold ends or has not been
-renewed for `_HOLD` seconds. The same holder may begin again at any instance, as the one that has died cannot end its
-hold. The hold is a courtesy to clients; what keeps the bytes right is the tag.
+A part counts once the state names it. The state is replaced only if it still has the tag that was read, so of two
+instances that change an upload at once, one succeeds and the other gets an error; no state names the parts of the other
+one. An append holds the upload: other calls are refused as busy until the hold ends or has not been renewed for `_HOLD`
+seconds. The same holder may start again at any instance, since an instance that died cannot end its hold. The hold is
+only a courtesy to clients; the tag keeps the bytes correct.
 
-Every part except the last has at least `_TAIL` bytes: an append to a shorter one writes it anew.
+Every part except the last has at least `_TAIL` bytes: an append to a shorter one rewrites it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class PartialBucket:
         self._states = States(bucket)
         self._count, self._counted = 0, -SWEEP
         self._shares = Shares(limits.count)
-        """Of those that were opened here, as nobody keeps the owners of all."""
+        """Owners of the uploads that were opened at this instance; no instance knows all."""
         self._background = Background()
 
     @classmethod
@@ -62,7 +62,7 @@ class PartialBucket:
     async def at(
         cls, bucket: Bucket, blobs: BlobStore, limits: PartialLimits, ages: Ages | None = None
     ) -> AsyncIterator[PartialBucket]:
-        """Use a bucket; expired uploads are deleted for as long as the context lasts."""
+        """Use a bucket until the context ends; meanwhile, delete expired uploads."""
         store = cls(bucket, blobs, limits, ages or Ages())
         async with store._background.sweeping(store.expire, limits.keep):
             yield store
@@ -100,7 +100,7 @@ class PartialBucket:
                     await asyncio.shield(saving)
         except BaseException as error:  # noqa: BLE001 - raised again below, once the bytes are safe
             failure = error
-        # It goes on when the call is cancelled: what has arrived counts.
+        # This continues if the call is cancelled, since bytes that have arrived count.
         ending = self._background.end(self._end(append, saving, whole=failure is None))
         if failure is None:
             return await asyncio.shield(ending)
@@ -129,7 +129,7 @@ class PartialBucket:
             replaced = await self._states.replace(state.evolve(outcome=outcome, parts=[], holder=""))
             if replaced is not None:
                 self._shares.remove(id)
-                with suppress(Error):  # otherwise they go with the record
+                with suppress(Error):  # otherwise they are deleted with the record
                     await self._delete_parts(id, state.parts)
                 return self._partial(replaced)
 
@@ -146,7 +146,7 @@ class PartialBucket:
             await self._delete_all(id)
 
     async def expire(self) -> int:
-        """Delete the uploads that have expired, and the parts that belong to none; see the contract."""
+        """Delete expired uploads, and parts that belong to no upload; see the contract."""
         removed, now = 0, time.time()
         expired = self._ages.before("partials", self._limits.keep)
         directories = await self._bucket.directories("partials")
@@ -164,7 +164,7 @@ class PartialBucket:
         return removed
 
     async def _count_out(self, there: list[str]) -> None:
-        """Count out the uploads that were opened here and that another instance has closed or deleted."""
+        """Stop counting uploads that were opened here but closed or deleted by another instance."""
         self._shares.keep(there)
         for upload in there:
             if upload in self._shares and not await self._is_open(upload):
@@ -233,7 +233,7 @@ class PartialBucket:
 
 
 class Append:
-    """One append: bytes are gathered into parts; with a checksum, the parts count only once it was compared."""
+    """One append. Bytes are gathered into parts; with a checksum, the parts count only after the comparison."""
 
     def __init__(
         self,
@@ -244,7 +244,7 @@ class Append:
         data: bytes,
         checksum: tuple[str, str] | None,
     ) -> None:
-        """Begin with the bytes of the upload's last part if that is to be written anew (`tail`, `data`)."""
+        """Begin with the bytes of the upload's last part if that is to be rewritten (`tail`, `data`)."""
         self._bucket = bucket
         self._states = states
         self._state = held
@@ -268,21 +268,21 @@ class Append:
 
     @property
     def is_due(self) -> bool:
-        """Whether a part is full, or the hold has to be renewed."""
+        """Whether a part is full, or the hold must be renewed."""
         return len(self._data) >= _PART or time.monotonic() - self._renewed > _RENEW
 
     async def save(self) -> None:
-        """Write a full part and renew the hold. Raises CONFLICT where the hold was lost."""
+        """Write a full part and renew the hold. Raises CONFLICT if the hold was lost."""
         if len(self._data) >= _PART:
             await self._write()
-        # The parts count now, unless they have to be compared first, or the last one is still to be written anew.
+        # The parts count now, unless they must be compared first, or the last one must still be rewritten.
         counts = self._hash is None and sum(part.size for part in self._parts) >= self._state.offset
         parts = self._parts if counts else self._state.parts
         await self._replace(self._state.evolve(parts=parts, until=time.time() + _HOLD))
         self._renewed = time.monotonic()
 
     async def close(self, *, whole: bool) -> State:
-        """Make the bytes durable and end the hold. Raises DIGEST_MISMATCH, and then keeps none of them."""
+        """Make the bytes durable and end the hold. Raises DIGEST_MISMATCH and keeps no bytes in that case."""
         right = self._hash is None or (whole and self._hash.hexdigest() == self._digest)
         if right and self._data:
             await self._write()

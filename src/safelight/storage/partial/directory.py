@@ -1,4 +1,4 @@
-"""Partial uploads in a directory: which call may change which upload when. `files` reads and writes the files."""
+"""Partial uploads in a directory: coordinate calls. `files` reads and writes the files."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class PartialDirectory:
         self._threads = threads
         self._shares = Shares(limits.count)
         self._busy: dict[str, int | None] = {}
-        """Uploads that a call is changing; during an append, the offset at which it began."""
+        """Uploads that a call is changing, with the offset at which an append began."""
         self._held: dict[str, str] = {}
-        """The blobs that finished uploads have become, which stay until a task or nobody needs them."""
+        """The blobs of finished uploads, which are held until the upload is closed or deleted."""
         self._adopted = False
-        """Whether the bytes of an upload become a blob by a new name. Otherwise they are stored a second time."""
+        """Whether the bytes of an upload become a blob by a rename. Otherwise they are copied."""
         self._background = Background()
 
     @classmethod
@@ -56,7 +56,7 @@ class PartialDirectory:
     async def at(
         cls, root: Path, blobs: DirectoryStore, limits: PartialLimits, ages: Ages | None = None
     ) -> AsyncIterator[PartialDirectory]:
-        """Open the directory, or make it; expired uploads are deleted for as long as the context lasts."""
+        """Open or create the directory until the context ends; meanwhile, delete expired uploads."""
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="partials") as threads:
             store = cls(PartialFiles(root, limits.keep), blobs, limits, ages or Ages(), threads)
             for found, digest in await store._run(store._files.prepare):
@@ -154,7 +154,7 @@ class PartialDirectory:
         if before is None:
             return 0
         for found in await self._run(self._files.expired, before):
-            with suppress(Error), self._alone(found):  # not one that is being changed, or that somebody has deleted
+            with suppress(Error), self._alone(found):  # skip one that is being changed, or was deleted
                 if await self._run(self._files.delete_expired, found, before):
                     self._forget(found)
                     removed += 1
@@ -166,7 +166,7 @@ class PartialDirectory:
             self._blobs.hold(digest)
 
     def _forget(self, id: str) -> None:
-        """Give back what an upload holds that was closed or deleted; it may have been before."""
+        """Release the blob and place of a closed or deleted upload. Calling it again changes nothing."""
         self._shares.remove(id)
         if (digest := self._held.pop(id, None)) is not None:
             self._blobs.release(digest)
@@ -187,7 +187,7 @@ class PartialDirectory:
     def _end(
         self, id: str, opening: asyncio.Future[Append], writing: asyncio.Future[None] | None, *, whole: bool
     ) -> asyncio.Task[Partial]:
-        """Finish an append in a task of its own, which goes on when the call is cancelled, as its thread does."""
+        """Finish an append in a task of its own, which continues if the call is cancelled, as its thread does."""
 
         async def end() -> Partial:
             try:
@@ -213,7 +213,7 @@ class PartialDirectory:
 
     def _create(self, name: str, new: NewPartial) -> Partial:
         free, copies = self._blobs.free(), 1
-        if not self._adopted:  # in the end it is stored twice, as a partial upload and as a blob
+        if not self._adopted:  # at the end it is stored twice, as a partial upload and as a blob
             free, copies = self._files.free(), 2
         if free is not None and free < copies * new.size:
             raise Error(Code.STORAGE_FULL, "The upload does not fit on the disk of storage. Make room on it.")

@@ -7,9 +7,9 @@
     <id>/outcome        what became of the upload, and a newline
 
 The offset is the length of `bytes`. The bytes of an append with a checksum count only after the comparison; after a
-crash, `verified` says where to cut them off. Bytes are hashed as they come; those that an earlier process has taken
-are read once, when the upload is finished. The outcome is not flushed where the bytes are a blob: after a power cut,
-the upload is finished and closed again, with the same blob.
+crash, `verified` says where to cut them off. Bytes are hashed as they arrive; bytes from an earlier process are read
+once, when the upload is finished. The outcome is not flushed if the bytes are a blob: after a power cut, the upload is
+finished and closed again, with the same blob.
 """
 
 from __future__ import annotations
@@ -47,14 +47,16 @@ class _Kept(Record, frozen=True, kw_only=True):
 
 
 class _Taken(NamedTuple):
-    """How many bytes of an upload are on disk, and their SHA-256 if this process has taken all of them."""
+    """How many bytes of an upload are on disk, and their SHA-256 if this process has received all of them."""
 
     size: int
     hashed: hashlib._Hash | None
 
 
 class Finished(NamedTuple):
-    """An upload whose bytes are the file of a blob, or become it now: then `hashed` is their SHA-256."""
+    """An upload whose bytes are, or are about to become, the file of a blob. In the second case `hashed` is their
+    SHA-256.
+    """
 
     blob: Blob
     path: Path
@@ -68,25 +70,25 @@ class PartialFiles:
         self._root = root
         self._keep = keep
         self._taken: dict[str, _Taken] = {}
-        """What is known of the bytes of each upload that this process has flushed."""
+        """The length and hash of each upload that this process has flushed."""
 
     def prepare(self) -> list[tuple[Partial, str | None]]:
-        """Make the directory, if it does not exist; return the uploads in it that are not closed, and their blobs."""
+        """Make the directory if it does not exist; return the open uploads in it, and their blobs."""
         self._root.mkdir(parents=True, exist_ok=True)
         sync(self._root.parent)
         found = []
         for directory in self._root.iterdir():
-            with suppress(Error):  # what a crash has left; `expired` removes it
+            with suppress(Error):  # left by a crash; `expired` removes it
                 found.append((self.get(directory.name, 0), _blob(directory)))
         return [each for each in found if not each[0].outcome]
 
     def free(self) -> int | None:
-        """Return how many bytes fit, None where the file system does not say."""
+        """Return how many bytes fit, or None if the file system does not tell."""
         figures = os.statvfs(self._root)
         return figures.f_bavail * figures.f_frsize if figures.f_blocks else None
 
     def create(self, name: str, new: NewPartial) -> Partial:
-        """Create the files of an upload; those that a crash has left are completed."""
+        """Create the files of an upload, or complete those that a crash has left."""
         directory = self._root / name
         directory.mkdir(exist_ok=True)
         if (directory / "record.json").exists():
@@ -98,7 +100,7 @@ class PartialFiles:
         return self.get(name)
 
     def get(self, id: str, offset: int | None = None) -> Partial:
-        """Read an upload. `offset` replaces the one that the length of the file would give. Raises NOT_FOUND."""
+        """Read an upload. `offset` replaces the length of the file. Raises NOT_FOUND."""
         directory = self._directory(id)
         try:
             kept = msgspec.json.decode((directory / "record.json").read_bytes(), type=_Kept)
@@ -137,7 +139,7 @@ class PartialFiles:
         return Append(id, directory, self._taken[id], found.size, wanted, partial(self._note, id))
 
     def finish(self, id: str) -> Finished:
-        """Name the blob that the bytes of a complete upload become; from now on, the name survives a crash.
+        """Record durably which blob the bytes of a complete upload become.
 
         Raises NOT_FOUND; CONFLICT while bytes are missing and after `close`.
         """
@@ -180,7 +182,7 @@ class PartialFiles:
         """Delete the files of an upload. Raises NOT_FOUND."""
         directory = self._directory(id)
         try:
-            (directory / "record.json").unlink()  # from now on it does not exist for anybody
+            (directory / "record.json").unlink()  # from now on the upload does not exist
         except (FileNotFoundError, NotADirectoryError):
             raise unknown(id) from None
         shutil.rmtree(directory, ignore_errors=True)
@@ -194,7 +196,7 @@ class PartialFiles:
         return True
 
     def expired(self, before: float) -> list[str]:
-        """Return the uploads not continued since a time (Unix seconds), and remove what a crash has left of others."""
+        """Return the uploads not continued since a time (Unix seconds), and remove leftovers of crashes."""
         now = time.time()
         found: list[str] = []
         for directory in self._root.iterdir():
@@ -203,7 +205,7 @@ class PartialFiles:
                     found.append(directory.name)
             except Error:
                 with suppress(FileNotFoundError):
-                    if directory.stat().st_mtime + 60.0 < now:  # not one that is being created
+                    if directory.stat().st_mtime + 60.0 < now:  # skip one that is being created
                         shutil.rmtree(directory, ignore_errors=True)
         return found
 
@@ -216,7 +218,7 @@ class PartialFiles:
         self._taken[id] = taken
 
     def _durable(self, id: str, directory: Path) -> int:
-        """Return how many bytes are on disk; those of an upload that an earlier process left are flushed first."""
+        """Return how many bytes are on disk; flush those of an earlier process first."""
         if (known := self._taken.get(id)) is not None:
             return known.size
         size = (directory / "bytes").stat().st_size
@@ -243,7 +245,7 @@ class Append:
     ) -> None:
         """Open the file. `checksum` is an algorithm and a digest in hex, which the bytes must have to be kept.
 
-        `before` is what the upload has on disk; `note` is told what it has in the end.
+        `before` describes the bytes on disk; `note` is called with those at the end.
         """
         self._note = note
         self.id = id
@@ -255,14 +257,14 @@ class Append:
         self._digest = checksum[1] if checksum is not None else None
         self._hash = hashlib.new(checksum[0], usedforsecurity=False) if checksum is not None else None
         self._file = (directory / "bytes").open("r+b", buffering=0)
-        self._file.truncate(offset)  # more than that is of an append that failed
+        self._file.truncate(offset)  # the rest is from a failed append
         self._file.seek(offset)
         self.gathered: Block = []
         self.waiting = 0
-        """Bytes that are gathered."""
+        """The number of gathered bytes."""
 
     def gather(self, chunk: bytes) -> None:
-        """Keep a chunk for the next write. Raises TOO_LARGE, without keeping it, past the size of the upload."""
+        """Keep a chunk for the next write. Raises TOO_LARGE, and drops it, past the size of the upload."""
         if len(chunk) > self._room:
             sentence = "The upload has more bytes than its announced size."
             raise Error(Code.TOO_LARGE, sentence, limit=self._offset + self._room)
@@ -271,13 +273,13 @@ class Append:
         add(self.gathered, chunk)
 
     def handed(self) -> Block:
-        """Return the gathered bytes, to be written."""
+        """Return the gathered bytes for writing."""
         data, self.gathered, self.waiting = self.gathered, [], 0
         return data
 
     def write(self, data: Block) -> None:
         """Write gathered bytes, and hash them."""
-        hashed, self._hashed = self._hashed, None  # none where only a part is written
+        hashed, self._hashed = self._hashed, None  # a partial write skips this
         for chunk in data:
             if self._hash is not None:
                 self._hash.update(chunk)
@@ -291,13 +293,13 @@ class Append:
     def close(self, *, whole: bool) -> None:
         """Make the bytes durable, or remove them if they do not have the checksum. Raises DIGEST_MISMATCH.
 
-        Where the flush fails, nobody knows what is on disk: the upload ends where the append began.
+        If the flush fails, it is unknown what is on disk, so the upload is cut off where the append began.
         """
         failure: OSError | None = None
         with self._file as file:
             try:
                 self.write(self.handed())
-            except OSError as error:  # what was written before is kept
+            except OSError as error:  # earlier bytes are kept
                 failure = error
             right = self._hash is None or (whole and failure is None and self._hash.hexdigest() == self._digest)
             end = file.tell() if right else self._offset
@@ -317,7 +319,7 @@ class Append:
 
 
 def _outcome(directory: Path) -> str:
-    """Return the outcome of an upload; empty where it is not closed, or a power cut has left only a part."""
+    """Return the outcome of an upload, or "" if it is not closed or a power cut has left only a part."""
     try:
         outcome, newline, _ = (directory / "outcome").read_bytes().partition(b"\n")
     except FileNotFoundError:
@@ -326,7 +328,7 @@ def _outcome(directory: Path) -> str:
 
 
 def _changed(directory: Path) -> float | None:
-    """Return when bytes last came (Unix seconds); None where they are gone."""
+    """Return when bytes last arrived (Unix seconds), or None if they are gone."""
     try:
         return (directory / "bytes").stat().st_mtime
     except FileNotFoundError:
@@ -334,12 +336,12 @@ def _changed(directory: Path) -> float | None:
 
 
 def _finished(directory: Path) -> float:
-    """Return when the bytes became a blob (Unix seconds). Raises FileNotFoundError where they did not."""
+    """Return when the bytes became a blob (Unix seconds). Raises FileNotFoundError if they did not."""
     return (directory / f"{_BLOB}{_blob(directory)}").stat().st_mtime
 
 
 def _blob(directory: Path) -> str | None:
-    """Return the digest of the blob that the bytes of an upload have become, or become; None if it is not finished."""
+    """Return the digest of the blob of a finished upload, or None if it is not finished."""
     names = (name.removeprefix(_BLOB) for name in os.listdir(directory) if name.startswith(_BLOB))  # noqa: PTH208 - the names only
     return next(names, None)
 

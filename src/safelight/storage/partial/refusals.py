@@ -1,4 +1,4 @@
-"""What partial stores refuse, in the same words whatever the backend."""
+"""Errors of partial stores, in the same words for every backend."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from safelight.errors import Code, Error
 
 
 def busy() -> Error:
-    """Return the error of a call that meets another one at the same upload."""
+    """Return the error for a call while another one changes the same upload."""
     return Error(Code.CONFLICT, "Another request is changing this upload. Try again soon.", busy=True)
 
 
 def idle() -> Error:
-    """Return the error of an append whose sender has sent nothing for too long."""
-    return Error(Code.UNAVAILABLE, "Nothing more arrived. Continue with what is missing.", idle=True)
+    """Return the error for an append whose sender has sent nothing for too long."""
+    return Error(Code.UNAVAILABLE, "Nothing more arrived. Continue with the missing bytes.", idle=True)
 
 
 def too_many(count: int) -> Error:
-    """Return the error of one upload too many."""
+    """Return the error for too many open uploads."""
     sentence = f"{count} partial uploads are open, which is the limit. Try again later."
     return Error(Code.TOO_MANY_REQUESTS, sentence, retry_after=30)
 
 
 def closed(offset: int) -> Error:
-    """Return the error of an upload that is to be finished and has an outcome already."""
+    """Return the error for finishing an upload that is already closed."""
     return Error(Code.CONFLICT, "This upload is closed.", offset=offset)
 
 

@@ -1,4 +1,4 @@
-"""Whose partial uploads are open: no tenant takes the places of all the others, or more bytes than it may keep."""
+"""Limit open partial uploads by tenant, so that none takes all places, or more bytes than it may keep."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from safelight.storage.partial.refusals import too_many
 from safelight.wire import NewPartial
 
 _OWNER = "tenant"
-"""The member of an upload's metadata that says whose it is; uploads without it share the places that are left."""
+"""The member of an upload's metadata that names its owner; uploads without it share the remaining places."""
 
 
 class Shares:
-    """The open uploads by owner. An owner has at most half of the places that the others leave, but always one.
+    """The open uploads by owner. An owner has at most half of the places that the others leave, but at least one.
 
-    An upload counts with the bytes that it will have.
+    An upload counts with its complete size.
     """
 
     def __init__(self, most: int) -> None:
-        """Let `most` uploads be open."""
+        """Allow `most` open uploads."""
         self._most = most
         self._open: dict[str, tuple[str, int]] = {}
         """The owner and the size of each."""
@@ -31,7 +31,7 @@ class Shares:
         return id in self._open
 
     def check(self, new: NewPartial) -> None:
-        """Raise TOO_MANY_REQUESTS where there is no place, or no room, for one more upload."""
+        """Raise TOO_MANY_REQUESTS if there is no place, or no room, for another upload."""
         owner, count = new.metadata.get(_OWNER, ""), len(self._open)
         if count >= self._most:
             raise too_many(count)
@@ -42,7 +42,7 @@ class Shares:
             raise no_room(max(0, new.room - self._bytes[owner]))
 
     def add(self, id: str, size: int, metadata: Mapping[str, str]) -> None:
-        """Count an upload in, once."""
+        """Start counting an upload. Calling it again changes nothing."""
         if id in self._open:
             return
         owner = metadata.get(_OWNER, "")
@@ -51,7 +51,7 @@ class Shares:
         self._bytes[owner] += size
 
     def remove(self, id: str) -> None:
-        """Count an upload out that was closed or deleted; it may have been before."""
+        """Stop counting a closed or deleted upload. Calling it again changes nothing."""
         if id not in self._open:
             return
         owner, size = self._open.pop(id)
@@ -61,6 +61,6 @@ class Shares:
             del self._counts[owner], self._bytes[owner]
 
     def keep(self, ids: Iterable[str]) -> None:
-        """Count out every upload but these."""
+        """Stop counting all uploads except these."""
         for id in self._open.keys() - set(ids):  # noqa: A001 - an upload's id is called id
             self.remove(id)

@@ -1,4 +1,4 @@
-"""The states of partial uploads in a bucket: read with their tag, and replaced only where they still have it."""
+"""The states of partial uploads in a bucket: read with their tag, and replaced only if the tag is unchanged."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ class Part(Record, frozen=True, kw_only=True):
 class State(Record, frozen=True, kw_only=True):
     """The record of an upload.
 
-    While an append holds the upload, `holder` is its token, `until` the moment (Unix seconds) at which the hold ends if
-    it is not renewed, and `began` the offset at which it began. `nonce` makes every state different from every other,
-    as tags often are a hash of the content. An upload that is `deleted` exists for nobody. `tag` and `changed` are what
-    the bucket says of the object.
+    While an append holds the upload, `holder` is its token, `until` the time (Unix seconds) at which the hold ends
+    unless it is renewed, and `began` the offset at which it began. `nonce` makes every state unique, since tags are
+    often a hash of the content. A `deleted` upload counts as non-existent. `tag` and `changed` come from the bucket.
     """
 
     id: str
@@ -65,7 +64,7 @@ class States:
         """Write the first state of an upload."""
         new = _new(state)
         tag = await self._bucket.create(_key(new.id), encode(new))
-        if tag is None:  # a retry of ours found what the first attempt had written
+        if tag is None:  # a retry of ours found the object of the first attempt
             return await self.read(new.id)
         return _as_found(new, tag, time.time())
 
@@ -84,9 +83,9 @@ class States:
         return _as_found(state, content.tag, content.stored)
 
     async def replace(self, state: State) -> State | None:
-        """Write a state in the place of the one with its tag; None if another was written since.
+        """Replace the state with this tag; return None if another state was written since.
 
-        An answer may be lost after the state was written, so a refusal is compared with what is there.
+        The answer may be lost after the state was written, so after a refusal the existing state is compared.
         Raises NOT_FOUND.
         """
         new = _new(state)
@@ -97,9 +96,9 @@ class States:
         return there if there.nonce == new.nonce else None
 
     async def expire(self, id: str, before: float) -> bool:
-        """Mark an upload as deleted that was last changed before a time (Unix seconds); False if it was changed since.
+        """Mark an upload as deleted if it was last changed before a time (Unix seconds); return whether it was.
 
-        Whoever continues it at this moment either comes first, so that it stays, or is told that it does not exist.
+        A call that continues it at the same moment either comes first, so that the upload stays, or gets NOT_FOUND.
         """
         state = await self._find(id)
         if state.deleted:
@@ -107,7 +106,7 @@ class States:
         return state.changed < before and await self.replace(state.evolve(deleted=True)) is not None
 
     async def delete(self, id: str) -> None:
-        """Delete a state; from then on, the upload does not exist for anybody."""
+        """Delete a state; from then on, the upload does not exist."""
         await self._bucket.delete(_key(id))
 
 

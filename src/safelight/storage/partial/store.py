@@ -1,4 +1,4 @@
-"""The contract of partial uploads: they arrive in several requests and survive broken connections, as tus needs."""
+"""The contract of partial uploads, which arrive in several requests and survive broken connections, as tus requires."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safelight.wire import Blob, NewPartial, Partial
 
 
 class PartialLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How many partial uploads may be open, and the seconds after which one that nobody continues is removed."""
+    """How many partial uploads may be open, and the seconds after which one that is not continued is removed."""
 
     count: Annotated[int, Meta(ge=1)] = 10_000
     keep: Annotated[float, Meta(gt=0)] = 86400.0
@@ -23,15 +23,15 @@ CHECKSUMS = ("sha1", "sha256", "sha512", "md5")
 
 
 class PartialStore(Protocol):
-    """Partial uploads. An offset that a call returns is durable: no crash and no power cut takes it back.
+    """Partial uploads. A returned offset is durable and survives crashes and power cuts.
 
-    One call at a time changes an upload. An id that is unknown, removed or expired raises NOT_FOUND.
+    Only one call at a time may change an upload. An unknown, removed or expired id raises NOT_FOUND.
     """
 
     async def create(self, new: NewPartial) -> Partial:
-        """Open an upload; return the one that is there where its id was given and is known already.
+        """Open an upload, or return the existing one if its id was given and is known.
 
-        Raises STORAGE_FULL where it would not fit, TOO_MANY_REQUESTS where too many are open.
+        Raises STORAGE_FULL if it would not fit, TOO_MANY_REQUESTS if too many are open.
         """
         ...
 
@@ -42,14 +42,16 @@ class PartialStore(Protocol):
     async def append(
         self, id: str, offset: int, chunks: AsyncIterable[bytes], *, checksum: str | None = None, holder: str = ""
     ) -> Partial:
-        """Append bytes to an upload. With `holder`, take the place of an append of the same holder at an instance that
-        has died or cannot be reached; of the bytes of that one, those count that were durable.
+        """Append bytes to an upload.
+
+        With `holder`, replace an append of the same holder at an instance that has died or cannot be reached; its
+        durable bytes count.
 
         When `chunks` fails, the bytes before the failure are kept, unless a checksum was given, and the failure is
-        raised. Raises CONFLICT where the upload's offset is not `offset` (the error has the right one as `offset`),
-        where another call is changing the upload (the error has `busy`), or where it is closed; TOO_LARGE past the
-        upload's size; DIGEST_MISMATCH where the bytes do not have the checksum, and then keeps none of them;
-        INVALID_REQUEST for a malformed checksum.
+        raised. Raises CONFLICT if the upload's offset is not `offset` (the error has the right one as `offset`), if
+        another call is changing the upload (the error has `busy`), or if it is closed; TOO_LARGE past the upload's
+        size; DIGEST_MISMATCH, keeping no bytes, if they do not have the checksum; INVALID_REQUEST for a malformed
+        checksum.
         """
         ...
 
@@ -63,8 +65,8 @@ class PartialStore(Protocol):
     async def close(self, id: str, outcome: str) -> Partial:
         """Record the outcome of a complete upload and delete its bytes; the record stays until it expires.
 
-        An upload that is closed already keeps its first outcome. That of a finished upload may be lost in a power cut:
-        then `finish` returns the same blob once more. Raises CONFLICT while bytes are missing.
+        A closed upload keeps its first outcome. The outcome of a finished upload may be lost in a power cut; `finish`
+        then returns the same blob again. Raises CONFLICT while bytes are missing.
         """
         ...
 
@@ -73,5 +75,5 @@ class PartialStore(Protocol):
         ...
 
     async def expire(self) -> int:
-        """Delete the uploads that have expired; return how many they were."""
+        """Delete the expired uploads; return their number."""
         ...

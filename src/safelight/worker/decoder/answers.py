@@ -48,7 +48,7 @@ def text(said: str) -> str:
 
 
 def outputs(done: Done, recipe: Recipe, data: list[bytes]) -> list[Output]:
-    """Return the outputs with their bytes. Raises DECODER_CRASHED where they are not what the recipe asks for."""
+    """Return the outputs with their bytes. Raises DECODER_CRASHED if they are not what the recipe asks for."""
     if [made.name for made in done.outputs] != list(recipe.outputs) or len(data) != len(done.outputs):
         raise _unbelievable()
     return [_output(made, content) for made, content in zip(done.outputs, data, strict=True)]

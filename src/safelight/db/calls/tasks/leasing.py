@@ -66,7 +66,7 @@ def claim_classic(transaction: Transaction, tenant: str, policy: Policy) -> Leas
 
 
 def classic_waits(transaction: Transaction, tenant: str) -> bool:
-    """Tell whether `claim_classic` would lease a task now."""
+    """Return whether `claim_classic` would lease a task now."""
     row = transaction.waiting_classic(tenant) if transaction.memory.available_of(tenant) else None
     transaction.leave([] if row is None else [row])
     return row is not None

@@ -29,7 +29,7 @@ class Heard(Protocol):
 
 @asynccontextmanager
 async def listening(address: Address, heard: Heard) -> AsyncIterator[None]:
-    """Listen for as long as the context lasts.
+    """Listen until the context ends.
 
     A lost session is opened again. Whatever was missed meanwhile counts as everything: all who wait look again.
     """

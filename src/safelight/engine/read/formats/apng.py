@@ -81,7 +81,7 @@ class Animation:
 
 
 def animation(data: memoryview, chunks: Sequence[Chunk], format_: Format) -> Animation | None:
-    """Read the animation's chunks, None where there is none. Error(DAMAGED_IMAGE) where they contradict each other.
+    """Read the animation's chunks, or None if there is none. Error(DAMAGED_IMAGE) where they contradict each other.
 
     The chunks hold a picture. Without exactly one valid control chunk before it there is no animation (11.3.6.1).
     """

@@ -77,7 +77,7 @@ def _text(directory: Directory) -> str:
 
 
 def _check_complete(data: memoryview, format_: Format) -> None:
-    """Raise DAMAGED_IMAGE where pixels lie past the end, or nowhere; LibRaw shows black instead, without a word."""
+    """Raise DAMAGED_IMAGE if pixels lie past the end, or nowhere; LibRaw shows black instead, without a word."""
     size = len(data)
     if format_.name == "raf":
         pieces = [_fujifilm_piece(data)]

@@ -139,7 +139,7 @@ class TiffReader(VipsReader):
         return image.copy(interpretation=names[image.bands >= 3])
 
     def _from_float(self, image: pyvips.Image, colors: int) -> pyvips.Image:
-        """Raise UNSUPPORTED_FORMAT where most of the image is brighter than white: it then means something else."""
+        """Raise UNSUPPORTED_FORMAT if most of the image is brighter than white: it then means something else."""
         image = image.copy_memory()  # the pixels are read twice
         colored = image.extract_band(0, n=colors)
         if colored.relational(colored, "noteq").max() > 0:
@@ -231,7 +231,7 @@ def _unreadable_samples(kind: int, bits: int, sample_format: int) -> str:
 
 
 def _check_complete(directory: Directory, size: int, format_: Format) -> None:
-    """Raise DAMAGED_IMAGE where pixels lie past the end, or nowhere; libtiff shows white or black instead."""
+    """Raise DAMAGED_IMAGE if pixels lie past the end, or nowhere; libtiff shows white or black instead."""
     for offsets_tag, lengths_tag in zip(_OFFSETS, _LENGTHS, strict=True):
         offsets, lengths = directory.values(offsets_tag), directory.values(lengths_tag)
         for index, (offset, length) in enumerate(zip(offsets, lengths, strict=False)):

@@ -1,1 +1,1 @@
-"""Sign-in by an OpenID Connect provider: the provider, who of its users may sign in, and the way there and back."""
+"""Sign-in by an OpenID Connect provider: the provider, the users who may sign in, and the redirects."""

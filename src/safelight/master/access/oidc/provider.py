@@ -1,7 +1,7 @@
-"""An OpenID Connect provider: what it says of itself, and the ID tokens that it gives for codes.
+"""Read an OpenID Connect provider's metadata and keys, and exchange codes for ID tokens.
 
-All that is fetched has a limit of time and size, follows no redirect, and comes over TLS unless the provider is on this
-machine. Sources: OpenID Connect Core 1.0 (3.1.3), OpenID Connect Discovery 1.0 (4), RFC 7636 (PKCE), RFC 9207.
+Every fetch has limits of time and size, follows no redirects, and uses TLS unless the provider is on this machine.
+Sources: OpenID Connect Core 1.0 (3.1.3), OpenID Connect Discovery 1.0 (4), RFC 7636 (PKCE), RFC 9207.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ T = TypeVar("T")
 
 _FETCH_TIME = aiohttp.ClientTimeout(total=10, sock_connect=5)
 _LARGEST = 256 * 1024
-"""Bytes of any document that is fetched."""
+"""The largest document to fetch, in bytes."""
 _LONGEST_TOKEN = 32 * 1024
 _LASTS = 3600.0
-"""Seconds for which the provider's description and keys are believed."""
+"""Seconds for which the provider's metadata and keys are cached."""
 _KEYS_AGAIN = 30.0
-"""Seconds between two looks for a key that is not known yet."""
+"""Seconds between two searches for an unknown key."""
 _CLOCKS_DIFFER = 60
 """Seconds by which the provider's clock may differ from this machine's."""
 _ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
 )  # fmt: skip
-"""Signatures by a private key. None that a client could make itself: neither `none` nor HMAC."""
+"""Algorithms that sign with a private key. Excludes `none` and HMAC, with which a client could forge a signature."""
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of the provider's discovery document that is used."""
+    """The used part of the provider's discovery document."""
 
     issuer: str
     authorization_endpoint: str
@@ -69,12 +69,12 @@ class Provider:
     """The provider at which this master is the client `client_id`."""
 
     def __init__(self, issuer: str, client_id: str, secret: str | None) -> None:
-        """Take the issuer's URL. Raises ValueError where nobody could trust what comes from there."""
+        """Take the issuer's URL. Raises ValueError for a URL that cannot be trusted."""
         _check_url(issuer)
         self.issuer = issuer
         self.client_id = client_id
         self.name = URL(issuer).authority
-        """What people see of it, and its name in paths."""
+        """The name that people see, which is also used in paths."""
         self._secret = secret
         self._metadata: Fresh[Metadata] = Fresh(self._read_metadata, seconds=_LASTS)
         self._keys: Fresh[KeySet] = Fresh(self._read_keys, seconds=_LASTS)
@@ -83,7 +83,7 @@ class Provider:
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
-        """Keep a session to fetch with for as long as the context lasts."""
+        """Keep an HTTP session open until the context ends."""
         async with aiohttp.ClientSession(
             timeout=_FETCH_TIME,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -94,7 +94,7 @@ class Provider:
             yield
 
     async def address(self, *, redirect: str, state: str, nonce: str, verifier: str) -> URL:
-        """Return where to send a browser, which the provider sends back to `redirect`. Raises UNAVAILABLE."""
+        """Return the URL to send a browser to; the provider sends it back to `redirect`. Raises UNAVAILABLE."""
         metadata = await self._metadata.get(self.issuer)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
         return URL(metadata.authorization_endpoint).update_query(
@@ -109,7 +109,7 @@ class Provider:
         )
 
     async def claims(self, code: str, *, redirect: str, nonce: str, verifier: str) -> dict[str, Any]:
-        """Exchange a code for an ID token, and return its claims, checked. Raises UNAUTHENTICATED, UNAVAILABLE."""
+        """Exchange a code for an ID token, check it and return its claims. Raises UNAUTHENTICATED, UNAVAILABLE."""
         metadata = await self._metadata.get(self.issuer)
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect, "code_verifier": verifier}
         headers = self._authenticate(metadata, form)
@@ -119,12 +119,12 @@ class Provider:
         return await self._checked(answer.id_token, nonce)
 
     def refusal(self, error: str, description: str | None) -> str:
-        """Return the sentence for an error that the provider names."""
+        """Return the message for an error that the provider reports."""
         reason = printable(f"{error}: {description}" if description else error, 200)
         return f"{self.name} did not sign you in ({reason})."
 
     def _authenticate(self, metadata: Metadata, form: dict[str, str]) -> Mapping[str, str]:
-        """Say which client asks, in the form or in the headers that are returned (RFC 6749, 2.3.1)."""
+        """Identify the client, in the form or in the returned headers (RFC 6749, 2.3.1)."""
         if self._secret is None:
             form["client_id"] = self.client_id
             return {}
@@ -136,7 +136,7 @@ class Provider:
         return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
     async def _checked(self, token: str, nonce: str) -> dict[str, Any]:
-        """Check an ID token as OpenID Connect Core 3.1.3.7 says, and return its claims."""
+        """Check an ID token as in OpenID Connect Core 3.1.3.7, and return its claims."""
         try:
             claims = (await self._verified(token)).claims
             JWTClaimsRegistry(
@@ -162,7 +162,7 @@ class Provider:
         try:
             return jwt.decode(token, await self._keys.get(self.issuer), algorithms=_ALGORITHMS)
         except InvalidKeyIdError:
-            # Providers change their keys now and then; forged tokens must not make us ask all the time.
+            # Providers change their keys from time to time, but forged tokens must not make us ask constantly.
             if time.monotonic() - self._looked < _KEYS_AGAIN:
                 raise
             self._looked = time.monotonic()
@@ -190,7 +190,7 @@ class Provider:
             raise self._unusable(f"has keys that cannot be used: {printable(_said(error), 200)}") from None
 
     async def _fetch(self, method: str, url: str, kind: type[T], **options: Any) -> T:
-        """Fetch a JSON document. An answer below 500 to a POST may be an error that is one as well."""
+        """Fetch a JSON document. For a POST, the document may also be an error with a status below 500."""
         assert self._http is not None
         try:
             async with self._http.request(method, url, allow_redirects=False, **options) as answer:
@@ -207,7 +207,7 @@ class Provider:
         except (aiohttp.ClientError, OSError) as error:
             raise self._unusable(f"cannot be reached: {printable(reason_of(error), 200)}") from None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            raise self._unusable(f"answered {method} {URL(url).path} with what is not the expected JSON") from None
+            raise self._unusable(f"answered {method} {URL(url).path} without the expected JSON") from None
 
     def _unusable(self, what: str) -> Error:
         return Error(Code.UNAVAILABLE, f"The identity provider {self.name} {what}. Try again later.")
@@ -228,12 +228,12 @@ def _check_nonce(claims: Mapping[str, Any], nonce: str) -> None:
 
 
 def _said(error: Exception) -> str:
-    """Return what an exception says, without the library's name for it."""
+    """Return the message of an exception, without the library's error code."""
     return (error.description if isinstance(error, JoseError) else "") or str(error) or type(error).__name__
 
 
 def _check_url(text: str) -> None:
-    """Raise ValueError with a sentence for an address from which nothing may be fetched."""
+    """Raise ValueError with a message for an address that must not be fetched."""
     url = URL(text)
     if not url.host or url.user is not None or url.fragment:
         raise ValueError(f"{printable(text, 200)} is not an address; write https://HOST or https://HOST/PATH")

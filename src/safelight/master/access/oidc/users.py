@@ -1,4 +1,4 @@
-"""Which users of an identity provider may sign in, and as what: a TOML file of rules, read at the start."""
+"""Rules for which users of an identity provider may sign in, from a TOML file that is read at the start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Text = Annotated[str, Meta(min_length=1, max_length=1000)]
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whoever has `value` as the claim, or in the list that the claim is, belongs to `tenant` and holds `scopes`."""
+    """Users whose claim is, or contains, `value` belong to `tenant` and have `scopes`."""
 
     claim: _Text
     value: _Text
@@ -26,7 +26,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     scopes: Scopes
 
     def matches(self, claims: Mapping[str, Any]) -> bool:
-        """Say whether a user has the claim. An address that the provider has not verified is nobody's."""
+        """Return whether a user has the claim. An unverified e-mail address never matches."""
         if self.claim == "email" and claims.get("email_verified") is not True:
             return False
         held = claims.get(self.claim)
@@ -34,7 +34,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Users(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The rules; the first that matches holds. A user whom no rule matches cannot sign in."""
+    """The rules; the first that matches applies. A user whom no rule matches cannot sign in."""
 
     users: Annotated[list[Rule], Meta(min_length=1)]
 
@@ -52,11 +52,11 @@ class Users(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError(f"{path} is not valid TOML: {error}") from None
 
     def rule(self, claims: Mapping[str, Any]) -> Rule | None:
-        """Return the rule for a user, None where nobody said that they may sign in."""
+        """Return the rule for a user, or None if the user may not sign in."""
         return next((rule for rule in self.users if rule.matches(claims)), None)
 
 
 def name_of(claims: Mapping[str, Any]) -> str:
-    """Return what a user is called here: a verified address, else the subject. Other names people choose themselves."""
+    """Return the name of a user: a verified address, else the subject. People can choose other names themselves."""
     email = claims.get("email")
     return email if isinstance(email, str) and email and claims.get("email_verified") is True else str(claims["sub"])
